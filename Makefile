@@ -1,0 +1,29 @@
+# Two commands do everything on a bare machine (python3 and git): `make run` and `make test`.
+PY ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Two spinning OpenMP pools on two cores are 40 times slower than one thread each.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: run test lint clean
+run: $(READY)
+	$(BIN)/kdrun $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+# uv is about twice as fast as pip; where it cannot be had, pip does the same.
+$(READY): pyproject.toml constraints.txt
+	$(PY) -m venv $(VENV)
+	if $(BIN)/python -m pip install -q uv; then \
+	  UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" $(BIN)/uv pip install -q --compile-bytecode \
+	    --python $(BIN)/python -c constraints.txt -e '.[dev]'; \
+	else $(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'; fi
+	touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,349 @@
+"""A composed tree against the schema: every problem at once, and the same tree in plain types with all keys present."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from kdrun.config import targets
+from kdrun.config.origins import Origins
+from kdrun.config.problems import Problems, UserError, closest, listed, nearest
+from kdrun.config.schema import EXTENDED, REQUIRED, Root, Target, defaults
+
+_NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?")
+NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+class Check:
+    """Walks one resolved tree. where: says how a person wrote a path, or the file it stands in; a path is dotted."""
+
+    def __init__(
+        self,
+        problems: Problems,
+        where: Origins,
+        allowed: Iterable[str] = (),
+        folder: str | None = None,
+        missing: bool = True,
+    ) -> None:
+        self.problems, self.where, self.missing = problems, where, missing
+        self.allowed = list(allowed)
+        self.folder = folder or os.getcwd()
+        self.base_trainer: dict[str, Any] = {}
+
+    def root(self, tree: dict[str, Any]) -> dict[str, Any]:
+        trainer = tree.get("trainer")
+        self.base_trainer = trainer if isinstance(trainer, dict) else {}
+        return self.node(tree, Root, "", partial=False)
+
+    def bad(self, path: str, message: str, *more: str) -> None:
+        self.problems.add(f"{self.where(path)}: {message}", *more)
+
+    # nodes
+
+    def node(self, tree: Any, kind: type, path: str, partial: bool) -> dict[str, Any]:
+        """One dataclass. partial: keys that are not given stay absent."""
+        if not isinstance(tree, dict):
+            self.bad(path, f"expected a mapping with the keys {listed((f.name for f in fields(kind)), 8)}, got {tree!r}")
+            return {}
+        known = {item.name: item for item in fields(kind)}
+        extended = kind in EXTENDED
+        for name in tree:
+            if not isinstance(name, str) or "." in name:
+                self.bad(_join(path, str(name)), "a key may not contain a dot", "nest it instead: a: {b: ...}")
+            elif name not in known and not extended:
+                self.unknown(name, known, path)
+        result = {}
+        for name, item in known.items():
+            if name in tree:
+                value = tree[name]
+            elif partial:
+                continue
+            else:
+                value = defaults(kind)[name]
+            result[name] = self.value(value, item.type, _join(path, name), dict(item.metadata))
+        if extended:
+            rest = {name: value for name, value in tree.items() if name not in known}
+            result = {**self.extension(rest, kind, path), **result}
+        return result
+
+    def unknown(self, name: str, known: Iterable[str], path: str) -> None:
+        """A key the schema lacks. Each override below it is a problem of its own, since each was typed."""
+        full = _join(path, name)
+        if full == "experiment":
+            self.bad(full, "the preset changes nothing, its values landed under `experiment`", *self.where.header(full))
+            return
+        for typed in self.where.typed_below(full) or [full]:
+            rest = typed[len(full) :]
+            near = nearest(name, [*known, *(self.where.groups if not path else ())])
+            found = _join(path, near) + rest if near else nearest_path(typed)
+            if found and rest and found not in schema_paths():
+                found = nearest_path(found) or _join(path, near or "")
+            if found:
+                self.bad(typed, f"no such key; closest: {found}", self.where.home(found))
+            elif path:
+                self.bad(typed, f"no such key; {path} has: {listed(known)}")
+            else:
+                self.bad(typed, f"no such key; values of your own go under extra: extra.{typed}=VALUE")
+
+    def extension(self, tree: dict[str, Any], kind: type, path: str) -> dict[str, Any]:
+        """Further keys of a node that names a callable: a data source, or a term of the objective."""
+        name = path.rpartition(".")[2]
+        if kind.__name__ == "Term":
+            own = tree.get("_target_", f"kdrun.objectives.{name}.{name}")
+            if "_target_" not in tree and self.no_term(own, name, path):
+                return tree
+            return self.target({**tree, "_target_": own}, path, {"tensors": True}, drop=() if "_target_" in tree else ("_target_",))
+        common = [item.name for item in fields(kind)]
+        return self.target(tree, path, {"supplied": ("cache",), "common": common})
+
+    def no_term(self, target: str, name: str, path: str) -> bool:
+        from kdrun.config.signatures import module_spec
+
+        if module_spec(target.rpartition(".")[0]) is not None:
+            return False
+        known = shipped_terms()
+        self.bad(path, f"no objective {name!r}{closest(name, known)}", f"terms: {listed(known)}; or give your own _target_")
+        return True
+
+    def target(self, tree: Any, path: str, rules: dict[str, Any], drop: Iterable[str] = ()) -> dict[str, Any]:
+        """A target node: allowed prefix, existing name, known arguments, nothing required left out, types by annotation."""
+        if not isinstance(tree, dict):
+            self.bad(path, f"expected a mapping with _target_, got {tree!r}")
+            return {}
+        name = tree.get("_target_", REQUIRED)
+        result = {key: self.free(value, _join(path, str(key))) for key, value in tree.items()}
+        if name == REQUIRED or name is None:
+            if self.missing:
+                self.bad(path, "has no _target_", f"choose one: {path.partition('.')[0]}=NAME, or {path}._target_=mylab.Mine")
+            return result
+        refused = targets.refusal(name, self.allowed)
+        if refused:
+            self.bad(_join(path, "_target_"), *refused)
+            return result
+        try:
+            signature = targets.signature(name)
+        except UserError as error:
+            self.bad(_join(path, "_target_"), *error.lines)
+            return result
+        if signature is not None:
+            self.arguments(result, signature, path, rules)
+        return {key: value for key, value in result.items() if key not in drop}
+
+    def arguments(self, node: dict[str, Any], signature: targets.Signature, path: str, rules: dict[str, Any]) -> None:
+        known = signature.parameters
+        tensors = {n for n, p in known.items() if p.kind == "positional"} if rules.get("tensors") else set()
+        options = [name for name in known if name not in tensors and name not in rules.get("supplied", ())]
+        called = signature.target.rpartition(".")[2]
+        for name, value in node.items():
+            if name in targets.RESERVED:
+                continue
+            full = _join(path, name)
+            parameter = known.get(name)
+            if parameter is None or name in tensors:
+                if not signature.has_kwargs:
+                    choices = [*options, *rules.get("common", ())]
+                    near = nearest(name, choices)
+                    hint = f"closest: {_join(path, near)}" if near else f"it has: {listed(choices) or 'no options'}"
+                    self.bad(full, f"{called} has no parameter {name!r}; {hint}", self.dropping(full))
+                continue
+            if value == REQUIRED:
+                continue
+            value = node[name] = self.number_of(value, parameter)
+            if targets.fits(value, parameter.annotation) is False:
+                self.bad(full, f"expected {targets.said(parameter)}, got {value!r}")
+            elif name in rules.get("ranges", {}):
+                self.range(value, full, rules["ranges"][name])
+            elif targets.is_path(parameter) and isinstance(value, str):
+                node[name] = self.path(value)
+        if not node.get("_partial_") and self.missing:
+            for name, parameter in known.items():
+                if parameter.required and name not in node and name not in tensors and name not in rules.get("supplied", ()):
+                    self.bad(path, f"{called} needs {name!r}: {_join(path, name)}=VALUE")
+
+    def dropping(self, path: str) -> str:
+        """How to get rid of a key that a file sets (a typed one is simply not typed)."""
+        return "" if "=" in self.where(path) else f"to leave it out: '~{path}'"
+
+    @staticmethod
+    def number_of(value: Any, parameter: targets.Parameter) -> Any:
+        """YAML reads 1e-4 as text in some places; where a float is due and text is not, it is one."""
+        if isinstance(value, str) and _NUMBER.fullmatch(value) and targets.fits(value, parameter.annotation) is not True:
+            return float(value) if targets.fits(0.5, parameter.annotation) is True else value
+        return value
+
+    def free(self, value: Any, path: str) -> Any:
+        """A value no schema describes: plain types, no dots in keys."""
+        if isinstance(value, dict):
+            for key in value:
+                if not isinstance(key, str) or "." in key:
+                    self.bad(_join(path, str(key)), "a key may not contain a dot", "nest it instead: a: {b: ...}")
+            if "_target_" in value:
+                return self.target(value, path, {})
+            return {str(key): self.free(item, _join(path, str(key))) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.free(item, f"{path}.{number}") for number, item in enumerate(value)]
+        if value == REQUIRED and self.missing:
+            self.bad(path, "a value is required", f"type: {path}=VALUE")
+        if not isinstance(value, str | int | float | bool | None):
+            self.bad(path, f"not a plain value: {value!r} ({type(value).__name__})", "quote it in the file")
+        return value
+
+    # values
+
+    def value(self, value: Any, kind: Any, path: str, rules: dict[str, Any]) -> Any:
+        """One value of type `kind`; returns it in plain types."""
+        if isinstance(value, str) and value == REQUIRED:
+            if self.missing:
+                self.bad(path, f"a value is required ({rules.get('help', '')})", f"type: {path}=VALUE")
+            return value
+        if isinstance(kind, types.UnionType):
+            if value is None:
+                return None
+            kind = next(part for part in typing.get_args(kind) if part is not types.NoneType)
+            rules = {**rules, "optional": True}
+        if kind is Target:
+            added = self.inherited(value) if path.endswith(".trainer.optimizer") else {}
+            result = self.target({**added, **value} if added else value, path, rules)
+            return {name: item for name, item in result.items() if name not in added}
+        if is_dataclass(kind):
+            return self.node(value, kind, path, rules.get("partial", False))
+        origin, parts = typing.get_origin(kind), typing.get_args(kind)
+        if origin is dict:
+            return self.mapping(value, parts[1], path, rules)
+        if origin is list:
+            if not isinstance(value, list):
+                self.bad(path, f"expected a list such as '{path}=[1,2]', got {value!r}")
+                return value
+            return [self.value(item, parts[0], path, {**rules, "item": True}) for item in value]
+        return self.scalar(value, kind, path, rules)
+
+    def inherited(self, value: Any) -> dict[str, Any]:
+        """A learner's own optimizer settings without a `_target_` are settings of the run's optimizer: what to add."""
+        base = self.base_trainer.get("optimizer")
+        if isinstance(value, dict) and "_target_" not in value and isinstance(base, dict):
+            return {name: item for name, item in base.items() if name not in value}
+        return {}
+
+    def mapping(self, value: Any, kind: Any, path: str, rules: dict[str, Any]) -> Any:
+        if path == "tags" and isinstance(value, list):  # tags=[a,b] is a way of writing tags.a=true tags.b=true
+            value = {str(item): True for item in value}
+        if not isinstance(value, dict):
+            self.bad(path, f"expected a mapping, got {value!r}")
+            return {}
+        if kind is Any:
+            return self.free(value, path)
+        result = {}
+        for name, item in value.items():
+            if item is None and path == "objective":
+                continue  # `kd: null` in a preset takes a term away
+            full = _join(path, str(name))
+            if "." in str(name):
+                self.bad(full, "a key may not contain a dot")
+            result[str(name)] = self.value(item, kind, full, {})
+        return result
+
+    def scalar(self, value: Any, kind: type, path: str, rules: dict[str, Any]) -> Any:
+        if kind is float and isinstance(value, str) and _NUMBER.fullmatch(value):
+            value = float(value)
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        wrong = not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
+        if wrong and "choices" not in rules:
+            null = " or null" if rules.get("optional") else ""
+            self.bad(path, f"expected {NAMES[kind]}{_limits(rules)}{null}, got {_quoted(value)}")
+            return value
+        if "choices" in rules and value not in rules["choices"]:
+            near = closest(str(value), rules["choices"])
+            self.bad(path, f"expected one of {listed(rules['choices'])}, got {_quoted(value)}{near}")
+        elif kind in (int, float):
+            self.range(value, path, rules)
+        if rules.get("path"):
+            value = self.path(value)
+            if rules.get("exists") and not os.path.exists(value):
+                self.bad(path, f"no file {value}")
+        return value
+
+    def range(self, value: Any, path: str, rules: dict[str, Any]) -> None:
+        limits = _limits(rules)
+        if not limits or isinstance(value, bool) or not isinstance(value, int | float):
+            return
+        inside = (
+            math.isfinite(value)
+            and value >= rules.get("minimum", -math.inf)
+            and value <= rules.get("maximum", math.inf)
+            and value > rules.get("above", -math.inf)
+            and value < rules.get("below", math.inf)
+        )
+        if not inside:
+            self.bad(path, f"expected {NAMES[type(value)]}{limits}, got {value}")
+
+    def path(self, value: str) -> str:
+        return os.path.normpath(os.path.join(self.folder, os.path.expanduser(value)))
+
+
+def _limits(rules: dict[str, Any]) -> str:
+    """` of at least 1`, ` above 0 and below 1`: the range as words, or nothing."""
+    words = {"minimum": "of at least", "above": "above", "maximum": "at most", "below": "below"}
+    said = [f"{text} {rules[name]}" for name, text in words.items() if name in rules]
+    return " " + " and ".join(said) if said else ""
+
+
+def _quoted(value: Any) -> str:
+    return "nothing (null)" if value is None else repr(value) if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def shipped_terms() -> list[str]:
+    """Names of the objectives that come with kdrun: files that define a function of their own name."""
+    from kdrun.config.signatures import callables, module_spec
+
+    spec = module_spec("kdrun.objectives")
+    folder = list(spec.submodule_search_locations or [""])[0] if spec else ""
+    names = [file[:-3] for file in sorted(os.listdir(folder)) if file.endswith(".py") and not file.startswith("_")]
+    return [name for name in names if name in callables(f"kdrun.objectives.{name}")]
+
+
+def schema_paths(kind: type = Root, prefix: str = "") -> dict[str, dict[str, Any]]:
+    """Every dotted key of the schema -> its metadata; nodes too."""
+    found: dict[str, dict[str, Any]] = {}
+    for item in fields(kind):
+        path = f"{prefix}{item.name}"
+        found[path] = {**item.metadata, "type": item.type}
+        inner = item.type
+        if isinstance(inner, types.UnionType):
+            inner = next(part for part in typing.get_args(inner) if part is not types.NoneType)
+        if is_dataclass(inner):
+            found |= schema_paths(inner, f"{path}.")
+        elif inner is Target and item.name == "optimizer":
+            found |= {f"{path}.{name}": {"help": "of the optimizer"} for name in ("_target_", *item.metadata["ranges"])}
+    return found
+
+
+def nearest_path(path: str) -> str | None:
+    """The key of the schema that a wrong path most likely meant: `model.optimzer.lr` -> `trainer.optimizer.lr`."""
+    known = list(schema_paths())
+    parts = path.split(".")
+    whole = nearest(path, known)
+    if whole:
+        return whole
+    for start in range(len(parts)):
+        tail = parts[start:]
+        ends: dict[str, str] = {}
+        for name in known:  # the first of equals: the run's own trainer before that of a learner
+            pieces = name.split(".")
+            if len(pieces) >= len(tail):
+                ends.setdefault(".".join(pieces[-len(tail) :]), name)
+        if len(tail) > 1 or start == 0:
+            near = nearest(".".join(tail), ends)
+            if near:
+                return ends[near]
+    return None

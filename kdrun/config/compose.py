@@ -1,0 +1,209 @@
+"""Overrides -> a Job: one checked, frozen, plain config per seed. The one file that calls Hydra's compose."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdrun.config import groups as places
+from kdrun.config import overrides as words_of
+from kdrun.config.check import Check
+from kdrun.config.groups import ConfDir, Groups, Option
+from kdrun.config.hydra import Composed, compose_groups
+from kdrun.config.origins import Origins
+from kdrun.config.problems import Problems, UserError
+from kdrun.config.schema import REQUIRED, defaults, irrelevant
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one command runs.
+
+    cells      one plain dict of JSON types per seed, with all keys of the schema (see config/schema.py)
+    overrides  as typed
+    choices    group -> option
+    hash       64 hex digits over all cells without the keys that change no result
+    slug       short and safe as a folder name: names of the choices and 8 digits of the hash
+    """
+
+    cells: list[dict[str, Any]]
+    overrides: list[str]
+    choices: dict[str, str]
+    hash: str = field(default="")
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.cells[0]
+
+    @property
+    def slug(self) -> str:
+        text = re.sub(r"[^a-z0-9_.]+", "-", str(self.config["name"]).lower()).strip("-.")[:48].rstrip("-.")
+        return f"{text or 'run'}-{self.hash[:8]}"
+
+
+def compose(overrides: Sequence[str] = (), conf_dirs: Sequence[str] = (), *, missing: bool = True) -> Job:
+    """Compose, check and freeze. Raises ConfigProblems with everything that is wrong.
+
+    conf_dirs: further folders of configs, as given with --conf. missing=False lets values that have to be given be
+    absent, as when shipped options are checked one by one.
+    """
+    problems = Problems()
+    dirs, broken = places.conf_dirs(conf_dirs)
+    table = places.groups(dirs)
+    words = words_of.read(overrides, table, dirs, problems)
+    composed = compose_groups(words.groups, dirs, table, problems)
+    if composed is None:
+        problems.stop()
+        raise AssertionError("a failed composition has a problem")
+    tree = words_of.merged(defaults(), composed.tree)
+    for name, node in (tree["assistants"] or {}).items() if isinstance(tree["assistants"], dict) else ():
+        if isinstance(node, dict):
+            node.setdefault("name", name)
+    words_of.apply(tree, words, problems)
+    main = next(d for d in dirs if os.path.isfile(os.path.join(d.path, "config.yaml")))
+    origins = Origins(
+        words.typed, composed.choices, table, Option("config", os.path.join(main.path, "config.yaml"), main)
+    )
+    seeds = _seeds(tree, words.typed, origins, problems)
+    check = Check(problems, origins, _allowed(tree, dirs), missing=missing)
+    cells = [_named(check.root(cell), composed.choices) for cell in _resolved(tree, seeds, origins, problems, missing)]
+    problems.stop()
+    return Job(cells, list(overrides), composed.options, hash_of(cells))
+
+
+def split_sweep(overrides: Sequence[str], conf_dirs: Sequence[str] = ()) -> list[list[str]]:
+    """The jobs of a multirun, as lists of overrides; a command without a sweep is one job."""
+    return words_of.split_sweep(overrides, places.groups(places.conf_dirs(conf_dirs)[0]))
+
+
+def _allowed(tree: Mapping[str, Any], dirs: Sequence[ConfDir]) -> list[str]:
+    """Packages below which `_target_` may lie, beyond those of kdrun."""
+    import yaml
+
+    found = [d.package for d in dirs if d.package]
+    given = [tree.get("targets")]
+    for conf in dirs:
+        path = os.path.join(conf.path, "kdrun.yaml")
+        if os.path.isfile(path):
+            with open(path, encoding="utf-8") as file:
+                try:
+                    content = yaml.safe_load(file)
+                except yaml.YAMLError as error:
+                    raise UserError(f"{conf.shown(path)}: {str(error).splitlines()[0]}") from None
+            if content is not None and (not isinstance(content, dict) or set(content) - {"targets"}):
+                raise UserError(f"{conf.shown(path)}: expected only `targets: {{mylab: true}}`")
+            given.append((content or {}).get("targets"))
+    for mapping in given:
+        if isinstance(mapping, dict):
+            found += [str(name) for name, value in mapping.items() if value]
+    return found
+
+
+def _seeds(tree: dict[str, Any], typed: Mapping[str, str], origins: Origins, problems: Problems) -> list[int]:
+    """`seed=1` is one cell, `seeds=5` five, `seeds=[3,7]` two; what is typed wins over what a file says."""
+    seed, seeds = tree.pop("seed", None), tree.pop("seeds", None)
+    if "seed" in typed and "seeds" in typed:
+        problems.add(f"{typed['seed']} and {typed['seeds']}: give one of them", "seed=1 is one run, seeds=5 is five")
+        return [0]
+    if seed not in (None, REQUIRED) and "seeds" not in typed:
+        if not _whole(seed):
+            problems.add(f"{origins('seed')}: expected a whole number of at least 0, got {seed!r}")
+            return [0]
+        return [seed]
+    if _whole(seeds) and seeds > 0:
+        return list(range(seeds))
+    if isinstance(seeds, list) and seeds and all(map(_whole, seeds)):
+        if len(set(seeds)) == len(seeds):
+            return list(seeds)
+        problems.add(f"{origins('seeds')}: the same seed twice")
+    else:
+        problems.add(f"{origins('seeds')}: expected a number of seeds (seeds=5) or a list of them ('seeds=[3,7]')")
+    return [0]
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _resolved(
+    tree: dict[str, Any], seeds: list[int], origins: Origins, problems: Problems, missing: bool
+) -> list[dict[str, Any]]:
+    """One copy of `tree` per seed with its interpolations replaced; those that lead nowhere are problems."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    open_ends = [(path, value) for path, value in words_of.leaves(tree) if isinstance(value, str) and "${" in value]
+    cells = []
+    config = OmegaConf.create({**tree, "seed": 0, "seeds": seeds}) if open_ends else None
+    for seed in seeds:
+        cell = copy.deepcopy({"seed": seed, "seeds": seeds, **tree})
+        if config is not None:
+            config["seed"] = seed
+        for path, value in open_ends:
+            try:
+                found = OmegaConf.select(config, path, throw_on_missing=True)
+            except OmegaConfBaseException as error:
+                name = type(error).__name__
+                if "Missing" in name:  # what it points to is named as missing already
+                    _set(cell, path, REQUIRED if not missing else None)
+                    continue
+                place = "" if path in origins.typed else origins.text(value)
+                reason = str(error).splitlines()[0]
+                problems.add(f"{origins(path)}: {value} leads nowhere", reason, f"in {place}" if place else "")
+                _set(cell, path, None)
+                continue
+            _set(cell, path, OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found)
+        cells.append(cell)
+    return cells
+
+
+def _set(tree: Any, path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    for part in parents:
+        tree = tree[int(part)] if isinstance(tree, list) else tree[part]
+    tree[int(last) if isinstance(tree, list) else last] = value
+
+
+def _named(cell: dict[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
+    """A part without a label is called after the option that was chosen."""
+    for part in ("teacher", "student", "data", "hardware", "tracker"):
+        node = cell.get(part)
+        if isinstance(node, dict) and node.get("name") is None:
+            chosen = choices.get(part)
+            node["name"] = chosen if isinstance(chosen, str) else part
+    if cell.get("name") is None:
+        parts = [choices.get("strategy"), *((cell.get(p) or {}).get("name") for p in ("teacher", "student", "data"))]
+        cell["name"] = "-".join(str(part) for part in parts if part)
+    return cell
+
+
+def hash_of(cells: Sequence[Mapping[str, Any]]) -> str:
+    """sha256 over canonical JSON of the cells, without the keys declared irrelevant in the schema.
+
+    Left out, each with its reason beside it in schema.py: name, tags, paths, tracker, targets, trainer.log_every and
+    trainer.checkpoint_seconds (also of single learners). hardware.threads stays: the order of a sum over threads
+    changes its last digits.
+    """
+    left_out = irrelevant()
+    kept = [_without(cell, left_out, "") for cell in cells]
+    text = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _without(node: Any, left_out: Mapping[str, str], path: str) -> Any:
+    if not isinstance(node, Mapping):
+        return node
+    result = {}
+    for name, value in node.items():
+        full = f"{path}.{name}" if path else name
+        rule = full[full.index("trainer.") :] if ".trainer." in full else full  # a learner's own trainer
+        if full not in left_out and rule not in left_out:
+            result[name] = _without(value, left_out, full)
+    return result

@@ -1,0 +1,169 @@
+"""Where configs live: the shipped folder, `--conf` folders and plugins. Reads folder names only, and imports nothing
+heavy (not even pathlib or yaml), because `kdrun ls` and shell completion stand on it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+
+from kdrun.config.problems import UserError
+
+# The order in which groups are shown; others follow in alphabetical order.
+ORDER = (
+    "model",
+    "teacher",
+    "student",
+    "strategy",
+    "objective",
+    "data",
+    "trainer",
+    "hardware",
+    "tracker",
+    "experiment",
+    "network",
+)
+ENTRY_POINT_GROUP = "kdrun.conf"
+
+
+class ConfDir:
+    """One folder of groups. origin: "kdrun", "--conf" or "plugin NAME"; package: what a plugin allows as a target."""
+
+    def __init__(self, path: str, origin: str, package: str | None = None) -> None:
+        self.path, self.origin, self.package = path, origin, package
+
+    def shown(self, file: str = "") -> str:
+        """`file` as a person would name it: below the folder for shipped files, from here for their own."""
+        if self.origin == "kdrun":
+            return "conf/" + os.path.relpath(file or self.path, self.path).replace(os.sep, "/")
+        return os.path.relpath(file or self.path)
+
+
+def shipped() -> str:
+    """The folder that comes with kdrun: inside the installed package, or beside it in a clone."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    inside = os.path.join(package, "conf")
+    return inside if os.path.isdir(inside) else os.path.join(os.path.dirname(package), "conf")
+
+
+def conf_dirs(given: Sequence[str] = ()) -> tuple[list[ConfDir], list[str]]:
+    """All folders, first wins, and what to say about plugins that are broken.
+
+    `--conf` comes before the shipped folder, so that a user can replace a shipped option on purpose; a plugin comes
+    after it, so that installing one never changes what a shipped name means.
+    """
+    own = shipped()
+    if not os.path.isfile(os.path.join(own, "config.yaml")):
+        raise UserError(f"the folder of shipped configs is missing: {own}", "install kdrun again")
+    dirs = []
+    for path in given:
+        if not os.path.isdir(path):
+            raise UserError(f"--conf {path}: no such folder")
+        if not os.path.samefile(path, own):
+            dirs.append(ConfDir(os.path.abspath(path), "--conf"))
+    dirs.append(ConfDir(own, "kdrun"))
+    broken = []
+    for name, value in plugins():
+        try:
+            dirs.append(ConfDir(_package_dir(value), f"plugin {name}", value.partition(".")[0]))
+        except Exception as error:  # whatever is wrong with somebody else's package must not stop this run
+            broken.append(f"plugin {name} ({value}) is left out: {error}")
+    return dirs, broken
+
+
+def plugins() -> list[tuple[str, str]]:
+    """(name, package of configs) of every installed entry point `kdrun.conf`.
+
+    Scans the metadata folders by hand: importlib.metadata costs three times as much as all of `kdrun ls`.
+    """
+    found: dict[tuple[str, str], None] = {}
+    for folder in dict.fromkeys(sys.path):
+        try:
+            entries = list(os.scandir(folder or "."))
+        except OSError:
+            continue
+        for entry in entries:
+            if not entry.name.endswith((".dist-info", ".egg-info")):
+                continue
+            try:
+                with open(os.path.join(entry.path, "entry_points.txt"), encoding="utf-8") as file:
+                    text = file.read()
+            except (OSError, UnicodeDecodeError):
+                continue
+            if f"[{ENTRY_POINT_GROUP}]" in text:
+                found.update(dict.fromkeys(_section(text, ENTRY_POINT_GROUP)))
+    return sorted(found)
+
+
+def _section(text: str, group: str) -> Iterator[tuple[str, str]]:
+    inside = False
+    for line in text.splitlines():
+        line = line.partition("#")[0].strip()
+        if line.startswith("["):
+            inside = line == f"[{group}]"
+        elif inside and "=" in line:
+            name, _, value = line.partition("=")
+            yield name.strip(), value.strip()
+
+
+def _package_dir(package: str) -> str:
+    """The folder of `package`, found without running its code."""
+    from importlib.util import find_spec
+
+    top, *rest = package.split(".")
+    spec = find_spec(top)
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError(f"no package {top!r} is installed")
+    for location in spec.submodule_search_locations:
+        folder = os.path.join(location, *rest)
+        if os.path.isdir(folder):
+            return folder
+    raise ImportError(f"package {top!r} has no folder {'/'.join(rest)!r}")
+
+
+class Option:
+    """One choice of a group. `dir` is the ConfDir it came from."""
+
+    def __init__(self, name: str, file: str, dir: ConfDir) -> None:
+        self.name, self.file, self.dir = name, file, dir
+
+    @property
+    def shown(self) -> str:
+        return self.dir.shown(self.file)
+
+    @property
+    def summary(self) -> str:
+        """The first line of comment, without a `@package` line."""
+        with open(self.file, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                text = line.strip().lstrip("#").strip()
+                if not line.startswith("#"):
+                    if line.strip():
+                        return ""
+                elif text and not text.startswith("@package"):
+                    return text
+        return ""
+
+
+Groups = dict[str, dict[str, Option]]
+
+
+def groups(dirs: Sequence[ConfDir]) -> Groups:
+    """group -> option -> Option, in the order of showing. Names that begin with `_` are building blocks, not options."""
+    found: Groups = {}
+    for conf in dirs:
+        for folder, _, files in os.walk(conf.path):
+            group = os.path.relpath(folder, conf.path).replace(os.sep, "/")
+            if group == "." or any(part.startswith((".", "_")) for part in group.split("/")):
+                continue
+            for file in sorted(files):
+                name, extension = os.path.splitext(file)
+                if extension in (".yaml", ".yml") and not name.startswith(("_", ".")):
+                    options = found.setdefault(group, {})
+                    options.setdefault(name, Option(name, os.path.join(folder, file), conf))
+
+    def place(group: str) -> tuple[int, str]:
+        top = group.partition("/")[0]
+        return ORDER.index(top) if top in ORDER else len(ORDER), group
+
+    return {group: dict(sorted(found[group].items())) for group in sorted(found, key=place)}

@@ -1,0 +1,119 @@
+"""Where a value of the composed tree came from: the words that were typed, or a file and its line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from kdrun.config.groups import Groups, Option
+
+
+@dataclass
+class Origins:
+    """typed: dotted key -> the override as typed. choices: Hydra's `group@package` -> option. groups: what exists."""
+
+    typed: dict[str, str] = field(default_factory=dict)
+    choices: Mapping[str, str | Sequence[str] | None] = field(default_factory=dict)
+    groups: Groups = field(default_factory=dict)
+    main: Option | None = None
+
+    def __call__(self, path: str) -> str:
+        """`trainer.epochs=abc` if it was typed, else `trainer.epochs (conf/trainer/quick.yaml, line 4)`."""
+        parts = path.split(".")
+        for length in range(len(parts), 0, -1):
+            text = self.typed.get(".".join(parts[:length]))
+            if text is not None:
+                return text if length == len(parts) else f"{path} (from {text})"
+        below = self.typed_below(path)
+        if below:
+            return self.typed[below[0]]
+        place = self.place(path)
+        return f"{path} ({place})" if place else path
+
+    def typed_below(self, path: str) -> list[str]:
+        return [key for key in self.typed if key == path or key.startswith(path + ".")]
+
+    def files(self) -> list[tuple[str, Option]]:
+        """(package, option) of every file in the composition, later ones last."""
+        found = [("", self.main)] if self.main else []
+        for choice, names in self.choices.items():
+            group, _, package = choice.partition("@")
+            for name in [names] if isinstance(names, str) else names or []:
+                option = self.groups.get(group, {}).get(name)
+                if option is not None:
+                    found.append((_package(option, package or group.replace("/", ".")), option))
+        return found
+
+    def place(self, path: str) -> str | None:
+        """File and line that set `path`; where it is set twice, the last one."""
+        found = None
+        for package, option in self.files():
+            line = _line(option.file, package, path)
+            if line is not None:
+                found = f"{option.shown}, line {line}"
+        return found
+
+    def text(self, wanted: str) -> str | None:
+        """File and line that contain `wanted` (an interpolation)."""
+        for _, option in reversed(self.files()):
+            with open(option.file, encoding="utf-8", errors="replace") as file:
+                for number, line in enumerate(file, 1):
+                    if wanted in line:
+                        return f"{option.shown}, line {number}"
+        return None
+
+    def home(self, path: str) -> str:
+        """A sentence on the group or file a suggested key belongs to."""
+        top = path.partition(".")[0]
+        options = self.groups.get(top)
+        if options is None:
+            return ""
+        if path == top:
+            folders = sorted({option.shown.rpartition("/")[0] for option in options.values()})
+            return f"{top} is a group ({', '.join(folders)}): {', '.join(list(options)[:12])}"
+        chosen = self.choices.get(top)
+        option = options.get(chosen) if isinstance(chosen, str) else None
+        return f"{top} comes from {option.shown}" if option else ""
+
+    def header(self, group: str) -> list[str]:
+        """P06: what to put on top of a preset whose values did not land at the root."""
+        chosen = self.choices.get(group)
+        option = self.groups.get(group, {}).get(chosen) if isinstance(chosen, str) else None
+        return [f"{option.shown}, line 1: put `# @package _global_` above everything"] if option else []
+
+
+def _package(option: Option, default: str) -> str:
+    """A header `# @package NAME` wins over the folder; `_global_` is the root."""
+    with open(option.file, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.strip() and not line.startswith("#"):
+                break
+            words = line.lstrip("#").split()
+            if words[:1] == ["@package"] and len(words) > 1:
+                return "" if words[1] == "_global_" else words[1].replace("_global_.", "").replace("_group_", default)
+    return default
+
+
+def _line(file: str, package: str, path: str) -> int | None:
+    import yaml
+
+    inside = package.split(".") if package else []
+    parts = path.split(".")
+    if parts[: len(inside)] != inside:
+        return None
+    try:
+        with open(file, encoding="utf-8") as text:
+            node = yaml.compose(text, yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+    line = 1
+    for part in parts[len(inside) :]:
+        if not isinstance(node, yaml.MappingNode):
+            return None
+        for name, value in node.value:
+            if name.value == part:
+                line, node = name.start_mark.line + 1, value
+                break
+        else:
+            return None
+    return line

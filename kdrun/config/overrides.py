@@ -1,0 +1,272 @@
+"""The words of a command line -> group choices and values, with every mistake in them found at once."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdrun.config.groups import ORDER, ConfDir, Groups
+from kdrun.config.problems import Problems, UserError, closest, listed
+
+LAUNCHERS = {"submitit_slurm": "launch", "submitit_local": "launch", "joblib": "launch", "ray": "ray", "ray_aws": "ray"}
+"""Hydra launchers that come as plugins -> the extra of kdrun that installs them."""
+
+
+@dataclass
+class Words:
+    """groups: overrides for Hydra's defaults list. values: (dotted key, value) in order; deleted: dotted keys."""
+
+    groups: list[str] = field(default_factory=list)
+    values: list[tuple[str, Any]] = field(default_factory=list)
+    deleted: list[tuple[str, str]] = field(default_factory=list)
+    typed: dict[str, str] = field(default_factory=dict)
+
+
+def read(overrides: Sequence[str], table: Groups, dirs: Sequence[ConfDir], problems: Problems) -> Words:
+    """Sort overrides into group choices and values; what is wrong goes to `problems` and is left out."""
+    words = Words()
+    for text in overrides:
+        override = parse(text, problems)
+        if override is None:
+            continue
+        if isinstance(override, tuple):  # a whole mapping as W&B agents pass it
+            words.values.append(override)
+            words.typed[override[0]] = text
+            continue
+        key, value = override.key_or_group, override.value()
+        if override.is_sweep_override():
+            problems.add(*_sweep(text, key))
+        elif key == "hydra" or key.startswith(("hydra/", "hydra.")):
+            _hydra(text, key, value, problems)
+        elif override.is_delete():
+            is_group = key in table or key in ORDER
+            words.groups.append(text) if is_group else words.deleted.append((key, text))
+        elif (key in table or key in ORDER) and not isinstance(value, dict):
+            if _option(text, key, value, table, dirs, problems):
+                words.groups.append(text.lstrip("+") if value is not None else f"~{key}")
+        elif "/" in key:
+            problems.add(f"{text}: no group {key!r}{closest(key, table)}", f"groups: {listed(table)}")
+        elif value == "" and not text.endswith(("''", '""')):
+            problems.add(f"{text}: no value", f"type {key}=null for none")
+        else:
+            words.values.append((key, value))
+            words.typed[key] = text
+    return words
+
+
+def parse(text: str, problems: Problems) -> Any:
+    """Hydra's Override, a (key, mapping) pair, or None where the words cannot be read."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    added = re.match(r"\+{0,2}([\w./@]+)\+=(.*)", text)
+    if added:
+        key, value = added.groups()
+        if key == "tags":
+            value = value.strip("[]").split(",")[0] or "x"
+            problems.add(f"{text}: lists cannot be extended; tags are switches: tags.{value}=true")
+        else:
+            problems.add(f"{text}: lists cannot be extended; give the whole list: '{key}=[...]'")
+        return None
+    if "=" not in text and not text.startswith("~"):
+        problems.add(f"{text}: expected KEY=VALUE")
+        return None
+    try:
+        return OverridesParser.create().parse_override(text)
+    except (HydraException, RecursionError) as error:
+        key, _, value = text.partition("=")
+        mapping = _mapping(value)
+        if mapping is not None:
+            return key.lstrip("+"), mapping
+        problems.add(*_unreadable(text, key, value, str(error)))
+        return None
+
+
+def _mapping(value: str) -> dict[str, Any] | None:
+    """`{'lr': 0.1}` and `{"lr": 0.1}`: Python's and JSON's way, which Hydra's grammar does not have."""
+    if not value.startswith("{"):
+        return None
+    for reader in (json.loads, ast.literal_eval):
+        try:
+            found = reader(value)
+        except (ValueError, SyntaxError):
+            continue
+        return found if isinstance(found, dict) else None
+    return None
+
+
+def _unreadable(text: str, key: str, value: str, error: str) -> list[str]:
+    if not key.strip("+~"):
+        return [f"{text}: no key before '='"]
+    if not re.fullmatch(r"[+~]{0,2}[\w./@$-]+", key):
+        return [f"{text}: {key!r} is not a key; keys are words joined by dots"]
+    reason = error.splitlines()[0] if error else "it cannot be read"
+    if any(sign in value for sign in "=(){}[]:, '\"") and value.count("[") == value.count("]"):
+        inner = value.replace("'", "\\'")
+        return [f"{text}: the value has signs of the override grammar; quote it twice: \"{key}='{inner}'\""]
+    return [f"{text}: {reason}"]
+
+
+def _sweep(text: str, key: str) -> list[str]:
+    value = text.partition("=")[2]
+    if key == "seed":
+        return [f"{text} is a sweep: add -m for one job per seed", f"one job over these seeds: 'seeds=[{value}]'"]
+    return [f"{text} is a sweep: add -m for one job per value", f"as one value: quote it, \"{key}='{value}'\""]
+
+
+def _hydra(text: str, key: str, value: Any, problems: Problems) -> None:
+    """kdrun only composes with Hydra. What would be ignored is refused."""
+    if key in ("hydra/launcher", "hydra/sweeper") and value == "basic":
+        return
+    if key == "hydra/launcher":
+        extra = LAUNCHERS.get(str(value))
+        if extra:
+            problems.add(f"{text}: this launcher is not available", f"pip install 'kdrun[{extra}]'")
+        else:
+            problems.add(f"{text}: no launcher {value!r}{closest(str(value), LAUNCHERS)}; all: basic, {listed(LAUNCHERS)}")
+    elif key.startswith(("hydra.run", "hydra.sweep", "hydra.job")):
+        problems.add(f"{text}: not used; paths.outputs=DIR sets where runs are recorded")
+    elif key == "hydra.searchpath":
+        problems.add(f"{text}: not used; --conf DIR adds a folder of configs")
+    else:
+        problems.add(f"{text}: kdrun does not use this setting of Hydra")
+
+
+def _option(
+    text: str, key: str, value: Any, table: Groups, dirs: Sequence[ConfDir], problems: Problems
+) -> bool:
+    """Does the group have what was asked for?"""
+    options = table.get(key, {})
+    names = value if isinstance(value, list) else [value]
+    good = True
+    for name in names:
+        if name is None or str(name) in options:
+            continue
+        good = False
+        if not options:
+            folder = dirs[0].shown() if dirs[0].origin == "--conf" else "DIR"
+            problems.add(
+                f"no {key} {str(name)!r}: there is none yet",
+                f"put one into {folder}/{key}/{name}.yaml and add --conf {folder}",
+            )
+        elif str(name) == "":
+            problems.add(f"{text}: no value; all: {listed(options)}")
+        else:
+            problems.add(f"no {key} {str(name)!r}{closest(str(name), options)}; all: {listed(options)}")
+    return good
+
+
+class _Options:
+    """What Hydra's glob() asks its config loader for."""
+
+    def __init__(self, table: Groups) -> None:
+        self.table = table
+
+    def get_group_options(self, group_name: str, *_: Any, **__: Any) -> list[str]:
+        return list(self.table.get(group_name, {}))
+
+
+def split_sweep(overrides: Sequence[str], table: Groups) -> list[list[str]]:
+    """Hydra's BasicSweeper: the product of all `a,b`, `choice()`, `range()` and `glob()` values, the last word fastest.
+
+    Words that are no sweep stay as they were typed, in each job.
+    """
+    from itertools import product
+
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create(config_loader=_Options(table))  # type: ignore[arg-type]
+    choices: dict[str, list[str]] = {}
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except (HydraException, RecursionError):
+            choices[text] = [text]  # compose() explains it
+            continue
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            choices[key] = [text]
+        elif override.is_discrete_sweep():
+            try:
+                choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            except HydraException as error:
+                raise UserError(f"{text}: {str(error).splitlines()[0]}") from None
+            if not choices[key]:
+                raise UserError(f"{text}: no value fits", f"{key} has: {listed(table.get(key, {}))}")
+        else:
+            raise UserError(f"{text}: interval() needs a search; list values instead: {key}=a,b,c")
+    return [list(job) for job in product(*choices.values())]
+
+
+def apply(tree: dict[str, Any], words: Words, problems: Problems) -> None:
+    """Put the typed values into `tree`. Unknown keys are put in too: the schema check names them."""
+    for key, text in words.deleted:
+        *parents, last = key.split(".")
+        node: Any = tree
+        for part in parents:
+            node = node.get(part) if isinstance(node, dict) else None
+        if isinstance(node, dict) and last in node:
+            del node[last]
+        else:
+            known = node if isinstance(node, dict) else ()
+            problems.add(f"{text}: there is nothing to remove{closest(last, known)}")
+    for key, value in words.values:
+        node = tree
+        *parents, last = key.split(".")
+        for number, part in enumerate(parents):
+            if isinstance(node, list) and part.isdigit() and int(part) < len(node):
+                node = node[int(part)]
+                continue
+            if node.get(part) is None:
+                node[part] = {}
+            node = node[part]
+            if not isinstance(node, dict | list):
+                above = ".".join(parents[: number + 1])
+                problems.add(f"{words.typed[key]}: {above} is a value ({node!r}), it has no keys")
+                break
+        else:
+            if isinstance(node, list):
+                if last.isdigit() and int(last) < len(node):
+                    node[int(last)] = value
+                else:
+                    problems.add(f"{words.typed[key]}: the list has {len(node)} entries, counted from 0")
+            else:
+                put(node, last, value)
+
+
+def put(node: dict[str, Any], name: str, value: Any) -> None:
+    """Mappings merge key by key; one that names another `_target_` takes the place of the old."""
+    old = node.get(name)
+    if isinstance(value, dict) and isinstance(old, dict) and value.get("_target_", old.get("_target_")) == old.get("_target_"):
+        for inner, item in value.items():
+            put(old, str(inner), item)
+    else:
+        node[name] = value
+
+
+def merged(*trees: dict[str, Any]) -> dict[str, Any]:
+    """Later trees over earlier ones, mapping by mapping, into fresh dicts."""
+    result: dict[str, Any] = {}
+    for tree in trees:
+        for name, value in tree.items():
+            old = result.get(name)
+            if isinstance(value, dict):
+                result[name] = merged(old, value) if isinstance(old, dict) else merged(value)
+            else:
+                result[name] = list(value) if isinstance(value, list) else value
+    return result
+
+
+def leaves(tree: Any, path: str = "") -> Iterable[tuple[str, Any]]:
+    """(dotted key, value) of everything that is not a mapping with entries; lists count as mappings of positions."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else None
+    if not items:
+        yield path, tree
+        return
+    for name, value in items:
+        yield from leaves(value, f"{path}.{name}" if path else str(name))

@@ -1,0 +1,215 @@
+"""The tree of a run's config as dataclasses: types, defaults, ranges and one line of help for every key.
+
+Annotations are real objects here (no `from __future__ import annotations`): the check reads them.
+"""
+
+import os
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from typing import Any
+
+REQUIRED = "???"
+"""As in OmegaConf: a value that has to be given."""
+
+
+def key(default: Any, help: str, **rules: Any) -> Any:
+    """One key. rules: minimum, maximum (allowed), above, below (not allowed), choices, path, irrelevant (the reason
+    why it is no part of the job's identity)."""
+    metadata = {"help": help, **rules}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    if isinstance(default, type):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+class Target(dict):
+    """Annotation of a node with `_target_`: its other keys are checked against the signature of what it names."""
+
+
+@dataclass
+class Normalize:
+    mean: list[float] = key(REQUIRED, "mean of each channel, of pixels scaled to 0..1")
+    std: list[float] = key(REQUIRED, "standard deviation of each channel", above=0)
+
+
+@dataclass
+class Schedule:
+    name: str = key("cosine", "shape of the learning rate after warm-up", choices=("constant", "cosine", "step"))
+    warmup_epochs: float = key(0.0, "epochs of linear warm-up; a fraction is allowed", minimum=0)
+    milestones: list[float] = key([], "step: epochs at which the rate is multiplied by factor", minimum=0)
+    factor: float = key(0.1, "step: factor at each milestone", above=0)
+    floor: float = key(0.0, "cosine: last rate as a share of the first", minimum=0, maximum=1)
+
+
+@dataclass
+class Trainer:
+    epochs: int = key(30, "passes over the training split", minimum=1)
+    batch_size: int = key(128, "samples per optimizer step, over all devices", minimum=1)
+    eval_batch_size: int = key(512, "samples per evaluation step; changes no result", minimum=1)
+    optimizer: Target = key(
+        {"_target_": "torch.optim.SGD", "lr": 0.1},
+        "optimizer and its arguments",
+        supplied=("params",),
+        ranges={"lr": {"above": 0}, "weight_decay": {"minimum": 0}, "momentum": {"minimum": 0, "below": 1}},
+    )
+    schedule: Schedule = key(Schedule, "learning rate over the epochs")
+    accumulate: int = key(1, "parts in which a batch is computed before the step", minimum=1)
+    clip: float | None = key(None, "largest norm of the gradient", above=0)
+    ema: float | None = key(None, "decay of an average of the weights, which is then evaluated", above=0, below=1)
+    log_every: int = key(
+        20, "steps between logged losses", minimum=1, irrelevant="how often a loss is written down changes no result"
+    )
+    checkpoint_seconds: float = key(
+        30.0,
+        "seconds between checkpoints to resume from",
+        minimum=0,
+        irrelevant="a resumed run ends with the same numbers wherever it was cut",
+    )
+    monitor: str = key("accuracy", "validation metric that selects the best epoch")
+    mode: str = key("max", "whether a larger or a smaller monitor is better", choices=("max", "min"))
+    devices: int | None = key(None, "devices for this learner; null: as hardware.devices", minimum=1)
+
+
+@dataclass
+class Learner:
+    name: str | None = key(None, "label; null: the option of the group")
+    network: Target = key(
+        {"_target_": REQUIRED},
+        "network and its arguments",
+        supplied=("num_classes", "num_labels", "in_channels", "in_chans", "image_size", "img_size"),
+    )
+    weights: str | None = key(None, "safetensors (or torch) file to start from", path=True, exists=True)
+    trainer: Trainer = key({}, "settings of the trainer for this learner alone", partial=True)
+
+
+@dataclass
+class Teacher(Learner):
+    accuracy: float | None = key(None, "accuracy the teacher is known for; checked first", minimum=0, maximum=1)
+    tolerance: float = key(0.03, "how far below its accuracy a teacher may be", minimum=0, maximum=1)
+    seed: int = key(0, "seed of the teacher's own training; '${seed}' follows the student's", minimum=0)
+    source: str = key("auto", "teacher's outputs: computed each step or cached", choices=("auto", "online", "cached"))
+    fill: str = key("pass", "cache filled by a pass of its own or during epoch 1", choices=("pass", "first_epoch"))
+    verify: int = key(16, "cache entries recomputed and compared before use", minimum=0)
+    cache_limit_gb: float = key(20.0, "largest cache that auto may build, in gigabytes", minimum=0)
+    normalize: Normalize | None = key(None, "input normalisation of the teacher; null: that of the data")
+
+
+@dataclass
+class Term:
+    """One term of the objective; further keys are options of its function."""
+
+    weight: float = key(1.0, "factor of this term in the sum", minimum=0)
+
+
+@dataclass
+class Limit:
+    train: int | None = key(None, "use only so many training samples", minimum=1)
+    val: int | None = key(None, "use only so many validation samples", minimum=1)
+    test: int | None = key(None, "use only so many test samples", minimum=1)
+
+
+@dataclass
+class Augment:
+    crop: int = key(0, "pixels of padding for random crops; 0: none", minimum=0)
+    flip: bool = key(False, "mirror half of the images")
+    seed: int | None = key(None, "stored seed, so that augmentation can be replayed; null: the run's seed", minimum=0)
+    views: int = key(1, "with a stored seed: number of views that recur", minimum=1)
+
+
+@dataclass
+class Data:
+    """Keys that every source has; further keys are arguments of the source named by `_target_`."""
+
+    name: str | None = key(None, "label; null: the option of the group")
+    val_fraction: float = key(0.1, "share of the training data held out for validation", above=0, below=1)
+    test_fraction: float = key(0.2, "share held out for test by sources without a test split", above=0, below=1)
+    split_seed: int = key(0, "seed of the split", minimum=0)
+    limit: Limit = key(Limit, "use part of a split")
+    augment: Augment = key(Augment, "random augmentation of the training split")
+    normalize: Normalize | None = key(None, "mean and std; null: computed from the training split")
+
+
+@dataclass
+class Hardware:
+    name: str | None = key(None, "label; null: the option of the group")
+    device: str = key("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
+    devices: int = key(1, "number of devices (processes on cpu)", minimum=1)
+    precision: str = key("fp32", "number format of forward and backward", choices=("fp32", "bf16", "fp16"))
+    threads: int = key(1, "threads per process", minimum=1)
+    channels_last: bool = key(False, "memory layout of images")
+
+
+@dataclass
+class Tracker:
+    name: str = key("wandb", "where metrics are mirrored; records are always local", choices=("wandb", "none"))
+    project: str = key("kdrun", "project of the tracker")
+    entity: str | None = key(None, "team or user of the tracker; null: its default")
+    mode: str = key("auto", "auto: online where there is a key", choices=("auto", "online", "offline"))
+    timeout: float = key(20.0, "seconds to wait for the tracker before going on without", above=0)
+
+
+@dataclass
+class Paths:
+    outputs: str = key("outputs", "folder of the records of runs", path=True)
+    store: str = key("${paths.outputs}/store", "folder of finished stages", path=True)
+    cache: str = key(REQUIRED, "folder of fetched data", path=True)
+
+
+@dataclass
+class Root:
+    seed: int = key(REQUIRED, "the student's seed; one run instead of several", minimum=0)
+    seeds: list[int] = key(REQUIRED, "seeds=5 is 0..4, seeds=[3,7] names them", minimum=0)
+    name: str | None = key(None, "label of the run", irrelevant="a label")
+    strategy: Target = key({"_target_": REQUIRED}, "which stages are run, in which order")
+    teacher: Teacher = key(Teacher, "the network that teaches")
+    assistants: dict[str, Teacher] = key({}, "networks between teacher and student, by name")
+    student: Learner = key(Learner, "the network that learns")
+    objective: dict[str, Term] = key({}, "terms of the loss, by name")
+    data: Data = key(Data, "data set, split and augmentation")
+    trainer: Trainer = key(Trainer, "how learners are trained")
+    hardware: Hardware = key(Hardware, "device, precision, threads")
+    tracker: Tracker = key(Tracker, "mirror of the records", irrelevant="a mirror of the records changes none of them")
+    paths: Paths = key(Paths, "folders", irrelevant="where a result lies does not change it")
+    targets: dict[str, Any] = key(
+        {}, "packages whose names may be used as _target_", irrelevant="a permission, not a setting"
+    )
+    tags: dict[str, Any] = key({}, "labels: tags.x=true", irrelevant="labels")
+    extra: dict[str, Any] = key({}, "free values, for interpolation or your own code")
+
+
+EXTENDED: dict[type, str] = {Data: "_target_", Term: "_target_"}
+"""Dataclasses whose further keys are arguments of the callable they name."""
+
+
+def default_cache() -> str:
+    """$KDRUN_CACHE, $XDG_CACHE_HOME/kdrun or ~/.cache/kdrun."""
+    given = os.environ.get("KDRUN_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return given or os.path.join(base, "kdrun")
+
+
+def defaults(node: type = Root) -> dict[str, Any]:
+    """The plain defaults of a node, with REQUIRED where a value has to come from elsewhere."""
+    result: dict[str, Any] = {}
+    for item in fields(node):
+        value = item.default if item.default_factory is MISSING else item.default_factory()
+        result[item.name] = defaults(type(value)) if is_dataclass(value) else value
+    if node is Paths:
+        result["cache"] = default_cache()
+    return result
+
+
+def irrelevant() -> dict[str, str]:
+    """Dotted key -> why it is no part of a job's identity."""
+
+    def walk(node: type, prefix: str) -> dict[str, str]:
+        found = {}
+        for item in fields(node):
+            path = f"{prefix}{item.name}"
+            if "irrelevant" in item.metadata:
+                found[path] = item.metadata["irrelevant"]
+            elif is_dataclass(item.type):
+                found |= walk(item.type, f"{path}.")
+        return found
+
+    return walk(Root, "")

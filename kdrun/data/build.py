@@ -1,0 +1,102 @@
+"""From the data config to a data set: call the source, split, limit, normalise. torch only where tensors are made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kdrun.config import targets
+from kdrun.config.problems import UserError
+from kdrun.data.images import SPLITS, TRAIN, Images
+from kdrun.data.spec import DataSpec
+from kdrun.data.splits import assign
+
+if TYPE_CHECKING:
+    from kdrun.data.module import ImageDataModule
+
+# The keys that every data config has; all others are arguments of the source.
+COMMON: dict[str, Any] = {
+    "name": None,
+    "val_fraction": 0.1,
+    "test_fraction": 0.2,
+    "split_seed": 0,
+    "limit": {"train": None, "val": None, "test": None},
+    "augment": {"crop": 0, "flip": False, "seed": None, "views": 1},
+    "normalize": None,
+}
+
+
+def load_data(config: dict[str, Any], paths: dict[str, str]) -> ImageDataModule:
+    """The data set of `config["data"]`, split and with its normalisation known.
+
+    Raises UserError when something is absent (with the command that brings it) or when training would be senseless.
+    """
+    from kdrun.data.module import ImageDataModule
+
+    own, common = separate(config)
+    images = load_images(own, paths)
+    split = assign(images, common)
+    mean, std = _moments(images, split, common["normalize"])
+    spec = DataSpec(
+        name=common["name"] or images.name,
+        classes=images.classes,
+        shape=tuple(images.x.shape[1:]),
+        sizes={name: int((split == part).sum()) for name, part in SPLITS.items()},
+        mean=mean,
+        std=std,
+    )
+    return ImageDataModule(images, split, spec, common["augment"])
+
+
+def content_hash(config: dict[str, Any], paths: dict[str, str]) -> str:
+    """sha256 hex digest of the raw content behind a data config; nothing that is cached is decoded again."""
+    return load_images(separate(config)[0], paths).source_hash
+
+
+def separate(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(the source's own node, the common keys with their defaults)."""
+    own = {key: value for key, value in config.items() if key not in COMMON}
+    common = {key: config.get(key, default) for key, default in COMMON.items()}
+    for group in ("limit", "augment"):
+        common[group] = {**COMMON[group], **(common[group] or {})}
+    return own, common
+
+
+def load_images(node: dict[str, Any], paths: dict[str, str]) -> Images:
+    """Call the source `node["_target_"]` with its arguments; `cache` is the folder for what is kept between runs."""
+    images = targets.build(node, cache=paths["cache"])
+    if not isinstance(images, Images):
+        kind = type(images).__name__
+        raise UserError(f"{node['_target_']} returned a {kind}, not kdrun.data.images.Images: it is no data source")
+    return images
+
+
+def _moments(images: Images, split: np.ndarray, given: dict[str, Any] | None) -> tuple[tuple[float, ...], ...]:
+    """Mean and deviation per channel of the training split, pixels scaled to 0..1; `given` wins.
+
+    uint8 pixels are counted, so the result is exact and the same on every machine.
+    """
+    channels = images.x.shape[1]
+    if given is not None:
+        mean, std = tuple(map(float, given["mean"])), tuple(map(float, given["std"]))
+        if len(mean) != channels or len(std) != channels or min(std) <= 0:
+            raise UserError(f"data.normalize: {images.name} needs {channels} means and {channels} positive deviations")
+        return mean, std
+    rows = np.flatnonzero(split == TRAIN)
+    if images.x.dtype == np.uint8:
+        counts = np.zeros((channels, 256), np.int64)
+        for start in range(0, len(rows), 1024):
+            block = images.x[rows[start : start + 1024]]
+            for channel in range(channels):
+                counts[channel] += np.bincount(block[:, channel].reshape(-1), minlength=256)
+        levels = np.arange(256) / 255
+        total = np.maximum(counts.sum(axis=1), 1)
+        mean = (counts @ levels) / total
+        variance = (counts @ levels**2) / total - mean**2
+    else:
+        block = np.asarray(images.x[rows], np.float64)
+        mean, variance = block.mean(axis=(0, 2, 3)), block.var(axis=(0, 2, 3))
+    deviation = np.sqrt(np.maximum(variance, 0))
+    deviation[deviation < 1e-4] = 1.0  # a constant channel is only shifted
+    return tuple(mean.tolist()), tuple(deviation.tolist())

@@ -1,0 +1,70 @@
+"""Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv 1708.07747): 60,000 + 10,000 images of clothing, MIT licence."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from kdrun.config.problems import UserError
+from kdrun.data.fetch import default_cache, needed
+from kdrun.data.idx import read_idx
+from kdrun.data.images import TEST, TRAIN, Images
+
+CLASSES = (
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+PARTS = (("train", TRAIN), ("t10k", TEST))
+
+
+def fashion_mnist(root: str | Path | None = None, *, cache: str | Path | None = None) -> Images:
+    """uint8 [70000, 1, 28, 28] with the official test split; ids 0..59999 are training, the rest test.
+
+    root: folder with the four idx files, gzipped or not, instead of what `kdrun fetch fashion_mnist` brought.
+    """
+    files = _in_folder(Path(root)) if root is not None else needed("fashion_mnist", cache or default_cache())
+    pixels, labels, split = [], [], []
+    digest = hashlib.sha256()
+    for part, number in PARTS:
+        images = read_idx(files[f"{part}-images-idx3-ubyte"])
+        targets = read_idx(files[f"{part}-labels-idx1-ubyte"])
+        if len(images) != len(targets):
+            raise ValueError(f"{part}: {len(images)} images but {len(targets)} labels in {root}")
+        digest.update(images)
+        digest.update(targets)
+        pixels.append(images[:, None])
+        labels.append(targets.astype(np.int64))
+        split.append(np.full(len(targets), number, np.int8))
+    x = np.concatenate(pixels)
+    return Images(
+        x=x,
+        y=np.concatenate(labels),
+        split=np.concatenate(split),
+        ids=np.arange(len(x)),
+        classes=CLASSES,
+        name="fashion_mnist",
+        source_hash=digest.hexdigest(),
+    )
+
+
+def _in_folder(folder: Path) -> dict[str, Path]:
+    files = {}
+    for part, _ in PARTS:
+        for name in (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"):
+            found = next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+            if found is None:
+                raise UserError(
+                    f"data.root={folder} has no {name}[.gz]", "leave data.root out and: kdrun fetch fashion_mnist"
+                )
+            files[name] = found
+    return files

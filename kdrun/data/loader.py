@@ -1,0 +1,134 @@
+"""Batches by tensor indexing: no workers, no collation. Which samples come when is a function of (seed, epoch)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdrun.data import randomness
+from kdrun.data.samples import Samples
+
+
+class BatchLoader:
+    """Iterates one split in batches, as one of `world` ranks; resumes at any batch.
+
+    A batch is a dict: "ids" int64 [b], "inputs" float32 [b, C, H, W], "targets" int64 [b], "view" (int: which
+    augmented view) and "size" (int: samples of this batch over all ranks, what losses are divided by).
+
+    batch_size  samples per batch over all ranks; each batch is split contiguously and as evenly as possible
+    seed        of order and augmentation; None: the order of the source, nothing augmented (evaluation)
+    smallest    samples per rank below which a last batch is joined to the one before: 2 for training, since batch
+                normalisation cannot use a single sample, and 1 for evaluation, since no rank may be without a step.
+                So all ranks take equally many steps, no sample is left out and none is seen twice
+    drop_last   leave out a last batch that is not full
+
+    For Lightning this is a stateful, sized iterable whose `state_dict()` its checkpoints hold; the learning room calls
+    `set_epoch` before each pass. Given to a trainer directly, it is told the epoch by way of `batch_sampler`.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        rank: int = 0,
+        world: int = 1,
+        smallest: int = 2,
+        drop_last: bool = False,
+    ):
+        if not 0 <= rank < world:
+            raise ValueError(f"rank {rank} is not one of {world}")
+        self.samples = samples
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+        self._bounds = batch_bounds(len(samples), batch_size, rank, world, smallest, drop_last)
+        self._cursor = 0  # batches given out in this epoch
+        self._start = 0  # where the next iteration begins; other than 0 only after load_state_dict
+
+    def __len__(self) -> int:
+        return len(self._bounds)
+
+    @property
+    def batch_sampler(self) -> SimpleNamespace:
+        """Lightning tells the epoch to `sampler` or to `batch_sampler.sampler`. It takes a loader with a `sampler` for
+        torch's own DataLoader when it evaluates, so there must be none."""
+        return SimpleNamespace(sampler=self, batch_size=self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch the next iteration is. The epoch that the loader is in already changes nothing."""
+        if epoch != self.epoch:
+            self.epoch = epoch
+            self._cursor = self._start = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Epoch and number of batches given out; the cursor is 0 again once the last batch has been."""
+        return {"epoch": self.epoch, "cursor": self._cursor}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """The next iteration begins at the cursor. Raises ValueError for a cursor beyond the end of the epoch."""
+        cursor = state["cursor"]
+        if not 0 <= cursor < max(len(self), 1):
+            raise ValueError(f"cursor {cursor} does not fit a loader of {len(self)} batches")
+        self.epoch = state["epoch"]
+        self._cursor = self._start = cursor
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        start, self._start = self._start, 0
+        self._cursor = start
+        samples, augment, last = self.samples, self.samples.augment, len(self._bounds) - 1
+        view, key = 0, None
+        order: Tensor | None = None
+        if self.seed is not None:
+            shuffled = randomness.order(randomness.key("order", self.seed, self.epoch), samples.ids.numpy())
+            order = torch.from_numpy(shuffled)
+            if augment is not None:
+                view = augment.view(self.epoch)
+                key = augment.key(self.seed, view)
+        else:
+            order = torch.arange(len(samples))
+        ids, targets = samples.ids[order], samples.targets[order]
+        for index in range(start, last + 1):
+            first, end, size = self._bounds[index]
+            # Before the batch leaves: whoever saves state while working on it has begun this batch.
+            self._cursor = 0 if index == last else index + 1
+            yield {
+                "ids": ids[first:end],
+                "inputs": samples.inputs(order[first:end], key),
+                "targets": targets[first:end],
+                "view": view,
+                "size": size,
+            }
+
+
+def batch_bounds(
+    count: int, batch_size: int, rank: int = 0, world: int = 1, smallest: int = 1, drop_last: bool = False
+) -> list[tuple[int, int, int]]:
+    """(first, end, size) for every batch: this rank's part of the order, and the size of the whole batch.
+
+    Raises ValueError where a batch would not give every rank `smallest` samples (or one, on a single rank with
+    batch_size 1).
+    """
+    least = smallest * world if (world > 1 or batch_size > 1) else 1
+    if batch_size < least:
+        raise ValueError(f"batch_size={batch_size} is too small for {world} ranks: at least {least}")
+    edges = [*range(0, count, batch_size), count] if count else [0]
+    if len(edges) > 1 and drop_last and count - edges[-2] < batch_size:
+        del edges[-1]
+    elif len(edges) > 2 and count - edges[-2] < least:
+        del edges[-2]
+    if world > 1 and 0 < count < least:
+        raise ValueError(f"{count} samples are too few for {world} ranks: at least {least}")
+    bounds = []
+    for begin, stop in pairwise(edges):
+        size = stop - begin
+        share, extra = divmod(size, world)
+        first = begin + rank * share + min(rank, extra)
+        bounds.append((first, first + share + (rank < extra), size))
+    return bounds

@@ -1,0 +1,1 @@
+from kdrun.tracking.files import *  # noqa: F403

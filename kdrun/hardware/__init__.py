@@ -1,0 +1,1 @@
+"""Hardware targets: what a run may use, resolved once before anything is fingerprinted."""

@@ -1,0 +1,1 @@
+"""Run stages once, remember them, resume them."""

@@ -1,0 +1,166 @@
+"""What determines the result of a stage, as a tree of plain parts, and the hash of it.
+
+In: the learner's network, the objective, the data view, the fit, the seed, the content of data and given weights, the
+fingerprints of start and teacher, the sources of the code that is used, library versions, device type and precision.
+Left out, each with its reason: see LEFT_OUT and CODE_LEFT_OUT.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from kdrun.lab.sources import Sources
+from kdrun.lab.stage import Stage
+
+LEFT_OUT = {
+    "learner.name": "a label",
+    "learner.weights": "a path; the content of the file is in instead",
+    "data.name": "a label",
+    "data.root": "a path; the content of the data is in instead",
+    "trainer.checkpoint_seconds": "when state is saved does not change what is computed: a resumed stage is bit-identical",
+    "trainer.log_every": "how often losses are written down",
+    "trainer.eval_batch_size": "evaluation has no effect on training, and its metrics are sums over samples",
+    "hardware.name": "a label; device type, number of devices and precision are in",
+    "hardware.threads": "changes the order of float additions only; results are compared by seeds, not by last bits",
+    "hardware.channels_last": "a memory layout",
+    "teaching.verify": "a check",
+    "teaching.cache_limit_gb": "a guard",
+    "teaching.accuracy": "a guard: it may stop a run, never change it",
+    "teaching.tolerance": "a guard",
+    "paths, tracker, tags, name, extra": "where things go and what they are called",
+}
+
+# A key added to the schema after records exist goes here with its default ("trainer.ema": None, say): while it has
+# that value it is left out, so that adding an option does not orphan results.
+ADDED_LATER: dict[str, Any] = {}
+
+LIBRARIES = ("torch", "lightning")
+
+
+class FingerprintContext:
+    """Everything a fingerprint needs besides the stage: hashes of data and files, sources, versions, the device.
+
+    `data_hash(data config) -> hex` and `device` ("cpu", "cuda" ...) are injected; results are remembered for the run.
+    """
+
+    def __init__(self, data_hash, device: str, added: dict[str, Any] | None = None):
+        self._data_hash = data_hash
+        self.device = device
+        self.added = ADDED_LATER if added is None else added
+        self.sources = Sources()
+        self._data: dict[str, str] = {}
+        self._files: dict[tuple[str, int, int], str] = {}
+
+    def data_hash(self, data: dict[str, Any]) -> str:
+        key = json.dumps(data, sort_keys=True)
+        if key not in self._data:
+            self._data[key] = self._data_hash(data)
+        return self._data[key]
+
+    def file_hash(self, path: str) -> str:
+        status = Path(path).stat()
+        key = (str(path), status.st_size, status.st_mtime_ns)
+        if key not in self._files:
+            with open(path, "rb") as file:
+                self._files[key] = hashlib.file_digest(file, "sha256").hexdigest()
+        return self._files[key]
+
+
+def parts(stage: Stage, context: FingerprintContext) -> dict[str, Any]:
+    """The tree of everything that determines the stage's result; JSON types only, safe to store and to compare."""
+    hardware = stage.hardware
+    tree = {
+        "learner": {
+            "network": stage.learner["network"],
+            "weights": context.file_hash(stage.learner["weights"]) if stage.learner["weights"] else None,
+        },
+        "objective": stage.objective,
+        "data": {"view": _without(stage.data, "name", "root"), "content": context.data_hash(stage.data)},
+        "trainer": None
+        if stage.trainer is None
+        else _without(stage.trainer, "checkpoint_seconds", "log_every", "eval_batch_size", "devices"),
+        "seed": stage.seed if stage.trainer is not None else None,
+        "start": stage.start.fingerprint if stage.start else None,
+        "teacher": None
+        if stage.teacher is None
+        else {
+            "fingerprint": stage.teacher.fingerprint,
+            **_without(stage.teaching, "verify", "cache_limit_gb", "accuracy", "tolerance"),
+        },
+        "code": context.sources.hashes(roots(stage)),
+        "versions": {name: _version(name) for name in LIBRARIES},
+        "device": {"type": context.device, "devices": hardware["devices"], "precision": hardware["precision"]},
+    }
+    return _drop_added(tree, context.added)
+
+
+def fingerprint(tree: dict[str, Any]) -> str:
+    """sha256 of the canonical JSON of `parts`, 64 hex digits."""
+    text = json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differences(one: Any, other: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (value in one, value in other) wherever two trees differ; a missing key counts as None."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        found: dict[str, tuple[Any, Any]] = {}
+        for key in sorted({*one, *other}):
+            found |= differences(one.get(key), other.get(key), f"{prefix}.{key}" if prefix else key)
+        return found
+    return {} if one == other else {prefix: (one, other)}
+
+
+def nearest(tree: dict[str, Any], others: Iterable[tuple[str, dict[str, Any]]]):
+    """(fingerprint, differences) of the stored parts that differ from `tree` in the fewest keys; None if there are none."""
+    ranked = [(differences(tree, other), name) for name, other in others]
+    if not ranked:
+        return None
+    found, name = min(ranked, key=lambda pair: (len(pair[0]), pair[1]))
+    return name, found
+
+
+def roots(stage: Stage) -> list[str]:
+    """Modules whose source, with what they import below the same package, decides the result."""
+    modules = ["kdrun.learning.fit", "kdrun.tasks.classification"]
+    modules += [node.get("_target_", f"kdrun.objectives.{name}.{name}") for name, node in stage.objective.items()]
+    nodes: list[Any] = [stage.learner, stage.data, stage.trainer or {}]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, dict):
+            if "_target_" in node:
+                modules.append(node["_target_"])
+            nodes.extend(node.values())
+        elif isinstance(node, list):
+            nodes.extend(node)
+    return modules
+
+
+def _without(node: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in node.items() if key not in keys}
+
+
+def _drop_added(tree: dict[str, Any], added: dict[str, Any]) -> dict[str, Any]:
+    for dotted, default in added.items():
+        *path, last = dotted.split(".")
+        node: Any = tree
+        for key in path:
+            node = node.get(key) if isinstance(node, dict) else None
+        if isinstance(node, dict) and last in node and node[last] == default:
+            parent = tree
+            for key in path:  # copy on the way down: configs are shared between stages
+                parent[key] = dict(parent[key])
+                parent = parent[key]
+            del parent[last]
+    return tree
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,192 @@
+"""The lab fits stages: looks each up by its fingerprint, runs what is not there, remembers what it ran."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kdrun.files import read_json
+from kdrun.lab.fingerprint import FingerprintContext, fingerprint, parts
+from kdrun.lab.stage import Stage, Trained
+from kdrun.lab.store import DamagedStage, Store
+from kdrun.learning.report import Report
+
+
+@dataclass
+class Fitted:
+    """One stage as a run used it: what it is, and where its result came from ("trained", "resumed" or "store")."""
+
+    trained: Trained
+    source: str
+
+
+class Lab:
+    """Fits stages for one job.
+
+    store     where results are kept
+    context   what fingerprints need (data hashes, device)
+    shop      the learning room's workshop (data, caches)
+    paths     the config's paths, for processes that the lab starts
+    report    told what happens
+    fitted    called with every stage that this job used, in order
+    force     fit every stage anew, once, even if the store has it
+    """
+
+    dry = False
+
+    def __init__(
+        self,
+        store: Store,
+        context: FingerprintContext,
+        shop: Any,
+        paths: dict[str, str],
+        report: Report,
+        fitted: Callable[[Fitted], None] = lambda item: None,
+        force: bool = False,
+    ):
+        self.store = store
+        self.context = context
+        self.shop = shop
+        self.paths = paths
+        self.report = report
+        self.force = force
+        self._fitted = fitted
+        self._seen: dict[str, Trained] = {}
+
+    def fit(self, stage: Stage) -> Trained:
+        """The result of a stage: from this job, from the store, or by running it."""
+        stage = self.settled(stage)
+        tree = parts(stage, self.context)
+        key = fingerprint(tree)
+        if key not in self._seen:
+            with self.store.lock(key, lambda: self.report.note(f"waiting for another process that fits {stage.label}")):
+                self._seen[key] = self._fit(stage, key, tree)
+        return self._seen[key]
+
+    def fit_all(self, stages: list[Stage]) -> list[Trained]:
+        """Several stages, in order."""
+        return [self.fit(stage) for stage in stages]
+
+    def settled(self, stage: Stage) -> Stage:
+        """The stage with `teacher.source=auto` decided: cached where every view of a sample recurs, else online.
+
+        Raises UserError when a cache was asked for that cannot be right or would pass `teacher.cache_limit_gb`.
+        """
+        if stage.teacher is None:
+            return stage
+        return replace(stage, teaching=settle_teaching(stage, self.shop))
+
+    def _fit(self, stage: Stage, key: str, tree: dict[str, Any]) -> Trained:
+        try:
+            record = None if self.force else self.store.get(key)
+        except DamagedStage as damage:
+            self.report.note(f"{damage}; it is run again")
+            record = None
+        if record is not None:
+            self.report.rows(read_rows(self.store.folder(key) / "metrics.jsonl", stage.label))
+            return self._done(Trained(key, stage, record, self.store.folder(key)), "store")
+        resumed = self.store.unfinished(key)
+        work = self.store.work(key)
+        request = self.request(stage, key, work, tree)
+        outcome = self._run(request)
+        record = {
+            "schema": 1,
+            "fingerprint": key,
+            "parts": tree,
+            "role": stage.role,
+            "learner": stage.learner["name"],
+            "seed": stage.seed,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+            **{name: value for name, value in outcome.items() if name != "label"},
+        }
+        files = [work / name for name in ("best.safetensors", "last.safetensors", "metrics.jsonl")]
+        folder = self.store.put(key, files, record)
+        return self._done(Trained(key, stage, read_json(folder / "record.json"), folder), "resumed" if resumed else "trained")
+
+    def _done(self, trained: Trained, source: str) -> Trained:
+        self._fitted(Fitted(trained, source))
+        return trained
+
+    def request(self, stage: Stage, key: str, work: Path, tree: dict[str, Any]) -> dict[str, Any]:
+        """What the learning room is asked to do, in JSON types."""
+        teacher, start = stage.teacher, stage.start
+        return {
+            "fingerprint": key,
+            "label": stage.label,
+            "work": str(work),
+            "learner": stage.learner,
+            "objective": stage.objective,
+            "data": stage.data,
+            "data_identity": tree["data"],
+            "trainer": stage.trainer,
+            "hardware": stage.hardware,
+            "seed": stage.seed,
+            "teaching": stage.teaching,
+            "teacher": teacher
+            and {
+                "fingerprint": teacher.fingerprint,
+                "name": teacher.stage.learner["name"],
+                "network": teacher.stage.learner["network"],
+                "weights": str(teacher.weights()),
+                "val_accuracy": teacher.metrics.get("accuracy"),
+            },
+            "start": start and {"fingerprint": start.fingerprint, "weights": str(start.weights())},
+        }
+
+    def _run(self, request: dict[str, Any]) -> dict[str, Any]:
+        if request["hardware"]["devices"] > 1 and request["trainer"] is not None:
+            import sys
+
+            from kdrun.hardware.target import thread_environment
+            from kdrun.learning.workers import run_distributed
+
+            context = {
+                "paths": self.paths,
+                "outputs": str(self.shop.outputs),
+                "locks": str(self.store.root / "locks"),
+                "sys_path": sys.path,
+            }
+            return run_distributed(request, self.report, context, thread_environment(request["hardware"]))
+        from kdrun.learning.fit import run_stage
+
+        return run_stage(request, self.report, self.shop)
+
+
+def settle_teaching(stage: Stage, shop: Any) -> dict[str, Any]:
+    """`teaching` with source decided and checked; `fill` is None when nothing is cached."""
+    from kdrun.learning.cache import estimated_bytes
+    from kdrun.problems import UserError
+
+    teaching = stage.teaching
+    if teaching["source"] == "online":
+        return {**teaching, "fill": None}
+    module = shop.data(stage.data)
+    recurring = not module.random or module.replayed
+    size = estimated_bytes(module.views, module.spec.sizes["train"], len(module.spec.classes)) / 1e9
+    fits = size <= teaching["cache_limit_gb"]
+    if teaching["source"] == "cached":
+        if not recurring:
+            raise UserError(
+                "teacher.source=cached: outputs of randomly augmented inputs cannot be reused",
+                "replay the augmentation (data.augment.seed=0 data.augment.views=4) or use teacher.source=online",
+            )
+        if not fits:
+            raise UserError(
+                f"teacher.source=cached: the outputs would take {size:.1f} GB, "
+                f"teacher.cache_limit_gb is {teaching['cache_limit_gb']}"
+            )
+    source = "cached" if recurring and fits else "online"
+    return {**teaching, "source": source, "fill": teaching["fill"] if source == "cached" else None}
+
+
+def read_rows(path: Path, label: str) -> list[dict[str, Any]]:
+    """Rows of a stored metrics.jsonl, under the label that this run gives the stage."""
+    if not path.is_file():
+        return []
+    return [{**json.loads(line), "stage": label} for line in path.read_text().splitlines()]
+
+

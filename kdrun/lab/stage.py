@@ -1,0 +1,57 @@
+"""A stage: everything that determines the result of fitting one learner, as plain data. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+BEST, LAST = "best", "last"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A stage that has been run (or, in a dry lab, would be): its fingerprint, its record and where its weights are."""
+
+    fingerprint: str
+    stage: Stage
+    record: dict[str, Any]
+    path: Path | None = None
+
+    def weights(self, which: str = BEST) -> Path:
+        """The safetensors file of the selected (`best`, by validation) or the `last` epoch."""
+        assert self.path is not None, "a planned stage has no weights yet"
+        return self.path / f"{which}.safetensors"
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Validation metrics of the selected epoch: what a strategy may decide on. Never test."""
+        return self.record.get("val", {}).get(BEST, {})
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Fit `learner` from `start`, taught by `teacher` under `objective` on `data`; plain JSON types throughout.
+
+    role      what it is for, for people: "teacher", "alone", "student" ... (not part of the fingerprint)
+    learner   {"name", "network": target node, "weights": path or None}
+    objective term name -> {"weight", options...}
+    trainer   the trainer group, already merged with the learner's own overrides; None = only evaluate `weights`
+    teaching  how the teacher's knowledge is brought: {"source", "fill", "verify", "tolerance", ...}
+    """
+
+    role: str
+    learner: dict[str, Any]
+    objective: dict[str, Any]
+    data: dict[str, Any]
+    trainer: dict[str, Any] | None
+    hardware: dict[str, Any]
+    seed: int
+    start: Trained | None = None
+    teacher: Trained | None = None
+    teaching: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """`student/seed=0`: the name of this stage in the record, the tracker and the bars."""
+        return f"{self.role}/seed={self.seed}"

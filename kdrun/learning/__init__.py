@@ -1,0 +1,1 @@
+"""The one LightningModule, where teachers come from, and what runs around a fit. No strategy is known here."""

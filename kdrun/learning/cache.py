@@ -1,0 +1,196 @@
+"""A teacher's outputs on disk: one memory-mapped array per stage of a sweep, keyed by sample id and view.
+
+    <outputs>/<key>/logits.npy     float32 [views, samples, classes], one row per training sample in the order of ids
+    <outputs>/<key>/marks.npy      uint32 [views, samples]: crc32 of the row + 1, or 0 while it is missing
+    <outputs>/<key>/manifest.json  what the key was made of; written last, with the checksums of the arrays
+
+The key covers the teacher's fingerprint, the content and view of the data, the device and precision, and the order in
+which rows are computed, since a network's last bits depend on the batch a sample is in. A row is written before its
+mark, so a build that was killed goes on where it stopped, and a torn row is seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdrun.learning.teacher import FrozenTeacher
+from kdrun.tasks.base import Prediction
+from kdrun.files import read_json, sha256_file, write_json
+
+BLOCK = 256  # rows that are computed together by `build`; part of the key
+
+
+class DamagedCache(RuntimeError):
+    """A finished cache does not have the checksum it was stored with, or another shape."""
+
+
+def cache_key(parts: dict[str, Any]) -> str:
+    """64 hex digits over everything that determines the rows."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def estimated_bytes(views: int, samples: int, classes: int) -> int:
+    """Disk that the arrays will take."""
+    return views * samples * (classes + 1) * 4
+
+
+class OutputCache:
+    """Rows of a teacher's logits for `ids` under `views` augmented views; read and written as memory maps."""
+
+    def __init__(self, folder: Path, ids: Tensor, views: int, classes: int, parts: dict[str, Any]):
+        self.folder = folder
+        self.parts = parts
+        self.ids, order = torch.sort(ids.to(torch.int64))
+        if bool((self.ids[1:] == self.ids[:-1]).any()):
+            raise ValueError("sample ids are not unique: teacher outputs cannot be keyed by them")
+        self.shape = (views, len(ids), classes)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.complete = (folder / "manifest.json").is_file()
+        if self.complete:
+            self._verify_files()
+        self._logits = self._open("logits.npy", np.float32, self.shape)
+        self._marks = self._open("marks.npy", np.uint32, self.shape[:2])
+        self._rows = torch.from_numpy(self._logits)
+        if not self.complete:
+            self._drop_torn_rows()
+
+    def _open(self, name: str, dtype, shape: tuple[int, ...]) -> np.ndarray:
+        path = self.folder / name
+        if not path.is_file():
+            if self.complete:
+                raise DamagedCache(f"{path} is missing from a finished cache; delete the folder to build it again")
+            partial = path.with_suffix(".partial")
+            np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape).flush()
+            partial.replace(path)
+        array = np.lib.format.open_memmap(path, mode="r+")
+        if array.shape != shape or array.dtype != dtype:
+            raise DamagedCache(f"{path} holds {array.dtype}{array.shape}, not {np.dtype(dtype)}{shape}")
+        return array
+
+    def _verify_files(self) -> None:
+        manifest = read_json(self.folder / "manifest.json")
+        for name, digest in manifest["files"].items():
+            if sha256_file(self.folder / name) != digest:
+                raise DamagedCache(f"{self.folder / name} was changed after it was finished; delete the folder to rebuild")
+
+    def _drop_torn_rows(self) -> None:
+        """After a crash a mark may stand beside a row that never reached the disk: such marks are cleared."""
+        for view, row in zip(*np.nonzero(self._marks), strict=True):
+            if self._marks[view, row] != _mark(self._logits[view, row]):
+                self._marks[view, row] = 0
+
+    def rows_of(self, ids: Tensor) -> Tensor:
+        """Row numbers of sample ids. Raises KeyError for an id the cache does not cover: outputs never go to a neighbour."""
+        rows = torch.searchsorted(self.ids, ids).clamp_(max=len(self.ids) - 1)
+        if not torch.equal(self.ids[rows], ids):
+            unknown = ids[self.ids[rows] != ids][0]
+            raise KeyError(f"sample id {int(unknown)} is not in the teacher's cached outputs")
+        return rows
+
+    def has(self, view: int, rows: Tensor) -> bool:
+        """Whether all these rows are there."""
+        return self.complete or bool(self._marks[view, rows.numpy()].all())
+
+    def read(self, view: int, rows: Tensor) -> Tensor:
+        """float32 [b, classes]."""
+        return self._rows[view].index_select(0, rows)
+
+    def write(self, view: int, rows: Tensor, logits: Tensor) -> None:
+        """Store float32 [b, classes]; the mark of a row follows the row."""
+        values = logits.detach().to("cpu", torch.float32).numpy()
+        index = rows.numpy()
+        self._logits[view, index] = values
+        self._marks[view, index] = [_mark(value) for value in values]
+
+    def missing(self) -> int:
+        return 0 if self.complete else int((self._marks == 0).sum())
+
+    def finish(self, extra: dict[str, Any] | None = None) -> None:
+        """Flush and write the manifest: from now on the cache is whole. Nothing happens while rows are missing."""
+        if self.complete or self.missing():
+            return
+        self._logits.flush()
+        self._marks.flush()
+        files = {name: sha256_file(self.folder / name) for name in ("logits.npy", "marks.npy")}
+        write_json(self.folder / "manifest.json", {"parts": self.parts, "files": files, **(extra or {})})
+        self.complete = True
+
+    def build(
+        self,
+        teacher: FrozenTeacher,
+        inputs: Callable[[Tensor, int], Tensor],
+        device: torch.device,
+        told: Callable[[int], None] = lambda done: None,
+    ) -> None:
+        """Compute what is missing in blocks of BLOCK consecutive rows, whatever was there before: same rows, same bits.
+
+        inputs(ids [b], view) gives the normalised inputs [b, C, H, W] of these samples under that view.
+        """
+        views, samples, _ = self.shape
+        for view in range(views):
+            for first in range(0, samples, BLOCK):
+                rows = torch.arange(first, min(first + BLOCK, samples))
+                if not self.has(view, rows):
+                    batch = {"inputs": inputs(self.ids[rows], view).to(device)}
+                    self.write(view, rows, teacher.outputs(batch).logits)
+                told(view * samples + first + len(rows))
+
+    def largest_error(self, teacher: FrozenTeacher, inputs, device: torch.device, count: int, seed: int) -> float:
+        """Largest absolute difference between `count` random rows and what the live teacher says now; 0 if count is 0."""
+        generator = torch.Generator().manual_seed(seed)
+        views, samples, _ = self.shape
+        worst = 0.0
+        for view in range(views):
+            known = torch.from_numpy(np.flatnonzero(self._marks[view]))
+            if count == 0 or len(known) == 0:
+                continue
+            rows = known[torch.randint(len(known), (min(count, samples),), generator=generator)]
+            live = teacher.outputs({"inputs": inputs(self.ids[rows], view).to(device)}).logits.float().cpu()
+            worst = max(worst, float((live - self.read(view, rows)).abs().max()))
+        return worst
+
+
+class CachedTeacher:
+    """A teacher that reads its outputs; the rows that are not there yet are computed once by `live` and written.
+
+    With a finished cache `live` may be None and the network need not be in memory at all.
+    """
+
+    def __init__(self, cache: OutputCache, fingerprint: str, live: FrozenTeacher | None = None):
+        self.cache = cache
+        self.fingerprint = fingerprint
+        self.live = live
+        self.device = torch.device("cpu")
+
+    def outputs(self, batch: dict[str, Any]) -> Prediction:
+        rows = self.cache.rows_of(batch["ids"].cpu())
+        view = batch["view"]
+        if not self.cache.has(view, rows):
+            if self.live is None:
+                raise RuntimeError("the teacher's cached outputs are incomplete and the teacher is not loaded")
+            self.cache.write(view, rows, self.live.outputs(batch).logits)
+        logits = self.cache.read(view, rows)
+        return Prediction(logits if self.device.type == "cpu" else logits.to(self.device, non_blocking=True))
+
+    def to(self, device: torch.device) -> None:
+        self.device = device
+        if self.live is not None:
+            self.live.to(device)
+
+    def close(self) -> None:
+        if self.live is not None:
+            self.live.close()
+        self.cache.finish()
+
+
+def _mark(row: np.ndarray) -> int:
+    return (zlib.crc32(row.tobytes()) % 0xFFFFFFFF) + 1

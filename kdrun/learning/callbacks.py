@@ -1,0 +1,200 @@
+"""What happens around the steps: losses written down, the best epoch kept, state saved, signals obeyed."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback
+from lightning.fabric.plugins.io import TorchCheckpointIO
+
+from kdrun.learning import seeds
+from kdrun.learning.learner import Learner
+from kdrun.learning.report import Report
+from kdrun.networks.weights import load_state, save_state
+
+
+class Interrupted(Exception):
+    """A signal asked to stop; the state is saved and the same command goes on from it."""
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints are written whole or not at all, and read without unpickling anything but tensors and plain types."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path, storage_options: Any = None) -> None:
+        path = Path(path)
+        temporary = path.with_suffix(".writing")
+        with open(temporary, "wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+    def load_checkpoint(self, path, map_location=None, weights_only=None) -> dict[str, Any]:
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+class Keeping(Callback):
+    """Rows of metrics, history, the selected epoch, checkpoints and interruption of one fit.
+
+    monitor, mode     the validation metric that selects, and "max" or "min"; ties keep the earlier epoch
+    seconds           a checkpoint is written at most this often, and always when a signal asks to stop
+    identity          what a checkpoint must agree on when it is loaded (the stage's and the teacher's fingerprints)
+    """
+
+    def __init__(
+        self,
+        work: Path,
+        report: Report,
+        label: str,
+        *,
+        monitor: str,
+        mode: str,
+        log_every: int,
+        seconds: float,
+        identity: dict[str, Any],
+        epochs: int,
+    ):
+        self.work = work
+        self.report = report
+        self.label = label
+        self.monitor = monitor
+        self.better = (lambda new, old: new > old) if mode == "max" else (lambda new, old: new < old)
+        self.log_every = log_every
+        self.seconds = seconds
+        self.identity = identity
+        self.epochs = epochs
+        self.rows: list[dict[str, Any]] = []
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Any] | None = None
+        self.best_state: dict[str, torch.Tensor] = {}
+        self.earlier_seconds = 0.0
+        self.tries = 1
+        self._started = self._saved = self._shown = time.monotonic()
+        self._random: dict | None = None
+        self._best_file: str | None = None
+
+    @property
+    def spent(self) -> float:
+        """Seconds of wall time that led to the present state, over all tries."""
+        return self.earlier_seconds + time.monotonic() - self._started
+
+    # Lightning calls these
+
+    def on_train_batch_start(self, trainer, learner: Learner, batch, batch_idx) -> None:
+        if self._random is not None:  # as late as possible: nothing may draw between this and the first resumed step
+            seeds.restore(self._random)
+            self._random = None
+
+    def on_train_batch_end(self, trainer, learner: Learner, outputs, batch, batch_idx) -> None:
+        log = learner.step % self.log_every == 0
+        if log:
+            self._write_losses(trainer, learner)
+        now = time.monotonic()
+        if now - self._shown > 0.1:
+            self._shown = now
+            self.report.advance(learner.step)
+        if trainer.world_size > 1 and not log:
+            return  # ranks decide together, and only where they have just synchronised
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            return  # the end of the epoch decides
+        stop, due = self._decide(trainer)
+        if stop or due:
+            self.save(trainer, learner)
+        if stop:
+            raise Interrupted
+
+    def on_train_epoch_end(self, trainer, learner: Learner) -> None:
+        self._write_losses(trainer, learner)
+        epoch = trainer.current_epoch
+        values = learner.evaluated
+        self.history.append({"epoch": epoch, "step": learner.step, **values})
+        self._write(trainer, {"stage": self.label, "step": learner.step, "epoch": epoch, **_named("val", values)})
+        value = values[self.monitor]
+        if value != value:
+            raise FloatingPointError(f"val/{self.monitor} became nan in epoch {epoch}")
+        if self.best is None or self.better(value, self.best["metrics"][self.monitor]):
+            self.best = {"epoch": epoch, "metrics": values}
+            self.best_state = {k: v.detach().to("cpu", copy=True) for k, v in learner.network.state_dict().items()}
+        if trainer.is_global_zero:
+            self.report.advance(learner.step)
+            self.report.epoch(self.label, epoch, self.epochs, values)
+        stop, due = self._decide(trainer)
+        if stop or due:
+            self.save(trainer, learner)
+        if stop:
+            raise Interrupted
+
+    def on_save_checkpoint(self, trainer, learner: Learner, checkpoint: dict[str, Any]) -> None:
+        checkpoint["kdrun"] = {
+            "identity": self.identity,
+            "random": seeds.capture(),
+            "step": learner.step,
+            "losses": torch.stack(learner.losses).cpu() if learner.losses else None,
+            "first_step": learner.first_step,
+            "average": None if learner.average is None else learner.average.state_dict(),
+            "rows": self.rows,
+            "history": self.history,
+            "best": self.best,
+            "best_file": self._best_file,
+            "seconds": self.spent,
+            "tries": self.tries,
+        }
+
+    def on_load_checkpoint(self, trainer, learner: Learner, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["kdrun"]
+        if state["identity"] != self.identity:
+            raise RuntimeError(f"the checkpoint belongs to {state['identity']}, this stage is {self.identity}")
+        self._random = state["random"]
+        learner.step = state["step"]
+        learner.losses = [] if state["losses"] is None else list(state["losses"].to(learner.device))
+        learner.first_step = state["first_step"]
+        if learner.average is not None:
+            learner.average.load_state_dict(state["average"])
+        self.rows, self.history, self.best = state["rows"], state["history"], state["best"]
+        self._best_file = state["best_file"]
+        if self._best_file is not None:
+            self.best_state = load_state(self.work / self._best_file)
+        self.earlier_seconds = state["seconds"]
+        self.tries = state["tries"] + 1
+        if trainer.is_global_zero:
+            self.report.rows(self.rows)
+
+    # ours
+
+    def save(self, trainer, learner: Learner) -> None:
+        """The whole state, atomically; the selected weights lie beside it and are written only when they are new."""
+        old = None
+        if trainer.is_global_zero and self.best is not None:
+            name = f"best-{self.best['epoch']}.safetensors"
+            if name != self._best_file:
+                save_state(self.best_state, self.work / name)
+                old, self._best_file = self._best_file, name
+        trainer.save_checkpoint(self.work / "checkpoint.pt")
+        if old is not None:
+            (self.work / old).unlink(missing_ok=True)
+        self._saved = time.monotonic()
+
+    def _decide(self, trainer) -> tuple[bool, bool]:
+        """(a signal asked to stop, a checkpoint is due), the same on all ranks."""
+        decision = (self.report.stop_requested(), time.monotonic() - self._saved >= self.seconds)
+        return tuple(trainer.strategy.broadcast(decision, src=0)) if trainer.world_size > 1 else decision
+
+    def _write_losses(self, trainer, learner: Learner) -> None:
+        values = learner.flush_losses()
+        if values:
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            row = {"stage": self.label, "step": learner.step, "epoch": trainer.current_epoch, **_named("train", values)}
+            self._write(trainer, {**row, "train/learning_rate": rate})
+
+    def _write(self, trainer, row: dict[str, Any]) -> None:
+        if trainer.is_global_zero:
+            self.rows.append(row)
+            self.report.rows([row])
+
+
+def _named(split: str, values: dict[str, float]) -> dict[str, float]:
+    return {f"{split}/{name}": value for name, value in values.items()}

@@ -1,0 +1,227 @@
+"""Run one stage: build what it names, fit, select by validation, read test once, leave weights and an outcome."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdrun.learning import seeds
+from kdrun.learning.callbacks import AtomicCheckpointIO, Keeping
+from kdrun.learning.learner import Learner
+from kdrun.learning.report import Report
+from kdrun.learning.schedule import schedule
+from kdrun.learning.teaching import Workshop, prepare_teacher
+from kdrun.networks.build import build_network
+from kdrun.networks.weights import load_weights, save_weights
+from kdrun.objectives.terms import build_objective
+from kdrun.targets import build
+from kdrun.tasks.classification import Classification
+from kdrun.files import write_json
+
+PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[str, Any]:
+    """Fit (or, without a trainer, only evaluate) what `request` describes; plain data in, plain data out.
+
+    The work folder then holds best.safetensors, last.safetensors, and metrics.jsonl's rows are in the outcome.
+    Raises: Interrupted after the state was saved; FloatingPointError for a loss that is not finite; NoEffect.
+    """
+    started = time.monotonic()
+    work = Path(request["work"])
+    module = shop.data(request["data"])
+    task = Classification(module.spec)
+    seed, trainer_config = request["seed"], request["trainer"]
+    network = build_network(request["learner"]["network"], module.spec, seeds.derive(seed, "weights"))
+    for source in (request["learner"]["weights"], (request["start"] or {}).get("weights")):
+        if source:
+            for note in load_weights(network, source, module.spec).notes:
+                report.note(note)
+    if trainer_config is None:
+        return _evaluate_only(request, network, task, module, report, started)
+
+    objective = build_objective(request["objective"])
+    teacher = prepare_teacher(request, objective, module, task, report, shop) if objective.needs_teacher else None
+    world = request["hardware"]["devices"]
+    rank = request.get("rank", 0)
+    loader = module.train_loader(trainer_config["batch_size"], seeds.derive(seed, "data"), rank=rank, world=world)
+    epochs = trainer_config["epochs"]
+    learner = Learner(
+        network,
+        task,
+        objective,
+        optimizer=lambda parameters: build(trainer_config["optimizer"], params=parameters),
+        rate=schedule(trainer_config["schedule"], epochs, len(loader)),
+        teacher=teacher,
+        accumulate=trainer_config["accumulate"],
+        clip=trainer_config["clip"],
+        ema=trainer_config["ema"],
+    )
+    keeping = Keeping(
+        work,
+        report,
+        request["label"],
+        monitor=trainer_config["monitor"],
+        mode=trainer_config["mode"],
+        log_every=trainer_config["log_every"],
+        seconds=trainer_config["checkpoint_seconds"],
+        identity={"stage": request["fingerprint"], "teacher": (request["teacher"] or {}).get("fingerprint")},
+        epochs=epochs,
+    )
+    seeds.seed_everything(seed, "fit", rank)
+    trainer = make_trainer(request["hardware"], callbacks=[keeping], max_epochs=epochs)
+    checkpoint = work / "checkpoint.pt"
+    report.stage(request["label"], epochs * len(loader), 0)
+    evaluation = {"batch_size": trainer_config["eval_batch_size"], "rank": rank, "world": world}
+    trainer.fit(
+        learner,
+        train_dataloaders=_Epochs(loader, trainer),
+        val_dataloaders=module.eval_loader("val", **evaluation),
+        ckpt_path=checkpoint if checkpoint.is_file() else None,
+        weights_only=True,
+    )
+    if teacher is not None:
+        teacher.close()
+
+    trained_seconds = keeping.spent
+    last_state = {key: value.detach().to("cpu", copy=True) for key, value in learner.network.state_dict().items()}
+    test = {"last": _test(trainer, learner, module, evaluation)}
+    if keeping.best["epoch"] == epochs - 1:
+        test["best"] = test["last"]
+    else:
+        learner.network.load_state_dict(keeping.best_state, strict=True)
+        test["best"] = _test(trainer, learner, module, evaluation)
+    report.advance(learner.step)
+    outcome = {
+        "label": request["label"],
+        "monitor": trainer_config["monitor"],
+        "val": {
+            "best": keeping.best["metrics"],
+            "last": {key: value for key, value in keeping.history[-1].items() if key not in ("epoch", "step")},
+            "epoch_best": keeping.best["epoch"],
+            "epochs": epochs,
+        },
+        "test": test,
+        "history": keeping.history,
+        "first_step": learner.first_step,
+        "teacher": shop.teaching_notes(request),
+        "cost": {
+            "seconds": round(keeping.earlier_seconds + time.monotonic() - keeping._started, 3),
+            "training_seconds": round(trained_seconds, 3),
+            "tries": keeping.tries,
+            "steps": learner.step,
+            "samples": epochs * module.spec.sizes["train"],
+        },
+        **_size(network, module.spec),
+    }
+    if rank == 0:
+        rows = [*keeping.rows, *_test_rows(request["label"], learner.step, epochs - 1, test)]
+        report.rows(rows[len(keeping.rows) :])
+        _leave(work, outcome, rows)
+        for which, state in (("last", last_state), ("best", keeping.best_state)):
+            save_weights(network, work / f"{which}.safetensors", module.spec, request["learner"]["network"], state)
+    return outcome
+
+
+class _Epochs:
+    """The loader as Lightning sees it: every pass begins by telling the loader which epoch it is."""
+
+    def __init__(self, loader, trainer):
+        self.loader = loader
+        self.trainer = trainer
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self):
+        self.loader.set_epoch(self.trainer.current_epoch)
+        return iter(self.loader)
+
+    def state_dict(self) -> dict[str, int]:
+        return self.loader.state_dict()
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.loader.load_state_dict(state)
+
+
+def make_trainer(hardware: dict[str, Any], callbacks: list, max_epochs: int):
+    """A Lightning Trainer with nothing on it that kdrun does itself (records, bars, checkpoints, sampling)."""
+    from lightning import Trainer
+    from lightning.pytorch.strategies import DDPStrategy
+
+    # Only after the import: importing lightning sets its loggers back to INFO.
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    world = hardware["devices"]
+    accelerator = {"cuda": "gpu"}.get(hardware["device"], hardware["device"])
+    strategy = DDPStrategy(process_group_backend="nccl" if accelerator == "gpu" else "gloo") if world > 1 else "auto"
+    return Trainer(
+        accelerator=accelerator,
+        devices=world,
+        strategy=strategy,
+        precision=PRECISION[hardware["precision"]],
+        max_epochs=max_epochs,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        inference_mode=False,
+    )
+
+
+def _test(trainer, learner: Learner, module, evaluation: dict[str, Any]) -> dict[str, float]:
+    trainer.test(learner, module.eval_loader("test", **evaluation), verbose=False)
+    return learner.evaluated
+
+
+def _evaluate_only(request, network, task, module, report: Report, started: float) -> dict[str, Any]:
+    """Weights that were brought: no training, one look at validation and at test."""
+    evaluation = {"batch_size": 256, "rank": 0, "world": 1}
+    trainer = make_trainer({**request["hardware"], "devices": 1}, callbacks=[], max_epochs=0)
+    learner = Learner(network, task, build_objective({"ce": {"weight": 1.0}}))
+    trainer.validate(learner, module.eval_loader("val", **evaluation), verbose=False)
+    val, test = learner.evaluated, _test(trainer, learner, module, evaluation)
+    outcome = {
+        "label": request["label"],
+        "monitor": "accuracy",
+        "val": {"best": val, "last": val, "epoch_best": None, "epochs": 0},
+        "test": {"best": test, "last": test},
+        "history": [],
+        "first_step": None,
+        "teacher": None,
+        "cost": {"seconds": round(time.monotonic() - started, 3), "tries": 1, "steps": 0, "samples": 0},
+        **_size(network, module.spec),
+    }
+    rows = [{"stage": request["label"], "step": 0, "epoch": 0, **{f"val/{k}": v for k, v in val.items()}}]
+    rows += _test_rows(request["label"], 0, 0, outcome["test"])
+    report.rows(rows)
+    work = Path(request["work"])
+    _leave(work, outcome, rows)
+    for which in ("best", "last"):
+        save_weights(network, work / f"{which}.safetensors", module.spec, request["learner"]["network"])
+    return outcome
+
+
+def _test_rows(label: str, step: int, epoch: int, test: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
+    values = {f"test/{name}_{which}": value for which in ("best", "last") for name, value in test[which].items()}
+    return [{"stage": label, "step": step, "epoch": epoch, **values}]
+
+
+def _size(network, spec) -> dict[str, Any]:
+    from kdrun.ledger.flops import forward_flops, parameters
+
+    return {"parameters": parameters(network), "flops": forward_flops(network, spec.shape)}
+
+
+def _leave(work: Path, outcome: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    import json
+
+    (work / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_json(work / "outcome.json", outcome)

@@ -1,0 +1,191 @@
+"""The one LightningModule: a student, an objective, perhaps a teacher. It never asks which strategy runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from kdrun.learning.firststep import check_first_step
+from kdrun.learning.teacher import TeacherSource
+from kdrun.objectives.terms import Objective
+
+
+class Held:
+    """Holds a module so that nn.Module does not see it: not in parameters(), state_dict(), train() or checkpoints."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+
+class Learner(LightningModule):
+    """Trains `student`; everything else is held where Lightning, the optimizer and checkpoints cannot see it.
+
+    student    the network to train, the only submodule
+    task       what a batch is (see tasks/)
+    objective  weighted sum of terms (see objectives/terms.py)
+    optimizer  parameters -> torch optimizer
+    rate       step -> factor on the optimizer's learning rates
+    teacher    source of frozen outputs, or None
+    accumulate micro-batches per step; the gradient equals that of the whole batch
+    clip       largest gradient norm, or None
+    ema        decay of an exponential moving average of the weights that is then evaluated and kept, or None
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        task,
+        objective: Objective,
+        *,
+        optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
+        rate: Callable[[int], float] = lambda step: 1.0,
+        teacher: TeacherSource | None = None,
+        accumulate: int = 1,
+        clip: float | None = None,
+        ema: float | None = None,
+    ):
+        super().__init__()
+        self.automatic_optimization = False
+        self.student = student
+        self.task = task
+        self.objective = objective
+        # A teacher none of whose terms has weight is not asked at all.
+        self.teacher = teacher if objective.needs_teacher else None
+        self.accumulate = accumulate
+        self.clip = clip
+        self.step = 0
+        self.losses: list[Tensor] = []  # one [terms + 1] tensor per step since the last flush: raw terms, then the total
+        self.first_step: dict[str, Any] | None = None
+        self.evaluated: dict[str, float] = {}
+        self._make_optimizer = optimizer
+        self._rate = rate
+        self._base_rates: list[float] = []
+        self._ema = Held(_average(student, ema) if ema is not None else None)
+        self._metrics = Held(task.metrics())
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning sets this name some forty times a step; the full nn.Module.__setattr__ costs 0.1 ms per step for it.
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    @property
+    def network(self) -> nn.Module:
+        """What is evaluated and kept: the average if there is one, else the student."""
+        return self.student if self._ema.value is None else self._ema.value.module
+
+    @property
+    def average(self) -> AveragedModel | None:
+        return self._ema.value
+
+    def configure_optimizers(self):
+        trained = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
+        optimizer = self._make_optimizer(trained)
+        self._base_rates = [group["lr"] for group in optimizer.param_groups]
+        return optimizer
+
+    def on_fit_start(self) -> None:
+        if self.teacher is not None:
+            self.teacher.to(self.device)
+        if self.average is not None:
+            self.average.to(self.device)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        optimizer = self.optimizers()
+        factor = self._rate(self.step)
+        for group, base in zip(optimizer.param_groups, self._base_rates, strict=True):
+            group["lr"] = base * factor
+        optimizer.zero_grad(set_to_none=True)
+        # Every rank divides by its even share of the whole batch; averaging gradients over ranks then gives the mean.
+        count = batch["size"] / self.trainer.world_size
+        values: Tensor | None = None
+        for chunk in _chunks(batch, self.accumulate):
+            taught = None if self.teacher is None else self.teacher.outputs(chunk)  # teacher first: it frees its memory
+            prediction = self.task.predict(self.student, chunk["inputs"])
+            total, raw = self.objective(self.task.tensors(chunk, prediction, taught), count)
+            if self.step == 0 and self.first_step is None:
+                self.first_step = check_first_step(self.objective, raw, self.student)
+            self.manual_backward(total)
+            part = torch.stack([*(value.detach() for value in raw.values()), total.detach()])
+            values = part if values is None else values + part
+        if self.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.student.parameters(), self.clip)
+        optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.student)
+        self.losses.append(values)
+        self.step += 1
+
+    def flush_losses(self) -> dict[str, float]:
+        """Means since the last call, as logged: `loss`, and per term the raw value and, where not 1, value times weight.
+
+        Raises: FloatingPointError naming the term that is not finite.
+        """
+        if not self.losses:
+            return {}
+        mean = torch.stack(self.losses).mean(dim=0)
+        self.losses.clear()
+        if self.trainer.world_size > 1:
+            mean = self.trainer.strategy.reduce(mean, reduce_op="mean")
+        *raw, total = mean.tolist()
+        values = {"loss": total}
+        for term, value in zip(self.objective.active, raw, strict=True):
+            values[term.name] = value
+            if term.weight != 1:
+                values[f"{term.name}_weighted"] = value * term.weight
+        for name, value in values.items():
+            if value != value or value in (float("inf"), float("-inf")):
+                raise FloatingPointError(f"the {name} term became {value} at step {self.step} of training")
+        return values
+
+    def _evaluate(self, batch: dict[str, Any]) -> None:
+        network = self.network
+        if network.training:  # the average is not a submodule, so Lightning does not switch it
+            network.eval()
+        self.task.update(self._metrics.value, self.task.predict(network, batch["inputs"]), batch)
+
+    def _start_evaluation(self) -> None:
+        self._metrics.value.to(self.device).reset()
+        self.network.to(self.device)
+
+    def _end_evaluation(self) -> None:
+        self.evaluated = {name: float(value) for name, value in self._metrics.value.compute().items()}
+        self._metrics.value.reset()
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def on_validation_epoch_start(self) -> None:
+        self._start_evaluation()
+
+    def on_test_epoch_start(self) -> None:
+        self._start_evaluation()
+
+    def on_validation_epoch_end(self) -> None:
+        self._end_evaluation()
+
+    def on_test_epoch_end(self) -> None:
+        self._end_evaluation()
+
+
+def _average(student: nn.Module, decay: float) -> AveragedModel:
+    """Parameters averaged, buffers (batch-norm statistics and counters) copied: use_buffers=False does just that."""
+    return AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)
+
+
+def _chunks(batch: dict[str, Any], parts: int) -> list[dict[str, Any]]:
+    """The batch in at most `parts` pieces along its first dimension; what is not a tensor goes into each."""
+    if parts == 1:
+        return [batch]
+    tensors = {key: value.chunk(parts) for key, value in batch.items() if isinstance(value, Tensor)}
+    number = len(next(iter(tensors.values())))
+    return [{**batch, **{key: pieces[i] for key, pieces in tensors.items()}} for i in range(number)]

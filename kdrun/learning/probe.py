@@ -1,0 +1,76 @@
+"""One step on real shapes, nothing kept: proof before hours are spent that every term does what it should."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from kdrun.learning import seeds
+from kdrun.learning.firststep import check_first_step
+from kdrun.ledger.flops import forward_flops, parameters
+from kdrun.networks.build import build_network
+from kdrun.objectives.terms import Objective, build_objective
+from kdrun.tasks.classification import Classification
+
+IDENTITY_TOLERANCE = 1e-6
+
+
+class NotZero(RuntimeError):
+    """A term that compares student and teacher is not zero when both are the same."""
+
+
+def probe(stage, module) -> dict[str, Any]:
+    """Look at one training step of a stage (lab.stage.Stage) on CPU, with a teacher of random weights if it has one.
+
+    Returns {"terms": {name: {"value", "gradient", "identity"}}, "trainable", "parameters", "flops", "teacher_flops",
+    "step_seconds", "steps"}; identity is the term's value for teacher = student, None for terms without a teacher.
+    Raises NoEffect or NotZero.
+    """
+    task = Classification(module.spec)
+    student = build_network(stage.learner["network"], module.spec, seeds.derive(stage.seed, "weights"))
+    result: dict[str, Any] = {
+        "parameters": parameters(student),
+        "trainable": sum(p.numel() for p in student.parameters() if p.requires_grad),
+        "flops": forward_flops(student, module.spec.shape),
+        "teacher_flops": None,
+        "terms": {},
+        "steps": 0,
+        "step_seconds": None,
+    }
+    if stage.trainer is None:
+        return result
+    objective = build_objective(stage.objective)
+    loader = module.train_loader(stage.trainer["batch_size"], seeds.derive(stage.seed, "data"))
+    batch = next(iter(loader))
+    taught = None
+    if objective.needs_teacher:
+        teacher = build_network(stage.teacher.stage.learner["network"], module.spec, seeds.derive(stage.seed, "probe"))
+        result["teacher_flops"] = forward_flops(teacher, module.spec.shape)
+        with torch.no_grad():
+            taught = task.predict(teacher.eval(), batch["inputs"])
+    student.train()
+    for _ in range(2):  # the first step pays for allocations; the second is the one that counts
+        started = time.perf_counter()
+        prediction = task.predict(student, batch["inputs"])
+        total, raw = objective(task.tensors(batch, prediction, taught), batch["size"])
+        total.backward(retain_graph=True)
+        result["step_seconds"] = time.perf_counter() - started
+    result["terms"] = check_first_step(objective, raw, student)
+    identity = _identity(objective, task, batch, prediction)
+    for name, found in result["terms"].items():
+        found["identity"] = identity.get(name)
+    result["steps"] = stage.trainer["epochs"] * len(loader)
+    return result
+
+
+def _identity(objective: Objective, task, batch: dict[str, Any], prediction) -> dict[str, float]:
+    """Raw value of every term that needs a teacher when the teacher says exactly what the student says."""
+    with torch.no_grad():
+        _, raw = objective(task.tensors(batch, prediction, prediction), batch["size"])
+    values = {term.name: float(raw[term.name]) for term in objective.active if term.needs_teacher}
+    for name, value in values.items():
+        if not abs(value) <= IDENTITY_TOLERANCE:
+            raise NotZero(f"the {name} term is {value} for a student that equals its teacher; it must be 0")
+    return values

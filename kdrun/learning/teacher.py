@@ -1,0 +1,91 @@
+"""Where a teacher's outputs come from: the frozen network itself (online), or its outputs on disk (cached).
+
+A teacher is never a submodule of what is trained. It is held by a plain object, so that no `.train()`, optimizer,
+checkpoint, EMA or parameter count can reach it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from kdrun.tasks.base import Prediction
+
+
+class TeacherSource(Protocol):
+    """`outputs(batch)`: the teacher's frozen prediction for a batch; never requires a gradient."""
+
+    fingerprint: str
+
+    def outputs(self, batch: dict[str, Any]) -> Prediction: ...
+
+    def to(self, device: torch.device) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class FrozenTeacher:
+    """A network in eval mode for good: `.train()` on it does nothing, its parameters ask for no gradient.
+
+    normalize: {"scale": [C], "shift": [C]} that turns inputs as the student sees them into inputs as this teacher was
+    trained on (x * scale + shift), or None when both agree.
+    """
+
+    def __init__(self, network: nn.Module, task, fingerprint: str, normalize: dict[str, Tensor] | None = None):
+        network.requires_grad_(False)
+        network.eval()
+        for module in network.modules():
+            module.train = _stay(module)
+        self.network = network
+        self.task = task
+        self.fingerprint = fingerprint
+        self.normalize = normalize
+        self._digest = state_digest(network)
+
+    @torch.no_grad()
+    def outputs(self, batch: dict[str, Any]) -> Prediction:
+        inputs = batch["inputs"]
+        if self.normalize is not None:
+            scale, shift = (self.normalize[key].to(inputs.device)[:, None, None] for key in ("scale", "shift"))
+            inputs = inputs * scale + shift
+        return self.task.predict(self.network, inputs)
+
+    def to(self, device: torch.device) -> None:
+        self.network.to(device)
+
+    def close(self) -> None:
+        """Called when the stage is over.
+
+        Raises: RuntimeError if a parameter or a buffer is not bit-identical to what it was.
+        """
+        if state_digest(self.network) != self._digest:
+            raise RuntimeError("the teacher's parameters or buffers changed while it taught; its outputs were not frozen")
+
+
+def _stay(module: nn.Module):
+    return lambda mode=True: module
+
+
+def state_digest(network: nn.Module) -> str:
+    """sha256 over names and bytes of all parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
+    return digest.hexdigest()
+
+
+def renormalisation(student: tuple, teacher: dict[str, list[float]] | None) -> dict[str, Tensor] | None:
+    """Scale and shift from the student's normalised inputs to the teacher's.
+
+    With x = (raw - m_s) / d_s the teacher needs (raw - m_t) / d_t = x * d_s / d_t + (m_s - m_t) / d_t.
+    """
+    if teacher is None:
+        return None
+    mean, deviation = (torch.tensor(values, dtype=torch.float32) for values in student)
+    other_mean, other_deviation = torch.tensor(teacher["mean"]), torch.tensor(teacher["std"])
+    return {"scale": deviation / other_deviation, "shift": (mean - other_mean) / other_deviation}

@@ -1,0 +1,167 @@
+"""Bring a teacher to a stage: load it strictly, prove that it is good, and choose where its outputs come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdrun.files import read_json
+from kdrun.learning import cache, seeds
+from kdrun.learning.report import Report
+from kdrun.learning.teacher import FrozenTeacher, renormalisation
+from kdrun.networks.build import build_network
+from kdrun.networks.weights import load_weights
+from kdrun.objectives.terms import Objective
+
+PREFLIGHT_SAMPLES = 4096
+VERIFY_TOLERANCE = 1e-3  # largest difference in a logit between a stored row and the live teacher
+
+
+class UnfitTeacher(RuntimeError):
+    """The teacher is worse than it is said to be."""
+
+
+class Workshop:
+    """What the stages of one process share: loaded data, where caches lie, how to lock them.
+
+    lock(name, waiting) is a context manager that one process at a time can hold; by default nothing is locked.
+    """
+
+    def __init__(
+        self,
+        load_data: Callable[[dict[str, Any]], Any],
+        outputs: Path,
+        lock: Callable[..., AbstractContextManager] = lambda name, waiting=None: nullcontext(),
+    ):
+        self._load_data = load_data
+        self._data: dict[str, Any] = {}
+        self.outputs = outputs
+        self.lock = lock
+        self._notes: dict[str, dict[str, Any]] = {}
+
+    def data(self, config: dict[str, Any]):
+        key = repr(sorted(config.items(), key=lambda item: item[0]))
+        if key not in self._data:
+            self._data.clear()  # one data view at a time: image sets are large
+            self._data[key] = self._load_data(config)
+        return self._data[key]
+
+    def note_teaching(self, request: dict[str, Any], **values: Any) -> None:
+        self._notes.setdefault(request["fingerprint"], {}).update(values)
+
+    def teaching_notes(self, request: dict[str, Any]) -> dict[str, Any] | None:
+        return self._notes.get(request["fingerprint"])
+
+
+def prepare_teacher(
+    request: dict[str, Any], objective: Objective, module, task, report: Report, shop: Workshop
+) -> cache.CachedTeacher | FrozenTeacher:
+    """The source of the teacher's outputs for this stage, checked. Notes what was measured for the record.
+
+    Raises: UnfitTeacher; ValueError when a cache would have to hold outputs for randomly augmented inputs.
+    """
+    teaching, teacher = request["teaching"], request["teacher"]
+    device = torch.device(request["hardware"]["device"])
+    shop.note_teaching(request, source=teaching["source"], fingerprint=teacher["fingerprint"])
+
+    def live() -> FrozenTeacher:
+        network = build_network(teacher["network"], module.spec, 0)
+        converts = teaching["normalize"] is not None
+        load_weights(network, teacher["weights"], module.spec, any_normalisation=converts)
+        normalize = renormalisation((module.spec.mean, module.spec.std), teaching["normalize"])
+        frozen = FrozenTeacher(network, task, teacher["fingerprint"], normalize)
+        frozen.to(device)
+        shop.note_teaching(request, **preflight(frozen, module, task, teacher, teaching, device))
+        return frozen
+
+    if teaching["source"] == "online":
+        return live()
+    if module.random and not module.replayed:
+        raise ValueError(
+            "cached teacher outputs do not fit randomly augmented inputs; "
+            "use teacher.source=online, or replay the augmentation: data.augment.seed=0 data.augment.views=4"
+        )
+    parts = _parts(request, module)
+    key = cache.cache_key(parts)
+    folder = shop.outputs / key
+    with shop.lock(f"outputs-{key}", lambda: report.note("waiting for another process that computes these outputs")):
+        stored = cache.OutputCache(folder, module.train_ids, module.views, len(module.spec.classes), parts)
+        if teaching["fill"] == "first_epoch":
+            return cache.CachedTeacher(stored, teacher["fingerprint"], live())
+        if not stored.complete:
+            network = live()
+            label = f"outputs of {teacher['name']}"
+            report.stage(label, module.views * len(module.train_ids), 0, unit="sample")
+            stored.build(network, module.inputs, device, report.advance)
+            network.close()
+            stored.finish({"preflight": shop.teaching_notes(request)})
+        else:
+            network = None
+            shop.note_teaching(request, **(read_json(folder / "manifest.json").get("preflight") or {}), found=True)
+        if teaching["verify"]:
+            _verify(stored, network or live(), module, device, teaching["verify"], request, shop)
+    return cache.CachedTeacher(stored, teacher["fingerprint"])
+
+
+def _verify(stored, network, module, device, count: int, request, shop: Workshop) -> None:
+    worst = stored.largest_error(network, module.inputs, device, count, seeds.derive(request["seed"], "verify"))
+    shop.note_teaching(request, verified=count, largest_error=worst)
+    if worst > VERIFY_TOLERANCE:
+        raise cache.DamagedCache(
+            f"stored outputs differ from the live teacher by {worst:.3g} (at most {VERIFY_TOLERANCE}); "
+            f"delete {stored.folder} to compute them again"
+        )
+
+
+def _parts(request: dict[str, Any], module) -> dict[str, Any]:
+    teaching, trainer = request["teaching"], request["trainer"]
+    parts = {
+        "teacher": request["teacher"]["fingerprint"],
+        "data": request["data_identity"],
+        "normalize": teaching["normalize"],
+        "device": request["hardware"]["device"],
+        "torch": torch.__version__,
+        "order": f"blocks of {cache.BLOCK}",
+    }
+    if teaching["fill"] == "first_epoch":  # rows are then computed in the batches of this stage's first epoch
+        order = {"seed": request["seed"], "batch_size": trainer["batch_size"], "accumulate": trainer["accumulate"]}
+        parts["order"] = {**order, "devices": request["hardware"]["devices"]}
+    return parts
+
+
+@torch.no_grad()
+def preflight(
+    frozen: FrozenTeacher, module, task, teacher: dict[str, Any], teaching: dict[str, Any], device: torch.device
+) -> dict[str, Any]:
+    """Measure the teacher on validation before it teaches.
+
+    Raises UnfitTeacher when it is more than `tolerance` below its stated accuracy (or, if none is stated, below what
+    its own record says), and when it does no better than always naming the largest class.
+    """
+    metrics = task.metrics().to(device)
+    seen, labels = 0, []
+    for batch in module.eval_loader("val", batch_size=256):
+        batch = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+        task.update(metrics, frozen.outputs(batch), batch)
+        labels.append(batch["targets"])
+        seen += len(batch["targets"])
+        if seen >= PREFLIGHT_SAMPLES:
+            break
+    accuracy = float(metrics.compute()["accuracy"])
+    stated = teaching["accuracy"] if teaching["accuracy"] is not None else teacher["val_accuracy"]
+    majority = float(torch.bincount(torch.cat(labels)).max()) / seen
+    if stated is not None and accuracy < stated - teaching["tolerance"]:
+        raise UnfitTeacher(
+            f"teacher {teacher['name']} reaches {accuracy:.4f} on {seen} validation samples, "
+            f"{stated:.4f} was stated (teacher.tolerance={teaching['tolerance']})"
+        )
+    if accuracy <= majority:
+        raise UnfitTeacher(
+            f"teacher {teacher['name']} reaches {accuracy:.4f} on {seen} validation samples, "
+            f"no better than always naming the largest class ({majority:.4f})"
+        )
+    return {"accuracy": accuracy, "samples": seen, "stated": stated}

@@ -1,0 +1,202 @@
+"""Run one stage on several devices: one process per rank, all started by us from one request on disk.
+
+Lightning would start the ranks by replaying our command line; it is told that they exist already. Only the parent
+holds the run's folder, the tracker and the bars: rank 0 tells it what happens through a file of events.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from kdrun.files import read_json, write_json
+from kdrun.learning.report import Report
+
+INTERRUPTED = 75  # exit code of a rank that saved its state and stopped because it was asked to
+
+
+class RankFailed(RuntimeError):
+    """A rank ended with an error; its traceback is in the message."""
+
+
+def run_distributed(request: dict[str, Any], report: Report, context: dict[str, Any], environment: dict[str, str]):
+    """Run `request` on `request["hardware"]["devices"]` processes and return rank 0's outcome.
+
+    context: what a rank needs to build its workshop (see `_rank`). If one rank ends badly the others are ended at once.
+    """
+    from kdrun.learning.callbacks import Interrupted
+
+    work = Path(request["work"])
+    world = request["hardware"]["devices"]
+    for name in ("events.jsonl", "stop"):
+        (work / name).unlink(missing_ok=True)
+    write_json(work / "request.json", {"request": request, "context": context})
+    environment = {
+        **os.environ,
+        **environment,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_free_port()),
+        "WORLD_SIZE": str(world),
+        "NODE_RANK": "0",
+    }
+    ranks = []
+    logs = [work / f"rank{rank}.log" for rank in range(world)]
+    try:
+        for rank, log in enumerate(logs):
+            with open(log, "wb") as file:
+                command = [sys.executable, "-m", "kdrun.learning.workers", str(work), str(rank)]
+                own = {"LOCAL_RANK": str(rank), "RANK": str(rank)}
+                ranks.append(
+                    subprocess.Popen(
+                        command,
+                        env=environment | own,
+                        stdin=subprocess.PIPE,  # its end tells a rank that the parent is gone
+                        stdout=file,
+                        stderr=file,
+                        start_new_session=True,
+                    )
+                )
+        events = _Events(work / "events.jsonl", report)
+        while any(rank.poll() is None for rank in ranks):
+            events.forward()
+            if any(rank.poll() not in (None, 0, INTERRUPTED) for rank in ranks):
+                break
+            if report.stop_requested():
+                (work / "stop").touch()
+            time.sleep(0.05)
+        events.forward()
+        codes = [rank.poll() for rank in ranks]
+    finally:
+        _end(ranks)
+    if INTERRUPTED in codes:
+        raise Interrupted
+    for rank, code in enumerate(codes):
+        if code not in (0, None):
+            raise RankFailed(f"rank {rank} of {world} ended with exit code {code}:\n{_tail(logs[rank])}")
+    return read_json(work / "outcome.json")
+
+
+class _Events:
+    """Reads what rank 0 appended since the last look and passes it on."""
+
+    def __init__(self, path: Path, report: Report):
+        self.path = path
+        self.report = report
+        self.position = 0
+
+    def forward(self) -> None:
+        if not self.path.is_file():
+            return
+        with open(self.path, encoding="utf-8") as file:
+            file.seek(self.position)
+            for line in file:
+                if not line.endswith("\n"):
+                    break
+                self.position += len(line.encode())
+                method, arguments = json.loads(line)
+                getattr(self.report, method)(*arguments)
+
+
+class _Telling(Report):
+    """Rank 0's report: every call becomes a line of events.jsonl. Other ranks tell nothing."""
+
+    def __init__(self, work: Path, rank: int):
+        self._stop = work / "stop"
+        self._file = open(work / "events.jsonl", "a", encoding="utf-8") if rank == 0 else None  # noqa: SIM115
+
+    def _tell(self, method: str, *arguments: Any) -> None:
+        if self._file is not None:
+            self._file.write(json.dumps([method, arguments]) + "\n")
+            self._file.flush()
+
+    def stage(self, label, total, done, unit="step"):
+        self._tell("stage", label, total, done, unit)
+
+    def advance(self, done, values=None):
+        self._tell("advance", done, values)
+
+    def rows(self, rows):
+        self._tell("rows", rows)
+
+    def epoch(self, label, epoch, epochs, values):
+        self._tell("epoch", label, epoch, epochs, values)
+
+    def note(self, text):
+        self._tell("note", text)
+
+    def stop_requested(self):
+        return self._stop.exists()
+
+
+def _rank(work: Path, rank: int) -> int:
+    import threading
+
+    def leave_with_parent() -> None:
+        sys.stdin.buffer.read()
+        os._exit(1)
+
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+    given = read_json(work / "request.json")
+    request, context = given["request"], given["context"]
+    sys.path[:] = context["sys_path"]
+
+    import torch
+    from filelock import FileLock
+
+    from kdrun.data.build import load_data
+    from kdrun.learning.callbacks import Interrupted
+    from kdrun.learning.fit import run_stage
+    from kdrun.learning.teaching import Workshop
+
+    torch.set_num_threads(request["hardware"]["threads"])
+    locks = Path(context["locks"])
+    shop = Workshop(
+        lambda config: load_data(config, context["paths"]),
+        Path(context["outputs"]),
+        lambda name, waiting=None: FileLock(locks / f"{name}.lock"),
+    )
+    try:
+        run_stage({**request, "rank": rank}, _Telling(work, rank), shop)
+    except Interrupted:
+        return INTERRUPTED
+    return 0
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _end(ranks: list[subprocess.Popen]) -> None:
+    """No rank outlives the stage: asked to end, then killed after five seconds."""
+    alive = [rank for rank in ranks if rank.poll() is None]
+    for rank in alive:
+        rank.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + 5
+    for rank in alive:
+        try:
+            rank.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            rank.kill()
+            rank.wait()
+    for rank in ranks:
+        rank.stdin.close()
+
+
+def _tail(log: Path, lines: int = 30) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
+if __name__ == "__main__":
+    code = _rank(Path(sys.argv[1]), int(sys.argv[2]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # the watching thread must not keep the process

@@ -1,0 +1,1 @@
+"""Builders of networks and their weight files; no training code."""

@@ -1,0 +1,111 @@
+"""From a network's config node to a network that fits the data."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy
+import torch
+from torch import nn
+
+from kdrun import targets
+from kdrun.data.spec import DataSpec
+from kdrun.networks.output import logits_of
+from kdrun.problems import UserError
+
+CLASS_NAMES = ("num_classes", "num_labels")
+CHANNEL_NAMES = ("in_channels", "in_chans")
+SIZE_NAMES = ("image_size", "img_size")
+
+
+def build_network(node: Mapping[str, Any], spec: DataSpec, seed: int) -> nn.Module:
+    """The network of a target node, on CPU and in training mode; its weights are a function of (node, seed) alone.
+
+    The number of classes and of channels and the image size are taken from the data wherever the target has a
+    parameter for them (CLASS_NAMES, CHANNEL_NAMES, SIZE_NAMES) that the config leaves out. The random states of torch,
+    numpy and Python are as before afterwards.
+
+    Raises UserError where the config contradicts the data, the target cannot be built with these arguments, or one
+    forward pass on two blank images of the real shape fails or does not give one logit per class.
+    """
+    target = node["_target_"]
+    known = data_arguments(node, spec)
+    own = {key: value for key, value in node.items() if key not in known}
+    with seeded(seed):
+        try:
+            network = targets.build(own, **known)
+        except (TypeError, ValueError) as error:
+            given = ", ".join(f"{key}={value}" for key, value in own.items() if key != "_target_")
+            raise UserError(f"cannot build {target}: {error}", f"its arguments: {given or 'none'}") from error
+        if not isinstance(network, nn.Module):
+            raise UserError(f"{target} gave a {type(network).__name__}, expected a torch.nn.Module")
+        check_forward(network, target, spec)
+    return network.train()
+
+
+def data_arguments(node: Mapping[str, Any], spec: DataSpec) -> dict[str, Any]:
+    """What a network may ask for and only the data know, without what the node sets itself.
+
+    Raises UserError where the node sets a number of classes that is not the data's.
+    """
+    classes = len(spec.classes)
+    channels, height, width = spec.shape
+    for name in CLASS_NAMES:
+        if node.get(name) not in (None, classes):
+            raise UserError(
+                f"{node['_target_']}: {name}={node[name]}, but {spec.name} has {classes} classes",
+                f"leave {name} out: it is taken from the data",
+            )
+    known = {
+        **dict.fromkeys(CLASS_NAMES, classes),
+        **dict.fromkeys(CHANNEL_NAMES, channels),
+        **dict.fromkeys(SIZE_NAMES, height if height == width else (height, width)),
+    }
+    return {name: value for name, value in known.items() if node.get(name) is None}
+
+
+def check_forward(network: nn.Module, target: str, spec: DataSpec) -> None:
+    """One forward pass in eval mode, so that batch-norm statistics stay as they are; modes are put back.
+
+    Raises UserError with what went wrong.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    classes = len(spec.classes)
+    network.eval()
+    try:
+        with torch.no_grad():
+            logits = logits_of(network(torch.zeros(2, *spec.shape)))
+    except Exception as error:  # whatever a network raises on a shape it was not made for
+        first = (str(error).splitlines() or [""])[0]
+        raise UserError(
+            f"{target} does not run on images of shape {tuple(spec.shape)} ({spec.name})",
+            f"{type(error).__name__}: {first}",
+        ) from error
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    if logits.shape != (2, classes):
+        raise UserError(
+            f"{target} gives {tuple(logits.shape)} for 2 images, expected (2, {classes}): "
+            f"{spec.name} has {classes} classes",
+            f"give it a parameter named {' or '.join(CLASS_NAMES)} and kdrun sets it from the data",
+        )
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random states of torch (CPU), numpy and Python set to `seed` inside, as they were outside."""
+    python_state, numpy_state = random.getstate(), numpy.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        # torch.manual_seed would also seed the accelerators, whose state is not put back here.
+        torch.default_generator.manual_seed(seed)
+        random.seed(seed)
+        numpy.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            numpy.random.set_state(numpy_state)

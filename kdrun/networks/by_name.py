@@ -1,0 +1,108 @@
+"""Networks of timm and transformers by their names, built from configuration without any download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from kdrun.networks.torchvision_operators import make_torchvision_importable
+from kdrun.problems import UserError, nearest
+
+
+def timm(
+    model_name: str,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    img_size: int | tuple[int, int] | None = None,
+    **options: Any,
+) -> nn.Module:
+    """Any classification network of timm with random weights; options go to timm.create_model.
+
+    img_size is passed on only to networks that are made for one size (vision transformers); convolutional ones take
+    any size and have no such argument. Pretrained weights are files: set `weights` beside the network.
+    Raises UserError where timm is absent or has no such network.
+    """
+    make_torchvision_importable()
+    try:
+        import timm as library
+    except ModuleNotFoundError as error:
+        if error.name != "timm":
+            raise  # installed, but something it needs is not: its own message says what
+        raise UserError(f"{model_name} needs timm: pip install 'kdrun[vision]'") from error
+    if options.pop("pretrained", False):
+        raise UserError(
+            f"{model_name}: pretrained=true would download weights",
+            "put the file beside the network instead: teacher.weights=PATH",
+        )
+    if not library.is_model(model_name.split(".")[0]):
+        guess = nearest(model_name, library.list_models())
+        raise UserError(f"timm has no network {model_name!r}" + (f": did you mean {guess!r}?" if guess else ""))
+    if img_size is not None and library.get_pretrained_cfg(model_name).fixed_input_size:
+        options["img_size"] = img_size
+    return library.create_model(model_name, pretrained=False, num_classes=num_classes, in_chans=in_chans, **options)
+
+
+def transformers_image_classifier(
+    architecture: str,
+    config: dict[str, Any] | None = None,
+    path: str | None = None,
+    num_labels: int | None = None,
+    in_channels: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+) -> nn.Module:
+    """An image classifier of transformers, such as ResNetForImageClassification or ViTForImageClassification.
+
+    config: fields of its configuration class (sizes, depths ...), random weights. path: a folder with config.json and
+    weights in place of that, read locally and without executing code from it. The data's classes, channels and image
+    size are set in the configuration where it has such fields and `config` leaves them out.
+    forward: pixel values [B, C, H, W] -> object with `.logits` [B, num_labels].
+    Raises UserError where transformers is absent, has no such class, or the folder does not fit the data.
+    """
+    make_torchvision_importable()
+    try:
+        import transformers
+    except ModuleNotFoundError as error:
+        if error.name != "transformers":
+            raise  # installed, but something it needs is not: its own message says what
+        raise UserError(f"{architecture} needs transformers: pip install 'kdrun[hf]'") from error
+    network_class = getattr(transformers, architecture, None)
+    if network_class is None or getattr(network_class, "config_class", None) is None:
+        known = [name for name in dir(transformers) if name.endswith("ForImageClassification")]
+        guess = nearest(architecture, known)
+        raise UserError(f"transformers has no {architecture!r}" + (f": did you mean {guess!r}?" if guess else ""))
+    if path is not None:
+        return _from_folder(network_class, Path(path), config, num_labels)
+    known = network_class.config_class().to_dict()
+    for name in config or {}:
+        if name != "num_labels" and name not in known:
+            guess = nearest(name, known)
+            raise UserError(
+                f"{network_class.config_class.__name__} has no field {name!r}"
+                + (f": did you mean {guess!r}?" if guess else "")
+            )
+    from_data = {"num_channels": in_channels, "image_size": image_size}
+    fields = {name: value for name, value in from_data.items() if value is not None and name in known}
+    if num_labels is not None:
+        fields["num_labels"] = num_labels
+    return network_class(network_class.config_class(**{**fields, **(config or {})}))
+
+
+def _from_folder(network_class: Any, path: Path, config: dict[str, Any] | None, num_labels: int | None) -> nn.Module:
+    if config:
+        raise UserError(f"{network_class.__name__}: give either config or path, not both")
+    if not (path / "config.json").is_file():
+        raise UserError(f"{network_class.__name__}: no config.json in {path}")
+    network, report = network_class.from_pretrained(
+        path, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+    )
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if names := sorted(map(str, report.get(kind) or ())):
+            raise UserError(
+                f"{path} does not fit {network_class.__name__}: {len(names)} {kind.replace('_', ' ')}",
+                ", ".join(names[:3]) + (" ..." if len(names) > 3 else ""),
+            )
+    if num_labels is not None and network.config.num_labels != num_labels:
+        raise UserError(f"{path} has {network.config.num_labels} classes, the data have {num_labels}")
+    return network

@@ -1,0 +1,241 @@
+"""Weight files: safetensors with what is needed to use them, written whole or not at all, read strictly.
+
+Nothing here unpickles: torch files are read with weights_only=True, which holds tensors and plain containers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from kdrun.data.spec import DataSpec
+from kdrun.networks.matching import check_keys, check_values, without_prefix
+from kdrun.problems import UserError
+
+_KEY = "kdrun"  # the one metadata key; several would be written in an order that changes from run to run
+_TIES = "tied"
+_CONTAINERS = ("state_dict", "model_state_dict", "model", "network", "net", "student")
+_NORMALISATION_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """What was loaded. metadata: as saved, {} in files of other programs. notes: lines a person should see."""
+
+    path: Path
+    metadata: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class _Read:
+    tensors: dict[str, torch.Tensor]
+    metadata: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def save_weights(
+    network: nn.Module,
+    path: str | Path,
+    spec: DataSpec | None = None,
+    node: Mapping[str, Any] | None = None,
+    state: Mapping[str, torch.Tensor] | None = None,
+) -> Path:
+    """Writes parameters and buffers as safetensors, with classes, image shape, normalisation and network node.
+
+    state: written in place of the network's present state (an earlier epoch). Its names must be the network's.
+    """
+    if state is None:
+        state = network.state_dict()
+    elif state.keys() != network.state_dict().keys():
+        raise ValueError(f"the state to be saved does not have the names of {type(network).__name__}")
+    metadata: dict[str, Any] = {}
+    if spec is not None:
+        metadata |= {"data": spec.name, "classes": list(spec.classes), "shape": list(spec.shape)}
+        metadata |= {"mean": [float(value) for value in spec.mean], "std": [float(value) for value in spec.std]}
+    if node is not None:
+        metadata["network"] = dict(node)
+    return save_state(state, path, metadata)
+
+
+def save_state(state: Mapping[str, torch.Tensor], path: str | Path, metadata: Mapping[str, Any] | None = None) -> Path:
+    """Writes tensors by name, and JSON metadata, as safetensors; load_state gives the same names back.
+
+    Tensors that are the same memory (tied weights) are written once. The file appears under its name only when it is
+    complete and on disk.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors, ties = _separate(state)
+    content = {**(metadata or {}), **({_TIES: ties} if ties else {})}
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what the person's umask gives; save_file makes files only the owner can read
+        save_file(tensors, temporary, {_KEY: json.dumps(content, sort_keys=True, allow_nan=False)})
+        temporary.chmod(mode)
+        _to_disk(temporary)
+        os.replace(temporary, path)
+        _to_disk(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def load_state(path: str | Path) -> dict[str, torch.Tensor]:
+    """The tensors of a weights file by name, on CPU. Raises UserError as load_weights does for an unreadable file."""
+    return _read(Path(path)).tensors
+
+
+def load_weights(
+    network: nn.Module, path: str | Path, spec: DataSpec | None = None, *, any_normalisation: bool = False
+) -> LoadedWeights:
+    """Loads a safetensors or torch file into `network`; all keys and shapes must agree, or nothing is changed.
+
+    spec: where given, classes and normalisation stored in the file must be those of the data;
+        any_normalisation=True leaves the normalisation out (for a caller that converts the inputs).
+    Raises UserError for a file that is absent, damaged, needs unpickling, does not fit, was made for other classes
+    or normalisation, or holds NaN, infinities or nothing but zeros.
+    """
+    path = Path(path)
+    read = _read(path)
+    own = network.state_dict()
+    tensors, prefix = without_prefix(read.tensors, own)
+    if prefix:
+        read.notes.append(f"{path.name}: removed the prefix {prefix!r} from all {len(tensors)} names")
+    tensors = _with_ties(tensors, own)
+    check_keys(tensors, own, path, type(network).__name__)
+    check_values(tensors, path)
+    if spec is not None and read.metadata:
+        _check_data(read.metadata, spec, path, any_normalisation)
+    network.load_state_dict(tensors, strict=True)
+    return LoadedWeights(path, read.metadata, tuple(read.notes))
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The metadata of a file written by save_weights; {} for other files. Reads the header only."""
+    path = Path(path)
+    return _safetensors_metadata(path) if path.suffix == ".safetensors" else {}
+
+
+def _read(path: Path) -> _Read:
+    if not path.is_file():
+        raise UserError(f"no weights file at {path}")
+    if path.suffix == ".safetensors":
+        metadata = _safetensors_metadata(path)
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        ties = metadata.pop(_TIES, {})
+        return _Read(tensors | {name: tensors[tied] for name, tied in ties.items()}, metadata)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} holds Python objects, which kdrun does not unpickle",
+            "save the state_dict alone: torch.save(network.state_dict(), path), or safetensors",
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise UserError(f"cannot read {path} as a torch file: {(str(error).splitlines() or [''])[0]}") from error
+    return _unwrapped(content, path)
+
+
+def _safetensors_metadata(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads((file.metadata() or {}).get(_KEY, "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"cannot read {path} as safetensors: {error}") from error
+
+
+def _unwrapped(content: Any, path: Path) -> _Read:
+    """The mapping of names to tensors in a torch file: the content itself, or one well-known entry of it."""
+    for name in (None, *_CONTAINERS):
+        found = content if name is None else content.get(name) if isinstance(content, Mapping) else None
+        if isinstance(found, Mapping) and found and all(isinstance(value, torch.Tensor) for value in found.values()):
+            notes = [] if name is None else [f"{path.name}: took the weights under {name!r}"]
+            return _Read(dict(found), notes=notes)
+    kind = f"keys {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else type(content).__name__
+    raise UserError(f"{path} holds no mapping from names to tensors ({kind})")
+
+
+def _separate(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """CPU tensors that share no memory, and for each tied name the name under which its tensor is kept."""
+    kept: dict[str, torch.Tensor] = {}
+    ties: dict[str, str] = {}
+    first: dict[tuple, str] = {}
+    storages: set[int] = set()
+    for name, tensor in state.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise ValueError(f"{name} in the state is a {type(tensor).__name__}: only tensors can be saved")
+        tied = first.setdefault(_identity(tensor), name)
+        if tied != name:
+            ties[name] = tied
+            continue
+        tensor = tensor.detach()
+        storage = tensor.untyped_storage()
+        # A view of a larger tensor would drag its whole storage along, or clash with another view of it.
+        if storage.data_ptr() in storages or storage.nbytes() != tensor.numel() * tensor.element_size():
+            tensor = tensor.clone()
+        storages.add(storage.data_ptr())
+        kept[name] = tensor.cpu().contiguous()
+    return kept, ties
+
+
+def _with_ties(tensors: dict[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """`tensors` plus the names that are absent only because the network ties them to one that is there."""
+    present = {_identity(own[name]): name for name in own if name in tensors}
+    ties = {name: present.get(_identity(own[name])) for name in own if name not in tensors}
+    return tensors | {name: tensors[tied] for name, tied in ties.items() if tied is not None}
+
+
+def _identity(tensor: torch.Tensor) -> tuple:
+    """Equal for tensors that are the same memory; an empty tensor is only itself."""
+    pointer = tensor.data_ptr() if tensor.numel() else id(tensor)
+    return pointer, tensor.device, tensor.dtype, tuple(tensor.shape), tensor.stride()
+
+
+def _check_data(metadata: Mapping[str, Any], spec: DataSpec, path: Path, any_normalisation: bool) -> None:
+    theirs, ours = metadata.get("classes"), list(spec.classes)
+    if theirs is not None and list(theirs) != ours:
+        if len(theirs) != len(ours):
+            what = f"{len(theirs)} classes, {spec.name} has {len(ours)}"
+        else:
+            index = next(i for i, pair in enumerate(zip(theirs, ours, strict=True)) if pair[0] != pair[1])
+            what = f"class {index} = {theirs[index]!r}, {spec.name} has {ours[index]!r} there"
+        raise UserError(f"{path} was trained on other classes: {what}")
+    if any_normalisation or "mean" not in metadata:
+        return
+    for key, ours in (("mean", spec.mean), ("std", spec.std)):
+        theirs = metadata[key]
+        close = len(theirs) == len(ours) and all(
+            abs(a - b) <= _NORMALISATION_TOLERANCE for a, b in zip(theirs, ours, strict=True)
+        )
+        if not close:
+            raise UserError(
+                f"{path} was trained on inputs with {key} {_short(theirs)}, {spec.name} has {_short(ours)}",
+                f"give the normalisation it needs: normalize={{mean: {_short(metadata['mean'])}, "
+                f"std: {_short(metadata['std'])}}}",
+            )
+
+
+def _short(values: Any) -> str:
+    return "[" + ", ".join(f"{value:.6g}" for value in values) + "]"
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,171 @@
+"""The weighted sum of terms that a stage minimises, built from `objective` in the config.
+
+A term is a function with two kinds of parameters (see ce.py, kd.py): tensors, taken by name from what the task gives
+(student_logits, teacher_logits, targets, mask ...), and keyword-only options, set in the config. It returns one value
+per position, [B] or [B, L]. A function of the user's own is a term in the same way, named by `_target_`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import operator
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from kdrun import targets
+from kdrun.problems import UserError, nearest
+
+Tensors = Mapping[str, torch.Tensor | None]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One method with its weight.
+
+    wants: tensors it must be given; may_want: those with a default, given where the task has them.
+    """
+
+    name: str
+    weight: float
+    function: Callable[..., torch.Tensor]
+    wants: tuple[str, ...]
+    may_want: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def needs_teacher(self) -> bool:
+        return any(name.startswith("teacher_") for name in self.wants)
+
+    def values(self, tensors: Tensors, positions: torch.Size | None) -> torch.Tensor:
+        """float32, one value per position. Raises UserError where tensors lack or the result has another shape."""
+        given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        missing = [name for name in self.wants if name not in given and name != "mask"]
+        if missing:
+            raise UserError(
+                f"objective.{self.name} wants {', '.join(missing)}, which this task does not give",
+                f"given here: {', '.join(sorted(given))}",
+            )
+        chosen = {name: given.get(name) for name in self.wants}
+        chosen |= {name: given[name] for name in self.may_want if name in given}
+        values = self.function(**chosen, **self.options)
+        shape = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
+        if not isinstance(values, torch.Tensor) or values.dim() == 0 or values.shape != (positions or values.shape):
+            expected = "[batch] or [batch, length]" if positions is None else str(tuple(positions))
+            raise UserError(
+                f"objective.{self.name} returned {shape}, expected one value per position, {expected}",
+                "a term leaves its mean or sum to kdrun, so that padding and accumulation change nothing",
+            )
+        return values.float()
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Terms and how they are put together: total = sum over terms of weight * (sum over valid positions / count)."""
+
+    terms: tuple[Term, ...]
+
+    @property
+    def active(self) -> tuple[Term, ...]:
+        """Terms whose weight is not 0; the others are never evaluated."""
+        return tuple(term for term in self.terms if term.weight != 0)
+
+    @property
+    def needs_teacher(self) -> bool:
+        return any(term.needs_teacher for term in self.active)
+
+    def __call__(self, tensors: Tensors, count: float | torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The total (float32 scalar) and the raw, unweighted mean of each active term, both with their gradients.
+
+        count: what the sum over positions is divided by: valid positions of the whole effective batch, over all
+        accumulation steps and ranks, so that these can be split at will.
+
+        Masked positions are replaced by zeros before a term sees them: a NaN in padding would otherwise come back
+        through the gradient (0 * NaN), even if its value were masked afterwards.
+        """
+        mask = tensors.get("mask")
+        if mask is not None:
+            tensors = {name: _clean(tensor, mask) for name, tensor in tensors.items()}
+        positions = _positions(tensors)
+        raw = {}
+        for term in self.active:
+            values = term.values(tensors, positions)
+            raw[term.name] = (values if mask is None else torch.where(mask, values, 0.0)).sum() / count
+        return functools.reduce(operator.add, self.weighted(raw).values()), raw
+
+    def weighted(self, raw: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What each raw value adds to the total."""
+        return {term.name: term.weight * raw[term.name] for term in self.active}
+
+
+def build_objective(config: Mapping[str, Any], allowed: Collection[str] | None = None) -> Objective:
+    """The objective of a config: {name: {weight, options ..., _target_ (default kdrun.objectives.<name>.<name>)}}.
+
+    allowed: the user's own prefixes for `_target_`; None where the composed config was checked against them already
+        (what no setting opens is refused all the same). Raises UserError for a weight that is not a finite number >= 0,
+    no term with a weight, an unknown option, or a target that is not such a function.
+    """
+    terms = tuple(_term(name, dict(node), allowed) for name, node in config.items())
+    if not any(term.weight for term in terms):
+        named = ", ".join(f"objective.{name}.weight" for name in config) or "the objective has no terms"
+        raise UserError(f"nothing to minimise: give at least one term a weight above 0 ({named})")
+    return Objective(terms)
+
+
+def _term(name: str, node: dict[str, Any], allowed: Collection[str] | None) -> Term:
+    target = node.pop("_target_", None) or f"kdrun.objectives.{name}.{name}"
+    weight = node.pop("weight", 1.0)
+    number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+    if not number or not math.isfinite(weight) or weight < 0:
+        raise UserError(f"objective.{name}.weight must be a finite number of at least 0, got {weight!r}")
+    function = _function(target, name, allowed)
+    tensors, options = {}, set()
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and parameter.name not in node:
+            tensors[parameter.name] = parameter.default is parameter.empty
+        elif parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            options.add(parameter.name)
+            if parameter.default is parameter.empty and parameter.name not in node:
+                raise UserError(f"objective.{name}.{parameter.name} has no default and no value")
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            options |= set(node)
+    for key in node:
+        if key not in options:
+            guess = nearest(key, [*options, "weight"])
+            raise UserError(
+                f"objective.{name} has no option {key!r}" + (f": did you mean {guess!r}?" if guess else ""),
+                f"options of {target}: {', '.join(sorted(options)) or 'none'}",
+            )
+    wants = tuple(key for key, required in tensors.items() if required)
+    return Term(name, float(weight), function, wants, tuple(key for key in tensors if key not in wants), node)
+
+
+def _function(target: str, name: str, allowed: Collection[str] | None) -> Callable[..., torch.Tensor]:
+    allowed = [target.partition(".")[0]] if allowed is None else allowed
+    if (lines := targets.refusal(target, allowed)) is not None:
+        raise UserError(f"objective.{name}: {lines[0]}", *lines[1:])
+    found = targets.locate(target)
+    if not callable(found) or isinstance(found, type):
+        raise UserError(f"objective.{name}: {target} is a {type(found).__name__}, expected a function of tensors")
+    return found
+
+
+def _clean(tensor: torch.Tensor | None, mask: torch.Tensor) -> torch.Tensor | None:
+    """`tensor` with zeros at masked positions; tensors that are not per position stay as they are."""
+    if tensor is None or tensor is mask or tensor.shape[: mask.dim()] != mask.shape:
+        return tensor
+    spread = mask.reshape(mask.shape + (1,) * (tensor.dim() - mask.dim()))
+    return torch.where(spread, tensor, torch.zeros((), dtype=tensor.dtype, device=tensor.device))
+
+
+def _positions(tensors: Tensors) -> torch.Size | None:
+    """The shape of one value per position, as far as the tensors tell."""
+    if (mask := tensors.get("mask")) is not None:
+        return mask.shape
+    if (logits := tensors.get("student_logits")) is not None:
+        return logits.shape[:-1]
+    return None

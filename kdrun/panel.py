@@ -1,0 +1,71 @@
+"""The panel at the end of a run: what came out, what it cost, where it is and what to type next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+
+def show(console: Console, summary: dict[str, Any], facts: dict[str, str]) -> None:
+    """Print the panel. facts: label -> text, in order, below the table (cost, audit, where, what next)."""
+    body: list[RenderableType] = [results(summary), Text()]
+    body += [Text(summary["verdict"], style="bold"), Text(), details(summary, facts)]
+    console.print(Panel(Group(*body), title="kdrun", title_align="left", padding=(1, 2), expand=False))
+
+
+def results(summary: dict[str, Any]) -> Table:
+    """Teacher and arms: test metric of the selected and of the last epoch, mean and sample deviation over seeds."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column(f"{summary['split']} {summary['metric']}, %")
+    table.add_column("best epoch", justify="right")
+    table.add_column("last epoch", justify="right")
+    table.add_column("seeds", justify="right")
+    teacher = summary["teacher"]
+    if teacher is not None:
+        best, last = (cell({"mean": teacher[which], "sd": None}) for which in ("best", "last"))
+        table.add_row(f"teacher {teacher['learner']}", best, last, str(teacher["n"]))
+    for arm in sorted(summary["arms"].values(), key=lambda arm: arm["label"] != "student alone"):
+        table.add_row(arm["label"], cell(arm["best"]), cell(arm["last"]), str(arm["n"]))
+    if "gap_closed" in summary:
+        table.add_row("gap closed", *(share(summary["gap_closed"][which]) for which in ("best", "last")), "")
+    return table
+
+
+def details(summary: dict[str, Any], facts: dict[str, str]) -> Table:
+    """Two columns of facts."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    if summary["teacher"] is not None:
+        table.add_row("teacher / student", f"{times(summary.get('parameters_ratio'))} parameters, {times(summary.get('flops_ratio'))} FLOPs")
+    for label, text in facts.items():
+        table.add_row(label, text)
+    return table
+
+
+def cell(value: dict[str, Any]) -> str:
+    """`97.41 ± 0.32`; no deviation where there is only one seed."""
+    text = f"{100 * value['mean']:.2f}"
+    return text if value["sd"] is None else f"{text} ± {100 * value['sd']:.2f}"
+
+
+def share(value: float | None) -> str:
+    return "n/a" if value is None else f"{100 * value:.0f} %"
+
+
+def times(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.1f}x"
+
+
+def duration(seconds: float) -> str:
+    """`8.2 s`, `3 min 5 s`, `2 h 10 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,1 @@
+from kdrun.config.problems import *  # noqa: F403

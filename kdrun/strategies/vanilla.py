@@ -1,0 +1,22 @@
+"""strategy=vanilla: one teacher, one student, Hinton's distillation (arXiv 1503.02531)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kdrun.strategies.base import Strategy
+from kdrun.strategies.cast import Cast, distil, supervised
+
+if TYPE_CHECKING:
+    from kdrun.lab.lab import Lab
+    from kdrun.lab.stage import Trained
+
+
+@dataclass(frozen=True)
+class Vanilla(Strategy):
+    """The teacher is trained on labels (or brought as weights), frozen, and teaches the student from its first step."""
+
+    def run(self, lab: Lab, cast: Cast) -> Trained:
+        teacher = lab.fit(supervised(cast.teacher))
+        return lab.fit(distil(cast.student, teacher))

@@ -1,0 +1,1 @@
+from kdrun.config.targets import *  # noqa: F403

@@ -1,0 +1,56 @@
+"""What every task answers, so that the learner needs to know none of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+
+@dataclass
+class Prediction:
+    """What one network says about one batch.
+
+    logits: float [B, C], or [B, L, C] for sequences.
+    mask: bool, the shape of logits without its last dimension, True where a position counts; None: all count.
+    features: further tensors by name, for objectives that compare more than logits.
+    """
+
+    logits: torch.Tensor
+    mask: torch.Tensor | None = None
+    features: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+Batch = Mapping[str, Any]
+Tensors = dict[str, torch.Tensor | None]
+
+
+class Task(Protocol):
+    """Forward pass, named tensors for the objective, and metrics of one kind of problem.
+
+    METRICS: name of each metric -> "max" or "min", the direction in which it gets better. Names are the same for
+    every stage and every network, and `loss` is always the plain supervised loss, so that runs can be compared.
+    """
+
+    METRICS: dict[str, str]
+
+    def predict(self, network: nn.Module, inputs: Any) -> Prediction:
+        """One forward pass; modes and gradients are the caller's business."""
+        ...
+
+    def tensors(self, batch: Batch, student: Prediction, teacher: Prediction | None) -> Tensors:
+        """What objectives can ask for, by parameter name; None for what is not there."""
+        ...
+
+    def count(self, batch: Batch) -> int:
+        """Valid positions in the batch: what a sum of per-position losses is divided by."""
+        ...
+
+    def metrics(self) -> Any:
+        """A fresh torchmetrics MetricCollection with the names of METRICS."""
+        ...
+
+    def update(self, metrics: Any, prediction: Prediction, batch: Batch) -> None:
+        """Adds one batch to the metrics."""
+        ...

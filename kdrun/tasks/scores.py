@@ -1,0 +1,72 @@
+"""The scores of a classifier as one metric: sums over samples that any split over batches and ranks leaves equal."""
+
+import torch
+from torch.nn import functional
+from torchmetrics import Metric
+
+# Losses and confidences are summed as whole multiples of this, because integer sums do not depend on their order:
+# two processes report the same digits as one, and devices without float64 need no special case.
+_UNIT = 2.0**-20
+_LARGEST_LOSS = 1e6  # nats per sample; keeps 5e6 diverged samples inside of int64
+
+
+class ClassificationScores(Metric):
+    """Scores of one label per sample; state is six integer sums, added up over ranks.
+
+    update(logits float32 [B, C], targets int64 [B]); compute() gives float32 scalars, NaN before any sample:
+    accuracy: share of samples whose target has the largest logit, in 0..1; of equal logits the first class wins.
+    top5: share whose target is among the k = min(5, C) largest.
+    worst_class: lowest accuracy of any class that occurs.
+    loss: mean cross-entropy in nats; NaN as soon as one sample's loss is not finite.
+    calibration: expected calibration error in 0..1, 15 equal bins of the largest probability (Guo et al. 2017,
+        arXiv 1706.04599, section 2).
+    A sample with NaN logits is wrong, never right by accident.
+    """
+
+    full_state_update = False
+
+    def __init__(self, classes: int, bins: int = 15) -> None:
+        super().__init__()
+        self.classes, self.bins = classes, bins
+        for name, length in (
+            ("seen", classes), ("hits", classes), ("top_hits", 1), ("losses", 1), ("broken", 1),
+            ("bin_hits", bins), ("bin_confidences", bins),
+        ):  # fmt: skip
+            self.add_state(name, default=torch.zeros(length, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, logits: torch.Tensor, targets: torch.Tensor) -> None:
+        own = logits.gather(1, targets[:, None])
+        earlier = torch.arange(self.classes, device=logits.device) < targets[:, None]
+        # The rank of the target, from 0. "Not at most" and not "above", so that a NaN counts against the sample.
+        rank = (~(logits <= own) | ((logits == own) & earlier)).sum(1)
+        right = (rank < 1).to(torch.int64)
+        self.seen.index_add_(0, targets, torch.ones_like(right))
+        self.hits.index_add_(0, targets, right)
+        self.top_hits += (rank < min(5, self.classes)).sum()
+
+        losses = functional.cross_entropy(logits, targets, reduction="none")
+        self.broken += (~losses.isfinite()).sum()
+        self.losses += _whole(losses.nan_to_num(0.0).clamp(0.0, _LARGEST_LOSS)).sum()
+
+        confidences = logits.softmax(1).amax(1).nan_to_num(0.0)
+        bins = (confidences * self.bins).long().clamp(max=self.bins - 1)
+        self.bin_hits.index_add_(0, bins, right)
+        self.bin_confidences.index_add_(0, bins, _whole(confidences))
+
+    def compute(self) -> dict[str, torch.Tensor]:
+        samples = self.seen.sum().float()
+        occurring = self.seen > 0
+        per_class = torch.where(occurring, self.hits / self.seen, float("inf"))
+        loss = self.losses.squeeze(0) * _UNIT / samples
+        gaps = (self.bin_hits - self.bin_confidences * _UNIT).abs()
+        return {
+            "accuracy": self.hits.sum() / samples,
+            "top5": self.top_hits.squeeze(0) / samples,
+            "worst_class": torch.where(occurring.any(), per_class.min(), float("nan")),
+            "loss": torch.where(self.broken.squeeze(0) > 0, float("nan"), loss),
+            "calibration": gaps.sum() / samples,
+        }
+
+
+def _whole(values: torch.Tensor) -> torch.Tensor:
+    return (values / _UNIT).round().to(torch.int64)

@@ -1,0 +1,195 @@
+"""Where a result comes from: the command, the commit and its uncommitted changes, versions and machine.
+
+Neither host, user nor folder names are recorded: a record is meant to be handed on with a paper.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import kdrun
+from kdrun.tracking.files import dump_json, plain, write_atomic
+from kdrun.tracking.record import CONFIG, Run
+
+PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy", "safetensors", "wandb")
+OPTIONAL_PACKAGES = ("torchvision", "timm", "transformers", "scikit-learn")
+DIFF_LIMIT = 5_000_000
+"""Bytes of a diff that are kept; its sha256 is always that of the whole."""
+
+GIT_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Collected once per command, so that every job of a sweep records the code the sweep was started with."""
+
+    command: str
+    git: dict[str, Any] | None
+    versions: dict[str, str | None]
+    diffs: dict[str, bytes] = field(default_factory=dict)
+    """File name in the run folder -> text of the diff."""
+
+    @classmethod
+    def collect(cls, arguments: Sequence[str], folder: str | os.PathLike[str] | None = None) -> Provenance:
+        """`arguments`: what was typed after `kdrun`. `folder`: where the user stands (default: current folder)."""
+        git: dict[str, Any] = {}
+        diffs: dict[str, bytes] = {}
+        package = Path(kdrun.__file__).parent
+        own = repository(package) if _is_tracked(package / "__init__.py") else None
+        users = repository(Path(folder or Path.cwd()))
+        for name, root, file in (("kdrun", own, "git.diff"), ("user", users if users != own else None, "user.diff")):
+            if root is None:
+                continue
+            git[name], diff = git_state(root)
+            if diff:
+                diffs[file] = diff
+        return cls(shlex.join(["kdrun", *arguments]), git or None, package_versions(), diffs)
+
+
+def write_start(run: Run, job: Any, provenance: Provenance) -> None:
+    """Everything that is known before work starts, on the disk before it starts.
+
+    `job`: cells, config, hash, overrides, choices and slug as `kdrun.config.compose.Job` has them.
+    """
+    config = job.cells[0]
+    for file, diff in provenance.diffs.items():
+        write_atomic(run.dir / file, diff[:DIFF_LIMIT])
+    write_atomic(run.dir / CONFIG, config_text(config))
+    run.update(
+        name=config.get("name") or job.slug,
+        command=provenance.command,
+        overrides=list(job.overrides),
+        choices=dict(job.choices),
+        seeds=[cell["seed"] for cell in job.cells],
+        config=config,
+        cells={str(cell["seed"]): differences(config, cell) for cell in job.cells},
+        git=provenance.git,
+        versions=provenance.versions,
+        hardware=machine(config.get("hardware", {})),
+    )
+
+
+def differences(config: dict[str, Any], cell: dict[str, Any]) -> dict[str, Any]:
+    """The top-level entries of `cell` that are not those of `config`. Compared as JSON text: 1 and True differ."""
+    if config.keys() != cell.keys():
+        raise ValueError("the cells of a job must have the same top-level keys")
+    return {key: value for key, value in cell.items() if dump_json(value) != dump_json(config[key])}
+
+
+def cells_of(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The exact config of every cell of a record, in the order of its seeds."""
+    return [{**record["config"], **record["cells"][str(seed)]} for seed in record["seeds"]]
+
+
+def config_text(config: dict[str, Any]) -> str:
+    """The frozen config of one cell as YAML; loading it with a YAML reader gives an equal mapping."""
+    import yaml
+
+    return yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True, width=120)
+
+
+def package_versions() -> dict[str, str | None]:
+    """name -> version from the installed metadata (nothing is imported); None for what kdrun needs and is missing."""
+    versions: dict[str, str | None] = {"python": platform.python_version(), "kdrun": kdrun.__version__}
+    for name in (*PACKAGES, *OPTIONAL_PACKAGES):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            if name in PACKAGES:
+                versions[name] = None
+    return versions
+
+
+def machine(hardware: dict[str, Any]) -> dict[str, Any]:
+    """Processor, cores this process may use, memory in bytes, and what the config asked for. None = not found out."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_model(),
+        "cores": cores,
+        "memory": _memory(),
+        **{key: hardware.get(key) for key in ("name", "device", "devices", "precision", "threads")},
+    }
+
+
+def _cpu_model() -> str | None:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or None
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def repository(folder: Path) -> Path | None:
+    """Top folder of the git repository around `folder`; None without one, or without git."""
+    output = _git(folder, "rev-parse", "--show-toplevel")
+    return Path(os.fsdecode(output).rstrip("\n")) if output else None
+
+
+def git_state(root: Path) -> tuple[dict[str, Any], bytes]:
+    """({"commit", "dirty", "untracked", "diff_sha256"}, diff). commit is None before the first commit.
+
+    `untracked` counts files git does not know and does not ignore: they are dirt no diff shows.
+    """
+    commit = (_git(root, "rev-parse", "--verify", "-q", "HEAD") or b"").decode().strip() or None
+    status = (_git(root, "status", "--porcelain", "-z", "--no-renames") or b"").split(b"\0")
+    entries = [entry for entry in status if entry]
+    untracked = sum(entry.startswith(b"??") for entry in entries)
+    diff = (_git(root, "diff", "HEAD", "--no-ext-diff", "--no-textconv", "--no-color") or b"") if commit else b""
+    return {
+        "commit": commit,
+        "dirty": bool(entries),
+        "untracked": untracked,
+        "diff_sha256": hashlib.sha256(diff).hexdigest() if diff else None,
+    }, diff
+
+
+def _is_tracked(file: Path) -> bool:
+    """False for a kdrun installed into a virtual environment that lies inside somebody's repository."""
+    return _git(file.parent, "ls-files", "--error-unmatch", "--", file.name) is not None
+
+
+def _git(folder: Path, *arguments: str) -> bytes | None:
+    """Standard output, or None when git is missing, fails or takes too long. Takes no lock in the repository."""
+    try:
+        result = subprocess.run(
+            ["git", "-C", os.fspath(folder), *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=GIT_SECONDS,
+            env=_git_environment(),
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout if result.returncode == 0 else None
+
+
+def _git_environment() -> dict[str, str]:
+    """Without the variables a git hook sets, which would point every call at the hook's repository."""
+    misleading = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
+    kept = {name: value for name, value in os.environ.items() if name not in misleading}
+    return {**kept, "GIT_OPTIONAL_LOCKS": "0", "GIT_PAGER": "cat"}
+
+
+def python_command() -> list[str]:
+    """This interpreter, without the current folder on its path: a file `grp.py` there must not replace a module."""
+    return [sys.executable, "-P"]

@@ -1,0 +1,72 @@
+"""kdrun rerun RUN: run the stored cells of a run again, not what `conf/` says today."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdrun.config.problems import UserError
+from kdrun.tracking.provenance import cells_of, package_versions
+from kdrun.verbs.show import chosen_run
+
+if TYPE_CHECKING:
+    from kdrun.cli import Arguments
+
+    from kdrun.config.compose import Job
+
+
+def main(args: Arguments) -> int:
+    """The exit code of the run. An unfinished run is continued in its folder, a finished one gets a new folder."""
+    if not args.words:
+        raise UserError("which run? all of them: kdrun runs", "the last one: kdrun rerun last")
+    if changed := [override for override in args.overrides if not override.startswith("paths.outputs=")]:
+        raise UserError(
+            f"rerun takes the config as it was stored; not possible: {' '.join(changed)}",
+            "for a changed run give its overrides again: kdrun show RUN lists the command",
+        )
+    run = chosen_run(args)
+    if run.record is None:
+        raise UserError(f"the record of {run.id} cannot be read: {run.problem}")
+    if run.record["config"] is None:
+        raise UserError(f"{run.id} ended before its config was stored; there is nothing to run again")
+    for line in version_changes(run.record):
+        print(f"kdrun: {line}", file=sys.stderr)
+    from kdrun.run import run_job
+
+    job = job_from_record(run.record, run.dir.resolve().parent.parent)
+    options = {name: getattr(args, name) for name in ("quiet", "force") if hasattr(args, name)}
+    return run_job(job, **options)
+
+
+def job_from_record(record: dict[str, Any], outputs: Path | None = None) -> Job:
+    """The job of a record: the same cells, hash, overrides and choices.
+
+    outputs  where the run was found. A record that was moved, or came from another machine, names folders that may not
+             exist here, so its outputs folder, and the store inside it, are taken to be this one.
+    """
+    from kdrun.config.compose import Job
+
+    cells = cells_of(record)
+    if outputs is not None:
+        cells = [{**cell, "paths": _moved(cell["paths"], outputs)} for cell in cells]
+    return Job(cells, list(record["overrides"]), dict(record["choices"]), record["job_hash"])
+
+
+def _moved(paths: dict[str, str], outputs: Path) -> dict[str, str]:
+    old, new = Path(paths["outputs"]), {**paths, "outputs": os.fspath(outputs)}
+    store = Path(paths["store"])
+    if store.is_relative_to(old):
+        new["store"] = os.fspath(outputs / store.relative_to(old))
+    return new
+
+
+def version_changes(record: dict[str, Any]) -> list[str]:
+    """One line for each package whose version differs from the recorded one: the result may differ too."""
+    current = package_versions()
+    return [
+        f"recorded with {name} {version}, here is {current.get(name)}"
+        for name, version in (record["versions"] or {}).items()
+        if name in current and version != current[name]
+    ]

@@ -1,0 +1,191 @@
+"""kdrun runs: all runs of the outputs folder, newest first."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdrun.tracking.files import dump_json, number
+from kdrun.tracking.record import RUNNING, now
+from kdrun.tracking.registry import RunInfo, list_runs, runs_folder
+
+if TYPE_CHECKING:
+    from kdrun.cli import Arguments
+
+MISSING = "n/a"
+STYLES = {"done": "green", "running": "cyan", "failed": "red", "interrupted": "yellow", "broken": "red"}
+WIDE = ("data", "seeds", "gap closed", "duration")
+"""Columns a narrow terminal goes without, first to last."""
+
+
+def main(args: Arguments) -> int:
+    """Print the table, or with --json a list of objects. 0 also where there are no runs."""
+    outputs = outputs_folder(args)
+    runs = list_runs(outputs)
+    if args.json:
+        print(dump_json([overview(run) for run in runs]))
+        return 0
+    if not runs:
+        print(f"no runs in {runs_folder(outputs)}")
+        return 0
+    rows = [columns(overview(run)) for run in runs]
+    if sys.stdout.isatty():
+        _print_table(rows)
+    else:
+        print("\n".join(plain_table(rows)))
+    for run in runs:
+        if run.problem:
+            print(f"broken record: {run.problem}", file=sys.stderr)
+    return 0
+
+
+def outputs_folder(args: Arguments) -> Path:
+    """Where to look: `--outputs DIR`, the override `paths.outputs=DIR`, else ./outputs. Composes no config."""
+    options = getattr(args, "options", None) or {}
+    chosen = options.get("outputs") or getattr(args, "outputs", None)
+    for override in getattr(args, "overrides", None) or []:
+        key, _, value = override.lstrip("+").partition("=")
+        if key == "paths.outputs":
+            chosen = chosen or value.strip("'\"")
+    return Path(chosen or "outputs")
+
+
+def overview(run: RunInfo) -> dict[str, Any]:
+    """What `--json` gives for one run. None = not known; `result` is that of the student (or of the only arm)."""
+    record = run.record or {}
+    config, choices, summary = (record.get(key) or {} for key in ("config", "choices", "summary"))
+    arms = summary.get("arms") or {}
+    arm = arms.get("student") or next(iter(arms.values()), {})
+    taught = "teacher" in config and (choices.get("strategy") or strategy_name(config)) != "alone"
+    return {
+        "id": run.id,
+        "path": str(run.dir),
+        "status": run.status,
+        "problem": run.problem,
+        "name": record.get("name"),
+        "created": record.get("created"),
+        "strategy": choices.get("strategy") or strategy_name(config),
+        "teacher": (config.get("teacher") or {}).get("name") if taught else None,
+        "student": (config.get("student") or {}).get("name"),
+        "data": (config.get("data") or {}).get("name") or choices.get("data"),
+        "seeds": record.get("seeds") or [],
+        "metric": summary.get("metric"),
+        "result": {which: arm.get(which) for which in ("best", "last")},
+        "gap_closed": (summary.get("gap_closed") or {}).get("best"),
+        "seconds": seconds_of(record, run.status),
+        "error": record.get("error"),
+    }
+
+
+def strategy_name(config: dict[str, Any]) -> str | None:
+    target = (config.get("strategy") or {}).get("_target_")
+    return target.rpartition(".")[2].lower() if target else None
+
+
+def columns(view: dict[str, Any]) -> dict[str, str]:
+    """An overview as text, column by column."""
+    pair = " -> ".join(name for name in (view["teacher"], view["student"]) if name)
+    return {
+        "run": view["id"],
+        "status": view["status"],
+        "strategy": view["strategy"] or MISSING,
+        "networks": pair or MISSING,
+        "data": view["data"] or MISSING,
+        "seeds": seeds_text(view["seeds"]),
+        "result": percent(view["result"]["best"], view["metric"]),
+        "gap closed": share(view["gap_closed"]),
+        "duration": duration(view["seconds"]),
+        "age": age(view["created"]),
+    }
+
+
+def seeds_text(seeds: list[int]) -> str:
+    """`0-4` for neighbours, else `3,7`."""
+    if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
+        return f"{seeds[0]}-{seeds[-1]}"
+    return ",".join(map(str, seeds)) or MISSING
+
+
+def percent(value: Any, metric: str | None = None) -> str:
+    """`97.41 ± 0.32 %` of a number or {"mean", "sd"}; a loss or an unknown metric keeps its own unit. None: n/a."""
+    mean, deviation = (value.get("mean"), value.get("sd")) if isinstance(value, dict) else (value, None)
+    mean, deviation = number(mean), number(deviation)
+    if mean is None:
+        return MISSING
+    scale, digits, unit = (100, 2, " %") if metric in (None, "accuracy", "top5") else (1, 4, "")
+    spread = "" if deviation is None else f" ± {scale * deviation:.{digits}f}"
+    return f"{scale * mean:.{digits}f}{spread}{unit}"
+
+
+def share(value: Any) -> str:
+    """A fraction as whole percent; n/a where it is not defined."""
+    fraction = number(value)
+    return MISSING if fraction is None else f"{100 * fraction:.0f} %"
+
+
+def duration(seconds: Any) -> str:
+    """`8.2 s`, `3 min 5 s`, `2 h 10 min`, `4 d 3 h`."""
+    seconds = number(seconds)
+    if seconds is None:
+        return MISSING
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def seconds_of(record: dict[str, Any], status: str) -> float | None:
+    """Time in all attempts; of a running one up to now. When a killed attempt ended is not known, nor guessed: None."""
+    spans = [[attempt["started"], attempt["ended"]] for attempt in record.get("attempts") or []]
+    if spans and status == RUNNING:
+        spans[-1][1] = now()
+    if not spans or any(end is None for _, end in spans):
+        return None
+    return round(sum((moment(end) - moment(start)).total_seconds() for start, end in spans), 3)
+
+
+def moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def age(created: str | None, at: datetime | None = None) -> str:
+    """`5 min ago`."""
+    if not created:
+        return MISSING
+    seconds = max(0.0, ((at or datetime.now(UTC)) - moment(created)).total_seconds())
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit} ago"
+    return f"{int(seconds)} s ago"
+
+
+def plain_table(rows: list[dict[str, str]]) -> list[str]:
+    """Aligned text without colour, nothing cut: for pipes and files."""
+    names = list(rows[0])
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
+    lines = [dict(zip(names, names, strict=True)), *rows]
+    return ["  ".join(line[name].ljust(widths[name]) for name in names).rstrip() for line in lines]
+
+
+def _print_table(rows: list[dict[str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    names = list(rows[0])
+    for name in WIDE:
+        if sum(max(len(name), *(len(row[name]) for row in rows)) + 2 for name in names) <= console.width:
+            break
+        names.remove(name)
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in names:
+        table.add_column(name, overflow="fold", no_wrap=name == "status")
+    for row in rows:
+        table.add_row(*(Text(row[name], STYLES.get(row[name], "") if name == "status" else "") for name in names))
+    console.print(table)

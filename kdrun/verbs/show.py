@@ -1,0 +1,149 @@
+"""kdrun show RUN: everything the record of one run says, on one page."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from kdrun.config.problems import UserError
+from kdrun.tracking.files import dump_json
+from kdrun.tracking.mirror import describe_mirror, read_state
+from kdrun.tracking.record import log_tail
+from kdrun.tracking.registry import RunInfo, find_run
+from kdrun.verbs.runs import MISSING, age, duration, outputs_folder, percent, seconds_of, seeds_text, share
+
+if TYPE_CHECKING:
+    from kdrun.cli import Arguments
+
+LOG_LINES = 12
+PACKAGES = ("kdrun", "torch", "lightning", "python")
+
+
+def main(args: Arguments) -> int:
+    """Print the page, or with --json the record with its real status, folder and tracker state."""
+    run = chosen_run(args)
+    if run.record is None:
+        raise UserError(f"the record of {run.id} cannot be read: {run.problem}")
+    if args.json:
+        extra = {"status": run.status, "path": str(run.dir), "tracker": read_state(run.dir) or None}
+        print(dump_json({**run.record, **extra}))
+        return 0
+    _print_page(run, run.record)
+    return 0
+
+
+def chosen_run(args: Arguments) -> RunInfo:
+    """The run named on the command line (default: the last one)."""
+    if len(args.words) > 1:
+        raise UserError(f"one run at a time; given: {', '.join(args.words)}")
+    return find_run(outputs_folder(args), args.words[0] if args.words else "last")
+
+
+def header(run: RunInfo, record: dict[str, Any]) -> list[tuple[str, str]]:
+    """Label and text of the lines at the top."""
+    attempts = len(record["attempts"])
+    git = (record["git"] or {}).get("kdrun") or {}
+    changed = " with uncommitted changes (git.diff)" if git.get("dirty") else ""
+    versions = record["versions"] or {}
+    machine = record["hardware"] or {}
+    lines = [
+        ("name", record["name"] or MISSING),
+        ("status", run.status + (f", attempt {attempts}" if attempts > 1 else "")),
+        ("started", f"{age(record['created'])} ({record['created']}), took {duration(seconds_of(record, run.status))}"),
+        ("command", record["command"] or MISSING),
+        ("seeds", seeds_text(record["seeds"])),
+        ("code", f"commit {git['commit'][:10]}{changed}" if git.get("commit") else "no commit known"),
+        ("versions", ", ".join(f"{name} {versions[name]}" for name in PACKAGES if versions.get(name)) or MISSING),
+        ("machine", f"{machine.get('cpu') or MISSING}, cores: {machine.get('cores') or MISSING}"),
+        ("device", ", ".join(str(machine[key]) for key in ("device", "precision") if machine.get(key)) or MISSING),
+    ]
+    tracker = describe_mirror(run.dir)
+    return [*lines, ("W&B", tracker)] if tracker else lines
+
+
+def result_rows(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """(what, best epoch, last epoch, n) for the teacher, each arm and the gap closed."""
+    metric, rows = summary.get("metric"), []
+    if teacher := summary.get("teacher"):
+        name = f"teacher {teacher.get('learner') or ''}".strip()
+        rows.append((name, *(percent(teacher.get(w), metric) for w in ("best", "last")), str(teacher.get("n", 1))))
+    for name, arm in (summary.get("arms") or {}).items():
+        values = (percent(arm.get(which), metric) for which in ("best", "last"))
+        rows.append((arm.get("label") or name, *values, str(arm.get("n", MISSING))))
+    if "gap_closed" in summary:
+        closed = summary["gap_closed"] or {}
+        rows.append(("gap closed", share(closed.get("best")), share(closed.get("last")), ""))
+    return rows
+
+
+def stage_rows(stages: list[dict[str, Any]], metric: str) -> list[tuple[str, ...]]:
+    """(stage, fingerprint, source, validation, test, time): figures are `best / last` of `metric`."""
+    rows = []
+    for stage in stages:
+        figures = [_best_and_last(stage.get(split), metric) for split in ("val", "test")]
+        cost = stage.get("cost") or {}
+        source = stage.get("source") or MISSING
+        fingerprint = str(stage.get("fingerprint") or MISSING)[:8]
+        rows.append((stage["label"], fingerprint, source, *figures, duration(cost.get("seconds"))))
+    return rows
+
+
+def _best_and_last(split: dict[str, Any] | None, metric: str) -> str:
+    values = [(split or {}).get(which) for which in ("best", "last")]
+    figures = [value.get(metric) if isinstance(value, dict) else value for value in values]
+    return " / ".join(percent(figure, metric) for figure in figures)
+
+
+def audit_text(audit: dict[str, Any]) -> str:
+    """The audit's own sentence, else its entries."""
+    return audit.get("summary") or ", ".join(f"{key} {json.dumps(value)}" for key, value in audit.items())
+
+
+def _print_page(run: RunInfo, record: dict[str, Any]) -> None:
+    from rich.console import Console, Group, RenderableType
+    from rich.panel import Panel
+    from rich.text import Text
+
+    summary, stages = record["summary"] or {}, record["stages"] or []
+    body: list[RenderableType] = [_facts(header(run, record))]
+    if rows := result_rows(summary):
+        metric = f"{summary.get('split', 'test')} {summary.get('metric', '')}"
+        body += [Text(), _table((metric, "best epoch", "last epoch", "seeds"), rows)]
+    if summary.get("verdict"):
+        body += [Text(), Text(summary["verdict"], style="bold")]
+    if stages:
+        names = ("stage", "fingerprint", "source", "validation best / last", "test best / last", "time")
+        body += [Text(), _table(names, stage_rows(stages, summary.get("metric") or "accuracy"))]
+    tail = [("audit", audit_text(record["audit"]))] if record["audit"] else []
+    if error := record["error"]:
+        tail.append(("error", f"{error['type']}: {error['message']} ({error['where']})"))
+    files = sorted(path.name for path in run.dir.iterdir() if path.is_file() and not path.name.startswith("."))
+    tail += [("files", f"{run.dir}: {', '.join(files)}"), ("run again", f"kdrun rerun {run.id}")]
+    body += [Text(), _facts(tail)]
+    if record["error"] and (log := log_tail(run.dir, LOG_LINES)):
+        body += [Text(), Text("end of run.log", style="dim"), Text("\n".join(log))]
+    Console().print(Panel(Group(*body), title=run.id, title_align="left", padding=(1, 2), expand=False))
+
+
+def _facts(lines: list[tuple[str, str]]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in lines:
+        table.add_row(label, Text(text))  # Text: brackets in a command are not markup
+    return table
+
+
+def _table(names: tuple[str, ...], rows: list[tuple[str, ...]]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for index, name in enumerate(names):
+        table.add_column(name, overflow="fold", justify="left" if index == 0 else "right")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table

@@ -1,0 +1,136 @@
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdrun.config.problems import UserError
+from kdrun.data import image_folder as source
+from kdrun.data.build import content_hash, load_data
+from kdrun.data.image_folder import image_folder
+
+
+def write(path, colour, size=(10, 10), mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, colour).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "pets"
+    for number in range(10):
+        write(root / "cat" / f"{number}.png", (number, 10, 20))
+        write(root / "dog" / f"{number}.png", (100 + number, 10, 20))
+    return root
+
+
+def test_pixels_labels_and_ids(folder, tmp_path):
+    images = image_folder(folder, cache=tmp_path)
+    assert images.x.shape == (20, 3, 10, 10) and images.classes == ("cat", "dog")
+    for position, name in enumerate(images.names):
+        number = int(name.split("/")[1].split(".")[0])
+        expected = number if name.startswith("cat") else 100 + number
+        assert (images.x[position, 0] == expected).all() and (images.x[position, 1] == 10).all()
+        assert images.classes[images.y[position]] == name.split("/")[0]
+    assert images.ids.tolist() == list(range(20))
+
+
+def test_resizing_and_grey(folder, tmp_path):
+    write(folder / "cat" / "wide.png", (200, 200, 200), size=(40, 8))
+    with pytest.raises(UserError, match=r"data\.size"):
+        image_folder(folder, cache=tmp_path)
+    images = image_folder(folder, size=8, grey=True, cache=tmp_path)
+    assert images.x.shape == (21, 1, 8, 8)
+    assert (images.x[images.names.index("cat/wide.png")] == 200).all()
+
+
+def test_sixteen_bits_and_transparency_are_not_clipped(tmp_path):
+    root = tmp_path / "deep"
+    root.mkdir()
+    (root / "a").mkdir()
+    Image.fromarray(np.full((6, 6), 128 * 256, np.uint16)).save(root / "a" / "deep.png")
+    write(root / "a" / "clear.png", (50, 60, 70, 0), size=(6, 6), mode="RGBA")
+    images = image_folder(root, cache=tmp_path)
+    assert (images.x[images.names.index("a/deep.png")] == 128).all()
+    assert images.x[images.names.index("a/clear.png")][:, 0, 0].tolist() == [50, 60, 70]
+
+
+def test_broken_files_are_named_and_keep_other_ids(folder, tmp_path):
+    before = image_folder(folder, cache=tmp_path)
+    (folder / "cat" / "3.png").write_bytes(b"no picture")
+    content = (folder / "dog" / "5.png").read_bytes()
+    (folder / "dog" / "5.png").write_bytes(content[: len(content) // 2])
+    after = image_folder(folder, cache=tmp_path)
+    assert after.unreadable == ("cat/3.png", "dog/5.png")
+    assert sorted(set(range(20)) - set(after.ids.tolist())) == [3, 15]
+    assert np.array_equal(after.x, before.x[after.ids])
+    assert after.source_hash != before.source_hash
+    module = load_data(
+        {"_target_": "kdrun.data.image_folder.image_folder", "root": str(folder)}, {"cache": str(tmp_path)}
+    )
+    found = module.audit()
+    assert found["unreadable"] == ["cat/3.png", "dog/5.png"] and "cat/3.png" in found["summary"]
+
+
+def test_all_broken_is_an_error(tmp_path):
+    (tmp_path / "r" / "a").mkdir(parents=True)
+    (tmp_path / "r" / "a" / "x.png").write_bytes(b"")
+    with pytest.raises(UserError, match="none of 1 images"):
+        image_folder(tmp_path / "r", cache=tmp_path)
+
+
+def test_decoded_once_and_read_again_when_something_changed(folder, tmp_path, monkeypatch):
+    first = image_folder(folder, cache=tmp_path)
+    reads = []
+    real = source._read
+    monkeypatch.setattr(source, "_read", lambda *arguments: reads.append(arguments) or real(*arguments))
+    assert np.array_equal(image_folder(folder, cache=tmp_path).x, first.x) and not reads
+    assert isinstance(first.x, np.memmap)
+    os.utime(folder / "cat" / "0.png", (1, 1))  # touched, same content
+    assert image_folder(folder, cache=tmp_path).source_hash == first.source_hash and not reads
+    write(folder / "cat" / "0.png", (250, 0, 0))
+    changed = image_folder(folder, cache=tmp_path)
+    assert reads and changed.x[0, 0, 0, 0] == 250 and changed.source_hash != first.source_hash
+
+
+def test_a_damaged_cache_is_noticed(folder, tmp_path):
+    image_folder(folder, cache=tmp_path)
+    (pixels,) = tmp_path.glob("decoded/image_folder-*/pixels.npy")
+    content = bytearray(pixels.read_bytes())
+    content[-1] ^= 1
+    pixels.write_bytes(content)
+    with pytest.raises(UserError, match="damaged"):
+        image_folder(folder, cache=tmp_path)
+
+
+def test_own_split_is_kept(tmp_path):
+    root = tmp_path / "parts"
+    for part in ("train", "valid", "test"):
+        for label in ("a", "b"):
+            write(root / part / label / "0.png", (1, 2, 3))
+    images = image_folder(root, cache=tmp_path)
+    assert {name.split("/")[0]: int(images.split[i]) for i, name in enumerate(images.names)} == {
+        "train": 0,
+        "valid": 1,
+        "test": 2,
+    }
+    assert images.classes == ("a", "b")
+
+
+def test_a_class_called_train_is_a_class(tmp_path):
+    for label in ("train", "car"):
+        write(tmp_path / "r" / label / "0.png", (1, 2, 3))
+    assert image_folder(tmp_path / "r", cache=tmp_path).classes == ("car", "train")
+
+
+def test_stratified_split_of_a_folder_without_one(folder, tmp_path):
+    config = {"_target_": "kdrun.data.image_folder.image_folder", "root": str(folder), "val_fraction": 0.25}
+    module = load_data(config, {"cache": str(tmp_path)})
+    assert module.spec.sizes == {"train": 12, "val": 4, "test": 4}
+    assert content_hash(config, {"cache": str(tmp_path)}) == module.images.source_hash
+
+
+@pytest.mark.parametrize("root", [None, "absent", "."])
+def test_what_is_wrong_with_the_root_is_said(root, tmp_path):
+    with pytest.raises(UserError, match=r"data\.root"):
+        image_folder(None if root is None else tmp_path / root, cache=tmp_path)
