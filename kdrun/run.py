@@ -47,7 +47,7 @@ def _run(job, console: Console, signals, *, quiet: bool, force: bool, fresh: boo
     from kdrun.tracking.registry import open_run
 
     config = job.config
-    run = open_run(config["paths"]["outputs"], job.slug, job.hash, fresh=fresh)
+    run = open_run(config["paths"]["outputs"], job.config["name"], job.hash, fresh=fresh)
     mirror = None
     try:
         with _log(run.log_path):

@@ -50,7 +50,7 @@ def sweep(points: list[list[str]], args) -> int:
         outputs = job.config["paths"]["outputs"]
         done = None if args.force else finished_run(outputs, job.hash)
         if done is None:
-            planned = plan_run(outputs, job.slug, job.hash)
+            planned = plan_run(outputs, job.config["name"], job.hash)
             write_start(planned, job, provenance)  # editing conf/ from here on changes nothing
             planned.close()
         state = {"overrides": point, "job": job, "status": "done" if done else "planned", "id": done.id if done else planned.id}

@@ -1,0 +1,205 @@
+"""The shell door: which verb, which flags. Imports nothing heavy; each verb imports its work when it is called."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from kdrun import __version__
+
+VERBS = {
+    "run": "run a job (the verb may be left out)",
+    "plan": "show the stages of a job, what is in the store, what the rest would cost",
+    "ls": "list groups, or the options of one group",
+    "runs": "list runs, newest first",
+    "show": "one run: results, stages, cost, files",
+    "rerun": "run the exact config of an earlier run",
+    "fetch": "bring a data set or pretrained part into the cache",
+    "sync": "push runs that were logged offline to Weights & Biases",
+    "check": "compose and check every option and preset",
+    "completion": "print the completion script for bash, zsh or fish",
+}
+
+HELP = """\
+kdrun {version}: run knowledge-distillation experiments
+
+usage: kdrun [VERB] [KEY=VALUE ...] [FLAGS]
+
+  kdrun                                       distil a student on real data, with controls, three seeds
+  kdrun plan strategy=vanilla data=fashion_mnist
+  kdrun teacher=resnet20 student=resnet8_w4 objective.kd.temperature=2 trainer.epochs=5
+  kdrun -m seed=0,1,2 strategy=alone,vanilla  one job per combination
+  kdrun 'seeds=[3,7]' experiment=temperature  quote brackets: zsh would take them
+  kdrun --conf ./conf student=mine            your own options, from a folder of yours
+
+verbs
+{verbs}
+
+flags
+  -m, --multirun     comma-separated values, range() and choice() make one job each
+  --conf DIR         a further folder of options (may be repeated)
+  --cfg job          print the composed config and stop
+  --check            compose and check every option and preset
+  --json             machine-readable output
+  --why              plan: which part of a fingerprint differs from the nearest stored stage
+  --force            fit every stage again, even if it is in the store
+  --from PATH        fetch: from a file you already have
+  --outputs DIR      runs, show, rerun, sync: where the runs are (default: ./outputs)
+  -q, --quiet        no bars, no panel
+  -h, --help         this text      -V, --version
+"""
+
+# flag -> (name, whether a value follows)
+FLAGS = {
+    "-m": ("multirun", False),
+    "--multirun": ("multirun", False),
+    "--json": ("json", False),
+    "--why": ("why", False),
+    "--force": ("force", False),
+    "-q": ("quiet", False),
+    "--quiet": ("quiet", False),
+    "-h": ("help", False),
+    "--help": ("help", False),
+    "-V": ("version", False),
+    "--version": ("version", False),
+    "--check": ("check", False),
+    "--conf": ("conf", True),
+    "--cfg": ("cfg", True),
+    "--from": ("from", True),
+    "--outputs": ("outputs", True),
+}
+
+
+class Arguments:
+    """What was typed. overrides: words with `=` (and `~key`); words: the others; options: flags with a value."""
+
+    def __init__(self) -> None:
+        self.verb = "run"
+        self.overrides: list[str] = []
+        self.words: list[str] = []
+        self.conf_dirs: list[str] = []
+        self.options: dict[str, str] = {}
+        self.multirun = self.json = self.why = self.force = self.quiet = self.help = self.version = self.check = False
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `kdrun` and `python -m kdrun`; returns the exit code (2 for a mistake of the user)."""
+    from kdrun.config.problems import UserError
+
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if words[:1] == ["__complete"]:
+            from kdrun.verbs.completion import complete
+
+            return complete(words[1:])
+        args = parse(words)
+        if args.version:
+            print(f"kdrun {__version__}")
+            return 0
+        if args.help:
+            print(help_text(), end="")
+            return 0
+        return _call(args)
+    except UserError as error:
+        for line in error.lines:
+            print(f"kdrun: {line}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader is gone (`kdrun ls | head`): nothing to say, nobody to say it to
+        return 0
+
+
+def help_text() -> str:
+    verbs = "\n".join(f"  {name:<12} {text}" for name, text in VERBS.items())
+    return HELP.format(version=__version__, verbs=verbs)
+
+
+def parse(words: Sequence[str]) -> Arguments:
+    """Sort words into verb, overrides and flags. Raises UserError for an unknown flag or verb."""
+    from kdrun.config.problems import UserError, closest
+
+    args = Arguments()
+    rest = list(words)
+    verb_seen = False
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        if word == "--":
+            continue
+        if name in FLAGS and word.startswith("-"):
+            option, takes = FLAGS[name]
+            if not takes:
+                setattr(args, option, True)
+                continue
+            if not equals:
+                if not rest:
+                    raise UserError(f"{name} needs a value")
+                value = rest.pop(0)
+            if option == "conf":
+                args.conf_dirs.append(value)
+            else:
+                args.options[option] = value
+        elif word.startswith("--") and equals and "." in name or word.startswith("--") and equals and name[2:] in TOP:
+            args.overrides.append(word[2:])  # W&B agents write --a.b=1
+        elif word.startswith("-"):
+            raise UserError(f"no flag {name}{closest(name, FLAGS)}", "all flags: kdrun --help")
+        elif equals or word.startswith("~"):
+            args.overrides.append(word)
+        elif not verb_seen and word in VERBS:
+            args.verb, verb_seen = word, True
+        elif not verb_seen and not args.overrides:
+            raise UserError(f"no command '{word}'{closest(word, VERBS)}", f"commands: {', '.join(VERBS)}")
+        else:
+            args.words.append(word)
+    return args
+
+
+TOP = ("seed", "seeds", "name", "model", "teacher", "student", "strategy", "objective", "data", "hardware", "trainer",
+       "tracker", "experiment")  # fmt: skip
+
+
+def _call(args: Arguments) -> int:
+    from importlib import import_module
+
+    from kdrun.config.problems import UserError
+
+    if args.check:
+        args.verb = "check"
+    if "cfg" in args.options:
+        if args.options["cfg"] != "job":
+            raise UserError(f"--cfg {args.options['cfg']}: only `--cfg job` exists")
+        return _print_config(args)
+    if args.words and args.verb in ("run", "plan", "check"):
+        raise UserError(f"'{args.words[0]}' is not KEY=VALUE", "see kdrun --help")
+    _see_current_folder()
+    try:
+        return import_module(f"kdrun.verbs.{args.verb}").main(args)
+    except (UserError, KeyboardInterrupt, BrokenPipeError):
+        raise
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        print("kdrun: this is a bug in kdrun; please report it with the lines above", file=sys.stderr)
+        return 1
+
+
+def _print_config(args: Arguments) -> int:
+    import yaml
+
+    from kdrun.config.compose import compose
+
+    _see_current_folder()
+    job = compose(args.overrides, args.conf_dirs)
+    print(yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True, width=120), end="")
+    return 0
+
+
+def _see_current_folder() -> None:
+    """A user's modules lie in the current folder; at the end of the path, so that none of them shadows a library."""
+    import os
+
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())

@@ -1,0 +1,1 @@
+"""What a stage costs: FLOPs now; energy and its readers later."""
