@@ -79,7 +79,7 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
     evaluation = {"batch_size": trainer_config["eval_batch_size"], "rank": rank, "world": world}
     trainer.fit(
         learner,
-        train_dataloaders=_Epochs(loader, trainer),
+        train_dataloaders=_Epochs(loader, learner),
         val_dataloaders=module.eval_loader("val", **evaluation),
         ckpt_path=checkpoint if checkpoint.is_file() else None,
         weights_only=True,
@@ -128,17 +128,21 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
 
 
 class _Epochs:
-    """The loader as Lightning sees it: every pass begins by telling the loader which epoch it is."""
+    """The loader as Lightning sees it: every pass begins by telling the loader which epoch it is.
 
-    def __init__(self, loader, trainer):
+    The learner's own count of steps says so: after a resume at the end of an epoch, Lightning makes the next iterator
+    before it has counted the epoch as complete.
+    """
+
+    def __init__(self, loader, learner: Learner):
         self.loader = loader
-        self.trainer = trainer
+        self.learner = learner
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def __iter__(self):
-        self.loader.set_epoch(self.trainer.current_epoch)
+        self.loader.set_epoch(self.learner.step // len(self.loader))
         return iter(self.loader)
 
     def state_dict(self) -> dict[str, int]:

@@ -1,0 +1,94 @@
+"""Stopped anywhere and started again gives the numbers of a run that was never stopped, to the last bit."""
+
+import json
+
+import pytest
+from safetensors.torch import load_file
+
+from kdrun.learning.callbacks import Interrupted
+from kdrun.strategies.cast import Cast, distil, supervised
+
+from .stages import Silent, cell, make_lab, teach
+
+RESULTS = ("val", "test", "history", "first_step")
+
+
+def same(one, other):
+    assert {key: one.record[key] for key in RESULTS} == {key: other.record[key] for key in RESULTS}
+    for which in ("best", "last"):
+        a, b = load_file(one.weights(which)), load_file(other.weights(which))
+        assert a.keys() == b.keys()
+        assert all(bool((a[name] == b[name]).all()) for name in a)
+    assert (one.path / "metrics.jsonl").read_text() == (other.path / "metrics.jsonl").read_text()
+
+
+VARIANTS = {
+    "plain": (),
+    "ema, clip, accumulate": ("trainer.ema=0.9", "trainer.clip=1.0", "trainer.accumulate=2"),
+    "random augmentation": ("data.augment.crop=1",),
+    "cache filled in the first epoch": ("teacher.fill=first_epoch",),
+    "dropout": ("+student.network.dropout=0.2",),
+}
+
+
+@pytest.mark.parametrize("variant", ["plain", "ema, clip, accumulate", "random augmentation", "cache filled in the first epoch"])
+@pytest.mark.parametrize("stop_at", [1, 4, 5, 6, 7, 10, 14])
+def test_stop_and_resume_equals_never_stopped(tmp_path, variant, stop_at):
+    overrides = VARIANTS[variant]
+    unbroken = teach(make_lab(tmp_path / "a"), *overrides)
+    lab = make_lab(tmp_path / "b")
+    cast = Cast(cell(*overrides))
+    stage = distil(cast.student, lab.fit(supervised(cast.teacher)))
+    stopping = make_lab(tmp_path / "b", Silent(stop_at))
+    with pytest.raises(Interrupted):
+        stopping.fit(stage)
+    told = Silent()
+    resumed = make_lab(tmp_path / "b", told).fit(stage)
+    same(unbroken, resumed)
+    assert resumed.record["cost"]["tries"] == 2
+    written = [json.loads(line) for line in (resumed.path / "metrics.jsonl").read_text().splitlines()]
+    assert told.told == written  # the rows of the first try come again, none twice
+
+
+def test_stopped_many_times(tmp_path):
+    unbroken = teach(make_lab(tmp_path / "a"))
+    lab = make_lab(tmp_path / "b")
+    cast = Cast(cell())
+    stage = distil(cast.student, lab.fit(supervised(cast.teacher)))
+    tries = 0
+    while True:
+        try:
+            resumed = make_lab(tmp_path / "b", Silent(2)).fit(stage)
+            break
+        except Interrupted:
+            tries += 1
+            assert tries < 30
+    assert tries > 3
+    same(unbroken, resumed)
+
+
+def test_a_checkpoint_of_another_stage_is_refused(tmp_path):
+    cast = Cast(cell())
+    stage = supervised(cast.student)
+    with pytest.raises(Interrupted):
+        make_lab(tmp_path, Silent(3)).fit(stage)
+    (work,) = (tmp_path / "work").iterdir()
+    other = supervised(Cast(cell("trainer.optimizer.lr=0.01")).student)
+    lab = make_lab(tmp_path)
+    from kdrun.lab.fingerprint import fingerprint, parts
+
+    work.rename(work.with_name(fingerprint(parts(other, lab.context))))
+    with pytest.raises(RuntimeError, match="belongs to"):
+        lab.fit(other)
+
+
+def test_finished_stages_are_not_fitted_again(tmp_path):
+    used = []
+    first = teach(make_lab(tmp_path))
+    again = teach(make_lab(tmp_path, fitted=used.append))
+    assert [item.source for item in used] == ["store", "store"]
+    assert again.record == first.record
+    forced = []
+    anew = teach(make_lab(tmp_path, fitted=forced.append, force=True))
+    assert [item.source for item in forced] == ["trained", "trained"]
+    same(first, anew)
