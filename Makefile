@@ -10,7 +10,9 @@ export OMP_NUM_THREADS ?= 1
 run: $(READY)
 	$(BIN)/kdrun $(ARGS)
 
+# The suite reads two small real data sets; fetching what is there already takes no time.
 test: $(READY)
+	$(BIN)/kdrun fetch fashion_mnist mnist_5k
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(READY)
