@@ -84,7 +84,7 @@ class Arguments:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `kdrun` and `python -m kdrun`; returns the exit code (2 for a mistake of the user)."""
-    from kdrun.config.problems import UserError
+    from kdrun.problems import UserError
 
     words = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -118,7 +118,7 @@ def help_text() -> str:
 
 def parse(words: Sequence[str]) -> Arguments:
     """Sort words into verb, overrides and flags. Raises UserError for an unknown flag or verb."""
-    from kdrun.config.problems import UserError, closest
+    from kdrun.problems import UserError, closest
 
     args = Arguments()
     rest = list(words)
@@ -141,7 +141,9 @@ def parse(words: Sequence[str]) -> Arguments:
                 args.conf_dirs.append(value)
             else:
                 args.options[option] = value
-        elif word.startswith("--") and equals and "." in name or word.startswith("--") and equals and name[2:] in TOP:
+        elif (word.startswith("--") and equals and "." in name) or (
+            word.startswith("--") and equals and name[2:] in TOP
+        ):
             args.overrides.append(word[2:])  # W&B agents write --a.b=1
         elif word.startswith("-"):
             raise UserError(f"no flag {name}{closest(name, FLAGS)}", "all flags: kdrun --help")
@@ -163,7 +165,7 @@ TOP = ("seed", "seeds", "name", "model", "teacher", "student", "strategy", "obje
 def _call(args: Arguments) -> int:
     from importlib import import_module
 
-    from kdrun.config.problems import UserError
+    from kdrun.problems import UserError
 
     if args.check:
         args.verb = "check"

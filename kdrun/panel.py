@@ -41,7 +41,10 @@ def details(summary: dict[str, Any], facts: dict[str, str]) -> Table:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     if summary["teacher"] is not None:
-        table.add_row("teacher / student", f"{times(summary.get('parameters_ratio'))} parameters, {times(summary.get('flops_ratio'))} FLOPs")
+        table.add_row(
+            "teacher / student",
+            f"{times(summary.get('parameters_ratio'))} parameters, {times(summary.get('flops_ratio'))} FLOPs",
+        )
     for label, text in facts.items():
         table.add_row(label, text)
     return table

@@ -1,1 +1,89 @@
-from kdrun.config.problems import *  # noqa: F403
+"""What a person did wrong, in one to four lines each: printed on stderr, exit code 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+MOST_LINES = 20
+"""A screen is 24 lines: what does not fit is counted, not printed."""
+
+
+class UserError(Exception):
+    """A mistake the user can mend. `lines` says what is wrong and what to type instead (1 to 4 lines)."""
+
+    code = 2
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = list(lines)
+
+
+class ConfigProblems(UserError):
+    """All that is wrong with a config at once; `problems` holds one list of lines for each."""
+
+    def __init__(self, problems: Iterable[list[str]]) -> None:
+        self.problems = [list(problem) for problem in problems]
+        super().__init__(*self._one_screen())
+
+    def _one_screen(self) -> list[str]:
+        if len(self.problems) == 1:
+            return self.problems[0]
+        lines, shown = [f"{len(self.problems)} problems; nothing was started"], 0
+        for problem in self.problems:
+            if len(lines) + len(problem) > MOST_LINES:
+                break
+            first, *rest = problem
+            lines += [f"  {first}", *(f"    {line}" for line in rest)]
+            shown += 1
+        if shown < len(self.problems):
+            lines.append(f"  ... and {len(self.problems) - shown} more")
+        return lines
+
+
+class Problems:
+    """Collects problems while checking goes on; the same one found in five seeds is kept once."""
+
+    def __init__(self) -> None:
+        self.found: list[list[str]] = []
+
+    def add(self, *lines: str) -> None:
+        problem = [line for line in lines if line]
+        if problem not in self.found:
+            self.found.append(problem)
+
+    def stop(self) -> None:
+        """Raise ConfigProblems if there is any."""
+        if self.found:
+            raise ConfigProblems(self.found)
+
+
+def nearest(word: str, options: Iterable[str]) -> str | None:
+    """The option that was most likely meant, or None where none comes close.
+
+    Compared without case and with - and _ alike. A unique option that begins with the word counts as close, since
+    half-typed names are common.
+    """
+    from difflib import get_close_matches
+
+    plain = {option.lower().replace("-", "_"): option for option in options}
+    wanted = word.lower().replace("-", "_")
+    if not wanted:
+        return None
+    close = get_close_matches(wanted, plain, n=1, cutoff=0.6)
+    if close:
+        return plain[close[0]]
+    begins = [option for key, option in plain.items() if key.startswith(wanted) and len(wanted) > 1]
+    return begins[0] if len(begins) == 1 else None
+
+
+def closest(word: str, options: Iterable[str]) -> str:
+    """`; closest: cascaded`, or nothing: the part of a message that suggests."""
+    found = nearest(word, options)
+    return f"; closest: {found}" if found else ""
+
+
+def listed(options: Iterable[str], most: int = 24) -> str:
+    """`a, b, c` with a count of what is left out when there are very many."""
+    names = list(options)
+    more = f" ... ({len(names)} in all)" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

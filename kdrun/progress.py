@@ -93,7 +93,9 @@ class RunReport(Report):
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, values=f"epoch {epoch + 1}/{epochs} val {shown}")
         elif not self.quiet:
-            self.console.print(f"{label} epoch {epoch + 1}/{epochs} val {shown}", markup=False, highlight=False, soft_wrap=True)
+            self.console.print(
+                f"{label} epoch {epoch + 1}/{epochs} val {shown}", markup=False, highlight=False, soft_wrap=True
+            )
 
     def note(self, text):
         if not self.quiet:

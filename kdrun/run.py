@@ -102,7 +102,9 @@ def execute(job, run, console: Console, signals, *, quiet: bool, force: bool) ->
     return {"summary": summary, "stages": stages, "audit": audit, "seconds": summary["seconds"]}
 
 
-def make_lab(paths: dict[str, str], hardware: dict[str, Any], report, fitted, *, force: bool = False, dry: bool = False):
+def make_lab(
+    paths: dict[str, str], hardware: dict[str, Any], report, fitted, *, force: bool = False, dry: bool = False
+):
     """A lab on the store of this config."""
     from kdrun.data.build import content_hash, load_data
     from kdrun.lab.dry import DryLab
@@ -187,13 +189,17 @@ def _failed(run, error: BaseException, signals, command: str) -> int:
     run.fail(KeyboardInterrupt() if stopped else error)
     errors = Console(stderr=True)
     if stopped:
-        errors.print(f"stopped; finished stages and the state are kept. Go on with: {command}", markup=False, soft_wrap=True)
+        errors.print(
+            f"stopped; finished stages and the state are kept. Go on with: {command}", markup=False, soft_wrap=True
+        )
         return 128 + (signals.received or signal.SIGINT)
     if isinstance(error, UserError):
         for line in error.lines:
             errors.print(f"kdrun: {line}", markup=False, highlight=False, soft_wrap=True)
         return MISTAKE
-    errors.print(f"kdrun: the run failed: {type(error).__name__}: {error}", markup=False, highlight=False, soft_wrap=True)
+    errors.print(
+        f"kdrun: the run failed: {type(error).__name__}: {error}", markup=False, highlight=False, soft_wrap=True
+    )
     errors.print(f"kdrun: traceback: {_short(run.log_path)}", markup=False, highlight=False, soft_wrap=True)
     return FAILED
 

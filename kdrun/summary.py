@@ -30,7 +30,11 @@ def summarise(
     if distinct:
         first = next(iter(distinct.values()))
         teacher = {which: statistics.fmean(_test(r, which, metric) for r in distinct.values()) for which in WHICH}
-        summary["teacher"] = {**teacher, "n": len(distinct), **{k: first[k] for k in ("learner", "parameters", "flops")}}
+        summary["teacher"] = {
+            **teacher,
+            "n": len(distinct),
+            **{k: first[k] for k in ("learner", "parameters", "flops")},
+        }
         summary["parameters_ratio"] = _ratio(first["parameters"], student["parameters"])
         summary["flops_ratio"] = _ratio(first["flops"], student["flops"])
     if "student" in arms and "alone" in arms:
@@ -42,7 +46,10 @@ def summarise(
 
 def _arm(metric: str, label: str, records: dict[int, dict[str, Any]]) -> dict[str, Any]:
     seeds = {
-        str(seed): {**{which: _test(record, which, metric) for which in WHICH}, "epoch_best": record["val"]["epoch_best"]}
+        str(seed): {
+            **{which: _test(record, which, metric) for which in WHICH},
+            "epoch_best": record["val"]["epoch_best"],
+        }
         for seed, record in records.items()
     }
     arm: dict[str, Any] = {"label": label, "n": len(seeds), "seeds": seeds}

@@ -19,7 +19,12 @@ QUICK = ("seed=0", "teacher=mlp_64", "student=mlp_8", "trainer.epochs=2", "data.
 
 def kdrun(*words, cwd, **options):
     return subprocess.run(
-        [sys.executable, "-m", "kdrun", *words], cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL, **options
+        [sys.executable, "-m", "kdrun", *words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        **options,
     )
 
 
@@ -29,7 +34,9 @@ def imported_after(*words) -> set[str]:
     return set(done.stderr.rpartition("MODULES")[2].split())
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["ls"], ["ls", "strategy"], ["__complete", "str"], ["pln"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["ls"], ["ls", "strategy"], ["__complete", "str"], ["pln"]]
+)
 def test_light_commands_import_neither_hydra_nor_torch(words):
     assert not imported_after(*words) & (HEAVY | {"hydra", "omegaconf", "rich", "numpy"})
 
@@ -118,15 +125,18 @@ def test_teacher_and_student_win_over_the_family(capsys):
 
 def test_a_network_of_ones_own(tmp_path, monkeypatch, capsys):
     (tmp_path / "conf" / "student").mkdir(parents=True)
-    (tmp_path / "conf" / "student" / "mine.yaml").write_text("# my network\nnetwork:\n  _target_: mylab_cli.nets.Mine\n  width: 7\n")
+    (tmp_path / "conf" / "student" / "mine.yaml").write_text(
+        "# my network\nnetwork:\n  _target_: mylab_cli.nets.Mine\n  width: 7\n"
+    )
     (tmp_path / "conf" / "kdrun.yaml").write_text("targets: {mylab_cli: true}\n")
     (tmp_path / "mylab_cli").mkdir()
     (tmp_path / "mylab_cli" / "nets.py").write_text(
         "from torch import nn\n"
         "class Mine(nn.Sequential):\n"
         "    def __init__(self, num_classes: int, width: int = 4):\n"
-        "        super().__init__(nn.Flatten(), nn.LazyLinear(width), nn.ReLU(), nn.Linear(width, num_classes))\n"
-        .replace("nn.LazyLinear(width)", "nn.Linear(64, width)")
+        "        super().__init__(nn.Flatten(), nn.LazyLinear(width), nn.ReLU(), nn.Linear(width, num_classes))\n".replace(
+            "nn.LazyLinear(width)", "nn.Linear(64, width)"
+        )
     )
     listed = kdrun("ls", "student", "--conf", "./conf", cwd=tmp_path)
     assert "mine" in listed.stdout and "my network" in listed.stdout
@@ -153,7 +163,11 @@ def test_killed_and_started_again_equals_undisturbed_and_nothing_is_fitted_twice
     assert kdrun(*words, cwd=calm).returncode == 0
     for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
         process = subprocess.Popen(
-            [sys.executable, "-m", "kdrun", *words], cwd=rough, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "kdrun", *words],
+            cwd=rough,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         started = time.time()
         while time.time() - started < 60 and not any(
@@ -207,7 +221,9 @@ def test_plan_trains_nothing_and_says_what_would_be(tmp_path):
 
 
 def test_closing_the_pipe_is_not_an_error():
-    process = subprocess.run(f"{sys.executable} -m kdrun ls | head -1", shell=True, capture_output=True, text=True, cwd=ROOT)
+    process = subprocess.run(
+        f"{sys.executable} -m kdrun ls | head -1", shell=True, capture_output=True, text=True, cwd=ROOT
+    )
     assert process.stderr == "", process.stderr
 
 

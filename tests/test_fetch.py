@@ -16,9 +16,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from kdrun.config.problems import UserError
 from kdrun.data import clients, fetch
 from kdrun.data.fetch import Fetchable, FetchFailed
+from kdrun.problems import UserError
 from kdrun.verbs.fetch import main
 
 CONTENT = {"a.bin": bytes(range(256)) * 500, "b.bin": b"second" * 1000}

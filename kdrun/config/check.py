@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from kdrun.config import targets
+from kdrun import targets
 from kdrun.config.origins import Origins
-from kdrun.config.problems import Problems, UserError, closest, listed, nearest
 from kdrun.config.schema import EXTENDED, REQUIRED, Root, Target, defaults
+from kdrun.problems import Problems, UserError, closest, listed, nearest
 
 _NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?")
 NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -49,7 +49,9 @@ class Check:
     def node(self, tree: Any, kind: type, path: str, partial: bool) -> dict[str, Any]:
         """One dataclass. partial: keys that are not given stay absent."""
         if not isinstance(tree, dict):
-            self.bad(path, f"expected a mapping with the keys {listed((f.name for f in fields(kind)), 8)}, got {tree!r}")
+            self.bad(
+                path, f"expected a mapping with the keys {listed((f.name for f in fields(kind)), 8)}, got {tree!r}"
+            )
             return {}
         known = {item.name: item for item in fields(kind)}
         extended = kind in EXTENDED
@@ -98,17 +100,21 @@ class Check:
             own = tree.get("_target_", f"kdrun.objectives.{name}.{name}")
             if "_target_" not in tree and self.no_term(own, name, path):
                 return tree
-            return self.target({**tree, "_target_": own}, path, {"tensors": True}, drop=() if "_target_" in tree else ("_target_",))
+            return self.target(
+                {**tree, "_target_": own}, path, {"tensors": True}, drop=() if "_target_" in tree else ("_target_",)
+            )
         common = [item.name for item in fields(kind)]
         return self.target(tree, path, {"supplied": ("cache",), "common": common})
 
     def no_term(self, target: str, name: str, path: str) -> bool:
-        from kdrun.config.signatures import module_spec
+        from kdrun.signatures import module_spec
 
         if module_spec(target.rpartition(".")[0]) is not None:
             return False
         known = shipped_terms()
-        self.bad(path, f"no objective {name!r}{closest(name, known)}", f"terms: {listed(known)}; or give your own _target_")
+        self.bad(
+            path, f"no objective {name!r}{closest(name, known)}", f"terms: {listed(known)}; or give your own _target_"
+        )
         return True
 
     def target(self, tree: Any, path: str, rules: dict[str, Any], drop: Iterable[str] = ()) -> dict[str, Any]:
@@ -120,7 +126,9 @@ class Check:
         result = {key: self.free(value, _join(path, str(key))) for key, value in tree.items()}
         if name == REQUIRED or name is None:
             if self.missing:
-                self.bad(path, "has no _target_", f"choose one: {path.partition('.')[0]}=NAME, or {path}._target_=mylab.Mine")
+                self.bad(
+                    path, "has no _target_", f"choose one: {path.partition('.')[0]}=NAME, or {path}._target_=mylab.Mine"
+                )
             return result
         refused = targets.refusal(name, self.allowed)
         if refused:
@@ -163,7 +171,12 @@ class Check:
                 node[name] = self.path(value)
         if not node.get("_partial_") and self.missing:
             for name, parameter in known.items():
-                if parameter.required and name not in node and name not in tensors and name not in rules.get("supplied", ()):
+                if (
+                    parameter.required
+                    and name not in node
+                    and name not in tensors
+                    and name not in rules.get("supplied", ())
+                ):
                     self.bad(path, f"{called} needs {name!r}: {_join(path, name)}=VALUE")
 
     def dropping(self, path: str) -> str:
@@ -173,7 +186,11 @@ class Check:
     @staticmethod
     def number_of(value: Any, parameter: targets.Parameter) -> Any:
         """YAML reads 1e-4 as text in some places; where a float is due and text is not, it is one."""
-        if isinstance(value, str) and _NUMBER.fullmatch(value) and targets.fits(value, parameter.annotation) is not True:
+        if (
+            isinstance(value, str)
+            and _NUMBER.fullmatch(value)
+            and targets.fits(value, parameter.annotation) is not True
+        ):
             return float(value) if targets.fits(0.5, parameter.annotation) is True else value
         return value
 
@@ -295,7 +312,15 @@ def _limits(rules: dict[str, Any]) -> str:
 
 
 def _quoted(value: Any) -> str:
-    return "nothing (null)" if value is None else repr(value) if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
+    return (
+        "nothing (null)"
+        if value is None
+        else repr(value)
+        if isinstance(value, str)
+        else str(value).lower()
+        if isinstance(value, bool)
+        else str(value)
+    )
 
 
 def _join(path: str, name: str) -> str:
@@ -304,7 +329,7 @@ def _join(path: str, name: str) -> str:
 
 def shipped_terms() -> list[str]:
     """Names of the objectives that come with kdrun: files that define a function of their own name."""
-    from kdrun.config.signatures import callables, module_spec
+    from kdrun.signatures import callables, module_spec
 
     spec = module_spec("kdrun.objectives")
     folder = list(spec.submodule_search_locations or [""])[0] if spec else ""

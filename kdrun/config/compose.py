@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,11 +14,11 @@ from typing import Any
 from kdrun.config import groups as places
 from kdrun.config import overrides as words_of
 from kdrun.config.check import Check
-from kdrun.config.groups import ConfDir, Groups, Option
-from kdrun.config.hydra import Composed, compose_groups
+from kdrun.config.groups import ConfDir, Option
+from kdrun.config.hydra import compose_groups
 from kdrun.config.origins import Origins
-from kdrun.config.problems import Problems, UserError
 from kdrun.config.schema import REQUIRED, defaults, irrelevant
+from kdrun.problems import Problems, UserError
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def compose(overrides: Sequence[str] = (), conf_dirs: Sequence[str] = (), *, mis
     absent, as when shipped options are checked one by one.
     """
     problems = Problems()
-    dirs, broken = places.conf_dirs(conf_dirs)
+    dirs, _ = places.conf_dirs(conf_dirs)
     table = places.groups(dirs)
     words = words_of.read(overrides, table, dirs, problems)
     composed = compose_groups(words.groups, dirs, table, problems)

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 
-from kdrun.config.problems import UserError
+from kdrun.problems import UserError
 
 # The order in which groups are shown; others follow in alphabetical order.
 ORDER = (

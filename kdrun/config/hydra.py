@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdrun.config.groups import ConfDir, Groups
-from kdrun.config.problems import Problems, closest, listed
+from kdrun.problems import Problems, closest, listed
 
 
 @dataclass(frozen=True)

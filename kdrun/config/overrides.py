@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdrun.config.groups import ORDER, ConfDir, Groups
-from kdrun.config.problems import Problems, UserError, closest, listed
+from kdrun.problems import Problems, UserError, closest, listed
 
 LAUNCHERS = {"submitit_slurm": "launch", "submitit_local": "launch", "joblib": "launch", "ray": "ray", "ray_aws": "ray"}
 """Hydra launchers that come as plugins -> the extra of kdrun that installs them."""
@@ -127,7 +127,9 @@ def _hydra(text: str, key: str, value: Any, problems: Problems) -> None:
         if extra:
             problems.add(f"{text}: this launcher is not available", f"pip install 'kdrun[{extra}]'")
         else:
-            problems.add(f"{text}: no launcher {value!r}{closest(str(value), LAUNCHERS)}; all: basic, {listed(LAUNCHERS)}")
+            problems.add(
+                f"{text}: no launcher {value!r}{closest(str(value), LAUNCHERS)}; all: basic, {listed(LAUNCHERS)}"
+            )
     elif key.startswith(("hydra.run", "hydra.sweep", "hydra.job")):
         problems.add(f"{text}: not used; paths.outputs=DIR sets where runs are recorded")
     elif key == "hydra.searchpath":
@@ -136,9 +138,7 @@ def _hydra(text: str, key: str, value: Any, problems: Problems) -> None:
         problems.add(f"{text}: kdrun does not use this setting of Hydra")
 
 
-def _option(
-    text: str, key: str, value: Any, table: Groups, dirs: Sequence[ConfDir], problems: Problems
-) -> bool:
+def _option(text: str, key: str, value: Any, table: Groups, dirs: Sequence[ConfDir], problems: Problems) -> bool:
     """Does the group have what was asked for?"""
     options = table.get(key, {})
     names = value if isinstance(value, list) else [value]
@@ -242,7 +242,11 @@ def apply(tree: dict[str, Any], words: Words, problems: Problems) -> None:
 def put(node: dict[str, Any], name: str, value: Any) -> None:
     """Mappings merge key by key; one that names another `_target_` takes the place of the old."""
     old = node.get(name)
-    if isinstance(value, dict) and isinstance(old, dict) and value.get("_target_", old.get("_target_")) == old.get("_target_"):
+    if (
+        isinstance(value, dict)
+        and isinstance(old, dict)
+        and value.get("_target_", old.get("_target_")) == old.get("_target_")
+    ):
         for inner, item in value.items():
             put(old, str(inner), item)
     else:

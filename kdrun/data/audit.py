@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from kdrun.config.problems import UserError
 from kdrun.data.images import SPLITS, Images
+from kdrun.problems import UserError
 
 NAMED = 3  # offenders that a message names
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdrun.config import targets
-from kdrun.config.problems import UserError
+from kdrun import targets
 from kdrun.data.images import SPLITS, TRAIN, Images
 from kdrun.data.spec import DataSpec
 from kdrun.data.splits import assign
+from kdrun.problems import UserError
 
 if TYPE_CHECKING:
     from kdrun.data.module import ImageDataModule

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kdrun.config.problems import UserError
 from kdrun.data.decoded import decoded
 from kdrun.data.fetch import default_cache
 from kdrun.data.images import TEST, TRAIN, Images
+from kdrun.problems import UserError
 
 PIXELS = 3 * 32 * 32
 

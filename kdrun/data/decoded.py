@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kdrun.tracking.files import sync_folder
+from kdrun.files import sync_folder
 
 
 def decoded(cache: str | Path, name: str, key: Any, make: Callable[[Path], None]) -> Path:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kdrun.config.problems import UserError
 from kdrun.data.csv_integers import csv_integers
 from kdrun.data.images import TRAIN, Images
+from kdrun.problems import UserError
 
 LEVELS = 16  # pixels are counts 0..16
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kdrun.config.problems import UserError
 from kdrun.data.fetch import default_cache, needed
 from kdrun.data.idx import read_idx
 from kdrun.data.images import TEST, TRAIN, Images
+from kdrun.problems import UserError
 
 CLASSES = (
     "t-shirt",

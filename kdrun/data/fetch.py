@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from kdrun.config.problems import UserError, closest
 from kdrun.data import archives, clients
-from kdrun.tracking.files import sync_folder
+from kdrun.files import sync_folder
+from kdrun.problems import UserError, closest
 
 REGISTRY = Path(__file__).with_name("fetchable.toml")
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kdrun.config.problems import UserError
 from kdrun.data.decoded import decoded
 from kdrun.data.fetch import default_cache
 from kdrun.data.images import TEST, TRAIN, VAL, Images
+from kdrun.problems import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 PARTS = {"train": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "test": TEST}

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from kdrun.config.problems import UserError
 from kdrun.data import randomness
 from kdrun.data.images import SPLITS, TEST, TRAIN, UNUSED, VAL, Images
+from kdrun.problems import UserError
 
 
 def assign(images: Images, config: dict[str, Any]) -> np.ndarray:

@@ -105,7 +105,9 @@ class Lab:
         }
         files = [work / name for name in ("best.safetensors", "last.safetensors", "metrics.jsonl")]
         folder = self.store.put(key, files, record)
-        return self._done(Trained(key, stage, read_json(folder / "record.json"), folder), "resumed" if resumed else "trained")
+        return self._done(
+            Trained(key, stage, read_json(folder / "record.json"), folder), "resumed" if resumed else "trained"
+        )
 
     def _done(self, trained: Trained, source: str) -> Trained:
         self._fitted(Fitted(trained, source))
@@ -188,5 +190,3 @@ def read_rows(path: Path, label: str) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     return [{**json.loads(line), "stage": label} for line in path.read_text().splitlines()]
-
-

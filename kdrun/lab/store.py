@@ -64,7 +64,9 @@ class Store:
         if wrong:
             aside = folder.with_name(f"{folder.name}.damaged-{time.time_ns()}")
             folder.rename(aside)
-            raise DamagedStage(f"stored stage {fingerprint[:12]}: wrong content in {', '.join(wrong)}; moved to {aside}")
+            raise DamagedStage(
+                f"stored stage {fingerprint[:12]}: wrong content in {', '.join(wrong)}; moved to {aside}"
+            )
         return read_json(folder / "record.json")
 
     def put(self, fingerprint: str, files: list[Path], record: dict[str, Any]) -> Path:

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdrun.files import read_json, sha256_file, write_json
 from kdrun.learning.teacher import FrozenTeacher
 from kdrun.tasks.base import Prediction
-from kdrun.files import read_json, sha256_file, write_json
 
 BLOCK = 256  # rows that are computed together by `build`; part of the key
 
@@ -49,7 +49,7 @@ class OutputCache:
     def __init__(self, folder: Path, ids: Tensor, views: int, classes: int, parts: dict[str, Any]):
         self.folder = folder
         self.parts = parts
-        self.ids, order = torch.sort(ids.to(torch.int64))
+        self.ids, _ = torch.sort(ids.to(torch.int64))
         if bool((self.ids[1:] == self.ids[:-1]).any()):
             raise ValueError("sample ids are not unique: teacher outputs cannot be keyed by them")
         self.shape = (views, len(ids), classes)
@@ -80,7 +80,9 @@ class OutputCache:
         manifest = read_json(self.folder / "manifest.json")
         for name, digest in manifest["files"].items():
             if sha256_file(self.folder / name) != digest:
-                raise DamagedCache(f"{self.folder / name} was changed after it was finished; delete the folder to rebuild")
+                raise DamagedCache(
+                    f"{self.folder / name} was changed after it was finished; delete the folder to rebuild"
+                )
 
     def _drop_torn_rows(self) -> None:
         """After a crash a mark may stand beside a row that never reached the disk: such marks are cleared."""

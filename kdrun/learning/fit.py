@@ -7,8 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from kdrun.files import write_json
 from kdrun.learning import seeds
 from kdrun.learning.callbacks import AtomicCheckpointIO, Keeping
 from kdrun.learning.learner import Learner
@@ -20,7 +19,6 @@ from kdrun.networks.weights import load_weights, save_weights
 from kdrun.objectives.terms import build_objective
 from kdrun.targets import build
 from kdrun.tasks.classification import Classification
-from kdrun.files import write_json
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 

@@ -59,7 +59,9 @@ class Learner(LightningModule):
         self.accumulate = accumulate
         self.clip = clip
         self.step = 0
-        self.losses: list[Tensor] = []  # one [terms + 1] tensor per step since the last flush: raw terms, then the total
+        self.losses: list[
+            Tensor
+        ] = []  # one [terms + 1] tensor per step since the last flush: raw terms, then the total
         self.first_step: dict[str, Any] | None = None
         self.evaluated: dict[str, float] = {}
         self._make_optimizer = optimizer

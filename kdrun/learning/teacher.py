@@ -62,7 +62,9 @@ class FrozenTeacher:
         Raises: RuntimeError if a parameter or a buffer is not bit-identical to what it was.
         """
         if state_digest(self.network) != self._digest:
-            raise RuntimeError("the teacher's parameters or buffers changed while it taught; its outputs were not frozen")
+            raise RuntimeError(
+                "the teacher's parameters or buffers changed while it taught; its outputs were not frozen"
+            )
 
 
 def _stay(module: nn.Module):

@@ -50,8 +50,8 @@ class _SoftTargets(torch.autograd.Function):
         log_q = torch.log_softmax(student / temperature, -1)
         log_p = torch.log_softmax(teacher / temperature, -1)
         p = log_p.exp()
-        # A class the teacher excludes (logit -inf) adds nothing, whatever the student says of it.
-        divergence = torch.where(p > 0, p * (log_p - log_q), 0.0).sum(-1)
+        # A class the teacher excludes (logit -inf) adds nothing, whatever the student says of it; a NaN stays one.
+        divergence = torch.where(p == 0, 0.0, p * (log_p - log_q)).sum(-1)
         ctx.save_for_backward(log_q.exp_().sub_(p))
         ctx.temperature = temperature
         return divergence * temperature**2

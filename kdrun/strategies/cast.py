@@ -99,6 +99,8 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     result = dict(base)
     for key, value in over.items():
         old = result.get(key)
-        same = isinstance(value, dict) and isinstance(old, dict) and value.get("_target_") in (None, old.get("_target_"))
+        same = (
+            isinstance(value, dict) and isinstance(old, dict) and value.get("_target_") in (None, old.get("_target_"))
+        )
         result[key] = merged(old, value) if same else value
     return result

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from kdrun.config.problems import UserError, nearest
+from kdrun.problems import UserError, nearest
 
 TRACKERS = ("wandb", "none")
 MODES = ("auto", "online", "offline")

@@ -1,7 +1,7 @@
 """metrics.jsonl: one JSON object per row, append-only, buffered.
 
 A row is {"stage": "student/seed=0", "step": 120, "epoch": 3, "train/loss": 0.31, ...}. `step` counts optimizer steps of
-that stage and never decreases within it; the names are free. Non-finite numbers: see `kdrun.tracking.files`.
+that stage and never decreases within it; the names are free. Non-finite numbers: see `kdrun.files`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kdrun.tracking.files import number, plain
+from kdrun.files import number, plain
 
 KEYS = ("stage", "step", "epoch")
 FLUSH_SECONDS = 2.0

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kdrun.files import read_json, write_json
 from kdrun.tracking.credentials import resolve_mode
-from kdrun.tracking.files import read_json, write_json
 from kdrun.tracking.record import Run
 
 FOLDER = "tracking"

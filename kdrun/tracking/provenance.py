@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import kdrun
-from kdrun.tracking.files import dump_json, plain, write_atomic
+from kdrun.files import dump_json, plain, write_atomic
 from kdrun.tracking.record import CONFIG, Run
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy", "safetensors", "wandb")

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kdrun.tracking.files import number, read_json, write_json
+from kdrun.files import number, read_json, write_json
 from kdrun.tracking.flatten import flatten
 from kdrun.tracking.metrics import KEYS, parse_row
 from kdrun.tracking.mirror import CURSOR, EXIT_TIMEOUT, FOLDER, SETTINGS, STATE

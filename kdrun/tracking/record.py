@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from kdrun.tracking.files import read_json, write_json
+from kdrun.files import read_json, write_json
 from kdrun.tracking.metrics import MetricsWriter
 
 SCHEMA = 1

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdrun.config.problems import UserError, nearest
-from kdrun.tracking.files import write_json
+from kdrun.files import write_json
+from kdrun.problems import UserError, nearest
 from kdrun.tracking.record import (
     DONE,
     INTERRUPTED,

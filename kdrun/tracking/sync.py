@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kdrun.tracking.files import read_json, write_json
+from kdrun.files import read_json, write_json
 from kdrun.tracking.mirror import FOLDER, SETTINGS, launch, mirror_environment, read_state
 from kdrun.tracking.record import now
 from kdrun.tracking.registry import RunInfo, is_locked

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kdrun.config.groups import conf_dirs, groups
-from kdrun.config.problems import UserError
+from kdrun.problems import UserError
 
 if TYPE_CHECKING:
     from kdrun.cli import Arguments

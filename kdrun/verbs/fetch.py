@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdrun.data.fetch import Fetchable, FetchFailed, default_cache, fetch, find, progress, registry
-from kdrun.tracking.files import dump_json
+from kdrun.files import dump_json
 
 if TYPE_CHECKING:
     from kdrun.cli import Arguments
@@ -21,7 +21,7 @@ def main(args: Arguments) -> int:
     given = options.get("from")
     if not args.words:
         if given:
-            from kdrun.config.problems import UserError
+            from kdrun.problems import UserError
 
             raise UserError("--from needs a name: kdrun fetch NAME --from PATH")
         return _list(cache, args.json)

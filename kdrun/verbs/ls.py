@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from kdrun.config.groups import conf_dirs, groups
-from kdrun.config.problems import UserError, closest
+from kdrun.problems import UserError, closest
 
 if TYPE_CHECKING:
     from kdrun.cli import Arguments

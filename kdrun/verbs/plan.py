@@ -43,8 +43,13 @@ def make_plan(job: Any, *, why: bool = False) -> dict[str, Any]:
     known = [stage["estimate"]["seconds"] for stage in new if stage["estimate"]["seconds"] is not None]
     return {
         "job": {"hash": job.hash, "slug": job.slug, "seeds": job.config["seeds"]},
-        "data": {"name": module.spec.name, "shape": list(module.spec.shape), "classes": len(module.spec.classes),
-                 "sizes": module.spec.sizes, "audit": module.audit()},
+        "data": {
+            "name": module.spec.name,
+            "shape": list(module.spec.shape),
+            "classes": len(module.spec.classes),
+            "sizes": module.spec.sizes,
+            "audit": module.audit(),
+        },
         "stages": stages,
         "estimate": {"stages": len(new), "seconds": sum(known) if known else 0.0},
     }
@@ -67,7 +72,11 @@ def _entry(planned, found: dict[str, Any], module, lab) -> dict[str, Any]:
         "network": stage.learner["network"]["_target_"],
         "weights": stage.learner["weights"],
         "teacher": stage.teacher
-        and {"learner": stage.teacher.stage.learner["name"], "fingerprint": stage.teacher.fingerprint, **stage.teaching},
+        and {
+            "learner": stage.teacher.stage.learner["name"],
+            "fingerprint": stage.teacher.fingerprint,
+            **stage.teaching,
+        },
         "start": stage.start and stage.start.fingerprint,
         "objective": {name: term for name, term in stage.objective.items() if term["weight"]},
         "terms": found["terms"],
@@ -119,8 +128,10 @@ def _branch(stage: dict[str, Any], duration, escape):
 
     status = {"done": "[green]in the store[/]", "interrupted": "[yellow]interrupted, goes on[/]", "new": "new"}
     branch = Tree(f"[bold]{escape(stage['label'])}[/]  {status[stage['status']]}  [dim]{stage['fingerprint'][:12]}[/]")
-    branch.add(f"learner {stage['learner']}: {stage['parameters']:,} parameters, {stage['trainable']:,} trainable, "
-               f"{_count(stage['flops'])} FLOPs a sample")
+    branch.add(
+        f"learner {stage['learner']}: {stage['parameters']:,} parameters, {stage['trainable']:,} trainable, "
+        f"{_count(stage['flops'])} FLOPs a sample"
+    )
     if stage["teacher"]:
         teacher = stage["teacher"]
         branch.add(f"teacher {teacher['learner']} [dim]{teacher['fingerprint'][:12]}[/], outputs {teacher['source']}")
@@ -134,8 +145,10 @@ def _branch(stage: dict[str, Any], duration, escape):
         branch.add(f"{name}: {options}{proof}")
     estimate = stage["estimate"]
     if stage["status"] != "done" and estimate["seconds"] is not None:
-        branch.add(f"{stage['epochs']} epochs, {estimate['steps']} steps, about {duration(estimate['seconds'])}, "
-                   f"{_count(estimate['flops'])} FLOPs (estimates)")
+        branch.add(
+            f"{stage['epochs']} epochs, {estimate['steps']} steps, about {duration(estimate['seconds'])}, "
+            f"{_count(estimate['flops'])} FLOPs (estimates)"
+        )
     why = stage.get("why")
     if why:
         node = branch.add(f"nearest in the store: {why['nearest'][:12]}; differs in")

@@ -7,13 +7,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdrun.config.problems import UserError
+from kdrun.problems import UserError
 from kdrun.tracking.provenance import cells_of, package_versions
 from kdrun.verbs.show import chosen_run
 
 if TYPE_CHECKING:
     from kdrun.cli import Arguments
-
     from kdrun.config.compose import Job
 
 

@@ -53,7 +53,12 @@ def sweep(points: list[list[str]], args) -> int:
             planned = plan_run(outputs, job.config["name"], job.hash)
             write_start(planned, job, provenance)  # editing conf/ from here on changes nothing
             planned.close()
-        state = {"overrides": point, "job": job, "status": "done" if done else "planned", "id": done.id if done else planned.id}
+        state = {
+            "overrides": point,
+            "job": job,
+            "status": "done" if done else "planned",
+            "id": done.id if done else planned.id,
+        }
         states.append({**state, "was_done": done is not None})
     code = 0
     for number, state in enumerate(states, start=1):
@@ -113,6 +118,10 @@ def _report(states: list[dict[str, Any]], args) -> None:
         arms = summary.get("arms", {})
         arm = arms.get("student") or arms.get("alone")
         closed = (summary.get("gap_closed") or {}).get("best")
-        failure = f"failed: {state['error']['type']}" if state["status"] == "failed" and state["error"] else state["status"]
-        table.add_row(str(number), " ".join(state["overrides"]), failure, cell(arm["best"]) if arm else "n/a", share(closed))
+        failure = (
+            f"failed: {state['error']['type']}" if state["status"] == "failed" and state["error"] else state["status"]
+        )
+        table.add_row(
+            str(number), " ".join(state["overrides"]), failure, cell(arm["best"]) if arm else "n/a", share(closed)
+        )
     Console().print(table)

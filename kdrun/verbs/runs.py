@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdrun.tracking.files import dump_json, number
+from kdrun.files import dump_json, number
 from kdrun.tracking.record import RUNNING, now
 from kdrun.tracking.registry import RunInfo, list_runs, runs_folder
 

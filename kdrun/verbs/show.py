@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from kdrun.config.problems import UserError
-from kdrun.tracking.files import dump_json
+from kdrun.files import dump_json
+from kdrun.problems import UserError
 from kdrun.tracking.mirror import describe_mirror, read_state
 from kdrun.tracking.record import log_tail
 from kdrun.tracking.registry import RunInfo, find_run

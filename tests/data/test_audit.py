@@ -4,9 +4,9 @@ import time
 import numpy as np
 import pytest
 
-from kdrun.config.problems import UserError
 from kdrun.data.audit import audit
 from kdrun.data.images import Images
+from kdrun.problems import UserError
 
 
 def made(count=60, dtype=np.uint8):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdrun.config.problems import UserError
 from kdrun.data import image_folder as source
 from kdrun.data.build import content_hash, load_data
 from kdrun.data.image_folder import image_folder
+from kdrun.problems import UserError
 
 
 def write(path, colour, size=(10, 10), mode="RGB"):

@@ -11,7 +11,6 @@ import tarfile
 import numpy as np
 import pytest
 
-from kdrun.config.problems import UserError
 from kdrun.data.cifar import cifar10, cifar100
 from kdrun.data.csv_integers import csv_integers
 from kdrun.data.digits import digits
@@ -19,6 +18,7 @@ from kdrun.data.fashion_mnist import fashion_mnist
 from kdrun.data.fetch import default_cache, find
 from kdrun.data.idx import read_idx
 from kdrun.data.mnist_5k import mnist_5k
+from kdrun.problems import UserError
 
 
 def fetched(name):

@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdrun.config.problems import UserError
 from kdrun.data.build import COMMON, load_data, separate
 from kdrun.data.images import Images
 from kdrun.data.splits import assign
+from kdrun.problems import UserError
 
 PATHS = {"cache": "unused"}
 DIGITS = {"_target_": "kdrun.data.digits.digits"}

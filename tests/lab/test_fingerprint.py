@@ -43,7 +43,14 @@ STAGE = Stage(
     objective={"ce": {"weight": 0.1}, "kd": {"weight": 0.9, "temperature": 4.0}},
     data={"_target_": "kdrun.data.digits.digits", "name": "digits", "split_seed": 0, "root": "/somewhere"},
     trainer=TRAINER,
-    hardware={"name": "local", "device": "cpu", "devices": 1, "precision": "fp32", "threads": 1, "channels_last": False},
+    hardware={
+        "name": "local",
+        "device": "cpu",
+        "devices": 1,
+        "precision": "fp32",
+        "threads": 1,
+        "channels_last": False,
+    },
     seed=0,
     teaching=TEACHING,
 )

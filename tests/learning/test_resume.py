@@ -31,7 +31,9 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("variant", ["plain", "ema, clip, accumulate", "random augmentation", "cache filled in the first epoch"])
+@pytest.mark.parametrize(
+    "variant", ["plain", "ema, clip, accumulate", "random augmentation", "cache filled in the first epoch"]
+)
 @pytest.mark.parametrize("stop_at", [1, 4, 5, 6, 7, 10, 14])
 def test_stop_and_resume_equals_never_stopped(tmp_path, variant, stop_at):
     overrides = VARIANTS[variant]

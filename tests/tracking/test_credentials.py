@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kdrun.config.problems import UserError
+from kdrun.problems import UserError
 from kdrun.tracking.credentials import has_key, resolve_mode
 
 AUTO = {"name": "wandb", "mode": "auto"}

@@ -8,9 +8,9 @@ import time
 import pytest
 from tracking.support import TRACKER, alive, begin, feed, make_job, processes_with, python, wait_for
 
-from kdrun.config.problems import UserError
+from kdrun.files import read_json
+from kdrun.problems import UserError
 from kdrun.tracking import mirror as mirror_module
-from kdrun.tracking.files import read_json
 from kdrun.tracking.mirror import mirror_settings, read_state, start_mirror
 from kdrun.tracking.push import Cursor, Tail
 

@@ -9,7 +9,7 @@ import time
 import pytest
 from tracking.support import begin, make_job, python
 
-from kdrun.config.problems import UserError
+from kdrun.problems import UserError
 from kdrun.tracking.registry import find_run, finished_run, list_runs, open_run, plan_run, read_run, slugify
 
 HASH = "ab" * 32

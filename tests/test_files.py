@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdrun.tracking import files
-from kdrun.tracking.files import number, plain, read_json, sha256_file, write_atomic, write_json
+from kdrun import files
+from kdrun.files import number, plain, read_json, sha256_file, write_atomic, write_json
 
 
 def test_text_and_bytes_are_written_whole(tmp_path):

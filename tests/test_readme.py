@@ -1,0 +1,57 @@
+"""Every command that the README shows is typed here, in an empty folder."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+EVERYDAY = re.search(r"## Everyday commands\n\n```sh\n(.*?)```", README, re.S)[1].splitlines()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("readme")
+
+
+def typed(line: str, folder: Path):
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    return subprocess.run(["bash", "-c", line], cwd=folder, capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.parametrize("line", EVERYDAY)
+def test_everyday_commands(line, folder):
+    done = typed(line, folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout
+
+
+def test_the_presets_commands_compose(folder):
+    for command in ("kdrun experiment=few_labels", "kdrun -m experiment=temperature objective.kd.temperature=1"):
+        assert typed(f"{command.replace(' -m', '')} --cfg job", folder).returncode == 0
+
+
+def test_the_shown_mistake_is_what_is_printed(folder):
+    shown = re.search(r"\$ (kdrun strategyy=\S+)\n(.*?)```", README, re.S)
+    done = typed(shown[1], folder)
+    assert done.returncode == 2
+    assert done.stderr == shown[2]
+
+
+def test_bring_your_own(tmp_path):
+    option = re.search(r"```yaml\n(.*?)```", README, re.S)[1]
+    (tmp_path / "conf" / "student").mkdir(parents=True)
+    (tmp_path / "conf" / "student" / "mine.yaml").write_text(option)
+    (tmp_path / "mylab").mkdir()
+    (tmp_path / "mylab" / "nets.py").write_text(
+        "from torch import nn\n"
+        "class Mine(nn.Sequential):\n"
+        "    def __init__(self, width: int, num_classes: int, image_size: int = 8):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, num_classes))\n"
+    )
+    line = re.search(r"^kdrun --conf \./conf student=mine.*$", README, re.M)[0]
+    done = typed(f"{line} teacher=mlp_64 seed=0 trainer.epochs=2 tracker=none", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
