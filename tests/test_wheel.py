@@ -15,7 +15,10 @@ ROOT = Path(__file__).parent.parent
 def wheel(tmp_path_factory):
     out = tmp_path_factory.mktemp("wheel")
     subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out)], cwd=ROOT, check=True, capture_output=True
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
     )
     (path,) = out.glob("*.whl")
     return path
@@ -33,7 +36,11 @@ def test_it_finds_its_configs_from_an_empty_folder(wheel, tmp_path):
     empty.mkdir()
     code = "import kdrun, sys; from kdrun.cli import main; print(kdrun.__file__); sys.exit(main(['--cfg', 'job']))"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=empty, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(site)}
+        [sys.executable, "-c", code],
+        cwd=empty,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(site)},
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(site))

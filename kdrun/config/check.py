@@ -332,7 +332,7 @@ def shipped_terms() -> list[str]:
     from kdrun.signatures import callables, module_spec
 
     spec = module_spec("kdrun.objectives")
-    folder = list(spec.submodule_search_locations or [""])[0] if spec else ""
+    folder = next(iter(spec.submodule_search_locations or [""])) if spec else ""
     names = [file[:-3] for file in sorted(os.listdir(folder)) if file.endswith(".py") and not file.startswith("_")]
     return [name for name in names if name in callables(f"kdrun.objectives.{name}")]
 
