@@ -185,7 +185,8 @@ def _failed(run, error: BaseException, signals, command: str) -> int:
     """Record how the run ended, tell it in a few lines, and choose the exit code."""
     from kdrun.learning.callbacks import Interrupted
 
-    stopped = isinstance(error, (Interrupted, KeyboardInterrupt))
+    # A signal that cut something short (a process, a wait) shows as whatever broke: it was still the signal.
+    stopped = isinstance(error, (Interrupted, KeyboardInterrupt)) or signals.received is not None
     run.fail(KeyboardInterrupt() if stopped else error)
     errors = Console(stderr=True)
     if stopped:

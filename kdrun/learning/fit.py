@@ -160,7 +160,7 @@ def make_trainer(hardware: dict[str, Any], callbacks: list, max_epochs: int):
     world = hardware["devices"]
     accelerator = {"cuda": "gpu"}.get(hardware["device"], hardware["device"])
     strategy = DDPStrategy(process_group_backend="nccl" if accelerator == "gpu" else "gloo") if world > 1 else "auto"
-    return Trainer(
+    trainer = Trainer(
         accelerator=accelerator,
         devices=world,
         strategy=strategy,
@@ -176,6 +176,10 @@ def make_trainer(hardware: dict[str, Any], callbacks: list, max_epochs: int):
         use_distributed_sampler=False,
         inference_mode=False,
     )
+    # Lightning answers SIGTERM by an exception between two hooks, before the state is saved; kdrun's own handler asks
+    # the callbacks to save first.
+    trainer._signal_connector.register_signal_handlers = lambda: None
+    return trainer
 
 
 def _test(trainer, learner: Learner, module, evaluation: dict[str, Any]) -> dict[str, float]:
