@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from kdrun.files import write_json
 from kdrun.learning import seeds
 from kdrun.learning.callbacks import AtomicCheckpointIO, Keeping
@@ -39,6 +41,8 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
         if source:
             for note in load_weights(network, source, module.spec).notes:
                 report.note(note)
+    if request["hardware"]["channels_last"]:
+        network.to(memory_format=torch.channels_last)  # convolutions then give and take this layout by themselves
     if trainer_config is None:
         return _evaluate_only(request, network, task, module, report, started)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import select
 import signal
@@ -17,11 +18,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kdrun.files import number, read_json, write_json
+from kdrun.files import read_json, write_json
 from kdrun.tracking.flatten import flatten
 from kdrun.tracking.metrics import KEYS, parse_row
 from kdrun.tracking.mirror import CURSOR, EXIT_TIMEOUT, FOLDER, SETTINGS, STATE
-from kdrun.tracking.record import DONE, METRICS, RECORD
+from kdrun.tracking.record import DONE, INTERRUPTED, METRICS, RECORD, RUNNING
 
 POLL_SECONDS = 1.0
 CONFIRM_SECONDS = 5.0
@@ -124,8 +125,7 @@ def push(folder: Path, settings: dict[str, Any], end: End) -> None:
             break
         end.event.wait(POLL_SECONDS)
     record = read_json(folder / RECORD)
-    summary = {name: value for name, value in flatten_summary(record).items() if value is not None}
-    run.summary.update(summary)
+    run.summary.update(flatten_summary(record))
     exit_code = 0 if record["status"] == DONE else 1
     url, online_folder = (run.url, Path(run.dir).parent.name) if mode == "online" else (None, None)
     run.finish(exit_code=exit_code)
@@ -157,10 +157,20 @@ def one_at_a_time(folder: Path, seconds: float) -> Iterator[None]:
 
 
 def flatten_summary(record: dict[str, Any]) -> dict[str, Any]:
-    """`teacher/best`, `arms/student/best/mean`, `gap_closed/best` ...: W&B groups columns by slashes. "nan" is NaN."""
+    """`teacher/best`, `arms/student/best/mean`, `gap_closed/best` ...: W&B groups columns by slashes.
+
+    W&B turns a NaN in a summary into nothing; its own word for it, which history rows get, keeps it visible.
+    """
     flat = flatten(record.get("summary") or {}, separator="/")
-    plain = {name: value if (value_number := number(value)) is None else value_number for name, value in flat.items()}
-    return {**plain, "status": record["status"] if record["status"] != "running" else "interrupted"}
+    summary = {name: non_finite(value) for name, value in flat.items() if value is not None}
+    return summary | {"status": INTERRUPTED if record["status"] == RUNNING else record["status"]}
+
+
+def non_finite(value: Any) -> Any:
+    """ "NaN", "Infinity" or "-Infinity" for such a number, anything else as it is."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
 
 
 def start_wandb(folder: Path, settings: dict[str, Any], record: dict[str, Any]) -> tuple[Any, str]:

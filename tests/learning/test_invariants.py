@@ -207,3 +207,15 @@ def test_two_processes_evaluate_like_one_and_end_equal(tmp_path):
     assert two.record["test"]["last"]["accuracy"] == pytest.approx(one.record["test"]["last"]["accuracy"], abs=0.01)
     assert two.record["test"]["last"]["loss"] == pytest.approx(one.record["test"]["last"]["loss"], abs=1e-2)
     assert two.record["cost"]["steps"] == one.record["cost"]["steps"]
+
+
+def test_channels_last_is_a_layout_not_another_result(tmp_path):
+    """Not in the fingerprint, so it has to give the same network up to rounding, in the usual layout on disk."""
+    from safetensors.torch import load_file
+
+    overrides = ("student=resnet8_w2", "trainer.epochs=1", "data.limit.train=128")
+    plain = make_lab(tmp_path / "a").fit(supervised(Cast(cell(*overrides)).student))
+    other = make_lab(tmp_path / "b").fit(supervised(Cast(cell(*overrides, "hardware.channels_last=true")).student))
+    assert other.fingerprint == plain.fingerprint
+    one, two = load_file(plain.weights("last")), load_file(other.weights("last"))
+    assert all(torch.allclose(one[name], two[name], atol=1e-3) for name in one)

@@ -79,7 +79,7 @@ def test_exit_codes_and_summary(mirrored):
     first, second = map(read_wandb, offline_folders(run.dir))
     assert (first.exit_code, first.summary["status"]) == (1, "failed")
     assert (second.exit_code, second.summary["status"]) == (0, "done")
-    assert second.summary["arms/student/best/mean"] == 0.9 and math.isnan(second.summary["gap_closed/best"])
+    assert second.summary["arms/student/best/mean"] == 0.9 and second.summary["gap_closed/best"] == "NaN"
     assert "arms/student/best/sd" not in second.summary
 
 
@@ -159,7 +159,7 @@ def test_after_kill_9_the_run_is_failed_and_no_process_is_left(tmp_path):
     )
     folder, pid = parent.stdout.readline().split()
     wait_for(lambda: offline_folders(Path(folder)), 20)
-    assert processes_with(f"--pid\0{pid}"), "wandb's service runs"
+    wait_for(lambda: processes_with(f"--pid\0{pid}"))  # wandb's service
     os.kill(parent.pid, signal.SIGKILL)
     parent.communicate()
     wait_for(lambda: not processes_with(folder) and not processes_with(f"--pid\0{pid}"), 16)
