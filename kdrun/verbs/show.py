@@ -43,7 +43,8 @@ def header(run: RunInfo, record: dict[str, Any]) -> list[tuple[str, str]]:
     """Label and text of the lines at the top."""
     attempts = len(record["attempts"])
     git = (record["git"] or {}).get("kdrun") or {}
-    changed = " with uncommitted changes (git.diff)" if git.get("dirty") else ""
+    where = " (git.diff)" if git.get("diff_sha256") else ""
+    changed = f" with uncommitted changes{where}" if git.get("dirty") else ""
     versions = record["versions"] or {}
     machine = record["hardware"] or {}
     lines = [
@@ -91,7 +92,9 @@ def stage_rows(stages: list[dict[str, Any]], metric: str) -> list[tuple[str, ...
 def _best_and_last(split: dict[str, Any] | None, metric: str) -> str:
     values = [(split or {}).get(which) for which in ("best", "last")]
     figures = [value.get(metric) if isinstance(value, dict) else value for value in values]
-    return " / ".join(percent(figure, metric) for figure in figures)
+    one, other = (percent(figure, metric) for figure in figures)
+    unit = " %" if one.endswith(" %") and other.endswith(" %") else ""
+    return f"{one.removesuffix(unit)} / {other}"  # the unit once: terminals are narrow
 
 
 def audit_text(audit: dict[str, Any]) -> str:
@@ -112,7 +115,7 @@ def _print_page(run: RunInfo, record: dict[str, Any]) -> None:
     if summary.get("verdict"):
         body += [Text(), Text(summary["verdict"], style="bold")]
     if stages:
-        names = ("stage", "fingerprint", "source", "validation best / last", "test best / last", "time")
+        names = ("stage", "fingerprint", "source", "val best / last", "test best / last", "time")
         body += [Text(), _table(names, stage_rows(stages, summary.get("metric") or "accuracy"))]
     tail = [("audit", audit_text(record["audit"]))] if record["audit"] else []
     if error := record["error"]:

@@ -25,6 +25,8 @@ def main(args: Arguments) -> int:
         outcomes.append(outcome)
         if not args.json and (outcome.status in (SENT, FAILED) or not everything):
             print(line(outcome), file=sys.stderr if outcome.status == FAILED else sys.stdout, flush=True)
+        if outcome.status == FAILED and "No API key" in (outcome.problem or ""):
+            break  # the other two hundred would say the same
     if args.json:
         print(dump_json([outcome.as_dict() for outcome in outcomes]))
     elif everything:

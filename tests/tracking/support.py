@@ -19,6 +19,29 @@ from kdrun.tracking.registry import open_run
 TRACKER = {"name": "wandb", "project": "kdrun-test", "entity": None, "mode": "offline", "timeout": 20.0}
 PROVENANCE = Provenance("kdrun data=digits", None, {"python": "3.11.7", "kdrun": "0.0.1"})
 
+SUMMARY = {
+    "metric": "accuracy",
+    "split": "test",
+    "teacher": {"best": 0.97, "last": 0.96, "learner": "resnet20", "n": 1},
+    "arms": {
+        "alone": {
+            "label": "student alone",
+            "n": 2,
+            "best": {"mean": 0.9, "sd": 0.01},
+            "last": {"mean": 0.89, "sd": 0.01},
+        },
+        "student": {
+            "label": "distilled",
+            "n": 2,
+            "best": {"mean": 0.93, "sd": 0.005},
+            "last": {"mean": 0.92, "sd": None},
+        },
+    },
+    "gap_closed": {"best": 0.43, "last": None},
+    "verdict": "Distillation helped.",
+}
+"""What a finished run found out, as the runner writes it."""
+
 FAKE_WANDB = """
 import json, os, time
 behaviour = os.environ.get("FAKE_WANDB", "log")

@@ -3,6 +3,7 @@ from __future__ import annotations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kdrun.config.compose import compose
 from kdrun.tracking.flatten import flatten, unflatten
 
 keys = st.text(alphabet="ab.\\/ é", min_size=1, max_size=4)
@@ -19,6 +20,14 @@ def test_nested_mappings_become_dotted_keys_lists_stay():
 
 def test_a_dot_in_a_key_does_not_collide():
     assert len(flatten({"a": {"b": 1}, "a.b": 2})) == 2
+
+
+def test_a_shipped_config_goes_there_and_back():
+    """P45."""
+    config = compose([]).config
+    flat = flatten(config)
+    assert unflatten(flat) == config
+    assert not any("\\" in key for key in flat), "no shipped key holds a dot"
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

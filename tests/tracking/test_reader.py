@@ -162,7 +162,7 @@ def test_after_kill_9_the_run_is_failed_and_no_process_is_left(tmp_path):
     wait_for(lambda: processes_with(f"--pid\0{pid}"))  # wandb's service
     os.kill(parent.pid, signal.SIGKILL)
     parent.communicate()
-    wait_for(lambda: not processes_with(folder) and not processes_with(f"--pid\0{pid}"), 16)
+    wait_for(lambda: not processes_with(folder) and not processes_with(f"--pid\0{pid}"), 20)
     (offline,) = offline_folders(Path(folder))
     mirrored = read_wandb(offline)
     assert mirrored.exit_code == 1 and mirrored.summary["status"] == "interrupted" and len(mirrored.history) == 3
@@ -176,4 +176,4 @@ def test_wandbs_service_ends_with_a_mirror_that_is_killed(tmp_path):
     run.finish()
     run.close()
     assert "W&B failed" in mirror.finish()
-    wait_for(lambda: not set(service) & set(processes_with("wandb-core")), 5)
+    wait_for(lambda: not set(service) & set(processes_with("wandb-core")), 10)

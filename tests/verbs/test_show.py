@@ -45,7 +45,7 @@ def test_a_finished_run_on_one_page(tmp_path, capsys, wide):
         "distilled 93.00 ± 0.50 % 92.00 % 2",
         "gap closed 43 % n/a",
         "Distillation helped.",
-        "student/seed=0 deadbeef trained 91.00 % / 90.00 % 93.00 % / n/a 1 min 1 s",
+        "student/seed=0 deadbeef trained 91.00 / 90.00 % 93.00 % / n/a 1 min 1 s",
         "3 duplicates between train and test",
         "config.yaml, metrics.jsonl, record.json",
         f"kdrun rerun {run.id}",

@@ -46,10 +46,18 @@ def test_chosen_runs_each_get_an_answer(three, capsys):
 
 
 def test_json(three, capsys):
-    outputs, ids, _ = three
+    outputs, _, _ = three
     assert main(["sync", "--json", "--outputs", str(outputs)]) == 1
     rows = json.loads(capsys.readouterr().out)
     assert [row["status"] for row in rows] == [SENT, FAILED, NOTHING] and rows[1]["problem"] == "network is down"
+
+
+def test_without_a_key_the_first_answer_is_enough(three, capsys, monkeypatch):
+    outputs, ids, asked = three
+    refused = Outcome("x", FAILED, 0, "Error: No API key configured. Use `wandb login` to log in.")
+    monkeypatch.setattr(kdrun.verbs.sync, "sync_run", lambda run: asked.append(run.id) or refused)
+    assert main(["sync", "--outputs", str(outputs)]) == 1
+    assert asked == ids[:1] and "wandb login" in capsys.readouterr().err
 
 
 def test_an_unknown_run_sends_nothing(three, capsys):
