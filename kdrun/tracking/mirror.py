@@ -44,7 +44,7 @@ def start_mirror(run: Run, tracker: Mapping[str, Any]) -> Mirror | None:
     with contextlib.suppress(FileNotFoundError):
         (folder / STATE).unlink()
     try:
-        process = launch(run.dir, stdin=subprocess.PIPE)
+        process = launch(run.dir, f"--parent={os.getpid()}", stdin=subprocess.PIPE)
     except OSError:
         process = None
     return Mirror(process, run.dir, settings)

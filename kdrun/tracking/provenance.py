@@ -10,7 +10,6 @@ import os
 import platform
 import shlex
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -188,8 +187,3 @@ def _git_environment() -> dict[str, str]:
     misleading = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
     kept = {name: value for name, value in os.environ.items() if name not in misleading}
     return {**kept, "GIT_OPTIONAL_LOCKS": "0", "GIT_PAGER": "cat"}
-
-
-def python_command() -> list[str]:
-    """This interpreter, without the current folder on its path: a file `grp.py` there must not replace a module."""
-    return [sys.executable, "-P"]

@@ -33,8 +33,8 @@ REPLAY_SECONDS = 120.0
 
 
 def main(arguments: list[str]) -> int:
-    """`RUN_DIR` follows a run in training; `RUN_DIR --replay` writes one that is over to an offline folder."""
-    folder, replay = Path(arguments[0]), "--replay" in arguments
+    """`RUN_DIR --parent=PID` follows a run in training; `RUN_DIR --replay` writes a finished one to an offline folder."""
+    folder, option = Path(arguments[0]), arguments[1]
     settings = read_json(folder / FOLDER / SETTINGS)
     with contextlib.suppress(OSError, AttributeError):
         os.nice(10)  # two cores: the training goes first
@@ -43,12 +43,12 @@ def main(arguments: list[str]) -> int:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda *_: None)
     end = End(folder, settings["timeout"])
-    if replay:
+    if option == "--replay":
         settings["mode"] = "offline"
         end.timeout = max(end.timeout, REPLAY_SECONDS)
         end.begin()
     else:
-        end.watch_parent()
+        end.watch(int(option.removeprefix("--parent=")))
     try:
         with one_at_a_time(folder, settings["timeout"]):
             push(folder, settings, end)
@@ -72,8 +72,9 @@ class End:
         os.dup2(null, 0)
         os.close(null)
 
-    def watch_parent(self) -> None:
-        threading.Thread(target=self._watch, args=(os.getppid(),), daemon=True).start()
+    def watch(self, parent: int) -> None:
+        """`parent` is told, not asked for: it may be dead before we are awake."""
+        threading.Thread(target=self._watch, args=(parent,), daemon=True).start()
 
     def _watch(self, parent: int) -> None:
         # The parent's forked workers may hold a copy of the pipe's other end: closing alone is no proof, so there is a

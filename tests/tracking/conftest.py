@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from tracking.support import FAKE_WANDB
+from tracking.support import FAKE_WANDB, STARTED
 
 
 @pytest.fixture(autouse=True)
@@ -15,6 +15,16 @@ def no_account(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("NETRC", str(home / ".netrc"))
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+
+
+@pytest.fixture(autouse=True)
+def no_process_left():
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 @pytest.fixture

@@ -131,11 +131,15 @@ def feed(run: Run, stage: str = "student/seed=0", steps: Iterator[int] | range =
     run.metrics.flush()
 
 
+STARTED: list[subprocess.Popen[str]] = []
+"""What `python` started in this test: ended after it, also when the test fails half-way."""
+
+
 def python(code: str, *arguments: object, **options: Any) -> subprocess.Popen[str]:
     """A fresh interpreter running `code` with this folder importable as `tracking`."""
     tests = str(Path(__file__).parent.parent)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), tests]).strip(":")}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -143,6 +147,8 @@ def python(code: str, *arguments: object, **options: Any) -> subprocess.Popen[st
         env=environment,
         **options,
     )
+    STARTED.append(process)
+    return process
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> Any:

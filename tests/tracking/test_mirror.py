@@ -160,6 +160,23 @@ def test_a_killed_run_is_ended_at_wandb_as_failed(tmp_path, fake_wandb):
     assert last["finish"] == 1 and last["summary"]["status"] == "interrupted"
 
 
+def test_a_killed_run_is_noticed_although_its_worker_lives_on(tmp_path, fake_wandb):
+    """The worker keeps the pipe open: only the change of the parent tells."""
+    code = RUN_UNTIL_KILLED.replace(
+        "    time.sleep", "    if os.fork() == 0:\n        print(os.getpid(), flush=True)\n    time.sleep"
+    )
+    parent = python("    import os" + code, tmp_path)
+    _, pid = parent.stdout.readline().split()
+    worker = int(parent.stdout.readline())
+    os.kill(parent.pid, signal.SIGKILL)
+    try:
+        wait_for(lambda: not alive(int(pid)), 10)
+        assert fake_wandb[1]()[-1]["finish"] == 1 and alive(worker)
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        parent.communicate()
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_no_process_stays_behind_a_dead_run(tmp_path, fake_wandb, how):
     """P60. The tracker hangs, and nobody is there any more to end it."""

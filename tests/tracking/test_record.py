@@ -76,7 +76,8 @@ def test_a_run_closed_without_an_end_is_interrupted_not_done(tmp_path):
     run = begin(tmp_path)
     run.close()
     run.close()
-    assert read_run(run.dir).status == "interrupted"
+    assert read_record(run.dir)["status"] == "interrupted"
+    assert read_record(run.dir)["attempts"][-1]["ended"] is not None
 
 
 def test_a_success_after_a_failure_forgets_the_error(tmp_path):

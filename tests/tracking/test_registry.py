@@ -10,6 +10,7 @@ import pytest
 from tracking.support import begin, make_job, python
 
 from kdrun.problems import UserError
+from kdrun.tracking import registry
 from kdrun.tracking.registry import find_run, finished_run, list_runs, open_run, plan_run, read_run, slugify
 
 HASH = "ab" * 32
@@ -166,6 +167,21 @@ def test_asking_about_runs_never_makes_a_start_believe_they_are_in_work(tmp_path
     finally:
         prober.kill()
         prober.communicate()
+
+
+def test_a_run_is_probed_only_while_nobody_can_be_choosing_a_folder(tmp_path, monkeypatch):
+    run = open_run(tmp_path, "digits", HASH)
+    asked = []
+    real = registry.try_lock
+
+    def probing(folder):
+        asked.append(real(tmp_path / "runs"))
+        return real(folder)
+
+    monkeypatch.setattr(registry, "try_lock", probing)
+    assert read_run(run.dir).status == "running"
+    assert asked == [None], "the lock of the registry was held"
+    run.close()
 
 
 def test_newest_first_and_broken_ones_by_name(tmp_path):
