@@ -46,7 +46,7 @@ flags
   --from PATH        fetch: from a file you already have
   --outputs DIR      runs, show, rerun, sync: where the runs are (default: ./outputs)
   -q, --quiet        no bars, no panel
-  -h, --help         this text      -V, --version
+  -h, --help         this text; kdrun VERB --help      -V, --version
 """
 
 # flag -> (name, whether a value follows)
@@ -69,6 +69,16 @@ FLAGS = {
     "--outputs": ("outputs", True),
 }
 
+# Flags that only some verbs look at. Elsewhere they would be ignored, so they are refused.
+ONLY = {
+    "multirun": ("run",),
+    "cfg": ("run",),
+    "why": ("plan",),
+    "force": ("run", "rerun"),
+    "from": ("fetch",),
+    "outputs": ("runs", "show", "rerun", "sync"),
+}
+
 
 class Arguments:
     """What was typed. overrides: words with `=` (and `~key`); words: the others; options: flags with a value."""
@@ -80,6 +90,7 @@ class Arguments:
         self.conf_dirs: list[str] = []
         self.options: dict[str, str] = {}
         self.multirun = self.json = self.why = self.force = self.quiet = self.help = self.version = self.check = False
+        self.named = False  # whether the verb was typed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"kdrun {__version__}")
             return 0
         if args.help:
-            print(help_text(), end="")
+            print(help_text(args.verb if args.named else None), end="")
             return 0
         return _call(args)
     except UserError as error:
@@ -111,7 +122,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def help_text() -> str:
+def help_text(verb: str | None = None) -> str:
+    """The help of kdrun, or of one verb."""
+    if verb:
+        from kdrun.usage import USAGE
+
+        return f"kdrun {verb}: {VERBS[verb]}\n\n{USAGE[verb]}\n"
     verbs = "\n".join(f"  {name:<12} {text}" for name, text in VERBS.items())
     return HELP.format(version=__version__, verbs=verbs)
 
@@ -122,7 +138,6 @@ def parse(words: Sequence[str]) -> Arguments:
 
     args = Arguments()
     rest = list(words)
-    verb_seen = False
     while rest:
         word = rest.pop(0)
         name, equals, value = word.partition("=")
@@ -149,9 +164,9 @@ def parse(words: Sequence[str]) -> Arguments:
             raise UserError(f"no flag {name}{closest(name, FLAGS)}", "all flags: kdrun --help")
         elif equals or word.startswith("~"):
             args.overrides.append(word)
-        elif not verb_seen and word in VERBS:
-            args.verb, verb_seen = word, True
-        elif not verb_seen and not args.overrides:
+        elif not args.named and word in VERBS:
+            args.verb, args.named = word, True
+        elif not args.named and not args.overrides:
             raise UserError(f"no command '{word}'{closest(word, VERBS)}", f"commands: {', '.join(VERBS)}")
         else:
             args.words.append(word)
@@ -169,6 +184,9 @@ def _call(args: Arguments) -> int:
 
     if args.check:
         args.verb = "check"
+    for option, verbs in ONLY.items():
+        if (option in args.options or getattr(args, option, False)) and args.verb not in verbs:
+            raise UserError(f"--{option} belongs to {' and '.join(verbs)}, not to {args.verb}")
     if "cfg" in args.options:
         if args.options["cfg"] != "job":
             raise UserError(f"--cfg {args.options['cfg']}: only `--cfg job` exists")
@@ -191,11 +209,13 @@ def _call(args: Arguments) -> int:
 def _print_config(args: Arguments) -> int:
     import yaml
 
-    from kdrun.config.compose import compose
+    from kdrun.config.compose import compose, split_sweep
 
     _see_current_folder()
-    job = compose(args.overrides, args.conf_dirs)
-    print(yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True, width=120), end="")
+    points = split_sweep(args.overrides, args.conf_dirs) if args.multirun else [args.overrides]
+    for job in [compose(point, args.conf_dirs) for point in points]:
+        start = "---\n" if args.multirun else ""  # one YAML document per job
+        print(start + yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True, width=120), end="")
     return 0
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from kdrun import targets
 from kdrun.config.origins import Origins
+from kdrun.config.presets import PRESETS
 from kdrun.config.schema import EXTENDED, REQUIRED, Root, Target, defaults
 from kdrun.problems import Problems, UserError, closest, listed, nearest
 
@@ -77,8 +78,9 @@ class Check:
     def unknown(self, name: str, known: Iterable[str], path: str) -> None:
         """A key the schema lacks. Each override below it is a problem of its own, since each was typed."""
         full = _join(path, name)
-        if full == "experiment":
-            self.bad(full, "the preset changes nothing, its values landed under `experiment`", *self.where.header(full))
+        if full in PRESETS and not self.where.typed_below(full):
+            for lines in self.where.presets(full):
+                self.problems.add(*lines)
             return
         for typed in self.where.typed_below(full) or [full]:
             rest = typed[len(full) :]
@@ -157,7 +159,7 @@ class Check:
                 if not signature.has_kwargs:
                     choices = [*options, *rules.get("common", ())]
                     near = nearest(name, choices)
-                    hint = f"closest: {_join(path, near)}" if near else f"it has: {listed(choices) or 'no options'}"
+                    hint = f"closest: {_join(path, near)}" if near else f"it has: {listed(choices, 8) or 'no options'}"
                     self.bad(full, f"{called} has no parameter {name!r}; {hint}", self.dropping(full))
                 continue
             if value == REQUIRED:
@@ -276,7 +278,8 @@ class Check:
             self.bad(path, f"expected {NAMES[kind]}{_limits(rules)}{null}, got {_quoted(value)}")
             return value
         if "choices" in rules and value not in rules["choices"]:
-            near = closest(str(value), rules["choices"])
+            meant = rules.get("meant", {}).get(str(value))
+            near = f"; closest: {meant}" if meant else closest(str(value), rules["choices"])
             self.bad(path, f"expected one of {listed(rules['choices'])}, got {_quoted(value)}{near}")
         elif kind in (int, float):
             self.range(value, path, rules)
@@ -312,15 +315,11 @@ def _limits(rules: dict[str, Any]) -> str:
 
 
 def _quoted(value: Any) -> str:
-    return (
-        "nothing (null)"
-        if value is None
-        else repr(value)
-        if isinstance(value, str)
-        else str(value).lower()
-        if isinstance(value, bool)
-        else str(value)
-    )
+    if value is None:
+        return "nothing (null)"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value) if isinstance(value, str) else str(value)
 
 
 def _join(path: str, name: str) -> str:

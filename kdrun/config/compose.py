@@ -113,7 +113,7 @@ def _seeds(tree: dict[str, Any], typed: Mapping[str, str], origins: Origins, pro
         return [0]
     if seed not in (None, REQUIRED) and "seeds" not in typed:
         if not _whole(seed):
-            problems.add(f"{origins('seed')}: expected a whole number of at least 0, got {seed!r}")
+            problems.add(f"{origins('seed')}: expected a whole number of at least 0, got {str(seed).lower()}")
             return [0]
         return [seed]
     if _whole(seeds) and seeds > 0:
@@ -153,7 +153,7 @@ def _resolved(
                 if "Missing" in name:  # what it points to is named as missing already
                     _set(cell, path, REQUIRED if not missing else None)
                     continue
-                place = "" if path in origins.typed else origins.text(value)
+                place = "" if path in origins.typed or origins.place(path) else origins.text(value)
                 reason = str(error).splitlines()[0]
                 problems.add(f"{origins(path)}: {value} leads nowhere", reason, f"in {place}" if place else "")
                 _set(cell, path, None)

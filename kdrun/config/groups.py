@@ -36,7 +36,13 @@ class ConfDir:
         """`file` as a person would name it: below the folder for shipped files, from here for their own."""
         if self.origin == "kdrun":
             return "conf/" + os.path.relpath(file or self.path, self.path).replace(os.sep, "/")
-        return os.path.relpath(file or self.path)
+        return near(file or self.path)
+
+
+def near(path: str) -> str:
+    """Relative to the current folder where it lies below it, else as it is."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative
 
 
 def shipped() -> str:
@@ -126,6 +132,10 @@ class Option:
 
     def __init__(self, name: str, file: str, dir: ConfDir) -> None:
         self.name, self.file, self.dir = name, file, dir
+
+    @property
+    def group(self) -> str:
+        return os.path.relpath(os.path.dirname(self.file), self.dir.path).replace(os.sep, "/")
 
     @property
     def shown(self) -> str:

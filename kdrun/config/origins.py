@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kdrun.config.groups import Groups, Option
+from kdrun.config.presets import mistakes
 
 
 @dataclass
@@ -75,11 +76,11 @@ class Origins:
         option = options.get(chosen) if isinstance(chosen, str) else None
         return f"{top} comes from {option.shown}" if option else ""
 
-    def header(self, group: str) -> list[str]:
-        """P06: what to put on top of a preset whose values did not land at the root."""
+    def presets(self, group: str) -> list[list[str]]:
+        """What is wrong with the preset chosen from `group`, whose values landed below the group's name."""
         chosen = self.choices.get(group)
         option = self.groups.get(group, {}).get(chosen) if isinstance(chosen, str) else None
-        return [f"{option.shown}, line 1: put `# @package _global_` above everything"] if option else []
+        return mistakes(option, self.groups) if option else [[f"{group}: no such key"]]
 
 
 def _package(option: Option, default: str) -> str:

@@ -75,6 +75,9 @@ def parse(text: str, problems: Problems) -> Any:
     if "=" not in text and not text.startswith("~"):
         problems.add(f"{text}: expected KEY=VALUE")
         return None
+    if not text.partition("=")[0].strip("+~"):
+        problems.add(f"{text}: no key before '='")
+        return None
     try:
         return OverridesParser.create().parse_override(text)
     except (HydraException, RecursionError) as error:
@@ -100,8 +103,6 @@ def _mapping(value: str) -> dict[str, Any] | None:
 
 
 def _unreadable(text: str, key: str, value: str, error: str) -> list[str]:
-    if not key.strip("+~"):
-        return [f"{text}: no key before '='"]
     if not re.fullmatch(r"[+~]{0,2}[\w./@$-]+", key):
         return [f"{text}: {key!r} is not a key; keys are words joined by dots"]
     reason = error.splitlines()[0] if error else "it cannot be read"
@@ -184,7 +185,7 @@ def split_sweep(overrides: Sequence[str], table: Groups) -> list[list[str]]:
     choices: dict[str, list[str]] = {}
     for text in overrides:
         try:
-            override = parser.parse_override(text)
+            (override,) = parser.parse_overrides([text])
         except (HydraException, RecursionError):
             choices[text] = [text]  # compose() explains it
             continue

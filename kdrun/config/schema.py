@@ -12,8 +12,8 @@ REQUIRED = "???"
 
 
 def key(default: Any, help: str, **rules: Any) -> Any:
-    """One key. rules: minimum, maximum (allowed), above, below (not allowed), choices, path, irrelevant (the reason
-    why it is no part of the job's identity)."""
+    """One key. rules: minimum, maximum (allowed), above, below (not allowed), choices, meant (what people type
+    instead of a choice), path, exists, irrelevant (the reason why it is no part of the job's identity)."""
     metadata = {"help": help, **rules}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -132,9 +132,14 @@ class Data:
 @dataclass
 class Hardware:
     name: str | None = key(None, "label; null: the option of the group")
-    device: str = key("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
+    device: str = key("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"), meant={"gpu": "cuda"})
     devices: int = key(1, "number of devices (processes on cpu)", minimum=1)
-    precision: str = key("fp32", "number format of forward and backward", choices=("fp32", "bf16", "fp16"))
+    precision: str = key(
+        "fp32",
+        "number format of forward and backward",
+        choices=("fp32", "bf16", "fp16"),
+        meant={"32": "fp32", "float32": "fp32", "16": "fp16", "float16": "fp16", "bfloat16": "bf16"},
+    )
     threads: int = key(1, "threads per process", minimum=1)
     channels_last: bool = key(False, "memory layout of images")
 

@@ -4,47 +4,44 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kdrun.config.groups import conf_dirs, groups
-from kdrun.problems import UserError
+from kdrun.config.groups import Groups, conf_dirs, groups
+from kdrun.problems import ConfigProblems, UserError
 
 if TYPE_CHECKING:
     from kdrun.cli import Arguments
 
 
 def main(args: Arguments) -> int:
-    """0 if everything composes; 2 with file names and reasons otherwise."""
+    """0 if everything composes; 2 with file names, lines and reasons otherwise."""
     from kdrun.config.compose import compose
 
     dirs, broken = conf_dirs(args.conf_dirs)
-    lines = list(broken)
+    table = groups(dirs)
+    base = compose(args.overrides, args.conf_dirs, missing=False)  # if this fails, every option would say the same
+    found = dict.fromkeys(broken)
     checked = 0
-    for group, options in groups(dirs).items():
-        if "/" in group or group == "network":
-            continue  # parts of other options
+    for group, options in table.items():
         for name, option in options.items():
+            word = _choosing(group, name, base.choices, table)
+            if word is None:
+                continue
             checked += 1
             try:
-                compose([f"{group}={name}", *args.overrides], args.conf_dirs, missing=False)
+                compose([*args.overrides, *word], args.conf_dirs, missing=False)
             except UserError as error:
-                lines += [f"{option.shown}: {error.lines[0]}", *(f"  {line}" for line in error.lines[1:])]
-                lines += [f"  {hint}" for hint in _preset_hints(option)] if group == "experiment" else []
-    if lines:
-        raise UserError(*lines)
+                problems = error.problems if isinstance(error, ConfigProblems) else [error.lines]
+                for lines in problems:
+                    first = lines[0] if option.shown in lines[0] else f"{option.shown}: {lines[0]}"
+                    found |= dict.fromkeys([first, *(f"  {line}" for line in lines[1:])])
+    if found:
+        raise UserError(*found)
     print(f"{checked} options and presets compose")
     return 0
 
 
-def _preset_hints(option) -> list[str]:
-    """The two usual mistakes in a preset, with the corrected line."""
-    import re
-
-    with open(option.file, encoding="utf-8") as file:
-        text = file.read()
-    hints = []
-    if "@package _global_" not in text:
-        hints.append("a preset needs the line `# @package _global_`, or its values land below `experiment`")
-    for number, line in enumerate(text.splitlines(), start=1):
-        match = re.match(r"\s*-\s*/?(\w+)\s*:\s*(\w+)", line)
-        if match and match[1] != "override":
-            hints.append(f"line {number}: write `- override /{match[1]}: {match[2]}`")
-    return hints
+def _choosing(group: str, name: str, choices: dict[str, str], table: Groups) -> list[str] | None:
+    """The words that choose an option; a group that others use is chosen where they use it."""
+    if group in choices or group in ("model", "experiment"):
+        return [f"{group}={name}"]
+    used = sorted((key for key in choices if key.partition("@")[0] == group), key=len)
+    return [f"{used[0]}={name}"] if used else [f"+{group}={name}"]

@@ -2,40 +2,67 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from kdrun.config.groups import conf_dirs, groups
+from kdrun.config.groups import ConfDir, Groups, conf_dirs, groups
 from kdrun.problems import UserError
 
 if TYPE_CHECKING:
     from kdrun.cli import Arguments
 
+# Each script calls the command that is being completed (it may lie in a virtual environment that is not active) with
+# all words up to the cursor. No space follows `key=` and `node.`; where there is no candidate, files are offered.
 BASH = """\
 _kdrun() {
-    local IFS=$'\\n' word="${COMP_LINE:0:COMP_POINT}"
-    word="${word##* }"
-    COMPREPLY=($(kdrun __complete "$word" 2>/dev/null))
+    local IFS=$' \\t\\n' line="${COMP_LINE:0:COMP_POINT}" word candidate
+    local -a given
+    read -ra given <<< "$line"
+    word="${line##*[[:space:]]}"
+    [[ -z "$word" ]] && given+=("")
+    IFS=$'\\n'
+    COMPREPLY=($("${COMP_WORDS[0]/#\\~/$HOME}" __complete "${given[@]:1}" 2>/dev/null </dev/null))
+    for candidate in "${COMPREPLY[@]}"; do
+        [[ "$candidate" == *[=.] ]] && compopt -o nospace
+    done
     # bash splits words at `=`: only what follows the last one is replaced
     if [[ "$word" == *=* && "$COMP_WORDBREAKS" == *"="* ]]; then
         COMPREPLY=("${COMPREPLY[@]#"${word%"${word##*=}"}"}")
     fi
-    [[ "${COMPREPLY[0]}" == *= ]] && compopt -o nospace
 }
-complete -F _kdrun kdrun
+complete -o bashdefault -o default -F _kdrun kdrun
 """
 ZSH = """\
 #compdef kdrun
 _kdrun() {
-    local -a found
-    found=("${(@f)$(kdrun __complete "${words[CURRENT]}" 2>/dev/null)}")
-    compadd -Q -S '' -- "${(@q)found}"
+    local -a found open closed
+    found=("${(@f)$("${words[1]/#\\~/$HOME}" __complete "${(@)words[2,CURRENT]}" 2>/dev/null </dev/null)}")
+    open=("${(@M)found:#*[=.]}")
+    closed=("${(@)found:#*[=.]}")
+    closed=("${(@)closed:#}")
+    if (( ${#open} + ${#closed} == 0 )); then
+        _files
+        return
+    fi
+    # compadd quotes brackets by itself
+    (( ${#open} )) && compadd -S '' -- "${open[@]}"
+    (( ${#closed} )) && compadd -- "${closed[@]}"
 }
 compdef _kdrun kdrun
 """
 FISH = """\
-complete -c kdrun -f -a '(kdrun __complete (commandline -ct) 2>/dev/null)'
+function __kdrun_complete
+    set -l given (commandline -opc) (commandline -ct)
+    command $given[1] __complete --describe $given[2..-1] 2>/dev/null </dev/null
+end
+complete -c kdrun -f -a '(__kdrun_complete)'
+complete -c kdrun -l conf -r -F
+complete -c kdrun -l from -r -F
+complete -c kdrun -l outputs -r -F
 """
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
+FILES = ("--conf", "--from", "--outputs")
 
 
 def main(args: Arguments) -> int:
@@ -47,33 +74,92 @@ def main(args: Arguments) -> int:
 
 
 def complete(words: list[str]) -> int:
-    """Print the candidates for the last word, one a line."""
-    print("\n".join(candidates(words[-1] if words else "")))
+    """Print the candidates for the last word, one a line; after `--describe` each with a tab and its help."""
+    describe = words[:1] == ["--describe"]
+    found = candidates(words[1:] if describe else words)
+    for name, help in found.items():
+        print(f"{name}\t{help}" if describe and help else name)
     return 0
 
 
-def candidates(word: str, given: tuple[str, ...] = ()) -> list[str]:
-    """What `word` can become: verbs and keys, or the options of a group after `group=` (the last of a comma list)."""
-    from kdrun.cli import VERBS
+def candidates(words: Sequence[str]) -> dict[str, str]:
+    """What the last word can become -> one line of help. Nothing where a file name is due."""
+    from kdrun.cli import FLAGS, VERBS
 
-    table = groups(conf_dirs(given)[0])
-    group, equals, value = word.partition("=")
-    if equals:
-        before = value.rpartition(",")[0]
-        before = f"{before}," if before else ""
-        return [found for name in table.get(group, {}) if (found := f"{group}={before}{name}").startswith(word)]
-    names = [*VERBS, *(f"{name}=" for name in table if "/" not in name and name != "network"), *_keys()]
-    return sorted({name for name in names if name.startswith(word)})
+    *before, word = [word for word in words if word != "--"] or [""]
+    if before and before[-1] in FILES:
+        return {}
+    verb = next((item for item in before if item in VERBS), None)
+    if before and before[-1] == "--cfg":
+        found = {"job": ""}
+    elif word.startswith("-"):
+        found = {name: "" for name in FLAGS if name.startswith("--")}
+    elif verb in ("show", "rerun", "sync"):
+        found = dict.fromkeys(_runs(before), "")
+    elif verb == "completion":
+        found = dict.fromkeys(SCRIPTS, "")
+    elif verb == "fetch":
+        found = dict.fromkeys(_fetchable(), "")
+    else:
+        dirs = conf_dirs([path for path in _given(before) if os.path.isdir(path)])[0]
+        table = groups(dirs)
+        if verb == "ls":
+            found = dict.fromkeys(table, "")
+        elif "=" in word:
+            found = _values(word, table)
+        else:
+            found = {} if verb or any("=" in item for item in before) else dict(VERBS)
+            found |= _keys(word, before, table, dirs)
+    return {name: help for name, help in found.items() if name.startswith(word)}
 
 
-def _keys() -> list[str]:
-    from kdrun.config.schema import defaults
+def _values(word: str, table: Groups) -> dict[str, str]:
+    """After `group=` its options, after a key with choices those; in a list `a,b` the last one is completed."""
+    key, _, value = word.partition("=")
+    start = f"{key}=" + (value.rpartition(",")[0] + "," if "," in value else "")
+    key = key.lstrip("+").removeprefix("--")
+    if key in table:
+        return {f"{start}{name}": option.summary for name, option in table[key].items()}
+    from kdrun.config.keys import values
 
-    def walk(node: dict[str, Any], prefix: str):
-        for name, value in node.items():
-            if isinstance(value, dict) and value:
-                yield from walk(value, f"{prefix}{name}.")
-            elif not name.startswith("_"):
-                yield f"{prefix}{name}="
+    return {f"{start}{name}": "" for name in values(key)}
 
-    return list(walk(defaults(), ""))
+
+def _keys(word: str, before: list[str], table: Groups, dirs: list[ConfDir]) -> dict[str, str]:
+    """Groups, and dotted keys up to their next dot: `trainer.` first, then what is below it."""
+    found = {f"{group}=": "" for group in table if group != "network"}
+    if not word:
+        return found | {"seed=": "the student's seed: one run", "seeds=": "how many runs, or which: seeds=5"}
+    from kdrun.config.keys import known_keys
+
+    for key, help in known_keys(before, table, dirs).items():
+        if key.startswith(word) and "_target_" not in key:
+            dot = key.find(".", len(word))
+            found.setdefault(key[: dot + 1] if dot >= 0 else f"{key}=", help if dot < 0 else "")
+    return found
+
+
+def _given(words: list[str]) -> Iterator[str]:
+    for number, word in enumerate(words):
+        if word == "--conf" and number + 1 < len(words):
+            yield words[number + 1]
+        elif word.startswith("--conf="):
+            yield word.partition("=")[2]
+
+
+def _runs(words: list[str]) -> list[str]:
+    outputs = next((word.partition("=")[2] for word in words if word.startswith("paths.outputs=")), "outputs")
+    if "--outputs" in words[:-1]:
+        outputs = words[words.index("--outputs") + 1]
+    try:
+        return ["last", *sorted(entry.name for entry in os.scandir(os.path.join(outputs, "runs")) if entry.is_dir())]
+    except OSError:
+        return []
+
+
+def _fetchable() -> list[str]:
+    """Section names of the registry, without reading it as TOML."""
+    from kdrun import __file__ as package
+
+    with open(os.path.join(os.path.dirname(package), "data", "fetchable.toml"), encoding="utf-8") as text:
+        return [line.strip().strip("[]") for line in text if line.startswith("[") and not line.startswith("[[")]

@@ -17,7 +17,7 @@ def main(args) -> int:
         from kdrun.run import run_job
 
         return _finish(run_job(compose(args.overrides, args.conf_dirs), quiet=args.quiet, force=args.force), args)
-    return sweep(split_sweep(args.overrides), args)
+    return sweep(split_sweep(args.overrides, args.conf_dirs), args)
 
 
 def _finish(code: int, args) -> int:

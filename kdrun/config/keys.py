@@ -1,0 +1,122 @@
+"""Dotted keys that can be typed next, for completion: the schema's and those of the chosen options' files.
+
+Reads at most a dozen small YAML files; composes nothing, so it is fast and, where configs interpolate, approximate.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from kdrun.config.groups import ConfDir, Groups, Option
+
+
+def known_keys(words: Sequence[str], table: Groups, dirs: Sequence[ConfDir]) -> dict[str, str]:
+    """Dotted key -> one line of help, for the choices that `words` make."""
+    from kdrun.config.schema import Root
+
+    found = dict(_of_schema(Root, ""))
+    for group, name in chosen(words, table, dirs).items():
+        option = table.get(group, {}).get(name)
+        if option is not None and group not in ("model", "experiment"):
+            for path in _of_file(option, group.replace("/", "."), table, 0):
+                found.setdefault(path, "")
+    return found
+
+
+def values(key: str) -> list[str]:
+    """What can stand after `key=` where the schema has a list of it."""
+    from dataclasses import fields, is_dataclass
+
+    from kdrun.config.schema import Root
+
+    node: Any = Root
+    *parents, last = key.split(".")
+    for part in parents:
+        item = next((item for item in fields(node) if item.name == part), None) if is_dataclass(node) else None
+        node = _kind(item.type) if item is not None else None
+    if node is None or not is_dataclass(node):
+        return []
+    item = next((item for item in fields(node) if item.name == last), None)
+    if item is None:
+        return []
+    return list(item.metadata.get("choices", ())) or (["true", "false"] if item.type is bool else [])
+
+
+def chosen(words: Sequence[str], table: Groups, dirs: Sequence[ConfDir]) -> dict[str, str]:
+    """group -> option: config.yaml's defaults, over them the family's, the preset's, and what is typed."""
+    import os
+
+    main = next(
+        os.path.join(d.path, "config.yaml") for d in dirs if os.path.isfile(os.path.join(d.path, "config.yaml"))
+    )
+    typed = dict(word.partition("=")[::2] for word in words if "=" in word)
+    result = {key: value for key, value in _defaults(_load(main)) if isinstance(value, str)}
+    for preset in ("model", "experiment"):
+        option = table.get(preset, {}).get(typed.get(preset, result.get(preset, "")))
+        entries = _defaults(_load(option.file)) if option else []
+        result |= {
+            k.removeprefix("override /"): v for k, v in entries if k.startswith("override /") and isinstance(v, str)
+        }
+    return result | {group: name for group, name in typed.items() if group in table}
+
+
+def _load(file: str) -> Any:
+    import yaml
+
+    try:
+        with open(file, encoding="utf-8") as text:
+            return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+
+
+def _defaults(tree: Any) -> list[tuple[str, Any]]:
+    entries = tree.get("defaults") if isinstance(tree, dict) else None
+    pairs = [entry if isinstance(entry, dict) else {"": entry} for entry in entries or ()]
+    return [(str(key).removeprefix("optional "), value) for pair in pairs for key, value in pair.items()]
+
+
+def _of_file(option: Option, package: str, table: Groups, depth: int) -> Iterator[str]:
+    tree = _load(option.file)
+    if not isinstance(tree, dict) or depth > 4:
+        return
+    for key, value in _defaults(tree):
+        absolute = key.startswith("/")
+        group, _, inner = key.lstrip("/").partition("@")
+        group = group if absolute else f"{option.group}/{group}".rstrip("/")
+        part = table.get(group, {}).get(value) if isinstance(value, str) else None
+        if part is not None and value != "_self_":
+            below = inner or ("" if not key else key.rpartition("/")[2])
+            yield from _of_file(part, f"{package}.{below}".rstrip("."), table, depth + 1)
+    yield from _leaves({key: value for key, value in tree.items() if key != "defaults"}, package)
+
+
+def _leaves(tree: dict[str, Any], path: str) -> Iterator[str]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{path}.{key}")
+        else:
+            yield f"{path}.{key}"
+
+
+def _of_schema(node: type, prefix: str) -> Iterator[tuple[str, str]]:
+    from dataclasses import fields, is_dataclass
+
+    from kdrun.config.schema import Target
+
+    for item in fields(node):
+        kind = _kind(item.type)
+        if is_dataclass(kind):
+            yield from _of_schema(kind, f"{prefix}{item.name}.")
+        elif kind is not Target and typing.get_origin(kind) is not dict:
+            yield f"{prefix}{item.name}", item.metadata.get("help", "")
+
+
+def _kind(kind: Any) -> Any:
+    """`X | None` -> X."""
+    if isinstance(kind, types.UnionType):
+        return next(part for part in typing.get_args(kind) if part is not types.NoneType)
+    return kind

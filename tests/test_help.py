@@ -1,0 +1,61 @@
+"""Help is output too: its examples work, and flags that a verb would ignore are refused."""
+
+import re
+import shlex
+
+import pytest
+
+from kdrun import cli
+from kdrun.usage import USAGE
+
+
+def examples():
+    texts = [cli.HELP, *USAGE.values()]
+    lines = [line.strip() for text in texts for line in text.splitlines() if re.match(r"\s+kdrun( |$)", line)]
+    return [re.split(r"\s{2,}", line)[0] for line in lines]
+
+
+@pytest.mark.parametrize("line", sorted(set(examples())))
+def test_every_example_of_the_help_parses_and_composes(line):
+    from kdrun.config.compose import compose, split_sweep
+
+    args = cli.parse(shlex.split(line.partition("|")[0])[1:])
+    if args.verb in ("run", "plan") and not args.conf_dirs and not args.help:
+        for point in split_sweep(args.overrides) if args.multirun else [args.overrides]:
+            compose(point)
+
+
+def test_brackets_are_quoted_in_every_example():
+    for line in examples():
+        bare = re.sub(r"'[^']*'", "", line)
+        assert "[" not in bare and "~o" not in bare and "*" not in bare, line
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_each_verb_has_its_own_help(verb, capsys):
+    assert cli.main([verb, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"kdrun {verb}: ") and "usage: kdrun" in text
+    assert all(len(line) <= 120 for line in text.splitlines())
+
+
+def test_the_whole_help_fits_a_screen_and_names_every_verb_and_flag(capsys):
+    assert cli.main(["-h"]) == 0
+    text = capsys.readouterr().out
+    assert all(verb in text for verb in cli.VERBS) and all(flag in text for flag in cli.FLAGS)
+    assert len(text.splitlines()) <= 48
+
+
+@pytest.mark.parametrize(
+    "words", [["ls", "--why"], ["plan", "-m"], ["runs", "--from", "x"], ["check", "--force"], ["show", "--cfg", "job"]]
+)
+def test_a_flag_that_a_verb_would_ignore_is_refused(words, capsys):
+    assert cli.main(words) == 2
+    assert "belongs to" in capsys.readouterr().err
+
+
+def test_cfg_job_of_a_sweep_is_one_document_per_job(capsys):
+    import yaml
+
+    assert cli.main(["--cfg", "job", "-m", "seed=0,1"]) == 0
+    assert [document["seed"] for document in yaml.safe_load_all(capsys.readouterr().out)] == [0, 1]
