@@ -23,7 +23,7 @@ def run_job(
     *,
     quiet: bool = False,
     force: bool = False,
-    fresh: bool = False,
+    json: bool = False,
     arguments: list[str] | None = None,
     provenance: Any = None,
 ) -> int:
@@ -31,23 +31,26 @@ def run_job(
 
     0 done; 1 failed, the traceback at the end of the run's log; 2 a mistake in the config that only showed now;
     130 or 143 stopped by SIGINT or SIGTERM after the state was saved: the same command goes on.
-    force: fit every stage anew even if the store has it. fresh: a run folder of its own.
+    force: fit every stage anew even if the store has it. json: print id, folder and summary as JSON, nothing else.
     """
     from kdrun.progress import Signals
+    from kdrun.tracking.credentials import resolve_mode
     from kdrun.tracking.provenance import Provenance
 
     provenance = provenance or Provenance.collect(sys.argv[1:] if arguments is None else arguments)
+    quiet = quiet or json
+    resolve_mode(job.config["tracker"])  # a tracker that cannot work is told before a folder is made
     with Signals() as signals:
-        return _run(job, Console(quiet=quiet), signals, quiet=quiet, force=force, fresh=fresh, provenance=provenance)
+        return _run(job, Console(quiet=quiet), signals, quiet=quiet, force=force, json=json, provenance=provenance)
 
 
-def _run(job, console: Console, signals, *, quiet: bool, force: bool, fresh: bool, provenance) -> int:
+def _run(job, console: Console, signals, *, quiet: bool, force: bool, json: bool, provenance) -> int:
     from kdrun.tracking.mirror import start_mirror
     from kdrun.tracking.provenance import write_start
     from kdrun.tracking.registry import open_run
 
     config = job.config
-    run = open_run(config["paths"]["outputs"], job.config["name"], job.hash, fresh=fresh)
+    run = open_run(config["paths"]["outputs"], job.config["name"], job.hash)
     mirror = None
     try:
         with _log(run.log_path):
@@ -69,6 +72,10 @@ def _run(job, console: Console, signals, *, quiet: bool, force: bool, fresh: boo
         from kdrun.panel import show
 
         show(console, result["summary"], facts(run, result, mirror))
+    if code == DONE and json:
+        from kdrun.files import dump_json
+
+        print(dump_json({"id": run.id, "path": str(run.dir), "summary": result["summary"]}))
     return code
 
 

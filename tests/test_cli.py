@@ -171,7 +171,7 @@ def test_killed_and_started_again_equals_undisturbed_and_nothing_is_fitted_twice
         )
         started = time.time()
         while time.time() - started < 60 and not any(
-            path.stat().st_mtime > started for path in rough.glob("outputs/store/work/*/checkpoint.pt")
+            path.stat().st_mtime > started for path in rough.glob("outputs/store/unfinished/*/checkpoint.pt")
         ):
             time.sleep(0.02)
         process.send_signal(number)

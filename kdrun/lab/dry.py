@@ -23,8 +23,6 @@ class Planned:
 class DryLab(Lab):
     """Collects the stages a strategy asks for in `planned`; results that are in the store are real, others are empty."""
 
-    dry = True
-
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
         self.planned: list[Planned] = []

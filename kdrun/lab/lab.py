@@ -36,8 +36,6 @@ class Lab:
     force     fit every stage anew, once, even if the store has it
     """
 
-    dry = False
-
     def __init__(
         self,
         store: Store,
@@ -66,10 +64,6 @@ class Lab:
             with self.store.lock(key, lambda: self.report.note(f"waiting for another process that fits {stage.label}")):
                 self._seen[key] = self._fit(stage, key, tree)
         return self._seen[key]
-
-    def fit_all(self, stages: list[Stage]) -> list[Trained]:
-        """Several stages, in order."""
-        return [self.fit(stage) for stage in stages]
 
     def settled(self, stage: Stage) -> Stage:
         """The stage with `teacher.source=auto` decided: cached where every view of a sample recurs, else online.
@@ -160,7 +154,7 @@ class Lab:
 
 def settle_teaching(stage: Stage, shop: Any) -> dict[str, Any]:
     """`teaching` with source decided and checked; `fill` is None when nothing is cached."""
-    from kdrun.learning.cache import estimated_bytes
+    from kdrun.learning.cache import cache_bytes
     from kdrun.problems import UserError
 
     teaching = stage.teaching
@@ -168,7 +162,7 @@ def settle_teaching(stage: Stage, shop: Any) -> dict[str, Any]:
         return {**teaching, "fill": None}
     module = shop.data(stage.data)
     recurring = not module.random or module.replayed
-    size = estimated_bytes(module.views, module.spec.sizes["train"], len(module.spec.classes)) / 1e9
+    size = cache_bytes(module) / 1e9
     fits = size <= teaching["cache_limit_gb"]
     if teaching["source"] == "cached":
         if not recurring:

@@ -1,7 +1,7 @@
 """The content-addressed store of finished stages, and the work folders of unfinished ones.
 
     <root>/stages/<ab>/<fingerprint>/   manifest.json (sha256 of every file), record.json, metrics.jsonl, *.safetensors
-    <root>/work/<fingerprint>/          checkpoint and metrics of a stage that has not ended yet
+    <root>/unfinished/<fingerprint>/    checkpoint and metrics of a stage that has not ended yet
     <root>/outputs/<key>/               outputs of a teacher on a data view (see learning/cache.py)
     <root>/locks/                       one lock per fingerprint: whoever comes second waits and finds the result
 
@@ -37,7 +37,7 @@ class Store:
 
     def work(self, fingerprint: str) -> Path:
         """The work folder of a stage, created if need be."""
-        path = self.root / "work" / fingerprint
+        path = self.root / "unfinished" / fingerprint
         path.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -46,7 +46,7 @@ class Store:
 
     def unfinished(self, fingerprint: str) -> bool:
         """Whether an earlier try left a checkpoint to go on from."""
-        return (self.root / "work" / fingerprint / "checkpoint.pt").is_file()
+        return (self.root / "unfinished" / fingerprint / "checkpoint.pt").is_file()
 
     def get(self, fingerprint: str) -> dict[str, Any] | None:
         """The record of a finished stage, its files verified; None if it is not there.
@@ -82,11 +82,14 @@ class Store:
         write_json(staging / "manifest.json", {"files": {p.name: sha256_file(p) for p in sorted(staging.iterdir())}})
         for path in (*staging.iterdir(), staging):
             _sync(path)
-        if final.exists():  # damaged or half-deleted by hand: what is new and whole wins
-            final.rename(final.with_name(f"{final.name}.replaced-{time.time_ns()}"))
+        old = None
+        if final.exists():  # fitted anew on request, or half-deleted by hand: what is new and whole wins
+            old = final.rename(final.with_name(f"{final.name}.replaced-{time.time_ns()}"))
         staging.rename(final)
+        if old is not None:
+            shutil.rmtree(old)
         _sync(final.parent)
-        shutil.rmtree(self.root / "work" / fingerprint, ignore_errors=True)
+        shutil.rmtree(self.root / "unfinished" / fingerprint, ignore_errors=True)
         return final
 
     def records(self) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -38,9 +38,9 @@ def cache_key(parts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
-def estimated_bytes(views: int, samples: int, classes: int) -> int:
-    """Disk that the arrays will take."""
-    return views * samples * (classes + 1) * 4
+def cache_bytes(module) -> int:
+    """Disk that the outputs for a data module's training views take."""
+    return module.views * module.spec.sizes["train"] * (len(module.spec.classes) + 1) * 4
 
 
 class OutputCache:
@@ -167,8 +167,9 @@ class CachedTeacher:
     With a finished cache `live` may be None and the network need not be in memory at all.
     """
 
-    def __init__(self, cache: OutputCache, fingerprint: str, live: FrozenTeacher | None = None):
+    def __init__(self, cache: OutputCache, fingerprint: str, live: FrozenTeacher | None = None, asked: int = 0):
         self.cache = cache
+        self._asked = asked  # samples computed while the cache was built and checked
         self.fingerprint = fingerprint
         self.live = live
         self.device = torch.device("cpu")
@@ -182,6 +183,10 @@ class CachedTeacher:
             self.cache.write(view, rows, self.live.outputs(batch).logits)
         logits = self.cache.read(view, rows)
         return Prediction(logits if self.device.type == "cpu" else logits.to(self.device, non_blocking=True))
+
+    @property
+    def samples(self) -> int:
+        return self._asked + (0 if self.live is None else self.live.samples)
 
     def to(self, device: torch.device) -> None:
         self.device = device

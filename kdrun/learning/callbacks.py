@@ -14,6 +14,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from kdrun.learning import seeds
 from kdrun.learning.learner import Learner
 from kdrun.learning.report import Report
+from kdrun.ledger.ledger import Ledger
 from kdrun.networks.weights import load_state, save_state
 
 
@@ -42,6 +43,7 @@ class Keeping(Callback):
 
     monitor, mode     the validation metric that selects, and "max" or "min"; ties keep the earlier epoch
     seconds           a checkpoint is written at most this often, and always when a signal asks to stop
+    ledger            what the stage costs; goes on over tries
     identity          what a checkpoint must agree on when it is loaded (the stage's and the teacher's fingerprints)
     """
 
@@ -57,6 +59,7 @@ class Keeping(Callback):
         seconds: float,
         identity: dict[str, Any],
         epochs: int,
+        ledger: Ledger,
     ):
         self.work = work
         self.report = report
@@ -71,16 +74,15 @@ class Keeping(Callback):
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.best_state: dict[str, torch.Tensor] = {}
-        self.earlier_seconds = 0.0
-        self.tries = 1
-        self._started = self._saved = self._shown = time.monotonic()
+        self.ledger = ledger
+        self.taught_earlier = 0
+        self._saved = self._shown = time.monotonic()
         self._random: dict | None = None
         self._best_file: str | None = None
 
-    @property
-    def spent(self) -> float:
-        """Seconds of wall time that led to the present state, over all tries."""
-        return self.earlier_seconds + time.monotonic() - self._started
+    def taught(self, learner: Learner) -> int:
+        """Samples the teacher was asked for, over all tries."""
+        return self.taught_earlier + (0 if learner.teacher is None else learner.teacher.samples)
 
     # Lightning calls these
 
@@ -133,15 +135,15 @@ class Keeping(Callback):
             "identity": self.identity,
             "random": seeds.capture(),
             "step": learner.step,
-            "losses": torch.stack(learner.losses).cpu() if learner.losses else None,
+            "losses": learner.stacked_losses().cpu() if learner.losses else None,
             "first_step": learner.first_step,
             "average": None if learner.average is None else learner.average.state_dict(),
             "rows": self.rows,
             "history": self.history,
             "best": self.best,
             "best_file": self._best_file,
-            "seconds": self.spent,
-            "tries": self.tries,
+            "ledger": self.ledger.state(),
+            "taught": self.taught(learner),
         }
 
     def on_load_checkpoint(self, trainer, learner: Learner, checkpoint: dict[str, Any]) -> None:
@@ -150,7 +152,7 @@ class Keeping(Callback):
             raise RuntimeError(f"the checkpoint belongs to {state['identity']}, this stage is {self.identity}")
         self._random = state["random"]
         learner.step = state["step"]
-        learner.losses = [] if state["losses"] is None else list(state["losses"].to(learner.device))
+        learner.losses = [] if state["losses"] is None else [list(row) for row in state["losses"].to(learner.device)]
         learner.first_step = state["first_step"]
         if learner.average is not None:
             learner.average.load_state_dict(state["average"])
@@ -158,8 +160,8 @@ class Keeping(Callback):
         self._best_file = state["best_file"]
         if self._best_file is not None:
             self.best_state = load_state(self.work / self._best_file)
-        self.earlier_seconds = state["seconds"]
-        self.tries = state["tries"] + 1
+        self.ledger.resume(state["ledger"])
+        self.taught_earlier = state["taught"]
         if trainer.is_global_zero:
             self.report.rows(self.rows)
 

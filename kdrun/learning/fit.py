@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,10 @@ from kdrun.learning.callbacks import AtomicCheckpointIO, Keeping
 from kdrun.learning.learner import Learner
 from kdrun.learning.report import Report
 from kdrun.learning.schedule import schedule
+from kdrun.learning.teacher import state_digest
 from kdrun.learning.teaching import Workshop, prepare_teacher
+from kdrun.ledger.flops import forward_flops, parameters
+from kdrun.ledger.ledger import Ledger, training_flops
 from kdrun.networks.build import build_network
 from kdrun.networks.weights import load_weights, save_weights
 from kdrun.objectives.terms import build_objective
@@ -31,7 +33,7 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
     The work folder then holds best.safetensors, last.safetensors, and metrics.jsonl's rows are in the outcome.
     Raises: Interrupted after the state was saved; FloatingPointError for a loss that is not finite; NoEffect.
     """
-    started = time.monotonic()
+    ledger = Ledger(shop.readers())
     work = Path(request["work"])
     module = shop.data(request["data"])
     task = Classification(module.spec)
@@ -44,7 +46,7 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
     if request["hardware"]["channels_last"]:
         network.to(memory_format=torch.channels_last)  # convolutions then give and take this layout by themselves
     if trainer_config is None:
-        return _evaluate_only(request, network, task, module, report, started)
+        return _evaluate_only(request, network, task, module, report, ledger)
 
     objective = build_objective(request["objective"])
     teacher = prepare_teacher(request, objective, module, task, report, shop) if objective.needs_teacher else None
@@ -73,6 +75,7 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
         seconds=trainer_config["checkpoint_seconds"],
         identity={"stage": request["fingerprint"], "teacher": (request["teacher"] or {}).get("fingerprint")},
         epochs=epochs,
+        ledger=ledger,
     )
     seeds.seed_everything(seed, "fit", rank)
     trainer = make_trainer(request["hardware"], callbacks=[keeping], max_epochs=epochs)
@@ -88,8 +91,12 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
     )
     if teacher is not None:
         teacher.close()
+    if world > 1:
+        _check_ranks(trainer, learner)
 
-    trained_seconds = keeping.spent
+    training = ledger.totals()
+    size, samples = _size(network, module.spec), epochs * module.spec.sizes["train"]
+    notes = shop.teaching_notes(request) or {}
     last_state = {key: value.detach().to("cpu", copy=True) for key, value in learner.network.state_dict().items()}
     test = {"last": _test(trainer, learner, module, evaluation)}
     if keeping.best["epoch"] == epochs - 1:
@@ -111,14 +118,14 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
         "history": keeping.history,
         "first_step": learner.first_step,
         "teacher": shop.teaching_notes(request),
-        "cost": {
-            "seconds": round(keeping.earlier_seconds + time.monotonic() - keeping._started, 3),
-            "training_seconds": round(trained_seconds, 3),
-            "tries": keeping.tries,
-            "steps": learner.step,
-            "samples": epochs * module.spec.sizes["train"],
-        },
-        **_size(network, module.spec),
+        "cost": _cost(
+            ledger,
+            training_seconds=training.get("seconds"),
+            steps=learner.step,
+            samples=samples,
+            flops=training_flops(size["flops"], samples, notes.get("flops"), keeping.taught(learner)),
+        ),
+        **size,
     }
     if rank == 0:
         rows = [*keeping.rows, *_test_rows(request["label"], learner.step, epochs - 1, test)]
@@ -191,12 +198,13 @@ def _test(trainer, learner: Learner, module, evaluation: dict[str, Any]) -> dict
     return learner.evaluated
 
 
-def _evaluate_only(request, network, task, module, report: Report, started: float) -> dict[str, Any]:
+def _evaluate_only(request, network, task, module, report: Report, ledger: Ledger) -> dict[str, Any]:
     """Weights that were brought: no training, one look at validation and at test."""
     evaluation = {"batch_size": 256, "rank": 0, "world": 1}
     trainer = make_trainer({**request["hardware"], "devices": 1}, callbacks=[], max_epochs=0)
     learner = Learner(network, task, build_objective({"ce": {"weight": 1.0}}))
     trainer.validate(learner, module.eval_loader("val", **evaluation), verbose=False)
+    size = _size(network, module.spec)
     val, test = learner.evaluated, _test(trainer, learner, module, evaluation)
     outcome = {
         "label": request["label"],
@@ -206,8 +214,8 @@ def _evaluate_only(request, network, task, module, report: Report, started: floa
         "history": [],
         "first_step": None,
         "teacher": None,
-        "cost": {"seconds": round(time.monotonic() - started, 3), "tries": 1, "steps": 0, "samples": 0},
-        **_size(network, module.spec),
+        "cost": _cost(ledger, steps=0, samples=0, flops=training_flops(size["flops"], 0, None, 0)),
+        **size,
     }
     rows = [{"stage": request["label"], "step": 0, "epoch": 0, **{f"val/{k}": v for k, v in val.items()}}]
     rows += _test_rows(request["label"], 0, 0, outcome["test"])
@@ -224,9 +232,20 @@ def _test_rows(label: str, step: int, epoch: int, test: dict[str, dict[str, floa
     return [{"stage": label, "step": step, "epoch": epoch, **values}]
 
 
-def _size(network, spec) -> dict[str, Any]:
-    from kdrun.ledger.flops import forward_flops, parameters
+def _check_ranks(trainer, learner: Learner) -> None:
+    """Raises RuntimeError where ranks ended with different parameters: gradients were then not averaged."""
+    digest = state_digest(dict(learner.student.named_parameters()))
+    if trainer.strategy.broadcast(digest, src=0) != digest:
+        raise RuntimeError(f"rank {trainer.global_rank} ended with other parameters than rank 0")
 
+
+def _cost(ledger: Ledger, **counted: Any) -> dict[str, Any]:
+    """The cost of a stage: what the readers measured, and what was counted. tokens is for tasks that have them."""
+    measured = {name: None if value is None else round(value, 3) for name, value in ledger.totals().items()}
+    return {**measured, "tries": ledger.tries, "tokens": None, **counted}
+
+
+def _size(network, spec) -> dict[str, Any]:
     return {"parameters": parameters(network), "flops": forward_flops(network, spec.shape)}
 
 

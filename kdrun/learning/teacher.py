@@ -7,6 +7,7 @@ checkpoint, EMA or parameter count can reach it.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +20,7 @@ class TeacherSource(Protocol):
     """`outputs(batch)`: the teacher's frozen prediction for a batch; never requires a gradient."""
 
     fingerprint: str
+    samples: int  # how many samples a network was asked for, which is what a teacher costs
 
     def outputs(self, batch: dict[str, Any]) -> Prediction: ...
 
@@ -43,11 +45,13 @@ class FrozenTeacher:
         self.task = task
         self.fingerprint = fingerprint
         self.normalize = normalize
-        self._digest = state_digest(network)
+        self.samples = 0
+        self._digest = state_digest(network.state_dict())
 
     @torch.no_grad()
     def outputs(self, batch: dict[str, Any]) -> Prediction:
         inputs = batch["inputs"]
+        self.samples += len(inputs)
         if self.normalize is not None:
             scale, shift = (self.normalize[key].to(inputs.device)[:, None, None] for key in ("scale", "shift"))
             inputs = inputs * scale + shift
@@ -61,7 +65,7 @@ class FrozenTeacher:
 
         Raises: RuntimeError if a parameter or a buffer is not bit-identical to what it was.
         """
-        if state_digest(self.network) != self._digest:
+        if state_digest(self.network.state_dict()) != self._digest:
             raise RuntimeError(
                 "the teacher's parameters or buffers changed while it taught; its outputs were not frozen"
             )
@@ -71,10 +75,10 @@ def _stay(module: nn.Module):
     return lambda mode=True: module
 
 
-def state_digest(network: nn.Module) -> str:
-    """sha256 over names and bytes of all parameters and buffers."""
+def state_digest(state: Mapping[str, Tensor]) -> str:
+    """sha256 over names and bytes of tensors (a network's `state_dict()`, say)."""
     digest = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
+    for name, tensor in state.items():
         digest.update(name.encode())
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")

@@ -13,6 +13,8 @@ from kdrun.files import read_json
 from kdrun.learning import cache, seeds
 from kdrun.learning.report import Report
 from kdrun.learning.teacher import FrozenTeacher, renormalisation
+from kdrun.ledger.flops import forward_flops
+from kdrun.ledger.ledger import Reader, clocks
 from kdrun.networks.build import build_network
 from kdrun.networks.weights import load_weights
 from kdrun.objectives.terms import Objective
@@ -28,6 +30,7 @@ class UnfitTeacher(RuntimeError):
 class Workshop:
     """What the stages of one process share: loaded data, where caches lie, how to lock them.
 
+    readers() gives the counters of a stage's ledger.
     lock(name, waiting) is a context manager that one process at a time can hold; by default nothing is locked.
     """
 
@@ -36,11 +39,13 @@ class Workshop:
         load_data: Callable[[dict[str, Any]], Any],
         outputs: Path,
         lock: Callable[..., AbstractContextManager] = lambda name, waiting=None: nullcontext(),
+        readers: Callable[[], list[Reader]] = clocks,
     ):
         self._load_data = load_data
         self._data: dict[str, Any] = {}
         self.outputs = outputs
         self.lock = lock
+        self.readers = readers
         self._notes: dict[str, dict[str, Any]] = {}
 
     def data(self, config: dict[str, Any]):
@@ -70,6 +75,7 @@ def prepare_teacher(
 
     def live() -> FrozenTeacher:
         network = build_network(teacher["network"], module.spec, 0)
+        shop.note_teaching(request, flops=forward_flops(network, module.spec.shape))
         converts = teaching["normalize"] is not None
         load_weights(network, teacher["weights"], module.spec, any_normalisation=converts)
         normalize = renormalisation((module.spec.mean, module.spec.std), teaching["normalize"])
@@ -103,8 +109,10 @@ def prepare_teacher(
             network = None
             shop.note_teaching(request, **(read_json(folder / "manifest.json").get("preflight") or {}), found=True)
         if teaching["verify"]:
-            _verify(stored, network or live(), module, device, teaching["verify"], request, shop)
-    return cache.CachedTeacher(stored, teacher["fingerprint"])
+            network = network or live()
+            _verify(stored, network, module, device, teaching["verify"], request, shop)
+        asked = 0 if network is None else network.samples
+    return cache.CachedTeacher(stored, teacher["fingerprint"], asked=asked)
 
 
 def _verify(stored, network, module, device, count: int, request, shop: Workshop) -> None:

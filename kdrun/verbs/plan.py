@@ -24,7 +24,9 @@ def make_plan(job: Any, *, why: bool = False) -> dict[str, Any]:
     from kdrun.learning.probe import probe
     from kdrun.learning.report import Report
     from kdrun.run import fit_cells, make_lab
+    from kdrun.tracking.credentials import resolve_mode
 
+    resolve_mode(job.config["tracker"])
     hardware = resolve(job.config["hardware"])
     apply_threads(hardware)
     lab = make_lab(job.config["paths"], hardware, Report(), lambda item: None, dry=True)
@@ -56,6 +58,8 @@ def make_plan(job: Any, *, why: bool = False) -> dict[str, Any]:
 
 
 def _entry(planned, found: dict[str, Any], module, lab) -> dict[str, Any]:
+    from kdrun.learning.cache import cache_bytes
+
     stage = planned.trained.stage
     samples = (stage.trainer["epochs"] if stage.trainer else 0) * module.spec.sizes["train"]
     online = stage.teacher is not None and stage.teaching["source"] == "online"
@@ -76,6 +80,7 @@ def _entry(planned, found: dict[str, Any], module, lab) -> dict[str, Any]:
             "learner": stage.teacher.stage.learner["name"],
             "fingerprint": stage.teacher.fingerprint,
             **stage.teaching,
+            "cache_bytes": cache_bytes(module) if stage.teaching["source"] == "cached" else None,
         },
         "start": stage.start and stage.start.fingerprint,
         "objective": {name: term for name, term in stage.objective.items() if term["weight"]},
@@ -134,7 +139,10 @@ def _branch(stage: dict[str, Any], duration, escape):
     )
     if stage["teacher"]:
         teacher = stage["teacher"]
-        branch.add(f"teacher {teacher['learner']} [dim]{teacher['fingerprint'][:12]}[/], outputs {teacher['source']}")
+        disk = f" ({_count(teacher['cache_bytes'])}B on disk)" if teacher["cache_bytes"] else ""
+        branch.add(
+            f"teacher {teacher['learner']} [dim]{teacher['fingerprint'][:12]}[/], outputs {teacher['source']}{disk}"
+        )
     for name, term in stage["objective"].items():
         options = ", ".join(f"{key} {value}" for key, value in term.items() if key != "_target_")
         found = stage["terms"].get(name)
@@ -153,8 +161,14 @@ def _branch(stage: dict[str, Any], duration, escape):
     if why:
         node = branch.add(f"nearest in the store: {why['nearest'][:12]}; differs in")
         for key, (mine, stored) in list(why["differs"].items())[:12]:
-            node.add(escape(f"{key}: {stored!r} there, {mine!r} here"))
+            node.add(escape(f"{key}: {_value(stored)} there, {_value(mine)} here"))
     return branch
+
+
+def _value(value: Any) -> str:
+    """A value for one line; of a hash, the first digits are enough to see that it is another."""
+    text = repr(value)
+    return f"{text[1:13]}..." if isinstance(value, str) and len(value) == 64 else text
 
 
 def _count(number: float | None) -> str:

@@ -35,7 +35,7 @@ def main(args: Arguments) -> int:
     from kdrun.run import run_job
 
     job = job_from_record(run.record, run.dir.resolve().parent.parent)
-    options = {name: getattr(args, name) for name in ("quiet", "force") if hasattr(args, name)}
+    options = {name: getattr(args, name) for name in ("quiet", "force", "json") if hasattr(args, name)}
     return run_job(job, **options)
 
 

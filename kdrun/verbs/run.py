@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 from kdrun.problems import UserError
@@ -16,21 +17,9 @@ def main(args) -> int:
     if not args.multirun:
         from kdrun.run import run_job
 
-        return _finish(run_job(compose(args.overrides, args.conf_dirs), quiet=args.quiet, force=args.force), args)
-    return sweep(split_sweep(args.overrides, args.conf_dirs), args)
-
-
-def _finish(code: int, args) -> int:
-    if args.json and code == 0:
-        import json
-
-        from kdrun.config.compose import compose
-        from kdrun.tracking.registry import finished_run
-
         job = compose(args.overrides, args.conf_dirs)
-        info = finished_run(job.config["paths"]["outputs"], job.hash)
-        print(json.dumps({"id": info.id, "path": str(info.dir), "summary": info.record["summary"]}, indent=2))
-    return code
+        return run_job(job, quiet=args.quiet, force=args.force, json=args.json)
+    return sweep(split_sweep(args.overrides, args.conf_dirs), args)
 
 
 def sweep(points: list[list[str]], args) -> int:
@@ -40,10 +29,13 @@ def sweep(points: list[list[str]], args) -> int:
     """
     from kdrun.config.compose import compose
     from kdrun.run import run_job
+    from kdrun.tracking.credentials import resolve_mode
     from kdrun.tracking.provenance import Provenance, write_start
     from kdrun.tracking.registry import finished_run, plan_run
 
     jobs = compose_all(points, compose, args.conf_dirs)
+    for job in jobs:
+        resolve_mode(job.config["tracker"])
     provenance = Provenance.collect(sys.argv[1:])
     states: list[dict[str, Any]] = []
     for point, job in zip(points, jobs, strict=True):
@@ -61,12 +53,13 @@ def sweep(points: list[list[str]], args) -> int:
         }
         states.append({**state, "was_done": done is not None})
     code = 0
+    say = partial(print, flush=True, file=sys.stderr if args.json else sys.stdout)
     for number, state in enumerate(states, start=1):
         if state["was_done"]:
-            print(f"[{number}/{len(states)}] {' '.join(state['overrides'])}: done before ({state['id']})", flush=True)
+            say(f"[{number}/{len(states)}] {' '.join(state['overrides'])}: done before ({state['id']})")
             continue
-        print(f"[{number}/{len(states)}] {' '.join(state['overrides'])}", flush=True)
-        result = run_job(state["job"], quiet=args.quiet, force=args.force, provenance=provenance)
+        say(f"[{number}/{len(states)}] {' '.join(state['overrides'])}")
+        result = run_job(state["job"], quiet=args.quiet or args.json, force=args.force, provenance=provenance)
         state["status"] = {0: "done"}.get(result, "interrupted" if result >= 128 else "failed")
         if result >= 128:
             code = result

@@ -24,7 +24,7 @@ def test_a_finished_stage_is_found_with_its_record_and_its_work_folder_is_gone(t
     finish(store)
     assert store.get(KEY) == {"answer": 42}
     assert (store.folder(KEY) / "best.safetensors").read_text() == "weights"
-    assert not (tmp_path / "work" / KEY).exists()
+    assert not (tmp_path / "unfinished" / KEY).exists()
 
 
 @pytest.mark.parametrize("name", ["best.safetensors", "record.json"])
@@ -61,6 +61,7 @@ def test_putting_again_replaces(tmp_path):
     finish(store, text="new")
     assert (store.folder(KEY) / "best.safetensors").read_text() == "new"
     assert store.get(KEY) == {"answer": 42}
+    assert [path.name for path in store.folder(KEY).parent.iterdir()] == [KEY]  # the old one is not kept
 
 
 def _hold(root, started, seconds):

@@ -61,7 +61,7 @@ def make(module, teacher=None, objective=KD, kind=Learner, **options):
 
 def test_teacher_stays_in_eval_and_bit_identical_and_the_student_trains_in_train_mode(module):
     teacher = network()
-    before = state_digest(teacher)
+    before = state_digest(teacher.state_dict())
     learner = make(module, teacher, kind=Watched)
     learner.train()
     teacher.train()  # somebody calls it after it was frozen
@@ -69,7 +69,7 @@ def test_teacher_stays_in_eval_and_bit_identical_and_the_student_trains_in_train
     fit(module, learner, epochs=3)
     assert len(learner.modes) == 3 * len(module.train_loader(64, 0))
     assert all(student and not any(modes) for student, modes in learner.modes)
-    assert state_digest(teacher) == before
+    assert state_digest(teacher.state_dict()) == before
     assert all(parameter.grad is None for parameter in teacher.parameters())
     learner.teacher.close()
 
@@ -103,7 +103,7 @@ def test_the_checkpoint_is_plain_and_small(tmp_path):
     stage = distil(cast.student, lab.fit(supervised(cast.teacher)))
     with pytest.raises(Interrupted):
         make_lab(tmp_path, Silent(7)).fit(stage)
-    (path,) = tmp_path.glob("work/*/checkpoint.pt")
+    (path,) = tmp_path.glob("unfinished/*/checkpoint.pt")
     state = torch.load(path, weights_only=True)
     assert set(name.partition(".")[0] for name in state["state_dict"]) == {"student"}
     assert "hyper_parameters" not in state

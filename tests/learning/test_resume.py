@@ -74,7 +74,7 @@ def test_a_checkpoint_of_another_stage_is_refused(tmp_path):
     stage = supervised(cast.student)
     with pytest.raises(Interrupted):
         make_lab(tmp_path, Silent(3)).fit(stage)
-    (work,) = (tmp_path / "work").iterdir()
+    (work,) = (tmp_path / "unfinished").iterdir()
     other = supervised(Cast(cell("trainer.optimizer.lr=0.01")).student)
     lab = make_lab(tmp_path)
     from kdrun.lab.fingerprint import fingerprint, parts

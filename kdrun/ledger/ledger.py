@@ -1,0 +1,82 @@
+"""What a stage cost, over all its tries: a few cumulative counters, read by injected readers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+
+class Reader(Protocol):
+    """A counter that only grows while a stage runs.
+
+    name  what it counts, with its unit: "seconds", "cpu_seconds", later "gpu_joules" ...
+    read  its present value, or None where it cannot be read: unknown stays unknown and is never 0
+    """
+
+    name: str
+
+    def read(self) -> float | None: ...
+
+
+class Clock:
+    """A reader of one of Python's clocks."""
+
+    def __init__(self, name: str, clock: Callable[[], float]):
+        self.name = name
+        self.read = clock
+
+
+def clocks() -> list[Reader]:
+    """Wall time, and processor time of this process."""
+    return [Clock("seconds", time.monotonic), Clock("cpu_seconds", time.process_time)]
+
+
+class Ledger:
+    """Differences of the readers since this object was made, on top of what earlier tries of the stage left.
+
+    What a try did after its last checkpoint is not in the next try's total: it was lost with the state.
+    """
+
+    def __init__(self, readers: Sequence[Reader]):
+        self._readers = list(readers)
+        self._start = {reader.name: reader.read() for reader in self._readers}
+        self._earlier: dict[str, float | None] = {}
+        self.tries = 1
+
+    def totals(self) -> dict[str, float | None]:
+        """name -> amount over all tries; None as soon as one of them could not be read."""
+        return {reader.name: self._total(reader) for reader in self._readers}
+
+    def _total(self, reader: Reader) -> float | None:
+        now, start, earlier = reader.read(), self._start[reader.name], self._earlier.get(reader.name, 0.0)
+        if now is None or start is None or earlier is None:
+            return None
+        return earlier + now - start
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"totals": self.totals(), "tries": self.tries}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from an earlier try. A reader that it did not have is unknown for the whole stage."""
+        self._earlier = {reader.name: state["totals"].get(reader.name) for reader in self._readers}
+        self.tries = state["tries"] + 1
+
+
+def training_flops(student: int | None, samples: int, teacher: int | None, taught: int) -> dict[str, Any]:
+    """FLOPs of a training stage from the counted forward passes.
+
+    student, teacher  FLOPs of one forward pass of one sample (None: could not be counted)
+    samples           samples the student was trained on; a step is taken as three forward passes
+    taught            samples the teacher was asked for: its pre-flight, and outputs that were not in a cache
+    """
+    known = student is not None and (teacher is not None or taught == 0)
+    learned = None if student is None else 3 * student * samples
+    asked = 0 if taught == 0 else None if teacher is None else teacher * taught
+    return {
+        "student": learned,
+        "teacher": asked,
+        "total": learned + asked if known else None,
+        "method": "forward pass counted on the meta device; a training step is three of them",
+    }

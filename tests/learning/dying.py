@@ -1,0 +1,20 @@
+"""A network whose second rank dies, or drifts away, in the middle of training."""
+
+import os
+
+from torch import nn
+
+
+class Dying(nn.Sequential):
+    def __init__(self, num_classes: int, how: str = "exit"):
+        super().__init__(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, num_classes))
+        self.how, self.steps = how, 0
+
+    def forward(self, inputs):
+        self.steps += self.training
+        if os.environ.get("RANK") == "1" and self.steps == 7:
+            if self.how == "exit":
+                os._exit(9)
+            if self.how == "drift":
+                self[1].weight.data += 1
+        return super().forward(inputs)

@@ -1,0 +1,69 @@
+"""Two CPU processes under gloo: they end equal, evaluate like one, and end together."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from kdrun.data.build import load_data
+from kdrun.learning.workers import RankFailed
+from kdrun.networks.build import build_network
+from kdrun.networks.weights import load_weights
+from kdrun.strategies.cast import Cast, supervised
+from kdrun.tasks.classification import Classification
+
+from .stages import cell, make_lab, teach
+
+OWN = ("targets.learning=true", "hardware.devices=2")
+
+
+def own(how: str):
+    return (*OWN, "student=mlp_8", f"student.network={{_target_: learning.dying.Dying, how: {how}}}")
+
+
+@pytest.fixture
+def tests_on_path(monkeypatch):
+    assert any(path.endswith("tests") for path in sys.path)  # where the ranks find learning.dying
+
+
+def ranks_alive() -> bool:
+    return subprocess.run(["pgrep", "-f", "kdrun.learning.workers"], capture_output=True).returncode == 0
+
+
+def test_evaluation_on_two_ranks_is_that_of_one_process(tmp_path, tests_on_path):
+    """With batch normalisation, whose statistics each rank has of its own."""
+    trained = make_lab(tmp_path).fit(supervised(Cast(cell(*own("live"))).student))
+    config = cell(*own("live"))
+    module = load_data(config["data"], config["paths"])
+    network = build_network(config["student"]["network"], module.spec, 0).eval()
+    task = Classification(module.spec)
+    for which in ("best", "last"):
+        load_weights(network, trained.weights(which), module.spec)
+        metrics = task.metrics()
+        with torch.no_grad():
+            for batch in module.eval_loader("test", 512):
+                task.update(metrics, task.predict(network, batch["inputs"]), batch)
+        found = {name: float(value) for name, value in metrics.compute().items()}
+        assert found["accuracy"] == trained.record["test"][which]["accuracy"]
+        assert found["loss"] == pytest.approx(trained.record["test"][which]["loss"], abs=1e-5)
+
+
+def test_a_taught_student_on_two_ranks(tmp_path):
+    for source in ("online", "cached"):
+        record = teach(make_lab(tmp_path / source), "hardware.devices=2", f"teacher.source={source}").record
+        assert set(record["first_step"]) == {"ce", "kd"}
+
+
+def test_a_dead_rank_ends_the_stage_and_the_other_rank(tmp_path, tests_on_path):
+    started = time.monotonic()
+    with pytest.raises(RankFailed, match="rank 1 of 2 ended with exit code 9"):
+        make_lab(tmp_path).fit(supervised(Cast(cell(*own("exit"))).student))
+    assert time.monotonic() - started < 60
+    assert not ranks_alive()
+
+
+def test_ranks_that_drift_apart_are_noticed(tmp_path, tests_on_path):
+    with pytest.raises(RankFailed, match="other parameters than rank 0"):
+        make_lab(tmp_path).fit(supervised(Cast(cell(*own("drift"))).student))
