@@ -29,6 +29,7 @@ from kdrun.learning.fit import _Epochs, make_trainer
 from kdrun.learning.learner import Learner
 from kdrun.learning.report import Report
 from kdrun.learning.teacher import FrozenTeacher
+from kdrun.ledger.ledger import Ledger, clocks
 from kdrun.networks.mlp import MLP
 from kdrun.networks.resnet import ResNet
 from kdrun.objectives.terms import build_objective
@@ -114,6 +115,7 @@ def kdrun_loop(module, student, teacher, objective=KD) -> float:
             seconds=1e9,
             identity={},
             epochs=1,
+            ledger=Ledger(clocks()),
         )
         trainer = make_trainer(HARDWARE, callbacks=[clock], max_epochs=1)
         loader = module.train_loader(BATCH, 0)

@@ -43,11 +43,11 @@ def test_evaluation_on_two_ranks_is_that_of_one_process(tmp_path, tests_on_path)
         load_weights(network, trained.weights(which), module.spec)
         metrics = task.metrics()
         with torch.no_grad():
-            for batch in module.eval_loader("test", 512):
+            for batch in module.eval_loader("val", 512):
                 task.update(metrics, task.predict(network, batch["inputs"]), batch)
         found = {name: float(value) for name, value in metrics.compute().items()}
-        assert found["accuracy"] == trained.record["test"][which]["accuracy"]
-        assert found["loss"] == pytest.approx(trained.record["test"][which]["loss"], abs=1e-5)
+        assert found["accuracy"] == trained.record["val"][which]["accuracy"]
+        assert found["loss"] == pytest.approx(trained.record["val"][which]["loss"], abs=1e-5)
 
 
 def test_a_taught_student_on_two_ranks(tmp_path):
