@@ -147,6 +147,10 @@ def _rank(work: Path, rank: int) -> int:
     request, context = given["request"], given["context"]
     sys.path[:] = context["sys_path"]
 
+    from kdrun.networks.torchvision_operators import make_torchvision_importable
+
+    make_torchvision_importable()
+
     import torch
     from filelock import FileLock
 

@@ -21,7 +21,6 @@ def main(args) -> int:
 def make_plan(job: Any, *, why: bool = False) -> dict[str, Any]:
     """The plan in JSON types: {"job", "data", "stages": [...], "estimate": {...}}."""
     from kdrun.hardware.target import apply_threads, resolve
-    from kdrun.learning.probe import probe
     from kdrun.learning.report import Report
     from kdrun.run import fit_cells, make_lab
     from kdrun.tracking.credentials import resolve_mode
@@ -29,6 +28,8 @@ def make_plan(job: Any, *, why: bool = False) -> dict[str, Any]:
     resolve_mode(job.config["tracker"])
     hardware = resolve(job.config["hardware"])
     apply_threads(hardware)
+    from kdrun.learning.probe import probe  # imports lightning, which `resolve` has made safe beside a torchvision
+
     lab = make_lab(job.config["paths"], hardware, Report(), lambda item: None, dry=True)
     module = lab.shop.data(job.config["data"])
     fit_cells([{**cell, "hardware": hardware} for cell in job.cells], lab)
