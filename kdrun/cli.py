@@ -9,11 +9,18 @@ from kdrun import __version__
 
 VERBS = {
     "run": "run a job (the verb may be left out)",
-    "plan": "show the stages of a job, what is in the store, what the rest would cost",
+    "plan": "show the stages of a job (-m: the jobs of a sweep), what is there, what the rest would cost",
     "ls": "list groups, or the options of one group",
     "runs": "list runs, newest first",
     "show": "one run: results, stages, cost, files",
     "rerun": "run the exact config of an earlier run",
+    "status": "what runs now, what waits, what failed: runs and sweeps",
+    "compare": "runs side by side: where their configs and their results differ",
+    "table": "a paper's table: plan it, run what is missing, render it, check it",
+    "why": "from a cell of a table to its runs, seeds, commit, config, data and cost",
+    "plot": "figures of runs as PNG and SVG: curves, accuracy against cost, seeds",
+    "report": "one self-contained HTML page about a run, a sweep or a table",
+    "gc": "what in the store no run refers to; asks before it deletes",
     "fetch": "bring a data set or pretrained part into the cache",
     "sync": "push runs that were logged offline to Weights & Biases",
     "check": "compose and check every option and preset",
@@ -28,7 +35,8 @@ usage: kdrun [VERB] [KEY=VALUE ...] [FLAGS]
   kdrun                                       distil a student on real data, with controls, three seeds
   kdrun plan strategy=vanilla data=fashion_mnist
   kdrun teacher=resnet20 student=resnet8_w4 objective.kd.temperature=2 trainer.epochs=5
-  kdrun -m seed=0,1,2 strategy=alone,vanilla  one job per combination
+  kdrun -m seed=0,1,2 strategy=alone,vanilla jobs=2   one job per combination, two at a time
+  kdrun table digits_kd                       run what is missing of a table, and render it
   kdrun 'seeds=[3,7]' experiment=temperature  quote brackets: zsh would take them
   kdrun --conf ./conf student=mine            your own options, from a folder of yours
 
@@ -43,8 +51,10 @@ flags
   --json             machine-readable output
   --why              plan: which part of a fingerprint differs from the nearest stored stage
   --force            fit every stage again, even if it is in the store
+  --retry            sweeps, tables: run failed jobs again
+  --yes              gc: delete without asking
   --from PATH        fetch: from a file you already have
-  --outputs DIR      runs, show, rerun, sync: where the runs are (default: ./outputs)
+  --outputs DIR      commands that read runs: where they are (default: ./outputs)
   -q, --quiet        no bars, no panel
   -h, --help         this text; kdrun VERB --help      -V, --version
 """
@@ -56,6 +66,9 @@ FLAGS = {
     "--json": ("json", False),
     "--why": ("why", False),
     "--force": ("force", False),
+    "--retry": ("retry", False),
+    "--yes": ("yes", False),
+    "-y": ("yes", False),
     "-q": ("quiet", False),
     "--quiet": ("quiet", False),
     "-h": ("help", False),
@@ -71,12 +84,15 @@ FLAGS = {
 
 # Flags that only some verbs look at. Elsewhere they would be ignored, so they are refused.
 ONLY = {
-    "multirun": ("run",),
+    "multirun": ("run", "plan"),
     "cfg": ("run",),
     "why": ("plan",),
     "force": ("run", "rerun"),
+    "retry": ("run", "table"),
+    "yes": ("gc",),
     "from": ("fetch",),
-    "outputs": ("runs", "show", "rerun", "sync"),
+    "outputs": ("runs", "show", "rerun", "sync", "status", "compare", "table", "why", "plot", "report", "gc"),
+    "jobs": ("run", "table"),
 }
 
 
@@ -90,6 +106,7 @@ class Arguments:
         self.conf_dirs: list[str] = []
         self.options: dict[str, str] = {}
         self.multirun = self.json = self.why = self.force = self.quiet = self.help = self.version = self.check = False
+        self.retry = self.yes = False
         self.named = False  # whether the verb was typed
 
 
@@ -162,6 +179,8 @@ def parse(words: Sequence[str]) -> Arguments:
             args.overrides.append(word[2:])  # W&B agents write --a.b=1
         elif word.startswith("-"):
             raise UserError(f"no flag {name}{closest(name, FLAGS)}", "all flags: kdrun --help")
+        elif name == "jobs" and equals:
+            args.options["jobs"] = value  # how a sweep is run, no part of any job
         elif equals or word.startswith("~"):
             args.overrides.append(word)
         elif not args.named and word in VERBS:
@@ -182,11 +201,16 @@ def _call(args: Arguments) -> int:
 
     from kdrun.problems import UserError
 
-    if args.check:
+    if args.check and args.verb == "run":
         args.verb = "check"
+    if args.check and args.verb not in ("check", "table"):
+        raise UserError(f"--check belongs to check and table, not to {args.verb}")
     for option, verbs in ONLY.items():
         if (option in args.options or getattr(args, option, False)) and args.verb not in verbs:
-            raise UserError(f"--{option} belongs to {' and '.join(verbs)}, not to {args.verb}")
+            flag = f"jobs={args.options['jobs']}" if option == "jobs" else f"--{option}"
+            raise UserError(f"{flag} belongs to {' and '.join(verbs)}, not to {args.verb}")
+    if args.verb == "run" and not args.multirun and (args.retry or "jobs" in args.options):
+        raise UserError("jobs=N and --retry belong to a sweep: add -m")
     if "cfg" in args.options:
         if args.options["cfg"] != "job":
             raise UserError(f"--cfg {args.options['cfg']}: only `--cfg job` exists")

@@ -29,7 +29,7 @@ def results(summary: dict[str, Any]) -> Table:
         best, last = (cell({"mean": teacher[which], "sd": None}) for which in ("best", "last"))
         table.add_row(f"teacher {teacher['learner']}", best, last, str(teacher["n"]))
     for arm in sorted(summary["arms"].values(), key=lambda arm: arm["label"] != "student alone"):
-        table.add_row(arm["label"], cell(arm["best"]), cell(arm["last"]), str(arm["n"]))
+        table.add_row(arm["label"], cell(arm["best"]), cell(arm["last"]), seeds(arm))
     if "gap_closed" in summary:
         table.add_row("gap closed", *(share(summary["gap_closed"][which]) for which in ("best", "last")), "")
     return table
@@ -45,9 +45,33 @@ def details(summary: dict[str, Any], facts: dict[str, str]) -> Table:
             "teacher / student",
             f"{times(summary.get('parameters_ratio'))} parameters, {times(summary.get('flops_ratio'))} FLOPs",
         )
+    for arm, found in summary.get("differences", {}).items():
+        if arm != "alone":
+            label = summary["arms"][arm]["label"]
+            table.add_row("against", f"{label}: {points(found['best'])}")
+    for seed, error in missing(summary).items():
+        table.add_row(f"seed {seed}", Text(f"{error['status']}: {error['type']}: {error['message']}", style="red"))
     for label, text in facts.items():
         table.add_row(label, text)
     return table
+
+
+def seeds(arm: dict[str, Any]) -> str:
+    """`5`, or `4 of 5` where one is missing."""
+    return str(arm["n"]) if arm["n"] == arm.get("of", arm["n"]) else f"{arm['n']} of {arm['of']}"
+
+
+def missing(summary: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """seed -> why it has no result in some arm."""
+    return {seed: error for arm in summary["arms"].values() for seed, error in arm.get("missing", {}).items()}
+
+
+def points(found: dict[str, Any]) -> str:
+    """`+1.20 points (bootstrap -0.10 to +2.40)` of a paired difference."""
+    text = f"{100 * found['mean']:+.2f} points"
+    if found["interval"] is None:
+        return text
+    return text + " (bootstrap {:+.2f} to {:+.2f})".format(*(100 * value for value in found["interval"]))
 
 
 def cell(value: dict[str, Any]) -> str:

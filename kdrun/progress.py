@@ -123,3 +123,26 @@ class RunReport(Report):
         if self._bars is not None and self._task is not None:
             self._bars.remove_task(self._task)
             self._task = None
+
+
+class EventReport(RunReport):
+    """The same for a job of a sweep: nothing is shown here, `tell` takes what the sweep's table shows."""
+
+    def __init__(self, tell: Callable[[dict[str, Any]], None], rows: Callable[..., None], signals: Signals):
+        super().__init__(Console(quiet=True), rows, signals, quiet=True)
+        self._tell = tell
+        self._told = 0.0
+
+    def stage(self, label, total, done, unit="step"):
+        self._tell({"kind": "stage", "label": label, "total": total, "done": done, "unit": unit})
+
+    def advance(self, done, values=None):
+        if time.monotonic() - self._told > 0.5:
+            self._told = time.monotonic()
+            self._tell({"kind": "progress", "done": done})
+
+    def epoch(self, label, epoch, epochs, values):
+        self._tell({"kind": "epoch", "label": label, "epoch": epoch, "epochs": epochs, "values": values})
+
+    def note(self, text):
+        self._tell({"kind": "note", "text": text})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,49 +27,88 @@ def run_job(
     json: bool = False,
     arguments: list[str] | None = None,
     provenance: Any = None,
+    folder: Path | None = None,
+    tell: Callable[[dict[str, Any]], None] | None = None,
+    max_threads: int | None = None,
 ) -> int:
     """Run all cells of a job (see config.compose.Job) and return the exit code.
 
     0 done; 1 failed, the traceback at the end of the run's log; 2 a mistake in the config that only showed now;
     130 or 143 stopped by SIGINT or SIGTERM after the state was saved: the same command goes on.
     force: fit every stage anew even if the store has it. json: print id, folder and summary as JSON, nothing else.
+    folder: the run folder in which the job lies frozen already. tell: takes events instead of a console; then nothing is
+    printed and the tracker is not waited for. max_threads: upper limit of hardware.threads.
     """
     from kdrun.progress import Signals
     from kdrun.tracking.credentials import resolve_mode
     from kdrun.tracking.provenance import Provenance
 
     provenance = provenance or Provenance.collect(sys.argv[1:] if arguments is None else arguments)
-    quiet = quiet or json
+    quiet = quiet or json or tell is not None
     resolve_mode(job.config["tracker"])  # a tracker that cannot work is told before a folder is made
     with Signals() as signals:
-        return _run(job, Console(quiet=quiet), signals, quiet=quiet, force=force, json=json, provenance=provenance)
+        run = _opened(job, folder, provenance, signals, tell)
+        if run is None:
+            return DONE
+        return _run(job, run, Console(quiet=quiet), signals, quiet, force, json, provenance.command, tell, max_threads)
 
 
-def _run(job, console: Console, signals, *, quiet: bool, force: bool, json: bool, provenance) -> int:
-    from kdrun.tracking.mirror import start_mirror
+def _opened(job, folder: Path | None, provenance, signals, tell):
+    """The run, begun, its start written; None if another process finished this very run meanwhile."""
     from kdrun.tracking.provenance import write_start
-    from kdrun.tracking.registry import open_run
+    from kdrun.tracking.record import DONE as RUN_DONE
+    from kdrun.tracking.registry import open_folder, open_run
 
-    config = job.config
-    run = open_run(config["paths"]["outputs"], job.config["name"], job.hash)
+    if folder is None:
+        run = open_run(job.config["paths"]["outputs"], job.config["name"], job.hash)
+        try:
+            write_start(run, job, provenance)
+        except BaseException as error:
+            run.fail(error)
+            run.close()
+            raise
+        return run
+    while (run := open_folder(folder)) is None:
+        if tell:
+            tell({"kind": "note", "text": "waiting for another process that works on this run"})
+        time.sleep(0.5)
+        if signals.received:
+            raise SystemExit(128 + signals.received)
+    if run.status == RUN_DONE:
+        run.close()
+        return None
+    return run
+
+
+def _run(job, run, console: Console, signals, quiet, force, json, command, tell, max_threads) -> int:
+    from kdrun.tracking.mirror import start_mirror
+
+    tracker = job.config["tracker"]
     mirror = None
     try:
         with _log(run.log_path):
             try:
-                write_start(run, job, provenance)
-                mirror = start_mirror(run, config["tracker"])
-                result = execute(job, run, console, signals, quiet=quiet, force=force)
-                run.finish(summary=result["summary"], stages=result["stages"], audit=result["audit"])
+                mirror = start_mirror(run, tracker)
+                if mirror and mirror.process and tell:
+                    tell({"kind": "mirror", "pid": mirror.process.pid, "timeout": tracker["timeout"]})
+                result = execute(job, run, console, signals, quiet, force, tell, max_threads)
+                fields = {name: result[name] for name in ("summary", "stages", "audit")}
                 code = DONE
+                if result["errors"]:
+                    seed, error = next(iter(result["errors"].items()))
+                    code = _failed(run, error, signals, command, tell, f"seed {seed}: ", **fields)
+                else:
+                    run.finish(**fields)
             except BaseException as error:
-                code = _failed(run, error, signals, provenance.command)
+                code = _failed(run, error, signals, command, tell)
     finally:
         run.close()
     if mirror is not None:
-        notice = mirror.finish(config["tracker"]["timeout"])
-        if notice:
+        if tell:
+            mirror.end()  # it sends the rest by itself
+        elif notice := mirror.finish(tracker["timeout"]):
             console.print(notice, style="yellow", soft_wrap=True)
-    if code == DONE and not quiet:
+    if run.record["summary"] and not quiet:
         from kdrun.panel import show
 
         show(console, result["summary"], facts(run, result, mirror))
@@ -79,34 +119,47 @@ def _run(job, console: Console, signals, *, quiet: bool, force: bool, json: bool
     return code
 
 
-def execute(job, run, console: Console, signals, *, quiet: bool, force: bool) -> dict[str, Any]:
-    """Fit all stages of all cells. Returns summary, stages, audit and seconds for the record and the panel."""
+def execute(job, run, console: Console, signals, quiet=False, force=False, tell=None, max_threads=None):
+    """Fit all stages of all cells. Returns summary, stages, audit, seconds and errors {seed: exception}.
+
+    A seed that fails does not take the others with it; if all fail, or there is one only, its exception is raised.
+    """
     from kdrun.hardware.target import apply_threads, resolve
     from kdrun.lab.lab import Fitted
-    from kdrun.progress import RunReport
+    from kdrun.progress import EventReport, RunReport
     from kdrun.summary import summarise
 
     started = time.monotonic()
     hardware = resolve(job.config["hardware"])
-    apply_threads(hardware)
+    apply_threads(hardware, max_threads)
     cells = [{**cell, "hardware": hardware} for cell in job.cells]
     stages: list[dict[str, Any]] = []
-    with RunReport(console, run.metrics.write_rows, signals, quiet) as report:
+    errors: dict[int, BaseException] = {}
+    rows = run.metrics.write_rows
+    reporting = EventReport(tell, rows, signals) if tell else RunReport(console, rows, signals, quiet)
+    with reporting as report:
 
         def fitted(item: Fitted) -> None:
             report.finished(item.trained.stage.label, item.source, item.trained.record)
             stages.append(stage_entry(item))
             run.update(stages=stages)
 
+        def failed(seed: int, error: BaseException) -> None:
+            errors[seed] = error
+            logging.getLogger("kdrun").error("seed %d failed", seed, exc_info=error)
+            report.note(f"seed {seed} failed: {type(error).__name__}: {error}")
+
         lab = make_lab(job.config["paths"], hardware, report, fitted, force=force)
         audit = lab.shop.data(job.config["data"]).audit()
         run.update(audit=audit)
         if audit.get("summary"):
             report.note(audit["summary"])
-        arms, labels, teachers = fit_cells(cells, lab)
-    summary = summarise("accuracy", arms, labels, teachers)
+        arms, labels, teachers = fit_cells(cells, lab, failed if len(cells) > 1 else None)
+    if len(errors) == len(cells):
+        raise next(iter(errors.values()))
+    summary = summarise("accuracy", arms, labels, teachers, [cell["seed"] for cell in cells], errors)
     summary["seconds"] = round(time.monotonic() - started, 3)
-    return {"summary": summary, "stages": stages, "audit": audit, "seconds": summary["seconds"]}
+    return {"summary": summary, "stages": stages, "audit": audit, "seconds": summary["seconds"], "errors": errors}
 
 
 def make_lab(
@@ -120,7 +173,13 @@ def make_lab(
     from kdrun.lab.store import Store
     from kdrun.learning.teaching import Workshop
 
-    store = Store(paths["store"])
+    def stop_while_waiting() -> None:
+        if report.stop_requested():
+            raise Interrupted
+
+    from kdrun.learning.callbacks import Interrupted
+
+    store = Store(paths["store"], stop_while_waiting)
     context = FingerprintContext(lambda data: content_hash(data, paths), hardware["device"])
     shop = Workshop(lambda data: load_data(data, paths), store.root / "outputs", store.lock)
     if dry:
@@ -128,11 +187,13 @@ def make_lab(
     return Lab(store, context, shop, paths, report, fitted, force=force)
 
 
-def fit_cells(cells: list[dict[str, Any]], lab):
+def fit_cells(cells: list[dict[str, Any]], lab, failed: Callable[[int, BaseException], None] | None = None):
     """Run the strategy and its control arms for every cell.
 
-    Returns arms {arm: {seed: record}}, labels {arm: text} and teachers {seed: record}.
+    Returns arms {arm: {seed: record}}, labels {arm: text} and teachers {seed: record}. With `failed`, a cell that raises is
+    reported to it and the next one follows; a mistake of the user and an interruption concern all of them.
     """
+    from kdrun.learning.callbacks import Interrupted
     from kdrun.strategies.cast import Cast
     from kdrun.targets import build
 
@@ -140,7 +201,8 @@ def fit_cells(cells: list[dict[str, Any]], lab):
     teachers: dict[int, Any] = {}
     strategy = build(cells[0]["strategy"])
     labels = {name: strategy.arms[name] for name in strategy.controls}
-    for cell in cells:
+
+    def fit(cell: dict[str, Any]) -> None:
         cast, seed = Cast(cell), cell["seed"]
         student = strategy.run(lab, cast)
         own = "student" if student.stage.teacher is not None else "alone"
@@ -151,6 +213,16 @@ def fit_cells(cells: list[dict[str, Any]], lab):
         for name in strategy.controls:
             if name != own:
                 arms.setdefault(name, {})[seed] = strategy.control(name, lab, cast).record
+
+    for cell in cells:
+        try:
+            fit(cell)
+        except (UserError, Interrupted):
+            raise
+        except Exception as error:
+            if failed is None:
+                raise
+            failed(cell["seed"], error)
     return arms, labels, teachers
 
 
@@ -188,14 +260,14 @@ def facts(run, result: dict[str, Any], mirror) -> dict[str, str]:
     return lines
 
 
-def _failed(run, error: BaseException, signals, command: str) -> int:
+def _failed(run, error: BaseException, signals, command: str, tell, prefix: str = "", **fields: Any) -> int:
     """Record how the run ended, tell it in a few lines, and choose the exit code."""
     from kdrun.learning.callbacks import Interrupted
 
     # A signal that cut something short (a process, a wait) shows as whatever broke: it was still the signal.
     stopped = isinstance(error, (Interrupted, KeyboardInterrupt)) or signals.received is not None
-    run.fail(KeyboardInterrupt() if stopped else error)
-    errors = Console(stderr=True)
+    run.fail(KeyboardInterrupt() if stopped else error, **fields)
+    errors = Console(stderr=True, quiet=tell is not None)
     if stopped:
         errors.print(
             f"stopped; finished stages and the state are kept. Go on with: {command}", markup=False, soft_wrap=True
@@ -205,18 +277,17 @@ def _failed(run, error: BaseException, signals, command: str) -> int:
         for line in error.lines:
             errors.print(f"kdrun: {line}", markup=False, highlight=False, soft_wrap=True)
         return MISTAKE
-    errors.print(
-        f"kdrun: the run failed: {type(error).__name__}: {error}", markup=False, highlight=False, soft_wrap=True
-    )
-    errors.print(f"kdrun: traceback: {_short(run.log_path)}", markup=False, highlight=False, soft_wrap=True)
+    for text in (
+        f"the run failed: {prefix}{type(error).__name__}: {error}",
+        f"traceback: {_short(run.log_path)}",
+    ):
+        errors.print(f"kdrun: {text}", markup=False, highlight=False, soft_wrap=True)
     return FAILED
 
 
 @contextlib.contextmanager
 def _log(path: Path) -> Iterator[None]:
     """Python's log lines and warnings go to the run's log, not between the bars."""
-    import logging
-
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()

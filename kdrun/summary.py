@@ -7,24 +7,39 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from kdrun.tracking.record import describe_error, status_of
 
 WHICH = ("best", "last")
 
 
 def summarise(
-    metric: str, arms: dict[str, dict[int, dict[str, Any]]], labels: dict[str, str], teachers: dict[int, dict[str, Any]]
+    metric: str,
+    arms: dict[str, dict[int, dict[str, Any]]],
+    labels: dict[str, str],
+    teachers: dict[int, dict[str, Any]],
+    seeds: Sequence[int],
+    errors: Mapping[int, BaseException],
 ) -> dict[str, Any]:
-    """The summary of a run record.
+    """The summary of a run record. A seed without a result is named as missing in its arm, and in no mean.
 
     metric    name of the test metric, larger is better
     arms      arm -> seed -> stage record; "student" is the strategy's own result
     labels    arm -> what to call it
     teachers  seed -> record of the stage that taught it; empty if nothing taught
+    seeds     all seeds of the job
+    errors    seed -> why it has no (or not every) result
     """
     summary: dict[str, Any] = {"metric": metric, "split": "test", "teacher": None, "arms": {}, "verdict": None}
     for arm, records in arms.items():
-        summary["arms"][arm] = _arm(metric, labels[arm], records)
+        summary["arms"][arm] = {**_arm(metric, labels[arm], records), "of": len(seeds)}
+        summary["arms"][arm]["missing"] = {
+            str(seed): {"status": status_of(errors[seed]), **describe_error(errors[seed])}
+            for seed in seeds
+            if seed not in records
+        }
     student = next(iter(arms.get("student", arms.get("alone", {})).values()), None)
     distinct = {record["fingerprint"]: record for record in teachers.values()}
     if distinct:
@@ -37,8 +52,14 @@ def summarise(
         }
         summary["parameters_ratio"] = _ratio(first["parameters"], student["parameters"])
         summary["flops_ratio"] = _ratio(first["flops"], student["flops"])
-    if "student" in arms and "alone" in arms:
-        summary["difference"] = {w: difference(arms["student"], arms["alone"], w, metric) for w in WHICH}
+    if "student" in arms:
+        summary["differences"] = {
+            arm: {w: difference(arms["student"], arms[arm], w, metric) for w in WHICH}
+            for arm in arms
+            if arm != "student" and set(arms[arm]) & set(arms["student"])
+        }
+    if "alone" in summary.get("differences", {}):
+        summary["difference"] = summary["differences"]["alone"]
         summary["gap_closed"] = {w: _gap_closed(summary, w) if distinct else None for w in WHICH}
     summary["verdict"] = verdict(summary)
     return summary
@@ -61,18 +82,44 @@ def _arm(metric: str, label: str, records: dict[int, dict[str, Any]]) -> dict[st
 
 
 def difference(one: dict[int, Any], other: dict[int, Any], which: str, metric: str) -> dict[str, Any]:
-    """Paired by seed: mean of (one - other), sample deviation, n, and the 95 % interval of Student's t (None if n < 2)."""
-    shared = sorted(set(one) & set(other))
-    values = [_test(one[seed], which, metric) - _test(other[seed], which, metric) for seed in shared]
-    mean = statistics.fmean(values)
-    result = {"mean": mean, "n": len(values), "sd": None, "interval": None, "values": values}
-    if len(values) > 1:
+    """`paired_difference` of a test metric of two arms."""
+    first, second = ({str(s): _test(r, which, metric) for s, r in arm.items()} for arm in (one, other))
+    return paired_difference(first, second)
+
+
+def paired_difference(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, Any]:
+    """one - other over the seeds that both have: mean, n, sample deviation, values, and two 95 % intervals of the mean.
+
+    interval    percentile bootstrap over seeds (Efron 1979): all n^n samples for n <= 6, else 10,000 draws of a fixed
+                generator, so that the same values give the same interval
+    interval_t  Student's t
+
+    Resampling a handful of seeds gives intervals that are too narrow, and t assumes normal differences: an effect is
+    claimed only where both exclude 0. Both are None for n < 2.
+    """
+    values = [one[seed] - other[seed] for seed in one if seed in other]
+    mean, n = statistics.fmean(values), len(values)
+    result: dict[str, Any] = {"mean": mean, "n": n, "sd": None, "interval": None, "interval_t": None, "values": values}
+    if n > 1:
         from scipy.stats import t
 
         result["sd"] = statistics.stdev(values)
-        half = float(t.ppf(0.975, len(values) - 1)) * result["sd"] / math.sqrt(len(values))
-        result["interval"] = [mean - half, mean + half]
+        half = float(t.ppf(0.975, n - 1)) * result["sd"] / math.sqrt(n)
+        result["interval_t"] = [mean - half, mean + half]
+        result["interval"] = bootstrap_interval(values)
     return result
+
+
+def bootstrap_interval(values: Sequence[float], draws: int = 10_000) -> list[float]:
+    """[low, high]: the 2.5th and 97.5th percentile of the mean of n values drawn with replacement from `values`."""
+    import numpy as np
+
+    data, n = np.asarray(values, dtype=float), len(values)
+    if n <= 6:
+        chosen = np.indices((n,) * n).reshape(n, -1).T
+    else:
+        chosen = np.random.default_rng(0).integers(n, size=(draws, n))
+    return [float(value) for value in np.percentile(data[chosen].mean(axis=1), [2.5, 97.5])]
 
 
 def _gap_closed(summary: dict[str, Any], which: str) -> float | None:
@@ -92,18 +139,26 @@ def verdict(summary: dict[str, Any]) -> str:
     if found["interval"] is None:
         text = f"Distillation: {points}, one seed: no statement about chance is possible (seeds=5)."
     else:
-        low, high = found["interval"]
-        spread = f"95 % interval {100 * low:+.2f} to {100 * high:+.2f}, n = {found['n']} seeds, paired"
-        if low > 0:
+        spread = f"95 % intervals: bootstrap {_range(found['interval'])}, t {_range(found['interval_t'])}"
+        spread += f"; n = {found['n']} seeds, paired"
+        lows, highs = zip(found["interval"], found["interval_t"], strict=True)
+        if min(lows) > 0:
             text = f"Distillation helped: {points} ({spread})."
-        elif high < 0:
+        elif max(highs) < 0:
             text = f"Distillation hurt: {points} ({spread})."
         else:
-            text = f"No clear effect: {points} ({spread}); the interval contains 0."
+            text = f"No clear effect: {points} ({spread}); an effect needs both to exclude 0."
+    arm = summary["arms"]["student"]
+    if arm["missing"] or summary["arms"]["alone"]["missing"]:
+        text += f" Not every seed has a result: {arm['n']} of {arm['of']}."
     closed = (summary.get("gap_closed") or {}).get("best")
     if summary["teacher"] is not None and closed is None:
         text += " The teacher is not better than the student alone: there is no gap to close."
     return text
+
+
+def _range(interval: Sequence[float]) -> str:
+    return " to ".join(f"{100 * value:+.2f}" for value in interval)
 
 
 def _test(record: dict[str, Any], which: str, metric: str) -> float:

@@ -66,6 +66,7 @@ def compose(overrides: Sequence[str] = (), conf_dirs: Sequence[str] = (), *, mis
         if isinstance(node, dict):
             node.setdefault("name", name)
     words_of.apply(tree, words, problems)
+    _add_controls(tree, problems)
     main = next(d for d in dirs if os.path.isfile(os.path.join(d.path, "config.yaml")))
     origins = Origins(
         words.typed, composed.choices, table, Option("config", os.path.join(main.path, "config.yaml"), main)
@@ -74,6 +75,7 @@ def compose(overrides: Sequence[str] = (), conf_dirs: Sequence[str] = (), *, mis
     check = Check(problems, origins, _allowed(tree, dirs), missing=missing)
     cells = [_named(check.root(cell), composed.choices) for cell in _resolved(tree, seeds, origins, problems, missing)]
     problems.stop()
+    _check_controls(cells[0]["strategy"])
     return Job(cells, list(overrides), composed.options, hash_of(cells))
 
 
@@ -103,6 +105,28 @@ def _allowed(tree: Mapping[str, Any], dirs: Sequence[ConfDir]) -> list[str]:
         if isinstance(mapping, dict):
             found += [str(name) for name, value in mapping.items() if value]
     return found
+
+
+def _add_controls(tree: dict[str, Any], problems: Problems) -> None:
+    """`controls=[plain_kd]` adds arms to those the strategy's options name; `strategy.controls=[...]` replaces them."""
+    given = tree.pop("controls", None)
+    if given is None:
+        return
+    names = [given] if isinstance(given, str) else given
+    strategy = tree.get("strategy")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        problems.add(f"controls={given}: expected a list of names, as in 'controls=[plain_kd,equal_compute]'")
+    elif isinstance(strategy, dict):
+        own = strategy.get("controls") or []
+        strategy["controls"] = [*own, *(name for name in dict.fromkeys(names) if name not in own)]
+
+
+def _check_controls(strategy: dict[str, Any]) -> None:
+    """Arms are checked here where the strategy is one of ours (free of torch); others check theirs when they are built."""
+    if str(strategy.get("_target_")).startswith("kdrun.strategies."):
+        from kdrun.targets import build
+
+        build(strategy)
 
 
 def _seeds(tree: dict[str, Any], typed: Mapping[str, str], origins: Origins, problems: Problems) -> list[int]:

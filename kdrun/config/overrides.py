@@ -26,6 +26,40 @@ class Words:
     typed: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Engine:
+    """What the `hydra/...` and `hydra....` words of a multirun say about how it is run, and the other words."""
+
+    words: list[str]
+    launcher: str | None
+    sweeper: str | None
+    settings: list[str]
+
+
+def without_engine(overrides: Sequence[str]) -> Engine:
+    """Take the launcher, its settings and the sweeper out of a multirun's words. UserError for a name we do not have."""
+    kept, settings = [], []
+    chosen: dict[str, str | None] = {"hydra/launcher": None, "hydra/sweeper": None}
+    for text in overrides:
+        key, _, value = text.lstrip("+").partition("=")
+        if key in chosen:
+            chosen[key] = None if value == "basic" else value
+        elif key.startswith("hydra.launcher."):
+            settings.append(text)
+        else:
+            kept.append(text)
+    launcher, sweeper = chosen.values()
+    if sweeper not in (None, "optuna"):
+        names = ("basic", "optuna")
+        raise UserError(f"hydra/sweeper={sweeper}: no such sweeper{closest(str(sweeper), names)}; all: {listed(names)}")
+    searching = [text for text in kept if text.lstrip("+").startswith("hydra.sweeper.")]
+    if searching and not sweeper:
+        raise UserError(f"{searching[0]}: a setting of a search: add hydra/sweeper=optuna")
+    if settings and not launcher:
+        raise UserError(f"{settings[0]}: which launcher? add hydra/launcher=NAME; all: {listed(LAUNCHERS)}")
+    return Engine(kept, launcher, sweeper, settings)
+
+
 def read(overrides: Sequence[str], table: Groups, dirs: Sequence[ConfDir], problems: Problems) -> Words:
     """Sort overrides into group choices and values; what is wrong goes to `problems` and is left out."""
     words = Words()
@@ -123,14 +157,8 @@ def _hydra(text: str, key: str, value: Any, problems: Problems) -> None:
     """kdrun only composes with Hydra. What would be ignored is refused."""
     if key in ("hydra/launcher", "hydra/sweeper") and value == "basic":
         return
-    if key == "hydra/launcher":
-        extra = LAUNCHERS.get(str(value))
-        if extra:
-            problems.add(f"{text}: this launcher is not available", f"pip install 'kdrun[{extra}]'")
-        else:
-            problems.add(
-                f"{text}: no launcher {value!r}{closest(str(value), LAUNCHERS)}; all: basic, {listed(LAUNCHERS)}"
-            )
+    if key in ("hydra/launcher", "hydra/sweeper") or key.startswith(("hydra.launcher.", "hydra.sweeper.")):
+        problems.add(f"{text}: belongs to a sweep: add -m")
     elif key.startswith(("hydra.run", "hydra.sweep", "hydra.job")):
         problems.add(f"{text}: not used; paths.outputs=DIR sets where runs are recorded")
     elif key == "hydra.searchpath":

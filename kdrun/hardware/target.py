@@ -34,11 +34,13 @@ def resolve(hardware: dict[str, Any]) -> dict[str, Any]:
     return {**hardware, "device": device}
 
 
-def apply_threads(hardware: dict[str, Any]) -> None:
-    """Set the thread count of this process. Two processes whose OpenMP pools spin on two cores are 40 times slower."""
+def apply_threads(hardware: dict[str, Any], most: int | None = None) -> None:
+    """Set the thread count of this process, at most `most` where jobs share the cores.
+
+    Two processes whose OpenMP pools spin on two cores are 40 times slower."""
     import torch
 
-    torch.set_num_threads(hardware["threads"])
+    torch.set_num_threads(min(hardware["threads"], most or hardware["threads"]))
 
 
 def thread_environment(hardware: dict[str, Any]) -> dict[str, str]:

@@ -42,6 +42,11 @@ class DryLab(Lab):
             self.planned.append(Planned(trained, status, tree))
         return self._seen[key]
 
+    def forget(self) -> None:
+        """Begin the plan of another job; what is known of data and sources stays."""
+        self.planned.clear()
+        self._seen.clear()
+
     def why(self, planned: Planned) -> tuple[str, dict[str, tuple[Any, Any]]] | None:
         """(fingerprint, differences) of the stored stage nearest to a planned one; None if the store is empty."""
         stored = ((key, record["parts"]) for key, record in self.store.records() if "parts" in record)

@@ -54,15 +54,22 @@ class Lab:
         self.force = force
         self._fitted = fitted
         self._seen: dict[str, Trained] = {}
+        self._broken: dict[str, Exception] = {}
 
     def fit(self, stage: Stage) -> Trained:
         """The result of a stage: from this job, from the store, or by running it."""
         stage = self.settled(stage)
         tree = parts(stage, self.context)
         key = fingerprint(tree)
+        if key in self._broken:  # a teacher that five seeds share is not tried five times
+            raise self._broken[key]
         if key not in self._seen:
             with self.store.lock(key, lambda: self.report.note(f"waiting for another process that fits {stage.label}")):
-                self._seen[key] = self._fit(stage, key, tree)
+                try:
+                    self._seen[key] = self._fit(stage, key, tree)
+                except Exception as error:
+                    self._broken[key] = error
+                    raise
         return self._seen[key]
 
     def settled(self, stage: Stage) -> Stage:

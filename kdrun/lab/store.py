@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,14 @@ class DamagedStage(RuntimeError):
 
 
 class Store:
-    """One store below `root` (created when first written to)."""
+    """One store below `root` (created when first written to).
 
-    def __init__(self, root: str | Path):
+    while_waiting is called again and again while another process holds a lock; it may raise to give up.
+    """
+
+    def __init__(self, root: str | Path, while_waiting: Callable[[], None] = lambda: None):
         self.root = Path(root)
+        self._while_waiting = while_waiting
 
     def folder(self, fingerprint: str) -> Path:
         return self.root / "stages" / fingerprint[:2] / fingerprint
@@ -114,7 +118,10 @@ class Store:
         except Timeout:
             if waiting:
                 waiting()
-            lock.acquire(poll_interval=0.1)
+            while not lock.is_locked:
+                self._while_waiting()
+                with suppress(Timeout):
+                    lock.acquire(timeout=0.5, poll_interval=0.05)
         try:
             yield
         finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from kdrun.strategies.cast import Cast, supervised
+from kdrun.strategies.cast import Cast, distil, supervised
 
 if TYPE_CHECKING:
     from kdrun.lab.lab import Lab
@@ -18,14 +18,36 @@ class Strategy:
 
     controls: list[str] = field(default_factory=list)
 
-    arms: ClassVar[dict[str, str]] = {"alone": "student alone"}
+    arms: ClassVar[dict[str, str]] = {
+        "alone": "student alone",
+        "plain_kd": "student, plain KD",
+        "equal_compute": "student alone, as many steps",
+    }
     """Arms this strategy can be compared with: name -> what it is."""
+
+    def __post_init__(self) -> None:
+        for name in self.controls:
+            if name not in self.arms:
+                from kdrun.problems import UserError, closest, listed
+
+                raise UserError(f"no control {name!r}{closest(name, self.arms)}; all: {listed(self.arms)}")
 
     def run(self, lab: Lab, cast: Cast) -> Trained:
         """Ask `lab` for stages; return the student."""
         raise NotImplementedError
 
+    def student_epochs(self, cast: Cast) -> int:
+        """Epochs that `run` spends on the student, all its stages together."""
+        return cast.student.trainer["epochs"]
+
     def control(self, name: str, lab: Lab, cast: Cast) -> Trained:
-        """One arm to compare with. `alone`: the same student, seed, trainer and data, without a teacher."""
-        assert name == "alone", name
-        return lab.fit(supervised(cast.student, role="alone"))
+        """One arm to compare with: the same student, seed and data in all of them.
+
+        alone          on labels, with the run's trainer
+        plain_kd       taught by the run's teacher from the first step (arXiv 1503.02531), with the run's trainer
+        equal_compute  on labels, for as many optimisation steps as `run` spends on the student
+        """
+        if name == "plain_kd":
+            return lab.fit(distil(cast.student, lab.fit(supervised(cast.teacher)), role=name))
+        epochs = {"equal_compute": {"epochs": self.student_epochs(cast)}, "alone": {}}[name]
+        return lab.fit(supervised(cast.student, role=name, **epochs))

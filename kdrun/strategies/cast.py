@@ -53,8 +53,8 @@ class Cast:
         return {"ce": {**self.config["objective"].get("ce", {}), "weight": 1.0}}
 
 
-def supervised(learner: Learner, role: str | None = None) -> Stage:
-    """Fit on labels alone. A teacher that brings `weights` is not trained, only evaluated."""
+def supervised(learner: Learner, role: str | None = None, **trainer: Any) -> Stage:
+    """Fit on labels alone; keyword arguments override the trainer. A teacher that brings `weights` is only evaluated."""
     cast = learner.cast
     pretrained = learner.role != "student" and learner.config["weights"] is not None
     return Stage(
@@ -62,7 +62,7 @@ def supervised(learner: Learner, role: str | None = None) -> Stage:
         learner=learner.identity,
         objective=cast.supervision,
         data=cast.config["data"],
-        trainer=None if pretrained else learner.trainer,
+        trainer=None if pretrained else merged(learner.trainer, trainer),
         hardware=cast.config["hardware"],
         seed=learner.seed,
     )

@@ -27,7 +27,10 @@ from kdrun.files import read_json, write_json
 from kdrun.tracking.metrics import MetricsWriter
 
 SCHEMA = 1
-PLANNED, RUNNING, DONE, FAILED, INTERRUPTED = STATUSES = ("planned", "running", "done", "failed", "interrupted")
+STATUSES = ("planned", "running", "done", "failed", "nan", "out_of_memory", "pruned", "interrupted")
+PLANNED, RUNNING, DONE, FAILED, NAN, OUT_OF_MEMORY, PRUNED, INTERRUPTED = STATUSES
+FAILURES = (FAILED, NAN, OUT_OF_MEMORY)
+"""Ends that the same command would meet again: run again only when asked to."""
 RECORD, LOCK, METRICS, LOG, CONFIG = "record.json", ".lock", "metrics.jsonl", "run.log", "config.yaml"
 
 
@@ -127,15 +130,14 @@ class Run:
             self.record["attempts"][-1].update(ended=moment, status=status)
         self.update(status=status, **fields)
 
-    def fail(self, error: BaseException) -> None:
-        """The end by an exception: failed, or interrupted for Ctrl-C and exits a signal asked for.
+    def fail(self, error: BaseException, **fields: Any) -> None:
+        """The end by an exception, with the status that `status_of` gives it.
 
         The traceback goes to the end of run.log, its last frame into the record.
         """
-        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
         with open(self.log_path, "a", encoding="utf-8") as log:
             log.write("".join(traceback.format_exception(error)))
-        self.finish(INTERRUPTED if interrupted else FAILED, error=describe_error(error))
+        self.finish(status_of(error), error=describe_error(error), **fields)
 
     def close(self) -> None:
         """Give the lock back. A run that nobody finished is marked interrupted: it did not end well. Twice is fine."""
@@ -164,6 +166,23 @@ class Run:
                     self.fail(error)
         finally:
             self.close()
+
+
+def status_of(error: BaseException) -> str:
+    """interrupted for Ctrl-C and exits a signal asked for; nan for a loss or metric that is not finite; out_of_memory
+    for memory of the machine or of a device; failed for anything else. torch's errors are told by name: it may not be here.
+    """
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return INTERRUPTED
+    if isinstance(error, FloatingPointError):
+        return NAN
+    names = {kind.__name__ for kind in type(error).__mro__}
+    text = str(error).lower()
+    if "OutOfMemoryError" in names or isinstance(error, MemoryError):
+        return OUT_OF_MEMORY
+    if isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text):
+        return OUT_OF_MEMORY
+    return FAILED
 
 
 def describe_error(error: BaseException) -> dict[str, str]:

@@ -93,15 +93,54 @@ def _open(outputs: str | os.PathLike[str], slug: str, job_hash: str, fresh: bool
         return run
 
 
-def finished_run(outputs: str | os.PathLike[str], job_hash: str) -> RunInfo | None:
-    """The newest run of this job that is done, if any: how a repeated sweep knows which jobs are left."""
+def open_folder(folder: Path) -> Run | None:
+    """Begin the run that `plan_run` froze in `folder`; None while another process works on it.
+
+    RuntimeError if there is no record in it; a run that is done is returned as it is, not begun.
+    """
+    with _registry_lock(folder.parent):
+        lock = try_lock(folder)
+        if lock is None:
+            return None
+        try:
+            record = read_record(folder)
+            run = Run(folder, record, lock)
+            if record["status"] != DONE:
+                _close_attempts(record)
+                run.begin()
+            return run
+        except BaseException:
+            lock.release()
+            raise
+
+
+def end_run(folder: Path, status: str, error: dict[str, str] | None = None) -> None:
+    """Write how a run ended whose process could not do it (killed, pruned). Nothing happens while one works on it."""
+    with _registry_lock(folder.parent):
+        lock = try_lock(folder)
+        if lock is None:
+            return
+        run = Run(folder, read_record(folder), lock)
+        try:
+            if run.status != DONE:
+                run.finish(status, error=error)
+        finally:
+            run.close()
+
+
+def run_of_job(outputs: str | os.PathLike[str], job_hash: str) -> RunInfo | None:
+    """The run that speaks for a job: the newest that is done, else the newest of all; None if it never had a folder."""
     runs = runs_folder(outputs)
     same = _folders_of(runs, job_hash[:HASH_LENGTH]) if runs.is_dir() else {}
-    for ordinal in sorted(same, reverse=True):
-        info = read_run(same[ordinal])
-        if info.status == DONE and info.record and info.record["job_hash"] == job_hash:
-            return info
-    return None
+    found = [read_run(same[ordinal]) for ordinal in sorted(same, reverse=True)]
+    found = [info for info in found if info.record and info.record["job_hash"] == job_hash]
+    return next((info for info in found if info.status == DONE), found[0] if found else None)
+
+
+def finished_run(outputs: str | os.PathLike[str], job_hash: str) -> RunInfo | None:
+    """The newest run of this job that is done, if any: how a repeated sweep knows which jobs are left."""
+    found = run_of_job(outputs, job_hash)
+    return found if found is not None and found.status == DONE else None
 
 
 def _folders_of(runs: Path, short_hash: str) -> dict[int, Path]:
@@ -142,10 +181,14 @@ def _record_to_continue(folder: Path, job_hash: str) -> dict[str, Any] | None:
         return None
     if record["job_hash"] != job_hash or record["status"] == DONE:
         return None
+    _close_attempts(record)
+    return record
+
+
+def _close_attempts(record: dict[str, Any]) -> None:
     for attempt in record["attempts"]:
         if attempt["status"] == RUNNING:  # its process is gone, or the lock would not have been free
             attempt["status"] = INTERRUPTED
-    return record
 
 
 def _create(runs: Path, slug: str, job_hash: str, ordinal: int) -> Run:

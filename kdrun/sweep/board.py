@@ -1,0 +1,197 @@
+"""The table of a sweep's jobs: live on a terminal, a line per change anywhere else, a summary at the end."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from kdrun.panel import cell, duration, seeds, share
+from kdrun.sweep.plan import DONE, TO_FIT, Plan, Point
+from kdrun.tracking.record import FAILURES
+from kdrun.verbs.runs import STYLES
+
+ROWS = 30
+"""A terminal shows no more jobs at a time; those that run and those that failed come first."""
+
+
+class Board:
+    """Shows the points of a plan while `execute` feeds it events. `jobs` is for people only."""
+
+    def __init__(self, plan: Plan, console: Console, quiet: bool = False):
+        self.plan = plan
+        self.console = console
+        self.quiet = quiet
+        self.chosen: set[int] = set()
+        self._now: dict[int, dict[str, Any]] = {}
+        self._live: Live | None = None
+        if console.is_terminal and not quiet:
+            self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Board:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def event(self, event: dict[str, Any]) -> None:
+        """Take one event of the pool; what a person must not miss (a failure) is printed at once."""
+        point = self.plan.points[event["number"]]
+        now = self._now.setdefault(event["number"], {"started": time.monotonic(), "stages": 0})
+        if event["kind"] == "start":
+            now["started"] = time.monotonic()
+            self._say(f"{self._count(point)} {self.plan.label(point)}: started")
+        elif event["kind"] == "stage":
+            now.update(label=event["label"], total=event["total"], done=event["done"], stages=now["stages"] + 1)
+        elif event["kind"] == "progress":
+            now["done"] = event["done"]
+        elif event["kind"] == "epoch":
+            now["values"] = event["values"]
+        elif event["kind"] == "end":
+            self._ended(point, event, time.monotonic() - now["started"])
+
+    def _ended(self, point: Point, event: dict[str, Any], seconds: float) -> None:
+        self._now.pop(point.number, None)
+        if event["status"] in FAILURES or event["status"] == "interrupted":
+            error = event.get("error") or {}
+            text = f"{self._count(point)} {self.plan.label(point)}: {event['status']}: {error.get('type')}: {error.get('message')}"
+            if not self.quiet:
+                self.console.print(Text(text, style=STYLES.get(event["status"], "")), soft_wrap=True)
+                self.console.print(Text(f"      log: {point.folder}/run.log", style="dim"), soft_wrap=True)
+        else:
+            self._say(
+                f"{self._count(point)} {self.plan.label(point)}: {event['status']}{result(point)} ({duration(seconds)})"
+            )
+
+    def _say(self, text: str) -> None:
+        if self._live is None and not self.quiet:
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _count(self, point: Point) -> str:
+        return f"[{point.number + 1}/{len(self.plan.points)}]"
+
+    def _render(self) -> Any:
+        counts = count(self.plan.points)
+        urgent = [p for p in self.plan.points if p.number in self._now or p.status in FAILURES]
+        rest = [p for p in self.plan.points if p not in urgent]
+        shown = sorted([*urgent, *rest][:ROWS], key=lambda point: point.number)
+        table = Table(box=None, header_style="dim", pad_edge=False)
+        for name in ("job", "overrides", "status", "stage", "progress", "validation"):
+            table.add_column(name, overflow="fold")
+        for point in shown:
+            table.add_row(*self._row(point))
+        lines: list[Any] = [table]
+        if len(shown) < len(self.plan.points):
+            lines.append(Text(f"and {len(self.plan.points) - len(shown)} more", style="dim"))
+        lines.append(Text("  ".join(f"{name} {number}" for name, number in counts.items()), style="bold"))
+        return Group(*lines)
+
+    def _row(self, point: Point) -> tuple[Any, ...]:
+        now = self._now.get(point.number)
+        if now is None:
+            status = (
+                "waiting" if point.number in self.chosen and point.status in ("new", "interrupted") else point.status
+            )
+            return (
+                str(point.number),
+                Text(self.plan.label(point)),
+                Text(status, STYLES.get(status, "dim")),
+                "",
+                "",
+                result(point),
+            )
+        total = now.get("total")
+        progress = f"{100 * now['done'] / total:3.0f} %" if total else ""
+        values = now.get("values") or {}
+        value = f"{100 * values['accuracy']:.2f}" if "accuracy" in values else ""
+        elapsed = duration(time.monotonic() - now["started"])
+        return (
+            str(point.number),
+            Text(self.plan.label(point)),
+            Text("running", "cyan"),
+            Text(now.get("label", "starting")),
+            f"{progress} {elapsed}",
+            value,
+        )
+
+
+def show_plan(plan: Plan, console: Console, chosen: set[int]) -> None:
+    """The jobs before they start: overrides, status, teacher, folder (it ends with the hash). Many jobs of one status are counted, not listed."""
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for name in ("job", "overrides", "status", "teacher", "folder"):
+        table.add_column(name, overflow="fold", no_wrap=name in ("job", "teacher"))
+    listed = plan.points if len(plan.points) <= 2 * ROWS or not console.is_terminal else plan.points[: 2 * ROWS]
+    for point in listed:
+        table.add_row(
+            str(point.number),
+            Text(plan.label(point)),
+            Text(status_text(point), STYLES.get(point.status, "")),
+            point.teacher,
+            Text(point.run_id or point.job.slug),
+        )
+    if shared := plan.shared():
+        console.print(f"all jobs: {' '.join(shared)}", style="dim", markup=False, highlight=False, soft_wrap=True)
+    console.print(table)
+    if len(listed) < len(plan.points):
+        console.print(f"and {len(plan.points) - len(listed)} more", style="dim")
+    counts = ", ".join(f"{number} {name}" for name, number in count(plan.points).items())
+    console.print(f"{len(plan.points)} jobs: {counts}; {len(chosen)} to run. Sweep {plan.id}", soft_wrap=True)
+
+
+def status_text(point: Point) -> str:
+    """The status in the words of the plan: `new, needs a teacher pass`."""
+    return f"{point.status}, needs a teacher pass" if point.teacher == TO_FIT and point.status != DONE else point.status
+
+
+def count(points: list[Point]) -> dict[str, int]:
+    """status -> how many points have it, in the order in which they appear."""
+    found: dict[str, int] = {}
+    for point in points:
+        found[point.status] = found.get(point.status, 0) + 1
+    return found
+
+
+def show_results(plan: Plan, console: Console) -> None:
+    """The end: every job with its result; what failed, why and where to read on."""
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for column in ("job", "overrides", "status", "test best, %", "seeds", "over alone, points", "gap closed"):
+        table.add_column(column, overflow="fold")
+    for point in plan.points:
+        summary = point.record.get("summary") or {}
+        arm = own_arm(summary)
+        found = ((summary.get("difference") or {}).get("best") or {}).get("mean")
+        table.add_row(
+            str(point.number),
+            Text(plan.label(point)),
+            Text(point.status, STYLES.get(point.status, "")),
+            cell(arm["best"]) if arm else "n/a",
+            seeds(arm) if arm else "n/a",
+            "n/a" if found is None else f"{100 * found:+.2f}",
+            share((summary.get("gap_closed") or {}).get("best")),
+        )
+    console.print(table)
+    for point in plan.points:
+        if point.status in FAILURES and point.error:
+            text = (
+                f"job {point.number} {point.status}: {point.error['type']}: {point.error['message']} ({point.run_id})"
+            )
+            console.print(Text(text, style="red"), soft_wrap=True)
+
+
+def own_arm(summary: dict[str, Any]) -> dict[str, Any] | None:
+    """The arm that the strategy itself produced."""
+    arms = summary.get("arms") or {}
+    return arms.get("student") or arms.get("alone")
+
+
+def result(point: Point) -> str:
+    """`, 94.00 ± 0.75` once there is a result."""
+    arm = own_arm(point.record.get("summary") or {}) if point.status == DONE else None
+    return f" {cell(arm['best'])}" if arm else ""

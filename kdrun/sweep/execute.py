@@ -1,0 +1,160 @@
+"""Run a plan: freeze it, run its jobs in clean processes, tell what happens, leave nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from kdrun.problems import UserError
+from kdrun.progress import Signals
+from kdrun.sweep.board import Board, count, show_plan, show_results
+from kdrun.sweep.plan import DONE, Plan, Point, freeze
+from kdrun.sweep.pool import Pool, cores, targets_of, visible_gpus
+
+SWEEP_FAILED = 3
+
+
+def execute(
+    plan: Plan,
+    *,
+    jobs: int = 1,
+    retry: bool = False,
+    force: bool = False,
+    quiet: bool = False,
+    json: bool = False,
+    launcher: str | None = None,
+    settings: Sequence[str] = (),
+    pool: Pool | None = None,
+) -> int:
+    """Run what is not done of a plan and return 0, 3 (some job is not done) or 130/143 (stopped by a signal).
+
+    jobs      processes at a time on this machine
+    pool      a pool that was started while the plan was made; its number of jobs is then what counts
+    launcher  name of a Hydra launcher that runs the jobs instead, with its settings (`hydra.launcher.KEY=VALUE`)
+    json      print the jobs with their results as JSON to standard output, people's lines to standard error
+    """
+    console = Console(stderr=json, quiet=quiet)
+    todo = freeze(plan, retry=retry, force=force)
+    if not quiet:
+        show_plan(plan, console, {point.number for point in todo})
+    code = 0
+    if todo and launcher:
+        from kdrun.sweep.launchers import launch
+
+        folders = {point.number: point.folder for point in todo}
+        launch(folders, launcher, list(settings), plan.folder, force)
+    elif todo:
+        with pool or Pool(min(jobs, len(todo))) as running:
+            code = _run(plan, todo, running, force, console, quiet)
+    for point in plan.points:
+        point.look()
+    if json:
+        print_json(plan)
+    elif not quiet:
+        show_results(plan, console)
+    if code:
+        print(
+            f"stopped; finished jobs and the state of the others are kept. Go on with: {plan.command}", file=sys.stderr
+        )
+        return code
+    if any(point.status != DONE for point in plan.points):
+        left = ", ".join(f"{number} {name}" for name, number in count(plan.points).items() if name != DONE)
+        again = " (failed ones again: --retry)" if any(p.status == "failed" for p in plan.points) else ""
+        print(f"kdrun: not every job is done: {left}{again}", file=sys.stderr)
+        return SWEEP_FAILED
+    return 0
+
+
+def _run(plan: Plan, todo: list[Point], pool: Pool, force: bool, console: Console, quiet: bool) -> int:
+    """Feed the pool until all jobs have ended or a signal came; returns 0 or 128 + the signal."""
+    pool.preload(targets_of(point.job.config for point in todo))
+    mirrors: list[tuple[Path, int, float]] = []
+    with Signals() as signals, Board(plan, console, quiet) as board:
+        board.chosen = {point.number for point in todo}
+        for point in todo:
+            pool.submit(point.number, point.folder, force)
+        asked = False
+        while pool.busy or pool.waiting:
+            for event in pool.events(0.2):
+                point = plan.points[event["number"]]
+                if event["kind"] == "mirror":
+                    mirrors.append((point.folder, event["pid"], event["timeout"]))
+                elif event["kind"] == "end":
+                    point.status, point.error = event["status"], event["error"]
+                board.event(event)
+            if signals.received and not asked:
+                asked = True
+                console.print("saving the state of the running jobs (once more: stop at once)", style="dim")
+                pool.cancel()
+                pool.stop()
+        _wait_for_mirrors(mirrors, signals)
+        return 128 + signals.received if signals.received else 0
+
+
+def _wait_for_mirrors(mirrors: list[tuple[Path, int, float]], signals: Signals) -> None:
+    """Give the W&B mirrors, all at once, the time each was promised; then none of them is left."""
+    from kdrun.tracking.mirror import read_state
+
+    end = time.monotonic() + max((timeout for _, _, timeout in mirrors), default=0.0)
+    left = mirrors
+    while left and time.monotonic() < end and not signals.received:
+        left = [mirror for mirror in left if not read_state(mirror[0]).get("finished") and _alive(mirror[1])]
+        if left:
+            time.sleep(0.1)
+    for folder, pid, _ in left:
+        if _alive(pid) and not read_state(folder).get("finished"):
+            _kill(pid)
+
+
+def _alive(pid: int) -> bool:
+    """False for a process that is gone, and for one that only waits to be collected."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except ProcessLookupError:
+        return False
+    except (OSError, IndexError):
+        return True
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def jobs_of(text: str | None) -> int:
+    """`jobs=N` as a number: at least 1; `auto` is one for every GPU, else one for every core. UserError otherwise."""
+    if text is None:
+        return 1
+    if text == "auto":
+        return len(visible_gpus()) or cores()
+    if not text.isdigit() or int(text) < 1:
+        raise UserError(f"jobs={text}: expected a number of at least 1, or auto")
+    return int(text)
+
+
+def print_json(plan: Plan) -> None:
+    """The jobs with their results: [{"number", "id", "overrides", "status", "summary", "error"}]."""
+    from kdrun.files import dump_json
+
+    shown: list[dict[str, Any]] = [
+        {
+            "number": point.number,
+            "id": point.run_id,
+            "path": str(point.folder) if point.folder else None,
+            "overrides": point.overrides,
+            "status": point.status,
+            "summary": point.record.get("summary") or None,
+            "error": point.record.get("error"),
+        }
+        for point in plan.points
+    ]
+    print(dump_json(shown))

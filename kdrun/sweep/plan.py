@@ -1,0 +1,255 @@
+"""What a sweep will run: its jobs, each with folder, hash and status, known and written down before the first starts.
+
+OUTPUTS/sweeps/<name>-<hash8>/sweep.json    the points and their runs; how far they are is in the records of the runs
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdrun.files import read_json, write_json
+from kdrun.problems import UserError, nearest
+from kdrun.tracking.record import FAILURES, PLANNED, PRUNED, now
+from kdrun.tracking.registry import HASH_LENGTH, plan_run, run_of_job, slugify
+
+SCHEMA = 1
+SWEEPS, SWEEP = "sweeps", "sweep.json"
+NEW, DONE, RUNNING, INTERRUPTED = "new", "done", "running", "interrupted"
+STORED, TO_FIT, NO_TEACHER, UNKNOWN = "stored", "to fit", "-", "unknown"
+
+
+@dataclass
+class Point:
+    """One job of a sweep.
+
+    status   new, or that of its run (see tracking.record.STATUSES; planned counts as new)
+    teacher  where its teacher and the outputs of it come from: "stored", "to fit", "as N" (with job N), "-" (none), "unknown"
+    """
+
+    number: int
+    overrides: list[str]
+    job: Any
+    status: str = NEW
+    run_id: str | None = None
+    folder: Path | None = None
+    teacher: str = UNKNOWN
+    error: dict[str, Any] | None = None
+
+    def look(self) -> None:
+        """Read run and status from the disk."""
+        info = run_of_job(self.job.config["paths"]["outputs"], self.job.hash)
+        if info is not None:
+            self.run_id, self.folder = info.id, info.dir
+            self.status = NEW if info.status == PLANNED else info.status
+            self.error = (info.record or {}).get("error")
+
+    @property
+    def record(self) -> dict[str, Any]:
+        from kdrun.tracking.registry import read_run
+
+        return (read_run(self.folder).record if self.folder else None) or {}
+
+
+@dataclass
+class Plan:
+    """The points of a sweep and where they are written down; `add` lets a search grow it."""
+
+    id: str
+    folder: Path
+    kind: str
+    overrides: list[str]
+    provenance: Any
+    points: list[Point] = field(default_factory=list)
+    conf_dirs: Sequence[str] = ()
+    search: dict[str, Any] | None = None
+
+    @property
+    def outputs(self) -> Path:
+        return self.folder.parent.parent
+
+    @property
+    def command(self) -> str:
+        return self.provenance.command
+
+    def shared(self) -> list[str]:
+        """The words that all points have."""
+        common = set.intersection(*(set(point.overrides) for point in self.points)) if self.points else set()
+        return [word for word in self.points[0].overrides if word in common] if len(self.points) > 1 else []
+
+    def label(self, point: Point) -> str:
+        """What tells this point from the others, keys without their beginning: `temperature=4`."""
+        shared = set(self.shared())
+        words = [word.partition("=") for word in point.overrides if word not in shared]
+        short = [key.rpartition(".")[2] for key, _, _ in words]
+        named = [s if short.count(s) == 1 else key for s, (key, _, _) in zip(short, words, strict=True)]
+        return " ".join(f"{name}={value}" for name, (_, _, value) in zip(named, words, strict=True)) or "as it is"
+
+    def add(self, overrides: list[str]) -> Point:
+        """Compose one more point."""
+        from kdrun.config.compose import compose
+
+        point = Point(len(self.points), list(overrides), compose(overrides, self.conf_dirs))
+        point.look()
+        self.points.append(point)
+        return point
+
+
+@dataclass(frozen=True)
+class SweepInfo:
+    """A sweep as the disk shows it."""
+
+    id: str
+    dir: Path
+    record: dict[str, Any]
+
+
+def make_plan(
+    points: Sequence[Sequence[str]],
+    conf_dirs: Sequence[str] = (),
+    *,
+    kind: str = "grid",
+    name: str | None = None,
+    identity: str | None = None,
+    arguments: Sequence[str] = (),
+    deep: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Plan:
+    """Compose all points and find out how far each is. Writes nothing.
+
+    name       of the sweep's folder (default: the names of what is swept)
+    identity   text that the sweep's hash is made from (default: the hashes of its jobs)
+    arguments  what was typed after `kdrun`
+    deep       also look which teachers are in the store (imports torch)
+    progress   called with (points looked at, all points)
+
+    Raises one UserError that names everything that is wrong in any point.
+    """
+    from kdrun.config.compose import compose
+    from kdrun.tracking.credentials import resolve_mode
+    from kdrun.tracking.provenance import Provenance
+
+    found, lines = [], []
+    for number, overrides in enumerate(points):
+        try:
+            found.append(Point(number, list(overrides), compose(overrides, conf_dirs)))
+            resolve_mode(found[-1].job.config["tracker"])
+        except UserError as error:
+            lines += [line for line in error.lines if line not in lines]
+        if progress:
+            progress(number + 1, 2 * len(points))
+    if lines:
+        raise UserError(*lines)
+    outputs = {point.job.config["paths"]["outputs"] for point in found}
+    if len(outputs) > 1:
+        raise UserError("paths.outputs cannot be swept: a sweep has one folder")
+    text = identity or " ".join(sorted(point.job.hash for point in found))
+    digest = hashlib.sha256(f"{kind} {text}".encode()).hexdigest()[:HASH_LENGTH]
+    sweep = f"{slugify(name or _swept(points) or found[0].job.config['name'])}-{digest}"
+    folder = Path(outputs.pop() if outputs else "outputs") / SWEEPS / sweep
+    plan = Plan(sweep, folder, kind, list(arguments), Provenance.collect(arguments), found, conf_dirs)
+    for point in found:
+        point.look()
+    if deep:
+        from kdrun.sweep.teachers import look_for_teachers
+
+        look_for_teachers(found, lambda done: progress(len(points) + done, 2 * len(points)) if progress else None)
+    return plan
+
+
+def to_run(point: Point, retry: bool = False, force: bool = False) -> bool:
+    """Whether a sweep runs this point: all that is not done, but what failed only with `retry`."""
+    if point.status == RUNNING:
+        return False
+    return force or point.status in (NEW, INTERRUPTED) or (retry and point.status in (*FAILURES, PRUNED))
+
+
+def freeze(plan: Plan, *, retry: bool = False, force: bool = False) -> list[Point]:
+    """Write the config of every point that shall run, and the sweep itself; returns those points.
+
+    From here on nothing that is edited changes what the sweep runs.
+    """
+    chosen = [point for point in plan.points if to_run(point, retry, force)]
+    for point in chosen:
+        freeze_point(plan, point)
+    save(plan)
+    return chosen
+
+
+def freeze_point(plan: Plan, point: Point, **_: Any) -> Path:
+    """The run folder of a point with its config, commit and versions in it, to be run by `sweep.worker.run_frozen`."""
+    from kdrun.tracking.provenance import write_start
+
+    run = plan_run(plan.outputs, point.job.config["name"], point.job.hash)
+    try:
+        write_start(run, point.job, plan.provenance)
+        point.run_id, point.folder = run.id, run.dir.resolve()
+    finally:
+        run.close()
+    return point.folder
+
+
+def save(plan: Plan) -> None:
+    """Write sweep.json."""
+    path = plan.folder / SWEEP
+    created = read_json(path)["created"] if path.is_file() else now()
+    record = {
+        "schema": SCHEMA,
+        "id": plan.id,
+        "kind": plan.kind,
+        "created": created,
+        "updated": now(),
+        "command": plan.command,
+        "overrides": plan.overrides,
+        "hash": plan.id.rpartition("-")[2],
+        "points": [
+            {"number": point.number, "overrides": point.overrides, "run": point.run_id, "job_hash": point.job.hash}
+            for point in plan.points
+        ],
+        "search": plan.search,
+        "git": plan.provenance.git,
+        "versions": plan.provenance.versions,
+    }
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, record)
+
+
+def list_sweeps(outputs: str | os.PathLike[str]) -> list[SweepInfo]:
+    """All sweeps, the last one used first. What cannot be read is passed over."""
+    found = []
+    for path in Path(outputs, SWEEPS).glob(f"*/{SWEEP}"):
+        try:
+            record = read_json(path)
+        except (OSError, ValueError):
+            continue
+        if isinstance(record, dict) and record.get("schema") == SCHEMA:
+            found.append(SweepInfo(path.parent.name, path.parent, record))
+    return sorted(found, key=lambda sweep: sweep.record["updated"], reverse=True)
+
+
+def find_sweep(outputs: str | os.PathLike[str], text: str) -> SweepInfo:
+    """The sweep meant by `text`: an id, a unique beginning of one, the path of its folder, or `last`. Else UserError."""
+    sweeps = list_sweeps(outputs)
+    if text == "last" and sweeps:
+        return sweeps[0]
+    exact = [s for s in sweeps if s.id == text or os.path.abspath(s.dir) == os.path.abspath(text)]
+    matches = exact or [sweep for sweep in sweeps if text and sweep.id.startswith(text)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise UserError(f"'{text}' could be {len(matches)} sweeps: {', '.join(s.id for s in matches[:5])}")
+    guess = nearest(text, [sweep.id for sweep in sweeps])
+    raise UserError(f"no sweep '{text}' in {Path(outputs, SWEEPS)}" + (f"; closest: {guess}" if guess else ""))
+
+
+def _swept(points: Sequence[Sequence[str]]) -> str:
+    """`temperature-weight`: last names of the keys whose words differ between points."""
+    values: dict[str, set[str]] = {}
+    for words in points:
+        for word in words:
+            values.setdefault(word.partition("=")[0].lstrip("+~"), set()).add(word)
+    return "-".join(key.rpartition(".")[2].rpartition("/")[2] for key, words in values.items() if len(words) > 1)
