@@ -52,9 +52,9 @@ flags
   --why              plan: which part of a fingerprint differs from the nearest stored stage
   --force            fit every stage again, even if it is in the store
   --retry            sweeps, tables: run failed jobs again
-  --yes              gc: delete without asking
+  -y, --yes          gc: delete without asking
   --from PATH        fetch: from a file you already have
-  --outputs DIR      commands that read runs: where they are (default: ./outputs)
+  --outputs DIR      where the runs are, for commands that read them (default: ./outputs)
   -q, --quiet        no bars, no panel
   -h, --help         this text; kdrun VERB --help      -V, --version
 """

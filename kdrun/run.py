@@ -177,7 +177,7 @@ def make_lab(
         if report.stop_requested():
             raise Interrupted
 
-    from kdrun.learning.callbacks import Interrupted
+    from kdrun.learning.report import Interrupted
 
     store = Store(paths["store"], stop_while_waiting)
     context = FingerprintContext(lambda data: content_hash(data, paths), hardware["device"])
@@ -193,7 +193,7 @@ def fit_cells(cells: list[dict[str, Any]], lab, failed: Callable[[int, BaseExcep
     Returns arms {arm: {seed: record}}, labels {arm: text} and teachers {seed: record}. With `failed`, a cell that raises is
     reported to it and the next one follows; a mistake of the user and an interruption concern all of them.
     """
-    from kdrun.learning.callbacks import Interrupted
+    from kdrun.learning.report import Interrupted
     from kdrun.strategies.cast import Cast
     from kdrun.targets import build
 
@@ -262,7 +262,7 @@ def facts(run, result: dict[str, Any], mirror) -> dict[str, str]:
 
 def _failed(run, error: BaseException, signals, command: str, tell, prefix: str = "", **fields: Any) -> int:
     """Record how the run ended, tell it in a few lines, and choose the exit code."""
-    from kdrun.learning.callbacks import Interrupted
+    from kdrun.learning.report import Interrupted
 
     # A signal that cut something short (a process, a wait) shows as whatever broke: it was still the signal.
     stopped = isinstance(error, (Interrupted, KeyboardInterrupt)) or signals.received is not None

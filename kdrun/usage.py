@@ -4,23 +4,27 @@ from __future__ import annotations
 
 USAGE = {
     "run": """\
-usage: kdrun [run] [KEY=VALUE ...] [-m] [--conf DIR] [--force] [--json] [-q] [--cfg job]
+usage: kdrun [run] [KEY=VALUE ...] [-m [jobs=N] [--retry]] [--conf DIR] [--force] [--json] [-q] [--cfg job]
 
   kdrun teacher=resnet20 student=resnet8_w4 trainer.epochs=5
   kdrun 'seeds=[3,7]'                  two named seeds; seeds=5 is 0..4; seed=1 is one run
+  kdrun 'controls=[plain_kd,equal_compute]'     more arms to compare with, beside those of the strategy
   kdrun experiment=smoke               a preset; kdrun ls experiment lists them
-  kdrun -m strategy=alone,vanilla trainer.optimizer.lr=0.05,0.1     one job per combination
+  kdrun -m strategy=alone,vanilla trainer.optimizer.lr=0.05,0.1 jobs=2     one job per combination, two at a time
   kdrun trainer/optimizer=adamw trainer.optimizer.lr=0.001
   kdrun '~objective.kd'                take a key away
   kdrun --cfg job trainer=quick        print the composed config, run nothing
 
 The words are those of Hydra: GROUP=OPTION, KEY=VALUE, ~KEY; with -m also a,b  range(1,4)  choice(a,b)  'glob(res*)'.
-The same command again finds finished stages in the store and goes on where it was interrupted.""",
+The same command again finds finished stages in the store and goes on where it was interrupted; -m runs only jobs that
+are not done, and failed ones with --retry. hydra/launcher=joblib|submitit_slurm|ray brings the jobs of -m to a cluster,
+hydra/sweeper=optuna searches instead of trying all.""",
     "plan": """\
-usage: kdrun plan [KEY=VALUE ...] [--why] [--json] [--conf DIR]
+usage: kdrun plan [KEY=VALUE ...] [-m] [--why] [--json] [--conf DIR]
 
   kdrun plan teacher=resnet20
   kdrun plan --why                     which part of a stage differs from the nearest one in the store
+  kdrun plan -m teacher=resnet14,resnet20       the jobs of a sweep: what is done, what needs a teacher
 
 Nothing is trained. One step on CPU shows that every term is finite and reaches its parameters.""",
     "ls": """\
@@ -31,9 +35,34 @@ usage: kdrun ls [GROUP ...] [--json] [--conf DIR]
 
 Folders given with --conf and installed plugins are included.""",
     "runs": """\
-usage: kdrun runs [--outputs DIR] [--json]
+usage: kdrun runs [KEY=VALUE ...] [--outputs DIR] [--json]
 
-  kdrun runs --json""",
+  kdrun runs status=failed since=2d
+  kdrun runs strategy=vanilla objective.kd.temperature=2,4
+  kdrun runs sweep=last --json
+
+Filters, all of which have to fit: status, since and before (30min, 12h, 2d, 3w or a date), strategy, teacher, student,
+data, name, seed, sweep, tag, any group (trainer=quick) and any key of the config. Values may be lists a,b and patterns
+with * and ?. status=failed means failed, diverged and out_of_memory.""",
+    "compare": """\
+usage: kdrun compare RUN RUN ... [--outputs DIR] [--json]
+
+  kdrun compare RUN last               keys that differ; results, each with its difference to the first run
+
+Own results are also compared seed by seed. A last line says what makes the comparison doubtful: other seeds, data or
+commits, missing seeds, uncommitted changes.""",
+    "status": """\
+usage: kdrun status [--outputs DIR] [--json]
+
+  kdrun status                         what runs and how far it is; what stopped, why, and how to go on; sweeps; disk""",
+    "gc": """\
+usage: kdrun gc [--yes] [--outputs DIR] [--json]
+
+  kdrun gc                             what in the store no run refers to, and why; asks before it deletes
+  kdrun gc --json                      the same as data; nothing is deleted without --yes
+
+Runs are what refers to stages: remove the folder of a run first, then kdrun gc. Only the runs of one outputs folder
+are known; do not use it on a store that several outputs folders share.""",
     "show": """\
 usage: kdrun show [RUN] [--outputs DIR] [--json]
 

@@ -197,7 +197,7 @@ def test_a_failing_run_has_its_traceback_in_the_log_and_exit_code_1(tmp_path):
     assert "Traceback" in log.read_text()
     assert "FloatingPointError" in log.read_text().splitlines()[-1]
     shown = kdrun("runs", cwd=tmp_path)
-    assert " nan " in shown.stdout
+    assert "diverged" in shown.stdout
 
 
 def test_a_multirun_skips_what_is_done_goes_on_after_a_failure_and_exits_with_3(tmp_path):

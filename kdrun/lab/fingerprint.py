@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,7 @@ def _drop_added(tree: dict[str, Any], added: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
+@cache
 def _version(name: str) -> str | None:
     try:
         return version(name)

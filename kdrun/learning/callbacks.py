@@ -13,13 +13,9 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from kdrun.learning import seeds
 from kdrun.learning.learner import Learner
-from kdrun.learning.report import Report
+from kdrun.learning.report import Interrupted, Report
 from kdrun.ledger.ledger import Ledger
 from kdrun.networks.weights import load_state, save_state
-
-
-class Interrupted(Exception):
-    """A signal asked to stop; the state is saved and the same command goes on from it."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

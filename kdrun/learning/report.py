@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 
+class Interrupted(Exception):
+    """A signal asked to stop; the state is saved and the same command goes on from it."""
+
+
 class Report:
     """Called by the learning room; every method may be left as it is."""
 

@@ -31,7 +31,7 @@ def run_distributed(request: dict[str, Any], report: Report, context: dict[str, 
 
     context: what a rank needs to build its workshop (see `_rank`). If one rank ends badly the others are ended at once.
     """
-    from kdrun.learning.callbacks import Interrupted
+    from kdrun.learning.report import Interrupted
 
     work = Path(request["work"])
     world = request["hardware"]["devices"]
@@ -155,7 +155,7 @@ def _rank(work: Path, rank: int) -> int:
     from filelock import FileLock
 
     from kdrun.data.build import load_data
-    from kdrun.learning.callbacks import Interrupted
+    from kdrun.learning.report import Interrupted
     from kdrun.learning.fit import run_stage
     from kdrun.learning.teaching import Workshop
 

@@ -18,6 +18,7 @@ from kdrun.progress import Signals
 from kdrun.sweep.board import Board, count, show_plan, show_results
 from kdrun.sweep.plan import DONE, Plan, Point, freeze
 from kdrun.sweep.pool import Pool, cores, targets_of, visible_gpus
+from kdrun.tracking.record import FAILURES
 
 SWEEP_FAILED = 3
 
@@ -67,7 +68,7 @@ def execute(
         return code
     if any(point.status != DONE for point in plan.points):
         left = ", ".join(f"{number} {name}" for name, number in count(plan.points).items() if name != DONE)
-        again = " (failed ones again: --retry)" if any(p.status == "failed" for p in plan.points) else ""
+        again = " (failed ones again: --retry)" if any(p.status in FAILURES for p in plan.points) else ""
         print(f"kdrun: not every job is done: {left}{again}", file=sys.stderr)
         return SWEEP_FAILED
     return 0
@@ -152,6 +153,7 @@ def print_json(plan: Plan) -> None:
             "path": str(point.folder) if point.folder else None,
             "overrides": point.overrides,
             "status": point.status,
+            "teacher": point.teacher,
             "summary": point.record.get("summary") or None,
             "error": point.record.get("error"),
         }

@@ -162,10 +162,11 @@ def make_plan(
 
 
 def to_run(point: Point, retry: bool = False, force: bool = False) -> bool:
-    """Whether a sweep runs this point: all that is not done, but what failed only with `retry`."""
-    if point.status == RUNNING:
-        return False
-    return force or point.status in (NEW, INTERRUPTED) or (retry and point.status in (*FAILURES, PRUNED))
+    """Whether a sweep runs this point: all that is not done, but what failed only with `retry`.
+
+    One that another process works on is waited for: it may end undone.
+    """
+    return force or point.status in (NEW, INTERRUPTED, RUNNING) or (retry and point.status in (*FAILURES, PRUNED))
 
 
 def freeze(plan: Plan, *, retry: bool = False, force: bool = False) -> list[Point]:
@@ -175,9 +176,10 @@ def freeze(plan: Plan, *, retry: bool = False, force: bool = False) -> list[Poin
     """
     chosen = [point for point in plan.points if to_run(point, retry, force)]
     for point in chosen:
-        freeze_point(plan, point)
+        if point.status != RUNNING:
+            freeze_point(plan, point)
     save(plan)
-    return chosen
+    return sorted(chosen, key=lambda point: point.status == RUNNING)
 
 
 def freeze_point(plan: Plan, point: Point, **_: Any) -> Path:

@@ -15,6 +15,7 @@ import os
 import select
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ LINE = 4096
 
 def main() -> int:
     events = os.dup(1)
+    os.set_blocking(events, False)
     os.dup2(2, 1)  # what a library prints is no event
     server = Server(events)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the kdrun that started this; it says what shall happen
@@ -148,13 +150,21 @@ def preload(request: dict[str, Any]) -> None:
 
 
 def emit(file: int, event: dict[str, Any]) -> None:
-    """Write one event. Nobody reading it any more is no reason to stop a job."""
+    """Write one event. Nobody reading (any more) stops no job: what only shows progress is then dropped."""
     line = json.dumps(event).encode() + b"\n"
     if len(line) > LINE:
         event = {key: value[:1000] if isinstance(value, str) else value for key, value in event.items()}
         line = json.dumps(event).encode() + b"\n"
-    with contextlib.suppress(OSError):
-        os.write(file, line)
+    while True:
+        try:
+            os.write(file, line)
+            return
+        except BlockingIOError:
+            if event["kind"] not in ("start", "mirror", "end"):
+                return
+            time.sleep(0.05)
+        except OSError:
+            return
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ CONFIRM_SECONDS = 5.0
 
 INIT_SECONDS = 60.0
 REPLAY_SECONDS = 120.0
+FIGURES_SHARE = 0.5
+"""Part of the time for an answer that drawing may take: sending what was measured goes first."""
 
 
 def main(arguments: list[str]) -> int:
@@ -103,6 +106,7 @@ def push(folder: Path, settings: dict[str, Any], end: End) -> None:
     record = read_json(folder / RECORD)
     attempt = len(record["attempts"])
     run, mode = start_wandb(folder, settings, record)
+    figures = Figures(run, folder)
     cursor = Cursor(folder, settings["id"])
     tail = Tail(folder / METRICS)
     steps: set[str] = set()
@@ -126,6 +130,8 @@ def push(folder: Path, settings: dict[str, Any], end: End) -> None:
             break
         end.event.wait(POLL_SECONDS)
     record = read_json(folder / RECORD)
+    if record["status"] == DONE and record["stages"]:
+        figures.log(FIGURES_SHARE * end.timeout)
     run.summary.update(flatten_summary(record))
     exit_code = 0 if record["status"] == DONE else 1
     url, online_folder = (run.url, Path(run.dir).parent.name) if mode == "online" else (None, None)
@@ -136,6 +142,64 @@ def push(folder: Path, settings: dict[str, Any], end: End) -> None:
         note_sent(folder, [online_folder])
     cursor.save(sure=True)
     write_state(folder, finished=True, mode=mode, exit_code=exit_code, rows=sent, attempt=attempt, url=url)
+
+
+class Figures:
+    """The figures of the run, as files in its folder and as images at W&B. What goes wrong is said in the mirror's log
+    and changes nothing else: figures can be drawn again from the record at any time.
+    """
+
+    def __init__(self, run: Any, folder: Path):
+        import wandb
+
+        self.run, self.folder = run, folder
+        self.image = getattr(wandb, "Image", None)
+        self._paths: list[Path] = []
+        if self.image is not None:  # matplotlib takes a while to import: do it while the run is busy, not at its end
+            self._guarded(self._import)
+
+    def log(self, seconds: float) -> None:
+        """Draw and log; what is not drawn after `seconds` is left out."""
+        if self.image is None:
+            return
+        thread = threading.Thread(target=self._guarded, args=(self._draw,), daemon=True)
+        thread.start()
+        thread.join(seconds)
+        if thread.is_alive():
+            print(
+                f"kdrun: no figures at W&B, they take longer than {seconds:g} s; kdrun plot {self.folder.name}",
+                flush=True,
+            )
+        elif self._paths:
+            self._guarded(self._send)
+
+    def _import(self) -> None:
+        from kdrun.plots.figures import have_matplotlib
+
+        if not have_matplotlib():
+            self.image = None
+            return
+        import kdrun.plots.paper  # noqa: F401
+
+    def _draw(self) -> None:
+        from kdrun.plots.figures import write_figures
+        from kdrun.plots.subject import Subject
+        from kdrun.tracking.registry import read_run
+
+        info = read_run(self.folder)
+        self._paths, _ = write_figures(Subject("run", info.id, self.folder, [(info.id, info)], info.record or {}))
+
+    def _send(self) -> None:
+        images = {f"plots/{path.stem}": self.image(os.fspath(path)) for path in self._paths if path.suffix == ".png"}
+        self.run.log(images)
+
+    @staticmethod
+    def _guarded(action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception:
+            print("kdrun: no figures at W&B:", flush=True)
+            traceback.print_exc()
 
 
 @contextlib.contextmanager

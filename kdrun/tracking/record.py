@@ -27,9 +27,9 @@ from kdrun.files import read_json, write_json
 from kdrun.tracking.metrics import MetricsWriter
 
 SCHEMA = 1
-STATUSES = ("planned", "running", "done", "failed", "nan", "out_of_memory", "pruned", "interrupted")
-PLANNED, RUNNING, DONE, FAILED, NAN, OUT_OF_MEMORY, PRUNED, INTERRUPTED = STATUSES
-FAILURES = (FAILED, NAN, OUT_OF_MEMORY)
+STATUSES = ("planned", "running", "done", "failed", "diverged", "out_of_memory", "pruned", "interrupted")
+PLANNED, RUNNING, DONE, FAILED, DIVERGED, OUT_OF_MEMORY, PRUNED, INTERRUPTED = STATUSES
+FAILURES = (FAILED, DIVERGED, OUT_OF_MEMORY)
 """Ends that the same command would meet again: run again only when asked to."""
 RECORD, LOCK, METRICS, LOG, CONFIG = "record.json", ".lock", "metrics.jsonl", "run.log", "config.yaml"
 
@@ -169,13 +169,13 @@ class Run:
 
 
 def status_of(error: BaseException) -> str:
-    """interrupted for Ctrl-C and exits a signal asked for; nan for a loss or metric that is not finite; out_of_memory
+    """interrupted for Ctrl-C and exits a signal asked for; diverged for a loss or metric that is not finite; out_of_memory
     for memory of the machine or of a device; failed for anything else. torch's errors are told by name: it may not be here.
     """
     if isinstance(error, KeyboardInterrupt | SystemExit):
         return INTERRUPTED
     if isinstance(error, FloatingPointError):
-        return NAN
+        return DIVERGED
     names = {kind.__name__ for kind in type(error).__mro__}
     text = str(error).lower()
     if "OutOfMemoryError" in names or isinstance(error, MemoryError):
@@ -200,6 +200,8 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a run record")
     if record.get("schema") != SCHEMA:
         raise ValueError(f"{path} has schema {record.get('schema')}, this kdrun reads {SCHEMA}")
+    if record["status"] not in STATUSES:
+        raise ValueError(f"{path} has the status {record['status']!r}, which this kdrun does not know")
     return record
 
 

@@ -9,12 +9,34 @@ from typing import Any
 def main(args) -> int:
     from kdrun.config.compose import compose
 
+    if args.multirun:
+        return plan_sweep(args)
     job = compose(args.overrides, args.conf_dirs)
     plan = make_plan(job, why=args.why)
     if args.json:
         print(json.dumps(plan, indent=2))
     else:
         _show(plan)
+    return 0
+
+
+def plan_sweep(args) -> int:
+    """The jobs of a multirun, as they are shown before it starts; nothing is written."""
+    import sys
+
+    from rich.console import Console
+
+    from kdrun.config.overrides import without_engine
+    from kdrun.sweep.board import show_plan
+    from kdrun.sweep.execute import print_json
+    from kdrun.sweep.plan import to_run
+    from kdrun.verbs.run import grid
+
+    plan = grid(without_engine(args.overrides).words, args.conf_dirs, arguments=sys.argv[1:])
+    if args.json:
+        print_json(plan)
+    else:
+        show_plan(plan, Console(), {point.number for point in plan.points if to_run(point)})
     return 0
 
 

@@ -1,44 +1,76 @@
-"""kdrun runs: all runs of the outputs folder, newest first."""
+"""kdrun runs [KEY=VALUE...]: the runs of the outputs folder that fit, newest first. Also what its neighbours share."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdrun.files import dump_json, number
-from kdrun.tracking.record import RUNNING, now
+from kdrun.problems import UserError, closest
+from kdrun.tracking.filters import KEYS, cast_of, select
+from kdrun.tracking.record import RUNNING, STATUSES, now
 from kdrun.tracking.registry import RunInfo, list_runs, runs_folder
 
 if TYPE_CHECKING:
     from kdrun.cli import Arguments
 
 MISSING = "n/a"
-STYLES = {"done": "green", "running": "cyan", "failed": "red", "interrupted": "yellow", "broken": "red"}
+STYLES = {
+    "planned": "dim",
+    "running": "cyan",
+    "done": "green",
+    "failed": "red",
+    "diverged": "red",
+    "out_of_memory": "red",
+    "pruned": "magenta",
+    "interrupted": "yellow",
+    "broken": "red",
+}
 WIDE = ("data", "seeds", "gap closed", "duration")
 """Columns a narrow terminal goes without, first to last."""
 
 
 def main(args: Arguments) -> int:
-    """Print the table, or with --json a list of objects. 0 also where there are no runs."""
-    outputs = outputs_folder(args)
-    runs = list_runs(outputs)
+    """Print the table, or with --json a list of objects. 0 also where there are no runs, or none that fits."""
+    outputs, filters = outputs_folder(args), filters_of(args)
+    everything = list_runs(outputs)
+    runs = select(everything, filters, outputs)
     if args.json:
         print(dump_json([overview(run) for run in runs]))
         return 0
     if not runs:
-        print(f"no runs in {runs_folder(outputs)}")
+        there = f"{len(everything)} in {runs_folder(outputs)}"
+        print(f"no run fits {' '.join(filters)} ({there})" if everything else f"no runs in {runs_folder(outputs)}")
         return 0
-    rows = [columns(overview(run)) for run in runs]
-    if sys.stdout.isatty():
-        _print_table(rows)
-    else:
-        print("\n".join(plain_table(rows)))
+    print_table([columns(overview(run)) for run in runs], WIDE)
     for run in runs:
         if run.problem:
             print(f"broken record: {run.problem}", file=sys.stderr)
     return 0
+
+
+def filters_of(args: Arguments) -> list[str]:
+    """What was typed as KEY=VALUE, without the folder. UserError for any other word, with what was probably meant."""
+    for word in args.words:
+        if word in STATUSES:
+            raise UserError(f"'{word}' is not KEY=VALUE; meant: status={word}?")
+        raise UserError(f"'{word}' is not KEY=VALUE{closest(word, KEYS)}", f"filters: {', '.join(KEYS)}")
+    return [word for word in args.overrides if not is_folder(word)]
+
+
+def is_folder(override: str) -> bool:
+    """Whether a word says where the runs are."""
+    return override.lstrip("+").startswith("paths.outputs=")
+
+
+def take_no(args: Arguments, *, words: bool = True) -> None:
+    """UserError for what a verb would ignore: KEY=VALUE, and (with `words`) any other word."""
+    extra = [word for word in args.overrides if not is_folder(word)] + (list(args.words) if words else [])
+    if extra:
+        raise UserError(f"kdrun {args.verb} does not take {extra[0]}", f"see kdrun {args.verb} --help")
 
 
 def outputs_folder(args: Arguments) -> Path:
@@ -46,19 +78,18 @@ def outputs_folder(args: Arguments) -> Path:
     options = getattr(args, "options", None) or {}
     chosen = options.get("outputs") or getattr(args, "outputs", None)
     for override in getattr(args, "overrides", None) or []:
-        key, _, value = override.lstrip("+").partition("=")
-        if key == "paths.outputs":
-            chosen = chosen or value.strip("'\"")
+        if is_folder(override):
+            chosen = chosen or override.partition("=")[2].strip("'\"")
     return Path(chosen or "outputs")
 
 
 def overview(run: RunInfo) -> dict[str, Any]:
-    """What `--json` gives for one run. None = not known; `result` is that of the student (or of the only arm)."""
+    """What `--json` gives for one run. None = not known; `result` is that of the student (or of the only arm), a mean
+    over `n` of its `of` seeds."""
     record = run.record or {}
-    config, choices, summary = (record.get(key) or {} for key in ("config", "choices", "summary"))
+    summary = record.get("summary") or {}
     arms = summary.get("arms") or {}
     arm = arms.get("student") or next(iter(arms.values()), {})
-    taught = "teacher" in config and (choices.get("strategy") or strategy_name(config)) != "alone"
     return {
         "id": run.id,
         "path": str(run.dir),
@@ -66,34 +97,29 @@ def overview(run: RunInfo) -> dict[str, Any]:
         "problem": run.problem,
         "name": record.get("name"),
         "created": record.get("created"),
-        "strategy": choices.get("strategy") or strategy_name(config),
-        "teacher": (config.get("teacher") or {}).get("name") if taught else None,
-        "student": (config.get("student") or {}).get("name"),
-        "data": (config.get("data") or {}).get("name") or choices.get("data"),
+        **cast_of(record),
         "seeds": record.get("seeds") or [],
         "metric": summary.get("metric"),
         "result": {which: arm.get(which) for which in ("best", "last")},
+        "n": arm.get("n"),
+        "of": arm.get("of", arm.get("n")),
         "gap_closed": (summary.get("gap_closed") or {}).get("best"),
         "seconds": seconds_of(record, run.status),
         "error": record.get("error"),
     }
 
 
-def strategy_name(config: dict[str, Any]) -> str | None:
-    target = (config.get("strategy") or {}).get("_target_")
-    return target.rpartition(".")[2].lower() if target else None
-
-
 def columns(view: dict[str, Any]) -> dict[str, str]:
     """An overview as text, column by column."""
     pair = " -> ".join(name for name in (view["teacher"], view["student"]) if name)
+    seeds = seeds_text(view["seeds"])
     return {
         "run": view["id"],
         "status": view["status"],
         "strategy": view["strategy"] or MISSING,
         "networks": pair or MISSING,
         "data": view["data"] or MISSING,
-        "seeds": seeds_text(view["seeds"]),
+        "seeds": seeds if view["n"] == view["of"] else f"{seeds} ({view['n']} of {view['of']})",
         "result": percent(view["result"]["best"], view["metric"]),
         "gap closed": share(view["gap_closed"]),
         "duration": duration(view["seconds"]),
@@ -114,9 +140,14 @@ def percent(value: Any, metric: str | None = None) -> str:
     mean, deviation = number(mean), number(deviation)
     if mean is None:
         return MISSING
-    scale, digits, unit = (100, 2, " %") if metric in (None, "accuracy", "top5") else (1, 4, "")
+    scale, digits, unit = (100, 2, " %") if is_points(metric) else (1, 4, "")
     spread = "" if deviation is None else f" ± {scale * deviation:.{digits}f}"
     return f"{scale * mean:.{digits}f}{spread}{unit}"
+
+
+def is_points(metric: str | None) -> bool:
+    """Whether a metric is a fraction that people read as percent. None: the metric of a run that does not say."""
+    return metric in (None, "accuracy", "top5")
 
 
 def share(value: Any) -> str:
@@ -164,22 +195,27 @@ def age(created: str | None, at: datetime | None = None) -> str:
     return f"{int(seconds)} s ago"
 
 
-def plain_table(rows: list[dict[str, str]]) -> list[str]:
-    """Aligned text without colour, nothing cut: for pipes and files."""
-    names = list(rows[0])
-    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
-    lines = [dict(zip(names, names, strict=True)), *rows]
-    return ["  ".join(line[name].ljust(widths[name]) for name in names).rstrip() for line in lines]
+def size_text(count: int) -> str:
+    """Bytes as `12.3 MB`."""
+    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"
 
 
-def _print_table(rows: list[dict[str, str]]) -> None:
+def print_table(rows: list[dict[str, str]], less: Sequence[str] = ()) -> None:
+    """Rows with the same columns. On a terminal coloured by status and folded, without columns of `less`, first to
+    last, as long as it is too wide; elsewhere plain and whole."""
+    if not sys.stdout.isatty():
+        print("\n".join(plain_table(rows)))
+        return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console()
     names = list(rows[0])
-    for name in WIDE:
+    for name in less:
         if sum(max(len(name), *(len(row[name]) for row in rows)) + 2 for name in names) <= console.width:
             break
         names.remove(name)
@@ -187,5 +223,13 @@ def _print_table(rows: list[dict[str, str]]) -> None:
     for name in names:
         table.add_column(name, overflow="fold", no_wrap=name == "status")
     for row in rows:
-        table.add_row(*(Text(row[name], STYLES.get(row[name], "") if name == "status" else "") for name in names))
+        table.add_row(*(Text(row[name], STYLES.get(row[name], "")) for name in names))
     console.print(table)
+
+
+def plain_table(rows: list[dict[str, str]]) -> list[str]:
+    """Aligned text without colour, nothing cut: for pipes and files."""
+    names = list(rows[0])
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
+    lines = [dict(zip(names, names, strict=True)), *rows]
+    return ["  ".join(line[name].ljust(widths[name]) for name in names).rstrip() for line in lines]

@@ -5,12 +5,23 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from kdrun.files import dump_json
+from kdrun.files import dump_json, number
 from kdrun.problems import UserError
 from kdrun.tracking.mirror import describe_mirror, read_state
 from kdrun.tracking.record import log_tail
 from kdrun.tracking.registry import RunInfo, find_run
-from kdrun.verbs.runs import MISSING, age, duration, outputs_folder, percent, seconds_of, seeds_text, share
+from kdrun.verbs.runs import (
+    MISSING,
+    STYLES,
+    age,
+    duration,
+    is_points,
+    outputs_folder,
+    percent,
+    seconds_of,
+    seeds_text,
+    share,
+)
 
 if TYPE_CHECKING:
     from kdrun.cli import Arguments
@@ -70,11 +81,69 @@ def result_rows(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         rows.append((name, *(percent(teacher.get(w), metric) for w in ("best", "last")), str(teacher.get("n", 1))))
     for name, arm in (summary.get("arms") or {}).items():
         values = (percent(arm.get(which), metric) for which in ("best", "last"))
-        rows.append((arm.get("label") or name, *values, str(arm.get("n", MISSING))))
+        rows.append((arm.get("label") or name, *values, count_text(arm)))
     if "gap_closed" in summary:
         closed = summary["gap_closed"] or {}
         rows.append(("gap closed", share(closed.get("best")), share(closed.get("last")), ""))
     return rows
+
+
+def count_text(arm: dict[str, Any]) -> str:
+    """`5` seeds, or `4 of 5` where some are missing."""
+    n, of = arm.get("n", MISSING), arm.get("of", arm.get("n", MISSING))
+    return str(n) if n == of else f"{n} of {of}"
+
+
+def missing_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """("seed 3", "student, distilled: diverged FloatingPointError: loss is nan") for every result that is not there."""
+    return [
+        (f"seed {seed}", f"{arm.get('label') or name}: {reason_text(reason)}")
+        for name, arm in (summary.get("arms") or {}).items()
+        for seed, reason in (arm.get("missing") or {}).items()
+    ]
+
+
+def reason_text(reason: dict[str, Any]) -> str:
+    """`diverged FloatingPointError: loss is nan`: status, type and first line of the message, as far as they are known."""
+    kind = f"{reason.get('status') or ''} {reason.get('type') or ''}".strip() or MISSING
+    message = (reason.get("message") or "").strip().partition("\n")[0]
+    return f"{kind}: {message}" if message else kind
+
+
+def difference_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
+    """(student minus a control, difference, bootstrap interval, interval of Student's t, n): best and last epoch."""
+    metric, arms = summary.get("metric"), summary.get("arms") or {}
+    found = summary.get("differences") or ({"alone": summary["difference"]} if summary.get("difference") else {})
+    return [
+        (f"minus {(arms.get(control) or {}).get('label') or control}, {which}", *difference_texts(pair[which], metric))
+        for control, pair in found.items()
+        for which in ("best", "last")
+        if pair.get(which)
+    ]
+
+
+def difference_texts(found: dict[str, Any], metric: str | None) -> tuple[str, str, str, str]:
+    """(mean and deviation, bootstrap interval, interval of Student's t, n) of a paired difference."""
+    bootstrap, student_t = found.get("interval"), found.get("interval_t")
+    if "interval_t" not in found:  # records of the time when there was only one
+        bootstrap, student_t = None, bootstrap
+    spread = number(found.get("sd"))
+    mean = signed(found.get("mean"), metric)
+    if spread is not None:
+        mean += f" ± {signed(spread, metric)[1:]}"
+    return mean, interval_text(bootstrap, metric), interval_text(student_t, metric), str(found.get("n", MISSING))
+
+
+def signed(value: Any, metric: str | None) -> str:
+    """`+2.27` points of a percentage; a loss or an unknown metric in its own unit."""
+    value = number(value)
+    if value is None:
+        return MISSING
+    return f"{100 * value:+.2f}" if is_points(metric) else f"{value:+.4f}"
+
+
+def interval_text(interval: Any, metric: str | None) -> str:
+    return f"{signed(interval[0], metric)} to {signed(interval[1], metric)}" if interval else MISSING
 
 
 def stage_rows(stages: list[dict[str, Any]], metric: str) -> list[tuple[str, ...]]:
@@ -112,6 +181,11 @@ def _print_page(run: RunInfo, record: dict[str, Any]) -> None:
     if rows := result_rows(summary):
         metric = f"{summary.get('split', 'test')} {summary.get('metric', '')}"
         body += [Text(), _table((metric, "best epoch", "last epoch", "seeds"), rows)]
+    if rows := missing_rows(summary):
+        body += [Text(), _facts(rows)]
+    if rows := difference_rows(summary):
+        unit = "points" if is_points(summary.get("metric")) else summary["metric"]
+        body += [Text(), _table((f"student, {unit}", "difference", "95 % bootstrap", "95 % Student's t", "n"), rows)]
     if summary.get("verdict"):
         body += [Text(), Text(summary["verdict"], style="bold")]
     if stages:
@@ -136,7 +210,8 @@ def _facts(lines: list[tuple[str, str]]) -> Any:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for label, text in lines:
-        table.add_row(label, Text(text))  # Text: brackets in a command are not markup
+        style = STYLES.get(text.partition(",")[0], "") if label == "status" else ""
+        table.add_row(label, Text(text, style))  # Text: brackets in a command are not markup
     return table
 
 

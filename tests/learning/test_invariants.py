@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from kdrun.data.build import load_data
-from kdrun.learning.callbacks import Interrupted
+from kdrun.learning.report import Interrupted
 from kdrun.learning.firststep import NoEffect, check_first_step
 from kdrun.learning.fit import make_trainer
 from kdrun.learning.learner import Learner, _chunks

@@ -5,7 +5,7 @@ import json
 import pytest
 from safetensors.torch import load_file
 
-from kdrun.learning.callbacks import Interrupted
+from kdrun.learning.report import Interrupted
 from kdrun.strategies.cast import Cast, distil, supervised
 
 from .stages import Silent, cell, make_lab, teach

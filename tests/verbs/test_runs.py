@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from tracking.support import SUMMARY, begin, feed, make_job
@@ -95,6 +95,113 @@ def test_a_terminal_of_any_width_shows_every_run(outputs, width):
     assert max(len(line.rstrip()) for line in table[:6]) <= width
     joined = "".join(line.split()[0] if line.split() else "" for line in table)
     assert "digits-1a1a1a1a" in joined and "interrupted" not in joined
+
+
+@pytest.fixture
+def many(tmp_path):
+    """done (three weeks old, alone, lr 0.0001), diverged (two hours old, lr 0.5, a sweep's), planned, interrupted."""
+    from kdrun.files import write_json
+    from kdrun.tracking.registry import plan_run
+
+    alone = make_job("1a" * 32, strategy={"_target_": "kdrun.strategies.alone.Alone"}, tags={"paper": False})
+    alone.choices = {"strategy": "alone", "data": "digits", "trainer": "quick"}
+    done = begin(tmp_path, alone)
+    done.finish(created=(datetime.now(UTC) - timedelta(weeks=3)).isoformat())
+    done.close()
+    trainer = {"epochs": 5, "optimizer": {"lr": 0.5, "betas": [0.9, 0.99]}, "ema": None}
+    job = make_job("2b" * 32, seeds=(3, 7), trainer=trainer, teacher={"name": "mine", "seed": 3}, name="ladder")
+    job.cells[1]["teacher"] = {"name": "mine", "seed": 7}
+    job.choices["teacher"] = "resnet20"
+    diverged = begin(tmp_path, job)
+    diverged.fail(FloatingPointError("the loss is nan"))
+    diverged.update(created=(datetime.now(UTC) - timedelta(hours=2)).isoformat())
+    diverged.close()
+    plan_run(tmp_path, "later", "3c" * 32).close()
+    begin(tmp_path, make_job("4d" * 32)).close()
+    sweep = {"schema": 1, "id": "lr-12345678", "kind": "grid", "updated": "2026-01-01T00:00:00.000Z"}
+    (tmp_path / "sweeps/lr-12345678").mkdir(parents=True)
+    write_json(tmp_path / "sweeps/lr-12345678/sweep.json", sweep | {"points": [{"run": diverged.id}, {"run": None}]})
+    return tmp_path
+
+
+def found(outputs, capsys, *filters):
+    """The first letters of the hashes of the runs that fit."""
+    assert main(["runs", *filters, "--outputs", str(outputs), "--json"]) == 0
+    return "".join(sorted(run["id"].rpartition("-")[2][0] for run in json.loads(capsys.readouterr().out)))
+
+
+@pytest.mark.parametrize(
+    ("filters", "fitting"),
+    [
+        ("", "1234"),
+        ("status=failed", "2"),
+        ("status=diverged", "2"),
+        ("status=done,planned", "13"),
+        ("status=out_of_memory", ""),
+        ("since=12h", "234"),
+        ("since=1d before=1h", "2"),
+        ("before=2d", "1"),
+        ("since=2020-01-01", "1234"),
+        ("before=2020-01-01T12:00", ""),
+        ("strategy=alone", "1"),
+        ("strategy=alone,van*", "124"),
+        ("teacher=resnet20", "24"),
+        ("teacher=mine", "2"),
+        ("student=resnet?", "124"),
+        ("data=digits status=interrupted", "4"),
+        ("name=ladder", "2"),
+        ("name=later-*", "3"),
+        ("seed=7", "2"),
+        ("seed=0,3", "124"),
+        ("sweep=lr", "2"),
+        ("sweep=last", "2"),
+        ("tag=paper", "24"),
+        ("trainer=quick", "1"),
+        ("trainer.epochs=5", "2"),
+        ("trainer.optimizer.lr=0.50,1", "2"),
+        ("trainer.optimizer.lr=1e-4", "14"),
+        ("trainer.optimizer.betas=[0.9,0.99]", "2"),
+        ("trainer.ema=null", "2"),
+        ("teacher.seed=7", "2"),
+        ("trainer.epochs=5 seed=3 status=done", ""),
+    ],
+)
+def test_filters(many, capsys, filters, fitting):
+    assert found(many, capsys, *filters.split()) == fitting
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("status=fail", "closest: failed"),
+        ("since=2m", "since=30min, 12h, 2d, 3w or 2026-01-31"),
+        ("since=99999999999w", "not a time"),
+        ("trainer.epoch=5", "closest: trainer.epochs"),
+        ("strateg=alone", "closest: strategy"),
+        ("strategy=", "no value"),
+        ("sweep=nothing", "no sweep 'nothing'"),
+        ("failed", "meant: status=failed"),
+        ("digits", "'digits' is not KEY=VALUE"),
+        ("~seed", "not KEY=VALUE"),
+    ],
+)
+def test_a_filter_that_cannot_be_meant_is_refused(many, capsys, word, says):
+    assert main(["runs", word, "--outputs", str(many)]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_that_no_run_fits_is_said(many, capsys):
+    assert main(["runs", "strategy=cascaded", "status=failed", "--outputs", str(many)]) == 0
+    assert "no run fits strategy=cascaded status=failed (4 in " in capsys.readouterr().out
+
+
+def test_seeds_that_are_missing_show_in_the_table(tmp_path, capsys):
+    run = begin(tmp_path)
+    arm = {"label": "distilled", "n": 4, "of": 5, "best": {"mean": 0.93, "sd": 0.01}}
+    run.finish("failed", summary={"metric": "accuracy", "arms": {"student": arm}}, seeds=[0, 1, 2, 3, 4])
+    run.close()
+    main(["runs", "--outputs", str(tmp_path)])
+    assert "0-4 (4 of 5)" in capsys.readouterr().out
 
 
 def test_neither_torch_nor_hydra_is_imported(outputs):

@@ -7,7 +7,7 @@ import pytest
 from tracking.support import SUMMARY, begin, make_job
 
 from kdrun.cli import main
-from kdrun.verbs.show import result_rows, stage_rows
+from kdrun.verbs.show import difference_rows, difference_texts, result_rows, stage_rows
 
 STAGE = {
     "label": "student/seed=0",
@@ -92,6 +92,47 @@ def test_mistakes(tmp_path, capsys):
     (run.dir / "record.json").write_text("{")
     assert main(["show", run.id, "--outputs", str(tmp_path)]) == 2
     assert "cannot be read" in capsys.readouterr().err
+
+
+def partial_summary():
+    difference = {
+        "mean": 0.02,
+        "n": 4,
+        "sd": 0.01,
+        "values": [],
+        "interval": [0.012, 0.03],
+        "interval_t": [0.004, 0.036],
+    }
+    missing = {"3": {"status": "diverged", "type": "FloatingPointError", "message": "the loss is nan\nand more"}}
+    arm = {"label": "distilled", "n": 4, "of": 5, "best": {"mean": 0.93, "sd": 0.01}, "last": None, "missing": missing}
+    control = {"label": "student, plain KD", "n": 5, "of": 5, "best": {"mean": 0.91, "sd": 0.01}, "last": None}
+    return {
+        "metric": "accuracy",
+        "arms": {"student": arm, "plain_kd": control},
+        "differences": {"plain_kd": {"best": difference, "last": None}},
+    }
+
+
+def test_missing_seeds_and_the_differences_to_every_control(tmp_path, capsys, wide):
+    run = begin(tmp_path)
+    run.finish("diverged", summary=partial_summary())
+    run.close()
+    page = shown(capsys, "--outputs", tmp_path)
+    for text in (
+        "status diverged",
+        "distilled 93.00 ± 1.00 % n/a 4 of 5",
+        "student, plain KD 91.00 ± 1.00 % n/a 5",
+        "seed 3 distilled: diverged FloatingPointError: the loss is nan",
+        "minus student, plain KD, best +2.00 ± 1.00 +1.20 to +3.00 +0.40 to +3.60 4",
+    ):
+        assert text in page, text
+
+
+def test_the_interval_of_older_records_was_that_of_students_t():
+    difference = {"mean": 0.02, "n": 2, "sd": 0.01, "interval": [-0.01, 0.05]}
+    rows = difference_rows({"metric": "accuracy", "difference": {"best": difference}})
+    assert rows == [("minus alone, best", "+2.00 ± 1.00", "n/a", "-1.00 to +5.00", "2")]
+    assert difference_texts({"mean": None, "n": 0}, "loss") == ("n/a", "n/a", "n/a", "0")
 
 
 def test_missing_numbers_are_not_zero():
