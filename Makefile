@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Two spinning OpenMP pools on two cores are 40 times slower than one thread each.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test lint clean
+.PHONY: run test tables lint clean
 run: $(READY)
 	$(BIN)/kdrun $(ARGS)
 
@@ -14,6 +14,16 @@ run: $(READY)
 test: $(READY)
 	$(BIN)/kdrun fetch fashion_mnist mnist_5k
 	$(BIN)/python -m pytest $(ARGS)
+
+# Every table that can be made here, from its records where they are there; `make table-NAME ARGS=jobs=2` makes one.
+tables: table-digits_kd table-fashion_kd
+
+table-fashion_kd: $(READY)
+	$(BIN)/kdrun fetch fashion_mnist
+	$(BIN)/kdrun table fashion_kd $(ARGS)
+
+table-%: $(READY)
+	$(BIN)/kdrun table $* $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -73,7 +73,7 @@ def compose(overrides: Sequence[str] = (), conf_dirs: Sequence[str] = (), *, mis
     )
     seeds = _seeds(tree, words.typed, origins, problems)
     check = Check(problems, origins, _allowed(tree, dirs), missing=missing)
-    cells = [_named(check.root(cell), composed.choices) for cell in _resolved(tree, seeds, origins, problems, missing)]
+    cells = _checked(_resolved(tree, seeds, origins, problems, missing), check, composed.choices)
     problems.stop()
     _check_controls(cells[0]["strategy"])
     return Job(cells, list(overrides), composed.options, hash_of(cells))
@@ -184,6 +184,17 @@ def _resolved(
                 continue
             _set(cell, path, OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found)
         cells.append(cell)
+    return cells
+
+
+def _checked(trees: list[dict[str, Any]], check: Check, choices: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The cells in plain types. One that differs from the first in its seed alone is not checked a second time."""
+    cells: list[dict[str, Any]] = []
+    for tree in trees:
+        if cells and {**tree, "seed": trees[0]["seed"]} == trees[0]:
+            cells.append({**copy.deepcopy(cells[0]), "seed": tree["seed"]})
+        else:
+            cells.append(_named(check.root(tree), choices))
     return cells
 
 

@@ -30,8 +30,15 @@ class Sources:
 
     def __init__(self) -> None:
         self._read: dict[str, tuple[str, tuple[str, ...]] | None] = {}
+        self._found: dict[tuple[str, ...], dict[str, str]] = {}
 
     def hashes(self, roots: list[str]) -> dict[str, str]:
+        key = tuple(roots)
+        if key not in self._found:
+            self._found[key] = self._hashes(roots)
+        return self._found[key]
+
+    def _hashes(self, roots: list[str]) -> dict[str, str]:
         found: dict[str, str] = {}
         waiting = [module for root in roots if (module := self._module_of(root))]
         while waiting:

@@ -64,7 +64,7 @@ def main() -> None:
     from kdrun.sweep import pool, server
 
     server.preload({"path": [*sys.path, str(ROOT)], "preload": ["kdrun.sweep.execute", "kdrun.data.digits"]})
-    import kdrun.data.module  # noqa: F401
+    import kdrun.data.module
 
     pool.subprocess = SimpleNamespace(**{**vars(subprocess), "Popen": Forked})
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
