@@ -29,7 +29,8 @@ def results(summary: dict[str, Any]) -> Table:
         best, last = (cell({"mean": teacher[which], "sd": None}) for which in ("best", "last"))
         table.add_row(f"teacher {teacher['learner']}", best, last, str(teacher["n"]))
     for arm in sorted(summary["arms"].values(), key=lambda arm: arm["label"] != "student alone"):
-        table.add_row(arm["label"], cell(arm["best"]), cell(arm["last"]), seeds(arm))
+        label = arm["label"] + (" (the same stages)" if arm.get("same_as") else "")
+        table.add_row(label, cell(arm["best"]), cell(arm["last"]), seeds(arm))
     if "gap_closed" in summary:
         table.add_row("gap closed", *(share(summary["gap_closed"][which]) for which in ("best", "last")), "")
     return table
@@ -46,7 +47,7 @@ def details(summary: dict[str, Any], facts: dict[str, str]) -> Table:
             f"{times(summary.get('parameters_ratio'))} parameters, {times(summary.get('flops_ratio'))} FLOPs",
         )
     for arm, found in summary.get("differences", {}).items():
-        if arm != "alone":
+        if arm != "alone" and not summary["arms"][arm].get("same_as"):
             label = summary["arms"][arm]["label"]
             table.add_row("against", f"{label}: {points(found['best'])}")
     for seed, error in missing(summary).items():

@@ -40,6 +40,10 @@ def summarise(
             for seed in seeds
             if seed not in records
         }
+    own = {seed: record["fingerprint"] for seed, record in arms.get("student", {}).items()}
+    for arm, records in arms.items():
+        if arm != "student" and own and {s: r["fingerprint"] for s, r in records.items()} == own:
+            summary["arms"][arm]["same_as"] = "student"  # as plain KD is for strategy=vanilla
     student = next(iter(arms.get("student", arms.get("alone", {})).values()), None)
     distinct = {record["fingerprint"]: record for record in teachers.values()}
     if distinct:

@@ -78,7 +78,9 @@ class Board:
         return f"[{point.number + 1}/{len(self.plan.points)}]"
 
     def _render(self) -> Any:
-        counts = count(self.plan.points)
+        counts: dict[str, int] = {}
+        for point in self.plan.points:
+            counts[self._status(point)] = counts.get(self._status(point), 0) + 1
         urgent = [p for p in self.plan.points if p.number in self._now or p.status in FAILURES]
         rest = [p for p in self.plan.points if p not in urgent]
         shown = sorted([*urgent, *rest][:ROWS], key=lambda point: point.number)
@@ -93,12 +95,15 @@ class Board:
         lines.append(Text("  ".join(f"{name} {number}" for name, number in counts.items()), style="bold"))
         return Group(*lines)
 
+    def _status(self, point: Point) -> str:
+        if point.number in self._now:
+            return "running"
+        return "waiting" if point.number in self.chosen and point.status in ("new", "interrupted") else point.status
+
     def _row(self, point: Point) -> tuple[Any, ...]:
         now = self._now.get(point.number)
         if now is None:
-            status = (
-                "waiting" if point.number in self.chosen and point.status in ("new", "interrupted") else point.status
-            )
+            status = self._status(point)
             return (
                 str(point.number),
                 Text(self.plan.label(point)),

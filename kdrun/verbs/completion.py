@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from kdrun.config.groups import ConfDir, Groups, conf_dirs, groups
+from kdrun.config.groups import ConfDir, Groups, conf_dirs, groups, tables
 from kdrun.problems import UserError
 
 if TYPE_CHECKING:
@@ -94,8 +94,15 @@ def candidates(words: Sequence[str]) -> dict[str, str]:
         found = {"job": ""}
     elif word.startswith("-"):
         found = {name: "" for name in FLAGS if name.startswith("--")}
-    elif verb in ("show", "rerun", "sync"):
+    elif verb in ("show", "rerun", "sync", "compare", "plot", "report"):
         found = dict.fromkeys(_runs(before), "")
+    elif verb in ("table", "why") and "=" not in word:
+        dirs = conf_dirs([path for path in _given(before) if os.path.isdir(path)])[0]
+        found = {name: option.summary for name, option in tables(dirs).items()}
+    elif verb == "runs" and "=" not in word:
+        from kdrun.tracking.filters import KEYS
+
+        found = {f"{name}=": "" for name in KEYS}
     elif verb == "completion":
         found = dict.fromkeys(SCRIPTS, "")
     elif verb == "fetch":

@@ -18,6 +18,8 @@ BIN = Path(sys.executable).parent
     [
         (["strategy=va"], ["strategy=vanilla"]),
         (["pla"], ["plan"]),
+        (["runs", "stat"], ["status="]),
+        (["table", "digits"], ["digits_kd"]),
         (["train"], ["trainer=", "trainer/optimizer=", "trainer."]),
         (["trainer.ep"], ["trainer.epochs="]),
         (["trainer.optimizer.l"], ["trainer.optimizer.lr="]),
