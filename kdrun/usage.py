@@ -74,6 +74,39 @@ usage: kdrun rerun RUN [--outputs DIR] [--force] [-q]
   kdrun rerun last
 
 Runs the config as it was recorded, not what the config files say today.""",
+    "table": """\
+usage: kdrun table [NAME] [KEY=VALUE ...] [jobs=N] [--retry] [--check] [--json] [-q] [--conf DIR] [--outputs DIR]
+
+  kdrun table                          all tables, and how many of their jobs are done
+  kdrun table digits_kd jobs=2         run what is missing, check, write outputs/tables/digits_kd/table.md .tex .csv .json
+  kdrun table digits_kd --check        every figure again from the records, of docs/results/NAME where there is one
+  kdrun table digits_kd seeds=2 trainer.epochs=3     a changed table lies in a folder of its own
+
+Exit code 1: a check failed, with row, key and both values; nothing was written. 3: a job failed and is shown as missing.
+Your own: conf/table/NAME.yaml, see docs/tables.md.""",
+    "why": """\
+usage: kdrun why TABLE:ROW:COLUMN [--outputs DIR] [--json]
+
+  kdrun why digits_kd:t4:student       runs, seeds, commit, config, data, teacher, hardware, cost, files
+  kdrun why digits_kd t4 student
+
+Reads the table that kdrun table wrote, else the one in docs/results.""",
+    "plot": """\
+usage: kdrun plot [RUN ...|SWEEP] [--outputs DIR] [--json]
+
+  kdrun plot                           the last run: curves, accuracy against cost, seeds
+  kdrun plot RUN RUN                   runs in the same figures
+  kdrun plot SWEEP                     all runs of a sweep
+
+PNG and SVG in the plots folder of the run or sweep; how to read them: docs/figures.md.
+Needs matplotlib: pip install 'kdrun[plot]'""",
+    "report": """\
+usage: kdrun report [RUN|SWEEP|TABLE] [--outputs DIR] [--json]
+
+  kdrun report                         the last run
+  kdrun report TABLE                   a table that kdrun table has written
+
+One HTML file with everything in it, report.html beside the record: to open, print or send.""",
     "fetch": """\
 usage: kdrun fetch [NAME ...] [--from PATH] [--json]
 

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from kdrun.data.build import load_data
-from kdrun.learning.report import Interrupted
 from kdrun.learning.firststep import NoEffect, check_first_step
 from kdrun.learning.fit import make_trainer
 from kdrun.learning.learner import Learner, _chunks
+from kdrun.learning.report import Interrupted
 from kdrun.learning.teacher import FrozenTeacher, renormalisation, state_digest
 from kdrun.learning.teaching import UnfitTeacher
 from kdrun.objectives.terms import build_objective

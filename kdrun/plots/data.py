@@ -1,0 +1,301 @@
+"""What figures show, read from records and metrics into plain lists. Nothing here draws or imports matplotlib.
+
+Values keep the unit of the record: accuracies are fractions. A missing number is None or left out, never 0; a seed that
+did not finish keeps its status, so that a figure can show it and no mean can swallow it.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from kdrun.files import number
+from kdrun.tracking.metrics import read_metrics
+from kdrun.tracking.record import DONE, METRICS
+from kdrun.tracking.registry import RunInfo
+
+FRACTIONS = ("accuracy", "top5", "worst_class", "calibration")
+"""Metrics in 0..1 that people read in percent."""
+
+CONTROLS = ("alone", "plain_kd", "equal_compute")
+NOT_TERMS = ("train/loss", "train/learning_rate")
+COSTS = ("seconds", "parameters", "flops")
+SAME = 1e-6
+"""Accuracies closer than this are equal: they are float32 in a record."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One metric of one stage over its epochs, numbered from 0 as in metrics.jsonl.
+
+    selected  the epoch that validation chose
+    problem   None if the stage finished, else how its run or seed ended ("diverged", "running" ...)
+    """
+
+    kind: str
+    seed: int
+    epochs: list[int]
+    values: list[float]
+    selected: int | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Traces that belong together, one per seed. kind says how it is drawn, label what it is called."""
+
+    kind: str
+    label: str
+    traces: list[Trace]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Test accuracy of the selected epoch over seeds, beside what it cost. costs lacks what is not known.
+
+    n of `of` seeds finished; sd is None for one seed. own: the result of a run's strategy, not of an arm beside it.
+    """
+
+    kind: str
+    label: str
+    mean: float
+    sd: float | None
+    n: int
+    of: int
+    costs: dict[str, float]
+    own: bool = False
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Test results of the same seeds with two arms. seeds: seed -> (control, student), None where there is none.
+
+    missing     (seed, 0 for the control or 1 for the student, status) of every result that is not there
+    difference  as in the record: mean, n, interval ...; None where nothing could be paired
+    bootstrap   whether `interval` is a bootstrap interval (records once held Student's t there)
+    """
+
+    label: str
+    control: str
+    student: str
+    seeds: dict[int, tuple[float | None, float | None]]
+    missing: list[tuple[int, int, str]] = field(default_factory=list)
+    difference: dict[str, Any] | None = None
+    bootstrap: bool = False
+
+
+def metric_of(record: dict[str, Any]) -> str:
+    """The metric a run is judged by."""
+    summary, config = record.get("summary") or {}, record.get("config") or {}
+    return summary.get("metric") or (config.get("trainer") or {}).get("monitor") or "accuracy"
+
+
+def own_arm(record: dict[str, Any]) -> str:
+    """The arm that is the strategy's own result: "student", or "alone" where nothing taught."""
+    arms = (record.get("summary") or {}).get("arms") or {}
+    kinds = {stage["role"] for stage in record.get("stages") or []}
+    return "student" if "student" in arms or "student" in kinds or "alone" not in {*arms, *kinds} else "alone"
+
+
+def stages_of(record: dict[str, Any], kind: str) -> dict[int, dict[str, Any]]:
+    """seed -> finished stage of this role."""
+    return {stage["seed"]: stage for stage in record.get("stages") or [] if stage["role"] == kind}
+
+
+def labels_of(record: dict[str, Any]) -> dict[str, str]:
+    """Stage kind -> what to call it."""
+    summary = record.get("summary") or {}
+    labels = {stage["role"]: stage["role"].replace("_", " ") for stage in record.get("stages") or []}
+    for kind, stages in ((kind, stages_of(record, kind)) for kind in list(labels)):
+        if kind not in ("student", *CONTROLS):
+            learners = {stage.get("learner") for stage in stages.values()} - {None, kind}
+            labels[kind] = " ".join([labels[kind], *sorted(learners)])
+    return labels | {arm: entry.get("label") or arm for arm, entry in (summary.get("arms") or {}).items()}
+
+
+def in_order(kinds: Iterable[str]) -> list[str]:
+    """Teacher, what stands between, controls, student: later ones are drawn on top."""
+    first = {"teacher": 0, **{kind: 2 for kind in CONTROLS}, "student": 3}
+    return sorted(dict.fromkeys(kinds), key=lambda kind: first.get(kind, 1))
+
+
+# curves
+
+
+def read_traces(run: RunInfo) -> dict[str, list[Trace]]:
+    """Metric name -> its traces: `val/<metric>`, `train/loss` and the raw terms of the objective.
+
+    A training value is the mean over the steps of its epoch: rows are means since the row before.
+    """
+    record = run.record or {}
+    wanted = f"val/{metric_of(record)}"
+    stages = {stage["label"]: stage for stage in record.get("stages") or []}
+    epochs: dict[tuple[str, str], dict[int, list[tuple[int, float]]]] = defaultdict(lambda: defaultdict(list))
+    steps: dict[str, int] = {}
+    for row in read_metrics(run.dir / METRICS):
+        label, epoch, since = row["stage"], row.get("epoch"), row["step"] - steps.get(row["stage"], 0)
+        training = [name for name in row if name.startswith("train/")]
+        if training:
+            steps[label] = max(row["step"], steps.get(label, 0))
+        for name in [wanted] if wanted in row else training if since > 0 else []:
+            if epoch is not None and number(row[name]) is not None:
+                epochs[name, label][epoch].append((since, row[name]))
+    found: dict[str, list[Trace]] = defaultdict(list)
+    for (name, label), values in epochs.items():
+        if name.endswith("_weighted") or name == "train/learning_rate":
+            continue
+        kind, _, seed = label.partition("/seed=")
+        stage, order = stages.get(label), sorted(values)
+        means = [values[epoch][-1][1] if name == wanted else _weighted(values[epoch]) for epoch in order]
+        selected = (stage.get("val") or {}).get("epoch_best") if stage else None
+        problem = None if stage else _ending(run, kind, seed)
+        found[name].append(Trace(kind, int(seed or 0), order, means, selected, problem))
+    return found
+
+
+def _weighted(values: list[tuple[int, float]]) -> float:
+    return sum(weight * value for weight, value in values) / sum(weight for weight, _ in values)
+
+
+def _ending(run: RunInfo, kind: str, seed: str) -> str:
+    arm = (((run.record or {}).get("summary") or {}).get("arms") or {}).get(kind) or {}
+    status = ((arm.get("missing") or {}).get(seed) or {}).get("status") or run.status
+    return "unfinished" if status == DONE else status
+
+
+def run_groups(run: RunInfo) -> dict[str, list[Group]]:
+    """Metric name -> one group per stage kind of one run."""
+    labels, result = labels_of(run.record or {}), {}
+    for name, traces in _metrics_in_order(read_traces(run)):
+        kinds = in_order(trace.kind for trace in traces)
+        result[name] = [Group(k, labels.get(k, k), [t for t in traces if t.kind == k]) for k in kinds]
+    return result
+
+
+def runs_groups(runs: Sequence[tuple[str, RunInfo]]) -> dict[str, list[Group]]:
+    """Metric name -> one group per run: the strategy's own result."""
+    result: dict[str, list[Group]] = defaultdict(list)
+    for label, run in runs:
+        own = own_arm(run.record or {})
+        for name, traces in _metrics_in_order(read_traces(run)):
+            if own_traces := [trace for trace in traces if trace.kind == own]:
+                result[name].append(Group("run", label, own_traces))
+    return dict(_metrics_in_order(result))
+
+
+def _metrics_in_order(found: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Validation, the whole loss, then its terms; a single term is the loss itself and is left out."""
+    terms = [name for name in found if name.startswith("train/") and name not in NOT_TERMS]
+    first = [name for name in found if name.startswith("val/")] + ["train/loss"]
+    names = first + (sorted(terms) if len(terms) > 1 else [])
+    return [(name, found[name]) for name in names if name in found]
+
+
+# cost
+
+
+def run_points(run: RunInfo) -> list[Point]:
+    """One point per stage kind of a run that has a test result."""
+    record = run.record or {}
+    labels = labels_of(record)
+    points = (point(record, kind, labels[kind]) for kind in in_order(s["role"] for s in record.get("stages") or []))
+    return [found for found in points if found is not None]
+
+
+def runs_points(runs: Sequence[tuple[str, RunInfo]]) -> list[Point]:
+    """The own result of every run, and each distinct teacher and student alone beside them, once."""
+    points, seen = [], set()
+    for label, run in runs:
+        record = run.record or {}
+        own = own_arm(record)
+        for kind in dict.fromkeys(("teacher", "alone", own)):
+            prints = frozenset(stage.get("fingerprint") for stage in stages_of(record, kind).values())
+            name = label if kind == own else "student alone" if kind == "alone" else kind
+            found = point(record, kind, name)
+            if found is not None and (kind == own or prints not in seen):
+                drawn = {own: "run", "alone": "beside"}.get(kind, kind)
+                points.append(replace(found, kind=drawn, own=kind == own))
+                seen.add(prints)
+    return points
+
+
+def point(record: dict[str, Any], kind: str, label: str) -> Point | None:
+    """Test result and cost of one kind of stage over its seeds; None where no seed has a result."""
+    metric, stages = metric_of(record), stages_of(record, kind)
+    values = [value for stage in stages.values() if (value := result_of(stage, "test", metric)) is not None]
+    if not values:
+        return None
+    arm = ((record.get("summary") or {}).get("arms") or {}).get(kind) or {}
+    of = arm.get("of") or len(values) + len(arm.get("missing") or {})
+    costs = {name: found for name in COSTS if (found := _cost(stages.values(), name)) is not None}
+    return Point(kind, label, *mean_and_deviation(values), len(values), of, costs)
+
+
+def result_of(stage: dict[str, Any], split: str, metric: str, which: str = "best") -> float | None:
+    """A finite figure of a stage, or None."""
+    figures = (stage.get(split) or {}).get(which)
+    value = number(figures.get(metric) if isinstance(figures, dict) else figures)
+    return value if value is not None and math.isfinite(value) else None
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and sample deviation; None for one value."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def _cost(stages: Iterable[dict[str, Any]], name: str) -> float | None:
+    """Mean over seeds; None unless every seed tells it."""
+    costs = []
+    for stage in stages:
+        cost = stage.get("cost") or {}
+        costs.append(
+            number(cost.get("training_seconds", cost.get("seconds")) if name == "seconds" else stage.get(name))
+        )
+    return statistics.fmean(costs) if costs and all(costs) else None
+
+
+def pareto(points: Sequence[Point], cost: str) -> list[Point]:
+    """Points that no other beats: none is both at most as expensive and at least as accurate."""
+    front: list[Point] = []
+    for candidate in sorted((p for p in points if cost in p.costs), key=lambda p: (p.costs[cost], -p.mean)):
+        if not front or candidate.mean > front[-1].mean + SAME:
+            front.append(candidate)
+    return front
+
+
+# seeds
+
+
+def pairs_of(run: RunInfo, label: str | None = None) -> Pairs | None:
+    """The student beside its first control (alone, if it is there), seed by seed; None if there are no two arms."""
+    summary = (run.record or {}).get("summary") or {}
+    arms = summary.get("arms") or {}
+    control = next((arm for arm in (*CONTROLS, *arms) if arm in arms and arm != "student"), None)
+    if "student" not in arms or control is None:
+        return None
+    values: dict[int, list[float | None]] = defaultdict(lambda: [None, None])
+    missing = []
+    for side, name in enumerate((control, "student")):
+        arm = arms[name]
+        for seed, result in (arm.get("seeds") or {}).items():
+            values[int(seed)][side] = number(result.get("best"))
+        for seed, entry in (arm.get("missing") or {}).items():
+            values[int(seed)][side] = None
+            missing.append((int(seed), side, entry.get("status") or "missing"))
+    found = (summary.get("differences") or {}).get(control) or (
+        summary.get("difference") if control == "alone" else None
+    )
+    difference = (found or {}).get("best")
+    return Pairs(
+        label or run.id,
+        arms[control].get("label") or control,
+        arms["student"].get("label") or "student",
+        {seed: (values[seed][0], values[seed][1]) for seed in sorted(values)},
+        missing,
+        difference,
+        bootstrap="interval_t" in (difference or {}),
+    )

@@ -1,0 +1,72 @@
+"""The figures of a subject, and their files. matplotlib is imported when the first one is made."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from kdrun.files import write_atomic
+from kdrun.plots.data import metric_of, pairs_of, run_groups, run_points, runs_groups, runs_points
+from kdrun.plots.subject import Subject
+from kdrun.problems import UserError
+
+FIGURES = ("curves", "cost", "seeds")
+WHY = {
+    "curves": "no metrics over epochs are recorded",
+    "cost": "two different costs with a result are needed",
+    "seeds": "no student beside a control is recorded",
+}
+"""Figure -> why there is none."""
+
+
+def have_matplotlib() -> bool:
+    return find_spec("matplotlib") is not None
+
+
+def panels_of(subject: Subject) -> dict[str, list[Any]]:
+    """Figure -> its panels; an empty list where records do not hold what it shows. UserError without matplotlib."""
+    if not have_matplotlib():
+        raise UserError("kdrun plot needs matplotlib: pip install 'kdrun[plot]'")
+    from kdrun.plots.cost import cost_panels
+    from kdrun.plots.curves import curve_panels
+    from kdrun.plots.seeds import seed_panels
+
+    metric = next((metric_of(run.record or {}) for _, run in subject.runs), "accuracy")
+    if subject.kind == "run":
+        (_, run), *_ = subject.runs
+        curves, points, pairs = run_groups(run), run_points(run), [pairs_of(run)]
+    else:
+        curves, points = runs_groups(subject.runs), runs_points(subject.runs)
+        pairs = [pairs_of(run, label) for label, run in subject.runs]
+    return {
+        "curves": curve_panels(curves),
+        "cost": cost_panels(points, metric),
+        "seeds": seed_panels([pair for pair in pairs if pair is not None], metric),
+    }
+
+
+def write_figures(subject: Subject) -> tuple[list[Path], dict[str, str]]:
+    """Write every figure as PNG and SVG into the `plots` folder of the subject.
+
+    Returns the paths and, for each figure that could not be drawn, why. Figures of several runs lie beside those of the
+    first one under names that tell which runs they show.
+    """
+    panels = panels_of(subject)
+    from kdrun.plots.paper import compose, page, png, svg
+
+    folder, paths, ending = subject.folder / "plots", [], ""
+    if subject.kind == "runs":
+        digest = hashlib.sha256(" ".join(run.id for _, run in subject.runs).encode()).hexdigest()
+        ending = f"-{len(subject.runs)}-runs-{digest[:6]}"
+    with page():
+        for name, found in panels.items():
+            if not found:
+                continue
+            figure = compose(found)
+            folder.mkdir(parents=True, exist_ok=True)
+            for suffix, content in ((".png", png(figure)), (".svg", svg(figure))):
+                paths.append(folder / f"{name}{ending}{suffix}")
+                write_atomic(paths[-1], content)
+    return paths, {name: WHY[name] for name, found in panels.items() if not found}

@@ -1,0 +1,177 @@
+"""The same seeds with and without a teacher: joined by lines for one run, as differences for several."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from textwrap import fill
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from kdrun.plots.data import Pairs
+from kdrun.plots.paper import (
+    COLOURS,
+    COLUMN,
+    DOUBLE,
+    FAINT,
+    INK,
+    KINDS,
+    LETTER,
+    Panel,
+    axis_name,
+    mark,
+    percent_limits,
+    quiet_grid,
+    scale_of,
+    words,
+)
+
+ROW = 0.06
+"""Height of a line of small text, as a part of the axis."""
+
+ROW_LETTERS = 44
+"""Longer names of runs are broken into lines."""
+
+
+def seed_panels(pairs: list[Pairs], metric: str) -> list[Panel]:
+    """One run: its two arms joined seed by seed. Several: their differences, one row each."""
+    texts = [f"{one.label}: {difference_text(one, metric)}" for one in pairs]
+    alt = f"{axis_name(metric)} seed by seed; {'; '.join(texts)}".replace("\n", ", ")
+    if len(pairs) == 1:
+        return [Panel("seeds", alt, lambda ax: _slopes(ax, pairs[0], metric), 2.9)]
+    names = [_row_name(one).splitlines() for one in pairs]
+    longest = max((len(line) for lines in names for line in lines), default=0)
+    height = 0.6 + (0.1 + 0.12 * max(map(len, names), default=1)) * len(pairs)
+    width = COLUMN if longest < 24 else min(DOUBLE, 2.6 + longest * LETTER)
+    return [Panel("seeds", alt, lambda ax: _differences(ax, pairs, metric), height, width)] if pairs else []
+
+
+def difference_text(pairs: Pairs, metric: str) -> str:
+    """`difference +2.52 points, n = 3, paired` (or `one seed`) and, on a line of its own, its interval."""
+    scale, found = scale_of(metric), pairs.difference
+    if not found or found.get("mean") is None:
+        return "no seed has both results"
+
+    def signed(value: float) -> str:
+        return f"{scale * value:+.{2 if scale == 100 else 4}f}".replace("-", "−")
+
+    seeds = f"n = {found['n']}, paired" if found.get("n", 1) > 1 else "one seed"
+    text = f"difference {signed(found['mean'])}{' points' if scale == 100 else ''}, {seeds}"
+    if interval := found.get("interval"):
+        low, high = map(signed, interval)
+        text += f"\n{'bootstrap ' if pairs.bootstrap else ''}95 % interval {low} to {high}"
+    return text
+
+
+def _slopes(ax: Axes, pairs: Pairs, metric: str) -> dict[str, Any]:
+    sides = [{seed: value for seed, both in pairs.seeds.items() if (value := _shown(both[side], metric)) is not None}
+             for side in (0, 1)]  # fmt: skip
+    looks = (KINDS["alone"], KINDS["student"])
+    for seed in sides[0].keys() & sides[1].keys():
+        ax.plot([0, 1], [sides[0][seed], sides[1][seed]], color=FAINT, linewidth=0.9, zorder=2)
+    names = []
+    for side, label in enumerate((pairs.control, pairs.student)):
+        colour, _, marker = looks[side]
+        values = list(sides[side].values())
+        ax.plot([side] * len(values), values, marker, color=colour, zorder=3)
+        label = "\n".join(fill(part, 24) for part in label.replace(", ", ",\n").splitlines())
+        if len(values) > 1:
+            mean, width = statistics.fmean(values), 0.09
+            ax.plot([side - width, side + width], [mean, mean], color=colour, linewidth=2.2, zorder=4)
+            label += f"\nmean {mean:.{2 if scale_of(metric) == 100 else 4}f}, n = {len(values)}"
+        names.append(label)
+    ax.set_xlim(-0.45, 1.5)
+    ax.set_xticks([0, 1], names)
+    ax.set_ylabel(axis_name(metric))
+    if scale_of(metric) == 100:
+        percent_limits(ax)
+    _name_missing(ax, pairs, [look[0] for look in looks])
+    low, high = ax.get_ylim()
+    alone = {seed: value for seed, value in sides[0].items() if seed not in sides[1]}
+    for side, ends in ((1, sides[1]), (0, alone)):
+        for height, seed in spread([(value, seed) for seed, value in ends.items()], (high - low) * ROW):
+            _small(ax, f"seed {seed}", side, height, left=side == 0)
+    ax.set_title(difference_text(pairs, metric))
+    quiet_grid(ax)
+    return {}
+
+
+def _shown(value: float | None, metric: str) -> float | None:
+    return scale_of(metric) * value if value is not None and math.isfinite(value) else None
+
+
+def _name_missing(ax: Axes, pairs: Pairs, colours: list[str]) -> None:
+    """A cross and a name for every seed that an arm lacks, on a strip below all values that has no scale."""
+    if not pairs.missing:
+        return
+    low, high = ax.get_ylim()
+    row = (high - low) * 1.25 * ROW
+    bottom = low - row * (len(pairs.missing) + 0.4)
+    ax.set_yticks([tick for tick in ax.get_yticks() if low <= tick <= high])
+    ax.set_ylim(bottom, high)
+    ax.axhline(low, color=FAINT, linewidth=0.6, linestyle=(0, (2, 2)))
+    for index, (seed, side, status) in enumerate(reversed(pairs.missing)):
+        height = bottom + row * (index + 0.5)
+        ax.plot(side, height, "x", color=colours[side], markersize=5, markeredgewidth=1.3)
+        _small(ax, f"seed {seed}: {words(status)}", side, height)
+
+
+def _small(ax: Axes, text: str, side: float, height: float, left: bool = False) -> None:
+    """Small text beside a marker."""
+    place = {"xytext": (-11 if left else 11, 0), "ha": "right" if left else "left", "va": "center"}
+    ax.annotate(text, (side, height), textcoords="offset points", fontsize=6.5, **place)
+
+
+def spread(values: list[tuple[float, Any]], least: float) -> list[tuple[float, Any]]:
+    """Heights for labels beside these values, at least `least` apart, in order, as near to them as that allows."""
+    clusters: list[tuple[float, list[Any]]] = []
+    for value, label in sorted(values):
+        centre, members = value, [(value, label)]
+        while clusters and centre - clusters[-1][0] < least * (len(members) + len(clusters[-1][1])) / 2:
+            members = clusters.pop()[1] + members
+            centre = statistics.fmean(value for value, _ in members)
+        clusters.append((centre, members))
+    return [
+        (centre + (index - (len(members) - 1) / 2) * least, label)
+        for centre, members in clusters
+        for index, (_, label) in enumerate(members)
+    ]
+
+
+def _differences(ax: Axes, pairs: list[Pairs], metric: str) -> dict[str, Any]:
+    scale, blue = scale_of(metric), COLOURS[0]
+    for row, one in enumerate(pairs):
+        found = one.difference or {}
+        values = [scale * value for value in found.get("values") or [] if math.isfinite(value)]
+        ax.plot(values, [row] * len(values), "|", color=FAINT, markersize=6, markeredgewidth=0.9, zorder=2)
+        if found.get("interval"):
+            ends = [scale * end for end in found["interval"]]
+            ax.plot(ends, [row, row], color=blue, linewidth=1.6, solid_capstyle="butt", zorder=3)
+        if found.get("mean") is not None:
+            ax.plot(scale * found["mean"], row, "o", color=blue, zorder=4)
+        else:
+            ax.plot(0, row, "x", color=INK, markeredgewidth=1.1, zorder=4)
+    ax.axvline(0, color=INK, linewidth=0.6, zorder=1)
+    ax.set_yticks(range(len(pairs)), [_row_name(one) for one in pairs])
+    ax.set_ylim(len(pairs) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    control = pairs[0].control.removeprefix("student ")
+    ax.set_xlabel(f"test {metric}, student minus {control}{' (points)' if scale == 100 else ''}")
+    quiet_grid(ax, "x")
+    kind = "bootstrap " if any(one.bootstrap for one in pairs) else ""
+    legend = {
+        "mean": mark("o", blue),
+        f"{kind}95 % interval": Line2D([], [], color=blue, linewidth=1.6),
+        "single seeds": mark("|", FAINT, markersize=6),
+    }
+    return legend | ({"no pair": mark("x", INK)} if any(not one.difference for one in pairs) else {})
+
+
+def _row_name(pairs: Pairs) -> str:
+    """The label; below it the seeds that are missing."""
+    lost = {seed: words(status) for seed, _, status in pairs.missing}
+    named = ", ".join(f"seed {seed}: {status}" for seed, status in sorted(lost.items()))
+    return "\n".join(fill(line, ROW_LETTERS) for line in (pairs.label, named) if line)

@@ -1,0 +1,142 @@
+"""The page of one run: verdict, student against controls, curves, cost, data, config, how to reproduce."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kdrun.plots.data import in_order, labels_of, metric_of, own_arm, result_of, stages_of
+from kdrun.plots.subject import Subject
+from kdrun.report.figures import Figures
+from kdrun.report.markup import MISSING, Html, section, table, tag
+from kdrun.report.sections import audit, config, count, failure, reproduce, words
+from kdrun.tracking.record import DONE, FAILURES, log_tail
+from kdrun.tracking.registry import RunInfo
+from kdrun.verbs.runs import duration, percent, share
+from kdrun.verbs.show import count_text, difference_rows
+
+LOG_LINES = 15
+
+
+def headline(run: RunInfo, record: dict[str, Any]) -> tuple[str, str]:
+    """(a few words, the rest): the verdict; of a run without one, how it ended and why."""
+    verdict = (record.get("summary") or {}).get("verdict")
+    if verdict:
+        first, colon, rest = verdict.partition(": ")
+        return (first, rest) if colon and len(first) < 40 else ("", verdict)
+    error = record.get("error") or {}
+    if run.status in FAILURES:
+        return f"No result: {words(run.status)}", error_text(error) or "The record tells no reason."
+    return f"No result yet: {words(run.status)}", error_text(error) or "There is nothing to judge."
+
+
+def error_text(error: dict[str, Any]) -> str:
+    """`ValueError: a message (file.py:3 in f)`"""
+    if not error:
+        return ""
+    where = f" ({error['where']})" if error.get("where") else ""
+    return f"{error.get('type')}: {error.get('message')}{where}"
+
+
+def body(subject: Subject) -> list[Html]:
+    """The sections, in order."""
+    ((_, run),) = subject.runs
+    record, figures = subject.record, Figures(subject)
+    return [
+        _failures(run, record),
+        _against_controls(record, figures),
+        section("Curves", figures.html("curves")),
+        section("Cost", _stage_costs(record), figures.html("cost")),
+        audit(record.get("audit") or {}),
+        config(record),
+        reproduce(run, record),
+    ]
+
+
+def _failures(run: RunInfo, record: dict[str, Any]) -> Html:
+    error = record.get("error")
+    if not error or run.status == DONE:
+        return Html("")
+    return section("What failed", *failure(error_text(error), log_tail(run.dir, LOG_LINES)))
+
+
+def _against_controls(record: dict[str, Any], figures: Figures) -> Html:
+    summary = record.get("summary") or {}
+    metric, split = summary.get("metric"), summary.get("split") or "test"
+    head = ("", "selected epoch", "last epoch", "seeds")
+    seeds = table(
+        f"{split} {metric} of the selected epoch, seed by seed".capitalize(),
+        ("arm", *(f"seed {seed}" for seed in _seeds(record))),
+        _seed_rows(record),
+    )
+    own, rows = own_arm(record), _result_rows(summary)
+    return section(
+        "Student against controls",
+        table(
+            f"{split} {metric}: mean ± sample deviation over seeds".capitalize(),
+            head,
+            [row for _, row in rows],
+            marked=[index for index, (arm, _) in enumerate(rows) if arm == own],
+        ),
+        table(
+            "Student minus control in points, paired by seed; 95 % intervals of the mean",
+            ("control", "difference", "bootstrap", "Student’s t", "pairs"),
+            difference_rows(summary),
+        ),
+        seeds,
+        figures.html("seeds"),
+    )
+
+
+def _result_rows(summary: dict[str, Any]) -> list[tuple[str, tuple[Any, ...]]]:
+    metric, rows = summary.get("metric"), []
+    if teacher := summary.get("teacher"):
+        figures = (percent(teacher.get(which), metric) for which in ("best", "last"))
+        name = f"teacher {teacher.get('learner') or ''}".strip()
+        rows.append(("teacher", (name, *figures, str(teacher.get("n", 1)))))
+    arms = summary.get("arms") or {}
+    for arm in in_order(arms):
+        figures = (percent(arms[arm].get(which), metric) for which in ("best", "last"))
+        rows.append((arm, (arms[arm].get("label") or arm, *figures, count_text(arms[arm]))))
+    if closed := summary.get("gap_closed"):
+        rows.append(("gap", ("gap closed", share(closed.get("best")), share(closed.get("last")), "")))
+    return rows
+
+
+def _seeds(record: dict[str, Any]) -> list[str]:
+    arms = ((record.get("summary") or {}).get("arms") or {}).values()
+    found = {seed for arm in arms for seed in (*(arm.get("seeds") or {}), *(arm.get("missing") or {}))}
+    return sorted(found, key=int)
+
+
+def _seed_rows(record: dict[str, Any]) -> list[tuple[Any, ...]]:
+    summary, rows = record.get("summary") or {}, []
+    arms, metric = summary.get("arms") or {}, summary.get("metric")
+    for arm in in_order(arms):
+        cells = []
+        for seed in _seeds(record):
+            reason = (arms[arm].get("missing") or {}).get(seed)
+            result = (arms[arm].get("seeds") or {}).get(seed) or {}
+            lost = tag("span", words(str((reason or {}).get("status") or "missing")), class_="lost")
+            cells.append(lost if reason or not result else percent(result.get("best"), metric))
+        rows.append((arms[arm].get("label") or arm, *cells))
+    return rows
+
+
+def _stage_costs(record: dict[str, Any]) -> Html:
+    """One row per kind of stage: means over seeds; validation beside test, because validation is what chose."""
+    labels, metric, rows = labels_of(record), metric_of(record), []
+    for kind in in_order(stage["role"] for stage in record.get("stages") or []):
+        stages = list(stages_of(record, kind).values())
+        known = [
+            (stage.get("cost") or {}).get("training_seconds", (stage.get("cost") or {}).get("seconds"))
+            for stage in stages
+        ]
+        seconds = duration(sum(known) / len(known)) if known and None not in known else MISSING
+        validation = [value for stage in stages if (value := result_of(stage, "val", metric)) is not None]
+        mean = percent(sum(validation) / len(validation), metric) if validation else MISSING
+        first = stages[0]
+        rows.append(
+            (labels[kind], str(len(stages)), seconds, count(first.get("parameters")), count(first.get("flops")), mean)
+        )
+    head = ("stage", "fits", "training time, mean", "parameters", "FLOPs per sample", f"validation {metric}")
+    return table("What each kind of stage cost, whether it was trained now or found in the store", head, rows)

@@ -1,0 +1,53 @@
+"""kdrun plot as it is typed."""
+
+import json
+
+import pytest
+from plots.records import make_run
+from tracking.support import make_job
+
+from kdrun.cli import main
+from kdrun.tracking.registry import plan_run
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Drawing itself is tested elsewhere: here every figure is three bytes."""
+    pytest.importorskip("matplotlib")
+    import kdrun.plots.paper as paper
+
+    monkeypatch.setattr(paper, "compose", lambda panels: panels)
+    monkeypatch.setattr(paper, "png", lambda figure: b"png")
+    monkeypatch.setattr(paper, "svg", lambda figure: b"svg")
+
+
+def test_it_prints_the_paths(tmp_path, capsys, drawn):
+    run = make_run(tmp_path)
+    assert main(["plot", "--outputs", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [str(run.dir / "plots/curves.png"), str(run.dir / "plots/curves.svg")] and len(lines) == 6
+
+
+def test_json_lists_files_and_what_could_not_be_drawn(tmp_path, capsys, drawn):
+    run = make_run(tmp_path, summary={})
+    assert main(["plot", run.id, "--json", "--outputs", str(tmp_path)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["files"]) == 4 and found["left_out"] == {"seeds": "no student beside a control is recorded"}
+
+
+def test_without_matplotlib_it_says_what_to_install(tmp_path, capsys, monkeypatch):
+    make_run(tmp_path)
+    monkeypatch.setattr("kdrun.plots.figures.have_matplotlib", lambda: False)
+    assert main(["plot", "--outputs", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "kdrun: kdrun plot needs matplotlib: pip install 'kdrun[plot]'\n"
+
+
+def test_mistakes(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    plan_run(tmp_path, "digits", make_job().hash).close()
+    assert main(["plot", "--outputs", str(tmp_path)]) == 2
+    assert "nothing to draw of digits-abababab yet" in capsys.readouterr().err
+    assert main(["plot", "digitz-abababab", "--outputs", str(tmp_path)]) == 2
+    assert "closest: digits-abababab" in capsys.readouterr().err
+    assert main(["plot", "seed=1", "--outputs", str(tmp_path)]) == 2
+    assert "does not take seed=1" in capsys.readouterr().err
