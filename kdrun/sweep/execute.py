@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ def execute(
     retry: bool = False,
     force: bool = False,
     quiet: bool = False,
+    silent: bool = False,
     json: bool = False,
     launcher: str | None = None,
     settings: Sequence[str] = (),
@@ -38,6 +38,7 @@ def execute(
     """Run what is not done of a plan and return 0, 3 (some job is not done) or 130/143 (stopped by a signal).
 
     jobs      processes at a time on this machine
+    quiet     no tables; silent: nothing at all
     pool      a pool that was started while the plan was made; its number of jobs is then what counts
     launcher  name of a Hydra launcher that runs the jobs instead, with its settings (`hydra.launcher.KEY=VALUE`)
     json      print the jobs with their results as JSON to standard output, people's lines to standard error
@@ -48,10 +49,7 @@ def execute(
         show_plan(plan, console, {point.number for point in todo})
     code = 0
     if todo and launcher:
-        from kdrun.sweep.launchers import launch
-
-        folders = {point.number: point.folder for point in todo}
-        launch(folders, launcher, list(settings), plan.folder, force)
+        code = _launch(plan, todo, launcher, settings, force, console, quiet)
     elif todo:
         with pool or Pool(min(jobs, len(todo))) as running:
             code = _run(plan, todo, running, force, console, quiet)
@@ -61,17 +59,36 @@ def execute(
         print_json(plan)
     elif not quiet:
         show_results(plan, console)
+    errors = Console(stderr=True, quiet=silent, highlight=False, markup=False, soft_wrap=True)
     if code:
-        print(
-            f"stopped; finished jobs and the state of the others are kept. Go on with: {plan.command}", file=sys.stderr
-        )
+        errors.print(f"stopped; finished jobs and the state of the others are kept. Go on with: {plan.command}")
         return code
     if any(point.status != DONE for point in plan.points):
         left = ", ".join(f"{number} {name}" for name, number in count(plan.points).items() if name != DONE)
         again = " (failed ones again: --retry)" if any(p.status in FAILURES for p in plan.points) else ""
-        print(f"kdrun: not every job is done: {left}{again}", file=sys.stderr)
+        errors.print(f"kdrun: not every job is done: {left}{again}")
         return SWEEP_FAILED
     return 0
+
+
+def _launch(
+    plan: Plan, todo: list[Point], launcher: str, settings: Sequence[str], force: bool, console: Console, quiet: bool
+) -> int:
+    """Hand the frozen jobs to a Hydra launcher; returns 0 or the code of a signal that stopped it."""
+    from kdrun.sweep.launchers import launch
+
+    folders = {point.number: point.folder for point in todo}
+    with Board(plan, console, quiet) as board:
+        board.chosen = set(folders)
+
+        def report(event: dict[str, Any]) -> None:
+            if event["kind"] == "end":
+                point = plan.points[event["number"]]
+                point.status, point.error = event["status"], event["error"]
+            board.event(event)
+
+        codes = launch(folders, launcher, list(settings), plan.folder, force, report)
+    return max((code for code in codes.values() if code >= 128), default=0)
 
 
 def _run(plan: Plan, todo: list[Point], pool: Pool, force: bool, console: Console, quiet: bool) -> int:

@@ -1,0 +1,323 @@
+"""kdrun from Python, for notebooks and scripts: the same runs, records and store as on the command line.
+
+Functions take the words of the command line (`"strategy=vanilla"`, `"seeds=5"`). They print nothing unless asked to,
+leave signal handlers, random generators and thread counts as they were, and raise `kdrun.UserError` for a mistake.
+Nothing heavy is imported before a function needs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdrun.problems import UserError, closest, listed
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from kdrun.tracking.registry import RunInfo
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run as its record shows it: what came out, what it cost, and where it is.
+
+    id      as `kdrun runs` lists it
+    path    its folder
+    status  done, failed, interrupted ... (tracking/record.py)
+    record  all of record.json
+    """
+
+    id: str
+    path: Path
+    status: str
+    record: dict[str, Any]
+
+    @classmethod
+    def find(cls, run: str, outputs: str | Path = "outputs") -> RunView:
+        """The run of this id, unique beginning of an id, beginning of a job hash, or "last". UserError otherwise."""
+        from kdrun.tracking.registry import find_run
+
+        return _view(find_run(outputs, run))
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Arms, differences, share of the gap closed; {} until there is a result."""
+        return self.record.get("summary") or {}
+
+    @property
+    def verdict(self) -> str | None:
+        """What the numbers say, in words."""
+        return self.summary.get("verdict")
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config of the first seed."""
+        return self.record.get("config") or {}
+
+    @property
+    def stages(self) -> list[dict[str, Any]]:
+        """Every stage the run used: label, fingerprint, where it came from, validation and test metrics, cost."""
+        return self.record.get("stages") or []
+
+    def accuracy(self, arm: str | None = None, which: str = "best") -> float | None:
+        """Mean test metric over the seeds of an arm (default: the strategy's own), as a fraction; None if not known."""
+        arms = self.summary.get("arms") or {}
+        found = arms.get(arm) if arm else arms.get("student") or arms.get("alone")
+        return ((found or {}).get(which) or {}).get("mean")
+
+    def metrics(self, stage: str | None = None) -> Any:
+        """Rows of metrics.jsonl (of one stage, as in "student/seed=0"): a DataFrame where pandas is, else dicts."""
+        from kdrun.tracking.metrics import read_metrics
+        from kdrun.tracking.record import METRICS
+
+        return _table(list(read_metrics(self.path / METRICS, stage)))
+
+    def __repr__(self) -> str:
+        accuracy = self.accuracy()
+        return f"<Run {self.id}: {self.status}" + ("" if accuracy is None else f", test {accuracy:.4f}") + ">"
+
+    def _repr_html_(self) -> str:
+        from kdrun.verbs.show import result_rows
+
+        lines = [f"<b>{escape(self.id)}</b> {escape(self.status)}"]
+        if error := self.record.get("error"):
+            lines.append(escape(f"{error['type']}: {error['message']}"))
+        if self.summary:
+            head = "".join(f"<th>{name}</th>" for name in ("", "best epoch", "last epoch", "seeds"))
+            rows = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in result_rows(self.summary)]
+            lines.append("<table>" + "".join(f"<tr>{row}</tr>" for row in (head, *rows)) + "</table>")
+        lines += [escape(self.verdict)] if self.verdict else []
+        return "<br>".join(lines).replace("<br><table>", "<table>").replace("</table><br>", "</table>")
+
+
+class RunFailed(RuntimeError):
+    """A run ended with an error; `run` is its RunView, the traceback is at the end of its log."""
+
+    def __init__(self, run: RunView) -> None:
+        error = run.record.get("error") or {"type": "error", "message": "unknown"}
+        super().__init__(f"{run.id} {run.status}: {error['type']}: {error['message']}\nlog: {run.path / 'run.log'}")
+        self.run = run
+
+
+def run(*overrides: str, conf_dirs: Sequence[str] = (), quiet: bool = True, force: bool = False) -> RunView:
+    """Run one job, as `kdrun KEY=VALUE ...` does, and return it when it is done.
+
+    conf_dirs: further folders of options. quiet=False shows bars and the panel. force: fit every stage anew.
+    Raises UserError, or RunFailed where the run ended with an error. KeyboardInterrupt comes through once the state is
+    saved: the same call goes on.
+    """
+    from kdrun.config.compose import compose
+    from kdrun.run import run_job
+    from kdrun.tracking.credentials import resolve_mode
+    from kdrun.tracking.provenance import Provenance, write_start
+    from kdrun.tracking.registry import plan_run, read_run
+
+    job = compose(overrides, conf_dirs)
+    resolve_mode(job.config["tracker"])
+    planned = plan_run(job.config["paths"]["outputs"], job.config["name"], job.hash)
+    try:
+        write_start(planned, job, Provenance.collect(overrides))
+    finally:
+        planned.close()
+    with _undisturbed():
+        tell = (lambda event: None) if quiet else None
+        try:
+            code = run_job(job, force=force, folder=planned.dir, tell=tell)
+        except SystemExit as end:  # stopped while it waited for another process
+            code = int(end.code or 0)
+    view = _view(read_run(planned.dir))
+    if code == 0:
+        return view
+    _raise_if_stopped(code)
+    if code == UserError.code:
+        raise UserError(*view.record["error"]["message"].splitlines())
+    raise RunFailed(view)
+
+
+def plan(*overrides: str, conf_dirs: Sequence[str] = (), why: bool = False) -> dict[str, Any]:
+    """What `kdrun plan KEY=VALUE ... --json` prints: stages, what is in the store, what the rest would cost."""
+    from kdrun.config.compose import compose
+    from kdrun.verbs.plan import make_plan
+
+    with _undisturbed():
+        return make_plan(compose(overrides, conf_dirs), why=why)
+
+
+def sweep(
+    *overrides: str,
+    conf_dirs: Sequence[str] = (),
+    jobs: int | str = 1,
+    retry: bool = False,
+    force: bool = False,
+    quiet: bool = True,
+) -> list[RunView]:
+    """Run the jobs of `kdrun -m KEY=A,B ...` and return all of them in order, those that failed too (see `status`).
+
+    jobs: processes at a time, or "auto". What is done is not run again; retry: what failed is.
+    """
+    from kdrun.config.compose import split_sweep
+    from kdrun.config.overrides import without_engine
+    from kdrun.sweep.execute import execute, jobs_of
+    from kdrun.sweep.plan import make_plan
+
+    engine = without_engine(overrides)
+    if engine.sweeper:
+        raise UserError("a search is started from the command line: kdrun -m hydra/sweeper=optuna ...")
+    if engine.launcher:
+        from kdrun.sweep.launchers import check
+
+        check(engine.launcher, engine.settings)
+    processes = jobs_of(str(jobs))
+    with _undisturbed():
+        sweep_plan = make_plan(split_sweep(engine.words, conf_dirs), conf_dirs, arguments=["-m", *overrides])
+        how = {"retry": retry, "force": force, "quiet": quiet, "silent": quiet, "jobs": processes}
+        code = execute(sweep_plan, launcher=engine.launcher, settings=engine.settings, **how)
+    _raise_if_stopped(code)
+    from kdrun.tracking.registry import read_run
+
+    return [_view(read_run(point.folder)) for point in sweep_plan.points]
+
+
+def runs(outputs: str | Path = "outputs", **filters: Any) -> Any:
+    """The runs that fit the filters of `kdrun runs`, newest first: a DataFrame where pandas is, else a list of dicts.
+
+    filters: `status="failed"`, `since="2d"`, `strategy="vanilla"`, `seed=[0, 1]`; dotted keys as
+    `**{"trainer.epochs": 5}`.
+    """
+    from kdrun.tracking.filters import as_text, select
+    from kdrun.tracking.registry import list_runs
+    from kdrun.verbs.runs import overview
+
+    def text(value: Any) -> str:
+        return ",".join(map(as_text, value)) if isinstance(value, list | tuple) else as_text(value)
+
+    found = select(list_runs(outputs), [f"{key}={text(value)}" for key, value in filters.items()], Path(outputs))
+    rows = []
+    for view in map(overview, found):
+        result = view.pop("result")
+        for which in ("best", "last"):
+            mean = result[which] or {}
+            view |= {which: mean.get("mean"), f"{which}_sd": mean.get("sd")}
+        rows.append(view)
+    return _table(rows)
+
+
+def load(
+    run: str | RunView,
+    arm: str = "student",
+    seed: int | None = None,
+    which: str = "best",
+    outputs: str | Path = "outputs",
+) -> nn.Module:
+    """A trained network of a run, on the CPU, in eval mode.
+
+    run    an id, "last", or a RunView
+    arm    "student" (the strategy's own result), a control such as "alone", or "teacher"
+    seed   default: the first of the run
+    which  "best" (the epoch that validation chose) or "last"
+
+    `network.kdrun` says what its inputs are: {"data", "classes", "shape": [C, H, W], "mean", "std" of pixels in 0..1, per
+    channel, "run", "stage", "fingerprint", "which"}. Raises UserError where the run has no such network, or where its
+    files are not those that were stored.
+    """
+    from kdrun.lab.store import DamagedStage, Store
+    from kdrun.verbs.rerun import job_from_record
+
+    view = run if isinstance(run, RunView) else RunView.find(run, outputs)
+    if which not in ("best", "last"):
+        raise UserError(f"which={which!r}: expected best or last")
+    stage = _stage(view, arm, seed)
+    job = job_from_record(view.record, view.path.resolve().parent.parent)
+    store, fingerprint = Store(job.config["paths"]["store"]), stage["fingerprint"]
+    again = f"fit it again: kdrun rerun {view.id}"
+    try:
+        if store.get(fingerprint) is None:
+            raise UserError(f"{stage['label']} of {view.id} is not in the store {store.root}", again)
+    except DamagedStage as damage:
+        raise UserError(str(damage), again) from damage
+    network, metadata = _network(store.folder(fingerprint) / f"{which}.safetensors", job.config)
+    known = {name: metadata[name] for name in ("data", "classes", "shape", "mean", "std")}
+    network.kdrun = {
+        **known, "run": view.id, "stage": stage["label"], "fingerprint": fingerprint, "which": which
+    }  # fmt: skip
+    return network
+
+
+def _stage(view: RunView, arm: str, seed: int | None) -> dict[str, Any]:
+    """The last stage of an arm: where a strategy fits the student several times, that is its result."""
+    roles = list(dict.fromkeys(stage["role"] for stage in view.stages))
+    if arm == "student" and arm not in roles and "alone" in roles:
+        arm = "alone"  # the own result of a strategy without a teacher
+    if arm not in roles:
+        problem = f"{view.id} ({view.status}) has no stage '{arm}'"
+        raise UserError(problem + closest(arm, roles), f"it has: {listed(roles) or 'none yet'}")
+    found = {stage["seed"]: stage for stage in view.stages if stage["role"] == arm}
+    if seed is None:
+        return next(iter(found.values()))
+    if seed not in found:
+        raise UserError(f"{arm} of {view.id} has no seed {seed}; it has: {listed(map(str, found))}")
+    return found[seed]
+
+
+def _network(path: Path, config: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    """The network that a weights file describes, with its weights, and the file's metadata."""
+    from kdrun.networks.torchvision_operators import make_torchvision_importable
+
+    make_torchvision_importable()  # before timm, which imports torchvision where it is installed
+    from kdrun import targets
+    from kdrun.data.spec import DataSpec
+    from kdrun.networks.build import build_network
+    from kdrun.networks.weights import load_weights, read_metadata
+
+    metadata = read_metadata(path)
+    node = metadata["network"]
+    allowed = [name for name, on in (config.get("targets") or {}).items() if on]
+    if refused := targets.refusal(node["_target_"], allowed):
+        raise UserError(*refused)
+    shape, classes = tuple(metadata["shape"]), tuple(metadata["classes"])
+    spec = DataSpec(metadata["data"], classes, shape, {}, tuple(metadata["mean"]), tuple(metadata["std"]))
+    network = build_network(node, spec, seed=0)
+    load_weights(network, path, spec)
+    return network.eval(), metadata
+
+
+def _view(info: RunInfo) -> RunView:
+    if info.record is None:
+        raise UserError(f"the record of {info.id} cannot be read: {info.problem}")
+    return RunView(info.id, info.dir, info.status, info.record)
+
+
+def _raise_if_stopped(code: int) -> None:
+    if code == 130:
+        raise KeyboardInterrupt
+    if code > 128:
+        raise SystemExit(code)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Random generators and the number of threads are afterwards as they were: a run sets both."""
+    import torch
+
+    from kdrun.learning import seeds
+
+    state, threads = seeds.capture(), torch.get_num_threads()
+    try:
+        yield
+    finally:
+        seeds.restore(state)
+        torch.set_num_threads(threads)
+
+
+def _table(rows: list[dict[str, Any]]) -> Any:
+    """A DataFrame where pandas is installed, else the rows."""
+    try:
+        from pandas import DataFrame
+    except ImportError:
+        return rows
+    return DataFrame(rows)
