@@ -11,6 +11,7 @@ usage: kdrun [run] [KEY=VALUE ...] [-m [jobs=N] [--retry]] [--conf DIR] [--force
   kdrun 'controls=[plain_kd,equal_compute]'     more arms to compare with, beside those of the strategy
   kdrun experiment=smoke               a preset; kdrun ls experiment lists them
   kdrun -m strategy=alone,vanilla trainer.optimizer.lr=0.05,0.1 jobs=2     one job per combination, two at a time
+  kdrun -m hydra/sweeper=optuna 'objective.kd.temperature=interval(1,8)'   a search: docs/search.md
   kdrun trainer/optimizer=adamw trainer.optimizer.lr=0.001
   kdrun '~objective.kd'                take a key away
   kdrun --cfg job trainer=quick        print the composed config, run nothing
@@ -78,11 +79,12 @@ Runs the config as it was recorded, not what the config files say today.""",
 usage: kdrun table [NAME] [KEY=VALUE ...] [jobs=N] [--retry] [--check] [--json] [-q] [--conf DIR] [--outputs DIR]
 
   kdrun table                          all tables, and how many of their jobs are done
-  kdrun table digits_kd jobs=2         run what is missing, check, write outputs/tables/digits_kd/table.md .tex .csv .json
+  kdrun table digits_kd jobs=2         run what is missing, check, write outputs/tables/digits_kd/table.{md,...}
   kdrun table digits_kd --check        every figure again from the records, of docs/results/NAME where there is one
   kdrun table digits_kd seeds=2 trainer.epochs=3     a changed table lies in a folder of its own
 
-Exit code 1: a check failed, with row, key and both values; nothing was written. 3: a job failed and is shown as missing.
+Written as Markdown, LaTeX, CSV and JSON. Exit code 1: a check failed, told with row, key and both values; nothing is
+written then. 3: a job failed and is shown as missing.
 Your own: conf/table/NAME.yaml, see docs/tables.md.""",
     "why": """\
 usage: kdrun why TABLE:ROW:COLUMN [--outputs DIR] [--json]

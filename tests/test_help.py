@@ -20,7 +20,11 @@ def test_every_example_of_the_help_parses_and_composes(line):
     from kdrun.config.compose import compose, split_sweep
 
     args = cli.parse(shlex.split(line.partition("|")[0])[1:])
-    if args.verb in ("run", "plan") and not args.conf_dirs and not args.help:
+    if "hydra/sweeper=optuna" in args.overrides:
+        from kdrun.sweep.space import read_space
+
+        assert read_space([word for word in args.overrides if not word.startswith("hydra/")]).parameters
+    elif args.verb in ("run", "plan") and not args.conf_dirs and not args.help:
         for point in split_sweep(args.overrides) if args.multirun else [args.overrides]:
             compose(point)
 

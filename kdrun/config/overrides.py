@@ -228,7 +228,9 @@ def split_sweep(overrides: Sequence[str], table: Groups) -> list[list[str]]:
             if not choices[key]:
                 raise UserError(f"{text}: no value fits", f"{key} has: {listed(table.get(key, {}))}")
         else:
-            raise UserError(f"{text}: interval() needs a search; list values instead: {key}=a,b,c")
+            raise UserError(
+                f"{text}: interval() needs a search: add hydra/sweeper=optuna", f"or list values: {key}=a,b,c"
+            )
     return [list(job) for job in product(*choices.values())]
 
 

@@ -113,11 +113,11 @@ def _run(plan: Plan, todo: list[Point], pool: Pool, force: bool, console: Consol
                 console.print("saving the state of the running jobs (once more: stop at once)", style="dim")
                 pool.cancel()
                 pool.stop()
-        _wait_for_mirrors(mirrors, signals)
+        wait_for_mirrors(mirrors, signals)
         return 128 + signals.received if signals.received else 0
 
 
-def _wait_for_mirrors(mirrors: list[tuple[Path, int, float]], signals: Signals) -> None:
+def wait_for_mirrors(mirrors: list[tuple[Path, int, float]], signals: Signals) -> None:
     """Give the W&B mirrors, all at once, the time each was promised; then none of them is left."""
     from kdrun.tracking.mirror import read_state
 

@@ -27,12 +27,16 @@ def plan_sweep(args) -> int:
     from rich.console import Console
 
     from kdrun.config.overrides import without_engine
+    from kdrun.problems import UserError
     from kdrun.sweep.board import show_plan
     from kdrun.sweep.execute import print_json
     from kdrun.sweep.plan import to_run
     from kdrun.verbs.run import grid
 
-    plan = grid(without_engine(args.overrides).words, args.conf_dirs, arguments=sys.argv[1:])
+    engine = without_engine(args.overrides)
+    if engine.sweeper:
+        raise UserError("a search has no list of jobs: what it tries depends on what it finds")
+    plan = grid(engine.words, args.conf_dirs, arguments=sys.argv[1:])
     if args.json:
         print_json(plan)
     else:

@@ -1,0 +1,212 @@
+"""What a search may look for: declared metrics, each from validation or from what the student costs. Never from test.
+
+Checked by name before the first trial, without torch and Optuna.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdrun.problems import UserError, closest, listed
+
+MAXIMIZE, MINIMIZE = DIRECTIONS = ("maximize", "minimize")
+VALIDATION, COST = "validation", "cost"
+LATENCY_REPEATS = 100
+
+
+class Unmeasured(Exception):
+    """A finished run without a finite value of this objective; the text says why."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A declared metric.
+
+    kind    "validation": its epochs can be pruned by `watched`, a metric of the student's validation; or "cost"
+    factor  what a value is multiplied with to be shown in `unit`
+    """
+
+    name: str
+    direction: str
+    kind: str
+    help: str
+    unit: str = ""
+    factor: float = 1.0
+    digits: int = 4
+
+    @property
+    def watched(self) -> str:
+        return "accuracy" if self.name == "gain" else self.name
+
+    @property
+    def title(self) -> str:
+        return f"{'val ' if self.kind == VALIDATION else ''}{self.name}{', ' + self.unit if self.unit else ''}"
+
+    def text(self, value: float) -> str:
+        """`val accuracy 94.31 %`"""
+        return f"{'val ' if self.kind == VALIDATION else ''}{self.name} {self.show(value)} {self.unit}".rstrip()
+
+    def show(self, value: float | None) -> str:
+        return "n/a" if value is None else f"{self.factor * value:,.{self.digits}f}"
+
+
+DECLARED = {
+    objective.name: objective
+    for objective in (
+        Objective(
+            "accuracy", MAXIMIZE, VALIDATION, "accuracy of the student, best epoch, mean over seeds", "%", 100, 2
+        ),
+        Objective("top5", MAXIMIZE, VALIDATION, "share whose class is among the five likeliest", "%", 100, 2),
+        Objective("worst_class", MAXIMIZE, VALIDATION, "lowest accuracy of any class", "%", 100, 2),
+        Objective("loss", MINIMIZE, VALIDATION, "cross-entropy in nats"),
+        Objective("calibration", MINIMIZE, VALIDATION, "expected calibration error", "%", 100, 2),
+        Objective("gain", MAXIMIZE, VALIDATION, "accuracy above the student alone, paired by seed", "points", 100, 2),
+        Objective("parameters", MINIMIZE, COST, "parameters of the student", digits=0),
+        Objective("flops", MINIMIZE, COST, "FLOPs of one forward pass of one sample", digits=0),
+        Objective("seconds", MINIMIZE, COST, "training time of the student, mean over seeds", "s", digits=1),
+        Objective("latency", MINIMIZE, COST, "median time of one sample through the student, here", "ms", digits=3),
+        Objective("energy", MINIMIZE, COST, "energy of the student's training, mean over seeds", "J", digits=1),
+    )
+}
+
+
+def read_objectives(names: Sequence[str], directions: Sequence[str] | None = None) -> list[Objective]:
+    """The declared objectives of these names, with `directions` in place of their own where given.
+
+    Raises UserError for an unknown name, one of test, one this machine cannot measure, or directions that do not fit.
+    """
+    word = f"hydra.sweeper.objective={names[0] if len(names) == 1 else '[' + ','.join(names) + ']'}"
+    if not names:
+        raise UserError("hydra.sweeper.objective: no name", f"all: {listed(DECLARED)}")
+    for name in names:
+        if "test" in name.lower().replace("/", "_").split("_"):
+            raise UserError(
+                f"{word}: test figures choose nothing",
+                f"a search chooses on validation or cost: {listed(DECLARED)}",
+                "the test figures of the chosen run are in its record: kdrun show RUN",
+            )
+        if name not in DECLARED:
+            plain = name.removeprefix("val/")
+            near = f"; closest: {plain}" if plain in DECLARED else closest(plain, DECLARED)
+            raise UserError(f"{word}: no objective {name!r}{near}", f"all: {listed(DECLARED)}")
+    if len(set(names)) < len(names):
+        raise UserError(f"{word}: the same objective twice")
+    if "energy" in names and not energy_readers():
+        from kdrun.ledger.ledger import clocks
+
+        have = [reader.name for reader in clocks()]
+        raise UserError(
+            f"{word}: no energy sensor can be read on this machine; there is: {', '.join(have)}",
+            "costs that are measured here: seconds, latency; counted: parameters, flops",
+        )
+    if directions is None:
+        return [DECLARED[name] for name in names]
+    wrong = next((direction for direction in directions if direction not in DIRECTIONS), None)
+    if wrong is not None:
+        raise UserError(f"hydra.sweeper.direction={wrong}: maximize or minimize{closest(wrong, DIRECTIONS)}")
+    if len(directions) != len(names):
+        raise UserError(f"hydra.sweeper.direction: {len(names)} needed, one for each of {', '.join(names)}")
+    from dataclasses import replace
+
+    return [replace(DECLARED[name], direction=direction) for name, direction in zip(names, directions, strict=True)]
+
+
+def energy_readers() -> list[str]:
+    """Counters of the ledger that measure joules; none on a machine without a sensor it can read."""
+    from kdrun.ledger.ledger import clocks
+
+    return [reader.name for reader in clocks() if reader.name.endswith("joules")]
+
+
+def check_jobs(objectives: Sequence[Objective], jobs: Sequence[Any]) -> None:
+    """Raises UserError where a job of the search (see config.compose.Job) would end without one of the objectives."""
+    if not any(objective.name == "gain" for objective in objectives):
+        return
+    for job in jobs:
+        strategy = job.config["strategy"]
+        if job.choices.get("strategy") == "alone" or "alone" not in (strategy.get("controls") or []):
+            raise UserError(
+                "hydra.sweeper.objective=gain compares with the student alone, which a trial would not have:",
+                f"  kdrun {' '.join(job.overrides)}",
+                "'strategy.controls=[alone]' adds it; strategy=alone has nothing to compare with",
+            )
+
+
+def measure(
+    objectives: Sequence[Objective], record: dict[str, Any], latencies: dict[str, float] | None = None
+) -> list[float]:
+    """One value per objective of a finished run. Raises Unmeasured where one is missing or not finite.
+
+    latencies: those of networks that were measured before; new ones are added. Equal networks are equally fast, however
+    the clock shakes: else a front of trials would be ordered by chance.
+    """
+    values, latencies = [], {} if latencies is None else latencies
+    for objective in objectives:
+        value = _latency(record, latencies) if objective.name == "latency" else _value(objective.name, record)
+        if value is None or not math.isfinite(value):
+            raise Unmeasured(f"no {objective.name}" if value is None else f"{objective.name} is {value}")
+        values.append(float(value))
+    return values
+
+
+def arm(record: dict[str, Any]) -> str:
+    """What the stages of the strategy's own result are called: "student", or "alone" where nothing taught it."""
+    return "student" if any(stage["role"] == "student" for stage in record["stages"]) else "alone"
+
+
+def _value(name: str, record: dict[str, Any]) -> float | None:
+    own = _stages(record, arm(record))
+    if name == "gain":
+        alone = _stages(record, "alone")
+        return _mean(_val(one, "accuracy") - _val(other, "accuracy") for one, other in zip(own, alone, strict=True))
+    if name in ("parameters", "flops"):
+        return own[0][name]
+    if name == "seconds":
+        return _mean(stage["cost"].get("training_seconds", stage["cost"]["seconds"]) for stage in own)
+    if name == "energy":
+        return _mean(sum(stage["cost"][reader] for reader in energy_readers()) for stage in own)
+    return _mean(_val(stage, name) for stage in own)
+
+
+def _latency(record: dict[str, Any], known: dict[str, float]) -> float:
+    """Median milliseconds of one sample through the student, which is read from the folder of its stage."""
+    from kdrun.hardware.latency import measure as time_of
+    from kdrun.hardware.latency import student_of
+
+    config = record["config"]
+    device, threads = config["hardware"]["device"], config["hardware"]["threads"]
+    key = json.dumps([config["student"]["network"], config["data"], device, threads], sort_keys=True)
+    if key not in known:
+        try:
+            network, shape = student_of(Path(_stages(record, arm(record))[0]["path"]))
+        except (UserError, OSError, KeyError) as error:
+            raise Unmeasured(f"no latency: {error}") from error
+        known[key] = time_of(network, shape, device, threads, LATENCY_REPEATS)["p50_ms"]
+    return known[key]
+
+
+def _stages(record: dict[str, Any], role: str) -> list[dict[str, Any]]:
+    """The stage of this arm for every seed of the run, in order."""
+    found = {stage["seed"]: stage for stage in record["stages"] if stage["role"] == role}
+    missing = [seed for seed in record["seeds"] if seed not in found]
+    if missing:
+        raise Unmeasured(f"no {role} for seed {', '.join(map(str, missing))}")
+    return [found[seed] for seed in record["seeds"]]
+
+
+def _val(stage: dict[str, Any], name: str) -> float:
+    value = stage["val"]["best"].get(name)
+    if value is None:
+        raise Unmeasured(f"no val/{name} in {stage['label']}")
+    return value
+
+
+def _mean(values: Any) -> float | None:
+    found = list(values)
+    return None if any(value is None for value in found) else statistics.fmean(found)
