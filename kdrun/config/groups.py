@@ -24,6 +24,8 @@ ORDER = (
     "network",
 )
 ENTRY_POINT_GROUP = "kdrun.conf"
+TABLES = "table"
+"""The folder of `kdrun table`: its files describe many jobs, so none of them is part of a job's config."""
 
 
 class ConfDir:
@@ -159,7 +161,17 @@ Groups = dict[str, dict[str, Option]]
 
 
 def groups(dirs: Sequence[ConfDir]) -> Groups:
-    """group -> option -> Option, in the order of showing. Names that begin with `_` are building blocks, not options."""
+    """group -> option -> Option, in the order of showing: all that a job can be composed of."""
+    return {group: options for group, options in _folders(dirs).items() if group.partition("/")[0] != TABLES}
+
+
+def tables(dirs: Sequence[ConfDir]) -> dict[str, Option]:
+    """name -> file of every table."""
+    return _folders(dirs).get(TABLES, {})
+
+
+def _folders(dirs: Sequence[ConfDir]) -> Groups:
+    """All folders with their files. Names that begin with `_` are building blocks, not options."""
     found: Groups = {}
     for conf in dirs:
         for folder, _, files in os.walk(conf.path):

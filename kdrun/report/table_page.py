@@ -45,7 +45,7 @@ def body(subject: Subject) -> list[Html]:
         section("Mind", _list(record.get("warnings") or [])),
         section(
             "How to reproduce",
-            block(f"kdrun table {subject.name}"),
+            block(record["provenance"]["command"]),
             facts((name, code(text.strip("`")) if name == "command" else text) for name, text in origin),
             tag("p", "From a cell to its runs: ", code(f"kdrun why {subject.name}:ROW:COLUMN")),
             _jobs(record.get("jobs") or []),

@@ -30,6 +30,7 @@ def execute(
     force: bool = False,
     quiet: bool = False,
     silent: bool = False,
+    results: bool = True,
     json: bool = False,
     launcher: str | None = None,
     settings: Sequence[str] = (),
@@ -38,7 +39,7 @@ def execute(
     """Run what is not done of a plan and return 0, 3 (some job is not done) or 130/143 (stopped by a signal).
 
     jobs      processes at a time on this machine
-    quiet     no tables; silent: nothing at all
+    quiet     no tables; silent: nothing at all; results=False leaves out the table at the end
     pool      a pool that was started while the plan was made; its number of jobs is then what counts
     launcher  name of a Hydra launcher that runs the jobs instead, with its settings (`hydra.launcher.KEY=VALUE`)
     json      print the jobs with their results as JSON to standard output, people's lines to standard error
@@ -57,7 +58,7 @@ def execute(
         point.look()
     if json:
         print_json(plan)
-    elif not quiet:
+    elif results and not quiet:
         show_results(plan, console)
     errors = Console(stderr=True, quiet=silent, highlight=False, markup=False, soft_wrap=True)
     if code:

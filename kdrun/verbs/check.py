@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kdrun.config.groups import Groups, conf_dirs, groups
+from kdrun.config.groups import Groups, Option, conf_dirs, groups, tables
 from kdrun.problems import ConfigProblems, UserError
 
 if TYPE_CHECKING:
@@ -33,10 +33,24 @@ def main(args: Arguments) -> int:
                 for lines in problems:
                     first = lines[0] if option.shown in lines[0] else f"{option.shown}: {lines[0]}"
                     found |= dict.fromkeys([first, *(f"  {line}" for line in lines[1:])])
+    described = tables(dirs)
+    for option in described.values():
+        found |= dict.fromkeys(_table(option, args))
     if found:
         raise UserError(*found)
-    print(f"{checked} options and presets compose")
+    print(f"{checked} options and presets compose; tables: {len(described)}")
     return 0
+
+
+def _table(option: Option, args: Arguments) -> list[str]:
+    """What is wrong with a table file, or with any of its jobs."""
+    from kdrun.tables.spec import Request, compose_jobs, read_spec
+
+    try:
+        compose_jobs(Request(read_spec(option), list(args.overrides)), args.conf_dirs)
+    except UserError as error:
+        return error.lines
+    return []
 
 
 def _choosing(group: str, name: str, choices: dict[str, str], table: Groups) -> list[str] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from kdrun.config.groups import conf_dirs, groups
+from kdrun.config.groups import TABLES, conf_dirs, groups, tables
 from kdrun.problems import UserError, closest
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ def main(args: Arguments) -> int:
     dirs, broken = conf_dirs(args.conf_dirs)
     for line in broken:
         print(f"kdrun: {line}", file=sys.stderr)
-    table = groups(dirs)
+    table = {**groups(dirs), TABLES: tables(dirs)}
     chosen = args.words or list(table)
     for group in chosen:
         if group not in table:

@@ -1,0 +1,228 @@
+"""A table as one plain mapping, made from records alone: what is rendered, stored as table.json, and derived again by --check."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kdrun.files import read_json, write_atomic, write_json
+from kdrun.tables.checks import Entry
+from kdrun.tables.metrics import METRICS, ONCE, PER_EPOCH, WHICH, Measured, Record, measure, teachers
+from kdrun.tables.spec import Job, Request
+
+SCHEMA = 1
+TABLES = "tables"
+NOT_RUN = {"status": "not run", "type": None, "message": None}
+
+
+def table_folder(outputs: str | os.PathLike[str], name: str) -> Path:
+    return Path(outputs) / TABLES / name
+
+
+def entries_of(jobs: Sequence[Job], records: Sequence[Record | None]) -> list[Entry]:
+    """Each job with its record; `label` names it within the table."""
+    found = []
+    for job, record in zip(jobs, records, strict=True):
+        single = sum(other.row == job.row for other in jobs) == 1
+        label = job.row if single else f"{job.row} ({job.columns[0]})"
+        found.append(Entry(job.row, job.columns, label, record))
+    return found
+
+
+def build(request: Request, entries: Sequence[Entry], jobs: Sequence[Job], hashes: Sequence[str], found: Any) -> Record:
+    """The table. entries, jobs and hashes belong together; found: what the checks found (its warnings are kept)."""
+    spec, outputs = request.spec, request.outputs or "outputs"
+    rows = [{"id": row.id, "label": row.label} for row in spec.rows]
+    columns = [column.definition for column in spec.columns]
+    seeds = next((entry.record["seeds"] for entry in entries if entry.record), [])
+    cells = make_cells(rows, columns, entries, seeds, spec.published, spec.source.get("epoch", ""))
+    listed = [_job(*four, outputs) for four in zip(entries, jobs, hashes, range(len(jobs)), strict=True)]
+    return {
+        "schema": SCHEMA,
+        "name": request.name,
+        "title": spec.title,
+        "note": spec.note,
+        "seeds": seeds,
+        "rows": rows,
+        "columns": columns,
+        "published": spec.source,
+        "cells": cells,
+        "notes": footnotes(rows, cells),
+        "warnings": list(found.warnings),
+        "jobs": listed,
+        "provenance": _provenance(request, entries, listed),
+    }
+
+
+def make_cells(
+    rows: Sequence[dict[str, Any]],
+    columns: Sequence[dict[str, Any]],
+    entries: Sequence[Entry],
+    seeds: Sequence[int],
+    published: dict[str, dict[str, float]],
+    epoch: str,
+) -> list[dict[str, Any]]:
+    """One mapping for each row and column. epoch: the one that the published figures report (best, last or unknown)."""
+    by_place = {(entry.row, column): entry for entry in entries for column in entry.columns}
+    cells = []
+    for row in rows:
+        for column in columns:
+            entry = by_place.get((row["id"], column["id"]))
+            record = entry.record if entry else None
+            if record is None:
+                missing = {str(seed): NOT_RUN for seed in seeds}
+                found = Measured(column["arm"], 0, len(seeds), {}, missing)
+            else:
+                found = measure(record, column["arm"], column["metric"])
+            cell = {
+                "row": row["id"],
+                "column": column["id"],
+                "arm": found.arm,
+                "metric": column["metric"],
+                "run": record["id"] if record else None,
+                "job_hash": record["job_hash"] if record else None,
+                "applies": found.applies,
+                "n": found.n,
+                "of": found.of,
+                "missing": found.missing,
+                "values": found.values,
+                "validation": found.validation,
+                "bold": False,
+            }
+            figure = published.get(row["id"], {}).get(column["id"])
+            if figure is not None:
+                _compare(cell, figure, epoch)
+            cells.append(cell)
+    _mark(cells, columns)
+    return cells
+
+
+def _compare(cell: dict[str, Any], figure: float, epoch: str) -> None:
+    """The published figure beside own ones of the epoch that the paper reports; of both where it does not say which."""
+    whichs = [ONCE] if cell["metric"] not in PER_EPOCH else list(WHICH) if epoch == "unknown" else [epoch]
+    for which in whichs:
+        value = cell["values"].setdefault(which, {"mean": None, "sd": None})
+        value["published"] = figure
+        value["over_published"] = None if value["mean"] is None else value["mean"] - figure
+
+
+def _mark(cells: Sequence[dict[str, Any]], columns: Sequence[dict[str, Any]]) -> None:
+    """Bold: the best validation mean of a column among cells with all seeds. Test has no say in it."""
+    for column in columns:
+        if not column["bold"]:
+            continue
+        own = [c for c in cells if c["column"] == column["id"] and c["n"] == c["of"] and c["validation"] is not None]
+        better = max if METRICS[column["metric"]].better == "max" else min
+        best = better((cell["validation"] for cell in own), default=None)
+        for cell in own:
+            cell["bold"] = cell["validation"] == best
+
+
+def footnotes(rows: Sequence[dict[str, Any]], cells: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """[{"mark", "text"}] for missing seeds, and the marks into the cells. One note for equal reasons in a row."""
+    labels = {row["id"]: row["label"] for row in rows}
+    marks: dict[str, str] = {}
+    for cell in cells:
+        reasons: dict[str, list[str]] = {}
+        for seed, reason in cell["missing"].items() if cell["applies"] else ():
+            kind = f" ({reason['type']}: {reason['message']})" if reason["type"] else ""
+            reasons.setdefault(f"{reason['status'] or 'no reason recorded'}{kind}", []).append(seed)
+        texts = [
+            f"{labels[cell['row']]}: seed {', '.join(seeds)} without a result: {reason}"
+            for reason, seeds in reasons.items()
+        ]
+        for text in texts:
+            marks.setdefault(text, _letters(len(marks)))
+        cell["marks"] = [marks[text] for text in texts]
+    return [{"mark": mark, "text": text} for text, mark in marks.items()]
+
+
+def _letters(number: int) -> str:
+    return chr(ord("a") + number) if number < 26 else f"{_letters(number // 26 - 1)}{_letters(number % 26)}"
+
+
+def _job(entry: Entry, job: Job, job_hash: str, number: int, outputs: str) -> dict[str, Any]:
+    record = entry.record or {}
+    git = (record.get("git") or {}).get("kdrun") or {}
+    return {
+        "number": number,
+        "row": entry.row,
+        "columns": entry.columns,
+        "label": entry.label,
+        "overrides": job.words,
+        "job_hash": job_hash,
+        "run": record.get("id"),
+        "status": record.get("status") or "not run",
+        "created": record.get("created"),
+        "commit": git.get("commit"),
+        "dirty": git.get("dirty"),
+        "data": data_of(record, outputs),
+        "teachers": {
+            fingerprint: {"learner": stage["learner"], **{which: stage["test"][which]["accuracy"] for which in WHICH}}
+            for fingerprint, stage in teachers(record).items()
+        },
+        "seconds": (record.get("summary") or {}).get("seconds"),
+    }
+
+
+def stage_folder(stage: Record, outputs: str | os.PathLike[str]) -> Path | None:
+    """Where a stage lies: as recorded, or in the store of this outputs folder; None where it is gone."""
+    fingerprint = stage["fingerprint"]
+    for folder in (Path(stage["path"]), Path(outputs) / "store" / "stages" / fingerprint[:2] / fingerprint):
+        if (folder / "record.json").is_file():
+            return folder
+    return None
+
+
+def data_of(record: Record, outputs: str | os.PathLike[str]) -> dict[str, Any]:
+    """{"name", "content"}: content is the sha256 of the raw data as a stage in the store names it, None where unknown."""
+    name = ((record.get("config") or {}).get("data") or {}).get("name")
+    for stage in record.get("stages") or []:
+        folder = stage_folder(stage, outputs)
+        if folder is not None:
+            parts = read_json(folder / "record.json").get("parts") or {}
+            return {"name": name, "content": (parts.get("data") or {}).get("content")}
+    return {"name": name, "content": None}
+
+
+def _provenance(request: Request, entries: Sequence[Entry], jobs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Where the figures come from; neither host, user nor folder names."""
+    records = [entry.record for entry in entries if entry.record]
+    versions = {
+        name: sorted({str((record["versions"] or {}).get(name)) for record in records})
+        for name in ("kdrun", "torch", "lightning", "python")
+    }
+    machines = [
+        {key: (r["hardware"] or {}).get(key) for key in ("cpu", "cores", "device", "precision")} for r in records
+    ]
+    return {
+        "command": request.command,
+        "spec": {"file": f"table/{request.spec.name}.yaml", "sha256": request.spec.sha256},
+        "commits": _distinct([{"commit": job["commit"], "dirty": job["dirty"]} for job in jobs if job["run"]]),
+        "data": _distinct([job["data"] for job in jobs if job["run"]]),
+        "machines": _distinct(machines),
+        "versions": versions,
+    }
+
+
+def _distinct(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [item for number, item in enumerate(items) if item not in items[:number]]
+
+
+def write_table(folder: Path, table: Record) -> tuple[Record, list[Path]]:
+    """table.json, and from what it says table.md, table.tex and table.csv; the same records give the same bytes.
+
+    Returns the table as a reader of table.json gets it, and the files.
+    """
+    from kdrun.tables.render import RENDERED
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / "table.json"]
+    write_json(paths[0], table)
+    table = read_json(paths[0])
+    for name, render in RENDERED.items():
+        paths.append(folder / f"table.{name}")
+        write_atomic(paths[-1], render(table))
+    return table, paths

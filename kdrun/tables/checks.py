@@ -1,0 +1,254 @@
+"""What must hold before a table is written. A failure names row, key and both values; a warning is printed below the table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdrun.files import number
+from kdrun.tables.metrics import METRICS, Measured, Record, arms_of, is_alone, measure, stages_of, teachers
+from kdrun.tracking.provenance import cells_of
+
+SHARES = [name for name, metric in METRICS.items() if metric.unit == "share"]
+TAUGHT_BY = ("name", "network", "weights", "seed", "trainer")
+"""What of a teacher's config decides what it is; the rest says how its knowledge is brought."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A job of a table with its record; `columns` are those it fills."""
+
+    row: str
+    columns: list[str]
+    label: str
+    record: Record | None
+
+
+@dataclass
+class Found:
+    failures: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def check(
+    entries: Sequence[Entry], columns: Sequence[dict[str, Any]], factors: Sequence[str], seeds: Sequence[int]
+) -> Found:
+    """All checks. columns: their definitions (id, arm, metric ...); seeds: those that every job was asked for."""
+    found = Found()
+    there = [entry for entry in entries if entry.record is not None and entry.record["config"] is not None]
+    found.failures += [
+        *_hashes(there),
+        *_configs(there, factors),
+        *_alone(there),
+        *_seeds(there, seeds),
+        *_scores(there),
+        *_teachers(there),
+    ]
+    _counts(there, columns, found)
+    found.warnings += _origins(there)
+    return found
+
+
+def flat(node: Any, path: str = "") -> dict[str, Any]:
+    """Dotted key -> value; lists and empty mappings are values."""
+    if not isinstance(node, dict) or not node:
+        return {path: node}
+    found: dict[str, Any] = {}
+    for name, value in node.items():
+        found |= flat(value, f"{path}.{name}" if path else name)
+    return found
+
+
+def _hashes(entries: Sequence[Entry]) -> Iterator[str]:
+    from kdrun.config.compose import hash_of
+
+    for entry in entries:
+        own, stated = hash_of(cells_of(entry.record)), entry.record["job_hash"]
+        if own != stated:
+            yield f"row {entry.label}: the config in its record has the hash {own[:8]}, the record says {stated[:8]}"
+
+
+def _configs(entries: Sequence[Entry], factors: Sequence[str]) -> Iterator[str]:
+    """Keys that differ between jobs and are not below a declared factor."""
+    values: dict[str, dict[str, list[str]]] = {}
+    configs = [(entry.label, _relevant(entry.record)) for entry in entries]
+    for key in sorted({key for _, config in configs for key in config}):
+        for label, config in configs:
+            values.setdefault(key, {}).setdefault(config.get(key, "absent"), []).append(label)
+    for key, by_value in values.items():
+        if len(by_value) > 1 and not any(_below(key, factor) for factor in factors):
+            shown = "; ".join(f"{value} in {', '.join(labels)}" for value, labels in by_value.items())
+            yield f"{key} differs and is no declared factor: {shown}"
+
+
+def _relevant(record: Record) -> dict[str, str]:
+    """Dotted key -> value as JSON, over all cells, without the keys that change no result and the seeds."""
+    from kdrun.config.schema import irrelevant
+
+    left_out = {"seed", "seeds", *irrelevant()}
+    cells = [flat(cell) for cell in cells_of(record)]
+    found = {}
+    for key in sorted({key for cell in cells for key in cell}):
+        rule = key[key.index("trainer.") :] if ".trainer." in key else key  # a learner's own trainer
+        if not any(_below(key, name) or _below(rule, name) for name in left_out):
+            texts = [json.dumps(_plain(cell.get(key)), sort_keys=True) for cell in cells]
+            found[key] = texts[0] if len(set(texts)) == 1 else " ".join(texts)  # ${seed} in a value: one for each cell
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """4.0 as 4: typed or from a file, it is the same number."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _below(key: str, prefix: str) -> bool:
+    return key == prefix or key.startswith(f"{prefix}.")
+
+
+def _alone(entries: Sequence[Entry]) -> Iterator[str]:
+    """Every student has to stand beside itself without a teacher: in its own run, or as a row that has results."""
+    results = [entry for entry in entries if arms_of(entry.record)]
+    alone = [entry for entry in results if is_alone(entry.record)]
+    covered = {_student(entry.record) for entry in alone}
+    for entry in results:
+        if "alone" not in arms_of(entry.record) and _student(entry.record) not in covered:
+            yield (
+                f"row {entry.label}: no result of the student alone ({entry.record['config']['student']['name']}): "
+                "add a row with strategy=alone, or controls: [alone]"
+            )
+    if not results:
+        yield "no job has a result"
+
+
+def _student(record: Record) -> str:
+    config = record["config"]
+    return json.dumps([config["student"], config["trainer"], config["data"]], sort_keys=True)
+
+
+def _seeds(entries: Sequence[Entry], seeds: Sequence[int]) -> Iterator[str]:
+    for entry in entries:
+        if list(entry.record["seeds"]) != list(seeds):
+            yield f"row {entry.label}: its seeds are {entry.record['seeds']}, those of the table {list(seeds)}"
+
+
+def _counts(entries: Sequence[Entry], columns: Sequence[dict[str, Any]], found: Found) -> None:
+    """Equal n along a row. A seed that is missing for a recorded reason is shown in a footnote, and warned of."""
+    by_id = {column["id"]: column for column in columns}
+    rows: dict[str, dict[str, Measured]] = {}
+    for entry in entries:
+        for name in entry.columns:
+            column = by_id[name]
+            cell = measure(entry.record, column["arm"], column["metric"])
+            if not cell.applies or column["arm"] == "teacher":
+                continue
+            if cell.n + len(cell.missing) != cell.of or cell.of != len(entry.record["seeds"]):
+                found.failures.append(
+                    f"row {entry.row}, column {name}: the record says n = {cell.n} of {cell.of}, but has "
+                    f"{len(entry.record['seeds']) - len(cell.missing)} results of {len(entry.record['seeds'])} seeds"
+                )
+            unexplained = [seed for seed, reason in cell.missing.items() if not reason["status"]]
+            if unexplained:
+                found.failures.append(
+                    f"row {entry.row}, column {name}: n = {cell.n} of {cell.of}, and nothing says why "
+                    f"seed {', '.join(unexplained)} has no result"
+                )
+            rows.setdefault(entry.row, {})[name] = cell
+    for row, cells in rows.items():
+        counts = {f"{cell.n} of {cell.of}" for cell in cells.values()}
+        if len(counts) > 1:
+            shown = ", ".join(f"{name} {cell.n} of {cell.of}" for name, cell in cells.items())
+            found.warnings.append(f"row {row}: n differs along the row: {shown}")
+        elif any(cell.missing for cell in cells.values()):
+            found.warnings.append(f"row {row}: not every seed has a result: {counts.pop()}")
+
+
+def _scores(entries: Sequence[Entry]) -> Iterator[str]:
+    """Shares lie in 0..1, top-1 is at most top-5, and the summary says what the stages say."""
+    for entry in entries:
+        for stage in entry.record["stages"]:
+            place = f"row {entry.label}, {stage['label']}"
+            for split in ("val", "test"):
+                for which in ("best", "last"):
+                    yield from _shares(f"{place}, {split} {which}", (stage.get(split) or {}).get(which) or {})
+        summary = entry.record["summary"] or {}
+        for arm, result in arms_of(entry.record).items():
+            stages = stages_of(entry.record, arm)
+            for seed, values in result["seeds"].items():
+                place, stage = f"row {entry.label}, {arm}, seed {seed}", stages[seed]
+                if stage is None:
+                    yield f"{place}: the summary has a result, but the record lists no such stage"
+                    continue
+                for which in ("best", "last"):
+                    own = stage["test"][which][summary["metric"]]
+                    if number(own) != number(values[which]):
+                        yield f"{place}: {summary['metric']} {which} is {values[which]} in the summary, {own} in its stage"
+
+
+def _shares(place: str, scores: dict[str, Any]) -> Iterator[str]:
+    for name in SHARES:
+        value = scores.get(name)
+        if value is not None and not (number(value) is not None and 0 <= number(value) <= 1):
+            yield f"{place}: {name} is {value}, outside 0..1"
+    one, five = number(scores.get("accuracy")), number(scores.get("top5"))
+    if one is not None and five is not None and one > five:
+        yield f"{place}: accuracy {one} is above top5 {five}"
+
+
+def _teachers(entries: Sequence[Entry]) -> Iterator[str]:
+    """The same config of a teacher is the same stage with the same results in every job."""
+    first: dict[str, tuple[str, dict[str, Any]]] = {}
+    for entry in entries:
+        config = entry.record["config"]
+        if not teachers(entry.record) or config.get("teacher") is None:
+            continue
+        own = {key: config["teacher"].get(key) for key in TAUGHT_BY}
+        rest = {key: config.get(key) for key in ("trainer", "data", "hardware", "seeds")}
+        ce = {key: value for key, value in config["objective"].get("ce", {}).items() if key != "weight"}
+        key = json.dumps([own, rest, ce], sort_keys=True)
+        mine = {fingerprint: _results(stage) for fingerprint, stage in teachers(entry.record).items()}
+        label, theirs = first.setdefault(key, (entry.label, mine))
+        if mine.keys() != theirs.keys() and not _incomplete(entry.record):
+            one, other = (", ".join(name[:12] for name in found) for found in (theirs, mine))
+            yield f"teacher {config['teacher']['name']}: stage {one} in {label}, {other} in {entry.label}"
+        for fingerprint in mine.keys() & theirs.keys():
+            if mine[fingerprint] != theirs[fingerprint]:
+                yield (
+                    f"teacher {config['teacher']['name']} ({fingerprint[:12]}): test accuracy {theirs[fingerprint]} in "
+                    f"{label}, {mine[fingerprint]} in {entry.label}"
+                )
+
+
+def _results(stage: Record) -> list[Any]:
+    return [stage["test"][which]["accuracy"] for which in ("best", "last")]
+
+
+def _incomplete(record: Record) -> bool:
+    """Whether seeds are missing: with a teacher of its own for each seed, so are some teachers."""
+    return any(arm.get("missing") for arm in arms_of(record).values()) or not arms_of(record)
+
+
+def _origins(entries: Sequence[Entry]) -> Iterator[str]:
+    """Commits, uncommitted changes, versions and machines that are not the same for all records."""
+    commits: dict[str, list[str]] = {}
+    dirty = []
+    for entry in entries:
+        git = (entry.record["git"] or {}).get("kdrun") or {}
+        commits.setdefault((git.get("commit") or "no commit")[:10], []).append(entry.label)
+        if git.get("dirty"):
+            dirty.append(entry.label)
+    if len(commits) > 1:
+        shown = "; ".join(f"{commit} in {', '.join(labels)}" for commit, labels in commits.items())
+        yield f"made at different commits: {shown}"
+    if dirty:
+        yield f"made with uncommitted changes: {', '.join(dirty) if len(dirty) < len(entries) else 'all rows'}"
+    for name in ("torch", "kdrun"):
+        versions = sorted({str((entry.record["versions"] or {}).get(name)) for entry in entries})
+        if len(versions) > 1:
+            yield f"made with different versions of {name}: {', '.join(versions)}"
+    machines = sorted({str((entry.record["hardware"] or {}).get("cpu")) for entry in entries})
+    if len(machines) > 1:
+        yield f"made on different machines: {'; '.join(machines)}"

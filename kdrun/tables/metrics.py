@@ -1,0 +1,197 @@
+"""Figures of one run record: mean, sample deviation and n over seeds, and the seeds that have no result, with the reason.
+
+Test figures describe; where something is chosen (the bold cell of a column), the validation mean does it.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdrun.files import number
+
+Record = dict[str, Any]
+WHICH = ("best", "last")
+ONCE = "measured"
+"""In place of best and last for what does not depend on the epoch, such as a time or a size."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """unit: how it is shown (see render); scored: a metric of the task, read per epoch; better: max or min, or neither."""
+
+    unit: str
+    help: str
+    scored: bool = False
+    better: str = ""
+
+
+METRICS = {
+    "accuracy": Metric("share", "accuracy: share of right answers, %", True, "max"),
+    "top5": Metric("share", "top5: share of samples whose class is among the five most likely, %", True, "max"),
+    "worst_class": Metric("share", "worst_class: accuracy of the class with the lowest one, %", True, "max"),
+    "loss": Metric("nats", "loss: cross-entropy in nats", True, "min"),
+    "calibration": Metric("share", "calibration: expected calibration error, %", True, "min"),
+    "difference": Metric("points", "difference: student minus a control, in points, paired by seed [95 % bootstrap]"),
+    "gap_closed": Metric("gap", "gap closed: (student - alone) / (teacher - alone)"),
+    "seconds": Metric("seconds", "seconds: wall time of one stage of that arm; a shared teacher is not in it"),
+    "cpu_seconds": Metric("seconds", "cpu seconds: processor time of one stage of that arm"),
+    "parameters": Metric("count", "parameters: of the network of that arm"),
+    "flops": Metric("flops", "FLOPs: of one forward pass of one sample"),
+}
+PER_EPOCH = {name for name, metric in METRICS.items() if metric.scored} | {"difference", "gap_closed"}
+
+
+@dataclass
+class Measured:
+    """One figure of one record.
+
+    values      best and last (or ONCE) -> {"mean", "sd", "interval"}; None: not known
+    n, of       seeds with a result, and seeds of the job (of a teacher: its distinct stages, both)
+    missing     seed -> {"status", "type", "message"}
+    validation  mean of the same metric on validation, at the selected epoch
+    applies     False where the figure has no meaning: a teacher of a run without one, a control against itself
+    """
+
+    arm: str
+    n: int = 0
+    of: int = 0
+    values: dict[str, dict[str, Any]] = field(default_factory=dict)
+    missing: dict[str, dict[str, Any]] = field(default_factory=dict)
+    validation: float | None = None
+    applies: bool = True
+
+
+def measure(record: Record, arm: str, metric: str) -> Measured:
+    """`metric` of `arm` in a record. arm: "student" is the strategy's own result, also where it is the student alone;
+    for `difference` it is the control that is subtracted."""
+    if metric == "difference":
+        return _difference(record, arm)
+    if metric == "gap_closed":
+        return _gap_closed(record)
+    if arm == "teacher":
+        stages = list(teachers(record).values())
+        found = Measured(arm, len(stages), len(stages), applies=bool(stages))
+    else:
+        name = own_arm(record) if arm == "student" else arm
+        if is_alone(record) and name != "alone":
+            return Measured(name, applies=False)
+        stages = [stage for stage in stages_of(record, name).values() if stage is not None]
+        n, of = _counts(record, name)
+        found = Measured(name, n, of, missing=missing_seeds(record, name))
+    if metric in PER_EPOCH:
+        for which in WHICH:
+            found.values[which] = statistic([_score(stage, "test", which, metric) for stage in stages])
+        found.validation = statistic([_score(stage, "val", "best", metric) for stage in stages])["mean"]
+    else:
+        sized = metric in ("parameters", "flops")
+        found.values[ONCE] = statistic([number((stage if sized else stage["cost"]).get(metric)) for stage in stages])
+        if sized:
+            found.values[ONCE]["sd"] = None
+    return found
+
+
+def statistic(values: list[float | None]) -> dict[str, Any]:
+    """{"mean", "sd"}: None without values, and as soon as one of them is not known."""
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return {"mean": None, "sd": None}
+    spread = len(known) > 1 and all(map(math.isfinite, known))
+    return {"mean": statistics.fmean(known), "sd": statistics.stdev(known) if spread else None}
+
+
+def arms_of(record: Record) -> dict[str, Any]:
+    return (record.get("summary") or {}).get("arms") or {}
+
+
+def own_arm(record: Record) -> str:
+    """The arm that the strategy itself produced."""
+    return "alone" if is_alone(record) else "student"
+
+
+def is_alone(record: Record) -> bool:
+    """Whether this run is the student without a teacher."""
+    arms = arms_of(record)
+    if arms:
+        return "student" not in arms
+    return str(((record.get("config") or {}).get("strategy") or {}).get("_target_")).endswith(".Alone")
+
+
+def missing_seeds(record: Record, arm: str) -> dict[str, dict[str, Any]]:
+    """seed -> why this arm has no result for it. An empty reason means that nobody recorded one."""
+    found = arms_of(record).get(arm) or {}
+    reasons, present = found.get("missing") or {}, found.get("seeds") or {}
+    whole = record.get("error") or {}
+    if not arms_of(record):  # the whole job has no result
+        whole = {"status": record["status"], **whole}
+    lacking = [str(seed) for seed in record["seeds"] if str(seed) not in present]
+    return {
+        seed: {key: (reasons.get(seed) or whole).get(key) for key in ("status", "type", "message")} for seed in lacking
+    }
+
+
+def stages_of(record: Record, arm: str) -> dict[str, Record | None]:
+    """seed -> stage entry behind each result of an arm; None where the record lists no such stage.
+
+    A stage that two arms share (plain KD of a run that is itself plain KD) is listed once, under the role that asked
+    first: then it is found by its results.
+    """
+    summary, found = record.get("summary") or {}, {}
+    for seed, result in (arms_of(record).get(arm) or {}).get("seeds", {}).items():
+        own = [stage for stage in record["stages"] if str(stage["seed"]) == seed and stage["role"] != "teacher"]
+        named = [stage for stage in own if stage["role"] == arm]
+        same = [
+            stage
+            for stage in named or own
+            if all(_score(stage, "test", which, summary["metric"]) == number(result.get(which)) for which in WHICH)
+        ]
+        found[seed] = (same or named or [None])[-1]
+    return found
+
+
+def teachers(record: Record) -> dict[str, Record]:
+    """fingerprint -> stage entry of every teacher of a run."""
+    return {stage["fingerprint"]: stage for stage in record.get("stages") or [] if stage["role"] == "teacher"}
+
+
+def _score(stage: Record, split: str, which: str, metric: str) -> float | None:
+    return number(((stage.get(split) or {}).get(which) or {}).get(metric))
+
+
+def _counts(record: Record, arm: str) -> tuple[int, int]:
+    """n and of as the record states them."""
+    found = arms_of(record).get(arm) or {}
+    return found.get("n", 0), found.get("of", len(record["seeds"]))
+
+
+def _difference(record: Record, control: str) -> Measured:
+    from kdrun.summary import paired_difference
+
+    if is_alone(record):
+        return Measured(control, applies=False)
+    found = _paired(record, control)
+    student, other = ((arms_of(record).get(arm) or {}).get("seeds") or {} for arm in ("student", control))
+    for which in WHICH if set(student) & set(other) else ():
+        one, two = ({seed: number(result[which]) for seed, result in arm.items()} for arm in (student, other))
+        result = paired_difference(one, two)
+        found.n = result["n"]
+        found.values[which] = {name: result[name] for name in ("mean", "sd", "interval")}
+    return found
+
+
+def _gap_closed(record: Record) -> Measured:
+    if is_alone(record):
+        return Measured("student", applies=False)
+    closed = (record.get("summary") or {}).get("gap_closed") or {}
+    found = _paired(record, "alone")
+    found.arm, found.values = "student", {which: {"mean": number(closed.get(which)), "sd": None} for which in WHICH}
+    return found
+
+
+def _paired(record: Record, control: str) -> Measured:
+    """n and missing seeds of a figure that needs both the student and a control."""
+    missing = {**missing_seeds(record, control), **missing_seeds(record, "student")}
+    of = len(record["seeds"])
+    return Measured(control, of - len(missing), of, {which: {"mean": None, "sd": None} for which in WHICH}, missing)

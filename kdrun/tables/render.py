@@ -1,0 +1,309 @@
+"""A table mapping (see build) as Markdown, LaTeX with booktabs, CSV, and for a terminal. Pure functions: equal in, equal out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kdrun.tables.metrics import METRICS, ONCE, PER_EPOCH, WHICH
+
+Table = dict[str, Any]
+MISSING, NO_MEANING = "n/a", "-"
+CSV_FIELDS = ("row", "column", "arm", "metric", "which", "mean", "sd", "low", "high", "n", "of", "published", "difference", "run", "job_hash")  # fmt: skip
+SPECIAL = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}", **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "±": r"$\pm$", "×": r"$\times$", "→": r"$\rightarrow$", "≤": r"$\leq$", "≥": r"$\geq$", "−": r"$-$",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Text:
+    """One printed cell. marks: letters of footnotes."""
+
+    text: str
+    bold: bool = False
+    marks: tuple[str, ...] = ()
+
+
+def grid(table: Table) -> tuple[list[str], list[list[Text]]]:
+    """(headings, rows): the label, one printed cell for each column, the published figure beside those that have one, n."""
+    cells = {(cell["row"], cell["column"]): cell for cell in table["cells"]}
+    compared = {key[1] for key, cell in cells.items() if any("published" in value for value in cell["values"].values())}
+    headings = [""]
+    for column in table["columns"]:
+        headings += [column["label"], *(["published (difference)"] if column["id"] in compared else [])]
+    rows = []
+    for row in table["rows"]:
+        printed = [Text(row["label"])]
+        for column in table["columns"]:
+            cell = cells[row["id"], column["id"]]
+            printed.append(printed_cell(cell, column["which"]))
+            if column["id"] in compared:
+                printed.append(Text(published_text(cell)))
+        rows.append([*printed, Text(_count([cells[row["id"], c["id"]] for c in table["columns"]]))])
+    return [*headings, "n"], rows
+
+
+def printed_cell(cell: dict[str, Any], which: str) -> Text:
+    if not cell["applies"]:
+        return Text(NO_MEANING)
+    best, *last = [_value(cell, name) for name in (WHICH if which == "both" else (which,))]
+    text = f"{best} ({last[0]})" if last else best
+    if cell["n"] < cell["of"]:
+        text += f", n = {cell['n']}/{cell['of']}"
+    return Text(text, cell["bold"], tuple(cell["marks"]))
+
+
+def _value(cell: dict[str, Any], which: str) -> str:
+    value, unit = cell["values"].get(which) or {}, METRICS[cell["metric"]].unit
+    text = number_text(value.get("mean"), unit)
+    if value.get("mean") is None:
+        return text
+    if value.get("interval"):
+        low, high = (number_text(bound, unit) for bound in value["interval"])
+        return f"{text} [{low}, {high}]"
+    if value.get("sd") is not None and unit != "points":
+        text += f" ± {number_text(value['sd'], unit)}"
+    return text
+
+
+def number_text(value: float | None, unit: str) -> str:
+    """A figure as it is printed: shares in percent, differences with a sign."""
+    if value is None:
+        return MISSING
+    if unit == "count":
+        return f"{value:,.0f}"
+    if unit == "flops":
+        name, size = next((pair for pair in (("G", 1e9), ("M", 1e6)) if value >= pair[1]), ("k", 1e3))
+        return f"{value / size:.2f} {name}"
+    scale, form = {
+        "share": (100, ".2f"),
+        "points": (100, "+.2f"),
+        "gap": (100, ".0f"),
+        "nats": (1, ".4f"),
+        "seconds": (1, ".1f"),
+    }[unit]
+    return f"{scale * value:{form}}" + (" %" if unit == "gap" else "")
+
+
+def published_text(cell: dict[str, Any]) -> str:
+    """`70.66 (+0.31)`; two differences where the paper does not say which epoch it reports."""
+    values = [cell["values"][which] for which in (*WHICH, ONCE) if "published" in cell["values"].get(which, {})]
+    if not values:
+        return ""
+    unit = METRICS[cell["metric"]].unit
+    apart = [MISSING if v["over_published"] is None else _signed(v["over_published"], unit) for v in values]
+    return f"{number_text(values[0]['published'], unit)} ({' / '.join(apart)})"
+
+
+def _signed(value: float, unit: str) -> str:
+    text = number_text(value, unit)
+    return text if text.startswith(("-", "+")) else f"+{text}"
+
+
+def _count(cells: list[dict[str, Any]]) -> str:
+    """n of a row: of its students, for a teacher may be one for all seeds."""
+    counts = {(cell["n"], cell["of"]) for cell in cells if cell["applies"] and cell["arm"] != "teacher"}
+    return ", ".join(str(n) if n == of else f"{n}/{of}" for n, of in sorted(counts, reverse=True)) or NO_MEANING
+
+
+def explanation(table: Table) -> list[str]:
+    """What the figures mean, one sentence each."""
+    metrics = list(dict.fromkeys(column["metric"] for column in table["columns"]))
+    lines = ["Mean ± sample deviation over seeds; n is their number. Figures are of the test split."]
+    if any(metric in PER_EPOCH for metric in metrics):
+        if any(column["which"] in ("both", "best") for column in table["columns"]):
+            lines.append("The best epoch is chosen on validation; test is read once, after training.")
+        if any(column["which"] == "both" for column in table["columns"]):
+            lines.append("In brackets after it: the last epoch.")
+        if only := [column["label"] for column in table["columns"] if column["which"] == "last"]:
+            lines.append(f"Last epoch only: {'; '.join(only)}.")
+    lines += [f"{METRICS[metric].help[0].upper()}{METRICS[metric].help[1:]}." for metric in metrics]
+    if marked := [column["label"] for column in table["columns"] if column["bold"]]:
+        lines.append(f"Bold ({'; '.join(marked)}): the best mean on validation, not on test.")
+    intervals = sum(cell["metric"] == "difference" and cell["applies"] for cell in table["cells"])
+    if intervals > 1:
+        lines.append(f"{intervals} intervals, each for itself: not corrected for their number.")
+    if source := table["published"]:
+        epoch = {"unknown": "it does not say which epoch"}.get(source["epoch"], f"{source['epoch']} epoch")
+        cited = f", {source['citation']}" if source.get("citation") else ""
+        lines.append(
+            f"Published figures: {source['source']}{cited} ({epoch}); in brackets, own figure minus published."
+        )
+    return lines
+
+
+def provenance_lines(table: Table) -> list[tuple[str, str]]:
+    """(what, text): command, table file, jobs, commits, data, machine, versions."""
+    origin = table["provenance"]
+    seconds = [job["seconds"] for job in table["jobs"] if job["seconds"] is not None]
+    return [
+        ("command", f"`{origin['command']}`"),
+        ("table file", f"{origin['spec']['file']}, sha256 {origin['spec']['sha256']}"),
+        ("seeds", ", ".join(map(str, table["seeds"]))),
+        ("commit", "; ".join(_commit(item) for item in origin["commits"]) or MISSING),
+        (
+            "data",
+            "; ".join(f"{item['name']}, sha256 {item['content'] or MISSING}" for item in origin["data"]) or MISSING,
+        ),
+        ("machine", "; ".join(", ".join(_machine(item)) for item in origin["machines"]) or MISSING),
+        (
+            "versions",
+            ", ".join(f"{name} {' and '.join(found)}" for name, found in sorted(origin["versions"].items()) if found),
+        ),
+        ("time", f"{sum(seconds):.0f} s in {len(table['jobs'])} jobs" if seconds else MISSING),
+    ]
+
+
+def _commit(item: dict[str, Any]) -> str:
+    return f"{item['commit'] or 'not known'}{' with uncommitted changes' if item['dirty'] else ''}"
+
+
+def _machine(item: dict[str, Any]) -> list[str]:
+    return [
+        str(item["cpu"] or MISSING),
+        f"cores: {item['cores'] or MISSING}",
+        str(item["device"]),
+        str(item["precision"]),
+    ]
+
+
+def markdown(table: Table) -> str:
+    """The whole table as a page: figures, footnotes, warnings, provenance, jobs."""
+    headings, rows = grid(table)
+    lines = [f"# {_md(table['title'])}", ""]
+    lines += [_md(table["note"]), ""] if table["note"] else []
+    lines += [_md_row(map(_md, headings)), _md_row(["---", *["---:"] * (len(headings) - 1)])]
+    lines += [_md_row(map(_md_cell, row)) for row in rows]
+    lines += ["", *(f"{_md(line)}  " for line in explanation(table))]
+    if table["notes"]:
+        lines += ["", *(f"<sup>{note['mark']}</sup> {_md(note['text'])}  " for note in table["notes"])]
+    if table["warnings"]:
+        lines += ["", "Mind:", "", *(f"- {_md(warning)}" for warning in table["warnings"])]
+    lines += ["", "## Where the figures come from", ""]
+    lines += [f"- {name}: {text}" for name, text in provenance_lines(table)]
+    lines += ["", _md_row(["job", "status", "run", "hash", "overrides"]), _md_row(["---"] * 5)]
+    for job in table["jobs"]:
+        words = " ".join(job["overrides"]).replace("|", "\\|")
+        cells = [job["label"], job["status"], job["run"] or MISSING, job["job_hash"][:8], f"`{words}`"]
+        lines.append(_md_row(cells))
+    return "\n".join(lines) + f"\n\nFrom a cell to its runs: `kdrun why {table['name']}:ROW:COLUMN`\n"
+
+
+def _md_row(cells: Any) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _md(text: str) -> str:
+    return re.sub(r"([|*\\`])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;")).replace("\n", " ")
+
+
+def _md_cell(cell: Text) -> str:
+    text = f"**{_md(cell.text)}**" if cell.bold else _md(cell.text)
+    return text + (f"<sup>{','.join(cell.marks)}</sup>" if cell.marks else "")
+
+
+def latex(table: Table) -> str:
+    """A `table` environment; needs \\usepackage{booktabs}."""
+    headings, rows = grid(table)
+    origin = table["provenance"]
+    lines = [
+        f"% {origin['command']}   (needs booktabs)",
+        *(f"% {name}: {text}" for name, text in provenance_lines(table)[1:]),
+        r"\begin{table}",
+        r"  \centering",
+        rf"  \caption{{{escape(' '.join([table['title'] + '.', *explanation(table)]))}}}",
+        rf"  \label{{tab:{re.sub('[^A-Za-z0-9:-]', '-', table['name'])}}}",
+        rf"  \begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}",
+        r"    \toprule",
+        f"    {' & '.join(map(escape, headings))} \\\\",
+        r"    \midrule",
+        *(f"    {' & '.join(map(_tex_cell, row))} \\\\" for row in rows),
+        r"    \bottomrule",
+        r"  \end{tabular}",
+        *(rf"  \par\footnotesize\textsuperscript{{{note['mark']}}} {escape(note['text'])}" for note in table["notes"]),
+        *(rf"  \par\footnotesize Mind: {escape(warning)}" for warning in table["warnings"]),
+        r"\end{table}",
+    ]
+    return "\n".join(line.replace("\n", " ") for line in lines) + "\n"
+
+
+def escape(text: str) -> str:
+    """Text that LaTeX prints as it is; a minus before a digit becomes a minus sign."""
+    text = re.sub(r"(?<![\w.])-(?=[\d.])", "−", text)
+    return "".join(SPECIAL.get(sign, sign) for sign in text)
+
+
+def _tex_cell(cell: Text) -> str:
+    text = rf"\textbf{{{escape(cell.text)}}}" if cell.bold else escape(cell.text)
+    return text + (rf"\textsuperscript{{{','.join(cell.marks)}}}" if cell.marks else "")
+
+
+def long_csv(table: Table) -> str:
+    """One line for each cell and epoch, in the unit of the records (shares, not percent), with all digits."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(CSV_FIELDS)
+    for cell in table["cells"]:
+        for which in (*WHICH, ONCE):
+            value = cell["values"].get(which)
+            if value is None:
+                continue
+            low, high = value.get("interval") or (None, None)
+            line = {
+                **{name: cell.get(name) for name in CSV_FIELDS},
+                **{"which": "" if which == ONCE else which, "mean": value["mean"], "sd": value["sd"]},
+                **{"low": low, "high": high},
+                **{"published": value.get("published"), "difference": value.get("over_published")},
+            }
+            writer.writerow("" if line[name] is None else line[name] for name in CSV_FIELDS)
+    return out.getvalue()
+
+
+RENDERED: dict[str, Callable[[Table], str]] = {"md": markdown, "tex": latex, "csv": long_csv}
+
+
+def show(table: Table) -> None:
+    """Print the table with its footnotes and warnings to a terminal, or aligned and without colour to anything else."""
+    import sys
+
+    headings, rows = grid(table)
+    if sys.stdout.isatty():
+        _show_rich(table["title"], headings, rows)
+    else:
+        print(table["title"])
+        print("\n".join(aligned([headings, *([plain(cell) for cell in row] for row in rows)])))
+    for line in explanation(table):
+        print(line)
+    for note in table["notes"]:
+        print(f"[{note['mark']}] {note['text']}")
+    for warning in table["warnings"]:
+        print(f"mind: {warning}")
+
+
+def plain(cell: Text) -> str:
+    text = f"*{cell.text}*" if cell.bold else cell.text
+    return text + "".join(f" [{mark}]" for mark in cell.marks)
+
+
+def aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[number]) for row in rows) for number in range(len(rows[0]))]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _show_rich(title: str, headings: list[str], rows: list[list[Text]]) -> None:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text as RichText
+
+    table = RichTable(title=RichText(title), box=None, header_style="dim", pad_edge=False, title_justify="left")
+    for number, heading in enumerate(headings):
+        table.add_column(RichText(heading), justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(RichText(plain(Text(c.text, False, c.marks)), "bold" if c.bold else "") for c in row))
+    Console().print(table)

@@ -1,0 +1,351 @@
+"""What conf/table/NAME.yaml says, checked with file and line, and the jobs that it stands for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdrun.config.groups import Option, conf_dirs, tables
+from kdrun.files import sha256_file
+from kdrun.problems import ConfigProblems, Problems, UserError, closest, listed
+from kdrun.tables.metrics import METRICS, ONCE, PER_EPOCH, WHICH
+from kdrun.tables.source import Source, read_source
+
+EPOCHS = ("best", "last", "unknown")
+ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+SEED_KEYS = ("seed", "seeds")
+
+
+@dataclass(frozen=True)
+class Row:
+    id: str
+    label: str
+    overrides: list[str]
+
+
+@dataclass(frozen=True)
+class Column:
+    """overrides: a column may choose configs of its own; columns of a row with the same overrides share the row's job."""
+
+    id: str
+    label: str
+    overrides: list[str]
+    arm: str
+    metric: str
+    which: str
+    bold: bool
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What rendering needs to know."""
+        return {name: getattr(self, name) for name in ("id", "label", "arm", "metric", "which", "bold")}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One table file. published: {row: {column: figure}} in the unit of the records (shares, not percent)."""
+
+    name: str
+    shown: str
+    sha256: str
+    title: str
+    note: str
+    base: list[str]
+    seeds: int | list[int]
+    rows: list[Row]
+    columns: list[Column]
+    factors: list[str]
+    controls: list[str]
+    published: dict[str, dict[str, float]]
+    source: dict[str, str]
+    requires: dict[str, Any]
+
+
+@dataclass
+class Job:
+    """One job of a table: the cells it fills. words: its overrides that matter; aside: labels, folders, trackers."""
+
+    row: str
+    columns: list[str]
+    words: list[str]
+    label: str
+    aside: list[str] = field(default_factory=list)
+
+    @property
+    def overrides(self) -> list[str]:
+        """What is composed and run."""
+        words = [*self.words, *self.aside]
+        return words if any(word.startswith("name=") for word in words) else [*words, f"name={self.label}"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A table as it was asked for. extra: KEY=VALUE that were typed, over the base of every job; outputs: as typed."""
+
+    spec: Spec
+    extra: list[str]
+    outputs: str | None = None
+    conf: list[str] = field(default_factory=list)
+
+    @property
+    def changed(self) -> list[str]:
+        """Those of `extra` that make other jobs of the table's: a tracker, a tag, and where the data lie do not."""
+        from kdrun.config.schema import irrelevant
+
+        left_out = ("data.root", *irrelevant())
+        return [word for word in self.extra if not _key(word).startswith(left_out)]
+
+    @property
+    def name(self) -> str:
+        """Folder of the results: a changed table gets its own, so that it cannot pass for the table as it is written."""
+        if not self.changed:
+            return self.spec.name
+        return f"{self.spec.name}-{hashlib.sha256(json.dumps(self.changed).encode()).hexdigest()[:8]}"
+
+    @property
+    def command(self) -> str:
+        """What makes this table; without folders, so that it can be printed in a paper."""
+        return shlex.join(["kdrun", "table", self.spec.name, *self.changed])
+
+    @property
+    def arguments(self) -> list[str]:
+        """What goes on with it, folders included."""
+        folders = [*(word for path in self.conf for word in ("--conf", path))]
+        folders += ["--outputs", self.outputs] if self.outputs else []
+        return ["table", self.spec.name, *self.extra, *folders]
+
+    def jobs(self) -> list[Job]:
+        """All distinct jobs, row by row."""
+        spec, found = self.spec, {}
+        own_seeds = any(_key(word) in SEED_KEYS for word in self.extra)
+        seeds = [] if own_seeds else [f"seeds={json.dumps(spec.seeds, separators=(',', ':'))}"]
+        aside = [word for word in self.extra if word not in self.changed]
+        aside += [f"paths.outputs={_quoted(self.outputs)}"] if self.outputs else []
+        for row in spec.rows:
+            for column in spec.columns:
+                words = [*spec.base, *seeds, *self.changed, *row.overrides, *column.overrides]
+                # Beside a student alone there is nothing that another arm could control.
+                alone = dict(word.partition("=")[::2] for word in words).get("strategy") == "alone"
+                controls = [name for name in spec.controls if name == "alone" or not alone]
+                words += [f"controls=[{','.join(controls)}]"] if controls else []
+                job = found.setdefault((row.id, *words), Job(row.id, [], words, "", aside))
+                job.columns.append(column.id)
+        jobs = list(found.values())
+        for job in jobs:
+            alone = sum(other.row == job.row for other in jobs) == 1
+            job.label = f"{spec.name}-{job.row}" + ("" if alone else f"-{job.columns[0]}")
+        return jobs
+
+
+def find_table(name: str, given: Sequence[str] = ()) -> Option:
+    """The file of a table. UserError with the nearest name otherwise."""
+    found = tables(conf_dirs(given)[0])
+    if name not in found:
+        raise UserError(f"no table '{name}'{closest(name, found)}", f"tables: {listed(found)}")
+    return found[name]
+
+
+def read_spec(option: Option) -> Spec:
+    """Read and check one file. Raises ConfigProblems with everything that is wrong in it, each with its line."""
+    problems = Problems()
+    source = read_source(option.file, option.shown, problems)
+    problems.stop()
+    source.mapping((), FIELDS[()])
+    rows, figures = _rows(source), {}
+    for number, row in enumerate(source.items(("rows",))):
+        if isinstance(row, dict) and row.get("published") is not None:
+            figures[str(row.get("id"))] = (("rows", number, "published"), row["published"])
+    columns = _columns(source)
+    published = source.mapping(("published",), FIELDS[("published",)])
+    source.choice(("published", "epoch"), EPOCHS)
+    for row, values in source.mapping(("published", "figures"), None).items():
+        figures[str(row)] = (("published", "figures", row), values)
+    spec = Spec(
+        option.name,
+        option.shown,
+        sha256_file(option.file),
+        source.text(("title",), required=True),
+        source.text(("note",)),
+        _overrides(source, ("base",)),
+        _seeds(source),
+        rows,
+        columns,
+        source.texts(("factors",)),
+        source.texts(("controls",)),
+        _published(source, figures, rows, columns),
+        {name: source.text(("published", name)) for name in ("source", "citation", "epoch") if published.get(name)},
+        _requires(source),
+    )
+    if spec.published and not (spec.source.get("source") and spec.source.get("epoch")):
+        source.problem(("published",), f"published figures need their source and epoch ({', '.join(EPOCHS)})")
+    problems.stop()
+    return spec
+
+
+FIELDS: dict[tuple[str, ...], tuple[str, ...]] = {
+    (): ("title", "note", "base", "seeds", "rows", "columns", "factors", "controls", "published", "requires"),
+    ("rows",): ("id", "label", "overrides", "published"),
+    ("columns",): ("id", "label", "overrides", "arm", "metric", "which", "bold"),
+    ("published",): ("source", "citation", "epoch", "figures"),
+    ("requires",): ("data", "device", "note", "shape", "classes", "train"),
+}
+
+
+def _rows(source: Source) -> list[Row]:
+    rows = []
+    for number, path in source.entries(("rows",), FIELDS[("rows",)]):
+        identity = _identity(source, path, [row.id for row in rows], number)
+        rows.append(Row(identity, source.text((*path, "label")) or identity, _overrides(source, (*path, "overrides"))))
+    return rows
+
+
+def _columns(source: Source) -> list[Column]:
+    columns: list[Column] = []
+    for number, path in source.entries(("columns",), FIELDS[("columns",)]):
+        identity = _identity(source, path, [column.id for column in columns], number)
+        metric = source.choice((*path, "metric"), METRICS) or "accuracy"
+        which = source.choice((*path, "which"), (*WHICH, "both")) or "both"
+        arm = source.text((*path, "arm")) or ("alone" if metric == "difference" else "student")
+        bold = source.get((*path, "bold")) or False
+        if metric == "gap_closed" and arm != "student":
+            source.problem((*path, "arm"), "gap_closed is about the student; leave arm out")
+        if metric == "difference" and arm in ("student", "teacher"):
+            source.problem((*path, "arm"), f"difference: arm is the control that is subtracted, not the {arm}")
+        if bold not in (True, False) or (bold and not METRICS[metric].scored):
+            scored = ", ".join(name for name, found in METRICS.items() if found.scored)
+            source.problem((*path, "bold"), f"true or false; validation can choose the best of: {scored}")
+        if metric not in PER_EPOCH:
+            which = ONCE
+        label = source.text((*path, "label")) or identity
+        columns.append(Column(identity, label, _overrides(source, (*path, "overrides")), arm, metric, which, bold))
+    return columns
+
+
+def _identity(source: Source, path: tuple, taken: list[str], number: int) -> str:
+    identity = source.text((*path, "id"), required=True)
+    if identity and not ID.fullmatch(identity):
+        source.problem((*path, "id"), f"{identity!r}: letters, digits, `_`, `.` and `-` only: it is typed in commands")
+    if identity.lower() in (other.lower() for other in taken):
+        source.problem((*path, "id"), f"{identity!r} twice")
+    return identity or str(number)
+
+
+def _overrides(source: Source, path: tuple) -> list[str]:
+    words = source.texts(path)
+    for number, word in enumerate(words):
+        if "=" not in word and not word.startswith("~"):
+            source.problem((*path, number), f"{word!r} is not KEY=VALUE")
+        elif _key(word) in SEED_KEYS:
+            source.problem(
+                (*path, number), f"{word}: the seeds of a table are the same everywhere: `seeds: 5` at the top"
+            )
+    return words
+
+
+def _seeds(source: Source) -> int | list[int]:
+    seeds = source.get(("seeds",))
+    whole = [seeds] if not isinstance(seeds, list) else seeds
+    good = whole and all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in whole)
+    if seeds is None or not good or seeds == 0:
+        source.problem(("seeds",), "expected a number of seeds (5) or a list of them ([3, 7])")
+        return 1
+    return seeds
+
+
+def _published(source: Source, figures: dict, rows: list[Row], columns: list[Column]) -> dict[str, dict[str, float]]:
+    """Figures as they are printed in the paper, in the unit of the records."""
+    found: dict[str, dict[str, float]] = {}
+    by_id = {column.id: column for column in columns}
+    for row, (path, values) in figures.items():
+        if row not in [known.id for known in rows]:
+            source.problem(path, f"no row {row!r}; rows: {listed(known.id for known in rows)}")
+        for name, figure in values.items() if isinstance(values, dict) else ():
+            column = by_id.get(name)
+            if column is None:
+                source.problem(
+                    (*path, name), f"no column {name!r}{closest(str(name), by_id)}; columns: {listed(by_id)}"
+                )
+            elif not isinstance(figure, int | float) or isinstance(figure, bool):
+                source.problem((*path, name), f"expected a number, got {figure!r}")
+            elif METRICS[column.metric].unit in ("share", "points", "gap"):
+                if METRICS[column.metric].unit == "share" and not 1 < figure <= 100:
+                    source.problem((*path, name), f"expected percent, as printed in the paper (70.66), got {figure}")
+                found.setdefault(row, {})[name] = round(figure / 100, 10)
+            else:
+                found.setdefault(row, {})[name] = figure
+        if not isinstance(values, dict):
+            source.problem(path, "expected COLUMN: FIGURE")
+    return found
+
+
+def _requires(source: Source) -> dict[str, Any]:
+    """What has to be here for the jobs to run, and (shape, classes, train) what the data are like without them."""
+    path = ("requires",)
+    found = dict(source.mapping(path, FIELDS[path]))
+    source.texts((*path, "data"))
+    source.text((*path, "note"))
+    source.choice((*path, "device"), ("cuda", "mps", "cpu"))
+    sized = [name for name in ("shape", "classes", "train") if name in found]
+    if sized and len(sized) < 3:
+        source.problem(path, f"shape, classes and train belong together; given: {', '.join(sized)}")
+    elif sized:
+        numbers = [*found["shape"], found["classes"], found["train"]] if isinstance(found["shape"], list) else [None]
+        if len(numbers) != 5 or not all(isinstance(number, int) and number > 0 for number in numbers):
+            source.problem(path, "expected shape: [channels, height, width], classes: N, train: N, all whole numbers")
+    return found
+
+
+def compose_jobs(request: Request, given: Sequence[str] = ()) -> tuple[list[Job], list[Any]]:
+    """The jobs of a table and each one composed. Raises one UserError with everything that is wrong in any of them."""
+    from kdrun.config.compose import compose
+
+    jobs, composed = request.jobs(), []
+    problems = Problems()
+    for job in jobs:
+        try:
+            composed.append(compose(job.overrides, given))
+        except UserError as error:
+            found = error.problems if isinstance(error, ConfigProblems) else [error.lines]
+            for lines in found:
+                problems.add(f"{request.spec.shown}, row {job.row}: {lines[0]}", *lines[1:])
+    problems.stop()
+    check_jobs(request.spec, jobs, composed)
+    return jobs, composed
+
+
+def check_jobs(spec: Spec, jobs: Sequence[Job], composed: Sequence[Any]) -> None:
+    """What only shows in composed configs: factors that are no keys, arms that no job has. Raises ConfigProblems."""
+    from kdrun.tables.checks import flat
+
+    problems = Problems()
+    known = {key for job in composed for key in flat(job.config)}
+    for factor in spec.factors:
+        if not any(key == factor or key.startswith(f"{factor}.") for key in known):
+            problems.add(f"{spec.shown}: factors: no key {factor!r} in any job{closest(factor, known)}")
+    by_id = {column.id: column for column in spec.columns}
+    for job, found in zip(jobs, composed, strict=True):
+        strategy = found.config["strategy"]
+        if strategy["_target_"].endswith(".Alone"):
+            continue
+        arms = ["student", "teacher", *strategy.get("controls", [])]
+        for column in (by_id[name] for name in job.columns):
+            needed = [column.arm, *(["alone"] if column.metric == "gap_closed" else [])]
+            for arm in needed:
+                if arm not in arms:
+                    text = f"{spec.shown}: column {column.id} needs the arm {arm!r}, row {job.row} has: {listed(arms)}"
+                    problems.add(text, f"controls: [{arm}] adds it")
+    problems.stop()
+
+
+def _quoted(path: str) -> str:
+    """A path as Hydra's grammar takes it, whatever signs are in it."""
+    return path if re.fullmatch(r"[\w./-]+", path) else "'" + path.replace("'", "\\'") + "'"
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0].lstrip("+~")
