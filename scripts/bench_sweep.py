@@ -62,7 +62,9 @@ def start(root: Path, repeats: int = 9) -> None:
     from kdrun.sweep.pool import Pool, targets_of
 
     words = [*COMMON, "data.limit.train=128", "trainer.epochs=1", f"paths.outputs={root}/start", "strategy=alone"]
-    planned = make_plan([[*words, f"trainer.optimizer.lr={0.01 + 0.001 * n:.3f}"] for n in range(repeats + 1)], deep=False)
+    planned = make_plan(
+        [[*words, f"trainer.optimizer.lr={0.01 + 0.001 * n:.3f}"] for n in range(repeats + 1)], deep=False
+    )
     freeze(planned)
     begun, ended = {}, {}
     with Pool(1, targets_of(point.job.config for point in planned.points)) as pool:

@@ -200,16 +200,6 @@ def test_a_failing_run_has_its_traceback_in_the_log_and_exit_code_1(tmp_path):
     assert "diverged" in shown.stdout
 
 
-def test_a_multirun_skips_what_is_done_goes_on_after_a_failure_and_exits_with_3(tmp_path):
-    words = ["-m", *QUICK[1:], "seed=0", "trainer.optimizer.lr=0.1,1e30,0.05", "strategy=alone", "tracker=none"]
-    done = kdrun(*words, cwd=tmp_path)
-    assert done.returncode == 3, done.stderr
-    states = [json.loads(path.read_text())["status"] for path in tmp_path.glob("outputs/runs/*/record.json")]
-    assert sorted(states) == ["diverged", "done", "done"]
-    again = kdrun(*words, cwd=tmp_path)
-    assert again.stdout.count("done before") == 2
-
-
 def test_plan_trains_nothing_and_says_what_would_be(tmp_path):
     done = kdrun("plan", *QUICK, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

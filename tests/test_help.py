@@ -51,7 +51,15 @@ def test_the_whole_help_fits_a_screen_and_names_every_verb_and_flag(capsys):
 
 
 @pytest.mark.parametrize(
-    "words", [["ls", "--why"], ["show", "-m"], ["plan", "jobs=2"], ["runs", "--from", "x"], ["check", "--force"], ["show", "--cfg", "job"]]
+    "words",
+    [
+        ["ls", "--why"],
+        ["show", "-m"],
+        ["plan", "jobs=2"],
+        ["runs", "--from", "x"],
+        ["check", "--force"],
+        ["show", "--cfg", "job"],
+    ],
 )
 def test_a_flag_that_a_verb_would_ignore_is_refused(words, capsys):
     assert cli.main(words) == 2

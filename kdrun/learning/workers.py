@@ -155,8 +155,8 @@ def _rank(work: Path, rank: int) -> int:
     from filelock import FileLock
 
     from kdrun.data.build import load_data
-    from kdrun.learning.report import Interrupted
     from kdrun.learning.fit import run_stage
+    from kdrun.learning.report import Interrupted
     from kdrun.learning.teaching import Workshop
 
     torch.set_num_threads(request["hardware"]["threads"])

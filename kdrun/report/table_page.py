@@ -45,7 +45,7 @@ def body(subject: Subject) -> list[Html]:
         section("Mind", _list(record.get("warnings") or [])),
         section(
             "How to reproduce",
-            block(record["provenance"]["command"]),
+            block((record.get("provenance") or {}).get("command") or f"kdrun table {subject.name}"),
             facts((name, code(text.strip("`")) if name == "command" else text) for name, text in origin),
             tag("p", "From a cell to its runs: ", code(f"kdrun why {subject.name}:ROW:COLUMN")),
             _jobs(record.get("jobs") or []),
