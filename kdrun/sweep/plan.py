@@ -84,7 +84,7 @@ class Plan:
     def label(self, point: Point) -> str:
         """What tells this point from the others, keys without their beginning: `temperature=4`."""
         shared = set(self.shared())
-        words = [word.partition("=") for word in point.overrides if word not in shared]
+        words = [word.partition("=") for word in point.overrides if word not in shared and word[:5] != "name="]
         short = [key.rpartition(".")[2] for key, _, _ in words]
         named = [s if short.count(s) == 1 else key for s, (key, _, _) in zip(short, words, strict=True)]
         return " ".join(f"{name}={value}" for name, (_, _, value) in zip(named, words, strict=True)) or "as it is"
