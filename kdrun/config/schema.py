@@ -13,7 +13,8 @@ REQUIRED = "???"
 
 def key(default: Any, help: str, **rules: Any) -> Any:
     """One key. rules: minimum, maximum (allowed), above, below (not allowed), choices, meant (what people type
-    instead of a choice), path, exists, irrelevant (the reason why it is no part of the job's identity)."""
+    instead of a choice), path, exists, irrelevant (the reason why it is no part of the job's identity), added (the key
+    came after jobs had been hashed: while it has its default it is left out of a job's hash)."""
     metadata = {"help": help, **rules}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -124,6 +125,9 @@ class Data:
     val_fraction: float = key(0.1, "share of the training data held out for validation", above=0, below=1)
     test_fraction: float = key(0.2, "share held out for test by sources without a test split", above=0, below=1)
     split_seed: int = key(0, "seed of the split", minimum=0)
+    task: str = key(
+        "classification", "what is learned from it", choices=("classification", "translation"), added=True
+    )
     limit: Limit = key(Limit, "use part of a split")
     augment: Augment = key(Augment, "random augmentation of the training split")
     normalize: Normalize | None = key(None, "mean and std; null: computed from the training split")
@@ -213,6 +217,22 @@ def irrelevant() -> dict[str, str]:
             path = f"{prefix}{item.name}"
             if "irrelevant" in item.metadata:
                 found[path] = item.metadata["irrelevant"]
+            elif is_dataclass(item.type):
+                found |= walk(item.type, f"{path}.")
+        return found
+
+    return walk(Root, "")
+
+
+def added() -> dict[str, Any]:
+    """Dotted key -> default, of keys that are left out of a job's hash while they have it."""
+
+    def walk(node: type, prefix: str) -> dict[str, Any]:
+        found = {}
+        for item in fields(node):
+            path = f"{prefix}{item.name}"
+            if item.metadata.get("added"):
+                found[path] = defaults(node)[item.name]
             elif is_dataclass(item.type):
                 found |= walk(item.type, f"{path}.")
         return found

@@ -38,7 +38,7 @@ LEFT_OUT = {
 
 # A key added to the schema after records exist goes here with its default ("trainer.ema": None, say): while it has
 # that value it is left out, so that adding an option does not orphan results.
-ADDED_LATER: dict[str, Any] = {}
+ADDED_LATER: dict[str, Any] = {"data.view.task": "classification"}
 
 LIBRARIES = ("torch", "lightning")
 
@@ -127,7 +127,7 @@ def nearest(tree: dict[str, Any], others: Iterable[tuple[str, dict[str, Any]]]):
 
 def roots(stage: Stage) -> list[str]:
     """Modules whose source, with what they import below the same package, decides the result."""
-    modules = ["kdrun.learning.fit", "kdrun.tasks.classification"]
+    modules = ["kdrun.learning.fit", f"kdrun.tasks.{stage.data.get('task', 'classification')}"]
     modules += [node.get("_target_", f"kdrun.objectives.{name}.{name}") for name, node in stage.objective.items()]
     nodes: list[Any] = [stage.learner, stage.data, stage.trainer or {}]
     while nodes:

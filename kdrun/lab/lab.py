@@ -135,7 +135,7 @@ class Lab:
                 "name": teacher.stage.learner["name"],
                 "network": teacher.stage.learner["network"],
                 "weights": str(teacher.weights()),
-                "val_accuracy": teacher.metrics.get("accuracy"),
+                "stated": teacher.record["val"]["best"].get(self.shop.preflight_metric(stage.data)),
             },
             "start": start and {"fingerprint": start.fingerprint, "weights": str(start.weights())},
         }
