@@ -72,6 +72,10 @@ class Lab:
                     raise
         return self._seen[key]
 
+    def parameters(self, learner: dict[str, Any], data: dict[str, Any]) -> int:
+        """Number of parameters of a learner's network on these data; nothing is fitted for it."""
+        return self.shop.parameters(learner["network"], data)
+
     def settled(self, stage: Stage) -> Stage:
         """The stage with `teacher.source=auto` decided: cached where every view of a sample recurs, else online.
 

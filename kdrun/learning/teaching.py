@@ -13,6 +13,7 @@ from kdrun.files import read_json
 from kdrun.learning import cache, seeds
 from kdrun.learning.report import Report
 from kdrun.learning.teacher import FrozenTeacher, renormalisation
+from kdrun.ledger.flops import parameters
 from kdrun.ledger.ledger import Reader, clocks
 from kdrun.networks.build import build_network
 from kdrun.networks.weights import load_weights
@@ -43,6 +44,7 @@ class Workshop:
     ):
         self._load_data = load_data
         self._data: dict[str, Any] = {}
+        self._sizes: dict[str, int] = {}
         self.outputs = outputs
         self.lock = lock
         self.readers = readers
@@ -54,6 +56,13 @@ class Workshop:
             self._data.clear()  # one data view at a time: image sets are large
             self._data[key] = self._load_data(config)
         return self._data[key]
+
+    def parameters(self, network: dict[str, Any], data: dict[str, Any]) -> int:
+        """Number of parameters of a network on these data."""
+        key = repr((network, data))
+        if key not in self._sizes:
+            self._sizes[key] = parameters(build_network(network, self.data(data).spec, 0))
+        return self._sizes[key]
 
     def preflight_metric(self, data: dict[str, Any]) -> str:
         """The metric that teachers on these data are measured by before they teach."""
