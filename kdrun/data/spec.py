@@ -28,6 +28,11 @@ class DataSpec:
 
     kind: ClassVar[str] = "images"
 
+    @property
+    def about(self) -> str:
+        """One line for people."""
+        return f"{tuple(self.shape)}, {len(self.classes)} classes"
+
     def metadata(self) -> dict[str, Any]:
         """What a weights file keeps, so that its network can be built and used without the data."""
         return {

@@ -38,7 +38,11 @@ LEFT_OUT = {
 
 # A key added to the schema after records exist goes here with its default ("trainer.ema": None, say): while it has
 # that value it is left out, so that adding an option does not orphan results.
-ADDED_LATER: dict[str, Any] = {"data.view.task": "classification"}
+ADDED_LATER: dict[str, Any] = {
+    "data.view.task": "classification",
+    "trainer.schedule.warmup_steps": None,
+    "trainer.decoding": {"beam": 5, "val_beam": 1, "length_penalty": 1.0, "max_factor": 1.2, "max_extra": 10},
+}
 
 LIBRARIES = ("torch", "lightning")
 

@@ -172,6 +172,10 @@ def settle_teaching(stage: Stage, shop: Any) -> dict[str, Any]:
     if teaching["source"] == "online":
         return {**teaching, "fill": None}
     module = shop.data(stage.data)
+    if not module.cacheable:
+        if teaching["source"] == "cached":
+            raise UserError("teacher.source=cached: outputs for these data cannot be kept; use teacher.source=online")
+        return {**teaching, "source": "online", "fill": None}
     recurring = not module.random or module.replayed
     size = cache_bytes(module) / 1e9
     fits = size <= teaching["cache_limit_gb"]

@@ -38,7 +38,7 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
     work = Path(request["work"])
     module = shop.data(request["data"])
     seed, trainer_config = request["seed"], request["trainer"]
-    task = task_for(module.spec, (trainer_config or {}).get("decoding"))
+    task = task_for(module, (trainer_config or {}).get("decoding"))
     network = build_network(request["learner"]["network"], module.spec, seeds.derive(seed, "weights"))
     for source in (request["learner"]["weights"], (request["start"] or {}).get("weights")):
         if source:

@@ -164,7 +164,7 @@ class Learner(LightningModule):
         network = self.network
         if network.training:  # the average is not a submodule, so Lightning does not switch it
             network.eval()
-        self.task.evaluate(self._metrics.value, network, batch)
+        self.task.evaluate(self._metrics.value, network, batch, final=self.trainer.testing)
 
     def _start_evaluation(self) -> None:
         if self.trainer.world_size > 1:
@@ -209,9 +209,7 @@ def _chunks(batch: dict[str, Any], parts: int) -> list[dict[str, Any]]:
         return [batch]
     split = {key: _split(value, parts) for key, value in batch.items()}
     number = max(len(pieces) for pieces in split.values() if pieces is not None)
-    return [
-        {key: batch[key] if pieces is None else pieces[i] for key, pieces in split.items()} for i in range(number)
-    ]
+    return [{key: batch[key] if pieces is None else pieces[i] for key, pieces in split.items()} for i in range(number)]
 
 
 def _split(value: Any, parts: int) -> list[Any] | None:

@@ -29,7 +29,7 @@ def probe(stage, module) -> dict[str, Any]:
     "step_seconds", "steps"}; identity is the term's value for teacher = student, None for terms without a teacher.
     Raises NoEffect or NotZero.
     """
-    task = task_for(module.spec)
+    task = task_for(module)
     student = build_network(stage.learner["network"], module.spec, seeds.derive(stage.seed, "weights"))
     result: dict[str, Any] = {
         "parameters": parameters(student),

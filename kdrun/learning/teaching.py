@@ -66,7 +66,7 @@ class Workshop:
 
     def preflight_metric(self, data: dict[str, Any]) -> str:
         """The metric that teachers on these data are measured by before they teach."""
-        return task_for(self.data(data).spec).PREFLIGHT
+        return task_for(self.data(data)).PREFLIGHT
 
     def note_teaching(self, request: dict[str, Any], **values: Any) -> None:
         self._notes.setdefault(request["fingerprint"], {}).update(values)

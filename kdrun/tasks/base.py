@@ -59,8 +59,11 @@ class Task(Protocol):
         """Adds one batch to the metrics, as far as one forward pass tells them."""
         ...
 
-    def evaluate(self, metrics: Any, network: nn.Module, batch: Batch) -> None:
-        """Adds one batch to all metrics; may ask the network for more than one forward pass (generation)."""
+    def evaluate(self, metrics: Any, network: nn.Module, batch: Batch, final: bool = False) -> None:
+        """Adds one batch to all metrics; may ask the network for more than one forward pass (generation).
+
+        final: on test, where generation may be more thorough than after every epoch.
+        """
         ...
 
     def size(self, inputs: Any) -> int:

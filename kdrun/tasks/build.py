@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 
-def task_for(spec: Any, settings: dict[str, Any] | None = None):
-    """The task of a data set's spec (data.spec.DataSpec, data.text_spec.TextSpec).
+def task_for(module: Any, decoding: dict[str, Any] | None = None):
+    """The task of a data module (data.module.ImageDataModule, data.text_module.TextDataModule).
 
-    settings: how sequences are generated in evaluation (`trainer.decoding`); tasks that generate nothing ignore it.
+    decoding: how sequences are generated in evaluation (`trainer.decoding`); tasks that generate nothing ignore it.
     """
-    if spec.kind == "images":
+    if module.spec.kind == "images":
         from kdrun.tasks.classification import Classification
 
-        return Classification(spec)
+        return Classification(module.spec)
     from kdrun.tasks.translation import Translation
 
-    return Translation(spec, settings)
+    return Translation(module, decoding)

@@ -62,7 +62,7 @@ class Classification:
         """Adds one batch; the logits are taken in float32 whatever the network computes in."""
         metrics.update(prediction.logits.detach().float(), batch["targets"])
 
-    def evaluate(self, metrics: MetricCollection, network: nn.Module, batch: Batch) -> None:
+    def evaluate(self, metrics: MetricCollection, network: nn.Module, batch: Batch, final: bool = False) -> None:
         """One forward pass says everything."""
         self.update(metrics, self.predict(network, batch["inputs"]), batch)
 
