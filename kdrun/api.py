@@ -241,7 +241,7 @@ def load(
     except DamagedStage as damage:
         raise UserError(str(damage), again) from damage
     network, metadata = _network(store.folder(fingerprint) / f"{which}.safetensors", job.config)
-    known = {name: metadata[name] for name in ("data", "classes", "shape", "mean", "std")}
+    known = {name: value for name, value in metadata.items() if name not in ("network", "kind")}
     network.kdrun = {
         **known, "run": view.id, "stage": stage["label"], "fingerprint": fingerprint, "which": which
     }  # fmt: skip
@@ -270,8 +270,7 @@ def _network(path: Path, config: dict[str, Any]) -> tuple[nn.Module, dict[str, A
 
     make_torchvision_importable()  # before timm, which imports torchvision where it is installed
     from kdrun import targets
-    from kdrun.data.spec import DataSpec
-    from kdrun.networks.build import build_network
+    from kdrun.networks.build import build_network, spec_of
     from kdrun.networks.weights import load_weights, read_metadata
 
     metadata = read_metadata(path)
@@ -279,8 +278,7 @@ def _network(path: Path, config: dict[str, Any]) -> tuple[nn.Module, dict[str, A
     allowed = [name for name, on in (config.get("targets") or {}).items() if on]
     if refused := targets.refusal(node["_target_"], allowed):
         raise UserError(*refused)
-    shape, classes = tuple(metadata["shape"]), tuple(metadata["classes"])
-    spec = DataSpec(metadata["data"], classes, shape, {}, tuple(metadata["mean"]), tuple(metadata["std"]))
+    spec = spec_of(metadata)
     network = build_network(node, spec, seed=0)
     load_weights(network, path, spec)
     return network.eval(), metadata

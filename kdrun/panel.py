@@ -9,6 +9,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from kdrun.measures import measure
+
 
 def show(console: Console, summary: dict[str, Any], facts: dict[str, str]) -> None:
     """Print the panel. facts: label -> text, in order, below the table (cost, audit, where, what next)."""
@@ -20,7 +22,7 @@ def show(console: Console, summary: dict[str, Any], facts: dict[str, str]) -> No
 def results(summary: dict[str, Any]) -> Table:
     """Teacher and arms: test metric of the selected and of the last epoch, mean and sample deviation over seeds."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column(f"{summary['split']} {summary['metric']}, %")
+    table.add_column(f"{summary['split']} {measure(summary['metric']).title}")
     table.add_column("best epoch", justify="right")
     table.add_column("last epoch", justify="right")
     table.add_column("seeds", justify="right")

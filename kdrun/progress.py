@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from kdrun.learning.report import Report
+from kdrun.measures import measure
 from kdrun.panel import duration
 
 
@@ -89,7 +90,8 @@ class RunReport(Report):
         self._rows(rows)
 
     def epoch(self, label, epoch, epochs, values):
-        shown = " ".join(f"{name} {values[name]:.4f}" for name in ("accuracy", "loss") if name in values)
+        names = ("accuracy", "bleu", "loss")
+        shown = " ".join(f"{measure(name).label} {values[name]:.4f}" for name in names if name in values)
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, values=f"epoch {epoch + 1}/{epochs} val {shown}")
         elif not self.quiet:

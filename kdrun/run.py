@@ -128,6 +128,7 @@ def execute(job, run, console: Console, signals, quiet=False, force=False, tell=
     from kdrun.lab.lab import Fitted
     from kdrun.progress import EventReport, RunReport
     from kdrun.summary import summarise
+    from kdrun.tasks.build import task_for
 
     started = time.monotonic()
     hardware = resolve(job.config["hardware"])
@@ -157,7 +158,14 @@ def execute(job, run, console: Console, signals, quiet=False, force=False, tell=
         arms, labels, teachers = fit_cells(cells, lab, failed if len(cells) > 1 else None)
     if len(errors) == len(cells):
         raise next(iter(errors.values()))
-    summary = summarise("accuracy", arms, labels, teachers, [cell["seed"] for cell in cells], errors)
+    summary = summarise(
+        task_for(lab.shop.data(job.config["data"])).MAIN,
+        arms,
+        labels,
+        teachers,
+        [cell["seed"] for cell in cells],
+        errors,
+    )
     summary["seconds"] = round(time.monotonic() - started, 3)
     return {"summary": summary, "stages": stages, "audit": audit, "seconds": summary["seconds"], "errors": errors}
 

@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kdrun.measures import measure
 from kdrun.tracking.record import describe_error, status_of
 
 WHICH = ("best", "last")
@@ -137,7 +138,8 @@ def verdict(summary: dict[str, Any]) -> str:
     """One or two sentences that a reader can hold against the numbers."""
     if "difference" not in summary:
         arm = next(iter(summary["arms"].values()))
-        return f"{arm['label']}: {_percent(arm['best']['mean'])} over {arm['n']} seed(s); nothing to compare it with."
+        found = measure(summary["metric"]).text(arm["best"]["mean"])
+        return f"{arm['label']}: {found} over {arm['n']} seed(s); nothing to compare it with."
     found = summary["difference"]["best"]
     points = f"{100 * found['mean']:+.2f} points over the student alone"
     if found["interval"] is None:
@@ -167,10 +169,6 @@ def _range(interval: Sequence[float]) -> str:
 
 def _test(record: dict[str, Any], which: str, metric: str) -> float:
     return record["test"][which][metric]
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f} %"
 
 
 def _ratio(one: float | None, other: float | None) -> float | None:

@@ -17,7 +17,7 @@ from kdrun.config.check import Check
 from kdrun.config.groups import ConfDir, Option
 from kdrun.config.hydra import compose_groups
 from kdrun.config.origins import Origins
-from kdrun.config.schema import REQUIRED, defaults, irrelevant
+from kdrun.config.schema import REQUIRED, added, defaults, irrelevant
 from kdrun.problems import Problems, UserError
 
 
@@ -225,19 +225,20 @@ def hash_of(cells: Sequence[Mapping[str, Any]]) -> str:
     trainer.checkpoint_seconds (also of single learners). hardware.threads stays: the order of a sum over threads
     changes its last digits.
     """
-    left_out = irrelevant()
-    kept = [_without(cell, left_out, "") for cell in cells]
+    left_out, later = irrelevant(), added()
+    kept = [_without(cell, left_out, later, "") for cell in cells]
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _without(node: Any, left_out: Mapping[str, str], path: str) -> Any:
+def _without(node: Any, left_out: Mapping[str, str], later: Mapping[str, Any], path: str) -> Any:
     if not isinstance(node, Mapping):
         return node
     result = {}
     for name, value in node.items():
         full = f"{path}.{name}" if path else name
         rule = full[full.index("trainer.") :] if ".trainer." in full else full  # a learner's own trainer
-        if full not in left_out and rule not in left_out:
-            result[name] = _without(value, left_out, full)
+        if full in left_out or rule in left_out or (rule in later and later[rule] == value):
+            continue
+        result[name] = _without(value, left_out, later, full)
     return result

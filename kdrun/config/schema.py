@@ -13,7 +13,8 @@ REQUIRED = "???"
 
 def key(default: Any, help: str, **rules: Any) -> Any:
     """One key. rules: minimum, maximum (allowed), above, below (not allowed), choices, meant (what people type
-    instead of a choice), path, exists, irrelevant (the reason why it is no part of the job's identity)."""
+    instead of a choice), path, exists, irrelevant (the reason why it is no part of the job's identity), added (the key
+    came after jobs had been hashed: while it has its default it is left out of a job's hash)."""
     metadata = {"help": help, **rules}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -34,11 +35,25 @@ class Normalize:
 
 @dataclass
 class Schedule:
-    name: str = key("cosine", "shape of the learning rate after warm-up", choices=("constant", "cosine", "step"))
+    name: str = key(
+        "cosine", "shape of the learning rate after warm-up", choices=("constant", "cosine", "step", "inverse_sqrt")
+    )
     warmup_epochs: float = key(0.0, "epochs of linear warm-up; a fraction is allowed", minimum=0)
+    warmup_steps: int | None = key(None, "steps of linear warm-up, instead of epochs", minimum=1, added=True)
     milestones: list[float] = key([], "step: epochs at which the rate is multiplied by factor", minimum=0)
     factor: float = key(0.1, "step: factor at each milestone", above=0)
     floor: float = key(0.0, "cosine: last rate as a share of the first", minimum=0, maximum=1)
+
+
+@dataclass
+class Decoding:
+    """How sequences are generated when a translation model is evaluated (decoding.beam.Search)."""
+
+    beam: int = key(5, "hypotheses per sentence on test", minimum=1)
+    val_beam: int = key(1, "hypotheses per sentence on validation, after every epoch; 1: greedy", minimum=1)
+    length_penalty: float = key(1.0, "score = log-probability / tokens ** length_penalty")
+    max_factor: float = key(1.2, "longest output: max_factor * source tokens + max_extra", minimum=0)
+    max_extra: int = key(10, "longest output: max_factor * source tokens + max_extra", minimum=1)
 
 
 @dataclass
@@ -65,6 +80,7 @@ class Trainer:
         minimum=0,
         irrelevant="a resumed run ends with the same numbers wherever it was cut",
     )
+    decoding: Decoding = key(Decoding, "generation in evaluation, for translation", added=True)
     monitor: str = key("accuracy", "validation metric that selects the best epoch")
     mode: str = key("max", "whether a larger or a smaller monitor is better", choices=("max", "min"))
     devices: int | None = key(None, "devices for this learner; null: as hardware.devices", minimum=1)
@@ -124,6 +140,7 @@ class Data:
     val_fraction: float = key(0.1, "share of the training data held out for validation", above=0, below=1)
     test_fraction: float = key(0.2, "share held out for test by sources without a test split", above=0, below=1)
     split_seed: int = key(0, "seed of the split", minimum=0)
+    task: str = key("classification", "what is learned from it", choices=("classification", "translation"), added=True)
     limit: Limit = key(Limit, "use part of a split")
     augment: Augment = key(Augment, "random augmentation of the training split")
     normalize: Normalize | None = key(None, "mean and std; null: computed from the training split")
@@ -213,6 +230,22 @@ def irrelevant() -> dict[str, str]:
             path = f"{prefix}{item.name}"
             if "irrelevant" in item.metadata:
                 found[path] = item.metadata["irrelevant"]
+            elif is_dataclass(item.type):
+                found |= walk(item.type, f"{path}.")
+        return found
+
+    return walk(Root, "")
+
+
+def added() -> dict[str, Any]:
+    """Dotted key -> default, of keys that are left out of a job's hash while they have it."""
+
+    def walk(node: type, prefix: str) -> dict[str, Any]:
+        found = {}
+        for item in fields(node):
+            path = f"{prefix}{item.name}"
+            if item.metadata.get("added"):
+                found[path] = defaults(node)[item.name]
             elif is_dataclass(item.type):
                 found |= walk(item.type, f"{path}.")
         return found

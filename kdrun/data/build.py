@@ -21,6 +21,7 @@ COMMON: dict[str, Any] = {
     "val_fraction": 0.1,
     "test_fraction": 0.2,
     "split_seed": 0,
+    "task": "classification",
     "limit": {"train": None, "val": None, "test": None},
     "augment": {"crop": 0, "flip": False, "seed": None, "views": 1},
     "normalize": None,

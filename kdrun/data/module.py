@@ -25,8 +25,13 @@ class ImageDataModule(LightningDataModule):
     spec     what networks and tasks know of it
     augment  the config's `augment` (see augment.Augment); only training is augmented
 
+    preflight_batch is the batch size in which a teacher is measured before it teaches.
+
     As a data module of a Lightning Trainer it takes `batch_size`, `eval_batch_size` and `seed` from its attributes.
     """
+
+    preflight_batch = 256
+    cacheable = True
 
     def __init__(self, images: Images, split: np.ndarray, spec: DataSpec, augment: dict[str, Any] | None = None):
         super().__init__()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 
 @dataclass(frozen=True)
@@ -23,3 +25,27 @@ class DataSpec:
     sizes: dict[str, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    kind: ClassVar[str] = "images"
+
+    @property
+    def about(self) -> str:
+        """One line for people."""
+        return f"{tuple(self.shape)}, {len(self.classes)} classes"
+
+    def metadata(self) -> dict[str, Any]:
+        """What a weights file keeps, so that its network can be built and used without the data."""
+        return {
+            "data": self.name,
+            "classes": list(self.classes),
+            "shape": list(self.shape),
+            "mean": [float(value) for value in self.mean],
+            "std": [float(value) for value in self.std],
+        }
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, Any]) -> DataSpec:
+        """The spec that a weights file was written with; sizes are those of no data set."""
+        lists = (tuple(metadata[name]) for name in ("classes", "shape", "mean", "std"))
+        classes, shape, mean, std = lists
+        return cls(metadata["data"], classes, shape, {}, mean, std)

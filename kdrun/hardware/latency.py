@@ -48,15 +48,12 @@ def measure(
 
 def student_of(stage: Path, which: str = "best") -> tuple[Any, tuple[int, ...]]:
     """(network with the weights of a finished stage, shape of its inputs), from the stage's folder alone."""
-    from kdrun.data.spec import DataSpec
-    from kdrun.networks.build import build_network
+    from kdrun.networks.build import build_network, spec_of
     from kdrun.networks.weights import load_weights, read_metadata
 
     weights = stage / f"{which}.safetensors"
     known = read_metadata(weights)
-    spec = DataSpec(
-        known["data"], tuple(known["classes"]), tuple(known["shape"]), {}, tuple(known["mean"]), tuple(known["std"])
-    )
+    spec = spec_of(known)
     network = build_network(known["network"], spec, seed=0)
     load_weights(network, weights, spec)
     return network, spec.shape

@@ -38,7 +38,11 @@ LEFT_OUT = {
 
 # A key added to the schema after records exist goes here with its default ("trainer.ema": None, say): while it has
 # that value it is left out, so that adding an option does not orphan results.
-ADDED_LATER: dict[str, Any] = {}
+ADDED_LATER: dict[str, Any] = {
+    "data.view.task": "classification",
+    "trainer.schedule.warmup_steps": None,
+    "trainer.decoding": {"beam": 5, "val_beam": 1, "length_penalty": 1.0, "max_factor": 1.2, "max_extra": 10},
+}
 
 LIBRARIES = ("torch", "lightning")
 
@@ -127,7 +131,7 @@ def nearest(tree: dict[str, Any], others: Iterable[tuple[str, dict[str, Any]]]):
 
 def roots(stage: Stage) -> list[str]:
     """Modules whose source, with what they import below the same package, decides the result."""
-    modules = ["kdrun.learning.fit", "kdrun.tasks.classification"]
+    modules = ["kdrun.learning.fit", f"kdrun.tasks.{stage.data.get('task', 'classification')}"]
     modules += [node.get("_target_", f"kdrun.objectives.{name}.{name}") for name, node in stage.objective.items()]
     nodes: list[Any] = [stage.learner, stage.data, stage.trainer or {}]
     while nodes:

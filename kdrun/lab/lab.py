@@ -72,6 +72,10 @@ class Lab:
                     raise
         return self._seen[key]
 
+    def parameters(self, learner: dict[str, Any], data: dict[str, Any]) -> int:
+        """Number of parameters of a learner's network on these data; nothing is fitted for it."""
+        return self.shop.parameters(learner["network"], data)
+
     def settled(self, stage: Stage) -> Stage:
         """The stage with `teacher.source=auto` decided: cached where every view of a sample recurs, else online.
 
@@ -135,7 +139,7 @@ class Lab:
                 "name": teacher.stage.learner["name"],
                 "network": teacher.stage.learner["network"],
                 "weights": str(teacher.weights()),
-                "val_accuracy": teacher.metrics.get("accuracy"),
+                "stated": teacher.record["val"]["best"].get(self.shop.preflight_metric(stage.data)),
             },
             "start": start and {"fingerprint": start.fingerprint, "weights": str(start.weights())},
         }
@@ -168,6 +172,10 @@ def settle_teaching(stage: Stage, shop: Any) -> dict[str, Any]:
     if teaching["source"] == "online":
         return {**teaching, "fill": None}
     module = shop.data(stage.data)
+    if not module.cacheable:
+        if teaching["source"] == "cached":
+            raise UserError("teacher.source=cached: outputs for these data cannot be kept; use teacher.source=online")
+        return {**teaching, "source": "online", "fill": None}
     recurring = not module.random or module.replayed
     size = cache_bytes(module) / 1e9
     fits = size <= teaching["cache_limit_gb"]

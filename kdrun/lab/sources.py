@@ -17,6 +17,7 @@ ROOMS = ("kdrun.learning", "kdrun.tasks", "kdrun.objectives", "kdrun.networks", 
 CODE_LEFT_OUT = {
     "kdrun.data.fetch": "brings files; their content is hashed",
     "kdrun.data.audit": "counts duplicates; changes no sample",
+    "kdrun.tasks.build": "chooses the task, which is in by itself",
     "kdrun.learning.report": "tells how far a stage is",
     "kdrun.learning.workers": "starts processes",
 }

@@ -131,6 +131,7 @@ class Keeping(Callback):
             "identity": self.identity,
             "random": seeds.capture(),
             "step": learner.step,
+            "positions": learner.positions,
             "losses": learner.stacked_losses().cpu() if learner.losses else None,
             "first_step": learner.first_step,
             "average": None if learner.average is None else learner.average.state_dict(),
@@ -147,7 +148,7 @@ class Keeping(Callback):
         if state["identity"] != self.identity:
             raise RuntimeError(f"the checkpoint belongs to {state['identity']}, this stage is {self.identity}")
         self._random = state["random"]
-        learner.step = state["step"]
+        learner.step, learner.positions = state["step"], state["positions"]
         learner.losses = [] if state["losses"] is None else [list(row) for row in state["losses"].to(learner.device)]
         learner.first_step = state["first_step"]
         if learner.average is not None:

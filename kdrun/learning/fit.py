@@ -16,13 +16,14 @@ from kdrun.learning.report import Report
 from kdrun.learning.schedule import schedule
 from kdrun.learning.teacher import state_digest
 from kdrun.learning.teaching import Workshop, prepare_teacher
-from kdrun.ledger.flops import forward_flops, parameters
+from kdrun.ledger.flops import parameters
 from kdrun.ledger.ledger import Ledger, training_flops
 from kdrun.networks.build import build_network
 from kdrun.networks.weights import load_weights, save_weights
 from kdrun.objectives.terms import build_objective
+from kdrun.problems import UserError, closest, listed
 from kdrun.targets import build
-from kdrun.tasks.classification import Classification
+from kdrun.tasks.build import task_for
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -36,8 +37,8 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
     ledger = Ledger(shop.readers())
     work = Path(request["work"])
     module = shop.data(request["data"])
-    task = Classification(module.spec)
     seed, trainer_config = request["seed"], request["trainer"]
+    task = task_for(module, (trainer_config or {}).get("decoding"))
     network = build_network(request["learner"]["network"], module.spec, seeds.derive(seed, "weights"))
     for source in (request["learner"]["weights"], (request["start"] or {}).get("weights")):
         if source:
@@ -48,6 +49,7 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
     if trainer_config is None:
         return _evaluate_only(request, network, task, module, report, ledger)
 
+    monitored(trainer_config, task)
     objective = build_objective(request["objective"])
     teacher = prepare_teacher(request, objective, module, task, report, shop) if objective.needs_teacher else None
     world = request["hardware"]["devices"]
@@ -95,7 +97,7 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
         _check_ranks(trainer, learner)
 
     training = ledger.totals()
-    size, samples = _size(network, module.spec), epochs * module.spec.sizes["train"]
+    size, samples = _size(network, task), epochs * module.spec.sizes["train"]
     notes = shop.teaching_notes(request) or {}
     last_state = {key: value.detach().to("cpu", copy=True) for key, value in learner.network.state_dict().items()}
     test = {"last": _test(trainer, learner, module, evaluation)}
@@ -123,6 +125,7 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
             training_seconds=training.get("seconds"),
             steps=learner.step,
             samples=samples,
+            tokens=learner.positions if module.spec.kind == "parallel_text" else None,
             flops=training_flops(size["flops"], samples, notes.get("flops"), keeping.taught(learner)),
         ),
         **size,
@@ -204,11 +207,11 @@ def _evaluate_only(request, network, task, module, report: Report, ledger: Ledge
     trainer = make_trainer({**request["hardware"], "devices": 1}, callbacks=[], max_epochs=0)
     learner = Learner(network, task, build_objective({"ce": {"weight": 1.0}}))
     trainer.validate(learner, module.eval_loader("val", **evaluation), verbose=False)
-    size = _size(network, module.spec)
+    size = _size(network, task)
     val, test = learner.evaluated, _test(trainer, learner, module, evaluation)
     outcome = {
         "label": request["label"],
-        "monitor": "accuracy",
+        "monitor": task.MAIN,
         "val": {"best": val, "last": val, "epoch_best": None, "epochs": 0},
         "test": {"best": test, "last": test},
         "history": [],
@@ -242,11 +245,23 @@ def _check_ranks(trainer, learner: Learner) -> None:
 def _cost(ledger: Ledger, **counted: Any) -> dict[str, Any]:
     """The cost of a stage: what the readers measured, and what was counted. tokens is for tasks that have them."""
     measured = {name: None if value is None else round(value, 3) for name, value in ledger.totals().items()}
-    return {**measured, "tries": ledger.tries, "tokens": None, **counted}
+    return {**measured, "tries": ledger.tries, **{"tokens": None, **counted}}
 
 
-def _size(network, spec) -> dict[str, Any]:
-    return {"parameters": parameters(network), "flops": forward_flops(network, spec.shape)}
+def _size(network, task) -> dict[str, Any]:
+    return {"parameters": parameters(network), "flops": task.flops(network)}
+
+
+def monitored(trainer: dict[str, Any], task) -> None:
+    """Raises UserError where the metric that shall select the best epoch is none of the task's, or points the wrong way."""
+    name, mode = trainer["monitor"], trainer["mode"]
+    if name not in task.METRICS:
+        raise UserError(
+            f"trainer.monitor={name}: this task has no such metric{closest(name, task.METRICS)}",
+            f"it has: {listed(task.METRICS)}",
+        )
+    if task.METRICS[name] != mode:
+        raise UserError(f"trainer.mode={mode}: a better {name} is {'larger' if mode == 'min' else 'smaller'}")
 
 
 def _leave(work: Path, outcome: dict[str, Any], rows: list[dict[str, Any]]) -> None:

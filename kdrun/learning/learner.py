@@ -59,6 +59,7 @@ class Learner(LightningModule):
         self.accumulate = accumulate
         self.clip = clip
         self.step = 0
+        self.positions = 0  # that counted in the losses so far: samples, or tokens
         self.losses: list[
             Tensor
         ] = []  # one [terms + 1] tensor per step since the last flush: raw terms, then the total
@@ -131,6 +132,7 @@ class Learner(LightningModule):
             self.average.update_parameters(self.student)
         self.losses.append(values)
         self.step += 1
+        self.positions += batch["size"]
 
     def stacked_losses(self) -> Tensor:
         """[steps, terms + 1]: what has been kept since the last flush."""
@@ -162,7 +164,7 @@ class Learner(LightningModule):
         network = self.network
         if network.training:  # the average is not a submodule, so Lightning does not switch it
             network.eval()
-        self.task.update(self._metrics.value, self.task.predict(network, batch["inputs"]), batch)
+        self.task.evaluate(self._metrics.value, network, batch, final=self.trainer.testing)
 
     def _start_evaluation(self) -> None:
         if self.trainer.world_size > 1:
@@ -205,6 +207,17 @@ def _chunks(batch: dict[str, Any], parts: int) -> list[dict[str, Any]]:
     """The batch in at most `parts` pieces along its first dimension; what is not a tensor goes into each."""
     if parts == 1:
         return [batch]
-    tensors = {key: value.chunk(parts) for key, value in batch.items() if isinstance(value, Tensor)}
-    number = len(next(iter(tensors.values())))
-    return [{**batch, **{key: pieces[i] for key, pieces in tensors.items()}} for i in range(number)]
+    split = {key: _split(value, parts) for key, value in batch.items()}
+    number = max(len(pieces) for pieces in split.values() if pieces is not None)
+    return [{key: batch[key] if pieces is None else pieces[i] for key, pieces in split.items()} for i in range(number)]
+
+
+def _split(value: Any, parts: int) -> list[Any] | None:
+    """Pieces along the first dimension, of a mapping entry by entry; None for what has no such dimension."""
+    if isinstance(value, Tensor):
+        return list(value.chunk(parts))
+    if isinstance(value, dict):
+        inner = {key: _split(item, parts) for key, item in value.items()}
+        number = max(len(pieces) for pieces in inner.values() if pieces is not None)
+        return [{k: value[k] if p is None else p[i] for k, p in inner.items()} for i in range(number)]
+    return None

@@ -9,10 +9,11 @@ import torch
 
 from kdrun.learning import seeds
 from kdrun.learning.firststep import check_first_step
-from kdrun.ledger.flops import forward_flops, parameters
+from kdrun.learning.fit import monitored
+from kdrun.ledger.flops import parameters
 from kdrun.networks.build import build_network
 from kdrun.objectives.terms import Objective, build_objective
-from kdrun.tasks.classification import Classification
+from kdrun.tasks.build import task_for
 
 IDENTITY_TOLERANCE = 1e-6
 
@@ -28,12 +29,12 @@ def probe(stage, module) -> dict[str, Any]:
     "step_seconds", "steps"}; identity is the term's value for teacher = student, None for terms without a teacher.
     Raises NoEffect or NotZero.
     """
-    task = Classification(module.spec)
+    task = task_for(module)
     student = build_network(stage.learner["network"], module.spec, seeds.derive(stage.seed, "weights"))
     result: dict[str, Any] = {
         "parameters": parameters(student),
         "trainable": sum(p.numel() for p in student.parameters() if p.requires_grad),
-        "flops": forward_flops(student, module.spec.shape),
+        "flops": task.flops(student),
         "teacher_flops": None,
         "terms": {},
         "steps": 0,
@@ -41,13 +42,14 @@ def probe(stage, module) -> dict[str, Any]:
     }
     if stage.trainer is None:
         return result
+    monitored(stage.trainer, task)
     objective = build_objective(stage.objective)
     loader = module.train_loader(stage.trainer["batch_size"], seeds.derive(stage.seed, "data"))
     batch = next(iter(loader))
     taught = None
     if objective.needs_teacher:
         teacher = build_network(stage.teacher.stage.learner["network"], module.spec, seeds.derive(stage.seed, "probe"))
-        result["teacher_flops"] = forward_flops(teacher, module.spec.shape)
+        result["teacher_flops"] = task.flops(teacher)
         with torch.no_grad():
             taught = task.predict(teacher.eval(), batch["inputs"])
     student.train()

@@ -51,7 +51,7 @@ class FrozenTeacher:
     @torch.no_grad()
     def outputs(self, batch: dict[str, Any]) -> Prediction:
         inputs = batch["inputs"]
-        self.samples += len(inputs)
+        self.samples += self.task.size(inputs)
         if self.normalize is not None:
             scale, shift = (self.normalize[key].to(inputs.device)[:, None, None] for key in ("scale", "shift"))
             inputs = inputs * scale + shift

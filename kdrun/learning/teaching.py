@@ -13,11 +13,12 @@ from kdrun.files import read_json
 from kdrun.learning import cache, seeds
 from kdrun.learning.report import Report
 from kdrun.learning.teacher import FrozenTeacher, renormalisation
-from kdrun.ledger.flops import forward_flops
+from kdrun.ledger.flops import parameters
 from kdrun.ledger.ledger import Reader, clocks
 from kdrun.networks.build import build_network
 from kdrun.networks.weights import load_weights
 from kdrun.objectives.terms import Objective
+from kdrun.tasks.build import task_for
 
 PREFLIGHT_SAMPLES = 4096
 VERIFY_TOLERANCE = 1e-3  # largest difference in a logit between a stored row and the live teacher
@@ -43,6 +44,7 @@ class Workshop:
     ):
         self._load_data = load_data
         self._data: dict[str, Any] = {}
+        self._sizes: dict[str, int] = {}
         self.outputs = outputs
         self.lock = lock
         self.readers = readers
@@ -54,6 +56,17 @@ class Workshop:
             self._data.clear()  # one data view at a time: image sets are large
             self._data[key] = self._load_data(config)
         return self._data[key]
+
+    def parameters(self, network: dict[str, Any], data: dict[str, Any]) -> int:
+        """Number of parameters of a network on these data."""
+        key = repr((network, data))
+        if key not in self._sizes:
+            self._sizes[key] = parameters(build_network(network, self.data(data).spec, 0))
+        return self._sizes[key]
+
+    def preflight_metric(self, data: dict[str, Any]) -> str:
+        """The metric that teachers on these data are measured by before they teach."""
+        return task_for(self.data(data)).PREFLIGHT
 
     def note_teaching(self, request: dict[str, Any], **values: Any) -> None:
         self._notes.setdefault(request["fingerprint"], {}).update(values)
@@ -75,7 +88,7 @@ def prepare_teacher(
 
     def live() -> FrozenTeacher:
         network = build_network(teacher["network"], module.spec, 0)
-        shop.note_teaching(request, flops=forward_flops(network, module.spec.shape))
+        shop.note_teaching(request, flops=task.flops(network))
         converts = teaching["normalize"] is not None
         load_weights(network, teacher["weights"], module.spec, any_normalisation=converts)
         normalize = renormalisation((module.spec.mean, module.spec.std), teaching["normalize"])
@@ -145,31 +158,37 @@ def _parts(request: dict[str, Any], module) -> dict[str, Any]:
 def preflight(
     frozen: FrozenTeacher, module, task, teacher: dict[str, Any], teaching: dict[str, Any], device: torch.device
 ) -> dict[str, Any]:
-    """Measure the teacher on validation before it teaches.
+    """Measure the teacher on validation before it teaches, by the task's PREFLIGHT metric.
 
-    Raises UnfitTeacher when it is more than `tolerance` below its stated accuracy (or, if none is stated, below what
-    its own record says), and when it does no better than always naming the largest class.
+    Raises UnfitTeacher when it is more than `tolerance` worse than its stated accuracy (or, if none is stated, than
+    what its own record says), and when it does no better than a guess that looks at no input.
     """
     metrics = task.metrics().to(device)
-    seen, labels = 0, []
-    for batch in module.eval_loader("val", batch_size=256):
-        batch = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+    seen, targets = 0, []
+    for batch in module.eval_loader("val", batch_size=module.preflight_batch):
+        batch = moved(batch, device)
         task.update(metrics, frozen.outputs(batch), batch)
-        labels.append(batch["targets"])
-        seen += len(batch["targets"])
+        targets.append(batch["targets"] if batch.get("mask") is None else batch["targets"][batch["mask"]])
+        seen += task.size(batch["inputs"])
         if seen >= PREFLIGHT_SAMPLES:
             break
-    accuracy = float(metrics.compute()["accuracy"])
-    stated = teaching["accuracy"] if teaching["accuracy"] is not None else teacher["val_accuracy"]
-    majority = float(torch.bincount(torch.cat(labels)).max()) / seen
-    if stated is not None and accuracy < stated - teaching["tolerance"]:
+    name = task.PREFLIGHT
+    sign = 1 if task.METRICS[name] == "max" else -1
+    value, trivial = float(metrics.compute()[name]), task.trivial(targets)
+    stated = teaching["accuracy"] if name == "accuracy" and teaching["accuracy"] is not None else teacher["stated"]
+    who = f"teacher {teacher['name']} reaches {'' if name == 'accuracy' else name + ' '}{value:.4f}"
+    if stated is not None and not sign * (value - stated) >= -teaching["tolerance"]:
         raise UnfitTeacher(
-            f"teacher {teacher['name']} reaches {accuracy:.4f} on {seen} validation samples, "
-            f"{stated:.4f} was stated (teacher.tolerance={teaching['tolerance']})"
+            f"{who} on {seen} validation samples, {stated:.4f} was stated (teacher.tolerance={teaching['tolerance']})"
         )
-    if accuracy <= majority:
-        raise UnfitTeacher(
-            f"teacher {teacher['name']} reaches {accuracy:.4f} on {seen} validation samples, "
-            f"no better than always naming the largest class ({majority:.4f})"
-        )
-    return {"accuracy": accuracy, "samples": seen, "stated": stated}
+    if not sign * (value - trivial) > 0:
+        guess = "always naming the largest class" if name == "accuracy" else "a guess that looks at no input"
+        raise UnfitTeacher(f"{who} on {seen} validation samples, no better than {guess} ({trivial:.4f})")
+    return {name: value, "samples": seen, "stated": stated}
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """Tensors in (mappings of) a batch on `device`."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    return {key: moved(item, device) for key, item in value.items()} if isinstance(value, dict) else value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -18,7 +18,12 @@ def parameters(network: nn.Module) -> int:
 def forward_flops(
     network: nn.Module, shape: Sequence[int], batch: int = 1, dtype: torch.dtype = torch.float32
 ) -> int | None:
-    """FLOPs of one forward pass in eval mode on `batch` inputs of `shape`; a multiply-add counts as 2.
+    """`counted_flops` of one forward pass on `batch` inputs of `shape`."""
+    return counted_flops(network, lambda shadow: shadow(torch.empty((batch, *shape), dtype=dtype, device="meta")))
+
+
+def counted_flops(network: nn.Module, forward: Callable[[nn.Module], object]) -> int | None:
+    """FLOPs of `forward`, called with a copy of the network on the meta device in eval mode; a multiply-add counts as 2.
 
     Matrix products and convolutions are counted, as is usual; sums, norms and activations are not. The pass runs on
     the meta device: nothing is computed, no weight is copied, and the network given is not touched.
@@ -28,14 +33,13 @@ def forward_flops(
     """
     try:
         shadow = on_meta(network).eval()
-        inputs = torch.empty((batch, *shape), dtype=dtype, device="meta")
         # On a CPU tensor the counter sees neither fused attention nor LSTM, and in eval mode a transformer layer is
         # one fused operator it does not know; on the meta device without that fast path all of them are seen.
         fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         try:
             with torch.no_grad(), FlopCounterMode(display=False) as counter:
-                shadow(inputs)
+                forward(shadow)
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
     except Exception:  # any network of a user's own; a missing figure must not stop a run

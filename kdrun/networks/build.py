@@ -19,6 +19,7 @@ from kdrun.problems import UserError
 CLASS_NAMES = ("num_classes", "num_labels")
 CHANNEL_NAMES = ("in_channels", "in_chans")
 SIZE_NAMES = ("image_size", "img_size")
+VOCABULARY_NAMES = ("vocabulary", "vocab_size")
 
 
 def build_network(node: Mapping[str, Any], spec: DataSpec, seed: int) -> nn.Module:
@@ -51,6 +52,9 @@ def data_arguments(node: Mapping[str, Any], spec: DataSpec) -> dict[str, Any]:
 
     Raises UserError where the node sets a number of classes that is not the data's.
     """
+    if spec.kind == "parallel_text":
+        known = {**dict.fromkeys(VOCABULARY_NAMES, spec.vocabulary), "pad": spec.pad, "bos": spec.bos, "eos": spec.eos}
+        return {name: value for name, value in known.items() if node.get(name) is None}
     classes = len(spec.classes)
     channels, height, width = spec.shape
     for name in CLASS_NAMES:
@@ -67,32 +71,52 @@ def data_arguments(node: Mapping[str, Any], spec: DataSpec) -> dict[str, Any]:
     return {name: value for name, value in known.items() if node.get(name) is None}
 
 
+def spec_of(metadata: Mapping[str, Any]) -> Any:
+    """The spec of the data that a weights file (networks.weights.read_metadata) was made for."""
+    if metadata.get("kind", "images") == "images":
+        return DataSpec.of(metadata)
+    from kdrun.data.text_spec import TextSpec
+
+    return TextSpec.of(metadata)
+
+
 def check_forward(network: nn.Module, target: str, spec: DataSpec) -> None:
     """One forward pass in eval mode, so that batch-norm statistics stay as they are; modes are put back.
 
     Raises UserError with what went wrong.
     """
     modes = [(module, module.training) for module in network.modules()]
-    classes = len(spec.classes)
+    inputs, expected, what = _blank(spec)
     network.eval()
     try:
         with torch.no_grad():
-            logits = logits_of(network(torch.zeros(2, *spec.shape)))
+            logits = logits_of(network(**inputs) if isinstance(inputs, dict) else network(inputs))
     except Exception as error:  # whatever a network raises on a shape it was not made for
         first = (str(error).splitlines() or [""])[0]
         raise UserError(
-            f"{target} does not run on images of shape {tuple(spec.shape)} ({spec.name})",
+            f"{target} does not run on {what} ({spec.name})",
             f"{type(error).__name__}: {first}",
         ) from error
     finally:
         for module, mode in modes:
             module.training = mode
-    if logits.shape != (2, classes):
+    if logits.shape != expected:
+        names, count = (CLASS_NAMES, "classes") if spec.kind == "images" else (VOCABULARY_NAMES, "tokens")
         raise UserError(
-            f"{target} gives {tuple(logits.shape)} for 2 images, expected (2, {classes}): "
-            f"{spec.name} has {classes} classes",
-            f"give it a parameter named {' or '.join(CLASS_NAMES)} and kdrun sets it from the data",
+            f"{target} gives {tuple(logits.shape)} for 2 {what.split()[0]}, expected {expected}: "
+            f"{spec.name} has {expected[-1]} {count}",
+            f"give it a parameter named {' or '.join(names)} and kdrun sets it from the data",
         )
+
+
+def _blank(spec) -> tuple[Any, tuple[int, ...], str]:
+    """(inputs of two samples, the shape their logits must have, what to call them)."""
+    if spec.kind == "images":
+        shape = tuple(spec.shape)
+        return torch.zeros(2, *shape), (2, len(spec.classes)), f"images of shape {shape}"
+    tokens = torch.full((2, 5), spec.eos)
+    inputs = {"source": tokens, "source_mask": torch.ones_like(tokens, dtype=torch.bool), "target": tokens[:, :4]}
+    return inputs, (2, 4, spec.vocabulary), "sentences of 5 tokens"
 
 
 @contextmanager

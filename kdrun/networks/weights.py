@@ -62,8 +62,7 @@ def save_weights(
         raise ValueError(f"the state to be saved does not have the names of {type(network).__name__}")
     metadata: dict[str, Any] = {}
     if spec is not None:
-        metadata |= {"data": spec.name, "classes": list(spec.classes), "shape": list(spec.shape)}
-        metadata |= {"mean": [float(value) for value in spec.mean], "std": [float(value) for value in spec.std]}
+        metadata |= spec.metadata()
     if node is not None:
         metadata["network"] = dict(node)
     return save_state(state, path, metadata)
@@ -117,7 +116,7 @@ def load_weights(
     tensors = _with_ties(tensors, own)
     check_keys(tensors, own, path, type(network).__name__)
     check_values(tensors, path)
-    if spec is not None and read.metadata:
+    if spec is not None and spec.kind == "images" and read.metadata:
         _check_data(read.metadata, spec, path, any_normalisation)
     network.load_state_dict(tensors, strict=True)
     return LoadedWeights(path, read.metadata, tuple(read.notes))

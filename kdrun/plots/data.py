@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kdrun.files import number
+from kdrun.measures import MEASURES
 from kdrun.tracking.metrics import read_metrics
 from kdrun.tracking.record import DONE, METRICS
 from kdrun.tracking.registry import RunInfo
 
-FRACTIONS = ("accuracy", "top5", "worst_class", "calibration")
+FRACTIONS = tuple(name for name, measure in MEASURES.items() if measure.factor == 100)
 """Metrics in 0..1 that people read in percent."""
 
 CONTROLS = ("alone", "plain_kd", "equal_compute")

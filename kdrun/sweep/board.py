@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from kdrun.measures import measure
 from kdrun.panel import cell, duration, seeds, share
 from kdrun.sweep.plan import DONE, TO_FIT, Plan, Point
 from kdrun.tracking.record import FAILURES
@@ -115,7 +116,7 @@ class Board:
         total = now.get("total")
         progress = f"{100 * now['done'] / total:3.0f} %" if total else ""
         values = now.get("values") or {}
-        value = f"{100 * values['accuracy']:.2f}" if "accuracy" in values else ""
+        value = next((measure(name).text(values[name]) for name in ("accuracy", "bleu") if name in values), "")
         elapsed = duration(time.monotonic() - now["started"])
         return (
             str(point.number),
@@ -166,7 +167,9 @@ def count(points: list[Point]) -> dict[str, int]:
 def show_results(plan: Plan, console: Console) -> None:
     """The end: every job with its result; what failed, why and where to read on."""
     table = Table(box=None, header_style="dim", pad_edge=False)
-    for column in ("job", "overrides", "status", "test best, %", "seeds", "over alone, points", "gap closed"):
+    metric = next((summary["metric"] for p in plan.points if (summary := p.record.get("summary"))), None)
+    best = f"test {measure(metric).title}"
+    for column in ("job", "overrides", "status", best, "seeds", "over alone, points", "gap closed"):
         table.add_column(column, overflow="fold")
     for point in plan.points:
         summary = point.record.get("summary") or {}

@@ -66,6 +66,9 @@ DECLARED = {
         Objective("worst_class", MAXIMIZE, VALIDATION, "lowest accuracy of any class", "%", 100, 2),
         Objective("loss", MINIMIZE, VALIDATION, "cross-entropy in nats"),
         Objective("calibration", MINIMIZE, VALIDATION, "expected calibration error", "%", 100, 2),
+        Objective("bleu", MAXIMIZE, VALIDATION, "sacreBLEU of generated text", "", 100, 2),
+        Objective("chrf", MAXIMIZE, VALIDATION, "chrF of generated text", "", 100, 2),
+        Objective("token_accuracy", MAXIMIZE, VALIDATION, "share of right next tokens", "%", 100, 2),
         Objective("gain", MAXIMIZE, VALIDATION, "accuracy above the student alone, paired by seed", "points", 100, 2),
         Objective("parameters", MINIMIZE, COST, "parameters of the student", digits=0),
         Objective("flops", MINIMIZE, COST, "FLOPs of one forward pass of one sample", digits=0),
@@ -74,6 +77,10 @@ DECLARED = {
         Objective("energy", MINIMIZE, COST, "energy of the student's training, mean over seeds", "J", digits=1),
     )
 }
+
+
+CLASSIFICATION = ("accuracy", "top5", "worst_class", "loss", "calibration", "gain")
+TRANSLATION = ("bleu", "chrf", "loss", "token_accuracy")
 
 
 def read_objectives(names: Sequence[str], directions: Sequence[str] | None = None) -> list[Objective]:
@@ -126,6 +133,11 @@ def energy_readers() -> list[str]:
 
 def check_jobs(objectives: Sequence[Objective], jobs: Sequence[Any]) -> None:
     """Raises UserError where a job of the search (see config.compose.Job) would end without one of the objectives."""
+    of_task = {"classification": CLASSIFICATION, "translation": TRANSLATION}
+    for task in {job.config["data"]["task"] for job in jobs}:
+        for objective in objectives:
+            if objective.kind == VALIDATION and objective.name not in of_task[task]:
+                raise UserError(f"hydra.sweeper.objective={objective.name}: {task} has {listed(of_task[task])}")
     if not any(objective.name == "gain" for objective in objectives):
         return
     for job in jobs:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdrun.files import number
-from kdrun.tables.metrics import METRICS, Measured, Record, arms_of, is_alone, measure, stages_of, teachers
+from kdrun.tables.metrics import METRICS, Measured, Record, arms_of, is_alone, main_score, measure, stages_of, teachers
 from kdrun.tracking.provenance import cells_of
 
 SHARES = [name for name, metric in METRICS.items() if metric.unit == "share"]
@@ -217,13 +217,13 @@ def _teachers(entries: Sequence[Entry]) -> Iterator[str]:
         for fingerprint in mine.keys() & theirs.keys():
             if mine[fingerprint] != theirs[fingerprint]:
                 yield (
-                    f"teacher {config['teacher']['name']} ({fingerprint[:12]}): test accuracy {theirs[fingerprint]} in "
+                    f"teacher {config['teacher']['name']} ({fingerprint[:12]}): test score {theirs[fingerprint]} in "
                     f"{label}, {mine[fingerprint]} in {entry.label}"
                 )
 
 
 def _results(stage: Record) -> list[Any]:
-    return [stage["test"][which]["accuracy"] for which in ("best", "last")]
+    return [main_score(stage, which) for which in ("best", "last")]
 
 
 def _incomplete(record: Record) -> bool:

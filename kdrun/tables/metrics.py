@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdrun.files import number
+from kdrun.measures import MEASURES, Measure
 
 Record = dict[str, Any]
 WHICH = ("best", "last")
@@ -28,12 +29,15 @@ class Metric:
     better: str = ""
 
 
+def _help(measure: Measure) -> str:
+    return f"{measure.name}: {measure.help}" + (", %" if measure.unit == "%" else "")
+
+
 METRICS = {
-    "accuracy": Metric("share", "accuracy: share of right answers, %", True, "max"),
-    "top5": Metric("share", "top5: share of samples whose class is among the five most likely, %", True, "max"),
-    "worst_class": Metric("share", "worst_class: accuracy of the class with the lowest one, %", True, "max"),
-    "loss": Metric("nats", "loss: cross-entropy in nats", True, "min"),
-    "calibration": Metric("share", "calibration: expected calibration error, %", True, "min"),
+    **{
+        name: Metric("nats" if name == "loss" else "share", _help(measure), True, measure.better)
+        for name, measure in MEASURES.items()
+    },
     "difference": Metric("points", "difference: student minus a control, in points, paired by seed [95 % bootstrap]"),
     "gap_closed": Metric("gap", "gap closed: (student - alone) / (teacher - alone)"),
     "seconds": Metric("seconds", "seconds: wall time of one stage of that arm; a shared teacher is not in it"),
@@ -195,3 +199,13 @@ def _paired(record: Record, control: str) -> Measured:
     missing = {**missing_seeds(record, control), **missing_seeds(record, "student")}
     of = len(record["seeds"])
     return Measured(control, of - len(missing), of, {which: {"mean": None, "sd": None} for which in WHICH}, missing)
+
+
+def main_metric(stage: Record) -> str:
+    """The metric a stage of a run record is judged by."""
+    return next(name for name in ("accuracy", "bleu") if name in stage["test"]["best"])
+
+
+def main_score(stage: Record, which: str) -> float:
+    """Its test figure at the selected (best) or last epoch."""
+    return stage["test"][which][main_metric(stage)]

@@ -11,7 +11,17 @@ from typing import Any
 from kdrun.files import number
 from kdrun.problems import UserError, closest, listed
 from kdrun.tables.build import stage_folder
-from kdrun.tables.metrics import WHICH, Record, arms_of, missing_seeds, own_arm, stages_of, teachers
+from kdrun.tables.metrics import (
+    WHICH,
+    Record,
+    arms_of,
+    main_metric,
+    main_score,
+    missing_seeds,
+    own_arm,
+    stages_of,
+    teachers,
+)
 from kdrun.tables.render import plain, printed_cell, published_text
 from kdrun.tables.verify import record_of
 from kdrun.tracking.registry import runs_folder
@@ -120,8 +130,8 @@ def teacher_values(record: Record) -> list[dict[str, Any]]:
         {
             "seed": str(stage["seed"]),
             "status": "done",
-            "metric": "accuracy",
-            **{which: stage["test"][which]["accuracy"] for which in WHICH},
+            "metric": main_metric(stage),
+            **{which: main_score(stage, which) for which in WHICH},
             "epoch_best": stage["val"].get("epoch_best"),
         }
         for stage in teachers(record).values()
@@ -168,7 +178,9 @@ def lines_of(found: dict[str, Any], duration: Any) -> Sequence[tuple[str, str]]:
     ]
     for teacher in found["teachers"]:
         best, last = (f"{100 * teacher[which]:.2f}" for which in WHICH)
-        lines.append(("teacher", f"{teacher['learner']} {teacher['fingerprint']}, test accuracy {best} ({last})"))
+        lines.append(
+            ("teacher", f"{teacher['learner']} {teacher['fingerprint']}, test {teacher['metric']} {best} ({last})")
+        )
     if found["hardware"]:
         lines.append(("hardware", ", ".join(f"{key} {value}" for key, value in found["hardware"].items() if value)))
     for stage in found["stages"] or []:

@@ -31,9 +31,13 @@ class Task(Protocol):
 
     METRICS: name of each metric -> "max" or "min", the direction in which it gets better. Names are the same for
     every stage and every network, and `loss` is always the plain supervised loss, so that runs can be compared.
+    MAIN: the metric that summaries report, and that selects the best epoch where `trainer.monitor` says nothing.
+    PREFLIGHT: the metric by which a teacher is measured before it teaches; cheap to compute.
     """
 
-    METRICS: dict[str, str]
+    METRICS: Mapping[str, str]
+    MAIN: str
+    PREFLIGHT: str
 
     def predict(self, network: nn.Module, inputs: Any) -> Prediction:
         """One forward pass; modes and gradients are the caller's business."""
@@ -52,5 +56,24 @@ class Task(Protocol):
         ...
 
     def update(self, metrics: Any, prediction: Prediction, batch: Batch) -> None:
-        """Adds one batch to the metrics."""
+        """Adds one batch to the metrics, as far as one forward pass tells them."""
+        ...
+
+    def evaluate(self, metrics: Any, network: nn.Module, batch: Batch, final: bool = False) -> None:
+        """Adds one batch to all metrics; may ask the network for more than one forward pass (generation).
+
+        final: on test, where generation may be more thorough than after every epoch.
+        """
+        ...
+
+    def size(self, inputs: Any) -> int:
+        """Samples in `batch["inputs"]`."""
+        ...
+
+    def flops(self, network: nn.Module) -> int | None:
+        """FLOPs of a forward pass of one sample of typical size; None where they cannot be counted."""
+        ...
+
+    def trivial(self, targets: list[torch.Tensor]) -> float:
+        """The PREFLIGHT metric of a guess that looks at no input, on these batches' targets."""
         ...

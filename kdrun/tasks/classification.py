@@ -7,6 +7,7 @@ from torch import nn
 from torchmetrics import MetricCollection
 
 from kdrun.data.spec import DataSpec
+from kdrun.ledger.flops import forward_flops
 from kdrun.networks.output import logits_of
 from kdrun.tasks.base import Batch, Prediction, Tensors
 from kdrun.tasks.scores import ClassificationScores
@@ -21,6 +22,8 @@ class Classification:
     METRICS = MappingProxyType(
         {"accuracy": "max", "top5": "max", "worst_class": "max", "loss": "min", "calibration": "min"}
     )
+
+    MAIN = PREFLIGHT = "accuracy"
 
     def __init__(self, spec: DataSpec) -> None:
         self.spec = spec
@@ -58,3 +61,20 @@ class Classification:
     def update(self, metrics: MetricCollection, prediction: Prediction, batch: Batch) -> None:
         """Adds one batch; the logits are taken in float32 whatever the network computes in."""
         metrics.update(prediction.logits.detach().float(), batch["targets"])
+
+    def evaluate(self, metrics: MetricCollection, network: nn.Module, batch: Batch, final: bool = False) -> None:
+        """One forward pass says everything."""
+        self.update(metrics, self.predict(network, batch["inputs"]), batch)
+
+    def size(self, inputs: torch.Tensor) -> int:
+        """Images in the batch."""
+        return len(inputs)
+
+    def flops(self, network: nn.Module) -> int | None:
+        """FLOPs of one image."""
+        return forward_flops(network, self.spec.shape)
+
+    def trivial(self, targets: list[torch.Tensor]) -> float:
+        """Accuracy of always naming the largest class."""
+        counts = torch.bincount(torch.cat(targets))
+        return float(counts.max()) / int(counts.sum())

@@ -74,8 +74,7 @@ def make_plan(job: Any, *, why: bool = False) -> dict[str, Any]:
         "job": {"hash": job.hash, "slug": job.slug, "seeds": job.config["seeds"]},
         "data": {
             "name": module.spec.name,
-            "shape": list(module.spec.shape),
-            "classes": len(module.spec.classes),
+            "about": module.spec.about,
             "sizes": module.spec.sizes,
             "audit": module.audit(),
         },
@@ -142,7 +141,7 @@ def _show(plan: dict[str, Any]) -> None:
     data = plan["data"]
     sizes = ", ".join(f"{count} {split}" for split, count in data["sizes"].items())
     tree = Tree(f"[bold]{escape(plan['job']['slug'])}[/]  seeds {plan['job']['seeds']}")
-    tree.add(f"data [bold]{data['name']}[/] {tuple(data['shape'])}, {data['classes']} classes: {sizes}")
+    tree.add(f"data [bold]{data['name']}[/] {escape(data['about'])}: {sizes}")
     for stage in plan["stages"]:
         tree.add(_branch(stage, duration, escape))
     console.print(tree, highlight=False)

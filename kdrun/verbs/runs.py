@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdrun.files import dump_json, number
+from kdrun.measures import measure
 from kdrun.problems import UserError, closest
 from kdrun.tracking.filters import KEYS, cast_of, select
 from kdrun.tracking.record import RUNNING, STATUSES, now
@@ -140,14 +141,15 @@ def percent(value: Any, metric: str | None = None) -> str:
     mean, deviation = number(mean), number(deviation)
     if mean is None:
         return MISSING
-    scale, digits, unit = (100, 2, " %") if is_points(metric) else (1, 4, "")
-    spread = "" if deviation is None else f" ± {scale * deviation:.{digits}f}"
-    return f"{scale * mean:.{digits}f}{spread}{unit}"
+    shown = measure(metric)
+    text, _, unit = shown.text(mean).partition(" ")
+    spread = "" if deviation is None else f" ± {shown.factor * deviation:.{shown.digits}f}"
+    return f"{text}{spread}{unit and ' ' + unit}"
 
 
 def is_points(metric: str | None) -> bool:
-    """Whether a metric is a fraction that people read as percent. None: the metric of a run that does not say."""
-    return metric in (None, "accuracy", "top5")
+    """Whether differences of a metric are told in points (hundredths). None: the metric of a run that does not say."""
+    return measure(metric).factor == 100
 
 
 def share(value: Any) -> str:

@@ -1,0 +1,111 @@
+"""strategy=evolving: one student, taught by independent teachers of growing capacity (EKD, arXiv 2605.09924)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from kdrun.problems import UserError, closest, listed
+from kdrun.strategies.base import Strategy
+from kdrun.strategies.cast import Cast, Learner, distil, supervised
+
+if TYPE_CHECKING:
+    from kdrun.lab.lab import Lab
+    from kdrun.lab.stage import Trained
+
+ORDERS = ("ascending", "descending", "shuffled")
+STARTS = ("previous", "fresh")
+EQUAL = "_equal"
+
+
+@dataclass(frozen=True)
+class Evolving(Strategy):
+    """Teachers are the cast's teacher and its assistants, each trained on labels alone.
+
+    epochs  of the student's hops, first to last; null: the student's trainer says it for each (the paper: 20 and 100)
+    order   of the teachers by their number of parameters; shuffled is a function of the run's seed
+    start   previous: each hop goes on from the selected epoch of the one before, optimizer and schedule anew (the
+            paper); fresh: each hop starts from random weights, so that only the last one counts
+    """
+
+    epochs: list[int] | None = None
+    order: str = "ascending"
+    start: str = "previous"
+
+    arms: ClassVar[dict[str, str]] = {
+        **Strategy.arms,
+        "plain_kd": "student, taught by the largest teacher",
+        "direct_junior": "student, taught by the smallest teacher",
+        "takd": "student, taught by an assistant that the largest teacher taught",
+        "plain_kd_equal": "student, taught by the largest teacher, as many steps",
+        "direct_junior_equal": "student, taught by the smallest teacher, as many steps",
+        "takd_equal": "student, taught by a taught assistant, as many steps",
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, value, known in (("order", self.order, ORDERS), ("start", self.start, STARTS)):
+            if value not in known:
+                raise UserError(f"strategy.{name}={value}{closest(value, known)}; all: {listed(known)}")
+        if any(epochs < 1 for epochs in self.epochs or ()):
+            raise UserError(f"strategy.epochs={self.epochs}: each hop needs at least one epoch")
+
+    def run(self, lab: Lab, cast: Cast) -> Trained:
+        teachers = self._ordered(lab, cast)
+        trained = [lab.fit(supervised(teacher)) for teacher in teachers]
+        student = None
+        for hop, (teacher, taught_by, epochs) in enumerate(zip(teachers, trained, self._epochs(cast), strict=True), 1):
+            student = lab.fit(
+                distil(
+                    cast.student,
+                    taught_by,
+                    start=student if self.start == "previous" else None,
+                    role="student" if hop == len(teachers) else f"hop{hop}_{teacher.role}",
+                    teaching=teacher.config,
+                    epochs=epochs,
+                )
+            )
+        return student
+
+    def student_epochs(self, cast: Cast) -> int:
+        return sum(self._epochs(cast))
+
+    def control(self, name: str, lab: Lab, cast: Cast) -> Trained:
+        """The arms of the paper; `_equal`: for as many optimisation steps as `run` spends on the student.
+
+        takd is Mirzadeh et al. 2020 (arXiv 1902.03393): the assistant is distilled, not the student moved.
+        """
+        kind = name.removesuffix(EQUAL)
+        if kind not in ("plain_kd", "direct_junior", "takd"):
+            return super().control(name, lab, cast)
+        steps = {"epochs": self.student_epochs(cast)} if name.endswith(EQUAL) else {}
+        ladder = by_size(lab, [*cast.assistants, cast.teacher])
+        junior, senior = ladder[0], ladder[-1]
+        if kind == "takd":
+            assistant = distil(junior, lab.fit(supervised(senior)), role="takd_assistant", teaching=senior.config)
+            taught_by, teacher = lab.fit(assistant), junior
+        else:
+            teacher = senior if kind == "plain_kd" else junior
+            taught_by = lab.fit(supervised(teacher))
+        return lab.fit(distil(cast.student, taught_by, role=name, teaching=teacher.config, **steps))
+
+    def _epochs(self, cast: Cast) -> list[int]:
+        hops = 1 + len(cast.assistants)
+        epochs = self.epochs if self.epochs is not None else hops * [cast.student.trainer["epochs"]]
+        if len(epochs) != hops:
+            names = ", ".join([*(one.role for one in cast.assistants), "teacher"])
+            raise UserError(f"strategy.epochs={epochs}: {hops} teachers need {hops} numbers (teachers: {names})")
+        return epochs
+
+    def _ordered(self, lab: Lab, cast: Cast) -> list[Learner]:
+        ladder = by_size(lab, [*cast.assistants, cast.teacher])
+        if self.order == "shuffled":
+            import random
+
+            random.Random(cast.config["seed"]).shuffle(ladder)
+        return ladder[::-1] if self.order == "descending" else ladder
+
+
+def by_size(lab: Lab, learners: list[Learner]) -> list[Learner]:
+    """Smallest number of parameters first."""
+    return sorted(learners, key=lambda learner: lab.parameters(learner.identity, learner.cast.config["data"]))

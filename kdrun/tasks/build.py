@@ -1,0 +1,19 @@
+"""Which task belongs to which data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def task_for(module: Any, decoding: dict[str, Any] | None = None):
+    """The task of a data module (data.module.ImageDataModule, data.text_module.TextDataModule).
+
+    decoding: how sequences are generated in evaluation (`trainer.decoding`); tasks that generate nothing ignore it.
+    """
+    if module.spec.kind == "images":
+        from kdrun.tasks.classification import Classification
+
+        return Classification(module.spec)
+    from kdrun.tasks.translation import Translation
+
+    return Translation(module, decoding)

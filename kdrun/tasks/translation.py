@@ -1,0 +1,126 @@
+"""Sentences in one language in, sentences in another out: teacher-forced losses per token, BLEU of what is generated."""
+
+from __future__ import annotations
+
+import math
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+from torchmetrics import Metric, MetricCollection
+
+from kdrun.decoding.beam import Search, decode
+from kdrun.ledger.flops import counted_flops
+from kdrun.networks.output import logits_of
+from kdrun.tasks.base import Batch, Prediction, Tensors
+from kdrun.tasks.text_scores import BleuChrf
+
+TYPICAL_TOKENS = 16
+"""Length of source and target for which FLOPs of a sentence are counted."""
+
+
+class Translation:
+    """Translation with the vocabulary of a TextSpec; see data.text_module for what a batch is.
+
+    module    the data module: it turns tokens into text, and knows the references
+    decoding  `trainer.decoding`; on validation the search has `val_beam` hypotheses, on test `beam`
+
+    BLEU and chrF are shares in 0..1 like all other scores here; people are shown them times 100.
+    """
+
+    METRICS = MappingProxyType({"bleu": "max", "chrf": "max", "loss": "min", "token_accuracy": "max"})
+    MAIN, PREFLIGHT = "bleu", "loss"
+
+    def __init__(self, module: Any, decoding: dict[str, Any] | None = None):
+        self.module, self.spec = module, module.spec
+        settings = dict(decoding or {})
+        beams = {True: settings.pop("beam", 5), False: settings.pop("val_beam", 1)}
+        self.search = {final: Search(beam=beam, **settings) for final, beam in beams.items()}
+
+    def predict(self, network: nn.Module, inputs: dict[str, torch.Tensor]) -> Prediction:
+        """One teacher-forced pass. Raises ValueError where the logits are not [B, T, V] with the data's V."""
+        logits = logits_of(network(**inputs))
+        expected = (*inputs["target"].shape, self.spec.vocabulary)
+        if logits.shape != expected:
+            raise ValueError(
+                f"{type(network).__name__} returned logits of shape {tuple(logits.shape)}, expected {expected}: "
+                f"{self.spec.name} has {self.spec.vocabulary} tokens"
+            )
+        return Prediction(logits)
+
+    def tensors(self, batch: Batch, student: Prediction, teacher: Prediction | None) -> Tensors:
+        """student_logits and teacher_logits [B, T, V], targets [B, T], mask [B, T], features of the student."""
+        return {
+            **student.features,
+            "student_logits": student.logits,
+            "teacher_logits": None if teacher is None else teacher.logits,
+            "targets": batch["targets"],
+            "mask": batch["mask"],
+        }
+
+    def count(self, batch: Batch) -> int:
+        """Target tokens in the batch, end tokens included."""
+        return int(batch["mask"].sum())
+
+    def metrics(self) -> MetricCollection:
+        """A fresh collection whose compute() has exactly the names of METRICS."""
+        return MetricCollection({"tokens": TokenScores(), "text": BleuChrf()})
+
+    def update(self, metrics: MetricCollection, prediction: Prediction, batch: Batch) -> None:
+        """Adds what one pass tells: loss and token accuracy."""
+        metrics["tokens"].update(prediction.logits.detach().float(), batch["targets"], batch["mask"])
+
+    def evaluate(self, metrics: MetricCollection, network: nn.Module, batch: Batch, final: bool = False) -> None:
+        """Adds loss and token accuracy, then BLEU and chrF of what the network generates."""
+        inputs = batch["inputs"]
+        self.update(metrics, self.predict(network, inputs), batch)
+        sources = [row[real].tolist() for row, real in zip(inputs["source"], inputs["source_mask"], strict=True)]
+        hypotheses = self.translate(network, sources, final)
+        metrics["text"].update(hypotheses, self.module.references_of(batch["ids"]))
+
+    def translate(self, network: nn.Module, sources: list[list[int]], final: bool = True) -> list[str]:
+        """Text of the best hypothesis for each source (token ids with the end token)."""
+        spec = self.spec
+        found = decode(network, sources, bos=spec.bos, eos=spec.eos, pad=spec.pad, search=self.search[final])
+        return self.module.decode([hypotheses[0].tokens for hypotheses in found])
+
+    def size(self, inputs: dict[str, torch.Tensor]) -> int:
+        """Sentences in the batch."""
+        return len(inputs["source"])
+
+    def flops(self, network: nn.Module) -> int | None:
+        """FLOPs of one sentence of TYPICAL_TOKENS in and out, teacher-forced."""
+        tokens = torch.zeros((1, TYPICAL_TOKENS), dtype=torch.int64, device="meta")
+        inputs = {"source": tokens, "source_mask": torch.ones_like(tokens, dtype=torch.bool), "target": tokens}
+        return counted_flops(network, lambda shadow: shadow(**inputs))
+
+    def trivial(self, targets: list[torch.Tensor]) -> float:
+        """Loss of the tokens' own frequencies: nats per token of a guess that looks at nothing."""
+        counts = torch.bincount(torch.cat(targets)).double()
+        shares = counts[counts > 0] / counts.sum()
+        return float(-(shares * shares.log()).sum())
+
+
+class TokenScores(Metric):
+    """Mean cross-entropy in nats, and share of right tokens, over valid positions; sums over batches and ranks.
+
+    update(logits float32 [B, T, V], targets int64 [B, T], mask bool [B, T]); NaN before any token.
+    """
+
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("losses", "right", "seen"):
+            self.add_state(name, default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, logits: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor) -> None:
+        logits, targets = logits[mask], targets[mask]
+        self.losses += torch.nn.functional.cross_entropy(logits, targets, reduction="sum").double()
+        self.right += (logits.argmax(-1) == targets).sum()
+        self.seen += len(targets)
+
+    def compute(self) -> dict[str, torch.Tensor]:
+        seen = torch.where(self.seen > 0, self.seen, math.nan)
+        return {"loss": (self.losses / seen).float(), "token_accuracy": (self.right / seen).float()}
