@@ -10,9 +10,9 @@ export OMP_NUM_THREADS ?= 1
 run: $(READY)
 	$(BIN)/kdrun $(ARGS)
 
-# The suite reads two small real data sets; fetching what is there already takes no time. One test process per core.
+# The suite reads three small real data sets; fetching what is there already takes no time. One test process per core.
 test: $(READY)
-	$(BIN)/kdrun fetch fashion_mnist mnist_5k
+	$(BIN)/kdrun fetch fashion_mnist mnist_5k ui_de_en
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 # Every table that can be made here, from its records where they are there; `make table-NAME ARGS=jobs=2` makes one.

@@ -30,6 +30,10 @@ def results(summary: dict[str, Any]) -> Table:
     if teacher is not None:
         best, last = (cell({"mean": teacher[which], "sd": None}) for which in ("best", "last"))
         table.add_row(f"teacher {teacher['learner']}", best, last, str(teacher["n"]))
+    for name, scores in summary.get("baselines", {}).items():
+        if summary["metric"] in scores:
+            value = cell({"mean": scores[summary["metric"]], "sd": None})
+            table.add_row(name, value, value, "")
     for arm in sorted(summary["arms"].values(), key=lambda arm: arm["label"] != "student alone"):
         label = arm["label"] + (" (the same stages)" if arm.get("same_as") else "")
         table.add_row(label, cell(arm["best"]), cell(arm["last"]), seeds(arm))
@@ -54,6 +58,8 @@ def details(summary: dict[str, Any], facts: dict[str, str]) -> Table:
             table.add_row("against", f"{label}: {points(found['best'])}")
     for seed, error in missing(summary).items():
         table.add_row(f"seed {seed}", Text(f"{error['status']}: {error['type']}: {error['message']}", style="red"))
+    for name, text in summary.get("notes", {}).items():
+        table.add_row(measure(name).label, text)
     for label, text in facts.items():
         table.add_row(label, text)
     return table

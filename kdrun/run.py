@@ -158,14 +158,9 @@ def execute(job, run, console: Console, signals, quiet=False, force=False, tell=
         arms, labels, teachers = fit_cells(cells, lab, failed if len(cells) > 1 else None)
     if len(errors) == len(cells):
         raise next(iter(errors.values()))
-    summary = summarise(
-        task_for(lab.shop.data(job.config["data"])).MAIN,
-        arms,
-        labels,
-        teachers,
-        [cell["seed"] for cell in cells],
-        errors,
-    )
+    task = task_for(lab.shop.data(job.config["data"]))
+    summary = summarise(task.MAIN, arms, labels, teachers, [cell["seed"] for cell in cells], errors)
+    summary |= {"baselines": task.baselines(), "notes": task.notes()}
     summary["seconds"] = round(time.monotonic() - started, 3)
     return {"summary": summary, "stages": stages, "audit": audit, "seconds": summary["seconds"], "errors": errors}
 

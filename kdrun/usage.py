@@ -115,6 +115,11 @@ usage: kdrun fetch [NAME ...] [--from PATH] [--json]
   kdrun fetch                          what there is, with licence and size
   kdrun fetch fashion_mnist
   kdrun fetch fashion_mnist --from ~/Downloads/fashion""",
+    "translate": """\
+usage: kdrun translate [RUN] [arm=NAME] [seed=N] [which=best|last] [beam=N] [length_penalty=X] < TEXT
+
+  kdrun translate last < input.txt     one line of output for each line of input
+  kdrun translate RUN arm=teacher beam=1""",
     "sync": """\
 usage: kdrun sync [RUN ...|all] [--outputs DIR] [--json]
 

@@ -92,7 +92,19 @@ class Learner:
     network: Target = key(
         {"_target_": REQUIRED},
         "network and its arguments",
-        supplied=("num_classes", "num_labels", "in_channels", "in_chans", "image_size", "img_size"),
+        supplied=(
+            "num_classes",
+            "num_labels",
+            "in_channels",
+            "in_chans",
+            "image_size",
+            "img_size",  # images
+            "vocabulary",
+            "vocab_size",
+            "pad",
+            "bos",
+            "eos",  # text
+        ),
     )
     weights: str | None = key(None, "safetensors (or torch) file to start from", path=True, exists=True)
     trainer: Trainer = key({}, "settings of the trainer for this learner alone", partial=True)
@@ -133,6 +145,16 @@ class Augment:
 
 
 @dataclass
+class Text:
+    """How sentences become tokens."""
+
+    vocabulary: int = key(4_000, "pieces of the joint tokenizer that is trained on the training split", minimum=1)
+    tokenizer: str | None = key(None, "file or folder of an existing tokenizer instead", path=True, exists=True)
+    max_length: int = key(128, "longest sequence in tokens; longer pairs are left out of training", minimum=2)
+    duplicates: str = key("remove", "what to do with pairs that are in two splits", choices=("remove", "keep"))
+
+
+@dataclass
 class Data:
     """Keys that every source has; further keys are arguments of the source named by `_target_`."""
 
@@ -141,6 +163,7 @@ class Data:
     test_fraction: float = key(0.2, "share held out for test by sources without a test split", above=0, below=1)
     split_seed: int = key(0, "seed of the split", minimum=0)
     task: str = key("classification", "what is learned from it", choices=("classification", "translation"), added=True)
+    text: Text | None = key(None, "tokens of a text source", added=True)
     limit: Limit = key(Limit, "use part of a split")
     augment: Augment = key(Augment, "random augmentation of the training split")
     normalize: Normalize | None = key(None, "mean and std; null: computed from the training split")

@@ -1,8 +1,9 @@
-"""Find files inside folders and archives by name, and read them; gzip is taken off on the way."""
+"""Find files inside folders and archives by name or path, and read them; gzip is taken off on the way."""
 
 from __future__ import annotations
 
 import gzip
+import re
 import shutil
 import subprocess
 import tarfile
@@ -48,6 +49,31 @@ def search(place: Path, wanted: set[str], take: Take) -> None:
                 inside = PurePosixPath(member.name).name
                 if member.isfile() and (name := _match(inside, wanted)):
                     _give(name, inside, archive.extractfile(member), take)
+
+
+def members(place: Path, wanted: re.Pattern[str]) -> Iterator[dict[str, bytes]]:
+    """{path: content} of the files whose path matches, for a folder or an archive that has any, and then for each
+    archive that lies in the folder. Damaged archives raise as in `search`."""
+    if place.is_dir():
+        files = sorted(path for path in place.rglob("*") if path.is_file())
+        found = {path.as_posix(): path.read_bytes() for path in files if wanted.search(path.absolute().as_posix())}
+        if found:
+            yield found
+        for path in files:
+            if is_archive(path):
+                yield from members(path, wanted)
+        return
+    found = {}
+    if place.name.endswith(ZIPS):
+        with zipfile.ZipFile(place) as archive:
+            found = {name: archive.read(name) for name in archive.namelist() if wanted.search(name)}
+    elif is_archive(place):
+        with _tar(place) as archive:
+            for member in archive:
+                if member.isfile() and wanted.search(member.name):
+                    found[member.name] = archive.extractfile(member).read()
+    if found:
+        yield found
 
 
 def is_archive(path: Path) -> bool:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kdrun import targets
 from kdrun.data.images import SPLITS, TRAIN, Images
+from kdrun.data.pairs import Pairs
 from kdrun.data.spec import DataSpec
 from kdrun.data.splits import assign
 from kdrun.problems import UserError
 
 if TYPE_CHECKING:
     from kdrun.data.module import ImageDataModule
+    from kdrun.data.text_module import TextDataModule
 
 # The keys that every data config has; all others are arguments of the source.
 COMMON: dict[str, Any] = {
@@ -22,13 +25,14 @@ COMMON: dict[str, Any] = {
     "test_fraction": 0.2,
     "split_seed": 0,
     "task": "classification",
+    "text": None,
     "limit": {"train": None, "val": None, "test": None},
     "augment": {"crop": 0, "flip": False, "seed": None, "views": 1},
     "normalize": None,
 }
 
 
-def load_data(config: dict[str, Any], paths: dict[str, str]) -> ImageDataModule:
+def load_data(config: dict[str, Any], paths: dict[str, str]) -> ImageDataModule | TextDataModule:
     """The data set of `config["data"]`, split and with its normalisation known.
 
     Raises UserError when something is absent (with the command that brings it) or when training would be senseless.
@@ -36,7 +40,11 @@ def load_data(config: dict[str, Any], paths: dict[str, str]) -> ImageDataModule:
     from kdrun.data.module import ImageDataModule
 
     own, common = separate(config)
-    images = load_images(own, paths)
+    images = load_source(own, paths)
+    if not isinstance(images, Images):
+        from kdrun.data.text_build import text_module
+
+        return text_module(images, {**common, **(common["text"] or {})}, paths["cache"])
     split = assign(images, common)
     mean, std = _moments(images, split, common["normalize"])
     spec = DataSpec(
@@ -52,7 +60,14 @@ def load_data(config: dict[str, Any], paths: dict[str, str]) -> ImageDataModule:
 
 def content_hash(config: dict[str, Any], paths: dict[str, str]) -> str:
     """sha256 hex digest of the raw content behind a data config; nothing that is cached is decoded again."""
-    return load_images(separate(config)[0], paths).source_hash
+    own, common = separate(config)
+    content = load_source(own, paths).source_hash
+    given = (common["text"] or {}).get("tokenizer")
+    if given is None:
+        return content
+    from kdrun.data.tokenizer import existing
+
+    return hashlib.sha256(f"{content} {existing(given).sha256}".encode()).hexdigest()
 
 
 def separate(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -64,13 +79,16 @@ def separate(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return own, common
 
 
-def load_images(node: dict[str, Any], paths: dict[str, str]) -> Images:
+def load_source(node: dict[str, Any], paths: dict[str, str]) -> Images | Pairs:
     """Call the source `node["_target_"]` with its arguments; `cache` is the folder for what is kept between runs."""
-    images = targets.build(node, cache=paths["cache"])
-    if not isinstance(images, Images):
-        kind = type(images).__name__
-        raise UserError(f"{node['_target_']} returned a {kind}, not kdrun.data.images.Images: it is no data source")
-    return images
+    found = targets.build(node, cache=paths["cache"])
+    if not isinstance(found, Images | Pairs):
+        kind = type(found).__name__
+        raise UserError(
+            f"{node['_target_']} returned a {kind}, not kdrun.data.images.Images or kdrun.data.pairs.Pairs: "
+            "it is no data source"
+        )
+    return found
 
 
 def _moments(images: Images, split: np.ndarray, given: dict[str, Any] | None) -> tuple[tuple[float, ...], ...]:

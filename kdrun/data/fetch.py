@@ -4,12 +4,15 @@
     <cache>/fetched/.<name>-<hash>/      work in progress: `files` (finished ones), `downloads` (what clients got)
     <cache>/locks/                       one process at a time fetches a thing
 
+A file may be an extract: made out of many members of an archive (see ui_strings), which is then not kept. It is pinned
+like any other, so archives of other versions serve as well if what is extracted is the same.
 Nothing here changes a sample: what the sources read is hashed by content.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -24,6 +27,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from kdrun.data import archives, clients
+from kdrun.data.ui_strings import EXTRACTS
 from kdrun.files import sync_folder
 from kdrun.problems import UserError, closest
 
@@ -166,10 +170,15 @@ class _Attempt:
         return {file["name"]: file for file in self.entry.files if not (self.files / file["name"]).exists()}
 
     def take_from(self, place: Path, called: str) -> None:
-        """Take over every wanted file that lies in `place` and has the pinned content."""
+        """Take over every wanted file that lies in `place`, or can be made of what lies there, with the pinned content."""
         try:
             archives.search(place, set(self.missing()), lambda name, content: self._take(name, content, called))
-        except (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile) as error:
+            for name, file in self.missing().items():
+                if "extract" in file:
+                    extract = EXTRACTS[file["extract"]]
+                    for members in archives.members(place, extract.members):
+                        self._take(name, io.BytesIO(extract.table(members)), called)
+        except (OSError, EOFError, ValueError, zlib.error, tarfile.TarError, zipfile.BadZipFile) as error:
             if isinstance(error, OSError) and error.errno is not None:  # the disk, not the archive
                 raise
             self.problems.append(f"{called} is damaged: {error}")
@@ -200,8 +209,8 @@ class _Attempt:
         """Packages first, then upstream, until nothing is missing."""
         self.take_from(self.downloads, "an earlier download")
         for package in self.entry.packages:
-            if not self.missing():
-                break
+            if not self.missing().keys() & set(package.get("gives", self.missing())):
+                continue
             self._clear_archives()
             try:
                 what = clients.label(package)
@@ -236,6 +245,9 @@ class _Attempt:
             lines = [otherwise, *dict.fromkeys(f"  {problem}" for problem in self.problems)]
             if len(missing) < len(self.entry.files) or not self.problems:
                 lines.append(f"  missing: {', '.join(missing)}")
+            versions = [clients.label(package) for package in self.entry.packages if "version" in package]
+            if versions:
+                lines.append(f"  pinned is the content of {', '.join(versions)}")
             names = ", ".join(f"{name}[.gz]" for name in missing)
             lines.append(f"if you have {names} or an archive with it: kdrun fetch {self.entry.name} --from PATH")
             raise FetchFailed(*lines)

@@ -23,6 +23,8 @@ LEFT_OUT = {
     "learner.weights": "a path; the content of the file is in instead",
     "data.name": "a label",
     "data.root": "a path; the content of the data is in instead",
+    "data.source, target, val_*, test_* of parallel_text": "paths; the sentences are in instead",
+    "data.text.tokenizer": "a path; the content of the file is in instead",
     "trainer.checkpoint_seconds": "when state is saved does not change what is computed: a resumed stage is bit-identical",
     "trainer.log_every": "how often losses are written down",
     "trainer.eval_batch_size": "evaluation has no effect on training, and its metrics are sums over samples",
@@ -40,6 +42,7 @@ LEFT_OUT = {
 # that value it is left out, so that adding an option does not orphan results.
 ADDED_LATER: dict[str, Any] = {
     "data.view.task": "classification",
+    "data.view.text": None,
     "trainer.schedule.warmup_steps": None,
     "trainer.decoding": {"beam": 5, "val_beam": 1, "length_penalty": 1.0, "max_factor": 1.2, "max_extra": 10},
 }
@@ -85,7 +88,7 @@ def parts(stage: Stage, context: FingerprintContext) -> dict[str, Any]:
             "weights": context.file_hash(stage.learner["weights"]) if stage.learner["weights"] else None,
         },
         "objective": stage.objective,
-        "data": {"view": _without(stage.data, "name", "root"), "content": context.data_hash(stage.data)},
+        "data": {"view": _view(stage.data), "content": context.data_hash(stage.data)},
         "trainer": None
         if stage.trainer is None
         else _without(stage.trainer, "checkpoint_seconds", "log_every", "eval_batch_size", "devices"),
@@ -131,7 +134,9 @@ def nearest(tree: dict[str, Any], others: Iterable[tuple[str, dict[str, Any]]]):
 
 def roots(stage: Stage) -> list[str]:
     """Modules whose source, with what they import below the same package, decides the result."""
-    modules = ["kdrun.learning.fit", f"kdrun.tasks.{stage.data.get('task', 'classification')}"]
+    task = stage.data.get("task", "classification")
+    modules = ["kdrun.learning.fit", f"kdrun.tasks.{task}"]
+    modules += ["kdrun.data.text_build"] if task == "translation" else []
     modules += [node.get("_target_", f"kdrun.objectives.{name}.{name}") for name, node in stage.objective.items()]
     nodes: list[Any] = [stage.learner, stage.data, stage.trainer or {}]
     while nodes:
@@ -143,6 +148,17 @@ def roots(stage: Stage) -> list[str]:
         elif isinstance(node, list):
             nodes.extend(node)
     return modules
+
+
+def _view(data: dict[str, Any]) -> dict[str, Any]:
+    """The data config without what is a label or a path."""
+    view = _without(data, "name", "root")
+    if data["_target_"] == "kdrun.data.parallel_text.parallel_text":
+        paths = [f"{split}{side}" for split in ("", "val_", "test_") for side in ("source", "target")]
+        view = _without(view, *paths)
+    if view.get("text"):
+        view["text"] = _without(view["text"], "tokenizer")
+    return view
 
 
 def _without(node: dict[str, Any], *keys: str) -> dict[str, Any]:

@@ -12,10 +12,12 @@ from pathlib import Path
 
 # Below kdrun only these rooms compute; the others decide what is computed (their decisions are in the config), or
 # write down what was.
-ROOMS = ("kdrun.learning", "kdrun.tasks", "kdrun.objectives", "kdrun.networks", "kdrun.data")
+ROOMS = ("kdrun.learning", "kdrun.tasks", "kdrun.objectives", "kdrun.networks", "kdrun.data", "kdrun.decoding")
 
 CODE_LEFT_OUT = {
     "kdrun.data.fetch": "brings files; their content is hashed",
+    "kdrun.data.kept": "keeps files; they are keyed by what they were made from",
+    "kdrun.data.text_audit": "looks at sentences; changes none",
     "kdrun.data.audit": "counts duplicates; changes no sample",
     "kdrun.tasks.build": "chooses the task, which is in by itself",
     "kdrun.learning.report": "tells how far a stage is",
@@ -23,7 +25,18 @@ CODE_LEFT_OUT = {
 }
 
 # Taken by version, not by content: their sources are the release's.
-LIBRARY_PACKAGES = ("torch", "torchmetrics", "lightning", "transformers", "timm", "numpy", "sklearn", "PIL")
+LIBRARY_PACKAGES = (
+    "torch",
+    "torchmetrics",
+    "lightning",
+    "transformers",
+    "timm",
+    "numpy",
+    "sklearn",
+    "PIL",
+    "sentencepiece",
+    "sacrebleu",
+)
 
 
 class Sources:

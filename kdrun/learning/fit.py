@@ -203,7 +203,7 @@ def _test(trainer, learner: Learner, module, evaluation: dict[str, Any]) -> dict
 
 def _evaluate_only(request, network, task, module, report: Report, ledger: Ledger) -> dict[str, Any]:
     """Weights that were brought: no training, one look at validation and at test."""
-    evaluation = {"batch_size": 256, "rank": 0, "world": 1}
+    evaluation = {"batch_size": module.preflight_batch, "rank": 0, "world": 1}
     trainer = make_trainer({**request["hardware"], "devices": 1}, callbacks=[], max_epochs=0)
     learner = Learner(network, task, build_objective({"ce": {"weight": 1.0}}))
     trainer.validate(learner, module.eval_loader("val", **evaluation), verbose=False)

@@ -91,7 +91,7 @@ def prepare_teacher(
         shop.note_teaching(request, flops=task.flops(network))
         converts = teaching["normalize"] is not None
         load_weights(network, teacher["weights"], module.spec, any_normalisation=converts)
-        normalize = renormalisation((module.spec.mean, module.spec.std), teaching["normalize"])
+        normalize = renormalisation((module.spec.mean, module.spec.std), teaching["normalize"]) if converts else None
         frozen = FrozenTeacher(network, task, teacher["fingerprint"], normalize)
         frozen.to(device)
         shop.note_teaching(request, **preflight(frozen, module, task, teacher, teaching, device))

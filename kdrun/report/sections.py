@@ -41,17 +41,19 @@ def audit(found: dict[str, Any]) -> Html:
     splits = [split for split in ("train", "val", "test") if split in samples]
     splits += [split for split in samples if split not in splits]
     repeated = found.get("duplicates") or {}
+    what = "sentences" if "near" in found else "pixels"  # what an audit of text looks at
+    shared = {pair: entry if isinstance(entry, dict) else {"pairs": entry} for pair, entry in shared.items()}
     sentence = found.get("summary") or ""
     return section(
         "Data",
         tag("p", f"{sentence[:1].upper()}{sentence[1:]}."),
         table(
-            "Samples per split, and how many have the pixels of an earlier one",
+            f"Samples per split, and how many have the {what} of an earlier one",
             ("split", "samples", "repeated"),
             [(split, count(samples[split]), count(repeated.get(split))) for split in splits],
         ),
         table(
-            "Equal pixels in two splits",
+            f"Equal {what} in two splits",
             ("splits", "pairs", "samples of the second", "pairs labelled differently"),
             [
                 (pair.replace("/", " and "), *(count(entry.get(key)) for key in ("pairs", "samples", "contradictions")))

@@ -66,6 +66,14 @@ class Task(Protocol):
         """
         ...
 
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """Scores on test of what needs no network: {what it is: {metric: value}}."""
+        ...
+
+    def notes(self) -> dict[str, str]:
+        """What else a reader of the scores must know, as the signature of sacreBLEU."""
+        ...
+
     def size(self, inputs: Any) -> int:
         """Samples in `batch["inputs"]`."""
         ...

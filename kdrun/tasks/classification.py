@@ -66,6 +66,14 @@ class Classification:
         """One forward pass says everything."""
         self.update(metrics, self.predict(network, batch["inputs"]), batch)
 
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """None is shown: guessing is what `trivial` says."""
+        return {}
+
+    def notes(self) -> dict[str, str]:
+        """Nothing to add."""
+        return {}
+
     def size(self, inputs: torch.Tensor) -> int:
         """Images in the batch."""
         return len(inputs)

@@ -14,8 +14,9 @@ from kdrun.decoding.beam import Search, decode
 from kdrun.ledger.flops import counted_flops
 from kdrun.networks.output import logits_of
 from kdrun.tasks.base import Batch, Prediction, Tensors
-from kdrun.tasks.text_scores import BleuChrf
+from kdrun.tasks.text_scores import TextScores, copy_baseline, signatures
 
+UNIT, LARGEST_LOSS = 2.0**-20, 1e4
 TYPICAL_TOKENS = 16
 """Length of source and target for which FLOPs of a sentence are counted."""
 
@@ -65,7 +66,7 @@ class Translation:
 
     def metrics(self) -> MetricCollection:
         """A fresh collection whose compute() has exactly the names of METRICS."""
-        return MetricCollection({"tokens": TokenScores(), "text": BleuChrf()})
+        return MetricCollection({"tokens": TokenScores(), "text": Text()})
 
     def update(self, metrics: MetricCollection, prediction: Prediction, batch: Batch) -> None:
         """Adds what one pass tells: loss and token accuracy."""
@@ -75,15 +76,29 @@ class Translation:
         """Adds loss and token accuracy, then BLEU and chrF of what the network generates."""
         inputs = batch["inputs"]
         self.update(metrics, self.predict(network, inputs), batch)
-        sources = [row[real].tolist() for row, real in zip(inputs["source"], inputs["source_mask"], strict=True)]
+        rows = (
+            batch["mask"].any(dim=1).nonzero().flatten()
+        )  # a rank without a pair of its own has one that counts nothing
+        if not len(rows):
+            return
+        sources = [inputs["source"][row][inputs["source_mask"][row]].tolist() for row in rows]
         hypotheses = self.translate(network, sources, final)
-        metrics["text"].update(hypotheses, self.module.references_of(batch["ids"]))
+        metrics["text"].update(hypotheses, self.module.references_of(batch["ids"][rows]))
 
     def translate(self, network: nn.Module, sources: list[list[int]], final: bool = True) -> list[str]:
         """Text of the best hypothesis for each source (token ids with the end token)."""
         spec = self.spec
         found = decode(network, sources, bos=spec.bos, eos=spec.eos, pad=spec.pad, search=self.search[final])
         return self.module.decode([hypotheses[0].tokens for hypotheses in found])
+
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """What takes no network, on test: {"copying the source": {"bleu", "chrf"}}."""
+        scores = copy_baseline(self.module.sources("test"), self.module.references("test"))
+        return {"copying the source": {name: value / 100 for name, value in scores.items()}}
+
+    def notes(self) -> dict[str, str]:
+        """Signatures of the scores, for records."""
+        return signatures()
 
     def size(self, inputs: dict[str, torch.Tensor]) -> int:
         """Sentences in the batch."""
@@ -102,25 +117,37 @@ class Translation:
         return float(-(shares * shares.log()).sum())
 
 
+class Text(TextScores):
+    """The same as shares in 0..1, as all scores are kept here."""
+
+    def compute(self) -> dict[str, torch.Tensor]:
+        return {name: value / 100 for name, value in super().compute().items()}
+
+
 class TokenScores(Metric):
     """Mean cross-entropy in nats, and share of right tokens, over valid positions; sums over batches and ranks.
 
-    update(logits float32 [B, T, V], targets int64 [B, T], mask bool [B, T]); NaN before any token.
+    update(logits float32 [B, T, V], targets int64 [B, T], mask bool [B, T]); NaN before any token, and a NaN loss as soon
+    as one token's is not finite. Losses are summed as whole multiples of 2^-20 (see ClassificationScores).
     """
 
     full_state_update = False
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("losses", "right", "seen"):
-            self.add_state(name, default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        for name in ("losses", "broken", "right", "seen"):
+            self.add_state(name, default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, logits: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor) -> None:
         logits, targets = logits[mask], targets[mask]
-        self.losses += torch.nn.functional.cross_entropy(logits, targets, reduction="sum").double()
+        losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+        finite = losses.isfinite()
+        self.losses += (torch.where(finite, losses, 0.0).clamp(max=LARGEST_LOSS) / UNIT).round().long().sum()
+        self.broken += (~finite).sum()
         self.right += (logits.argmax(-1) == targets).sum()
         self.seen += len(targets)
 
     def compute(self) -> dict[str, torch.Tensor]:
-        seen = torch.where(self.seen > 0, self.seen, math.nan)
-        return {"loss": (self.losses / seen).float(), "token_accuracy": (self.right / seen).float()}
+        seen = torch.where(self.seen > 0, self.seen.float(), math.nan)
+        loss = torch.where(self.broken > 0, math.nan, self.losses.float() * UNIT / seen)
+        return {"loss": loss, "token_accuracy": self.right.float() / seen}

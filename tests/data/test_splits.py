@@ -108,4 +108,4 @@ def test_common_keys_do_not_reach_the_source():
 
 def test_something_that_is_no_source_is_refused():
     with pytest.raises(UserError, match="no data source"):
-        load_data({"_target_": "kdrun.data.csv_integers.csv_integers", "text": b"1"}, PATHS)
+        load_data({"_target_": "kdrun.files.dump_json", "value": 1}, PATHS)

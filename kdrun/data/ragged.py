@@ -1,0 +1,56 @@
+"""Rows of token ids of differing length in two flat arrays. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """`flat` int32 [total]; row r is flat[starts[r]:starts[r + 1]]; `starts` int64 [n + 1]."""
+
+    flat: np.ndarray
+    starts: np.ndarray
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]]) -> Ragged:
+        starts = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum([len(row) for row in rows], out=starts[1:])
+        return cls(np.fromiter(chain.from_iterable(rows), np.int32, starts[-1]), starts)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Ragged]) -> Ragged:
+        """The rows of the first, then those of the next."""
+        lengths = np.concatenate([part.lengths() for part in parts])
+        return cls(np.concatenate([part.flat for part in parts]), _starts(lengths))
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def lengths(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """int64 [b]: number of ids in these rows."""
+        return self.starts[1:][rows] - self.starts[:-1][rows]
+
+    def padded(self, rows: np.ndarray, fill: int) -> tuple[np.ndarray, np.ndarray]:
+        """(int64 [b, W], bool [b, W]: where there is an id); W is the longest of these rows."""
+        lengths = self.lengths(rows)
+        columns = np.arange(lengths.max())
+        real = columns < lengths[:, None]
+        places = np.where(real, self.starts[rows][:, None] + columns, 0)
+        return np.where(real, self.flat[places].astype(np.int64), fill), real
+
+    def cut(self, rows: np.ndarray, most: int, last: int) -> Ragged:
+        """These rows; of those with more than `most` ids the first, the last of them replaced by `last`."""
+        lengths = np.minimum(self.lengths(rows), most)
+        starts = _starts(lengths)
+        flat = self.flat[np.repeat(self.starts[rows] - starts[:-1], lengths) + np.arange(starts[-1])]
+        flat[starts[1:][self.lengths(rows) > most] - 1] = last
+        return Ragged(flat, starts)
+
+
+def _starts(lengths: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])

@@ -1,0 +1,148 @@
+"""Batches of sentence pairs of similar length under a budget of tokens. What comes when is a function of (seed, epoch)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from kdrun.data import randomness
+from kdrun.data.loader import BatchLoader
+from kdrun.data.ragged import Ragged
+
+SIMILAR = 0.8
+"""Pairs that are shuffled with each other are at least so long as this share of the longest among them."""
+
+
+class TextSamples:
+    """The encoded pairs of one split, in the order of the source.
+
+    ids     int64 [n]
+    source  Ragged, each row ending with eos
+    target  Ragged, each row ending with eos
+    pad     what rows are filled up with; bos: what the decoder starts from
+    """
+
+    def __init__(self, ids: np.ndarray, source: Ragged, target: Ragged, pad: int, bos: int):
+        self.ids = torch.from_numpy(np.array(ids))
+        self.source, self.target = source, target
+        self.pad, self.bos = pad, bos
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 [n]: tokens of the longer side, what a row of a batch is counted as."""
+        return np.maximum(self.source.lengths(), self.target.lengths())
+
+    def batch(self, positions: np.ndarray, size: int | None = None) -> dict[str, Any]:
+        """The pairs at these positions as a batch (see TokenLoader). size: target tokens, where it is not theirs."""
+        source, source_mask = map(torch.from_numpy, self.source.padded(positions, self.pad))
+        targets, mask = map(torch.from_numpy, self.target.padded(positions, self.pad))
+        start = torch.full((len(positions), 1), self.bos)
+        return {
+            "ids": self.ids[torch.from_numpy(positions)],
+            "inputs": {
+                "source": source,
+                "source_mask": source_mask,
+                "target": torch.cat([start, targets[:, :-1]], dim=1),
+            },
+            "targets": targets,
+            "mask": mask,
+            "view": 0,
+            "size": int(mask.sum()) if size is None else size,
+        }
+
+
+class TokenLoader(BatchLoader):
+    """Iterates one split as one of `world` ranks; resumes at any batch (see BatchLoader for how).
+
+    A batch is a dict: "ids" int64 [b]; "inputs": source int64 [b, S], source_mask bool [b, S], target int64 [b, T]
+    (what the decoder reads: bos y1 .. yT-1); "targets" int64 [b, T] (y1 .. yT-1 eos); "mask" bool [b, T] (where there is
+    a target); "view" 0; "size": target positions of the batch over all ranks, what sums of losses are divided by.
+
+    batch_size  most tokens of a batch over all ranks: rows times the longest sequence on either side, padding
+                included. A pair that is longer by itself is a batch of its own
+    seed        of the order; None: longest first, the same in every epoch (evaluation)
+
+    Which pairs may come together is fixed by their lengths; within such a bucket, and among the batches, the order is
+    new in every epoch. So the number of batches never changes, and only one batch of an epoch is not full.
+    Every rank takes its part of the rows of every batch. A rank that gets none (fewer rows than ranks) has the first
+    row with a mask that is False throughout, so all ranks take equally many steps.
+    """
+
+    def __init__(
+        self, samples: TextSamples, batch_size: int, *, seed: int | None = None, rank: int = 0, world: int = 1
+    ):
+        if not 0 <= rank < world:
+            raise ValueError(f"rank {rank} is not one of {world}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: at least one token")
+        self.samples, self.batch_size, self.seed = samples, batch_size, seed
+        self.rank, self.world = rank, world
+        self.epoch = self._cursor = self._start = 0
+        self._sorted, self._buckets = buckets(
+            samples.lengths, samples.ids.numpy(), batch_size, SIMILAR if seed is not None else 1.0
+        )
+        self._bounds = [
+            (first, min(first + rows, end)) for begin, end, rows in self._buckets for first in range(begin, end, rows)
+        ]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        start, self._start = self._start, 0
+        self._cursor = start
+        order, numbers = self._order()
+        last = len(numbers) - 1
+        for index in range(start, last + 1):
+            first, end = self._bounds[numbers[index]]
+            # Before the batch leaves: whoever saves state while working on it has begun this batch.
+            self._cursor = 0 if index == last else index + 1
+            yield self._part(order[first:end])
+
+    def _order(self) -> tuple[np.ndarray, np.ndarray]:
+        """This epoch's (positions of samples, numbers of batches): batch k is order[slice(*bounds[k])]."""
+        order, numbers = self._sorted, np.arange(len(self._bounds))
+        if self.seed is None:
+            return order, numbers
+        order = order.copy()
+        key, ids = randomness.key("order", self.seed, self.epoch), self.samples.ids.numpy()
+        for begin, end, _ in self._buckets:
+            members = order[begin:end]
+            order[begin:end] = members[randomness.order(key, ids[members])]
+        return order, randomness.order(randomness.key("batches", self.seed, self.epoch), numbers)
+
+    def _part(self, rows: np.ndarray) -> dict[str, Any]:
+        """This rank's rows of a batch."""
+        share, extra = divmod(len(rows), self.world)
+        first = self.rank * share + min(self.rank, extra)
+        own = rows[first : first + share + (self.rank < extra)]
+        size = int(self.samples.target.lengths(rows).sum())
+        if len(own):
+            return self.samples.batch(own, size)
+        batch = self.samples.batch(rows[:1], size)
+        batch["mask"].zero_()
+        return batch
+
+
+def buckets(lengths: np.ndarray, ids: np.ndarray, budget: int, similar: float) -> tuple[np.ndarray, list[tuple]]:
+    """(positions of samples, longest first; [(begin, end, rows per batch)] over them).
+
+    The longest sample of a bucket sets how many rows its batches have. A bucket takes what is at least `similar` times
+    as long, in whole batches, so that only the last batch of the last bucket is not full; and never less than one batch.
+    Samples of equal length are in a random order of their ids.
+    """
+    order = randomness.order(randomness.key("length"), ids)
+    order = order[np.argsort(-lengths[order], kind="stable")]
+    ascending = np.ascontiguousarray(lengths[order][::-1])
+    found, begin, count = [], 0, len(order)
+    while begin < count:
+        longest = int(lengths[order[begin]])
+        rows = max(budget // longest, 1)
+        like = count - int(np.searchsorted(ascending, longest * similar, side="left")) - begin
+        end = min(begin + max(like // rows, 1) * rows, count)
+        found.append((begin, end, rows))
+        begin = end
+    return order, found

@@ -1,0 +1,81 @@
+"""kdrun translate RUN < input.txt: what the student of a run makes of other sentences, one line each."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from kdrun.problems import UserError, closest, listed
+from kdrun.verbs.runs import outputs_folder
+
+if TYPE_CHECKING:
+    from kdrun.cli import Arguments
+
+OPTIONS = ("arm", "seed", "which", "beam", "length_penalty")
+
+
+def main(args: Arguments) -> int:
+    """Print one line for each line of standard input; an empty line stays empty."""
+    options = read_options(args.overrides)
+    if len(args.words) > 1:
+        raise UserError(f"one run at a time; given: {', '.join(args.words)}")
+    from kdrun import api
+
+    view = api.RunView.find(args.words[0] if args.words else "last", outputs_folder(args))
+    if view.config["data"].get("task") != "translation":
+        raise UserError(f"{view.id} learned {view.config['data'].get('task', 'classification')}, not translation")
+    lines = read_lines(sys.stdin.buffer.read())
+    seed = options.get("seed")
+    network = api.load(
+        view, options.get("arm", "student"), None if seed is None else int(seed), options.get("which", "best")
+    )
+    for text in translate(view, network, lines, options):
+        print(text)
+    return 0
+
+
+def translate(view: Any, network: Any, lines: list[str], options: dict[str, str]) -> list[str]:
+    """The lines in the target language; the tokenizer is that of the run's data."""
+    from kdrun.data.build import load_data
+    from kdrun.tasks.translation import Translation
+
+    module = load_data(view.config["data"], view.config["paths"])
+    if module.spec.tokenizer != network.kdrun["tokenizer"]:
+        raise UserError(f"the data of {view.id} have another tokenizer now than when it was trained")
+    decoding = dict(view.config["trainer"]["decoding"])
+    try:
+        decoding |= {"beam": int(options.get("beam", decoding["beam"]))}
+        decoding |= {"length_penalty": float(options.get("length_penalty", decoding["length_penalty"]))}
+    except ValueError as error:
+        raise UserError(f"beam and length_penalty are numbers: {error}") from None
+    filled = [number for number, line in enumerate(lines) if line.strip()]
+    encoded = module.encode([lines[number] for number in filled])
+    sources = [row[real].tolist() for row, real in zip(encoded["source"], encoded["source_mask"], strict=True)]
+    found = dict(zip(filled, Translation(module, decoding).translate(network, sources), strict=True))
+    return [found.get(number, "") for number in range(len(lines))]
+
+
+def read_options(words: list[str]) -> dict[str, str]:
+    """KEY=VALUE words of this command. UserError for another key."""
+    found = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        if key == "paths.outputs":
+            continue
+        if key not in OPTIONS:
+            raise UserError(f"{word}: no option {key!r}{closest(key, OPTIONS)}; all: {listed(OPTIONS)}")
+        found[key] = value
+    return found
+
+
+def read_lines(content: bytes) -> list[str]:
+    """Lines of UTF-8 text. UserError that names the line that is not."""
+    lines = []
+    for number, line in enumerate(content.splitlines(), start=1):
+        try:
+            lines.append(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"standard input, line {number}: not UTF-8 ({error.reason} at byte {error.start})"
+            ) from None
+    return lines
