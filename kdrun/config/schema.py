@@ -92,19 +92,9 @@ class Learner:
     network: Target = key(
         {"_target_": REQUIRED},
         "network and its arguments",
-        supplied=(
-            "num_classes",
-            "num_labels",
-            "in_channels",
-            "in_chans",
-            "image_size",
-            "img_size",  # images
-            "vocabulary",
-            "vocab_size",
-            "pad",
-            "bos",
-            "eos",  # text
-        ),
+        # by data of images; of text
+        supplied=("num_classes", "num_labels", "in_channels", "in_chans", "image_size", "img_size")
+        + ("vocabulary", "vocab_size", "pad", "bos", "eos", "max_length"),
     )
     weights: str | None = key(None, "safetensors (or torch) file to start from", path=True, exists=True)
     trainer: Trainer = key({}, "settings of the trainer for this learner alone", partial=True)

@@ -54,6 +54,7 @@ def data_arguments(node: Mapping[str, Any], spec: DataSpec) -> dict[str, Any]:
     """
     if spec.kind == "parallel_text":
         known = {**dict.fromkeys(VOCABULARY_NAMES, spec.vocabulary), "pad": spec.pad, "bos": spec.bos, "eos": spec.eos}
+        known["max_length"] = spec.max_length
         return {name: value for name, value in known.items() if node.get(name) is None}
     classes = len(spec.classes)
     channels, height, width = spec.shape

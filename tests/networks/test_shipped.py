@@ -2,18 +2,22 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
 from kdrun.data.spec import DataSpec
+from kdrun.data.text_spec import TextSpec
 from kdrun.ledger.flops import forward_flops, parameters
 from kdrun.networks.build import build_network
+from kdrun.tasks.build import task_for
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-BY_NAME = ("timm", "transformers")  # need an extra and a name; see test_by_name.py
+BY_NAME = ("timm", "transformers", "hf_seq2seq")  # need an extra and a name; see test_by_name.py, test_seq2seq.py
 NETWORKS = sorted(path.stem for path in (CONF / "network").glob("*.yaml"))
+TEXT = [name for name in NETWORKS if name.startswith("nmt_")]
 FAMILIES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 WORDS = {"M": 1e6, "k": 1e3}
 
@@ -24,11 +28,24 @@ def spec(shape=(1, 8, 8)) -> DataSpec:
     return DataSpec("s", names, shape, {"train": 1, "val": 1, "test": 1}, (0.5,) * channels, (0.5,) * channels)
 
 
+def text_spec() -> TextSpec:
+    return TextSpec("t", ("de", "en"), 512, 0, 1, 2, 3, {"train": 1, "val": 1, "test": 1}, 128, "0" * 64)
+
+
+def task(data):
+    return task_for(SimpleNamespace(spec=data))
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_text_networks_run_and_can_be_counted(name):
+    assert task(text_spec()).flops(build_network(node(name), text_spec(), seed=0)) > 0
+
+
 def node(name: str) -> dict:
     return yaml.safe_load((CONF / "network" / f"{name}.yaml").read_text())
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in BY_NAME])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in (*BY_NAME, *TEXT)])
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32)])
 def test_runs_on_every_shipped_image_size_and_can_be_counted(name, shape):
     network = build_network(node(name), spec(shape), seed=0)
@@ -60,8 +77,9 @@ def test_a_family_gets_smaller_from_teacher_over_assistants_to_student(family):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         job = compose("config", overrides=[f"model={family}"])
     ladder = [job.teacher, *job.assistants.values(), job.student]
-    networks = [build_network(dict(learner.network), spec(), seed=0) for learner in ladder]
-    sizes = [(parameters(network), forward_flops(network, (1, 8, 8))) for network in networks]
+    data = text_spec() if family.startswith("nmt_") else spec()
+    networks = [build_network(dict(learner.network), data, seed=0) for learner in ladder]
+    sizes = [(parameters(network), task(data).flops(network)) for network in networks]
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == len(sizes) >= 3
     assert list(job.assistants) == [learner.name for learner in job.assistants.values()]
 

@@ -1,0 +1,296 @@
+"""Translation against slow references, and whole small jobs on a toy corpus: what counts, resumes and is printed."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from kdrun.data.parallel_text import parallel_text
+from kdrun.data.text_build import COMMON, text_module
+from kdrun.files import read_json
+from kdrun.learning.learner import Learner, _chunks
+from kdrun.learning.report import Report
+from kdrun.networks.build import build_network
+from kdrun.objectives.terms import build_objective
+from kdrun.run import make_lab
+from kdrun.tasks.translation import Text, TokenScores, Translation
+
+pytest.importorskip("sentencepiece")
+pytest.importorskip("sacrebleu")
+
+COLOURS = ("rote", "red"), ("grüne", "green"), ("blaue", "blue"), ("weiße", "white"), ("alte", "old"), ("neue", "new")
+THINGS = ("Lampe", "lamp"), ("Tür", "door"), ("Uhr", "clock"), ("Wand", "wall"), ("Box", "box"), ("Bank", "bench")
+ENDS = ("ist an", "is on"), ("ist kaputt", "is broken"), ("ist dort drüben", "is over there"), ("fehlt", "is missing")
+ROWS = [(f"Die {c} {t} {e}.", f"The {c2} {t2} {e2}.") for c, c2 in COLOURS for t, t2 in THINGS for e, e2 in ENDS]
+NODE = {"_target_": "kdrun.networks.transformer.Transformer", "width": 16, "encoder_layers": 1, "decoder_layers": 1,
+        "heads": 2, "feedforward": 32, "dropout": 0.0, "share": "all"}  # fmt: skip
+WORD_KD = {"ce": {"weight": 0.5, "label_smoothing": 0.1}, "kd": {"weight": 0.5, "temperature": 1.0}}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy")
+    for language, side in (("de", 0), ("en", 1)):
+        (folder / f"all.{language}").write_text("".join(row[side] + "\n" for row in ROWS))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def module(folder):
+    pairs = parallel_text(folder / "all.de", folder / "all.en")
+    return text_module(pairs, {**COMMON, "vocabulary": 330, "test_fraction": 0.1}, folder / "cache")
+
+
+@pytest.fixture(scope="module")
+def batch(module):
+    return next(iter(module.train_loader(512, seed=0)))
+
+
+def network(module, seed=0):
+    return build_network(NODE, module.spec, seed)
+
+
+def word_kd(logits, taught, batch) -> float:
+    """The loss of arXiv 2605.09924, token by token in Python floats: 0.5 smoothed cross-entropy + 0.5 KL, per token."""
+    total, tokens = 0.0, 0
+    for row in range(len(logits)):
+        for position in range(logits.shape[1]):
+            if not batch["mask"][row, position]:
+                continue
+            tokens += 1
+            log_q = logits[row, position].double().log_softmax(-1).tolist()
+            log_p = taught[row, position].double().log_softmax(-1).tolist()
+            right = int(batch["targets"][row, position])
+            gold = -(0.9 * log_q[right] + 0.1 * sum(log_q) / len(log_q))
+            divergence = sum(math.exp(p) * (p - q) for p, q in zip(log_p, log_q, strict=True))
+            total += 0.5 * gold + 0.5 * divergence
+    return total / tokens
+
+
+def test_the_loss_is_the_papers_per_valid_token(module, batch):
+    task, objective = Translation(module), build_objective(WORD_KD)
+    with torch.no_grad():
+        student, teacher = (task.predict(network(module, seed).eval(), batch["inputs"]) for seed in (0, 1))
+        total, _ = objective(task.tensors(batch, student, teacher), batch["size"])
+    assert task.count(batch) == batch["size"] == int(batch["mask"].sum())
+    assert float(total) == pytest.approx(word_kd(student.logits, teacher.logits, batch), rel=1e-5)
+
+
+@pytest.mark.parametrize("junk", [0, 2, 5])
+def test_what_stands_in_padding_changes_nothing(module, batch, junk):
+    """Also where the padding is the end token, as in tokenizers without a padding token of their own."""
+    task, objective, student = Translation(module), build_objective({"ce": {"weight": 1.0}}), network(module).eval()
+    inputs = {**batch["inputs"]}
+    assert not batch["mask"].all()
+    inputs["source"] = inputs["source"].where(inputs["source_mask"], torch.tensor(junk))
+    reads = torch.cat([torch.ones_like(batch["mask"][:, :1]), batch["mask"][:, :-1]], dim=1)
+    inputs["target"] = inputs["target"].where(reads, torch.tensor(junk))
+    other = {**batch, "inputs": inputs, "targets": batch["targets"].where(batch["mask"], torch.tensor(junk))}
+    values = []
+    for one in (batch, other):
+        total, _ = objective(task.tensors(one, task.predict(student, one["inputs"]), None), one["size"])
+        student.zero_grad()
+        total.backward()
+        values.append((float(total.detach()), student.target_embedding.weight.grad.clone()))
+    assert values[0][0] == pytest.approx(values[1][0], rel=1e-6)
+    torch.testing.assert_close(values[0][1], values[1][1], rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 7])
+def test_accumulation_is_exact_in_tokens(module, batch, parts):
+    task, objective = Translation(module), build_objective({"ce": {"weight": 1.0}})
+    gradients = []
+    for count in (1, parts):
+        student = network(module)
+        for chunk in _chunks(batch, count):
+            total, _ = objective(task.tensors(chunk, task.predict(student, chunk["inputs"]), None), batch["size"])
+            total.backward()
+        gradients.append([p.grad.clone() for p in student.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_together_are_one_rank_in_tokens(module, world):
+    """Each rank divides by its even share of the tokens of the whole batch; averaging gives the mean over tokens."""
+    task, objective = Translation(module), build_objective({"ce": {"weight": 1.0}})
+
+    def gradients(loader, share):
+        student = network(module)
+        batch = next(iter(loader))
+        total, _ = objective(task.tensors(batch, task.predict(student, batch["inputs"]), None), batch["size"] / share)
+        total.backward()
+        return [p.grad for p in student.parameters()]
+
+    whole = gradients(module.train_loader(512, seed=0), 1)
+    ranks = [gradients(module.train_loader(512, seed=0, rank=rank, world=world), world) for rank in range(world)]
+    for expected, *parts in zip(whole, *ranks, strict=True):
+        torch.testing.assert_close(sum(parts) / world, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_token_scores_are_sums_over_valid_tokens(module, batch):
+    scores, logits = TokenScores(), torch.randn(*batch["targets"].shape, module.spec.vocabulary)
+    half = len(logits) // 2
+    for rows in (slice(0, half), slice(half, None)):
+        scores.update(logits[rows], batch["targets"][rows], batch["mask"][rows])
+    log_q, losses, right = logits.log_softmax(-1), [], 0
+    for row, position in batch["mask"].nonzero().tolist():
+        token = int(batch["targets"][row, position])
+        losses.append(-float(log_q[row, position, token]))
+        right += int(logits[row, position].argmax()) == token
+    found = scores.compute()
+    assert float(found["loss"]) == pytest.approx(sum(losses) / len(losses), rel=1e-4)
+    assert float(found["token_accuracy"]) == pytest.approx(right / len(losses))
+    scores.update(torch.full_like(logits, math.nan), batch["targets"], batch["mask"])
+    assert math.isnan(scores.compute()["loss"])
+    assert math.isnan(TokenScores().compute()["loss"])
+
+
+class Echo(nn.Module):
+    """Generates the reference: teacher-forced logits are random, the search is replaced by `translate`."""
+
+    def __init__(self, vocabulary):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.vocabulary = vocabulary
+
+    def forward(self, source, source_mask, target):
+        return torch.zeros(*target.shape, self.vocabulary) + self.weight
+
+
+def test_evaluation_meets_every_reference_once_whatever_the_ranks(module, monkeypatch):
+    task = Translation(module)
+    source_of = {tuple(row): text for row, text in zip(encoded(module), module.references("test"), strict=True)}
+    monkeypatch.setattr(task, "translate", lambda network, sources, final: [source_of[tuple(s)] for s in sources])
+    metrics, seen = task.metrics(), 0
+    for rank in range(5):  # the test split has 14 pairs; with a small budget some batches have fewer rows than ranks
+        for batch in module.eval_loader("test", 40, rank=rank, world=5):
+            task.evaluate(metrics, Echo(module.spec.vocabulary), batch, final=True)
+            seen += int(batch["mask"].any(dim=1).sum())
+    found = metrics.compute()
+    assert seen == len(module.references("test")) == 14
+    assert set(found) == set(Translation.METRICS)
+    assert float(found["bleu"]) == pytest.approx(1.0) and float(found["chrf"]) == pytest.approx(1.0)
+    assert float(found["loss"]) == pytest.approx(math.log(module.spec.vocabulary), rel=1e-5)
+
+
+def encoded(module):
+    made = module.encode(module.sources("test"))
+    return [row[real].tolist() for row, real in zip(made["source"], made["source_mask"], strict=True)]
+
+
+def test_scores_are_shares_and_the_copy_baseline_is_there(module):
+    text = Text()
+    text.update(["The red lamp is on."], ["The red lamp is on."])
+    assert float(text.compute()["bleu"]) == pytest.approx(1.0)
+    baseline = Translation(module).baselines()["copying the source"]
+    assert 0 <= baseline["bleu"] < 0.2 and 0 < baseline["chrf"] < 0.6
+    assert "tok:13a" in Translation(module).notes()["bleu"]
+
+
+def test_a_guess_by_frequency_is_what_a_teacher_must_beat(module, batch):
+    targets = batch["targets"][batch["mask"]]
+    counts = torch.bincount(targets).double()
+    expected = -sum(float(c / counts.sum()) * math.log(float(c / counts.sum())) for c in counts if c)
+    assert Translation(module).trivial([targets[:5], targets[5:]]) == pytest.approx(expected)
+
+
+def test_a_learner_takes_steps_on_text(module):
+    """The learner asks nothing of the task that only images have."""
+    learner = Learner(network(module), Translation(module), build_objective({"ce": {"weight": 1.0}}))
+    assert learner.positions == 0 and learner.teacher is None
+
+
+TOY = ("model=nmt_transformer", "student=nmt_t32", "teacher=nmt_t64", "data=parallel_text", "data.source=all.de",
+       "data.target=all.en", "data.text.vocabulary=330", "data.test_fraction=0.1", "trainer.batch_size=256", "seed=0",
+       "trainer.schedule.warmup_steps=10", "trainer.optimizer.lr=0.01", "tracker=none", "hardware=cpu")  # fmt: skip
+
+
+def kdrun(*words, cwd, text=""):
+    command = [sys.executable, "-m", "kdrun", *words]
+    return subprocess.run(command, cwd=cwd, capture_output=True, input=text.encode())
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    done = kdrun(*TOY, "trainer.epochs=14", cwd=folder)
+    assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+    (path,) = folder.glob("outputs/runs/*/record.json")
+    return folder, read_json(path), done.stdout.decode()
+
+
+def test_a_whole_job_learns_and_says_what_copying_gives(trained):
+    _, record, shown = trained
+    summary, student = record["summary"], next(s for s in record["stages"] if s["role"] == "student")
+    assert (summary["metric"], record["status"]) == ("bleu", "done")
+    baseline = summary["baselines"]["copying the source"]["bleu"]
+    assert summary["arms"]["student"]["best"]["mean"] > max(0.05, 3 * baseline)
+    assert "copying the source" in shown and "test BLEU" in shown and "tok:13a" in shown
+    assert student["cost"]["tokens"] > 14 * 124 * 5
+    assert set(student["test"]["best"]) == {"bleu", "chrf", "loss", "token_accuracy"}
+
+
+def test_translate_prints_a_line_for_every_line(trained):
+    folder, _, _ = trained
+    lines = ["Die rote Lampe ist an.", "", "Die alte Bank fehlt."]
+    done = kdrun("translate", "last", text="\n".join(lines) + "\n", cwd=folder)
+    assert done.returncode == 0, done.stderr.decode()
+    found = done.stdout.decode().splitlines()
+    assert len(found) == 3 and found[1] == "" and found[0].startswith("The ") and found[2].startswith("The ")
+    refused = kdrun("translate", "bem=3", cwd=folder)
+    assert refused.returncode == 2 and b"closest: beam" in refused.stderr
+
+
+def test_input_that_is_no_utf8_is_refused_by_line():
+    from kdrun.problems import UserError
+    from kdrun.verbs.translate import read_lines
+
+    assert read_lines("\ufeffä\r\nb\n".encode()) == ["ä", "b"]
+    with pytest.raises(UserError, match="line 2: not UTF-8"):
+        read_lines(b"good\nb\xe4d\n")
+
+
+class Silent(Report):
+    """stop_at: at which call of stop_requested to ask for a stop."""
+
+    def __init__(self, stop_at=None):
+        self.stop_at, self.asked = stop_at, 0
+
+    def stop_requested(self):
+        self.asked += 1
+        return self.asked == self.stop_at
+
+
+def lab_of(root, config, report):
+    paths = {**config["paths"], "store": str(root)}
+    return make_lab(paths, {**config["hardware"], "device": "cpu"}, report, lambda item: None)
+
+
+def test_a_stage_on_text_that_is_cut_ends_with_the_same_weights(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    from kdrun.config.compose import compose
+    from kdrun.learning.report import Interrupted
+    from kdrun.strategies.cast import Cast, supervised
+
+    config = compose([*TOY, "trainer.epochs=3", "strategy=alone", "trainer.checkpoint_seconds=1000"]).cells[0]
+    stage = supervised(Cast({**config, "hardware": {**config["hardware"], "device": "cpu"}}).student)
+    whole = lab_of(tmp_path / "whole", config, Silent()).fit(stage)
+    for stop_at in (2, 5, 9):
+        root = tmp_path / f"cut{stop_at}"
+        with pytest.raises(Interrupted):
+            lab_of(root, config, Silent(stop_at)).fit(stage)
+        again = lab_of(root, config, Silent()).fit(stage)
+        files = [read_json(one.path / "manifest.json")["files"]["best.safetensors"] for one in (whole, again)]
+        assert files[0] == files[1], json.dumps(again.record["val"])
+
+
+def test_a_monitor_the_task_does_not_have_is_a_mistake(folder):
+    done = kdrun("plan", *TOY, "trainer.monitor=accuracy", cwd=folder)
+    assert done.returncode == 2
+    assert b"trainer.monitor=accuracy" in done.stderr and b"bleu" in done.stderr
