@@ -86,15 +86,18 @@ class Trainer:
     devices: int | None = key(None, "devices for this learner; null: as hardware.devices", minimum=1)
 
 
+BY_IMAGES = ("num_classes", "num_labels", "in_channels", "in_chans", "image_size", "img_size")
+BY_TEXT = ("vocabulary", "vocab_size", "pad", "bos", "eos", "max_length")
+"""Arguments of networks that their data supplies."""
+
+
 @dataclass
 class Learner:
     name: str | None = key(None, "label; null: the option of the group")
     network: Target = key(
         {"_target_": REQUIRED},
         "network and its arguments",
-        # by data of images; of text
-        supplied=("num_classes", "num_labels", "in_channels", "in_chans", "image_size", "img_size")
-        + ("vocabulary", "vocab_size", "pad", "bos", "eos", "max_length"),
+        supplied=(*BY_IMAGES, *BY_TEXT),
     )
     weights: str | None = key(None, "safetensors (or torch) file to start from", path=True, exists=True)
     trainer: Trainer = key({}, "settings of the trainer for this learner alone", partial=True)

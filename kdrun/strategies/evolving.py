@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from kdrun.problems import UserError, closest, listed
 from kdrun.strategies.base import Strategy
 from kdrun.strategies.cast import Cast, Learner, distil, supervised
+from kdrun.strategies.takd import by_size, last_assistant
 
 if TYPE_CHECKING:
     from kdrun.lab.lab import Lab
@@ -73,7 +74,7 @@ class Evolving(Strategy):
     def control(self, name: str, lab: Lab, cast: Cast) -> Trained:
         """The arms of the paper; `_equal`: for as many optimisation steps as `run` spends on the student.
 
-        takd is Mirzadeh et al. 2020 (arXiv 1902.03393): the assistant is distilled, not the student moved.
+        takd is strategy=takd (arXiv 1902.03393): the assistants are distilled, the student is not moved.
         """
         kind = name.removesuffix(EQUAL)
         if kind not in ("plain_kd", "direct_junior", "takd"):
@@ -82,8 +83,7 @@ class Evolving(Strategy):
         ladder = by_size(lab, [*cast.assistants, cast.teacher])
         junior, senior = ladder[0], ladder[-1]
         if kind == "takd":
-            assistant = distil(junior, lab.fit(supervised(senior)), role="takd_assistant", teaching=senior.config)
-            taught_by, teacher = lab.fit(assistant), junior
+            taught_by, teacher = last_assistant(lab, cast)
         else:
             teacher = senior if kind == "plain_kd" else junior
             taught_by = lab.fit(supervised(teacher))
@@ -104,8 +104,3 @@ class Evolving(Strategy):
 
             random.Random(cast.config["seed"]).shuffle(ladder)
         return ladder[::-1] if self.order == "descending" else ladder
-
-
-def by_size(lab: Lab, learners: list[Learner]) -> list[Learner]:
-    """Smallest number of parameters first."""
-    return sorted(learners, key=lambda learner: lab.parameters(learner.identity, learner.cast.config["data"]))

@@ -9,6 +9,7 @@ from kdrun.lab.stage import Trained
 from kdrun.problems import UserError
 from kdrun.strategies.cast import Cast
 from kdrun.strategies.evolving import Evolving
+from kdrun.strategies.takd import Takd
 
 SIZES = {"mlp_1024": 4, "mlp_256": 3, "mlp_64": 2, "mlp_16": 1}
 
@@ -83,7 +84,15 @@ def test_arms(cell, arm, teacher, epochs):
     taught_assistant = arm.startswith("takd")
     assert (lab.stages[-1].teacher.stage.teacher is not None) == taught_assistant
     if taught_assistant:
-        assert hops(lab)[0][:3] == ("takd_assistant", None, "mlp_1024")
+        assert hops(lab)[:2] == [("taught_mlp_256", None, "mlp_1024", 7), ("taught_mlp_64", None, "mlp_256", 7)]
+
+
+def test_takd_as_a_strategy_is_the_arm(cell):
+    arm, own = Notes(), Notes()
+    Evolving().control("takd", arm, Cast(cell))
+    Takd().run(own, Cast(cell))
+    assert [hop[1:] for hop in hops(arm)] == [hop[1:] for hop in hops(own)]
+    assert own.stages[-1].role == "student"
 
 
 def test_equal_compute_is_the_student_alone_for_all_hops_together(cell):

@@ -1,0 +1,37 @@
+"""strategy=takd: teacher assistants, each distilled from the next larger one, the last teaches the student."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kdrun.strategies.base import Strategy
+from kdrun.strategies.cast import Cast, Learner, distil, supervised
+
+if TYPE_CHECKING:
+    from kdrun.lab.lab import Lab
+    from kdrun.lab.stage import Trained
+
+
+@dataclass(frozen=True)
+class Takd(Strategy):
+    """Teacher-assistant distillation (Mirzadeh et al. 2020, arXiv 1902.03393) over all assistants of the cast."""
+
+    def run(self, lab: Lab, cast: Cast) -> Trained:
+        assistant, teacher = last_assistant(lab, cast)
+        return lab.fit(distil(cast.student, assistant, teaching=teacher.config))
+
+
+def last_assistant(lab: Lab, cast: Cast) -> tuple[Trained, Learner]:
+    """The smallest network of the cast, taught down the ladder from the largest, which alone learns from labels."""
+    teacher, *assistants = by_size(lab, [*cast.assistants, cast.teacher])[::-1]
+    taught = lab.fit(supervised(teacher))
+    for assistant in assistants:
+        taught = lab.fit(distil(assistant, taught, role=f"taught_{assistant.role}", teaching=teacher.config))
+        teacher = assistant
+    return taught, teacher
+
+
+def by_size(lab: Lab, learners: list[Learner]) -> list[Learner]:
+    """Smallest number of parameters first."""
+    return sorted(learners, key=lambda learner: lab.parameters(learner.identity, learner.cast.config["data"]))
