@@ -5,6 +5,8 @@
 Prints, on random weights of the size of nmt_t128 (2 + 2 layers of width 128, 8,000 tokens) with a beam of 5:
   beam    sentences per CPU second of kdrun's beam search and of transformers' generate, on the same network of
           transformers and the same batches, and of kdrun's own Transformer (needs the extra hf)
+  step    target tokens per second of a distillation step (nmt_t32 taught by nmt_t64, half smoothed labels, half soft
+          targets) in kdrun and in a loop written by hand, on the same batches; who comes first alternates
 """
 
 from __future__ import annotations
@@ -12,18 +14,38 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import torch
+from torch.nn import functional
 
+from kdrun.data.ragged import Ragged
+from kdrun.data.text_loader import TextSamples
+from kdrun.data.text_module import TextDataModule
+from kdrun.data.text_spec import TextSpec
 from kdrun.decoding.beam import Search, decode
+from kdrun.learning.callbacks import Keeping
+from kdrun.learning.fit import _Epochs, make_trainer
+from kdrun.learning.learner import Learner
+from kdrun.learning.report import Report
+from kdrun.learning.teacher import FrozenTeacher
+from kdrun.ledger.ledger import Ledger, clocks
 from kdrun.networks.seq2seq import HuggingFaceSeq2Seq
 from kdrun.networks.transformer import Transformer
+from kdrun.objectives.terms import build_objective
+from kdrun.tasks.translation import Translation
 
 VOCABULARY, PAD, BOS, EOS = 8000, 0, 1, 2
 WIDTH, LAYERS, HEADS, FEEDFORWARD, BEAM = 128, 2, 4, 512, 5
+WORDS, TOKENS, SKIPPED = 4000, 1024, 5  # of the corpus for steps; the first steps are not timed
+HARDWARE = {"device": "cpu", "devices": 1, "precision": "fp32", "threads": 1}
+WORD_KD = {"ce": {"weight": 0.5, "label_smoothing": 0.1}, "kd": {"weight": 0.5, "temperature": 1.0}}
 LENGTHS = (8, 16, 24, 32, 40)  # source tokens; batches of one length, so that both searches have the same limit
 NO_END = -30.0  # added to the end's logit: every output is as long as is allowed, and both searches do the same work
 
@@ -111,10 +133,109 @@ def beam(repeats: int, number: int) -> None:
         print(f"beam: {way:36} {speed}", *ratios, sep="; ")
 
 
+def corpus(pairs: int) -> TextDataModule:
+    """Pairs of random sentences without text: speed does not depend on what they say."""
+    draw = np.random.default_rng(0)
+
+    def side(count: int) -> Ragged:
+        return Ragged.of([[*draw.integers(4, WORDS, draw.integers(4, 24)).tolist(), EOS] for _ in range(count)])
+
+    sizes = {"train": pairs, "val": 8, "test": 8}
+    spec = TextSpec("bench", ("de", "en"), WORDS, PAD, BOS, EOS, 3, sizes, 64, "0" * 64)
+    samples = {name: TextSamples(np.arange(n), side(n), side(n), PAD, BOS) for name, n in sizes.items()}
+    return TextDataModule(SimpleNamespace(extra=()), {}, None, spec, samples, {})
+
+
+class Quiet(Translation):
+    """Validation without generation: the steps are timed."""
+
+    def evaluate(self, metrics, network, batch, final=False):
+        self.update(metrics, self.predict(network, batch["inputs"]), batch)
+        metrics["text"].update(["a"], ["a"])
+
+
+def adam(parameters) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.98), weight_decay=1e-4)
+
+
+def hand_loop(module, student, teacher) -> float:
+    """Target tokens per second of the loop a person would write."""
+    update, tokens = adam(student.parameters()), 0
+    student.train()
+    for steps, batch in enumerate(module.train_loader(TOKENS, 0)):
+        if steps == SKIPPED:
+            started, tokens = time.perf_counter(), 0
+        tokens += batch["size"]
+        with torch.no_grad():
+            taught = teacher(**batch["inputs"])
+        logits, mask = student(**batch["inputs"])[batch["mask"]], batch["mask"]
+        gold = functional.cross_entropy(logits, batch["targets"][mask], label_smoothing=0.1)
+        soft = functional.kl_div(
+            functional.log_softmax(logits, -1),
+            functional.log_softmax(taught[mask], -1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        update.zero_grad(set_to_none=True)
+        (0.5 * gold + 0.5 * soft).backward()
+        update.step()
+    return tokens / (time.perf_counter() - started)
+
+
+class Clock(Keeping):
+    """kdrun's own callback, which also notes when the first timed step begins and the last one ends."""
+
+    tokens, begun, ended = 0, 0.0, 0.0
+
+    def on_train_batch_start(self, trainer, learner, batch, batch_idx):
+        if batch_idx == SKIPPED:
+            self.begun, self.tokens = time.perf_counter(), 0
+        self.tokens += batch["size"]
+        super().on_train_batch_start(trainer, learner, batch, batch_idx)
+
+    def on_train_batch_end(self, trainer, learner, *rest):
+        super().on_train_batch_end(trainer, learner, *rest)
+        self.ended = time.perf_counter()
+
+
+def kdrun_loop(module, student, teacher) -> float:
+    """Target tokens per second of the learner under its Lightning trainer, with everything a run has on."""
+    task = Quiet(module)
+    frozen = FrozenTeacher(teacher, task, "t")
+    learner = Learner(student, task, build_objective(WORD_KD), optimizer=adam, teacher=frozen)
+    options = {"monitor": "loss", "mode": "min", "log_every": 20, "seconds": 1e9, "identity": {}, "epochs": 1}
+    with tempfile.TemporaryDirectory() as folder:
+        clock = Clock(Path(folder), Report(), "bench", ledger=Ledger(clocks()), **options)
+        trainer = make_trainer(HARDWARE, callbacks=[clock], max_epochs=1)
+        trainer.fit(learner, _Epochs(module.train_loader(TOKENS, 0), learner), module.eval_loader("val", TOKENS))
+    return clock.tokens / (clock.ended - clock.begun)
+
+
+def step(repeats: int, pairs: int) -> None:
+    module, speeds = corpus(pairs), {"hand": [], "kdrun": []}
+    sizes = {"encoder_layers": 2, "decoder_layers": 2, "heads": 4, "dropout": 0.1, "share": "all"}
+    for repeat in range(repeats):
+        for who in ("hand", "kdrun") if repeat % 2 else ("kdrun", "hand"):
+            torch.manual_seed(0)
+            student, teacher = (Transformer(WORDS, PAD, w, feedforward=4 * w, **sizes) for w in (32, 64))
+            loop = hand_loop if who == "hand" else kdrun_loop
+            speeds[who].append(loop(module, student, teacher.eval()))
+    hand, ours = (statistics.median(speeds[who]) for who in ("hand", "kdrun"))
+    print(
+        f"step: hand {hand:.0f} target tokens/s, kdrun {ours:.0f}, ratio {ours / hand:.3f}; "
+        f"hand from {min(speeds['hand']):.0f} to {max(speeds['hand']):.0f}"
+    )
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--sentences", type=int, default=200)
+    parser.add_argument("--pairs", type=int, default=3000)
+    parser.add_argument("--part", choices=("beam", "step"), action="append")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    beam(arguments.repeats, arguments.sentences)
+    if "step" in (arguments.part or ["step"]):
+        step(arguments.repeats, arguments.pairs)
+    if "beam" in (arguments.part or ["beam"]):
+        beam(arguments.repeats, arguments.sentences)

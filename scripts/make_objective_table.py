@@ -43,7 +43,8 @@ mine:
 ```
 
 with `targets.mylab=true` to allow the package. Tensors are taken by parameter name from what the task gives
-(`student_logits`, `teacher_logits`, `targets`); keyword-only parameters are options.
+(`student_logits`, `teacher_logits`, `targets`); keyword-only parameters are options. Where positions do not look at each
+other, `mine.pointwise = True` below the function says so: padding is then left out before it is computed.
 """
 
 

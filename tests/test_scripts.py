@@ -9,9 +9,18 @@ import pytest
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 
-@pytest.mark.parametrize(("script", "printed"), [("bench_core.py", "cached:"), ("bench_startup.py", "--cfg job")])
+@pytest.mark.parametrize(
+    ("script", "printed"),
+    [
+        ("bench_core.py --repeats 1", "cached:"),
+        ("bench_startup.py --repeats 1", "--cfg job"),
+        ("bench_sweep.py --part start", "start of a further job"),
+        ("bench_translation.py --repeats 1 --sentences 20 --pairs 400", "beam:"),
+    ],
+)
 def test_a_benchmark_runs(script, printed, tmp_path):
-    command = [sys.executable, str(SCRIPTS / script), "--repeats", "1"]
+    name, *options = script.split()
+    command = [sys.executable, str(SCRIPTS / name), *options]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert printed in done.stdout

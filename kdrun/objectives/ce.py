@@ -36,3 +36,6 @@ def ce(student_logits: torch.Tensor, targets: torch.Tensor, *, label_smoothing: 
         label_smoothing=label_smoothing,
     )
     return values.view(targets.shape)
+
+
+ce.pointwise = True  # see terms.Term

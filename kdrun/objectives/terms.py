@@ -41,6 +41,15 @@ class Term:
     def needs_teacher(self) -> bool:
         return any(name.startswith("teacher_") for name in self.wants)
 
+    @property
+    def pointwise(self) -> bool:
+        """Whether each position's value depends on that position alone, said by `function.pointwise = True`.
+
+        The term is then given the valid positions only, as one list [N, ...]: padding costs nothing and cannot leak.
+        A term that does not say so gets [B, L, ...] with zeros at masked positions.
+        """
+        return getattr(self.function, "pointwise", False)
+
     def values(self, tensors: Tensors, positions: torch.Size | None) -> torch.Tensor:
         """float32, one value per position. Raises UserError where tensors lack or the result has another shape."""
         given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
@@ -84,17 +93,21 @@ class Objective:
         count: what the sum over positions is divided by: valid positions of the whole effective batch, over all
         accumulation steps and ranks, so that these can be split at will.
 
-        Masked positions are replaced by zeros before a term sees them: a NaN in padding would otherwise come back
-        through the gradient (0 * NaN), even if its value were masked afterwards.
+        Masked positions are left out, or replaced by zeros where a term looks at more than one position, before it sees
+        them: a NaN in padding would otherwise come back through the gradient (0 * NaN), even if its value were masked
+        afterwards.
         """
         mask = tensors.get("mask")
-        if mask is not None:
-            tensors = {name: _clean(tensor, mask) for name, tensor in tensors.items()}
-        positions = _positions(tensors)
+        forms: dict[bool, Tensors] = {}
         raw = {}
         for term in self.active:
-            values = term.values(tensors, positions)
-            raw[term.name] = (values if mask is None else torch.where(mask, values, 0.0)).sum() / count
+            alone = mask is not None and term.pointwise
+            if alone not in forms:
+                change = _clean if mask is not None and not alone else _valid if alone else lambda tensor, mask: tensor
+                forms[alone] = {name: change(tensor, mask) for name, tensor in tensors.items()}
+            values = term.values(forms[alone], _positions(forms[alone]))
+            whole = mask is None or alone
+            raw[term.name] = (values if whole else torch.where(mask, values, 0.0)).sum() / count
         return functools.reduce(operator.add, self.weighted(raw).values()), raw
 
     def weighted(self, raw: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -160,6 +173,13 @@ def _clean(tensor: torch.Tensor | None, mask: torch.Tensor) -> torch.Tensor | No
         return tensor
     spread = mask.reshape(mask.shape + (1,) * (tensor.dim() - mask.dim()))
     return torch.where(spread, tensor, torch.zeros((), dtype=tensor.dtype, device=tensor.device))
+
+
+def _valid(tensor: torch.Tensor | None, mask: torch.Tensor) -> torch.Tensor | None:
+    """The valid positions as one list [N, ...]; tensors that are not per position stay as they are."""
+    if tensor is None or tensor is mask:
+        return None
+    return tensor[mask] if tensor.shape[: mask.dim()] == mask.shape else tensor
 
 
 def _positions(tensors: Tensors) -> torch.Size | None:
