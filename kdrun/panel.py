@@ -37,6 +37,8 @@ def results(summary: dict[str, Any]) -> Table:
     for arm in sorted(summary["arms"].values(), key=lambda arm: arm["label"] != "student alone"):
         label = arm["label"] + (" (the same stages)" if arm.get("same_as") else "")
         table.add_row(label, cell(arm["best"]), cell(arm["last"]), seeds(arm))
+        for name, value in arm.get("further", {}).items():
+            table.add_row(f"  on {name}", cell(value), "", "", style="dim")
     if "gap_closed" in summary:
         table.add_row("gap closed", *(share(summary["gap_closed"][which]) for which in ("best", "last")), "")
     return table

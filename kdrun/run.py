@@ -240,6 +240,7 @@ def stage_entry(item) -> dict[str, Any]:
         "seed": item.trained.stage.seed,
         "source": item.source,
         "path": str(item.trained.path),
+        "further": record.get("further") or {},
         **{key: record[key] for key in ("val", "test", "cost", "parameters", "flops", "teacher", "first_step")},
     }
 

@@ -81,9 +81,17 @@ def _arm(metric: str, label: str, records: dict[int, dict[str, Any]]) -> dict[st
     arm: dict[str, Any] = {"label": label, "n": len(seeds), "seeds": seeds}
     for which in WHICH:
         values = [seed[which] for seed in seeds.values()]
-        arm[which] = {"mean": statistics.fmean(values), "sd": statistics.stdev(values) if len(values) > 1 else None}
+        arm[which] = _spread(values)
+    sets = {name for record in records.values() for name in record.get("further") or {}}
+    if sets:  # test sets beside the main one, at the selected epoch
+        found = {name: [record["further"][name][metric] for record in records.values()] for name in sorted(sets)}
+        arm["further"] = {name: _spread(values) for name, values in found.items()}
     arm["seconds"] = sum(record["cost"]["seconds"] for record in records.values())
     return arm
+
+
+def _spread(values: Sequence[float]) -> dict[str, float | None]:
+    return {"mean": statistics.fmean(values), "sd": statistics.stdev(values) if len(values) > 1 else None}
 
 
 def difference(one: dict[int, Any], other: dict[int, Any], which: str, metric: str) -> dict[str, Any]:

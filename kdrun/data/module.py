@@ -25,11 +25,12 @@ class ImageDataModule(LightningDataModule):
     spec     what networks and tasks know of it
     augment  the config's `augment` (see augment.Augment); only training is augmented
 
-    preflight_batch is the batch size in which a teacher is measured before it teaches.
+    extra_tests names further test sets; preflight_batch is the batch size in which a teacher is measured before it teaches.
 
     As a data module of a Lightning Trainer it takes `batch_size`, `eval_batch_size` and `seed` from its attributes.
     """
 
+    extra_tests = ()
     preflight_batch = 256
     cacheable = True
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kdrun.data import randomness
-from kdrun.data.images import SPLITS, TEST, TRAIN, UNUSED, VAL
+from kdrun.data.images import TEST, TRAIN, UNUSED, VAL
 from kdrun.data.pairs import Pairs
 from kdrun.data.text_clean import normalised
 from kdrun.problems import UserError
@@ -45,8 +45,9 @@ def assign(pairs: Pairs, config: dict[str, Any]) -> tuple[np.ndarray, dict[str, 
     removed: dict[str, int] = {}
     if config["duplicates"] == "remove":
         removed = _remove(pairs, split, by_sentence=(TEST, "test_fraction") in missing)
-    for name, limit in config["limit"].items():
-        rows = np.flatnonzero(split == SPLITS[name])
+    limits = {**config["limit"], **{name: config["limit"]["test"] for name in pairs.extra}}
+    for name, limit in limits.items():
+        rows = np.flatnonzero(split == pairs.splits[name])
         if limit is not None and limit < len(rows):
             order = randomness.order(randomness.key(f"limit.{name}", seed), pairs.ids[rows])
             split[rows[order[limit:]]] = UNUSED

@@ -106,6 +106,7 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
     else:
         learner.network.load_state_dict(keeping.best_state, strict=True)
         test["best"] = _test(trainer, learner, module, evaluation)
+    further = {name: _test(trainer, learner, module, evaluation, name) for name in module.extra_tests}
     report.advance(learner.step)
     outcome = {
         "label": request["label"],
@@ -117,6 +118,7 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
             "epochs": epochs,
         },
         "test": test,
+        "further": further,
         "history": keeping.history,
         "first_step": learner.first_step,
         "teacher": shop.teaching_notes(request),
@@ -196,8 +198,8 @@ def make_trainer(hardware: dict[str, Any], callbacks: list, max_epochs: int):
     return trainer
 
 
-def _test(trainer, learner: Learner, module, evaluation: dict[str, Any]) -> dict[str, float]:
-    trainer.test(learner, module.eval_loader("test", **evaluation), verbose=False)
+def _test(trainer, learner: Learner, module, evaluation: dict[str, Any], split: str = "test") -> dict[str, float]:
+    trainer.test(learner, module.eval_loader(split, **evaluation), verbose=False)
     return learner.evaluated
 
 
@@ -209,11 +211,13 @@ def _evaluate_only(request, network, task, module, report: Report, ledger: Ledge
     trainer.validate(learner, module.eval_loader("val", **evaluation), verbose=False)
     size = _size(network, task)
     val, test = learner.evaluated, _test(trainer, learner, module, evaluation)
+    further = {name: _test(trainer, learner, module, evaluation, name) for name in module.extra_tests}
     outcome = {
         "label": request["label"],
         "monitor": task.MAIN,
         "val": {"best": val, "last": val, "epoch_best": None, "epochs": 0},
         "test": {"best": test, "last": test},
+        "further": further,
         "history": [],
         "first_step": None,
         "teacher": None,

@@ -92,9 +92,13 @@ class Translation:
         return self.module.decode([hypotheses[0].tokens for hypotheses in found])
 
     def baselines(self) -> dict[str, dict[str, float]]:
-        """What takes no network, on test: {"copying the source": {"bleu", "chrf"}}."""
-        scores = copy_baseline(self.module.sources("test"), self.module.references("test"))
-        return {"copying the source": {name: value / 100 for name, value in scores.items()}}
+        """What takes no network: {"copying the source": {"bleu", "chrf"}} on test, and likewise on further test sets."""
+        found = {}
+        for split in ("test", *self.module.extra_tests):
+            scores = copy_baseline(self.module.sources(split), self.module.references(split))
+            name = "copying the source" + ("" if split == "test" else f", on {split}")
+            found[name] = {metric: value / 100 for metric, value in scores.items()}
+        return found
 
     def notes(self) -> dict[str, str]:
         """Signatures of the scores, for records."""
