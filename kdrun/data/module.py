@@ -32,7 +32,6 @@ class ImageDataModule(LightningDataModule):
 
     extra_tests = ()
     preflight_batch = 256
-    cacheable = True
 
     def __init__(self, images: Images, split: np.ndarray, spec: DataSpec, augment: dict[str, Any] | None = None):
         super().__init__()

@@ -37,7 +37,6 @@ class TextDataModule(LightningDataModule):
     replayed = False
     views = 1
     preflight_batch = 8192
-    cacheable = False
 
     def __init__(
         self,

@@ -165,19 +165,23 @@ class Lab:
 
 def settle_teaching(stage: Stage, shop: Any) -> dict[str, Any]:
     """`teaching` with source decided and checked; `fill` is None when nothing is cached."""
-    from kdrun.learning.cache import cache_bytes
+    from kdrun.learning.topk import cache_size
     from kdrun.problems import UserError
 
     teaching = stage.teaching
     if teaching["source"] == "online":
         return {**teaching, "fill": None}
     module = shop.data(stage.data)
-    if not module.cacheable:
+    size = cache_size(module, stage.objective)
+    if size is None:
         if teaching["source"] == "cached":
-            raise UserError("teacher.source=cached: outputs for these data cannot be kept; use teacher.source=online")
+            raise UserError(
+                "teacher.source=cached: whole distributions over a vocabulary are not kept",
+                "objective=word_kd_topk keeps the likeliest tokens; or use teacher.source=online",
+            )
         return {**teaching, "source": "online", "fill": None}
     recurring = not module.random or module.replayed
-    size = cache_bytes(module) / 1e9
+    size /= 1e9
     fits = size <= teaching["cache_limit_gb"]
     if teaching["source"] == "cached":
         if not recurring:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from kdrun.learning import seeds
+from kdrun.learning import seeds, topk
 from kdrun.learning.firststep import check_first_step
 from kdrun.learning.fit import monitored
 from kdrun.ledger.flops import parameters
@@ -51,7 +51,7 @@ def probe(stage, module) -> dict[str, Any]:
         teacher = build_network(stage.teacher.stage.learner["network"], module.spec, seeds.derive(stage.seed, "probe"))
         result["teacher_flops"] = task.flops(teacher)
         with torch.no_grad():
-            taught = task.predict(teacher.eval(), batch["inputs"])
+            taught = _as_told(task.predict(teacher.eval(), batch["inputs"]), stage.objective)
     student.train()
     for _ in range(2):  # the first step pays for allocations; the second is the one that counts
         started = time.perf_counter()
@@ -60,17 +60,23 @@ def probe(stage, module) -> dict[str, Any]:
         total.backward(retain_graph=True)
         result["step_seconds"] = time.perf_counter() - started
     result["terms"] = check_first_step(objective, raw, student)
-    identity = _identity(objective, task, batch, prediction)
+    identity = _identity(objective, task, batch, prediction, _as_told(prediction, stage.objective))
     for name, found in result["terms"].items():
         found["identity"] = identity.get(name)
     result["steps"] = stage.trainer["epochs"] * len(loader)
     return result
 
 
-def _identity(objective: Objective, task, batch: dict[str, Any], prediction) -> dict[str, float]:
+def _as_told(prediction, objective: dict[str, Any]):
+    """What a teacher's prediction is reduced to for this objective."""
+    k = topk.wanted(objective)
+    return prediction if k is None else topk.reduced(prediction, k)
+
+
+def _identity(objective: Objective, task, batch: dict[str, Any], prediction, told) -> dict[str, float]:
     """Raw value of every term that needs a teacher when the teacher says exactly what the student says."""
     with torch.no_grad():
-        _, raw = objective(task.tensors(batch, prediction, prediction), batch["size"])
+        _, raw = objective(task.tensors(batch, prediction, told), batch["size"])
     values = {term.name: float(raw[term.name]) for term in objective.active if term.needs_teacher}
     for name, value in values.items():
         if not abs(value) <= IDENTITY_TOLERANCE:

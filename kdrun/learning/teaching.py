@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from kdrun.files import read_json
-from kdrun.learning import cache, seeds
+from kdrun.learning import cache, seeds, topk
 from kdrun.learning.report import Report
 from kdrun.learning.teacher import FrozenTeacher, renormalisation
 from kdrun.ledger.flops import parameters
@@ -21,6 +21,7 @@ from kdrun.objectives.terms import Objective
 from kdrun.tasks.build import task_for
 
 PREFLIGHT_SAMPLES = 4096
+TOP_TOLERANCE = 0.02  # in a log-probability above -10, kept as float16
 VERIFY_TOLERANCE = 1e-3  # largest difference in a logit between a stored row and the live teacher
 
 
@@ -97,8 +98,11 @@ def prepare_teacher(
         shop.note_teaching(request, **preflight(frozen, module, task, teacher, teaching, device))
         return frozen
 
+    k = topk.wanted(request["objective"])
     if teaching["source"] == "online":
-        return live()
+        return live() if k is None else topk.TopTeacher(live(), k)
+    if k is not None:
+        return _cached_top(request, module, k, live, device, report, shop)
     if module.random and not module.replayed:
         raise ValueError(
             "cached teacher outputs do not fit randomly augmented inputs; "
@@ -126,6 +130,38 @@ def prepare_teacher(
             _verify(stored, network, module, device, teaching["verify"], request, shop)
         asked = 0 if network is None else network.samples
     return cache.CachedTeacher(stored, teacher["fingerprint"], asked=asked)
+
+
+def _cached_top(request, module, k: int, live, device: torch.device, report: Report, shop: Workshop) -> topk.CachedTop:
+    """The teacher's most likely tokens from disk, computed first where they are not there."""
+    teaching, teacher = request["teaching"], request["teacher"]
+    parts = {**_parts({**request, "teaching": {**teaching, "fill": "pass"}}, module), "top": k}
+    parts["order"] = f"blocks of {topk.BLOCK} sentences"
+    key = cache.cache_key(parts)
+    with shop.lock(f"outputs-{key}", lambda: report.note("waiting for another process that computes these outputs")):
+        stored = topk.TopCache(shop.outputs / key, module, k, parts)
+        network = None
+        if not stored.complete:
+            network = topk.TopTeacher(live(), k)
+            report.stage(f"outputs of {teacher['name']}", len(stored.ids), 0, unit="sentence")
+            stored.build(network, device, report.advance, moved)
+            stored.finish({"preflight": shop.teaching_notes(request)})
+        else:
+            found = read_json(stored.folder / "manifest.json").get("preflight") or {}
+            shop.note_teaching(request, **found, found=True)
+        if teaching["verify"]:
+            network = network or topk.TopTeacher(live(), k)
+            seed = seeds.derive(request["seed"], "verify")
+            worst = stored.largest_error(network, device, teaching["verify"], seed, moved)
+            shop.note_teaching(request, verified=teaching["verify"], largest_error=worst)
+            if worst > TOP_TOLERANCE:
+                raise cache.DamagedCache(
+                    f"stored log-probabilities differ from the live teacher by {worst:.3g} (at most {TOP_TOLERANCE}); "
+                    f"delete {stored.folder} to compute them again"
+                )
+        if network is not None:
+            network.close()
+    return topk.CachedTop(stored, teacher["fingerprint"], asked=0 if network is None else network.samples)
 
 
 def _verify(stored, network, module, device, count: int, request, shop: Workshop) -> None:

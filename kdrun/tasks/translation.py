@@ -54,6 +54,7 @@ class Translation:
         """student_logits and teacher_logits [B, T, V], targets [B, T], mask [B, T], features of the student."""
         return {
             **student.features,
+            **{f"teacher_{name}": value for name, value in (teacher.features if teacher else {}).items()},
             "student_logits": student.logits,
             "teacher_logits": None if teacher is None else teacher.logits,
             "targets": batch["targets"],

@@ -84,7 +84,7 @@ def make_plan(job: Any, *, why: bool = False) -> dict[str, Any]:
 
 
 def _entry(planned, found: dict[str, Any], module, lab) -> dict[str, Any]:
-    from kdrun.learning.cache import cache_bytes
+    from kdrun.learning.topk import cache_size
 
     stage = planned.trained.stage
     samples = (stage.trainer["epochs"] if stage.trainer else 0) * module.spec.sizes["train"]
@@ -106,7 +106,7 @@ def _entry(planned, found: dict[str, Any], module, lab) -> dict[str, Any]:
             "learner": stage.teacher.stage.learner["name"],
             "fingerprint": stage.teacher.fingerprint,
             **stage.teaching,
-            "cache_bytes": cache_bytes(module) if stage.teaching["source"] == "cached" else None,
+            "cache_bytes": cache_size(module, stage.objective) if stage.teaching["source"] == "cached" else None,
         },
         "start": stage.start and stage.start.fingerprint,
         "objective": {name: term for name, term in stage.objective.items() if term["weight"]},

@@ -12,6 +12,7 @@ import torch
 
 from kdrun.objectives.ce import ce
 from kdrun.objectives.kd import kd
+from kdrun.objectives.kd_topk import kd_topk
 from kdrun.objectives.terms import Objective, Term
 
 # Shapes: B samples, L positions, C classes.
@@ -33,6 +34,15 @@ def slow_ce(student: list[float], target: int, label_smoothing: float = 0.0) -> 
 def slow_kd(student: list[float], teacher: list[float], temperature: float = 4.0) -> float:
     p, q = log_softmax(teacher, temperature), log_softmax(student, temperature)
     return temperature**2 * math.fsum(math.exp(a) * (a - b) for a, b in zip(p, q, strict=True))
+
+
+def slow_kd_topk(student: list[float], ids: list[int], log_p: list[float], k: int = 16) -> float:
+    q = [math.exp(value) for value in log_softmax(student)]
+    p = [math.exp(value) for value in log_p]
+    pairs = [(one, q[number]) for one, number in zip(p, ids, strict=True)]
+    rest = 1 - math.fsum(p)
+    pairs.append((rest, math.fsum(value for number, value in enumerate(q) if number not in ids)))
+    return math.fsum(one * math.log(one / other) for one, other in pairs if one > 0)
 
 
 @dataclass(frozen=True)
@@ -62,11 +72,13 @@ class Loss:
 
 BOTH = ("student_logits", "teacher_logits")
 LABELS = ("student_logits", "targets")
+TOP = 3
 LOSSES = [
     Loss("ce", ce, LABELS, slow_ce),
     Loss("ce_smoothed", ce, LABELS, slow_ce, {"label_smoothing": 0.1}),
     Loss("kd", kd, BOTH, slow_kd, zero_at_equality=True, shifts=BOTH, temperature=True),
     Loss("kd_t1", kd, BOTH, slow_kd, {"temperature": 1.0}, zero_at_equality=True, shifts=BOTH, temperature=True),
+    Loss("kd_topk", kd_topk, ("student_logits", "teacher_top_ids", "teacher_top_log_probs"), slow_kd_topk, {"k": TOP}),
     Loss("kd_t20", kd, BOTH, slow_kd, {"temperature": 20.0}, zero_at_equality=True, shifts=BOTH, temperature=True),
 ]
 every_loss = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
@@ -79,7 +91,10 @@ def made(*shape: int, classes: int = 7, scale: float = 3.0, dtype=torch.float32,
     student, teacher = (torch.randn(*shape, classes, generator=generator, dtype=torch.float64) for _ in range(2))
     targets = torch.randint(classes, shape, generator=generator)
     student = (student * scale).to(dtype).requires_grad_()
-    return {"student_logits": student, "teacher_logits": (teacher * scale).to(dtype), "targets": targets, "mask": None}
+    taught = (teacher * scale).to(dtype)
+    log_probs, ids = taught.double().log_softmax(-1).topk(TOP, dim=-1)
+    top = {"teacher_top_ids": ids, "teacher_top_log_probs": log_probs.to(dtype)}
+    return {"student_logits": student, "teacher_logits": taught, **top, "targets": targets, "mask": None}
 
 
 def total(loss: Loss, tensors: dict, count: float) -> torch.Tensor:
@@ -197,9 +212,10 @@ def test_padding_changes_neither_value_nor_gradient_whatever_it_holds(loss):
     expected = gradient(value, plain)
     for junk in (0.0, float("nan"), float("inf"), -float("inf"), 1e30):
         padded = {"mask": torch.cat([mask, torch.zeros(4, 5, dtype=torch.bool)], dim=1)}
-        for name in BOTH:
-            longer = torch.cat([plain[name].detach(), torch.full((4, 5, 7), junk)], dim=1)
+        for name in (*BOTH, "teacher_top_log_probs"):
+            longer = torch.cat([plain[name].detach(), torch.full((4, 5, plain[name].shape[-1]), junk)], dim=1)
             padded[name] = torch.where(padded["mask"][..., None], longer, junk)
+        padded["teacher_top_ids"] = torch.cat([plain["teacher_top_ids"], torch.full((4, 5, TOP), -100)], dim=1)
         padded["student_logits"].requires_grad_()
         padded["targets"] = torch.cat([plain["targets"], torch.full((4, 5), -100)], dim=1)
         padded["targets"][~padded["mask"]] = -100
