@@ -43,6 +43,27 @@ def cache_bytes(module) -> int:
     return module.views * module.spec.sizes["train"] * (len(module.spec.classes) + 1) * 4
 
 
+def open_array(path: Path, dtype: np.dtype, shape: tuple[int, ...], new: bool) -> np.ndarray:
+    """The memory map at `path`, made of zeros where it is not there yet and `new`; DamagedCache if it is another array."""
+    if not path.is_file():
+        if not new:
+            raise DamagedCache(f"{path} is missing from a finished cache; delete the folder to build it again")
+        partial = path.with_suffix(".partial")
+        np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape).flush()
+        partial.replace(path)
+    array = np.lib.format.open_memmap(path, mode="r+")
+    if array.shape != shape or array.dtype != dtype:
+        raise DamagedCache(f"{path} holds {array.dtype}{array.shape}, not {dtype}{shape}")
+    return array
+
+
+def verify_files(folder: Path) -> None:
+    """DamagedCache where a file of a finished cache has another checksum than its manifest says."""
+    for name, digest in read_json(folder / "manifest.json")["files"].items():
+        if sha256_file(folder / name) != digest:
+            raise DamagedCache(f"{folder / name} was changed after it was finished; delete the folder to rebuild")
+
+
 class OutputCache:
     """Rows of a teacher's logits for `ids` under `views` augmented views; read and written as memory maps."""
 
@@ -56,7 +77,7 @@ class OutputCache:
         folder.mkdir(parents=True, exist_ok=True)
         self.complete = (folder / "manifest.json").is_file()
         if self.complete:
-            self._verify_files()
+            verify_files(folder)
         self._logits = self._open("logits.npy", np.float32, self.shape)
         self._marks = self._open("marks.npy", np.uint32, self.shape[:2])
         self._rows = torch.from_numpy(self._logits)
@@ -64,25 +85,7 @@ class OutputCache:
             self._drop_torn_rows()
 
     def _open(self, name: str, dtype, shape: tuple[int, ...]) -> np.ndarray:
-        path = self.folder / name
-        if not path.is_file():
-            if self.complete:
-                raise DamagedCache(f"{path} is missing from a finished cache; delete the folder to build it again")
-            partial = path.with_suffix(".partial")
-            np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape).flush()
-            partial.replace(path)
-        array = np.lib.format.open_memmap(path, mode="r+")
-        if array.shape != shape or array.dtype != dtype:
-            raise DamagedCache(f"{path} holds {array.dtype}{array.shape}, not {np.dtype(dtype)}{shape}")
-        return array
-
-    def _verify_files(self) -> None:
-        manifest = read_json(self.folder / "manifest.json")
-        for name, digest in manifest["files"].items():
-            if sha256_file(self.folder / name) != digest:
-                raise DamagedCache(
-                    f"{self.folder / name} was changed after it was finished; delete the folder to rebuild"
-                )
+        return open_array(self.folder / name, np.dtype(dtype), shape, new=not self.complete)
 
     def _drop_torn_rows(self) -> None:
         """After a crash a mark may stand beside a row that never reached the disk: such marks are cleared."""

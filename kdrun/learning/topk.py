@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdrun.files import read_json, sha256_file, write_json
+from kdrun.files import sha256_file, write_json
 from kdrun.learning import cache
-from kdrun.learning.cache import DamagedCache
 from kdrun.learning.teacher import FrozenTeacher
 from kdrun.problems import UserError
 from kdrun.tasks.base import Prediction
@@ -96,11 +95,7 @@ class TopCache:
         folder.mkdir(parents=True, exist_ok=True)
         self.complete = (folder / "manifest.json").is_file()
         if self.complete:
-            for name, digest in read_json(folder / "manifest.json")["files"].items():
-                if sha256_file(folder / name) != digest:
-                    raise DamagedCache(
-                        f"{folder / name} was changed after it was finished; delete the folder to rebuild"
-                    )
+            cache.verify_files(folder)
         shape = (int(self.starts[-1]), self.k)
         self._tokens = self._open("ids.npy", _id_type(module), shape)
         self._values = self._open("log_probs.npy", np.dtype(np.float16), shape)
@@ -111,17 +106,7 @@ class TopCache:
                     self._marks[row] = 0
 
     def _open(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-        path = self.folder / name
-        if not path.is_file():
-            if self.complete:
-                raise DamagedCache(f"{path} is missing from a finished cache; delete the folder to build it again")
-            partial = path.with_suffix(".partial")
-            np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape).flush()
-            partial.replace(path)
-        array = np.lib.format.open_memmap(path, mode="r+")
-        if array.shape != shape or array.dtype != dtype:
-            raise DamagedCache(f"{path} holds {array.dtype}{array.shape}, not {dtype}{shape}")
-        return array
+        return cache.open_array(self.folder / name, dtype, shape, new=not self.complete)
 
     def _mark(self, row: int) -> int:
         part = slice(self.starts[row], self.starts[row + 1])
