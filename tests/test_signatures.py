@@ -150,9 +150,10 @@ def test_every_shipped_target_binds():
     from kdrun import targets
     from kdrun.config.compose import compose
     from kdrun.config.groups import conf_dirs, groups
+    from kdrun.config.schema import BY_IMAGES, BY_TEXT
 
-    supplied = {"num_classes", "num_labels", "in_channels", "in_chans", "image_size", "img_size", "params", "cache"}
-    common = {"name", "val_fraction", "test_fraction", "split_seed", "limit", "augment", "normalize"}
+    supplied = {*BY_IMAGES, *BY_TEXT, "params", "cache"}
+    common = {"name", "val_fraction", "test_fraction", "split_seed", "limit", "augment", "normalize", "task", "text"}
     seen = set()
     table = groups(conf_dirs()[0])
     for group in ("student", "data", "strategy", "trainer/optimizer"):

@@ -9,7 +9,18 @@ from typing import Any
 
 from kdrun.files import read_json, write_atomic, write_json
 from kdrun.tables.checks import Entry
-from kdrun.tables.metrics import METRICS, ONCE, PER_EPOCH, WHICH, Measured, Record, main_score, measure, teachers
+from kdrun.tables.metrics import (
+    METRICS,
+    ONCE,
+    PER_EPOCH,
+    WHICH,
+    Measured,
+    Record,
+    main_metric,
+    main_score,
+    measure,
+    teachers,
+)
 from kdrun.tables.spec import Job, Request
 
 SCHEMA = 1
@@ -160,7 +171,11 @@ def _job(entry: Entry, job: Job, job_hash: str, number: int, outputs: str) -> di
         "dirty": git.get("dirty"),
         "data": data_of(record, outputs),
         "teachers": {
-            fingerprint: {"learner": stage["learner"], **{which: main_score(stage, which) for which in WHICH}}
+            fingerprint: {
+                "learner": stage["learner"],
+                **({} if main_metric(stage) == "accuracy" else {"metric": main_metric(stage)}),
+                **{which: main_score(stage, which) for which in WHICH},
+            }
             for fingerprint, stage in teachers(record).items()
         },
         "seconds": (record.get("summary") or {}).get("seconds"),

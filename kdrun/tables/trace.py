@@ -179,7 +179,10 @@ def lines_of(found: dict[str, Any], duration: Any) -> Sequence[tuple[str, str]]:
     for teacher in found["teachers"]:
         best, last = (f"{100 * teacher[which]:.2f}" for which in WHICH)
         lines.append(
-            ("teacher", f"{teacher['learner']} {teacher['fingerprint']}, test {teacher['metric']} {best} ({last})")
+            (
+                "teacher",
+                f"{teacher['learner']} {teacher['fingerprint']}, test {teacher.get('metric', 'accuracy')} {best} ({last})",
+            )
         )
     if found["hardware"]:
         lines.append(("hardware", ", ".join(f"{key} {value}" for key, value in found["hardware"].items() if value)))

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from kdrun.sweep.objectives import DECLARED, Unmeasured, measure, read_objectives
+from kdrun.sweep.objectives import CLASSIFICATION, DECLARED, TRANSLATION, Unmeasured, measure, read_objectives
 from kdrun.sweep.search_study import front
 
 
@@ -91,9 +91,12 @@ def test_mistakes_are_told_before_anything_heavy_is_imported_or_written(tmp_path
 
 def test_declared_validation_objectives_are_what_the_task_computes():
     from kdrun.tasks.classification import Classification
+    from kdrun.tasks.translation import Translation
 
     declared = {o.name: o.direction for o in DECLARED.values() if o.kind == "validation" and o.name != "gain"}
-    assert declared == {name: f"{mode}imize" for name, mode in Classification.METRICS.items()}
+    computed = {**Classification.METRICS, **Translation.METRICS}
+    assert declared == {name: f"{mode}imize" for name, mode in computed.items()}
+    assert set(CLASSIFICATION) == {*Classification.METRICS, "gain"} and set(TRANSLATION) == set(Translation.METRICS)
 
 
 def stage(role, seed, accuracy, **more):
