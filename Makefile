@@ -16,7 +16,11 @@ test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 # Every table that can be made here, from its records where they are there; `make table-NAME ARGS=jobs=2` makes one.
-tables: table-digits_kd table-fashion_kd
+tables: table-digits_kd table-fashion_kd table-evolving
+
+table-evolving: $(READY)
+	$(BIN)/kdrun fetch ui_de_en
+	$(BIN)/kdrun table evolving $(ARGS)
 
 table-fashion_kd: $(READY)
 	$(BIN)/kdrun fetch fashion_mnist

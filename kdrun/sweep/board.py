@@ -62,6 +62,9 @@ class Board:
         self._now.pop(point.number, None)
         if event["status"] in FAILURES or event["status"] == "interrupted":
             error = event.get("error") or {}
+            if error.get("type") == "KeyboardInterrupt":  # it was asked to
+                self._say(f"{self._count(point)} {self.plan.label(point)}: stopped, its state is saved")
+                return
             text = f"{self._count(point)} {self.plan.label(point)}: {event['status']}: {error.get('type')}: {error.get('message')}"
             if not self.quiet:
                 self.console.print(Text(text, style=STYLES.get(event["status"], "")), soft_wrap=True)
