@@ -182,7 +182,7 @@ def freeze(plan: Plan, *, retry: bool = False, force: bool = False) -> list[Poin
     return sorted(chosen, key=lambda point: point.status == RUNNING)
 
 
-def freeze_point(plan: Plan, point: Point, **_: Any) -> Path:
+def freeze_point(plan: Plan, point: Point) -> Path:
     """The run folder of a point with its config, commit and versions in it, to be run by `sweep.worker.run_frozen`."""
     from kdrun.tracking.provenance import write_start
 
