@@ -239,7 +239,10 @@ def test_a_sweep_killed_at_twenty_random_points_equals_an_undisturbed_one(tmp_pa
             pid = warm(folder, *GRID, "jobs=2")
             if ended(folder, pid, chance.uniform(0.1, 2.2)):
                 break
-            os.kill(pid, signal.SIGKILL)
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:  # it ended between the look and the kill
+                break
             kills += 1
         if not (folder / "exit").exists():
             assert ended(folder, warm(folder, *GRID, "jobs=2"), 60)
