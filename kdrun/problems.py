@@ -40,6 +40,11 @@ class ConfigProblems(UserError):
         return lines
 
 
+def each(error: UserError) -> list[list[str]]:
+    """The problems that an error tells, as lists of lines."""
+    return error.problems if isinstance(error, ConfigProblems) else [list(error.lines)]
+
+
 class Problems:
     """Collects problems while checking goes on; the same one found in five seeds is kept once."""
 

@@ -41,10 +41,13 @@ def load_data(config: dict[str, Any], paths: dict[str, str]) -> ImageDataModule 
 
     own, common = separate(config)
     images = load_source(own, paths)
-    if not isinstance(images, Images):
-        from kdrun.data.text_build import text_module
+    learned = "classification" if isinstance(images, Images) else "translation"
+    if common["task"] != learned:
+        raise UserError(f"data.task={common['task']}: {own['_target_']} is a source for {learned}: data.task={learned}")
+    if learned == "translation":
+        from kdrun.data.text_build import TEXT, text_module
 
-        return text_module(images, {**common, **(common["text"] or {})}, paths["cache"])
+        return text_module(images, {**common, **TEXT, **(common["text"] or {})}, paths["cache"])
     split = assign(images, common)
     mean, std = _moments(images, split, common["normalize"])
     spec = DataSpec(

@@ -19,18 +19,9 @@ if TYPE_CHECKING:
     from kdrun.data.text_loader import TextSamples
     from kdrun.data.text_module import TextDataModule
 
-# The keys that every text config has; all others are arguments of the source.
-COMMON: dict[str, Any] = {
-    "name": None,
-    "val_fraction": 0.05,
-    "test_fraction": 0.05,
-    "split_seed": 0,
-    "limit": {"train": None, "val": None, "test": None},
-    "duplicates": "remove",
-    "tokenizer": None,
-    "vocabulary": 4_000,
-    "max_length": 128,
-}
+TEXT: dict[str, Any] = {"duplicates": "remove", "tokenizer": None, "vocabulary": 4_000, "max_length": 128}
+"""The keys of `data.text`, beside those of build.COMMON."""
+
 BLOCK = 100_000
 """Sentences that are encoded at a time: lists of ids take far more memory than arrays."""
 
@@ -38,7 +29,7 @@ BLOCK = 100_000
 def text_module(pairs: Pairs, common: dict[str, Any], cache: str | Path) -> TextDataModule:
     """The data module of sentence pairs.
 
-    common: the keys of COMMON, all present
+    common: the keys of TEXT and of build.COMMON, all present
         duplicates   remove or keep pairs that are in two splits (see text_splits.assign)
         tokenizer    path of an existing one (see tokenizer.existing); None: one is trained on the training split, joint
                      for both languages, with `vocabulary` pieces

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.files import read_json, write_json
-from kdrun.problems import UserError, nearest
+from kdrun.problems import ConfigProblems, UserError, each, nearest
 from kdrun.tracking.record import FAILURES, PLANNED, PRUNED, now
 from kdrun.tracking.registry import HASH_LENGTH, plan_run, run_of_job, slugify
 
@@ -133,17 +133,20 @@ def make_plan(
     from kdrun.tracking.credentials import resolve_mode
     from kdrun.tracking.provenance import Provenance
 
-    found, lines = [], []
+    found: list[Point] = []
+    problems: dict[tuple[str, ...], list[str]] = {}
     for number, overrides in enumerate(points):
         try:
             found.append(Point(number, list(overrides), compose(overrides, conf_dirs)))
             resolve_mode(found[-1].job.config["tracker"])
         except UserError as error:
-            lines += [line for line in error.lines if line not in lines]
+            for first, *rest in each(error):
+                typed, _, fault = first.partition(": ")  # `key=1: fault` and `key=2: fault` are one fault
+                problems.setdefault((typed.partition("=")[0], fault, *rest), [first, *rest])
         if progress:
             progress(number + 1, 2 * len(points))
-    if lines:
-        raise UserError(*lines)
+    if problems:
+        raise ConfigProblems(problems.values())
     outputs = {point.job.config["paths"]["outputs"] for point in found}
     if len(outputs) > 1:
         raise UserError("paths.outputs cannot be swept: a sweep has one folder")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from kdrun.problems import ConfigProblems, UserError, listed
+from kdrun.problems import ConfigProblems, UserError, each, listed
 
 DIGITS = 4
 """Real numbers are drawn with so many significant digits: a command that can be read and typed gives the same job."""
@@ -131,8 +131,7 @@ class Space:
             try:
                 jobs.append(compose(self.overrides(corner)))
             except UserError as error:
-                found = error.problems if isinstance(error, ConfigProblems) else [error.lines]
-                for problem in found:
+                for problem in each(error):
                     key = problem[0].partition("=")[0]
                     if key in self.parameters and any(known[0].startswith(f"{key}=") for known in problems):
                         continue  # the other values of the same key have the same fault

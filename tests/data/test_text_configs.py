@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from text_support import COMMON
 
 from kdrun import targets
-from kdrun.data.text_build import COMMON
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
 SOURCES = ("corpora", "parallel_text", "ui_de_en")

@@ -3,16 +3,12 @@ import json
 
 import pytest
 import torch
+from text_support import COMMON, ROWS
 
 from kdrun.data.parallel_text import parallel_text
-from kdrun.data.text_build import COMMON, text_module
+from kdrun.data.text_build import text_module
 from kdrun.files import plain
 from kdrun.problems import UserError
-
-COLOURS = ("rote", "red"), ("grüne", "green"), ("blaue", "blue"), ("weiße", "white"), ("alte", "old"), ("neue", "new")
-THINGS = ("Lampe", "lamp"), ("Tür", "door"), ("Uhr", "clock"), ("Wand", "wall"), ("Box", "box"), ("Bank", "bench")
-ENDS = ("ist an", "is on"), ("ist kaputt", "is broken"), ("ist dort drüben", "is over there"), ("fehlt", "is missing")
-ROWS = [(f"Die {c} {t} {e}.", f"The {c2} {t2} {e2}.") for c, c2 in COLOURS for t, t2 in THINGS for e, e2 in ENDS]
 
 
 @pytest.fixture(scope="module")

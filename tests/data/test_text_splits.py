@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+from text_support import COMMON
 
 from kdrun.data.pairs import Pairs
-from kdrun.data.text_build import COMMON
 from kdrun.data.text_clean import normalised
 from kdrun.data.text_splits import assign
 from kdrun.problems import UserError

@@ -61,8 +61,10 @@ def test_what_does_not_fit_is_refused():
 
 @pytest.fixture(scope="module")
 def module(tmp_path_factory):
+    from text_support import COMMON
+
     from kdrun.data.parallel_text import parallel_text
-    from kdrun.data.text_build import COMMON, text_module
+    from kdrun.data.text_build import text_module
 
     folder = tmp_path_factory.mktemp("toy")
     words = [f"wort{a} {b}" for a in range(12) for b in ("rot", "blau und alt", "neu")]

@@ -330,3 +330,14 @@ def test_ends_have_statuses_of_their_own(error, status):
     from kdrun.tracking.record import status_of
 
     assert status_of(error) == status
+
+
+def test_mistakes_of_a_sweep_are_counted_and_told_once_for_all_values(tmp_path, monkeypatch):
+    from kdrun.problems import ConfigProblems
+    from kdrun.sweep.plan import make_plan
+
+    monkeypatch.chdir(tmp_path)
+    points = [[f"objective.kd.temprature={t}", "student=resnet8_w3"] for t in (1, 4)]
+    with pytest.raises(ConfigProblems, match="2 problems") as caught:
+        make_plan(points, deep=False)
+    assert len(caught.value.problems) == 2 and not list(tmp_path.iterdir())

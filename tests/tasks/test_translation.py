@@ -9,10 +9,11 @@ import sys
 
 import pytest
 import torch
+from text_support import COMMON, ROWS
 from torch import nn
 
 from kdrun.data.parallel_text import parallel_text
-from kdrun.data.text_build import COMMON, text_module
+from kdrun.data.text_build import text_module
 from kdrun.files import read_json
 from kdrun.learning.learner import Learner, _chunks
 from kdrun.learning.report import Report
@@ -24,10 +25,6 @@ from kdrun.tasks.translation import Text, TokenScores, Translation
 pytest.importorskip("sentencepiece")
 pytest.importorskip("sacrebleu")
 
-COLOURS = ("rote", "red"), ("grüne", "green"), ("blaue", "blue"), ("weiße", "white"), ("alte", "old"), ("neue", "new")
-THINGS = ("Lampe", "lamp"), ("Tür", "door"), ("Uhr", "clock"), ("Wand", "wall"), ("Box", "box"), ("Bank", "bench")
-ENDS = ("ist an", "is on"), ("ist kaputt", "is broken"), ("ist dort drüben", "is over there"), ("fehlt", "is missing")
-ROWS = [(f"Die {c} {t} {e}.", f"The {c2} {t2} {e2}.") for c, c2 in COLOURS for t, t2 in THINGS for e, e2 in ENDS]
 NODE = {"_target_": "kdrun.networks.transformer.Transformer", "width": 16, "encoder_layers": 1, "decoder_layers": 1,
         "heads": 2, "feedforward": 32, "dropout": 0.0, "share": "all"}  # fmt: skip
 WORD_KD = {"ce": {"weight": 0.5, "label_smoothing": 0.1}, "kd": {"weight": 0.5, "temperature": 1.0}}
@@ -294,3 +291,20 @@ def test_a_monitor_the_task_does_not_have_is_a_mistake(folder):
     done = kdrun("plan", *TOY, "trainer.monitor=accuracy", cwd=folder)
     assert done.returncode == 2
     assert b"trainer.monitor=accuracy" in done.stderr and b"bleu" in done.stderr
+
+
+def test_a_source_of_ones_own_may_leave_out_text_but_not_the_task(folder):
+    from kdrun.data.build import load_data
+    from kdrun.problems import UserError
+
+    node = {
+        "_target_": "kdrun.data.parallel_text.parallel_text",
+        "source": f"{folder}/all.de",
+        "target": f"{folder}/all.en",
+    }
+    paths = {"cache": str(folder / "cache")}
+    assert load_data({**node, "task": "translation", "text": {"vocabulary": 330}}, paths).spec.max_length == 128
+    with pytest.raises(UserError, match=r"data\.task=translation"):
+        load_data(node, paths)
+    with pytest.raises(UserError, match=r"data\.task=classification"):
+        load_data({"_target_": "kdrun.data.digits.digits", "task": "translation"}, paths)
