@@ -193,7 +193,7 @@ def make_lab(
 def fit_cells(cells: list[dict[str, Any]], lab, failed: Callable[[int, BaseException], None] | None = None):
     """Run the strategy and its control arms for every cell.
 
-    Returns arms {arm: {seed: record}}, labels {arm: text} and teachers {seed: record}. With `failed`, a cell that raises is
+    Returns arms {arm: {seed: record and its "folder"}}, labels {arm: text} and teachers {seed: record}. With `failed`, a cell that raises is
     reported to it and the next one follows; a mistake of the user and an interruption concern all of them.
     """
     from kdrun.learning.report import Interrupted
@@ -205,17 +205,20 @@ def fit_cells(cells: list[dict[str, Any]], lab, failed: Callable[[int, BaseExcep
     strategy = build(cells[0]["strategy"])
     labels = {name: strategy.arms[name] for name in strategy.controls}
 
+    def kept(trained) -> dict[str, Any]:
+        return {**trained.record, "folder": trained.path}
+
     def fit(cell: dict[str, Any]) -> None:
         cast, seed = Cast(cell), cell["seed"]
         student = strategy.run(lab, cast)
         own = "student" if student.stage.teacher is not None else "alone"
         labels[own] = f"student {cell['student']['name']}, distilled" if own == "student" else strategy.arms["alone"]
-        arms.setdefault(own, {})[seed] = student.record
+        arms.setdefault(own, {})[seed] = kept(student)
         if student.stage.teacher is not None:
             teachers[seed] = student.stage.teacher.record
         for name in strategy.controls:
             if name != own:
-                arms.setdefault(name, {})[seed] = strategy.control(name, lab, cast).record
+                arms.setdefault(name, {})[seed] = kept(strategy.control(name, lab, cast))
 
     for cell in cells:
         try:

@@ -27,7 +27,7 @@ def summarise(
     """The summary of a run record. A seed without a result is named as missing in its arm, and in no mean.
 
     metric    name of the test metric, larger is better
-    arms      arm -> seed -> stage record; "student" is the strategy's own result
+    arms      arm -> seed -> stage record, with the "folder" it lies in; "student" is the strategy's own result
     labels    arm -> what to call it
     teachers  seed -> record of the stage that taught it; empty if nothing taught
     seeds     all seeds of the job
@@ -59,7 +59,10 @@ def summarise(
         summary["flops_ratio"] = _ratio(first["flops"], student["flops"])
     if "student" in arms:
         summary["differences"] = {
-            arm: {w: difference(arms["student"], arms[arm], w, metric) for w in WHICH}
+            arm: {
+                **{w: difference(arms["student"], arms[arm], w, metric) for w in WHICH},
+                "resampled": over_samples(arms["student"], arms[arm]),
+            }
             for arm in arms
             if arm != "student" and set(arms[arm]) & set(arms["student"])
         }
@@ -98,6 +101,14 @@ def difference(one: dict[int, Any], other: dict[int, Any], which: str, metric: s
     """`paired_difference` of a test metric of two arms."""
     first, second = ({str(s): _test(r, which, metric) for s, r in arm.items()} for arm in (one, other))
     return paired_difference(first, second)
+
+
+def over_samples(one: dict[int, Any], other: dict[int, Any]) -> dict[str, Any]:
+    """`resampling.resampled` of one minus other at the selected epoch; {} where stages kept nothing of single samples."""
+    from kdrun.resampling import resampled
+
+    seeds = [seed for seed in one if seed in other and one[seed].get("folder") and other[seed].get("folder")]
+    return resampled(*([arm[seed]["folder"] for seed in seeds] for arm in (one, other)))
 
 
 def paired_difference(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, Any]:

@@ -109,6 +109,7 @@ class Lab:
             **{name: value for name, value in outcome.items() if name != "label"},
         }
         files = [work / name for name in ("best.safetensors", "last.safetensors", "metrics.jsonl")]
+        files += sorted(work.glob("samples.*.jsonl"))
         folder = self.store.put(key, files, record)
         return self._done(
             Trained(key, stage, read_json(folder / "record.json"), folder), "resumed" if resumed else "trained"

@@ -22,6 +22,7 @@ from kdrun.networks.build import build_network
 from kdrun.networks.weights import load_weights, save_weights
 from kdrun.objectives.terms import build_objective
 from kdrun.problems import UserError, closest, listed
+from kdrun.resampling import write_samples
 from kdrun.targets import build
 from kdrun.tasks.build import task_for
 
@@ -100,13 +101,14 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
     size, samples = _size(network, task), epochs * module.spec.sizes["train"]
     notes = shop.teaching_notes(request) or {}
     last_state = {key: value.detach().to("cpu", copy=True) for key, value in learner.network.state_dict().items()}
-    test = {"last": _test(trainer, learner, module, evaluation)}
+    kept = work if rank == 0 else None
+    test = {"last": _test(trainer, learner, module, evaluation, kept)}
     if keeping.best["epoch"] == epochs - 1:
         test["best"] = test["last"]
     else:
         learner.network.load_state_dict(keeping.best_state, strict=True)
-        test["best"] = _test(trainer, learner, module, evaluation)
-    further = {name: _test(trainer, learner, module, evaluation, name) for name in module.extra_tests}
+        test["best"] = _test(trainer, learner, module, evaluation, kept)
+    further = {name: _test(trainer, learner, module, evaluation, kept, name) for name in module.extra_tests}
     report.advance(learner.step)
     outcome = {
         "label": request["label"],
@@ -198,8 +200,13 @@ def make_trainer(hardware: dict[str, Any], callbacks: list, max_epochs: int):
     return trainer
 
 
-def _test(trainer, learner: Learner, module, evaluation: dict[str, Any], split: str = "test") -> dict[str, float]:
+def _test(
+    trainer, learner: Learner, module, evaluation: dict[str, Any], work: Path | None, split: str = "test"
+) -> dict[str, float]:
+    """Metrics on a test set; what the task tells of its samples goes to samples.SPLIT.jsonl in the work folder."""
     trainer.test(learner, module.eval_loader(split, **evaluation), verbose=False)
+    if work is not None and learner.samples:
+        write_samples(work, split, learner.samples)
     return learner.evaluated
 
 
@@ -210,8 +217,9 @@ def _evaluate_only(request, network, task, module, report: Report, ledger: Ledge
     learner = Learner(network, task, build_objective({"ce": {"weight": 1.0}}))
     trainer.validate(learner, module.eval_loader("val", **evaluation), verbose=False)
     size = _size(network, task)
-    val, test = learner.evaluated, _test(trainer, learner, module, evaluation)
-    further = {name: _test(trainer, learner, module, evaluation, name) for name in module.extra_tests}
+    work = Path(request["work"])
+    val, test = learner.evaluated, _test(trainer, learner, module, evaluation, work)
+    further = {name: _test(trainer, learner, module, evaluation, work, name) for name in module.extra_tests}
     outcome = {
         "label": request["label"],
         "monitor": task.MAIN,
@@ -227,7 +235,6 @@ def _evaluate_only(request, network, task, module, report: Report, ledger: Ledge
     rows = [{"stage": request["label"], "step": 0, "epoch": 0, **{f"val/{k}": v for k, v in val.items()}}]
     rows += _test_rows(request["label"], 0, 0, outcome["test"])
     report.rows(rows)
-    work = Path(request["work"])
     _leave(work, outcome, rows)
     for which in ("best", "last"):
         save_weights(network, work / f"{which}.safetensors", module.spec, request["learner"]["network"])

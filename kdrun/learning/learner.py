@@ -65,6 +65,9 @@ class Learner(LightningModule):
         ] = []  # one [terms + 1] tensor per step since the last flush: raw terms, then the total
         self.first_step: dict[str, Any] | None = None
         self.evaluated: dict[str, float] = {}
+        self.samples: list[
+            dict[str, Any]
+        ] = []  # what the task tells of single samples, of the last test over all ranks
         self._make_optimizer = optimizer
         self._rate = rate
         self._base_rates: list[float] = []
@@ -164,7 +167,7 @@ class Learner(LightningModule):
         network = self.network
         if network.training:  # the average is not a submodule, so Lightning does not switch it
             network.eval()
-        self.task.evaluate(self._metrics.value, network, batch, final=self.trainer.testing)
+        self.samples += self.task.evaluate(self._metrics.value, network, batch, final=self.trainer.testing) or []
 
     def _start_evaluation(self) -> None:
         if self.trainer.world_size > 1:
@@ -174,10 +177,16 @@ class Learner(LightningModule):
                 torch.distributed.broadcast(buffer, src=0)
         self._metrics.value.to(self.device).reset()
         self.network.to(self.device)
+        self.samples = []
 
     def _end_evaluation(self) -> None:
         self.evaluated = {name: float(value) for name, value in self._metrics.value.compute().items()}
         self._metrics.value.reset()
+        if self.trainer.world_size > 1:
+            parts: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(parts, self.samples)
+            self.samples = [row for part in parts for row in part]
+        self.samples.sort(key=lambda row: row["id"])
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         self._evaluate(batch)

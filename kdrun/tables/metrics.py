@@ -39,13 +39,24 @@ METRICS = {
         for name, measure in MEASURES.items()
     },
     "difference": Metric("points", "difference: student minus a control, in points, paired by seed [95 % bootstrap]"),
+    **{
+        f"{name}_difference": Metric(
+            "points",
+            f"{MEASURES[name].label} difference: student minus a control, in points, mean over seeds [95 % paired "
+            "bootstrap over test samples]",
+        )
+        for name in ("bleu", "chrf", "accuracy")
+    },
     "gap_closed": Metric("gap", "gap closed: (student - alone) / (teacher - alone)"),
     "seconds": Metric("seconds", "seconds: wall time of one stage of that arm; a shared teacher is not in it"),
     "cpu_seconds": Metric("seconds", "cpu seconds: processor time of one stage of that arm"),
     "parameters": Metric("count", "parameters: of the network of that arm"),
     "flops": Metric("flops", "FLOPs: of one forward pass of one sample"),
 }
-PER_EPOCH = {name for name, metric in METRICS.items() if metric.scored} | {"difference", "gap_closed"}
+OVER_SAMPLES = {name: name.removesuffix("_difference") for name in METRICS if name.endswith("_difference")}
+"""Differences whose interval is over test samples, not over seeds; known at the selected epoch only."""
+DIFFERENCES = {"difference", *OVER_SAMPLES}
+PER_EPOCH = {name for name, metric in METRICS.items() if metric.scored} | DIFFERENCES | {"gap_closed"}
 
 
 @dataclass
@@ -70,9 +81,11 @@ class Measured:
 
 def measure(record: Record, arm: str, metric: str) -> Measured:
     """`metric` of `arm` in a record. arm: "student" is the strategy's own result, also where it is the student alone;
-    for `difference` it is the control that is subtracted."""
+    for differences it is the control that is subtracted."""
     if metric == "difference":
         return _difference(record, arm)
+    if metric in OVER_SAMPLES:
+        return _over_samples(record, arm, OVER_SAMPLES[metric])
     if metric == "gap_closed":
         return _gap_closed(record)
     if arm == "teacher":
@@ -182,6 +195,17 @@ def _difference(record: Record, control: str) -> Measured:
         result = paired_difference(one, two)
         found.n = result["n"]
         found.values[which] = {name: result[name] for name in ("mean", "sd", "interval")}
+    return found
+
+
+def _over_samples(record: Record, control: str, metric: str) -> Measured:
+    if is_alone(record):
+        return Measured(control, applies=False)
+    found = _paired(record, control)
+    differences = (record.get("summary") or {}).get("differences") or {}
+    result = ((differences.get(control) or {}).get("resampled") or {}).get(metric)
+    if result:
+        found.values["best"] = {"mean": result["mean"], "sd": None, "interval": result["interval"]}
     return found
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kdrun.tables.metrics import METRICS, ONCE, PER_EPOCH, WHICH
+from kdrun.tables.metrics import DIFFERENCES, METRICS, ONCE, PER_EPOCH, WHICH
 
 Table = dict[str, Any]
 MISSING, NO_MEANING = "n/a", "-"
@@ -126,7 +126,7 @@ def explanation(table: Table) -> list[str]:
     lines += [f"{METRICS[metric].help[0].upper()}{METRICS[metric].help[1:]}." for metric in metrics]
     if marked := [column["label"] for column in table["columns"] if column["bold"]]:
         lines.append(f"Bold ({'; '.join(marked)}): the best mean on validation, not on test.")
-    intervals = sum(cell["metric"] == "difference" and cell["applies"] for cell in table["cells"])
+    intervals = sum(cell["metric"] in DIFFERENCES and cell["applies"] for cell in table["cells"])
     if intervals > 1:
         lines.append(f"{intervals} intervals, each for itself: not corrected for their number.")
     if source := table["published"]:

@@ -13,7 +13,7 @@ from typing import Any
 from kdrun.config.groups import Option, conf_dirs, tables
 from kdrun.files import sha256_file
 from kdrun.problems import ConfigProblems, Problems, UserError, closest, listed
-from kdrun.tables.metrics import METRICS, ONCE, PER_EPOCH, WHICH
+from kdrun.tables.metrics import DIFFERENCES, METRICS, ONCE, PER_EPOCH, WHICH
 from kdrun.tables.source import Source, read_source
 
 EPOCHS = ("best", "last", "unknown")
@@ -210,12 +210,12 @@ def _columns(source: Source) -> list[Column]:
         identity = _identity(source, path, [column.id for column in columns], number)
         metric = source.choice((*path, "metric"), METRICS) or "accuracy"
         which = source.choice((*path, "which"), (*WHICH, "both")) or "both"
-        arm = source.text((*path, "arm")) or ("alone" if metric == "difference" else "student")
+        arm = source.text((*path, "arm")) or ("alone" if metric in DIFFERENCES else "student")
         bold = source.get((*path, "bold")) or False
         if metric == "gap_closed" and arm != "student":
             source.problem((*path, "arm"), "gap_closed is about the student; leave arm out")
-        if metric == "difference" and arm in ("student", "teacher"):
-            source.problem((*path, "arm"), f"difference: arm is the control that is subtracted, not the {arm}")
+        if metric in DIFFERENCES and arm in ("student", "teacher"):
+            source.problem((*path, "arm"), f"{metric}: arm is the control that is subtracted, not the {arm}")
         if bold not in (True, False) or (bold and not METRICS[metric].scored):
             scored = ", ".join(name for name, found in METRICS.items() if found.scored)
             source.problem((*path, "bold"), f"true or false; validation can choose the best of: {scored}")

@@ -12,6 +12,8 @@ from kdrun.files import number
 from kdrun.problems import UserError, closest, listed
 from kdrun.tables.build import stage_folder
 from kdrun.tables.metrics import (
+    DIFFERENCES,
+    OVER_SAMPLES,
     WHICH,
     Record,
     arms_of,
@@ -84,7 +86,7 @@ def _of_record(table: Record, record: Record, cell: dict[str, Any], outputs: str
     others = [record_of(job, outputs) for job in table["jobs"] if job["run"] != record["id"]]
     elsewhere = {stage["fingerprint"] for other in others if other for stage in other["stages"]}
     arm = own_arm(record) if cell["arm"] not in arms_of(record) else cell["arm"]
-    if cell["metric"] in ("difference", "gap_closed"):
+    if cell["metric"] in (*DIFFERENCES, "gap_closed"):
         arm = own_arm(record)
     stages = [_stage(stage, stage["fingerprint"] in elsewhere, outputs) for stage in record["stages"]]
     shared = [stage["seconds"] for stage in stages if stage["shared"] and stage["seconds"] is not None]
@@ -104,7 +106,7 @@ def _of_record(table: Record, record: Record, cell: dict[str, Any], outputs: str
 def seed_values(record: Record, arm: str, cell: dict[str, Any]) -> list[dict[str, Any]]:
     """One entry for each seed of the job: its values and selected epoch, or why there are none."""
     by_seed, missing = stages_of(record, arm), cell["missing"] or missing_seeds(record, arm)
-    controls = stages_of(record, cell["arm"]) if cell["metric"] == "difference" else {}
+    controls = stages_of(record, cell["arm"]) if cell["metric"] in DIFFERENCES else {}
     scored = (record["summary"] or {}).get("metric", "accuracy")
     found = []
     for seed in map(str, record["seeds"]):
@@ -112,7 +114,8 @@ def seed_values(record: Record, arm: str, cell: dict[str, Any]) -> list[dict[str
             found.append({"seed": seed, **missing[seed]})
             continue
         stage = by_seed.get(seed) or {"test": {}, "val": {}}
-        name = cell["metric"] if cell["metric"] in (stage["test"].get("best") or {}) else scored
+        name = OVER_SAMPLES.get(cell["metric"], cell["metric"])
+        name = name if name in (stage["test"].get("best") or {}) else scored
         values = {which: _score(stage, which, name) for which in WHICH}
         entry = {"seed": seed, "status": "done", "metric": name, **values, "epoch_best": stage["val"].get("epoch_best")}
         if controls.get(seed):
@@ -155,9 +158,7 @@ def lines_of(found: dict[str, Any], duration: Any) -> Sequence[tuple[str, str]]:
     """(label, text) of the page that `kdrun why` prints."""
     gone = "" if found["here"] else " (its record is not here)"
     n = f"n = {found['n']} of {found['of']} seeds" if found["of"] else "no meaning here"
-    what = (
-        f"student minus {found['arm']}" if found["metric"] == "difference" else f"{found['metric']} of {found['arm']}"
-    )
+    what = f"student minus {found['arm']}" if found["metric"] in DIFFERENCES else f"{found['metric']} of {found['arm']}"
     lines = [("cell", found["cell"]), ("value", f"{found['printed']}   {what}, {n}")]
     if found["published"]:
         lines.append(("published", found["published"]))

@@ -59,10 +59,13 @@ class Task(Protocol):
         """Adds one batch to the metrics, as far as one forward pass tells them."""
         ...
 
-    def evaluate(self, metrics: Any, network: nn.Module, batch: Batch, final: bool = False) -> None:
+    def evaluate(
+        self, metrics: Any, network: nn.Module, batch: Batch, final: bool = False
+    ) -> list[dict[str, Any]] | None:
         """Adds one batch to all metrics; may ask the network for more than one forward pass (generation).
 
-        final: on test, where generation may be more thorough than after every epoch.
+        final: on test, where generation may be more thorough than after every epoch. Then it may return one mapping of
+        plain values for each sample, with its "id", which is kept beside the weights (see resampling.py).
         """
         ...
 

@@ -1,10 +1,9 @@
-"""BLEU and chrF of translations through sacreBLEU, from whole numbers per sentence, and whether two systems differ."""
+"""BLEU and chrF of translations through sacreBLEU, from whole numbers per sentence."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,9 +34,9 @@ def sentence_statistics(hypotheses: Sequence[str], references: Sequence[str]) ->
     return found
 
 
-def scores(totals: np.ndarray) -> dict[str, float]:
+def scores(totals: np.ndarray, names: Iterable[str] = FIELDS) -> dict[str, float]:
     """BLEU and chrF in 0..100 from the sum [28] of sentence statistics; NaN where there was nothing to compare with."""
-    return {name: _score(name, totals) for name in FIELDS}
+    return {name: _score(name, totals) for name in names}
 
 
 def corpus_scores(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, float]:
@@ -71,49 +70,13 @@ class TextScores(Metric):
         super().__init__()
         self.add_state("totals", default=torch.zeros(WIDTH, dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, hypotheses: Sequence[str], references: Sequence[str]) -> None:
-        self.totals += torch.from_numpy(sentence_statistics(hypotheses, references).sum(0)).to(self.totals.device)
+    def update(self, hypotheses: Sequence[str], references: Sequence[str], counts: np.ndarray | None = None) -> None:
+        """counts: their sentence statistics, where these were counted already."""
+        found = sentence_statistics(hypotheses, references) if counts is None else counts
+        self.totals += torch.from_numpy(found.sum(0)).to(self.totals.device)
 
     def compute(self) -> dict[str, torch.Tensor]:
         return {name: torch.tensor(value) for name, value in scores(self.totals.cpu().numpy()).items()}
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Whether the second of two systems scores otherwise than the first, in points of the metric.
-
-    difference: second minus first. interval: 95 %, percentiles over resampled test sets. p_value: share of resampled
-    differences at least as far from the observed one as that is from zero (two-sided), never quite 0.
-    """
-
-    metric: str
-    difference: float
-    interval: tuple[float, float]
-    p_value: float
-    samples: int
-    sentences: int
-
-
-def paired_bootstrap(
-    first: np.ndarray, second: np.ndarray, metric: str = "bleu", samples: int = 1000, seed: int = 0
-) -> Comparison:
-    """Compares two systems on test sets drawn with replacement from the same sentences (Koehn 2004).
-
-    first, second: sentence statistics [sentences, 28] of the two systems, in the same order.
-    It says how far the difference depends on the choice of sentences, and nothing about other training seeds.
-    """
-    if first.shape != second.shape or not len(first):
-        raise ValueError(f"two systems on the same sentences are needed, got {first.shape} and {second.shape}")
-    random = np.random.default_rng(seed)
-    observed = _score(metric, second.sum(0)) - _score(metric, first.sum(0))
-    drawn = np.empty(samples)
-    for number in range(samples):
-        rows = random.integers(len(first), size=len(first))
-        drawn[number] = _score(metric, second[rows].sum(0)) - _score(metric, first[rows].sum(0))
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    # A tenth of a billionth: differences that are equal but for rounding count as equal.
-    further = int((np.abs(drawn - observed) >= abs(observed) - 1e-10).sum())
-    return Comparison(metric, observed, (float(low), float(high)), (further + 1) / (samples + 1), samples, len(first))
 
 
 def comet(

@@ -14,7 +14,7 @@ from kdrun.decoding.beam import Search, decode
 from kdrun.ledger.flops import counted_flops
 from kdrun.networks.output import logits_of
 from kdrun.tasks.base import Batch, Prediction, Tensors
-from kdrun.tasks.text_scores import TextScores, copy_baseline, signatures
+from kdrun.tasks.text_scores import TextScores, copy_baseline, sentence_statistics, signatures
 
 UNIT, LARGEST_LOSS = 2.0**-20, 1e4
 TYPICAL_TOKENS = 16
@@ -73,18 +73,32 @@ class Translation:
         """Adds what one pass tells: loss and token accuracy."""
         metrics["tokens"].update(prediction.logits.detach().float(), batch["targets"], batch["mask"])
 
-    def evaluate(self, metrics: MetricCollection, network: nn.Module, batch: Batch, final: bool = False) -> None:
-        """Adds loss and token accuracy, then BLEU and chrF of what the network generates."""
+    def evaluate(
+        self, metrics: MetricCollection, network: nn.Module, batch: Batch, final: bool = False
+    ) -> list[dict[str, Any]] | None:
+        """Adds loss and token accuracy, then BLEU and chrF of what the network generates.
+
+        On test it returns each sentence's translation and its counts (see text_scores.FIELDS).
+        """
         inputs = batch["inputs"]
         self.update(metrics, self.predict(network, inputs), batch)
         rows = (
             batch["mask"].any(dim=1).nonzero().flatten()
         )  # a rank without a pair of its own has one that counts nothing
         if not len(rows):
-            return
+            return None
         sources = [inputs["source"][row][inputs["source_mask"][row]].tolist() for row in rows]
         hypotheses = self.translate(network, sources, final)
-        metrics["text"].update(hypotheses, self.module.references_of(batch["ids"][rows]))
+        references = self.module.references_of(batch["ids"][rows])
+        counts = sentence_statistics(hypotheses, references)
+        metrics["text"].update(hypotheses, references, counts)
+        if not final:
+            return None
+        ids = batch["ids"][rows].tolist()
+        return [
+            {"id": number, "text": text, "counts": row}
+            for number, text, row in zip(ids, hypotheses, counts.tolist(), strict=True)
+        ]
 
     def translate(self, network: nn.Module, sources: list[list[int]], final: bool = True) -> list[str]:
         """Text of the best hypothesis for each source (token ids with the end token)."""

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from kdrun.files import dump_json, number
+from kdrun.measures import measure
 from kdrun.problems import UserError
 from kdrun.tracking.mirror import describe_mirror, read_state
 from kdrun.tracking.record import log_tail
@@ -111,15 +112,22 @@ def reason_text(reason: dict[str, Any]) -> str:
 
 
 def difference_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
-    """(student minus a control, difference, bootstrap interval, interval of Student's t, n): best and last epoch."""
+    """(student minus a control, difference, bootstrap interval, interval of Student's t, n): best and last epoch.
+
+    Where a task keeps what it says of single samples there is a further row per metric, whose bootstrap is over these.
+    """
     metric, arms = summary.get("metric"), summary.get("arms") or {}
     found = summary.get("differences") or ({"alone": summary["difference"]} if summary.get("difference") else {})
-    return [
-        (f"minus {(arms.get(control) or {}).get('label') or control}, {which}", *difference_texts(pair[which], metric))
-        for control, pair in found.items()
-        for which in ("best", "last")
-        if pair.get(which)
-    ]
+    rows: list[tuple[str, ...]] = []
+    for control, pair in found.items():
+        name = f"minus {(arms.get(control) or {}).get('label') or control}"
+        rows += [(f"{name}, {w}", *difference_texts(pair[w], metric)) for w in ("best", "last") if pair.get(w)]
+        for metric_name, over in (pair.get("resampled") or {}).items():
+            mean, interval, *_ = difference_texts({"interval_t": None, **over}, metric_name)
+            rows.append(
+                (f"{name}, best: {measure(metric_name).label} over samples", mean, interval, "-", str(over["samples"]))
+            )
+    return rows
 
 
 def difference_texts(found: dict[str, Any], metric: str | None) -> tuple[str, str, str, str]:

@@ -1,4 +1,4 @@
-"""Scores from sums against sacreBLEU's own, and the paired bootstrap against a slow one."""
+"""Scores from sums against sacreBLEU's own."""
 
 import math
 import random
@@ -6,7 +6,6 @@ import sys
 import types
 from importlib.util import find_spec
 
-import numpy as np
 import pytest
 import torch
 
@@ -17,7 +16,6 @@ from kdrun.tasks.text_scores import (
     comet,
     copy_baseline,
     corpus_scores,
-    paired_bootstrap,
     scores,
     sentence_statistics,
     signatures,
@@ -84,53 +82,6 @@ def test_signatures_say_how_and_with_which_version():
     found = signatures()
     assert found["bleu"] == f"nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:{__version__}"
     assert found["chrf"].startswith("nrefs:1|") and found["chrf"].endswith(__version__)
-
-
-@needs_sacrebleu
-@pytest.mark.parametrize("metric", ["bleu", "chrf"])
-def test_the_paired_bootstrap_equals_a_slow_one(metric):
-    from sacrebleu.metrics import BLEU, CHRF
-
-    score = {"bleu": BLEU(), "chrf": CHRF()}[metric].corpus_score
-    (first, references), (second, _) = corpus(wrong=0.4), corpus(wrong=0.3)
-    statistics = [sentence_statistics(system, references) for system in (first, second)]
-    found = paired_bootstrap(*statistics, metric=metric, samples=60, seed=3)
-    draw, differences = np.random.default_rng(3), []
-    for _ in range(60):
-        rows = draw.integers(60, size=60)
-        again = [[lines[row] for row in rows] for lines in (first, second, references)]
-        differences.append(score(again[1], [again[2]]).score - score(again[0], [again[2]]).score)
-    observed = score(second, [references]).score - score(first, [references]).score
-    assert found.difference == pytest.approx(observed) and found.difference > 0
-    ordered = sorted(differences)
-    for value, share in zip(found.interval, (0.025, 0.975), strict=True):
-        place = share * 59
-        below, above = ordered[int(place)], ordered[int(place) + 1]
-        assert value == pytest.approx(below + (above - below) * (place - int(place)))
-    further = sum(abs(difference - observed) >= abs(observed) for difference in differences)
-    assert found.p_value == pytest.approx((further + 1) / 61)
-    assert (found.metric, found.samples, found.sentences) == (metric, 60, 60)
-
-
-@needs_sacrebleu
-def test_the_bootstrap_is_seeded_symmetric_and_sees_what_is_there():
-    (bad, references), (good, _) = corpus(200, 0.6), corpus(200, 0.2)
-    bad, good = sentence_statistics(bad, references), sentence_statistics(good, references)
-    found = paired_bootstrap(bad, good, samples=200)
-    assert found == paired_bootstrap(bad, good, samples=200) != paired_bootstrap(bad, good, samples=200, seed=1)
-    assert found.p_value == pytest.approx(1 / 201) and found.interval[0] > 0
-    back = paired_bootstrap(good, bad, samples=200)
-    assert back.difference == -found.difference and back.p_value == found.p_value
-    assert back.interval == pytest.approx((-found.interval[1], -found.interval[0]))
-
-
-@needs_sacrebleu
-def test_a_system_does_not_differ_from_itself():
-    statistics = sentence_statistics(*corpus())
-    found = paired_bootstrap(statistics, statistics, samples=50)
-    assert (found.difference, found.interval, found.p_value) == (0.0, (0.0, 0.0), 1.0)
-    with pytest.raises(ValueError, match="same sentences"):
-        paired_bootstrap(statistics, statistics[1:])
 
 
 def test_without_sacrebleu_the_install_command_is_said(monkeypatch):
