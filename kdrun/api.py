@@ -231,7 +231,7 @@ def load(
     view = run if isinstance(run, RunView) else RunView.find(run, outputs)
     if which not in ("best", "last"):
         raise UserError(f"which={which!r}: expected best or last")
-    stage = _stage(view, arm, seed)
+    stage = stage_of(view, arm, seed)
     job = job_from_record(view.record, view.path.resolve().parent.parent)
     store, fingerprint = Store(job.config["paths"]["store"]), stage["fingerprint"]
     again = f"fit it again: kdrun rerun {view.id}"
@@ -248,7 +248,7 @@ def load(
     return network
 
 
-def _stage(view: RunView, arm: str, seed: int | None) -> dict[str, Any]:
+def stage_of(view: RunView, arm: str, seed: int | None) -> dict[str, Any]:
     """The last stage of an arm: where a strategy fits the student several times, that is its result."""
     roles = list(dict.fromkeys(stage["role"] for stage in view.stages))
     if arm == "student" and arm not in roles and "alone" in roles:

@@ -21,6 +21,7 @@ VERBS = {
     "plot": "figures of runs as PNG and SVG: curves, accuracy against cost, seeds",
     "report": "one self-contained HTML page about a run, a sweep or a table",
     "translate": "translate lines of standard input with the student of a run",
+    "chat": "ask the student of a run about pictures",
     "gc": "what in the store no run refers to; asks before it deletes",
     "fetch": "bring a data set or pretrained part into the cache",
     "sync": "push runs that were logged offline to Weights & Biases",
@@ -54,6 +55,7 @@ flags
   --force            fit every stage again, even if it is in the store
   --retry            sweeps, tables: run failed jobs again
   -y, --yes          gc: delete without asking
+  --image, --teacher chat: a picture (may be repeated); ask the teacher instead
   --from PATH        fetch: from a file you already have
   --outputs DIR      where the runs are, for commands that read them (default: ./outputs)
   -q, --quiet        no bars, no panel
@@ -80,6 +82,8 @@ FLAGS = {
     "--conf": ("conf", True),
     "--cfg": ("cfg", True),
     "--from": ("from", True),
+    "--image": ("image", True),
+    "--teacher": ("teacher", False),
     "--outputs": ("outputs", True),
 }
 
@@ -92,6 +96,8 @@ ONLY = {
     "retry": ("run", "table"),
     "yes": ("gc",),
     "from": ("fetch",),
+    "image": ("chat",),
+    "teacher": ("chat",),
     "outputs": (
         "runs",
         "show",
@@ -104,6 +110,7 @@ ONLY = {
         "plot",
         "report",
         "translate",
+        "chat",
         "gc",
     ),
     "jobs": ("run", "table"),
@@ -118,9 +125,10 @@ class Arguments:
         self.overrides: list[str] = []
         self.words: list[str] = []
         self.conf_dirs: list[str] = []
+        self.image: list[str] = []
         self.options: dict[str, str] = {}
         self.multirun = self.json = self.why = self.force = self.quiet = self.help = self.version = self.check = False
-        self.retry = self.yes = False
+        self.retry = self.yes = self.teacher = False
         self.named = False  # whether the verb was typed
 
 
@@ -174,7 +182,7 @@ def parse(words: Sequence[str]) -> Arguments:
         name, equals, value = word.partition("=")
         if word == "--":
             continue
-        if name in FLAGS and word.startswith("-"):
+        if name in FLAGS and word.startswith("-") and not (equals and name == "--teacher"):  # W&B: --teacher=OPTION
             option, takes = FLAGS[name]
             if not takes:
                 setattr(args, option, True)
@@ -185,6 +193,8 @@ def parse(words: Sequence[str]) -> Arguments:
                 value = rest.pop(0)
             if option == "conf":
                 args.conf_dirs.append(value)
+            elif option == "image":
+                args.image.append(value)
             else:
                 args.options[option] = value
         elif (word.startswith("--") and equals and "." in name) or (

@@ -244,6 +244,7 @@ def stage_entry(item) -> dict[str, Any]:
         "source": item.source,
         "path": str(item.trained.path),
         "further": record.get("further") or {},
+        **({"gap": record["gap"]} if record.get("gap") else {}),
         **{key: record[key] for key in ("val", "test", "cost", "parameters", "flops", "teacher", "first_step")},
     }
 

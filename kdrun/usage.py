@@ -119,7 +119,18 @@ usage: kdrun fetch [NAME ...] [--from PATH] [--json]
 usage: kdrun translate [RUN] [arm=NAME] [seed=N] [which=best|last] [beam=N] [length_penalty=X] < TEXT
 
   kdrun translate last < input.txt     one line of output for each line of input
-  kdrun translate RUN arm=teacher beam=1""",
+  kdrun translate RUN arm=teacher beam=1
+  kdrun translate RUN comet=wmt22.ckpt    COMET of the test translations that the run kept""",
+    "chat": """\
+usage: kdrun chat [RUN] [--image PATH ...] [QUESTION] [--teacher] [arm=NAME] [seed=N] [which=best|last] [max_extra=N]
+                  [--outputs DIR]
+
+  kdrun chat last --image photo.png "what colour is the ball?"
+  kdrun chat last --image photo.png --teacher "is there a ball?"
+  kdrun chat last --image photo.png < questions.txt     one line of output for each line of input
+
+Prints the answer and nothing else. Pictures come first in the order given; without one the question is text alone.
+The student is that of the first seed at its best epoch.""",
     "sync": """\
 usage: kdrun sync [RUN ...|all] [--outputs DIR] [--json]
 

@@ -26,7 +26,10 @@ Written by `scripts/make_objective_table.py` from the docstrings; do not edit.
 
 An objective is a weighted sum of terms, `objective.NAME.weight` times the mean of the term over all valid positions.
 A term with weight 0 is not evaluated. Records hold the raw means, so that runs with other weights can be compared.
+Terms over image slots or pictures have their mean over those, and are left out of a batch without any.
+How the terms whose names begin with `vocabulary_` do without logits: [vocabulary-losses.md](vocabulary-losses.md).
 """
+OVER = {"mask": "valid positions", "visual_mask": "image slots", "images": "samples with a picture"}
 OWN = """\
 ## A term of your own
 
@@ -45,6 +48,7 @@ mine:
 with `targets.mylab=true` to allow the package. Tensors are taken by parameter name from what the task gives
 (`student_logits`, `teacher_logits`, `targets`); keyword-only parameters are options. Where positions do not look at each
 other, `mine.pointwise = True` below the function says so: padding is then left out before it is computed.
+`mine.over = "visual_mask"` makes it a term over image slots, `mine.over = "images"` one with a value per sample.
 """
 
 
@@ -52,10 +56,15 @@ def page() -> str:
     terms = [term for path in sorted((ROOT / "kdrun" / "objectives").glob("*.py")) if (term := read(path))]
     rows = [
         f"| [`{term['name']}`](#{term['name']}) | {term['summary']} | {', '.join(f'`{t}`' for t in term['tensors'])} "
-        f"| {', '.join(f'`{o}`' for o in term['options']) or 'none'} | {paper(term['docstring'])} | {term['used']} |"
+        f"| {', '.join(f'`{o}`' for o in term['options']) or 'none'} | {paper(term['docstring'])} | {term['over']} "
+        f"| {term['used']} |"
         for term in terms
     ]
-    table = ["| term | what it is | tensors | options with defaults | paper | shipped in |", "|" + " --- |" * 6, *rows]
+    table = [
+        "| term | what it is | tensors | options with defaults | paper | mean over | shipped in |",
+        "|" + " --- |" * 7,
+        *rows,
+    ]
     sections = [f"## {term['name']}\n\n```text\n{term['docstring']}\n```\n" for term in terms]
     return "\n".join([HEAD, *table, "", *sections, OWN])
 
@@ -78,8 +87,17 @@ def read(path: Path) -> dict[str, Any] | None:
         "tensors": [argument.arg for argument in given.args],
         "options": options,
         "docstring": textwrap.dedent(ast.get_docstring(function) or ""),
+        "over": over(tree, path.stem),
         "used": used(path.stem),
     }
+
+
+def over(tree: ast.Module, name: str) -> str:
+    """What a term has its mean over: what `NAME.over = "..."` says in its file, else positions with a label."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == f"{name}.over":
+            return OVER[ast.literal_eval(node.value)]
+    return OVER["mask"]
 
 
 def paper(docstring: str) -> str:

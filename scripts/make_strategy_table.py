@@ -64,11 +64,16 @@ def section(name: str, node: dict) -> str:
     for item in fields(strategy):
         if item.name != "controls":
             default = item.default if item.default is not MISSING else None
-            options.append(f"`strategy.{item.name}={'null' if default is None else default}`")
+            options.append(f"`strategy.{item.name}={said(default)}`")
     lines.append(f"Options with defaults: {', '.join(options) or 'none'}.")
     lines += ["", "| arm | what it is |", "| --- | --- |"]
     lines += [f"| `{arm}` | {text} |" for arm, text in strategy.arms.items()]
     return "\n".join([*lines, ""])
+
+
+def said(default: object) -> str:
+    """A default as it is typed."""
+    return {None: "null", True: "true", False: "false"}.get(default, str(default))
 
 
 if __name__ == "__main__":

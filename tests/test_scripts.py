@@ -16,6 +16,10 @@ SCRIPTS = Path(__file__).parent.parent / "scripts"
         ("bench_startup.py --repeats 1", "--cfg job"),
         ("bench_sweep.py --part start", "start of a further job"),
         ("bench_translation.py --repeats 1 --sentences 20 --pairs 400", "beam:"),
+        (
+            "bench_vocabulary.py --repeats 1 --positions 8 --vocabulary 500 --widths 8 --losses ce+forward",
+            "memory:",
+        ),
     ],
 )
 def test_a_benchmark_runs(script, printed, tmp_path):

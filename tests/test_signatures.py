@@ -150,10 +150,11 @@ def test_every_shipped_target_binds():
     from kdrun import targets
     from kdrun.config.compose import compose
     from kdrun.config.groups import conf_dirs, groups
-    from kdrun.config.schema import BY_IMAGES, BY_TEXT
+    from kdrun.config.schema import BY_CONVERSATIONS, BY_IMAGES, BY_TEXT
+    from kdrun.data.build import COMMON
 
-    supplied = {*BY_IMAGES, *BY_TEXT, "params", "cache"}
-    common = {"name", "val_fraction", "test_fraction", "split_seed", "limit", "augment", "normalize", "task", "text"}
+    supplied = {*BY_IMAGES, *BY_TEXT, *BY_CONVERSATIONS, "params", "cache"}
+    common = set(COMMON)
     seen = set()
     table = groups(conf_dirs()[0])
     for group in ("student", "data", "strategy", "trainer/optimizer"):

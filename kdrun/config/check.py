@@ -14,7 +14,7 @@ from typing import Any
 from kdrun import targets
 from kdrun.config.origins import Origins
 from kdrun.config.presets import PRESETS
-from kdrun.config.schema import EXTENDED, REQUIRED, Root, Target, defaults
+from kdrun.config.schema import EXTENDED, REQUIRED, Data, Root, Target, defaults
 from kdrun.problems import Problems, UserError, closest, listed, nearest
 
 _NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -40,7 +40,13 @@ class Check:
     def root(self, tree: dict[str, Any]) -> dict[str, Any]:
         trainer = tree.get("trainer")
         self.base_trainer = trainer if isinstance(trainer, dict) else {}
-        return self.node(tree, Root, "", partial=False)
+        result = self.node(tree, Root, "", partial=False)
+        if (first := result.get("pretrain")) and isinstance(tree.get("data"), dict):
+            missing, self.missing = self.missing, False  # what data lack was told there
+            changed = self.node(_over(tree["data"], first["data"]), Data, "pretrain.data", partial=False)
+            self.missing = missing
+            first["data"] = {name: changed[name] for name in first["data"] if name in changed}
+        return result
 
     def bad(self, path: str, message: str, *more: str) -> None:
         self.problems.add(f"{self.where(path)}: {message}", *more)
@@ -371,3 +377,13 @@ def nearest_path(path: str) -> str | None:
             if near:
                 return ends[near]
     return None
+
+
+def _over(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over` in its place, mapping by mapping."""
+    both = {
+        key: _over(base[key], value)
+        for key, value in over.items()
+        if isinstance(value, dict) and isinstance(base.get(key), dict)
+    }
+    return {**base, **over, **both}

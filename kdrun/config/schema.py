@@ -80,14 +80,27 @@ class Trainer:
         minimum=0,
         irrelevant="a resumed run ends with the same numbers wherever it was cut",
     )
+    parts: list[str] | None = key(
+        None, "parts of the network that train, as the network calls them; null: all", added=True
+    )
+    gap: bool = key(False, "measure how far the student is from its teacher before and after", added=True)
     decoding: Decoding = key(Decoding, "generation in evaluation, for translation", added=True)
     monitor: str = key("accuracy", "validation metric that selects the best epoch")
     mode: str = key("max", "whether a larger or a smaller monitor is better", choices=("max", "min"))
     devices: int | None = key(None, "devices for this learner; null: as hardware.devices", minimum=1)
 
 
+@dataclass
+class Pretrain:
+    """A first phase of every learner, before its main training: on other data, of a part of the network."""
+
+    data: dict[str, Any] = key({}, "keys of data that differ in the first phase")
+    trainer: Trainer = key({}, "settings of the trainer for the first phase", partial=True)
+
+
 BY_IMAGES = ("num_classes", "num_labels", "in_channels", "in_chans", "image_size", "img_size")
 BY_TEXT = ("vocabulary", "vocab_size", "pad", "bos", "eos", "max_length")
+BY_CONVERSATIONS = ("image_token", "image_tokens")
 """Arguments of networks that their data supplies."""
 
 
@@ -97,7 +110,7 @@ class Learner:
     network: Target = key(
         {"_target_": REQUIRED},
         "network and its arguments",
-        supplied=(*BY_IMAGES, *BY_TEXT),
+        supplied=(*BY_IMAGES, *BY_TEXT, *BY_CONVERSATIONS),
     )
     weights: str | None = key(None, "safetensors (or torch) file to start from", path=True, exists=True)
     trainer: Trainer = key({}, "settings of the trainer for this learner alone", partial=True)
@@ -120,6 +133,9 @@ class Term:
     """One term of the objective; further keys are options of its function."""
 
     weight: float = key(1.0, "factor of this term in the sum", minimum=0)
+
+
+TASKS = ("classification", "translation", "vision_language")
 
 
 @dataclass
@@ -148,6 +164,19 @@ class Text:
 
 
 @dataclass
+class Vision:
+    """How conversations about images become tokens."""
+
+    tower: str | None = key("efficientnet_lite0", "vision tower whose features are cached; null: networks see pixels")
+    size: int = key(96, "height and width of images", minimum=1)
+    features: str = key("cached", "tower features: kept on disk or computed each step", choices=("cached", "online"))
+    image_tokens: int | None = key(None, "slots of an image, where the tower is the network's own", minimum=1)
+    tokenizer: str | None = key(None, "tokenizer file or folder; null: trained on words", path=True, exists=True)
+    template: str = key("plain", "chat template", choices=("plain", "chatml", "vicuna", "tokenizer"))
+    max_length: int = key(128, "longest sequence in tokens, image slots included", minimum=2)
+
+
+@dataclass
 class Data:
     """Keys that every source has; further keys are arguments of the source named by `_target_`."""
 
@@ -155,8 +184,9 @@ class Data:
     val_fraction: float = key(0.1, "share of the training data held out for validation", above=0, below=1)
     test_fraction: float = key(0.2, "share held out for test by sources without a test split", above=0, below=1)
     split_seed: int = key(0, "seed of the split", minimum=0)
-    task: str = key("classification", "what is learned from it", choices=("classification", "translation"), added=True)
+    task: str = key("classification", "what is learned from it", choices=TASKS, added=True)
     text: Text | None = key(None, "tokens of a text source", added=True)
+    vision: Vision | None = key(None, "tokens and images of a vision-language source", added=True)
     limit: Limit = key(Limit, "use part of a split")
     augment: Augment = key(Augment, "random augmentation of the training split")
     normalize: Normalize | None = key(None, "mean and std; null: computed from the training split")
@@ -175,6 +205,9 @@ class Hardware:
     )
     threads: int = key(1, "threads per process", minimum=1)
     channels_last: bool = key(False, "memory layout of images")
+    figures: dict[str, Any] | None = key(
+        None, "published figures of the device, for estimates", added=True, irrelevant="what a device could do"
+    )
 
 
 @dataclass
@@ -205,6 +238,7 @@ class Root:
     objective: dict[str, Term] = key({}, "terms of the loss, by name")
     data: Data = key(Data, "data set, split and augmentation")
     trainer: Trainer = key(Trainer, "how learners are trained")
+    pretrain: Pretrain | None = key(None, "a first phase of every learner", added=True)
     hardware: Hardware = key(Hardware, "device, precision, threads")
     tracker: Tracker = key(Tracker, "mirror of the records", irrelevant="a mirror of the records changes none of them")
     paths: Paths = key(Paths, "folders", irrelevant="where a result lies does not change it")

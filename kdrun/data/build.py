@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdrun import targets
+from kdrun.data.conversations import Conversations
 from kdrun.data.images import SPLITS, TRAIN, Images
 from kdrun.data.pairs import Pairs
 from kdrun.data.spec import DataSpec
@@ -17,6 +18,7 @@ from kdrun.problems import UserError
 if TYPE_CHECKING:
     from kdrun.data.module import ImageDataModule
     from kdrun.data.text_module import TextDataModule
+    from kdrun.data.vision_module import VisionDataModule
 
 # The keys that every data config has; all others are arguments of the source.
 COMMON: dict[str, Any] = {
@@ -26,13 +28,14 @@ COMMON: dict[str, Any] = {
     "split_seed": 0,
     "task": "classification",
     "text": None,
+    "vision": None,
     "limit": {"train": None, "val": None, "test": None},
     "augment": {"crop": 0, "flip": False, "seed": None, "views": 1},
     "normalize": None,
 }
 
 
-def load_data(config: dict[str, Any], paths: dict[str, str]) -> ImageDataModule | TextDataModule:
+def load_data(config: dict[str, Any], paths: dict[str, str]) -> ImageDataModule | TextDataModule | VisionDataModule:
     """The data set of `config["data"]`, split and with its normalisation known.
 
     Raises UserError when something is absent (with the command that brings it) or when training would be senseless.
@@ -41,13 +44,17 @@ def load_data(config: dict[str, Any], paths: dict[str, str]) -> ImageDataModule 
 
     own, common = separate(config)
     images = load_source(own, paths)
-    learned = "classification" if isinstance(images, Images) else "translation"
+    learned = next(task for kind, task in LEARNED.items() if isinstance(images, kind))
     if common["task"] != learned:
         raise UserError(f"data.task={common['task']}: {own['_target_']} is a source for {learned}: data.task={learned}")
     if learned == "translation":
         from kdrun.data.text_build import TEXT, text_module
 
         return text_module(images, {**common, **TEXT, **(common["text"] or {})}, paths["cache"])
+    if learned == "vision_language":
+        from kdrun.data.vision_build import VISION, vision_module
+
+        return vision_module(images, {**common, **VISION, **(common["vision"] or {})}, paths["cache"])
     split = assign(images, common)
     mean, std = _moments(images, split, common["normalize"])
     spec = DataSpec(
@@ -65,6 +72,10 @@ def content_hash(config: dict[str, Any], paths: dict[str, str]) -> str:
     """sha256 hex digest of the raw content behind a data config; nothing that is cached is decoded again."""
     own, common = separate(config)
     content = load_source(own, paths).source_hash
+    if given := (common["vision"] or {}).get("tokenizer"):
+        from kdrun.data.vision_tokens import tokenizer_hash
+
+        return hashlib.sha256(f"{content} {tokenizer_hash(given)}".encode()).hexdigest()
     given = (common["text"] or {}).get("tokenizer")
     if given is None:
         return content
@@ -82,14 +93,16 @@ def separate(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return own, common
 
 
-def load_source(node: dict[str, Any], paths: dict[str, str]) -> Images | Pairs:
+LEARNED = {Images: "classification", Pairs: "translation", Conversations: "vision_language"}
+
+
+def load_source(node: dict[str, Any], paths: dict[str, str]) -> Images | Pairs | Conversations:
     """Call the source `node["_target_"]` with its arguments; `cache` is the folder for what is kept between runs."""
     found = targets.build(node, cache=paths["cache"])
-    if not isinstance(found, Images | Pairs):
+    if not isinstance(found, tuple(LEARNED)):
         kind = type(found).__name__
         raise UserError(
-            f"{node['_target_']} returned a {kind}, not kdrun.data.images.Images or kdrun.data.pairs.Pairs: "
-            "it is no data source"
+            f"{node['_target_']} returned a {kind}, not Images, Pairs or Conversations of kdrun.data: it is no data source"
         )
     return found
 

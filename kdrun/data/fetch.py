@@ -4,8 +4,8 @@
     <cache>/fetched/.<name>-<hash>/      work in progress: `files` (finished ones), `downloads` (what clients got)
     <cache>/locks/                       one process at a time fetches a thing
 
-A file may be an extract: made out of many members of an archive (see ui_strings), which is then not kept. It is pinned
-like any other, so archives of other versions serve as well if what is extracted is the same.
+A file may be an extract: made out of many members of an archive (see ui_strings and bundles), which is then not kept. It
+is pinned like any other, so archives of other versions serve as well if what is extracted is the same.
 Nothing here changes a sample: what the sources read is hashed by content.
 """
 
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from kdrun.data import archives, clients
+from kdrun.data.bundles import BUNDLES
 from kdrun.data.ui_strings import EXTRACTS
 from kdrun.files import sync_folder
 from kdrun.problems import UserError, closest
@@ -94,11 +95,15 @@ def find(name: str, entries: dict[str, Fetchable] | None = None) -> Fetchable:
     return entries[name]
 
 
-def needed(name: str, cache: str | Path) -> dict[str, Path]:
-    """File name -> path of something fetched, for a source that reads it. Raises UserError saying what to type."""
+def needed(name: str, cache: str | Path, by: str | None = None) -> dict[str, Path]:
+    """File name -> path of something fetched, for what reads it: `by` is what a user typed, if not `data=NAME`.
+
+    Raises UserError saying what to type.
+    """
     entry = find(name)
     if not entry.present(cache):
-        raise UserError(f"data={name} needs a data set that is not here yet: kdrun fetch {name}")
+        missing = "a data set that is" if entry.kind == "data set" else "weights that are"
+        raise UserError(f"{by or f'data={name}'} needs {missing} not here yet: kdrun fetch {name}")
     return {file["name"]: entry.folder(cache) / file["name"] for file in entry.files}
 
 
@@ -175,7 +180,7 @@ class _Attempt:
             archives.search(place, set(self.missing()), lambda name, content: self._take(name, content, called))
             for name, file in self.missing().items():
                 if "extract" in file:
-                    extract = EXTRACTS[file["extract"]]
+                    extract = {**EXTRACTS, **BUNDLES}[file["extract"]]
                     for members in archives.members(place, extract.members):
                         self._take(name, io.BytesIO(extract.table(members)), called)
         except (OSError, EOFError, ValueError, zlib.error, tarfile.TarError, zipfile.BadZipFile) as error:

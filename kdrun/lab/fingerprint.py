@@ -43,11 +43,16 @@ LEFT_OUT = {
 ADDED_LATER: dict[str, Any] = {
     "data.view.task": "classification",
     "data.view.text": None,
+    "data.view.vision": None,
     "trainer.schedule.warmup_steps": None,
+    "trainer.parts": None,
+    "trainer.gap": False,
     "trainer.decoding": {"beam": 5, "val_beam": 1, "length_penalty": 1.0, "max_factor": 1.2, "max_extra": 10},
 }
 
 LIBRARIES = ("torch", "lightning")
+BUILDERS = {"translation": "kdrun.data.text_build", "vision_language": "kdrun.data.vision_build"}
+"""Modules that make a data set of a task from what a source gives, where it is not data.build alone."""
 
 
 class FingerprintContext:
@@ -99,6 +104,7 @@ def parts(stage: Stage, context: FingerprintContext) -> dict[str, Any]:
         else {
             "fingerprint": stage.teacher.fingerprint,
             **_without(stage.teaching, "verify", "cache_limit_gb", "accuracy", "tolerance"),
+            **({"also": [one.fingerprint for one in stage.also], "drop": stage.drop} if stage.also else {}),
         },
         "code": context.sources.hashes(roots(stage)),
         "versions": {name: _version(name) for name in LIBRARIES},
@@ -136,7 +142,7 @@ def roots(stage: Stage) -> list[str]:
     """Modules whose source, with what they import below the same package, decides the result."""
     task = stage.data.get("task", "classification")
     modules = ["kdrun.learning.fit", f"kdrun.tasks.{task}"]
-    modules += ["kdrun.data.text_build"] if task == "translation" else []
+    modules += [BUILDERS[task]] if task in BUILDERS else []
     modules += [node.get("_target_", f"kdrun.objectives.{name}.{name}") for name, node in stage.objective.items()]
     nodes: list[Any] = [stage.learner, stage.data, stage.trainer or {}]
     while nodes:

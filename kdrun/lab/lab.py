@@ -134,15 +134,21 @@ class Lab:
             "hardware": stage.hardware,
             "seed": stage.seed,
             "teaching": stage.teaching,
-            "teacher": teacher
-            and {
-                "fingerprint": teacher.fingerprint,
-                "name": teacher.stage.learner["name"],
-                "network": teacher.stage.learner["network"],
-                "weights": str(teacher.weights()),
-                "stated": teacher.record["val"]["best"].get(self.shop.preflight_metric(stage.data)),
-            },
+            "teacher": teacher and self._teacher(teacher, stage),
+            "also": [self._teacher(one, stage) for one in stage.also],
+            "drop": stage.drop,
             "start": start and {"fingerprint": start.fingerprint, "weights": str(start.weights())},
+        }
+
+    def _teacher(self, teacher: Trained, stage: Stage) -> dict[str, Any]:
+        # What a teacher reached on other data (a first phase has its own) says nothing of these.
+        alike = teacher.stage.data == stage.data
+        return {
+            "fingerprint": teacher.fingerprint,
+            "name": teacher.stage.learner["name"],
+            "network": teacher.stage.learner["network"],
+            "weights": str(teacher.weights()),
+            "stated": teacher.record["val"]["best"].get(self.shop.preflight_metric(stage.data)) if alike else None,
         }
 
     def _run(self, request: dict[str, Any]) -> dict[str, Any]:

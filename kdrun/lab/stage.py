@@ -38,6 +38,8 @@ class Stage:
     objective term name -> {"weight", options...}
     trainer   the trainer group, already merged with the learner's own overrides; None = only evaluate `weights`
     teaching  how the teacher's knowledge is brought: {"source", "fill", "verify", "tolerance", ...}
+    also      further teachers that teach at the same time; each term is a mean over all of them
+    drop      probability of each of several teachers to be left out of a step (one at least stays)
     """
 
     role: str
@@ -50,6 +52,12 @@ class Stage:
     start: Trained | None = None
     teacher: Trained | None = None
     teaching: dict[str, Any] = field(default_factory=dict)
+    also: tuple[Trained, ...] = ()
+    drop: float = 0.0
+
+    @property
+    def teachers(self) -> tuple[Trained, ...]:
+        return () if self.teacher is None else (self.teacher, *self.also)
 
     @property
     def label(self) -> str:

@@ -177,7 +177,7 @@ class CachedTeacher:
         self.live = live
         self.device = torch.device("cpu")
 
-    def outputs(self, batch: dict[str, Any]) -> Prediction:
+    def outputs(self, batch: dict[str, Any], step: int = 0) -> Prediction:
         rows = self.cache.rows_of(batch["ids"].cpu())
         view = batch["view"]
         if not self.cache.has(view, rows):

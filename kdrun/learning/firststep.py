@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -14,10 +15,13 @@ class NoEffect(RuntimeError):
     """A configured term, or a trainable parameter, has no part in training."""
 
 
-def check_first_step(objective: Objective, raw: dict[str, Tensor], student: nn.Module) -> dict[str, Any]:
-    """Value and gradient norm of every term on the first batch, before anything is changed.
+def check_first_step(
+    objective: Objective, raw: dict[str, Tensor], student: nn.Module, seen: Collection[str] = ()
+) -> dict[str, Any]:
+    """Value and gradient norm of every term on the first batch that has it, before anything is changed by that batch.
 
-    Returns {term: {"value": float, "gradient": float}}.
+    raw: terms of this batch. seen: terms that were looked at already.
+    Returns {term: {"value": float, "gradient": float}} of the others.
     Raises NoEffect when a term is not finite, is zero, or reaches none of the parameters, and when a trainable
     parameter is reached by no term at all.
     """
@@ -26,7 +30,8 @@ def check_first_step(objective: Objective, raw: dict[str, Tensor], student: nn.M
         raise NoEffect("the student has no trainable parameters")
     reached = [False] * len(named)
     report: dict[str, Any] = {}
-    for term in objective.active:
+    active = [term for term in objective.active if term.name in raw and term.name not in seen]
+    for term in active:
         value = raw[term.name]
         if not bool(torch.isfinite(value)):
             raise NoEffect(f"the {term.name} term is {float(value.detach())} on the first batch")
@@ -44,6 +49,8 @@ def check_first_step(objective: Objective, raw: dict[str, Tensor], student: nn.M
             raise NoEffect(f"the gradient of the {term.name} term has norm {norm} on the first batch")
         reached = [was or gradient is not None for was, gradient in zip(reached, gradients, strict=True)]
         report[term.name] = {"value": float(value.detach()), "gradient": norm}
+    if len(active) < len(objective.active):  # what this batch does not reach, a term that it lacks may
+        return report
     unreached = [name for (name, _), was in zip(named, reached, strict=True) if not was]
     if unreached:
         shown = ", ".join(unreached[:3]) + (" ..." if len(unreached) > 3 else "")

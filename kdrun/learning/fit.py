@@ -11,6 +11,8 @@ import torch
 from kdrun.files import write_json
 from kdrun.learning import seeds
 from kdrun.learning.callbacks import AtomicCheckpointIO, Keeping
+from kdrun.learning.firststep import NoEffect
+from kdrun.learning.gap import Gap
 from kdrun.learning.learner import Learner
 from kdrun.learning.report import Report
 from kdrun.learning.schedule import schedule
@@ -19,6 +21,7 @@ from kdrun.learning.teaching import Workshop, prepare_teacher
 from kdrun.ledger.flops import parameters
 from kdrun.ledger.ledger import Ledger, training_flops
 from kdrun.networks.build import build_network
+from kdrun.networks.parts import select_parts
 from kdrun.networks.weights import load_weights, save_weights
 from kdrun.objectives.terms import build_objective
 from kdrun.problems import UserError, closest, listed
@@ -47,11 +50,14 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
                 report.note(note)
     if request["hardware"]["channels_last"]:
         network.to(memory_format=torch.channels_last)  # convolutions then give and take this layout by themselves
+    select_parts(network, (trainer_config or {}).get("parts"))
     if trainer_config is None:
         return _evaluate_only(request, network, task, module, report, ledger)
 
     monitored(trainer_config, task)
     objective = build_objective(request["objective"])
+    if hasattr(task, "prepare"):
+        task.prepare(objective.wanted)
     teacher = prepare_teacher(request, objective, module, task, report, shop) if objective.needs_teacher else None
     world = request["hardware"]["devices"]
     rank = request.get("rank", 0)
@@ -80,6 +86,7 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
         epochs=epochs,
         ledger=ledger,
     )
+    measured = Gap(request, network, module, task) if trainer_config.get("gap") and teacher is not None else None
     seeds.seed_everything(seed, "fit", rank)
     trainer = make_trainer(request["hardware"], callbacks=[keeping], max_epochs=epochs)
     checkpoint = work / "checkpoint.pt"
@@ -94,6 +101,8 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
     )
     if teacher is not None:
         teacher.close()
+    if unseen := [term.name for term in objective.active if term.name not in (learner.first_step or {})]:
+        raise NoEffect(f"no batch had anything for the {' and '.join(unseen)} term: it did nothing")
     if world > 1:
         _check_ranks(trainer, learner)
 
@@ -109,6 +118,7 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
         learner.network.load_state_dict(keeping.best_state, strict=True)
         test["best"] = _test(trainer, learner, module, evaluation, kept)
     further = {name: _test(trainer, learner, module, evaluation, kept, name) for name in module.extra_tests}
+    gap = None if measured is None else measured.after(learner.network)
     report.advance(learner.step)
     outcome = {
         "label": request["label"],
@@ -121,6 +131,7 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
         },
         "test": test,
         "further": further,
+        **({} if gap is None else {"gap": gap}),
         "history": keeping.history,
         "first_step": learner.first_step,
         "teacher": shop.teaching_notes(request),
@@ -129,7 +140,7 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
             training_seconds=training.get("seconds"),
             steps=learner.step,
             samples=samples,
-            tokens=learner.positions if module.spec.kind == "parallel_text" else None,
+            tokens=None if module.spec.kind == "images" else learner.positions,
             flops=training_flops(size["flops"], samples, notes.get("flops"), keeping.taught(learner)),
         ),
         **size,
@@ -205,9 +216,22 @@ def _test(
 ) -> dict[str, float]:
     """Metrics on a test set; what the task tells of its samples goes to samples.SPLIT.jsonl in the work folder."""
     trainer.test(learner, module.eval_loader(split, **evaluation), verbose=False)
-    if work is not None and learner.samples:
-        write_samples(work, split, learner.samples)
+    if learner.samples:
+        if work is not None:
+            write_samples(work, split, learner.samples)
+        if hasattr(learner.task, "details"):
+            return {**learner.evaluated, **by_type(learner.task.details(learner.samples)["types"])}
     return learner.evaluated
+
+
+def by_type(types: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """`accuracy/colour`, and `f1/exist` where a type has one: scores of single types of questions beside those of all."""
+    return {
+        f"{score}/{name}": float(values[score])
+        for name, values in types.items()
+        for score in ("accuracy", "f1")
+        if values.get(score) is not None
+    }
 
 
 def _evaluate_only(request, network, task, module, report: Report, ledger: Ledger) -> dict[str, Any]:

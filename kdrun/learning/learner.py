@@ -117,16 +117,19 @@ class Learner(LightningModule):
         for parameter in self._trained:  # what optimizer.zero_grad does, for a third of its time
             parameter.grad = None
         # Every rank divides by its even share of the whole batch; averaging gradients over ranks then gives the mean.
-        count = batch["size"] / self.trainer.world_size
+        ranks = self.trainer.world_size
+        sizes = batch.get("sizes")
+        count = batch["size"] / ranks if sizes is None else {name: size / ranks for name, size in sizes.items()}
         values: list[Tensor] = []
         for chunk in _chunks(batch, self.accumulate):
-            taught = None if self.teacher is None else self.teacher.outputs(chunk)  # teacher first: it frees its memory
+            # Teacher first: it frees its memory.
+            taught = None if self.teacher is None else self.teacher.outputs(chunk, self.step)
             prediction = self.task.predict(self.student, chunk["inputs"])
-            total, raw = self.objective(self.task.tensors(chunk, prediction, taught), count)
-            if self.step == 0 and self.first_step is None:
-                self.first_step = check_first_step(self.objective, raw, self.student)
+            total, raw = self._loss(chunk, prediction, taught, count)
+            if self.first_step is None or len(self.first_step) < len(self.objective.active):
+                self._check(raw)
             self.manual_backward(total)
-            part = [*(value.detach() for value in raw.values()), total.detach()]
+            part = [*self._values(raw), total.detach()]
             values = [sum(pair) for pair in zip(values, part, strict=True)] if values else part
         if self.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.student.parameters(), self.clip)
@@ -136,6 +139,31 @@ class Learner(LightningModule):
         self.losses.append(values)
         self.step += 1
         self.positions += batch["size"]
+
+    def _loss(self, batch: dict[str, Any], prediction, taught, count) -> tuple[Tensor, dict[str, Tensor]]:
+        """The objective; with several teachers, each of the terms that need one is a mean over them."""
+        if not isinstance(taught, list):
+            return self.objective(self.task.tensors(batch, prediction, taught), count)
+        _, raw = self.objective(self.task.tensors(batch, prediction, taught[0]), count)
+        for one in taught[1:]:
+            _, more = self.objective(self.task.tensors(batch, prediction, one), count, taught_only=True)
+            raw |= {name: raw[name] + value for name, value in more.items()}
+        for term in self.objective.active:
+            if term.needs_teacher and term.name in raw:
+                raw[term.name] = raw[term.name] / len(taught)
+        return sum(self.objective.weighted(raw).values(), torch.zeros(())), raw
+
+    def _check(self, raw: dict[str, Tensor]) -> None:
+        """Looks at each term on the first batch that has it: one without images has no term over image slots."""
+        seen = self.first_step or {}
+        self.first_step = {**seen, **check_first_step(self.objective, raw, self.student, seen)}
+
+    def _values(self, raw: dict[str, Tensor]) -> list[Tensor]:
+        """Of all active terms; 0 for one that this batch has no position for."""
+        return [
+            raw[term.name].detach() if term.name in raw else torch.zeros((), device=self.device)
+            for term in self.objective.active
+        ]
 
     def stacked_losses(self) -> Tensor:
         """[steps, terms + 1]: what has been kept since the last flush."""

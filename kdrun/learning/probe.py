@@ -12,6 +12,7 @@ from kdrun.learning.firststep import check_first_step
 from kdrun.learning.fit import monitored
 from kdrun.ledger.flops import parameters
 from kdrun.networks.build import build_network
+from kdrun.networks.parts import select_parts
 from kdrun.objectives.terms import Objective, build_objective
 from kdrun.tasks.build import task_for
 
@@ -31,6 +32,7 @@ def probe(stage, module) -> dict[str, Any]:
     """
     task = task_for(module)
     student = build_network(stage.learner["network"], module.spec, seeds.derive(stage.seed, "weights"))
+    select_parts(student, (stage.trainer or {}).get("parts"))
     result: dict[str, Any] = {
         "parameters": parameters(student),
         "trainable": sum(p.numel() for p in student.parameters() if p.requires_grad),
@@ -44,6 +46,8 @@ def probe(stage, module) -> dict[str, Any]:
         return result
     monitored(stage.trainer, task)
     objective = build_objective(stage.objective)
+    if hasattr(task, "prepare"):
+        task.prepare(objective.wanted)
     loader = module.train_loader(stage.trainer["batch_size"], seeds.derive(stage.seed, "data"))
     batch = next(iter(loader))
     taught = None
@@ -56,7 +60,7 @@ def probe(stage, module) -> dict[str, Any]:
     for _ in range(2):  # the first step pays for allocations; the second is the one that counts
         started = time.perf_counter()
         prediction = task.predict(student, batch["inputs"])
-        total, raw = objective(task.tensors(batch, prediction, taught), batch["size"])
+        total, raw = objective(task.tensors(batch, prediction, taught), batch.get("sizes", batch["size"]))
         total.backward(retain_graph=True)
         result["step_seconds"] = time.perf_counter() - started
     result["terms"] = check_first_step(objective, raw, student)
@@ -76,8 +80,8 @@ def _as_told(prediction, objective: dict[str, Any]):
 def _identity(objective: Objective, task, batch: dict[str, Any], prediction, told) -> dict[str, float]:
     """Raw value of every term that needs a teacher when the teacher says exactly what the student says."""
     with torch.no_grad():
-        _, raw = objective(task.tensors(batch, prediction, told), batch["size"])
-    values = {term.name: float(raw[term.name]) for term in objective.active if term.needs_teacher}
+        _, raw = objective(task.tensors(batch, prediction, told), batch.get("sizes", batch["size"]))
+    values = {term.name: float(raw[term.name]) for term in objective.active if term.needs_teacher and term.name in raw}
     for name, value in values.items():
         if not abs(value) <= IDENTITY_TOLERANCE:
             raise NotZero(f"the {name} term is {value} for a student that equals its teacher; it must be 0")

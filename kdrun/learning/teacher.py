@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,12 +18,15 @@ from kdrun.tasks.base import Prediction
 
 
 class TeacherSource(Protocol):
-    """`outputs(batch)`: the teacher's frozen prediction for a batch; never requires a gradient."""
+    """`outputs(batch, step)`: the teacher's frozen prediction for a batch; never requires a gradient.
+
+    Several teachers give a list, which may depend on the step.
+    """
 
     fingerprint: str
     samples: int  # how many samples a network was asked for, which is what a teacher costs
 
-    def outputs(self, batch: dict[str, Any]) -> Prediction: ...
+    def outputs(self, batch: dict[str, Any], step: int = 0) -> Prediction | list[Prediction]: ...
 
     def to(self, device: torch.device) -> None: ...
 
@@ -49,7 +53,7 @@ class FrozenTeacher:
         self._digest = state_digest(network.state_dict())
 
     @torch.no_grad()
-    def outputs(self, batch: dict[str, Any]) -> Prediction:
+    def outputs(self, batch: dict[str, Any], step: int = 0) -> Prediction:
         inputs = batch["inputs"]
         self.samples += self.task.size(inputs)
         if self.normalize is not None:
@@ -69,6 +73,42 @@ class FrozenTeacher:
             raise RuntimeError(
                 "the teacher's parameters or buffers changed while it taught; its outputs were not frozen"
             )
+
+
+class SeveralTeachers:
+    """Teachers that teach at the same time.
+
+    drop: probability of each to be left out of a step (arXiv 2009.08825); a function of (seed, step), the same on all
+    ranks and after a resume. If all would be left out, one stays.
+    """
+
+    def __init__(self, teachers: list[TeacherSource], drop: float = 0.0, seed: int = 0):
+        self.teachers, self.drop, self.seed = teachers, drop, seed
+        self.fingerprint = "+".join(teacher.fingerprint for teacher in teachers)
+
+    def present(self, step: int) -> list[int]:
+        """Numbers of the teachers that teach in this step."""
+        if not self.drop:
+            return list(range(len(self.teachers)))
+        draw = np.random.default_rng((self.seed, step))
+        kept = np.flatnonzero(draw.random(len(self.teachers)) >= self.drop).tolist()
+        return kept or [int(draw.integers(len(self.teachers)))]
+
+    def outputs(self, batch: dict[str, Any], step: int = 0) -> list[Prediction]:
+        return [self.teachers[number].outputs(batch) for number in self.present(step)]
+
+    @property
+    def samples(self) -> int:
+        """Mean over the teachers: times the FLOPs of all, it is what they cost."""
+        return round(sum(teacher.samples for teacher in self.teachers) / len(self.teachers))
+
+    def to(self, device: torch.device) -> None:
+        for teacher in self.teachers:
+            teacher.to(device)
+
+    def close(self) -> None:
+        for teacher in self.teachers:
+            teacher.close()
 
 
 def _stay(module: nn.Module):

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from kdrun.files import read_json
-from kdrun.learning import cache, seeds, topk
+from kdrun.learning import cache, positions, rowcache, seeds, topk
 from kdrun.learning.report import Report
-from kdrun.learning.teacher import FrozenTeacher, renormalisation
+from kdrun.learning.teacher import FrozenTeacher, SeveralTeachers, renormalisation
 from kdrun.ledger.flops import parameters
 from kdrun.ledger.ledger import Reader, clocks
 from kdrun.networks.build import build_network
@@ -76,33 +76,63 @@ class Workshop:
         return self._notes.get(request["fingerprint"])
 
 
-def prepare_teacher(
+def prepare_teacher(request: dict[str, Any], objective: Objective, module, task, report: Report, shop: Workshop):
+    """The source of the teachers' outputs for this stage (see teacher.TeacherSource), checked.
+
+    Notes what was measured for the record; of several teachers: of the first, FLOPs of all together, and the others below
+    "also". Raises: UnfitTeacher; ValueError when a cache would have to hold outputs for randomly augmented inputs.
+    """
+    if not request.get("also"):
+        return _one_teacher(request, objective, module, task, report, shop)
+    sources, notes = [], []
+    for number, teacher in enumerate([request["teacher"], *request["also"]]):
+        own = {**request, "teacher": teacher, "fingerprint": f"{request['fingerprint']}/{number}"}
+        sources.append(_one_teacher(own, objective, module, task, report, shop))
+        notes.append(shop.teaching_notes(own) or {})
+    flops = [found.get("flops") for found in notes]
+    whole = None if None in flops else sum(flops)
+    shop.note_teaching(request, **notes[0] | {"flops": whole, "also": notes[1:], "drop": request["drop"]})
+    return SeveralTeachers(sources, request["drop"], seeds.derive(request["seed"], "drop"))
+
+
+def live_teacher(
+    request: dict[str, Any],
+    module,
+    task,
+    device: torch.device,
+    look: Callable[[torch.nn.Module], None] = lambda _: None,
+) -> FrozenTeacher:
+    """The frozen network of request["teacher"] on `device`; `look` is given the network before it is frozen."""
+    teaching, teacher = request["teaching"], request["teacher"]
+    network = build_network(teacher["network"], module.spec, 0)
+    look(network)
+    converts = teaching["normalize"] is not None
+    load_weights(network, teacher["weights"], module.spec, any_normalisation=converts)
+    normalize = renormalisation((module.spec.mean, module.spec.std), teaching["normalize"]) if converts else None
+    frozen = FrozenTeacher(network, task, teacher["fingerprint"], normalize)
+    frozen.to(device)
+    return frozen
+
+
+def _one_teacher(
     request: dict[str, Any], objective: Objective, module, task, report: Report, shop: Workshop
 ) -> cache.CachedTeacher | FrozenTeacher:
-    """The source of the teacher's outputs for this stage, checked. Notes what was measured for the record.
-
-    Raises: UnfitTeacher; ValueError when a cache would have to hold outputs for randomly augmented inputs.
-    """
     teaching, teacher = request["teaching"], request["teacher"]
     device = torch.device(request["hardware"]["device"])
     shop.note_teaching(request, source=teaching["source"], fingerprint=teacher["fingerprint"])
 
     def live() -> FrozenTeacher:
-        network = build_network(teacher["network"], module.spec, 0)
-        shop.note_teaching(request, flops=task.flops(network))
-        converts = teaching["normalize"] is not None
-        load_weights(network, teacher["weights"], module.spec, any_normalisation=converts)
-        normalize = renormalisation((module.spec.mean, module.spec.std), teaching["normalize"]) if converts else None
-        frozen = FrozenTeacher(network, task, teacher["fingerprint"], normalize)
-        frozen.to(device)
+        frozen = live_teacher(
+            request, module, task, device, lambda network: shop.note_teaching(request, flops=task.flops(network))
+        )
         shop.note_teaching(request, **preflight(frozen, module, task, teacher, teaching, device))
         return frozen
 
     k = topk.wanted(request["objective"])
     if teaching["source"] == "online":
         return live() if k is None else topk.TopTeacher(live(), k)
-    if k is not None:
-        return _cached_top(request, module, k, live, device, report, shop)
+    if module.spec.kind != "images":
+        return _cached_rows(request, module, k, live, device, report, shop)
     if module.random and not module.replayed:
         raise ValueError(
             "cached teacher outputs do not fit randomly augmented inputs; "
@@ -132,25 +162,32 @@ def prepare_teacher(
     return cache.CachedTeacher(stored, teacher["fingerprint"], asked=asked)
 
 
-def _cached_top(request, module, k: int, live, device: torch.device, report: Report, shop: Workshop) -> topk.CachedTop:
-    """The teacher's most likely tokens from disk, computed first where they are not there."""
+def _cached_rows(request, module, k: int | None, live, device: torch.device, report: Report, shop: Workshop):
+    """What a teacher of sequences says, from disk, computed first where it is not there: its k most likely tokens, or all
+    its logits at the positions it teaches at (k is None)."""
     teaching, teacher = request["teaching"], request["teacher"]
     parts = {**_parts({**request, "teaching": {**teaching, "fill": "pass"}}, module), "top": k}
-    parts["order"] = f"blocks of {topk.BLOCK} sentences"
+    parts["order"] = f"blocks of {rowcache.BLOCK} sentences"
     key = cache.cache_key(parts)
+
+    def source():
+        return live() if k is None else topk.TopTeacher(live(), k)
+
     with shop.lock(f"outputs-{key}", lambda: report.note("waiting for another process that computes these outputs")):
-        stored = topk.TopCache(shop.outputs / key, module, k, parts)
-        network = None
+        folder, network = shop.outputs / key, None
+        stored = (
+            positions.PositionCache(folder, module, parts) if k is None else topk.TopCache(folder, module, k, parts)
+        )
         if not stored.complete:
-            network = topk.TopTeacher(live(), k)
-            report.stage(f"outputs of {teacher['name']}", len(stored.ids), 0, unit="sentence")
+            network = source()
+            report.stage(f"outputs of {teacher['name']}", len(stored.ids), 0, unit="sentence" if k else "sample")
             stored.build(network, device, report.advance, moved)
             stored.finish({"preflight": shop.teaching_notes(request)})
         else:
             found = read_json(stored.folder / "manifest.json").get("preflight") or {}
             shop.note_teaching(request, **found, found=True)
         if teaching["verify"]:
-            network = network or topk.TopTeacher(live(), k)
+            network = network or source()
             seed = seeds.derive(request["seed"], "verify")
             worst = stored.largest_error(network, device, teaching["verify"], seed, moved)
             shop.note_teaching(request, verified=teaching["verify"], largest_error=worst)
@@ -161,7 +198,8 @@ def _cached_top(request, module, k: int, live, device: torch.device, report: Rep
                 )
         if network is not None:
             network.close()
-    return topk.CachedTop(stored, teacher["fingerprint"], asked=0 if network is None else network.samples)
+    read = positions.CachedPositions if k is None else topk.CachedTop
+    return read(stored, teacher["fingerprint"], asked=0 if network is None else network.samples)
 
 
 def _verify(stored, network, module, device, count: int, request, shop: Workshop) -> None:

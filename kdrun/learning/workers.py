@@ -18,8 +18,10 @@ from typing import Any
 
 from kdrun.files import read_json, write_json
 from kdrun.learning.report import Report
+from kdrun.problems import UserError
 
 INTERRUPTED = 75  # exit code of a rank that saved its state and stopped because it was asked to
+MISTAKEN = 76  # exit code of a rank that found a mistake of the user; its lines are in mistake.json
 
 
 class RankFailed(RuntimeError):
@@ -35,7 +37,7 @@ def run_distributed(request: dict[str, Any], report: Report, context: dict[str, 
 
     work = Path(request["work"])
     world = request["hardware"]["devices"]
-    for name in ("events.jsonl", "stop"):
+    for name in ("events.jsonl", "stop", "mistake.json"):
         (work / name).unlink(missing_ok=True)
     write_json(work / "request.json", {"request": request, "context": context})
     environment = {
@@ -77,6 +79,8 @@ def run_distributed(request: dict[str, Any], report: Report, context: dict[str, 
         _end(ranks)
     if INTERRUPTED in codes:
         raise Interrupted
+    if MISTAKEN in codes:
+        raise UserError(*read_json(work / "mistake.json"))
     for rank, code in enumerate(codes):
         if code not in (0, None):
             raise RankFailed(f"rank {rank} of {world} ended with exit code {code}:\n{_tail(logs[rank])}")
@@ -170,6 +174,9 @@ def _rank(work: Path, rank: int) -> int:
         run_stage({**request, "rank": rank}, _Telling(work, rank), shop)
     except Interrupted:
         return INTERRUPTED
+    except UserError as mistake:
+        write_json(work / "mistake.json", mistake.lines)
+        return MISTAKEN
     return 0
 
 

@@ -52,9 +52,11 @@ def data_arguments(node: Mapping[str, Any], spec: DataSpec) -> dict[str, Any]:
 
     Raises UserError where the node sets a number of classes that is not the data's.
     """
-    if spec.kind == "parallel_text":
+    if spec.kind != "images":
         known = {**dict.fromkeys(VOCABULARY_NAMES, spec.vocabulary), "pad": spec.pad, "bos": spec.bos, "eos": spec.eos}
         known["max_length"] = spec.max_length
+        if spec.kind == "vision_language":
+            known |= {"image_token": spec.image_token, "image_tokens": spec.image_tokens, "image_size": spec.image_size}
         return {name: value for name, value in known.items() if node.get(name) is None}
     classes = len(spec.classes)
     channels, height, width = spec.shape
@@ -76,6 +78,10 @@ def spec_of(metadata: Mapping[str, Any]) -> Any:
     """The spec of the data that a weights file (networks.weights.read_metadata) was made for."""
     if metadata.get("kind", "images") == "images":
         return DataSpec.of(metadata)
+    if metadata["kind"] == "vision_language":
+        from kdrun.data.vision_spec import VisionSpec
+
+        return VisionSpec.of(metadata)
     from kdrun.data.text_spec import TextSpec
 
     return TextSpec.of(metadata)
@@ -115,6 +121,14 @@ def _blank(spec) -> tuple[Any, tuple[int, ...], str]:
     if spec.kind == "images":
         shape = tuple(spec.shape)
         return torch.zeros(2, *shape), (2, len(spec.classes)), f"images of shape {shape}"
+    if spec.kind == "vision_language":
+        tokens = torch.tensor([[spec.bos, *spec.image_tokens * [spec.image_token], spec.eos]] * 2)
+        inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+        if spec.feature_width is None:
+            inputs["pixel_values"] = torch.zeros(2, 3, spec.image_size, spec.image_size)
+        else:
+            inputs["image_features"] = torch.zeros(2, spec.image_tokens, spec.feature_width)
+        return inputs, (*tokens.shape, spec.vocabulary), f"prompts with an image of {spec.image_tokens} tokens"
     tokens = torch.full((2, 5), spec.eos)
     inputs = {"source": tokens, "source_mask": torch.ones_like(tokens, dtype=torch.bool), "target": tokens[:, :4]}
     return inputs, (2, 4, spec.vocabulary), "sentences of 5 tokens"

@@ -92,12 +92,21 @@ class Transformer(nn.Module):
 
     def forward(self, source: torch.Tensor, source_mask: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Logits [b, T, V] for the token after each position of target [b, T], given the ones before (no cache)."""
+        return self.output(self._states(source, source_mask, target))
+
+    def hidden(
+        self, source: torch.Tensor, source_mask: torch.Tensor, target: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, None]:
+        """(states [b, T, width], output weight [V, width], no bias), whose product are the logits of `forward`."""
+        return self._states(source, source_mask, target), self.output.weight, None
+
+    def _states(self, source: torch.Tensor, source_mask: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         memory = self.encode(source, source_mask)
         positions = torch.arange(target.shape[1], device=target.device)
         x = self._embed(self.target_embedding, target, positions)
         for layer, keys_values in zip(self.decoder, memory.layers, strict=True):
             x, _ = layer(x, keys_values, memory.mask)
-        return self.output(self.decoder_norm(x))
+        return self.decoder_norm(x)
 
     def encode(self, source: torch.Tensor, source_mask: torch.Tensor) -> Memory:
         """Reads source [b, S]; see `Memory`."""

@@ -21,6 +21,8 @@ from kdrun import targets
 from kdrun.problems import UserError, nearest
 
 Tensors = Mapping[str, torch.Tensor | None]
+Count = float | torch.Tensor | Mapping[str, float]
+LABELS, IMAGES = "mask", "images"
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,15 @@ class Term:
         A term that does not say so gets [B, L, ...] with zeros at masked positions.
         """
         return getattr(self.function, "pointwise", False)
+
+    @property
+    def over(self) -> str:
+        """What the values are per: valid positions of "mask" (labels), of "visual_mask" (image slots), or "images".
+
+        Said by `function.over = "visual_mask"`. A term over "images" returns one value per sample, 0 where a sample has no
+        image, and is given whole rows.
+        """
+        return getattr(self.function, "over", LABELS)
 
     def values(self, tensors: Tensors, positions: torch.Size | None) -> torch.Tensor:
         """float32, one value per position. Raises UserError where tensors lack or the result has another shape."""
@@ -87,32 +98,54 @@ class Objective:
     def needs_teacher(self) -> bool:
         return any(term.needs_teacher for term in self.active)
 
-    def __call__(self, tensors: Tensors, count: float | torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    @property
+    def wanted(self) -> frozenset[str]:
+        """Names of all tensors that active terms can use; a task need not make others."""
+        return frozenset(name for term in self.active for name in (*term.wants, *term.may_want))
+
+    def __call__(
+        self, tensors: Tensors, count: Count, taught_only: bool = False
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The total (float32 scalar) and the raw, unweighted mean of each active term, both with their gradients.
 
-        count: what the sum over positions is divided by: valid positions of the whole effective batch, over all
-        accumulation steps and ranks, so that these can be split at will.
+        count: what a sum over positions is divided by: valid positions of the whole effective batch, over all
+        accumulation steps and ranks, so that these can be split at will. A mapping where terms are over different
+        positions (see Term.over). A term over none is left out of the result.
+        taught_only: only terms that need a teacher, for the second of several.
 
         Masked positions are left out, or replaced by zeros where a term looks at more than one position, before it sees
         them: a NaN in padding would otherwise come back through the gradient (0 * NaN), even if its value were masked
         afterwards.
         """
-        mask = tensors.get("mask")
-        forms: dict[bool, Tensors] = {}
+        forms: dict[tuple[str, bool], Tensors] = {}
         raw = {}
         for term in self.active:
+            if taught_only and not term.needs_teacher:
+                continue
+            number = count.get(term.over, 0) if isinstance(count, Mapping) else count
+            if term.over != LABELS and not isinstance(count, Mapping):
+                raise UserError(f"objective.{term.name} is over {term.over}, which this task does not have")
+            if term.over != LABELS and not number:
+                continue
+            if term.over == IMAGES:
+                raw[term.name] = term.values(tensors, None).sum() / number
+                continue
+            mask = tensors.get(term.over)
             alone = mask is not None and term.pointwise
-            if alone not in forms:
+            form = (term.over, alone)
+            if form not in forms:
                 change = _clean if mask is not None and not alone else _valid if alone else lambda tensor, mask: tensor
-                forms[alone] = {name: change(tensor, mask) for name, tensor in tensors.items()}
-            values = term.values(forms[alone], _positions(forms[alone]))
+                forms[form] = {
+                    name: tensor if name.endswith("_head") else change(tensor, mask) for name, tensor in tensors.items()
+                }
+            values = term.values(forms[form], _positions(forms[form], term.over))
             whole = mask is None or alone
-            raw[term.name] = (values if whole else torch.where(mask, values, 0.0)).sum() / count
-        return functools.reduce(operator.add, self.weighted(raw).values()), raw
+            raw[term.name] = (values if whole else torch.where(mask, values, 0.0)).sum() / number
+        return functools.reduce(operator.add, self.weighted(raw).values(), torch.zeros(())), raw
 
     def weighted(self, raw: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What each raw value adds to the total."""
-        return {term.name: term.weight * raw[term.name] for term in self.active}
+        return {term.name: term.weight * raw[term.name] for term in self.active if term.name in raw}
 
 
 def build_objective(config: Mapping[str, Any], allowed: Collection[str] | None = None) -> Objective:
@@ -182,10 +215,11 @@ def _valid(tensor: torch.Tensor | None, mask: torch.Tensor) -> torch.Tensor | No
     return tensor[mask] if tensor.shape[: mask.dim()] == mask.shape else tensor
 
 
-def _positions(tensors: Tensors) -> torch.Size | None:
+def _positions(tensors: Tensors, over: str = LABELS) -> torch.Size | None:
     """The shape of one value per position, as far as the tensors tell."""
-    if (mask := tensors.get("mask")) is not None:
+    if (mask := tensors.get(over)) is not None:
         return mask.shape
-    if (logits := tensors.get("student_logits")) is not None:
-        return logits.shape[:-1]
+    for name in ("student_logits", "student_hidden"):
+        if (found := tensors.get(name)) is not None:
+            return found.shape[:-1]
     return None

@@ -12,7 +12,7 @@ from kdrun.plots.data import metric_of, pairs_of, run_groups, run_points, runs_g
 from kdrun.plots.subject import Subject
 from kdrun.problems import UserError
 
-FIGURES = ("curves", "cost", "seeds")
+FIGURES = ("curves", "cost", "seeds", "hops")
 WHY = {
     "curves": "no metrics over epochs are recorded",
     "cost": "two different costs with a result are needed",
@@ -26,24 +26,30 @@ def have_matplotlib() -> bool:
 
 
 def panels_of(subject: Subject) -> dict[str, list[Any]]:
-    """Figure -> its panels; an empty list where records do not hold what it shows. UserError without matplotlib."""
+    """Figure -> its panels; an empty list where records do not hold what it shows. UserError without matplotlib.
+
+    `hops` is a key only where stages measured their gap: other runs do not lack it.
+    """
     if not have_matplotlib():
         raise UserError("kdrun plot needs matplotlib: pip install 'kdrun[plot]'")
     from kdrun.plots.cost import cost_panels
     from kdrun.plots.curves import curve_panels
+    from kdrun.plots.hops import hop_panels, read_hops
     from kdrun.plots.seeds import seed_panels
 
     metric = next((metric_of(run.record or {}) for _, run in subject.runs), "accuracy")
     if subject.kind == "run":
         (_, run), *_ = subject.runs
         curves, points, pairs = run_groups(run), run_points(run), [pairs_of(run)]
+        hops = read_hops(run.record or {})
     else:
         curves, points = runs_groups(subject.runs), runs_points(subject.runs)
-        pairs = [pairs_of(run, label) for label, run in subject.runs]
+        pairs, hops = [pairs_of(run, label) for label, run in subject.runs], None
     return {
         "curves": curve_panels(curves),
         "cost": cost_panels(points, metric),
         "seeds": seed_panels([pair for pair in pairs if pair is not None], metric),
+        **({"hops": found} if (found := hop_panels(hops)) else {}),
     }
 
 

@@ -14,6 +14,8 @@ VARIABLES = ("blue", "orange", "green", "pink", "sky", "red")
 CAPTIONS = {
     "curves": "Means and ranges over seeds; one or two seeds are lines of their own. Epochs are numbered from 0.",
     "cost": "Test result of the selected epoch. Equal costs stand side by side.",
+    "hops": "Mean divergence from the teacher of each hop before and after it, in nats per position of validation; accuracy "
+    "on test after the hop; scores of one forward pass on training and validation.",
     "seeds": "Each line joins the two results of one seed; bold strokes are means.",
 }
 NOTE = "Figures need matplotlib, which is not installed here: pip install 'kdrun[plot]', then kdrun report again."
@@ -31,12 +33,12 @@ class Figures:
         self._panels: dict[str, list[Any]] | None = None
 
     def html(self, name: str, caption: str | None = None) -> Html:
-        """All plots of one figure ("curves", "cost" or "seeds"); nothing where records hold nothing to draw."""
+        """All plots of one figure ("curves", "cost", "hops" or "seeds"); nothing where records hold nothing to draw."""
         if not have_matplotlib():
             return tag("p", NOTE, class_="note")
         if self._panels is None:
             self._panels = panels_of(self.subject)
-        if not self._panels[name]:
+        if not self._panels.get(name):
             return Html("")
         from kdrun.plots.paper import page
 

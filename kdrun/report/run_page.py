@@ -45,6 +45,7 @@ def body(subject: Subject) -> list[Html]:
         _failures(run, record),
         _against_controls(record, figures),
         section("Curves", figures.html("curves")),
+        section("Hops", figures.html("hops")),
         section("Cost", _stage_costs(record), figures.html("cost")),
         audit(record.get("audit") or {}),
         config(record),

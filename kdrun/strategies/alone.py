@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kdrun.strategies.base import Strategy
-from kdrun.strategies.cast import Cast, supervised
+from kdrun.strategies.cast import Cast, learn
 
 if TYPE_CHECKING:
     from kdrun.lab.lab import Lab
@@ -18,4 +18,4 @@ class Alone(Strategy):
     """Supervised training of the student. Shares its stage with the `alone` control of every other strategy."""
 
     def run(self, lab: Lab, cast: Cast) -> Trained:
-        return lab.fit(supervised(cast.student, role="alone"))
+        return learn(lab, cast.student, role="alone")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from kdrun.strategies.cast import Cast, distil, supervised
+from kdrun.strategies.cast import Cast, learn, teach
 
 if TYPE_CHECKING:
     from kdrun.lab.lab import Lab
@@ -37,7 +37,7 @@ class Strategy:
         raise NotImplementedError
 
     def student_epochs(self, cast: Cast) -> int:
-        """Epochs that `run` spends on the student, all its stages together."""
+        """Epochs that `run` spends on the student, all its stages together but the family's first phase."""
         return cast.student.trainer["epochs"]
 
     def control(self, name: str, lab: Lab, cast: Cast) -> Trained:
@@ -48,6 +48,6 @@ class Strategy:
         equal_compute  on labels, for as many optimisation steps as `run` spends on the student
         """
         if name == "plain_kd":
-            return lab.fit(distil(cast.student, lab.fit(supervised(cast.teacher)), role=name))
+            return teach(lab, cast.student, learn(lab, cast.teacher), role=name)
         epochs = {"equal_compute": {"epochs": self.student_epochs(cast)}, "alone": {}}[name]
-        return lab.fit(supervised(cast.student, role=name, **epochs))
+        return learn(lab, cast.student, role=name, **epochs)

@@ -1,11 +1,15 @@
-"""The cast of a run: who teaches, who learns, on what; and the two kinds of stage that strategies are made of."""
+"""The cast of a run: who teaches, who learns, on what; and the kinds of stage that strategies are made of."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from kdrun.lab.stage import Stage, Trained
+
+if TYPE_CHECKING:
+    from kdrun.lab.lab import Lab
 
 # What a teacher's config says of how it teaches, as opposed to what it is.
 TEACHING = ("source", "fill", "verify", "cache_limit_gb", "accuracy", "tolerance", "normalize")
@@ -24,6 +28,11 @@ class Learner:
     @property
     def identity(self) -> dict[str, Any]:
         return {key: self.config[key] for key in ("name", "network", "weights")}
+
+    @property
+    def brought(self) -> bool:
+        """Whether it is a teacher or assistant that comes with its weights and is trained no more."""
+        return self.role != "student" and self.config["weights"] is not None
 
 
 @dataclass(frozen=True)
@@ -53,33 +62,100 @@ class Cast:
         return {"ce": {**self.config["objective"].get("ce", {}), "weight": 1.0}}
 
 
-def supervised(learner: Learner, role: str | None = None, **trainer: Any) -> Stage:
+def learn(
+    lab: Lab,
+    learner: Learner,
+    *,
+    start: Trained | None = None,
+    role: str | None = None,
+    pretrain: bool = True,
+    **trainer: Any,
+) -> Trained:
+    """The learner trained on labels: from `start`, or from the family's first phase where it has one."""
+    if start is None and pretrain:
+        start = first_phase(lab, learner, role=role)
+    return lab.fit(supervised(learner, start=start, role=role, **trainer))
+
+
+def teach(
+    lab: Lab,
+    learner: Learner,
+    teacher: Trained | Sequence[Trained],
+    *,
+    start: Trained | None = None,
+    role: str | None = None,
+    teaching: dict[str, Any] | None = None,
+    pretrain: bool = True,
+    drop: float = 0.0,
+    **trainer: Any,
+) -> Trained:
+    """The learner taught by `teacher`: from `start`, or from a first phase under the same teacher. See `distil`."""
+    if start is None and pretrain:
+        start = first_phase(lab, learner, teacher, role=role, teaching=teaching, drop=drop)
+    return lab.fit(
+        distil(learner, teacher, start=start, role=role, teaching=teaching, drop=drop, **trainer),
+    )
+
+
+def first_phase(
+    lab: Lab,
+    learner: Learner,
+    teacher: Trained | Sequence[Trained] | None = None,
+    *,
+    start: Trained | None = None,
+    role: str | None = None,
+    teaching: dict[str, Any] | None = None,
+    drop: float = 0.0,
+) -> Trained | None:
+    """What `pretrain` in the config puts before a learner's main training: other data, a part of the network.
+
+    None where the config has none, and for learners that bring their weights.
+    """
+    pretrain = learner.cast.config.get("pretrain")
+    if not pretrain or learner.brought:
+        return None
+    role = f"{role or learner.role}_first"
+    settings = pretrain.get("trainer") or {}
+    if teacher is None:
+        stage = supervised(learner, start=start, role=role, **settings)
+    else:
+        stage = distil(learner, teacher, start=start, role=role, teaching=teaching, drop=drop, **settings)
+    return lab.fit(replace(stage, data=merged(stage.data, pretrain.get("data") or {})))
+
+
+def supervised(learner: Learner, *, start: Trained | None = None, role: str | None = None, **trainer: Any) -> Stage:
     """Fit on labels alone; keyword arguments override the trainer. A teacher that brings `weights` is only evaluated."""
     cast = learner.cast
-    pretrained = learner.role != "student" and learner.config["weights"] is not None
     return Stage(
         role=role or learner.role,
         learner=learner.identity,
         objective=cast.supervision,
         data=cast.config["data"],
-        trainer=None if pretrained else merged(learner.trainer, trainer),
+        trainer=None if learner.brought else merged(learner.trainer, trainer),
         hardware=cast.config["hardware"],
         seed=learner.seed,
+        start=start,
     )
 
 
 def distil(
     learner: Learner,
-    teacher: Trained,
+    teacher: Trained | Sequence[Trained],
     *,
     start: Trained | None = None,
     role: str | None = None,
     teaching: dict[str, Any] | None = None,
+    drop: float = 0.0,
     **trainer: Any,
 ) -> Stage:
-    """Fit under the run's objective, taught by `teacher`; keyword arguments override the trainer (`epochs=20`)."""
+    """Fit under the run's objective, taught by `teacher`; keyword arguments override the trainer (`epochs=20`).
+
+    Several teachers teach at once: each term is a mean over them, and `drop` is the probability of each to be left out of
+    a step.
+    """
     cast = learner.cast
     settings = teaching if teaching is not None else cast.config["teacher"]
+    first, *also = [teacher] if isinstance(teacher, Trained) else teacher
     return Stage(
         role=role or learner.role,
         learner=learner.identity,
@@ -89,8 +165,10 @@ def distil(
         hardware=cast.config["hardware"],
         seed=learner.seed,
         start=start,
-        teacher=teacher,
+        teacher=first,
         teaching={key: settings[key] for key in TEACHING},
+        also=tuple(also),
+        drop=drop if also else 0.0,
     )
 
 

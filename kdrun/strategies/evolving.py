@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kdrun.problems import UserError, closest, listed
 from kdrun.strategies.base import Strategy
-from kdrun.strategies.cast import Cast, Learner, distil, supervised
+from kdrun.strategies.cast import Cast, Learner, learn, teach
 from kdrun.strategies.takd import by_size, last_assistant
 
 if TYPE_CHECKING:
@@ -53,18 +53,17 @@ class Evolving(Strategy):
 
     def run(self, lab: Lab, cast: Cast) -> Trained:
         teachers = self._ordered(lab, cast)
-        trained = [lab.fit(supervised(teacher)) for teacher in teachers]
+        trained = [learn(lab, teacher) for teacher in teachers]
         student = None
         for hop, (teacher, taught_by, epochs) in enumerate(zip(teachers, trained, self._epochs(cast), strict=True), 1):
-            student = lab.fit(
-                distil(
-                    cast.student,
-                    taught_by,
-                    start=student if self.start == "previous" else None,
-                    role="student" if hop == len(teachers) else f"hop{hop}_{teacher.role}",
-                    teaching=teacher.config,
-                    epochs=epochs,
-                )
+            student = teach(
+                lab,
+                cast.student,
+                taught_by,
+                start=student if self.start == "previous" else None,
+                role="student" if hop == len(teachers) else f"hop{hop}_{teacher.role}",
+                teaching=teacher.config,
+                epochs=epochs,
             )
         return student
 
@@ -86,8 +85,8 @@ class Evolving(Strategy):
             taught_by, teacher = last_assistant(lab, cast)
         else:
             teacher = senior if kind == "plain_kd" else junior
-            taught_by = lab.fit(supervised(teacher))
-        return lab.fit(distil(cast.student, taught_by, role=name, teaching=teacher.config, **steps))
+            taught_by = learn(lab, teacher)
+        return teach(lab, cast.student, taught_by, role=name, teaching=teacher.config, **steps)
 
     def _epochs(self, cast: Cast) -> list[int]:
         hops = 1 + len(cast.assistants)

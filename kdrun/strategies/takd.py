@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kdrun.strategies.base import Strategy
-from kdrun.strategies.cast import Cast, Learner, distil, supervised
+from kdrun.strategies.cast import Cast, Learner, learn, teach
 
 if TYPE_CHECKING:
     from kdrun.lab.lab import Lab
@@ -19,15 +19,15 @@ class Takd(Strategy):
 
     def run(self, lab: Lab, cast: Cast) -> Trained:
         assistant, teacher = last_assistant(lab, cast)
-        return lab.fit(distil(cast.student, assistant, teaching=teacher.config))
+        return teach(lab, cast.student, assistant, teaching=teacher.config)
 
 
 def last_assistant(lab: Lab, cast: Cast) -> tuple[Trained, Learner]:
     """The smallest network of the cast, taught down the ladder from the largest, which alone learns from labels."""
     teacher, *assistants = by_size(lab, [*cast.assistants, cast.teacher])[::-1]
-    taught = lab.fit(supervised(teacher))
+    taught = learn(lab, teacher)
     for assistant in assistants:
-        taught = lab.fit(distil(assistant, taught, role=f"taught_{assistant.role}", teaching=teacher.config))
+        taught = teach(lab, assistant, taught, role=f"taught_{assistant.role}", teaching=teacher.config)
         teacher = assistant
     return taught, teacher
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kdrun.strategies.base import Strategy
-from kdrun.strategies.cast import Cast, distil, supervised
+from kdrun.strategies.cast import Cast, learn, teach
 
 if TYPE_CHECKING:
     from kdrun.lab.lab import Lab
@@ -18,5 +18,4 @@ class Vanilla(Strategy):
     """The teacher is trained on labels (or brought as weights), frozen, and teaches the student from its first step."""
 
     def run(self, lab: Lab, cast: Cast) -> Trained:
-        teacher = lab.fit(supervised(cast.teacher))
-        return lab.fit(distil(cast.student, teacher))
+        return teach(lab, cast.student, learn(lab, cast.teacher))

@@ -12,13 +12,13 @@ from kdrun.tables.checks import Entry
 from kdrun.tables.metrics import (
     METRICS,
     ONCE,
-    PER_EPOCH,
     WHICH,
     Measured,
     Record,
     main_metric,
     main_score,
     measure,
+    per_epoch,
     teachers,
 )
 from kdrun.tables.spec import Job, Request
@@ -112,7 +112,7 @@ def make_cells(
 
 def _compare(cell: dict[str, Any], figure: float, epoch: str) -> None:
     """The published figure beside own ones of the epoch that the paper reports; of both where it does not say which."""
-    whichs = [ONCE] if cell["metric"] not in PER_EPOCH else list(WHICH) if epoch == "unknown" else [epoch]
+    whichs = [ONCE] if not per_epoch(cell["metric"]) else list(WHICH) if epoch == "unknown" else [epoch]
     for which in whichs:
         value = cell["values"].setdefault(which, {"mean": None, "sd": None})
         value["published"] = figure

@@ -30,33 +30,57 @@ class Metric:
 
 
 def _help(measure: Measure) -> str:
-    return f"{measure.name}: {measure.help}" + (", %" if measure.unit == "%" else "")
+    return f"{measure.label}: {measure.help}" + (", %" if measure.unit == "%" else "")
 
 
-METRICS = {
-    **{
-        name: Metric("nats" if name == "loss" else "share", _help(measure), True, measure.better)
-        for name, measure in MEASURES.items()
-    },
-    "difference": Metric("points", "difference: student minus a control, in points, paired by seed [95 % bootstrap]"),
-    **{
-        f"{name}_difference": Metric(
-            "points",
-            f"{MEASURES[name].label} difference: student minus a control, in points, mean over seeds [95 % paired "
-            "bootstrap over test samples]",
-        )
-        for name in ("bleu", "chrf", "accuracy")
-    },
-    "gap_closed": Metric("gap", "gap closed: (student - alone) / (teacher - alone)"),
-    "seconds": Metric("seconds", "seconds: wall time of one stage of that arm; a shared teacher is not in it"),
-    "cpu_seconds": Metric("seconds", "cpu seconds: processor time of one stage of that arm"),
-    "parameters": Metric("count", "parameters: of the network of that arm"),
-    "flops": Metric("flops", "FLOPs: of one forward pass of one sample"),
-}
+BY_TYPE = ("accuracy/", "f1/")
+
+
+class Metrics(dict):
+    """Metrics by name; scores of one type of questions (`accuracy/colour`) are named after it and need no entry."""
+
+    def __missing__(self, name: str) -> Metric:
+        if not name.startswith(BY_TYPE):
+            raise KeyError(name)
+        score, kind = name.split("/", 1)
+        return Metric("share", f"{name}: {score} of questions of type {kind}, %", True, "max")
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or (isinstance(name, str) and name.startswith(BY_TYPE))
+
+
+METRICS = Metrics(
+    {
+        **{
+            name: Metric("nats" if name == "loss" else "share", _help(measure), True, measure.better)
+            for name, measure in MEASURES.items()
+        },
+        "difference": Metric(
+            "points", "difference: student minus a control, in points, paired by seed [95 % bootstrap]"
+        ),
+        **{
+            f"{name}_difference": Metric(
+                "points",
+                f"{MEASURES[name].label} difference: student minus a control, in points, mean over seeds [95 % paired "
+                "bootstrap over test samples]",
+            )
+            for name in ("bleu", "chrf", "accuracy")
+        },
+        "gap_closed": Metric("gap", "gap closed: (student - alone) / (teacher - alone)"),
+        "seconds": Metric("seconds", "seconds: wall time of one stage of that arm; a shared teacher is not in it"),
+        "cpu_seconds": Metric("seconds", "cpu seconds: processor time of one stage of that arm"),
+        "parameters": Metric("count", "parameters: of the network of that arm"),
+        "flops": Metric("flops", "FLOPs: of one forward pass of one sample"),
+    }
+)
 OVER_SAMPLES = {name: name.removesuffix("_difference") for name in METRICS if name.endswith("_difference")}
 """Differences whose interval is over test samples, not over seeds; known at the selected epoch only."""
 DIFFERENCES = {"difference", *OVER_SAMPLES}
-PER_EPOCH = {name for name, metric in METRICS.items() if metric.scored} | DIFFERENCES | {"gap_closed"}
+
+
+def per_epoch(metric: str) -> bool:
+    """Whether there is a figure of the best epoch and one of the last."""
+    return METRICS[metric].scored or metric in DIFFERENCES or metric == "gap_closed"
 
 
 @dataclass
@@ -98,7 +122,7 @@ def measure(record: Record, arm: str, metric: str) -> Measured:
         stages = [stage for stage in stages_of(record, name).values() if stage is not None]
         n, of = _counts(record, name)
         found = Measured(name, n, of, missing=missing_seeds(record, name))
-    if metric in PER_EPOCH:
+    if per_epoch(metric):
         for which in WHICH:
             found.values[which] = statistic([_score(stage, "test", which, metric) for stage in stages])
         found.validation = statistic([_score(stage, "val", "best", metric) for stage in stages])["mean"]

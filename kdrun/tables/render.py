@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kdrun.tables.metrics import DIFFERENCES, METRICS, ONCE, PER_EPOCH, WHICH
+from kdrun.tables.metrics import DIFFERENCES, METRICS, ONCE, WHICH, per_epoch
 
 Table = dict[str, Any]
 MISSING, NO_MEANING = "n/a", "-"
@@ -116,7 +116,7 @@ def explanation(table: Table) -> list[str]:
     """What the figures mean, one sentence each."""
     metrics = list(dict.fromkeys(column["metric"] for column in table["columns"]))
     lines = ["Mean ± sample deviation over seeds; n is their number. Figures are of the test split."]
-    if any(metric in PER_EPOCH for metric in metrics):
+    if any(per_epoch(metric) for metric in metrics):
         if any(column["which"] in ("both", "best") for column in table["columns"]):
             lines.append("The best epoch is chosen on validation; test is read once, after training.")
         if any(column["which"] == "both" for column in table["columns"]):

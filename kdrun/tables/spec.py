@@ -13,7 +13,7 @@ from typing import Any
 from kdrun.config.groups import Option, conf_dirs, tables
 from kdrun.files import sha256_file
 from kdrun.problems import ConfigProblems, Problems, UserError, closest, listed
-from kdrun.tables.metrics import DIFFERENCES, METRICS, ONCE, PER_EPOCH, WHICH
+from kdrun.tables.metrics import DIFFERENCES, METRICS, ONCE, WHICH, per_epoch
 from kdrun.tables.source import Source, read_source
 
 EPOCHS = ("best", "last", "unknown")
@@ -219,7 +219,7 @@ def _columns(source: Source) -> list[Column]:
         if bold not in (True, False) or (bold and not METRICS[metric].scored):
             scored = ", ".join(name for name, found in METRICS.items() if found.scored)
             source.problem((*path, "bold"), f"true or false; validation can choose the best of: {scored}")
-        if metric not in PER_EPOCH:
+        if not per_epoch(metric):
             which = ONCE
         label = source.text((*path, "label")) or identity
         columns.append(Column(identity, label, _overrides(source, (*path, "overrides")), arm, metric, which, bold))

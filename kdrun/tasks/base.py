@@ -12,14 +12,25 @@ from torch import nn
 class Prediction:
     """What one network says about one batch.
 
-    logits: float [B, C], or [B, L, C] for sequences.
+    logits: float [B, C], or [B, L, C] for sequences; None where hidden and head are given instead.
     mask: bool, the shape of logits without its last dimension, True where a position counts; None: all count.
     features: further tensors by name, for objectives that compare more than logits.
+    hidden, head: float [B, L, D] and [C, D] (or a pair of that and a bias [C]) whose product the logits are, for
+        vocabularies so large that losses compute them piece by piece.
     """
 
-    logits: torch.Tensor
+    logits: torch.Tensor | None
     mask: torch.Tensor | None = None
     features: dict[str, torch.Tensor] = field(default_factory=dict)
+    hidden: torch.Tensor | None = None
+    head: Any = None
+
+    def dense(self) -> torch.Tensor:
+        """The logits, computed where only hidden and head are there."""
+        if self.logits is not None:
+            return self.logits
+        weight, bias = self.head if isinstance(self.head, tuple) else (self.head, None)
+        return torch.nn.functional.linear(self.hidden, weight, bias)
 
 
 Batch = Mapping[str, Any]
@@ -41,6 +52,10 @@ class Task(Protocol):
 
     def predict(self, network: nn.Module, inputs: Any) -> Prediction:
         """One forward pass; modes and gradients are the caller's business."""
+        ...
+
+    def prepare(self, wanted: frozenset[str]) -> None:
+        """Optional. Told before training which tensors the objective can use."""
         ...
 
     def tensors(self, batch: Batch, student: Prediction, teacher: Prediction | None) -> Tensors:

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def task_for(module: Any, decoding: dict[str, Any] | None = None):
-    """The task of a data module (data.module.ImageDataModule, data.text_module.TextDataModule).
+    """The task of a data module (data.module.ImageDataModule, data.text_module.TextDataModule, data.vision_module.VisionDataModule).
 
     decoding: how sequences are generated in evaluation (`trainer.decoding`); tasks that generate nothing ignore it.
     """
@@ -14,6 +14,10 @@ def task_for(module: Any, decoding: dict[str, Any] | None = None):
         from kdrun.tasks.classification import Classification
 
         return Classification(module.spec)
+    if module.spec.kind == "vision_language":
+        from kdrun.tasks.vision_language import VisionLanguage
+
+        return VisionLanguage(module, decoding)
     from kdrun.tasks.translation import Translation
 
     return Translation(module, decoding)

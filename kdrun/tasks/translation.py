@@ -13,10 +13,12 @@ from torchmetrics import Metric, MetricCollection
 from kdrun.decoding.beam import Search, decode
 from kdrun.ledger.flops import counted_flops
 from kdrun.networks.output import logits_of
+from kdrun.problems import UserError
 from kdrun.tasks.base import Batch, Prediction, Tensors
 from kdrun.tasks.text_scores import TextScores, copy_baseline, sentence_statistics, signatures
 
 UNIT, LARGEST_LOSS = 2.0**-20, 1e4
+HIDDEN = frozenset({"student_hidden", "teacher_hidden"})
 TYPICAL_TOKENS = 16
 """Length of source and target for which FLOPs of a sentence are counted."""
 
@@ -37,29 +39,47 @@ class Translation:
         self.module, self.spec = module, module.spec
         settings = dict(decoding or {})
         beams = {True: settings.pop("beam", 5), False: settings.pop("val_beam", 1)}
+        self.hidden = False
         self.search = {final: Search(beam=beam, **settings) for final, beam in beams.items()}
 
+    def prepare(self, wanted: frozenset[str]) -> None:
+        """From now on `predict` gives hidden states and output layer where tensors of the objective are made of these."""
+        self.hidden = bool(wanted & HIDDEN) and "student_logits" not in wanted
+
     def predict(self, network: nn.Module, inputs: dict[str, torch.Tensor]) -> Prediction:
-        """One teacher-forced pass. Raises ValueError where the logits are not [B, T, V] with the data's V."""
-        logits = logits_of(network(**inputs))
+        """One teacher-forced pass. Raises ValueError where the logits are not [B, T, V] with the data's V.
+
+        UserError where an objective computes logits piece by piece and the network has no `hidden`.
+        """
+        if self.hidden:
+            if not hasattr(network, "hidden"):
+                raise UserError(
+                    f"{type(network).__name__} has no hidden(): use objective=word_kd, with all logits at once"
+                )
+            states, weight, bias = network.hidden(**inputs)
+            found = Prediction(None, hidden=states, head=weight if bias is None else (weight, bias))
+            shape = (*states.shape[:2], len(weight))
+        else:
+            found = Prediction(logits_of(network(**inputs)))
+            shape = tuple(found.logits.shape)
         expected = (*inputs["target"].shape, self.spec.vocabulary)
-        if logits.shape != expected:
+        if shape != expected:
             raise ValueError(
-                f"{type(network).__name__} returned logits of shape {tuple(logits.shape)}, expected {expected}: "
+                f"{type(network).__name__} returned logits of shape {shape}, expected {expected}: "
                 f"{self.spec.name} has {self.spec.vocabulary} tokens"
             )
-        return Prediction(logits)
+        return found
 
     def tensors(self, batch: Batch, student: Prediction, teacher: Prediction | None) -> Tensors:
-        """student_logits and teacher_logits [B, T, V], targets [B, T], mask [B, T], features of the student."""
-        return {
-            **student.features,
-            **{f"teacher_{name}": value for name, value in (teacher.features if teacher else {}).items()},
-            "student_logits": student.logits,
-            "teacher_logits": None if teacher is None else teacher.logits,
-            "targets": batch["targets"],
-            "mask": batch["mask"],
-        }
+        """targets [B, T], mask [B, T], features of both; student_ and teacher_ logits [B, T, V], or where `prepare` asked for
+        them hidden [B, T, D], head [V, D] and bias [V]."""
+        found: Tensors = {"targets": batch["targets"], "mask": batch["mask"], **student.features}
+        found |= {f"teacher_{name}": value for name, value in (teacher.features if teacher else {}).items()}
+        for who, prediction in (("student", student), ("teacher", teacher or Prediction(None))):
+            weight, bias = prediction.head if isinstance(prediction.head, tuple) else (prediction.head, None)
+            found |= {f"{who}_logits": prediction.logits, f"{who}_hidden": prediction.hidden}
+            found |= {f"{who}_head": weight, f"{who}_bias": bias}
+        return found
 
     def count(self, batch: Batch) -> int:
         """Target tokens in the batch, end tokens included."""
@@ -71,7 +91,7 @@ class Translation:
 
     def update(self, metrics: MetricCollection, prediction: Prediction, batch: Batch) -> None:
         """Adds what one pass tells: loss and token accuracy."""
-        metrics["tokens"].update(prediction.logits.detach().float(), batch["targets"], batch["mask"])
+        metrics["tokens"].update(prediction.dense().detach().float(), batch["targets"], batch["mask"])
 
     def evaluate(
         self, metrics: MetricCollection, network: nn.Module, batch: Batch, final: bool = False

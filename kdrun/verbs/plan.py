@@ -11,6 +11,11 @@ def main(args) -> int:
 
     if args.multirun:
         return plan_sweep(args)
+    from kdrun.verbs import estimate
+
+    job = compose(args.overrides, args.conf_dirs, missing=False)
+    if estimate.wanted(job.config):
+        return estimate.main(job, args)
     job = compose(args.overrides, args.conf_dirs)
     plan = make_plan(job, why=args.why)
     if args.json:

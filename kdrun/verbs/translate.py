@@ -11,7 +11,7 @@ from kdrun.verbs.runs import outputs_folder
 if TYPE_CHECKING:
     from kdrun.cli import Arguments
 
-OPTIONS = ("arm", "seed", "which", "beam", "length_penalty")
+OPTIONS = ("arm", "seed", "which", "beam", "length_penalty", "comet")
 
 
 def main(args: Arguments) -> int:
@@ -24,6 +24,9 @@ def main(args: Arguments) -> int:
     view = api.RunView.find(args.words[0] if args.words else "last", outputs_folder(args))
     if view.config["data"].get("task") != "translation":
         raise UserError(f"{view.id} learned {view.config['data'].get('task', 'classification')}, not translation")
+    if "comet" in options:
+        print(comet_line(view, options))
+        return 0
     lines = read_lines(sys.stdin.buffer.read())
     seed = options.get("seed")
     network = api.load(
@@ -53,6 +56,40 @@ def translate(view: Any, network: Any, lines: list[str], options: dict[str, str]
     sources = [row[real].tolist() for row, real in zip(encoded["source"], encoded["source_mask"], strict=True)]
     found = dict(zip(filled, Translation(module, decoding).translate(network, sources), strict=True))
     return [found.get(number, "") for number in range(len(lines))]
+
+
+def comet_line(view: Any, options: dict[str, str]) -> str:
+    """COMET of the translations that a run kept of its test set (of the epoch that validation chose), with no text read.
+
+    Raises UserError where there is no such checkpoint, or where the stage kept no translations.
+    """
+    from pathlib import Path
+
+    from kdrun import api
+    from kdrun.data.build import load_data
+    from kdrun.resampling import read_samples
+    from kdrun.tables.build import stage_folder
+    from kdrun.tasks.text_scores import comet
+
+    seed = options.get("seed")
+    stage = api.stage_of(view, options.get("arm", "student"), None if seed is None else int(seed))
+    folder = stage_folder(stage, view.path.resolve().parent.parent)
+    rows = read_samples(folder) if folder else []
+    if not rows:
+        raise UserError(f"{stage['label']} of {view.id} kept no translations: fit it again (kdrun rerun {view.id})")
+    module = load_data(view.config["data"], view.config["paths"])
+    texts = dict(
+        zip(
+            module.samples("test").ids.tolist(),
+            zip(module.sources("test"), module.references("test"), strict=True),
+            strict=True,
+        )
+    )
+    sources, references = zip(*(texts[row["id"]] for row in rows), strict=True)
+    score = comet(Path(options["comet"]), sources, [row["text"] for row in rows], references)
+    if score is None:
+        raise UserError(f"comet={options['comet']}: no such file; give the checkpoint of a COMET model")
+    return f"COMET {score:.4f}   {stage['label']} of {view.id}, {len(rows)} sentences, {Path(options['comet']).name}"
 
 
 def read_options(words: list[str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from kdrun.data.build import load_data
 from kdrun.learning.workers import RankFailed
 from kdrun.networks.build import build_network
 from kdrun.networks.weights import load_weights
+from kdrun.problems import UserError
 from kdrun.strategies.cast import Cast, supervised
 from kdrun.tasks.classification import Classification
 
@@ -62,6 +63,14 @@ def test_a_dead_rank_ends_the_stage_and_the_other_rank(tmp_path, tests_on_path):
         make_lab(tmp_path).fit(supervised(Cast(cell(*own("exit"))).student))
     assert time.monotonic() - started < 60
     assert not ranks_alive()
+
+
+def test_a_mistake_that_a_rank_finds_is_told_as_one(tmp_path):
+    wrong = cell(
+        "hardware.devices=2", "student.network={_target_: kdrun.networks.mlp.MLP, hidden: [8], num_classes: 7}"
+    )
+    with pytest.raises(UserError, match="num_classes=7, but digits has 10 classes"):
+        make_lab(tmp_path).fit(supervised(Cast(wrong).student))
 
 
 def test_ranks_that_drift_apart_are_noticed(tmp_path, tests_on_path):

@@ -20,6 +20,7 @@ pytest.importorskip("sentencepiece")
 NODE = {"_target_": "kdrun.networks.transformer.Transformer", "width": 16, "encoder_layers": 1, "decoder_layers": 1,
         "heads": 2, "feedforward": 32, "dropout": 0.1, "share": "all"}  # fmt: skip
 CPU = torch.device("cpu")
+FILES = ("ids.npy", "log_probs.npy", "marks.npy")
 
 
 def top_of(logits, k):
@@ -95,23 +96,24 @@ def test_what_is_read_is_what_the_live_teacher_says_for_every_batch(tmp_path, mo
         assert (found["top_ids"][mask] == said["top_ids"][mask]).float().mean() > 0.98  # ties may change places
         torch.testing.assert_close(found["top_log_probs"][mask], said["top_log_probs"][mask], rtol=2e-3, atol=2e-3)
         assert not found["top_log_probs"][~mask].any()
-    assert topk.cache_bytes(module, 5) == sum((tmp_path / n).stat().st_size - 128 for n in topk.FILES)
+    assert topk.cache_bytes(module, 5) == sum((tmp_path / n).stat().st_size - 128 for n in FILES)
     assert teacher.cache.largest_error(live, CPU, 16, 0, moved) < 0.02
 
 
 def test_a_build_that_was_cut_goes_on_and_a_torn_sentence_is_seen(tmp_path, module, live):
     whole = built(tmp_path / "whole", module, live)
     cache = topk.TopCache(tmp_path / "cut", module, 5, {})
-    for name in ("_tokens", "_values", "_marks"):
-        getattr(cache, name)[:] = getattr(whole, name)
+    for name, array in cache.arrays.items():
+        array[:] = whole.arrays[name]
+    cache._marks[:] = whole._marks
     cache._marks[3] = 0
-    cache._values[cache.starts[7]] += 1  # the mark is there, the rows are not those it was made of
+    cache.arrays["log_probs"][cache.starts[7]] += 1  # the mark is there, the rows are not those it was made of
     again = topk.TopCache(tmp_path / "cut", module, 5, {})
     assert sorted(np.flatnonzero(again._marks == 0)) == [3, 7]
     again.build(live, CPU, lambda done: None, moved)
     again.finish()
-    assert [(tmp_path / "cut" / n).read_bytes() for n in topk.FILES] == [
-        (tmp_path / "whole" / n).read_bytes() for n in topk.FILES
+    assert [(tmp_path / "cut" / n).read_bytes() for n in FILES] == [
+        (tmp_path / "whole" / n).read_bytes() for n in FILES
     ]
 
 

@@ -11,9 +11,14 @@ import pytest
 import torch
 
 from kdrun.objectives.ce import ce
+from kdrun.objectives.jsd import jsd
 from kdrun.objectives.kd import kd
 from kdrun.objectives.kd_topk import kd_topk
+from kdrun.objectives.kl_reverse import kl_reverse
 from kdrun.objectives.terms import Objective, Term
+from kdrun.objectives.vocabulary_ce import vocabulary_ce
+from kdrun.objectives.vocabulary_ce_kd import vocabulary_ce_kd
+from kdrun.objectives.vocabulary_kd import vocabulary_kd
 
 # Shapes: B samples, L positions, C classes.
 
@@ -45,6 +50,44 @@ def slow_kd_topk(student: list[float], ids: list[int], log_p: list[float], k: in
     return math.fsum(one * math.log(one / other) for one, other in pairs if one > 0)
 
 
+def slow_kl_reverse(student: list[float], teacher: list[float], temperature: float = 1.0) -> float:
+    return slow_kd(teacher, student, temperature)
+
+
+def slow_jsd(student: list[float], teacher: list[float], beta: float = 0.5, temperature: float = 1.0) -> float:
+    p, q = ([math.exp(value) for value in log_softmax(row, temperature)] for row in (teacher, student))
+    m = [beta * a + (1 - beta) * b for a, b in zip(p, q, strict=True)]
+    of_p, of_q = (math.fsum(a * math.log(a / b) for a, b in zip(x, m, strict=True) if a > 0) for x in (p, q))
+    return temperature**2 * (beta * of_p + (1 - beta) * of_q)
+
+
+def slow_vocabulary_kd(student, teacher, kind="forward", temperature: float = 1.0, beta=0.5, chunk=None) -> float:
+    if kind == "jsd":
+        return slow_jsd(student, teacher, beta, temperature)
+    return (slow_kd if kind == "forward" else slow_kl_reverse)(student, teacher, temperature)
+
+
+def slow_vocabulary_ce(student: list[float], target: int, label_smoothing: float = 0.0, chunk=None) -> float:
+    return slow_ce(student, target, label_smoothing)
+
+
+def slow_vocabulary_ce_kd(student, teacher, target, ce=0.5, kd=0.5, label_smoothing=0.0, **options) -> float:
+    return ce * slow_ce(student, target, label_smoothing) + kd * slow_vocabulary_kd(student, teacher, **options)
+
+
+def over_identity(function: Callable) -> Callable:
+    """A term on hidden states as one on logits: the output layer is the identity, so logits are hidden states."""
+
+    def on_logits(**given) -> torch.Tensor:
+        for who in ("student", "teacher"):
+            if (logits := given.pop(f"{who}_logits", None)) is not None:
+                given[f"{who}_hidden"], given[f"{who}_head"] = logits, torch.eye(logits.shape[-1], dtype=logits.dtype)
+        return function(**given)
+
+    on_logits.pointwise = function.pointwise
+    return on_logits
+
+
 @dataclass(frozen=True)
 class Loss:
     """name; function; its tensors in order; slow reference on one position; options to try; value at equality."""
@@ -67,11 +110,12 @@ class Loss:
         return Term(self.name, weight, self.function, self.wants, options=self.options)
 
     def __call__(self, tensors: dict) -> torch.Tensor:
-        return self.function(*(tensors[name] for name in self.wants), **self.options)
+        return self.function(**{name: tensors[name] for name in self.wants}, **self.options)
 
 
 BOTH = ("student_logits", "teacher_logits")
 LABELS = ("student_logits", "targets")
+THREE = (*BOTH, "targets")
 TOP = 3
 LOSSES = [
     Loss("ce", ce, LABELS, slow_ce),
@@ -79,6 +123,28 @@ LOSSES = [
     Loss("kd", kd, BOTH, slow_kd, zero_at_equality=True, shifts=BOTH, temperature=True),
     Loss("kd_t1", kd, BOTH, slow_kd, {"temperature": 1.0}, zero_at_equality=True, shifts=BOTH, temperature=True),
     Loss("kd_topk", kd_topk, ("student_logits", "teacher_top_ids", "teacher_top_log_probs"), slow_kd_topk, {"k": TOP}),
+    Loss("kl_reverse", kl_reverse, BOTH, slow_kl_reverse, {"temperature": 1.0}, True, BOTH, temperature=True),
+    Loss("kl_reverse_t4", kl_reverse, BOTH, slow_kl_reverse, {"temperature": 4.0}, True, BOTH, temperature=True),
+    Loss("jsd", jsd, BOTH, slow_jsd, {"temperature": 1.0}, True, BOTH, temperature=True),
+    Loss("jsd_b09", jsd, BOTH, slow_jsd, {"beta": 0.9, "temperature": 2.0}, True, BOTH, temperature=True),
+    Loss("vocabulary_ce", over_identity(vocabulary_ce), LABELS, slow_vocabulary_ce, {"chunk": 5}),
+    Loss("vocabulary_ce_smoothed", over_identity(vocabulary_ce), LABELS, slow_vocabulary_ce, {"label_smoothing": 0.1}),
+    *(
+        Loss(f"vocabulary_{name}", over_identity(vocabulary_kd), BOTH, slow_vocabulary_kd, options, True, BOTH, True)
+        for name, options in {
+            "kd": {"temperature": 1.0, "chunk": 5},
+            "kd_reverse": {"kind": "reverse", "temperature": 2.0, "chunk": 5},
+            "kd_jsd": {"kind": "jsd", "temperature": 2.0, "beta": 0.3, "chunk": 5},
+        }.items()
+    ),
+    *(
+        Loss(f"vocabulary_{name}", over_identity(vocabulary_ce_kd), THREE, slow_vocabulary_ce_kd, options, shifts=BOTH)
+        for name, options in {
+            "ce_kd": {"ce": 1.5, "label_smoothing": 0.2, "temperature": 1.0, "chunk": 5},
+            "ce_kd_t4": {"temperature": 4.0},
+            "ce_kd_jsd": {"kind": "jsd", "temperature": 2.0, "chunk": 5},
+        }.items()
+    ),
     Loss("kd_t20", kd, BOTH, slow_kd, {"temperature": 20.0}, zero_at_equality=True, shifts=BOTH, temperature=True),
 ]
 every_loss = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
@@ -267,6 +333,8 @@ def test_under_autocast_values_are_float32_ones(loss):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         values = loss(tensors)
     assert values.dtype == torch.float32
+    if loss.name.startswith("vocabulary"):  # products are part of these, and autocast makes them in its own type
+        tensors = {name: t.bfloat16() if name in BOTH else t for name, t in tensors.items()}
     assert torch.equal(values, loss(tensors))
 
 

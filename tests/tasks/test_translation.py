@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from text_support import COMMON, ROWS
@@ -77,6 +78,24 @@ def test_the_loss_is_the_papers_per_valid_token(module, batch):
         total, _ = objective(task.tensors(batch, student, teacher), batch["size"])
     assert task.count(batch) == batch["size"] == int(batch["mask"].sum())
     assert float(total) == pytest.approx(word_kd(student.logits, teacher.logits, batch), rel=1e-5)
+
+
+def test_the_same_loss_without_all_logits_at_once(module, batch):
+    """objective=word_kd_vocabulary against objective=word_kd: values and gradients."""
+    pieces = {"vocabulary_ce_kd": {"weight": 1.0, "ce": 0.5, "kd": 0.5, "label_smoothing": 0.1, "chunk": 3}}
+    found = []
+    for config in (WORD_KD, pieces):
+        task, objective, student = Translation(module), build_objective(config), network(module, 0).eval()
+        task.prepare(objective.wanted)
+        with torch.no_grad():
+            teacher = task.predict(network(module, 1).eval(), batch["inputs"])
+        total, _ = objective(task.tensors(batch, task.predict(student, batch["inputs"]), teacher), batch["size"])
+        total.backward()
+        found.append((float(total.detach()), [p.grad for p in student.parameters()]))
+        assert (teacher.logits is None) == (config is pieces)
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    for one, other in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("junk", [0, 2, 5])
@@ -242,6 +261,40 @@ def test_translate_prints_a_line_for_every_line(trained):
     assert len(found) == 3 and found[1] == "" and found[0].startswith("The ") and found[2].startswith("The ")
     refused = kdrun("translate", "bem=3", cwd=folder)
     assert refused.returncode == 2 and b"closest: beam" in refused.stderr
+
+
+def test_a_run_keeps_its_translations_and_they_can_be_scored_again(trained, monkeypatch, capsys):
+    import types
+
+    from kdrun.cli import main
+    from kdrun.resampling import read_samples
+    from kdrun.tasks.text_scores import scores
+
+    folder, record, _ = trained
+    monkeypatch.chdir(folder)
+    student = next(stage for stage in record["stages"] if stage["role"] == "student")
+    rows = read_samples(student["path"])
+    totals = np.sum([row["counts"] for row in rows], axis=0)
+    assert scores(totals)["bleu"] / 100 == pytest.approx(student["test"]["best"]["bleu"])
+    alone = record["summary"]["differences"]["alone"]
+    assert alone["resampled"]["bleu"]["mean"] == pytest.approx(alone["best"]["mean"])
+    assert alone["resampled"]["bleu"]["samples"] == len(rows)
+
+    assert main(["translate", "last", "comet=none.ckpt"]) == 2 and "no such file" in capsys.readouterr().err
+    asked = []
+
+    class Model:
+        def predict(self, samples, **options):
+            asked.extend(samples)
+            return types.SimpleNamespace(system_score=0.5)
+
+    library = types.SimpleNamespace(load_from_checkpoint=lambda path, local_files_only: Model())
+    monkeypatch.setitem(sys.modules, "comet", library)
+    (folder / "model.ckpt").touch()
+    assert main(["translate", "last", "comet=model.ckpt"]) == 0
+    assert f"COMET 0.5000   student/seed=0 of {record['id']}, {len(rows)} sentences" in capsys.readouterr().out
+    assert [sample["mt"] for sample in asked] == [row["text"] for row in rows]
+    assert all(sample["src"].startswith(("Die", "Der", "Das")) for sample in asked[:3])
 
 
 def test_input_that_is_no_utf8_is_refused_by_line():

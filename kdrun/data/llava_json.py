@@ -1,0 +1,177 @@
+"""Your own conversations on images, in the JSON of LLaVA (LLaVA-1.5's 558k captions and 665k conversations, too).
+
+    [{"id": "...", "image": "coco/train2017/000000033471.jpg",
+      "conversations": [{"from": "human", "value": "<image>\\nWhat is this?"}, {"from": "gpt", "value": "A bus."}, ...]}]
+
+Also as JSON lines. "image" may be a list, and is absent for text alone. Beyond LLaVA an entry may have a "type" (of its
+question, by which scores are told apart), "choices" (of a multiple choice) and "answers" (all that are accepted).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from kdrun.data.conversations import PARTS, Conversations, Turn
+from kdrun.data.vision_files import (
+    SHIFT,
+    Corpus,
+    Entry,
+    assembled,
+    each,
+    look_at,
+    read_json,
+    text_of,
+    texts_of,
+    with_tests,
+)
+from kdrun.problems import UserError
+
+PLACE = "<image>"
+ROLES = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt"}
+
+
+def llava_json(
+    root: str | Path | None = None,
+    file: str | None = None,
+    images: str | None = None,
+    part: str = "questions",
+    captions: str | None = None,
+    captions_images: str | None = None,
+    val_file: str | None = None,
+    test_file: str | None = None,
+    size: int = 96,
+    limit_broken: float = 0.01,
+    tests: dict | None = None,
+    *,
+    cache: str | Path | None = None,
+) -> Conversations:
+    """Conversations of `root/file` about images in `root/images`.
+
+    file             JSON or JSON lines of conversations
+    images           folder of images; null: root
+    part             questions: those of `file`; captions: those of `captions`, for the first stage
+    captions_images  folder of their images; null: as `images`
+    val_file, test_file
+                     files of their own for validation and test; without them these are taken by image
+    size             pixels of a side; images are filled up to a square
+    limit_broken     largest share of samples that may be left out for a missing or broken image
+    tests            further test sets: name -> a source of conversations with its `_target_`
+
+    Files and folders are relative to `root`, and images lie below it.
+    Places of images are moved to the front of the first question; there must be as many as images. Without a file for
+    validation or test, the text of what is held out for them is in the corpus that a tokenizer may be made from.
+    """
+    if root is None or file is None:
+        raise UserError("data=llava_json needs data.root=FOLDER and data.file=FILE, a JSON of conversations in it")
+    if part not in PARTS:
+        raise UserError(f"data.part={part}: {' or '.join(PARTS)}")
+    if part == "captions" and captions is None:
+        raise UserError("data.part=captions needs data.captions=FILE, the conversations of the first stage")
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise UserError(f"data.root={root}: there is no such folder")
+    folder = _below(root, images, "images")
+    given = {"file": file, "captions": captions, "val_file": val_file, "test_file": test_file}
+    left_out: dict[str, Counter[str]] = {key: Counter() for key in given}
+    entries: dict[str, list[Entry]] = {}
+    for number, (key, name) in enumerate(given.items()):
+        inside = _below(root, captions_images, "captions_images") if key == "captions" and captions_images else folder
+        read = partial(_entry, number << SHIFT, inside, "caption" if key == "captions" else None, left_out[key])
+        entries[key] = [] if name is None else each(read_json(root / name, key), root / name, read)
+        if name is not None and not entries[key]:
+            raise UserError(f"data.{key}={root / name} holds no conversation; left out: {dict(left_out[key])}")
+    found = look_at(root, (image for part in entries.values() for entry in part for image in entry.images), size, cache)
+    splits = {"train": entries["file"], "val": entries["val_file"], "test": entries["test_file"]}
+    report = left_out["file"] + left_out["val_file"] + left_out["test_file"]
+    if part == "captions":
+        report = left_out["captions"]
+        held_out = {
+            found.number.get(image) for key in ("val_file", "test_file") for e in entries[key] for image in e.images
+        }
+        train = [
+            e for e in entries["captions"] if held_out.isdisjoint(found.number.get(image, -1) for image in e.images)
+        ]
+        report["image of val or test"] = len(entries["captions"]) - len(train)
+        splits = {"train": train}
+    return with_tests(
+        assembled(
+            "llava_json",
+            splits,
+            found,
+            limit_broken=limit_broken,
+            corpus=Corpus([entries["file"], entries["captions"]]),
+            parts=[part],
+            report=report,
+        ),
+        tests or {},
+    )
+
+
+def _below(root: Path, folder: str | None, key: str) -> str:
+    """A folder relative to the root."""
+    try:
+        return Path(folder or "").expanduser().relative_to(root if Path(folder or "").is_absolute() else "").as_posix()
+    except ValueError:
+        raise UserError(f"data.{key}={folder} is not below data.root={root}") from None
+
+
+def _entry(
+    first: int, folder: str, kind: str | None, left_out: Counter[str], position: int, entry: Mapping
+) -> Entry | None:
+    """One entry of a file; None, and counted, where it has no exchange. ValueError that says what is malformed."""
+    images = entry.get("image")
+    images = [images] if isinstance(images, str) else [] if images is None else images
+    if not isinstance(images, list) or not all(isinstance(image, str) and image for image in images):
+        raise ValueError("'image' is neither the name of a file nor a list of such")
+    turns = _turns(entry, len(images), left_out)
+    if not turns:
+        left_out["without an answer"] += 1
+        return None
+    choices, answers = texts_of(entry, "choices"), texts_of(entry, "answers")
+    usual = "text" if not images else "question" if len(turns) == 1 else "conversation"
+    own = entry.get("type") if isinstance(entry.get("type"), str) else None
+    names = tuple((Path(folder) / image).as_posix() for image in images)
+    return Entry(first + position, names, turns, own or kind or usual, choices, answers)
+
+
+def _turns(entry: Mapping, images: int, left_out: Counter[str]) -> tuple[Turn, ...]:
+    """The exchanges, without the places of images."""
+    given = entry.get("conversations")
+    if not isinstance(given, list):
+        raise ValueError("it has no list of 'conversations'")
+    said = []
+    for number, line in enumerate(given):
+        if not isinstance(line, Mapping):
+            raise ValueError(f"turn {number} is not an object with 'from' and 'value'")
+        role, text = text_of(line, "from"), text_of(line, "value")
+        if role not in ROLES:
+            raise ValueError(f"turn {number} is from {role!r}, not from 'human' or 'gpt'")
+        said.append((ROLES[role], text))
+    if said and said[0][0] == "gpt":  # as LLaVA does: some conversations begin in the middle
+        said = said[1:]
+        left_out["turns before the first question"] += 1
+    for number, (role, _) in enumerate(said):
+        if role != ("human", "gpt")[number % 2]:
+            raise ValueError(f"'human' and 'gpt' do not take turns at turn {number}")
+    if len(said) % 2:
+        said = said[:-1]
+        left_out["turns without an answer"] += 1
+    if not said:
+        return ()
+    places = [text.count(PLACE) for role, text in said if role == "human"]
+    if sum(places) != images or sum(places[1:]):
+        where = "" if not sum(places[1:]) else f", {sum(places[1:])} of them behind the first question"
+        raise ValueError(f"it has {images} images, but {sum(places)} places {PLACE!r}{where}")
+    prompts = [
+        text.replace(PLACE, "").strip() if number == 0 else text.strip() for number, (_, text) in enumerate(said[::2])
+    ]
+    answers = [text.strip() for _, text in said[1::2]]
+    if not all(answers):
+        left_out["empty answers"] += answers.count("")
+    pairs = zip(prompts, answers, strict=True)
+    turns = tuple(Turn(prompt, answer) for prompt, answer in pairs)
+    # What comes behind an empty answer may refer to it.
+    return turns if all(answers) else turns[: answers.index("")]

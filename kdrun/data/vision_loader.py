@@ -1,0 +1,194 @@
+"""Batches of conversations on images. What comes when is a function of (seed, epoch)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdrun.data import randomness
+from kdrun.data.loader import BatchLoader
+from kdrun.data.ragged import Ragged
+
+WINDOW = 32
+"""Batches among which samples of similar length come together."""
+
+Pictures = Callable[[np.ndarray], dict[str, Tensor]]
+
+
+class VisionSamples:
+    """The encoded conversations of one split, in the order of the source.
+
+    ids       int64 [n]
+    tokens    Ragged: the conversations without the tokens of images
+    labels    bool, as long as tokens.flat: whether the token is of an answer (its end token included)
+    asked     int64 [n]: tokens of a conversation before its last answer
+    images    Ragged: numbers of images, in the order of their slots
+    head      how many tokens come before the images
+    block     int64: the tokens of one image, of which the first `slots` are image tokens
+    pad       what rows are filled up with
+    pictures  numbers of images int64 [n] -> {"image_features": ...} or {"pixel_values": ...}, for at least one image
+    """
+
+    def __init__(
+        self,
+        ids: np.ndarray,
+        tokens: Ragged,
+        labels: np.ndarray,
+        asked: np.ndarray,
+        images: Ragged,
+        *,
+        head: int,
+        block: np.ndarray,
+        slots: int,
+        pad: int,
+        pictures: Pictures,
+    ):
+        self.ids = torch.from_numpy(np.array(ids, np.int64))
+        self.tokens, self.labels, self.asked, self.images = tokens, labels, asked, images
+        self.head, self.block, self.slots, self.pad, self.pictures = head, block, slots, pad, pictures
+        self.lengths = tokens.lengths() + images.lengths() * len(block)
+        total = np.concatenate([np.zeros(1, np.int64), np.cumsum(labels, dtype=np.int64)])
+        self.responses = total[tokens.starts[1:]] - total[tokens.starts[:-1]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def sizes(self, positions: np.ndarray) -> dict[str, int]:
+        """What these samples add to the counts of a batch (see SampleLoader)."""
+        images = self.images.lengths(positions)
+        return {
+            "mask": int(self.responses[positions].sum()),
+            "visual_mask": int(images.sum()) * self.slots,
+            "images": int((images > 0).sum()),
+        }
+
+    def batch(self, positions: np.ndarray, sizes: dict[str, int] | None = None) -> dict[str, Any]:
+        """The samples at these positions as a batch (see SampleLoader). sizes: those over all ranks, where not theirs."""
+        ids, real, labels, slots = self._filled(positions, self.tokens.lengths(positions), left=False)
+        sizes = self.sizes(positions) if sizes is None else sizes
+        attended = real[:, 1:]
+        return {
+            "ids": self.ids[torch.from_numpy(positions)],
+            "inputs": {
+                "input_ids": torch.from_numpy(np.where(attended, ids[:, :-1], self.pad)),
+                "attention_mask": torch.from_numpy(attended),
+                **self._pictures(positions),
+            },
+            "targets": torch.from_numpy(ids[:, 1:].copy()),
+            "mask": torch.from_numpy(labels[:, 1:].copy()),
+            "visual_mask": torch.from_numpy(slots[:, :-1].copy()),
+            "view": 0,
+            "size": sizes["mask"],
+            "sizes": dict(sizes),
+        }
+
+    def prompts(self, positions: np.ndarray) -> dict[str, Tensor]:
+        """What a network reads before it writes the last answer, filled up on the left."""
+        ids, real, _, _ = self._filled(positions, self.asked[positions], left=True)
+        inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(real)}
+        return {**inputs, **self._pictures(positions)}
+
+    def image_numbers(self, positions: np.ndarray) -> np.ndarray:
+        """int64 [n]: numbers of the images of these samples, in the order of their slots."""
+        begins, ends = self.images.starts[positions], self.images.starts[positions + 1]
+        parts = [self.images.flat[begin:end] for begin, end in zip(begins, ends, strict=True)]
+        return np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int64)
+
+    def _pictures(self, positions: np.ndarray) -> dict[str, Tensor]:
+        numbers = self.image_numbers(positions)
+        return self.pictures(numbers) if len(numbers) else {}
+
+    def _filled(self, positions: np.ndarray, ends: np.ndarray, left: bool) -> tuple[np.ndarray, ...]:
+        """(ids int64, real bool, labels bool, slots bool), each [b, W], of the first `ends` text tokens with images."""
+        counts = self.images.lengths(positions)
+        totals = ends + counts * len(self.block)
+        shape = (len(positions), int(totals.max()))
+        ids = np.full(shape, self.pad, np.int64)
+        real, labels, slots = (np.zeros(shape, bool) for _ in range(3))
+        slot = np.arange(len(self.block)) < self.slots
+        rows = zip(self.tokens.starts[positions], ends, counts, totals, strict=True)
+        for row, (start, end, count, total) in enumerate(rows):
+            first = shape[1] - total if left else 0
+            images = slice(first + self.head, first + self.head + count * len(self.block))
+            before, behind = slice(first, images.start), slice(images.stop, first + total)
+            for target, source in ((ids, self.tokens.flat), (labels, self.labels)):
+                target[row, before] = source[start : start + self.head]
+                target[row, behind] = source[start + self.head : start + end]
+            ids[row, images] = np.tile(self.block, count)
+            slots[row, images] = np.tile(slot, count)
+            real[row, first : first + total] = True
+        return ids, real, labels, slots
+
+
+class SampleLoader(BatchLoader):
+    """Iterates one split as one of `world` ranks; resumes at any batch (see BatchLoader for how).
+
+    A batch is a dict:
+        ids          int64 [b]
+        inputs       input_ids int64 [b, L], attention_mask bool [b, L], and where the batch has images image_features
+                     float32 [n, T, C] or pixel_values float32 [n, 3, H, W], n images in the order of their slots
+        targets      int64 [b, L]: the next token
+        mask         bool [b, L]: where that is of an answer, end tokens included
+        visual_mask  bool [b, L]: where the input is an image token
+        view         0
+        sizes        counts over all ranks: {"mask", "visual_mask", "images": samples that have any}
+        size         sizes["mask"], what sums of losses are divided by
+
+    batch_size  samples of a batch over all ranks
+    seed        of the order; None: the order of the source, the same in every epoch (evaluation)
+
+    In training, samples of similar length come together: those of WINDOW batches, which are new in every epoch, are
+    sorted, and the batches shuffled. Every rank takes its part of the rows of every batch. A rank that gets none has the
+    first row with masks that are False throughout, so all ranks take equally many steps.
+    """
+
+    def __init__(
+        self, samples: VisionSamples, batch_size: int, *, seed: int | None = None, rank: int = 0, world: int = 1
+    ):
+        if not 0 <= rank < world:
+            raise ValueError(f"rank {rank} is not one of {world}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: at least one sample")
+        self.samples, self.batch_size, self.seed = samples, batch_size, seed
+        self.rank, self.world = rank, world
+        self.epoch = self._cursor = self._start = 0
+        self._bounds = [(first, min(first + batch_size, len(samples))) for first in range(0, len(samples), batch_size)]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        start, self._start = self._start, 0
+        self._cursor = start
+        order, numbers = self._order()
+        last = len(numbers) - 1
+        for index in range(start, last + 1):
+            first, end = self._bounds[numbers[index]]
+            # Before the batch leaves: whoever saves state while working on it has begun this batch.
+            self._cursor = 0 if index == last else index + 1
+            yield self._part(order[first:end])
+
+    def _order(self) -> tuple[np.ndarray, np.ndarray]:
+        """This epoch's (positions of samples, numbers of batches): batch k is order[slice(*bounds[k])]."""
+        numbers = np.arange(len(self._bounds))
+        if self.seed is None:
+            return np.arange(len(self.samples)), numbers
+        order = randomness.order(randomness.key("order", self.seed, self.epoch), self.samples.ids.numpy())
+        for first in range(0, len(order), WINDOW * self.batch_size):
+            members = order[first : first + WINDOW * self.batch_size]
+            order[first : first + len(members)] = members[np.argsort(-self.samples.lengths[members], kind="stable")]
+        return order, randomness.order(randomness.key("batches", self.seed, self.epoch), numbers)
+
+    def _part(self, rows: np.ndarray) -> dict[str, Any]:
+        """This rank's rows of a batch."""
+        share, extra = divmod(len(rows), self.world)
+        first = self.rank * share + min(self.rank, extra)
+        own = rows[first : first + share + (self.rank < extra)]
+        sizes = self.samples.sizes(rows)
+        if len(own):
+            return self.samples.batch(own, sizes)
+        batch = self.samples.batch(rows[:1], sizes)
+        for mask in ("mask", "visual_mask"):
+            batch[mask].zero_()
+        return batch

@@ -1,0 +1,84 @@
+"""What a vision-language network and its task have to know about a set of questions on images. No torch, no numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class VisionSpec:
+    """Questions on images as a network and a task see them.
+
+    name           label of the data set
+    vocabulary     ids are below it, that of the image token included
+    pad            id that fills rows; it may equal eos, so nothing is ever found out by comparing with it
+    bos            id that starts a text, where the chat template wants one
+    eos            id that ends an answer
+    image_token    id whose place a feature of an image takes
+    image_tokens   how many of these an image has
+    image_size     height and width of an image in pixels
+    feature_width  width of the tower's features that the data bring ready-made; None: they bring pixels
+    tower          identity of the tower that the features are of, and the size of its images
+                   ("efficientnet_lite0@<hash>/96"); None where the network brings its own
+    sizes          samples per split: train, val, test, and further test sets
+    max_length     most tokens of a sample, image slots included
+    tokenizer      sha256 of the tokenizer
+    template       name of the chat template
+    types          types of questions, sorted
+    """
+
+    name: str
+    vocabulary: int
+    pad: int
+    bos: int
+    eos: int
+    image_token: int
+    image_tokens: int
+    image_size: int
+    feature_width: int | None
+    tower: str | None
+    sizes: dict[str, int]
+    max_length: int
+    tokenizer: str
+    template: str
+    types: tuple[str, ...]
+
+    kind: ClassVar[str] = "vision_language"
+
+    @property
+    def about(self) -> str:
+        """One line for people."""
+        return (
+            f"images of {self.image_size} pixels in {self.image_tokens} slots, {self.vocabulary:,} tokens, "
+            f"{len(self.types)} types of questions"
+        )
+
+    def metadata(self) -> dict[str, Any]:
+        """What a weights file keeps, so that its network can be built without the data."""
+        kept = {name: getattr(self, name) for name in KEPT}
+        return {"kind": self.kind, "data": self.name, **kept, "types": list(self.types)}
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, Any]) -> VisionSpec:
+        """The spec that a weights file was written with; sizes are those of no data set."""
+        known = {name: metadata[name] for name in KEPT}
+        return cls(name=metadata["data"], sizes={}, **{**known, "types": tuple(known["types"])})
+
+
+KEPT = (
+    "vocabulary",
+    "pad",
+    "bos",
+    "eos",
+    "image_token",
+    "image_tokens",
+    "image_size",
+    "feature_width",
+    "tower",
+    "max_length",
+    "tokenizer",
+    "template",
+    "types",
+)

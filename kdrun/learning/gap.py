@@ -1,0 +1,74 @@
+"""How far a student is from who teaches it, before and after a stage: the capacity gap in numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from kdrun.learning.teaching import live_teacher, moved
+
+SAMPLES = 2048
+"""Validation samples, and as many of training, that are looked at."""
+
+
+class Gap:
+    """Measures a student against its teachers at the beginning of a stage and, with `after`, at its end.
+
+    request: of the stage. The network's mode is put back.
+    """
+
+    def __init__(self, request: dict[str, Any], network: nn.Module, module, task):
+        self.request, self.module, self.task = request, module, task
+        self.device = torch.device(request["hardware"]["device"])
+        self.before = self._divergence(network)
+
+    def after(self, network: nn.Module) -> dict[str, Any]:
+        """{"kl_before", "kl_after": mean KL(teacher || student) in nats per valid position of validation, a mean over the
+        teachers; "train", "val": {metric: value} of what one forward pass tells on equally many samples of each}."""
+        splits = {split: self._scores(network, split) for split in ("train", "val")}
+        return {"kl_before": self.before, "kl_after": self._divergence(network), **splits}
+
+    @torch.no_grad()
+    def _divergence(self, network: nn.Module) -> float:
+        teachers = [self.request["teacher"], *self.request.get("also", ())]
+        found = []
+        for teacher in teachers:
+            frozen = live_teacher({**self.request, "teacher": teacher}, self.module, self.task, self.device)
+            total, positions = 0.0, 0
+            for batch in self._batches(network, "val"):
+                ours = self._log_probs(self.task.predict(network, batch["inputs"]), batch)
+                theirs = self._log_probs(frozen.outputs(batch), batch)
+                total += float((theirs.exp() * (theirs - ours)).sum())
+                positions += len(ours)
+            found.append(total / positions if positions else math.nan)
+        return sum(found) / len(found)
+
+    @staticmethod
+    def _log_probs(prediction, batch) -> torch.Tensor:
+        logits = prediction.dense()
+        mask = batch.get("mask")
+        return torch.log_softmax((logits if mask is None else logits[mask]).float(), -1)
+
+    @torch.no_grad()
+    def _scores(self, network: nn.Module, split: str) -> dict[str, float]:
+        metrics = self.task.metrics().to(self.device)
+        for batch in self._batches(network, split):
+            self.task.update(metrics, self.task.predict(network, batch["inputs"]), batch)
+        values = {name: float(value) for name, value in metrics.compute().items()}
+        return {name: value for name, value in values.items() if value == value}
+
+    def _batches(self, network: nn.Module, split: str):
+        training = network.training
+        network.to(self.device).eval()
+        seen = 0
+        try:
+            for batch in self.module.eval_loader(split, self.module.preflight_batch):
+                yield moved(batch, self.device)
+                seen += self.task.size(batch["inputs"])
+                if seen >= SAMPLES:
+                    return
+        finally:
+            network.train(training)

@@ -1,0 +1,46 @@
+"""Low-rank additions to a language model's linear maps, by peft."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from kdrun.problems import UserError
+
+LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def add_lora(
+    language_model: nn.Module,
+    rank: int = 16,
+    alpha: float | None = None,
+    dropout: float = 0.0,
+    targets: Sequence[str] = LINEAR,
+) -> str:
+    """LoRA (Hu et al. 2021, arXiv 2106.09685) in place: the model is frozen, the additions train. Says what was added.
+
+    alpha: the additions are scaled by alpha / rank; 2 * rank where left out. targets: last parts of names of linear maps.
+    Raises UserError where peft is absent or there is no such map.
+    """
+    try:
+        import peft
+    except ModuleNotFoundError as error:
+        raise UserError("lora needs peft: pip install 'kdrun[lora]'") from error
+    linear = {
+        name.rpartition(".")[2] for name, module in language_model.named_modules() if isinstance(module, nn.Linear)
+    }
+    if unknown := sorted(set(targets) - linear):
+        raise UserError(
+            f"lora.targets: the language model has no {', '.join(unknown)}", f"it has: {', '.join(sorted(linear))}"
+        )
+    language_model.requires_grad_(False)
+    config = peft.LoraConfig(
+        r=rank, lora_alpha=2 * rank if alpha is None else alpha, lora_dropout=dropout, target_modules=list(targets)
+    )
+    peft.inject_adapter_in_model(config, language_model)
+    added = 0
+    for name, parameter in language_model.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+        added += parameter.numel() if "lora_" in name else 0
+    return f"LoRA of rank {rank} on {', '.join(targets)}: {added:,} parameters train in the language model"

@@ -1,0 +1,122 @@
+"""Divergences between two distributions over classes, with their gradients written out; used by the terms, no term itself.
+
+All take log-probabilities of the student (log_q) and the teacher (log_p) and a spare array, each [..., C], and overwrite
+all three: over a vocabulary every further array counts. They give the value [...] in nats and, if asked, the slope
+[..., C], its derivative by the student's logits divided by the temperature. Equal distributions give exactly 0 in both.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+KINDS = ("forward", "reverse", "jsd")
+EXCLUDED = -1e30
+"""What the log-probability of an excluded class (logit -inf) is read as where it matters: 0 * inf would be NaN."""
+FAR = 80.0
+"""Differences of log-probabilities beyond this are read as this: the lesser probability is then below 1e-34."""
+
+Found = tuple[torch.Tensor, torch.Tensor | None]
+
+
+def forward(
+    log_q: torch.Tensor, log_p: torch.Tensor, spare: torch.Tensor, slope: bool = True, share: float = 1.0
+) -> Found:
+    """KL(p || q) = sum p * (log p - log q); slope q - share * p."""
+    p = torch.exp(log_p, out=spare)
+    value = log_p.sub_(log_q).mul_(p).sum(-1)
+    return value, log_q.exp_().sub_(p, alpha=share) if slope else None
+
+
+def reverse(log_q: torch.Tensor, log_p: torch.Tensor, spare: torch.Tensor, slope: bool = True) -> Found:
+    """KL(q || p) = sum q * (log q - log p); slope q * (log q - log p - value)."""
+    ratio = torch.sub(log_q, log_p, out=spare)
+    q = log_q.exp_()
+    value = ratio.mul_(q).sum(-1)
+    return value, ratio.addcmul_(q, value.unsqueeze(-1), value=-1) if slope else None
+
+
+def jensen_shannon(
+    log_q: torch.Tensor, log_p: torch.Tensor, spare: torch.Tensor, slope: bool = True, beta: float = 0.5
+) -> Found:
+    """beta KL(p || m) + (1 - beta) KL(q || m), m = beta p + (1 - beta) q; slope (1 - beta) q * (log q / m - KL(q || m)).
+
+    log q / m = -log(1 + beta * (p / q - 1)), and log p / m is that and log p / q: exact for distributions that are close,
+    where the logarithm of m itself would be rounded by more than they differ.
+    """
+    p = torch.exp(log_p, out=spare)
+    apart = log_p.sub_(log_q).clamp_(-FAR, FAR)
+    of_q = torch.expm1(apart).mul_(beta).log1p_().neg_()
+    of_p = apart.add_(of_q).mul_(p).sum(-1)
+    q = log_q.exp_()
+    value = of_q.mul_(q).sum(-1)
+    by_logits = of_q.addcmul_(q, value.unsqueeze(-1), value=-1).mul_(1 - beta) if slope else None
+    return beta * of_p + (1 - beta) * value, by_logits
+
+
+def divergence(
+    kind: str, log_q: torch.Tensor, log_p: torch.Tensor, spare: torch.Tensor, slope: bool = True, beta: float = 0.5
+) -> Found:
+    """The one named `kind`."""
+    if kind == "jsd":
+        return jensen_shannon(log_q, log_p, spare, slope, beta)
+    return (forward if kind == "forward" else reverse)(log_q, log_p, spare, slope)
+
+
+class Divergence(torch.autograd.Function):
+    """T^2 times the divergence of two sets of logits [..., C] at temperature T, one value per position."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, student: torch.Tensor, teacher: torch.Tensor, kind: str, temperature: float, beta: float
+    ) -> torch.Tensor:
+        def log_probabilities(logits: torch.Tensor) -> torch.Tensor:
+            return torch.log_softmax(logits if temperature == 1 else logits / temperature, -1)
+
+        log_q, log_p = log_probabilities(student), log_probabilities(teacher)
+        value, slope = divergence(kind, log_q, log_p, torch.empty_like(log_p), beta=beta)
+        # Rare; looked for only where it shows (a GPU waits for the answer, which is little beside a vocabulary).
+        if not bool(value.isfinite().all()):
+            log_q, log_p = (log_probabilities(logits).clamp_(min=EXCLUDED) for logits in (student, teacher))
+            value, slope = divergence(kind, log_q, log_p, torch.empty_like(log_p), beta=beta)
+        ctx.save_for_backward(slope)
+        ctx.temperature = temperature
+        return value * temperature**2
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (slope,) = ctx.saved_tensors
+        return slope * (gradient * ctx.temperature).unsqueeze(-1), None, None, None, None
+
+
+def of_logits(
+    student: torch.Tensor, teacher: torch.Tensor, kind: str, temperature: float, beta: float = 0.5
+) -> torch.Tensor:
+    """Divergence of logits [..., C] in float32 or wider; raises ValueError for shapes or settings that do not fit."""
+    check(kind, temperature, beta)
+    if student.shape[-1] != teacher.shape[-1]:
+        raise ValueError(
+            f"the student has {student.shape[-1]} classes and the teacher {teacher.shape[-1]}: "
+            "a divergence needs the same classes in the same order"
+        )
+    if student.shape != teacher.shape:
+        raise ValueError(f"student_logits {tuple(student.shape)} and teacher_logits {tuple(teacher.shape)} disagree")
+    wide = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
+    return Divergence.apply(student.to(wide), teacher.detach().to(wide), kind, temperature, beta)
+
+
+def check(kind: str, temperature: float, beta: float) -> None:
+    """Raises ValueError, with what is allowed."""
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise ValueError(f"temperature must be a positive number, got {temperature}")
+    if not 0 < beta < 1:
+        raise ValueError(
+            f"beta must lie between 0 and 1, got {beta}: at the ends the divergence is 0 whatever the networks say; "
+            "its limits divided by beta and by 1 - beta are the forward and the reverse Kullback-Leibler divergence"
+        )

@@ -1,0 +1,184 @@
+"""kdrun chat RUN --image X.png "question": what the student of a run answers, and nothing else on standard output."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from kdrun.problems import UserError, closest, listed
+from kdrun.verbs.runs import outputs_folder
+
+if TYPE_CHECKING:
+    from kdrun.cli import Arguments
+
+OPTIONS = ("arm", "seed", "which", "max_extra")
+
+
+def main(args: Arguments) -> int:
+    """Print the answer to the question, or to each line of standard input where none is given."""
+    run, question, options = read_words(args.words, args.overrides)
+    from kdrun import api
+
+    view = api.RunView.find(run, outputs_folder(args))
+    learned = view.config.get("data", {}).get("task", "classification")
+    if learned != "vision_language":
+        raise UserError(
+            f"{view.id} learned {learned}, not vision_language: it cannot be asked about pictures",
+            *(["kdrun translate asks a run that learned translation"] if learned == "translation" else []),
+        )
+    if view.status != "done" and not view.summary:
+        raise UserError(f"{view.id} is not finished, it is {view.status}", f"go on with it: kdrun rerun {view.id}")
+    missing = [path for path in args.image if not Path(path).expanduser().is_file()]
+    if missing:
+        raise UserError(f"--image {missing[0]}: there is no such file")
+    arm = options.get("arm", "teacher" if args.teacher else "student")
+    network = api.load(view, arm, _number(options, "seed"), options.get("which", "best"))
+    answer = Answers(view, network, args.image, _number(options, "max_extra"))
+    for line in [question] if question else read_lines(sys.stdin.buffer):
+        if unknown := answer.unknown(line):
+            print(f"kdrun: words that the network never saw: {', '.join(unknown)}", file=sys.stderr)
+        print(answer(line) if line.strip() else "", flush=True)
+    return 0
+
+
+class Answers:
+    """Greedy answers of a network to questions about the same pictures, each a line of text.
+
+    view     the run: its config says how pictures and text become inputs
+    network  as api.load gives it
+    images   paths; the pictures come before the question in this order
+    most     tokens of an answer at most; None: as the run was tested with
+    Raises UserError for a picture that cannot be read.
+    """
+
+    def __init__(self, view: Any, network: Any, images: Iterable[str] = (), most: int | None = None):
+        import numpy as np
+
+        from kdrun.tasks.vision_language import VisionLanguage
+
+        self.network, self.module = network, prompts_of(view, network)
+        size = self.module.spec.image_size
+        pixels = [_pixels(path, size) for path in images]
+        self.pixels = np.stack(pixels) if pixels else np.zeros((0, 3, size, size), np.uint8)
+        decoding = view.config["trainer"]["decoding"]
+        self.task = VisionLanguage(self.module, decoding if most is None else {**decoding, "max_extra": most})
+
+    def __call__(self, question: str) -> str:
+        (text,) = self.task.answer(self.network, self.module.encode_prompt(question.strip(), self.pixels))
+        return " ".join(text.split())
+
+    def unknown(self, question: str) -> list[str]:
+        """Words of a question that the tokenizer has no tokens for."""
+        tokenizer, words = self.module.encoder.tokenizer, question.split()
+        if tokenizer.unk is None:
+            return []
+        return [word for word, ids in zip(words, tokenizer.encode(words), strict=True) if tokenizer.unk in ids]
+
+
+def prompts_of(view: Any, network: Any) -> Any:
+    """A data module that makes prompts for this network and reads its answers.
+
+    It has no samples where the tokenizer is at hand, so that a question costs no data set; else it is that of the run.
+    Raises UserError where the tokenizer is not the one that the network was trained with.
+    """
+    from kdrun.data.build import load_data
+
+    config, paths = view.config["data"], view.config["paths"]
+    wanted = network.kdrun["tokenizer"]
+    given = (config.get("vision") or {}).get("tokenizer")
+    with TemporaryDirectory() as folder:
+        path = given or _kept_tokenizer(Path(paths["cache"]), wanted, Path(folder))
+        module = load_data(config, paths) if path is None else _without_data(config, str(path), paths["cache"])
+    if module.spec.tokenizer != wanted:
+        raise UserError(f"the data of {view.id} have another tokenizer now than when it was trained")
+    return module
+
+
+def read_words(words: list[str], overrides: list[str]) -> tuple[str, str, dict[str, str]]:
+    """(run, question, options) from what was typed. UserError for an option that this command does not have.
+
+    A first word with a space in it is the question: no run is called like that. So is what stands before a "=" and is no
+    name of an option ("what is 2 + x = 5?").
+    """
+    run, *rest = words if words and not re.search(r"\s", words[0]) else ["last", *words]
+    options: dict[str, str] = {}
+    for word in overrides:
+        key, _, value = word.partition("=")
+        if not re.fullmatch(r"[\w.]+", key):
+            rest.append(word)
+        elif key in OPTIONS:
+            options[key] = value
+        elif key != "paths.outputs":
+            raise UserError(f"{word}: no option {key!r}{closest(key, OPTIONS)}; all: {listed(OPTIONS)}")
+    return run, " ".join(rest).strip(), options
+
+
+def read_lines(stream: Iterable[bytes]) -> Iterator[str]:
+    """Lines of UTF-8 text, each as soon as it is there. UserError that names the line that is not."""
+    for number, line in enumerate(stream, start=1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"standard input, line {number}: not UTF-8 ({error.reason} at byte {error.start})"
+            ) from None
+
+
+def _pixels(path: str, size: int) -> Any:
+    from kdrun.data.vision_images import BrokenImage, read_image
+
+    try:
+        return read_image(Path(path).expanduser(), size)
+    except BrokenImage as error:
+        raise UserError(f"--image {path}: {error}") from None
+
+
+def _number(options: dict[str, str], name: str) -> int | None:
+    if name not in options:
+        return None
+    if not options[name].isdecimal() or (name == "max_extra" and int(options[name]) < 1):
+        raise UserError(f"{name}={options[name]}: a whole number" + (" from 1 on" if name == "max_extra" else ""))
+    return int(options[name])
+
+
+def _kept_tokenizer(cache: Path, sha256: str, folder: Path) -> Path | None:
+    """A tokenizer that was made for some data and is still kept, written into a folder."""
+    from kdrun.data import kept
+
+    for path in sorted((cache / "text").glob("*.json")):
+        content = kept.read(path)
+        if content is not None and hashlib.sha256(content).hexdigest() == sha256:
+            (folder / "tokenizer.json").write_bytes(content)
+            return folder / "tokenizer.json"
+    return None
+
+
+def _without_data(config: dict[str, Any], tokenizer: str, cache: str) -> Any:
+    """The data module of this config without its samples."""
+    from kdrun.data.build import separate
+    from kdrun.data.conversations import Conversations, Sample, Turn
+    from kdrun.data.vision_build import VISION, vision_module
+
+    _, common = separate(config)
+    common = {**common, **VISION, **(common["vision"] or {}), "tokenizer": tokenizer}
+    asked = (Sample(0, (), (Turn("?", "!"),), "chat"),)
+    return vision_module(
+        Conversations("chat", {"train": (), "val": (), "test": asked}, _NoImages(), (), ""), common, cache
+    )
+
+
+class _NoImages:
+    """An image store without images."""
+
+    size, source_hash = 0, ""
+
+    def __len__(self) -> int:
+        return 0
+
+    def pixels(self, indices: Any) -> Any:
+        raise IndexError("there are no images")
