@@ -289,7 +289,7 @@ class Check:
             self.bad(path, f"expected one of {listed(rules['choices'])}, got {_quoted(value)}{near}")
         elif kind in (int, float):
             self.range(value, path, rules)
-        if rules.get("path"):
+        if rules.get("path") and value not in rules.get("words", ()):
             value = self.path(value)
             if rules.get("exists") and not os.path.exists(value):
                 self.bad(path, f"no file {value}")

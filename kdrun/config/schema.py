@@ -13,8 +13,9 @@ REQUIRED = "???"
 
 def key(default: Any, help: str, **rules: Any) -> Any:
     """One key. rules: minimum, maximum (allowed), above, below (not allowed), choices, meant (what people type
-    instead of a choice), path, exists, irrelevant (the reason why it is no part of the job's identity), added (the key
-    came after jobs had been hashed: while it has its default it is left out of a job's hash)."""
+    instead of a choice), path, exists, words (taken as they are where a path is expected), irrelevant (the reason why
+    it is no part of the job's identity), added (the key came after jobs had been hashed: while it has its default it is
+    left out of a job's hash)."""
     metadata = {"help": help, **rules}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -100,7 +101,7 @@ class Pretrain:
 
 BY_IMAGES = ("num_classes", "num_labels", "in_channels", "in_chans", "image_size", "img_size")
 BY_TEXT = ("vocabulary", "vocab_size", "pad", "bos", "eos", "max_length")
-BY_CONVERSATIONS = ("image_token", "image_tokens")
+BY_CONVERSATIONS = ("image_token", "image_tokens", "tower")
 """Arguments of networks that their data supplies."""
 
 
@@ -171,7 +172,9 @@ class Vision:
     size: int = key(96, "height and width of images", minimum=1)
     features: str = key("cached", "tower features: kept on disk or computed each step", choices=("cached", "online"))
     image_tokens: int | None = key(None, "slots of an image, where the tower is the network's own", minimum=1)
-    tokenizer: str | None = key(None, "tokenizer file or folder; null: trained on words", path=True, exists=True)
+    tokenizer: str | None = key(
+        None, "tokenizer file or folder, or smollm2; null: trained on words", path=True, exists=True, words=("smollm2",)
+    )
     template: str = key("plain", "chat template", choices=("plain", "chatml", "vicuna", "tokenizer"))
     max_length: int = key(128, "longest sequence in tokens, image slots included", minimum=2)
 

@@ -29,6 +29,8 @@ PAD, BOS, EOS, UNK, IMAGE = "<pad>", "<s>", "</s>", "<unk>", "<image>"
 SPECIAL = (PAD, BOS, EOS, UNK, IMAGE, USER, ASSISTANT)
 IMAGE_NAMES = (IMAGE, "<|image_pad|>", "<|image|>", "<image_soft_token>", "[IMG]")
 """Image tokens of existing tokenizers. One that has none gives an unused special token for it, or gets a new id."""
+SMOLLM2 = "smollm2"
+"""A tokenizer's name instead of its path: that of `kdrun fetch smollm2`."""
 MOST_WORDS = 16_384
 """Of a tokenizer that is made for the data; rarer words are unknown. Text of that kind deserves a tokenizer of its own."""
 
@@ -146,8 +148,8 @@ def _word_level(library: Any, texts: list[str], special: Sequence[str]) -> Any:
 
 
 def existing(path: str | Path) -> VisionTokenizer:
-    """A file of Hugging Face's tokenizers (NAME.json) or the folder of a Hugging Face model."""
-    path = Path(path).expanduser()
+    """A file of Hugging Face's tokenizers (NAME.json), the folder of a Hugging Face model, or "smollm2" (kdrun fetch smollm2)."""
+    path = _place(path)
     if path.is_dir():
         return _folder(path)
     if not path.is_file():
@@ -166,8 +168,16 @@ def existing(path: str | Path) -> VisionTokenizer:
 
 def tokenizer_hash(path: str | Path) -> str:
     """sha256 of an existing tokenizer, without loading it where it is one file."""
-    path = Path(path).expanduser()
+    path = _place(path)
     return sha256_file(path) if path.is_file() else existing(path).sha256
+
+
+def _place(path: str | Path) -> Path:
+    if str(path) != SMOLLM2:
+        return Path(path).expanduser()
+    from kdrun.networks.smollm2 import tokenizer_folder
+
+    return tokenizer_folder()
 
 
 def _folder(folder: Path) -> VisionTokenizer:

@@ -240,13 +240,31 @@ def _average(student: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)
 
 
+PICTURES = ("image_features", "pixel_values")
+"""Inputs with one entry for each image, not for each row: any number of images in the order of their slots."""
+
+
 def _chunks(batch: dict[str, Any], parts: int) -> list[dict[str, Any]]:
-    """The batch in at most `parts` pieces along its first dimension; what is not a tensor goes into each."""
+    """The batch in at most `parts` pieces along its first dimension; what is not a tensor goes into each.
+
+    PICTURES go with the rows that have their slots (batch["visual_mask"]).
+    """
     if parts == 1:
         return [batch]
-    split = {key: _split(value, parts) for key, value in batch.items()}
+    inputs = batch["inputs"]
+    pictures = {name: inputs[name] for name in PICTURES if name in inputs} if isinstance(inputs, dict) else {}
+    rest = {**batch, "inputs": {n: v for n, v in inputs.items() if n not in pictures}} if pictures else batch
+    split = {key: _split(value, parts) for key, value in rest.items()}
     number = max(len(pieces) for pieces in split.values() if pieces is not None)
-    return [{key: batch[key] if pieces is None else pieces[i] for key, pieces in split.items()} for i in range(number)]
+    chunks = [{key: rest[key] if pieces is None else pieces[i] for key, pieces in split.items()} for i in range(number)]
+    for name, images in pictures.items():
+        slots = int(batch["visual_mask"].sum()) // len(images)
+        end = 0
+        for chunk in chunks:
+            begin, end = end, end + int(chunk["visual_mask"].sum()) // slots
+            if end > begin:
+                chunk["inputs"] = {**chunk["inputs"], name: images[begin:end]}
+    return chunks
 
 
 def _split(value: Any, parts: int) -> list[Any] | None:
@@ -255,6 +273,8 @@ def _split(value: Any, parts: int) -> list[Any] | None:
         return list(value.chunk(parts))
     if isinstance(value, dict):
         inner = {key: _split(item, parts) for key, item in value.items()}
+        if all(pieces is None for pieces in inner.values()):
+            return None
         number = max(len(pieces) for pieces in inner.values() if pieces is not None)
         return [{k: value[k] if p is None else p[i] for k, p in inner.items()} for i in range(number)]
     return None

@@ -57,6 +57,7 @@ def data_arguments(node: Mapping[str, Any], spec: DataSpec) -> dict[str, Any]:
         known["max_length"] = spec.max_length
         if spec.kind == "vision_language":
             known |= {"image_token": spec.image_token, "image_tokens": spec.image_tokens, "image_size": spec.image_size}
+            known |= {} if spec.tower is None else {"tower": spec.tower}
         return {name: value for name, value in known.items() if node.get(name) is None}
     classes = len(spec.classes)
     channels, height, width = spec.shape

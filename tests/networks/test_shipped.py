@@ -10,15 +10,25 @@ from hydra import compose, initialize_config_dir
 
 from kdrun.data.spec import DataSpec
 from kdrun.data.text_spec import TextSpec
+from kdrun.data.vision_spec import VisionSpec
 from kdrun.ledger.flops import forward_flops, parameters
 from kdrun.networks.build import build_network
+from kdrun.networks.towers import build_tower
 from kdrun.tasks.build import task_for
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-BY_NAME = ("timm", "transformers", "hf_seq2seq")  # need an extra and a name; see test_by_name.py, test_seq2seq.py
 NETWORKS = sorted(path.stem for path in (CONF / "network").glob("*.yaml"))
+# Need an extra and a name, files that are fetched, or gigabytes; see test_by_name.py, test_seq2seq.py, test_smollm2.py, test_llava.py.
+BY_NAME = (
+    "timm",
+    "transformers",
+    "hf_seq2seq",
+    *(n for n in NETWORKS if n.startswith(("llava_smollm2", "llava_qwen"))),
+)
 TEXT = [name for name in NETWORKS if name.startswith("nmt_")]
+VISION = [name for name in NETWORKS if name.startswith("llava_w")]
 FAMILIES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+LARGE = ("llava_paper", "llava_smollm2")
 WORDS = {"M": 1e6, "k": 1e3}
 
 
@@ -32,20 +42,47 @@ def text_spec() -> TextSpec:
     return TextSpec("t", ("de", "en"), 512, 0, 1, 2, 3, {"train": 1, "val": 1, "test": 1}, 128, "0" * 64)
 
 
+def vision_spec() -> VisionSpec:
+    pytest.importorskip("transformers")
+    tower = build_tower("efficientnet_lite0@16x2")
+    return VisionSpec(
+        "v",
+        136,
+        0,
+        1,
+        2,
+        4,
+        tower.tokens(96),
+        96,
+        tower.width,
+        f"{tower.identity}/96",
+        {},
+        128,
+        "0" * 64,
+        "plain",
+        ("a",),
+    )
+
+
+def data_of(name: str):
+    return text_spec() if name.startswith("nmt_") else vision_spec() if name.startswith("llava") else spec()
+
+
 def task(data):
     return task_for(SimpleNamespace(spec=data))
 
 
-@pytest.mark.parametrize("name", TEXT)
-def test_text_networks_run_and_can_be_counted(name):
-    assert task(text_spec()).flops(build_network(node(name), text_spec(), seed=0)) > 0
+@pytest.mark.parametrize("name", [*TEXT, *VISION])
+def test_networks_of_sequences_run_and_can_be_counted(name):
+    data = data_of(name)
+    assert task(data).flops(build_network(node(name), data, seed=0)) > 0
 
 
 def node(name: str) -> dict:
     return yaml.safe_load((CONF / "network" / f"{name}.yaml").read_text())
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in (*BY_NAME, *TEXT)])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in (*BY_NAME, *TEXT, *VISION)])
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32)])
 def test_runs_on_every_shipped_image_size_and_can_be_counted(name, shape):
     network = build_network(node(name), spec(shape), seed=0)
@@ -72,12 +109,12 @@ def test_every_network_is_a_teacher_and_a_student_of_its_name(group):
             assert chosen.network._target_ == node(name)["_target_"]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in LARGE])
 def test_a_family_gets_smaller_from_teacher_over_assistants_to_student(family):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         job = compose("config", overrides=[f"model={family}"])
     ladder = [job.teacher, *job.assistants.values(), job.student]
-    data = text_spec() if family.startswith("nmt_") else spec()
+    data = data_of(family)
     networks = [build_network(dict(learner.network), data, seed=0) for learner in ladder]
     sizes = [(parameters(network), task(data).flops(network)) for network in networks]
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == len(sizes) >= 3
