@@ -18,6 +18,7 @@ CODE_LEFT_OUT = {
     "kdrun.data.fetch": "brings files; their content is hashed",
     "kdrun.data.kept": "keeps files; they are keyed by what they were made from",
     "kdrun.data.text_audit": "looks at sentences; changes none",
+    "kdrun.data.vision_audit": "looks at conversations; changes none",
     "kdrun.data.audit": "counts duplicates; changes no sample",
     "kdrun.tasks.build": "chooses the task, which is in by itself",
     "kdrun.learning.report": "tells how far a stage is",

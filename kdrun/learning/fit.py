@@ -41,6 +41,9 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
     ledger = Ledger(shop.readers())
     work = Path(request["work"])
     module = shop.data(request["data"])
+    if hasattr(module, "prepare") and (missing := module.features_missing()):
+        report.stage("features of images", missing, 0, unit="image")
+        module.prepare(report.advance)
     seed, trainer_config = request["seed"], request["trainer"]
     task = task_for(module, (trainer_config or {}).get("decoding"))
     network = build_network(request["learner"]["network"], module.spec, seeds.derive(seed, "weights"))
