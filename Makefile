@@ -13,10 +13,11 @@ run: $(READY)
 # The suite reads three small real data sets; fetching what is there already takes no time. One test process per core.
 test: $(READY)
 	$(BIN)/kdrun fetch fashion_mnist mnist_5k ui_de_en
+	-$(BIN)/kdrun fetch emoji smollm2 ct_patches
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 # Every table that can be made here, from its records where they are there; `make table-NAME ARGS=jobs=2` makes one.
-tables: table-digits_kd table-fashion_kd table-evolving
+tables: table-digits_kd table-fashion_kd table-evolving table-cascaded
 
 table-evolving: $(READY)
 	$(BIN)/kdrun fetch ui_de_en

@@ -86,6 +86,12 @@ class Trainer:
     )
     gap: bool = key(False, "measure how far the student is from its teacher before and after", added=True)
     decoding: Decoding = key(Decoding, "generation in evaluation, for translation", added=True)
+    sharding: str = key(
+        "none",
+        "weights of the student over several devices: whole on each, or in parts",
+        choices=("none", "fsdp"),
+        added=True,
+    )
     monitor: str = key("accuracy", "validation metric that selects the best epoch")
     mode: str = key("max", "whether a larger or a smaller monitor is better", choices=("max", "min"))
     devices: int | None = key(None, "devices for this learner; null: as hardware.devices", minimum=1)

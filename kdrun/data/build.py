@@ -11,6 +11,7 @@ from kdrun import targets
 from kdrun.data.conversations import Conversations
 from kdrun.data.images import SPLITS, TRAIN, Images
 from kdrun.data.pairs import Pairs
+from kdrun.data.scans import further_of, refuse_shared
 from kdrun.data.spec import DataSpec
 from kdrun.data.splits import assign
 from kdrun.problems import UserError
@@ -56,12 +57,16 @@ def load_data(config: dict[str, Any], paths: dict[str, str]) -> ImageDataModule 
 
         return vision_module(images, {**common, **VISION, **(common["vision"] or {})}, paths["cache"])
     split = assign(images, common)
+    refuse_shared(images, split)
     mean, std = _moments(images, split, common["normalize"])
     spec = DataSpec(
         name=common["name"] or images.name,
         classes=images.classes,
         shape=tuple(images.x.shape[1:]),
-        sizes={name: int((split == part).sum()) for name, part in SPLITS.items()},
+        sizes={
+            **{name: int((split == part).sum()) for name, part in SPLITS.items()},
+            **{name: len(rows) for name, rows in further_of(images).items()},
+        },
         mean=mean,
         std=std,
     )
@@ -131,7 +136,8 @@ def _moments(images: Images, split: np.ndarray, given: dict[str, Any] | None) ->
         variance = (counts @ levels**2) / total - mean**2
     else:
         block = np.asarray(images.x[rows], np.float64)
-        mean, variance = block.mean(axis=(0, 2, 3)), block.var(axis=(0, 2, 3))
+        others = (0, *range(2, block.ndim))
+        mean, variance = block.mean(axis=others), block.var(axis=others)
     deviation = np.sqrt(np.maximum(variance, 0))
     deviation[deviation < 1e-4] = 1.0  # a constant channel is only shifted
     return tuple(mean.tolist()), tuple(deviation.tolist())

@@ -134,9 +134,10 @@ def _reason(text: str, code: int) -> str:
 def size_of(folder: Path) -> int:
     """Bytes of all files below."""
     total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # clients rename and delete while we look
-            total += path.stat().st_size if path.is_file() else 0
+    for place, _, names in os.walk(folder):  # unlike rglob it passes over folders that are deleted meanwhile
+        for name in names:
+            with contextlib.suppress(OSError):  # clients rename and delete while we look
+                total += os.stat(os.path.join(place, name)).st_size
     return total
 
 

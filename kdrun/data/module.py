@@ -14,6 +14,7 @@ from kdrun.data.augment import Augment
 from kdrun.data.images import SPLITS, Images
 from kdrun.data.loader import BatchLoader
 from kdrun.data.samples import Samples, pixels_of
+from kdrun.data.scans import further_of
 from kdrun.data.spec import DataSpec
 
 
@@ -30,7 +31,6 @@ class ImageDataModule(LightningDataModule):
     As a data module of a Lightning Trainer it takes `batch_size`, `eval_batch_size` and `seed` from its attributes.
     """
 
-    extra_tests = ()
     preflight_batch = 256
 
     def __init__(self, images: Images, split: np.ndarray, spec: DataSpec, augment: dict[str, Any] | None = None):
@@ -39,6 +39,11 @@ class ImageDataModule(LightningDataModule):
         self.augment = Augment(**(augment or {}))
         self.batch_size, self.eval_batch_size, self.seed = 128, 256, 0
         self._samples: dict[str, Samples] = {}
+
+    @property
+    def extra_tests(self) -> tuple[str, ...]:
+        """Names of further test sets, each a split like "test"."""
+        return tuple(further_of(self.images))
 
     @property
     def random(self) -> bool:
@@ -63,7 +68,8 @@ class ImageDataModule(LightningDataModule):
     def samples(self, split: str) -> Samples:
         """Ids, targets and inputs of "train", "val" or "test"; made when first asked for."""
         if split not in self._samples:
-            rows = np.flatnonzero(self.split == SPLITS[split])
+            further = further_of(self.images)
+            rows = further[split] if split in further else np.flatnonzero(self.split == SPLITS[split])
             self._samples[split] = Samples(
                 self._pixels,
                 torch.from_numpy(rows),

@@ -47,8 +47,10 @@ class Samples:
         self._pixels, self._rows = pixels, rows
         scale = 1 / 255 if pixels.dtype == torch.uint8 else 1.0
         deviation = torch.tensor(std, dtype=torch.float64)
-        self._factor = (scale / deviation).float().view(1, -1, 1, 1)
-        self._offset = (-torch.tensor(mean, dtype=torch.float64) / deviation).float().view(1, -1, 1, 1)
+        self._factor = (scale / deviation).float().view(1, -1, *[1] * (pixels.ndim - 2))
+        self._offset = (
+            (-torch.tensor(mean, dtype=torch.float64) / deviation).float().view(1, -1, *[1] * (pixels.ndim - 2))
+        )
         self._prepared: Tensor | None = None
         small = len(rows) * pixels.shape[1:].numel() * 4 <= PREPARED_BYTES
         if small and (augment is None or not augment.random):

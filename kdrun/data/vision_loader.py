@@ -104,23 +104,22 @@ class VisionSamples:
 
     def _filled(self, positions: np.ndarray, ends: np.ndarray, left: bool) -> tuple[np.ndarray, ...]:
         """(ids int64, real bool, labels bool, slots bool), each [b, W], of the first `ends` text tokens with images."""
-        counts = self.images.lengths(positions)
-        totals = ends + counts * len(self.block)
+        block = len(self.block)
+        pictured = self.images.lengths(positions)[:, None] * block
+        totals = ends[:, None] + pictured
         shape = (len(positions), int(totals.max()))
+        # What every element is: a place in its conversation, there a token of an image or of text.
+        place = np.arange(shape[1]) - (shape[1] - totals) * left
+        behind = place - self.head
+        real = (place >= 0) & (place < totals)
+        image = real & (behind >= 0) & (behind < pictured)
+        text = real & ~image
+        source = (self.tokens.starts[positions][:, None] + place - pictured * (behind >= 0))[text]
+        part = behind[image] % max(block, 1)
         ids = np.full(shape, self.pad, np.int64)
-        real, labels, slots = (np.zeros(shape, bool) for _ in range(3))
-        slot = np.arange(len(self.block)) < self.slots
-        rows = zip(self.tokens.starts[positions], ends, counts, totals, strict=True)
-        for row, (start, end, count, total) in enumerate(rows):
-            first = shape[1] - total if left else 0
-            images = slice(first + self.head, first + self.head + count * len(self.block))
-            before, behind = slice(first, images.start), slice(images.stop, first + total)
-            for target, source in ((ids, self.tokens.flat), (labels, self.labels)):
-                target[row, before] = source[start : start + self.head]
-                target[row, behind] = source[start + self.head : start + end]
-            ids[row, images] = np.tile(self.block, count)
-            slots[row, images] = np.tile(slot, count)
-            real[row, first : first + total] = True
+        labels, slots = np.zeros(shape, bool), np.zeros(shape, bool)
+        ids[text], labels[text] = self.tokens.flat[source], self.labels[source]
+        ids[image], slots[image] = self.block[part], part < self.slots
         return ids, real, labels, slots
 
 

@@ -47,6 +47,7 @@ ADDED_LATER: dict[str, Any] = {
     "trainer.schedule.warmup_steps": None,
     "trainer.parts": None,
     "trainer.gap": False,
+    "trainer.sharding": "none",
     "trainer.decoding": {"beam": 5, "val_beam": 1, "length_penalty": 1.0, "max_factor": 1.2, "max_extra": 10},
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from kdrun.learning.gap import Gap
 from kdrun.learning.learner import Learner
 from kdrun.learning.report import Report
 from kdrun.learning.schedule import schedule
+from kdrun.learning.sharding import ShardedStrategy, check_shardable
 from kdrun.learning.teacher import state_digest
 from kdrun.learning.teaching import Workshop, prepare_teacher
 from kdrun.ledger.flops import parameters
@@ -66,8 +68,14 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
     rank = request.get("rank", 0)
     loader = module.train_loader(trainer_config["batch_size"], seeds.derive(seed, "data"), rank=rank, world=world)
     epochs = trainer_config["epochs"]
+    sharded = trainer_config.get("sharding", "none") == "fsdp"
+    if sharded and world == 1:
+        sharded = False
+        report.note("trainer.sharding=fsdp: with one device there is nothing to share, the student is trained whole")
+    if sharded:
+        check_shardable(network, trainer_config, request["hardware"])
     learner = Learner(
-        network,
+        copy.deepcopy(network) if sharded else network,
         task,
         objective,
         optimizer=lambda parameters: build(trainer_config["optimizer"], params=parameters),
@@ -76,6 +84,7 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
         accumulate=trainer_config["accumulate"],
         clip=trainer_config["clip"],
         ema=trainer_config["ema"],
+        whole=network if sharded else None,
     )
     keeping = Keeping(
         work,
@@ -91,7 +100,7 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
     )
     measured = Gap(request, network, module, task) if trainer_config.get("gap") and teacher is not None else None
     seeds.seed_everything(seed, "fit", rank)
-    trainer = make_trainer(request["hardware"], callbacks=[keeping], max_epochs=epochs)
+    trainer = make_trainer(request["hardware"], callbacks=[keeping], max_epochs=epochs, sharded=sharded)
     checkpoint = work / "checkpoint.pt"
     report.stage(request["label"], epochs * len(loader), 0)
     evaluation = {"batch_size": trainer_config["eval_batch_size"], "rank": rank, "world": world}
@@ -106,7 +115,8 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
         teacher.close()
     if unseen := [term.name for term in objective.active if term.name not in (learner.first_step or {})]:
         raise NoEffect(f"no batch had anything for the {' and '.join(unseen)} term: it did nothing")
-    if world > 1:
+    learner.gather()
+    if world > 1 and not sharded:  # of sharded parameters there is only one copy
         _check_ranks(trainer, learner)
 
     training = ledger.totals()
@@ -182,7 +192,7 @@ class _Epochs:
         self.loader.load_state_dict(state)
 
 
-def make_trainer(hardware: dict[str, Any], callbacks: list, max_epochs: int):
+def make_trainer(hardware: dict[str, Any], callbacks: list, max_epochs: int, sharded: bool = False):
     """A Lightning Trainer with nothing on it that kdrun does itself (records, bars, checkpoints, sampling)."""
     from lightning import Trainer
     from lightning.pytorch.strategies import DDPStrategy
@@ -191,7 +201,8 @@ def make_trainer(hardware: dict[str, Any], callbacks: list, max_epochs: int):
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     world = hardware["devices"]
     accelerator = {"cuda": "gpu"}.get(hardware["device"], hardware["device"])
-    strategy = DDPStrategy(process_group_backend="nccl" if accelerator == "gpu" else "gloo") if world > 1 else "auto"
+    kind = ShardedStrategy if sharded else DDPStrategy
+    strategy = kind(process_group_backend="nccl" if accelerator == "gpu" else "gloo") if world > 1 else "auto"
     trainer = Trainer(
         accelerator=accelerator,
         devices=world,

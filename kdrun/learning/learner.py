@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kdrun.learning.firststep import check_first_step
+from kdrun.learning.sharding import each_rank_alone, gather
 from kdrun.learning.teacher import TeacherSource
 from kdrun.objectives.terms import Objective
 
@@ -34,6 +35,7 @@ class Learner(LightningModule):
     accumulate micro-batches per step; the gradient equals that of the whole batch
     clip       largest gradient norm, or None
     ema        decay of an exponential moving average of the weights that is then evaluated and kept, or None
+    whole      where the student is sharded over ranks: a whole copy, which is evaluated and kept, or None
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Learner(LightningModule):
         accumulate: int = 1,
         clip: float | None = None,
         ema: float | None = None,
+        whole: nn.Module | None = None,
     ):
         super().__init__()
         self.automatic_optimization = False
@@ -73,6 +76,7 @@ class Learner(LightningModule):
         self._base_rates: list[float] = []
         self._trained: list[nn.Parameter] = []
         self._ema = Held(_average(student, ema) if ema is not None else None)
+        self._whole = Held(whole)
         self._metrics = Held(task.metrics())
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -84,7 +88,9 @@ class Learner(LightningModule):
 
     @property
     def network(self) -> nn.Module:
-        """What is evaluated and kept: the average if there is one, else the student."""
+        """What is evaluated and kept: the average if there is one, else the student (the copy of a sharded one)."""
+        if self._whole.value is not None:
+            return self._whole.value
         return self.student if self._ema.value is None else self._ema.value.module
 
     @property
@@ -156,7 +162,8 @@ class Learner(LightningModule):
     def _check(self, raw: dict[str, Tensor]) -> None:
         """Looks at each term on the first batch that has it: one without images has no term over image slots."""
         seen = self.first_step or {}
-        self.first_step = {**seen, **check_first_step(self.objective, raw, self.student, seen)}
+        with each_rank_alone(self.student):
+            self.first_step = {**seen, **check_first_step(self.objective, raw, self.student, seen)}
 
     def _values(self, raw: dict[str, Tensor]) -> list[Tensor]:
         """Of all active terms; 0 for one that this batch has no position for."""
@@ -197,6 +204,11 @@ class Learner(LightningModule):
             network.eval()
         self.samples += self.task.evaluate(self._metrics.value, network, batch, final=self.trainer.testing) or []
 
+    def gather(self) -> None:
+        """Brings the copy of a sharded student up to date; called on all ranks."""
+        if self._whole.value is not None:
+            gather(self.student, self._whole.value)
+
     def _start_evaluation(self) -> None:
         if self.trainer.world_size > 1:
             # Batch-norm statistics are each rank's own until the next forward pass: what is evaluated on all ranks has
@@ -215,6 +227,8 @@ class Learner(LightningModule):
             torch.distributed.all_gather_object(parts, self.samples)
             self.samples = [row for part in parts for row in part]
         self.samples.sort(key=lambda row: row["id"])
+        if self._whole.value is not None:
+            self._whole.value.to("cpu")  # the device is for training
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         self._evaluate(batch)
@@ -223,6 +237,7 @@ class Learner(LightningModule):
         self._evaluate(batch)
 
     def on_validation_epoch_start(self) -> None:
+        self.gather()
         self._start_evaluation()
 
     def on_test_epoch_start(self) -> None:

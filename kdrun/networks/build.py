@@ -60,7 +60,7 @@ def data_arguments(node: Mapping[str, Any], spec: DataSpec) -> dict[str, Any]:
             known |= {} if spec.tower is None else {"tower": spec.tower}
         return {name: value for name, value in known.items() if node.get(name) is None}
     classes = len(spec.classes)
-    channels, height, width = spec.shape
+    channels, *sides = spec.shape
     for name in CLASS_NAMES:
         if node.get(name) not in (None, classes):
             raise UserError(
@@ -70,7 +70,7 @@ def data_arguments(node: Mapping[str, Any], spec: DataSpec) -> dict[str, Any]:
     known = {
         **dict.fromkeys(CLASS_NAMES, classes),
         **dict.fromkeys(CHANNEL_NAMES, channels),
-        **dict.fromkeys(SIZE_NAMES, height if height == width else (height, width)),
+        **dict.fromkeys(SIZE_NAMES, sides[0] if len(set(sides)) == 1 else tuple(sides)),
     }
     return {name: value for name, value in known.items() if node.get(name) is None}
 

@@ -45,7 +45,7 @@ def body(subject: Subject) -> list[Html]:
         _failures(run, record),
         _against_controls(record, figures),
         section("Curves", figures.html("curves")),
-        section("Hops", figures.html("hops")),
+        *([section("Hops", figures.html("hops"))] if any(s.get("gap") for s in record["stages"] or ()) else []),
         section("Cost", _stage_costs(record), figures.html("cost")),
         audit(record.get("audit") or {}),
         config(record),

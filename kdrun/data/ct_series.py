@@ -1,0 +1,239 @@
+"""One CT volume in Hounsfield units: a series of DICOM files, or a NIfTI file, in one orientation, with what is wrong told.
+
+Volumes are [slice, row, column]: slices from the feet to the head, rows from front to back, columns from the patient's right
+to the left, as radiologists look at them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdrun.data.nifti import read_nifti
+from kdrun.problems import UserError
+
+AIR = -1024
+"""HU where there is nothing, and the least that is kept."""
+MOST = 3071
+NIFTI = (".nii", ".nii.gz")
+STRAIGHT = 0.9  # cosine between an axis of the volume and one of the body, below which it lies askew
+TAGS = (
+    "SOPClassUID", "SeriesInstanceUID", "PatientID", "Modality", "ImageType", "Rows", "Columns", "PixelSpacing",
+    "ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept", "PhotometricInterpretation",
+    "BurnedInAnnotation", "NumberOfFrames", "SamplesPerPixel",
+)  # fmt: skip
+
+
+Choose = Callable[[int], np.ndarray]
+"""Positions (int64, ascending) of the slices that are wanted of so many, counted from the feet."""
+
+
+class Unusable(Exception):
+    """A scan that cannot be used; `lines` say why. They hold no name and no number of a patient."""
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = list(lines)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """hu: int16 [D, H, W] in AIR..MOST; spacing: mm between slices, rows and columns; patient, series: as the files say."""
+
+    hu: np.ndarray
+    spacing: tuple[float, float, float]
+    patient: str | None = None
+    series: str | None = None
+
+
+def read_volume(path: Path, choose: Choose | None = None) -> Volume | None:
+    """A DICOM folder (also what lies in folders below it), a NIfTI file, or a single DICOM file.
+
+    choose  positions of slices to read, given how many there are; the others are not decoded. None: all
+    Returns None where none are chosen: then only what can be said without pixels was checked.
+    Raises Unusable; UserError where a package is missing.
+    """
+    if path.is_dir():
+        return read_series(sorted(inside for inside in path.rglob("*") if inside.is_file()), choose)
+    return _read_nifti(path, choose) if path.name.endswith(NIFTI) else read_series([path], choose)
+
+
+def _read_nifti(path: Path, choose: Choose | None) -> Volume | None:
+    """NIfTI cannot say whether it is CT, so values decide."""
+    try:
+        array, affine = read_nifti(path)
+    except ValueError as error:
+        raise Unusable(str(error).removeprefix(path.name).strip() + " (NIfTI)") from None
+    if not np.isfinite(array).all():
+        raise Unusable("some voxels are not finite")
+    if array.min() > -200:
+        raise Unusable(
+            f"its values are from {array.min():g} to {array.max():g}: in HU, air is about -1000",
+            "no CT, or rescaled: it has to be in Hounsfield units",
+        )
+    hu, spacing = orient(array, affine)
+    chosen = np.arange(len(hu)) if choose is None else choose(len(hu))
+    return Volume(_int16(hu[chosen]), spacing) if len(chosen) else None
+
+
+def orient(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, tuple[float, float, float]]:
+    """(array [slice, row, column] in the orientation above, spacing in mm) of [i, j, k] with an affine to RAS in mm.
+
+    Only axes change places and directions; no voxel is computed. Raises Unusable where axes lie askew.
+    """
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if not (spacing > 0).all():
+        raise Unusable("its spacing is 0")
+    cosines = affine[:3, :3] / spacing
+    axes = np.abs(cosines).argmax(axis=0)  # for each array axis, the body's
+    if len(set(axes)) < 3 or np.abs(cosines).max(axis=0).min() < STRAIGHT:
+        raise Unusable("its slices lie askew in the body: resample it to axial slices first")
+    # From RAS (right to left is -x, front to back is -y, feet to head is +z).
+    for body, wanted in ((0, -1), (1, -1), (2, 1)):
+        axis = int(np.flatnonzero(axes == body)[0])
+        if np.sign(cosines[body, axis]) != wanted:
+            array = np.flip(array, axis)
+    order = [int(np.flatnonzero(axes == body)[0]) for body in (2, 1, 0)]
+    return np.ascontiguousarray(array.transpose(order)), tuple(float(spacing[axis]) for axis in order)
+
+
+def read_series(files: Sequence[Path], choose: Choose | None = None) -> Volume | None:
+    """The volume of one DICOM series; files that hold no image, and scouts, are passed over. As read_volume."""
+    kept = [(path, header) for path, header in _headers(files) if _is_image(header)]
+    if not kept:
+        raise Unusable(f"{len(files)} files, and none is a DICOM image" if files else "an empty folder")
+    headers = [header for _, header in kept]
+    _refuse(headers)
+    orientation = np.array(headers[0].ImageOrientationPatient, float)
+    right, down = orientation[:3], orientation[3:]  # along a row of pixels, along a column
+    normal = np.cross(right, down)
+    if normal[np.abs(normal).argmax()] < 0:
+        normal = -normal
+    positions = np.array([header.ImagePositionPatient for header in headers], float)
+    along = positions @ normal
+    order = np.argsort(along, kind="stable")
+    step = _step(along[order], positions[order], normal)
+    between = [float(value) for value in headers[0].PixelSpacing]  # between rows, between columns
+    affine = np.eye(4)
+    affine[:3, :3] = np.column_stack([normal * step, down * between[0], right * between[1]])
+    affine[:2] *= -1  # DICOM counts towards left and back
+    axial = np.abs(normal).argmax() == 2
+    chosen = np.arange(len(order)) if choose is None else choose(len(order)) if axial else None
+    if chosen is None:
+        raise Unusable("its slices are not axial")
+    if not len(chosen):
+        return None
+    hu, spacing = orient(np.stack([_slice(*kept[place]) for place in order[chosen]]), affine)
+    texts = [str(headers[0].get(tag) or "") or None for tag in ("PatientID", "SeriesInstanceUID")]
+    return Volume(_int16(hu), spacing, *texts)
+
+
+def _headers(files: Sequence[Path]) -> list[tuple[Path, Any]]:
+    if find_spec("pydicom") is None:
+        raise UserError("reading DICOM files needs pydicom: pip install 'kdrun[medical]'")
+    import pydicom
+
+    found = []
+    for path in files:
+        if not _maybe_dicom(path):
+            continue
+        try:
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
+        except (pydicom.errors.InvalidDicomError, EOFError, ValueError, KeyError) as error:
+            raise Unusable(f"one of {len(files)} files is a damaged DICOM file: {type(error).__name__}") from None
+        found.append((path, header))
+    return found
+
+
+def _maybe_dicom(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _is_image(header: Any) -> bool:
+    return "Rows" in header and "LOCALIZER" not in (header.get("ImageType") or ())
+
+
+def _refuse(headers: list[Any]) -> None:
+    """Raise Unusable for what cannot be one CT volume."""
+    other = sorted({str(header.get("Modality", "")) for header in headers} - {"CT"})
+    if other:
+        raise Unusable(f"its modality is {', '.join(word or 'not said' for word in other)}, not CT")
+    _one(headers, "SeriesInstanceUID", "series", "keep one in its folder, or name it in the column path")
+    _one(headers, "PatientID", "patients", "a folder holds one patient")
+    # A mixture without identifiers shows in its geometry.
+    for tag in ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient"):
+        absent = sum(header.get(tag) is None for header in headers)
+        if absent:
+            raise Unusable(f"{absent} of {len(headers)} slices do not say {tag}")
+        _one(headers, tag, "series", f"slices differ in {tag}")
+    if any(int(header.get("NumberOfFrames") or 1) > 1 for header in headers):
+        raise Unusable("enhanced (multi-frame) DICOM is not read: convert it to single slices or NIfTI")
+    if any(int(header.get("SamplesPerPixel") or 1) > 1 for header in headers):
+        raise Unusable("its pixels are coloured: a picture of a scan, not a scan")
+    inverted = sum(header.get("PhotometricInterpretation") == "MONOCHROME1" for header in headers)
+    if inverted:
+        raise Unusable(f"{inverted} of {len(headers)} slices are MONOCHROME1 (inverted): for display, not in HU")
+    if any(header.get("BurnedInAnnotation") == "YES" for header in headers):
+        raise Unusable("text is burnt into its pixels (BurnedInAnnotation is YES)")
+    absent = sum("RescaleSlope" not in header or "RescaleIntercept" not in header for header in headers)
+    if absent:
+        raise Unusable(
+            f"{absent} of {len(headers)} slices have no RescaleSlope and RescaleIntercept, so their HU are unknown"
+        )
+    if sum(header.get("ImagePositionPatient") is None for header in headers):
+        raise Unusable("some slices do not say ImagePositionPatient, so their order is unknown")
+    if len(headers) < 2:
+        raise Unusable("it has one slice only")
+
+
+def _one(headers: list[Any], tag: str, called: str, hint: str) -> None:
+    values = Counter(str(header.get(tag) or "") for header in headers)
+    if len(values) > 1:
+        counts = " + ".join(map(str, sorted(values.values(), reverse=True)[:4]))
+        raise Unusable(f"mixed: {len(values)} {called} ({counts}{' + ...' if len(values) > 4 else ''} slices): {hint}")
+
+
+def _step(along: np.ndarray, positions: np.ndarray, normal: np.ndarray) -> float:
+    """mm between slices in order. Raises Unusable where slices are missing, doubled or tilted."""
+    steps = np.diff(along)
+    doubled = int((steps < 1e-3).sum())
+    if doubled:
+        raise Unusable(f"{doubled} slices lie where another lies: two series, or files that are there twice")
+    step = float(np.median(steps))
+    missing = np.flatnonzero(steps > 1.5 * step)
+    if len(missing):
+        count = int(np.rint(steps[missing] / step - 1).sum())
+        first = missing[0]
+        raise Unusable(
+            f"{count} slices are missing: {steps[first]:g} mm between two slices, {step:g} mm elsewhere"
+            f" (after slice {first + 1} of {len(along)})"
+        )
+    if (np.abs(steps - step) > 0.1 * step).any():
+        raise Unusable(f"its slices are unevenly spaced: {steps.min():g} to {steps.max():g} mm")
+    sideways = positions - positions[0] - np.outer(along - along[0], normal)
+    if np.linalg.norm(sideways, axis=1).max() > step:
+        raise Unusable("its slices are shifted against each other (tilted gantry)")
+    return step
+
+
+def _slice(path: Path, header: Any) -> np.ndarray:
+    """float64 [rows, columns] in HU of one file."""
+    import pydicom
+
+    try:
+        pixels = pydicom.dcmread(path).pixel_array
+    except Exception as error:  # each decoder has errors of its own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].replace(path.name, "it")
+        raise Unusable(f"the pixels of a slice cannot be decoded: {reason[:120]}") from None
+    return pixels * float(header.RescaleSlope) + float(header.RescaleIntercept)
+
+
+def _int16(hu: np.ndarray) -> np.ndarray:
+    return np.rint(np.clip(hu, AIR, MOST)).astype(np.int16)

