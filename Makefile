@@ -10,7 +10,8 @@ export OMP_NUM_THREADS ?= 1
 run: $(READY)
 	$(BIN)/kdrun $(ARGS)
 
-# The suite reads three small real data sets; fetching what is there already takes no time. One test process per core.
+# The suite reads three small real data sets, and single tests read larger files that are not everywhere to be had: these tests are
+# skipped without them. Fetching what is there already takes no time. One test process per core.
 test: $(READY)
 	$(BIN)/kdrun fetch fashion_mnist mnist_5k ui_de_en
 	-$(BIN)/kdrun fetch emoji smollm2 ct_patches

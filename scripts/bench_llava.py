@@ -180,13 +180,15 @@ def alternating(repeats: int, contenders: dict[str, Callable[[], Pace]]) -> dict
 
 
 def told(found: dict[str, list[Pace]], one: str, other: str) -> str:
-    """Medians of both, how fast `other` is in units of `one`, and how far `one` alone varies."""
+    """Medians of both, the median over repeats of how fast `other` is in units of `one`, how far `one` alone varies."""
     middle = {name: statistics.median(pace.wall for pace in paces) for name, paces in found.items()}
-    busy = {name: statistics.median(pace.processor for pace in paces) for name, paces in found.items()}
+    pairs = list(zip(found[one], found[other], strict=True))
+    wall = statistics.median(first.wall / second.wall for first, second in pairs)
+    processor = statistics.median(first.processor / second.processor for first, second in pairs)
     walls = [1e3 * pace.wall for pace in found[one]]
     return (
-        f"{one} {1 / middle[one]:.1f} steps/s, {other} {1 / middle[other]:.1f}, ratio {middle[one] / middle[other]:.3f} "
-        f"(of CPU seconds {busy[one] / busy[other]:.3f}); {one} from {min(walls):.1f} to {max(walls):.1f} ms a step"
+        f"{one} {1 / middle[one]:.1f} steps/s, {other} {1 / middle[other]:.1f}, ratio {wall:.3f} (of CPU seconds "
+        f"{processor:.3f}); {one} from {min(walls):.1f} to {max(walls):.1f} ms a step"
     )
 
 

@@ -7,9 +7,21 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
-EVERYDAY = re.search(r"## Everyday commands\n\n```sh\n(.*?)```", README, re.S)[1].splitlines()
+
+
+def shown(section: str) -> list[str]:
+    """The commands of a section."""
+    return re.search(rf"## {section}\n\n```sh\n(.*?)```", README, re.S)[1].splitlines()
+
+
+EVERYDAY = shown("Everyday commands")
+SMALL = (
+    "'strategy.teachers=[llava_w64]' 'strategy.controls=[]' seed=0 data.train=800 data.val=40 data.test=40 data.further=0 "
+    "trainer.batch_size=16 trainer.epochs=1 student.trainer.epochs=1 tracker=none paths.cache=cache"
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +46,30 @@ def test_the_presets_commands_compose(folder):
         assert typed(f"{command.replace(' -m', '')} --cfg job", folder).returncode == 0
 
 
+def test_translation_composes(folder):
+    for line in shown("Translation"):
+        command = line.partition("#")[0].strip()
+        if command.startswith("kdrun model="):
+            assert typed(f"{command} --cfg job", folder).returncode == 0
+
+
+def test_questions_about_pictures(tmp_path):
+    pytest.importorskip("transformers")
+    train, ask, plan = shown("Questions about pictures")
+    Image.new("RGB", (80, 60), "red").save(tmp_path / "photo.png")
+    done = typed(f"{train.partition('#')[0]} {SMALL}", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for line in (ask, plan):
+        done = typed(line, tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.strip()
+
+
 def test_the_shown_mistake_is_what_is_printed(folder):
-    shown = re.search(r"\$ (kdrun strategyy=\S+)\n(.*?)```", README, re.S)
-    done = typed(shown[1], folder)
+    command, answer = re.search(r"\$ (kdrun strategyy=\S+)\n(.*?)```", README, re.S).groups()
+    done = typed(command, folder)
     assert done.returncode == 2
-    assert done.stderr == shown[2]
+    assert done.stderr == answer
 
 
 def test_bring_your_own(tmp_path):

@@ -13,6 +13,10 @@ SCRIPTS = Path(__file__).parent.parent / "scripts"
     ("script", "printed"),
     [
         ("bench_core.py --repeats 1", "cached:"),
+        (
+            "bench_llava.py --repeats 1 --questions 480 --students llava_w16 --teachers llava_w64",
+            "cached: llava_w16 taught by llava_w64",
+        ),
         ("bench_startup.py --repeats 1", "--cfg job"),
         ("bench_sweep.py --part start", "start of a further job"),
         ("bench_translation.py --repeats 1 --sentences 20 --pairs 400", "beam:"),

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from kdrun.learning.firststep import check_first_step
 from kdrun.learning.sharding import each_rank_alone, gather
 from kdrun.learning.teacher import TeacherSource
-from kdrun.objectives.terms import Objective
+from kdrun.objectives.terms import IMAGES, Objective
 
 
 class Held:
@@ -133,7 +133,9 @@ class Learner(LightningModule):
             prediction = self.task.predict(self.student, chunk["inputs"])
             total, raw = self._loss(chunk, prediction, taught, count)
             if self.first_step is None or len(self.first_step) < len(self.objective.active):
-                self._check(raw)
+                self._check(raw, chunk)
+            if ranks > 1 and self._whole.value is None:
+                total = TakingPart.apply(total, *self._trained)
             self.manual_backward(total)
             part = [*self._values(raw), total.detach()]
             values = [sum(pair) for pair in zip(values, part, strict=True)] if values else part
@@ -159,11 +161,14 @@ class Learner(LightningModule):
                 raw[term.name] = raw[term.name] / len(taught)
         return sum(self.objective.weighted(raw).values(), torch.zeros(())), raw
 
-    def _check(self, raw: dict[str, Tensor]) -> None:
-        """Looks at each term on the first batch that has it: one without images has no term over image slots."""
+    def _check(self, raw: dict[str, Tensor], chunk: dict[str, Any]) -> None:
+        """Looks at each term on the first part of a batch that has it: text alone has nothing over image slots, though
+        the rest of its batch, on this rank or on another, may have."""
         seen = self.first_step or {}
+        masks = {term.name: chunk.get(MASKS.get(term.over, term.over)) for term in self.objective.active}
+        here = {name: value for name, value in raw.items() if masks[name] is None or bool(masks[name].any())}
         with each_rank_alone(self.student):
-            self.first_step = {**seen, **check_first_step(self.objective, raw, self.student, seen)}
+            self.first_step = {**seen, **check_first_step(self.objective, here, self.student, seen)}
 
     def _values(self, raw: dict[str, Tensor]) -> list[Tensor]:
         """Of all active terms; 0 for one that this batch has no position for."""
@@ -254,6 +259,26 @@ def _average(student: nn.Module, decay: float) -> AveragedModel:
     """Parameters averaged, buffers (batch-norm statistics and counters) copied: use_buffers=False does just that."""
     return AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)
 
+
+class TakingPart(torch.autograd.Function):
+    """A loss as it is, in which each of the parameters has a part, with a gradient of zero.
+
+    Ranks wait for the gradient of every parameter. A rank without one (of a projector, where its samples have no images)
+    would leave the others waiting.
+    """
+
+    @staticmethod
+    def forward(ctx, loss: Tensor, *parameters: nn.Parameter) -> Tensor:
+        ctx.parameters = parameters
+        return loss.view_as(loss)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, ...]:
+        return gradient, *(parameter.new_zeros(()).expand_as(parameter) for parameter in ctx.parameters)
+
+
+MASKS = {IMAGES: "visual_mask"}
+"""What a term is over -> the positions in a batch that it needs, where that has another name."""
 
 PICTURES = ("image_features", "pixel_values")
 """Inputs with one entry for each image, not for each row: any number of images in the order of their slots."""

@@ -126,10 +126,19 @@ class LlavaNetwork(nn.Module):
             image_features = self.image_features(pixel_values)
         places = input_ids == self.image_token
         self._check_places(places, image_features)
-        if image_features is None or not image_features.shape[0]:
-            return embeddings
         projector = self.model.model.multi_modal_projector
-        projected = projector(image_features.to(projector.linear_1.weight.dtype))
+        weight = projector.linear_1.weight
+        if image_features is None or not image_features.shape[0]:
+            if not (torch.is_grad_enabled() and weight.requires_grad):
+                return embeddings
+            # The projector has a gradient of zero: ranks, and the first look at all parameters, wait for one of each.
+            return embeddings + 0.0 * projector(weight.new_zeros(1, weight.shape[1])).sum().to(embeddings.dtype)
+        if image_features.shape[-1] != weight.shape[1]:
+            raise ValueError(
+                f"image features have {image_features.shape[-1]} numbers each, the projector of this network reads "
+                f"{weight.shape[1]}: the network's tower and data.vision.tower must be the same"
+            )
+        projected = projector(image_features.to(weight.dtype))
         # The embeddings of places are nobody's: masked_scatter gives them no gradient.
         return embeddings.masked_scatter(places[..., None], projected.to(embeddings.dtype))
 

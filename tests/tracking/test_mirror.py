@@ -137,7 +137,8 @@ def test_no_tracker_and_no_key(tmp_path, monkeypatch):
 
 
 RUN_UNTIL_KILLED = """
-    import sys, time
+    import signal, sys, time
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background has it ignored
     from pathlib import Path
     from tracking.support import TRACKER, begin, feed
     from kdrun.tracking.mirror import start_mirror
