@@ -69,7 +69,10 @@ def llava_json(
     if part not in PARTS:
         raise UserError(f"data.part={part}: {' or '.join(PARTS)}")
     if part == "captions" and captions is None:
-        raise UserError("data.part=captions needs data.captions=FILE, the conversations of the first stage")
+        raise UserError(
+            "data.part=captions needs data.captions=FILE, the conversations of the first stage",
+            "pretrain=null leaves the first stage out",
+        )
     root = Path(root).expanduser()
     if not root.is_dir():
         raise UserError(f"data.root={root}: there is no such folder")

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 NAMED = 4
 """Reasons that the summary names."""
+FEW = 20
+"""Samples of val or test below which the summary says so: less than that chooses an epoch, or judges one, by chance."""
 
 
 def audit(module: VisionDataModule) -> dict[str, Any]:
@@ -56,6 +58,9 @@ def summary(found: dict[str, Any]) -> str:
         for pair, count in found["shared"].items()
     ] or ["no image is in two splits"]
     parts += [f"{count} removed from {name} for their images" for name, count in found["removed"].items()]
+    few = [f"{count} in {name}" for name in ("val", "test") if 0 < (count := found["samples"].get(name, 0)) < FEW]
+    if few:
+        parts.append(f"few samples: {', '.join(few)}")
     repeated = [f"{count} in {name}" for name, count in found["duplicates"].items() if count]
     if repeated:
         parts.append(f"repeated: {', '.join(repeated)}")

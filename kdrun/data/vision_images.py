@@ -25,7 +25,7 @@ def read_image(source: str | os.PathLike[str] | IO[bytes] | Any, size: int) -> n
 
     source: a path, an open file or a Pillow image. Raises BrokenImage.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
@@ -38,6 +38,8 @@ def read_image(source: str | os.PathLike[str] | IO[bytes] | Any, size: int) -> n
         raise BrokenImage("there is no such file") from None
     except BrokenImage:
         raise
+    except UnidentifiedImageError:  # its own words name the object that was read, by its address in memory
+        raise BrokenImage("no image, or of a kind that Pillow does not know") from None
     except Exception as error:  # Pillow's plugins raise whatever their parsers meet
         text = str(error).splitlines()[0] if str(error) else ""
         raise BrokenImage(f"{type(error).__name__}: {text}"[:160]) from None

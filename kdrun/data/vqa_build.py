@@ -64,8 +64,9 @@ def check(part: str, sizes: dict[str, int], per_image: int, captions: float = 0.
     if not 0 <= captions <= 1:
         raise UserError(f"data.captions={captions}: a share of the training pictures, 0 to 1")
     for name, size in sizes.items():
-        if not isinstance(size, int) or not (0 if name == "further" else 1) <= size <= MOST:
-            raise UserError(f"data.{name}={size}: how many questions, 1 to {MOST:,}")
+        least = 0 if name == "further" else 1
+        if not isinstance(size, int) or not least <= size <= MOST:
+            raise UserError(f"data.{name}={size}: how many questions, {least} to {MOST:,}")
     if not isinstance(per_image, int) or not 1 <= per_image <= 5:
         raise UserError(f"data.per_image={per_image}: 1 to 5 questions about every picture")
 
