@@ -44,6 +44,9 @@ def test_splits_and_types(small):
     assert set(counts) == set(WORLD.splits["train"].types) and set(counts.values()) == {10}
     assert small.further == ("objects", "combinations", "style")
     assert list(shapes_vqa(**{**SMALL, "further": 0}).samples) == ["train", "val", "test"]
+    for name, least in (("further", 0), ("val", 1)):
+        with pytest.raises(UserError, match=f"data.{name}=-1: how many questions, {least} to"):
+            shapes_vqa(**{**SMALL, name: -1})
     for sample in small.samples["train"]:
         assert len(sample.turns) == 1 and len(sample.images) == 1
 

@@ -236,6 +236,12 @@ class TestTooLong:
             f"left out: {module.found['too_long']} too long" in said and "1 of test have more images than fit" in said
         )
 
+    def test_few_samples_to_choose_or_judge_by_are_told(self, tmp_path, tower):
+        train, val, test = ([question(first + n) for n in range(20)] for first in (0, 40, 80))
+        assert "few" not in module_of(tmp_path, conversations(train, val, test)).audit()["summary"]
+        few = module_of(tmp_path, conversations(train, val[:1], test[:19])).audit()["summary"]
+        assert "few samples: 1 in val, 19 in test" in few
+
     def test_an_image_that_does_not_fit(self, tmp_path, tower):
         with pytest.raises(UserError, match="an image takes 4 tokens"):
             module_of(tmp_path, conversations(mixed(5), mixed(2, 50), mixed(2, 60)), max_length=7)
