@@ -11,6 +11,9 @@ from kdrun.data import randomness
 from kdrun.data.conversations import Conversations, Sample
 from kdrun.problems import UserError
 
+LARGE = 0.1
+"""Share of all samples up to which images that belong together are taken out of training in one piece."""
+
 
 def assign(conversations: Conversations, config: dict[str, Any]) -> tuple[dict[str, list[Sample]], dict[str, int]]:
     """(split -> its samples in the order of the source, how many were removed from which split for their images).
@@ -53,14 +56,21 @@ def assign(conversations: Conversations, config: dict[str, Any]) -> tuple[dict[s
 
 
 def _divided(samples: list[Sample], images: int, fraction: float, key: int) -> tuple[list[Sample], list[Sample]]:
-    """(the rest, the samples of about `fraction` of the groups; at least one)."""
+    """(the rest, the samples of about `fraction` of the groups; at least one).
+
+    Samples of several images can connect nearly all there are. A group far larger than the fraction is not taken, unless
+    all are: by one draw it would leave next to nothing for training.
+    """
     groups = _groups(samples, images)
     # Text without images is on its own: negative numbers, which no image has.
     numbers = np.array([groups[s.images[0]] if s.images else -1 - s.id for s in samples], np.int64)
     drawn = randomness.bits(key, numbers)
-    taken = drawn < np.uint64(int(fraction * 2.0**64))
+    _, member, sizes = np.unique(numbers, return_inverse=True, return_counts=True)
+    small = sizes[member] <= max(2 * fraction, LARGE) * len(samples)
+    small |= not small.any()
+    taken = small & (drawn < np.uint64(int(fraction * 2.0**64)))
     if not taken.any():
-        taken = drawn == drawn.min()
+        taken = drawn == drawn[small].min()
     parts: tuple[list[Sample], list[Sample]] = ([], [])
     for sample, is_taken in zip(samples, taken.tolist(), strict=True):
         parts[is_taken].append(sample)

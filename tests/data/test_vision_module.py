@@ -268,6 +268,17 @@ class TestSplits:
         seeds = [module_of(tmp_path, conversations(mixed(60)), split_seed=seed).chosen["test"] for seed in (0, 1)]
         assert seeds[0] != seeds[1]
 
+    @pytest.mark.parametrize("seed", range(8))
+    def test_images_that_nearly_all_belong_together_stay_in_training(self, tmp_path, tower, seed):
+        chain = [question(n, images=2) for n in range(60)]
+        source = conversations(chain + [question(100 + n) for n in range(40)])
+        module = module_of(tmp_path, source, val_fraction=0.2, test_fraction=0.2, split_seed=seed)
+        assert {s.id for s in chain} <= {s.id for s in module.chosen["train"]}
+        assert min(module.spec.sizes.values()) >= 1
+        alone = conversations(chain[:20])
+        with pytest.raises(UserError, match="cannot be split"):
+            module_of(tmp_path, alone, val_fraction=0.2, test_fraction=0.2, split_seed=seed)
+
     def test_what_shares_an_image_with_test_is_removed(self, tmp_path, tower):
         train, val = [question(n) for n in range(10)], [question(100 + n) for n in range(5)]
         test = [Sample(50, (3, 101), (Turn("a", "b"),), "x")]

@@ -52,8 +52,10 @@ def train(rank, way):
             same = [p for p in plain.parameters() if p.requires_grad]
             expected = torch.autograd.grad(loss(plain, rank, way), same, allow_unused=True)
             for name, one, other in zip(names, found, expected, strict=True):
-                assert (one is None) == (other is None) == (rank == 1 and "projector" in name), name
+                assert (one is None) == (other is None), name
                 assert one is None or torch.allclose(one, other, atol=1e-6), name
+                if rank == 1 and "projector" in name:
+                    assert one is None or not one.count_nonzero(), name
         value.backward()
         ((loss(plain, 0, way) + loss(plain, 1, way)) / 2).backward()
         torch.nn.utils.clip_grad_norm_(sharded.parameters(), 0.5)

@@ -92,9 +92,9 @@ def test_llava_in_parts_where_one_rank_has_no_image(tmp_path):
         for rank in range(2)
     ]  # fmt: skip
     try:
-        for rank in ranks:
-            said, _ = rank.communicate(timeout=240)
-            assert rank.returncode == 0 and said.endswith("fine\n"), said
+        said = [rank.communicate(timeout=240)[0] for rank in ranks]
+        assert all(text.endswith("fine\n") for text in said), "\n\n".join(said)
+        assert [rank.returncode for rank in ranks] == [0, 0]
     finally:
         for rank in ranks:
             rank.kill()
