@@ -257,6 +257,10 @@ def stage_of(view: RunView, arm: str, seed: int | None) -> dict[str, Any]:
         problem = f"{view.id} ({view.status}) has no stage '{arm}'"
         raise UserError(problem + closest(arm, roles), f"it has: {listed(roles) or 'none yet'}")
     found = {stage["seed"]: stage for stage in view.stages if stage["role"] == arm}
+    several = [stage for stage in found.values() if stage.get("members")]
+    if several:
+        single = [role for role in roles if role.startswith(f"{arm}_")]
+        raise UserError(f"{arm} of {view.id} is several networks together; one of them: {listed(single)}")
     if seed is None:
         return next(iter(found.values()))
     if seed not in found:

@@ -1,8 +1,8 @@
-"""How the metrics of tasks are called and shown. All scores are shares in 0..1 in records; people read them times 100."""
+"""How the metrics of tasks are called and shown. All scores are shares in 0..1 in records; people read most times 100."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,18 @@ class Measure:
         """`accuracy, %`, `BLEU`."""
         return f"{self.label}, {self.unit}" if self.unit else self.label
 
+    @property
+    def points(self) -> bool:
+        """Whether differences are told in points, hundredths of a share; the AUC's are, as papers do."""
+        return self.unit != "nats" and self.name.partition("/")[0] in MEASURES
+
+    def figure(self, value: float) -> str:
+        """`94.31`, `0.9123`: without the unit, for a column that names it."""
+        return f"{self.factor * value:.{self.digits}f}"
+
     def text(self, value: float) -> str:
         """`94.31 %`, `27.80` (BLEU and chrF have no unit)."""
-        unit = f" {self.unit}" if self.unit == "%" else ""
-        return f"{self.factor * value:.{self.digits}f}{unit}"
+        return self.figure(value) + (f" {self.unit}" if self.unit == "%" else "")
 
 
 MEASURES = {
@@ -38,11 +46,21 @@ MEASURES = {
         Measure("token_accuracy", "token accuracy", "share of right next tokens, the reference given up to there"),
         Measure("bleu", "BLEU", "sacreBLEU of generated text", unit=""),
         Measure("chrf", "chrF", "character n-gram F-score of generated text", unit=""),
+        Measure("auc", "AUC", "area under the ROC curve, a mean of each class against the rest", "max", "", 1.0, 4),
+        Measure("sensitivity", "sensitivity", "share of positives that are found, at the threshold of validation"),
+        Measure("specificity", "specificity", "share of negatives that are left alone, at the threshold of validation"),
         Measure("loss", "loss", "cross-entropy in nats", "min", "nats", 1.0, 4),
     )
 }
 
 
 def measure(name: str | None) -> Measure:
-    """The measure of that name; of a name nobody declared (a user's own task), its plain value. None: accuracy."""
-    return MEASURES.get(name or "accuracy") or Measure(str(name), str(name), "", unit="", factor=1.0, digits=4)
+    """The measure of that name; of a name nobody declared (a user's own task), its plain value. None: accuracy.
+
+    A score of a part, such as `auc/lung` or `accuracy/colour`, is shown as the score is: `AUC (lung)`.
+    """
+    score, _, part = (name or "accuracy").partition("/")
+    found = MEASURES.get(score)
+    if found is None:
+        return Measure(str(name), str(name), "", unit="", factor=1.0, digits=4)
+    return replace(found, name=str(name), label=f"{found.label} ({part})") if part else found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -15,6 +16,8 @@ from kdrun.measures import measure
 def show(console: Console, summary: dict[str, Any], facts: dict[str, str]) -> None:
     """Print the panel. facts: label -> text, in order, below the table (cost, audit, where, what next)."""
     body: list[RenderableType] = [results(summary), Text()]
+    if summary.get("decisions"):
+        body += [parts(summary), Text()]
     body += [Text(summary["verdict"], style="bold"), Text(), details(summary, facts)]
     console.print(Panel(Group(*body), title="kdrun", title_align="left", padding=(1, 2), expand=False))
 
@@ -26,22 +29,51 @@ def results(summary: dict[str, Any]) -> Table:
     table.add_column("best epoch", justify="right")
     table.add_column("last epoch", justify="right")
     table.add_column("seeds", justify="right")
-    teacher = summary["teacher"]
+    teacher, figure = summary["teacher"], measure(summary["metric"]).figure
     if teacher is not None:
-        best, last = (cell({"mean": teacher[which], "sd": None}) for which in ("best", "last"))
+        best, last = (cell({"mean": teacher[which], "sd": None}, figure) for which in ("best", "last"))
         table.add_row(f"teacher {teacher['learner']}", best, last, str(teacher["n"]))
     for name, scores in summary.get("baselines", {}).items():
         if summary["metric"] in scores:
-            value = cell({"mean": scores[summary["metric"]], "sd": None})
+            value = cell({"mean": scores[summary["metric"]], "sd": None}, figure)
             table.add_row(name, value, value, "")
     for arm in sorted(summary["arms"].values(), key=lambda arm: arm["label"] != "student alone"):
         label = arm["label"] + (" (the same stages)" if arm.get("same_as") else "")
-        table.add_row(label, cell(arm["best"]), cell(arm["last"]), seeds(arm))
+        table.add_row(label, cell(arm["best"], figure), cell(arm["last"], figure), seeds(arm))
         for name, value in arm.get("further", {}).items():
-            table.add_row(f"  on {name}", cell(value), "", "", style="dim")
+            table.add_row(f"  on {name}", cell(value, figure), "", "", style="dim")
     if "gap_closed" in summary:
         table.add_row("gap closed", *(share(summary["gap_closed"][which]) for which in ("best", "last")), "")
     return table
+
+
+def parts(summary: dict[str, Any]) -> Table:
+    """A row for each view and for the one answer of all, a column for each arm that has them; best epoch, mean over seeds."""
+    arms = {name: arm for name, arm in summary["arms"].items() if arm.get("parts")}
+    found, figure = measure(summary["metric"]), measure(summary["metric"]).figure
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column(f"{found.title} of each view")
+    for arm in arms.values():
+        table.add_column(arm["label"], justify="right", max_width=18)
+    names = dict.fromkeys(name for arm in arms.values() for name in arm["parts"])
+    for name in sorted(names, key=lambda name: name == "combined"):
+        label = "all together" if name == "combined" else name
+        values = (arm["parts"].get(name) for arm in arms.values())
+        table.add_row(label, *("" if value is None else cell(value, figure) for value in values))
+    return table
+
+
+def decided(summary: dict[str, Any]) -> dict[str, str]:
+    """`best view` -> `bone (seeds 0, 2), lung (seed 1), by AUC on validation`."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for one in summary.get("decisions", ()):
+        found.setdefault(one["what"], {}).setdefault(one["chosen"], []).append(str(one["seed"]))
+    by = {one["what"]: measure(one["metric"]).label for one in summary.get("decisions", ())}
+    return {
+        what: ", ".join(f"{name} (seed{'s' * (len(seeds) > 1)} {', '.join(seeds)})" for name, seeds in chosen.items())
+        + f", by {by[what]} on validation"
+        for what, chosen in found.items()
+    }
 
 
 def details(summary: dict[str, Any], facts: dict[str, str]) -> Table:
@@ -50,14 +82,18 @@ def details(summary: dict[str, Any], facts: dict[str, str]) -> Table:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     if summary["teacher"] is not None:
+        shared = summary.get("shared_parameters")
+        beside = f" beside the same frozen tower of {shared:,}" if shared else ""
         table.add_row(
             "teacher / student",
-            f"{times(summary.get('parameters_ratio'))} parameters, {times(summary.get('flops_ratio'))} FLOPs",
+            f"{times(summary.get('parameters_ratio'))} parameters{beside}, {times(summary.get('flops_ratio'))} FLOPs",
         )
     for arm, found in summary.get("differences", {}).items():
         if arm != "alone" and not summary["arms"][arm].get("same_as"):
             label = summary["arms"][arm]["label"]
             table.add_row("against", f"{label}: {points(found['best'])}")
+    for what, text in decided(summary).items():
+        table.add_row(what, text)
     for seed, error in missing(summary).items():
         table.add_row(f"seed {seed}", Text(f"{error['status']}: {error['type']}: {error['message']}", style="red"))
     for name, text in summary.get("notes", {}).items():
@@ -85,10 +121,11 @@ def points(found: dict[str, Any]) -> str:
     return text + " (bootstrap {:+.2f} to {:+.2f})".format(*(100 * value for value in found["interval"]))
 
 
-def cell(value: dict[str, Any]) -> str:
+def cell(value: dict[str, Any], figure: Callable[[float], str] | None = None) -> str:
     """`97.41 ± 0.32`; no deviation where there is only one seed."""
-    text = f"{100 * value['mean']:.2f}"
-    return text if value["sd"] is None else f"{text} ± {100 * value['sd']:.2f}"
+    figure = figure or measure("accuracy").figure
+    text = figure(value["mean"])
+    return text if value["sd"] is None else f"{text} ± {figure(value['sd'])}"
 
 
 def share(value: float | None) -> str:

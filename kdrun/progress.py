@@ -90,7 +90,7 @@ class RunReport(Report):
         self._rows(rows)
 
     def epoch(self, label, epoch, epochs, values):
-        names = ("accuracy", "bleu", "loss")
+        names = ("auc", "loss") if "auc" in values else ("accuracy", "bleu", "loss")
         shown = " ".join(f"{measure(name).label} {values[name]:.4f}" for name in names if name in values)
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, values=f"epoch {epoch + 1}/{epochs} val {shown}")
@@ -114,7 +114,7 @@ class RunReport(Report):
         self._drop()
         if self.quiet:
             return
-        metric = record["monitor"]
+        metric = "auc" if "auc" in record["test"]["best"] else record["monitor"]
         best, last = record["test"]["best"][metric], record["test"]["last"][metric]
         how = {"store": "found in the store", "trained": "trained", "resumed": "resumed and trained"}[source]
         cost = f"{how}, {duration(record['cost']['seconds'])}" if source != "store" else how

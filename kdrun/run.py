@@ -161,6 +161,8 @@ def execute(job, run, console: Console, signals, quiet=False, force=False, tell=
     task = task_for(lab.shop.data(job.config["data"]))
     summary = summarise(task.MAIN, arms, labels, teachers, [cell["seed"] for cell in cells], errors)
     summary |= {"baselines": task.baselines(), "notes": task.notes()}
+    if lab.decisions:
+        summary["decisions"] = lab.decisions
     summary["seconds"] = round(time.monotonic() - started, 3)
     return {"summary": summary, "stages": stages, "audit": audit, "seconds": summary["seconds"], "errors": errors}
 
@@ -244,7 +246,7 @@ def stage_entry(item) -> dict[str, Any]:
         "source": item.source,
         "path": str(item.trained.path),
         "further": record.get("further") or {},
-        **({"gap": record["gap"]} if record.get("gap") else {}),
+        **{key: record[key] for key in ("gap", "members", "counted", "stack") if record.get(key)},
         **{key: record[key] for key in ("val", "test", "cost", "parameters", "flops", "teacher", "first_step")},
     }
 

@@ -55,7 +55,10 @@ def summarise(
             "n": len(distinct),
             **{k: first[k] for k in ("learner", "parameters", "flops")},
         }
-        summary["parameters_ratio"] = _ratio(first["parameters"], student["parameters"])
+        # A packaged vision tower is that of the data: the same for both, trained by nobody.
+        shared = min(first.get("packaged", 0), student.get("packaged", 0))
+        summary["shared_parameters"] = shared
+        summary["parameters_ratio"] = _ratio(first["parameters"] - shared, student["parameters"] - shared)
         summary["flops_ratio"] = _ratio(first["flops"], student["flops"])
     if "student" in arms:
         summary["differences"] = {
@@ -85,6 +88,13 @@ def _arm(metric: str, label: str, records: dict[int, dict[str, Any]]) -> dict[st
     for which in WHICH:
         values = [seed[which] for seed in seeds.values()]
         arm[which] = _spread(values)
+    parts = {name for record in records.values() for name in record["test"]["best"] if name.startswith(f"{metric}/")}
+    if parts:  # of types of questions, of views; what one seed lacks has no mean
+        arm["parts"] = {
+            name.partition("/")[2]: _spread([record["test"]["best"][name] for record in records.values()])
+            for name in sorted(parts)
+            if all(name in record["test"]["best"] for record in records.values())
+        }
     sets = {name for record in records.values() for name in record.get("further") or {}}
     if sets:  # test sets beside the main one, at the selected epoch
         found = {name: [record["further"][name][metric] for record in records.values()] for name in sorted(sets)}

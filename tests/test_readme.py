@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 
 
 def shown(section: str) -> list[str]:
@@ -32,6 +33,23 @@ def folder(tmp_path_factory):
 def typed(line: str, folder: Path):
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     return subprocess.run(["bash", "-c", line], cwd=folder, capture_output=True, text=True, env=environment)
+
+
+def linked(page: Path) -> set[Path]:
+    """Files that a page links, without places in them and without what is on the web."""
+    targets = re.findall(r"\]\(([^)#\s]+)", page.read_text())
+    return {(page.parent / target).resolve() for target in targets if "://" not in target}
+
+
+def test_every_page_of_docs_is_linked_from_here():
+    pages = {page.resolve() for page in (ROOT / "docs").glob("*.md")}
+    assert len(pages) > 10 and not pages - linked(ROOT / "README.md")
+
+
+def test_links_lead_somewhere():
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "results").glob("*.md")]
+    broken = [(page.name, str(target)) for page in pages for target in linked(page) if not target.exists()]
+    assert not broken
 
 
 @pytest.mark.parametrize("line", EVERYDAY)

@@ -142,7 +142,7 @@ class Term:
     weight: float = key(1.0, "factor of this term in the sum", minimum=0)
 
 
-TASKS = ("classification", "translation", "vision_language")
+TASKS = ("classification", "diagnosis", "translation", "vision_language")
 
 
 @dataclass
@@ -196,6 +196,7 @@ class Data:
     task: str = key("classification", "what is learned from it", choices=TASKS, added=True)
     text: Text | None = key(None, "tokens of a text source", added=True)
     vision: Vision | None = key(None, "tokens and images of a vision-language source", added=True)
+    view: str | None = key(None, "what is seen of each image: grey, edges, ...; null: the image", added=True)
     limit: Limit = key(Limit, "use part of a split")
     augment: Augment = key(Augment, "random augmentation of the training split")
     normalize: Normalize | None = key(None, "mean and std; null: computed from the training split")

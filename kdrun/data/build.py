@@ -30,6 +30,7 @@ COMMON: dict[str, Any] = {
     "task": "classification",
     "text": None,
     "vision": None,
+    "view": None,
     "limit": {"train": None, "val": None, "test": None},
     "augment": {"crop": 0, "flip": False, "seed": None, "views": 1},
     "normalize": None,
@@ -45,9 +46,18 @@ def load_data(config: dict[str, Any], paths: dict[str, str]) -> ImageDataModule 
 
     own, common = separate(config)
     images = load_source(own, paths)
-    learned = next(task for kind, task in LEARNED.items() if isinstance(images, kind))
-    if common["task"] != learned:
-        raise UserError(f"data.task={common['task']}: {own['_target_']} is a source for {learned}: data.task={learned}")
+    tasks = next(tasks for kind, tasks in LEARNED.items() if isinstance(images, kind))
+    learned = common["task"]
+    if learned not in tasks:
+        raise UserError(
+            f"data.task={learned}: {own['_target_']} is a source for {' or '.join(tasks)}: data.task={tasks[0]}"
+        )
+    if common["view"] is not None:
+        if not isinstance(images, Images):
+            raise UserError(f"data.view={common['view']}: only images have views, {own['_target_']} gives none")
+        from kdrun.data.views import view
+
+        images = view(images, common["view"])
     if learned == "translation":
         from kdrun.data.text_build import TEXT, text_module
 
@@ -70,7 +80,7 @@ def load_data(config: dict[str, Any], paths: dict[str, str]) -> ImageDataModule 
         mean=mean,
         std=std,
     )
-    return ImageDataModule(images, split, spec, common["augment"])
+    return ImageDataModule(images, split, spec, common["augment"], task=learned)
 
 
 def content_hash(config: dict[str, Any], paths: dict[str, str]) -> str:
@@ -98,7 +108,12 @@ def separate(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return own, common
 
 
-LEARNED = {Images: "classification", Pairs: "translation", Conversations: "vision_language"}
+LEARNED = {
+    Images: ("classification", "diagnosis"),
+    Pairs: ("translation",),
+    Conversations: ("vision_language",),
+}
+"""Kind of source -> what can be learned from it."""
 
 
 def load_source(node: dict[str, Any], paths: dict[str, str]) -> Images | Pairs | Conversations:

@@ -25,6 +25,7 @@ class ImageDataModule(LightningDataModule):
     split    int8 [N]: what each sample is used for (see images.SPLITS)
     spec     what networks and tasks know of it
     augment  the config's `augment` (see augment.Augment); only training is augmented
+    task     what is learned: classification or diagnosis
 
     extra_tests names further test sets; preflight_batch is the batch size in which a teacher is measured before it teaches.
 
@@ -33,9 +34,16 @@ class ImageDataModule(LightningDataModule):
 
     preflight_batch = 256
 
-    def __init__(self, images: Images, split: np.ndarray, spec: DataSpec, augment: dict[str, Any] | None = None):
+    def __init__(
+        self,
+        images: Images,
+        split: np.ndarray,
+        spec: DataSpec,
+        augment: dict[str, Any] | None = None,
+        task: str = "classification",
+    ):
         super().__init__()
-        self.images, self.split, self.spec = images, split, spec
+        self.images, self.split, self.spec, self.task = images, split, spec, task
         self.augment = Augment(**(augment or {}))
         self.batch_size, self.eval_batch_size, self.seed = 128, 256, 0
         self._samples: dict[str, Samples] = {}

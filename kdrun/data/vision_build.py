@@ -57,7 +57,7 @@ def vision_module(
     like: a module whose tokenizer and vocabulary are taken, for the evaluation of a network that learned from its data.
     Raises UserError where nothing would be left to train on, though the source has training samples.
     """
-    from kdrun.data.vision_module import VisionDataModule
+    from kdrun.data.vision_module import BESIDE, VisionDataModule
 
     pictures = Pictures(conversations.images, common, cache)
     chosen, removed = assign(conversations, common)
@@ -70,7 +70,7 @@ def vision_module(
         if not len(conversations.corpus):
             raise UserError(
                 f"{conversations.name} has no text to make a tokenizer from: it is for evaluation",
-                "data.vision.tokenizer=PATH: the tokenizer of the network that is evaluated",
+                BESIDE,
             )
         tokenizer = vision_tokens.trained(conversations.corpus, common["template"], Path(cache))
         vocabulary = -(-tokenizer.size // 8) * 8  # as wide as matrix units like; the ids beyond are never used

@@ -17,6 +17,12 @@ from kdrun.data.vision_spec import VisionSpec
 from kdrun.data.vision_tokens import Encoder
 from kdrun.problems import UserError
 
+BESIDE = (
+    "as a further test set beside data to train on: data=llava_json data.root=FOLDER data.file=FILE "
+    "data.tests.NAME._target_=SOURCE data.tests.NAME.root=FOLDER"
+)
+"""How data without training samples are used."""
+
 
 class VisionDataModule(LightningDataModule):
     """Conversations on images with a split, a tokenizer and a chat template.
@@ -173,7 +179,7 @@ class VisionDataModule(LightningDataModule):
     def train_loader(self, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> SampleLoader:
         """Shuffled; see SampleLoader. batch_size is in samples over all ranks."""
         if not len(self.samples("train")):
-            raise UserError(f"{self.spec.name} has no training samples: it is for evaluation")
+            raise UserError(f"{self.spec.name} has no training samples: it is for evaluation", BESIDE)
         return SampleLoader(self.samples("train"), batch_size, seed=seed, rank=rank, world=world)
 
     def eval_loader(self, split: str, batch_size: int, rank: int = 0, world: int = 1) -> SampleLoader:

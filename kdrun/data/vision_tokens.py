@@ -85,6 +85,17 @@ class VisionTokenizer:
         self._model.encode_special_tokens = True
         return [made.ids for made in self._model.encode_batch(list(texts), add_special_tokens=False)]
 
+    def unknown(self, text: str) -> list[str]:
+        """The pieces of text that have no token, as the tokenizer cuts it, in order and each once."""
+        self._model.encode_special_tokens = True
+        made = self._model.encode(text, add_special_tokens=False)
+        pieces = [
+            text[begin:end].strip()
+            for number, (begin, end) in zip(made.ids, made.offsets, strict=True)
+            if number == self.unk
+        ]
+        return list(dict.fromkeys(piece for piece in pieces if piece))
+
     def markup(self, text: str) -> list[int]:
         """Ids of markup, its special tokens included."""
         self._model.encode_special_tokens = False

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kdrun.lab.fingerprint import fingerprint, nearest, parts
+from kdrun.lab.fingerprint import fingerprint, nearest, parts, together_parts
 from kdrun.lab.lab import Lab
-from kdrun.lab.stage import Stage, Trained
+from kdrun.lab.stage import Stage, Together, Trained
 
 
 @dataclass
@@ -26,6 +26,7 @@ class DryLab(Lab):
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
         self.planned: list[Planned] = []
+        self.assumed: list[str] = []
 
     def fit(self, stage: Stage) -> Trained:
         stage = self.settled(stage)
@@ -42,9 +43,29 @@ class DryLab(Lab):
             self.planned.append(Planned(trained, status, tree))
         return self._seen[key]
 
+    def choose(self, what: str, candidates: dict[str, Trained], *, worst: bool = False) -> str:
+        """As a lab does where all candidates are in the store; else the first, which `assumed` tells."""
+        if all(trained.record for trained in candidates.values()):
+            return super().choose(what, candidates, worst=worst)
+        first = next(iter(candidates))
+        kind = "worst" if worst else "best"
+        text = (
+            f"{what}: the {kind} of {', '.join(candidates)} on validation, not known yet; planned as if it were {first}"
+        )
+        if text not in self.assumed:
+            self.assumed.append(text)
+        return first
+
+    def together(self, group: Together) -> Trained:
+        """Nothing is fitted for it, so it is not in the plan."""
+        key = fingerprint(together_parts(group, self.context))
+        record = self.store.get(key)
+        return Trained(key, group, record or {}, self.store.folder(key) if record else None)
+
     def forget(self) -> None:
         """Begin the plan of another job; what is known of data and sources stays."""
         self.planned.clear()
+        self.assumed.clear()
         self._seen.clear()
 
     def why(self, planned: Planned) -> tuple[str, dict[str, tuple[Any, Any]]] | None:

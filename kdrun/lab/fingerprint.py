@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.lab.sources import Sources
-from kdrun.lab.stage import Stage
+from kdrun.lab.stage import Stage, Together
 
 LEFT_OUT = {
     "learner.name": "a label",
@@ -35,6 +35,7 @@ LEFT_OUT = {
     "teaching.cache_limit_gb": "a guard",
     "teaching.accuracy": "a guard: it may stop a run, never change it",
     "teaching.tolerance": "a guard",
+    "teaching.unchecked": "a guard",
     "paths, tracker, tags, name, extra": "where things go and what they are called",
 }
 
@@ -44,6 +45,7 @@ ADDED_LATER: dict[str, Any] = {
     "data.view.task": "classification",
     "data.view.text": None,
     "data.view.vision": None,
+    "data.view.view": None,
     "trainer.schedule.warmup_steps": None,
     "trainer.parts": None,
     "trainer.gap": False,
@@ -94,7 +96,7 @@ def parts(stage: Stage, context: FingerprintContext) -> dict[str, Any]:
             "weights": context.file_hash(stage.learner["weights"]) if stage.learner["weights"] else None,
         },
         "objective": stage.objective,
-        "data": {"view": _view(stage.data), "content": context.data_hash(stage.data)},
+        "data": identity(stage.data, context),
         "trainer": None
         if stage.trainer is None
         else _without(stage.trainer, "checkpoint_seconds", "log_every", "eval_batch_size", "devices"),
@@ -104,14 +106,26 @@ def parts(stage: Stage, context: FingerprintContext) -> dict[str, Any]:
         if stage.teacher is None
         else {
             "fingerprint": stage.teacher.fingerprint,
-            **_without(stage.teaching, "verify", "cache_limit_gb", "accuracy", "tolerance"),
+            **_without(stage.teaching, "verify", "cache_limit_gb", "accuracy", "tolerance", "unchecked"),
             **({"also": [one.fingerprint for one in stage.also], "drop": stage.drop} if stage.also else {}),
+            **({"sees": stage.sees, "content": context.data_hash(stage.seen)} if stage.sees else {}),
         },
         "code": context.sources.hashes(roots(stage)),
         "versions": {name: _version(name) for name in LIBRARIES},
         "device": {"type": context.device, "devices": hardware["devices"], "precision": hardware["precision"]},
     }
     return _drop_added(tree, context.added)
+
+
+def together_parts(group: Together, context: FingerprintContext) -> dict[str, Any]:
+    """As `parts`, of stages taken together."""
+    return {
+        "members": {name: trained.fingerprint for name, trained in group.members.items()},
+        "counted": list(group.counted),
+        "method": group.method,
+        "code": context.sources.hashes(["kdrun.ensembles", "kdrun.auc"]),
+        "versions": {name: _version(name) for name in ("scikit-learn", "numpy")},
+    }
 
 
 def fingerprint(tree: dict[str, Any]) -> str:
@@ -144,6 +158,7 @@ def roots(stage: Stage) -> list[str]:
     task = stage.data.get("task", "classification")
     modules = ["kdrun.learning.fit", f"kdrun.tasks.{task}"]
     modules += [BUILDERS[task]] if task in BUILDERS else []
+    modules += ["kdrun.data.views"] if stage.data.get("view") else []
     modules += [node.get("_target_", f"kdrun.objectives.{name}.{name}") for name, node in stage.objective.items()]
     nodes: list[Any] = [stage.learner, stage.data, stage.trainer or {}]
     while nodes:
@@ -155,6 +170,11 @@ def roots(stage: Stage) -> list[str]:
         elif isinstance(node, list):
             nodes.extend(node)
     return modules
+
+
+def identity(data: dict[str, Any], context: FingerprintContext) -> dict[str, Any]:
+    """What a data config gives: how it is looked at, and the hash of its content."""
+    return {"view": _view(data), "content": context.data_hash(data)}
 
 
 def _view(data: dict[str, Any]) -> dict[str, Any]:

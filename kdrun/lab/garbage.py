@@ -103,14 +103,15 @@ class References:
         return found
 
     def _parents_of(self, fingerprint: str) -> set[str]:
-        """The stages that a stored stage started from or was taught by."""
+        """The stages that a stored stage started from, was taught by or is made of."""
         if fingerprint not in self._parents:
             try:
                 parts = read_json(self.store.folder(fingerprint) / "record.json")["parts"]
             except (OSError, ValueError, KeyError):
                 return set()  # a run lists all of its stages, so that nothing hangs on this
             teacher = (parts.get("teacher") or {}).get("fingerprint")
-            self._parents[fingerprint] = {name for name in (parts.get("start"), teacher) if name}
+            members = (parts.get("members") or {}).values()
+            self._parents[fingerprint] = {name for name in (parts.get("start"), teacher, *members) if name}
         return self._parents[fingerprint]
 
     @property

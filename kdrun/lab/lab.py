@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import datetime
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kdrun.files import read_json
-from kdrun.lab.fingerprint import FingerprintContext, fingerprint, parts
-from kdrun.lab.stage import Stage, Trained
+from kdrun.lab.fingerprint import FingerprintContext, fingerprint, identity, parts, together_parts
+from kdrun.lab.stage import BEST, LAST, Stage, Together, Trained
 from kdrun.lab.store import DamagedStage, Store
 from kdrun.learning.report import Report
+from kdrun.resampling import write_samples
 
 
 @dataclass
@@ -52,6 +54,7 @@ class Lab:
         self.paths = paths
         self.report = report
         self.force = force
+        self.decisions: list[dict[str, Any]] = []
         self._fitted = fitted
         self._seen: dict[str, Trained] = {}
         self._broken: dict[str, Exception] = {}
@@ -70,6 +73,55 @@ class Lab:
                 except Exception as error:
                     self._broken[key] = error
                     raise
+        return self._seen[key]
+
+    def choose(self, what: str, candidates: dict[str, Trained], *, worst: bool = False) -> str:
+        """The name of the candidate that is best (or worst) on validation by the task's main metric; the first of equals.
+
+        The decision is noted in `decisions`, for the record. Test figures are not looked at.
+        """
+        some = next(iter(candidates.values())).stage
+        metric, direction = self.shop.main_metric(some.data)
+        values = {name: trained.metrics[metric] for name, trained in candidates.items()}
+        pick = max if (direction == "max") != worst else min
+        chosen = pick(values, key=lambda name: values[name])
+        said = {"what": what, "chosen": chosen, "metric": metric, "split": "val", "values": values, "seed": some.seed}
+        if said not in self.decisions:
+            self.decisions.append(said)
+        return chosen
+
+    def together(self, group: Together) -> Trained:
+        """Scores of finished stages together, from what they kept of validation and test (kdrun.ensembles)."""
+        from kdrun.ensembles import combine
+
+        tree = together_parts(group, self.context)
+        key = fingerprint(tree)
+        if key in self._seen:
+            return self._seen[key]
+        with self.store.lock(key):
+            record = None if self.force else self.store.get(key)
+            if record is not None:
+                self._seen[key] = self._done(Trained(key, group, record, self.store.folder(key)), "store")
+                return self._seen[key]
+            started = time.perf_counter(), time.process_time()
+            folders = {name: trained.path for name, trained in group.members.items()}
+            found = combine(folders, list(group.counted), group.method)
+            work = self.store.work(key)
+            for split, rows in found["rows"].items():
+                write_samples(work, split, rows)
+            record = {
+                "schema": 1,
+                "fingerprint": key,
+                "parts": tree,
+                "role": group.role,
+                "seed": group.seed,
+                "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+                **together_record(group, found, started),
+            }
+            self._seen[key] = self._done(
+                Trained(key, group, record, self.store.put(key, sorted(work.glob("samples.*.jsonl")), record)),
+                "trained",
+            )
         return self._seen[key]
 
     def parameters(self, learner: dict[str, Any], data: dict[str, Any]) -> int:
@@ -130,6 +182,8 @@ class Lab:
             "objective": stage.objective,
             "data": stage.data,
             "data_identity": tree["data"],
+            "sees": stage.sees,
+            "seen_identity": identity(stage.seen, self.context) if stage.sees else tree["data"],
             "trainer": stage.trainer,
             "hardware": stage.hardware,
             "seed": stage.seed,
@@ -142,7 +196,7 @@ class Lab:
 
     def _teacher(self, teacher: Trained, stage: Stage) -> dict[str, Any]:
         # What a teacher reached on other data (a first phase has its own) says nothing of these.
-        alike = teacher.stage.data == stage.data
+        alike = teacher.stage.data == stage.seen
         return {
             "fingerprint": teacher.fingerprint,
             "name": teacher.stage.learner["name"],
@@ -176,10 +230,19 @@ def settle_teaching(stage: Stage, shop: Any) -> dict[str, Any]:
     from kdrun.problems import UserError
 
     teaching = stage.teaching
-    if teaching["source"] == "online":
+    if teaching["source"] == "online" and not stage.sees:
         return {**teaching, "fill": None}
     module = shop.data(stage.data)
-    size = cache_size(module, stage.objective)
+    recurring = not module.random or module.replayed
+    if stage.sees and not recurring:
+        shown = ", ".join(f"data.{key}={value}" for key, value in stage.sees.items())
+        raise UserError(
+            f"the teacher sees the samples with {shown}: random crops and flips would differ from the student's",
+            "replay the augmentation: data.augment.seed=0 data.augment.views=4, or leave it out",
+        )
+    if teaching["source"] == "online":
+        return {**teaching, "fill": None}
+    size = cache_size(module, stage.objective, shop.feature_width(stage))
     if size is None:
         if teaching["source"] == "cached":
             raise UserError(
@@ -187,7 +250,6 @@ def settle_teaching(stage: Stage, shop: Any) -> dict[str, Any]:
                 "objective=word_kd_topk keeps the likeliest tokens; or use teacher.source=online",
             )
         return {**teaching, "source": "online", "fill": None}
-    recurring = not module.random or module.replayed
     size /= 1e9
     fits = size <= teaching["cache_limit_gb"]
     if teaching["source"] == "cached":
@@ -203,6 +265,33 @@ def settle_teaching(stage: Stage, shop: Any) -> dict[str, Any]:
             )
     source = "cached" if recurring and fits else "online"
     return {**teaching, "source": source, "fill": teaching["fill"] if source == "cached" else None}
+
+
+def together_record(group: Together, found: dict[str, Any], started: tuple[float, float]) -> dict[str, Any]:
+    """What a record says of stages taken together; sizes are those of one counted member."""
+    first = group.members[group.counted[0]].record
+    metrics, nothing = found["metrics"], {"steps": 0, "samples": 0, "flops": 0, "tokens": None}
+    return {
+        "learner": first["learner"],
+        "monitor": first["monitor"],
+        "val": {BEST: metrics["val"], LAST: metrics["val"], "epoch_best": None, "epochs": 0},
+        "test": {BEST: metrics["test"], LAST: metrics["test"]},
+        "further": {name: values for name, values in metrics.items() if name not in ("val", "test")},
+        "history": [],
+        "first_step": None,
+        "teacher": None if group.teacher is None else {"fingerprint": group.teacher.fingerprint, "source": "members"},
+        "members": {name: trained.fingerprint for name, trained in group.members.items()},
+        "counted": list(group.counted),
+        "stack": found["stack"],
+        "cost": {
+            "seconds": round(time.perf_counter() - started[0], 3),
+            "cpu_seconds": round(time.process_time() - started[1], 3),
+            "tries": 1,
+            **nothing,
+        },
+        "parameters": first["parameters"],
+        "flops": first["flops"],
+    }
 
 
 def read_rows(path: Path, label: str) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ class Trained:
     """A stage that has been run (or, in a dry lab, would be): its fingerprint, its record and where its weights are."""
 
     fingerprint: str
-    stage: Stage
+    stage: Stage | Together
     record: dict[str, Any]
     path: Path | None = None
 
@@ -40,6 +40,7 @@ class Stage:
     teaching  how the teacher's knowledge is brought: {"source", "fill", "verify", "tolerance", ...}
     also      further teachers that teach at the same time; each term is a mean over all of them
     drop      probability of each of several teachers to be left out of a step (one at least stays)
+    sees      keys of `data` in which the teacher sees the same samples otherwise: {"window": "bone"}
     """
 
     role: str
@@ -54,6 +55,12 @@ class Stage:
     teaching: dict[str, Any] = field(default_factory=dict)
     also: tuple[Trained, ...] = ()
     drop: float = 0.0
+    sees: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def seen(self) -> dict[str, Any]:
+        """The data config as the teacher sees it."""
+        return {**self.data, **self.sees}
 
     @property
     def teachers(self) -> tuple[Trained, ...]:
@@ -62,4 +69,27 @@ class Stage:
     @property
     def label(self) -> str:
         """`student/seed=0`: the name of this stage in the record, the tracker and the bars."""
+        return f"{self.role}/seed={self.seed}"
+
+
+@dataclass(frozen=True)
+class Together:
+    """Finished stages of the same samples, looked at together: a mean of their scores, and one answer of them all.
+
+    role     what it is for, as of a stage
+    members  name (of a view, say) -> stage
+    counted  whose scores the mean is over
+    method   how their probabilities become one answer: "logistic" (a stack fitted on validation), "mean", or None
+    teacher  who taught the counted members, or None
+    """
+
+    role: str
+    members: dict[str, Trained]
+    counted: tuple[str, ...]
+    method: str | None
+    seed: int
+    teacher: Trained | None = None
+
+    @property
+    def label(self) -> str:
         return f"{self.role}/seed={self.seed}"

@@ -1,6 +1,7 @@
 """A teacher's outputs on disk: one memory-mapped array per stage of a sweep, keyed by sample id and view.
 
-    <outputs>/<key>/logits.npy     float32 [views, samples, classes], one row per training sample in the order of ids
+    <outputs>/<key>/logits.npy     float32 [views, samples, classes + D], one row per training sample in the order of ids:
+                                   logits, then D features where the objective compares them (else D = 0)
     <outputs>/<key>/marks.npy      uint32 [views, samples]: crc32 of the row + 1, or 0 while it is missing
     <outputs>/<key>/manifest.json  what the key was made of; written last, with the checksums of the arrays
 
@@ -38,9 +39,9 @@ def cache_key(parts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
-def cache_bytes(module) -> int:
-    """Disk that the outputs for a data module's training views take."""
-    return module.views * module.spec.sizes["train"] * (len(module.spec.classes) + 1) * 4
+def cache_bytes(module, features: int = 0) -> int:
+    """Disk that the outputs for a data module's training views take, with features of that width."""
+    return module.views * module.spec.sizes["train"] * (len(module.spec.classes) + features + 1) * 4
 
 
 def open_array(path: Path, dtype: np.dtype, shape: tuple[int, ...], new: bool) -> np.ndarray:
@@ -65,15 +66,19 @@ def verify_files(folder: Path) -> None:
 
 
 class OutputCache:
-    """Rows of a teacher's logits for `ids` under `views` augmented views; read and written as memory maps."""
+    """Rows of a teacher's outputs for `ids` under `views` augmented views; read and written as memory maps.
 
-    def __init__(self, folder: Path, ids: Tensor, views: int, classes: int, parts: dict[str, Any]):
+    features: width of the features that stand behind the logits.
+    """
+
+    def __init__(self, folder: Path, ids: Tensor, views: int, classes: int, parts: dict[str, Any], features: int = 0):
         self.folder = folder
         self.parts = parts
+        self.classes = classes
         self.ids, _ = torch.sort(ids.to(torch.int64))
         if bool((self.ids[1:] == self.ids[:-1]).any()):
             raise ValueError("sample ids are not unique: teacher outputs cannot be keyed by them")
-        self.shape = (views, len(ids), classes)
+        self.shape = (views, len(ids), classes + features)
         folder.mkdir(parents=True, exist_ok=True)
         self.complete = (folder / "manifest.json").is_file()
         if self.complete:
@@ -106,12 +111,23 @@ class OutputCache:
         return self.complete or bool(self._marks[view, rows.numpy()].all())
 
     def read(self, view: int, rows: Tensor) -> Tensor:
-        """float32 [b, classes]."""
+        """float32 [b, classes + D]."""
         return self._rows[view].index_select(0, rows)
 
-    def write(self, view: int, rows: Tensor, logits: Tensor) -> None:
-        """Store float32 [b, classes]; the mark of a row follows the row."""
-        values = logits.detach().to("cpu", torch.float32).numpy()
+    def prediction(self, rows: Tensor) -> Prediction:
+        """Rows as the teacher would have said them."""
+        if rows.shape[1] == self.classes:
+            return Prediction(rows)
+        return Prediction(rows[:, : self.classes], features={"features": rows[:, self.classes :]})
+
+    def row(self, said: Prediction) -> Tensor:
+        """float32 [b, classes + D] of what a live teacher says."""
+        logits = said.logits.float()
+        return logits if self.shape[2] == self.classes else torch.cat([logits, said.features["features"].float()], 1)
+
+    def write(self, view: int, rows: Tensor, said: Prediction) -> None:
+        """Store what a teacher says of these rows; the mark of a row follows the row."""
+        values = self.row(said).detach().to("cpu").numpy()
         index = rows.numpy()
         self._logits[view, index] = values
         self._marks[view, index] = [_mark(value) for value in values]
@@ -146,7 +162,7 @@ class OutputCache:
                 rows = torch.arange(first, min(first + BLOCK, samples))
                 if not self.has(view, rows):
                     batch = {"inputs": inputs(self.ids[rows], view).to(device)}
-                    self.write(view, rows, teacher.outputs(batch).logits)
+                    self.write(view, rows, teacher.outputs(batch))
                 told(view * samples + first + len(rows))
 
     def largest_error(self, teacher: FrozenTeacher, inputs, device: torch.device, count: int, seed: int) -> float:
@@ -159,7 +175,7 @@ class OutputCache:
             if count == 0 or len(known) == 0:
                 continue
             rows = known[torch.randint(len(known), (min(count, samples),), generator=generator)]
-            live = teacher.outputs({"inputs": inputs(self.ids[rows], view).to(device)}).logits.float().cpu()
+            live = self.row(teacher.outputs({"inputs": inputs(self.ids[rows], view).to(device)})).cpu()
             worst = max(worst, float((live - self.read(view, rows)).abs().max()))
         return worst
 
@@ -183,9 +199,9 @@ class CachedTeacher:
         if not self.cache.has(view, rows):
             if self.live is None:
                 raise RuntimeError("the teacher's cached outputs are incomplete and the teacher is not loaded")
-            self.cache.write(view, rows, self.live.outputs(batch).logits)
-        logits = self.cache.read(view, rows)
-        return Prediction(logits if self.device.type == "cpu" else logits.to(self.device, non_blocking=True))
+            self.cache.write(view, rows, self.live.outputs(batch))
+        found = self.cache.read(view, rows)
+        return self.cache.prediction(found if self.device.type == "cpu" else found.to(self.device, non_blocking=True))
 
     @property
     def samples(self) -> int:

@@ -16,11 +16,12 @@ class NoEffect(RuntimeError):
 
 
 def check_first_step(
-    objective: Objective, raw: dict[str, Tensor], student: nn.Module, seen: Collection[str] = ()
+    objective: Objective, raw: dict[str, Tensor], student: nn.Module, seen: Collection[str] = (), alike: bool = False
 ) -> dict[str, Any]:
     """Value and gradient norm of every term on the first batch that has it, before anything is changed by that batch.
 
-    raw: terms of this batch. seen: terms that were looked at already.
+    raw: terms of this batch. seen: terms that were looked at already. alike: the student starts as a copy of its teacher, so
+    that a term that compares them may still be 0; it is then looked at on the next batch.
     Returns {term: {"value": float, "gradient": float}} of the others.
     Raises NoEffect when a term is not finite, is zero, or reaches none of the parameters, and when a trainable
     parameter is reached by no term at all.
@@ -35,6 +36,8 @@ def check_first_step(
         value = raw[term.name]
         if not bool(torch.isfinite(value)):
             raise NoEffect(f"the {term.name} term is {float(value.detach())} on the first batch")
+        if float(value.detach()) == 0.0 and alike and term.needs_teacher:
+            continue
         if float(value.detach()) == 0.0:
             why = " (teacher and student give identical outputs)" if term.needs_teacher else ""
             raise NoEffect(f"the {term.name} term is exactly 0 on the first batch{why}: it would do nothing")
@@ -49,7 +52,7 @@ def check_first_step(
             raise NoEffect(f"the gradient of the {term.name} term has norm {norm} on the first batch")
         reached = [was or gradient is not None for was, gradient in zip(reached, gradients, strict=True)]
         report[term.name] = {"value": float(value.detach()), "gradient": norm}
-    if len(active) < len(objective.active):  # what this batch does not reach, a term that it lacks may
+    if len(report) < len(objective.active):  # what this batch does not reach, a term that it lacks may
         return report
     unreached = [name for (name, _), was in zip(named, reached, strict=True) if not was]
     if unreached:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from kdrun.learning.teacher import state_digest
 from kdrun.learning.teaching import Workshop, prepare_teacher
 from kdrun.ledger.flops import parameters
 from kdrun.ledger.ledger import Ledger, training_flops
-from kdrun.networks.build import build_network
+from kdrun.networks.build import build_network, seeded
 from kdrun.networks.parts import select_parts
 from kdrun.networks.weights import load_weights, save_weights
 from kdrun.objectives.terms import build_objective
@@ -64,6 +66,7 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
     if hasattr(task, "prepare"):
         task.prepare(objective.wanted)
     teacher = prepare_teacher(request, objective, module, task, report, shop) if objective.needs_teacher else None
+    adaptor = None if teacher is None else _adaptor(request, objective, network, module, shop)
     world = request["hardware"]["devices"]
     rank = request.get("rank", 0)
     loader = module.train_loader(trainer_config["batch_size"], seeds.derive(seed, "data"), rank=rank, world=world)
@@ -72,6 +75,8 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
     if sharded and world == 1:
         sharded = False
         report.note("trainer.sharding=fsdp: with one device there is nothing to share, the student is trained whole")
+    if sharded and adaptor is not None:
+        raise UserError("trainer.sharding=fsdp does not go with features of two widths", "give trainer.sharding=none")
     if sharded:
         check_shardable(network, trainer_config, request["hardware"])
     learner = Learner(
@@ -85,6 +90,9 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
         clip=trainer_config["clip"],
         ema=trainer_config["ema"],
         whole=network if sharded else None,
+        adaptor=adaptor,
+        alike=bool(request["start"] and request["teacher"])
+        and request["start"]["fingerprint"] == request["teacher"]["fingerprint"],
     )
     keeping = Keeping(
         work,
@@ -98,7 +106,10 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
         epochs=epochs,
         ledger=ledger,
     )
-    measured = Gap(request, network, module, task) if trainer_config.get("gap") and teacher is not None else None
+    measured = None
+    if trainer_config.get("gap") and teacher is not None:
+        seen = shop.seen({**request["data"], **request["sees"]}, module) if request.get("sees") else None
+        measured = Gap(request, network, module, task, seen)
     seeds.seed_everything(seed, "fit", rank)
     trainer = make_trainer(request["hardware"], callbacks=[keeping], max_epochs=epochs, sharded=sharded)
     checkpoint = work / "checkpoint.pt"
@@ -122,15 +133,15 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
     training = ledger.totals()
     size, samples = _size(network, task), epochs * module.spec.sizes["train"]
     notes = shop.teaching_notes(request) or {}
+    tests = partial(_tests, trainer, learner, module, evaluation, work if rank == 0 else None)
     last_state = {key: value.detach().to("cpu", copy=True) for key, value in learner.network.state_dict().items()}
-    kept = work if rank == 0 else None
-    test = {"last": _test(trainer, learner, module, evaluation, kept)}
+    test = {"last": tests()["test"]}
     if keeping.best["epoch"] == epochs - 1:
-        test["best"] = test["last"]
+        test["best"], further = test["last"], tests(module.extra_tests) if module.extra_tests else {}
     else:
         learner.network.load_state_dict(keeping.best_state, strict=True)
-        test["best"] = _test(trainer, learner, module, evaluation, kept)
-    further = {name: _test(trainer, learner, module, evaluation, kept, name) for name in module.extra_tests}
+        further = tests(("test", *module.extra_tests))
+        test["best"] = further.pop("test")
     gap = None if measured is None else measured.after(learner.network)
     report.advance(learner.step)
     outcome = {
@@ -192,6 +203,28 @@ class _Epochs:
         self.loader.load_state_dict(state)
 
 
+def _adaptor(request: dict[str, Any], objective, network, module, shop: Workshop) -> torch.nn.Linear | None:
+    """A linear layer from the student's features to the width of its teachers' (FitNets, arXiv 1412.6550); None where they
+    are as wide, or not compared.
+
+    Raises UserError where several teachers differ in width.
+    """
+    if "student_features" not in objective.wanted:
+        return None
+    notes = shop.teaching_notes(request) or {}
+    widths = {note["features"] for note in (notes, *notes.get("also", ())) if "features" in note}
+    if len(widths) > 1:
+        raise UserError(
+            f"teachers with features of widths {', '.join(map(str, sorted(widths)))} cannot teach at once",
+            "choose networks of one width, or objective.feature.weight=0",
+        )
+    own = shop.width(request["learner"]["network"], module)
+    if not widths or widths == {own}:
+        return None
+    with seeded(seeds.derive(request["seed"], "adaptor")):
+        return torch.nn.Linear(own, widths.pop())
+
+
 def make_trainer(hardware: dict[str, Any], callbacks: list, max_epochs: int, sharded: bool = False):
     """A Lightning Trainer with nothing on it that kdrun does itself (records, bars, checkpoints, sampling)."""
     from lightning import Trainer
@@ -225,17 +258,25 @@ def make_trainer(hardware: dict[str, Any], callbacks: list, max_epochs: int, sha
     return trainer
 
 
-def _test(
-    trainer, learner: Learner, module, evaluation: dict[str, Any], work: Path | None, split: str = "test"
-) -> dict[str, float]:
-    """Metrics on a test set; what the task tells of its samples goes to samples.SPLIT.jsonl in the work folder."""
-    trainer.test(learner, module.eval_loader(split, **evaluation), verbose=False)
-    if learner.samples:
-        if work is not None:
-            write_samples(work, split, learner.samples)
-        if hasattr(learner.task, "details"):
-            return {**learner.evaluated, **by_type(learner.task.details(learner.samples)["types"])}
-    return learner.evaluated
+def _tests(
+    trainer, learner: Learner, module, evaluation: dict[str, Any], work: Path | None, splits: Sequence[str] = ("test",)
+) -> dict[str, dict[str, float]]:
+    """{test set: metrics}; what the task tells of its samples goes to samples.SPLIT.jsonl in the work folder.
+
+    A task that KEEPS rows of validation sets thresholds on them.
+    """
+    found, rows = {}, {}
+    for split in (*getattr(learner.task, "KEEPS", ()), *splits):
+        trainer.test(learner, module.eval_loader(split, **evaluation), verbose=False)
+        found[split], rows[split] = learner.evaluated, learner.samples
+        if rows[split] and work is not None:
+            write_samples(work, split, rows[split])
+    for split in splits:
+        if "val" in rows:
+            found[split] = {**found[split], **learner.task.details(rows[split], rows["val"])}
+        elif rows[split] and hasattr(learner.task, "details"):
+            found[split] = {**found[split], **by_type(learner.task.details(rows[split])["types"])}
+    return {split: found[split] for split in splits}
 
 
 def by_type(types: dict[str, dict[str, Any]]) -> dict[str, float]:
@@ -256,8 +297,9 @@ def _evaluate_only(request, network, task, module, report: Report, ledger: Ledge
     trainer.validate(learner, module.eval_loader("val", **evaluation), verbose=False)
     size = _size(network, task)
     work = Path(request["work"])
-    val, test = learner.evaluated, _test(trainer, learner, module, evaluation, work)
-    further = {name: _test(trainer, learner, module, evaluation, work, name) for name in module.extra_tests}
+    val = learner.evaluated
+    further = _tests(trainer, learner, module, evaluation, work, ("test", *module.extra_tests))
+    test = further.pop("test")
     outcome = {
         "label": request["label"],
         "monitor": task.MAIN,
@@ -298,7 +340,8 @@ def _cost(ledger: Ledger, **counted: Any) -> dict[str, Any]:
 
 
 def _size(network, task) -> dict[str, Any]:
-    return {"parameters": parameters(network), "flops": task.flops(network)}
+    packaged = parameters(network.tower) if getattr(network, "packaged", False) else 0
+    return {"parameters": parameters(network), "packaged": packaged, "flops": task.flops(network)}
 
 
 def monitored(trainer: dict[str, Any], task) -> None:

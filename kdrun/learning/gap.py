@@ -17,11 +17,12 @@ SAMPLES = 2048
 class Gap:
     """Measures a student against its teachers at the beginning of a stage and, with `after`, at its end.
 
-    request: of the stage. The network's mode is put back.
+    request: of the stage. seen: the data as the teachers see them, where that is otherwise. The network's mode is put back.
     """
 
-    def __init__(self, request: dict[str, Any], network: nn.Module, module, task):
+    def __init__(self, request: dict[str, Any], network: nn.Module, module, task, seen=None):
         self.request, self.module, self.task = request, module, task
+        self.seen = module if seen is None else seen
         self.device = torch.device(request["hardware"]["device"])
         self.before = self._divergence(network)
 
@@ -36,11 +37,12 @@ class Gap:
         teachers = [self.request["teacher"], *self.request.get("also", ())]
         found = []
         for teacher in teachers:
-            frozen = live_teacher({**self.request, "teacher": teacher}, self.module, self.task, self.device)
+            frozen = live_teacher({**self.request, "teacher": teacher}, self.seen, self.task, self.device)
             total, positions = 0.0, 0
-            for batch in self._batches(network, "val"):
+            shown = self.seen.eval_loader("val", self.module.preflight_batch)
+            for batch, other in zip(self._batches(network, "val"), shown, strict=False):  # ours may stop earlier
                 ours = self._log_probs(self.task.predict(network, batch["inputs"]), batch)
-                theirs = self._log_probs(frozen.outputs(batch), batch)
+                theirs = self._log_probs(frozen.outputs(moved(other, self.device)), batch)
                 total += float((theirs.exp() * (theirs - ours)).sum())
                 positions += len(ours)
             found.append(total / positions if positions else math.nan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +27,7 @@ class Held:
 class Learner(LightningModule):
     """Trains `student`; everything else is held where Lightning, the optimizer and checkpoints cannot see it.
 
-    student    the network to train, the only submodule
+    student    the network to train; but for the adaptor the only submodule
     task       what a batch is (see tasks/)
     objective  weighted sum of terms (see objectives/terms.py)
     optimizer  parameters -> torch optimizer
@@ -36,6 +37,9 @@ class Learner(LightningModule):
     clip       largest gradient norm, or None
     ema        decay of an exponential moving average of the weights that is then evaluated and kept, or None
     whole      where the student is sharded over ranks: a whole copy, which is evaluated and kept, or None
+    adaptor    from the student's features to the width of the teacher's; trains along, is in checkpoints to go on from and
+               not in what is kept. None where the widths are equal or nothing compares features
+    alike      the student starts as a copy of its teacher
     """
 
     def __init__(
@@ -51,10 +55,14 @@ class Learner(LightningModule):
         clip: float | None = None,
         ema: float | None = None,
         whole: nn.Module | None = None,
+        adaptor: nn.Module | None = None,
+        alike: bool = False,
     ):
         super().__init__()
         self.automatic_optimization = False
         self.student = student
+        self.adaptor = adaptor
+        self.alike = alike
         self.task = task
         self.objective = objective
         # A teacher none of whose terms has weight is not asked at all.
@@ -97,8 +105,13 @@ class Learner(LightningModule):
     def average(self) -> AveragedModel | None:
         return self._ema.value
 
+    @property
+    def _learning(self) -> nn.Module:
+        """The student and its adaptor."""
+        return self.student if self.adaptor is None else nn.ModuleList([self.student, self.adaptor])
+
     def configure_optimizers(self):
-        self._trained = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
+        self._trained = [parameter for parameter in self._learning.parameters() if parameter.requires_grad]
         optimizer = self._make_optimizer(self._trained)
         self._base_rates = [group["lr"] for group in optimizer.param_groups]
         return optimizer
@@ -140,7 +153,7 @@ class Learner(LightningModule):
             part = [*self._values(raw), total.detach()]
             values = [sum(pair) for pair in zip(values, part, strict=True)] if values else part
         if self.clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.student.parameters(), self.clip)
+            torch.nn.utils.clip_grad_norm_(self._trained, self.clip)
         optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.student)
@@ -151,15 +164,22 @@ class Learner(LightningModule):
     def _loss(self, batch: dict[str, Any], prediction, taught, count) -> tuple[Tensor, dict[str, Tensor]]:
         """The objective; with several teachers, each of the terms that need one is a mean over them."""
         if not isinstance(taught, list):
-            return self.objective(self.task.tensors(batch, prediction, taught), count)
-        _, raw = self.objective(self.task.tensors(batch, prediction, taught[0]), count)
+            return self.objective(self._tensors(batch, prediction, taught), count)
+        _, raw = self.objective(self._tensors(batch, prediction, taught[0]), count)
         for one in taught[1:]:
-            _, more = self.objective(self.task.tensors(batch, prediction, one), count, taught_only=True)
+            _, more = self.objective(self._tensors(batch, prediction, one), count, taught_only=True)
             raw |= {name: raw[name] + value for name, value in more.items()}
         for term in self.objective.active:
             if term.needs_teacher and term.name in raw:
                 raw[term.name] = raw[term.name] / len(taught)
         return sum(self.objective.weighted(raw).values(), torch.zeros(())), raw
+
+    def _tensors(self, batch: dict[str, Any], prediction, taught) -> dict[str, Any]:
+        """What the task gives, the student's features as wide as the teacher's."""
+        tensors = self.task.tensors(batch, prediction, taught)
+        if self.adaptor is not None:
+            tensors["student_features"] = self.adaptor(tensors["student_features"])
+        return tensors
 
     def _check(self, raw: dict[str, Tensor], chunk: dict[str, Any]) -> None:
         """Looks at each term on the first part of a batch that has it: text alone has nothing over image slots, though
@@ -168,7 +188,7 @@ class Learner(LightningModule):
         masks = {term.name: chunk.get(MASKS.get(term.over, term.over)) for term in self.objective.active}
         here = {name: value for name, value in raw.items() if masks[name] is None or bool(masks[name].any())}
         with each_rank_alone(self.student):
-            self.first_step = {**seen, **check_first_step(self.objective, here, self.student, seen)}
+            self.first_step = {**seen, **check_first_step(self.objective, here, self._learning, seen, self.alike)}
 
     def _values(self, raw: dict[str, Tensor]) -> list[Tensor]:
         """Of all active terms; 0 for one that this batch has no position for."""
@@ -253,6 +273,10 @@ class Learner(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._end_evaluation()
+
+
+# Lightning reads this in every step; made anew each time it takes 60 microseconds.
+Learner.training_step.__signature__ = inspect.signature(Learner.training_step)
 
 
 def _average(student: nn.Module, decay: float) -> AveragedModel:

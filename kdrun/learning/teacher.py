@@ -7,7 +7,7 @@ checkpoint, EMA or parameter count can reach it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -73,6 +73,32 @@ class FrozenTeacher:
             raise RuntimeError(
                 "the teacher's parameters or buffers changed while it taught; its outputs were not frozen"
             )
+
+
+class OtherView:
+    """A live teacher that sees the samples of a batch otherwise than the student does.
+
+    inputs(ids int64 [B], view) gives what it sees of training samples, normalised.
+    """
+
+    def __init__(self, live: FrozenTeacher, inputs: Callable[[Tensor, int], Tensor]):
+        self.live, self._inputs, self.fingerprint = live, inputs, live.fingerprint
+        self.device = torch.device("cpu")
+
+    def outputs(self, batch: dict[str, Any], step: int = 0) -> Prediction:
+        seen = self._inputs(batch["ids"].cpu(), batch["view"]).to(self.device)
+        return self.live.outputs({**batch, "inputs": seen})
+
+    @property
+    def samples(self) -> int:
+        return self.live.samples
+
+    def to(self, device: torch.device) -> None:
+        self.device = device
+        self.live.to(device)
+
+    def close(self) -> None:
+        self.live.close()
 
 
 class SeveralTeachers:

@@ -12,12 +12,13 @@ import torch
 from kdrun.files import read_json
 from kdrun.learning import cache, positions, rowcache, seeds, topk
 from kdrun.learning.report import Report
-from kdrun.learning.teacher import FrozenTeacher, SeveralTeachers, renormalisation
+from kdrun.learning.teacher import FrozenTeacher, OtherView, SeveralTeachers, renormalisation
 from kdrun.ledger.flops import parameters
 from kdrun.ledger.ledger import Reader, clocks
 from kdrun.networks.build import build_network
 from kdrun.networks.weights import load_weights
-from kdrun.objectives.terms import Objective
+from kdrun.objectives.terms import Objective, build_objective
+from kdrun.problems import UserError
 from kdrun.tasks.build import task_for
 
 PREFLIGHT_SAMPLES = 4096
@@ -45,6 +46,7 @@ class Workshop:
     ):
         self._load_data = load_data
         self._data: dict[str, Any] = {}
+        self._beside: dict[str, Any] = {}
         self._sizes: dict[str, int] = {}
         self.outputs = outputs
         self.lock = lock
@@ -52,11 +54,27 @@ class Workshop:
         self._notes: dict[str, dict[str, Any]] = {}
 
     def data(self, config: dict[str, Any]):
+        """The data of a config. One is kept at a time: image sets are large."""
+        return self._kept(self._data, config)
+
+    def seen(self, config: dict[str, Any], learned: Any):
+        """The data as a teacher sees them, beside those that its student learns from.
+
+        Raises UserError where they are not the same samples in the same splits.
+        """
+        module = self._kept(self._beside, config)
+        pairs = [(learned.samples(split), module.samples(split)) for split in ("train", "val")]
+        alike = all(torch.equal(a.ids, b.ids) and torch.equal(a.targets, b.targets) for a, b in pairs)
+        if not alike or learned.images.source_hash != module.images.source_hash:
+            raise UserError(f"data={config['name']}: what the teacher would see are not the samples of the student")
+        return module
+
+    def _kept(self, slot: dict[str, Any], config: dict[str, Any]):
         key = repr(sorted(config.items(), key=lambda item: item[0]))
-        if key not in self._data:
-            self._data.clear()  # one data view at a time: image sets are large
-            self._data[key] = self._load_data(config)
-        return self._data[key]
+        if key not in slot:
+            slot.clear()
+            slot[key] = self._load_data(config)
+        return slot[key]
 
     def parameters(self, network: dict[str, Any], data: dict[str, Any]) -> int:
         """Number of parameters of a network on these data."""
@@ -65,9 +83,35 @@ class Workshop:
             self._sizes[key] = parameters(build_network(network, self.data(data).spec, 0))
         return self._sizes[key]
 
+    def feature_width(self, stage: Any) -> int:
+        """Width of the features that a stage (lab.stage.Stage) keeps of its teacher; 0 where none are compared."""
+        if stage.teacher is None or "teacher_features" not in build_objective(stage.objective).wanted:
+            return 0
+        learned = self.data(stage.data)
+        module = self.seen(stage.seen, learned) if stage.sees else learned
+        return self.width(stage.teacher.stage.learner["network"], module)
+
+    def width(self, network: dict[str, Any], module) -> int:
+        """Width of a network's features on these data. Raises UserError where the task has none."""
+        key = repr(("features", network, module.spec))
+        if key not in self._sizes:
+            task = task_for(module)
+            if not hasattr(task, "feature_width"):
+                raise UserError(
+                    f"{module.spec.name}: the objective compares features, which this task does not give",
+                    "objectives of logits: kd, jsd, kl_reverse",
+                )
+            self._sizes[key] = task.feature_width(build_network(network, module.spec, 0))
+        return self._sizes[key]
+
     def preflight_metric(self, data: dict[str, Any]) -> str:
         """The metric that teachers on these data are measured by before they teach."""
         return task_for(self.data(data)).PREFLIGHT
+
+    def main_metric(self, data: dict[str, Any]) -> tuple[str, str]:
+        """The metric that results on these data are judged by, and "max" or "min"."""
+        task = task_for(self.data(data))
+        return task.MAIN, task.METRICS[task.MAIN]
 
     def note_teaching(self, request: dict[str, Any], **values: Any) -> None:
         self._notes.setdefault(request["fingerprint"], {}).update(values)
@@ -79,9 +123,14 @@ class Workshop:
 def prepare_teacher(request: dict[str, Any], objective: Objective, module, task, report: Report, shop: Workshop):
     """The source of the teachers' outputs for this stage (see teacher.TeacherSource), checked.
 
+    Where request["sees"] says so, a teacher sees the same samples otherwise than the student, who learns from `module`.
     Notes what was measured for the record; of several teachers: of the first, FLOPs of all together, and the others below
     "also". Raises: UnfitTeacher; ValueError when a cache would have to hold outputs for randomly augmented inputs.
     """
+    if request.get("sees"):
+        module = shop.seen({**request["data"], **request["sees"]}, module)
+        task = task_for(module)
+        task.prepare(objective.wanted)
     if not request.get("also"):
         return _one_teacher(request, objective, module, task, report, shop)
     sources, notes = [], []
@@ -128,9 +177,14 @@ def _one_teacher(
         shop.note_teaching(request, **preflight(frozen, module, task, teacher, teaching, device))
         return frozen
 
+    def teaching_live():
+        return OtherView(live(), module.inputs) if request.get("sees") else live()
+
     k = topk.wanted(request["objective"])
+    features = shop.width(teacher["network"], module) if "teacher_features" in objective.wanted else 0
+    shop.note_teaching(request, **({"features": features} if features else {}))
     if teaching["source"] == "online":
-        return live() if k is None else topk.TopTeacher(live(), k)
+        return teaching_live() if k is None else topk.TopTeacher(live(), k)
     if module.spec.kind != "images":
         return _cached_rows(request, module, k, live, device, report, shop)
     if module.random and not module.replayed:
@@ -138,13 +192,13 @@ def _one_teacher(
             "cached teacher outputs do not fit randomly augmented inputs; "
             "use teacher.source=online, or replay the augmentation: data.augment.seed=0 data.augment.views=4"
         )
-    parts = _parts(request, module)
+    parts = _parts(request, module) | ({"features": features} if features else {})
     key = cache.cache_key(parts)
     folder = shop.outputs / key
     with shop.lock(f"outputs-{key}", lambda: report.note("waiting for another process that computes these outputs")):
-        stored = cache.OutputCache(folder, module.train_ids, module.views, len(module.spec.classes), parts)
+        stored = cache.OutputCache(folder, module.train_ids, module.views, len(module.spec.classes), parts, features)
         if teaching["fill"] == "first_epoch":
-            return cache.CachedTeacher(stored, teacher["fingerprint"], live())
+            return cache.CachedTeacher(stored, teacher["fingerprint"], teaching_live())
         if not stored.complete:
             network = live()
             label = f"outputs of {teacher['name']}"
@@ -216,7 +270,7 @@ def _parts(request: dict[str, Any], module) -> dict[str, Any]:
     teaching, trainer = request["teaching"], request["trainer"]
     parts = {
         "teacher": request["teacher"]["fingerprint"],
-        "data": request["data_identity"],
+        "data": request.get("seen_identity") or request["data_identity"],
         "normalize": teaching["normalize"],
         "device": request["hardware"]["device"],
         "torch": torch.__version__,
@@ -234,6 +288,7 @@ def preflight(
 ) -> dict[str, Any]:
     """Measure the teacher on validation before it teaches, by the task's PREFLIGHT metric.
 
+    With teaching["unchecked"] (a control with a teacher known to be bad) it is only measured.
     Raises UnfitTeacher when it is more than `tolerance` worse than its stated accuracy (or, if none is stated, than
     what its own record says), and when it does no better than a guess that looks at no input.
     """
@@ -250,6 +305,8 @@ def preflight(
     sign = 1 if task.METRICS[name] == "max" else -1
     value, trivial = float(metrics.compute()[name]), task.trivial(targets)
     stated = teaching["accuracy"] if name == "accuracy" and teaching["accuracy"] is not None else teacher["stated"]
+    if teaching.get("unchecked"):
+        return {name: value, "samples": seen, "stated": stated}
     who = f"teacher {teacher['name']} reaches {'' if name == 'accuracy' else name + ' '}{value:.4f}"
     if stated is not None and not sign * (value - stated) >= -teaching["tolerance"]:
         raise UnfitTeacher(

@@ -63,13 +63,16 @@ def cache_bytes(module, k: int) -> int:
     return positions * min(k, module.spec.vocabulary) * (2 + _id_type(module).itemsize) + 4 * len(module.train_ids)
 
 
-def cache_size(module, objective: dict[str, Any]) -> int | None:
-    """Bytes that a teacher's outputs take for these data and this objective; None where they cannot be kept."""
+def cache_size(module, objective: dict[str, Any], features: int = 0) -> int | None:
+    """Bytes that a teacher's outputs take for these data and this objective; None where they cannot be kept.
+
+    features: width of the features that the objective compares; 0 where it compares none.
+    """
     k = wanted(objective)
     if module.spec.kind == "images":
         if k is not None:
             raise UserError(f"objective.{TERM} is for text; for images objective.kd has all classes")
-        return cache.cache_bytes(module)
+        return cache.cache_bytes(module, features)
     if module.spec.kind == "vision_language":
         if k is not None:
             raise UserError(f"objective.{TERM} is for text; here objective.kd has the whole vocabulary, cached as well")

@@ -25,7 +25,7 @@ VOCABULARY_NAMES = ("vocabulary", "vocab_size")
 def build_network(node: Mapping[str, Any], spec: DataSpec, seed: int) -> nn.Module:
     """The network of a target node, on CPU and in training mode; its weights are a function of (node, seed) alone.
 
-    The number of classes and of channels and the image size are taken from the data wherever the target has a
+    Two classes may have one logit, for the second. The number of classes and of channels and the image size are taken from the data wherever the target has a
     parameter for them (CLASS_NAMES, CHANNEL_NAMES, SIZE_NAMES) that the config leaves out. The random states of torch,
     numpy and Python are as before afterwards.
 
@@ -62,7 +62,7 @@ def data_arguments(node: Mapping[str, Any], spec: DataSpec) -> dict[str, Any]:
     classes = len(spec.classes)
     channels, *sides = spec.shape
     for name in CLASS_NAMES:
-        if node.get(name) not in (None, classes):
+        if node.get(name) not in (None, classes) and not (classes == 2 and node[name] == 1):
             raise UserError(
                 f"{node['_target_']}: {name}={node[name]}, but {spec.name} has {classes} classes",
                 f"leave {name} out: it is taken from the data",
@@ -70,7 +70,7 @@ def data_arguments(node: Mapping[str, Any], spec: DataSpec) -> dict[str, Any]:
     known = {
         **dict.fromkeys(CLASS_NAMES, classes),
         **dict.fromkeys(CHANNEL_NAMES, channels),
-        **dict.fromkeys(SIZE_NAMES, sides[0] if len(set(sides)) == 1 else tuple(sides)),
+        **dict.fromkeys(SIZE_NAMES, sides[0] if len(sides) == 2 and len(set(sides)) == 1 else tuple(sides)),
     }
     return {name: value for name, value in known.items() if node.get(name) is None}
 
@@ -108,7 +108,8 @@ def check_forward(network: nn.Module, target: str, spec: DataSpec) -> None:
     finally:
         for module, mode in modes:
             module.training = mode
-    if logits.shape != expected:
+    single = spec.kind == "images" and expected[1] == 2 and logits.shape == (2, 1)  # one logit for two classes
+    if logits.shape != expected and not single:
         names, count = (CLASS_NAMES, "classes") if spec.kind == "images" else (VOCABULARY_NAMES, "tokens")
         raise UserError(
             f"{target} gives {tuple(logits.shape)} for 2 {what.split()[0]}, expected {expected}: "

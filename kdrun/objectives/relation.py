@@ -73,10 +73,11 @@ def _relations(rows: torch.Tensor, sizes: list[int], center: bool, normalize: bo
         z = torch.nn.functional.normalize(z / _positive(largest), dim=-1)
         largest = torch.ones_like(largest)
     # One scale per sample changes no cosine, and keeps squares of squares of large logits finite.
-    scale = torch.cat([part.amax().expand(len(part)) for part in largest.split(sizes)])
-    z = z / _positive(scale)
-    uniform = len(set(sizes)) == 1
-    z = z.view(len(sizes), sizes[0], -1) if uniform else pad_sequence(z.split(sizes), batch_first=True)
+    if len(set(sizes)) == 1:
+        z, largest = z.view(len(sizes), sizes[0], -1), largest.view(len(sizes), sizes[0])
+    else:
+        z, largest = (pad_sequence(part.split(sizes), batch_first=True) for part in (z, largest))
+    z = z / _positive(largest.amax(-1, keepdim=True))
     matrix = z @ z.transpose(1, 2)
     return matrix / torch.linalg.matrix_norm(matrix, keepdim=True).clamp(min=1e-30)
 

@@ -132,20 +132,35 @@ class Objective:
                 continue
             mask = tensors.get(term.over)
             alone = mask is not None and term.pointwise
-            form = (term.over, alone)
+            form = (term.over, term.pointwise)
             if form not in forms:
                 change = _clean if mask is not None and not alone else _valid if alone else lambda tensor, mask: tensor
                 forms[form] = {
-                    name: tensor if name.endswith("_head") else change(tensor, mask) for name, tensor in tensors.items()
+                    name: tensor if name.endswith("_head") else change(tensor, mask)
+                    for name, tensor in tensors.items()
+                    if name in self._used[form] or name == term.over
                 }
             values = term.values(forms[form], _positions(forms[form], term.over))
             whole = mask is None or alone
             raw[term.name] = (values if whole else torch.where(mask, values, 0.0)).sum() / number
-        return functools.reduce(operator.add, self.weighted(raw).values(), torch.zeros(())), raw
+        weighted = self.weighted(raw)
+        return functools.reduce(operator.add, weighted.values()) if weighted else torch.zeros(()), raw
 
     def weighted(self, raw: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What each raw value adds to the total."""
-        return {term.name: term.weight * raw[term.name] for term in self.active if term.name in raw}
+        return {
+            term.name: raw[term.name] if term.weight == 1 else term.weight * raw[term.name]
+            for term in self.active
+            if term.name in raw
+        }
+
+    @functools.cached_property
+    def _used(self) -> dict[tuple[str, bool], set[str]]:
+        """(over, pointwise) -> tensors that terms of that kind can use."""
+        found: dict[tuple[str, bool], set[str]] = {}
+        for term in self.active:
+            found.setdefault((term.over, term.pointwise), set()).update(term.wants, term.may_want)
+        return found
 
 
 def build_objective(config: Mapping[str, Any], allowed: Collection[str] | None = None) -> Objective:

@@ -123,14 +123,22 @@ def first_phase(
     return lab.fit(replace(stage, data=merged(stage.data, pretrain.get("data") or {})))
 
 
-def supervised(learner: Learner, *, start: Trained | None = None, role: str | None = None, **trainer: Any) -> Stage:
-    """Fit on labels alone; keyword arguments override the trainer. A teacher that brings `weights` is only evaluated."""
+def supervised(
+    learner: Learner,
+    *,
+    start: Trained | None = None,
+    role: str | None = None,
+    data: dict[str, Any] | None = None,
+    **trainer: Any,
+) -> Stage:
+    """Fit on labels alone; keyword arguments override the trainer, `data` keys of the data. A teacher that brings `weights`
+    is only evaluated."""
     cast = learner.cast
     return Stage(
         role=role or learner.role,
         learner=learner.identity,
         objective=cast.supervision,
-        data=cast.config["data"],
+        data=merged(cast.config["data"], data or {}),
         trainer=None if learner.brought else merged(learner.trainer, trainer),
         hardware=cast.config["hardware"],
         seed=learner.seed,
@@ -146,12 +154,16 @@ def distil(
     role: str | None = None,
     teaching: dict[str, Any] | None = None,
     drop: float = 0.0,
+    objective: dict[str, Any] | None = None,
+    data: dict[str, Any] | None = None,
+    sees: dict[str, Any] | None = None,
     **trainer: Any,
 ) -> Stage:
     """Fit under the run's objective, taught by `teacher`; keyword arguments override the trainer (`epochs=20`).
 
     Several teachers teach at once: each term is a mean over them, and `drop` is the probability of each to be left out of
-    a step.
+    a step. objective: instead of the run's. data: keys that differ from the run's; sees: those in which the teacher sees the
+    same samples otherwise than the learner.
     """
     cast = learner.cast
     settings = teaching if teaching is not None else cast.config["teacher"]
@@ -159,16 +171,17 @@ def distil(
     return Stage(
         role=role or learner.role,
         learner=learner.identity,
-        objective=cast.config["objective"],
-        data=cast.config["data"],
+        objective=cast.config["objective"] if objective is None else objective,
+        data=merged(cast.config["data"], data or {}),
         trainer=merged(learner.trainer, trainer),
         hardware=cast.config["hardware"],
         seed=learner.seed,
         start=start,
         teacher=first,
-        teaching={key: settings[key] for key in TEACHING},
+        teaching={key: settings[key] for key in (*TEACHING, *(("unchecked",) if settings.get("unchecked") else ()))},
         also=tuple(also),
         drop=drop if also else 0.0,
+        sees=sees or {},
     )
 
 

@@ -86,7 +86,7 @@ def make_cells(
                 missing = {str(seed): NOT_RUN for seed in seeds}
                 found = Measured(column["arm"], 0, len(seeds), {}, missing)
             else:
-                found = measure(record, column["arm"], column["metric"])
+                found = measure(record, column["arm"], column["metric"], column.get("split", "test"))
             cell = {
                 "row": row["id"],
                 "column": column["id"],

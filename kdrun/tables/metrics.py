@@ -33,17 +33,23 @@ def _help(measure: Measure) -> str:
     return f"{measure.label}: {measure.help}" + (", %" if measure.unit == "%" else "")
 
 
-BY_TYPE = ("accuracy/", "f1/")
+BY_TYPE = ("accuracy/", "f1/", "auc/", "sensitivity/", "specificity/")
+UNITS = {"loss": "nats", "auc": "plain"}
 
 
 class Metrics(dict):
-    """Metrics by name; scores of one type of questions (`accuracy/colour`) are named after it and need no entry."""
+    """Metrics by name; scores of a part (`accuracy/colour` of a type of questions, `auc/lung` of a view) are named after it
+    and need no entry."""
 
     def __missing__(self, name: str) -> Metric:
         if not name.startswith(BY_TYPE):
             raise KeyError(name)
         score, kind = name.split("/", 1)
-        return Metric("share", f"{name}: {score} of questions of type {kind}, %", True, "max")
+        if kind == "combined":
+            return Metric(UNITS.get(score, "share"), f"{name}: {score} of the one answer of all members", True, "max")
+        if score in ("accuracy", "f1"):
+            return Metric("share", f"{name}: {score} of questions of type {kind}, %", True, "max")
+        return Metric(UNITS.get(score, "share"), f"{name}: {score} of {kind}", True, "max")
 
     def __contains__(self, name: object) -> bool:
         return super().__contains__(name) or (isinstance(name, str) and name.startswith(BY_TYPE))
@@ -52,7 +58,7 @@ class Metrics(dict):
 METRICS = Metrics(
     {
         **{
-            name: Metric("nats" if name == "loss" else "share", _help(measure), True, measure.better)
+            name: Metric(UNITS.get(name, "share"), _help(measure), True, measure.better)
             for name, measure in MEASURES.items()
         },
         "difference": Metric(
@@ -64,7 +70,7 @@ METRICS = Metrics(
                 f"{MEASURES[name].label} difference: student minus a control, in points, mean over seeds [95 % paired "
                 "bootstrap over test samples]",
             )
-            for name in ("bleu", "chrf", "accuracy")
+            for name in ("bleu", "chrf", "accuracy", "auc")
         },
         "gap_closed": Metric("gap", "gap closed: (student - alone) / (teacher - alone)"),
         "seconds": Metric("seconds", "seconds: wall time of one stage of that arm; a shared teacher is not in it"),
@@ -103,9 +109,10 @@ class Measured:
     applies: bool = True
 
 
-def measure(record: Record, arm: str, metric: str) -> Measured:
+def measure(record: Record, arm: str, metric: str, split: str = "test") -> Measured:
     """`metric` of `arm` in a record. arm: "student" is the strategy's own result, also where it is the student alone;
-    for differences it is the control that is subtracted."""
+    for differences it is the control that is subtracted. split: test, or a further test set of the data, which is looked at
+    with the selected epoch only."""
     if metric == "difference":
         return _difference(record, arm)
     if metric in OVER_SAMPLES:
@@ -124,7 +131,7 @@ def measure(record: Record, arm: str, metric: str) -> Measured:
         found = Measured(name, n, of, missing=missing_seeds(record, name))
     if per_epoch(metric):
         for which in WHICH:
-            found.values[which] = statistic([_score(stage, "test", which, metric) for stage in stages])
+            found.values[which] = statistic([_score(stage, split, which, metric) for stage in stages])
         found.validation = statistic([_score(stage, "val", "best", metric) for stage in stages])["mean"]
     else:
         sized = metric in ("parameters", "flops")
@@ -198,7 +205,11 @@ def teachers(record: Record) -> dict[str, Record]:
 
 
 def _score(stage: Record, split: str, which: str, metric: str) -> float | None:
-    return number(((stage.get(split) or {}).get(which) or {}).get(metric))
+    if split not in ("val", "test"):
+        scores = (stage.get("further") or {}).get(split) if which == "best" else None
+    else:
+        scores = (stage.get(split) or {}).get(which)
+    return number((scores or {}).get(metric))
 
 
 def _counts(record: Record, arm: str) -> tuple[int, int]:
@@ -251,7 +262,7 @@ def _paired(record: Record, control: str) -> Measured:
 
 def main_metric(stage: Record) -> str:
     """The metric a stage of a run record is judged by."""
-    return next(name for name in ("accuracy", "bleu") if name in stage["test"]["best"])
+    return next(name for name in ("auc", "accuracy", "bleu") if name in stage["test"]["best"])
 
 
 def main_score(stage: Record, which: str) -> float:

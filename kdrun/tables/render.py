@@ -86,6 +86,7 @@ def number_text(value: float | None, unit: str) -> str:
         "points": (100, "+.2f"),
         "gap": (100, ".0f"),
         "nats": (1, ".4f"),
+        "plain": (1, ".4f"),
         "seconds": (1, ".1f"),
     }[unit]
     return f"{scale * value:{form}}" + (" %" if unit == "gap" else "")
@@ -123,6 +124,8 @@ def explanation(table: Table) -> list[str]:
             lines.append("In brackets after it: the last epoch.")
         if only := [column["label"] for column in table["columns"] if column["which"] == "last"]:
             lines.append(f"Last epoch only: {'; '.join(only)}.")
+    if further := dict.fromkeys(column["split"] for column in table["columns"] if column.get("split")):
+        lines.append(f"Further test sets, at the best epoch: {', '.join(further)}.")
     lines += [f"{METRICS[metric].help[0].upper()}{METRICS[metric].help[1:]}." for metric in metrics]
     if marked := [column["label"] for column in table["columns"] if column["bold"]]:
         lines.append(f"Bold ({'; '.join(marked)}): the best mean on validation, not on test.")

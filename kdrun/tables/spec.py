@@ -30,7 +30,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Column:
-    """overrides: a column may choose configs of its own; columns of a row with the same overrides share the row's job."""
+    """overrides: a column may choose configs of its own; columns of a row with the same overrides share the row's job.
+
+    split: test, or the name of a further test set of the data."""
 
     id: str
     label: str
@@ -39,11 +41,13 @@ class Column:
     metric: str
     which: str
     bold: bool
+    split: str = "test"
 
     @property
     def definition(self) -> dict[str, Any]:
         """What rendering needs to know."""
-        return {name: getattr(self, name) for name in ("id", "label", "arm", "metric", "which", "bold")}
+        names = ("id", "label", "arm", "metric", "which", "bold", *(("split",) if self.split != "test" else ()))
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -190,7 +194,7 @@ def read_spec(option: Option) -> Spec:
 FIELDS: dict[tuple[str, ...], tuple[str, ...]] = {
     (): ("title", "note", "base", "seeds", "rows", "columns", "factors", "controls", "published", "requires"),
     ("rows",): ("id", "label", "overrides", "published"),
-    ("columns",): ("id", "label", "overrides", "arm", "metric", "which", "bold"),
+    ("columns",): ("id", "label", "overrides", "arm", "metric", "which", "bold", "split"),
     ("published",): ("source", "citation", "epoch", "figures"),
     ("requires",): ("data", "device", "note", "shape", "classes", "train"),
 }
@@ -219,10 +223,16 @@ def _columns(source: Source) -> list[Column]:
         if bold not in (True, False) or (bold and not METRICS[metric].scored):
             scored = ", ".join(name for name, found in METRICS.items() if found.scored)
             source.problem((*path, "bold"), f"true or false; validation can choose the best of: {scored}")
+        split = source.text((*path, "split")) or "test"
+        if split != "test":
+            if not METRICS[metric].scored:
+                source.problem((*path, "split"), f"{metric} is not a score of a test set; leave split out")
+            which = "best"
         if not per_epoch(metric):
             which = ONCE
         label = source.text((*path, "label")) or identity
-        columns.append(Column(identity, label, _overrides(source, (*path, "overrides")), arm, metric, which, bold))
+        overrides = _overrides(source, (*path, "overrides"))
+        columns.append(Column(identity, label, overrides, arm, metric, which, bold, split))
     return columns
 
 

@@ -11,6 +11,10 @@ def task_for(module: Any, decoding: dict[str, Any] | None = None):
     decoding: how sequences are generated in evaluation (`trainer.decoding`); tasks that generate nothing ignore it.
     """
     if module.spec.kind == "images":
+        if module.task == "diagnosis":
+            from kdrun.tasks.diagnosis import Diagnosis
+
+            return Diagnosis(module.spec)
         from kdrun.tasks.classification import Classification
 
         return Classification(module.spec)

@@ -8,9 +8,13 @@ from torchmetrics import MetricCollection
 
 from kdrun.data.spec import DataSpec
 from kdrun.ledger.flops import forward_flops
+from kdrun.networks.capture import captured
 from kdrun.networks.output import logits_of
+from kdrun.problems import UserError
 from kdrun.tasks.base import Batch, Prediction, Tensors
 from kdrun.tasks.scores import ClassificationScores
+
+FEATURES = {"student_features", "teacher_features"}
 
 
 class Classification:
@@ -28,22 +32,58 @@ class Classification:
     def __init__(self, spec: DataSpec) -> None:
         self.spec = spec
         self.classes = len(spec.classes)
+        self._features = False
+
+    def prepare(self, wanted: frozenset[str]) -> None:
+        """Features are kept only where the objective compares them."""
+        self._features = bool(FEATURES & wanted)
 
     def predict(self, network: nn.Module, inputs: torch.Tensor) -> Prediction:
-        """One forward pass. Raises ValueError where the logits are not [B, C] with the data's C."""
-        logits = logits_of(network(inputs))
+        """One forward pass. Raises ValueError where the logits are not [B, C] with the data's C.
+
+        Of two classes a network may give one logit o, for the second: it is read as the pair (0, o), whose softmax is the
+        sigmoid of o, and whose cross-entropy the binary one.
+        """
+        if self._features:
+            with captured(network) as found:
+                logits = logits_of(network(inputs))
+            features = {"features": found[-1]} if found else {}
+        else:
+            logits, features = logits_of(network(inputs)), {}
+        if self.classes == 2 and logits.shape == (inputs.shape[0], 1):
+            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
         expected = (inputs.shape[0], self.classes)
         if logits.shape != expected:
             raise ValueError(
                 f"{type(network).__name__} returned logits of shape {tuple(logits.shape)}, expected {expected}: "
                 f"{self.spec.name} has {self.classes} classes"
             )
-        return Prediction(logits)
+        return Prediction(logits, features=features)
+
+    def feature_width(self, network: nn.Module) -> int:
+        """D of the features [B, D] that objectives compare.
+
+        Raises UserError where a forward pass does not use the classifier, or gives it anything else than [B, D].
+        """
+        training = network.training
+        device = next(network.parameters()).device
+        with torch.no_grad(), captured(network.eval()) as found:
+            network(torch.zeros(2, *self.spec.shape, device=device))
+        network.train(training)
+        shapes = [tuple(one.shape) for one in found]
+        if len(shapes) != 1 or len(shapes[0]) != 2:
+            raise UserError(
+                f"the features of {type(network).__name__} are what its last linear layer is given, [B, D]; "
+                f"that layer was given {shapes or 'nothing'}"
+            )
+        return shapes[0][1]
 
     def tensors(self, batch: Batch, student: Prediction, teacher: Prediction | None) -> Tensors:
-        """student_logits and teacher_logits [B, C], targets [B], mask (None: all count), features of the student."""
+        """student_logits and teacher_logits [B, C], student_features and teacher_features [B, D] where they were asked for,
+        targets [B], mask (None: all count)."""
         return {
-            **student.features,
+            "student_features": student.features.get("features"),
+            "teacher_features": None if teacher is None else teacher.features.get("features"),
             "student_logits": student.logits,
             "teacher_logits": None if teacher is None else teacher.logits,
             "targets": batch["targets"],

@@ -73,11 +73,8 @@ class Answers:
         return " ".join(text.split())
 
     def unknown(self, question: str) -> list[str]:
-        """Words of a question that the tokenizer has no tokens for."""
-        tokenizer, words = self.module.encoder.tokenizer, question.split()
-        if tokenizer.unk is None:
-            return []
-        return [word for word, ids in zip(words, tokenizer.encode(words), strict=True) if tokenizer.unk in ids]
+        """Words and marks of a question that the tokenizer has no tokens for."""
+        return self.module.encoder.tokenizer.unknown(question)
 
 
 def prompts_of(view: Any, network: Any) -> Any:

@@ -50,8 +50,14 @@ def plan_sweep(args) -> int:
 
 
 def make_plan(job: Any, *, why: bool = False) -> dict[str, Any]:
-    """The plan in JSON types: {"job", "data", "stages": [...], "estimate": {...}}."""
+    """The plan in JSON types: {"job", "data", "other_data", "features", "assumed", "stages": [...], "estimate": {...}}.
+
+    other_data  data of stages that learn from others than the job's: what they are, and the keys that differ
+    features    {"missing": images, "bytes": disk} of features that are kept; None where the data have none
+    assumed     choices that depend on results which are not there
+    """
     from kdrun.hardware.target import apply_threads, resolve
+    from kdrun.lab.fingerprint import differences
     from kdrun.learning.report import Report
     from kdrun.run import fit_cells, make_lab
     from kdrun.tracking.credentials import resolve_mode
@@ -62,33 +68,81 @@ def make_plan(job: Any, *, why: bool = False) -> dict[str, Any]:
     from kdrun.learning.probe import probe  # imports lightning, which `resolve` has made safe beside a torchvision
 
     lab = make_lab(job.config["paths"], hardware, Report(), lambda item: None, dry=True)
-    module = lab.shop.data(job.config["data"])
+    main = job.config["data"]
+    module = lab.shop.data(main)
+    data = {**_told(module), "audit": module.audit()}
     fit_cells([{**cell, "hardware": hardware} for cell in job.cells], lab)
-    looked_at: dict[str, dict[str, Any]] = {}
-    stages = []
-    for planned in lab.planned:
-        stage = planned.trained.stage
-        # Seeds of one stage differ in nothing that a probe can see.
-        kind = json.dumps([stage.learner, stage.objective, stage.trainer, stage.teaching], sort_keys=True)
-        if kind not in looked_at:
-            looked_at[kind] = probe(stage, module)
-        stages.append(_entry(planned, looked_at[kind], module, lab if why else None))
-    new = [stage for stage in stages if stage["status"] != "done"]
+    stages: dict[str, dict[str, Any]] = {}
+    others, features = [], Features()
+    # All stages of one data view before the next: the shop keeps one at a time.
+    for view in _views([main, *(planned.trained.stage.data for planned in lab.planned)]):
+        module = lab.shop.data(view)
+        features.add(module)
+        differs = {key: there for key, (_, there) in differences(main, view).items()}
+        if differs:
+            others.append({**_told(module), "differs": differs})
+        looked_at: dict[str, dict[str, Any]] = {}
+        for planned in lab.planned:
+            stage = planned.trained.stage
+            if stage.data != view:
+                continue
+            # Seeds of one stage differ in nothing that a probe can see.
+            teachers = [one.stage.learner["network"] for one in stage.teachers]
+            seen = [stage.learner, stage.objective, stage.trainer, stage.teaching, teachers, stage.sees]
+            kind = json.dumps(seen, sort_keys=True)
+            if kind not in looked_at:
+                looked_at[kind] = probe(stage, module)
+            stages[planned.trained.fingerprint] = _entry(planned, looked_at[kind], module, differs, lab, why)
+    ordered = [stages[planned.trained.fingerprint] for planned in lab.planned]
+    new = [stage for stage in ordered if stage["status"] != "done"]
     known = [stage["estimate"]["seconds"] for stage in new if stage["estimate"]["seconds"] is not None]
     return {
         "job": {"hash": job.hash, "slug": job.slug, "seeds": job.config["seeds"]},
-        "data": {
-            "name": module.spec.name,
-            "about": module.spec.about,
-            "sizes": module.spec.sizes,
-            "audit": module.audit(),
-        },
-        "stages": stages,
+        "data": data,
+        "other_data": others,
+        "features": features.found(),
+        "assumed": list(lab.assumed),
+        "stages": ordered,
         "estimate": {"stages": len(new), "seconds": sum(known) if known else 0.0},
     }
 
 
-def _entry(planned, found: dict[str, Any], module, lab) -> dict[str, Any]:
+def _views(configs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The distinct ones, in order."""
+    found: list[dict[str, Any]] = []
+    for config in configs:
+        if config not in found:
+            found.append(config)
+    return found
+
+
+def _told(module) -> dict[str, Any]:
+    return {"name": module.spec.name, "about": module.spec.about, "sizes": module.spec.sizes}
+
+
+class Features:
+    """Features of images that data modules keep on disk; data that share a cache count once."""
+
+    def __init__(self) -> None:
+        self._used: dict[Any, tuple[Any, set[int]]] = {}
+
+    def add(self, module) -> None:
+        cache = getattr(getattr(module, "pictures", None), "features", None)
+        if cache is not None:
+            images = {int(image) for split in module.spec.sizes for image in module.samples(split).images.flat}
+            self._used.setdefault(cache.folder, (cache, set()))[1].update(images)
+
+    def found(self) -> dict[str, int] | None:
+        """{"missing": images that are used and have none yet, "bytes": disk that all take in the end}."""
+        if not self._used:
+            return None
+        import numpy as np
+
+        missing = [cache.missing(np.array(sorted(images), np.int64)) for cache, images in self._used.values()]
+        return {"missing": sum(missing), "bytes": sum(cache.bytes for cache, _ in self._used.values())}
+
+
+def _entry(planned, found: dict[str, Any], module, differs: dict[str, Any], lab, why: bool) -> dict[str, Any]:
     from kdrun.learning.topk import cache_size
 
     stage = planned.trained.stage
@@ -111,12 +165,15 @@ def _entry(planned, found: dict[str, Any], module, lab) -> dict[str, Any]:
             "learner": stage.teacher.stage.learner["name"],
             "fingerprint": stage.teacher.fingerprint,
             **stage.teaching,
-            "cache_bytes": cache_size(module, stage.objective) if stage.teaching["source"] == "cached" else None,
+            "cache_bytes": cache_size(module, stage.objective, lab.shop.feature_width(stage))
+            if stage.teaching["source"] == "cached"
+            else None,
         },
         "start": stage.start and stage.start.fingerprint,
         "objective": {name: term for name, term in stage.objective.items() if term["weight"]},
         "terms": found["terms"],
         "data": stage.data["name"],
+        "data_differs": differs,
         "epochs": stage.trainer["epochs"] if stage.trainer else 0,
         "parameters": found["parameters"],
         "trainable": found["trainable"] if stage.trainer else 0,
@@ -129,7 +186,7 @@ def _entry(planned, found: dict[str, Any], module, lab) -> dict[str, Any]:
             "method": "one measured step times the number of steps; FLOPs counted forward, times 3 for training",
         },
     }
-    if lab is not None and planned.status != "done":
+    if why and planned.status != "done":
         nearest = lab.why(planned)
         entry["why"] = nearest and {"nearest": nearest[0], "differs": {k: list(v) for k, v in nearest[1].items()}}
     return entry
@@ -143,12 +200,22 @@ def _show(plan: dict[str, Any]) -> None:
     from kdrun.panel import duration
 
     console = Console()
-    data = plan["data"]
-    sizes = ", ".join(f"{count} {split}" for split, count in data["sizes"].items())
     tree = Tree(f"[bold]{escape(plan['job']['slug'])}[/]  seeds {plan['job']['seeds']}")
-    tree.add(f"data [bold]{data['name']}[/] {escape(data['about'])}: {sizes}")
+    for data in (plan["data"], *plan["other_data"]):
+        sizes = ", ".join(f"{count} {split}" for split, count in data["sizes"].items())
+        name = f"[bold]{data['name']}[/]{escape(_with(data.get('differs')))}"
+        tree.add(f"data {name} {escape(data['about'])}: {sizes}")
+    if plan["features"]:
+        missing, size = plan["features"]["missing"], _count(plan["features"]["bytes"])
+        state = f"{missing:,} images have none yet" if missing else "all there"
+        tree.add(f"features of images: {size}B on disk, {state}")
+    for line in plan["assumed"]:
+        tree.add(escape(line))
+    shown: dict[str, str] = {}
     for stage in plan["stages"]:
-        tree.add(_branch(stage, duration, escape))
+        role, _, seed = stage["label"].rpartition("/")
+        first = shown.setdefault(json.dumps([role, _alike(stage)], sort_keys=True), seed)
+        tree.add(_branch(stage, duration, escape) if first == seed else _line(stage, escape, f"as {first}"))
     console.print(tree, highlight=False)
     new = plan["estimate"]["stages"]
     console.print(
@@ -159,11 +226,28 @@ def _show(plan: dict[str, Any]) -> None:
     )
 
 
+def _alike(stage: dict[str, Any]) -> dict[str, Any]:
+    """What a stage is but for its seed: two that are alike are described once."""
+    own = {key: value for key, value in stage.items() if key not in ("label", "status", "fingerprint", "start")}
+    teacher = stage["teacher"] and {key: value for key, value in stage["teacher"].items() if key != "fingerprint"}
+    return {**own, "teacher": teacher, "fitted": stage["status"] == "done"}
+
+
+def _with(differs: dict[str, Any] | None) -> str:
+    """` (part=captions)`: how data are not those of the job."""
+    return f" ({', '.join(f'{key}={value}' for key, value in differs.items())})" if differs else ""
+
+
+def _line(stage: dict[str, Any], escape, more: str = "") -> str:
+    status = {"done": "[green]in the store[/]", "interrupted": "[yellow]interrupted, goes on[/]", "new": "new"}
+    own = f"[bold]{escape(stage['label'])}[/]  {status[stage['status']]}  [dim]{stage['fingerprint'][:12]}[/]"
+    return f"{own}  {more}" if more else own
+
+
 def _branch(stage: dict[str, Any], duration, escape):
     from rich.tree import Tree
 
-    status = {"done": "[green]in the store[/]", "interrupted": "[yellow]interrupted, goes on[/]", "new": "new"}
-    branch = Tree(f"[bold]{escape(stage['label'])}[/]  {status[stage['status']]}  [dim]{stage['fingerprint'][:12]}[/]")
+    branch = Tree(_line(stage, escape))
     branch.add(
         f"learner {stage['learner']}: {stage['parameters']:,} parameters, {stage['trainable']:,} trainable, "
         f"{_count(stage['flops'])} FLOPs a sample"
@@ -185,7 +269,7 @@ def _branch(stage: dict[str, Any], duration, escape):
     estimate = stage["estimate"]
     if stage["status"] != "done" and estimate["seconds"] is not None:
         branch.add(
-            f"{stage['epochs']} epochs, {estimate['steps']} steps, about {duration(estimate['seconds'])}, "
+            f"{stage['epochs']} epochs{escape(_with(stage['data_differs']))}, {estimate['steps']} steps, about {duration(estimate['seconds'])}, "
             f"{_count(estimate['flops'])} FLOPs (estimates)"
         )
     why = stage.get("why")

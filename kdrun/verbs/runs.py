@@ -149,7 +149,7 @@ def percent(value: Any, metric: str | None = None) -> str:
 
 def is_points(metric: str | None) -> bool:
     """Whether differences of a metric are told in points (hundredths). None: the metric of a run that does not say."""
-    return measure(metric).factor == 100
+    return measure(metric).points
 
 
 def share(value: Any) -> str:

@@ -1,0 +1,35 @@
+"""The teacher's features as targets: what both networks compute before their last layer."""
+
+import torch
+
+NORMS = ("none", "l2")
+
+
+def feature(student_features: torch.Tensor, teacher_features: torch.Tensor, *, norm: str = "none") -> torch.Tensor:
+    """Squared distance of features; cross-window distillation (arXiv 2605.12562) has the mean over D of raw features.
+
+        none:  mean_d (s_d - t_d)^2
+        l2:    sum_d (s_d / |s| - t_d / |t|)^2 = 2 - 2 cos(s, t), inferred: the paper does not normalise
+
+    One value per sample, without a unit. Where widths differ, kdrun maps the student's features to the teacher's width by
+    a linear layer that trains along and is left out of the student (FitNets, arXiv 1412.6550, section 2.2). The teacher is
+    a constant.
+
+    student_features, teacher_features: float [..., D], computed in float32 or wider. norm: none or l2.
+    Returns [...]; equal features give exactly 0. Raises ValueError where the shapes disagree or norm is another word.
+    """
+    if norm not in NORMS:
+        raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}")
+    if student_features.shape != teacher_features.shape:
+        raise ValueError(
+            f"student_features {tuple(student_features.shape)} and teacher_features {tuple(teacher_features.shape)} disagree"
+        )
+    wide = torch.promote_types(torch.promote_types(student_features.dtype, teacher_features.dtype), torch.float32)
+    student, teacher = student_features.to(wide), teacher_features.detach().to(wide)
+    if norm == "l2":
+        student, teacher = (torch.nn.functional.normalize(each, dim=-1) for each in (student, teacher))
+        return (student - teacher).square().sum(-1)
+    return (student - teacher).square().mean(-1)
+
+
+feature.pointwise = True  # see terms.Term
