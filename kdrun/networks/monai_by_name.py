@@ -19,7 +19,7 @@ OUTPUTS = ("num_classes", "out_channels", "classes")
 
 
 def monai(
-    name: str,
+    architecture: str,
     num_classes: int = 10,
     in_channels: int = 1,
     image_size: int | tuple[int, ...] = 32,
@@ -33,23 +33,23 @@ def monai(
     forward: float [B, C, H, W] or [B, C, D, H, W] -> logits, as a tensor or first of a tuple.
     Raises UserError where MONAI is absent, has no such network, or the network is no classifier.
     """
-    nets = _library(name)
+    nets = _library(architecture)
     known = {key for key, found in vars(nets).items() if inspect.isclass(found) and issubclass(found, nn.Module)}
-    if name not in known:
+    if architecture not in known:
         own = {getattr(nets, key).__name__ for key in known}  # many have several spellings
-        raise UserError(f"MONAI has no network {name!r}{closest(name, sorted(own))}")
+        raise UserError(f"MONAI has no network {architecture!r}{closest(architecture, sorted(own))}")
     if options.pop("pretrained", False):
         raise UserError(
-            f"{name}: pretrained=true would download weights",
+            f"{architecture}: pretrained=true would download weights",
             "put the file beside the network instead: teacher.weights=PATH",
         )
-    make = getattr(nets, name)
+    make = getattr(nets, architecture)
     accepted = _arguments(make)
     for key in options:
         if key not in accepted:
-            raise UserError(f"{name} of MONAI has no option {key!r}{closest(key, accepted)}")
+            raise UserError(f"{architecture} of MONAI has no option {key!r}{closest(key, accepted)}")
     if not accepted & set(OUTPUTS):
-        raise UserError(f"{name} of MONAI is no classifier: it takes no number of classes")
+        raise UserError(f"{architecture} of MONAI is no classifier: it takes no number of classes")
     square = isinstance(image_size, int)
     sides = [image_size] * options.get("spatial_dims", 2) if square else list(image_size)
     from_data = {
@@ -64,8 +64,8 @@ def monai(
     try:
         network = make(**{**{key: value for key, value in from_data.items() if key in accepted}, **options})
     except ImportError as error:  # MONAI's own kind, on first use of an optional package
-        raise UserError(f"{name} of MONAI needs a further package", str(error).splitlines()[0]) from error
-    _refuse_maps(network, name, (in_channels, *sides))
+        raise UserError(f"{architecture} of MONAI needs a further package", str(error).splitlines()[0]) from error
+    _refuse_maps(network, architecture, (in_channels, *sides))
     return network
 
 

@@ -31,17 +31,17 @@ def library():
 def test_without_the_library_the_install_command_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "monai", None)
     with pytest.raises(UserError, match=r"SEResNet50 needs MONAI: pip install 'kdrun\[medical\]'"):
-        build(name="SEResNet50")
+        build(architecture="SEResNet50")
 
 
 @pytest.mark.parametrize(
     ("shape", "classes", "options"),
     [
-        (VOLUME, 2, {"name": "SEResNet50", "layers": [1, 1, 1, 1]}),
-        (SQUARE, 5, {"name": "SEResNet50", "layers": [1, 1, 1, 1]}),
-        ((1, 32, 32, 32), 2, {"name": "DenseNet121", "spatial_dims": 3, "block_config": [1, 1, 1, 1]}),
-        (VOLUME, 3, {"name": "ResNet", "block": "basic", "layers": [1, 1, 1, 1], "block_inplanes": [4, 4, 8, 8]}),
-        (VOLUME, 2, {"name": "Classifier", "channels": [2, 4], "strides": [2, 2]}),
+        (VOLUME, 2, {"architecture": "SEResNet50", "layers": [1, 1, 1, 1]}),
+        (SQUARE, 5, {"architecture": "SEResNet50", "layers": [1, 1, 1, 1]}),
+        ((1, 32, 32, 32), 2, {"architecture": "DenseNet121", "spatial_dims": 3, "block_config": [1, 1, 1, 1]}),
+        (VOLUME, 3, {"architecture": "ResNet", "block": "basic", "layers": [1, 1, 1, 1], "block_inplanes": [4, 4, 8, 8]}),
+        (VOLUME, 2, {"architecture": "Classifier", "channels": [2, 4], "strides": [2, 2]}),
     ],
 )
 def test_classifiers_fit_the_data(library, shape, classes, options):
@@ -52,18 +52,18 @@ def test_classifiers_fit_the_data(library, shape, classes, options):
 
 
 def test_two_logits_where_they_are_asked_for(library):
-    network = build(SQUARE, name="DenseNet121", block_config=[1, 1, 1, 1], out_channels=2)
+    network = build(SQUARE, architecture="DenseNet121", block_config=[1, 1, 1, 1], out_channels=2)
     assert network(torch.zeros(2, *SQUARE)).shape == (2, 2)
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"name": "SEResnet5"}, "closest: SEResNet50"),
-        ({"name": "UNet", "channels": [2, 4], "strides": [2]}, r"no classifier: .* gives \(2, 1, 16, 32, 32\)"),
-        ({"name": "VoxelMorph"}, "no classifier: it takes no number of classes"),
-        ({"name": "SEResNet50", "pretrained": True}, "weights="),
-        ({"name": "SEResNet50", "layer": [1]}, "no option 'layer'; closest: layers"),
+        ({"architecture": "SEResnet5"}, "closest: SEResNet50"),
+        ({"architecture": "UNet", "channels": [2, 4], "strides": [2]}, r"no classifier: .* gives \(2, 1, 16, 32, 32\)"),
+        ({"architecture": "VoxelMorph"}, "no classifier: it takes no number of classes"),
+        ({"architecture": "SEResNet50", "pretrained": True}, "weights="),
+        ({"architecture": "SEResNet50", "layer": [1]}, "no option 'layer'; closest: layers"),
     ],
 )
 def test_mistakes_are_told(library, options, said):
@@ -72,7 +72,7 @@ def test_mistakes_are_told(library, options, said):
 
 
 def test_late_fusion_of_its_networks(library):
-    node = {"_target_": TARGET, "_partial_": True, "name": "SEResNet50", "layers": [1, 1, 1, 1]}
+    node = {"_target_": TARGET, "_partial_": True, "architecture": "SEResNet50", "layers": [1, 1, 1, 1]}
     fusion = {"_target_": "kdrun.networks.late_fusion.LateFusion", "encoder": node}
     network = build_network(fusion, spec((2, 16, 32, 32)), seed=0)
     assert network.head.in_features == 2 * 2048
