@@ -37,7 +37,7 @@ def results(summary: dict[str, Any]) -> Table:
         if summary["metric"] in scores:
             value = cell({"mean": scores[summary["metric"]], "sd": None}, figure)
             table.add_row(name, value, value, "")
-    for arm in sorted(summary["arms"].values(), key=lambda arm: arm["label"] != "student alone"):
+    for arm in (arm for _, arm in sorted(summary["arms"].items(), key=lambda item: item[0] != "alone")):
         label = arm["label"] + (" (the same stages)" if arm.get("same_as") else "")
         table.add_row(label, cell(arm["best"], figure), cell(arm["last"], figure), seeds(arm))
         for name, value in arm.get("further", {}).items():
@@ -49,7 +49,9 @@ def results(summary: dict[str, Any]) -> Table:
 
 def parts(summary: dict[str, Any]) -> Table:
     """A row for each view and for the one answer of all, a column for each arm that has them; best epoch, mean over seeds."""
-    arms = {name: arm for name, arm in summary["arms"].items() if arm.get("parts")}
+    order = {"alone": 0, "equal_compute": 1, "student": 3}  # what was there before to the left, the result to the right
+    arms = dict(sorted(summary["arms"].items(), key=lambda item: order.get(item[0], 2)))
+    arms = {name: arm for name, arm in arms.items() if arm.get("parts")}
     found, figure = measure(summary["metric"]), measure(summary["metric"]).figure
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column(f"{found.title} of each view")

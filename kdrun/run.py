@@ -151,7 +151,12 @@ def execute(job, run, console: Console, signals, quiet=False, force=False, tell=
             report.note(f"seed {seed} failed: {type(error).__name__}: {error}")
 
         lab = make_lab(job.config["paths"], hardware, report, fitted, force=force)
-        audit = lab.shop.data(job.config["data"]).audit()
+        module = lab.shop.data(job.config["data"])
+        if not module.spec.sizes["train"] and any(cell["student"]["weights"] is None for cell in cells):
+            from kdrun.data.vision_module import BESIDE
+
+            raise UserError(f"data={job.config['data']['name']} has no training samples: it is for evaluation", BESIDE)
+        audit = module.audit()
         run.update(audit=audit)
         if audit.get("summary"):
             report.note(audit["summary"])

@@ -107,6 +107,19 @@ def stages_of(record: dict[str, Any], kind: str) -> dict[int, dict[str, Any]]:
     return {stage["seed"]: stage for stage in record.get("stages") or [] if stage["role"] == kind}
 
 
+def member_stages(record: dict[str, Any]) -> dict[str, dict[int, dict[str, dict[str, Any]]]]:
+    """Role -> seed -> view -> finished stage of each network, for roles that are several networks taken together, one per
+    view (strategy=cross_window); {} of any other run."""
+    stages = record.get("stages") or []
+    known = {stage.get("fingerprint"): stage for stage in stages if not stage.get("members")}
+    found: dict[str, dict[int, dict[str, dict[str, Any]]]] = {}
+    for stage in stages:
+        members = {view: known.get(one) for view, one in (stage.get("members") or {}).items()}
+        if members and None not in members.values():
+            found.setdefault(stage["role"], {})[stage["seed"]] = members
+    return found
+
+
 def labels_of(record: dict[str, Any]) -> dict[str, str]:
     """Stage kind -> what to call it."""
     summary = record.get("summary") or {}
@@ -169,12 +182,35 @@ def _ending(run: RunInfo, kind: str, seed: str) -> str:
 
 
 def run_groups(run: RunInfo) -> dict[str, list[Group]]:
-    """Metric name -> one group per stage kind of one run."""
+    """Metric name -> one group per stage kind of one run; of a run with views one per arm, a mean over views."""
     labels, result = labels_of(run.record or {}), {}
     for name, traces in _metrics_in_order(read_traces(run)):
+        if over_views := _over_views(run.record or {}, traces):
+            kinds = in_order(trace.kind for trace in over_views)
+            result[name] = [
+                Group(k, f"{labels[k]}, mean of views", [t for t in over_views if t.kind == k]) for k in kinds
+            ]
+            continue
         kinds = in_order(trace.kind for trace in traces)
         result[name] = [Group(k, labels.get(k, k), [t for t in traces if t.kind == k]) for k in kinds]
     return result
+
+
+def _over_views(record: dict[str, Any], traces: list[Trace]) -> list[Trace]:
+    """A trace per arm and seed: at each epoch the mean over the views that count. It has no epoch that validation
+    selected, since each view has its own."""
+    known = {(trace.kind, trace.seed): trace for trace in traces}
+    counted = {stage["role"]: stage.get("counted") or [] for stage in record.get("stages") or []}
+    found = []
+    for arm, seeds in member_stages(record).items():
+        for seed, members in seeds.items():
+            views = [known.get((members[view]["role"], members[view]["seed"])) for view in counted[arm]]
+            if not views or None in views:
+                continue
+            lines = [dict(zip(trace.epochs, trace.values, strict=True)) for trace in views]
+            epochs = sorted(set.intersection(*map(set, lines)))
+            found.append(Trace(arm, seed, epochs, [statistics.fmean(line[e] for line in lines) for e in epochs]))
+    return found
 
 
 def runs_groups(runs: Sequence[tuple[str, RunInfo]]) -> dict[str, list[Group]]:
@@ -183,7 +219,9 @@ def runs_groups(runs: Sequence[tuple[str, RunInfo]]) -> dict[str, list[Group]]:
     for label, run in runs:
         own = own_arm(run.record or {})
         for name, traces in _metrics_in_order(read_traces(run)):
-            if own_traces := [trace for trace in traces if trace.kind == own]:
+            own_traces = [trace for trace in traces if trace.kind == own]
+            own_traces = own_traces or [trace for trace in _over_views(run.record or {}, traces) if trace.kind == own]
+            if own_traces:
                 result[name].append(Group("run", label, own_traces))
     return dict(_metrics_in_order(result))
 
@@ -200,10 +238,10 @@ def _metrics_in_order(found: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def run_points(run: RunInfo) -> list[Point]:
-    """One point per stage kind of a run that has a test result."""
+    """One point per stage kind of a run that has a test result; of a run with views one per arm, not for each view."""
     record = run.record or {}
-    labels = labels_of(record)
-    points = (point(record, kind, labels[kind]) for kind in in_order(s["role"] for s in record.get("stages") or []))
+    labels, kinds = labels_of(record), list(member_stages(record)) or [s["role"] for s in record.get("stages") or []]
+    points = (point(record, kind, labels[kind]) for kind in in_order(kinds))
     return [found for found in points if found is not None]
 
 
@@ -232,7 +270,7 @@ def point(record: dict[str, Any], kind: str, label: str) -> Point | None:
         return None
     arm = ((record.get("summary") or {}).get("arms") or {}).get(kind) or {}
     of = arm.get("of") or len(values) + len(arm.get("missing") or {})
-    costs = {name: found for name in COSTS if (found := _cost(stages.values(), name)) is not None}
+    costs = {name: found for name in COSTS if (found := _cost(record, stages.values(), name)) is not None}
     return Point(kind, label, *mean_and_deviation(values), len(values), of, costs)
 
 
@@ -248,15 +286,26 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def _cost(stages: Iterable[dict[str, Any]], name: str) -> float | None:
+def _cost(record: dict[str, Any], stages: Iterable[dict[str, Any]], name: str) -> float | None:
     """Mean over seeds; None unless every seed tells it."""
-    costs = []
-    for stage in stages:
-        cost = stage.get("cost") or {}
-        costs.append(
-            number(cost.get("training_seconds", cost.get("seconds")) if name == "seconds" else stage.get(name))
-        )
+    costs = [_seconds(record, stage) if name == "seconds" else number(stage.get(name)) for stage in stages]
     return statistics.fmean(costs) if costs and all(costs) else None
+
+
+def _seconds(record: dict[str, Any], stage: dict[str, Any]) -> float | None:
+    """Training time of a stage. Of networks taken together: of all of them and of what they started from, each once."""
+    if not stage.get("members"):
+        return training_seconds(stage)
+    members = member_stages(record).get(stage["role"], {}).get(stage["seed"], {})
+    starts = {view: stages_of(record, f"before_{view}").get(stage["seed"]) for view in members}
+    every = {one["label"]: one for one in (*members.values(), *filter(None, starts.values()))}
+    times = [training_seconds(one) for one in every.values()]
+    return None if not times or None in times else sum(times)
+
+
+def training_seconds(stage: dict[str, Any]) -> float | None:
+    cost = stage.get("cost") or {}
+    return number(cost.get("training_seconds", cost.get("seconds")))
 
 
 def pareto(points: Sequence[Point], cost: str) -> list[Point]:
