@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 SIDE = 0.62
 """Inches of a picture."""
-LEFT, TOP, ROW, GAP, BOTTOM = 0.85, 0.5, 0.17, 0.1, 0.2
-"""Inches: titles of rows, of columns, the text below a row, between views, and the last line."""
+LEFT, TOP, ROW, GAP, BOTTOM = 0.95, 0.78, 0.17, 0.14, 0.36
+"""Inches: titles of rows, of columns, the text below a row, between views, and the lines at the end."""
+SOFT = "#555556"
 STRONGEST = 0.75
 """Opacity of a map where it is largest."""
 
@@ -71,12 +72,15 @@ def contact_sheet(
     after: Maps,
     titles: Sequence[str],
     path: str | Path,
+    captions: Mapping[str, str] | None = None,
+    heading: str = "",
 ) -> Path:
     """Write the sheet and return its path.
 
-    images: for each view [n, H, W] or [n, D, H, W], uint8 or float in 0..1. titles: of the n rows. Of volumes a row shows one
-    slice in all views (`slices`). Each map is scaled by its own largest value there, and negative values are not shown:
-    maps say where, not how much.
+    images: for each view [n, H, W], [n, H, W, 3] in colour, or [n, D, H, W], uint8 or float in 0..1. titles: of the n rows.
+    captions: a line below the name of a view. heading: the first line. Of volumes a row shows one slice in all views
+    (`slices`). Each map is scaled by its own largest value there, and negative values are not shown: maps say where, not
+    how much.
     Raises ValueError where shapes do not fit each other.
     """
     from kdrun.plots.paper import page, png
@@ -84,7 +88,7 @@ def contact_sheet(
     _check(views, images, before, after, titles)
     chosen = slices(views, images, before, after)
     with page():
-        figure = _draw(views, images, before, after, titles, chosen)
+        figure = _draw(views, images, before, after, titles, chosen, captions or {}, heading)
         write_atomic(path, png(figure))
     return Path(path)
 
@@ -93,7 +97,7 @@ def slices(views: Sequence[str], images: Mapping[str, np.ndarray], before: Maps,
     """The slice to show of each sample: where maps of all views, each scaled by its largest value, add up to most; the
     middle one where maps are empty; None for images."""
     first = images[views[0]]
-    if first.ndim == 3:
+    if len(_sides(first)) == 3:
         return [None] * len(first)
     found: list[int | None] = []
     for row in range(len(first)):
@@ -107,7 +111,7 @@ def slices(views: Sequence[str], images: Mapping[str, np.ndarray], before: Maps,
 def _check(
     views: Sequence[str], images: Mapping[str, np.ndarray], before: Maps, after: Maps, titles: Sequence[str]
 ) -> None:
-    shapes = {images[view].shape for view in views}
+    shapes = {_sides(images[view]) for view in views}
     if len(shapes) != 1 or len(next(iter(shapes))) not in (3, 4):
         raise ValueError(f"images must have one shape [n, H, W] or [n, D, H, W] in all views, got {sorted(shapes)}")
     (shape,) = shapes
@@ -126,6 +130,8 @@ def _draw(
     after: Maps,
     titles: Sequence[str],
     chosen: Sequence[int | None],
+    captions: Mapping[str, str] | None = None,
+    heading: str = "",
 ) -> Any:
     from matplotlib.figure import Figure
 
@@ -147,7 +153,8 @@ def _draw(
 
     for number, view in enumerate(views):
         left = LEFT + number * (3 * SIDE + GAP)
-        write(left, height - 0.16, view, fontsize=7.5, weight="bold", ha="left")
+        write(left, height - 0.33, view, fontsize=7.5, weight="bold", ha="left")
+        write(left, height - 0.47, (captions or {}).get(view, ""), color=SOFT, ha="left", fontsize=5.5)
         for picture, name in enumerate(("image", "before", "after")):
             write(left + (picture + 0.48) * SIDE, height - TOP + 0.1, name)
     for row, title in enumerate(titles):
@@ -165,9 +172,20 @@ def _draw(
                     continue
                 _show(axes(row, number, picture), image, _scaled(_plane(kind.maps[view][row], chosen[row])))
                 write(middle_of, middle - SIDE / 2 - 0.06, f"p {kind.probabilities[view][row]:.2f}")
-    note = "p: probability of the true class. Colour: what speaks for it; each map is scaled by its own largest value."
-    write(0.06, 0.1, note, ha="left", color=FAINT)
+    write(0.06, height - 0.12, heading, ha="left", color=SOFT)
+    _key(figure, write, width, height)
     return figure
+
+
+def _key(figure: Any, write: Any, width: float, height: float) -> None:
+    """What the colours and the numbers mean."""
+    axes = figure.add_axes((0.06 / width, 0.21 / height, 0.6 / width, 0.08 / height), label="key")
+    axes.set_axis_off()
+    ramp = np.linspace(0, 1, 64)[None]
+    axes.imshow(np.full((1, 64), 0.5), cmap="gray", vmin=0, vmax=1, aspect="auto")
+    axes.imshow(ramp, cmap="plasma", vmin=0, vmax=1, alpha=STRONGEST * ramp, aspect="auto")
+    write(0.72, 0.25, "speaks for the true class: not at all to most; each map by its own largest value", ha="left")
+    write(0.06, 0.09, "p: probability of the true class.", ha="left")
 
 
 def _show(axes: Any, image: np.ndarray, found: np.ndarray | None = None) -> None:
@@ -175,6 +193,11 @@ def _show(axes: Any, image: np.ndarray, found: np.ndarray | None = None) -> None
     axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     if found is not None:
         axes.imshow(found, cmap="plasma", vmin=0, vmax=1, alpha=STRONGEST * found, interpolation="nearest")
+
+
+def _sides(images: np.ndarray) -> tuple[int, ...]:
+    """[n, H, W] or [n, D, H, W] of images; three values of a colour at the end are no side."""
+    return images.shape[:3] if images.ndim == 4 and images.shape[-1] == 3 else images.shape
 
 
 def _plane(values: np.ndarray, place: int | None) -> np.ndarray:

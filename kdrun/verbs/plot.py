@@ -1,27 +1,37 @@
-"""kdrun plot RUN...: figures of a run, of several runs or of a sweep, as PNG and SVG."""
+"""kdrun plot RUN...: figures of a run, of several runs or of a sweep, as PNG and SVG; kind=windows: a contact sheet."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdrun.files import dump_json
-from kdrun.plots.figures import write_figures
-from kdrun.plots.subject import find_subject
-from kdrun.problems import UserError
-from kdrun.verbs.runs import outputs_folder, take_no
+from kdrun.plots.figures import FIGURES, write_figures
+from kdrun.plots.subject import Subject, find_subject
+from kdrun.problems import UserError, closest, listed
+from kdrun.verbs.runs import is_folder, outputs_folder, take_no
 
 if TYPE_CHECKING:
     from kdrun.cli import Arguments
 
+WINDOWS = "windows"
+KINDS = (*FIGURES, WINDOWS)
+OPTIONS = ("kind", "method", "rows", "seed")
+
 
 def main(args: Arguments) -> int:
     """Write the figures and print their paths, or with --json {"files", "left_out": {figure: why}}."""
-    take_no(args, words=False)
+    options = _options(args)
     subject = find_subject(outputs_folder(args), args.words)
-    paths, left_out = write_figures(subject)
+    kind = options.get("kind")
+    paths, left_out = ([_sheet(subject, options)], {}) if kind == WINDOWS else write_figures(subject)
+    if kind in FIGURES:
+        paths = [path for path in paths if path.stem == kind or path.stem.startswith(f"{kind}-")]
+        left_out = {name: why for name, why in left_out.items() if name == kind}
     if not paths:
-        raise UserError(f"nothing to draw of {subject.name} yet: {'; '.join(dict.fromkeys(left_out.values()))}")
+        why = "; ".join(dict.fromkeys(left_out.values())) or f"its records have no {kind}"
+        raise UserError(f"nothing to draw of {subject.name} yet: {why}")
     if args.json:
         print(dump_json({"files": [str(path) for path in paths], "left_out": left_out}))
         return 0
@@ -30,3 +40,34 @@ def main(args: Arguments) -> int:
     for name, why in left_out.items():
         print(f"no {name}: {why}", file=sys.stderr)
     return 0
+
+
+def _options(args: Arguments) -> dict[str, str]:
+    """kind, and of kind=windows method, rows and seed. UserError for any other KEY=VALUE."""
+    given = [word for word in args.overrides if not is_folder(word)]
+    options = dict(word.partition("=")[::2] for word in given if word.partition("=")[0] in OPTIONS)
+    kind = options.get("kind")
+    if "kind" in options and kind not in KINDS:
+        raise UserError(f"kind={kind}: no such figure{closest(str(kind), KINDS)}", f"there is: {listed(KINDS)}")
+    allowed = OPTIONS if kind == WINDOWS else ("kind",)
+    args.overrides = [word for word in args.overrides if word.partition("=")[0] not in allowed]
+    take_no(args, words=False)
+    return options
+
+
+def _sheet(subject: Subject, options: dict[str, str]) -> Path:
+    from kdrun.plots.figures import have_matplotlib
+    from kdrun.plots.sheets import write_sheet
+
+    if subject.kind != "run":
+        raise UserError(f"kind=windows is of one run at a time; {subject.name} is {subject.kind}")
+    if not have_matplotlib():
+        raise UserError("kdrun plot needs matplotlib: pip install 'kdrun[plot]'")
+    numbers = {}
+    for name in ("rows", "seed"):
+        if name in options:
+            if not options[name].isdecimal():
+                raise UserError(f"{name}={options[name]}: expected a whole number")
+            numbers[name] = int(options[name])
+    ((_, run),) = subject.runs
+    return write_sheet(run, method=options.get("method", "grad_cam"), **numbers)
