@@ -207,3 +207,32 @@ def test_not_a_number_stays_visible(altered, tmp_path):
     code, table = altered("t4", lambda record: record["stages"][1]["test"]["last"].update(loss="nan"))
     assert code == 0 and cell_of(table, "t4", "loss")["values"]["last"]["mean"] == "nan"
     assert "| nan |" in (tmp_path / "out" / "tables" / "mini" / "table.md").read_text()
+
+
+def test_further_sets_views_and_an_auc(tmp_path):
+    """A column may read another test set, at the selected epoch; an AUC is no percentage, its difference is in points."""
+    columns = """\
+columns:
+  - {id: student, label: AUC, metric: auc, which: best}
+  - {id: lung, label: lung, metric: auc/lung, which: best}
+  - {id: other, label: other, metric: auc, split: other_patient}
+  - {id: gain, label: gain, metric: auc_difference, arm: alone, which: best}
+"""
+    text = SPEC[: SPEC.index("columns:")] + columns + SPEC[SPEC.index("factors:") :]
+    fill(tmp_path, text)
+    for path in (tmp_path / "out" / "runs").glob("mini-t*/record.json"):
+        record = json.loads(path.read_text())
+        for entry in record["stages"]:
+            for which in ("best", "last"):
+                entry["test"][which] |= {"auc": 0.9123, "auc/lung": 0.75 if entry["seed"] else 0.85}
+            entry["further"] = {"other_patient": {"auc": 0.6}}
+        found = {"auc": {"mean": 0.0125, "interval": [0.001, 0.02], "p_value": 0.01, "samples": 9, "draws": 9}}
+        record["summary"]["differences"]["alone"]["resampled"] = found
+        path.write_text(json.dumps(record))
+    assert kdrun(tmp_path, "table", "mini", "-q") == 0
+    table = stored(tmp_path)
+    _, rows = printed(table)
+    assert rows["T = 2"] == ["0.9123 ± 0.0000", "0.7833 ± 0.0577", "0.6000 ± 0.0000", "+1.25 [+0.10, +2.00]", "3"]
+    assert "split" not in table["columns"][0] and table["columns"][2]["split"] == "other_patient"
+    assert cell_of(table, "t2", "other")["values"]["last"]["mean"] is None
+    assert any("other_patient" in line for line in explanation(table))

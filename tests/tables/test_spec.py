@@ -42,6 +42,7 @@ def problems(tmp_path, *changes):
         ("objective.kd.temperature=2]", "seed=2]", ["the seeds of a table are the same"]),
         ("metric: loss, which: last", "metric: seconds, bold: true", ["validation can choose"]),
         ("metric: difference", "metric: difference, arm: teacher", ["control that is subtracted"]),
+        ("metric: seconds", "metric: seconds, split: other", ["not a score of a test set"]),
         ("note: Nothing here was trained.", "title: again", ["title: given twice"]),
         ("title:", "titel:", ["titel", "title: a text is required"]),
         ("rows:", "rows: [", []),
