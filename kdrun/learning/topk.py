@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from kdrun.data.spec import SINGLE
 from kdrun.learning import cache, positions
 from kdrun.learning.rowcache import RowCache
 from kdrun.learning.teacher import FrozenTeacher
+from kdrun.objectives.terms import build_objective
 from kdrun.problems import UserError
 from kdrun.tasks.base import Prediction
 
@@ -69,15 +71,23 @@ def cache_size(module, objective: dict[str, Any], features: int = 0) -> int | No
     features: width of the features that the objective compares; 0 where it compares none.
     """
     k = wanted(objective)
-    if module.spec.kind == "images":
+    if module.spec.kind in SINGLE:
         if k is not None:
             raise UserError(f"objective.{TERM} is for text; for images objective.kd has all classes")
         return cache.cache_bytes(module, features)
     if module.spec.kind == "vision_language":
         if k is not None:
             raise UserError(f"objective.{TERM} is for text; here objective.kd has the whole vocabulary, cached as well")
-        return positions.cache_bytes(module)
+        return None if _wants_hidden(objective) else positions.cache_bytes(module)
     return None if k is None else cache_bytes(module, k)
+
+
+def _wants_hidden(objective: dict[str, Any]) -> bool:
+    """Whether a term needs a teacher's states before the output layer, which are not kept."""
+    return any(
+        "teacher_hidden" in (*term.wants, *(term.may_want if term.options.get("of") == "hidden" else ()))
+        for term in build_objective(objective).active
+    )
 
 
 def _id_type(module) -> np.dtype:

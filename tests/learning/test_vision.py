@@ -180,3 +180,12 @@ def test_a_build_that_was_cut_goes_on_and_damage_is_seen(tmp_path, module):
         file.write(b"\x01\x02")
     with pytest.raises(DamagedCache):
         PositionCache(tmp_path / "cut", module, {})
+
+
+def test_what_is_asked_of_hidden_states_is_not_cached(module):
+    """Losses that never hold all logits compute them from states before the output layer, which a cache has not."""
+    from kdrun.learning.topk import cache_size
+
+    assert cache_size(module, LLAVA) == cache_bytes(module)
+    assert cache_size(module, {"vocabulary_ce_kd": {"weight": 1.0}}) is None
+    assert cache_size(module, {**LLAVA, "relation": {"weight": 0.5, "of": "hidden"}}) is None
