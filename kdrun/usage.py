@@ -68,7 +68,9 @@ are known; do not use it on a store that several outputs folders share.""",
 usage: kdrun show [RUN] [--outputs DIR] [--json]
 
   kdrun show                           the last run
-  kdrun show RUN                       as listed by kdrun runs""",
+  kdrun show RUN                       as listed by kdrun runs
+
+Of strategy=cross_window also: decisions with all their values, and each view before, continued on labels, and after.""",
     "rerun": """\
 usage: kdrun rerun RUN [--outputs DIR] [--force] [-q]
 
@@ -94,13 +96,17 @@ usage: kdrun why TABLE:ROW:COLUMN [--outputs DIR] [--json]
 
 Reads the table that kdrun table wrote, else the one in docs/results.""",
     "plot": """\
-usage: kdrun plot [RUN ...|SWEEP] [--outputs DIR] [--json]
+usage: kdrun plot [RUN ...|SWEEP] [kind=NAME] [method=NAME] [rows=N] [seed=N] [--outputs DIR] [--json]
 
   kdrun plot                           the last run: curves, accuracy against cost, seeds
   kdrun plot RUN RUN                   runs in the same figures
   kdrun plot SWEEP                     all runs of a sweep
+  kdrun plot RUN kind=curves           one figure: curves, cost, seeds, hops
+  kdrun plot RUN kind=windows          strategy=cross_window: test samples in every view, with maps of what the networks
+                                       look at, before and after; needs the networks in the store, and the data.
+                                       rows=6, seed= (the first) and method=occlusion choose otherwise
 
-PNG and SVG in the plots folder of the run or sweep; how to read them: docs/figures.md.
+PNG and SVG (windows: PNG) in the plots folder of the run or sweep; how to read them: docs/figures.md.
 Needs matplotlib: pip install 'kdrun[plot]'""",
     "report": """\
 usage: kdrun report [RUN|SWEEP|TABLE] [--outputs DIR] [--json]

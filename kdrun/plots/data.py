@@ -186,9 +186,17 @@ def run_groups(run: RunInfo) -> dict[str, list[Group]]:
     labels, result = labels_of(run.record or {}), {}
     for name, traces in _metrics_in_order(read_traces(run)):
         if over_views := _over_views(run.record or {}, traces):
+            several = {
+                kind
+                for kind, seeds in member_stages(run.record or {}).items()
+                if any(len(m) > 1 for m in seeds.values())
+            }
             kinds = in_order(trace.kind for trace in over_views)
             result[name] = [
-                Group(k, f"{labels[k]}, mean of views", [t for t in over_views if t.kind == k]) for k in kinds
+                Group(
+                    k, labels[k] + (", mean of views" if k in several else ""), [t for t in over_views if t.kind == k]
+                )
+                for k in kinds
             ]
             continue
         kinds = in_order(trace.kind for trace in traces)

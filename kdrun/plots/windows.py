@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SIDE = 0.62
 """Inches of a picture."""
-LEFT, TOP, ROW, GAP, BOTTOM = 0.95, 0.78, 0.17, 0.14, 0.36
+LEFT, TOP, ROW, GAP, BOTTOM = 0.95, 0.78, 0.17, 0.14, 0.48
 """Inches: titles of rows, of columns, the text below a row, between views, and the lines at the end."""
 SOFT = "#555556"
 STRONGEST = 0.75
@@ -74,11 +74,12 @@ def contact_sheet(
     path: str | Path,
     captions: Mapping[str, str] | None = None,
     heading: str = "",
+    note: str = "",
 ) -> Path:
     """Write the sheet and return its path.
 
     images: for each view [n, H, W], [n, H, W, 3] in colour, or [n, D, H, W], uint8 or float in 0..1. titles: of the n rows.
-    captions: a line below the name of a view. heading: the first line. Of volumes a row shows one slice in all views
+    captions: a line below the name of a view. heading: the first line; note: the last one. Of volumes a row shows one slice in all views
     (`slices`). Each map is scaled by its own largest value there, and negative values are not shown: maps say where, not
     how much.
     Raises ValueError where shapes do not fit each other.
@@ -88,7 +89,7 @@ def contact_sheet(
     _check(views, images, before, after, titles)
     chosen = slices(views, images, before, after)
     with page():
-        figure = _draw(views, images, before, after, titles, chosen, captions or {}, heading)
+        figure = _draw(views, images, before, after, titles, chosen, captions or {}, heading, note)
         write_atomic(path, png(figure))
     return Path(path)
 
@@ -132,6 +133,7 @@ def _draw(
     chosen: Sequence[int | None],
     captions: Mapping[str, str] | None = None,
     heading: str = "",
+    note: str = "",
 ) -> Any:
     from matplotlib.figure import Figure
 
@@ -170,22 +172,25 @@ def _draw(
                 if view not in kind.maps:
                     write(middle_of, middle, "unchanged" if kind is after else "n/a", color=FAINT)
                     continue
-                _show(axes(row, number, picture), image, _scaled(_plane(kind.maps[view][row], chosen[row])))
-                write(middle_of, middle - SIDE / 2 - 0.06, f"p {kind.probabilities[view][row]:.2f}")
+                found = _scaled(_plane(kind.maps[view][row], chosen[row]))
+                _show(axes(row, number, picture), image, found)
+                nothing = "" if found.any() else ", nothing here"
+                write(middle_of, middle - SIDE / 2 - 0.06, f"p {kind.probabilities[view][row]:.2f}{nothing}")
     write(0.06, height - 0.12, heading, ha="left", color=SOFT)
-    _key(figure, write, width, height)
+    _key(figure, write, width, height, note)
     return figure
 
 
-def _key(figure: Any, write: Any, width: float, height: float) -> None:
+def _key(figure: Any, write: Any, width: float, height: float, note: str) -> None:
     """What the colours and the numbers mean."""
-    axes = figure.add_axes((0.06 / width, 0.21 / height, 0.6 / width, 0.08 / height), label="key")
+    axes = figure.add_axes((0.06 / width, 0.33 / height, 0.6 / width, 0.08 / height), label="key")
     axes.set_axis_off()
     ramp = np.linspace(0, 1, 64)[None]
     axes.imshow(np.full((1, 64), 0.5), cmap="gray", vmin=0, vmax=1, aspect="auto")
     axes.imshow(ramp, cmap="plasma", vmin=0, vmax=1, alpha=STRONGEST * ramp, aspect="auto")
-    write(0.72, 0.25, "speaks for the true class: not at all to most; each map by its own largest value", ha="left")
-    write(0.06, 0.09, "p: probability of the true class.", ha="left")
+    write(0.72, 0.37, "speaks for the true class: not at all to most; each map by its own largest value", ha="left")
+    write(0.06, 0.22, "p: probability of the true class", ha="left")
+    write(0.06, 0.08, note, ha="left")
 
 
 def _show(axes: Any, image: np.ndarray, found: np.ndarray | None = None) -> None:

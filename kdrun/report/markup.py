@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-EMPTY_ELEMENTS = ("meta", "br")
+EMPTY_ELEMENTS = ("meta", "br", "img")
 MISSING = "n/a"
 MINUS = re.compile(r"(?<![^\s(\[])-(?=\d)")
 """A hyphen before a number that nothing stands before: a minus sign in print."""

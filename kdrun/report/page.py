@@ -9,7 +9,7 @@ from kdrun.report.markup import Html, tag
 from kdrun.report.sections import words
 from kdrun.report.style import CSS
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
 def render(subject: Subject) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
-from kdrun.plots.data import in_order, labels_of, metric_of, own_arm, result_of, stages_of
+from kdrun.measures import measure
+from kdrun.plots.data import in_order, labels_of, metric_of, own_arm, result_of, stages_of, training_seconds
 from kdrun.plots.subject import Subject
 from kdrun.report.figures import Figures
 from kdrun.report.markup import MISSING, Html, section, table, tag
 from kdrun.report.sections import audit, config, count, failure, reproduce, words
+from kdrun.report.views import view_tables
 from kdrun.tracking.record import DONE, FAILURES, log_tail
 from kdrun.tracking.registry import RunInfo
 from kdrun.verbs.runs import duration, percent, share
@@ -44,6 +47,9 @@ def body(subject: Subject) -> list[Html]:
     return [
         _failures(run, record),
         _against_controls(record, figures),
+        section(
+            "Views", *(table(_title(t.caption), t.head, t.rows, left=t.left) for t in view_tables(record)), _sheet(run)
+        ),
         section("Curves", figures.html("curves")),
         *([section("Hops", figures.html("hops"))] if any(s.get("gap") for s in record["stages"] or ()) else []),
         section("Cost", _stage_costs(record), figures.html("cost")),
@@ -51,6 +57,20 @@ def body(subject: Subject) -> list[Html]:
         config(record),
         reproduce(run, record),
     ]
+
+
+def _title(caption: str) -> str:
+    return caption[:1].upper() + caption[1:]
+
+
+def _sheet(run: RunInfo) -> Html:
+    """The contact sheet, where `kdrun plot RUN kind=windows` has drawn one."""
+    path = run.dir / "plots" / "windows.png"
+    if not path.is_file():
+        return Html("")
+    content = base64.b64encode(path.read_bytes()).decode()
+    alt = "Test samples in every view, with maps of what networks look at, before and after"
+    return tag("figure", tag("img", src=f"data:image/png;base64,{content}", alt=alt), class_="wide sheet", tabindex="0")
 
 
 def _failures(run: RunInfo, record: dict[str, Any]) -> Html:
@@ -65,7 +85,7 @@ def _against_controls(record: dict[str, Any], figures: Figures) -> Html:
     metric, split = summary.get("metric"), summary.get("split") or "test"
     head = ("", "selected epoch", "last epoch", "seeds")
     seeds = table(
-        f"{split} {metric} of the selected epoch, seed by seed".capitalize(),
+        _title(f"{split} {measure(metric).label} of the selected epoch, seed by seed"),
         ("arm", *(f"seed {seed}" for seed in _seeds(record))),
         _seed_rows(record),
     )
@@ -73,7 +93,7 @@ def _against_controls(record: dict[str, Any], figures: Figures) -> Html:
     return section(
         "Student against controls",
         table(
-            f"{split} {metric}: mean ± sample deviation over seeds".capitalize(),
+            _title(f"{split} {measure(metric).label}: mean ± sample deviation over seeds"),
             head,
             [row for _, row in rows],
             marked=[index for index, (arm, _) in enumerate(rows) if arm == own],
@@ -90,6 +110,7 @@ def _against_controls(record: dict[str, Any], figures: Figures) -> Html:
 
 def _result_rows(summary: dict[str, Any]) -> list[tuple[str, tuple[Any, ...]]]:
     metric, rows = summary.get("metric"), []
+    of_views = bool(summary.get("decisions"))  # see show.result_rows
     if teacher := summary.get("teacher"):
         figures = (percent(teacher.get(which), metric) for which in ("best", "last"))
         name = f"teacher {teacher.get('learner') or ''}".strip()
@@ -97,8 +118,9 @@ def _result_rows(summary: dict[str, Any]) -> list[tuple[str, tuple[Any, ...]]]:
     arms = summary.get("arms") or {}
     for arm in in_order(arms):
         figures = (percent(arms[arm].get(which), metric) for which in ("best", "last"))
+        figures = (next(figures), "") if of_views else figures
         rows.append((arm, (arms[arm].get("label") or arm, *figures, count_text(arms[arm]))))
-    if closed := summary.get("gap_closed"):
+    if (closed := summary.get("gap_closed")) and not of_views:
         rows.append(("gap", ("gap closed", share(closed.get("best")), share(closed.get("last")), "")))
     return rows
 
@@ -128,10 +150,9 @@ def _stage_costs(record: dict[str, Any]) -> Html:
     labels, metric, rows = labels_of(record), metric_of(record), []
     for kind in in_order(stage["role"] for stage in record.get("stages") or []):
         stages = list(stages_of(record, kind).values())
-        known = [
-            (stage.get("cost") or {}).get("training_seconds", (stage.get("cost") or {}).get("seconds"))
-            for stage in stages
-        ]
+        if stages[0].get("members"):
+            continue  # nothing was trained: networks taken together
+        known = [training_seconds(stage) for stage in stages]
         seconds = duration(sum(known) / len(known)) if known and None not in known else MISSING
         validation = [value for stage in stages if (value := result_of(stage, "val", metric)) is not None]
         mean = percent(sum(validation) / len(validation), metric) if validation else MISSING
@@ -139,5 +160,12 @@ def _stage_costs(record: dict[str, Any]) -> Html:
         rows.append(
             (labels[kind], str(len(stages)), seconds, count(first.get("parameters")), count(first.get("flops")), mean)
         )
-    head = ("stage", "fits", "training time, mean", "parameters", "FLOPs per sample", f"validation {metric}")
+    head = (
+        "stage",
+        "fits",
+        "training time, mean",
+        "parameters",
+        "FLOPs per sample",
+        f"validation {measure(metric).label}",
+    )
     return table("What each kind of stage cost, whether it was trained now or found in the store", head, rows)

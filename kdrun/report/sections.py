@@ -125,7 +125,8 @@ def reproduce(run: RunInfo, record: dict[str, Any]) -> Html:
     """Command, code, versions, seeds, hashes: what another person needs to get the same figures."""
     seconds = seconds_of(record, run.status)
     stages = [
-        (stage["label"], stage.get("learner") or MISSING, stage.get("source") or MISSING,
+        (stage["label"], stage.get("learner") or MISSING,
+         f"{len(stage['members'])} views together" if stage.get("members") else stage.get("source") or MISSING,
          code(str(stage.get("fingerprint") or MISSING)[:SHORT]))
         for stage in record.get("stages") or []
     ]  # fmt: skip

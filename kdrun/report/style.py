@@ -73,6 +73,8 @@ summary { cursor: pointer; color: var(--accent); margin-bottom: .75rem; }
 figure { margin: 0; }
 figure.wide { grid-column: 1 / -1; max-width: var(--most); overflow-x: auto; }
 figure.wide svg { min-width: var(--least); }
+figure.sheet { max-width: none; }
+figure.sheet img { display: block; width: 100%; max-width: 62rem; min-width: 32rem; height: auto; }
 .legend { display: flex; flex-wrap: wrap; gap: .25rem 1.5rem; margin: 0 0 1rem; padding: 0; list-style: none;
   font-size: .875rem; line-height: 1.35; }
 .legend li { display: flex; gap: .5rem; align-items: baseline; overflow-wrap: anywhere; }

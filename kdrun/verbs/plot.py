@@ -30,7 +30,7 @@ def main(args: Arguments) -> int:
         paths = [path for path in paths if path.stem == kind or path.stem.startswith(f"{kind}-")]
         left_out = {name: why for name, why in left_out.items() if name == kind}
     if not paths:
-        why = "; ".join(dict.fromkeys(left_out.values())) or f"its records have no {kind}"
+        why = "; ".join(dict.fromkeys(left_out.values())) or "no stage measured its gap (trainer.gap)"
         raise UserError(f"nothing to draw of {subject.name} yet: {why}")
     if args.json:
         print(dump_json({"files": [str(path) for path in paths], "left_out": left_out}))
@@ -49,8 +49,9 @@ def _options(args: Arguments) -> dict[str, str]:
     kind = options.get("kind")
     if "kind" in options and kind not in KINDS:
         raise UserError(f"kind={kind}: no such figure{closest(str(kind), KINDS)}", f"there is: {listed(KINDS)}")
-    allowed = OPTIONS if kind == WINDOWS else ("kind",)
-    args.overrides = [word for word in args.overrides if word.partition("=")[0] not in allowed]
+    if kind != WINDOWS and (extra := [word for word in options if word != "kind"]):
+        raise UserError(f"{extra[0]}={options[extra[0]]} belongs to kind=windows", "see kdrun plot --help")
+    args.overrides = [word for word in args.overrides if word.partition("=")[0] not in OPTIONS]
     take_no(args, words=False)
     return options
 
@@ -60,7 +61,8 @@ def _sheet(subject: Subject, options: dict[str, str]) -> Path:
     from kdrun.plots.sheets import write_sheet
 
     if subject.kind != "run":
-        raise UserError(f"kind=windows is of one run at a time; {subject.name} is {subject.kind}")
+        what = subject.name if subject.kind == "runs" else f"the {subject.kind} {subject.name}"
+        raise UserError(f"kind=windows is of one run at a time; given: {what}")
     if not have_matplotlib():
         raise UserError("kdrun plot needs matplotlib: pip install 'kdrun[plot]'")
     numbers = {}

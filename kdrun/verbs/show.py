@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from kdrun.cli import Arguments
 
 LOG_LINES = 12
+OF_VIEWS = {"alone": "before", "equal_compute": "continued"}
+"""Controls of networks with a view each, as in the tables of views."""
 PACKAGES = ("kdrun", "torch", "lightning", "python")
 
 
@@ -77,13 +79,17 @@ def header(run: RunInfo, record: dict[str, Any]) -> list[tuple[str, str]]:
 def result_rows(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """(what, best epoch, last epoch, n) for the teacher, each arm and the gap closed."""
     metric, rows = summary.get("metric"), []
+    of_views = bool(
+        summary.get("decisions")
+    )  # networks with a view each, at their selected epochs: there is no last one
     if teacher := summary.get("teacher"):
         name = f"teacher {teacher.get('learner') or ''}".strip()
         rows.append((name, *(percent(teacher.get(w), metric) for w in ("best", "last")), str(teacher.get("n", 1))))
     for name, arm in (summary.get("arms") or {}).items():
         values = (percent(arm.get(which), metric) for which in ("best", "last"))
+        values = (next(values), "-") if of_views else values
         rows.append((arm.get("label") or name, *values, count_text(arm)))
-    if "gap_closed" in summary:
+    if "gap_closed" in summary and not of_views:  # the teacher saw another view than those that the mean is over
         closed = summary["gap_closed"] or {}
         rows.append(("gap closed", share(closed.get("best")), share(closed.get("last")), ""))
     return rows
@@ -115,14 +121,21 @@ def difference_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
     """(student minus a control, difference, bootstrap interval, interval of Student's t, n): best and last epoch.
 
     Where a task keeps what it says of single samples there is a further row per metric, whose bootstrap is over these.
+    Networks with a view each are taken together at their selected epochs, so there is no last one; single views are in
+    tables of their own (report.views).
     """
+    of_views = bool(summary.get("decisions"))
+    epochs = ("best",) if of_views else ("best", "last")
     metric, arms = summary.get("metric"), summary.get("arms") or {}
     found = summary.get("differences") or ({"alone": summary["difference"]} if summary.get("difference") else {})
     rows: list[tuple[str, ...]] = []
     for control, pair in found.items():
-        name = f"minus {(arms.get(control) or {}).get('label') or control}"
-        rows += [(f"{name}, {w}", *difference_texts(pair[w], metric)) for w in ("best", "last") if pair.get(w)]
+        label = (arms.get(control) or {}).get("label") or control
+        name = f"minus {OF_VIEWS.get(control, control.replace('_', ' ')) if of_views else label}"
+        rows += [(f"{name}, {w}", *difference_texts(pair[w], metric)) for w in epochs if pair.get(w)]
         for metric_name, over in (pair.get("resampled") or {}).items():
+            if of_views and "/" in metric_name:
+                continue
             mean, interval, *_ = difference_texts({"interval_t": None, **over}, metric_name)
             rows.append(
                 (f"{name}, best: {measure(metric_name).label} over samples", mean, interval, "-", str(over["samples"]))
@@ -162,6 +175,10 @@ def stage_rows(stages: list[dict[str, Any]], metric: str) -> list[tuple[str, ...
         cost = stage.get("cost") or {}
         source = stage.get("source") or MISSING
         fingerprint = str(stage.get("fingerprint") or MISSING)[:8]
+        if stage.get("members"):  # nothing was trained, and the selected epochs are all there is
+            figures = [figure.partition(" / ")[0] for figure in figures]
+            rows.append((stage["label"], fingerprint, f"{len(stage['members'])} views", *figures, "-"))
+            continue
         rows.append((stage["label"], fingerprint, source, *figures, duration(cost.get("seconds"))))
     return rows
 
@@ -184,21 +201,25 @@ def _print_page(run: RunInfo, record: dict[str, Any]) -> None:
     from rich.panel import Panel
     from rich.text import Text
 
+    from kdrun.report.views import view_tables
+
     summary, stages = record["summary"] or {}, record["stages"] or []
     body: list[RenderableType] = [_facts(header(run, record))]
     if rows := result_rows(summary):
-        metric = f"{summary.get('split', 'test')} {summary.get('metric', '')}"
+        metric = f"{summary.get('split', 'test')} {measure(summary.get('metric')).label}"
         body += [Text(), _table((metric, "best epoch", "last epoch", "seeds"), rows)]
     if rows := missing_rows(summary):
         body += [Text(), _facts(rows)]
     if rows := difference_rows(summary):
         unit = "points" if is_points(summary.get("metric")) else summary["metric"]
         body += [Text(), _table((f"student, {unit}", "difference", "95 % bootstrap", "95 % Student's t", "n"), rows)]
+    for found in view_tables(record):
+        body += [Text(), Text(found.caption, style="dim"), _table(found.head, found.rows, found.left)]
     if summary.get("verdict"):
         body += [Text(), Text(summary["verdict"], style="bold")]
     if stages:
         names = ("stage", "fingerprint", "source", "val best / last", "test best / last", "time")
-        body += [Text(), _table(names, stage_rows(stages, summary.get("metric") or "accuracy"))]
+        body += [Text(), _table(names, stage_rows(stages, summary.get("metric") or "accuracy"), whole=True)]
     tail = [("audit", audit_text(record["audit"]))] if record["audit"] else []
     if error := record["error"]:
         tail.append(("error", f"{error['type']}: {error['message']} ({error['where']})"))
@@ -223,13 +244,16 @@ def _facts(lines: list[tuple[str, str]]) -> Any:
     return table
 
 
-def _table(names: tuple[str, ...], rows: list[tuple[str, ...]]) -> Any:
+def _table(names: tuple[str, ...], rows: list[tuple[str, ...]], left: int = 1, whole: bool = False) -> Any:
+    """left: how many columns are text. whole: the first one is not broken into lines."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, header_style="dim", pad_edge=False)
     for index, name in enumerate(names):
-        table.add_column(name, overflow="fold", justify="left" if index == 0 else "right")
+        table.add_column(
+            name, overflow="fold", justify="left" if index < left else "right", no_wrap=whole and not index
+        )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     return table

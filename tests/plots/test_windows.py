@@ -41,7 +41,7 @@ def test_every_row_and_view_has_three_pictures_and_probabilities():
     with page():
         figure = _draw(VIEWS, images, before, after, ["case 1", "case 2", "case 3"], [None] * 3)
     texts = [text.get_text() for text in figure.texts]
-    assert len(figure.axes) == 3 * (3 + 2), "the teacher's view has no map after"
+    assert len(figure.axes) == 3 * (3 + 2) + 1, "the teacher's view has no map after; the last is the key of colours"
     assert texts.count("unchanged") == 3 and {"lung", "bone", "case 1", "case 2", "case 3"} <= set(texts)
     expected = [before.probabilities[v][row] for v in VIEWS for row in range(3)] + list(after.probabilities["bone"])
     assert sorted(t for t in texts if t.startswith("p ")) == sorted(f"p {value:.2f}" for value in expected)
@@ -71,6 +71,17 @@ def test_maps_and_probabilities_of_networks():
     np.testing.assert_allclose(after.maps["bone"], expected, rtol=1e-5)
     asked = class_probability(nets[0], inputs["lung"], targets).detach().numpy()
     np.testing.assert_allclose(before.probabilities["lung"], asked, rtol=1e-9)
+
+
+def test_an_empty_map_says_so_and_colour_is_no_side(tmp_path):
+    images = {"grey": np.zeros((1, 8, 8), np.uint8), "colour": np.zeros((1, 8, 8, 3), np.uint8)}
+    empty = Maps({v: np.zeros((1, 8, 8)) for v in images}, {v: np.array([0.25]) for v in images})
+    with page():
+        figure = _draw(list(images), images, empty, empty, ["t"], [None], {"grey": "test AUC 0.9"}, "heading", "note")
+    texts = [text.get_text() for text in figure.texts]
+    assert texts.count("p 0.25, nothing here") == 4 and {"test AUC 0.9", "heading", "note"} <= set(texts)
+    assert slices(list(images), images, empty, empty) == [None]
+    assert contact_sheet(list(images), images, empty, empty, ["t"], tmp_path / "x.png").is_file()
 
 
 def test_what_does_not_fit_is_refused(tmp_path):

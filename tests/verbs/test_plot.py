@@ -49,5 +49,32 @@ def test_mistakes(tmp_path, capsys):
     assert "nothing to draw of digits-abababab yet" in capsys.readouterr().err
     assert main(["plot", "digitz-abababab", "--outputs", str(tmp_path)]) == 2
     assert "closest: digits-abababab" in capsys.readouterr().err
-    assert main(["plot", "seed=1", "--outputs", str(tmp_path)]) == 2
-    assert "does not take seed=1" in capsys.readouterr().err
+    for word, said in (
+        ("trainer.lr=1", "does not take trainer.lr=1"),
+        ("seed=1", "seed=1 belongs to kind=windows"),
+        ("kind=window", "kind=window: no such figure; closest: windows"),
+    ):
+        assert main(["plot", word, "--outputs", str(tmp_path)]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_one_kind(tmp_path, capsys, drawn):
+    run = make_run(tmp_path)
+    assert main(["plot", "kind=seeds", "--outputs", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines() == [str(run.dir / f"plots/seeds.{ending}") for ending in ("png", "svg")]
+    assert main(["plot", "kind=hops", "--outputs", str(tmp_path)]) == 2
+    assert "no stage measured its gap" in capsys.readouterr().err
+
+
+def test_windows_are_of_one_run_of_one_strategy(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    one, other = make_run(tmp_path), make_run(tmp_path, "cd" * 32)
+    for words, said in (
+        ([one.id, other.id], "one run at a time; given: 2 runs"),
+        ([one.id], "kind=windows is for runs of strategy=cross_window"),
+        ([one.id, "rows=x"], "rows=x: expected a whole number"),
+        ([one.id, "rows=0"], "rows=0: at least one test sample"),
+        ([one.id, "method=cam"], "there is: grad_cam, occlusion"),
+    ):
+        assert main(["plot", *words, "kind=windows", "--outputs", str(tmp_path)]) == 2
+        assert said in capsys.readouterr().err

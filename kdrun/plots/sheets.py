@@ -1,0 +1,225 @@
+"""The contact sheet of a run of strategy=cross_window: which test samples, with which networks, under which titles.
+
+Networks and what they said of test samples come from the store, images from the data. `windows` draws.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kdrun.files import number
+from kdrun.plots.data import member_stages, stages_of
+from kdrun.plots.windows import Maps, contact_sheet, sheet_data
+from kdrun.problems import UserError, closest, listed
+
+if TYPE_CHECKING:
+    from kdrun.tracking.registry import RunInfo
+
+ROWS = 6
+LETTERS = 20
+"""Of a line of a row's title."""
+NAME = "windows"
+OWN = "student"
+
+
+def write_sheet(run: RunInfo, *, method: str = "grad_cam", rows: int = ROWS, seed: int | None = None) -> Path:
+    """Draw `plots/windows.png` of a run and return its path; other methods and seeds have a name of their own.
+
+    rows: how many test samples, at most. seed: default, the first that has a result. Raises UserError for a run without
+    views, a seed or method that does not exist, networks that are not in the store, and data that are other ones now.
+    """
+    from kdrun.networks.saliency import METHODS
+
+    if method not in METHODS:
+        raise UserError(f"method={method}: no such map{closest(method, METHODS)}", f"there is: {listed(METHODS)}")
+    if rows < 1:
+        raise UserError(f"rows={rows}: at least one test sample")
+    record, (seed, pairs) = run.record or {}, _pairs(run, seed)
+    said = {view: [_said(run, stage) for stage in pair] for view, pair in pairs.items()}
+    chosen = differing(said, rows)
+    images, before, after, titles = {}, Maps({}, {}), Maps({}, {}), []
+    for view, (first, last) in pairs.items():
+        module = _data(run, first)
+        positions, targets = _positions(module, next(iter(said.values()))[0], chosen, run.id)
+        images[view] = _shown(module, positions)
+        titles = titles or _titles(module, chosen, targets)
+        for kind, stage in ((before, first), (after, last)):
+            if kind is after and stage is first:
+                continue
+            maps, probabilities = _maps(run, stage, module, positions, targets, method)
+            kind.maps[view], kind.probabilities[view] = maps, probabilities
+    name = (
+        NAME + ("" if method == "grad_cam" else f"-{method}") + ("" if seed == _seeds(record)[0] else f"-seed-{seed}")
+    )
+    path = run.dir / "plots" / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    captions = {view: _caption(view, pair) for view, pair in pairs.items()}
+    note = "Not typical samples, but those whose p changed most, in turn one of each class."
+    heading = f"{record.get('name') or run.id}, seed {seed}, {_METHODS[method]}"
+    return contact_sheet(
+        list(pairs), images, before, after, titles, path, captions=captions, heading=heading, note=note
+    )
+
+
+_METHODS = {"grad_cam": "Grad-CAM", "occlusion": "occlusion"}
+
+
+def _seeds(record: dict[str, Any]) -> list[int]:
+    return list(member_stages(record).get(OWN, {}))
+
+
+def _pairs(run: RunInfo, seed: int | None) -> tuple[int, dict[str, tuple[dict[str, Any], dict[str, Any]]]]:
+    """(seed, view -> (stage before, stage after)), in the order of training; the same stage twice for the view that teaches."""
+    record = run.record or {}
+    own = member_stages(record).get(OWN)
+    if not own:
+        strategy = ((record.get("choices") or {}).get("strategy")) or "unknown"
+        if strategy != "cross_window":
+            raise UserError(
+                f"kind=windows is for runs of strategy=cross_window; {run.id} is of strategy={strategy}",
+                f"it has: kdrun plot {run.id} (curves, cost, seeds)",
+            )
+        raise UserError(
+            f"kind=windows: {run.id} ({run.status}) has no seed with a result yet", f"go on: kdrun rerun {run.id}"
+        )
+    if seed is not None and seed not in own:
+        raise UserError(f"{run.id} has no result of seed {seed}; it has: {listed(map(str, own))}")
+    seed = next(iter(own)) if seed is None else seed
+    starts = {view: stages_of(record, f"before_{view}").get(seed) for view in own[seed]}
+    if None in starts.values():
+        missing = ", ".join(view for view, stage in starts.items() if stage is None)
+        raise UserError(f"kind=windows: the record of {run.id} does not hold what was before: {missing}")
+    pairs, trained = {}, [stage["role"].removeprefix("before_") for stage in record["stages"]]
+    for view, last in sorted(own[seed].items(), key=lambda item: trained.index(item[0])):
+        same = last["fingerprint"] == starts[view]["fingerprint"]
+        pairs[view] = (starts[view], starts[view] if same else last)
+    return seed, pairs
+
+
+def _said(run: RunInfo, stage: dict[str, Any]) -> dict[int, tuple[int, list[float]]]:
+    """id -> (class, probabilities) of the test samples, as the stage kept them."""
+    from kdrun.resampling import read_samples
+
+    rows = read_samples(_folder(run, stage))
+    if not rows:
+        raise UserError(f"{stage['label']} of {run.id} is not in the store", f"fit it again: kdrun rerun {run.id}")
+    return {row["id"]: (row["target"], row["probabilities"]) for row in rows}
+
+
+def _folder(run: RunInfo, stage: dict[str, Any]) -> Path:
+    from kdrun.lab.store import Store
+
+    return Store(_job(run).config["paths"]["store"]).folder(stage["fingerprint"])
+
+
+def _job(run: RunInfo) -> Any:
+    from kdrun.verbs.rerun import job_from_record
+
+    return job_from_record(run.record, run.dir.resolve().parent.parent)
+
+
+def differing(said: dict[str, list[dict[int, tuple[int, list[float]]]]], rows: int) -> list[int]:
+    """Ids of the samples to show: those of which the true class's probability changed most, in turn one of each class.
+
+    said: view -> [before, after], each id -> (class, probabilities). A change is a mean of absolute differences over
+    views. Of equal ones the smaller id; in the order of classes, then of changes.
+    """
+    changes: dict[int, float] = {}
+    classes: dict[int, int] = {}
+    for first, last in said.values():
+        for number_, (target, probabilities) in first.items():
+            change = abs(last[number_][1][target] - probabilities[target])
+            changes[number_] = changes.get(number_, 0.0) + change / len(said)
+            classes[number_] = target
+    ranked = sorted(changes, key=lambda one: (-changes[one], one))
+    turns: dict[int, list[int]] = {}
+    for one in ranked:
+        turns.setdefault(classes[one], []).append(one)
+    longest = max(map(len, turns.values()), default=0)
+    order = [of_class[turn] for turn in range(longest) for of_class in turns.values() if turn < len(of_class)]
+    return sorted(order[:rows], key=lambda one: (classes[one], -changes[one], one))
+
+
+def _data(run: RunInfo, stage: dict[str, Any]) -> Any:
+    """The data as this stage saw them: the run's config with what the stage's own record says of the view."""
+    from kdrun.data.build import load_data
+    from kdrun.files import read_json
+
+    config = _job(run).config
+    try:
+        view = read_json(_folder(run, stage) / "record.json")["parts"]["data"]["view"]
+    except (OSError, ValueError, KeyError):
+        raise UserError(
+            f"{stage['label']} of {run.id} is not in the store", f"fit it again: kdrun rerun {run.id}"
+        ) from None
+    return load_data({**config["data"], **view}, config["paths"])
+
+
+def _positions(module: Any, said: dict[int, Any], chosen: list[int], name: str) -> tuple[Any, Any]:
+    """(positions in the test set, targets), int64 [n] each, of these ids."""
+    import torch
+
+    samples = module.samples("test")
+    places = {one: place for place, one in enumerate(samples.ids.tolist())}
+    if set(places) != set(said):
+        raise UserError(f"the test samples are other ones now than those that {name} was tested on")
+    positions = torch.tensor([places[one] for one in chosen])
+    targets = samples.targets[positions]
+    if targets.tolist() != [said[one][0] for one in chosen]:
+        raise UserError(f"the labels are other ones now than those that {name} was tested on")
+    return positions, targets
+
+
+def _shown(module: Any, positions: Any) -> np.ndarray:
+    """[n, H, W], [n, H, W, 3] in colour, or [n, D, H, W]: the pixels in 0..1 or uint8. Of several windows the first."""
+    from kdrun.data.images import SPLITS
+
+    rows = np.flatnonzero(module.split == SPLITS["test"])[positions.numpy()]
+    pixels = np.stack([np.asarray(module.images.x[row]) for row in rows])
+    return np.moveaxis(pixels, 1, -1) if pixels.ndim == 4 and pixels.shape[1] == 3 else pixels[:, 0]
+
+
+def _titles(module: Any, chosen: list[int], targets: Any) -> list[str]:
+    classes = module.spec.classes
+    names = [fill(str(classes[target]).replace("_", " "), LETTERS) for target in targets.tolist()]
+    return [f"{f'class {n}' if n.isdigit() else n}\nsample {one}" for n, one in zip(names, chosen, strict=True)]
+
+
+def _maps(
+    run: RunInfo, stage: dict[str, Any], module: Any, positions: Any, targets: Any, method: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Maps and probabilities of one network, a sample at a time: volumes are large."""
+    from kdrun import api
+
+    view = api.RunView(run.id, run.dir, run.status, run.record or {})
+    network = api.load(view, stage["role"], stage["seed"])
+    scales = [(network.kdrun[name], getattr(module.spec, name)) for name in ("mean", "std")]
+    if not all(np.allclose(one, other, atol=1e-4) for one, other in scales):
+        raise UserError(f"the data of {run.id} are other ones now than those that {stage['label']} was trained on")
+    found = []
+    for place, target in zip(positions.split(1), targets.split(1), strict=True):
+        inputs = module.samples("test").inputs(place)
+        found.append(sheet_data({"": network}, {}, {"": inputs}, target, method)[0])
+    return np.concatenate([one.maps[""] for one in found]), np.concatenate([one.probabilities[""] for one in found])
+
+
+def _caption(view: str, pair: tuple[dict[str, Any], dict[str, Any]]) -> str:
+    """`level -600, width 1500 HU; AUC 0.972 to 0.990`"""
+    from kdrun.data.ct_windows import window
+
+    try:
+        level_width = view.split("/")
+        hu = window([float(part) for part in level_width] if len(level_width) == 2 else view)
+        text = f"L {hu.level:g}  W {hu.width:g} HU"
+    except (UserError, ValueError):
+        text = ""
+    values = [number(((stage.get("test") or {}).get("best") or {}).get("auc")) for stage in pair]
+    if None not in values:
+        teaches = pair[0] is pair[1]
+        change = f"{values[0]:.3f}, teaches" if teaches else f"{values[0]:.3f} \N{RIGHTWARDS ARROW} {values[1]:.3f}"
+        text = f"{text}   test AUC {change}".strip()
+    return text.replace("L -", "L \N{MINUS SIGN}")
