@@ -259,7 +259,7 @@ def stage_of(view: RunView, arm: str, seed: int | None) -> dict[str, Any]:
     found = {stage["seed"]: stage for stage in view.stages if stage["role"] == arm}
     several = [stage for stage in found.values() if stage.get("members")]
     if several:
-        single = [role for role in roles if role.startswith(f"{arm}_")]
+        single = [role for role in roles if role.startswith((f"{arm}_", "before_"))]
         raise UserError(f"{arm} of {view.id} is several networks together; one of them: {listed(single)}")
     if seed is None:
         return next(iter(found.values()))

@@ -24,8 +24,8 @@ class Measure:
 
     @property
     def points(self) -> bool:
-        """Whether differences are told in points, hundredths of a share; the AUC's are, as papers do."""
-        return self.unit != "nats" and self.name.partition("/")[0] in MEASURES
+        """Whether differences are told in points, hundredths of a share; the AUC's and those of R2 are."""
+        return self.unit not in ("nats", "units") and self.name.partition("/")[0] in MEASURES
 
     def figure(self, value: float) -> str:
         """`94.31`, `0.9123`: without the unit, for a column that names it."""
@@ -49,7 +49,10 @@ MEASURES = {
         Measure("auc", "AUC", "area under the ROC curve, a mean of each class against the rest", "max", "", 1.0, 4),
         Measure("sensitivity", "sensitivity", "share of positives that are found, at the threshold of validation"),
         Measure("specificity", "specificity", "share of negatives that are left alone, at the threshold of validation"),
-        Measure("loss", "loss", "cross-entropy in nats", "min", "nats", 1.0, 4),
+        Measure("r2", "R2", "share of the variance of the target that is explained", "max", "", 1.0, 4),
+        Measure("rmse", "RMSE", "root of the mean squared error, in units of the target", "min", "units", 1.0, 3),
+        Measure("mae", "MAE", "mean absolute error, in units of the target", "min", "units", 1.0, 3),
+        Measure("loss", "loss", "cross-entropy in nats; of a regression, squared error", "min", "nats", 1.0, 4),
     )
 }
 

@@ -18,6 +18,8 @@ def show(console: Console, summary: dict[str, Any], facts: dict[str, str]) -> No
     body: list[RenderableType] = [results(summary), Text()]
     if summary.get("decisions"):
         body += [parts(summary), Text()]
+    if any(arm.get("clients") for arm in summary["arms"].values()):
+        body += [clients(summary), Text()]
     body += [Text(summary["verdict"], style="bold"), Text(), details(summary, facts)]
     console.print(Panel(Group(*body), title="kdrun", title_align="left", padding=(1, 2), expand=False))
 
@@ -26,24 +28,30 @@ def results(summary: dict[str, Any]) -> Table:
     """Teacher and arms: test metric of the selected and of the last epoch, mean and sample deviation over seeds."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column(f"{summary['split']} {measure(summary['metric']).title}")
+    both = not summary.get("decisions")  # views taken together have no last epoch
     table.add_column("best epoch", justify="right")
-    table.add_column("last epoch", justify="right")
+    if both:
+        table.add_column("last epoch", justify="right")
     table.add_column("seeds", justify="right")
+
+    def add(label: str, best: str, last: str, count: str, **style: Any) -> None:
+        table.add_row(label, best, *([last] if both else []), count, **style)
+
     teacher, figure = summary["teacher"], measure(summary["metric"]).figure
     if teacher is not None:
         best, last = (cell({"mean": teacher[which], "sd": None}, figure) for which in ("best", "last"))
-        table.add_row(f"teacher {teacher['learner']}", best, last, str(teacher["n"]))
+        add(f"teacher {teacher['learner']}", best, last, str(teacher["n"]))
     for name, scores in summary.get("baselines", {}).items():
         if summary["metric"] in scores:
             value = cell({"mean": scores[summary["metric"]], "sd": None}, figure)
-            table.add_row(name, value, value, "")
+            add(name, value, value, "")
     for arm in (arm for _, arm in sorted(summary["arms"].items(), key=lambda item: item[0] != "alone")):
         label = arm["label"] + (" (the same stages)" if arm.get("same_as") else "")
-        table.add_row(label, cell(arm["best"], figure), cell(arm["last"], figure), seeds(arm))
+        add(label, cell(arm["best"], figure), cell(arm["last"], figure), seeds(arm))
         for name, value in arm.get("further", {}).items():
-            table.add_row(f"  on {name}", cell(value, figure), "", "", style="dim")
+            add(f"  on {name}", cell(value, figure), "", "", style="dim")
     if "gap_closed" in summary:
-        table.add_row("gap closed", *(share(summary["gap_closed"][which]) for which in ("best", "last")), "")
+        add("gap closed", *(share(summary["gap_closed"][which]) for which in ("best", "last")), "")
     return table
 
 
@@ -63,6 +71,29 @@ def parts(summary: dict[str, Any]) -> Table:
         values = (arm["parts"].get(name) for arm in arms.values())
         table.add_row(label, *("" if value is None else cell(value, figure) for value in values))
     return table
+
+
+def clients(summary: dict[str, Any]) -> Table:
+    """A row for each arm of a federation: points that clients gained over being alone, and what travelled."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("clients, points over alone")
+    for name in ("mean", "worst", "10th percentile", "sent, MB", "trust"):
+        table.add_column(name, justify="right")
+    for name, arm in summary["arms"].items():
+        found = arm.get("clients")
+        if not found:
+            continue
+        gains = [found["delta"].get(key) for key in ("avg", "worst", "p10")]
+        shown = ["" if name == "alone" else "n/a" if gain is None else cell(gain, _points) for gain in gains]
+        sent = [found["bytes"][way] for way in ("up", "down")]
+        trust = [found["gate"].get(key) for key in ("gate_clean", "gate_corrupted")]
+        text = " / ".join(f"{value:.2f}" for value in trust if value is not None)
+        table.add_row(arm["label"], *shown, "n/a" if None in sent else f"{sum(sent) / 1e6:.2f}", text)
+    return table
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.2f}"
 
 
 def decided(summary: dict[str, Any]) -> dict[str, str]:

@@ -90,7 +90,7 @@ class RunReport(Report):
         self._rows(rows)
 
     def epoch(self, label, epoch, epochs, values):
-        names = ("auc", "loss") if "auc" in values else ("accuracy", "bleu", "loss")
+        names = ("auc", "loss") if "auc" in values else ("accuracy", "bleu", "r2", "loss")
         shown = " ".join(f"{measure(name).label} {values[name]:.4f}" for name in names if name in values)
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, values=f"epoch {epoch + 1}/{epochs} val {shown}")

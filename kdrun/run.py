@@ -164,10 +164,8 @@ def execute(job, run, console: Console, signals, quiet=False, force=False, tell=
     if len(errors) == len(cells):
         raise next(iter(errors.values()))
     task = task_for(lab.shop.data(job.config["data"]))
-    summary = summarise(task.MAIN, arms, labels, teachers, [cell["seed"] for cell in cells], errors)
+    summary = summarise(task.MAIN, arms, labels, teachers, [cell["seed"] for cell in cells], errors, lab.decisions)
     summary |= {"baselines": task.baselines(), "notes": task.notes()}
-    if lab.decisions:
-        summary["decisions"] = lab.decisions
     summary["seconds"] = round(time.monotonic() - started, 3)
     return {"summary": summary, "stages": stages, "audit": audit, "seconds": summary["seconds"], "errors": errors}
 
@@ -218,8 +216,8 @@ def fit_cells(cells: list[dict[str, Any]], lab, failed: Callable[[int, BaseExcep
     def fit(cell: dict[str, Any]) -> None:
         cast, seed = Cast(cell), cell["seed"]
         student = strategy.run(lab, cast)
-        own = "student" if student.stage.teacher is not None else "alone"
-        labels[own] = f"student {cell['student']['name']}, distilled" if own == "student" else strategy.arms["alone"]
+        own = "student" if student.stage.taught else "alone"
+        labels[own] = strategy.label(cast) if own == "student" else strategy.arms["alone"]
         arms.setdefault(own, {})[seed] = kept(student)
         if student.stage.teacher is not None:
             teachers[seed] = student.stage.teacher.record
@@ -251,7 +249,7 @@ def stage_entry(item) -> dict[str, Any]:
         "source": item.source,
         "path": str(item.trained.path),
         "further": record.get("further") or {},
-        **{key: record[key] for key in ("gap", "members", "counted", "stack") if record.get(key)},
+        **{key: record[key] for key in ("gap", "members", "counted", "stack", "clients", "bytes") if record.get(key)},
         **{key: record[key] for key in ("val", "test", "cost", "parameters", "flops", "teacher", "first_step")},
     }
 
@@ -261,10 +259,11 @@ def facts(run, result: dict[str, Any], mirror) -> dict[str, str]:
     from kdrun.panel import duration
 
     stages, audit = result["stages"], result["audit"]
-    found = sum(stage["source"] == "store" for stage in stages)
+    fits = [stage for stage in stages if not stage.get("members")]
+    found = sum(stage["source"] == "store" for stage in fits)
     trained = sum(stage["cost"]["seconds"] for stage in stages if stage["source"] != "store")
     lines = {
-        "time": f"{duration(result['seconds'])}; {len(stages) - found} stages fitted ({duration(trained)}), {found} from the store"
+        "time": f"{duration(result['seconds'])}; {len(fits) - found} stages fitted ({duration(trained)}), {found} from the store"
     }
     if audit.get("summary"):
         lines["data"] = audit["summary"]

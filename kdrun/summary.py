@@ -23,6 +23,7 @@ def summarise(
     teachers: dict[int, dict[str, Any]],
     seeds: Sequence[int],
     errors: Mapping[int, BaseException],
+    decisions: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """The summary of a run record. A seed without a result is named as missing in its arm, and in no mean.
 
@@ -32,6 +33,8 @@ def summarise(
     teachers  seed -> record of the stage that taught it; empty if nothing taught
     seeds     all seeds of the job
     errors    seed -> why it has no (or not every) result
+    decisions what the lab chose on validation. Students of a run with any go on from weights of their own, so that they are
+              held against `equal_compute`, which did the same on labels, and there is no gap to a teacher
     """
     summary: dict[str, Any] = {"metric": metric, "split": "test", "teacher": None, "arms": {}, "verdict": None}
     for arm, records in arms.items():
@@ -45,6 +48,10 @@ def summarise(
     for arm, records in arms.items():
         if arm != "student" and own and {s: r["fingerprint"] for s, r in records.items()} == own:
             summary["arms"][arm]["same_as"] = "student"  # as plain KD is for strategy=vanilla
+    if any("clients" in record for records in arms.values() for record in records.values()):
+        better = "max"
+        for arm, records in arms.items():
+            summary["arms"][arm]["clients"] = clients_of(metric, better, records, arms.get("alone", {}))
     student = next(iter(arms.get("student", arms.get("alone", {})).values()), None)
     distinct = {record["fingerprint"]: record for record in teachers.values()}
     if distinct:
@@ -69,9 +76,14 @@ def summarise(
             for arm in arms
             if arm != "student" and set(arms[arm]) & set(arms["student"])
         }
-    if "alone" in summary.get("differences", {}):
-        summary["difference"] = summary["differences"]["alone"]
-        summary["gap_closed"] = {w: _gap_closed(summary, w) if distinct else None for w in WHICH}
+    if decisions:
+        summary["decisions"] = list(decisions)
+    against = "equal_compute" if decisions and "equal_compute" in summary.get("differences", {}) else "alone"
+    if against in summary.get("differences", {}):
+        summary["difference"] = summary["differences"][against]
+        summary["against"] = summary["arms"][against]["label"]
+        if not decisions:
+            summary["gap_closed"] = {w: _gap_closed(summary, w) if distinct else None for w in WHICH}
     summary["verdict"] = verdict(summary)
     return summary
 
@@ -101,6 +113,39 @@ def _arm(metric: str, label: str, records: dict[int, dict[str, Any]]) -> dict[st
         arm["further"] = {name: _spread(values) for name, values in found.items()}
     arm["seconds"] = sum(record["cost"]["seconds"] for record in records.values())
     return arm
+
+
+def clients_of(
+    metric: str, better: str, records: dict[int, dict[str, Any]], alone: dict[int, dict[str, Any]]
+) -> dict[str, Any]:
+    """What a federation brought its clients, at the best round: each a mean over seeds with its deviation.
+
+    delta    avg, worst and p10 over clients of (test metric minus that of the same client alone): below 0 is negative transfer
+    gate     mean trust on clean and on corrupted samples; gated: share of samples trusted less than half
+    bytes    up, down, and private: what the same messages would have been with private weights, a mean over seeds
+    """
+    from kdrun.federation.effects import deltas
+
+    found: dict[str, Any] = {"delta": {}, "gate": {}, "bytes": {}}
+    pairs = []
+    for seed, record in records.items():
+        if seed in alone:
+            one, other = (
+                {c["client"]: c["test"]["best"].get(metric) for c in r["clients"]} for r in (record, alone[seed])
+            )
+            pairs.append(deltas(one, other, better))
+    for name in ("avg", "worst", "p10") if pairs else ():
+        values = [pair[name] for pair in pairs]
+        found["delta"][name] = None if None in values else _spread(values)
+    for name in ("gate_clean", "gate_corrupted", "gated"):
+        values = [c[name] for record in records.values() for c in record["clients"] if c.get(name) is not None]
+        if values:
+            found["gate"][name] = statistics.fmean(values)
+    for name in ("up", "down", "private"):
+        values = [record["bytes"][name] for record in records.values()]
+        found["bytes"][name] = None if None in values else statistics.fmean(values)
+    left = {str(c["client"]) for record in records.values() for c in record["clients"] if c["left_out"]}
+    return {**found, "left_out": sorted(left, key=int)}
 
 
 def _spread(values: Sequence[float]) -> dict[str, float | None]:
@@ -170,7 +215,8 @@ def verdict(summary: dict[str, Any]) -> str:
         found = measure(summary["metric"]).text(arm["best"]["mean"])
         return f"{arm['label']}: {found} over {arm['n']} seed(s); nothing to compare it with."
     found = summary["difference"]["best"]
-    points = f"{100 * found['mean']:+.2f} points over the student alone"
+    over = summary.get("against") if summary.get("decisions") else "the student alone"
+    points = f"{100 * found['mean']:+.2f} points over {over}"
     if found["interval"] is None:
         text = f"Distillation: {points}, one seed: no statement about chance is possible (seeds=5)."
     else:
@@ -184,10 +230,10 @@ def verdict(summary: dict[str, Any]) -> str:
         else:
             text = f"No clear effect: {points} ({spread}); an effect needs both to exclude 0."
     arm = summary["arms"]["student"]
-    if arm["missing"] or summary["arms"]["alone"]["missing"]:
+    if arm["missing"] or (summary["arms"].get("alone") or {}).get("missing"):
         text += f" Not every seed has a result: {arm['n']} of {arm['of']}."
     closed = (summary.get("gap_closed") or {}).get("best")
-    if summary["teacher"] is not None and closed is None:
+    if summary["teacher"] is not None and closed is None and not summary.get("decisions"):
         text += " The teacher is not better than the student alone: there is no gap to close."
     return text
 

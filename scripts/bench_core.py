@@ -1,6 +1,6 @@
 """Steps per second of kdrun against a hand-written PyTorch loop: same networks, data, batches; ratios in one process.
 
-    python scripts/bench_core.py [--repeats 15]
+    python scripts/bench_core.py [--repeats 15] [--steps 25,300]
 
 Prints three comparisons, medians over interleaved repeats:
   large   a step of 20 ms and more (ResNet-8 of width 8 taught by ResNet-14, 28x28): ratio of steps per second
@@ -126,15 +126,19 @@ def kdrun_loop(module, student, teacher, objective=KD) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=15)
-    repeats = parser.parse_args().repeats
+    parser.add_argument(
+        "--steps", default="25,300", help=f"of an epoch: large, tiny; the first {SKIPPED} are not timed"
+    )
+    given = parser.parse_args()
+    repeats, (large, tiny) = given.repeats, map(int, given.steps.split(","))
     torch.set_num_threads(1)
     cases = {
         "large": (
-            data(64 * 25, 28),
+            data(BATCH * large, 28),
             lambda: ResNet(depth=8, width=8, in_channels=1),
             lambda: ResNet(depth=14, width=16, in_channels=1),
         ),
-        "tiny": (data(64 * 300, 8), lambda: MLP(hidden=[128]), lambda: MLP(hidden=[512, 512])),
+        "tiny": (data(BATCH * tiny, 8), lambda: MLP(hidden=[128]), lambda: MLP(hidden=[512, 512])),
     }
     for name, (module, make_student, make_teacher) in cases.items():
         teacher = make_teacher().eval()

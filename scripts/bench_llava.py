@@ -1,6 +1,6 @@
 """Steps per second of vision-language training in kdrun against a loop written by hand; one thread, ratios in one process.
 
-    python scripts/bench_llava.py [--repeats 9] [--questions 3200] [--part supervised] [--part distilled] [--part cached]
+    python scripts/bench_llava.py [--repeats 9] [--questions 3200] [--batch 64] [--part supervised] [--part distilled] [--part cached]
 
 Data, networks and trainer are those of `model=llava` with cached features of the tower, on fewer questions. Both contenders
 have the same batches (captions among them), networks from the same seed, optimizer, learning rates and gradient clipping;
@@ -67,9 +67,10 @@ class Pace:
 class Bench:
     """The data and the config of `model=llava` on `questions` questions, features and caches below `folder`."""
 
-    def __init__(self, questions: int, folder: Path):
+    def __init__(self, questions: int, folder: Path, batch: int | None = None):
         sizes = [f"data.train={questions}", "data.val=64", "data.test=64", "data.further=0"]
-        self.config = compose(["model=llava", "hardware=cpu", *sizes]).config
+        size = [] if batch is None else [f"trainer.batch_size={batch}"]
+        self.config = compose(["model=llava", "hardware=cpu", *sizes, *size]).config
         self.folder = folder
         self.module = load_data(self.config["data"], {"cache": str(folder)})
         self.module.prepare()
@@ -254,6 +255,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--questions", type=int, default=3200)
+    parser.add_argument("--batch", type=int, help="samples of a step; as in the trainer of `model=llava` if not given")
     parser.add_argument("--students", default="llava_w16,llava_w64")
     parser.add_argument("--teachers", default="llava_w64,llava_w128", help="of the part `cached`")
     parser.add_argument("--part", choices=PARTS, action="append")
@@ -261,7 +263,7 @@ def main() -> None:
     torch.set_num_threads(1)
     parts, students = given.part or PARTS, given.students.split(",")
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(given.questions, Path(folder))
+        bench = Bench(given.questions, Path(folder), given.batch)
         loading(bench)
         for part, teacher in (("supervised", None), ("distilled", "llava_w64")):
             for name in students if part in parts else ():

@@ -1,6 +1,6 @@
 """What a sweep saves: eight jobs with one teacher as a sweep and as separate commands, the plan of 200 jobs, a job's start.
 
-    python scripts/bench_sweep.py [--points 8] [--epochs 10] [--jobs 2] [--part grid|plan|start]
+    python scripts/bench_sweep.py [--points 8] [--epochs 10] [--jobs 2] [--repeats 9] [--part grid|plan|start]
 
 Prints
   grid    seconds of the sweep; ratio to the same jobs as separate commands, each in a folder of its own (nothing shared, as
@@ -56,7 +56,7 @@ def plan(root: Path) -> None:
     print(f"plan of 200 jobs, 600 cells: {kdrun(root / 'plan', 'plan', '-m', *words):.1f} s")
 
 
-def start(root: Path, repeats: int = 9) -> None:
+def start(root: Path, repeats: int) -> None:
     """In this process, so that the events' times are its own."""
     from kdrun.sweep.plan import freeze, make_plan
     from kdrun.sweep.pool import Pool, targets_of
@@ -84,12 +84,13 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=9, help="of the part `start`")
     parser.add_argument("--part", choices=("grid", "plan", "start"), action="append")
     options = parser.parse_args()
     parts = options.part or ["start", "plan", "grid"]
     with tempfile.TemporaryDirectory() as folder:
         if "start" in parts:
-            start(Path(folder))
+            start(Path(folder), options.repeats)
         if "plan" in parts:
             plan(Path(folder))
         if "grid" in parts:

@@ -5,7 +5,26 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.update({"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"})
 
+from pathlib import Path
+
 import pytest
+
+LONGEST = (
+    "test_readme.py", "sweep/test_sweep.py", "learning/test_ranks.py", "learning/test_sharding.py", "test_scripts.py",
+    "learning/test_kill.py", "test_cli.py", "tasks/test_translation.py", "sweep/test_launchers.py", "sweep/test_search.py",
+)  # fmt: skip
+"""Files that take many seconds. They come first, so that no worker is left with one of them when the others are done."""
+
+
+def pytest_configure(config):
+    # pytest-xdist would otherwise put the files with the most tests first, and the long ones here have few.
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    here = Path(__file__).parent
+    place = {here / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))  # which leaves the order of the others as it is
 
 
 @pytest.fixture(autouse=True)

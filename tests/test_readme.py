@@ -2,12 +2,16 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from forked import run
 from PIL import Image
+
+from kdrun.cli import VERBS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -19,6 +23,7 @@ def shown(section: str) -> list[str]:
 
 
 EVERYDAY = shown("Everyday commands")
+CHECK = next(line for line in EVERYDAY if line.startswith("kdrun check"))
 SMALL = (
     "'strategy.teachers=[llava_w64]' 'strategy.controls=[]' seed=0 data.train=800 data.val=40 data.test=40 data.further=0 "
     "trainer.batch_size=16 trainer.epochs=1 student.trainer.epochs=1 tracker=none paths.cache=cache"
@@ -30,9 +35,23 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("readme")
 
 
-def typed(line: str, folder: Path):
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+def typed(line: str, folder: Path, **environment: str):
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, **environment}
     return subprocess.run(["bash", "-c", line], cwd=folder, capture_output=True, text=True, env=environment)
+
+
+def forked(line: str, folder: Path):
+    """The same in a process that has torch imported, and without W&B: both are waited for in the commands that are typed."""
+    command, *words = shlex.split(line, comments=True)
+    assert command == "kdrun"
+    environment = {**os.environ, "WANDB_MODE": "disabled"}
+    return run([sys.executable, "-m", "kdrun", *words], folder=folder, env=environment)
+
+
+def needs_torch(line: str) -> bool:
+    word = line.split()[1]
+    return word not in VERBS or word in ("plan", "rerun")
 
 
 def linked(page: Path) -> set[Path]:
@@ -52,11 +71,21 @@ def test_links_lead_somewhere():
     assert not broken
 
 
-@pytest.mark.parametrize("line", EVERYDAY)
+@pytest.mark.parametrize("line", [line for line in EVERYDAY if line != CHECK])
 def test_everyday_commands(line, folder):
-    done = typed(line, folder)
+    """All in one folder, so that they find each other's runs and stages. Of those that need torch, one is typed."""
+    one = next(line for line in EVERYDAY if line.split()[1] not in VERBS)
+    done = forked(line, folder) if needs_torch(line) and line != one else typed(line, folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout
+
+
+def test_every_shipped_option_and_preset_composes_without_torch(folder):
+    done = typed(CHECK, folder, PYTHONPROFILEIMPORTTIME="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "hydra" in imported and not imported & {"torch", "lightning", "torchmetrics", "wandb"}
 
 
 def test_the_presets_commands_compose(folder):
@@ -75,10 +104,8 @@ def test_questions_about_pictures(tmp_path):
     pytest.importorskip("transformers")
     train, ask, plan = shown("Questions about pictures")
     Image.new("RGB", (80, 60), "red").save(tmp_path / "photo.png")
-    done = typed(f"{train.partition('#')[0]} {SMALL}", tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    for line in (ask, plan):
-        done = typed(line, tmp_path)
+    for line in (f"{train.partition('#')[0]} {SMALL}", ask, plan):
+        done = forked(line, tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stdout.strip()
 

@@ -206,7 +206,7 @@ class Check:
         """A value no schema describes: plain types, no dots in keys."""
         if isinstance(value, dict):
             for key in value:
-                if not isinstance(key, str) or "." in key:
+                if not isinstance(key, str | int) or "." in str(key):  # numbers are names too: of clients
                     self.bad(_join(path, str(key)), "a key may not contain a dot", "nest it instead: a: {b: ...}")
             if "_target_" in value:
                 return self.target(value, path, {})

@@ -17,7 +17,7 @@ from kdrun.config.check import Check
 from kdrun.config.groups import ConfDir, Option
 from kdrun.config.hydra import compose_groups
 from kdrun.config.origins import Origins
-from kdrun.config.schema import REQUIRED, added, defaults, irrelevant
+from kdrun.config.schema import MONITORS, REQUIRED, Trainer, added, defaults, irrelevant
 from kdrun.problems import Problems, UserError
 
 
@@ -67,6 +67,7 @@ def compose(overrides: Sequence[str] = (), conf_dirs: Sequence[str] = (), *, mis
             node.setdefault("name", name)
     words_of.apply(tree, words, problems)
     _add_controls(tree, problems)
+    _monitor(tree, words.typed)
     main = next(d for d in dirs if os.path.isfile(os.path.join(d.path, "config.yaml")))
     origins = Origins(
         words.typed, composed.choices, table, Option("config", os.path.join(main.path, "config.yaml"), main)
@@ -119,6 +120,15 @@ def _add_controls(tree: dict[str, Any], problems: Problems) -> None:
     elif isinstance(strategy, dict):
         own = strategy.get("controls") or []
         strategy["controls"] = [*own, *(name for name in dict.fromkeys(names) if name not in own)]
+
+
+def _monitor(tree: dict[str, Any], typed: Mapping[str, str]) -> None:
+    """The default of `trainer.monitor` is that of the task. What was typed stays, so that a mistake is told."""
+    trainer, data = tree.get("trainer"), tree.get("data")
+    if isinstance(trainer, dict) and isinstance(data, dict) and "trainer.monitor" not in typed:
+        default = Trainer().monitor
+        if trainer.get("monitor") == default:
+            trainer["monitor"] = MONITORS.get(data.get("task"), default)
 
 
 def _check_controls(strategy: dict[str, Any]) -> None:

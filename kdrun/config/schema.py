@@ -142,7 +142,9 @@ class Term:
     weight: float = key(1.0, "factor of this term in the sum", minimum=0)
 
 
-TASKS = ("classification", "diagnosis", "translation", "vision_language")
+TASKS = ("classification", "diagnosis", "regression", "translation", "vision_language")
+MONITORS = {"regression": "r2"}
+"""Task -> what selects its best epoch where nobody said anything else, if that is not the default of `trainer.monitor`."""
 
 
 @dataclass

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from kdrun.data.images import SPLITS, Images
+from kdrun.data.tabular import Table
 from kdrun.problems import UserError
 
 NAMED = 3  # offenders that a message names
 
 
-def audit(images: Images, split: np.ndarray) -> dict[str, Any]:
-    """What was found, in JSON types:
+def audit(images: Images | Table, split: np.ndarray) -> dict[str, Any]:
+    """What was found in images, or in a table (whose inputs are rows, and which has no classes), in JSON types:
 
     samples         per split
     duplicates      per split: samples whose pixels equal those of an earlier one
@@ -38,7 +39,7 @@ def audit(images: Images, split: np.ndarray) -> dict[str, Any]:
     for members in groups:
         labels = {name: Counter() for name in SPLITS}
         for position in members:
-            labels[_name(split[position])][int(images.y[position])] += 1
+            labels[_name(split[position])][images.y[position].item()] += 1
         counts = {name: found.total() for name, found in labels.items()}
         for name, count in counts.items():
             duplicates[name] += max(count - 1, 0)
@@ -85,12 +86,16 @@ def summary(found: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _refuse_senseless(images: Images, used: dict[str, np.ndarray]) -> None:
+def _refuse_senseless(images: Images | Table, used: dict[str, np.ndarray]) -> None:
     rows = np.concatenate(list(used.values()))
     labels = images.y[rows]
-    wrong = rows[(labels < 0) | (labels >= len(images.classes))]
+    real = labels.dtype.kind == "f"
+    wrong = rows[~np.isfinite(labels) if real else (labels < 0) | (labels >= len(images.classes))]
     lines = []
-    if len(wrong):
+    if len(wrong) and real:
+        named = _named(images, wrong, images.describe)
+        lines.append(f"{images.name}: {len(wrong)} targets are NaN or infinite: {named}")
+    elif len(wrong):
         named = _named(images, wrong, lambda position: f"{images.describe(position)} has label {images.y[position]}")
         lines.append(f"{images.name}: {len(wrong)} labels are not in 0..{len(images.classes) - 1}: {named}")
     if images.x.dtype.kind == "f":
@@ -98,7 +103,8 @@ def _refuse_senseless(images: Images, used: dict[str, np.ndarray]) -> None:
         broken = rows[~finite[rows]]
         if len(broken):
             named = _named(images, broken, images.describe)
-            lines.append(f"{images.name}: {len(broken)} images hold NaN or infinite pixels: {named}")
+            what = "rows hold NaN or infinite features" if real else "images hold NaN or infinite pixels"
+            lines.append(f"{images.name}: {len(broken)} {what}: {named}")
     empty = _empty_classes(images, used["train"])
     if empty:
         more = f" ... ({len(empty)} in all)" if len(empty) > NAMED else ""
@@ -112,12 +118,12 @@ def _named(images: Images, positions: np.ndarray, describe) -> str:
     return shown + (" ..." if len(positions) > NAMED else "")
 
 
-def _empty_classes(images: Images, rows: np.ndarray) -> list[str]:
+def _empty_classes(images: Images | Table, rows: np.ndarray) -> list[str]:
     present = set(np.unique(images.y[rows]).tolist())
     return [name for number, name in enumerate(images.classes) if number not in present]
 
 
-def _equal_pixels(images: Images, split: np.ndarray) -> list[list[int]]:
+def _equal_pixels(images: Images | Table, split: np.ndarray) -> list[list[int]]:
     """Groups of two or more used positions whose pixels are the same, byte for byte."""
     positions: dict[bytes, list[int]] = defaultdict(list)
     rows = np.flatnonzero(split >= 0)

@@ -14,10 +14,12 @@ from kdrun.data.pairs import Pairs
 from kdrun.data.scans import further_of, refuse_shared
 from kdrun.data.spec import DataSpec
 from kdrun.data.splits import assign
+from kdrun.data.tabular import Table
 from kdrun.problems import UserError
 
 if TYPE_CHECKING:
     from kdrun.data.module import ImageDataModule
+    from kdrun.data.table_module import TableDataModule
     from kdrun.data.text_module import TextDataModule
     from kdrun.data.vision_module import VisionDataModule
 
@@ -37,7 +39,9 @@ COMMON: dict[str, Any] = {
 }
 
 
-def load_data(config: dict[str, Any], paths: dict[str, str]) -> ImageDataModule | TextDataModule | VisionDataModule:
+def load_data(
+    config: dict[str, Any], paths: dict[str, str]
+) -> ImageDataModule | TableDataModule | TextDataModule | VisionDataModule:
     """The data set of `config["data"]`, split and with its normalisation known.
 
     Raises UserError when something is absent (with the command that brings it) or when training would be senseless.
@@ -66,6 +70,10 @@ def load_data(config: dict[str, Any], paths: dict[str, str]) -> ImageDataModule 
         from kdrun.data.vision_build import VISION, vision_module
 
         return vision_module(images, {**common, **VISION, **(common["vision"] or {})}, paths["cache"])
+    if learned == "regression":
+        from kdrun.data.table_module import table_module
+
+        return table_module(images, common)
     split = assign(images, common)
     refuse_shared(images, split)
     mean, std = _moments(images, split, common["normalize"])
@@ -110,19 +118,20 @@ def separate(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 LEARNED = {
     Images: ("classification", "diagnosis"),
+    Table: ("regression",),
     Pairs: ("translation",),
     Conversations: ("vision_language",),
 }
 """Kind of source -> what can be learned from it."""
 
 
-def load_source(node: dict[str, Any], paths: dict[str, str]) -> Images | Pairs | Conversations:
+def load_source(node: dict[str, Any], paths: dict[str, str]) -> Images | Table | Pairs | Conversations:
     """Call the source `node["_target_"]` with its arguments; `cache` is the folder for what is kept between runs."""
     found = targets.build(node, cache=paths["cache"])
     if not isinstance(found, tuple(LEARNED)):
         kind = type(found).__name__
         raise UserError(
-            f"{node['_target_']} returned a {kind}, not Images, Pairs or Conversations of kdrun.data: it is no data source"
+            f"{node['_target_']} returned a {kind}, not Images, Table, Pairs or Conversations of kdrun.data: it is no data source"
         )
     return found
 

@@ -29,7 +29,7 @@ INCOMPLETE = ("stop", "leave_out")
 
 def ct_folder(
     root: str | Path | None = None,
-    labels: str | Path = "labels.csv",
+    labels: str = "labels.csv",
     window: str | list[Any] = "all",
     slices: int = 32,
     size: int = 128,

@@ -49,6 +49,11 @@ class Images:
     def __len__(self) -> int:
         return len(self.x)
 
+    @property
+    def strata(self) -> np.ndarray:
+        """int64 [N]: what splits are drawn in proportion from."""
+        return self.y
+
     def describe(self, position: int) -> str:
         """How to name one sample to a person: its file, or its id."""
         if self.names is not None:

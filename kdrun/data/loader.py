@@ -17,8 +17,8 @@ from kdrun.data.samples import Samples
 class BatchLoader:
     """Iterates one split in batches, as one of `world` ranks; resumes at any batch.
 
-    A batch is a dict: "ids" int64 [b], "inputs" float32 [b, C, H, W], "targets" int64 [b], "view" (int: which
-    augmented view) and "size" (int: samples of this batch over all ranks, what losses are divided by).
+    A batch is a dict: "ids" int64 [b], "inputs" float32 [b, C, H, W] (of tables [b, F]), "targets" int64 [b] (of tables
+    float32), "view" (int: which augmented view) and "size" (int: samples of this batch over all ranks, what losses are divided by).
 
     batch_size  samples per batch over all ranks; each batch is split contiguously and as evenly as possible
     seed        of order and augmentation; None: the order of the source, nothing augmented (evaluation)

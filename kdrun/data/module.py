@@ -82,12 +82,16 @@ class ImageDataModule(LightningDataModule):
                 self._pixels,
                 torch.from_numpy(rows),
                 torch.from_numpy(self.images.ids[rows]),
-                torch.from_numpy(self.images.y[rows]),
+                torch.from_numpy(self._targets[rows]),
                 self.spec.mean,
                 self.spec.std,
                 self.augment if split == "train" else None,
             )
         return self._samples[split]
+
+    @cached_property
+    def _targets(self) -> np.ndarray:
+        return self.images.y
 
     @cached_property
     def _pixels(self) -> Tensor:

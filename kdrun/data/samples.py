@@ -14,7 +14,7 @@ PREPARED_BYTES = 256 << 20  # splits smaller than this as float32 are normalised
 
 
 def pixels_of(images: Images) -> Tensor:
-    """The raw pixels of all samples, uint8 or float32 [N, C, H, W]; a memory map stays one if it is large."""
+    """The raw pixels of all samples, uint8 or float32 [N, C, H, W] (of tables float32 [N, F]); a memory map stays one if it is large."""
     array = images.x
     if isinstance(array, np.memmap) and array.nbytes <= IN_MEMORY_BYTES:
         array = np.array(array)
@@ -24,9 +24,9 @@ def pixels_of(images: Images) -> Tensor:
 
 
 class Samples:
-    """One split: `ids` int64 [n] and `targets` int64 [n] in the order of the source, and their inputs.
+    """One split: `ids` int64 [n] and `targets` [n] in the order of the source (int64, of tables float32), and their inputs.
 
-    pixels     all samples of the source, [N, C, H, W]
+    pixels     all samples of the source, [N, C, H, W], or rows of a table [N, F]
     rows       int64 [n]: which of them belong to this split
     mean, std  per channel, of pixels scaled to 0..1
     augment    what is done to raw pixels when a key is given, or None

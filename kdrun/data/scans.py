@@ -55,7 +55,7 @@ def refuse_shared(images: Images, split: np.ndarray) -> None:
     if shared:
         shown = "; ".join(f"{group} in {' and '.join(sorted(parts[group]))}" for group in shared[:3])
         raise UserError(
-            f"{images.name}: {len(shared)} {images.grouped} are in two splits: {shown}{' ...' if len(shared) > 3 else ''}",
+            f"{images.name}: {len(shared)} of its {images.grouped} in two splits: {shown}{' ...' if len(shared) > 3 else ''}",
             f"all samples of one of the {images.grouped} belong to one split",
         )
 

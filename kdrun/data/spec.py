@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+SINGLE = ("images", "table")
+"""Kinds of data with one output per sample; those of the others are per position of a sequence."""
+
 
 @dataclass(frozen=True)
 class DataSpec:
@@ -27,6 +30,11 @@ class DataSpec:
     std: tuple[float, ...]
 
     kind: ClassVar[str] = "images"
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that a network says of one sample."""
+        return len(self.classes)
 
     @property
     def about(self) -> str:

@@ -9,14 +9,16 @@ import numpy as np
 
 from kdrun.data import randomness
 from kdrun.data.images import SPLITS, TEST, TRAIN, UNUSED, VAL, Images
+from kdrun.data.tabular import Table
 from kdrun.problems import UserError
 
 
-def assign(images: Images, config: dict[str, Any]) -> np.ndarray:
+def assign(images: Images | Table, config: dict[str, Any]) -> np.ndarray:
     """int8 [N]: the split of every sample after `val_fraction`, `test_fraction` and `limit`.
 
     Parts that the source brings stay as they are. Test is taken first, then val from what is left for training, so
-    that test never chooses anything. A sample's part depends on its class, its id and `split_seed`.
+    that test never chooses anything. A sample's part depends on its class (of a table: the quantile of its target), its id and
+    `split_seed`.
     """
     split = images.split.copy()
     seed = config["split_seed"]
@@ -36,7 +38,7 @@ def assign(images: Images, config: dict[str, Any]) -> np.ndarray:
     return split
 
 
-def _share(images: Images, rows: np.ndarray, fraction: float, seed: int, purpose: str) -> np.ndarray:
+def _share(images: Images | Table, rows: np.ndarray, fraction: float, seed: int, purpose: str) -> np.ndarray:
     """`fraction` of every class, rounded; at least one sample of a class that has two."""
     taken = []
     for members in _by_class(images, rows, seed, purpose):
@@ -45,7 +47,7 @@ def _share(images: Images, rows: np.ndarray, fraction: float, seed: int, purpose
     return np.concatenate(taken) if taken else rows[:0]
 
 
-def _subset(images: Images, rows: np.ndarray, limit: int, seed: int, purpose: str) -> np.ndarray:
+def _subset(images: Images | Table, rows: np.ndarray, limit: int, seed: int, purpose: str) -> np.ndarray:
     """Exactly `limit` rows, classes in proportion (largest remainders), one of each class where `limit` allows."""
     groups = list(_by_class(images, rows, seed, f"limit.{purpose}"))
     wanted = np.array([len(members) * limit / len(rows) for members in groups])
@@ -59,9 +61,9 @@ def _subset(images: Images, rows: np.ndarray, limit: int, seed: int, purpose: st
     return np.concatenate([members[:count] for members, count in zip(groups, counts, strict=True)])
 
 
-def _by_class(images: Images, rows: np.ndarray, seed: int, purpose: str) -> Iterator[np.ndarray]:
+def _by_class(images: Images | Table, rows: np.ndarray, seed: int, purpose: str) -> Iterator[np.ndarray]:
     """The rows of each class that has any, in ascending order of labels, shuffled by id."""
     rows = rows[randomness.order(randomness.key(purpose, seed), images.ids[rows])]
-    labels = images.y[rows]
+    labels = images.strata[rows]
     for label in np.unique(labels):
         yield rows[labels == label]

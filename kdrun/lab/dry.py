@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kdrun.lab.fingerprint import fingerprint, nearest, parts, together_parts
+from kdrun.lab.fingerprint import fingerprint, nearest, together_parts
 from kdrun.lab.lab import Lab
-from kdrun.lab.stage import Stage, Together, Trained
+from kdrun.lab.stage import Federation, Stage, Together, Trained
 
 
 @dataclass
@@ -28,9 +28,7 @@ class DryLab(Lab):
         self.planned: list[Planned] = []
         self.assumed: list[str] = []
 
-    def fit(self, stage: Stage) -> Trained:
-        stage = self.settled(stage)
-        tree = parts(stage, self.context)
+    def _found(self, stage: Stage | Federation, tree: dict[str, Any]) -> Trained:
         key = fingerprint(tree)
         if key not in self._seen:
             record = self.store.get(key)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.lab.sources import Sources
-from kdrun.lab.stage import Stage, Together
+from kdrun.lab.stage import Federation, Stage, Together
 
 LEFT_OUT = {
     "learner.name": "a label",
@@ -54,7 +54,11 @@ ADDED_LATER: dict[str, Any] = {
 }
 
 LIBRARIES = ("torch", "lightning")
-BUILDERS = {"translation": "kdrun.data.text_build", "vision_language": "kdrun.data.vision_build"}
+BUILDERS = {
+    "translation": "kdrun.data.text_build",
+    "vision_language": "kdrun.data.vision_build",
+    "regression": "kdrun.data.table_module",
+}
 """Modules that make a data set of a task from what a source gives, where it is not data.build alone."""
 
 
@@ -126,6 +130,38 @@ def together_parts(group: Together, context: FingerprintContext) -> dict[str, An
         "code": context.sources.hashes(["kdrun.ensembles", "kdrun.auc"]),
         "versions": {name: _version(name) for name in ("scikit-learn", "numpy")},
     }
+
+
+def federation_parts(stage: Federation, context: FingerprintContext) -> dict[str, Any]:
+    """As `parts`, of a federation. Epochs, schedule and monitor of a trainer for one learner have no part in it but the last."""
+    hardware = stage.hardware
+    nodes: list[Any] = [stage.federation, stage.trainer]
+    modules = ["kdrun.federation.run", f"kdrun.federation.methods.{METHOD_FILES[stage.federation['method']]}"]
+    modules += [f"kdrun.tasks.{stage.data.get('task', 'classification')}", stage.data["_target_"]]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, dict):
+            modules += [node["_target_"]] if "_target_" in node else []
+            nodes.extend(node.values())
+        elif isinstance(node, list):
+            nodes.extend(node)
+    trainer = ("batch_size", "optimizer", "clip", "monitor", "mode")
+    return {
+        "federation": stage.federation,
+        "data": identity(stage.data, context),
+        "trainer": {key: stage.trainer[key] for key in trainer},
+        "seed": stage.seed,
+        "code": context.sources.hashes(modules),
+        "versions": {name: _version(name) for name in LIBRARIES},
+        "device": {"type": context.device, "devices": hardware["devices"], "precision": hardware["precision"]},
+    }
+
+
+METHOD_FILES = {
+    name: name if name not in ("fedavg", "fedprox") else "shared"
+    for name in ("energy_gated", "local", "fedavg", "fedprox", "fedmd", "feddf", "fedkd")
+}
+"""Federated method -> file below kdrun.federation.methods."""
 
 
 def fingerprint(tree: dict[str, Any]) -> str:

@@ -11,8 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.files import read_json
-from kdrun.lab.fingerprint import FingerprintContext, fingerprint, identity, parts, together_parts
-from kdrun.lab.stage import BEST, LAST, Stage, Together, Trained
+from kdrun.lab.fingerprint import (
+    FingerprintContext,
+    federation_parts,
+    fingerprint,
+    identity,
+    parts,
+    together_parts,
+)
+from kdrun.lab.stage import BEST, LAST, Federation, Stage, Together, Trained
 from kdrun.lab.store import DamagedStage, Store
 from kdrun.learning.report import Report
 from kdrun.resampling import write_samples
@@ -62,7 +69,13 @@ class Lab:
     def fit(self, stage: Stage) -> Trained:
         """The result of a stage: from this job, from the store, or by running it."""
         stage = self.settled(stage)
-        tree = parts(stage, self.context)
+        return self._found(stage, parts(stage, self.context))
+
+    def federate(self, stage: Federation) -> Trained:
+        """As `fit`, of clients that learn together."""
+        return self._found(stage, federation_parts(stage, self.context))
+
+    def _found(self, stage: Stage | Federation, tree: dict[str, Any]) -> Trained:
         key = fingerprint(tree)
         if key in self._broken:  # a teacher that five seeds share is not tried five times
             raise self._broken[key]
@@ -137,7 +150,7 @@ class Lab:
             return stage
         return replace(stage, teaching=settle_teaching(stage, self.shop))
 
-    def _fit(self, stage: Stage, key: str, tree: dict[str, Any]) -> Trained:
+    def _fit(self, stage: Stage | Federation, key: str, tree: dict[str, Any]) -> Trained:
         try:
             record = None if self.force else self.store.get(key)
         except DamagedStage as damage:
@@ -160,8 +173,8 @@ class Lab:
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
             **{name: value for name, value in outcome.items() if name != "label"},
         }
-        files = [work / name for name in ("best.safetensors", "last.safetensors", "metrics.jsonl")]
-        files += sorted(work.glob("samples.*.jsonl"))
+        files = [work / "metrics.jsonl", *sorted(work.glob("*.safetensors")), *sorted(work.glob("samples.*.jsonl"))]
+        files = [path for path in files if not path.name.startswith("best-")]  # beside a checkpoint
         folder = self.store.put(key, files, record)
         return self._done(
             Trained(key, stage, read_json(folder / "record.json"), folder), "resumed" if resumed else "trained"
@@ -171,8 +184,12 @@ class Lab:
         self._fitted(Fitted(trained, source))
         return trained
 
-    def request(self, stage: Stage, key: str, work: Path, tree: dict[str, Any]) -> dict[str, Any]:
-        """What the learning room is asked to do, in JSON types."""
+    def request(self, stage: Stage | Federation, key: str, work: Path, tree: dict[str, Any]) -> dict[str, Any]:
+        """What the learning room (or that of federations) is asked to do, in JSON types."""
+        if isinstance(stage, Federation):
+            own = ("label", "learner", "federation", "data", "trainer", "hardware", "seed")
+            asked = {name: getattr(stage, name) for name in own}
+            return {"fingerprint": key, "work": str(work), "data_identity": tree["data"], **asked}
         teacher, start = stage.teacher, stage.start
         return {
             "fingerprint": key,
@@ -206,6 +223,10 @@ class Lab:
         }
 
     def _run(self, request: dict[str, Any]) -> dict[str, Any]:
+        if "federation" in request:
+            from kdrun.federation.run import run_federation
+
+            return run_federation(request, self.report, self.shop)
         if request["hardware"]["devices"] > 1 and request["trainer"] is not None:
             import sys
 

@@ -14,7 +14,7 @@ class Trained:
     """A stage that has been run (or, in a dry lab, would be): its fingerprint, its record and where its weights are."""
 
     fingerprint: str
-    stage: Stage | Together
+    stage: Stage | Together | Federation
     record: dict[str, Any]
     path: Path | None = None
 
@@ -63,6 +63,11 @@ class Stage:
         return {**self.data, **self.sees}
 
     @property
+    def taught(self) -> bool:
+        """Whether somebody teaches."""
+        return self.teacher is not None
+
+    @property
     def teachers(self) -> tuple[Trained, ...]:
         return () if self.teacher is None else (self.teacher, *self.also)
 
@@ -93,3 +98,35 @@ class Together:
     @property
     def label(self) -> str:
         return f"{self.role}/seed={self.seed}"
+
+    @property
+    def taught(self) -> bool:
+        return self.teacher is not None
+
+
+@dataclass(frozen=True)
+class Federation:
+    """Clients that learn together, each from samples of its own, over rounds: one stage, resumed after any client.
+
+    role        what it is for, as of a stage
+    learner     {"name", "network": node of what travels}, for labels
+    federation  everything else that decides, in JSON types: see kdrun.federation.run.run_federation
+    """
+
+    role: str
+    learner: dict[str, Any]
+    federation: dict[str, Any]
+    data: dict[str, Any]
+    trainer: dict[str, Any]
+    hardware: dict[str, Any]
+    seed: int
+    teacher: Trained | None = None
+    start: Trained | None = None
+
+    @property
+    def label(self) -> str:
+        return f"{self.role}/seed={self.seed}"
+
+    @property
+    def taught(self) -> bool:
+        return self.federation["method"] != "local"

@@ -50,7 +50,8 @@ class Store:
 
     def unfinished(self, fingerprint: str) -> bool:
         """Whether an earlier try left a checkpoint to go on from."""
-        return (self.root / "unfinished" / fingerprint / "checkpoint.pt").is_file()
+        folder = self.root / "unfinished" / fingerprint
+        return (folder / "checkpoint.pt").is_file() or (folder / "federation" / "state.json").is_file()
 
     def get(self, fingerprint: str) -> dict[str, Any] | None:
         """The record of a finished stage, its files verified; None if it is not there.

@@ -41,7 +41,7 @@ def cache_key(parts: dict[str, Any]) -> str:
 
 def cache_bytes(module, features: int = 0) -> int:
     """Disk that the outputs for a data module's training views take, with features of that width."""
-    return module.views * module.spec.sizes["train"] * (len(module.spec.classes) + features + 1) * 4
+    return module.views * module.spec.sizes["train"] * (module.spec.outputs + features + 1) * 4
 
 
 def open_array(path: Path, dtype: np.dtype, shape: tuple[int, ...], new: bool) -> np.ndarray:

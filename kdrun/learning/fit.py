@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from kdrun.data.spec import SINGLE
 from kdrun.files import write_json
 from kdrun.learning import seeds
 from kdrun.learning.callbacks import AtomicCheckpointIO, Keeping
@@ -164,7 +165,7 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
             training_seconds=training.get("seconds"),
             steps=learner.step,
             samples=samples,
-            tokens=None if module.spec.kind == "images" else learner.positions,
+            tokens=None if module.spec.kind in SINGLE else learner.positions,
             flops=training_flops(size["flops"], samples, notes.get("flops"), keeping.taught(learner)),
         ),
         **size,

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from kdrun.learning.teaching import live_teacher, moved
+from kdrun.problems import UserError
 
 SAMPLES = 2048
 """Validation samples, and as many of training, that are looked at."""
@@ -17,10 +18,13 @@ SAMPLES = 2048
 class Gap:
     """Measures a student against its teachers at the beginning of a stage and, with `after`, at its end.
 
+    Raises UserError for a table: one number is no distribution, and has no divergence from another.
     request: of the stage. seen: the data as the teachers see them, where that is otherwise. The network's mode is put back.
     """
 
     def __init__(self, request: dict[str, Any], network: nn.Module, module, task, seen=None):
+        if module.spec.kind == "table":
+            raise UserError("trainer.gap: a divergence is one of distributions, which a regression does not give")
         self.request, self.module, self.task = request, module, task
         self.seen = module if seen is None else seen
         self.device = torch.device(request["hardware"]["device"])

@@ -57,7 +57,8 @@ class FrozenTeacher:
         inputs = batch["inputs"]
         self.samples += self.task.size(inputs)
         if self.normalize is not None:
-            scale, shift = (self.normalize[key].to(inputs.device)[:, None, None] for key in ("scale", "shift"))
+            shape = (-1, *(inputs.dim() - 2) * (1,))
+            scale, shift = (self.normalize[key].to(inputs.device).view(shape) for key in ("scale", "shift"))
             inputs = inputs * scale + shift
         return self.task.predict(self.network, inputs)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from kdrun.data.spec import SINGLE
 from kdrun.files import read_json
 from kdrun.learning import cache, positions, rowcache, seeds, topk
 from kdrun.learning.report import Report
@@ -185,7 +186,7 @@ def _one_teacher(
     shop.note_teaching(request, **({"features": features} if features else {}))
     if teaching["source"] == "online":
         return teaching_live() if k is None else topk.TopTeacher(live(), k)
-    if module.spec.kind != "images":
+    if module.spec.kind not in SINGLE:
         return _cached_rows(request, module, k, live, device, report, shop)
     if module.random and not module.replayed:
         raise ValueError(
@@ -196,7 +197,7 @@ def _one_teacher(
     key = cache.cache_key(parts)
     folder = shop.outputs / key
     with shop.lock(f"outputs-{key}", lambda: report.note("waiting for another process that computes these outputs")):
-        stored = cache.OutputCache(folder, module.train_ids, module.views, len(module.spec.classes), parts, features)
+        stored = cache.OutputCache(folder, module.train_ids, module.views, module.spec.outputs, parts, features)
         if teaching["fill"] == "first_epoch":
             return cache.CachedTeacher(stored, teacher["fingerprint"], teaching_live())
         if not stored.complete:

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from kdrun import targets
-from kdrun.data.spec import DataSpec
+from kdrun.data.spec import SINGLE, DataSpec
+from kdrun.data.table_spec import TableSpec
 from kdrun.networks.output import logits_of
 from kdrun.problems import UserError
 
@@ -22,7 +23,7 @@ SIZE_NAMES = ("image_size", "img_size")
 VOCABULARY_NAMES = ("vocabulary", "vocab_size")
 
 
-def build_network(node: Mapping[str, Any], spec: DataSpec, seed: int) -> nn.Module:
+def build_network(node: Mapping[str, Any], spec: DataSpec | TableSpec, seed: int) -> nn.Module:
     """The network of a target node, on CPU and in training mode; its weights are a function of (node, seed) alone.
 
     Two classes may have one logit, for the second. The number of classes and of channels and the image size are taken from the data wherever the target has a
@@ -47,24 +48,25 @@ def build_network(node: Mapping[str, Any], spec: DataSpec, seed: int) -> nn.Modu
     return network.train()
 
 
-def data_arguments(node: Mapping[str, Any], spec: DataSpec) -> dict[str, Any]:
+def data_arguments(node: Mapping[str, Any], spec: DataSpec | TableSpec) -> dict[str, Any]:
     """What a network may ask for and only the data know, without what the node sets itself.
 
     Raises UserError where the node sets a number of classes that is not the data's.
     """
-    if spec.kind != "images":
+    if spec.kind not in SINGLE:
         known = {**dict.fromkeys(VOCABULARY_NAMES, spec.vocabulary), "pad": spec.pad, "bos": spec.bos, "eos": spec.eos}
         known["max_length"] = spec.max_length
         if spec.kind == "vision_language":
             known |= {"image_token": spec.image_token, "image_tokens": spec.image_tokens, "image_size": spec.image_size}
             known |= {} if spec.tower is None else {"tower": spec.tower}
         return {name: value for name, value in known.items() if node.get(name) is None}
-    classes = len(spec.classes)
-    channels, *sides = spec.shape
+    classes = spec.outputs
+    # Each feature of a table is a channel of 1 x 1.
+    channels, *sides = spec.shape if spec.kind == "images" else (*spec.shape, 1, 1)
     for name in CLASS_NAMES:
         if node.get(name) not in (None, classes) and not (classes == 2 and node[name] == 1):
             raise UserError(
-                f"{node['_target_']}: {name}={node[name]}, but {spec.name} has {classes} classes",
+                f"{node['_target_']}: {name}={node[name]}, but {spec.name} has {classes} {_said(spec)}",
                 f"leave {name} out: it is taken from the data",
             )
     known = {
@@ -79,6 +81,8 @@ def spec_of(metadata: Mapping[str, Any]) -> Any:
     """The spec of the data that a weights file (networks.weights.read_metadata) was made for."""
     if metadata.get("kind", "images") == "images":
         return DataSpec.of(metadata)
+    if metadata["kind"] == "table":
+        return TableSpec.of(metadata)
     if metadata["kind"] == "vision_language":
         from kdrun.data.vision_spec import VisionSpec
 
@@ -88,7 +92,7 @@ def spec_of(metadata: Mapping[str, Any]) -> Any:
     return TextSpec.of(metadata)
 
 
-def check_forward(network: nn.Module, target: str, spec: DataSpec) -> None:
+def check_forward(network: nn.Module, target: str, spec: DataSpec | TableSpec) -> None:
     """One forward pass in eval mode, so that batch-norm statistics stay as they are; modes are put back.
 
     Raises UserError with what went wrong.
@@ -110,12 +114,17 @@ def check_forward(network: nn.Module, target: str, spec: DataSpec) -> None:
             module.training = mode
     single = spec.kind == "images" and expected[1] == 2 and logits.shape == (2, 1)  # one logit for two classes
     if logits.shape != expected and not single:
-        names, count = (CLASS_NAMES, "classes") if spec.kind == "images" else (VOCABULARY_NAMES, "tokens")
+        names = CLASS_NAMES if spec.kind in SINGLE else VOCABULARY_NAMES
         raise UserError(
             f"{target} gives {tuple(logits.shape)} for 2 {what.split()[0]}, expected {expected}: "
-            f"{spec.name} has {expected[-1]} {count}",
+            f"{spec.name} has {expected[-1]} {_said(spec)}",
             f"give it a parameter named {' or '.join(names)} and kdrun sets it from the data",
         )
+
+
+def _said(spec) -> str:
+    """What the last dimension of an output is."""
+    return {"images": "classes", "table": "target"}.get(spec.kind, "tokens")
 
 
 def _blank(spec) -> tuple[Any, tuple[int, ...], str]:
@@ -123,6 +132,8 @@ def _blank(spec) -> tuple[Any, tuple[int, ...], str]:
     if spec.kind == "images":
         shape = tuple(spec.shape)
         return torch.zeros(2, *shape), (2, len(spec.classes)), f"images of shape {shape}"
+    if spec.kind == "table":
+        return torch.zeros(2, *spec.shape), (2, spec.outputs), f"rows of {len(spec.features)} features"
     if spec.kind == "vision_language":
         tokens = torch.tensor([[spec.bos, *spec.image_tokens * [spec.image_token], spec.eos]] * 2)
         inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}

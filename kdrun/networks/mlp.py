@@ -1,4 +1,4 @@
-"""A multilayer perceptron on flattened images: the smallest student, and a ladder by its hidden widths."""
+"""A multilayer perceptron on flattened images, or on rows of a table: the smallest student, and a ladder by its hidden widths."""
 
 import math
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ class MLP(nn.Sequential):
 
     hidden: widths of the hidden layers; an empty list is multinomial logistic regression.
     dropout: probability with which a hidden unit is set to 0 in training, after its ReLU.
-    num_classes, in_channels, image_size (side, or height and width): of the data.
+    num_classes, in_channels, image_size (side, or height and width): of the data; features of a table are channels of 1 x 1.
 
-    forward: float [B, in_channels, H, W] -> logits [B, num_classes].
+    forward: float [B, in_channels, H, W] or [B, in_channels] -> logits [B, num_classes].
     """
 
     def __init__(

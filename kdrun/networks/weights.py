@@ -19,7 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from kdrun.data.spec import DataSpec
+from kdrun.data.spec import SINGLE, DataSpec
+from kdrun.data.table_spec import TableSpec
 from kdrun.networks.matching import check_keys, check_values, without_prefix
 from kdrun.problems import UserError
 
@@ -48,7 +49,7 @@ class _Read:
 def save_weights(
     network: nn.Module,
     path: str | Path,
-    spec: DataSpec | None = None,
+    spec: DataSpec | TableSpec | None = None,
     node: Mapping[str, Any] | None = None,
     state: Mapping[str, torch.Tensor] | None = None,
 ) -> Path:
@@ -98,11 +99,11 @@ def load_state(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def load_weights(
-    network: nn.Module, path: str | Path, spec: DataSpec | None = None, *, any_normalisation: bool = False
+    network: nn.Module, path: str | Path, spec: DataSpec | TableSpec | None = None, *, any_normalisation: bool = False
 ) -> LoadedWeights:
     """Loads a safetensors or torch file into `network`; all keys and shapes must agree, or nothing is changed.
 
-    spec: where given, classes and normalisation stored in the file must be those of the data;
+    spec: where given, classes (of a table: features and target) and normalisation stored in the file must be those of the data;
         any_normalisation=True leaves the normalisation out (for a caller that converts the inputs).
     Raises UserError for a file that is absent, damaged, needs unpickling, does not fit, was made for other classes
     or normalisation, or holds NaN, infinities or nothing but zeros.
@@ -116,7 +117,7 @@ def load_weights(
     tensors = _with_ties(tensors, own)
     check_keys(tensors, own, path, type(network).__name__)
     check_values(tensors, path)
-    if spec is not None and spec.kind == "images" and read.metadata:
+    if spec is not None and spec.kind in SINGLE and read.metadata:
         _check_data(read.metadata, spec, path, any_normalisation)
     network.load_state_dict(tensors, strict=True)
     return LoadedWeights(path, read.metadata, tuple(read.notes))
@@ -204,15 +205,11 @@ def _identity(tensor: torch.Tensor) -> tuple:
     return pointer, tensor.device, tensor.dtype, tuple(tensor.shape), tensor.stride()
 
 
-def _check_data(metadata: Mapping[str, Any], spec: DataSpec, path: Path, any_normalisation: bool) -> None:
-    theirs, ours = metadata.get("classes"), list(spec.classes)
-    if theirs is not None and list(theirs) != ours:
-        if len(theirs) != len(ours):
-            what = f"{len(theirs)} classes, {spec.name} has {len(ours)}"
-        else:
-            index = next(i for i, pair in enumerate(zip(theirs, ours, strict=True)) if pair[0] != pair[1])
-            what = f"class {index} = {theirs[index]!r}, {spec.name} has {ours[index]!r} there"
-        raise UserError(f"{path} was trained on other classes: {what}")
+def _check_data(metadata: Mapping[str, Any], spec: DataSpec | TableSpec, path: Path, any_normalisation: bool) -> None:
+    if spec.kind == "table":
+        _check_columns(metadata, spec, path)
+    else:
+        _check_classes(metadata, spec, path)
     if any_normalisation or "mean" not in metadata:
         return
     for key, ours in (("mean", spec.mean), ("std", spec.std)):
@@ -226,6 +223,29 @@ def _check_data(metadata: Mapping[str, Any], spec: DataSpec, path: Path, any_nor
                 f"give the normalisation it needs: normalize={{mean: {_short(metadata['mean'])}, "
                 f"std: {_short(metadata['std'])}}}",
             )
+
+
+def _check_columns(metadata: Mapping[str, Any], spec: TableSpec, path: Path) -> None:
+    """Features and target, and the moments of the target: outputs are in its deviations."""
+    own = spec.metadata()
+    for key in ("features", "target", "target_mean", "target_std"):
+        theirs, ours = metadata.get(key), own[key]
+        same = theirs == ours or (
+            isinstance(ours, float) and theirs is not None and abs(theirs - ours) <= _NORMALISATION_TOLERANCE
+        )
+        if not same:
+            raise UserError(f"{path} was trained on another table: {key} {theirs}, {spec.name} has {ours}")
+
+
+def _check_classes(metadata: Mapping[str, Any], spec: DataSpec, path: Path) -> None:
+    theirs, ours = metadata.get("classes"), list(spec.classes)
+    if theirs is not None and list(theirs) != ours:
+        if len(theirs) != len(ours):
+            what = f"{len(theirs)} classes, {spec.name} has {len(ours)}"
+        else:
+            index = next(i for i, pair in enumerate(zip(theirs, ours, strict=True)) if pair[0] != pair[1])
+            what = f"class {index} = {theirs[index]!r}, {spec.name} has {ours[index]!r} there"
+        raise UserError(f"{path} was trained on other classes: {what}")
 
 
 def _short(values: Any) -> str:

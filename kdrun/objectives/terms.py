@@ -234,7 +234,7 @@ def _positions(tensors: Tensors, over: str = LABELS) -> torch.Size | None:
     """The shape of one value per position, as far as the tensors tell."""
     if (mask := tensors.get(over)) is not None:
         return mask.shape
-    for name in ("student_logits", "student_hidden"):
+    for name in ("student_logits", "student_outputs", "student_hidden"):
         if (found := tensors.get(name)) is not None:
             return found.shape[:-1]
     return None

@@ -21,6 +21,7 @@ from kdrun.plots.paper import (
     Panel,
     log_axis,
     mark,
+    metric_label,
     percent_limits,
     quiet_grid,
     scale_of,
@@ -129,4 +130,4 @@ def _metric_name(name: str) -> str:
     split, _, metric = name.partition("/")
     if split == "train":
         return "training loss" if metric == "loss" else f"training loss, {metric} term"
-    return f"validation {metric.replace('_', ' ')}{' (%)' if scale_of(name) == 100 else ''}"
+    return f"validation {metric_label(metric)}{' (%)' if scale_of(name) == 100 else ''}"

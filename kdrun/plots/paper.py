@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from kdrun.measures import MEASURES
 from kdrun.plots.data import FRACTIONS
 
 COLUMN, DOUBLE = 3.5, 7.0
@@ -43,6 +44,10 @@ KINDS: dict[str, tuple[str, Any, str]] = {
     "alone": (COLOURS[1], (0, (6, 1.2, 1.2, 1.2)), "D"),
     "plain_kd": (COLOURS[2], (0, (1.2, 1.2)), "^"),
     "equal_compute": (COLOURS[3], (0, (3, 1, 1, 1)), "v"),
+    "worst_teacher": (COLOURS[5], (0, (2, 1)), "<"),
+    "self_teacher": (COLOURS[4], (0, (5, 2)), ">"),
+    "logit_kd": (COLOURS[2], (0, (1.2, 1.2)), "^"),
+    "late_fusion": (INK, (0, (1, 1)), "P"),
     "beside": (FAINT, "-", "D"),
 }
 """Kind -> (colour, line style, marker), the same in every figure."""
@@ -193,7 +198,12 @@ def scale_of(metric: str) -> float:
 
 def axis_name(metric: str) -> str:
     """`test accuracy (%)`"""
-    return f"test {metric.replace('_', ' ')}{' (%)' if scale_of(metric) == 100 else ''}"
+    return f"test {metric_label(metric)}{' (%)' if scale_of(metric) == 100 else ''}"
+
+
+def metric_label(metric: str) -> str:
+    """`accuracy`, `AUC`: as people call it."""
+    return MEASURES[metric].label if metric in MEASURES else metric.replace("_", " ")
 
 
 def words(status: str) -> str:

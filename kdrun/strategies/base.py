@@ -36,6 +36,10 @@ class Strategy:
         """Ask `lab` for stages; return the student."""
         raise NotImplementedError
 
+    def label(self, cast: Cast) -> str:
+        """What the result of `run` is, for people."""
+        return f"student {cast.student.config['name']}, distilled"
+
     def student_epochs(self, cast: Cast) -> int:
         """Epochs that `run` spends on the student, all its stages together but the family's first phase."""
         return cast.student.trainer["epochs"]

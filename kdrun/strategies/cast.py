@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 # What a teacher's config says of how it teaches, as opposed to what it is.
 TEACHING = ("source", "fill", "verify", "cache_limit_gb", "accuracy", "tolerance", "normalize")
 
+LABELS = {"regression": "mse"}
+"""Task -> the term that learns from labels, where it is not ce."""
+
 
 @dataclass(frozen=True)
 class Learner:
@@ -58,8 +61,10 @@ class Cast:
 
     @property
     def supervision(self) -> dict[str, Any]:
-        """The objective without a teacher: the run's cross-entropy term at weight 1, its options kept."""
-        return {"ce": {**self.config["objective"].get("ce", {}), "weight": 1.0}}
+        """The objective without a teacher: the run's term of labels (cross-entropy, squared error) at weight 1, its options
+        kept."""
+        name = LABELS.get(self.config["data"]["task"], "ce")
+        return {name: {**self.config["objective"].get(name, {}), "weight": 1.0}}
 
 
 def learn(

@@ -91,6 +91,10 @@ class CrossWindow(Strategy):
     def run(self, lab: Lab, cast: Cast) -> Trained:
         return self._taught(lab, cast, "student", self.teacher, self.transfer)
 
+    def label(self, cast: Cast) -> str:
+        kinds = {BEST: "the best view", WORST: "the worst view", SELF: "themselves"}
+        return f"views, taught by {kinds.get(self.teacher, self.teacher)}"
+
     def student_epochs(self, cast: Cast) -> int:
         return cast.student.trainer["epochs"] if self.epochs is None else self.epochs
 

@@ -119,7 +119,9 @@ class Board:
         total = now.get("total")
         progress = f"{100 * now['done'] / total:3.0f} %" if total else ""
         values = now.get("values") or {}
-        value = next((measure(name).text(values[name]) for name in ("auc", "accuracy", "bleu") if name in values), "")
+        value = next(
+            (measure(name).text(values[name]) for name in ("auc", "accuracy", "bleu", "r2") if name in values), ""
+        )
         elapsed = duration(time.monotonic() - now["started"])
         return (
             str(point.number),

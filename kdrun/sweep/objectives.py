@@ -69,6 +69,10 @@ DECLARED = {
         Objective("bleu", MAXIMIZE, VALIDATION, "sacreBLEU of generated text", "", 100, 2),
         Objective("chrf", MAXIMIZE, VALIDATION, "chrF of generated text", "", 100, 2),
         Objective("token_accuracy", MAXIMIZE, VALIDATION, "share of right next tokens", "%", 100, 2),
+        Objective("auc", MAXIMIZE, VALIDATION, "area under the ROC curve, a mean of each class against the rest"),
+        Objective("r2", MAXIMIZE, VALIDATION, "share of the variance of the target that is explained"),
+        Objective("rmse", MINIMIZE, VALIDATION, "root of the mean squared error, in units of the target"),
+        Objective("mae", MINIMIZE, VALIDATION, "mean absolute error, in units of the target"),
         Objective("gain", MAXIMIZE, VALIDATION, "accuracy above the student alone, paired by seed", "points", 100, 2),
         Objective("parameters", MINIMIZE, COST, "parameters of the student", digits=0),
         Objective("flops", MINIMIZE, COST, "FLOPs of one forward pass of one sample", digits=0),
@@ -81,6 +85,9 @@ DECLARED = {
 
 CLASSIFICATION = ("accuracy", "top5", "worst_class", "loss", "calibration", "gain")
 TRANSLATION = ("bleu", "chrf", "loss", "token_accuracy")
+DIAGNOSIS = ("auc", "accuracy", "worst_class", "loss", "calibration", "gain")
+VISION_LANGUAGE = ("accuracy", "token_accuracy", "loss", "gain")
+REGRESSION = ("r2", "rmse", "mae", "loss")
 
 
 def read_objectives(names: Sequence[str], directions: Sequence[str] | None = None) -> list[Objective]:
@@ -133,7 +140,13 @@ def energy_readers() -> list[str]:
 
 def check_jobs(objectives: Sequence[Objective], jobs: Sequence[Any]) -> None:
     """Raises UserError where a job of the search (see config.compose.Job) would end without one of the objectives."""
-    of_task = {"classification": CLASSIFICATION, "translation": TRANSLATION}
+    of_task = {
+        "classification": CLASSIFICATION,
+        "diagnosis": DIAGNOSIS,
+        "regression": REGRESSION,
+        "translation": TRANSLATION,
+        "vision_language": VISION_LANGUAGE,
+    }
     for task in {job.config["data"]["task"] for job in jobs}:
         for objective in objectives:
             if objective.kind == VALIDATION and objective.name not in of_task[task]:

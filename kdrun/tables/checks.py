@@ -207,8 +207,11 @@ def _teachers(entries: Sequence[Entry]) -> Iterator[str]:
             continue
         own = {key: config["teacher"].get(key) for key in TAUGHT_BY}
         rest = {key: config.get(key) for key in ("trainer", "data", "hardware", "seeds")}
-        ce = {key: value for key, value in config["objective"].get("ce", {}).items() if key != "weight"}
-        key = json.dumps([own, rest, ce], sort_keys=True)
+        labels = {  # options of the term that teachers learn by
+            name: {key: value for key, value in config["objective"].get(name, {}).items() if key != "weight"}
+            for name in ("ce", "mse")
+        }
+        key = json.dumps([own, rest, labels], sort_keys=True)
         mine = {fingerprint: _results(stage) for fingerprint, stage in teachers(entry.record).items()}
         label, theirs = first.setdefault(key, (entry.label, mine))
         if mine.keys() != theirs.keys() and not _incomplete(entry.record):

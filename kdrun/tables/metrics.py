@@ -34,7 +34,7 @@ def _help(measure: Measure) -> str:
 
 
 BY_TYPE = ("accuracy/", "f1/", "auc/", "sensitivity/", "specificity/")
-UNITS = {"loss": "nats", "auc": "plain"}
+UNITS = {"loss": "nats", "auc": "plain", "r2": "plain", "rmse": "plain", "mae": "plain"}
 
 
 class Metrics(dict):
@@ -72,6 +72,14 @@ METRICS = Metrics(
             )
             for name in ("bleu", "chrf", "accuracy", "auc")
         },
+        "clients_mean": Metric("gain", "clients mean: points over the same client alone, mean over clients"),
+        "clients_worst": Metric(
+            "gain", "clients worst: points over the same client alone, of the client that lost most"
+        ),
+        "clients_p10": Metric("gain", "clients p10: points over the same client alone, 10th percentile of clients"),
+        "sent": Metric("megabytes", "sent: megabytes up and down, all clients and rounds"),
+        "trust_clean": Metric("plain", "trust clean: mean gate on samples with right labels"),
+        "trust_flipped": Metric("plain", "trust flipped: mean gate on samples whose labels were flipped"),
         "gap_closed": Metric("gap", "gap closed: (student - alone) / (teacher - alone)"),
         "seconds": Metric("seconds", "seconds: wall time of one stage of that arm; a shared teacher is not in it"),
         "cpu_seconds": Metric("seconds", "cpu seconds: processor time of one stage of that arm"),
@@ -82,11 +90,19 @@ METRICS = Metrics(
 OVER_SAMPLES = {name: name.removesuffix("_difference") for name in METRICS if name.endswith("_difference")}
 """Differences whose interval is over test samples, not over seeds; known at the selected epoch only."""
 DIFFERENCES = {"difference", *OVER_SAMPLES}
+OF_CLIENTS = {
+    "clients_mean": ("delta", "avg"),
+    "clients_worst": ("delta", "worst"),
+    "clients_p10": ("delta", "p10"),
+    "trust_clean": ("gate", "gate_clean"),
+    "trust_flipped": ("gate", "gate_corrupted"),
+}
+"""What a summary says of the clients of a federation, at the best round."""
 
 
 def per_epoch(metric: str) -> bool:
     """Whether there is a figure of the best epoch and one of the last."""
-    return METRICS[metric].scored or metric in DIFFERENCES or metric == "gap_closed"
+    return METRICS[metric].scored or metric in DIFFERENCES or metric in OF_CLIENTS or metric == "gap_closed"
 
 
 @dataclass
@@ -119,6 +135,8 @@ def measure(record: Record, arm: str, metric: str, split: str = "test") -> Measu
         return _over_samples(record, arm, OVER_SAMPLES[metric])
     if metric == "gap_closed":
         return _gap_closed(record)
+    if metric in OF_CLIENTS or metric == "sent":
+        return _of_clients(record, own_arm(record) if arm == "student" else arm, metric)
     if arm == "teacher":
         stages = list(teachers(record).values())
         found = Measured(arm, len(stages), len(stages), applies=bool(stages))
@@ -244,6 +262,24 @@ def _over_samples(record: Record, control: str, metric: str) -> Measured:
     return found
 
 
+def _of_clients(record: Record, arm: str, metric: str) -> Measured:
+    n, of = _counts(record, arm)
+    found = Measured(arm, n, of, missing=missing_seeds(record, arm))
+    told = (arms_of(record).get(arm) or {}).get("clients")
+    if not told:
+        found.applies = bool(arms_of(record)) and any(one.get("clients") for one in arms_of(record).values())
+        return found
+    if metric == "sent":
+        sent = [told["bytes"].get(way) for way in ("up", "down")]
+        found.values[ONCE] = {"mean": None if None in sent else sum(sent), "sd": None}
+        return found
+    group, name = OF_CLIENTS[metric]
+    value = told[group].get(name)
+    found.applies = group == "delta" or value is not None  # not every arm has a gate
+    found.values["best"] = value if isinstance(value, dict) else {"mean": value, "sd": None}
+    return found
+
+
 def _gap_closed(record: Record) -> Measured:
     if is_alone(record):
         return Measured("student", applies=False)
@@ -262,7 +298,7 @@ def _paired(record: Record, control: str) -> Measured:
 
 def main_metric(stage: Record) -> str:
     """The metric a stage of a run record is judged by."""
-    return next(name for name in ("auc", "accuracy", "bleu") if name in stage["test"]["best"])
+    return next(name for name in ("auc", "accuracy", "bleu", "r2") if name in stage["test"]["best"])
 
 
 def main_score(stage: Record, which: str) -> float:

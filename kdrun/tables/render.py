@@ -68,7 +68,7 @@ def _value(cell: dict[str, Any], which: str) -> str:
         low, high = (number_text(bound, unit) for bound in value["interval"])
         return f"{text} [{low}, {high}]"
     if value.get("sd") is not None and unit != "points":
-        text += f" ± {number_text(value['sd'], unit)}"
+        text += f" ± {number_text(value['sd'], 'share' if unit == 'gain' else unit)}"
     return text
 
 
@@ -87,6 +87,8 @@ def number_text(value: float | None, unit: str) -> str:
         "gap": (100, ".0f"),
         "nats": (1, ".4f"),
         "plain": (1, ".4f"),
+        "gain": (100, "+.2f"),
+        "megabytes": (1e-6, ".2f"),
         "seconds": (1, ".1f"),
     }[unit]
     return f"{scale * value:{form}}" + (" %" if unit == "gap" else "")

@@ -58,6 +58,7 @@ def make_plan(job: Any, *, why: bool = False) -> dict[str, Any]:
     """
     from kdrun.hardware.target import apply_threads, resolve
     from kdrun.lab.fingerprint import differences
+    from kdrun.lab.stage import Federation
     from kdrun.learning.report import Report
     from kdrun.run import fit_cells, make_lab
     from kdrun.tracking.credentials import resolve_mode
@@ -86,6 +87,12 @@ def make_plan(job: Any, *, why: bool = False) -> dict[str, Any]:
             stage = planned.trained.stage
             if stage.data != view:
                 continue
+            if isinstance(stage, Federation):
+                entry = _federated(planned, module, differs)
+                if why and planned.status != "done":
+                    entry["why"] = _nearest(planned, lab)
+                stages[planned.trained.fingerprint] = entry
+                continue
             # Seeds of one stage differ in nothing that a probe can see.
             teachers = [one.stage.learner["network"] for one in stage.teachers]
             seen = [stage.learner, stage.objective, stage.trainer, stage.teaching, teachers, stage.sees]
@@ -103,7 +110,7 @@ def make_plan(job: Any, *, why: bool = False) -> dict[str, Any]:
         "features": features.found(),
         "assumed": list(lab.assumed),
         "stages": ordered,
-        "estimate": {"stages": len(new), "seconds": sum(known) if known else 0.0},
+        "estimate": {"stages": len(new), "seconds": sum(known) if known or not new else None},
     }
 
 
@@ -187,9 +194,47 @@ def _entry(planned, found: dict[str, Any], module, differs: dict[str, Any], lab,
         },
     }
     if why and planned.status != "done":
-        nearest = lab.why(planned)
-        entry["why"] = nearest and {"nearest": nearest[0], "differs": {k: list(v) for k, v in nearest[1].items()}}
+        entry["why"] = _nearest(planned, lab)
     return entry
+
+
+def _nearest(planned, lab) -> dict[str, Any] | None:
+    nearest = lab.why(planned)
+    return nearest and {"nearest": nearest[0], "differs": {k: list(v) for k, v in nearest[1].items()}}
+
+
+def _federated(planned, module, differs: dict[str, Any]) -> dict[str, Any]:
+    """The entry of clients that learn together; "federation" says more (see federation.plan.planned)."""
+    from kdrun.federation.plan import planned as about
+
+    stage = planned.trained.stage
+    found = about(stage, module)
+    return {
+        "label": stage.label,
+        "status": planned.status,
+        "fingerprint": planned.trained.fingerprint,
+        "learner": stage.learner["name"],
+        "network": stage.learner["network"]["_target_"],
+        "weights": None,
+        "teacher": None,
+        "start": None,
+        "objective": {},
+        "terms": {},
+        "data": stage.data["name"],
+        "data_differs": differs,
+        "epochs": found["rounds"],
+        "parameters": sum(one["parameters"] for one in found["private"]),
+        "trainable": found["parameters"],
+        "flops": None,
+        "federation": found,
+        "estimate": {
+            "seconds": None,
+            "steps": found["steps"],
+            "samples": None,
+            "flops": None,
+            "method": "not estimated",
+        },
+    }
 
 
 def _show(plan: dict[str, Any]) -> None:
@@ -219,11 +264,15 @@ def _show(plan: dict[str, Any]) -> None:
     console.print(tree, highlight=False)
     new = plan["estimate"]["stages"]
     console.print(
-        f"{new} of {len(plan['stages'])} stages to fit, about {duration(plan['estimate']['seconds'])} (estimate)"
+        f"{new} of {len(plan['stages'])} stages to fit, {_time(plan['estimate']['seconds'], duration)}"
         if new
         else "everything is in the store; running this takes no training",
         highlight=False,
     )
+
+
+def _time(seconds: float | None, duration) -> str:
+    return "their time is not estimated" if seconds is None else f"about {duration(seconds)} (estimate)"
 
 
 def _alike(stage: dict[str, Any]) -> dict[str, Any]:
@@ -248,6 +297,10 @@ def _branch(stage: dict[str, Any], duration, escape):
     from rich.tree import Tree
 
     branch = Tree(_line(stage, escape))
+    if about := stage.get("federation"):
+        for line in _clients(about):
+            branch.add(escape(line))
+        return _with_why(branch, stage, escape)
     branch.add(
         f"learner {stage['learner']}: {stage['parameters']:,} parameters, {stage['trainable']:,} trainable, "
         f"{_count(stage['flops'])} FLOPs a sample"
@@ -272,6 +325,26 @@ def _branch(stage: dict[str, Any], duration, escape):
             f"{stage['epochs']} epochs{escape(_with(stage['data_differs']))}, {estimate['steps']} steps, about {duration(estimate['seconds'])}, "
             f"{_count(estimate['flops'])} FLOPs (estimates)"
         )
+    return _with_why(branch, stage, escape)
+
+
+def _clients(about: dict[str, Any]) -> list[str]:
+    """Lines for people on a federation."""
+    partition, samples = about["partition"], sorted(about["partition"]["samples"])
+    how = partition["kind"] + (f", alpha {partition['alpha']:g}" if partition["kind"] != "iid" else "")
+    networks = ", ".join(f"{one['network'].rpartition('.')[2]} {one['parameters']:,}" for one in about["private"])
+    travels = {None: "nothing travels", "predictions": "predictions on public samples travel"}.get(
+        about["travels"], f"a {about['travels']} network of {_count(about['parameters'])} parameters travels"
+    )
+    sent = f", about {_count(about['bytes'])}B in all (estimate)" if about["bytes"] else ""
+    return [
+        f"{about['clients']} clients ({how}): {samples[0]:,} to {samples[-1]:,} training samples each",
+        f"private networks, parameters: {networks}",
+        f"{about['rounds']} rounds, at most {about['steps']:,} steps; {travels}{sent}",
+    ]
+
+
+def _with_why(branch, stage: dict[str, Any], escape):
     why = stage.get("why")
     if why:
         node = branch.add(f"nearest in the store: {why['nearest'][:12]}; differs in")

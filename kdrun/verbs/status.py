@@ -47,7 +47,7 @@ def running(run: RunInfo) -> dict[str, Any]:
     """How far a run is. `finished`: the stage of the last row has ended, and the next one has not written any."""
     record, row = run.record or {}, last_row(run.dir / METRICS)
     attempt = record["attempts"][-1]
-    names = [name for name in ("val/accuracy", "val/loss", "train/loss") if name in row]
+    names = [name for name in ("val/accuracy", "val/r2", "val/loss", "train/loss") if name in row]
     return {
         "id": run.id,
         "pid": attempt.get("pid"),

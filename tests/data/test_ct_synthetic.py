@@ -93,7 +93,7 @@ def test_a_shared_patient_is_refused():
     split[0] = -1
     refuse_shared(scans, split)
     split[0] = 2
-    with pytest.raises(UserError, match="1 patients are in two splits: patient-0000000 in test and train"):
+    with pytest.raises(UserError, match="1 of its patients in two splits: patient-0000000 in test and train"):
         refuse_shared(scans, split)
 
 

@@ -8,8 +8,10 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from forked import stand_in
 
 from kdrun.data.build import load_data
+from kdrun.learning import workers
 from kdrun.learning.workers import RankFailed
 from kdrun.networks.build import build_network
 from kdrun.networks.weights import load_weights
@@ -31,11 +33,18 @@ def tests_on_path(monkeypatch):
     assert any(path.endswith("tests") for path in sys.path)  # where the ranks find learning.dying
 
 
-def ranks_alive() -> bool:
-    return subprocess.run(["pgrep", "-f", "kdrun.learning.workers"], capture_output=True).returncode == 0
+@pytest.fixture
+def forked_ranks(monkeypatch, tests_on_path):
+    """Ranks that need no seconds to import."""
+    monkeypatch.setattr(workers, "subprocess", stand_in())
 
 
-def test_evaluation_on_two_ranks_is_that_of_one_process(tmp_path, tests_on_path):
+def ranks_alive(folder) -> bool:
+    """Whether a process is there whose command names the folder."""
+    return subprocess.run(["pgrep", "-f", f"kdrun.learning.workers {folder}"], capture_output=True).returncode == 0
+
+
+def test_evaluation_on_two_ranks_is_that_of_one_process(tmp_path, forked_ranks):
     """With batch normalisation, whose statistics each rank has of its own."""
     trained = make_lab(tmp_path).fit(supervised(Cast(cell(*own("live"))).student))
     config = cell(*own("live"))
@@ -53,21 +62,22 @@ def test_evaluation_on_two_ranks_is_that_of_one_process(tmp_path, tests_on_path)
         assert found["loss"] == pytest.approx(trained.record["val"][which]["loss"], abs=1e-5)
 
 
-def test_a_taught_student_on_two_ranks(tmp_path):
+def test_a_taught_student_on_two_ranks(tmp_path, forked_ranks):
     for source in ("online", "cached"):
         record = teach(make_lab(tmp_path / source), "hardware.devices=2", f"teacher.source={source}").record
         assert set(record["first_step"]) == {"ce", "kd"}
 
 
 def test_a_dead_rank_ends_the_stage_and_the_other_rank(tmp_path, tests_on_path):
+    """These are real interpreters, as those of a run."""
     started = time.monotonic()
     with pytest.raises(RankFailed, match="rank 1 of 2 ended with exit code 9"):
         make_lab(tmp_path).fit(supervised(Cast(cell(*own("exit"))).student))
     assert time.monotonic() - started < 60
-    assert not ranks_alive()
+    assert not ranks_alive(tmp_path)
 
 
-def test_a_mistake_that_a_rank_finds_is_told_as_one(tmp_path):
+def test_a_mistake_that_a_rank_finds_is_told_as_one(tmp_path, forked_ranks):
     wrong = cell(
         "hardware.devices=2", "student.network={_target_: kdrun.networks.mlp.MLP, hidden: [8], num_classes: 7}"
     )
@@ -75,12 +85,12 @@ def test_a_mistake_that_a_rank_finds_is_told_as_one(tmp_path):
         make_lab(tmp_path).fit(supervised(Cast(wrong).student))
 
 
-def test_ranks_that_drift_apart_are_noticed(tmp_path, tests_on_path):
+def test_ranks_that_drift_apart_are_noticed(tmp_path, forked_ranks):
     with pytest.raises(RankFailed, match="other parameters than rank 0"):
         make_lab(tmp_path).fit(supervised(Cast(cell(*own("drift"))).student))
 
 
-def test_a_parameter_that_one_rank_does_not_use_in_a_step_holds_nobody_up(tmp_path, tests_on_path):
+def test_a_parameter_that_one_rank_does_not_use_in_a_step_holds_nobody_up(tmp_path, forked_ranks):
     record = make_lab(tmp_path).fit(supervised(Cast(cell(*own("beside"))).student)).record
     assert record["val"]["epochs"] == 3
 
@@ -112,7 +122,7 @@ def mostly_text(tmp_path):
 
 
 @pytest.mark.skipif(not all(map(find_spec, NEEDED)), reason="needs the extra vlm")
-def test_a_rank_without_images_neither_waits_nor_is_waited_for(tmp_path, mostly_text):
+def test_a_rank_without_images_neither_waits_nor_is_waited_for(tmp_path, mostly_text, forked_ranks):
     """Its projector has no gradient of its own; both ranks have to end with the same parameters."""
     lab = make_lab(tmp_path / "lab")
     one, two = (Cast(cell(*mostly_text, *more)) for more in ((), ("hardware.devices=2",)))

@@ -1,17 +1,18 @@
 """A student sharded over two CPU processes under gloo: the weights of one process and of two whole copies."""
 
 import os
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
+from forked import Forked, stand_in
 from safetensors.torch import load_file
 from torch import nn
 
 from kdrun.lab.fingerprint import fingerprint, parts
+from kdrun.learning import workers
 from kdrun.learning.report import Interrupted
 from kdrun.learning.sharding import check_shardable, units
 from kdrun.problems import UserError
@@ -25,6 +26,13 @@ OWN = ("targets.learning=true", "student=mlp_8", "student.network={_target_: lea
 FSDP = ("hardware.devices=2", "trainer.sharding=fsdp")
 
 
+@pytest.fixture
+def forked_ranks(monkeypatch):
+    """Ranks that need no seconds to import; test_ranks.py has real ones."""
+    assert any(path.endswith("tests") for path in sys.path)  # where the ranks find learning.blocks
+    monkeypatch.setattr(workers, "subprocess", stand_in())
+
+
 def close(one, other):
     for which in ("best", "last"):
         tensors, others = load_file(one.weights(which)), load_file(other.weights(which))
@@ -33,7 +41,7 @@ def close(one, other):
             torch.testing.assert_close(tensor, others[name], rtol=1e-4, atol=1e-5)
 
 
-def test_sharded_equals_whole(tmp_path):
+def test_sharded_equals_whole(tmp_path, forked_ranks):
     options = (*OWN, "trainer.clip=0.5", "trainer.accumulate=2", "teacher.source=online")
     alone = teach(make_lab(tmp_path / "one"), *options)
     whole = teach(make_lab(tmp_path / "ddp"), "hardware.devices=2", *options)
@@ -60,7 +68,7 @@ class Stopping(Silent):
         return len(self.told) >= self.enough
 
 
-def test_stopped_and_resumed_to_the_last_bit(tmp_path):
+def test_stopped_and_resumed_to_the_last_bit(tmp_path, forked_ranks):
     options = (*OWN, *FSDP, "trainer.epochs=20", "trainer/optimizer=adamw")
     stage = supervised(Cast(cell(*options)).student)
     unbroken = make_lab(tmp_path / "a").fit(stage)
@@ -84,17 +92,16 @@ def test_stopped_and_resumed_to_the_last_bit(tmp_path):
 def test_llava_in_parts_where_one_rank_has_no_image(tmp_path):
     """Gradients of the first look and weights after three steps are those of a whole network; then both generate."""
     script = Path(__file__).with_name("sharded_llava.py")
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(rank), str(tmp_path / "meet")],
-            env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
+    ranks = []
     try:
-        said = [rank.communicate(timeout=240)[0] for rank in ranks]
+        for rank in range(2):
+            with open(tmp_path / str(rank), "wb") as said:
+                words = [sys.executable, str(script), str(rank), str(tmp_path / "meet")]
+                ranks.append(Forked(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=said, stderr=said))
+        codes = [rank.wait(240) for rank in ranks]
+        said = [(tmp_path / str(rank)).read_text() for rank in range(2)]
         assert all(text.endswith("fine\n") for text in said), "\n\n".join(said)
-        assert [rank.returncode for rank in ranks] == [0, 0]
+        assert codes == [0, 0]
     finally:
         for rank in ranks:
             rank.kill()

@@ -31,7 +31,8 @@ TEXT = [name for name in NETWORKS if name.startswith("nmt_")]
 VISION = [name for name in NETWORKS if name.startswith("llava_w")]
 FAMILIES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 LARGE = ("llava_paper", "llava_smollm2")
-EQUAL = ("ct_se_resnet", "ct_paper")  # teacher and students are the same network, each with a view of its own
+EQUAL = ("ct_se_resnet", "ct_paper", "clients_mixed")
+"""No ladders: the same network for each view, and clients of several makes."""
 WORDS = {"M": 1e6, "k": 1e3}
 
 

@@ -185,12 +185,12 @@ def test_options_that_are_refused(options, message):
 
 
 def test_names_that_are_refused(cell):
-    with pytest.raises(UserError, match="strategy.teacher=lungs.*closest: lung"):
+    with pytest.raises(UserError, match=r"strategy.teacher=lungs.*closest: lung"):
         CrossWindow(teacher="lungs").run(Notes(), Cast(cell))
     with pytest.raises(UserError, match="named twice"):
         CrossWindow(views=["lung", "lung"]).run(Notes(), Cast(cell))
     digits = Cast(compose(["strategy=cross_window", "seed=0"]).cells[0])
-    with pytest.raises(UserError, match="data.task=classification"):
+    with pytest.raises(UserError, match=r"data.task=classification"):
         CrossWindow().run(Notes(), digits)
     digits = Cast(compose(["strategy=cross_window", "seed=0", "data.task=diagnosis"]).cells[0])
     with pytest.raises(UserError, match="has no windows"):

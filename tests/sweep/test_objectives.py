@@ -7,7 +7,17 @@ import sys
 
 import pytest
 
-from kdrun.sweep.objectives import CLASSIFICATION, DECLARED, TRANSLATION, Unmeasured, measure, read_objectives
+from kdrun.sweep.objectives import (
+    CLASSIFICATION,
+    DECLARED,
+    DIAGNOSIS,
+    REGRESSION,
+    TRANSLATION,
+    VISION_LANGUAGE,
+    Unmeasured,
+    measure,
+    read_objectives,
+)
 from kdrun.sweep.search_study import front
 
 
@@ -91,12 +101,22 @@ def test_mistakes_are_told_before_anything_heavy_is_imported_or_written(tmp_path
 
 def test_declared_validation_objectives_are_what_the_task_computes():
     from kdrun.tasks.classification import Classification
+    from kdrun.tasks.diagnosis import Diagnosis
+    from kdrun.tasks.regression import Regression
     from kdrun.tasks.translation import Translation
+    from kdrun.tasks.vision_language import VisionLanguage
 
     declared = {o.name: o.direction for o in DECLARED.values() if o.kind == "validation" and o.name != "gain"}
-    computed = {**Classification.METRICS, **Translation.METRICS}
+    computed = {
+        name: mode
+        for task in (Classification, Diagnosis, Regression, Translation, VisionLanguage)
+        for name, mode in task.METRICS.items()
+    }
     assert declared == {name: f"{mode}imize" for name, mode in computed.items()}
     assert set(CLASSIFICATION) == {*Classification.METRICS, "gain"} and set(TRANSLATION) == set(Translation.METRICS)
+    assert set(REGRESSION) == set(Regression.METRICS)
+    assert set(DIAGNOSIS) == {*Diagnosis.METRICS, "gain"}
+    assert set(VISION_LANGUAGE) == {*VisionLanguage.METRICS, "gain"}
 
 
 def stage(role, seed, accuracy, **more):

@@ -4,12 +4,12 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from forked import Forked
 from sweep.fake_pool import Killed, World
 
 from kdrun.problems import UserError
@@ -318,7 +318,7 @@ def test_a_real_search_killed_between_trials_ends_with_exactly_its_trials(tmp_pa
              "trainer.optimizer.lr=tag(log,interval(0.01,0.3))", "student=mlp_16", "strategy=alone", "data=digits",
              "trainer.epochs=2", "seed=0", "tracker=none", "-q"]  # fmt: skip
     command = [sys.executable, "-m", "kdrun", *words]
-    first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    first = Forked(command, cwd=tmp_path)
     end = time.monotonic() + 120
     try:
         while not done(tmp_path):
@@ -328,7 +328,7 @@ def test_a_real_search_killed_between_trials_ends_with_exactly_its_trials(tmp_pa
         first.kill()
         first.wait()
     before = done(tmp_path)
-    assert subprocess.run(command, cwd=tmp_path).returncode == 0
+    assert Forked(command, cwd=tmp_path).wait(120) == 0
     found = record(tmp_path / "outputs")["search"]
     assert len(found["trials"]) == 3 == len(os.listdir(tmp_path / "outputs/runs")) - 1  # and the folder's lock
     assert [trial["state"] for trial in found["trials"]] == ["complete"] * 3

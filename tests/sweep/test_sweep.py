@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from forked import PIPE, Forked, run, stand_in
 
 from kdrun.files import read_json
 
@@ -28,6 +29,19 @@ def kdrun(*words, cwd, **options):
     return subprocess.run(
         command, cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=ENVIRONMENT, **options
     )
+
+
+def forked(*words, cwd):
+    """The same in a process that has torch imported, as has the server that it starts."""
+    return run([sys.executable, "-m", "kdrun", *words], folder=cwd, env=ENVIRONMENT)
+
+
+@pytest.fixture
+def forked_server(monkeypatch):
+    """Pools of this process whose server needs no seconds to import."""
+    from kdrun.sweep import pool
+
+    monkeypatch.setattr(pool, "subprocess", stand_in())
 
 
 def results(folder: Path) -> dict[str, dict]:
@@ -107,14 +121,14 @@ def test_the_same_command_again_runs_nothing_and_imports_no_torch(undisturbed):
 
 def test_a_larger_grid_runs_only_what_is_new(undisturbed):
     folder, _ = undisturbed
-    done = kdrun("plan", *GRID[:-1], "objective.kd.temperature=2,3", "--json", cwd=folder)
+    done = forked("plan", *GRID[:-1], "objective.kd.temperature=2,3", "--json", cwd=folder)
     jobs = json.loads(done.stdout)
     assert [(job["status"], job["teacher"]) for job in jobs] == [("done", "stored"), ("new", "stored")]
 
 
 def test_a_job_that_fails_is_told_at_once_and_the_rest_goes_on(tmp_path):
     words = ("-m", *QUICK, "trainer.optimizer.lr=1e30,0.05")
-    done = kdrun(*words, cwd=tmp_path)
+    done = forked(*words, cwd=tmp_path)
     assert done.returncode == 3
     lines = done.stdout.splitlines()
     failure = next(n for n, line in enumerate(lines) if "diverged: FloatingPointError" in line)
@@ -124,15 +138,15 @@ def test_a_job_that_fails_is_told_at_once_and_the_rest_goes_on(tmp_path):
     assert set(statuses) == {"diverged", "done"}
     assert "FloatingPointError" in (statuses["diverged"] / "run.log").read_text().splitlines()[-1]
 
-    again = kdrun(*words, cwd=tmp_path)
+    again = forked(*words, cwd=tmp_path)
     assert again.returncode == 3
     assert "0 to run" in again.stdout and "--retry" in again.stderr
-    retried = kdrun(*words, "--retry", "--json", "-q", cwd=tmp_path)
+    retried = forked(*words, "--retry", "--json", "-q", cwd=tmp_path)
     assert [job["status"] for job in json.loads(retried.stdout)] == ["diverged", "done"]
     assert len(read_json(statuses["diverged"] / "record.json")["attempts"]) == 2
 
 
-def test_editing_a_config_after_the_plan_changes_nothing(tmp_path, monkeypatch):
+def test_editing_a_config_after_the_plan_changes_nothing(tmp_path, monkeypatch, forked_server):
     from kdrun.sweep.execute import execute
     from kdrun.sweep.plan import freeze, make_plan
 
@@ -150,18 +164,21 @@ def test_editing_a_config_after_the_plan_changes_nothing(tmp_path, monkeypatch):
     assert all(record["config"] == point.job.config for record, point in zip(recorded, plan.points, strict=True))
 
 
-def test_ctrl_c_saves_ends_every_process_and_the_same_command_goes_on(tmp_path, undisturbed):
+def test_ctrl_c_saves_ends_every_process_and_the_same_command_goes_on(tmp_path):
     words = [word.replace("epochs=3", "epochs=4000") for word in GRID]
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "kdrun", *words, "jobs=2"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, start_new_session=True,
-    )  # fmt: skip
+    with open(tmp_path / "err", "wb") as err:
+        process = Forked(
+            [sys.executable, "-u", "-m", "kdrun", *words, "jobs=2"],
+            cwd=tmp_path, stdout=PIPE, stderr=err, env=ENVIRONMENT, start_new_session=True,
+        )  # fmt: skip
     for line in process.stdout:
-        if "[2/3]" in line and "started" in line:
+        if b"[2/3]" in line and b"started" in line:
             break
     time.sleep(1.0)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: to the whole group
-    _, error = process.communicate(timeout=60)
+    process.stdout.read()
+    process.wait(timeout=60)
+    error = (tmp_path / "err").read_text()
     assert process.returncode == 130
     assert "Go on with: kdrun -m" in error
     assert not processes(str(tmp_path))
@@ -197,61 +214,49 @@ def test_one_seed_that_fails_is_shown_and_the_others_count(tmp_path, monkeypatch
     assert "2 of 3" in record["summary"]["verdict"]
 
 
-@pytest.fixture(scope="module")
-def warm():
-    """start(folder, *words) -> process id of a kdrun that needs no second to import."""
-    process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).parent / "warm.py")],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT,
-    )  # fmt: skip
-    assert process.stdout.readline() == "ready\n"
-
-    def start(folder: Path, *words: str) -> int:
-        folder.mkdir(exist_ok=True)
-        (folder / "exit").unlink(missing_ok=True)
-        process.stdin.write("\t".join([str(folder), *words]) + "\n")
-        process.stdin.flush()
-        return int(process.stdout.readline())
-
-    yield start
-    process.stdin.close()
-    process.wait(10)
-
-
-def ended(folder: Path, pid: int, seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if not Path(f"/proc/{pid}").exists():
-            return True
-        time.sleep(0.01)
-    return False
-
-
 @pytest.mark.slow
-def test_a_sweep_killed_at_twenty_random_points_equals_an_undisturbed_one(tmp_path, undisturbed, warm):
+def test_a_sweep_killed_at_twenty_random_points_equals_an_undisturbed_one(tmp_path, undisturbed):
     """A kill takes the sweep alone; its server and jobs see that and stop, or still work when the next sweep starts."""
     expected = results(undisturbed[0])
-    chance, kills, number = random.Random(3), 0, 0
-    while kills < 20:
+
+    def sweep(folder: Path, seconds: float = 60.0) -> int:
+        """Its exit code; after so many seconds it is killed."""
+        with open(folder / "log", "ab") as log:
+            process = Forked(
+                [sys.executable, "-m", "kdrun", *GRID, "jobs=2"], cwd=folder, stdout=log, stderr=log, env=ENVIRONMENT
+            )
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
+
+    def new() -> Path:
         folder = tmp_path / str(number)
+        folder.mkdir()
+        return folder
+
+    number = 0
+    calm = new()
+    started = time.monotonic()
+    assert sweep(calm) == 0
+    whole = time.monotonic() - started
+    assert results(calm) == expected
+    chance, kills = random.Random(3), 0
+    while kills < 20:
         number += 1
-        while kills < 20:
-            pid = warm(folder, *GRID, "jobs=2")
-            if ended(folder, pid, chance.uniform(0.1, 2.2)):
-                break
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:  # it ended between the look and the kill
-                break
-            kills += 1
-        if not (folder / "exit").exists():
-            assert ended(folder, warm(folder, *GRID, "jobs=2"), 60)
-        assert (folder / "exit").read_text() == "0", (folder / "sweep.log").read_text()[-3000:]
+        folder, code = new(), None
+        while code != 0 and kills < 20:
+            code = sweep(folder, chance.uniform(0.05 * whole, whole))
+            assert code in (0, -signal.SIGKILL), (folder / "log").read_text()[-3000:]
+            kills += code != 0
+        if code != 0:
+            assert sweep(folder) == 0, (folder / "log").read_text()[-3000:]
         assert results(folder) == expected
 
 
 @pytest.mark.slow
-def test_a_killed_worker_costs_its_own_job_only(tmp_path, undisturbed):
+def test_a_killed_worker_costs_its_own_job_only(tmp_path, forked_server):
     from kdrun.sweep.plan import freeze, make_plan
     from kdrun.sweep.pool import Pool
 
@@ -277,7 +282,7 @@ def test_a_killed_worker_costs_its_own_job_only(tmp_path, undisturbed):
     assert not processes(str(tmp_path))
 
 
-def test_a_job_that_another_process_works_on_is_waited_for_not_done_twice(tmp_path, undisturbed, monkeypatch):
+def test_a_job_that_another_process_works_on_is_waited_for_not_done_twice(tmp_path, forked_server):
     from kdrun.sweep.execute import execute
     from kdrun.sweep.plan import freeze, make_plan
     from kdrun.sweep.pool import Pool

@@ -1,0 +1,51 @@
+"""One set of arrays from those of several clients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from kdrun.federation.messages import Update
+from kdrun.problems import UserError, closest
+
+HOW = ("fedavg", "median", "trimmed_mean")
+
+
+def combine(updates: Mapping[int, Update], how: str = "fedavg", trim: float = 0.1) -> dict[str, np.ndarray]:
+    """Array by array, in the order of the clients' numbers whatever the order in which they answered.
+
+    fedavg        mean weighted by samples: McMahan et al. 2017 (arXiv 1602.05629), algorithm 1
+    median        coordinate-wise median, clients count alike: Yin et al. 2018 (arXiv 1803.01498), definition 1
+    trimmed_mean  coordinate-wise mean without the `trim` share of smallest and of largest values, rounded down
+                  (definition 2 there), clients count alike
+    Sums are in float64 and cast back. Integers (counts of batches) take the largest: they are no weights.
+    Raises ValueError without updates, UserError for another way or a trim outside [0, 0.5).
+    """
+    if not updates:
+        raise ValueError("there is nothing to combine")
+    if how not in HOW:
+        raise UserError(f"aggregation={how} is none of {', '.join(HOW)}{closest(how, HOW)}")
+    if not 0 <= trim < 0.5:
+        raise UserError(f"aggregation.trim={trim}: a share of each end in [0, 0.5)")
+    ordered = [updates[client] for client in sorted(updates)]
+    total = sum(update.samples for update in ordered)
+    combined = {}
+    for name, first in ordered[0].arrays.items():
+        arrays = [update.arrays[name] for update in ordered]
+        if first.dtype.kind != "f":
+            combined[name] = np.asarray(np.max(np.stack(arrays), axis=0), first.dtype)
+        elif how == "fedavg":
+            mean = np.zeros(first.shape, np.float64)
+            for update, array in zip(ordered, arrays, strict=True):
+                mean += (update.samples / total) * array.astype(np.float64)
+            combined[name] = np.asarray(mean, first.dtype)
+        else:
+            stacked = np.sort(np.stack(arrays).astype(np.float64), axis=0)
+            if how == "median":
+                middle = np.median(stacked, axis=0)
+            else:
+                cut = int(trim * len(ordered))
+                middle = stacked[cut : len(ordered) - cut].mean(axis=0)
+            combined[name] = np.asarray(middle, first.dtype)
+    return combined

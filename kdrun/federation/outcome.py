@@ -1,0 +1,164 @@
+"""What is said of a federation when it is over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kdrun.federation.loop import export
+from kdrun.federation.messages import Update, size
+from kdrun.ledger.flops import parameters
+
+if TYPE_CHECKING:
+    from kdrun.federation.run import Play
+
+ROLES = ("private", "proxy", "shared")
+
+
+def means(values: Sequence[Mapping[str, float]], task: Any) -> dict[str, float | None]:
+    """Each of the task's metrics as a mean over clients; of its main one also the worst and the 10th percentile of clients.
+
+    The percentile is that of the worse end (the 90th of a metric that is better when smaller), between ranks linear. Clients
+    without a value, as an AUC of one class, do not count; None where no client has one.
+    """
+    found: dict[str, float | None] = {}
+    for name in task.METRICS:
+        known = [one[name] for one in values if not math.isnan(one[name])]
+        found[name] = sum(known) / len(known) if known else None
+    known = [one[task.MAIN] for one in values if not math.isnan(one[task.MAIN])]
+    larger = task.METRICS[task.MAIN] == "max"
+    found[f"{task.MAIN}/worst"] = (min(known) if larger else max(known)) if known else None
+    found[f"{task.MAIN}/p10"] = float(np.percentile(known, 10 if larger else 90)) if known else None
+    return found
+
+
+def client_results(play: Play, test: Mapping[str, Sequence[Mapping[str, float]]]) -> list[dict[str, Any]]:
+    """Per client: val and test of the best and of the last round, sizes, traffic, time, gates, and when it was left out."""
+    server, found = play.federation.server, []
+    for client in play.federation.clients:
+        number = client.number
+        network = client.proxy if client.private is None else client.private
+        found.append(
+            {
+                "client": number,
+                "val": {which: dict(play.val[which][number]) for which in ("best", "last")},
+                "test": {which: dict(test[which][number]) for which in ("best", "last")},
+                "samples": {split: len(shard) for split, shard in client.shards.items()},
+                "parameters": parameters(network),
+                "bytes_up": server.up[number],
+                "bytes_down": server.down[number],
+                "bytes_private": _private_bytes(client, server.calls[number] + server.answers[number]),
+                "seconds": round(client.seconds, 3),
+                "steps": client.loop.counted["steps"],
+                **client.gate_means(),
+                "left_out": [list(entry) for entry in server.left_out[number]],
+            }
+        )
+    return found
+
+
+def _private_bytes(client: Any, messages: int) -> int | None:
+    """What the same number of messages with the private weights would have been."""
+    if client.private is None or client.method.TRAVELS is None:
+        return None
+    return messages * size(Update(export(client.private)))
+
+
+def outcome_of(
+    play: Play, test: dict[str, Any], first_step: dict[str, Any], training: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Like the outcome of learning.fit.run_stage, with means over clients as metrics, and:
+
+    judged   "private" or "shared": the network that was tested
+    method   its name
+    clients  see client_results
+    rounds   of each round: clients called and whose answers came, who was left out and why, bytes so far, means of losses
+    bytes    up, down, and private: what sending private weights instead would have been (None without private networks)
+    """
+    federation = play.federation
+    server, task = federation.server, federation.task
+    clients = client_results(play, test)
+    private = [client["bytes_private"] for client in clients]
+    flops = _flops(play)
+    sizes = [client["parameters"] for client in clients]
+    return {
+        "label": play.label,
+        "monitor": play.monitor,
+        "judged": federation.method.JUDGED,
+        "method": play.request["federation"]["method"],
+        "val": {
+            "best": means(play.val["best"], task),
+            "last": means(play.val["last"], task),
+            "epoch_best": play.best,
+            "epochs": server.rules.rounds,
+        },
+        "test": {which: means(test[which], task) for which in ("best", "last")},
+        "further": {},
+        "history": play.history,
+        "rounds": play.played,
+        "clients": clients,
+        "bytes": {
+            "up": sum(server.up.values()),
+            "down": sum(server.down.values()),
+            "private": None if None in private else sum(private),
+        },
+        "first_step": first_step,
+        "teacher": None,
+        "cost": {
+            **{name: None if value is None else round(value, 3) for name, value in play.ledger.totals().items()},
+            "tries": play.ledger.tries,
+            "tokens": None,
+            "training_seconds": training.get("seconds"),
+            "steps": play.steps,
+            "samples": sum(flops["samples"].values()),
+            "flops": flops["flops"],
+        },
+        "parameters": round(sum(sizes) / len(sizes)),
+        "packaged": 0,
+        "flops": flops["forward"],
+    }
+
+
+def _flops(play: Play) -> dict[str, Any]:
+    """FLOPs of all training and of all frozen outputs, from forward passes that are counted on the meta device."""
+    federation, task = play.federation, play.federation.task
+    samples: dict[str, int] = {}
+    learned: int | None = 0
+    asked: int | None = 0
+    forward: list[int | None] = []
+    known: dict[int, int | None] = {}
+
+    def per_sample(network: Any) -> int | None:
+        if id(network) not in known:
+            known[id(network)] = task.flops(network)
+        return known[id(network)]
+
+    hall = federation.server.hall
+    workers = [(client.loop, {"private": client.private, "proxy": client.proxy}) for client in federation.clients]
+    workers.append((hall.loop, {"private": None, "proxy": hall.network}))
+    for loop, networks in workers:
+        for what, count in loop.counted.items():
+            kind, _, role = what.partition("/")
+            if kind not in ("trained", "asked"):
+                continue
+            one = per_sample(networks["proxy" if role == "shared" else role])
+            if kind == "trained":
+                samples[role] = samples.get(role, 0) + count
+                learned = None if one is None or learned is None else learned + 3 * one * count
+            else:
+                asked = None if one is None or asked is None else asked + one * count
+    for client in federation.clients:
+        forward.append(per_sample(client.proxy if client.private is None else client.private))
+    return {
+        "samples": samples,
+        "forward": None if None in forward else round(sum(forward) / len(forward)),
+        "flops": {
+            "student": learned,
+            "teacher": asked,
+            "total": None if learned is None or asked is None else learned + asked,
+            "method": "forward passes counted on the meta device; a training step is three of them",
+        },
+    }

@@ -1,0 +1,107 @@
+"""strategy=energy_gated: proxies travel, and teach private networks as far as these agree with them (FedeKD, arXiv 2605.05553)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kdrun.problems import UserError, closest, listed
+from kdrun.strategies.cast import Cast
+from kdrun.strategies.federated import Federated
+
+if TYPE_CHECKING:
+    from kdrun.lab.lab import Lab
+    from kdrun.lab.stage import Trained
+
+CHOICES = {
+    "directions": ("both", "forward", "backward"),
+    "order": ("backward_first", "forward_first"),
+    "first_round": ("labels", "skip"),
+    "energy": ("auto", "disagreement", "free_energy", "entropy", "squared_error"),
+    "energy_norm": ("entropy", "log_classes"),
+    "gate": ("logistic", "hard", "off"),
+    "statistics": ("batch", "running"),
+}
+
+
+@dataclass(frozen=True)
+class EnergyGated(Federated):
+    """Each client keeps a private network of any make and sends only a proxy; the average of the proxies teaches the private
+    networks, sample by sample, weighted by a gate on the disagreement of the two.
+
+    backward_epochs, forward_epochs
+                 of a round: the private network's, and the proxy's
+    directions   both; forward: only private networks teach; backward: only the global proxy teaches
+    order        which step of a round comes first (inferred)
+    first_round  before it the global proxy has learned nothing. labels: private networks learn from labels alone; skip: they
+                 do not learn (both inferred)
+    energy       auto: disagreement for classes (symmetric divergence), squared_error for numbers; free_energy, entropy
+    energy_norm  of the disagreement: by both entropies, or by log C (both readings of a digest of the paper)
+    gate         logistic; hard: 1 below the mean, else 0; off: 1
+    beta         slope of the logistic gate
+    temperature  of energy and distillation (inferred)
+    statistics   of energies, by which they are normalised: of the batch, or running
+    gate_grad    whether gradients flow through the gate (inferred: no)
+    backward_weight, forward_weight
+                 of what is taught, beside labels with 1 (inferred)
+    """
+
+    backward_epochs: int = 1
+    forward_epochs: int = 1
+    directions: str = "both"
+    order: str = "backward_first"
+    first_round: str = "labels"
+    energy: str = "auto"
+    energy_norm: str = "entropy"
+    gate: str = "logistic"
+    beta: float = 1.0
+    temperature: float = 2.0
+    statistics: str = "batch"
+    gate_grad: bool = False
+    backward_weight: float = 1.0
+    forward_weight: float = 1.0
+
+    arms: ClassVar[dict[str, str]] = {
+        **Federated.arms,
+        "gate_off": "the same without a gate",
+        "forward_only": "only private networks teach",
+        "backward_only": "only the global proxy teaches",
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, known in CHOICES.items():
+            if (value := getattr(self, name)) not in known:
+                raise UserError(f"strategy.{name}={value}{closest(str(value), known)}; all: {listed(known)}")
+        for name in ("backward_epochs", "forward_epochs"):
+            if getattr(self, name) < 1:
+                raise UserError(f"strategy.{name}={getattr(self, name)}: at least 1")
+        for name in ("beta", "backward_weight", "forward_weight"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UserError(f"strategy.{name}={getattr(self, name)}: a finite number of at least 0")
+        if not 0 < self.temperature < float("inf"):
+            raise UserError(f"strategy.temperature={self.temperature}: a finite number above 0")
+
+    def run(self, lab: Lab, cast: Cast) -> Trained:
+        return self.federate(lab, cast, "student", "energy_gated", self._options())
+
+    def label(self, cast: Cast) -> str:
+        return "clients, energy-gated"
+
+    def control(self, name: str, lab: Lab, cast: Cast) -> Trained:
+        """Those of all federated strategies; and this one with the gate off, or with one direction alone."""
+        own = {
+            "gate_off": {"gate": "off"},
+            "forward_only": {"directions": "forward"},
+            "backward_only": {"directions": "backward"},
+        }
+        if name not in own:
+            return super().control(name, lab, cast)
+        return self.federate(lab, cast, name, "energy_gated", {**self._options(), **own[name]})
+
+    def budget(self) -> dict[str, Any]:
+        return {"backward_epochs": self.backward_epochs, "forward_epochs": self.forward_epochs}
+
+    def _options(self) -> dict[str, Any]:
+        names = ("backward_weight", "forward_weight", "beta", "temperature", "gate_grad", *CHOICES)
+        return {**self.budget(), **{name: getattr(self, name) for name in names}}

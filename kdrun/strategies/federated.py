@@ -1,0 +1,175 @@
+"""What all federated strategies share: clients, their data, rounds, faults, and the methods that stand beside the result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kdrun.problems import UserError, closest, listed
+from kdrun.strategies.base import Strategy
+from kdrun.strategies.cast import Cast
+
+if TYPE_CHECKING:
+    from kdrun.lab.lab import Lab
+    from kdrun.lab.stage import Trained
+
+PARTITIONS = ("label", "quantity", "iid")
+AGGREGATIONS = ("fedavg", "median", "trimmed_mean")
+ENGINES = ("in_process",)
+
+
+@dataclass(frozen=True)
+class Federated(Strategy):
+    """Clients that learn together from samples that stay where they are.
+
+    Their private networks are the cast's student and its assistants, dealt out one after another; what travels is the cast's
+    teacher, a small network of one make for all. Every client is tested on its own test samples.
+
+    clients            how many
+    partition, alpha   who has which samples: label (of each class, shares from Dirichlet(alpha)), quantity, iid
+    minimum            training samples of each client at least
+    shift              strength of a change of appearance, one for each client; 0: none
+    rounds             of communication
+    participation      share of the clients that is called in each round
+    aggregation, trim  fedavg (weights by samples), median, trimmed_mean (with trim of both ends left out)
+    faults             clients that go wrong on purpose: drop {client: [rounds]}, nan [clients], shapes [clients], scale
+                       {client: factor}, flip {client: share of labels}; on_bad: leave_out or stop
+    eval_every         rounds between evaluations
+    engine             in_process: one client after another, here
+    """
+
+    clients: int = 10
+    partition: str = "label"
+    alpha: float = 0.3
+    minimum: int = 8
+    shift: float = 0.0
+    rounds: int = 20
+    participation: float = 1.0
+    aggregation: str = "fedavg"
+    trim: float = 0.1
+    faults: dict[str, Any] = field(default_factory=dict)
+    eval_every: int = 1
+    engine: str = "in_process"
+
+    arms: ClassVar[dict[str, str]] = {
+        "alone": "clients alone",
+        "equal_compute": "clients alone, as many steps",
+        "fedavg": "FedAvg, one shared network",
+        "fedprox": "FedProx, one shared network",
+        "fedmd": "FedMD, predictions on public samples",
+        "feddf": "FedDF, ensemble on public samples",
+        "fedkd": "FedKD, weighted by losses",
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, known in (("partition", PARTITIONS), ("aggregation", AGGREGATIONS), ("engine", ENGINES)):
+            if (value := getattr(self, name)) not in known:
+                raise UserError(f"strategy.{name}={value}{closest(str(value), known)}; all: {listed(known)}")
+        for name in ("clients", "minimum", "rounds", "eval_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"strategy.{name}={getattr(self, name)}: at least 1")
+        if self.clients < 2:
+            raise UserError("strategy.clients=1: a federation has at least two")
+        if not self.alpha > 0:
+            raise UserError(f"strategy.alpha={self.alpha}: above 0; small is uneven")
+        if not 0 < self.participation <= 1:
+            raise UserError(f"strategy.participation={self.participation}: a share above 0 and at most 1")
+        if not 0 <= self.trim < 0.5:
+            raise UserError(f"strategy.trim={self.trim}: a share of each end in [0, 0.5)")
+        if self.shift < 0:
+            raise UserError(f"strategy.shift={self.shift}: 0 or more")
+
+    def federate(self, lab: Lab, cast: Cast, role: str, method: str, options: dict[str, Any]) -> Trained:
+        """One federation under a method of kdrun.federation.methods, on the clients and faults of this strategy."""
+        from kdrun.lab.stage import Federation
+
+        private = [cast.student, *cast.assistants]
+        for learner in (cast.teacher, *private):
+            if learner.config["weights"] is not None:
+                raise UserError(
+                    f"{learner.role}.weights: networks of clients begin with random weights",
+                    "leave the weights out",
+                )
+        settings = {
+            "clients": self.clients,
+            "partition": {"kind": self.partition, "alpha": self.alpha, "minimum": self.minimum},
+            "shift": {"strength": self.shift},
+            "private": [learner.identity["network"] for learner in private],
+            "proxy": cast.teacher.identity["network"],
+            "method": method,
+            "options": options,
+            "rounds": self.rounds,
+            "participation": self.participation,
+            "aggregation": {"how": self.aggregation, "trim": self.trim},
+            "faults": self.faults,
+            "eval_every": self.eval_every,
+        }
+        return lab.federate(
+            Federation(
+                role,
+                {"name": method, "network": cast.teacher.identity["network"]},
+                settings,
+                cast.config["data"],
+                cast.student.trainer,
+                cast.config["hardware"],
+                cast.config["seed"],
+            )
+        )
+
+    def budget(self) -> dict[str, Any]:
+        """Options that say how much clients train in a round, the same in all methods."""
+        return {"backward_epochs": 1, "forward_epochs": 1}
+
+    def control(self, name: str, lab: Lab, cast: Cast) -> Trained:
+        """One arm: the same clients, samples, networks, faults and optimisation steps per round under another method.
+
+        alone   every client with its private network and its own samples, trained as often as it is in `run`; nothing travels
+        equal_compute
+                the same, for as many optimisation steps as private network and proxy have together in `run`
+        fedavg, fedprox
+                one shared network (that of all clients where they have the same, else the proxy), tested on every client
+        fedmd, feddf
+                need public samples: a tenth of each client's training samples becomes public, without labels
+        fedkd   private and proxy teach each other, weighted by their losses
+        """
+        if name == "alone":
+            return self.federate(lab, cast, name, "local", {**self.budget(), "forward_epochs": 0})
+        return self.federate(lab, cast, name, {"equal_compute": "local"}.get(name, name), self.budget())
+
+
+METHODS = ("local", "fedavg", "fedprox", "fedmd", "feddf", "fedkd")
+
+
+@dataclass(frozen=True)
+class Baseline(Federated):
+    """A known method as the result of a run, on the clients of the other federated strategies.
+
+    method   local: nothing travels; fedavg (arXiv 1602.05629), fedprox (1812.06127), fedmd (1910.03581), feddf (2006.07242),
+             fedkd (2108.13323)
+    backward_epochs, forward_epochs
+             of a round; methods without two directions train for the sum of both
+    options  of the method: {mu: 0.1} of fedprox, {public: 0.1} of fedmd and feddf
+    """
+
+    method: str = "fedavg"
+    backward_epochs: int = 1
+    forward_epochs: int = 1
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.method not in METHODS:
+            raise UserError(f"strategy.method={self.method}{closest(self.method, METHODS)}; all: {listed(METHODS)}")
+        if self.backward_epochs < 0 or self.forward_epochs < 0 or not self.backward_epochs + self.forward_epochs:
+            raise UserError("strategy.backward_epochs and strategy.forward_epochs: at least 0, and not both 0")
+
+    def run(self, lab: Lab, cast: Cast) -> Trained:
+        role = "alone" if self.method == "local" else "student"
+        return self.federate(lab, cast, role, self.method, {**self.budget(), **self.options})
+
+    def label(self, cast: Cast) -> str:
+        return {**self.arms, "local": self.arms["alone"]}[self.method]
+
+    def budget(self) -> dict[str, Any]:
+        return {"backward_epochs": self.backward_epochs, "forward_epochs": self.forward_epochs}

@@ -1,0 +1,312 @@
+"""One round of each method against the same round written out: plain loops, formulas sample by sample."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from kdrun.data.spec import DataSpec
+from kdrun.federation.client import Client
+from kdrun.federation.loop import Loop, export
+from kdrun.federation.messages import Broadcast, Update
+from kdrun.federation.methods.base import Hall
+from kdrun.federation.methods.build import build_method
+from kdrun.federation.shards import Shard
+from kdrun.learning import seeds
+from kdrun.learning.firststep import NoEffect
+from kdrun.problems import UserError
+from kdrun.tasks.classification import Classification
+
+RATE, CLASSES, FEATURES = 0.1, 3, 4
+TRAINER = {"batch_size": 5, "clip": None, "optimizer": {"_target_": "torch.optim.SGD", "lr": RATE}}
+
+
+class Rows:
+    """Samples of a data module: random images of one row."""
+
+    def __init__(self, count, seed, regression=False):
+        generator = torch.Generator().manual_seed(seed)
+        self.ids = torch.arange(count)
+        self._inputs = torch.randn(count, 1, 1, FEATURES, generator=generator)
+        labels = torch.randint(0, CLASSES, (count,), generator=generator)
+        self.targets = torch.randn(count, generator=generator) if regression else labels
+
+    def __len__(self):
+        return len(self.ids)
+
+    def inputs(self, positions, key=None):
+        return self._inputs[positions]
+
+
+class Numbers:
+    """A task with one number per sample."""
+
+    METRICS, MAIN = {"rmse": "min"}, "rmse"
+
+    def metrics(self):
+        from torchmetrics import MeanSquaredError, MetricCollection
+
+        return MetricCollection({"rmse": MeanSquaredError(squared=False)})
+
+    def predict(self, network, inputs):
+        from kdrun.tasks.base import Prediction
+
+        return Prediction(network(inputs))
+
+    def evaluate(self, metrics, network, batch, final=False):
+        metrics.update(network(batch["inputs"]).squeeze(1), batch["targets"])
+
+
+def linear(outputs, seed):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(FEATURES, outputs))
+
+
+def make(method, options=None, regression=False, public=False):
+    spec = DataSpec("rows", ("a", "b", "c"), (1, 1, FEATURES), {}, (0.0,), (1.0,))
+    task, outputs = (Numbers(), 1) if regression else (Classification(spec), CLASSES)
+    chosen = build_method(method, options or {})
+    shards = {split: Shard(Rows(12, seed, regression), np.arange(12)) for seed, split in enumerate(("train", "val", "test"))}
+    shared = chosen.JUDGED == "shared"
+    common = Shard(Rows(8, 9), np.arange(8), targets=torch.zeros(8, dtype=torch.int64)) if public else None
+    private = None if shared else linear(outputs, 1)
+    proxy = linear(outputs, 2) if chosen.TRAVELS in ("proxy", "shared") else None
+    return Client(0, shards, Loop(task, TRAINER, seed=5), chosen, private, proxy, common)
+
+
+def batches(client, purpose, round, epochs, shard=None):
+    """The same batches in the same order as the client has them."""
+    seed = seeds.derive(5, purpose, round)
+    for epoch in range(epochs):
+        yield from (shard or client.train).batches(5, seed, epoch)
+
+
+def descend(network, loss):
+    gradients = torch.autograd.grad(loss, list(network.parameters()))
+    with torch.no_grad():
+        for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+            parameter -= RATE * gradient
+
+
+def soft(logits, temperature):
+    powers = (logits / temperature).exp()
+    return powers / powers.sum()
+
+
+def kl(p, q):
+    return sum(p[c] * (p[c] / q[c]).log() for c in range(CLASSES))
+
+
+def entropy(p):
+    return -sum(p[c] * p[c].log() for c in range(CLASSES))
+
+
+def label(logits, target):
+    return -soft(logits, 1.0)[target].log()
+
+
+def trusts(private, proxy, options):
+    """Gates of one batch, written out."""
+    T = options.temperature
+    energies = []
+    for f, g in zip(private.detach(), proxy, strict=True):
+        p, q = soft(f, T), soft(g, T)
+        energies.append(float(0.5 * (kl(p, q) + kl(q, p)) / (entropy(p) + entropy(q) + 1e-8)))
+    mean = sum(energies) / len(energies)
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in energies) / len(energies))
+    return [1 / (1 + math.exp(options.beta * (value - mean) / (deviation + 1e-8))) for value in energies]
+
+
+def same(network, arrays):
+    for name, tensor in network.state_dict().items():
+        np.testing.assert_allclose(arrays[name], tensor.detach().numpy(), rtol=2e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("order", ["backward_first", "forward_first"])
+@pytest.mark.parametrize("directions", ["both", "forward", "backward"])
+def test_energy_gated(order, directions):
+    client = make("energy_gated", {"order": order, "directions": directions, "beta": 2.0, "temperature": 1.5})
+    options, T = client.method.options, 1.5
+    private, proxy, taught = (copy.deepcopy(one) for one in (client.private, client.proxy, client.proxy))
+
+    def backward():
+        for batch in batches(client, "private", 1, 1):
+            logits, frozen = private(batch["inputs"]), taught(batch["inputs"]).detach()
+            gates = trusts(logits, frozen, options) if directions != "forward" else [0.0] * len(logits)
+            total = 0.0
+            for f, g, target, gate in zip(logits, frozen, batch["targets"], gates, strict=True):
+                total = total + label(f, target) + gate * T**2 * kl(soft(g, T), soft(f, T))
+            descend(private, total / len(logits))
+
+    def forward():
+        for batch in batches(client, "proxy", 1, 1):
+            logits, frozen = proxy(batch["inputs"]), private(batch["inputs"]).detach()
+            weight = T**2 if directions != "backward" else 0.0
+            total = 0.0
+            for g, f, target in zip(logits, frozen, batch["targets"], strict=True):
+                total = total + label(g, target) + weight * kl(soft(f, T), soft(g, T))
+            descend(proxy, total / len(logits))
+
+    for step in (backward, forward) if order == "backward_first" else (forward, backward):
+        step()
+    update = client.fit(Broadcast(1, export(client.proxy)))
+    same(proxy, update.arrays)
+    same(private, export(client.private))
+    assert update.samples == 12
+    assert ("gate_clean" in update.metrics) == (directions != "forward")
+
+
+def test_the_first_round_teaches_nothing_backward():
+    learns, skips = make("energy_gated"), make("energy_gated", {"first_round": "skip"})
+    before = export(learns.private)
+    sent = Broadcast(0, export(learns.proxy))
+    assert "gated" not in learns.fit(sent).metrics and "gated" not in skips.fit(sent).metrics
+    same(skips.private, before)
+    assert any(not np.array_equal(before[name], array) for name, array in export(learns.private).items())
+
+
+def test_regression_is_gated_by_squared_errors():
+    client = make("energy_gated", {"backward_weight": 0.7, "forward_weight": 0.4}, regression=True)
+    private, proxy, taught = (copy.deepcopy(one) for one in (client.private, client.proxy, client.proxy))
+    for batch in batches(client, "private", 1, 1):
+        own, frozen = private(batch["inputs"])[:, 0], taught(batch["inputs"])[:, 0].detach()
+        energies = [float((a - b) ** 2) for a, b in zip(own, frozen, strict=True)]
+        mean = sum(energies) / len(energies)
+        deviation = math.sqrt(sum((value - mean) ** 2 for value in energies) / len(energies))
+        gates = [1 / (1 + math.exp((value - mean) / (deviation + 1e-8))) for value in energies]
+        parts = zip(own, frozen, batch["targets"], gates, strict=True)
+        descend(private, sum((f - y) ** 2 + 0.7 * w * (f - g) ** 2 for f, g, y, w in parts) / len(own))
+    for batch in batches(client, "proxy", 1, 1):
+        own, frozen = proxy(batch["inputs"])[:, 0], private(batch["inputs"])[:, 0].detach()
+        parts = zip(own, frozen, batch["targets"], strict=True)
+        descend(proxy, sum((g - y) ** 2 + 0.4 * (g - f) ** 2 for g, f, y in parts) / len(own))
+    update = client.fit(Broadcast(1, export(client.proxy)))
+    same(proxy, update.arrays)
+    same(private, export(client.private))
+    with pytest.raises(UserError, match="use energy=squared_error"):
+        build_method("energy_gated", {"energy": "entropy"}).suits(regression=True)
+
+
+def test_gate_grad_changes_the_private_network_only_where_asked():
+    found = []
+    for gate_grad in (False, True):
+        client = make("energy_gated", {"gate_grad": gate_grad, "temperature": 1.0})
+        client.fit(Broadcast(1, export(client.proxy)))
+        found.append(export(client.private)["1.weight"])
+    assert np.abs(found[0] - found[1]).max() > 1e-4
+
+
+def test_running_statistics_go_on_over_rounds():
+    client = make("energy_gated", {"statistics": "running"})
+    client.fit(Broadcast(1, export(client.proxy)))
+    first = client.running.state_dict()
+    client.fit(Broadcast(2, export(client.proxy)))
+    assert first and client.running.state_dict() != first
+
+
+def test_local_has_the_steps_of_both_directions():
+    client = make("local", {"backward_epochs": 2, "forward_epochs": 1})
+    private = copy.deepcopy(client.private)
+    for batch in batches(client, "private", 4, 3):
+        logits = private(batch["inputs"])
+        descend(private, sum(map(label, logits, batch["targets"])) / len(logits))
+    update = client.fit(Broadcast(4))
+    assert update.arrays == {}
+    same(private, export(client.private))
+
+
+@pytest.mark.parametrize(("method", "mu"), [("fedavg", 0.0), ("fedprox", 0.5)])
+def test_shared_networks(method, mu):
+    client = make(method, {"mu": mu} if mu else {})
+    network = copy.deepcopy(client.proxy)
+    start = [parameter.detach().clone() for parameter in network.parameters()]
+    for batch in batches(client, "shared", 0, 2):
+        logits = network(batch["inputs"])
+        away = sum(((p - s) ** 2).sum() for p, s in zip(network.parameters(), start, strict=True))
+        descend(network, sum(map(label, logits, batch["targets"])) / len(logits) + mu / 2 * away)
+    same(network, client.fit(Broadcast(0, export(client.proxy))).arrays)
+
+
+def test_fedkd():
+    client = make("fedkd", {"temperature": 1.0})
+    private, proxy = copy.deepcopy(client.private), copy.deepcopy(client.proxy)
+    for batch in batches(client, "mutual", 0, 1):
+        mentor, mentee, targets = private(batch["inputs"]), proxy(batch["inputs"]), batch["targets"]
+        losses = [sum(map(label, logits, targets)) / len(targets) for logits in (mentor, mentee)]
+        divisor = float(losses[0]) + float(losses[1])
+        to_mentor = sum(kl(soft(g.detach(), 1), soft(f, 1)) for f, g in zip(mentor, mentee, strict=True)) / len(targets)
+        to_mentee = sum(kl(soft(f.detach(), 1), soft(g, 1)) for f, g in zip(mentor, mentee, strict=True)) / len(targets)
+        descend(private, losses[0] + to_mentor / divisor)
+        descend(proxy, losses[1] + to_mentee / divisor)
+    update = client.fit(Broadcast(0, export(client.proxy)))
+    same(proxy, update.arrays)
+    same(private, export(client.private))
+
+
+def test_fedmd():
+    client = make("fedmd", public=True)
+    private = copy.deepcopy(client.private)
+    consensus = np.random.default_rng(0).normal(size=(8, CLASSES)).astype(np.float32)
+    for batch in batches(client, "digest", 3, 1, client.public):
+        wanted = torch.from_numpy(consensus)[batch["positions"]]
+        descend(private, (private(batch["inputs"]) - wanted).abs().sum() / (len(wanted) * CLASSES))
+    for batch in batches(client, "private", 3, 1):
+        logits = private(batch["inputs"])
+        descend(private, sum(map(label, logits, batch["targets"])) / len(logits))
+    update = client.fit(Broadcast(3, {"logits": consensus}))
+    same(private, export(client.private))
+    inputs = next(client.public.whole(8))["inputs"]
+    np.testing.assert_allclose(update.arrays["logits"], private(inputs).detach().numpy(), rtol=2e-4, atol=2e-6)
+
+
+def test_the_consensus_of_fedmd_counts_clients_alike():
+    logits = [np.full((8, CLASSES), value, np.float32) for value in (0.0, 3.0)]
+    updates = {client: Update({"logits": one}, 1 + 98 * client) for client, one in enumerate(logits)}
+    found = build_method("fedmd", {}).combine({}, updates, "fedavg", 0.1, 0, None)
+    np.testing.assert_array_equal(found["logits"], np.full((8, CLASSES), 1.5))
+
+
+def test_feddf():
+    client = make("feddf", {"temperature": 2.0, "distil_epochs": 2}, public=True)
+    networks = [linear(CLASSES, seed) for seed in (3, 4)]
+    hall = Hall(linear(CLASSES, 7), client.public, Loop(client.loop.task, TRAINER, seed=5), CLASSES)
+    updates = {number: Update(export(one), samples) for number, (one, samples) in enumerate(zip(networks, (10, 30), strict=True))}
+    fused = linear(CLASSES, 8)
+    with torch.no_grad():
+        for parameter, one, other in zip(fused.parameters(), *(n.parameters() for n in networks), strict=True):
+            parameter.copy_(0.25 * one + 0.75 * other)
+    for batch in batches(client, "fusion", 6, 2, client.public):
+        taught = sum(one(batch["inputs"]).detach() for one in networks) / 2
+        logits = fused(batch["inputs"])
+        total = sum(4 * kl(soft(t, 2.0), soft(s, 2.0)) for t, s in zip(taught, logits, strict=True))
+        descend(fused, total / len(logits))
+    found = client.method.combine({}, updates, "fedavg", 0.1, 6, hall)
+    same(fused, found)
+
+
+def test_a_term_that_does_nothing_stops_the_run():
+    class Deaf(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, inputs):
+            return inputs.flatten(1)[:, :CLASSES] + 0 * self.weight
+
+    client = make("local")
+    client.private = Deaf()
+    with pytest.raises(NoEffect, match="gradient of the private_labels term has norm 0"):
+        client.fit(Broadcast(0))
+
+
+def test_a_client_that_diverges_is_as_it_was_before():
+    client = make("energy_gated", {"statistics": "running"})
+    before, sent = export(client.private), export(client.proxy)
+    sent["1.weight"] = sent["1.weight"] * np.float32(np.inf)
+    with pytest.raises(FloatingPointError):
+        client.fit(Broadcast(1, sent))
+    same(client.private, before)
+    assert client.running.state_dict() == {} and client.gate_means()["gated"] is None
