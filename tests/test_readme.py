@@ -110,6 +110,25 @@ def test_questions_about_pictures(tmp_path):
         assert done.stdout.strip()
 
 
+def test_computed_tomography(tmp_path):
+    fetch, train, plot = shown("Computed tomography")
+    small = "data=ct_synthetic data.train=40 data.val=20 data.test=20 data.depth=8 data.size=16 data.strength=8"
+    quick = "'controls=[alone]' trainer.epochs=2 seed=0 tracker=none trainer.optimizer.lr=0.01 teacher.tolerance=1"
+    assert fetch.startswith("kdrun fetch ct_patches")
+    for line in (f"{train.partition('#')[0]} {small} {quick} strategy.teacher=lung", plot):
+        done = forked(line, tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert list(tmp_path.glob("outputs/runs/*/plots/windows*.png"))
+
+
+def test_clients_that_learn_together(folder):
+    for line in shown("Clients that learn together"):
+        small = "strategy.clients=3 strategy.rounds=2 data.limit.train=300 seed=0 tracker=none"
+        done = forked(f"{line.partition('#')[0]} {small}", folder)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "points over" in done.stdout
+
+
 def test_the_shown_mistake_is_what_is_printed(folder):
     command, answer = re.search(r"\$ (kdrun strategyy=\S+)\n(.*?)```", README, re.S).groups()
     done = typed(command, folder)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdrun.federation.energy import Running
-from kdrun.federation.loop import Loop, export, load, tensors_of
+from kdrun.federation.loop import Loop, export, load
 from kdrun.federation.messages import Arrays, Broadcast, Update
 from kdrun.federation.shards import Shard
 
@@ -46,6 +46,8 @@ class Client:
     ):
         self.number, self.shards, self.loop, self.method = number, shards, loop, method
         self.private, self.proxy, self.public = private, proxy, public
+        networks = {"private": private, "proxy": proxy}
+        self._state = {role: {} if one is None else dict(one.state_dict()) for role, one in networks.items()}
         self.running = Running()
         self.fits = 0  # times that it worked: with it the version of what is kept
         self.seconds = 0.0
@@ -81,7 +83,7 @@ class Client:
         """
         final = split == "test"
         if self.private is None:
-            load(self.proxy, arrays)
+            load(self.proxy, arrays, self._state["proxy"])
             return self.loop.evaluate(self.proxy, self.shards[split], final)
         if not best:
             return self.loop.evaluate(self.private, self.shards[split], final)
@@ -146,7 +148,7 @@ class Client:
             self.best = {name: tensor.to(self.loop.device) for name, tensor in tensors.get("best", {}).items()}
 
     def _tensors(self) -> dict[str, Tensor]:
-        return {} if self.private is None else tensors_of(self.private)
+        return self._state["private"]
 
     @torch.no_grad()
     def _restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -157,11 +159,9 @@ class Client:
 
     def receive(self, broadcast: Broadcast) -> nn.Module:
         """The proxy (or shared network) with what the server sent."""
-        load(self.proxy, broadcast.arrays)
+        load(self.proxy, broadcast.arrays, self._state["proxy"])
         return self.proxy
 
-    def send(self, network: nn.Module) -> dict[str, np.ndarray]:
-        """What travels back. The private network is refused."""
-        if network is self.private:
-            raise ValueError("a private network does not travel")
-        return export(network)
+    def send(self) -> dict[str, np.ndarray]:
+        """What travels back: the proxy (or the shared network) as it is now."""
+        return export(self.proxy, self._state["proxy"])

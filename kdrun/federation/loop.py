@@ -197,21 +197,17 @@ def transfer(logits: Tensor, taught: Tensor, targets: Tensor, temperature: float
 
 
 @torch.no_grad()
-def load(network: nn.Module, arrays: Arrays) -> None:
-    """Copies arrays into parameters and buffers of the same names."""
-    for name, tensor in tensors_of(network).items():
+def load(network: nn.Module, arrays: Arrays, tensors: Mapping[str, Tensor] | None = None) -> None:
+    """Copies arrays into parameters and buffers of the same names.
+
+    tensors: the network's state_dict(), where the caller has it: walking through a small network takes as long as a step.
+    """
+    for name, tensor in (network.state_dict() if tensors is None else tensors).items():
         array = arrays[name]
         tensor.copy_(torch.from_numpy(array if array.flags.writeable else array.copy()))
 
 
-def export(network: nn.Module) -> dict[str, np.ndarray]:
-    """Parameters and buffers as arrays that share no memory with the network."""
-    return {name: np.array(tensor.detach().cpu().numpy()) for name, tensor in tensors_of(network).items()}
-
-
-def tensors_of(network: nn.Module) -> dict[str, Tensor]:
-    """network.state_dict(), looked up once: walking through a small network takes as long as a step of it."""
-    found = network.__dict__.get("_federation_tensors")
-    if found is None:
-        found = network.__dict__["_federation_tensors"] = dict(network.state_dict())
-    return found
+def export(network: nn.Module, tensors: Mapping[str, Tensor] | None = None) -> dict[str, np.ndarray]:
+    """Parameters and buffers as arrays that share no memory with the network; `tensors` as for `load`."""
+    tensors = network.state_dict() if tensors is None else tensors
+    return {name: np.array(tensor.detach().cpu().numpy()) for name, tensor in tensors.items()}

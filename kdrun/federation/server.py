@@ -98,7 +98,7 @@ class Server:
         Without a usable answer what is sent stays as it was.
         """
         metrics = [self.came[client].metrics for client in sorted(self.came)]
-        names = list(dict.fromkeys(name for one in metrics for name in one))
+        names = sorted({name for one in metrics for name in one})
         found = {
             "round": self.round,
             "called": len(self.done),

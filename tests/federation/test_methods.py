@@ -65,14 +65,14 @@ def linear(outputs, seed):
     return nn.Sequential(nn.Flatten(), nn.Linear(FEATURES, outputs))
 
 
-def make(method, options=None, regression=False, public=False):
+def make(method, options=None, regression=False, public=False, private=None):
     spec = DataSpec("rows", ("a", "b", "c"), (1, 1, FEATURES), {}, (0.0,), (1.0,))
     task, outputs = (Numbers(), 1) if regression else (Classification(spec), CLASSES)
     chosen = build_method(method, options or {})
     shards = {split: Shard(Rows(12, seed, regression), np.arange(12)) for seed, split in enumerate(("train", "val", "test"))}
     shared = chosen.JUDGED == "shared"
     common = Shard(Rows(8, 9), np.arange(8), targets=torch.zeros(8, dtype=torch.int64)) if public else None
-    private = None if shared else linear(outputs, 1)
+    private = None if shared else private or linear(outputs, 1)
     proxy = linear(outputs, 2) if chosen.TRAVELS in ("proxy", "shared") else None
     return Client(0, shards, Loop(task, TRAINER, seed=5), chosen, private, proxy, common)
 
@@ -173,7 +173,7 @@ def test_regression_is_gated_by_squared_errors():
     private, proxy, taught = (copy.deepcopy(one) for one in (client.private, client.proxy, client.proxy))
     for batch in batches(client, "private", 1, 1):
         own, frozen = private(batch["inputs"])[:, 0], taught(batch["inputs"])[:, 0].detach()
-        energies = [float((a - b) ** 2) for a, b in zip(own, frozen, strict=True)]
+        energies = [(a - b) ** 2 for a, b in zip(own.tolist(), frozen.tolist(), strict=True)]
         mean = sum(energies) / len(energies)
         deviation = math.sqrt(sum((value - mean) ** 2 for value in energies) / len(energies))
         gates = [1 / (1 + math.exp((value - mean) / (deviation + 1e-8))) for value in energies]
@@ -296,8 +296,7 @@ def test_a_term_that_does_nothing_stops_the_run():
         def forward(self, inputs):
             return inputs.flatten(1)[:, :CLASSES] + 0 * self.weight
 
-    client = make("local")
-    client.private = Deaf()
+    client = make("local", private=Deaf())
     with pytest.raises(NoEffect, match="gradient of the private_labels term has norm 0"):
         client.fit(Broadcast(0))
 

@@ -13,7 +13,7 @@ from kdrun.learning.report import Interrupted
 from kdrun.networks.weights import load_state, read_metadata
 from kdrun.problems import UserError
 
-from .plays import CNN, Silent, mlp, plain, play
+from .plays import CNN, SGD, Silent, mlp, plain, play
 
 MIXED = {"private": [mlp(32), CNN], "proxy": mlp(8), "clients": 3}
 FILES = {
@@ -180,3 +180,14 @@ def test_mistakes_are_told(tmp_path):
     ):
         with pytest.raises(UserError, match=said):
             play(tmp_path / method, method, **wrong)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_numbers_are_predicted_too(method, tmp_path):
+    data = {"_target_": "kdrun.data.diabetes.diabetes", "name": "diabetes"}
+    trainer = {"monitor": "r2", "optimizer": {**SGD, "lr": 0.02}}
+    found = play(tmp_path, method, data=data, rounds=5, trainer=trainer, proxy=mlp(16))
+    assert found["test"]["best"]["rmse"] < 90
+    assert found["test"]["best"]["r2/worst"] <= found["test"]["best"]["r2"]
+    if method == "energy_gated":
+        assert 0.2 < found["clients"][0]["gate_clean"] < 0.8

@@ -124,8 +124,3 @@ def test_public_samples_have_no_labels_and_are_nobodys_own(method, tmp_path):
     assert all(own) and not set(public.ids.tolist()) & set().union(*own)
     assert sum(map(len, own)) + len(public) == federation.module.spec.sizes["train"]
 
-
-def test_a_private_network_cannot_be_sent(tmp_path):
-    client = assemble(request(tmp_path, "energy_gated", **MIXED), shop(tmp_path / "cache")).clients[0]
-    with pytest.raises(ValueError, match="does not travel"):
-        client.send(client.private)

@@ -99,9 +99,9 @@ class EnergyGated(Method):
         proxy, round = client.receive(broadcast), broadcast.round
         if self.options.order == "backward_first":
             found = self._backward(client, proxy, round) | self._forward(client, proxy, round)
-            return client.send(proxy), found
+            return client.send(), found
         found = self._forward(client, proxy, round)
-        sent = client.send(proxy)
+        sent = client.send()
         # What teaches is the proxy that the server sent, not the client's own.
         return sent, found | self._backward(client, client.receive(broadcast), round)
 

@@ -54,4 +54,4 @@ class FedKD(Method):
         networks = {"private": private, "proxy": proxy}
         epochs = max(self.options.backward_epochs, self.options.forward_epochs)
         found = loop.train(networks, client.train, epochs, "mutual", broadcast.round, terms)
-        return client.send(proxy), found
+        return client.send(), found

@@ -24,7 +24,7 @@ class FedAvg(Method):
             return [("shared_labels", 1.0, label_loss(loop.logits(network, batch["inputs"]), batch["targets"]))]
 
         found = loop.train({"shared": network}, client.train, self.options.epochs, "shared", broadcast.round, terms)
-        return client.send(network), found
+        return client.send(), found
 
 
 @dataclass(frozen=True)
@@ -59,4 +59,4 @@ class FedProx(FedAvg):
             return parts
 
         found = loop.train({"shared": network}, client.train, self.options.epochs, "shared", broadcast.round, terms)
-        return client.send(network), found
+        return client.send(), found
