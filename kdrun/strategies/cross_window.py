@@ -139,6 +139,8 @@ class CrossWindow(Strategy):
         before = self._before(lab, cast)
         chosen = self._teacher(lab, cast, before, kind)
         views, after, teacher = self._views(cast), dict(before), None
+        # A control, or a teacher asked for as it is, may be no better than chance; the best view has to be.
+        expected = role == "student" and kind not in (WORST, SELF)
         for name, start in before.items():
             source = name if chosen == SELF else chosen
             if name == chosen:
@@ -153,8 +155,7 @@ class CrossWindow(Strategy):
                     objective=self._objective(cast, transfer),
                     data=self._shown(cast, views[name]),
                     sees={} if source == name else self._shown(cast, views[source]),
-                    # Controls may have a teacher that is no better than chance; the run's own has to be.
-                    teaching={**cast.config["teacher"], "unchecked": role != "student"},
+                    teaching={**cast.config["teacher"], "unchecked": not expected},
                     epochs=self.student_epochs(cast),
                 )
             )
