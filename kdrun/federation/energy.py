@@ -6,6 +6,8 @@ one scale beta. Its exact equations could not be read; what had to be inferred i
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -41,7 +43,7 @@ def energy(
         raise ValueError(f"kind={kind}, norm={norm}: expected one of {ENERGIES[:3]} and of {NORMS}")
     log_q = torch.log_softmax(proxy_logits.float() / temperature, -1)
     q = log_q.exp()
-    log_classes = torch.log(torch.tensor(float(proxy_logits.shape[-1])))
+    log_classes = math.log(proxy_logits.shape[-1])
     if kind == "entropy":
         return -(q * log_q).sum(-1) / log_classes
     log_p = torch.log_softmax(private_logits.float() / temperature, -1)

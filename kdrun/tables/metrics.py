@@ -46,10 +46,11 @@ class Metrics(dict):
             raise KeyError(name)
         score, kind = name.split("/", 1)
         if kind == "combined":
-            return Metric(UNITS.get(score, "share"), f"{name}: {score} of the one answer of all members", True, "max")
+            help = f"{MEASURES[score].label} (combined): of the one answer of all members"
+            return Metric(UNITS.get(score, "share"), help, True, "max")
         if score in ("accuracy", "f1"):
             return Metric("share", f"{name}: {score} of questions of type {kind}, %", True, "max")
-        return Metric(UNITS.get(score, "share"), f"{name}: {score} of {kind}", True, "max")
+        return Metric(UNITS.get(score, "share"), f"{MEASURES[score].label} ({kind}): of that view", True, "max")
 
     def __contains__(self, name: object) -> bool:
         return super().__contains__(name) or (isinstance(name, str) and name.startswith(BY_TYPE))

@@ -95,7 +95,10 @@ def test_gradients_flow_through_values_and_not_through_statistics():
 
 
 def test_running_statistics_are_those_of_a_mixture_and_can_be_kept():
-    running, batches = Running(momentum=0.25), [torch.tensor([1.0, 3.0]), torch.tensor([10.0]), torch.tensor([0.0, 4.0, 5.0])]
+    running, batches = (
+        Running(momentum=0.25),
+        [torch.tensor([1.0, 3.0]), torch.tensor([10.0]), torch.tensor([0.0, 4.0, 5.0])],
+    )
     weighted: list[tuple[float, float]] = []
     for batch in batches:
         kept = 0.75 if weighted else 0.0

@@ -69,7 +69,9 @@ def make(method, options=None, regression=False, public=False, private=None):
     spec = DataSpec("rows", ("a", "b", "c"), (1, 1, FEATURES), {}, (0.0,), (1.0,))
     task, outputs = (Numbers(), 1) if regression else (Classification(spec), CLASSES)
     chosen = build_method(method, options or {})
-    shards = {split: Shard(Rows(12, seed, regression), np.arange(12)) for seed, split in enumerate(("train", "val", "test"))}
+    shards = {
+        split: Shard(Rows(12, seed, regression), np.arange(12)) for seed, split in enumerate(("train", "val", "test"))
+    }
     shared = chosen.JUDGED == "shared"
     common = Shard(Rows(8, 9), np.arange(8), targets=torch.zeros(8, dtype=torch.int64)) if public else None
     private = None if shared else private or linear(outputs, 1)
@@ -236,7 +238,7 @@ def test_fedkd():
     for batch in batches(client, "mutual", 0, 1):
         mentor, mentee, targets = private(batch["inputs"]), proxy(batch["inputs"]), batch["targets"]
         losses = [sum(map(label, logits, targets)) / len(targets) for logits in (mentor, mentee)]
-        divisor = float(losses[0]) + float(losses[1])
+        divisor = sum(loss.item() for loss in losses)
         to_mentor = sum(kl(soft(g.detach(), 1), soft(f, 1)) for f, g in zip(mentor, mentee, strict=True)) / len(targets)
         to_mentee = sum(kl(soft(f.detach(), 1), soft(g, 1)) for f, g in zip(mentor, mentee, strict=True)) / len(targets)
         descend(private, losses[0] + to_mentor / divisor)
@@ -273,7 +275,10 @@ def test_feddf():
     client = make("feddf", {"temperature": 2.0, "distil_epochs": 2}, public=True)
     networks = [linear(CLASSES, seed) for seed in (3, 4)]
     hall = Hall(linear(CLASSES, 7), client.public, Loop(client.loop.task, TRAINER, seed=5), CLASSES)
-    updates = {number: Update(export(one), samples) for number, (one, samples) in enumerate(zip(networks, (10, 30), strict=True))}
+    updates = {
+        number: Update(export(one), samples)
+        for number, (one, samples) in enumerate(zip(networks, (10, 30), strict=True))
+    }
     fused = linear(CLASSES, 8)
     with torch.no_grad():
         for parameter, one, other in zip(fused.parameters(), *(n.parameters() for n in networks), strict=True):

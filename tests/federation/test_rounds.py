@@ -1,8 +1,12 @@
 """The server's rounds with clients that only count: who is called, what is left out, what is recorded."""
 
+import ast
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from kdrun.federation import server as server_module
 from kdrun.federation.engine import InProcess
 from kdrun.federation.faults import BadUpdate, Failure, Faults
 from kdrun.federation.messages import Update
@@ -138,3 +142,21 @@ def test_mistaken_rules():
         with pytest.raises(UserError):
             Rules(**{"clients": 3, "rounds": 2, **wrong})
     assert Failure("gone").reason == "gone"
+
+
+def imported(path):
+    """Top-level modules and kdrun's own that a file imports anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+        yield from names + ([node.module] if isinstance(node, ast.ImportFrom) else [])
+
+
+def test_the_room_knows_no_strategy_no_trainer_and_no_transport():
+    room = Path(server_module.__file__).parent
+    files = [*room.glob("*.py"), *room.glob("methods/*.py")]
+    assert len(files) > 15
+    for path in files:
+        for name in imported(path):
+            assert not name.startswith(("kdrun.strategies", "kdrun.lab", "lightning", "flwr")), path
+    for name in ("messages", "aggregate", "faults"):
+        assert "torch" not in set(imported(room / f"{name}.py")), name

@@ -56,7 +56,9 @@ def test_every_method_learns_and_says_what_it_did(method, tmp_path):
 
 
 def test_all_methods_divide_the_data_alike_and_spend_the_same_steps(tmp_path):
-    found = {method: play(tmp_path / method, method, rounds=1) for method in ("local", "fedavg", "energy_gated", "fedmd")}
+    found = {
+        method: play(tmp_path / method, method, rounds=1) for method in ("local", "fedavg", "energy_gated", "fedmd")
+    }
     samples = {method: [client["samples"] for client in one["clients"]] for method, one in found.items()}
     assert samples["local"] == samples["fedavg"] == samples["energy_gated"]
     for own, public in zip(samples["local"], samples["fedmd"], strict=True):
@@ -155,7 +157,13 @@ def test_faults_are_survived_and_recorded(tmp_path):
 
 
 def test_wrong_labels_are_trusted_less(tmp_path):
-    options = {"clients": 3, "rounds": 12, "partition": {"kind": "iid"}, "faults": {"flip": {"0": 0.3}}, "proxy": mlp(32)}
+    options = {
+        "clients": 3,
+        "rounds": 12,
+        "partition": {"kind": "iid"},
+        "faults": {"flip": {"0": 0.3}},
+        "proxy": mlp(32),
+    }
     found = play(tmp_path, "energy_gated", options={"temperature": 1.0}, **options)
     dirty, clean = found["clients"][0], found["clients"][1]
     assert dirty["gate_clean"] > dirty["gate_corrupted"] and clean["gate_corrupted"] is None
@@ -184,7 +192,7 @@ def test_mistakes_are_told(tmp_path):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_numbers_are_predicted_too(method, tmp_path):
-    data = {"_target_": "kdrun.data.diabetes.diabetes", "name": "diabetes"}
+    data = {"_target_": "kdrun.data.diabetes.diabetes", "name": "diabetes", "task": "regression"}
     trainer = {"monitor": "r2", "optimizer": {**SGD, "lr": 0.02}}
     found = play(tmp_path, method, data=data, rounds=5, trainer=trainer, proxy=mlp(16))
     assert found["test"]["best"]["rmse"] < 90

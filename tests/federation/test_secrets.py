@@ -32,7 +32,9 @@ class Tapped:
         self.down.append(Broadcast(broadcast.round, {k: v.copy() for k, v in broadcast.arrays.items()}))
         self.note()
         for number, answer in self.engine.fit(clients, broadcast):
-            self.up.append((number, Update({k: v.copy() for k, v in answer.arrays.items()}, answer.samples, answer.metrics)))
+            self.up.append(
+                (number, Update({k: v.copy() for k, v in answer.arrays.items()}, answer.samples, answer.metrics))
+            )
             self.note()
             yield number, answer
 
@@ -123,4 +125,3 @@ def test_public_samples_have_no_labels_and_are_nobodys_own(method, tmp_path):
     own = [set(client.train.ids.tolist()) for client in federation.clients]
     assert all(own) and not set(public.ids.tolist()) & set().union(*own)
     assert sum(map(len, own)) + len(public) == federation.module.spec.sizes["train"]
-
