@@ -91,6 +91,13 @@ class Federated(Strategy):
                     f"{learner.role}.weights: networks of clients begin with random weights",
                     "leave the weights out",
                 )
+        plain = {"ema": None, "accumulate": 1, "parts": None, "sharding": "none"}
+        for key, value in plain.items():
+            if cast.student.trainer[key] != value:
+                raise UserError(
+                    f"trainer.{key}={cast.student.trainer[key]}: clients train in a plain loop with a constant rate",
+                    f"leave it at {'null' if value is None else value}",
+                )
         settings = {
             "clients": self.clients,
             "partition": {"kind": self.partition, "alpha": self.alpha, "minimum": self.minimum},

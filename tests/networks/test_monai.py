@@ -40,7 +40,11 @@ def test_without_the_library_the_install_command_is_said(monkeypatch):
         (VOLUME, 2, {"architecture": "SEResNet50", "layers": [1, 1, 1, 1]}),
         (SQUARE, 5, {"architecture": "SEResNet50", "layers": [1, 1, 1, 1]}),
         ((1, 32, 32, 32), 2, {"architecture": "DenseNet121", "spatial_dims": 3, "block_config": [1, 1, 1, 1]}),
-        (VOLUME, 3, {"architecture": "ResNet", "block": "basic", "layers": [1, 1, 1, 1], "block_inplanes": [4, 4, 8, 8]}),
+        (
+            VOLUME,
+            3,
+            {"architecture": "ResNet", "block": "basic", "layers": [1, 1, 1, 1], "block_inplanes": [4, 4, 8, 8]},
+        ),
         (VOLUME, 2, {"architecture": "Classifier", "channels": [2, 4], "strides": [2, 2]}),
     ],
 )

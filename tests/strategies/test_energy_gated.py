@@ -50,6 +50,15 @@ def test_what_is_asked_for(cast):
     assert kinds == ["CNN", "ResNet", "MLP", "ResNet"] and settings["proxy"]["hidden"] == [16]
 
 
+def test_what_clients_do_not_do_is_refused():
+    cast = Cast(compose([*WORDS, "seed=0", "trainer.ema=0.9"]).cells[0])
+    with pytest.raises(UserError, match=r"trainer.ema=0.9: clients train in a plain loop"):
+        EnergyGated().run(Notes(), cast)
+    cast = Cast(compose([*WORDS, "seed=0", "teacher.weights=conf/config.yaml"]).cells[0])
+    with pytest.raises(UserError, match="begin with random weights"):
+        EnergyGated().run(Notes(), cast)
+
+
 def test_arms_have_the_same_clients_and_the_same_budget(cast):
     strategy, lab = EnergyGated(backward_epochs=2, forward_epochs=3), Notes()
     for name in strategy.arms:
