@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
+from kdrun.networks.modes import evaluating
 from kdrun.problems import UserError
 
 STOPS = ("beam", "proven", "first")
@@ -108,7 +108,7 @@ def decode(
     search = search or Search()
     found: list[list[Hypothesis]] = [[] for _ in sources]
     device = next(network.parameters()).device
-    with _evaluating(network), torch.inference_mode():
+    with evaluating(network), torch.inference_mode():
         for rows in batches([len(source) for source in sources], max_tokens, max_sentences):
             width = max(1, *(len(sources[row]) for row in rows))
             source = torch.full((len(rows), width), pad)
@@ -292,15 +292,3 @@ def _done(
         proven = len(finished) >= search.n_best and finished[search.n_best - 1] >= bound
         found.append(len(finished) >= enough or proven or bound == -math.inf)
     return torch.tensor(found) | forced
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Eval mode inside, every module's own mode as before outside."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

@@ -14,6 +14,7 @@ from torch import nn
 from kdrun import targets
 from kdrun.data.spec import SINGLE, DataSpec
 from kdrun.data.table_spec import TableSpec
+from kdrun.networks.modes import evaluating
 from kdrun.networks.output import logits_of
 from kdrun.problems import UserError
 
@@ -97,11 +98,9 @@ def check_forward(network: nn.Module, target: str, spec: DataSpec | TableSpec) -
 
     Raises UserError with what went wrong.
     """
-    modes = [(module, module.training) for module in network.modules()]
     inputs, expected, what = _blank(spec)
-    network.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(network):
             logits = logits_of(network(**inputs) if isinstance(inputs, dict) else network(inputs))
     except Exception as error:  # whatever a network raises on a shape it was not made for
         first = (str(error).splitlines() or [""])[0]
@@ -109,9 +108,6 @@ def check_forward(network: nn.Module, target: str, spec: DataSpec | TableSpec) -
             f"{target} does not run on {what} ({spec.name})",
             f"{type(error).__name__}: {first}",
         ) from error
-    finally:
-        for module, mode in modes:
-            module.training = mode
     single = spec.kind == "images" and expected[1] == 2 and logits.shape == (2, 1)  # one logit for two classes
     if logits.shape != expected and not single:
         names = CLASS_NAMES if spec.kind in SINGLE else VOCABULARY_NAMES

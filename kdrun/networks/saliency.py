@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import product
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from kdrun.networks.modes import evaluating
 from kdrun.networks.output import logits_of
 from kdrun.problems import UserError, closest, listed
 
@@ -38,7 +37,7 @@ def grad_cam(network: nn.Module, inputs: torch.Tensor, classes: torch.Tensor) ->
     convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
     hooks = [found.register_forward_hook(keep) for found in network.modules() if isinstance(found, convolutions)]
     try:
-        with evaluation(network), torch.enable_grad():
+        with evaluating(network), torch.enable_grad():
             # Inputs with a gradient: else nothing is known about maps where all weights are frozen.
             scores = class_scores(network, inputs.detach().requires_grad_(True), classes)
             if not maps:
@@ -71,7 +70,7 @@ def occlusion(
     sides = inputs.shape[2:]
     steps = [cell or max(1, side // CELLS) for side in sides]
     found = torch.zeros(len(inputs), *sides, device=inputs.device)
-    with evaluation(network), torch.no_grad():
+    with evaluating(network), torch.no_grad():
         whole = class_probability(network, inputs, classes)
         for corner in product(*(range(0, side, step) for side, step in zip(sides, steps, strict=True))):
             part = (..., *(slice(start, start + step) for start, step in zip(corner, steps, strict=True)))
@@ -107,15 +106,3 @@ def class_probability(network: nn.Module, inputs: torch.Tensor, classes: torch.T
     if logits.shape[1] == 1:
         logits = torch.cat([torch.zeros_like(logits), logits], 1)
     return logits.softmax(1).gather(1, classes[:, None])[:, 0]
-
-
-@contextmanager
-def evaluation(network: nn.Module) -> Iterator[None]:
-    """Eval mode inside; every module's mode is as before afterwards."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

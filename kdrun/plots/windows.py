@@ -51,7 +51,8 @@ def sheet_data(
     networks: by view; inputs_by_view: float [n, C, H, W] or [n, C, D, H, W] as the networks take them, on their device;
     targets: int64 [n]. Raises UserError for a method that does not exist or does not fit a network.
     """
-    from kdrun.networks.saliency import class_probability, evaluation, explain
+    from kdrun.networks.modes import evaluating
+    from kdrun.networks.saliency import class_probability, explain
 
     found = []
     for networks in (networks_before, networks_after):
@@ -59,7 +60,7 @@ def sheet_data(
         for view, network in networks.items():
             inputs = inputs_by_view[view]
             maps[view] = explain(network, inputs, targets, method).cpu().numpy()
-            with evaluation(network):
+            with evaluating(network):
                 probabilities[view] = class_probability(network, inputs, targets).detach().cpu().numpy()
         found.append(Maps(maps, probabilities))
     return found[0], found[1]

@@ -9,6 +9,7 @@ from torchmetrics import MetricCollection
 from kdrun.data.spec import DataSpec
 from kdrun.ledger.flops import forward_flops
 from kdrun.networks.capture import captured
+from kdrun.networks.modes import evaluating
 from kdrun.networks.output import logits_of
 from kdrun.problems import UserError
 from kdrun.tasks.base import Batch, Prediction, Tensors
@@ -65,11 +66,9 @@ class Classification:
 
         Raises UserError where a forward pass does not use the classifier, or gives it anything else than [B, D].
         """
-        training = network.training
         device = next(network.parameters()).device
-        with torch.no_grad(), captured(network.eval()) as found:
+        with torch.no_grad(), evaluating(network), captured(network) as found:
             network(torch.zeros(2, *self.spec.shape, device=device))
-        network.train(training)
         shapes = [tuple(one.shape) for one in found]
         if len(shapes) != 1 or len(shapes[0]) != 2:
             raise UserError(
