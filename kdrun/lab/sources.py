@@ -12,7 +12,17 @@ from pathlib import Path
 
 # Below kdrun only these rooms compute; the others decide what is computed (their decisions are in the config), or
 # write down what was.
-ROOMS = ("kdrun.learning", "kdrun.tasks", "kdrun.objectives", "kdrun.networks", "kdrun.data", "kdrun.decoding")
+ROOMS = (
+    "kdrun.learning",
+    "kdrun.federation",
+    "kdrun.tasks",
+    "kdrun.objectives",
+    "kdrun.networks",
+    "kdrun.data",
+    "kdrun.decoding",
+)
+ALONE = ("kdrun.auc", "kdrun.ensembles")
+"""Modules outside of a room that compute, too."""
 
 CODE_LEFT_OUT = {
     "kdrun.data.fetch": "brings files; their content is hashed",
@@ -70,7 +80,8 @@ class Sources:
     def _counts(module: str) -> bool:
         top = module.partition(".")[0]
         if top == "kdrun":
-            return module.startswith(tuple(f"{room}." for room in ROOMS)) and module not in CODE_LEFT_OUT
+            inside = module.startswith(tuple(f"{room}." for room in ROOMS)) and module not in CODE_LEFT_OUT
+            return inside or module in ALONE
         return top not in LIBRARY_PACKAGES
 
     def _module_of(self, target: str) -> str | None:

@@ -8,7 +8,8 @@ import pytest
 
 from kdrun import panel
 from kdrun.config.compose import compose
-from kdrun.lab.stage import Federation, Trained
+from kdrun.lab.fingerprint import FingerprintContext, federation_parts, together_parts
+from kdrun.lab.stage import Federation, Together, Trained
 from kdrun.problems import UserError
 from kdrun.strategies.cast import Cast
 from kdrun.strategies.energy_gated import EnergyGated
@@ -57,6 +58,18 @@ def test_what_clients_do_not_do_is_refused():
     cast = Cast(compose([*WORDS, "seed=0", "teacher.weights=conf/config.yaml"]).cells[0])
     with pytest.raises(UserError, match="begin with random weights"):
         EnergyGated().run(Notes(), cast)
+
+
+def test_the_code_of_rooms_and_methods_is_in_the_fingerprint(cast):
+    context = FingerprintContext(lambda data: "content", "cpu")
+    lab = Notes()
+    results = [EnergyGated().run(lab, cast), EnergyGated().control("fedprox", lab, cast)]
+    codes = [set(federation_parts(result.stage, context)["code"]) for result in results]
+    assert all({"kdrun.federation.loop", "kdrun.federation.aggregate", "kdrun.federation.partition"} <= code for code in codes)
+    assert "kdrun.federation.methods.energy_gated" in codes[0] - codes[1]
+    assert "kdrun.federation.methods.shared" in codes[1] - codes[0]
+    group = Together("student", {"a": results[0]}, ("a",), "mean", 0)
+    assert {"kdrun.ensembles", "kdrun.auc"} <= set(together_parts(group, context)["code"])
 
 
 def test_arms_have_the_same_clients_and_the_same_budget(cast):
