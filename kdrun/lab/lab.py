@@ -91,11 +91,20 @@ class Lab:
     def choose(self, what: str, candidates: dict[str, Trained], *, worst: bool = False) -> str:
         """The name of the candidate that is best (or worst) on validation by the task's main metric; the first of equals.
 
-        The decision is noted in `decisions`, for the record. Test figures are not looked at.
+        The decision is noted in `decisions`, for the record. Test figures are not looked at. Raises UserError where one has no
+        figure.
         """
         some = next(iter(candidates.values())).stage
         metric, direction = self.shop.main_metric(some.data)
         values = {name: trained.metrics[metric] for name, trained in candidates.items()}
+        unknown = [name for name, value in values.items() if not isinstance(value, int | float) or value != value]
+        if unknown:
+            from kdrun.problems import UserError, listed
+
+            raise UserError(
+                f"{what}: validation {metric} is not known for {listed(unknown)}, so nothing can be chosen by it",
+                "does validation have samples of every class?",
+            )
         pick = max if (direction == "max") != worst else min
         chosen = pick(values, key=lambda name: values[name])
         said = {"what": what, "chosen": chosen, "metric": metric, "split": "val", "values": values, "seed": some.seed}

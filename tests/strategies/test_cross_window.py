@@ -94,6 +94,13 @@ def test_validation_chooses_and_the_record_says_so(cell):
             CrossWindow(teacher=kind)
 
 
+def test_nothing_is_chosen_where_a_figure_is_missing(cell, monkeypatch):
+    for value in (float("nan"), None, "nan"):
+        monkeypatch.setitem(VALIDATION, "mediastinal", value)
+        with pytest.raises(UserError, match="not known for mediastinal"):
+            CrossWindow().run(Notes(), Cast(cell))
+
+
 @pytest.mark.parametrize(
     ("options", "teachers"),
     [
