@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 # What a teacher's config says of how it teaches, as opposed to what it is.
 TEACHING = ("source", "fill", "verify", "cache_limit_gb", "accuracy", "tolerance", "normalize")
 
+OVER_VOCABULARY = ("vocabulary_ce", "vocabulary_ce_kd")
+"""Terms with labels that compute logits piece by piece; PIECES are the options that go with labels."""
+PIECES = ("label_smoothing", "chunk", "memory_mb")
 LABELS = {"regression": "mse"}
 """Task -> the term that learns from labels, where it is not ce."""
 
@@ -63,8 +66,12 @@ class Cast:
     def supervision(self) -> dict[str, Any]:
         """The objective without a teacher: the run's term of labels (cross-entropy, squared error) at weight 1, its options
         kept."""
-        name = LABELS.get(self.config["data"]["task"], "ce")
-        return {name: {**self.config["objective"].get(name, {}), "weight": 1.0}}
+        name, objective = LABELS.get(self.config["data"]["task"], "ce"), self.config["objective"]
+        given = objective.get(name, {})
+        pieces = [node for term, node in objective.items() if term in OVER_VOCABULARY]
+        if name == "ce" and not given and pieces:  # labels without all logits at once, as the objective has them
+            name, given = "vocabulary_ce", {key: pieces[0][key] for key in PIECES if key in pieces[0]}
+        return {name: {**given, "weight": 1.0}}
 
 
 def learn(
