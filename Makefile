@@ -18,13 +18,17 @@ test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 # Every table that can be made here, from its records where they are there; `make table-NAME ARGS=jobs=2` makes one.
-tables: table-digits_kd table-fashion_kd table-evolving table-cascaded table-cross-window
+tables: table-digits_kd table-fashion_kd table-evolving table-cascaded table-cross-window table-energy-gated
 
 # On made-up volumes, and on patches of real CT.
 table-cross-window: $(READY)
 	$(BIN)/kdrun fetch ct_patches
 	$(BIN)/kdrun table cross_window $(ARGS)
 	$(BIN)/kdrun table cross_window_patches $(ARGS)
+
+table-energy-gated: $(READY)
+	$(BIN)/kdrun fetch fashion_mnist
+	$(BIN)/kdrun table energy_gated $(ARGS)
 
 table-evolving: $(READY)
 	$(BIN)/kdrun fetch ui_de_en

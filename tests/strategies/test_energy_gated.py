@@ -13,6 +13,7 @@ from kdrun.lab.stage import Federation, Together, Trained
 from kdrun.problems import UserError
 from kdrun.strategies.cast import Cast
 from kdrun.strategies.energy_gated import EnergyGated
+from kdrun.tables.metrics import measure
 from kdrun.verbs.plan import make_plan
 
 WORDS = ("strategy=energy_gated", "model=clients_mixed", "tracker=none", "hardware=cpu")
@@ -65,7 +66,9 @@ def test_the_code_of_rooms_and_methods_is_in_the_fingerprint(cast):
     lab = Notes()
     results = [EnergyGated().run(lab, cast), EnergyGated().control("fedprox", lab, cast)]
     codes = [set(federation_parts(result.stage, context)["code"]) for result in results]
-    assert all({"kdrun.federation.loop", "kdrun.federation.aggregate", "kdrun.federation.partition"} <= code for code in codes)
+    assert all(
+        {"kdrun.federation.loop", "kdrun.federation.aggregate", "kdrun.federation.partition"} <= code for code in codes
+    )
     assert "kdrun.federation.methods.energy_gated" in codes[0] - codes[1]
     assert "kdrun.federation.methods.shared" in codes[1] - codes[0]
     group = Together("student", {"a": results[0]}, ("a",), "mean", 0)
@@ -148,6 +151,21 @@ def test_negative_transfer_is_reported_client_by_client(ran):
     assert 0 < gate["gate_corrupted"] < 1 and 0 < gate["gate_clean"] < 1
     table = panel.clients(record["summary"])
     assert table.row_count == 3
+
+
+def test_a_table_reads_what_clients_gained(ran):
+    _, record = ran
+    told = record["summary"]["arms"]["student"]["clients"]
+    for metric, value in {
+        "clients_mean": told["delta"]["avg"]["mean"],
+        "clients_worst": told["delta"]["worst"]["mean"],
+        "clients_p10": told["delta"]["p10"]["mean"],
+        "trust_flipped": told["gate"]["gate_corrupted"],
+    }.items():
+        assert measure(record, "student", metric).values["best"]["mean"] == value
+    assert measure(record, "student", "sent").values["measured"]["mean"] == told["bytes"]["up"] + told["bytes"]["down"]
+    assert not measure(record, "alone", "trust_clean").applies
+    assert measure(record, "alone", "clients_mean").values["best"]["mean"] == 0
 
 
 def test_the_second_time_everything_is_found_and_a_plan_says_so(ran):
