@@ -79,6 +79,13 @@ class Federated(Strategy):
             raise UserError(f"strategy.trim={self.trim}: a share of each end in [0, 0.5)")
         if self.shift < 0:
             raise UserError(f"strategy.shift={self.shift}: 0 or more")
+        if self.faults:
+            from kdrun.federation.faults import Faults
+
+            try:
+                Faults.of(self.faults, self.clients)
+            except UserError as error:
+                raise UserError(f"strategy.{error.lines[0]}", *error.lines[1:]) from None
 
     def federate(self, lab: Lab, cast: Cast, role: str, method: str, options: dict[str, Any]) -> Trained:
         """One federation under a method of kdrun.federation.methods, on the clients and faults of this strategy."""

@@ -107,6 +107,8 @@ def test_arms_have_the_same_clients_and_the_same_budget(cast):
         ({"temperature": 0}, "strategy.temperature=0"),
         ({"backward_epochs": 0}, "backward_epochs=0"),
         ({"engine": "flowers"}, "strategy.engine=flowers"),
+        ({"faults": {"nann": [1]}}, "strategy.faults.nann is none; closest: nan"),
+        ({"faults": {"flip": {11: 0.5}}}, r"strategy.faults.flip: 11 is no client"),
         ({"controls": ["plain_kd"]}, "no control 'plain_kd'"),
     ],
 )
