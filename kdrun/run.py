@@ -208,6 +208,7 @@ def fit_cells(cells: list[dict[str, Any]], lab, failed: Callable[[int, BaseExcep
     arms: dict[str, dict[int, Any]] = {}
     teachers: dict[int, Any] = {}
     strategy = build(cells[0]["strategy"])
+    strategy.check(Cast(cells[0]))
     labels = {name: strategy.arms[name] for name in strategy.controls}
 
     def kept(trained) -> dict[str, Any]:

@@ -49,9 +49,8 @@ def summarise(
         if arm != "student" and own and {s: r["fingerprint"] for s, r in records.items()} == own:
             summary["arms"][arm]["same_as"] = "student"  # as plain KD is for strategy=vanilla
     if any("clients" in record for records in arms.values() for record in records.values()):
-        better = "max"
         for arm, records in arms.items():
-            summary["arms"][arm]["clients"] = clients_of(metric, better, records, arms.get("alone", {}))
+            summary["arms"][arm]["clients"] = clients_of(metric, records, arms.get("alone", {}))
     student = next(iter(arms.get("student", arms.get("alone", {})).values()), None)
     distinct = {record["fingerprint"]: record for record in teachers.values()}
     if distinct:
@@ -115,9 +114,7 @@ def _arm(metric: str, label: str, records: dict[int, dict[str, Any]]) -> dict[st
     return arm
 
 
-def clients_of(
-    metric: str, better: str, records: dict[int, dict[str, Any]], alone: dict[int, dict[str, Any]]
-) -> dict[str, Any]:
+def clients_of(metric: str, records: dict[int, dict[str, Any]], alone: dict[int, dict[str, Any]]) -> dict[str, Any]:
     """What a federation brought its clients, at the best round: each a mean over seeds with its deviation.
 
     delta    avg, worst and p10 over clients of (test metric minus that of the same client alone): below 0 is negative transfer
@@ -133,7 +130,7 @@ def clients_of(
             one, other = (
                 {c["client"]: c["test"]["best"].get(metric) for c in r["clients"]} for r in (record, alone[seed])
             )
-            pairs.append(deltas(one, other, better))
+            pairs.append(deltas(one, other))
     for name in ("avg", "worst", "p10") if pairs else ():
         values = [pair[name] for pair in pairs]
         found["delta"][name] = None if None in values else _spread(values)

@@ -76,7 +76,7 @@ def compose(overrides: Sequence[str] = (), conf_dirs: Sequence[str] = (), *, mis
     check = Check(problems, origins, _allowed(tree, dirs), missing=missing)
     cells = _checked(_resolved(tree, seeds, origins, problems, missing), check, composed.choices)
     problems.stop()
-    _check_controls(cells[0]["strategy"])
+    _check_strategy(cells[0], missing)
     return Job(cells, list(overrides), composed.options, hash_of(cells))
 
 
@@ -131,12 +131,15 @@ def _monitor(tree: dict[str, Any], typed: Mapping[str, str]) -> None:
             trainer["monitor"] = MONITORS.get(data.get("task"), default)
 
 
-def _check_controls(strategy: dict[str, Any]) -> None:
-    """Arms are checked here where the strategy is one of ours (free of torch); others check theirs when they are built."""
-    if str(strategy.get("_target_")).startswith("kdrun.strategies."):
+def _check_strategy(cell: dict[str, Any], whole: bool) -> None:
+    """Checked here where the strategy is one of ours (free of torch); others are checked when a job begins."""
+    if str(cell["strategy"].get("_target_")).startswith("kdrun.strategies."):
+        from kdrun.strategies.cast import Cast
         from kdrun.targets import build
 
-        build(strategy)
+        strategy = build(cell["strategy"])
+        if whole:
+            strategy.check(Cast(cell))
 
 
 def _seeds(tree: dict[str, Any], typed: Mapping[str, str], origins: Origins, problems: Problems) -> list[int]:

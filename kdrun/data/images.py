@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -39,12 +40,7 @@ class Images:
         count = len(self.x)
         if self.x.ndim != 4 or self.x.dtype not in (np.uint8, np.float32):
             raise ValueError(f"{self.name}: x is {self.x.dtype}{self.x.shape}, not uint8 or float32 [N, C, H, W]")
-        for field, dtype in (("y", np.int64), ("split", np.int8), ("ids", np.int64)):
-            array = getattr(self, field)
-            if array.shape != (count,) or array.dtype != dtype:
-                raise ValueError(f"{self.name}: {field} is {array.dtype}{array.shape}, not {np.dtype(dtype)}({count},)")
-        if len(np.unique(self.ids)) != count:
-            raise ValueError(f"{self.name}: ids are not unique")
+        check_columns(self, count, y=np.int64)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -59,3 +55,13 @@ class Images:
         if self.names is not None:
             return self.names[position]
         return f"id {int(self.ids[position])}"
+
+
+def check_columns(source: Any, count: int, y: Any) -> None:
+    """Raises ValueError where y, split and ids of a source are not [count] of their types, or ids not unique."""
+    for name, dtype in (("y", y), ("split", np.int8), ("ids", np.int64)):
+        array = getattr(source, name)
+        if array.shape != (count,) or array.dtype != dtype:
+            raise ValueError(f"{source.name}: {name} is {array.dtype}{array.shape}, not {np.dtype(dtype)}({count},)")
+    if len(np.unique(source.ids)) != count:
+        raise ValueError(f"{source.name}: ids are not unique")

@@ -8,6 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from kdrun.data.images import check_columns
+
 BINS = 10
 
 
@@ -43,12 +45,7 @@ class Table:
             raise ValueError(
                 f"{self.name}: x is {self.x.dtype}{self.x.shape}, not float32 [N, {len(self.features)} features]"
             )
-        for field, dtype in (("y", np.float32), ("split", np.int8), ("ids", np.int64)):
-            array = getattr(self, field)
-            if array.shape != (count,) or array.dtype != dtype:
-                raise ValueError(f"{self.name}: {field} is {array.dtype}{array.shape}, not {np.dtype(dtype)}({count},)")
-        if len(np.unique(self.ids)) != count:
-            raise ValueError(f"{self.name}: ids are not unique")
+        check_columns(self, count, y=np.float32)
 
     def __len__(self) -> int:
         return len(self.x)

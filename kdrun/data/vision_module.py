@@ -109,10 +109,6 @@ class VisionDataModule(LightningDataModule):
         """Samples by id, whatever split they are in."""
         return [self.chosen[split][position] for split, position in self._located(ids)]
 
-    def answers_of(self, ids: Tensor) -> list[tuple[str, ...]]:
-        """All accepted answers to the last prompt of samples by id: `answers` where a sample has any, else its turn's."""
-        return [sample.answers or (sample.turns[-1].answer,) for sample in self.samples_of(ids)]
-
     def lengths(self, ids: Tensor) -> Tensor:
         """int64 [b]: answer tokens (end tokens included) of samples by id."""
         found = [self.samples(split).responses[position] for split, position in self._located(ids)]

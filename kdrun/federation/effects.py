@@ -1,9 +1,9 @@
-"""What federation did to each client: better or worse than alone, and what it cost to send. No torch."""
+"""What federation did to each client: better or worse than alone. No torch."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -38,33 +38,6 @@ def deltas(
         "worst": min(values),
         "p10": float(np.percentile(values, 10)),
         "per_client": found,
-    }
-
-
-def traffic(
-    rounds: Iterable[Mapping[Any, tuple[int, int]]], private: Mapping[Any, int] | None = None
-) -> dict[str, Any]:
-    """Bytes that travelled, from {client: (down, up)} of each round.
-
-    down: from the server to the client; up: back. private: client -> bytes of its private weights, for comparison: what the
-    same messages would have taken with those in place of what was sent.
-    Returns {"rounds": [{"down", "up"}, ...], "down", "up", "total", "private": bytes, "share": total / private}; the last two
-    are None without `private`, share also where nothing would have been sent.
-    """
-    per_round, instead = [], 0
-    for one in rounds:
-        down, up = (sum(pair[place] for pair in one.values()) for place in (0, 1))
-        per_round.append({"down": down, "up": up})
-        if private is not None:
-            instead += sum(private[client] * sum(part > 0 for part in pair) for client, pair in one.items())
-    down, up = (sum(one[name] for one in per_round) for name in ("down", "up"))
-    return {
-        "rounds": per_round,
-        "down": down,
-        "up": up,
-        "total": down + up,
-        "private": None if private is None else instead,
-        "share": (down + up) / instead if private is not None and instead else None,
     }
 
 

@@ -11,11 +11,9 @@ import math
 import torch
 from torch import Tensor
 
+from kdrun.federation.methods.options import ENERGIES, GATES, NORMS
+
 EPS = 1e-8
-ENERGIES = ("disagreement", "free_energy", "entropy", "squared_error")
-NORMS = ("entropy", "log_classes")
-GATES = ("logistic", "hard", "off")
-STATISTICS = ("batch", "running")
 
 
 def energy(

@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from kdrun.federation.methods.options import METHODS
 from kdrun.lab.sources import Sources
 from kdrun.lab.stage import Federation, Stage, Together
 
@@ -133,18 +134,10 @@ def together_parts(group: Together, context: FingerprintContext) -> dict[str, An
 
 
 def federation_parts(stage: Federation, context: FingerprintContext) -> dict[str, Any]:
-    """As `parts`, of a federation. Epochs, schedule and monitor of a trainer for one learner have no part in it but the last."""
-    hardware = stage.hardware
-    nodes: list[Any] = [stage.federation, stage.trainer]
-    modules = ["kdrun.federation.run", f"kdrun.federation.methods.{METHOD_FILES[stage.federation['method']]}"]
-    modules += [f"kdrun.tasks.{stage.data.get('task', 'classification')}", stage.data["_target_"]]
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, dict):
-            modules += [node["_target_"]] if "_target_" in node else []
-            nodes.extend(node.values())
-        elif isinstance(node, list):
-            nodes.extend(node)
+    """As `parts`, of a federation. Epochs and schedule of the trainer have no part in it."""
+    hardware, method = stage.hardware, METHODS[stage.federation["method"]][0].partition(".")[0]
+    modules = ["kdrun.federation.run", f"kdrun.federation.methods.{method}", *_of_data(stage.data)]
+    modules += _targets(stage.federation, stage.data, stage.trainer)
     trainer = ("batch_size", "optimizer", "clip", "monitor", "mode")
     return {
         "federation": stage.federation,
@@ -155,13 +148,6 @@ def federation_parts(stage: Federation, context: FingerprintContext) -> dict[str
         "versions": {name: _version(name) for name in LIBRARIES},
         "device": {"type": context.device, "devices": hardware["devices"], "precision": hardware["precision"]},
     }
-
-
-METHOD_FILES = {
-    name: name if name not in ("fedavg", "fedprox") else "shared"
-    for name in ("energy_gated", "local", "fedavg", "fedprox", "fedmd", "feddf", "fedkd")
-}
-"""Federated method -> file below kdrun.federation.methods."""
 
 
 def fingerprint(tree: dict[str, Any]) -> str:
@@ -191,21 +177,30 @@ def nearest(tree: dict[str, Any], others: Iterable[tuple[str, dict[str, Any]]]):
 
 def roots(stage: Stage) -> list[str]:
     """Modules whose source, with what they import below the same package, decides the result."""
-    task = stage.data.get("task", "classification")
-    modules = ["kdrun.learning.fit", f"kdrun.tasks.{task}"]
-    modules += [BUILDERS[task]] if task in BUILDERS else []
-    modules += ["kdrun.data.views"] if stage.data.get("view") else []
+    modules = ["kdrun.learning.fit", *_of_data(stage.data)]
     modules += [node.get("_target_", f"kdrun.objectives.{name}.{name}") for name, node in stage.objective.items()]
-    nodes: list[Any] = [stage.learner, stage.data, stage.trainer or {}]
-    while nodes:
-        node = nodes.pop()
+    return modules + _targets(stage.learner, stage.data, stage.trainer or {})
+
+
+def _of_data(data: dict[str, Any]) -> list[str]:
+    """Modules of the task, and of what makes a data set of a source."""
+    task = data.get("task", "classification")
+    found = [f"kdrun.tasks.{task}"]
+    found += [BUILDERS[task]] if task in BUILDERS else []
+    return found + (["kdrun.data.views"] if data.get("view") else [])
+
+
+def _targets(*nodes: Any) -> list[str]:
+    """All `_target_` in these."""
+    found, waiting = [], list(nodes)
+    while waiting:
+        node = waiting.pop()
         if isinstance(node, dict):
-            if "_target_" in node:
-                modules.append(node["_target_"])
-            nodes.extend(node.values())
+            found += [node["_target_"]] if "_target_" in node else []
+            waiting.extend(node.values())
         elif isinstance(node, list):
-            nodes.extend(node)
-    return modules
+            waiting.extend(node)
+    return found
 
 
 def identity(data: dict[str, Any], context: FingerprintContext) -> dict[str, Any]:

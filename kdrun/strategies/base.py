@@ -32,6 +32,9 @@ class Strategy:
 
                 raise UserError(f"no control {name!r}{closest(name, self.arms)}; all: {listed(self.arms)}")
 
+    def check(self, cast: Cast) -> None:
+        """Raises UserError for options that do not go with the rest of the config. Nothing is loaded or trained for it."""
+
     def run(self, lab: Lab, cast: Cast) -> Trained:
         """Ask `lab` for stages; return the student."""
         raise NotImplementedError

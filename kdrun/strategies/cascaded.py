@@ -108,6 +108,9 @@ class Cascaded(Strategy):
 
     # the result
 
+    def check(self, cast: Cast) -> None:
+        self._epochs(cast)
+
     def run(self, lab: Lab, cast: Cast) -> Trained:
         if self.scheme == "bottom_up":
             return self._cascade(lab, cast, self.order, self._epochs(cast), "student")

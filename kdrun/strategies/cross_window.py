@@ -5,9 +5,12 @@ The views of a CT image are its Hounsfield windows, those of other images colour
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kdrun.data.ct_windows import WINDOWS, window
+from kdrun.data.views import VIEWS
+from kdrun.lab.stage import Together
 from kdrun.problems import UserError, closest, listed
 from kdrun.strategies.base import Strategy
 from kdrun.strategies.cast import Cast, distil, merged, supervised
@@ -88,8 +91,11 @@ class CrossWindow(Strategy):
 
     # the result
 
+    def check(self, cast: Cast) -> None:
+        self._views(cast)
+
     def run(self, lab: Lab, cast: Cast) -> Trained:
-        return self._taught(lab, cast, "student", self.teacher, self.transfer)
+        return self._taught(lab, cast, "student", self.teacher, self.transfer, self._before(lab, cast))
 
     def label(self, cast: Cast) -> str:
         kinds = {BEST: "the best view", WORST: "the worst view", SELF: "themselves"}
@@ -110,21 +116,23 @@ class CrossWindow(Strategy):
         late_fusion    one network with an encoder for each view, whose features are concatenated (on labels, for the epochs
                        of both trainings)
         """
+        before = {} if name == "late_fusion" else self._before(lab, cast)
         if name == "alone":
-            return self._together(lab, cast, name, self._before(lab, cast), None)
+            return self._together(lab, cast, name, before, before, None)
         if name == "equal_compute":
-            before = self._before(lab, cast)
             teacher = self._teacher(lab, cast, before, self.teacher)
             after = {
                 view: trained if view == teacher else self._continued(lab, cast, view, trained)
                 for view, trained in before.items()
             }
-            return self._together(lab, cast, name, after, None)
+            return self._together(lab, cast, name, before, after, None)
         if name == "late_fusion":
             return self._fused(lab, cast)
         if name == "logit_kd":
-            return self._taught(lab, cast, name, self.teacher, "logit")
-        return self._taught(lab, cast, name, {"worst_teacher": WORST, "self_teacher": SELF}[name], self.transfer)
+            return self._taught(lab, cast, name, self.teacher, "logit", before)
+        return self._taught(
+            lab, cast, name, {"worst_teacher": WORST, "self_teacher": SELF}[name], self.transfer, before
+        )
 
     # trainings
 
@@ -135,8 +143,7 @@ class CrossWindow(Strategy):
             for name, view in self._views(cast).items()
         }
 
-    def _taught(self, lab: Lab, cast: Cast, role: str, kind: str, transfer: str) -> Trained:
-        before = self._before(lab, cast)
+    def _taught(self, lab: Lab, cast: Cast, role: str, kind: str, transfer: str, before: dict[str, Trained]) -> Trained:
         chosen = self._teacher(lab, cast, before, kind)
         views, after, teacher = self._views(cast), dict(before), None
         # A control, or a teacher asked for as it is, may be no better than chance; the best view has to be.
@@ -159,7 +166,7 @@ class CrossWindow(Strategy):
                     epochs=self.student_epochs(cast),
                 )
             )
-        return self._together(lab, cast, role, after, teacher)
+        return self._together(lab, cast, role, before, after, teacher)
 
     def _guide(self, lab: Lab, cast: Cast, before: dict[str, Trained], name: str) -> Trained:
         """Who teaches from a view: its own network, or the config's teacher where that is another one."""
@@ -194,8 +201,6 @@ class CrossWindow(Strategy):
             data={self._over(cast): views},
             epochs=student.trainer["epochs"] + self.student_epochs(cast),
         )
-        from dataclasses import replace
-
         trained = lab.fit(replace(stage, learner={"name": "late_fusion", "network": network, "weights": None}))
         return self._group(lab, cast, "late_fusion", {"all": trained}, ("all",), None)
 
@@ -226,17 +231,13 @@ class CrossWindow(Strategy):
         if self.views != AUTO:
             chosen = list(self.views)
         elif over == "window":
-            from kdrun.data.ct_windows import WINDOWS
-
             chosen = list(data.get("among") or WINDOWS)
         else:
-            from kdrun.data.views import VIEWS
-
             raise UserError(
                 f"strategy.views=auto: data={data['name']} has no windows; name the views to train on",
                 f"strategy.views=[grey,edges]; all: {listed(VIEWS)}",
             )
-        names = ["/".join(map(str, view)) if isinstance(view, list) else str(view) for view in chosen]
+        names = [_name(view, over, "window" in data) for view in chosen]
         if len(set(names)) < len(names):
             raise UserError(f"strategy.views={self.views}: a view is named twice")
         if self.teacher not in (BEST, WORST, SELF, *names):
@@ -254,13 +255,29 @@ class CrossWindow(Strategy):
         return kind
 
     def _together(
-        self, lab: Lab, cast: Cast, role: str, members: dict[str, Trained], teacher: Trained | None
+        self,
+        lab: Lab,
+        cast: Cast,
+        role: str,
+        before: dict[str, Trained],
+        members: dict[str, Trained],
+        teacher: Trained | None,
     ) -> Trained:
-        best = lab.choose("best view", self._before(lab, cast))
+        best = lab.choose("best view", before)
         counted = tuple(name for name in members if name != best)
         return self._group(lab, cast, role, members, counted, None if self.stack == "none" else self.stack, teacher)
 
     def _group(self, lab, cast: Cast, role, members, counted, method, teacher=None) -> Trained:
-        from kdrun.lab.stage import Together
-
         return lab.together(Together(role, members, counted, method, cast.config["seed"], teacher))
+
+
+def _name(view: Any, over: str, scans: bool) -> str:
+    """What a view is called. Raises UserError for a window that there is not, and for no view of ordinary images."""
+    if over == "window":
+        try:
+            return window(view).name
+        except UserError as error:
+            raise UserError(error.lines[0].replace("data.window", "strategy.views", 1), *error.lines[1:]) from None
+    if over == "view" and not scans and view not in VIEWS:
+        raise UserError(f"strategy.views: there is no view {view!r}{closest(str(view), VIEWS)}; all: {listed(VIEWS)}")
+    return str(view)

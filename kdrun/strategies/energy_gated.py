@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdrun.problems import UserError, closest, listed
+from kdrun.federation.methods.options import GatedOptions
 from kdrun.strategies.cast import Cast
-from kdrun.strategies.federated import Federated
+from kdrun.strategies.federated import Federated, checked
 
 if TYPE_CHECKING:
     from kdrun.lab.lab import Lab
     from kdrun.lab.stage import Trained
-
-CHOICES = {
-    "directions": ("both", "forward", "backward"),
-    "order": ("backward_first", "forward_first"),
-    "first_round": ("labels", "skip"),
-    "energy": ("auto", "disagreement", "free_energy", "entropy", "squared_error"),
-    "energy_norm": ("entropy", "log_classes"),
-    "gate": ("logistic", "hard", "off"),
-    "statistics": ("batch", "running"),
-}
 
 
 @dataclass(frozen=True)
@@ -70,17 +60,7 @@ class EnergyGated(Federated):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, known in CHOICES.items():
-            if (value := getattr(self, name)) not in known:
-                raise UserError(f"strategy.{name}={value}{closest(str(value), known)}; all: {listed(known)}")
-        for name in ("backward_epochs", "forward_epochs"):
-            if getattr(self, name) < 1:
-                raise UserError(f"strategy.{name}={getattr(self, name)}: at least 1")
-        for name in ("beta", "backward_weight", "forward_weight"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise UserError(f"strategy.{name}={getattr(self, name)}: a finite number of at least 0")
-        if not 0 < self.temperature < float("inf"):
-            raise UserError(f"strategy.temperature={self.temperature}: a finite number above 0")
+        checked("energy_gated", self._options())
 
     def run(self, lab: Lab, cast: Cast) -> Trained:
         return self.federate(lab, cast, "student", "energy_gated", self._options())
@@ -103,5 +83,4 @@ class EnergyGated(Federated):
         return {"backward_epochs": self.backward_epochs, "forward_epochs": self.forward_epochs}
 
     def _options(self) -> dict[str, Any]:
-        names = ("backward_weight", "forward_weight", "beta", "temperature", "gate_grad", *CHOICES)
-        return {**self.budget(), **{name: getattr(self, name) for name in names}}
+        return {field.name: getattr(self, field.name) for field in fields(GatedOptions)}

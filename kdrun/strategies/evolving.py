@@ -51,6 +51,9 @@ class Evolving(Strategy):
         if any(epochs < 1 for epochs in self.epochs or ()):
             raise UserError(f"strategy.epochs={self.epochs}: each hop needs at least one epoch")
 
+    def check(self, cast: Cast) -> None:
+        self._epochs(cast)
+
     def run(self, lab: Lab, cast: Cast) -> Trained:
         teachers = self._ordered(lab, cast)
         trained = [learn(lab, teacher) for teacher in teachers]

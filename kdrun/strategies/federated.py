@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kdrun.federation.methods.options import options_of
+from kdrun.lab.stage import Federation
 from kdrun.problems import UserError, closest, listed
 from kdrun.strategies.base import Strategy
 from kdrun.strategies.cast import Cast
@@ -87,12 +89,8 @@ class Federated(Strategy):
             except UserError as error:
                 raise UserError(f"strategy.{error.lines[0]}", *error.lines[1:]) from None
 
-    def federate(self, lab: Lab, cast: Cast, role: str, method: str, options: dict[str, Any]) -> Trained:
-        """One federation under a method of kdrun.federation.methods, on the clients and faults of this strategy."""
-        from kdrun.lab.stage import Federation
-
-        private = [cast.student, *cast.assistants]
-        for learner in (cast.teacher, *private):
+    def check(self, cast: Cast) -> None:
+        for learner in (cast.teacher, cast.student, *cast.assistants):
             if learner.config["weights"] is not None:
                 raise UserError(
                     f"{learner.role}.weights: networks of clients begin with random weights",
@@ -105,6 +103,10 @@ class Federated(Strategy):
                     f"trainer.{key}={cast.student.trainer[key]}: clients train in a plain loop with a constant rate",
                     f"leave it at {'null' if value is None else value}",
                 )
+
+    def federate(self, lab: Lab, cast: Cast, role: str, method: str, options: dict[str, Any]) -> Trained:
+        """One federation under a method of kdrun.federation.methods, on the clients and faults of this strategy."""
+        private = [cast.student, *cast.assistants]
         settings = {
             "clients": self.clients,
             "partition": {"kind": self.partition, "alpha": self.alpha, "minimum": self.minimum},
@@ -152,9 +154,6 @@ class Federated(Strategy):
         return self.federate(lab, cast, name, {"equal_compute": "local"}.get(name, name), self.budget())
 
 
-METHODS = ("local", "fedavg", "fedprox", "fedmd", "feddf", "fedkd")
-
-
 @dataclass(frozen=True)
 class Baseline(Federated):
     """A known method as the result of a run, on the clients of the other federated strategies.
@@ -173,17 +172,22 @@ class Baseline(Federated):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.method not in METHODS:
-            raise UserError(f"strategy.method={self.method}{closest(self.method, METHODS)}; all: {listed(METHODS)}")
-        if self.backward_epochs < 0 or self.forward_epochs < 0 or not self.backward_epochs + self.forward_epochs:
-            raise UserError("strategy.backward_epochs and strategy.forward_epochs: at least 0, and not both 0")
+        checked(self.method, {**self.budget(), **self.options})
 
     def run(self, lab: Lab, cast: Cast) -> Trained:
         role = "alone" if self.method == "local" else "student"
         return self.federate(lab, cast, role, self.method, {**self.budget(), **self.options})
 
     def label(self, cast: Cast) -> str:
-        return {**self.arms, "local": self.arms["alone"]}[self.method]
+        return self.arms.get(self.method, self.method.replace("_", "-"))
 
     def budget(self) -> dict[str, Any]:
         return {"backward_epochs": self.backward_epochs, "forward_epochs": self.forward_epochs}
+
+
+def checked(method: str, options: dict[str, Any]) -> None:
+    """Raises UserError, by the name of the strategy's option, for what the method does not take."""
+    try:
+        options_of(method, options)
+    except UserError as error:
+        raise UserError(f"strategy.{error.lines[0]}", *error.lines[1:]) from None

@@ -298,8 +298,9 @@ def _paired(record: Record, control: str) -> Measured:
 
 
 def main_metric(stage: Record) -> str:
-    """The metric a stage of a run record is judged by."""
-    return next(name for name in ("auc", "accuracy", "bleu", "r2") if name in stage["test"]["best"])
+    """The metric a stage of a run record is judged by; of a task that is none of ours, its first."""
+    scores = stage["test"]["best"]
+    return next(name for name in ("auc", "accuracy", "bleu", "r2", *scores) if name in scores)
 
 
 def main_score(stage: Record, which: str) -> float:

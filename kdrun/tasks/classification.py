@@ -7,18 +7,18 @@ from torch import nn
 from torchmetrics import MetricCollection
 
 from kdrun.data.spec import DataSpec
-from kdrun.ledger.flops import forward_flops
 from kdrun.networks.capture import captured
 from kdrun.networks.modes import evaluating
 from kdrun.networks.output import logits_of
 from kdrun.problems import UserError
 from kdrun.tasks.base import Batch, Prediction, Tensors
 from kdrun.tasks.scores import ClassificationScores
+from kdrun.tasks.single import SinglePass
 
 FEATURES = {"student_features", "teacher_features"}
 
 
-class Classification:
+class Classification(SinglePass):
     """Single-label classification with the classes of a DataSpec.
 
     A batch is {"inputs": float [B, C, H, W], "targets": int64 [B], ...}; every position counts, so there is no mask.
@@ -89,10 +89,6 @@ class Classification:
             "mask": student.mask,
         }
 
-    def count(self, batch: Batch) -> int:
-        """Samples in the batch."""
-        return len(batch["targets"])
-
     def metrics(self) -> MetricCollection:
         """A fresh collection whose compute() has exactly the names of METRICS (see ClassificationScores)."""
         return MetricCollection({"scores": ClassificationScores(self.classes)})
@@ -100,26 +96,6 @@ class Classification:
     def update(self, metrics: MetricCollection, prediction: Prediction, batch: Batch) -> None:
         """Adds one batch; the logits are taken in float32 whatever the network computes in."""
         metrics.update(prediction.logits.detach().float(), batch["targets"])
-
-    def evaluate(self, metrics: MetricCollection, network: nn.Module, batch: Batch, final: bool = False) -> None:
-        """One forward pass says everything."""
-        self.update(metrics, self.predict(network, batch["inputs"]), batch)
-
-    def baselines(self) -> dict[str, dict[str, float]]:
-        """None is shown: guessing is what `trivial` says."""
-        return {}
-
-    def notes(self) -> dict[str, str]:
-        """Nothing to add."""
-        return {}
-
-    def size(self, inputs: torch.Tensor) -> int:
-        """Images in the batch."""
-        return len(inputs)
-
-    def flops(self, network: nn.Module) -> int | None:
-        """FLOPs of one image."""
-        return forward_flops(network, self.spec.shape)
 
     def trivial(self, targets: list[torch.Tensor]) -> float:
         """Accuracy of always naming the largest class."""

@@ -9,13 +9,13 @@ from torch import nn
 from torchmetrics import MetricCollection
 
 from kdrun.data.table_spec import TableSpec
-from kdrun.ledger.flops import forward_flops
 from kdrun.networks.output import logits_of
 from kdrun.tasks.base import Batch, Prediction, Tensors
 from kdrun.tasks.regression_scores import RegressionScores
+from kdrun.tasks.single import SinglePass
 
 
-class Regression:
+class Regression(SinglePass):
     """Regression of the standardised target of a TableSpec.
 
     A batch is {"inputs": float32 [B, F], "targets": float32 [B], ...}; every position counts, so there is no mask. What a
@@ -48,10 +48,6 @@ class Regression:
             "mask": student.mask,
         }
 
-    def count(self, batch: Batch) -> int:
-        """Samples in the batch."""
-        return len(batch["targets"])
-
     def metrics(self) -> MetricCollection:
         """A fresh collection whose compute() has exactly the names of METRICS (see RegressionScores)."""
         return MetricCollection({"scores": RegressionScores(self.spec.target_std)})
@@ -59,26 +55,6 @@ class Regression:
     def update(self, metrics: MetricCollection, prediction: Prediction, batch: Batch) -> None:
         """Adds one batch; outputs are taken in float32 whatever the network computes in."""
         metrics.update(prediction.logits.detach().float().squeeze(-1), batch["targets"])
-
-    def evaluate(self, metrics: MetricCollection, network: nn.Module, batch: Batch, final: bool = False) -> None:
-        """One forward pass says everything."""
-        self.update(metrics, self.predict(network, batch["inputs"]), batch)
-
-    def baselines(self) -> dict[str, dict[str, float]]:
-        """None is shown: the mean of the targets has R2 = 0 by definition."""
-        return {}
-
-    def notes(self) -> dict[str, str]:
-        """Nothing to add."""
-        return {}
-
-    def size(self, inputs: torch.Tensor) -> int:
-        """Rows in the batch."""
-        return len(inputs)
-
-    def flops(self, network: nn.Module) -> int | None:
-        """FLOPs of one row."""
-        return forward_flops(network, self.spec.shape)
 
     def trivial(self, targets: list[torch.Tensor]) -> float:
         """R2 of always naming the mean of these targets."""

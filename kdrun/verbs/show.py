@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kdrun.files import dump_json, number
 from kdrun.measures import measure
 from kdrun.problems import UserError
+from kdrun.tables.metrics import main_metric
 from kdrun.tracking.mirror import describe_mirror, read_state
 from kdrun.tracking.record import log_tail
 from kdrun.tracking.registry import RunInfo, find_run
@@ -219,7 +220,7 @@ def _print_page(run: RunInfo, record: dict[str, Any]) -> None:
         body += [Text(), Text(summary["verdict"], style="bold")]
     if stages:
         names = ("stage", "fingerprint", "source", "val best / last", "test best / last", "time")
-        body += [Text(), _table(names, stage_rows(stages, summary.get("metric") or "accuracy"), whole=True)]
+        body += [Text(), _table(names, stage_rows(stages, summary.get("metric") or main_metric(stages[0])), whole=True)]
     tail = [("audit", audit_text(record["audit"]))] if record["audit"] else []
     if error := record["error"]:
         tail.append(("error", f"{error['type']}: {error['message']} ({error['where']})"))

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from kdrun.federation.effects import deltas, traffic
+from kdrun.federation.effects import deltas
 
 
 def slow_percentile(values: list[float], percent: float) -> float:
@@ -45,16 +45,3 @@ def test_what_cannot_be_compared():
         deltas({0: 1.0, 1: 1.0}, {0: 1.0, 2: 1.0})
     with pytest.raises(ValueError, match="max or min"):
         deltas({0: 1.0}, {0: 1.0}, "more")
-
-
-def test_traffic_by_hand():
-    rounds = [{0: (0, 10), 1: (0, 12)}, {0: (20, 10), 1: (22, 0)}, {}]
-    found = traffic(rounds, {0: 100, 1: 1000})
-    assert found["rounds"] == [{"down": 0, "up": 22}, {"down": 42, "up": 10}, {"down": 0, "up": 0}]
-    assert (found["down"], found["up"], found["total"]) == (42, 32, 74)
-    assert found["private"] == 100 + 1000 + 200 + 1000 and found["share"] == pytest.approx(74 / 2300)
-
-
-def test_traffic_without_a_comparison():
-    assert traffic([{0: (1, 2)}])["private"] is None and traffic([{0: (1, 2)}])["share"] is None
-    assert traffic([], {0: 5}) == {"rounds": [], "down": 0, "up": 0, "total": 0, "private": 0, "share": None}

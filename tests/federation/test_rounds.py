@@ -10,7 +10,8 @@ from kdrun.federation import server as server_module
 from kdrun.federation.engine import InProcess
 from kdrun.federation.faults import BadUpdate, Failure, Faults
 from kdrun.federation.messages import Update
-from kdrun.federation.methods.base import Hall, Method, Options
+from kdrun.federation.methods.base import Hall, Method
+from kdrun.federation.methods.options import Options
 from kdrun.federation.server import Rules, Server
 from kdrun.problems import UserError
 

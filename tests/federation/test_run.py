@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from kdrun.federation.methods.build import METHODS
+from kdrun.federation.methods.options import METHODS
 from kdrun.learning.report import Interrupted
 from kdrun.networks.weights import load_state, read_metadata
 from kdrun.problems import UserError

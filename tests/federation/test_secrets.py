@@ -8,7 +8,7 @@ import torch
 
 from kdrun.federation.assemble import assemble
 from kdrun.federation.messages import Broadcast, Update
-from kdrun.federation.methods.build import METHODS
+from kdrun.federation.methods.options import METHODS
 from kdrun.federation.run import Play
 from kdrun.ledger.ledger import Ledger
 

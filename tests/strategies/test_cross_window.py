@@ -196,12 +196,28 @@ def test_names_that_are_refused(cell):
         CrossWindow(teacher="lungs").run(Notes(), Cast(cell))
     with pytest.raises(UserError, match="named twice"):
         CrossWindow(views=["lung", "lung"]).run(Notes(), Cast(cell))
-    digits = Cast(compose(["strategy=cross_window", "seed=0"]).cells[0])
-    with pytest.raises(UserError, match=r"data.task=classification"):
-        CrossWindow().run(Notes(), digits)
-    digits = Cast(compose(["strategy=cross_window", "seed=0", "data.task=diagnosis"]).cells[0])
-    with pytest.raises(UserError, match="has no windows"):
-        CrossWindow().run(Notes(), digits)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], r"data.task=classification"),
+        (["data.task=diagnosis"], "has no windows"),
+        (["data.task=diagnosis", "strategy.views=[grey,edge]"], r"no view 'edge'; closest: edges"),
+        (
+            ["data=ct_patches", "strategy.views=[lung,bones]"],
+            r"strategy.views=bones: there is no such window; closest: bone",
+        ),
+        (["data=ct_patches", "strategy.teacher=lungs"], r"closest: lung"),
+    ],
+)
+def test_what_does_not_go_with_the_data_is_told_when_it_is_composed(words, message):
+    with pytest.raises(UserError, match=message):
+        compose(["strategy=cross_window", "seed=0", *words])
+
+
+def test_windows_of_ones_own(cell):
+    assert CrossWindow(views=[[40, 400], "lung"])._views(Cast(cell)) == {"40/400": [40, 400], "lung": "lung"}
 
 
 # whole runs

@@ -6,66 +6,14 @@ option or named below.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from kdrun.federation import energy
 from kdrun.federation.client import Client
 from kdrun.federation.loop import label_loss, transfer
 from kdrun.federation.messages import Broadcast
-from kdrun.federation.methods.base import Method, Options, at_least_zero, one_of
+from kdrun.federation.methods.base import Method
 from kdrun.problems import UserError
-
-DIRECTIONS = ("both", "forward", "backward")
-ORDERS = ("backward_first", "forward_first")
-FIRST = ("labels", "skip")
-
-
-@dataclass(frozen=True)
-class GatedOptions(Options):
-    """directions  forward: private networks teach proxies; backward: the global proxy teaches private networks. A network
-                that is not taught learns from labels alone, in as many steps
-    order       which step comes first in a round (inferred)
-    first_round the global proxy has learned nothing before round 0, so nothing is taught backward in it. labels: private
-                networks learn from labels alone; skip: they do not learn at all, and teach as they are (both inferred)
-    energy, energy_norm, gate, beta, temperature: see energy.py; energy=auto is disagreement for classes, squared_error for
-                numbers. The temperature is that of the distillation too
-    statistics  of energies, by which they are normalised: of the batch, or running (for batches below 8)
-    gate_grad   whether gradients flow through the gate into the private network (inferred: no)
-    backward_weight, forward_weight   of the terms that teach, beside labels with 1 (inferred)
-    """
-
-    directions: str = "both"
-    order: str = "backward_first"
-    first_round: str = "labels"
-    energy: str = "auto"
-    energy_norm: str = "entropy"
-    gate: str = "logistic"
-    beta: float = 1.0
-    temperature: float = 2.0
-    statistics: str = "batch"
-    gate_grad: bool = False
-    backward_weight: float = 1.0
-    forward_weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of("directions", self.directions, DIRECTIONS)
-        one_of("order", self.order, ORDERS)
-        one_of("first_round", self.first_round, FIRST)
-        one_of("energy", self.energy, ("auto", *energy.ENERGIES))
-        one_of("energy_norm", self.energy_norm, energy.NORMS)
-        one_of("gate", self.gate, energy.GATES)
-        one_of("statistics", self.statistics, energy.STATISTICS)
-        for name in ("beta", "backward_weight", "forward_weight"):
-            at_least_zero(name, getattr(self, name))
-        at_least_zero("temperature", self.temperature, above=True)
-        for name in ("backward_epochs", "forward_epochs"):
-            if getattr(self, name) == 0:
-                raise UserError(
-                    f"{name}=0: both networks must learn; directions=forward or backward turns one teaching off"
-                )
 
 
 class EnergyGated(Method):
@@ -78,7 +26,6 @@ class EnergyGated(Method):
     """
 
     TRAVELS = "proxy"
-    Options = GatedOptions
 
     @property
     def terms(self):

@@ -2,29 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
 from kdrun.federation import aggregate
 from kdrun.federation.loop import export, load, transfer
-from kdrun.federation.methods.base import PublicOptions, at_least_zero
 from kdrun.federation.methods.shared import FedAvg
-from kdrun.problems import UserError
-
-
-@dataclass(frozen=True)
-class FusionOptions(PublicOptions):
-    """distil_epochs: passes of the server over the public samples in a round; temperature of its distillation."""
-
-    distil_epochs: int = 1
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.distil_epochs, int) or self.distil_epochs < 1:
-            raise UserError(f"distil_epochs={self.distil_epochs}: a whole number of at least 1")
-        at_least_zero("temperature", self.temperature, above=True)
 
 
 class FedDF(FedAvg):
@@ -34,7 +16,6 @@ class FedDF(FedAvg):
     It takes the trainer's optimizer and batch size; the paper has Adam and stops by validation.
     """
 
-    Options = FusionOptions
     terms = ("shared_labels", "fusion")
 
     def combine(self, arrays, updates, how, trim, round, hall):

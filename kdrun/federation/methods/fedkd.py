@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kdrun.federation.client import Client
 from kdrun.federation.loop import label_loss, transfer
 from kdrun.federation.messages import Broadcast
-from kdrun.federation.methods.base import Method, Options, at_least_zero
-
-
-@dataclass(frozen=True)
-class KDOptions(Options):
-    """temperature of the distillation."""
-
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least_zero("temperature", self.temperature, above=True)
+from kdrun.federation.methods.base import Method
 
 
 class FedKD(Method):
@@ -32,7 +19,6 @@ class FedKD(Method):
     """
 
     TRAVELS = "proxy"
-    Options = KDOptions
     terms = ("private_labels", "proxy_labels", "to_private", "to_proxy")
 
     def work(self, client: Client, broadcast: Broadcast):

@@ -10,7 +10,7 @@ import torch
 from kdrun.federation import aggregate
 from kdrun.federation.client import Client
 from kdrun.federation.messages import Broadcast
-from kdrun.federation.methods.base import Method, PublicOptions
+from kdrun.federation.methods.base import Method
 from kdrun.federation.methods.local import learn_private
 
 LOGITS = "logits"
@@ -27,7 +27,6 @@ class FedMD(Method):
     """
 
     TRAVELS = "predictions"
-    Options = PublicOptions
 
     @property
     def terms(self):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kdrun.federation.client import Client
 from kdrun.federation.loop import label_loss
 from kdrun.federation.messages import Broadcast
-from kdrun.federation.methods.base import Method, Options, at_least_zero
+from kdrun.federation.methods.base import Method
 
 
 class FedAvg(Method):
@@ -27,21 +25,8 @@ class FedAvg(Method):
         return client.send(), found
 
 
-@dataclass(frozen=True)
-class ProxOptions(Options):
-    """mu: weight of the proximal term, that is mu / 2 times the squared distance."""
-
-    mu: float = 0.01
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least_zero("mu", self.mu)
-
-
 class FedProx(FedAvg):
     """Li et al. 2020 (arXiv 1812.06127), equation 2: the loss of a client has mu / 2 ||w - w_global||^2 beside its own."""
-
-    Options = ProxOptions
 
     @property
     def terms(self):
