@@ -179,7 +179,7 @@ def test_a_covariate_shift_changes_what_clients_see(tmp_path):
 def test_mistakes_are_told(tmp_path):
     for method, wrong, said in (
         ("fedavgg", {}, "closest: fedavg"),
-        ("fedprox", {"options": {"nu": 1}}, "no option 'nu'"),
+        ("fedprox", {"options": {"nu": 1}}, "options.nu: fedprox has no such option"),
         ("energy_gated", {"options": {"gate": "logistics"}}, "closest: logistic"),
         ("energy_gated", {"options": {"temperature": 0}}, "above 0"),
         ("feddf", {"options": {"public": 1.0}}, "below 1"),

@@ -187,3 +187,19 @@ def test_a_partition_that_cannot_be_is_told_by_the_plan(tmp_path):
     words = [*WORDS, "seed=0", "strategy.clients=60", "strategy.minimum=30", f"paths.outputs={tmp_path}"]
     with pytest.raises(UserError, match="clients=60"):
         make_plan(compose(words))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["strategy.method=fedprox", "strategy.options={muu: 0.1}"],
+            r"strategy.options.muu: fedprox has no such option; closest: mu",
+        ),
+        (["strategy.method=fedproxy"], r"strategy.method=fedproxy; closest: fedprox"),
+        (["strategy.backward_epochs=0", "strategy.forward_epochs=0"], "nothing would be learned"),
+    ],
+)
+def test_mistakes_in_a_known_method_are_told_when_it_is_composed(words, message):
+    with pytest.raises(UserError, match=message):
+        compose(["strategy=federated", "model=clients_mixed", "seed=0", *words])

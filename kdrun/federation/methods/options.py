@@ -158,7 +158,7 @@ def options_of(method: str, given: Mapping[str, Any]) -> Options:
     known = [field.name for field in fields(kind)]
     for name in given:
         if name not in known:
-            raise UserError(f"{method} has no option {name!r}{closest(name, known)}", f"it has: {listed(known)}")
+            raise UserError(f"options.{name}: {method} has no such option{closest(name, known)}; all: {listed(known)}")
     return kind(**given)
 
 
