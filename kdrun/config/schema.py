@@ -205,6 +205,30 @@ class Data:
 
 
 @dataclass
+class Deploy:
+    """How the finished student is to run on the target, and what it has to keep there."""
+
+    runtime: str = key(
+        "auto",
+        "what runs the exported student; auto: ONNX Runtime where it is installed and can, else torch",
+        choices=("auto", "torch", "onnxruntime", "executorch"),
+        meant={"onnx": "onnxruntime", "ort": "onnxruntime", "pte": "executorch"},
+    )
+    precision: str = key(
+        "fp32",
+        "number format of the exported student",
+        choices=("fp32", "fp16", "bf16", "int8"),
+        meant={"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "8": "int8"},
+    )
+    batch: int = key(1, "samples that arrive together", minimum=1)
+    deadline_ms: float | None = key(None, "99 of 100 calls have to be done within it; null: no deadline", above=0)
+    memory_mb: float | None = key(None, "most memory of the process, in 10^6 bytes; null: no cap", above=0)
+    worst_class_drop: float = key(
+        0.02, "how far the recall of a class may fall below the teacher's", minimum=0, maximum=1
+    )
+
+
+@dataclass
 class Hardware:
     name: str | None = key(None, "label; null: the option of the group")
     device: str = key("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"), meant={"gpu": "cuda"})
@@ -220,6 +244,20 @@ class Hardware:
     figures: dict[str, Any] | None = key(
         None, "published figures of the device, for estimates", added=True, irrelevant="what a device could do"
     )
+    deploy: Deploy = key(
+        Deploy, "how the student is to run there", irrelevant="what is asked of a finished student trains none"
+    )
+
+
+@dataclass
+class Energy:
+    reader: str = key(
+        "auto",
+        "what measures energy; auto: NVML and RAPL where they can be read, else the model of the hardware target",
+        choices=("auto", "none", "nvml", "rapl", "codecarbon", "model"),
+    )
+    interval: float = key(0.5, "seconds between two readings", above=0)
+    idle: float = key(0.0, "seconds in which the power of the idle machine is measured first; 0: not", minimum=0)
 
 
 @dataclass
@@ -252,6 +290,8 @@ class Root:
     trainer: Trainer = key(Trainer, "how learners are trained")
     pretrain: Pretrain | None = key(None, "a first phase of every learner", added=True)
     hardware: Hardware = key(Hardware, "device, precision, threads")
+    energy: Energy = key(Energy, "how energy is measured", irrelevant="a meter changes nothing that is trained")
+    card: bool = key(True, "a scorecard at the end of a run", irrelevant="what is measured of a finished student")
     tracker: Tracker = key(Tracker, "mirror of the records", irrelevant="a mirror of the records changes none of them")
     paths: Paths = key(Paths, "folders", irrelevant="where a result lies does not change it")
     targets: dict[str, Any] = key(

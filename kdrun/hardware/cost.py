@@ -24,11 +24,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdrun.hardware.figures import Figures
+from kdrun.hardware.figures import UTILISATION, Figures
 from kdrun.problems import UserError
-
-UTILISATION = 0.4
-"""Share of the peak that training reaches: a habit of well-tuned language-model training, not a measurement."""
 
 FACTORS = {"trained": 6, "passed": 4, "frozen": 2}
 """FLOPs per parameter and token of a part: it trains; it is frozen and gradients pass through it; it is frozen."""

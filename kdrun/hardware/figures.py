@@ -4,31 +4,65 @@ figures:
   peak_tflops: {fp32: 67, tf32: 494.5, bf16: 989.5, fp16: 989.5, int8: 1979}    # dense; null: not published
   memory_gb: 80
   bandwidth_gb_s: 3350
+  power_w: {default: 700}             # of each power mode, the usual one first
+  joules_per_tflop: {fp32: 133}       # constants of the energy model; where there are none: power of the first mode / reached peak
+  utilisation: 0.4                    # share of the peak that networks reach
+  launch_us: 5                        # microseconds to start one operator
+  match: H100                         # regular expression over what a machine says it is; none: it is never this machine
   source: NVIDIA H100 Tensor Core GPU data sheet, H100 SXM, dense
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kdrun.problems import Problems, closest, listed
 
 FORMATS = ("fp32", "tf32", "bf16", "fp16", "int8")
-KEYS = ("peak_tflops", "memory_gb", "bandwidth_gb_s", "source")
+KEYS = (
+    "peak_tflops", "memory_gb", "bandwidth_gb_s", "power_w", "joules_per_tflop", "utilisation", "launch_us", "match", "source"
+)  # fmt: skip
+UTILISATION = 0.4
+"""Share of the peak that is reached: a habit of well-tuned language-model training, not a measurement."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """One device. peak_tflops: number format -> 10^12 operations a second, dense; GB are 10^9 bytes. None: not published."""
+    """One device; None: not published.
+
+    peak_tflops       number format -> 10^12 operations a second, dense
+    memory_gb, bandwidth_gb_s   of the memory that weights and activations lie in; GB are 10^9 bytes
+    power_w           power mode -> watts, the usual mode first
+    joules_per_tflop  number format -> J for 10^12 operations, as a constant of the energy model
+    utilisation       share of the peak that networks reach
+    launch_us         microseconds to start one operator, whatever it computes; 0: left out
+    match             regular expression over what a machine says it is
+    """
 
     name: str
     peak_tflops: dict[str, float | None]
     memory_gb: float | None
     bandwidth_gb_s: float | None
     source: str
+    power_w: dict[str, float] = field(default_factory=dict)
+    joules_per_tflop: dict[str, float] = field(default_factory=dict)
+    utilisation: float = UTILISATION
+    launch_us: float = 0.0
+    match: str | None = None
+
+    def joules(self, flops: float, precision: str) -> float | None:
+        """Energy of so many operations: the constant of the format, else power of the usual mode over the reached peak.
+
+        An estimate, whoever calls it. None where neither is known.
+        """
+        if constant := self.joules_per_tflop.get(precision):
+            return flops * 1e-12 * constant
+        peak, power = self.peak_tflops.get(precision), next(iter(self.power_w.values()), None)
+        return None if peak is None or power is None else flops * 1e-12 * power / (peak * self.utilisation)
 
 
 def read_figures(given: Sequence[str] = ()) -> dict[str, Figures]:
@@ -75,6 +109,28 @@ def figures_of(name: str, node: Any, problems: Problems, where: str) -> Figures 
     if not isinstance(node.get("source"), str):
         problems.add(f"{where}: figures.source: where the figures are published has to be said")
     values = {f"peak_tflops.{key}": peaks.get(key) for key in FORMATS}
+    constants = {}
+    for table, allowed in (("power_w", None), ("joules_per_tflop", FORMATS)):
+        given = node.get(table) or {}
+        if not isinstance(given, Mapping):
+            problems.add(f"{where}: figures.{table}: expected NAME: NUMBER, got {given!r}")
+            return None
+        for key in given:
+            if allowed and key not in allowed:
+                problems.add(f"{where}: figures.{table}.{key}: no such format; formats: {listed(FORMATS)}")
+        values |= {f"{table}.{key}": value for key, value in given.items()}
+        constants[table] = {str(key): value for key, value in given.items() if value is not None}
+    share = node.get("utilisation", UTILISATION)
+    if not _positive(share) or share > 1:
+        problems.add(f"{where}: figures.utilisation: a share of the peak, above 0 and at most 1; got {share!r}")
+    launch = node.get("launch_us", 0)
+    if launch != 0 and not _positive(launch):
+        problems.add(f"{where}: figures.launch_us: expected microseconds, 0 or more; got {launch!r}")
+    match = node.get("match")
+    try:
+        match is None or re.compile(match)
+    except (re.error, TypeError) as error:
+        problems.add(f"{where}: figures.match: not a regular expression: {match!r} ({error})")
     values |= {key: node.get(key) for key in ("memory_gb", "bandwidth_gb_s")}
     for key, value in values.items():
         if value is not None and not _positive(value):
@@ -84,7 +140,17 @@ def figures_of(name: str, node: Any, problems: Problems, where: str) -> Figures 
     if len(problems.found) > before:
         return None
     speeds = {key: values[f"peak_tflops.{key}"] for key in FORMATS}
-    return Figures(name, speeds, values["memory_gb"], values["bandwidth_gb_s"], node["source"])
+    return Figures(
+        name,
+        speeds,
+        values["memory_gb"],
+        values["bandwidth_gb_s"],
+        node["source"],
+        **constants,
+        utilisation=share,
+        launch_us=launch,
+        match=match,
+    )
 
 
 def _positive(value: Any) -> bool:

@@ -31,7 +31,8 @@ def main(job: Any, args: Any) -> int:
     works, notes = works_of(config)
     figures = read_figures(args.conf_dirs)
     chosen = config["hardware"]["name"]
-    targets = {chosen: figures[chosen]} if chosen in figures else figures
+    trains = {name: found for name, found in figures.items() if any(found.peak_tflops.values())}
+    targets = {chosen: figures[chosen]} if chosen in trains else trains
     utilisation = float(planned(config).get("utilisation", 0.4))
     if args.json:
         print(json.dumps({"estimate": rows(works, targets, utilisation), "notes": notes}, indent=2))

@@ -1,0 +1,178 @@
+"""How long a forward pass would take on a device that is not here: a roofline over the operators of the network.
+
+    time of an operator = launch + max(operations / (peak * utilisation), bytes / bandwidth)       (Williams et al., 2009)
+    time of a pass      = sum over operators; operators run one after another
+    energy of a pass    = time * power of the usual mode
+
+Operations are counted as in ledger.flops (matrix products, convolutions, attention). Bytes of an operator are those of its inputs,
+weights and outputs, each read or written once, in the bytes of the number format; what lies between (norms, activations, copies) is
+taken as fused into the operators and costs nothing. `error` measures on this machine how far the model is off. All of it is an
+estimate and is called so wherever it is shown.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from kdrun.hardware.figures import Figures
+from kdrun.ledger.flops import on_meta
+
+BYTES = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "int8": 1}
+METHOD = "roofline over operators: launch + max(operations / (peak * utilisation), bytes / bandwidth)"
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of a forward pass. elements: numbers that it reads and writes."""
+
+    name: str
+    flops: int
+    elements: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A forward pass on a device; None: a figure it needs is not published.
+
+    ms               milliseconds
+    joules           at the power of the usual mode
+    compute_bound    share of the time that arithmetic takes where it bounds an operator; the rest is memory and launches
+    memory_mb        weights and the largest inputs and outputs of an operator, in 10^6 bytes
+    method           the model, in words
+    """
+
+    ms: float | None
+    joules: float | None
+    compute_bound: float | None
+    memory_mb: float
+    method: str = METHOD
+
+
+def operators(network: nn.Module, forward: Callable[[nn.Module], object]) -> list[Operator]:
+    """The operators with counted operations of `forward`, called with a copy of the network on the meta device in eval mode.
+
+    Raises whatever the network raises where its forward pass needs values.
+    """
+    shadow = on_meta(network).eval()
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # in eval mode a transformer layer would be one unknown operator
+    try:
+        with torch.no_grad(), _Watch() as watch:
+            forward(shadow)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    return watch.found
+
+
+class _Watch(TorchDispatchMode):
+    """Writes down every operator that the FLOP counter knows; others are taken apart where they can be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Operator] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        packet = func._overloadpacket
+        if packet not in flop_registry and func is not torch.ops.prim.device.default:
+            with self:
+                apart = func.decompose(*args, **kwargs)
+            if apart is not NotImplemented:
+                return apart
+        result = func(*args, **kwargs)
+        if packet in flop_registry:
+            tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)]
+            flops = flop_registry[packet](*args, **kwargs, out_val=result)
+            self.found.append(Operator(str(packet), int(flops), sum(tensor.numel() for tensor in tensors)))
+        return result
+
+
+def on(shape: Sequence[int], batch: int = 1) -> Callable[[nn.Module], object]:
+    """A forward pass on `batch` inputs of `shape`, for `operators`."""
+    return lambda shadow: shadow(torch.empty((batch, *shape), device="meta"))
+
+
+def estimate(
+    network: nn.Module,
+    forward: Callable[[nn.Module], object] | Sequence[int],
+    figures: Figures,
+    precision: str = "fp32",
+) -> Estimate | None:
+    """The pass on the device of `figures`; `forward` as in `operators`, or the shape of one input.
+
+    None where the network cannot be run on the meta device.
+    """
+    try:
+        found = operators(network, forward if callable(forward) else on(forward))
+    except Exception:  # any network of a user's own; a missing figure must not stop a run
+        return None
+    return of(found, sum(one.numel() for one in network.parameters()), figures, precision) if found else None
+
+
+def of(found: Sequence[Operator], parameters: int, figures: Figures, precision: str) -> Estimate:
+    """`estimate` from operators that were counted before."""
+    size, peak, bandwidth = BYTES[precision], figures.peak_tflops.get(precision), figures.bandwidth_gb_s
+    memory = (parameters + max((one.elements for one in found), default=0)) * size / 1e6
+    if peak is None or bandwidth is None:
+        return Estimate(None, None, None, memory)
+    reached = peak * 1e12 * figures.utilisation
+    arithmetic = [one.flops / reached for one in found]
+    moving = [one.elements * size / (bandwidth * 1e9) for one in found]
+    seconds = sum(map(max, arithmetic, moving)) + len(found) * figures.launch_us * 1e-6
+    bound = sum(a for a, m in zip(arithmetic, moving, strict=True) if a >= m)
+    power = next(iter(figures.power_w.values()), None)
+    joules = None if power is None else seconds * power
+    return Estimate(1e3 * seconds, joules, bound / seconds if seconds else None, memory)
+
+
+def measured_figures(threads: int = 1, seconds: float = 0.3) -> Figures:
+    """What this machine's CPU reaches with so many threads: float32 matrix products of 1,024 squared, and copies of 256 MB (read and
+    written); the best of as many as fit into `seconds` each. utilisation is 1, for these are reached, not printed.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        one, other = torch.rand(1024, 1024), torch.rand(1024, 1024)
+        product = torch.empty(1024, 1024)
+        peak = 2 * 1024**3 / _best(lambda: torch.mm(one, other, out=product), seconds) / 1e12
+        source = torch.zeros(64_000_000)
+        sink = torch.empty_like(source)
+        bandwidth = 2 * 4 * source.numel() / _best(lambda: sink.copy_(source), seconds) / 1e9
+    finally:
+        torch.set_num_threads(before)
+    said = f"measured: matrix products and copies on this CPU, threads: {threads}"
+    return Figures("local", {"fp32": peak}, None, bandwidth, said, utilisation=1.0)
+
+
+def _best(work: Callable[[], Any], seconds: float) -> float:
+    work()  # memory is touched, kernels are chosen
+    best, end = float("inf"), time.perf_counter() + seconds
+    while True:
+        start = time.perf_counter()
+        work()
+        now = time.perf_counter()
+        best = min(best, now - start)
+        if now > end:
+            return best
+
+
+def error(estimated_ms: float | None, measured_ms: float | None) -> float | None:
+    """Relative error of the model where both are known, here: estimate / measured - 1."""
+    return None if not estimated_ms or not measured_ms else estimated_ms / measured_ms - 1
+
+
+def said_error(value: float | None, measured_ms: float | None) -> str:
+    """One line for people on how far the model can be trusted."""
+    if value is None:
+        return "the model's error is n/a: nothing was measured here to hold it against"
+    side = "too fast" if value < 0 else "too slow"
+    return f"on this machine the same model is {abs(100 * value):.0f} % {side} (measured {measured_ms:.3g} ms)"

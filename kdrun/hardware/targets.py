@@ -1,0 +1,143 @@
+"""Hardware targets as data: what is published of a device, how a student is to run there, and whether this machine is it.
+
+No torch here: `kdrun card hardware=...` checks its words before anything heavy is imported.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdrun.hardware.figures import Figures, figures_of, read_figures
+from kdrun.problems import Problems, UserError, closest, listed
+
+
+@dataclass(frozen=True)
+class Target:
+    """One option of the group `hardware`.
+
+    figures   what is published of it; None: nothing, because it is whatever machine this is
+    deploy    keys of `hardware.deploy`
+    device    "cpu", "cuda", "mps" or "auto", with which it would be used here
+    here      figures are measured, because this machine is the target; else they are estimates
+    why       why it is here, or is not
+    """
+
+    name: str
+    figures: Figures | None
+    deploy: dict[str, Any]
+    device: str
+    here: bool
+    why: str
+
+
+def read_targets(given: Sequence[str] = (), words: Sequence[str] | None = None) -> dict[str, Target]:
+    """Name -> target of every hardware option, own `--conf` folders included.
+
+    words: what this machine says it is (default: `machine_words`). Raises UserError with all mistakes in the files.
+    """
+    from kdrun.config.groups import conf_dirs, groups
+
+    words = machine_words() if words is None else words
+    figures = read_figures(given)
+    options = groups(conf_dirs(given)[0]).get("hardware", {})
+    return {
+        name: _target(name, option.file, figures.get(name), given, words) for name, option in sorted(options.items())
+    }
+
+
+def chosen_targets(names: Sequence[str], given: Sequence[str] = ()) -> list[Target]:
+    """The targets of these names. UserError for one that there is not, with the nearest."""
+    targets = read_targets(given)
+    for name in names:
+        if name not in targets:
+            raise UserError(f"hardware={name}: no such target{closest(name, targets)}", f"targets: {listed(targets)}")
+    return [targets[name] for name in names]
+
+
+def _target(name: str, file: str, figures: Figures | None, given: Sequence[str], words: Sequence[str]) -> Target:
+    node = _composed(name, given)
+    published = figures is not None and any(value is not None for value in figures.peak_tflops.values())
+    here, why = True, "it is whatever machine kdrun runs on"
+    if figures is not None and figures.match is not None:
+        found = next((word for word in words if re.search(figures.match, word)), None)
+        here = found is not None
+        why = f"this machine says {found!r}" if here else f"this machine does not say {figures.match!r}"
+    elif published:
+        here, why = False, "its file has no `figures.match`"
+    known = figures is not None and (published or figures.match is not None)
+    return Target(name, figures if known else None, node["deploy"], node["device"], here, why)
+
+
+def _composed(name: str, given: Sequence[str]) -> dict[str, Any]:
+    """`deploy` and `device` of an option with those it inherits from, read without composing a job."""
+    import yaml
+
+    from kdrun.config.groups import conf_dirs, groups
+    from kdrun.config.schema import Hardware, defaults
+
+    options = groups(conf_dirs(given)[0])["hardware"]
+    node, chain = defaults(Hardware), [name]
+    while True:
+        with open(options[chain[-1]].file, encoding="utf-8") as file:
+            tree = yaml.safe_load(file) or {}
+        parents = [item for item in tree.get("defaults") or () if isinstance(item, str) and item != "_self_"]
+        if not parents or parents[0] not in options or parents[0] in chain:
+            break
+        chain.append(parents[0])
+    for option in reversed(chain):
+        with open(options[option].file, encoding="utf-8") as file:
+            tree = yaml.safe_load(file) or {}
+        node["device"] = tree.get("device", node["device"])
+        node["deploy"] |= tree.get("deploy") or {}
+    return node
+
+
+def machine_words() -> list[str]:
+    """What this machine says it is: processor, board, NVIDIA GPUs; no host name. Linux files where they are."""
+    words = [platform.processor()]
+    words += [
+        line.partition(":")[2].strip() for line in _text("/proc/cpuinfo").splitlines() if line.startswith("model name")
+    ]
+    words.append(_text("/proc/device-tree/model").strip("\0\n "))
+    for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        words += [line.partition(":")[2].strip() for line in _text(file).splitlines() if line.startswith("Model:")]
+    return sorted({word for word in words if word})
+
+
+def _text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def figures_in(hardware: Mapping[str, Any]) -> Figures | None:
+    """Published figures of the `hardware` node of a run's config; None where it has none with a peak."""
+    node = hardware.get("figures")
+    if not node:
+        return None
+    problems = Problems()
+    found = figures_of(hardware.get("name") or "hardware", node, problems, "hardware")
+    problems.stop()
+    return found if any(value is not None for value in found.peak_tflops.values()) else None
+
+
+def energy_figures(hardware: Mapping[str, Any]) -> Figures | None:
+    """Constants of the energy model for a run on `hardware` (its resolved node): the target's own where it computes there, those
+    of conf/hardware/cpu.yaml on any other CPU; None for a GPU of which nothing is published.
+    """
+    own = figures_in(hardware)
+    device = hardware.get("device")
+    if (
+        own is not None
+        and device != "cpu"
+        and own.match
+        and any(re.search(own.match, word) for word in machine_words())
+    ):
+        return own
+    return read_figures().get("cpu") if device == "cpu" else None
