@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kdrun.config import auto
 from kdrun.config import groups as places
 from kdrun.config import overrides as words_of
 from kdrun.config.check import Check
@@ -29,6 +30,7 @@ class Job:
     overrides  as typed
     choices    group -> option
     hash       64 hex digits over all cells without the keys that change no result
+    auto       how the student was chosen where it was (`student=auto`, see config.auto); else None
     slug       short and safe as a folder name: names of the choices and 8 digits of the hash
     """
 
@@ -36,6 +38,7 @@ class Job:
     overrides: list[str]
     choices: dict[str, str]
     hash: str = field(default="")
+    auto: dict[str, Any] | None = None
 
     @property
     def config(self) -> dict[str, Any]:
@@ -53,6 +56,8 @@ def compose(overrides: Sequence[str] = (), conf_dirs: Sequence[str] = (), *, mis
     conf_dirs: further folders of configs, as given with --conf. missing=False lets values that have to be given be
     absent, as when shipped options are checked one by one.
     """
+    if auto.asked(overrides):
+        return auto.compose_auto(overrides, conf_dirs)
     problems = Problems()
     dirs, _ = places.conf_dirs(conf_dirs)
     table = places.groups(dirs)

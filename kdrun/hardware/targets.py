@@ -117,14 +117,14 @@ def _text(path: str | Path) -> str:
 
 
 def figures_in(hardware: Mapping[str, Any]) -> Figures | None:
-    """Published figures of the `hardware` node of a run's config; None where it has none with a peak."""
+    """Published figures of the `hardware` node of a run's config; None where it has none of a device."""
     node = hardware.get("figures")
     if not node:
         return None
     problems = Problems()
     found = figures_of(hardware.get("name") or "hardware", node, problems, "hardware")
     problems.stop()
-    return found if any(value is not None for value in found.peak_tflops.values()) else None
+    return found if found.match is not None or any(found.peak_tflops.values()) else None
 
 
 def energy_figures(hardware: Mapping[str, Any]) -> Figures | None:

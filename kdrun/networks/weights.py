@@ -105,6 +105,7 @@ def load_weights(
 
     spec: where given, classes (of a table: features and target) and normalisation stored in the file must be those of the data;
         any_normalisation=True leaves the normalisation out (for a caller that converts the inputs).
+    A network with `adopt(metadata, tensors) -> tensors` makes its state from what the file holds (networks.compressed).
     Raises UserError for a file that is absent, damaged, needs unpickling, does not fit, was made for other classes
     or normalisation, or holds NaN, infinities or nothing but zeros.
     """
@@ -114,9 +115,11 @@ def load_weights(
     tensors, prefix = without_prefix(read.tensors, own)
     if prefix:
         read.notes.append(f"{path.name}: removed the prefix {prefix!r} from all {len(tensors)} names")
+    check_values(tensors, path)
+    if hasattr(network, "adopt"):  # it can start from weights of what it was made from
+        tensors = network.adopt(read.metadata, tensors)
     tensors = _with_ties(tensors, own)
     check_keys(tensors, own, path, type(network).__name__)
-    check_values(tensors, path)
     if spec is not None and spec.kind in SINGLE and read.metadata:
         _check_data(read.metadata, spec, path, any_normalisation)
     network.load_state_dict(tensors, strict=True)

@@ -96,8 +96,12 @@ class Task(Protocol):
         """Samples in `batch["inputs"]`."""
         ...
 
+    def typical(self, network: nn.Module) -> object:
+        """A forward pass of one sample of typical size through a network on the meta device."""
+        ...
+
     def flops(self, network: nn.Module) -> int | None:
-        """FLOPs of a forward pass of one sample of typical size; None where they cannot be counted."""
+        """FLOPs of that pass; None where they cannot be counted."""
         ...
 
     def trivial(self, targets: list[torch.Tensor]) -> float:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torchmetrics import MetricCollection
 
-from kdrun.ledger.flops import forward_flops
+from kdrun.ledger.flops import counted_flops
 from kdrun.tasks.base import Batch
 
 
@@ -39,6 +39,10 @@ class SinglePass:
         """Samples in the batch."""
         return len(inputs)
 
+    def typical(self, network: nn.Module) -> object:
+        """One sample."""
+        return network(torch.empty((1, *self.spec.shape), device="meta"))
+
     def flops(self, network: nn.Module) -> int | None:
-        """FLOPs of one sample."""
-        return forward_flops(network, self.spec.shape)
+        """FLOPs of it."""
+        return counted_flops(network, self.typical)

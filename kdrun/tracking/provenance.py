@@ -75,6 +75,7 @@ def write_start(run: Run, job: Any, provenance: Provenance) -> None:
         git=provenance.git,
         versions=provenance.versions,
         hardware=machine(config.get("hardware", {})),
+        auto=getattr(job, "auto", None),
     )
 
 

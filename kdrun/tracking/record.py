@@ -9,7 +9,7 @@
     RUN/.lock            held while a process works on the run
 
 Record, schema 1: id, name, status, created, updated, attempts, command, overrides, choices, job_hash, seeds, config,
-cells, git, versions, hardware, stages, audit, summary, error. Times are UTC, ISO 8601 with milliseconds.
+cells, git, versions, hardware, stages, audit, summary, error, auto (how student=auto was settled). Times are UTC, ISO 8601 with milliseconds.
 `cells` is {seed: {top-level key: value}}: only what differs from `config`; `{**config, **cells[seed]}` is the cell.
 """
 
@@ -53,6 +53,7 @@ def empty_record(identity: str, job_hash: str) -> dict[str, Any]:
         "command": None,
         "overrides": [],
         "choices": {},
+        "auto": None,
         "job_hash": job_hash,
         "seeds": [],
         "config": None,

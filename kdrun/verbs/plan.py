@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 
@@ -16,7 +17,7 @@ def main(args) -> int:
     job = compose(args.overrides, args.conf_dirs, missing=False)
     if estimate.wanted(job.config):
         return estimate.main(job, args)
-    job = compose(args.overrides, args.conf_dirs)
+    job = replace(compose(job.overrides, args.conf_dirs), auto=job.auto)  # a student is chosen once
     plan = make_plan(job, why=args.why)
     if args.json:
         print(json.dumps(plan, indent=2))
@@ -104,7 +105,7 @@ def make_plan(job: Any, *, why: bool = False) -> dict[str, Any]:
     new = [stage for stage in ordered if stage["status"] != "done"]
     known = [stage["estimate"]["seconds"] for stage in new if stage["estimate"]["seconds"] is not None]
     return {
-        "job": {"hash": job.hash, "slug": job.slug, "seeds": job.config["seeds"]},
+        "job": {"hash": job.hash, "slug": job.slug, "seeds": job.config["seeds"], "auto": job.auto},
         "data": data,
         "other_data": others,
         "features": features.found(),
@@ -254,7 +255,7 @@ def _show(plan: dict[str, Any]) -> None:
         missing, size = plan["features"]["missing"], _count(plan["features"]["bytes"])
         state = f"{missing:,} images have none yet" if missing else "all there"
         tree.add(f"features of images: {size}B on disk, {state}")
-    for line in plan["assumed"]:
+    for line in (*chosen(plan["job"]["auto"]), *plan["assumed"]):
         tree.add(escape(line))
     shown: dict[str, str] = {}
     for stage in plan["stages"]:
@@ -269,6 +270,13 @@ def _show(plan: dict[str, Any]) -> None:
         else "everything is in the store; running this takes no training",
         highlight=False,
     )
+
+
+def chosen(auto: dict[str, Any] | None) -> list[str]:
+    """How `student=auto` was settled, where it was asked for."""
+    from kdrun.config.auto import lines
+
+    return [] if auto is None else ["\n".join(lines(auto))]
 
 
 def _time(seconds: float | None, duration) -> str:
