@@ -305,6 +305,10 @@ EXTENDED: dict[type, str] = {Data: "_target_", Term: "_target_"}
 """Dataclasses whose further keys are arguments of the callable they name."""
 
 
+ADDED_TO_STRATEGIES = {"strategy.clip_norm": None, "strategy.superlink": None, "strategy.timeout": 3600.0}
+"""Options that came after jobs had been hashed, with the value they are left out for; options of strategies have no node in the schema."""
+
+
 def default_cache() -> str:
     """$KDRUN_CACHE, $XDG_CACHE_HOME/kdrun or ~/.cache/kdrun."""
     given = os.environ.get("KDRUN_CACHE")
@@ -352,4 +356,4 @@ def added() -> dict[str, Any]:
                 found |= walk(item.type, f"{path}.")
         return found
 
-    return walk(Root, "")
+    return walk(Root, "") | ADDED_TO_STRATEGIES

@@ -207,10 +207,22 @@ def test_a_sweep_over_nothing_is_refused():
 # the identity of a job
 
 
+def test_hashes_of_committed_results_are_still_those_of_their_words():
+    """Options that came later change no hash; what is in a table can be made again under the same name."""
+    import json
+    from pathlib import Path
+
+    for name in ("digits_kd", "fashion_kd", "energy_gated", "cross_window"):
+        jobs = json.loads((Path(__file__).parents[2] / "docs" / "results" / name / "table.json").read_text())["jobs"]
+        for job in jobs[:2]:
+            assert compose(job["overrides"]).hash == job["job_hash"], (name, job["overrides"])
+
+
 @pytest.mark.parametrize(
     "words",
     [["name=x"], ["tags.a=true"], ["tracker=none"], ["paths.outputs=/x"], ["trainer.checkpoint_seconds=1"], ["trainer.log_every=1"],
-     ["student.trainer.log_every=3"], ["targets.mylab=true"]],
+     ["student.trainer.log_every=3"], ["targets.mylab=true"], ["card=false"], ["energy.reader=none"],
+     ["hardware.deploy.deadline_ms=3", "hardware.deploy.precision=int8"]],
 )  # fmt: skip
 def test_what_changes_no_result_changes_no_hash(words):
     assert compose(words).hash == compose().hash
