@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Two spinning OpenMP pools on two cores are 40 times slower than one thread each.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test tables lint clean
+.PHONY: run test tables scorecard lint clean
 run: $(READY)
 	$(BIN)/kdrun $(ARGS)
 
@@ -46,6 +46,10 @@ table-fashion_kd: $(READY)
 
 table-%: $(READY)
 	$(BIN)/kdrun table $* $(ARGS)
+
+# Accuracy, latency, memory, robustness and gates of one run on three targets: docs/results/scorecard_digits.md.
+scorecard: $(READY)
+	$(BIN)/python scripts/make_scorecard_digits.py $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -74,10 +74,11 @@ def parts(summary: dict[str, Any]) -> Table:
 
 
 def clients(summary: dict[str, Any]) -> Table:
-    """A row for each arm of a federation: points that clients gained over being alone, and what travelled."""
+    """A row for each arm of a federation: points that clients gained over being alone, and what travelled; of gated methods
+    the mean trust in samples (with right / with wrong labels) and the share that was trusted less than half."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("clients, points over alone")
-    for name in ("mean", "worst", "10th percentile", "sent, MB", "trust"):
+    table.add_column("points over alone")
+    for name in ("mean", "worst", "p10", "sent, MB", "trust", "gated"):
         table.add_column(name, justify="right")
     for name, arm in summary["arms"].items():
         found = arm.get("clients")
@@ -88,7 +89,9 @@ def clients(summary: dict[str, Any]) -> Table:
         sent = [found["bytes"][way] for way in ("up", "down")]
         trust = [found["gate"].get(key) for key in ("gate_clean", "gate_corrupted")]
         text = " / ".join(f"{value:.2f}" for value in trust if value is not None)
-        table.add_row(arm["label"], *shown, "n/a" if None in sent else f"{sum(sent) / 1e6:.2f}", text)
+        gated = found["gate"].get("gated")
+        megabytes = "n/a" if None in sent else f"{sum(sent) / 1e6:.2f}"
+        table.add_row(arm["label"], *shown, megabytes, text, "" if gated is None else f"{100 * gated:.0f} %")
     return table
 
 

@@ -39,6 +39,7 @@ def run_job(
     folder: the run folder in which the job lies frozen already. tell: takes events instead of a console; then nothing is
     printed and the tracker is not waited for. max_threads: upper limit of hardware.threads.
     """
+    from kdrun.ledger.reader import check_reader
     from kdrun.progress import Signals
     from kdrun.tracking.credentials import resolve_mode
     from kdrun.tracking.provenance import Provenance
@@ -46,6 +47,8 @@ def run_job(
     provenance = provenance or Provenance.collect(sys.argv[1:] if arguments is None else arguments)
     quiet = quiet or json or tell is not None
     resolve_mode(job.config["tracker"])  # a tracker that cannot work is told before a folder is made
+    if folder is None:
+        check_reader(job.config.get("energy"), job.config["hardware"])  # and so is a sensor that is not there
     with Signals() as signals:
         run = _opened(job, folder, provenance, signals, tell)
         if run is None:
@@ -99,6 +102,10 @@ def _run(job, run, console: Console, signals, quiet, force, json, command, tell,
                     code = _failed(run, error, signals, command, tell, f"seed {seed}: ", **fields)
                 else:
                     run.finish(**fields)
+                    if job.config.get("card") and tell is None:  # jobs of sweeps and tables make none by themselves
+                        from kdrun.hardware.card.ending import card_at_end
+
+                        result["card"] = card_at_end(run.dir)
             except BaseException as error:
                 code = _failed(run, error, signals, command, tell)
     finally:
@@ -138,7 +145,7 @@ def execute(job, run, console: Console, signals, quiet=False, force=False, tell=
     errors: dict[int, BaseException] = {}
     rows = run.metrics.write_rows
     reporting = EventReport(tell, rows, signals) if tell else RunReport(console, rows, signals, quiet)
-    with reporting as report:
+    with contextlib.ExitStack() as sensors, reporting as report:
 
         def fitted(item: Fitted) -> None:
             report.finished(item.trained.stage.label, item.source, item.trained.record)
@@ -150,7 +157,9 @@ def execute(job, run, console: Console, signals, quiet=False, force=False, tell=
             logging.getLogger("kdrun").error("seed %d failed", seed, exc_info=error)
             report.note(f"seed {seed} failed: {type(error).__name__}: {error}")
 
-        lab = make_lab(job.config["paths"], hardware, report, fitted, force=force)
+        energy = job.config.get("energy")
+        lab = make_lab(job.config["paths"], hardware, report, fitted, force=force, energy=energy)
+        sensors.callback(lab.shop.close)
         module = lab.shop.data(job.config["data"])
         if not module.spec.sizes["train"] and any(cell["student"]["weights"] is None for cell in cells):
             from kdrun.data.vision_module import BESIDE
@@ -171,9 +180,18 @@ def execute(job, run, console: Console, signals, quiet=False, force=False, tell=
 
 
 def make_lab(
-    paths: dict[str, str], hardware: dict[str, Any], report, fitted, *, force: bool = False, dry: bool = False
+    paths: dict[str, str],
+    hardware: dict[str, Any],
+    report,
+    fitted,
+    *,
+    force: bool = False,
+    dry: bool = False,
+    energy: dict[str, Any] | None = None,
 ):
-    """A lab on the store of this config."""
+    """A lab on the store of this config. energy: its `energy`; None: nothing is measured.
+
+    Raises UserError for a sensor that is asked for by name and cannot be read."""
     from kdrun.data.build import content_hash, load_data
     from kdrun.lab.dry import DryLab
     from kdrun.lab.fingerprint import FingerprintContext
@@ -192,7 +210,8 @@ def make_lab(
     shop = Workshop(lambda data: load_data(data, paths), store.root / "outputs", store.lock)
     if dry:
         return DryLab(store, context, shop, paths, report, fitted)
-    return Lab(store, context, shop, paths, report, fitted, force=force)
+    shop.meter(energy, hardware)
+    return Lab(store, context, shop, paths, report, fitted, force=force, energy=energy)
 
 
 def fit_cells(cells: list[dict[str, Any]], lab, failed: Callable[[int, BaseException], None] | None = None):
@@ -241,6 +260,7 @@ def fit_cells(cells: list[dict[str, Any]], lab, failed: Callable[[int, BaseExcep
 def stage_entry(item) -> dict[str, Any]:
     """A stage as the run record lists it."""
     record = item.trained.record
+    start = getattr(item.trained.stage, "start", None)
     return {
         "label": item.trained.stage.label,
         "role": item.trained.stage.role,
@@ -250,6 +270,7 @@ def stage_entry(item) -> dict[str, Any]:
         "source": item.source,
         "path": str(item.trained.path),
         "further": record.get("further") or {},
+        **({} if start is None else {"start": start.fingerprint}),
         **{key: record[key] for key in ("gap", "members", "counted", "stack", "clients", "bytes") if record.get(key)},
         **{key: record[key] for key in ("val", "test", "cost", "parameters", "flops", "teacher", "first_step")},
     }
@@ -257,6 +278,8 @@ def stage_entry(item) -> dict[str, Any]:
 
 def facts(run, result: dict[str, Any], mirror) -> dict[str, str]:
     """The lines below the table of the panel."""
+    from kdrun.accounting.text import fitted as energy_of_fitted
+    from kdrun.accounting.text import joules_text
     from kdrun.panel import duration
 
     stages, audit = result["stages"], result["audit"]
@@ -266,8 +289,12 @@ def facts(run, result: dict[str, Any], mirror) -> dict[str, str]:
     lines = {
         "time": f"{duration(result['seconds'])}; {len(fits) - found} stages fitted ({duration(trained)}), {found} from the store"
     }
+    if (spent := energy_of_fitted(stages)).joules:
+        lines["energy"] = f"{joules_text(spent)}; more: kdrun energy {run.id}"
     if audit.get("summary"):
         lines["data"] = audit["summary"]
+    if result.get("card"):
+        lines["card"] = result["card"]
     lines["record"] = _short(run.dir)
     if mirror is not None:
         lines["W&B"] = mirror.describe()

@@ -95,6 +95,32 @@ usage: kdrun why TABLE:ROW:COLUMN [--outputs DIR] [--json]
   kdrun why digits_kd t4 student
 
 Reads the table that kdrun table wrote, else the one in docs/results.""",
+    "card": """\
+usage: kdrun card [RUN ...|SWEEP|TABLE] [KEY=VALUE ...] [--conf DIR] [--outputs DIR] [--json] [-q]
+
+  kdrun card                           the last run on its own target: teacher, student alone and student side by side
+  kdrun card RUN hardware=local,jetson_orin_nano precision=fp32,int8
+  kdrun card RUN RUN                   one line per run, and which are dominated; the same for a sweep or a table
+  kdrun card RUN critical=8,3          how often these classes are missed
+
+Measured where the target is this machine, else an estimate from counted operations and published figures, which always
+says so; accuracy, robustness and safety are those of the exported file on the test set in either case.
+hardware=A,B  precision=fp32,fp16,bf16,int8  runtime=auto|torch|onnxruntime|executorch  batch=N
+                                       default: hardware.deploy of the target
+arms=A,B  seed=N  part=NAME|all        which networks; default: the first seed, of several views or clients the first
+calls=1000  samples=2000               timed calls; test samples that are corrupted, at most
+Cards are in RUN/card/cards.json, files in RUN/exports; kdrun plot RUN kind=card draws them: docs/scorecard.md.""",
+    "export": """\
+usage: kdrun export [RUN] [arm=NAME,NAME] [seed=N] [which=best|last] [format=A,B] [precision=A,B] [calibration=N]
+                    [to=FOLDER] [--outputs DIR] [--json]
+
+  kdrun export last                              the student of the first seed, as safetensors and as ONNX, in fp32
+  kdrun export RUN format=onnx precision=fp32,int8
+  kdrun export RUN arm=student,alone,teacher format=all precision=all to=files
+
+The bare network: no adaptor, no teacher. formats: safetensors, onnx, torch_export, executorch; precisions: fp32, fp16, bf16,
+int8. int8 takes its ranges from calibration=256 training samples. Outputs of every file are compared with the network's on
+validation samples; a file that differs is not kept. Files are in RUN/exports: docs/export.md.""",
     "plot": """\
 usage: kdrun plot [RUN ...|SWEEP] [kind=NAME] [method=NAME] [rows=N] [seed=N] [--outputs DIR] [--json]
 
@@ -102,12 +128,22 @@ usage: kdrun plot [RUN ...|SWEEP] [kind=NAME] [method=NAME] [rows=N] [seed=N] [-
   kdrun plot RUN RUN                   runs in the same figures
   kdrun plot SWEEP                     all runs of a sweep
   kdrun plot RUN kind=curves           one figure: curves, cost, seeds, hops
+  kdrun plot RUN kind=card             accuracy against latency, from the cards that kdrun card has made
   kdrun plot RUN kind=windows          strategy=cross_window: test samples in every view, with maps of what the networks
                                        look at, before and after; needs the networks in the store, and the data.
                                        rows=6, seed= (the first) and method=occlusion choose otherwise
 
 PNG and SVG (windows: PNG) in the plots folder of the run or sweep; how to read them: docs/figures.md.
 Needs matplotlib: pip install 'kdrun[plot]'""",
+    "energy": """\
+usage: kdrun energy [RUN|SWEEP|TABLE] [pue=1.2] [grid=0.4] [serving=TEACHER,STUDENT] [--outputs DIR] [--json]
+
+  kdrun energy                         the last run: stages, views, break-even points, front
+  kdrun energy RUN pue=1.1 grid=0.05   another building, another grid (kg of CO2e per kWh)
+  kdrun energy RUN serving=0.9,0.1     joules of one inference, where no card knows them
+  kdrun energy digits_kd               a table: which of its runs is beaten in energy and quality at once
+
+A number without a sensor is an estimate and says so; what is not known is n/a. How it is measured: docs/energy.md.""",
     "report": """\
 usage: kdrun report [RUN|SWEEP|TABLE] [--outputs DIR] [--json]
 

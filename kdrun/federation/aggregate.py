@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from kdrun.federation.messages import Update
+from kdrun.federation.messages import Arrays, Update
 from kdrun.problems import UserError, closest
 
 HOW = ("fedavg", "median", "trimmed_mean")
@@ -49,3 +50,29 @@ def combine(updates: Mapping[int, Update], how: str = "fedavg", trim: float = 0.
                 middle = stacked[cut : len(ordered) - cut].mean(axis=0)
             combined[name] = np.asarray(middle, first.dtype)
     return combined
+
+
+def clip(updates: Mapping[int, Update], sent: Arrays, limit: float) -> tuple[dict[int, Update], list[int]]:
+    """(updates of which none is farther than `limit` from what was sent, clients whose update was farther).
+
+    The distance is the Euclidean norm over all floating-point arrays of an update together; a longer step d becomes
+    d * limit / |d|: the norm thresholding of Sun et al. 2019 (arXiv 1911.07963), with the same limit for all.
+    In float64, where the squares of the largest float32 are still finite. Integers stay: they are no weights.
+    """
+    found, longer = {}, []
+    for client, update in updates.items():
+        steps = {
+            name: array.astype(np.float64) - sent[name].astype(np.float64)
+            for name, array in update.arrays.items()
+            if array.dtype.kind == "f"
+        }
+        norm = float(np.sqrt(sum(float(np.square(step).sum()) for step in steps.values())))
+        if norm > limit:
+            longer.append(client)
+            near = {
+                name: np.asarray(sent[name] + step * (limit / norm), update.arrays[name].dtype)
+                for name, step in steps.items()
+            }
+            update = replace(update, arrays={**update.arrays, **near})
+        found[client] = update
+    return found, sorted(longer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import nn
 from kdrun.data import randomness
 from kdrun.federation import partition
 from kdrun.federation.client import Client
-from kdrun.federation.engine import InProcess
+from kdrun.federation.engine import Engine, InProcess
 from kdrun.federation.faults import Faults
 from kdrun.federation.loop import Loop
 from kdrun.federation.methods.base import Hall, Method
@@ -40,7 +40,7 @@ class Federation:
     task: Any
     method: Method
     clients: list[Client]
-    engine: InProcess
+    engine: Engine
     server: Server
     nodes: dict[str, Any]
 
@@ -51,59 +51,127 @@ class Federation:
 
 
 def assemble(request: dict[str, Any], shop: Workshop) -> Federation:
-    """What `request` describes (see run_federation). Raises UserError where it cannot be."""
-    config, seed, hardware = request["federation"], request["seed"], request["hardware"]
-    if hardware.get("devices", 1) > 1:
-        raise UserError("hardware.devices: clients of one process run on one device", "give hardware.devices=1")
-    module = shop.data(request["data"])
-    task = task_for(module)
-    number = config["clients"]
-    method = build_method(config["method"], config.get("options") or {})
-    aggregation = config.get("aggregation") or {}
-    faults = Faults.of(config.get("faults"), number)
-    rules = Rules(
-        number,
-        config["rounds"],
-        config.get("participation", 1.0),
-        aggregation.get("how", "fedavg"),
-        aggregation.get("trim", 0.1),
-        faults.on_bad,
-    )
-    regression = module.samples("train").targets.is_floating_point()
-    method.suits(regression)
-    device = torch.device(hardware["device"])
-    shards, public = _shards(config, module, method, faults, seed, device)
-    make_loop = partial(Loop, task, request["trainer"], device=device, precision=hardware.get("precision", "fp32"))
-    layout = {"memory_format": torch.channels_last} if hardware.get("channels_last") else {}
+    """What `request` describes (see run_federation), all of it here. Raises UserError where it cannot be."""
+    setting = Setting(request, shop)
+    clients = [setting.client(number) for number in range(setting.rules.clients)]
+    return setting.federation(clients, InProcess(clients, setting.faults))
 
-    def network(node: dict[str, Any], *purpose: object) -> nn.Module:
-        return build_network(node, module.spec, seeds.derive(seed, *purpose)).to(device, **layout)
 
-    private = [config["private"][client % len(config["private"])] for client in range(number)]
-    travelling = _travelling(config, method, private)
-    proxy = None if travelling is None else network(travelling, "proxy")
-    clients = [
-        Client(
-            client,
-            shards[client],
-            make_loop(seed=seeds.derive(seed, "client", client)),
-            method,
-            None if method.JUDGED == "shared" else network(private[client], "weights", client),
-            proxy,
-            public,
+class Setting:
+    """What a request describes, piece by piece: where clients are elsewhere, nobody needs all of the pieces.
+
+    Each piece is a function of the request alone, whoever asks for it and in which order.
+    """
+
+    def __init__(self, request: dict[str, Any], shop: Workshop):
+        config, hardware = request["federation"], request["hardware"]
+        if hardware.get("devices", 1) > 1:
+            raise UserError("hardware.devices: clients of one process run on one device", "give hardware.devices=1")
+        self.config, self.seed = config, request["seed"]
+        self.module = shop.data(request["data"])
+        self.task = task_for(self.module)
+        number = config["clients"]
+        self.method = build_method(config["method"], config.get("options") or {})
+        aggregation = config.get("aggregation") or {}
+        self.faults = Faults.of(config.get("faults"), number)
+        self.rules = Rules(
+            number,
+            config["rounds"],
+            config.get("participation", 1.0),
+            aggregation.get("how", "fedavg"),
+            aggregation.get("trim", 0.1),
+            self.faults.on_bad,
+            aggregation.get("clip_norm"),
         )
-        for client in range(number)
-    ]
-    width = 1 if regression else len(module.spec.classes)
-    hall = Hall(
-        None if travelling is None else network(travelling, "proxy"),
-        public,
-        make_loop(seed=seeds.derive(seed, "server")),
-        width,
-    )
-    engine = InProcess(clients, faults)
-    server = Server(method, engine, hall, rules, seed)
-    return Federation(module, task, method, clients, engine, server, {"private": private, "proxy": travelling})
+        self.regression = self.module.samples("train").targets.is_floating_point()
+        self.method.suits(self.regression)
+        self.device = torch.device(hardware["device"])
+        precision = hardware.get("precision", "fp32")
+        self._make_loop = partial(Loop, self.task, request["trainer"], device=self.device, precision=precision)
+        self._layout = {"memory_format": torch.channels_last} if hardware.get("channels_last") else {}
+        self.private = [config["private"][client % len(config["private"])] for client in range(number)]
+        self.travelling = _travelling(config, self.method, self.private)
+
+    def federation(self, clients: list[Client], engine: Engine) -> Federation:
+        """The server, which reaches these clients through this engine, and all that is needed around it."""
+        server = Server(self.method, engine, self.hall(), self.rules, self.seed)
+        nodes = {"private": self.private, "proxy": self.travelling}
+        return Federation(self.module, self.task, self.method, clients, engine, server, nodes)
+
+    def client(self, number: int) -> Client:
+        """One client with its samples and its networks."""
+        return Client(
+            number,
+            self._shards(number),
+            self.client_loop(number),
+            self.method,
+            None if self.method.JUDGED == "shared" else self.network(self.private[number], "weights", number),
+            self.proxy,
+            self.public,
+        )
+
+    def client_loop(self, number: int) -> Loop:
+        return self._make_loop(seed=seeds.derive(self.seed, "client", number))
+
+    def hall(self) -> Hall:
+        """What the server has of its own."""
+        width = 1 if self.regression else len(self.module.spec.classes)
+        network = None if self.travelling is None else self.network(self.travelling, "proxy")
+        return Hall(network, self.public, self._make_loop(seed=seeds.derive(self.seed, "server")), width)
+
+    def network(self, node: dict[str, Any], *purpose: object) -> nn.Module:
+        """A network as it is at the beginning: its weights are a function of the run's seed and its purpose."""
+        built = build_network(node, self.module.spec, seeds.derive(self.seed, *purpose))
+        return built.to(self.device, **self._layout)
+
+    @cached_property
+    def proxy(self) -> nn.Module | None:
+        """The network of the shape of what travels, which clients of one process share."""
+        return None if self.travelling is None else self.network(self.travelling, "proxy")
+
+    @cached_property
+    def public(self) -> Shard | None:
+        """The samples that everybody has, without their labels."""
+        samples, given = self.module.samples("train"), self._divided[1]
+        if given is None:
+            return None
+        withheld = torch.zeros_like(samples.targets[torch.from_numpy(given)])
+        return Shard(samples, given, targets=withheld, device=self.device)
+
+    @cached_property
+    def _shares(self) -> partition.Shares:
+        """Who has which samples; the same for all methods."""
+        how = self.config.get("partition") or {}
+        return partition.shares(
+            {split: self.module.samples(split).targets.numpy() for split in ("train", "val", "test")},
+            self.config["clients"],
+            how.get("kind", "label"),
+            how.get("alpha", 0.5),
+            seeds.derive(self.seed, "partition"),
+            how.get("minimum", 8),
+        )
+
+    @cached_property
+    def _divided(self) -> tuple[list[np.ndarray], np.ndarray | None]:
+        """(training samples of each client, public ones or None)."""
+        own, share = list(self._shares.train), getattr(self.method.options, "public", None)
+        if share is None:
+            return own, None
+        return _published(own, self.module.samples("train").ids.numpy(), share, self.seed)
+
+    def _shards(self, client: int) -> dict[str, Shard]:
+        """One client's samples by split."""
+        own, strength = self._divided[0][client], (self.config.get("shift") or {}).get("strength", 0.0)
+        change = partial(partition.shift, client=client, clients=self.rules.clients, strength=strength)
+        change = change if strength else None
+        samples, targets, flipped = self.module.samples("train"), None, None
+        if fraction := self.faults.flip.get(client):
+            targets, flipped = _flipped(samples.targets, own, self.module, fraction, self.seed, client)
+        shards = {"train": Shard(samples, own, targets=targets, flipped=flipped, change=change, device=self.device)}
+        for split in ("val", "test"):
+            positions = getattr(self._shares, split)[client]
+            shards[split] = Shard(self.module.samples(split), positions, change=change, device=self.device)
+        return shards
 
 
 def _travelling(config: dict[str, Any], method: Method, private: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -114,48 +182,6 @@ def _travelling(config: dict[str, Any], method: Method, private: list[dict[str, 
         return None
     alike = all(node == private[0] for node in private)
     return config.get("shared") or (private[0] if alike else config["proxy"])
-
-
-def _shards(
-    config: dict[str, Any], module: Any, method: Method, faults: Faults, seed: int, device: torch.device
-) -> tuple[list[dict[str, Shard]], Shard | None]:
-    """Each client's samples by split, and the public ones; the partition is the same for all methods."""
-    number, how = config["clients"], config.get("partition") or {}
-    splits = {split: module.samples(split) for split in ("train", "val", "test")}
-    shares = partition.shares(
-        {split: samples.targets.numpy() for split, samples in splits.items()},
-        number,
-        how.get("kind", "label"),
-        how.get("alpha", 0.5),
-        seeds.derive(seed, "partition"),
-        how.get("minimum", 8),
-    )
-    share = getattr(method.options, "public", None)
-    own, given = list(shares.train), None
-    if share is not None:
-        own, given = _published(own, splits["train"].ids.numpy(), share, seed)
-    strength = (config.get("shift") or {}).get("strength", 0.0)
-    found = []
-    for client in range(number):
-        change = partial(partition.shift, client=client, clients=number, strength=strength) if strength else None
-        targets, flipped = None, None
-        if fraction := faults.flip.get(client):
-            targets, flipped = _flipped(splits["train"].targets, own[client], module, fraction, seed, client)
-        found.append(
-            {
-                "train": Shard(
-                    splits["train"], own[client], targets=targets, flipped=flipped, change=change, device=device
-                ),
-                **{
-                    split: Shard(splits[split], getattr(shares, split)[client], change=change, device=device)
-                    for split in ("val", "test")
-                },
-            }
-        )
-    if given is None:
-        return found, None
-    withheld = torch.zeros_like(splits["train"].targets[torch.from_numpy(given)])
-    return found, Shard(splits["train"], given, targets=withheld, device=device)
 
 
 def _published(own: list[np.ndarray], ids: np.ndarray, share: float, seed: int) -> tuple[list[np.ndarray], np.ndarray]:

@@ -17,6 +17,7 @@ from kdrun.federation.shards import Shard
 
 if TYPE_CHECKING:
     from kdrun.federation.methods.base import Method
+    from kdrun.ledger.spending import Spending
 
 COUNTED = ("clean", "corrupted", "gated")
 
@@ -51,6 +52,9 @@ class Client:
         self.running = Running()
         self.fits = 0  # times that it worked: with it the version of what is kept
         self.seconds = 0.0
+        self.spending: Spending | None = None  # of the stage, where this client works in its process
+        self.phases: dict[str, dict[str, float | None]] = {}  # what "train" and "evaluate" took, over all calls
+        self.evaluated = 0  # samples on which a network was evaluated
         self.gates: dict[str, list[float]] = {name: [0.0, 0] for name in COUNTED}
         self.best: dict[str, Tensor] = {}
         self.best_round: int | None = None
@@ -62,6 +66,7 @@ class Client:
     def fit(self, broadcast: Broadcast) -> Update:
         """The work of one round. Raises FloatingPointError where training diverged; everything is then as it was before."""
         started = time.perf_counter()
+        moment = self._moment()
         before = {name: tensor.clone() for name, tensor in self._tensors().items()}
         running, gates = self.running.state_dict(), {name: list(sums) for name, sums in self.gates.items()}
         try:
@@ -74,6 +79,7 @@ class Client:
         finally:
             self.fits += 1
             self.seconds += time.perf_counter() - started
+            self._took("train", moment)
         return Update(arrays, len(self.train), metrics)
 
     def evaluate(self, split: str, arrays: Arrays | None = None, best: bool = False) -> dict[str, float]:
@@ -81,6 +87,14 @@ class Client:
 
         best: of the private network as it was at the last `keep`.
         """
+        moment = self._moment()
+        try:
+            return self._evaluate(split, arrays, best)
+        finally:
+            self.evaluated += len(self.shards[split])
+            self._took("evaluate", moment)
+
+    def _evaluate(self, split: str, arrays: Arrays | None, best: bool) -> dict[str, float]:
         final = split == "test"
         if self.private is None:
             load(self.proxy, arrays, self._state["proxy"])
@@ -93,6 +107,18 @@ class Client:
             return self.loop.evaluate(self.private, self.shards[split], final)
         finally:
             self._restore(now)
+
+    def _moment(self) -> tuple[float | None, float]:
+        return (None, time.perf_counter()) if self.spending is None else self.spending.moment()
+
+    def _took(self, phase: str, since: tuple[float | None, float]) -> None:
+        """Joules (None without a sensor) and seconds since a moment belong to this phase of this client."""
+        joules, now = self._moment()
+        taken = {"joules": None if None in (joules, since[0]) else joules - since[0], "seconds": now - since[1]}
+        before = self.phases.get(phase) or {"joules": 0.0, "seconds": 0.0}
+        self.phases[phase] = {
+            name: None if None in (before[name], value) else before[name] + value for name, value in taken.items()
+        }
 
     def keep(self, round: int) -> None:
         """This round is the best so far."""
@@ -126,6 +152,8 @@ class Client:
         return {
             "fits": self.fits,
             "seconds": self.seconds,
+            "phases": self.phases,
+            "evaluated": self.evaluated,
             "gates": self.gates,
             "running": self.running.state_dict(),
             "seen": self.loop.seen,
@@ -140,6 +168,7 @@ class Client:
     def restore(self, numbers: dict[str, Any], tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Back to what `numbers` and `tensors` gave."""
         self.fits, self.seconds, self.gates = numbers["fits"], numbers["seconds"], numbers["gates"]
+        self.phases, self.evaluated = numbers.get("phases", {}), numbers.get("evaluated", 0)
         self.running.load_state_dict(numbers["running"])
         self.loop.seen, self.loop.counted = numbers["seen"], numbers["counted"]
         self.best_round = numbers["best_round"]

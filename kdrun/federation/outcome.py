@@ -83,6 +83,7 @@ def outcome_of(
     clients = client_results(play, test)
     private = [client["bytes_private"] for client in clients]
     flops = _flops(play)
+    energy = _energy(play, clients, flops["work"])
     sizes = [client["parameters"] for client in clients]
     return {
         "label": play.label,
@@ -115,6 +116,7 @@ def outcome_of(
             "steps": play.steps,
             "samples": sum(flops["samples"].values()),
             "flops": flops["flops"],
+            "energy": energy,
         },
         "parameters": round(sum(sizes) / len(sizes)),
         "packaged": 0,
@@ -122,14 +124,43 @@ def outcome_of(
     }
 
 
+def _energy(play: Play, clients: list[dict[str, Any]], work: list[dict[str, int | None]]) -> dict[str, Any] | None:
+    """`cost.energy` of the stage (see ledger.spending); every client gets its own part as "energy", and "server" is what is left.
+
+    work: FLOPs by phase of each client, and of the server last.
+    """
+    spending, phases = play.ledger.energy, ("train", "evaluate")
+    sums = {phase: [one[phase] for one in work if phase in one] for phase in phases}
+    found = spending.record(
+        None if any(None in values for values in sums.values()) else {p: sum(v) for p, v in sums.items()}
+    )
+    if found is None:
+        return None
+    left: float | None = found["joules"]
+    for client, entry, flops in zip(play.federation.clients, clients, work, strict=False):
+        own = {phase: dict(client.phases.get(phase) or {"joules": 0.0, "seconds": 0.0}) for phase in phases}
+        if found["method"] == "flops":
+            for phase in phases:
+                own[phase]["joules"] = spending.modelled(flops[phase])
+        values = [own[phase]["joules"] for phase in phases]
+        joules = None if None in values else sum(values)
+        entry["energy"] = {"joules": joules, "phases": own}
+        left = None if None in (left, joules) else left - joules
+    return {**found, "server": {"joules": None if left is None else max(0.0, round(left, 8))}}
+
+
 def _flops(play: Play) -> dict[str, Any]:
-    """FLOPs of all training and of all frozen outputs, from forward passes that are counted on the meta device."""
+    """FLOPs of all training and of all frozen outputs, from forward passes that are counted on the meta device.
+
+    work: of each client and of the server, by phase.
+    """
     federation, task = play.federation, play.federation.task
     samples: dict[str, int] = {}
     learned: int | None = 0
     asked: int | None = 0
     forward: list[int | None] = []
     known: dict[int, int | None] = {}
+    work: list[dict[str, int | None]] = []
 
     def per_sample(network: Any) -> int | None:
         if id(network) not in known:
@@ -140,6 +171,7 @@ def _flops(play: Play) -> dict[str, Any]:
     workers = [(client.loop, {"private": client.private, "proxy": client.proxy}) for client in federation.clients]
     workers.append((hall.loop, {"private": None, "proxy": hall.network}))
     for loop, networks in workers:
+        before = (learned, asked)
         for what, count in loop.counted.items():
             kind, _, role = what.partition("/")
             if kind not in ("trained", "asked"):
@@ -150,10 +182,15 @@ def _flops(play: Play) -> dict[str, Any]:
                 learned = None if one is None or learned is None else learned + 3 * one * count
             else:
                 asked = None if one is None or asked is None else asked + one * count
-    for client in federation.clients:
-        forward.append(per_sample(client.proxy if client.private is None else client.private))
+        known_now = None not in (learned, asked)
+        work.append({"train": learned + asked - sum(before) if known_now else None})
+    for client, own in zip(federation.clients, work, strict=False):
+        one = per_sample(client.proxy if client.private is None else client.private)
+        forward.append(one)
+        own["evaluate"] = None if one is None else one * client.evaluated
     return {
         "samples": samples,
+        "work": work,
         "forward": None if None in forward else round(sum(forward) / len(forward)),
         "flops": {
             "student": learned,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from kdrun.federation.assemble import Federation, assemble
+from kdrun.federation.faults import Failure
 from kdrun.federation.kept import Kept
 from kdrun.federation.loop import Loop, load
 from kdrun.federation.outcome import means, outcome_of
@@ -18,28 +20,47 @@ from kdrun.files import write_json
 from kdrun.learning.firststep import NoEffect
 from kdrun.learning.report import Interrupted, Report
 from kdrun.ledger.ledger import Ledger
+from kdrun.ledger.spending import EVALUATE, TRAIN
 from kdrun.networks.weights import save_weights
 from kdrun.problems import UserError, closest, listed
 
 if TYPE_CHECKING:
     from kdrun.learning.teaching import Workshop
 
+NOTE_SECONDS = 5.0
+"""How often a try writes down what it has taken, as in learning.callbacks."""
+
 
 def run_federation(request: dict[str, Any], report: Report, shop: Workshop) -> dict[str, Any]:
     """Play the federation of `request`; plain data in, plain data out (see outcome.outcome_of).
 
     request["federation"]: clients, partition {kind, alpha, minimum}, shift {strength}, private (network nodes, cycled over
-    clients), proxy (a network node), method, options, rounds, participation, aggregation {how, trim}, faults, eval_every.
+    clients), proxy (a network node), method, options, rounds, participation, aggregation {how, trim, clip_norm}, faults,
+    eval_every, engine (absent: all clients in this process; else see flower.start.start).
     The work folder then holds client-NN.best.safetensors and client-NN.last.safetensors of private networks, best.safetensors
     and last.safetensors of what travels (where weights travel), and metrics.jsonl.
     Raises: Interrupted after the state was saved; BadUpdate where faults.on_bad=stop; NoEffect for a part of a loss that does
     nothing.
     """
-    ledger = Ledger(shop.readers())
-    federation = assemble(request, shop)
-    play = Play(request, report, federation, ledger)
-    play.rounds()
-    return play.finish()
+    if request["federation"].get("engine"):
+        from kdrun.federation.flower.start import start
+
+        return start(request, report, shop)
+    return played(request, report, shop, assemble)
+
+
+def played(
+    request: dict[str, Any],
+    report: Report,
+    shop: Workshop,
+    put_together: Callable[[dict[str, Any], Workshop], Federation],
+) -> dict[str, Any]:
+    """The outcome of all rounds of a federation as `put_together` gives it."""
+    with shop.open_ledger(request) as ledger:
+        federation = put_together(request, shop)
+        play = Play(request, report, federation, ledger)
+        play.rounds()
+        return play.finish()
 
 
 class Play:
@@ -66,16 +87,20 @@ class Play:
         self.best_arrays: dict[str, np.ndarray] = {}
         self._saved = time.monotonic()
         self._began = False
+        for client in federation.clients:
+            client.spending = ledger.energy
 
     def rounds(self) -> None:
         """Plays all rounds that are left."""
         server = self.federation.server
         self._resume()
+        self.ledger.energy.enter(TRAIN)
         count, total = server.rules.clients, server.rules.rounds * server.rules.clients
         self.report.stage(self.label, total, server.round * count + len(server.done), unit="client")
         while server.round < server.rules.rounds:
             for _ in server.collect():
                 self.report.advance(server.round * count + len(server.done))
+                self.ledger.energy.note(NOTE_SECONDS)
                 self._maybe_save()
             self._end(server.close())
             self.report.advance(server.round * count)
@@ -89,6 +114,7 @@ class Play:
         row = {"stage": self.label, "step": self.steps, "epoch": round}
         row |= {f"train/{name}": value for name, value in found["metrics"].items()}
         row |= {f"train/{name}": found[name] for name in ("called", "came", "bytes_up", "bytes_down")}
+        row |= {"train/clipped": len(found["clipped"])} if "clipped" in found else {}
         if (round + 1) % self.every == 0 or round + 1 == federation.server.rules.rounds:
             values = self._evaluated("val")
             self.val["last"] = values
@@ -104,10 +130,17 @@ class Play:
         self.report.rows([row])
 
     def _evaluated(self, split: str, which: str = "last") -> list[dict[str, float]]:
-        federation = self.federation
-        arrays = federation.server.arrays if which == "last" else self.best_arrays
+        """Each client's metrics; nan where a client did not answer, which is noted where it is left out."""
+        federation, server = self.federation, self.federation.server
+        arrays = server.arrays if which == "last" else self.best_arrays
         sent = arrays if federation.shared else None
+        phase = self.ledger.energy.enter(EVALUATE)
         found = federation.engine.evaluate(range(len(federation.clients)), split, sent, best=which == "best")
+        self.ledger.energy.enter(phase)
+        for client, values in found.items():
+            if isinstance(values, Failure):
+                server.left_out[client].append((server.round - 1, f"not evaluated: {values.reason}"))
+                found[client] = dict.fromkeys(federation.task.METRICS, float("nan"))
         return [found[client] for client in sorted(found)]
 
     def _better(self, value: float | None) -> bool:
@@ -126,7 +159,8 @@ class Play:
 
     def _maybe_save(self) -> None:
         stop = self.report.stop_requested()
-        if stop or time.monotonic() - self._saved >= self.seconds:
+        between = self.federation.engine.elsewhere and not self.federation.server.done
+        if stop or between or time.monotonic() - self._saved >= self.seconds:
             self.save()
         if stop:
             raise Interrupted
@@ -146,6 +180,7 @@ class Play:
             tensors = {name: torch.from_numpy(np.array(array)) for name, array in self.best_arrays.items()}
             parts["global-best"] = (str(self.best), tensors)
         self.kept.save(numbers, parts)
+        engine.saved(server.round)
         self._saved = time.monotonic()
 
     def _resume(self) -> None:
@@ -170,6 +205,8 @@ class Play:
         last_is_best = self.best == federation.server.rules.rounds - 1
         test["best"] = test["last"] if last_is_best else self._evaluated("test", "best")
         outcome = outcome_of(self, test, first_step, training)
+        outcome |= {"incidents": federation.engine.incidents} if federation.engine.incidents else {}
+        outcome["cost"] |= {"cpu_seconds": None} if federation.engine.elsewhere else {}
         row = {"stage": self.label, "step": self.steps, "epoch": federation.server.rules.rounds - 1}
         row |= {f"test/{name}_{w}": value for w in ("best", "last") for name, value in outcome["test"][w].items()}
         self.report.rows([row])
@@ -192,12 +229,8 @@ class Play:
         federation, spec = self.federation, self.federation.module.spec
         (self.work / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         write_json(self.work / "outcome.json", outcome)
-        for client in federation.clients:
-            if client.private is None:
-                continue
-            name, node = f"client-{client.number:02d}", federation.nodes["private"][client.number]
-            save_weights(client.private, self.work / f"{name}.last.safetensors", spec, node)
-            save_weights(client.private, self.work / f"{name}.best.safetensors", spec, node, client.best)
+        if federation.method.JUDGED == "private":
+            federation.engine.leave(self.work, spec, federation.nodes["private"])
         if (proxy := federation.server.hall.network) is not None:
             for which, arrays in (("last", federation.server.arrays), ("best", self.best_arrays)):
                 load(proxy, arrays)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from kdrun.data import randomness
-from kdrun.federation.aggregate import HOW
+from kdrun.federation.aggregate import HOW, clip
 from kdrun.federation.engine import Engine
 from kdrun.federation.faults import BadUpdate, Failure
 from kdrun.federation.messages import Broadcast, Update, refusal, size
@@ -29,6 +29,8 @@ class Rules:
     participation  share of the clients that is chosen in each round, at least one
     how, trim      of aggregation, see aggregate.combine
     on_bad         see faults.Faults
+    clip_norm      how far an update may be from what was sent, see aggregate.clip; None: as far as it is. Predictions are
+                   not clipped: they are no steps from what was sent
     """
 
     clients: int
@@ -37,6 +39,7 @@ class Rules:
     how: str = "fedavg"
     trim: float = 0.1
     on_bad: str = "leave_out"
+    clip_norm: float | None = None
 
     def __post_init__(self) -> None:
         if self.clients < 1 or self.rounds < 1:
@@ -47,6 +50,8 @@ class Rules:
             raise UserError(f"aggregation.how={self.how}: one of {', '.join(HOW)}{closest(str(self.how), HOW)}")
         if not 0 <= self.trim < 0.5:
             raise UserError(f"aggregation.trim={self.trim}: a share of each end in [0, 0.5)")
+        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
+            raise UserError(f"aggregation.clip_norm={self.clip_norm}: a finite norm above 0, or null")
 
 
 class Server:
@@ -111,8 +116,10 @@ class Server:
             "metrics": {name: _mean([one[name] for one in metrics if name in one]) for name in names},
         }
         if self.came and self.method.TRAVELS:
-            rules = self.rules
-            self.arrays = self.method.combine(self.arrays, self.came, rules.how, rules.trim, self.round, self.hall)
+            rules, came = self.rules, self.came
+            if rules.clip_norm is not None and self.method.TRAVELS != "predictions":
+                came, found["clipped"] = clip(came, self.arrays, rules.clip_norm)
+            self.arrays = self.method.combine(self.arrays, came, rules.how, rules.trim, self.round, self.hall)
         self.came, self.done = {}, []
         self.round += 1
         return found

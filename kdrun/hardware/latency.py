@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,31 +17,25 @@ def measure(
 
     device: "cpu", "cuda", "mps" or "auto". Weights, mode, device of the network and the thread count are as before afterwards.
     """
+    import numpy as np
     import torch
+
+    from kdrun.hardware.exports import measure as room
+    from kdrun.hardware.exports.sessions import TorchSession
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    wait = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}.get(device, lambda: None)
     home = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-    mode, before = network.training, torch.get_num_threads()
-    torch.set_num_threads(threads)
+    mode = network.training
+    session = None
     try:
-        network.to(device).eval()
-        inputs = torch.zeros((1, *shape), device=device)
-        times = []
-        with torch.inference_mode():
-            for number in range(WARM_UP + repeats):
-                wait()
-                start = time.perf_counter_ns()
-                network(inputs)
-                wait()
-                if number >= WARM_UP:
-                    times.append((time.perf_counter_ns() - start) / 1e6)
+        session = TorchSession(network.eval(), threads, device)
+        found = room.latency(session, [np.zeros((1, *shape), np.float32)], calls=repeats, warm_up=WARM_UP)
     finally:
+        if session is not None:
+            session.close()
         network.to(home).train(mode)
-        torch.set_num_threads(before)
-    times.sort()
-    return {"p50_ms": statistics.median(times), "p95_ms": times[(95 * len(times) - 1) // 100], "repeats": repeats}
+    return {"p50_ms": found["p50_ms"], "p95_ms": found["p95_ms"], "repeats": repeats}
 
 
 def student_of(stage: Path, which: str = "best") -> tuple[Any, tuple[int, ...]]:

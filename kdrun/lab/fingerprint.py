@@ -37,6 +37,8 @@ LEFT_OUT = {
     "teaching.accuracy": "a guard: it may stop a run, never change it",
     "teaching.tolerance": "a guard",
     "teaching.unchecked": "a guard",
+    "federation.engine": "where clients run; all engines give the same bits, which tests compare (tests/federation/test_flower*.py). "
+    "What befell machines, and so cannot be repeated, is in: see befallen",
     "paths, tracker, tags, name, extra": "where things go and what they are called",
 }
 
@@ -140,7 +142,7 @@ def federation_parts(stage: Federation, context: FingerprintContext) -> dict[str
     modules += _targets(stage.federation, stage.data, stage.trainer)
     trainer = ("batch_size", "optimizer", "clip", "monitor", "mode")
     return {
-        "federation": stage.federation,
+        "federation": _without(stage.federation, "engine"),
         "data": identity(stage.data, context),
         "trainer": {key: stage.trainer[key] for key in trainer},
         "seed": stage.seed,
@@ -148,6 +150,11 @@ def federation_parts(stage: Federation, context: FingerprintContext) -> dict[str
         "versions": {name: _version(name) for name in LIBRARIES},
         "device": {"type": context.device, "devices": hardware["devices"], "precision": hardware["precision"]},
     }
+
+
+def befallen(tree: dict[str, Any], incidents: list[Any]) -> dict[str, Any]:
+    """The parts of a federation in which machines or lines failed: its result is another one than that of `tree`."""
+    return {**tree, "incidents": incidents} if incidents else tree
 
 
 def fingerprint(tree: dict[str, Any]) -> str:

@@ -42,6 +42,7 @@ class Lab:
     paths     the config's paths, for processes that the lab starts
     report    told what happens
     fitted    called with every stage that this job used, in order
+    energy    the config's `energy`: how the energy of stages is measured; None: it is not
     force     fit every stage anew, once, even if the store has it
     """
 
@@ -54,6 +55,7 @@ class Lab:
         report: Report,
         fitted: Callable[[Fitted], None] = lambda item: None,
         force: bool = False,
+        energy: dict[str, Any] | None = None,
     ):
         self.store = store
         self.context = context
@@ -61,6 +63,7 @@ class Lab:
         self.paths = paths
         self.report = report
         self.force = force
+        self.energy = energy
         self.decisions: list[dict[str, Any]] = []
         self._fitted = fitted
         self._seen: dict[str, Trained] = {}
@@ -127,8 +130,12 @@ class Lab:
                 return self._seen[key]
             started = time.perf_counter(), time.process_time()
             folders = {name: trained.path for name, trained in group.members.items()}
-            found = combine(folders, list(group.counted), group.method)
             work = self.store.work(key)
+            hardware = group.members[group.counted[0]].stage.hardware
+            with self.shop.open_ledger({"energy": self.energy, "hardware": hardware, "work": str(work)}) as ledger:
+                ledger.energy.enter("evaluate")
+                found = combine(folders, list(group.counted), group.method)
+                energy = ledger.energy.record()  # by sensors alone: nothing here is counted in FLOPs
             for split, rows in found["rows"].items():
                 write_samples(work, split, rows)
             record = {
@@ -138,7 +145,7 @@ class Lab:
                 "role": group.role,
                 "seed": group.seed,
                 "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-                **together_record(group, found, started),
+                **together_record(group, found, started, energy),
             }
             self._seen[key] = self._done(
                 Trained(key, group, record, self.store.put(key, sorted(work.glob("samples.*.jsonl")), record)),
@@ -198,7 +205,13 @@ class Lab:
         if isinstance(stage, Federation):
             own = ("label", "learner", "federation", "data", "trainer", "hardware", "seed")
             asked = {name: getattr(stage, name) for name in own}
-            return {"fingerprint": key, "work": str(work), "data_identity": tree["data"], **asked}
+            return {
+                "fingerprint": key,
+                "work": str(work),
+                "data_identity": tree["data"],
+                "energy": self.energy,
+                **asked,
+            }
         teacher, start = stage.teacher, stage.start
         return {
             "fingerprint": key,
@@ -212,6 +225,7 @@ class Lab:
             "seen_identity": identity(stage.seen, self.context) if stage.sees else tree["data"],
             "trainer": stage.trainer,
             "hardware": stage.hardware,
+            "energy": self.energy,
             "seed": stage.seed,
             "teaching": stage.teaching,
             "teacher": teacher and self._teacher(teacher, stage),
@@ -298,7 +312,9 @@ def settle_teaching(stage: Stage, shop: Any) -> dict[str, Any]:
     return {**teaching, "source": source, "fill": teaching["fill"] if source == "cached" else None}
 
 
-def together_record(group: Together, found: dict[str, Any], started: tuple[float, float]) -> dict[str, Any]:
+def together_record(
+    group: Together, found: dict[str, Any], started: tuple[float, float], energy: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """What a record says of stages taken together; sizes are those of one counted member."""
     first = group.members[group.counted[0]].record
     metrics, nothing = found["metrics"], {"steps": 0, "samples": 0, "flops": 0, "tokens": None}
@@ -319,6 +335,7 @@ def together_record(group: Together, found: dict[str, Any], started: tuple[float
             "cpu_seconds": round(time.process_time() - started[1], 3),
             "tries": 1,
             **nothing,
+            "energy": energy,
         },
         "parameters": first["parameters"],
         "flops": first["flops"],

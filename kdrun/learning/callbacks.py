@@ -15,7 +15,11 @@ from kdrun.learning import seeds
 from kdrun.learning.learner import Learner
 from kdrun.learning.report import Interrupted, Report
 from kdrun.ledger.ledger import Ledger
+from kdrun.ledger.spending import EVALUATE, TRAIN
 from kdrun.networks.weights import load_state, save_state
+
+NOTE_SECONDS = 5.0
+"""How often a try writes down what it has taken, so that the next one knows what a killed one lost."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -40,6 +44,7 @@ class Keeping(Callback):
     monitor, mode     the validation metric that selects, and "max" or "min"; ties keep the earlier epoch
     seconds           a checkpoint is written at most this often, and always when a signal asks to stop
     ledger            what the stage costs; goes on over tries
+    asked             samples the teacher was asked for in this try before training; from then on: over all tries
     identity          what a checkpoint must agree on when it is loaded (the stage's and the teacher's fingerprints)
     """
 
@@ -56,6 +61,7 @@ class Keeping(Callback):
         identity: dict[str, Any],
         epochs: int,
         ledger: Ledger,
+        asked: int = 0,
     ):
         self.work = work
         self.report = report
@@ -71,6 +77,7 @@ class Keeping(Callback):
         self.best: dict[str, Any] | None = None
         self.best_state: dict[str, torch.Tensor] = {}
         self.ledger = ledger
+        self.asked = asked
         self.taught_earlier = 0
         self._saved = self._shown = time.monotonic()
         self._random: dict | None = None
@@ -95,6 +102,7 @@ class Keeping(Callback):
         if now - self._shown > 0.1:
             self._shown = now
             self.report.advance(learner.step)
+            self.ledger.energy.note(NOTE_SECONDS)
         if trainer.world_size > 1 and not log:
             return  # ranks decide together, and only where they have just synchronised
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
@@ -104,6 +112,12 @@ class Keeping(Callback):
             self.save(trainer, learner)
         if stop:
             raise Interrupted
+
+    def on_validation_start(self, trainer, learner: Learner) -> None:
+        self.ledger.energy.enter(EVALUATE)
+
+    def on_validation_end(self, trainer, learner: Learner) -> None:
+        self.ledger.energy.enter(TRAIN)
 
     def on_train_epoch_end(self, trainer, learner: Learner) -> None:
         self._write_losses(trainer, learner)
@@ -141,6 +155,7 @@ class Keeping(Callback):
             "best_file": self._best_file,
             "ledger": self.ledger.state(),
             "taught": self.taught(learner),
+            "asked": self.asked,
         }
 
     def on_load_checkpoint(self, trainer, learner: Learner, checkpoint: dict[str, Any]) -> None:
@@ -159,6 +174,7 @@ class Keeping(Callback):
             self.best_state = load_state(self.work / self._best_file)
         self.ledger.resume(state["ledger"])
         self.taught_earlier = state["taught"]
+        self.asked += state.get("asked", 0)
         if trainer.is_global_zero:
             self.report.rows(self.rows)
 

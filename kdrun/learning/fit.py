@@ -24,7 +24,8 @@ from kdrun.learning.sharding import ShardedStrategy, check_shardable
 from kdrun.learning.teacher import state_digest
 from kdrun.learning.teaching import Workshop, prepare_teacher
 from kdrun.ledger.flops import parameters
-from kdrun.ledger.ledger import Ledger, training_flops
+from kdrun.ledger.ledger import Ledger, phase_flops, training_flops
+from kdrun.ledger.spending import EVALUATE, PREPARE, TEACHER, TRAIN
 from kdrun.networks.build import build_network, seeded
 from kdrun.networks.parts import select_parts
 from kdrun.networks.weights import load_weights, save_weights
@@ -43,7 +44,11 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
     The work folder then holds best.safetensors, last.safetensors, and metrics.jsonl's rows are in the outcome.
     Raises: Interrupted after the state was saved; FloatingPointError for a loss that is not finite; NoEffect.
     """
-    ledger = Ledger(shop.readers())
+    with shop.open_ledger(request) as ledger:
+        return _run_stage(request, report, shop, ledger)
+
+
+def _run_stage(request: dict[str, Any], report: Report, shop: Workshop, ledger: Ledger) -> dict[str, Any]:
     work = Path(request["work"])
     module = shop.data(request["data"])
     if hasattr(module, "prepare") and (missing := module.features_missing()):
@@ -66,7 +71,11 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
     objective = build_objective(request["objective"])
     if hasattr(task, "prepare"):
         task.prepare(objective.wanted)
-    teacher = prepare_teacher(request, objective, module, task, report, shop) if objective.needs_teacher else None
+    teacher = None
+    if objective.needs_teacher:
+        ledger.energy.enter(TEACHER)
+        teacher = prepare_teacher(request, objective, module, task, report, shop)
+        ledger.energy.enter(PREPARE)
     adaptor = None if teacher is None else _adaptor(request, objective, network, module, shop)
     world = request["hardware"]["devices"]
     rank = request.get("rank", 0)
@@ -106,6 +115,7 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
         identity={"stage": request["fingerprint"], "teacher": (request["teacher"] or {}).get("fingerprint")},
         epochs=epochs,
         ledger=ledger,
+        asked=0 if teacher is None else teacher.samples,
     )
     measured = None
     if trainer_config.get("gap") and teacher is not None:
@@ -116,6 +126,7 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
     checkpoint = work / "checkpoint.pt"
     report.stage(request["label"], epochs * len(loader), 0)
     evaluation = {"batch_size": trainer_config["eval_batch_size"], "rank": rank, "world": world}
+    ledger.energy.enter(TRAIN)
     trainer.fit(
         learner,
         train_dataloaders=_Epochs(loader, learner),
@@ -132,6 +143,7 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
         _check_ranks(trainer, learner)
 
     training = ledger.totals()
+    ledger.energy.enter(EVALUATE)
     size, samples = _size(network, task), epochs * module.spec.sizes["train"]
     notes = shop.teaching_notes(request) or {}
     tests = partial(_tests, trainer, learner, module, evaluation, work if rank == 0 else None)
@@ -144,6 +156,7 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
         further = tests(("test", *module.extra_tests))
         test["best"] = further.pop("test")
     gap = None if measured is None else measured.after(learner.network)
+    looked = [*(["val"] * epochs), "test", *further, *(["test"] if test["best"] is not test["last"] else [])]
     report.advance(learner.step)
     outcome = {
         "label": request["label"],
@@ -162,6 +175,13 @@ def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[s
         "teacher": shop.teaching_notes(request),
         "cost": _cost(
             ledger,
+            phase_flops(
+                size["flops"],
+                samples,
+                sum(module.spec.sizes.get(split, 0) for split in looked),
+                notes.get("flops"),
+                *(world * count for count in (keeping.asked, keeping.taught(learner))),
+            ),
             training_seconds=training.get("seconds"),
             steps=learner.step,
             samples=samples,
@@ -293,12 +313,14 @@ def by_type(types: dict[str, dict[str, Any]]) -> dict[str, float]:
 def _evaluate_only(request, network, task, module, report: Report, ledger: Ledger) -> dict[str, Any]:
     """Weights that were brought: no training, one look at validation and at test."""
     evaluation = {"batch_size": module.preflight_batch, "rank": 0, "world": 1}
+    ledger.energy.enter(EVALUATE)
     trainer = make_trainer({**request["hardware"], "devices": 1}, callbacks=[], max_epochs=0)
     learner = Learner(network, task, build_objective({"ce": {"weight": 1.0}}))
     trainer.validate(learner, module.eval_loader("val", **evaluation), verbose=False)
     size = _size(network, task)
     work = Path(request["work"])
     val = learner.evaluated
+    evaluated = sum(module.spec.sizes.get(split, 0) for split in ("val", "test", *module.extra_tests))
     further = _tests(trainer, learner, module, evaluation, work, ("test", *module.extra_tests))
     test = further.pop("test")
     outcome = {
@@ -310,7 +332,13 @@ def _evaluate_only(request, network, task, module, report: Report, ledger: Ledge
         "history": [],
         "first_step": None,
         "teacher": None,
-        "cost": _cost(ledger, steps=0, samples=0, flops=training_flops(size["flops"], 0, None, 0)),
+        "cost": _cost(
+            ledger,
+            phase_flops(size["flops"], 0, evaluated, None, 0, 0),
+            steps=0,
+            samples=0,
+            flops=training_flops(size["flops"], 0, None, 0),
+        ),
         **size,
     }
     rows = [{"stage": request["label"], "step": 0, "epoch": 0, **{f"val/{k}": v for k, v in val.items()}}]
@@ -334,10 +362,14 @@ def _check_ranks(trainer, learner: Learner) -> None:
         raise RuntimeError(f"rank {trainer.global_rank} ended with other parameters than rank 0")
 
 
-def _cost(ledger: Ledger, **counted: Any) -> dict[str, Any]:
-    """The cost of a stage: what the readers measured, and what was counted. tokens is for tasks that have them."""
+def _cost(ledger: Ledger, work: dict[str, float] | None, **counted: Any) -> dict[str, Any]:
+    """The cost of a stage: what the readers measured, and what was counted. tokens is for tasks that have them.
+
+    work: FLOPs of each phase, for the energy model (see ledger.phase_flops).
+    """
     measured = {name: None if value is None else round(value, 3) for name, value in ledger.totals().items()}
-    return {**measured, "tries": ledger.tries, **{"tokens": None, **counted}}
+    energy = ledger.energy.record(work)
+    return {**measured, "tries": ledger.tries, **{"tokens": None, **counted}, "energy": energy}
 
 
 def _size(network, task) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from kdrun.learning import cache, positions, rowcache, seeds, topk
 from kdrun.learning.report import Report
 from kdrun.learning.teacher import FrozenTeacher, OtherView, SeveralTeachers, renormalisation
 from kdrun.ledger.flops import parameters
-from kdrun.ledger.ledger import Reader, clocks
+from kdrun.ledger.ledger import Ledger, Reader, clocks
+from kdrun.ledger.reader import Metering, open_metering
 from kdrun.networks.build import build_network
 from kdrun.networks.weights import load_weights
 from kdrun.objectives.terms import Objective, build_objective
@@ -52,7 +53,33 @@ class Workshop:
         self.outputs = outputs
         self.lock = lock
         self.readers = readers
+        self.metering: Metering | None = None
+        self.ledger: Ledger | None = None
         self._notes: dict[str, dict[str, Any]] = {}
+
+    def meter(self, settings: dict[str, Any] | None, hardware: dict[str, Any]) -> Metering:
+        """What measures the energy of all stages from now on (see ledger.reader); opened once. Raises UserError for a sensor
+        that is asked for by name and is not there."""
+        if self.metering is None:
+            self.metering = open_metering(settings, hardware)
+        return self.metering
+
+    def open_ledger(self, request: dict[str, Any]) -> Ledger:
+        """The ledger of a stage, which counts from now on; it is also `ledger` until the next one.
+
+        Of several ranks the first alone looks at sensors: it sees the machine, and the GPUs of all.
+        """
+        first = request.get("rank", 0) == 0
+        metering = self.meter(request.get("energy") if first else None, request["hardware"])
+        work = Path(request["work"]) if first and request.get("energy") else None
+        self.ledger = Ledger(self.readers(), metering.spending(work))
+        return self.ledger
+
+    def close(self) -> None:
+        """Gives sensors back."""
+        if self.metering is not None:
+            self.metering.close()
+            self.metering = None
 
     def data(self, config: dict[str, Any]):
         """The data of a config. One is kept at a time: image sets are large."""
@@ -204,7 +231,9 @@ def _one_teacher(
             network = live()
             label = f"outputs of {teacher['name']}"
             report.stage(label, module.views * len(module.train_ids), 0, unit="sample")
+            before = _moment(shop, network)
             stored.build(network, module.inputs, device, report.advance)
+            _note_cache(request, shop, key, network, before, module.views * len(module.train_ids))
             network.close()
             stored.finish({"preflight": shop.teaching_notes(request)})
         else:
@@ -236,7 +265,9 @@ def _cached_rows(request, module, k: int | None, live, device: torch.device, rep
         if not stored.complete:
             network = source()
             report.stage(f"outputs of {teacher['name']}", len(stored.ids), 0, unit="sentence" if k else "sample")
+            before = _moment(shop, network)
             stored.build(network, device, report.advance, moved)
+            _note_cache(request, shop, key, network, before, len(stored.ids))
             stored.finish({"preflight": shop.teaching_notes(request)})
         else:
             found = read_json(stored.folder / "manifest.json").get("preflight") or {}
@@ -255,6 +286,27 @@ def _cached_rows(request, module, k: int | None, live, device: torch.device, rep
             network.close()
     read = positions.CachedPositions if k is None else topk.CachedTop
     return read(stored, teacher["fingerprint"], asked=0 if network is None else network.samples)
+
+
+def _moment(shop: Workshop, network) -> tuple[Any, int]:
+    """What `_note_cache` measures from."""
+    return None if shop.ledger is None else shop.ledger.energy.moment(), network.samples
+
+
+def _note_cache(request, shop: Workshop, key: str, network, before: tuple[Any, int], samples: int) -> None:
+    """What building these outputs took, for every stage that reads them: it goes into their manifest with the notes.
+
+    Rows of an earlier try that was stopped are counted as if they had been computed now; the joules are then an estimate.
+    """
+    computed, flops = network.samples - before[1], (shop.teaching_notes(request) or {}).get("flops")
+    taken = {"joules": None, "seconds": None, "estimate": None}
+    if before[0] is not None:
+        taken = shop.ledger.energy.taken(before[0], None if flops is None else flops * computed)
+    part = samples / computed if computed else None
+    if part is None or part > 1:
+        joules = None if None in (part, taken["joules"]) else taken["joules"] * part
+        taken = {**taken, "joules": joules, "estimate": None if joules is None else True}
+    shop.note_teaching(request, cache={"key": key, "samples": samples, **taken})
 
 
 def _verify(stored, network, module, device, count: int, request, shop: Workshop) -> None:

@@ -1,1 +1,1 @@
-"""What a stage costs: FLOPs now; energy and its readers later."""
+"""What a stage costs: FLOPs, seconds, and joules by sensors or by a model."""

@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from kdrun.ledger.spending import Spending
+
 
 class Reader(Protocol):
     """A counter that only grows while a stage runs.
 
-    name  what it counts, with its unit: "seconds", "cpu_seconds", later "gpu_joules" ...
+    name  what it counts, with its unit: "seconds", "cpu_seconds" ...
     read  its present value, or None where it cannot be read: unknown stays unknown and is never 0
     """
 
@@ -36,9 +38,12 @@ class Ledger:
     """Differences of the readers since this object was made, on top of what earlier tries of the stage left.
 
     What a try did after its last checkpoint is not in the next try's total: it was lost with the state.
+    energy: joules and seconds by phase of the stage (by default without a sensor or a model). As a context manager the ledger
+    ends that count.
     """
 
-    def __init__(self, readers: Sequence[Reader]):
+    def __init__(self, readers: Sequence[Reader], energy: Spending | None = None):
+        self.energy = energy or Spending()
         self._readers = list(readers)
         self._start = {reader.name: reader.read() for reader in self._readers}
         self._earlier: dict[str, float | None] = {}
@@ -56,12 +61,20 @@ class Ledger:
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"totals": self.totals(), "tries": self.tries}
+        self.energy.note()
+        return {"totals": self.totals(), "tries": self.tries, "energy": self.energy.state()}
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from an earlier try. A reader that it did not have is unknown for the whole stage."""
         self._earlier = {reader.name: state["totals"].get(reader.name) for reader in self._readers}
         self.tries = state["tries"] + 1
+        self.energy.resume(state.get("energy"))
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.energy.close()
 
 
 def training_flops(student: int | None, samples: int, teacher: int | None, taught: int) -> dict[str, Any]:
@@ -80,3 +93,21 @@ def training_flops(student: int | None, samples: int, teacher: int | None, taugh
         "total": learned + asked if known else None,
         "method": "forward pass counted on the meta device; a training step is three of them",
     }
+
+
+def phase_flops(
+    student: int | None, samples: int, evaluated: int, teacher: int | None, asked: int, taught: int
+) -> dict[str, float] | None:
+    """FLOPs by phase of the energy record, from counted forward passes; None where one that is needed is not known.
+
+    student, teacher  FLOPs of one forward pass of one sample
+    samples           samples the student was trained on; a step is taken as three forward passes
+    evaluated         samples that it was validated and tested on; of generated text, one pass over each is counted
+    asked, taught     samples the teacher was asked for before the first step (its check, its cache), and in all
+    Preparing data is not counted: the phase is not in the result.
+    """
+    if student is None or (taught and teacher is None):
+        return None
+    each = teacher or 0
+    found = {"train": 3 * student * samples + each * max(0, taught - asked), "evaluate": student * evaluated}
+    return {"teacher": each * min(asked, taught), **found} if taught else found

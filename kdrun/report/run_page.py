@@ -8,6 +8,7 @@ from typing import Any
 from kdrun.measures import measure
 from kdrun.plots.data import in_order, labels_of, metric_of, own_arm, result_of, stages_of, training_seconds
 from kdrun.plots.subject import Subject
+from kdrun.report.card import scorecard
 from kdrun.report.figures import Figures
 from kdrun.report.markup import MISSING, Html, section, table, tag
 from kdrun.report.sections import audit, config, count, failure, reproduce, words
@@ -53,6 +54,7 @@ def body(subject: Subject) -> list[Html]:
         section("Curves", figures.html("curves")),
         *([section("Hops", figures.html("hops"))] if any(s.get("gap") for s in record["stages"] or ()) else []),
         section("Cost", _stage_costs(record), figures.html("cost")),
+        scorecard(run),
         audit(record.get("audit") or {}),
         config(record),
         reproduce(run, record),

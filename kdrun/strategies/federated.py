@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PARTITIONS = ("label", "quantity", "iid")
 AGGREGATIONS = ("fedavg", "median", "trimmed_mean")
-ENGINES = ("in_process",)
+ENGINES = ("in_process", "flower")
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,15 @@ class Federated(Strategy):
     rounds             of communication
     participation      share of the clients that is called in each round
     aggregation, trim  fedavg (weights by samples), median, trimmed_mean (with trim of both ends left out)
+    clip_norm          how far a client's weights may be from those that it was sent, as a norm; the server clips a longer step
+                       before it aggregates. null: any
     faults             clients that go wrong on purpose: drop {client: [rounds]}, nan [clients], shapes [clients], scale
                        {client: factor}, flip {client: share of labels}; on_bad: leave_out or stop
     eval_every         rounds between evaluations
-    engine             in_process: one client after another, here
+    engine             in_process: one client after another, here; flower: clients as processes of Flower
+    superlink          of flower, null: its simulation on this machine; HOST:PORT of a SuperLink that was started without
+                       certificates; or the name of a connection in Flower's own config
+    timeout            of flower: seconds that the server waits for answers in a round
     """
 
     clients: int = 10
@@ -49,9 +54,12 @@ class Federated(Strategy):
     participation: float = 1.0
     aggregation: str = "fedavg"
     trim: float = 0.1
+    clip_norm: float | None = None
     faults: dict[str, Any] = field(default_factory=dict)
     eval_every: int = 1
     engine: str = "in_process"
+    superlink: str | None = None
+    timeout: float = 3600.0
 
     arms: ClassVar[dict[str, str]] = {
         "alone": "clients alone",
@@ -79,6 +87,12 @@ class Federated(Strategy):
             raise UserError(f"strategy.participation={self.participation}: a share above 0 and at most 1")
         if not 0 <= self.trim < 0.5:
             raise UserError(f"strategy.trim={self.trim}: a share of each end in [0, 0.5)")
+        if self.clip_norm is not None and not 0 < self.clip_norm < float("inf"):
+            raise UserError(f"strategy.clip_norm={self.clip_norm}: a finite norm above 0, or null")
+        if not self.timeout > 0:
+            raise UserError(f"strategy.timeout={self.timeout}: seconds above 0")
+        if self.superlink is not None and self.engine != "flower":
+            raise UserError(f"strategy.superlink={self.superlink} is of strategy.engine=flower, not of {self.engine}")
         if self.shift < 0:
             raise UserError(f"strategy.shift={self.shift}: 0 or more")
         if self.faults:
@@ -90,6 +104,10 @@ class Federated(Strategy):
                 raise UserError(f"strategy.{error.lines[0]}", *error.lines[1:]) from None
 
     def check(self, cast: Cast) -> None:
+        if self.engine == "flower":
+            from kdrun.federation.flower.start import require
+
+            require(self.superlink)
         for learner in (cast.teacher, cast.student, *cast.assistants):
             if learner.config["weights"] is not None:
                 raise UserError(
@@ -121,6 +139,16 @@ class Federated(Strategy):
             "faults": self.faults,
             "eval_every": self.eval_every,
         }
+        if self.clip_norm is not None:
+            settings["aggregation"]["clip_norm"] = self.clip_norm
+        if self.engine != "in_process":
+            paths = cast.config["paths"]
+            settings["engine"] = {
+                "name": self.engine,
+                "superlink": self.superlink,
+                "timeout": self.timeout,
+                "paths": {"cache": paths["cache"]},
+            }
         return lab.federate(
             Federation(
                 role,

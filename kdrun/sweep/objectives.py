@@ -9,7 +9,7 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ DECLARED = {
         Objective("flops", MINIMIZE, COST, "FLOPs of one forward pass of one sample", digits=0),
         Objective("seconds", MINIMIZE, COST, "training time of the student, mean over seeds", "s", digits=1),
         Objective("latency", MINIMIZE, COST, "median time of one sample through the student, here", "ms", digits=3),
-        Objective("energy", MINIMIZE, COST, "energy of the student's training, mean over seeds", "J", digits=1),
+        Objective("energy", MINIMIZE, COST, "energy of the student's stage, mean over seeds", "J", digits=4),
     )
 }
 
@@ -111,31 +111,20 @@ def read_objectives(names: Sequence[str], directions: Sequence[str] | None = Non
             raise UserError(f"{word}: no objective {name!r}{near}", f"all: {listed(DECLARED)}")
     if len(set(names)) < len(names):
         raise UserError(f"{word}: the same objective twice")
-    if "energy" in names and not energy_readers():
-        from kdrun.ledger.ledger import clocks
+    found = [DECLARED[name] for name in names]
+    if "energy" in names:
+        from kdrun.ledger.reader import here
 
-        have = [reader.name for reader in clocks()]
-        raise UserError(
-            f"{word}: no energy sensor can be read on this machine; there is: {', '.join(have)}",
-            "costs that are measured here: seconds, latency; counted: parameters, flops",
-        )
+        unit = "J" if here() else "J, estimate"
+        found = [replace(objective, unit=unit) if objective.name == "energy" else objective for objective in found]
     if directions is None:
-        return [DECLARED[name] for name in names]
+        return found
     wrong = next((direction for direction in directions if direction not in DIRECTIONS), None)
     if wrong is not None:
         raise UserError(f"hydra.sweeper.direction={wrong}: maximize or minimize{closest(wrong, DIRECTIONS)}")
     if len(directions) != len(names):
         raise UserError(f"hydra.sweeper.direction: {len(names)} needed, one for each of {', '.join(names)}")
-    from dataclasses import replace
-
-    return [replace(DECLARED[name], direction=direction) for name, direction in zip(names, directions, strict=True)]
-
-
-def energy_readers() -> list[str]:
-    """Counters of the ledger that measure joules; none on a machine without a sensor it can read."""
-    from kdrun.ledger.ledger import clocks
-
-    return [reader.name for reader in clocks() if reader.name.endswith("joules")]
+    return [replace(objective, direction=direction) for objective, direction in zip(found, directions, strict=True)]
 
 
 def check_jobs(objectives: Sequence[Objective], jobs: Sequence[Any]) -> None:
@@ -151,6 +140,16 @@ def check_jobs(objectives: Sequence[Objective], jobs: Sequence[Any]) -> None:
         for objective in objectives:
             if objective.kind == VALIDATION and objective.name not in of_task[task]:
                 raise UserError(f"hydra.sweeper.objective={objective.name}: {task} has {listed(of_task[task])}")
+    if any(objective.name == "energy" for objective in objectives):
+        from kdrun.ledger.reader import foreseen
+
+        for job in jobs:
+            if foreseen(job.config.get("energy"), job.config["hardware"]) is None:
+                raise UserError(
+                    "hydra.sweeper.objective=energy: joules will not be known: no sensor, and no constants for an estimate:",
+                    f"  kdrun {' '.join(job.overrides)}",
+                    "costs that are known everywhere: seconds, latency, parameters, flops",
+                )
     if not any(objective.name == "gain" for objective in objectives):
         return
     for job in jobs:
@@ -195,7 +194,7 @@ def _value(name: str, record: dict[str, Any]) -> float | None:
     if name == "seconds":
         return _mean(stage["cost"].get("training_seconds", stage["cost"]["seconds"]) for stage in own)
     if name == "energy":
-        return _mean(sum(stage["cost"][reader] for reader in energy_readers()) for stage in own)
+        return _mean((stage["cost"].get("energy") or {}).get("joules") for stage in own)
     return _mean(_val(stage, name) for stage in own)
 
 

@@ -130,6 +130,7 @@ def make_plan(
     Raises one UserError that names everything that is wrong in any point.
     """
     from kdrun.config.compose import compose
+    from kdrun.ledger.reader import check_reader
     from kdrun.tracking.credentials import resolve_mode
     from kdrun.tracking.provenance import Provenance
 
@@ -139,6 +140,7 @@ def make_plan(
         try:
             found.append(Point(number, list(overrides), compose(overrides, conf_dirs)))
             resolve_mode(found[-1].job.config["tracker"])
+            check_reader(found[-1].job.config["energy"], found[-1].job.config["hardware"])
         except UserError as error:
             for first, *rest in each(error):
                 typed, _, fault = first.partition(": ")  # `key=1: fault` and `key=2: fault` are one fault

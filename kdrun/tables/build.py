@@ -101,6 +101,7 @@ def make_cells(
                 "values": found.values,
                 "validation": found.validation,
                 "bold": False,
+                **({"remark": found.remark} if found.remark else {}),
             }
             figure = published.get(row["id"], {}).get(column["id"])
             if figure is not None:
@@ -144,6 +145,7 @@ def footnotes(rows: Sequence[dict[str, Any]], cells: Sequence[dict[str, Any]]) -
             f"{labels[cell['row']]}: seed {', '.join(seeds)} without a result: {reason}"
             for reason, seeds in reasons.items()
         ]
+        texts += [cell["remark"]] if cell.get("remark") else []
         for text in texts:
             marks.setdefault(text, _letters(len(marks)))
         cell["marks"] = [marks[text] for text in texts]

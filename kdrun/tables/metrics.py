@@ -84,6 +84,10 @@ METRICS = Metrics(
         "gap_closed": Metric("gap", "gap closed: (student - alone) / (teacher - alone)"),
         "seconds": Metric("seconds", "seconds: wall time of one stage of that arm; a shared teacher is not in it"),
         "cpu_seconds": Metric("seconds", "cpu seconds: processor time of one stage of that arm"),
+        "joules": Metric("joules", "joules: energy of one stage of that arm; a shared teacher is not in it"),
+        "energy_with_teacher": Metric(
+            "joules", "energy with teacher: joules from nothing, with all training and outputs of its teachers"
+        ),
         "parameters": Metric("count", "parameters: of the network of that arm"),
         "flops": Metric("flops", "FLOPs: of one forward pass of one sample"),
     }
@@ -91,6 +95,7 @@ METRICS = Metrics(
 OVER_SAMPLES = {name: name.removesuffix("_difference") for name in METRICS if name.endswith("_difference")}
 """Differences whose interval is over test samples, not over seeds; known at the selected epoch only."""
 DIFFERENCES = {"difference", *OVER_SAMPLES}
+ENERGIES = ("joules", "energy_with_teacher")
 OF_CLIENTS = {
     "clients_mean": ("delta", "avg"),
     "clients_worst": ("delta", "worst"),
@@ -114,6 +119,7 @@ class Measured:
     n, of       seeds with a result, and seeds of the job (of a teacher: its distinct stages, both)
     missing     seed -> {"status", "type", "message"}
     validation  mean of the same metric on validation, at the selected epoch
+    remark      what a reader of this figure has to know, for a footnote
     applies     False where the figure has no meaning: a teacher of a run without one, a control against itself
     """
 
@@ -124,6 +130,7 @@ class Measured:
     missing: dict[str, dict[str, Any]] = field(default_factory=dict)
     validation: float | None = None
     applies: bool = True
+    remark: str = ""
 
 
 def measure(record: Record, arm: str, metric: str, split: str = "test") -> Measured:
@@ -152,6 +159,8 @@ def measure(record: Record, arm: str, metric: str, split: str = "test") -> Measu
         for which in WHICH:
             found.values[which] = statistic([_score(stage, split, which, metric) for stage in stages])
         found.validation = statistic([_score(stage, "val", "best", metric) for stage in stages])["mean"]
+    elif metric in ENERGIES:
+        _energy(found, record, stages, metric)
     else:
         sized = metric in ("parameters", "flops")
         found.values[ONCE] = statistic([number((stage if sized else stage["cost"]).get(metric)) for stage in stages])
@@ -279,6 +288,19 @@ def _of_clients(record: Record, arm: str, metric: str) -> Measured:
     found.applies = group == "delta" or value is not None  # not every arm has a gate
     found.values["best"] = value if isinstance(value, dict) else {"mean": value, "sd": None}
     return found
+
+
+def _energy(found: Measured, record: Record, stages: list[Record], metric: str) -> None:
+    """Joules of each stage, or of all that it is made from; in the footnote where they are no measurement."""
+    from kdrun.accounting.formulas import total
+    from kdrun.accounting.stages import Library, item_of
+
+    library = Library([record])
+    items = [item_of(stage) for stage in stages]
+    amounts = [item.total if metric == "joules" else library.alone([item]) for item in items]
+    found.values[ONCE] = statistic([one.joules for one in amounts])
+    if word := total(amounts).word:
+        found.remark = f"energy: {word}"
 
 
 def _gap_closed(record: Record) -> Measured:

@@ -89,6 +89,7 @@ def number_text(value: float | None, unit: str) -> str:
         "plain": (1, ".4f"),
         "gain": (100, "+.2f"),
         "megabytes": (1e-6, ".2f"),
+        "joules": (1, ".4g"),
         "seconds": (1, ".1f"),
     }[unit]
     return f"{scale * value:{form}}" + (" %" if unit == "gap" else "")

@@ -132,7 +132,7 @@ def push(folder: Path, settings: dict[str, Any], end: End) -> None:
     record = read_json(folder / RECORD)
     if record["status"] == DONE and record["stages"]:
         figures.log(FIGURES_SHARE * end.timeout)
-    run.summary.update(flatten_summary(record))
+    run.summary.update(flatten_summary(record) | card_summary(folder))
     exit_code = 0 if record["status"] == DONE else 1
     url, online_folder = (run.url, Path(run.dir).parent.name) if mode == "online" else (None, None)
     run.finish(exit_code=exit_code)
@@ -229,6 +229,13 @@ def flatten_summary(record: dict[str, Any]) -> dict[str, Any]:
     flat = flatten(record.get("summary") or {}, separator="/")
     summary = {name: non_finite(value) for name, value in flat.items() if value is not None}
     return summary | {"status": INTERRUPTED if record["status"] == RUNNING else record["status"]}
+
+
+def card_summary(folder: Path) -> dict[str, Any]:
+    """`card/local/fp32/p99_ms` ... of the scorecards that the run has."""
+    from kdrun.hardware.card.cards import flat, read_cards
+
+    return {name: non_finite(value) for name, value in flat(read_cards(folder)).items()}
 
 
 def non_finite(value: Any) -> Any:

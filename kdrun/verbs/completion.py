@@ -94,8 +94,12 @@ def candidates(words: Sequence[str]) -> dict[str, str]:
         found = {"job": ""}
     elif word.startswith("-"):
         found = {name: "" for name in FLAGS if name.startswith("--")}
-    elif verb in ("show", "rerun", "sync", "compare", "plot", "report"):
+    elif verb in ("show", "rerun", "sync", "compare", "plot", "report", "energy"):
         found = dict.fromkeys(_runs(before), "")
+    elif verb == "export":
+        found = _export(word, before)
+    elif verb == "card":
+        found = _card(word, before)
     elif verb in ("table", "why") and "=" not in word:
         dirs = conf_dirs([path for path in _given(before) if os.path.isdir(path)])[0]
         found = {name: option.summary for name, option in tables(dirs).items()}
@@ -144,6 +148,39 @@ def _keys(word: str, before: list[str], table: Groups, dirs: list[ConfDir]) -> d
             dot = key.find(".", len(word))
             found.setdefault(key[: dot + 1] if dot >= 0 else f"{key}=", help if dot < 0 else "")
     return found
+
+
+def _card(word: str, before: list[str]) -> dict[str, str]:
+    """Options of kdrun card and their values; runs."""
+    from kdrun.hardware.card.request import OPTIONS, RUNTIMES
+    from kdrun.hardware.exports.formats import PRECISIONS
+
+    key, equals, value = word.partition("=")
+    if not equals:
+        return {**dict.fromkeys(_runs(before), ""), **{f"{name}=": "" for name in OPTIONS}}
+    start = f"{key}=" + (value.rpartition(",")[0] + "," if "," in value else "")
+    if key == "hardware":
+        dirs = conf_dirs([path for path in _given(before) if os.path.isdir(path)])[0]
+        return {f"{start}{name}": option.summary for name, option in groups(dirs).get("hardware", {}).items()}
+    return dict.fromkeys((f"{start}{name}" for name in {"precision": PRECISIONS, "runtime": RUNTIMES}.get(key, ())), "")
+
+
+def _export(word: str, before: list[str]) -> dict[str, str]:
+    """Options of kdrun export and their values; runs."""
+    from kdrun.hardware.exports.formats import FORMATS, PRECISIONS
+    from kdrun.verbs.export import OPTIONS
+
+    key, equals, value = word.partition("=")
+    if not equals:
+        return {**dict.fromkeys(_runs(before), ""), **{f"{name}=": "" for name in OPTIONS}}
+    start = f"{key}=" + (value.rpartition(",")[0] + "," if "," in value else "")
+    known = {
+        "format": FORMATS,
+        "precision": PRECISIONS,
+        "which": ("best", "last"),
+        "arm": ("student", "alone", "teacher"),
+    }
+    return dict.fromkeys((f"{start}{name}" for name in known.get(key, ())), "")
 
 
 def _given(words: list[str]) -> Iterator[str]:

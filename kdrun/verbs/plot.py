@@ -1,4 +1,5 @@
-"""kdrun plot RUN...: figures of a run, of several runs or of a sweep, as PNG and SVG; kind=windows: a contact sheet."""
+"""kdrun plot RUN...: figures of a run, of several runs or of a sweep, as PNG and SVG; kind=windows: a contact sheet; kind=card: of
+scorecards."""
 
 from __future__ import annotations
 
@@ -15,17 +16,20 @@ from kdrun.verbs.runs import is_folder, outputs_folder, take_no
 if TYPE_CHECKING:
     from kdrun.cli import Arguments
 
-WINDOWS = "windows"
-KINDS = (*FIGURES, WINDOWS)
+WINDOWS, CARD = "windows", "card"
+KINDS = (*FIGURES, WINDOWS, CARD)
 OPTIONS = ("kind", "method", "rows", "seed")
 
 
 def main(args: Arguments) -> int:
     """Write the figures and print their paths, or with --json {"files", "left_out": {figure: why}}."""
     options = _options(args)
-    subject = find_subject(outputs_folder(args), args.words)
     kind = options.get("kind")
-    paths, left_out = ([_sheet(subject, options)], {}) if kind == WINDOWS else write_figures(subject)
+    subject = find_subject(outputs_folder(args), args.words, tables=kind == CARD)
+    if kind in (WINDOWS, CARD):
+        paths, left_out = [_sheet(subject, options)] if kind == WINDOWS else _card(subject, outputs_folder(args)), {}
+    else:
+        paths, left_out = write_figures(subject)
     if kind in FIGURES:
         paths = [path for path in paths if path.stem == kind or path.stem.startswith(f"{kind}-")]
         left_out = {name: why for name, why in left_out.items() if name == kind}
@@ -54,6 +58,16 @@ def _options(args: Arguments) -> dict[str, str]:
     args.overrides = [word for word in args.overrides if word.partition("=")[0] not in OPTIONS]
     take_no(args, words=False)
     return options
+
+
+def _card(subject: Subject, outputs: Path) -> list[Path]:
+    from kdrun.plots.card import write_card
+    from kdrun.plots.figures import have_matplotlib
+    from kdrun.verbs.card import runs_of
+
+    if not have_matplotlib():
+        raise UserError("kdrun plot needs matplotlib: pip install 'kdrun[plot]'")
+    return write_card(subject, runs_of(subject, outputs))
 
 
 def _sheet(subject: Subject, options: dict[str, str]) -> Path:

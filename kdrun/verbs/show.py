@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from kdrun.accounting.text import fitted, joules_text
 from kdrun.files import dump_json, number
 from kdrun.measures import measure
 from kdrun.problems import UserError
@@ -68,6 +69,7 @@ def header(run: RunInfo, record: dict[str, Any]) -> list[tuple[str, str]]:
         ("started", f"{age(record['created'])} ({record['created']}), took {duration(seconds_of(record, run.status))}"),
         ("command", record["command"] or MISSING),
         ("seeds", seeds_text(record["seeds"])),
+        *([("student", auto_text(record["auto"]))] if record.get("auto") else []),
         ("code", f"commit {git['commit'][:10]}{changed}" if git.get("commit") else "no commit known"),
         ("versions", ", ".join(f"{name} {versions[name]}" for name in PACKAGES if versions.get(name)) or MISSING),
         ("machine", f"{machine.get('cpu') or MISSING}, cores: {machine.get('cores') or MISSING}"),
@@ -75,6 +77,13 @@ def header(run: RunInfo, record: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     tracker = describe_mirror(run.dir)
     return [*lines, ("W&B", tracker)] if tracker else lines
+
+
+def auto_text(auto: dict[str, Any]) -> str:
+    """How `student=auto` was settled."""
+    from kdrun.config.auto import lines
+
+    return lines(auto)[0]
 
 
 def result_rows(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
@@ -214,6 +223,10 @@ def _print_page(run: RunInfo, record: dict[str, Any]) -> None:
     if rows := difference_rows(summary):
         unit = "points" if is_points(summary.get("metric")) else summary["metric"]
         body += [Text(), _table((f"student, {unit}", "difference", "95 % bootstrap", "95 % Student's t", "n"), rows)]
+    if any(arm.get("clients") for arm in (summary.get("arms") or {}).values()):
+        from kdrun.panel import clients
+
+        body += [Text(), clients(summary)]
     for found in view_tables(record):
         body += [Text(), Text(found.caption, style="dim"), _table(found.head, found.rows, found.left)]
     if summary.get("verdict"):
@@ -222,6 +235,8 @@ def _print_page(run: RunInfo, record: dict[str, Any]) -> None:
         names = ("stage", "fingerprint", "source", "val best / last", "test best / last", "time")
         body += [Text(), _table(names, stage_rows(stages, summary.get("metric") or main_metric(stages[0])), whole=True)]
     tail = [("audit", audit_text(record["audit"]))] if record["audit"] else []
+    if (spent := fitted(stages)).joules:
+        tail.append(("energy", f"{joules_text(spent)}; kdrun energy {run.id}"))
     if error := record["error"]:
         tail.append(("error", f"{error['type']}: {error['message']} ({error['where']})"))
     files = sorted(path.name for path in run.dir.iterdir() if path.is_file() and not path.name.startswith("."))

@@ -51,7 +51,7 @@ cases = {
     "acuracy": ["hydra.sweeper.objective=acuracy"],
     "test/accuracy": ["hydra.sweeper.objective=test/accuracy"],
     "test_accuracy": ["hydra.sweeper.objective=[accuracy,test_accuracy]"],
-    "energy": ["hydra.sweeper.objective=energy"],
+    "energy": ["hydra.sweeper.objective=energy", "energy.reader=none"],
     "twice": ["hydra.sweeper.objective=[loss,loss]"],
     "brackets": ["hydra.sweeper.objective=accuracy,loss"],
     "gain": ["hydra.sweeper.objective=gain", "strategy=alone,vanilla"],
@@ -88,7 +88,7 @@ def test_mistakes_are_told_before_anything_heavy_is_imported_or_written(tmp_path
     assert modules == "[]" and os.listdir(tmp_path) == [] and not result.stderr
     telling = {
         "acuracy": "closest: accuracy", "test/accuracy": "choose nothing", "test_accuracy": "choose nothing",
-        "energy": "seconds, cpu_seconds", "twice": "twice", "brackets": "[accuracy,loss]",
+        "energy": "joules will not be known", "twice": "twice", "brackets": "[accuracy,loss]",
         "gain": "strategy=alone", "median": "several objectives", "median of cost": "flops is not known",
         "direction": "closest: maximize", "directions": "1 needed", "n_trials": "at least 1",
         "n_trails": "closest: n_trials", "n_jobs": "jobs=N", "sampler": "tpe, random, nsgaii",
@@ -130,7 +130,11 @@ def test_values_are_means_over_seeds_of_validation_and_paired():
     finished = {"seeds": [0, 1], "stages": [*stages, stage("alone", 0, 0.5), stage("alone", 1, 0.8)]}
     names = ["accuracy", "gain", "parameters", "seconds"]
     assert measure(read_objectives(names), finished) == pytest.approx([0.85, 0.2, 7, 2.5])
-    for names, reason in ((["flops"], "no flops"), (["top5"], "no val/top5")):
+    for number, one in enumerate(stages[1:]):
+        one["cost"]["energy"] = {"joules": 3.0 + number, "estimate": True}
+    assert measure(read_objectives(["energy"]), finished) == [3.5]
+    stages[1]["cost"]["energy"] = None
+    for names, reason in ((["flops"], "no flops"), (["top5"], "no val/top5"), (["energy"], "no energy")):
         with pytest.raises(Unmeasured, match=reason):
             measure(read_objectives(names), finished)
     with pytest.raises(Unmeasured, match="no student for seed 2"):
@@ -167,3 +171,9 @@ def test_latency_is_measured_on_the_stored_student_which_stays_as_it_is(tmp_path
     assert first[0] > 0 and measure(read_objectives(["latency"]), finished, known) == first
     with pytest.raises(Unmeasured, match="no latency"):
         measure(read_objectives(["latency"]), finished)
+
+
+def test_energy_says_estimate_where_no_sensor_can_be_read(monkeypatch):
+    for sensors, title in (([], "energy, J, estimate"), (["rapl"], "energy, J")):
+        monkeypatch.setattr("kdrun.ledger.reader.here", lambda found=sensors: found)
+        assert read_objectives(["energy"])[0].title == title

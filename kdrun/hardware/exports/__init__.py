@@ -1,0 +1,1 @@
+"""Trained networks as files that other runtimes load, held against the network they come from, and measured."""

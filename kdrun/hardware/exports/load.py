@@ -1,0 +1,43 @@
+"""A safetensors artifact as a network again, from its folder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdrun import targets as allowed
+from kdrun.files import read_json
+from kdrun.hardware.exports.artifact import CONFIG
+from kdrun.problems import UserError
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+WEIGHTS = "model.safetensors"
+
+
+def load_export(folder: str | Path, targets: Sequence[str] = ()) -> tuple[Any, dict[str, Any]]:
+    """(network in eval mode on the CPU, config) of a safetensors artifact; `config["spec"]` is a spec of kdrun.data.
+
+    targets: packages of your own that the network may be from, as in `targets.NAME=true` of a job.
+    The bare class is built, and all names and shapes must agree. UserError where they do not, or the class is not allowed.
+    """
+    folder = Path(folder)
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+        raise UserError(
+            f"{folder}: no exported network here ({CONFIG} and {WEIGHTS}); kdrun export RUN format=safetensors"
+        )
+    from kdrun.networks.torchvision_operators import make_torchvision_importable
+
+    make_torchvision_importable()
+    from kdrun.networks.build import build_network, spec_of
+    from kdrun.networks.weights import load_weights
+
+    config = read_json(folder / CONFIG)
+    if refused := allowed.refusal(config["network"]["_target_"], targets):
+        raise UserError(*refused)
+    spec = spec_of(config["spec"])
+    network = build_network(config["network"], spec, seed=0)
+    load_weights(network, folder / WEIGHTS, spec)
+    return network.to(DTYPES[config["precision"]]).eval().requires_grad_(False), {**config, "spec": spec}

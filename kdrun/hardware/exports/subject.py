@@ -1,0 +1,169 @@
+"""What is exported and measured: the bare networks of a finished run, each with real inputs of its own data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kdrun.networks.output import logits_of
+from kdrun.problems import UserError
+
+UNITS = {"images": "image", "table": "row", "parallel_text": "sentence", "vision_language": "question"}
+Inputs = tuple[Tensor, ...]
+
+
+@dataclass
+class Subject:
+    """One trained network, without what only training needed (no adaptor, no teacher inside).
+
+    arm      "student", "alone", "teacher", the name of a control ...
+    label    for people and file names: "student", "student lung" (a view), "student client 3"
+    seed     of its training
+    stage    the folder of its stage
+    weights  its file there
+    which    "best" (the epoch that validation chose) or "last"
+    network  on the CPU, in eval mode
+    node     the network's target node, from which the bare class is built
+    spec     what it knows of its data (data.spec.DataSpec, TableSpec, TextSpec, VisionSpec)
+    module   the data module with the view, window or client's samples that the network was trained on
+    task     of kdrun.tasks
+    part     name of a view, or "client 3"; None where the arm is one network
+    source   {"run", "job_hash", "stage", "fingerprint"}
+    targets  packages of the user's own that the node may name
+    """
+
+    arm: str
+    label: str
+    seed: int
+    stage: Path
+    weights: Path
+    which: str
+    network: nn.Module
+    node: dict[str, Any]
+    spec: Any
+    module: Any
+    task: Any
+    part: str | None = None
+    source: dict[str, Any] = field(default_factory=dict)
+    targets: tuple[str, ...] = ()
+
+    @property
+    def unit(self) -> str:
+        """What one row of a batch is: "image", "volume", "row", "sentence", "question"."""
+        return "volume" if self.spec.kind == "images" and len(self.spec.shape) == 4 else UNITS[self.spec.kind]
+
+    @property
+    def sequences(self) -> bool:
+        """Whether there is an output per token."""
+        return self.spec.kind in ("parallel_text", "vision_language")
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the tensors that the network is called with, in the order of `inputs`."""
+        return names_of(self.spec)
+
+    def inputs(self, split: str, count: int) -> Inputs:
+        """`count` samples spread evenly over a split (fewer where it has fewer), as one batch that the network is called with."""
+        return self.batch(split, self.positions(split, count))[0]
+
+    def positions(self, split: str, count: int) -> np.ndarray:
+        """int64: places of `count` samples spread evenly over a split. Of questions only those with a picture.
+
+        UserError where the split has none.
+        """
+        samples = self.module.samples(split)
+        usable = np.arange(len(samples))
+        if self.spec.kind == "vision_language" and self.spec.image_tokens:
+            usable = np.flatnonzero(samples.images.lengths() > 0)
+        if not len(usable):
+            what = "no question with a picture" if self.spec.kind == "vision_language" else "no sample"
+            raise UserError(
+                f"{self.label}: {self.spec.name} has {what} in {split}, so nothing can be compared or timed"
+            )
+        return usable[np.unique(np.linspace(0, len(usable) - 1, min(count, len(usable))).astype(np.int64))]
+
+    def batch(self, split: str, positions: np.ndarray) -> tuple[Inputs, dict[str, Any]]:
+        """(inputs, batch) of the samples at these places; batch as tasks take it: inputs, targets, ids, masks. Nothing is
+        augmented."""
+        samples = self.module.samples(split)
+        if self.sequences:
+            batch = samples.batch(positions)
+            return tuple(batch["inputs"][name].contiguous() for name in self.input_names), batch
+        rows = torch.from_numpy(positions)
+        inputs = samples.inputs(rows)
+        return (inputs,), {"ids": samples.ids[rows], "inputs": inputs, "targets": samples.targets[rows]}
+
+    def batches(self, split: str, size: int = 256) -> Iterator[tuple[Inputs, dict[str, Any]]]:
+        """(inputs, batch) over all samples of a split once (see `positions` for questions), in the order of the source."""
+        every = self.positions(split, len(self.module.samples(split)))
+        for first in range(0, len(every), size):
+            yield self.batch(split, every[first : first + size])
+
+    def counted(self, batch: dict[str, Any]) -> Tensor | None:
+        """bool [B, T]: the positions of an output that the network was trained on; None: all. What it says of padding, or after
+        a word of a question, is nobody's."""
+        return batch["mask"] if self.sequences else None
+
+    def bare(self, precision: str = "fp32") -> Bare:
+        """The network as a module of positional tensors that returns its first output, the logits; what is exported.
+
+        Of another precision than fp32 it is a copy; inputs and output are float32 all the same.
+        """
+        dtype = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+        network = self.network if dtype is None else copy.deepcopy(self.network).to(dtype)
+        return Bare(network, self.input_names if self.sequences else None, dtype).eval()
+
+    def through(self, session: Any) -> nn.Module:
+        """A module that looks like the network to a task (`task.predict`, `task.update`) and asks `session` instead.
+
+        It has no parameters. It does not generate: of translation and answers only teacher-forced scores are known of it.
+        """
+        return Through(session, self.input_names)
+
+
+class Bare(nn.Module):
+    """A network called with tensors in order, whose output is its logits in float32.
+
+    names  of keyword arguments, where it takes those; dtype: of the network, where not float32
+    """
+
+    def __init__(self, network: nn.Module, names: tuple[str, ...] | None = None, dtype: torch.dtype | None = None):
+        super().__init__()
+        self.network, self.names, self.dtype = network, names, dtype
+
+    def forward(self, first: Tensor, second: Tensor | None = None, third: Tensor | None = None) -> Tensor:
+        given = [one for one in (first, second, third) if one is not None]
+        if self.dtype is not None:
+            given = [one.to(self.dtype) if one.is_floating_point() else one for one in given]
+        if self.names is None:
+            return logits_of(self.network(*given)).float()
+        return logits_of(self.network(**dict(zip(self.names, given, strict=True)))).float()
+
+
+class Through(nn.Module):
+    """See Subject.through."""
+
+    def __init__(self, session: Any, names: tuple[str, ...]):
+        super().__init__()
+        self.session, self.names = session, names
+
+    def forward(self, *tensors: Tensor, **named: Tensor) -> Tensor:
+        given = [*tensors, *(named[name] for name in self.names[len(tensors) :])]
+        return torch.from_numpy(np.array(self.session(*(one.numpy() for one in given))))
+
+
+def names_of(spec: Any) -> tuple[str, ...]:
+    """Names of the tensors that a network for such data is called with."""
+    if spec.kind == "parallel_text":
+        return "source", "source_mask", "target"
+    if spec.kind == "vision_language":
+        pictures = "pixel_values" if spec.feature_width is None else "image_features"
+        return "input_ids", "attention_mask", *((pictures,) if spec.image_tokens else ())
+    return ("features",) if spec.kind == "table" else ("images",)

@@ -1,0 +1,212 @@
+"""From the record of a finished run to its networks: which stages they are, and which data each of them was for."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdrun.hardware.exports.subject import Subject
+from kdrun.problems import UserError, closest, listed
+from kdrun.tracking.registry import RunInfo
+
+ARMS = ("teacher", "alone", "student")
+CLIENT = "client-(?P<number>[0-9]+)"
+Tell = Callable[[str], None]
+
+
+def subjects(
+    run: RunInfo,
+    seeds: Sequence[int] | None = None,
+    arms: Sequence[str] | None = None,
+    which: str = "best",
+    tell: Tell = lambda line: None,
+) -> list[Subject]:
+    """The networks of a finished run: teacher, student alone and student (those of them that the run has).
+
+    seeds  default: the run's first; a teacher that all seeds share is there for any
+    arms   names of arms in place of these three: also controls
+    tell   told in a line what is left out and why (several networks together have no weights of their own)
+
+    An arm of several networks gives one subject for each: of every view, of every client.
+    UserError where the run is not finished, an arm or a seed is not there, or files are missing or damaged.
+    """
+    modules: dict[str, Any] = {}
+    return [open_subject(run, chosen, which, modules) for chosen in stages_of(run, seeds, arms, which, tell)]
+
+
+def stages_of(
+    run: RunInfo, seeds: Sequence[int] | None, arms: Sequence[str] | None, which: str, tell: Tell
+) -> list[dict[str, Any]]:
+    """[{"arm", "part", "label", "stage": entry of the record, "file": name in the stage's folder}], without reading weights."""
+    if which not in ("best", "last"):
+        raise UserError(f"which={which}: best or last")
+    record = run.record
+    if record is None:
+        raise UserError(f"the record of {run.id} cannot be read: {run.problem}")
+    entries = record.get("stages") or []
+    if not entries:
+        raise UserError(f"{run.id} ({run.status}) has no finished stage yet", f"go on with it: kdrun rerun {run.id}")
+    roles = list(dict.fromkeys(stage["role"] for stage in entries))
+    named = arms is not None
+    if named and "student" in arms and "student" not in roles and "alone" in roles:
+        arms = ["alone" if arm == "student" else arm for arm in arms]  # the own result of a strategy without a teacher
+    found = []
+    for arm in arms or [arm for arm in ARMS if arm in roles]:
+        if arm not in roles:
+            raise UserError(f"{run.id} has no arm '{arm}'{closest(arm, roles)}", f"it has: {listed(roles)}")
+        # The last stage of a seed: where a strategy fits the student several times, that is its result.
+        own = {stage["seed"]: stage for stage in entries if stage["role"] == arm}
+        for seed in seeds if seeds is not None else [next(iter(own))]:
+            if seed not in own and not (arm == "teacher" and len(own) == 1):
+                raise UserError(f"{arm} of {run.id} has no seed {seed}; it has: {listed(map(str, own))}")
+            stage = own.get(seed) or next(iter(own.values()))
+            found += [one for one in _networks(run, arm, stage, entries, which, tell) if one not in found]
+    if not found:
+        raise UserError(f"{run.id} has no network to export; its arms: {listed(roles)}", "name one: arm=NAME")
+    return found
+
+
+def _networks(
+    run: RunInfo, arm: str, stage: dict[str, Any], entries: list[dict[str, Any]], which: str, tell: Tell
+) -> Iterator[dict[str, Any]]:
+    """The networks of one arm and seed."""
+    if members := stage.get("members"):
+        tell(
+            f"{stage['label']} is {len(members)} networks together, without weights of its own: each is taken by itself"
+        )
+        known = {entry["fingerprint"]: entry for entry in entries}
+        for view, fingerprint in members.items():
+            if fingerprint in known:
+                yield {"arm": arm, "part": view, "stage": known[fingerprint], "file": f"{which}.safetensors"}
+        return
+    folder = stage_folder(run, stage)
+    clients = sorted(folder.glob(f"client-*.{which}.safetensors"))
+    for path in clients:
+        number = int(re.match(CLIENT, path.name)["number"])
+        yield {"arm": arm, "part": f"client {number}", "stage": stage, "file": path.name}
+    if clients and (folder / f"{which}.safetensors").is_file():
+        tell(f"{stage['label']}: what travels between clients is not its result, and is left out")
+    if not clients:
+        yield {"arm": arm, "part": None, "stage": stage, "file": f"{which}.safetensors"}
+
+
+def stage_folder(run: RunInfo, stage: dict[str, Any]) -> Path:
+    """Where a stage of a run lies, its files verified. UserError where it is gone or damaged."""
+    from kdrun.lab.store import DamagedStage, Store
+
+    store, again = Store(_job(run).config["paths"]["store"]), f"fit it again: kdrun rerun {run.id}"
+    try:
+        if store.get(stage["fingerprint"]) is None:
+            raise UserError(f"{stage['label']} of {run.id} is not in the store {store.root}", again)
+    except DamagedStage as damage:
+        raise UserError(str(damage), again) from damage
+    return store.folder(stage["fingerprint"])
+
+
+def open_subject(
+    run: RunInfo, chosen: dict[str, Any], which: str = "best", modules: dict[str, Any] | None = None
+) -> Subject:
+    """The network of an entry of `stages_of`, with its data. modules: data modules of earlier calls, by their config."""
+    from kdrun.files import read_json
+    from kdrun.networks.torchvision_operators import make_torchvision_importable
+
+    make_torchvision_importable()  # before timm, which imports torchvision where it is installed
+    from kdrun import targets
+    from kdrun.networks.build import build_network, spec_of
+    from kdrun.networks.weights import load_weights, read_metadata
+    from kdrun.tasks.build import task_for
+
+    stage, part, arm = chosen["stage"], chosen["part"], chosen["arm"]
+    folder = stage_folder(run, stage)
+    weights = folder / chosen["file"]
+    if not weights.is_file():
+        raise UserError(f"{stage['label']} of {run.id} kept no weights: {weights.name} is not in its folder")
+    config = _job(run).config
+    allowed = tuple(name for name, on in (config.get("targets") or {}).items() if on)
+    metadata, parts = read_metadata(weights), read_json(folder / "record.json").get("parts") or {}
+    if refused := targets.refusal(metadata["network"]["_target_"], allowed):
+        raise UserError(*refused)
+    module = _module(config, parts, stage["seed"], part, {} if modules is None else modules)
+    network = build_network(metadata["network"], spec_of(metadata), seed=0)
+    load_weights(network, weights, module.spec)
+    return Subject(
+        arm=arm,
+        label=f"{arm} {part}" if part else arm,
+        seed=stage["seed"],
+        stage=folder,
+        weights=weights,
+        which=which,
+        network=network.eval().requires_grad_(False),
+        node=metadata["network"],
+        spec=module.spec,
+        module=module,
+        task=task_for(module, config["trainer"].get("decoding")),
+        part=part,
+        source={
+            "run": run.id,
+            "job_hash": run.record["job_hash"],
+            "stage": stage["label"],
+            "fingerprint": stage["fingerprint"],
+        },
+        targets=allowed,
+    )
+
+
+def _job(run: RunInfo) -> Any:
+    from kdrun.verbs.rerun import job_from_record
+
+    return job_from_record(run.record, run.dir.resolve().parent.parent)
+
+
+def _module(config: dict[str, Any], parts: dict[str, Any], seed: int, part: str | None, modules: dict[str, Any]) -> Any:
+    """The data of a stage: those of the run's config, in the view (window, limits ...) that the stage says it had."""
+    from kdrun.data.build import load_data
+
+    view = {key: value for key, value in ((parts.get("data") or {}).get("view") or {}).items() if key != "text"}
+    data = {**config["data"], **view}
+    key = json.dumps(data, sort_keys=True)
+    if key not in modules:
+        modules[key] = load_data(data, config["paths"])
+    if parts.get("federation") and part is not None:
+        return OfClient(modules[key], parts["federation"], seed, int(part.rpartition(" ")[2]))
+    return modules[key]
+
+
+class OfClient:
+    """The data module of a federation as one client has it: its own samples of every split, shifted as its are.
+
+    module      of all clients together
+    federation  as the stage's fingerprint holds it; seed: of the stage; client: its number
+    """
+
+    def __init__(self, module: Any, federation: dict[str, Any], seed: int, client: int):
+        from types import SimpleNamespace
+
+        from kdrun.federation.assemble import Setting
+
+        # What a client holds is decided in one place, which asks for nothing else than the data here.
+        request = {"federation": federation, "seed": seed, "data": None, "trainer": {}, "hardware": {"device": "cpu"}}
+        setting = Setting(request, SimpleNamespace(data=lambda config: module))
+        self.spec, self.task, self._shards = module.spec, module.task, setting._shards(client)
+        self.extra_tests: tuple[str, ...] = ()
+
+    def samples(self, split: str) -> ShardSamples:
+        """Ids, targets and inputs of this client."""
+        return ShardSamples(self._shards[split])
+
+
+class ShardSamples:
+    """A shard (federation.shards.Shard) as data.samples.Samples: unaugmented inputs by position."""
+
+    def __init__(self, shard: Any):
+        self.ids, self.targets, self._shard = shard.ids, shard.targets, shard
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def inputs(self, positions: Any) -> Any:
+        """float32 [b, ...] of the samples at these positions."""
+        return self._shard._drawn(positions, None)

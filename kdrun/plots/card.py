@@ -1,0 +1,171 @@
+"""Accuracy against latency of scorecards: which networks nothing beats, and which fail a gate whatever their mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdrun.hardware.card import gates
+from kdrun.hardware.card.cards import Card, own, read_cards
+from kdrun.plots.subject import Subject
+from kdrun.problems import UserError
+
+NAME = "card"
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A card on paper. kind: its arm, or "run"; label: what it is called."""
+
+    kind: str
+    label: str
+    card: Card
+
+
+def spots_of(subject: Subject, runs: Sequence[tuple[str, Any]]) -> dict[tuple[Any, ...], list[Spot]]:
+    """(target, kind, device, batch) -> spots: the arms of one run, or the own result of each of several. Cards without a time or
+    a quality are not drawn."""
+    found: dict[tuple[Any, ...], list[Spot]] = {}
+    for label, run in runs:
+        cards = read_cards(run.dir)
+        if len(runs) > 1:
+            settings = dict.fromkeys(
+                (c["target"], c["precision"], c["runtime"], c["device"], c["batch"]) for c in cards
+            )
+            keys = ("target", "precision", "runtime", "device", "batch")
+            cards = [own([c for c in cards if tuple(c[key] for key in keys) == one]) for one in settings]
+        for card in cards:
+            if card is None or gates.p99(card) is None or card["quality"]["value"] is None:
+                continue
+            place = (card["target"], card["kind"], card["device"], card["batch"])
+            spot = Spot("run", label, card) if len(runs) > 1 else Spot(card["arm"], card["label"], card)
+            found.setdefault(place, []).append(spot)
+    if not found:
+        raise UserError(f"{subject.name} has no cards to draw yet", f"make them: kdrun card {subject.name}")
+    return found
+
+
+def write_card(subject: Subject, runs: Sequence[tuple[str, Any]]) -> list[Path]:
+    """card.png and card.svg in the `plots` folder of the subject. UserError where there are no cards."""
+    from kdrun.files import write_atomic
+
+    found = spots_of(subject, runs)
+    from kdrun.plots.paper import compose, page, png, svg
+
+    with page():
+        figure = compose(panels(found))
+        folder = subject.folder / "plots"
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = []
+        for suffix, content in ((".png", png(figure)), (".svg", svg(figure))):
+            paths.append(folder / f"{NAME}{suffix}")
+            write_atomic(paths[-1], content)
+    return paths
+
+
+def panels(found: dict[tuple[Any, ...], list[Spot]]) -> list[Any]:
+    """One panel for each target."""
+    from kdrun.plots.paper import Panel, axis_name
+
+    # Every panel has the whole legend, so that its order is the same whichever panel comes first.
+    made, names = [], {spot.label: spot.kind for group in found.values() for spot in group}
+    for (target, kind, device, batch), spots in sorted(found.items(), key=lambda item: item[0][1] != "measured"):
+        metric = spots[0].card["quality"]["metric"]
+        said = " (estimate)" if kind == "estimate" else ""
+        texts = (
+            f"{s.label} {s.card['precision']} {s.card['quality']['value']:.4g} at {gates.p99(s.card):.3g} ms"
+            + (" fails a gate" if s.card["passed"] is False else "")
+            for s in spots
+        )
+        alt = f"{axis_name(metric)} against latency{said} on {target}: {'; '.join(texts)}"
+        title = f"{target}{'' if device == 'cpu' else f', {device}'}" + (f", batch {batch}" if batch != 1 else "")
+        draw = lambda ax, s=spots, t=title, k=kind: _draw(ax, s, t, k, names)  # noqa: E731
+        made.append(Panel(target, alt, draw, 2.5))
+    return made
+
+
+def _draw(ax: Any, spots: list[Spot], title: str, kind: str, names: dict[str, str]) -> dict[str, Any]:
+    from matplotlib.lines import Line2D
+
+    from kdrun.plots.paper import COLOURS, FAINT, PAPER, axis_name, mark, percent_limits, quiet_grid, scale_of, style
+
+    metric = spots[0].card["quality"]["metric"]
+    scale = scale_of(metric)
+    places = [(gates.p99(spot.card), scale * spot.card["quality"]["value"]) for spot in spots]
+    _axis(ax, [x for x, _ in places], kind)
+    limit = next((limit for s in spots if (limit := s.card["gates"]["deadline"]["limit"]) is not None), None)
+    styles = {label: style(arm, index) for index, (label, arm) in enumerate(names.items())}
+    legend: dict[str, Any] = {label: mark(look[2], look[0]) for label, look in styles.items()}
+    several = len({spot.card["precision"] for spot in spots}) > 1
+    for spot, (x, y) in zip(spots, places, strict=True):
+        colour, _, marker = styles[spot.label]
+        failed = spot.card["passed"] is False
+        ax.plot(x, y, marker, color=colour, markerfacecolor=PAPER if failed else colour, zorder=3)
+        if failed:
+            ax.plot(x, y, "x", color=COLOURS[5], markersize=8, markeredgewidth=1.1, zorder=4)
+    steps = _front(places)
+    steps.append((ax.get_xlim()[1], steps[-1][1]))  # slower ones with that quality are beaten
+    ax.step(*zip(*steps, strict=True), where="post", color=FAINT, linewidth=0.8, zorder=1)
+    legend["Pareto front"] = Line2D([], [], color=FAINT, linewidth=0.8)
+    if any(spot.card["passed"] is False for spot in spots):
+        legend["fails a gate"] = mark("x", COLOURS[5], markersize=7, markeredgewidth=1.1)
+    if limit is not None and limit <= ax.get_xlim()[1]:
+        ax.axvline(limit, color=COLOURS[5], linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
+        legend["deadline"] = Line2D([], [], color=COLOURS[5], linewidth=0.8, linestyle=(0, (4, 2)))
+    elif limit is not None:
+        ax.set_xlabel(f"{ax.get_xlabel()}\ndeadline: {limit:g} ms")
+    ax.set_title(title)
+    ax.set_ylabel(axis_name(metric))
+    if scale == 100:
+        percent_limits(ax)
+    quiet_grid(ax)
+    if several:
+        for (x, y), text in _texts(ax, places, [spot.card["precision"] for spot in spots]):
+            ax.annotate(text, (x, y), xytext=(5, 3.5), textcoords="offset points", fontsize=6, color=FAINT)
+    return legend
+
+
+def _texts(
+    ax: Any, places: Sequence[tuple[float, float]], words: Sequence[str]
+) -> list[tuple[tuple[float, float], str]]:
+    """Where to write the words: what would overlap is one text, `fp32, int8`, at the rightmost of its points."""
+    to_axes = ax.transData + ax.transAxes.inverted()
+    groups: list[list[int]] = []
+    for index, (x, y) in enumerate(to_axes.transform(places)):
+        for group in groups:
+            near = to_axes.transform([places[other] for other in group])
+            if any(abs(x - a) < 0.12 and abs(y - b) < 0.08 for a, b in near):
+                group.append(index)
+                break
+        else:
+            groups.append([index])
+    return [(places[max(g, key=lambda i: places[i][0])], ", ".join(dict.fromkeys(words[i] for i in g))) for g in groups]
+
+
+def _front(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of (time, quality) those that no other beats, from left to right."""
+    front: list[tuple[float, float]] = []
+    for place in sorted(places, key=lambda place: (place[0], -place[1])):
+        if not front or place[1] > front[-1][1]:
+            front.append(place)
+    return front
+
+
+def _axis(ax: Any, values: list[float], kind: str) -> None:
+    """Log from a factor of five on; else from 0."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+
+    from kdrun.plots.paper import STEPS, log_axis, short_number
+
+    ax.set_xlabel("time of a call (ms), estimate" if kind == "estimate" else "p99 latency (ms)")
+    if max(values) / min(values) >= 5:
+        log_axis(ax.xaxis, values)
+        if max(values) / min(values) > 20:  # small numbers of milliseconds are long words
+            ax.xaxis.set_major_locator(LogLocator(numticks=5))
+        ax.set_xlim(min(values) / 1.6, max(values) * 1.8)
+    else:
+        ax.set_xlim(0, max(values) * 1.18)
+        ax.xaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))

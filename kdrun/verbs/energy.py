@@ -1,0 +1,352 @@
+"""kdrun energy RUN|SWEEP|TABLE: what it cost in energy, stage by stage, and when that pays back."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdrun.accounting.formulas import Amount, total
+from kdrun.accounting.stages import Library
+from kdrun.accounting.text import energy_text, si
+from kdrun.accounting.views import Arm, Options, RunView, as_json, chosen, of_run, of_runs
+from kdrun.files import dump_json, number, read_json
+from kdrun.measures import measure
+from kdrun.problems import UserError, closest, nearest
+from kdrun.tracking.registry import RunInfo, find_run, list_runs
+from kdrun.verbs.runs import MISSING, duration, is_folder, outputs_folder, percent, share
+
+if TYPE_CHECKING:
+    from kdrun.cli import Arguments
+
+OPTIONS = ("pue", "grid", "serving")
+
+
+def main(args: Arguments) -> int:
+    """Print the page of one run, or that of the runs of a sweep or a table; with --json the same as one object."""
+    if len(args.words) > 1:
+        raise UserError(f"one run, sweep or table at a time; given: {', '.join(args.words)}")
+    options, outputs = options_of(args), outputs_folder(args)
+    word = args.words[0] if args.words else "last"
+    runs = list_runs(outputs)
+    library = Library(run.record for run in runs if run.record)
+    if found := _several(word, outputs, runs):
+        kind, name, records = found
+        arms, beaten, metric = of_runs(records, library)
+        # Stages of their runs, each once: what it took to be able to choose one.
+        own = Library(records.values())
+        everything = library.alone(own.items.values())
+        content = {"kind": kind, "name": name, "metric": metric, "chosen": chosen(records), "all": everything}
+        if args.json:
+            print(dump_json(_runs_json(content, arms, beaten, options)))
+        else:
+            _print_runs(content, arms, beaten, options)
+        return 0
+    run = find_run(outputs, word)
+    if run.record is None:
+        raise UserError(f"the record of {run.id} cannot be read: {run.problem}")
+    if not run.record.get("stages"):
+        raise UserError(f"{run.id} has no finished stage yet: nothing is known of its energy")
+    if run.id not in {other.id for other in runs}:
+        library = Library([*(other.record for other in runs if other.record), run.record])
+    view = of_run(run.record, library, options, _sweeps_of(run, outputs, runs), _cards(run.dir))
+    print(dump_json(_run_json(view, options))) if args.json else _print_run(view, options)
+    return 0
+
+
+def options_of(args: Arguments) -> Options:
+    """pue=, grid= and serving=REFERENCE,STUDENT. UserError for another key or a value that cannot be."""
+    given: dict[str, Any] = {}
+    for word in (word for word in args.overrides if not is_folder(word)):
+        key, _, text = word.partition("=")
+        if key not in OPTIONS:
+            raise UserError(
+                f"kdrun energy does not take {word}{closest(key, OPTIONS)}", "options: pue=, grid=, serving=J,J"
+            )
+        values = [_positive(part) for part in text.strip("[]").split(",")]
+        if None in values or len(values) != (2 if key == "serving" else 1) or (key == "pue" and values[0] < 1):
+            meant = {
+                "pue": "energy of the building over that of its machines, 1 or more: pue=1.2",
+                "grid": "kg of CO2e per kWh, above 0: grid=0.4",
+                "serving": "joules of one inference, of the reference and of the student: serving=0.9,0.1",
+            }
+            raise UserError(f"{word}: {meant[key]}")
+        given[key] = tuple(values) if key == "serving" else values[0]
+    return Options(**given)
+
+
+def _positive(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0 < value < math.inf else None
+
+
+# what is meant
+
+
+def _several(word: str, outputs: Path, runs: list[RunInfo]) -> tuple[str, str, dict[str, Any]] | None:
+    """(kind, name, {label: record}) of a sweep or a table; None where the word means neither."""
+    from kdrun.sweep.plan import find_sweep, list_sweeps
+
+    records = {run.id: run.record for run in runs if run.record and run.record.get("stages")}
+    path = outputs / "tables" / word / "table.json"
+    if path.is_file():
+        jobs = read_json(path)["jobs"]
+        found = {job["label"]: records[job["run"]] for job in jobs if job["run"] in records}
+        return "table", word, _any(found, f"table {word}")
+    sweeps = list_sweeps(outputs)
+    exact = any(run.id == word for run in runs)
+    if word != "last" and not exact and any(sweep.id.startswith(word) for sweep in sweeps):
+        sweep = find_sweep(outputs, word)
+        found = {point["run"]: records[point["run"]] for point in sweep.record["points"] if point["run"] in records}
+        return "sweep", sweep.id, _any(found, f"sweep {sweep.id}")
+    if word != "last" and not exact and not any(run.id.startswith(word) for run in runs):
+        near = nearest(word, [*(sweep.id for sweep in sweeps), *_tables(outputs)])
+        if near:
+            raise UserError(f"no run, sweep or table '{word}' in {outputs}; closest: {near}")
+    return None
+
+
+def _any(found: dict[str, Any], what: str) -> dict[str, Any]:
+    if not found:
+        raise UserError(f"{what}: none of its runs has a finished stage in this outputs folder")
+    return found
+
+
+def _tables(outputs: Path) -> list[str]:
+    return [path.parent.name for path in (outputs / "tables").glob("*/table.json")]
+
+
+def _sweeps_of(run: RunInfo, outputs: Path, runs: list[RunInfo]) -> dict[str, Library]:
+    """Sweeps that this run is a point of, with the stages of all their points."""
+    from kdrun.sweep.plan import list_sweeps
+
+    records = {other.id: other.record for other in runs if other.record}
+    found = {}
+    for sweep in list_sweeps(outputs):
+        ids = [point["run"] for point in sweep.record["points"]]
+        if run.id in ids:
+            found[sweep.id] = Library(records[name] for name in ids if name in records)
+    return found
+
+
+def _cards(folder: Path) -> list[dict[str, Any]]:
+    try:
+        found = read_json(folder / "card" / "cards.json")
+    except (OSError, ValueError):
+        return []
+    return found if isinstance(found, list) else []
+
+
+# text
+
+
+def break_even_text(value: float | None, what: str) -> str:
+    """`10.0 students`, `never`, `n/a`."""
+    if value is None:
+        return MISSING
+    return "never" if math.isinf(value) else f"{value:.1f} {what}"
+
+
+def _reuse_lines(view: RunView) -> list[tuple[str, str]]:
+    names = {
+        "outputs": "cached outputs",
+        "outputs and training": "cached outputs and the teacher's training",
+        "training": "the teacher's training; its passes are part of every student",
+    }
+    texts = [f"{break_even_text(value, 'students')} ({names[key]})" for key, value in view.reuse.items()]
+    return [("" if index else "break-even reuse", text) for index, text in enumerate(texts)]
+
+
+def _serving_text(view: RunView) -> str | None:
+    found = view.serving
+    if found is None:
+        return None
+    if found["source"] is None:
+        return f"{MISSING}: joules of one inference are not known (a card of both, or serving=TEACHER,STUDENT)"
+    if found["inferences"] is not None and math.isfinite(found["inferences"]):
+        count = (
+            f"after {found['inferences']:,.0f} inferences"
+            if found["inferences"] >= 0.5
+            else "from the first inference on"
+        )
+    else:
+        count = break_even_text(found["inferences"], "inferences")
+    pair = f"{si(found['reference'], 'J')} by the teacher, {si(found['student'], 'J')} by the student"
+    return f"{count} ({pair}; {found['source']})" + (", estimate" if found["estimate"] else "")
+
+
+def _lines(view: RunView, options: Options) -> list[tuple[str, str]]:
+    """Label and text of the lines below the stage table."""
+    over = f", over {view.students} students that used the same" if view.students > 1 else ""
+    lines = [
+        ("this run alone", energy_text(view.alone, options.pue, options.grid)),
+        ("spent here", energy_text(view.here, options.pue, options.grid)),
+    ]
+    if view.waste.joules:
+        lines.append(("lost work", f"{energy_text(view.waste, options.pue, options.grid)}; in no other line"))
+    lines += [
+        ("one seed", energy_text(view.single, options.pue, options.grid)),
+        ("amortised", energy_text(view.amortised, options.pue, options.grid) + over),
+    ]
+    for name, value in view.sweeps.items():
+        lines.append(("with its sweep", f"{energy_text(value, options.pue, options.grid)}, all points of {name}"))
+    lines += _reuse_lines(view)
+    if serving := _serving_text(view):
+        lines.append(("break-even serving", serving))
+    lines.append(("known by", "; ".join(view.how)))
+    lines.append(("CO2e", f"kWh x PUE {options.pue:g} x {options.grid:g} kg/kWh"))
+    return lines
+
+
+def _print_run(view: RunView, options: Options) -> None:
+    from kdrun.verbs.show import _facts, _table
+
+    units = {row.unit for row in view.rows if row.unit}
+    mixed = len(units) > 1
+    head = ("stage", "energy", "share", "time", f"per {' or '.join(sorted(units)) or 'sample'}", "stages")
+    sums = total_of(view)
+    rows = [
+        (
+            row.name,
+            si(row.energy.joules, "J") + (" *" if row.energy.word else ""),
+            share(row.energy.joules / sums.joules) if row.energy.joules is not None and sums.joules else MISSING,
+            duration(row.seconds),
+            si(view.per_unit.get(row.name), "J") + (f"/{row.unit}" if mixed else "")
+            if row.name in view.per_unit
+            else "",
+            str(row.count),
+        )
+        for row in view.rows
+    ]
+    whole = ("all stages", si(sums.joules, "J") + (" *" if sums.word else ""), "", "", "", "")
+    body = [_table(head, [*rows, whole], whole=True)]
+    if sums.word:
+        body.append(_dim(f"* {sums.word}"))
+    if view.clients and any(client["energy"] for client in view.clients):
+        body += [_blank(), _table(("client", "training", "evaluation", "time"), _client_rows(view.clients))]
+    body += [_blank(), _facts(_lines(view, options))]
+    if len(view.arms) > 1:
+        body += [_blank(), _front(view.arms, view.beaten, view.metric, "arm")]
+    _panel(body, view.run)
+
+
+def total_of(view: RunView) -> Amount:
+    """The sum of the stage table."""
+    return total(row.energy for row in view.rows)
+
+
+def _client_rows(clients: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """A row for each client; of several seeds the sums."""
+    found: dict[int, list[Any]] = {}
+    for client in clients:
+        found.setdefault(client["client"], []).append(client)
+    rows = []
+    for name, group in found.items():
+        phases = [(one["energy"] or {}).get("phases") or {} for one in group]
+        sums = []
+        for phase in ("train", "evaluate"):
+            values = [number((one.get(phase) or {}).get("joules")) for one in phases]
+            sums.append(si(None if None in values else sum(values), "J"))
+        rows.append((f"client {name}", *sums, duration(sum(one["seconds"] or 0.0 for one in group))))
+    return rows
+
+
+def _front(arms: list[Arm], beaten: dict[str, str], metric: str, name: str) -> Any:
+    from kdrun.verbs.show import _table
+
+    rows = []
+    for arm in arms:
+        known = None not in (arm.single.joules, arm.quality)
+        place = f"dominated by {beaten[arm.name]}" if arm.name in beaten else "on the front" if known else MISSING
+        energies = (si(value.joules, "J") + (" *" if value.word else "") for value in (arm.single, arm.shared))
+        rows.append((arm.name, percent(arm.quality, metric), *energies, place))
+    return _table((name, f"test {measure(metric).label}", "alone", "amortised", "energy and quality"), rows)
+
+
+def _print_runs(content: dict[str, Any], arms: list[Arm], beaten: dict[str, str], options: Options) -> None:
+    from kdrun.verbs.show import _facts
+
+    body = [_front(arms, beaten, content["metric"], "run")]
+    words = {arm.single.word for arm in arms if arm.single.word}
+    if words:
+        body.append(_dim(f"* {' and '.join(sorted(words))}"))
+    lines = [("all stages once", energy_text(content["all"], options.pue, options.grid))]
+    if content["chosen"]:
+        lines.append(("charged to", f"{content['chosen']}, the best on validation: it cost the others too"))
+    lines.append(("CO2e", f"kWh x PUE {options.pue:g} x {options.grid:g} kg/kWh"))
+    _panel([*body, _blank(), _facts(lines)], f"{content['kind']} {content['name']}")
+
+
+def _panel(body: list[Any], title: str) -> None:
+    from rich.console import Console, Group
+    from rich.panel import Panel
+
+    Console().print(Panel(Group(*body), title=title, title_align="left", padding=(1, 2), expand=False))
+
+
+def _blank() -> Any:
+    from rich.text import Text
+
+    return Text()
+
+
+def _dim(text: str) -> Any:
+    from rich.text import Text
+
+    return Text(text, style="dim")
+
+
+# JSON
+
+
+def _run_json(view: RunView, options: Options) -> dict[str, Any]:
+    serving = view.serving and {**view.serving, "extra": as_json(view.serving["extra"], options)}
+    return {
+        "run": view.run,
+        "pue": options.pue,
+        "grid": options.grid,
+        "method": view.how,
+        "stages": [
+            {
+                "name": row.name,
+                **as_json(row.energy, options),
+                "seconds": row.seconds,
+                "stages": row.count,
+                "per_unit": view.per_unit.get(row.name),
+                "unit": row.unit or None,
+            }
+            for row in view.rows
+        ],
+        "sum": as_json(total_of(view), options),
+        "views": {
+            "alone": as_json(view.alone, options),
+            "here": as_json(view.here, options),
+            "waste": as_json(view.waste, options),
+            "one_seed": as_json(view.single, options),
+            "amortised": {**as_json(view.amortised, options), "students": view.students},
+            "sweeps": {name: as_json(value, options) for name, value in view.sweeps.items()},
+        },
+        "break_even_reuse": view.reuse,
+        "break_even_serving": serving,
+        "clients": view.clients,
+        "arms": [_arm_json(arm, view.beaten, options) for arm in view.arms],
+    }
+
+
+def _runs_json(content: dict[str, Any], arms: list[Arm], beaten: dict[str, str], options: Options) -> dict[str, Any]:
+    everything = as_json(content["all"], options)
+    return {**content, "all": everything, "runs": [_arm_json(arm, beaten, options) for arm in arms]}
+
+
+def _arm_json(arm: Arm, beaten: dict[str, str], options: Options) -> dict[str, Any]:
+    return {
+        "name": arm.name,
+        "quality": arm.quality,
+        "alone": as_json(arm.single, options),
+        "amortised": as_json(arm.shared, options),
+        "dominated_by": beaten.get(arm.name),
+        "seeds": arm.n,
+    }

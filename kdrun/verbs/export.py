@@ -1,0 +1,163 @@
+"""kdrun export RUN: the networks of a finished run as files for other runtimes, each held against the network it comes from."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdrun.files import dump_json
+from kdrun.hardware.exports.formats import (
+    FORMATS,
+    POSSIBLE,
+    PRECISIONS,
+    RUNTIMES,
+    check_format,
+    check_pair,
+    check_precision,
+    installed_runtimes,
+)
+from kdrun.problems import UserError, closest, listed
+from kdrun.tracking.registry import RunInfo, slugify
+from kdrun.verbs.show import chosen_run
+
+if TYPE_CHECKING:
+    from kdrun.cli import Arguments
+
+OPTIONS = ("arm", "seed", "which", "format", "precision", "calibration", "to")
+FOLDER = "exports"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for. pairs: (format, precision) in order; left_out: those of the two lists that do not go together."""
+
+    arms: list[str]
+    seeds: list[int] | None
+    which: str
+    pairs: list[tuple[str, str]]
+    left_out: list[tuple[str, str]]
+    calibration: int
+    to: Path | None
+
+
+def main(args: Arguments) -> int:
+    """Print a line per file, or with --json their records. What could not be made is told with its reason, and is exit code 2."""
+    request = read_options(args.overrides)
+    run = chosen_run(args)
+    if run.record is None:
+        raise UserError(f"the record of {run.id} cannot be read: {run.problem}")
+    made, failed = [], []
+
+    def tell(line: str) -> None:
+        if not args.json:
+            print(f"kdrun: {line}", file=sys.stderr)
+
+    for format, precision in request.left_out:
+        tell(f"{format} is not written in {precision}: left out")
+    from kdrun.hardware.exports.export import export
+    from kdrun.hardware.exports.subjects import subjects
+
+    for subject in subjects(run, request.seeds, request.arms, request.which, tell):
+        folder = folder_of(run, subject, request.to)
+        for format, precision in request.pairs:
+            try:
+                artifact = export(subject, folder, format, precision, request.calibration)
+            except UserError as error:
+                failed.append((subject, error))
+                continue
+            made.append((subject, artifact))
+    if args.json:
+        rows = [{"label": one.label, "seed": one.seed, "folder": str(a.folder), **a.record()} for one, a in made]
+        told = [{"label": one.label, "seed": one.seed, "problem": error.lines} for one, error in failed]
+        print(dump_json({"run": run.id, "artifacts": rows, "failed": told}))
+    else:
+        _print(made)
+    if failed and (not args.json or not made):
+        raise UserError(*dict.fromkeys(line for _, error in failed for line in error.lines))
+    return 2 if failed else 0
+
+
+def folder_of(run: RunInfo, subject: Any, to: Path | None = None) -> Path:
+    """Where the artifacts of a network go; where its scorecard looks for them, too."""
+    ending = "" if subject.which == "best" else f"-{subject.which}"
+    return (to or run.dir / FOLDER) / slugify(f"{subject.label}-seed-{subject.seed}{ending}")
+
+
+def read_options(words: list[str]) -> Request:
+    """KEY=VALUE words of this command. UserError for what there is not, with the nearest; nothing heavy is imported."""
+    found = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        if key == "paths.outputs":
+            continue
+        if key not in OPTIONS:
+            raise UserError(f"{word}: no option {key!r}{closest(key, OPTIONS)}; all: {listed(OPTIONS)}")
+        found[key] = value
+    formats = [check_format(word) for word in _list(found, "format", "safetensors,onnx", FORMATS)]
+    precisions = [check_precision(word) for word in _list(found, "precision", "fp32", PRECISIONS)]
+    pairs = [(format, precision) for precision in precisions for format in formats]
+    possible = [(format, precision) for format, precision in pairs if precision in POSSIBLE[format]]
+    for axis, names in enumerate((formats, precisions)):
+        for name in names:  # a word that would have no effect at all is a mistake
+            if not any(pair[axis] == name for pair in possible):
+                check_pair(*next(pair for pair in pairs if pair[axis] == name))
+    which = found.get("which", "best")
+    if which not in ("best", "last"):
+        raise UserError(f"which={which}: best or last")
+    for name in ("seed", "calibration"):
+        if name in found and not found[name].isdecimal():
+            raise UserError(f"{name}={found[name]}: a whole number")
+    if found.get("calibration") == "0":
+        raise UserError("calibration=0: int8 takes its ranges from at least one training sample")
+    return Request(
+        arms=_list(found, "arm", "student", ()),
+        seeds=[int(found["seed"])] if "seed" in found else None,
+        which=which,
+        pairs=possible,
+        left_out=[pair for pair in pairs if pair not in possible],
+        calibration=int(found.get("calibration", 256)),
+        to=Path(found["to"]).expanduser() if found.get("to") else None,
+    )
+
+
+def _list(found: dict[str, str], name: str, default: str, known: tuple[str, ...]) -> list[str]:
+    """`a,b` or `[a,b]` as a list without doubles; `all` where every value is known: of formats those that can be run here."""
+    words = [word.strip() for word in found.get(name, default).strip("[]").split(",")]
+    if words == ["all"] and known:
+        here = installed_runtimes()
+        return [one for one in known if RUNTIMES.get(one, "torch") in here]
+    if not all(words):
+        raise UserError(f"{name}={found[name]}: nothing between commas", *([f"all: {listed(known)}"] if known else []))
+    return list(dict.fromkeys(words))
+
+
+def _print(made: list[tuple[Any, Any]]) -> None:
+    if not made:
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    seeds = len({subject.seed for subject, _ in made}) > 1
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for name in ("network", "format", "precision"):
+        table.add_column(name, no_wrap=True)
+    for name in ("kB", "difference", "allowed", "labels, %"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for subject, artifact in made:
+        agree, allowed = artifact.labels_agree, artifact.tolerance
+        table.add_row(
+            f"{subject.label}, seed {subject.seed}" if seeds else subject.label,
+            artifact.format,
+            artifact.precision,
+            f"{artifact.bytes / 1e3:,.1f}",
+            f"{artifact.max_difference:.1e}",
+            "-" if allowed is None else f"{allowed:.1e}",
+            "n/a" if agree is None else f"{100 * agree:.1f}",
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    for _, artifact in made:
+        print(artifact.path)
