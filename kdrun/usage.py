@@ -118,8 +118,8 @@ usage: kdrun export [RUN] [arm=NAME,NAME] [seed=N] [which=best|last] [format=A,B
   kdrun export RUN format=onnx precision=fp32,int8
   kdrun export RUN arm=student,alone,teacher format=all precision=all to=files
 
-The bare network: no adaptor, no teacher. formats: safetensors, onnx, torch_export, executorch; precisions: fp32, fp16, bf16,
-int8. int8 takes its ranges from calibration=256 training samples. Outputs of every file are compared with the network's on
+The bare network: no adaptor, no teacher. Formats: safetensors, onnx, torch_export, executorch; precisions: fp32, fp16,
+bf16, int8 (ranges from calibration=256 training samples). Outputs of every file are compared with the network's on
 validation samples; a file that differs is not kept. Files are in RUN/exports: docs/export.md.""",
     "plot": """\
 usage: kdrun plot [RUN ...|SWEEP] [kind=NAME] [method=NAME] [rows=N] [seed=N] [--outputs DIR] [--json]

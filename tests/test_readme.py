@@ -26,7 +26,7 @@ EVERYDAY = shown("Everyday commands")
 CHECK = next(line for line in EVERYDAY if line.startswith("kdrun check"))
 SMALL = (
     "'strategy.teachers=[llava_w64]' 'strategy.controls=[]' seed=0 data.train=800 data.val=40 data.test=40 data.further=0 "
-    "trainer.batch_size=16 trainer.epochs=1 student.trainer.epochs=1 tracker=none paths.cache=cache"
+    "trainer.batch_size=16 trainer.epochs=1 student.trainer.epochs=1 tracker=none card=false paths.cache=cache"
 )
 
 
@@ -113,7 +113,7 @@ def test_questions_about_pictures(tmp_path):
 def test_computed_tomography(tmp_path):
     fetch, train, plot = shown("Computed tomography")
     small = "data=ct_synthetic data.train=40 data.val=20 data.test=20 data.depth=8 data.size=16 data.strength=8"
-    quick = "'controls=[alone]' trainer.epochs=2 seed=0 tracker=none trainer.optimizer.lr=0.01 teacher.tolerance=1"
+    quick = "'controls=[alone]' trainer.epochs=2 seed=0 tracker=none card=false trainer.optimizer.lr=0.01 teacher.tolerance=1"
     assert fetch.startswith("kdrun fetch ct_patches")
     for line in (f"{train.partition('#')[0]} {small} {quick} strategy.teacher=lung", plot):
         done = forked(line, tmp_path)
@@ -127,6 +127,15 @@ def test_clients_that_learn_together(folder):
         done = forked(f"{line.partition('#')[0]} {small}", folder)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "points over" in done.stdout
+
+
+def test_on_your_device(folder):
+    quick = "trainer.epochs=2 seed=0 tracker=none data.limit.train=400 teacher.trainer.epochs=3"
+    for line in shown("On your device, and what it cost"):
+        trains = line.split()[1] not in VERBS
+        done = forked(f"{line.partition('#')[0]} {quick}" if trains else f"{line.partition('#')[0]}", folder)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.strip()
 
 
 def test_the_shown_mistake_is_what_is_printed(folder):

@@ -10,10 +10,11 @@ Which channels go depends on the weights that it starts from (`adopt`); how many
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from kdrun.problems import UserError
 
 IMPORTANCE = ("l2", "l1")
 LOW, HIGH = -128, 127
-"""Activations are rounded to signed 8 bits with a zero point, weights symmetrically to -127..127."""
+"""Activations are rounded to signed 8 bits with a zero point, weights symmetrically to -127..127 (-128 is never reached)."""
 
 
 class Compressed(nn.Module):
@@ -178,32 +179,58 @@ class Rounding(nn.Module):
         return torch.fake_quantize_per_tensor_affine(values, scale, zero, LOW, HIGH)
 
 
-def rounded_weight(weight: torch.Tensor) -> torch.Tensor:
-    """[out, ...] rounded to 8 bits, symmetrically, with a scale for each output channel."""
-    if weight.device.type == "meta":
-        return weight
+class WeightRounding(nn.Module):
+    """[out, ...] rounded to 8 bits, symmetrically, with a scale for each output channel that follows the weights."""
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight if weight.device.type == "meta" else _per_channel(weight, scales(weight))
+
+
+class Fixed(nn.Module):
+    """Rounding with numbers that are settled, as file formats want them: those of a tensor, or of a weight's channels."""
+
+    def __init__(self, scale: torch.Tensor, zero: int | None = None) -> None:
+        super().__init__()
+        self.zero = zero
+        self.step = scale.item() if zero is not None else None
+        if zero is None:
+            self.register_buffer("scale", scale)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        if self.zero is None:
+            return _per_channel(values, self.scale)
+        return torch.fake_quantize_per_tensor_affine(values, self.step, self.zero, LOW, HIGH)
+
+
+def scales(weight: torch.Tensor) -> torch.Tensor:
+    """[out]: the largest absolute weight of each output channel is 127 steps."""
     largest = weight.detach().abs().flatten(1).amax(1)
-    scale = torch.clamp(largest / 127, min=torch.finfo(torch.float32).eps)
+    return torch.clamp(largest / HIGH, min=torch.finfo(torch.float32).eps)
+
+
+def _per_channel(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     zero = torch.zeros(len(weight), dtype=torch.int32, device=weight.device)
-    return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, -127, 127)
+    return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, LOW, HIGH)
 
 
 class RoundedLinear(nn.Linear):
     """A linear layer in 8 bits."""
 
-    rounding: Rounding
+    rounding: nn.Module
+    weight_rounding: nn.Module
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return functional.linear(self.rounding(inputs), rounded_weight(self.weight), self.bias)
+        return functional.linear(self.rounding(inputs), self.weight_rounding(self.weight), self.bias)
 
 
 class RoundedConv2d(nn.Conv2d):
     """A convolution in 8 bits."""
 
-    rounding: Rounding
+    rounding: nn.Module
+    weight_rounding: nn.Module
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return self._conv_forward(self.rounding(inputs), rounded_weight(self.weight), self.bias)
+        return self._conv_forward(self.rounding(inputs), self.weight_rounding(self.weight), self.bias)
 
 
 KINDS = {nn.Linear: RoundedLinear, nn.Conv2d: RoundedConv2d}
@@ -216,7 +243,24 @@ def make_rounding(network: nn.Module) -> None:
         raise UserError(f"{type(network).__name__} has no convolution or linear layer to quantise")
     for layer in layers:
         layer.__class__ = KINDS[type(layer)]
-        layer.rounding = Rounding()
+        layer.rounding, layer.weight_rounding = Rounding(), WeightRounding()
+
+
+def rounded_layers(network: nn.Module) -> list[nn.Module]:
+    """Layers that are rounded to 8 bits."""
+    return [part for part in network.modules() if type(part) in KINDS.values()]
+
+
+def settled(network: nn.Module) -> nn.Module:
+    """A copy whose rounding no longer looks at values: what is written into files. UserError where a layer has seen nothing yet."""
+    network = copy.deepcopy(network).eval()
+    for layer in rounded_layers(network):
+        observer = layer.rounding.observer
+        if not torch.isfinite(observer.min_val).all():
+            raise UserError(f"{type(network).__name__}: no training step has gone through all of its 8-bit layers")
+        scale, zero = observer.calculate_qparams()
+        layer.rounding, layer.weight_rounding = Fixed(scale, int(zero.item())), Fixed(scales(layer.weight))
+    return network
 
 
 def without_rounding(network: nn.Module) -> None:
@@ -224,19 +268,30 @@ def without_rounding(network: nn.Module) -> None:
     back = {rounded: plain for plain, rounded in KINDS.items()}
     for layer in [part for part in network.modules() if type(part) in back]:
         layer.__class__ = back[type(layer)]
-        del layer.rounding
+        del layer.rounding, layer.weight_rounding
 
 
 def _observer() -> nn.Module:
-    logger = logging.getLogger("torchao")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it warns of kernels for other devices
     try:
-        from torchao.quantization.pt2e import MovingAverageMinMaxObserver
+        with _warnings_off(
+            "torchao", "torch.utils._pytree"
+        ):  # of kernels for other devices, and of names that will change
+            from torchao.quantization.pt2e import MovingAverageMinMaxObserver
     except ImportError:
         raise UserError("quantisation-aware training needs torchao: pip install 'kdrun[quant]'") from None
-    finally:
-        logger.setLevel(level)
     return MovingAverageMinMaxObserver(
         averaging_constant=0.01, dtype=torch.qint8, qscheme=torch.per_tensor_affine, quant_min=LOW, quant_max=HIGH
     )
+
+
+@contextlib.contextmanager
+def _warnings_off(*names: str) -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

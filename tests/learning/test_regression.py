@@ -28,7 +28,7 @@ def test_the_main_metric_is_monitored_where_nothing_else_was_said():
 
 
 def test_vanilla_distillation_of_a_regression(tmp_path):
-    words = (*WORDS, "seeds=2", "hardware=cpu", "tracker=none", f"paths.outputs={tmp_path / 'outputs'}")
+    words = (*WORDS, "seeds=2", "hardware=cpu", "tracker=none", "card=false", f"paths.outputs={tmp_path / 'outputs'}")
     planned = kdrun.plan(*words)
     terms = {name: found for stage in planned["stages"] for name, found in stage["terms"].items()}
     assert terms.keys() == {"mse", "mse_kd"} and terms["mse_kd"]["identity"] == 0.0

@@ -9,7 +9,7 @@ from torch import nn
 
 from kdrun.data.spec import DataSpec
 from kdrun.networks.build import build_network
-from kdrun.networks.compressed import Compressed, Rounding, rounded_weight, take_out, without_rounding
+from kdrun.networks.compressed import Compressed, Rounding, WeightRounding, settled, take_out, without_rounding
 from kdrun.networks.weights import load_weights, save_weights
 from kdrun.problems import UserError
 from kdrun.tasks.classification import Classification
@@ -47,7 +47,10 @@ def started(tmp_path, base=RESNET, **settings):
 @pytest.mark.parametrize("name", ["resnet8", "resnet8_w2", "mlp_64", "cnn_small"])
 def test_how_many_channels_go_does_not_depend_on_weights(name):
     shapes = [
-        {key: tensor.shape for key, tensor in build_network(node(shipped(name), prune=0.5), SPEC, seed).state_dict().items()}
+        {
+            key: tensor.shape
+            for key, tensor in build_network(node(shipped(name), prune=0.5), SPEC, seed).state_dict().items()
+        }
         for seed in (0, 1)
     ]
     assert shapes[0] == shapes[1]
@@ -62,7 +65,10 @@ def test_channels_that_do_nothing_are_those_that_go():
     first, second = [part for part in network.modules() if isinstance(part, nn.Linear)][:2]
     dead = torch.randperm(32, generator=torch.Generator().manual_seed(3))[:16]
     with torch.no_grad():
-        for layer, following in ((first, second), (second, [p for p in network.modules() if isinstance(p, nn.Linear)][2])):
+        for layer, following in (
+            (first, second),
+            (second, [p for p in network.modules() if isinstance(p, nn.Linear)][2]),
+        ):
             layer.weight[dead] = 0
             layer.bias[dead] = 0
             following.weight[:, dead] = 0
@@ -115,14 +121,16 @@ def test_channels_do_not_come_back_and_other_networks_do_not_start_it(tmp_path):
     for settings, said in (({"prune": 0.0}, "0.5 of the channels"), ({"prune": 0.25}, "0.25 taken out")):
         with pytest.raises(UserError, match=said):
             load_weights(build_network(node(**settings), SPEC, 0), file, SPEC)
-    other = save_weights(build_network({**RESNET, "width": 8}, SPEC, 0), tmp_path / "o.safetensors", SPEC, {**RESNET, "width": 8})
+    other = save_weights(
+        build_network({**RESNET, "width": 8}, SPEC, 0), tmp_path / "o.safetensors", SPEC, {**RESNET, "width": 8}
+    )
     with pytest.raises(UserError, match="cannot start a compressed ResNet"):
         load_weights(build_network(node(prune=0.5), SPEC, 0), other, SPEC)
 
 
 def test_rounding_by_hand():
     weight = torch.randn(3, 4)
-    for row, rounded in zip(weight, rounded_weight(weight), strict=True):
+    for row, rounded in zip(weight, WeightRounding()(weight), strict=True):
         scale = row.abs().max() / 127
         assert torch.allclose(rounded, (row / scale).round().clamp(-127, 127) * scale, atol=1e-6)
     rounding = Rounding().train()
@@ -134,12 +142,20 @@ def test_rounding_by_hand():
     assert torch.allclose(found, expected, atol=1e-6)
 
 
+def test_settled_rounding_is_the_same_rounding():
+    network = build_network(node(prune=0.5, quantize=True), SPEC, 0)
+    with pytest.raises(UserError, match="no training step"):
+        settled(network)
+    network.train()(IMAGES)
+    assert torch.equal(settled(network)(IMAGES), network.eval()(IMAGES))
+
+
 def test_gradients_pass_straight_through():
     rounding, values = Rounding().train(), torch.linspace(-1, 1, 9, requires_grad=True)
     rounding(values).sum().backward()
     assert torch.equal(values.grad, torch.ones(9))
     weight = torch.randn(3, 4, requires_grad=True)
-    rounded_weight(weight).sum().backward()
+    WeightRounding()(weight).sum().backward()
     assert torch.equal(weight.grad, torch.ones(3, 4))
 
 

@@ -118,3 +118,27 @@ def test_a_real_run_ends_with_a_smaller_network_in_8_bits(tmp_path):
     assert run.status == "done" and stages["student/seed=0"]["flops"] < 0.7 * stages["alone/seed=0"]["flops"]
     network = api.load(run.id, outputs=tmp_path)
     assert any(isinstance(part, RoundedConv2d) for part in network.modules())
+
+
+def test_what_was_trained_in_8_bits_is_exported_with_its_own_ranges(tmp_path):
+    """The file says what the network says: no ranges are looked for in training samples, and weights lie in it as int8."""
+    pytest.importorskip("onnx")
+    import kdrun.api as api
+    from kdrun.hardware.exports.export import export
+    from kdrun.hardware.exports.subjects import subjects
+    from kdrun.tracking.registry import find_run
+
+    words = [
+        "strategy=compress", "'strategy.order=[quantize]'".strip("'"), "student=resnet8_w4", "teacher=resnet8_w8", "seed=0",
+        "trainer.epochs=2", "data.limit.train=200", "tracker=none", f"paths.outputs={tmp_path}", "strategy.controls=[]",
+    ]  # fmt: skip
+    run = api.run(*words)
+    [student] = [one for one in subjects(find_run(tmp_path, run.id)) if one.arm == "student"]
+    rounded = export(student, tmp_path / "exports", "onnx", "int8")
+    whole = export(student, tmp_path / "exports", "onnx", "fp32")
+    assert rounded.labels_agree == 1.0 and rounded.max_difference < 1e-4
+    assert rounded.bytes < 0.7 * whole.bytes
+    import onnx
+
+    stored = {one.data_type for one in onnx.load(rounded.path).graph.initializer}
+    assert onnx.TensorProto.INT8 in stored

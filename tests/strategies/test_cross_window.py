@@ -18,7 +18,15 @@ from kdrun.verbs.plan import make_plan
 
 VALIDATION = {"lung": 0.8, "mediastinal": 0.7, "bone": 0.9}
 TEST = {"lung": 0.99, "mediastinal": 0.6, "bone": 0.5}
-CT = ("model=ct_se_resnet", "data=ct_synthetic", "strategy=cross_window", "seed=3", "trainer.epochs=7", "tracker=none")
+CT = (
+    "model=ct_se_resnet",
+    "data=ct_synthetic",
+    "strategy=cross_window",
+    "seed=3",
+    "trainer.epochs=7",
+    "tracker=none",
+    "card=false",
+)
 
 
 class Notes:
@@ -226,7 +234,7 @@ SMALL = (
     "strategy=cross_window", "objective=cross_window", "data=ct_synthetic", "data.train=60", "data.val=30", "data.test=40",
     "data.depth=4", "data.size=16", "data.strength=8", "data.signal=bone", "data.echo=40", "teacher=mlp_8", "student=mlp_8",
     "trainer.epochs=3", "trainer.batch_size=16", "trainer.optimizer.lr=0.02", "trainer.monitor=loss", "trainer.mode=min",
-    "tracker=none", "hardware=cpu", "seeds=2",
+    "tracker=none", "card=false", "hardware=cpu", "seeds=2",
 )  # fmt: skip
 
 
@@ -310,7 +318,7 @@ def test_views_of_ordinary_images(tmp_path):
         "trainer.epochs=3",
         "trainer.batch_size=64",
     )
-    _, record = run(tmp_path, *words, "tracker=none", "hardware=cpu", "seed=0")
+    _, record = run(tmp_path, *words, "tracker=none", "card=false", "hardware=cpu", "seed=0")
     roles = [stage["role"] for stage in record["stages"]]
     assert roles[:2] == ["before_grey", "before_edges"] and sum(role.startswith("student_") for role in roles) == 1
     assert record["summary"]["metric"] == "auc"

@@ -16,7 +16,7 @@ from kdrun.strategies.energy_gated import EnergyGated
 from kdrun.tables.metrics import measure
 from kdrun.verbs.plan import make_plan
 
-WORDS = ("strategy=energy_gated", "model=clients_mixed", "tracker=none", "hardware=cpu")
+WORDS = ("strategy=energy_gated", "model=clients_mixed", "tracker=none", "card=false", "hardware=cpu")
 
 
 class Notes:

@@ -16,7 +16,7 @@ def stored(run):
 
 def test_every_key_of_the_schema_is_there_from_the_first_moment(tmp_path):
     run = open_run(tmp_path, "digits", "ab" * 32)
-    schema = """schema id name status created updated attempts command overrides choices job_hash seeds config cells git
+    schema = """schema id name status created updated attempts command overrides choices auto job_hash seeds config cells git
         versions hardware stages audit summary error"""
     assert sorted(stored(run)) == sorted(schema.split())
     assert stored(run)["status"] == "running" and stored(run)["created"].endswith("Z")

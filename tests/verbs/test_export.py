@@ -62,7 +62,8 @@ def test_json_says_the_same(run, outputs, tmp_path, capsys):
 
 
 def test_what_could_not_be_made_is_told_with_exit_code_2(run, outputs, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "executorch", None)
+    for name in ("executorch", "executorch.exir"):
+        monkeypatch.setitem(sys.modules, name, None)
     words = ["format=safetensors,executorch", f"to={tmp_path / 'files'}"]
     assert main(["export", "last", "--outputs", str(outputs), *words]) == 2
     printed = capsys.readouterr()

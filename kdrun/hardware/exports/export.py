@@ -135,8 +135,16 @@ def _ways(subject: Subject, folder: Path, format: str, precision: str, calibrati
         return {"lowered": lambda path: write_executorch(subject.bare(), sample, path, batches)}
 
     if precision == "int8":
-        from kdrun.hardware.exports.quantise import quantise
+        from kdrun.hardware.exports.quantise import fold, quantise
+        from kdrun.networks.compressed import rounded_layers
 
+        if rounded_layers(subject.network):  # trained in 8 bits: its own ranges are written, and none are looked for
+
+            def written(path: Path) -> None:
+                graphs.traced(subject.bare(), sample, names, path)
+                fold(path)
+
+            return {"trained in 8 bits": written}
         # The file in fp32, which has been compared, is what is quantised: a wrong graph and coarse numbers are told apart.
         whole = export(subject, folder, "onnx", "fp32")
         arrays = (tuple(one.numpy() for one in batch) for batch in _calibration(subject, calibration))

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdrun.networks.compressed import rounded_layers, settled
 from kdrun.networks.output import logits_of
 from kdrun.problems import UserError
 
@@ -117,7 +118,8 @@ class Subject:
         Of another precision than fp32 it is a copy; inputs and output are float32 all the same.
         """
         dtype = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
-        network = self.network if dtype is None else copy.deepcopy(self.network).to(dtype)
+        network = settled(self.network) if rounded_layers(self.network) else self.network
+        network = network if dtype is None else copy.deepcopy(network).to(dtype)
         return Bare(network, self.input_names if self.sequences else None, dtype).eval()
 
     def through(self, session: Any) -> nn.Module:

@@ -10,6 +10,7 @@ from export_support import DIABETES, DIGITS, MLP, RESNET, SCANS, SLICES, TRANSFO
 from text_support import ROWS
 
 from kdrun.files import read_json
+from kdrun.hardware.exports import measure
 from kdrun.hardware.exports.artifact import Artifact
 from kdrun.hardware.exports.compare import Comparison, Mismatch, compare, labels, require
 from kdrun.hardware.exports.export import export
@@ -98,6 +99,7 @@ def test_sequences_of_other_lengths_and_paddings_are_right(folder, sentences):
         target = torch.randint(4, spec.vocabulary, (rows, target_length), generator=generator)
         said = session(source.numpy(), mask.numpy(), target.numpy())
         np.testing.assert_allclose(said, outputs(sentences, source, mask, target), atol=1e-4)
+    assert measure.generation(sentences, 2)["tokens"] >= 4, "two sentences of a token and an end each, at least"
     whole = export(sentences, folder / "sentences", "onnx", "int8")
     assert whole.labels_agree >= 0.9 and whole.bytes < artifact.bytes
 
@@ -284,6 +286,7 @@ def test_executorch_runs_what_it_was_given(tmp_path, resnet, precision):
 
 
 def test_without_executorch_its_extra_is_named(tmp_path, mlp, monkeypatch):
-    monkeypatch.setitem(sys.modules, "executorch", None)
+    for name in ("executorch", "executorch.exir"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UserError, match=r"pip install 'kdrun\[executorch\]'"):
         export(mlp, tmp_path, "executorch")
