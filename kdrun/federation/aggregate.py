@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -63,10 +64,11 @@ def clip(updates: Mapping[int, Update], sent: Arrays, limit: float) -> tuple[dic
     for client, update in updates.items():
         steps = {
             name: array.astype(np.float64) - sent[name].astype(np.float64)
-            for name, array in update.arrays.items()
+            for name, array in sorted(update.arrays.items())  # in one order, so that the sum below has the same bits
             if array.dtype.kind == "f"
         }
-        norm = float(np.sqrt(sum(float(np.square(step).sum()) for step in steps.values())))
+        with np.errstate(over="ignore"):  # of float64 numbers beyond 1e154; their step becomes 0
+            norm = math.sqrt(sum(float(np.square(step).sum()) for step in steps.values()))
         if norm > limit:
             longer.append(client)
             near = {

@@ -63,12 +63,15 @@ def form(arrays: Arrays) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
 
 
 def refusal(update: Update, expected: Expected) -> str | None:
-    """Why an update cannot be used, in words, or None: wrong names, shapes or types, numbers that are not finite."""
-    if missing := [name for name in expected if name not in update.arrays]:
+    """Why an update cannot be used, in words, or None: wrong names, shapes or types, numbers that are not finite.
+
+    Of several reasons the first by name: the order of arrays is not the same in a message and in a file.
+    """
+    if missing := sorted(name for name in expected if name not in update.arrays):
         return f"{missing[0]} is missing"
-    if extra := [name for name in update.arrays if name not in expected]:
+    if extra := sorted(name for name in update.arrays if name not in expected):
         return f"{extra[0]} is not expected"
-    for name, (shape, dtype) in expected.items():
+    for name, (shape, dtype) in sorted(expected.items()):
         array = update.arrays[name]
         if tuple(array.shape) != tuple(shape):
             return f"{name} has the shape {tuple(array.shape)}, expected {tuple(shape)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from typing import Any
 from kdrun.files import read_json
 from kdrun.lab.fingerprint import (
     FingerprintContext,
+    befallen,
     federation_parts,
     fingerprint,
     identity,
@@ -179,6 +181,9 @@ class Lab:
         work = self.store.work(key)
         request = self.request(stage, key, work, tree)
         outcome = self._run(request)
+        if outcome.get("incidents"):  # what befell machines cannot be repeated: this is not the result that `tree` has
+            tree = befallen(tree, outcome["incidents"])
+            key = fingerprint(tree)
         record = {
             "schema": 1,
             "fingerprint": key,
@@ -192,6 +197,7 @@ class Lab:
         files = [work / "metrics.jsonl", *sorted(work.glob("*.safetensors")), *sorted(work.glob("samples.*.jsonl"))]
         files = [path for path in files if not path.name.startswith("best-")]  # beside a checkpoint
         folder = self.store.put(key, files, record)
+        shutil.rmtree(work, ignore_errors=True)  # where the key has changed it is still there
         return self._done(
             Trained(key, stage, read_json(folder / "record.json"), folder), "resumed" if resumed else "trained"
         )

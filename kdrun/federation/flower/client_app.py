@@ -10,7 +10,7 @@ from typing import Any
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from kdrun.federation.flower.calls import WHO, Answer
+from kdrun.federation.flower.calls import WHO, Answer, versions
 from kdrun.federation.flower.records import answer_records, call_of
 
 FOLDER = "kdrun-client"
@@ -42,7 +42,7 @@ def _answer(message: Message, context: Context, settings: Mapping[str, Any] | No
         return Answer(failure=f"its partition-id is {number}, clients are 0 to {clients - 1}")
     call = call_of(message.content)
     if call.what == WHO:
-        return Answer({"client": number})
+        return Answer({"client": number, "versions": versions()})
     from kdrun.federation.flower.node import answered  # with torch
 
     paths = json.loads(given["paths"])

@@ -20,8 +20,9 @@ from kdrun.problems import UserError
 
 EVENTS, STOP, LOCK, SAID = "events.jsonl", "stop", "lock", "flwr.log"
 """Files between the server's process and this one."""
-POLL, PATIENCE = 0.2, 120.0
-"""Seconds between two looks; until a server that was told to stop has stopped."""
+POLL, PATIENCE, LINGER = 0.2, 120.0, 5.0
+"""Seconds between two looks; until a server that was told to stop has stopped; in which it may still say something after
+`flwr run` has ended."""
 CONNECTION = "kdrun"
 KNOWN = {error.__name__: error for error in (BadUpdate, NoEffect)}
 
@@ -148,7 +149,7 @@ def _followed(folder: Path, process: subprocess.Popen, report: Report) -> dict[s
 def _events(path: Path, process: subprocess.Popen) -> Iterator[list[Any] | None]:
     """Each event as it comes, None in between; ends a while after the process has ended."""
     place, ended = 0, None
-    while ended is None or time.monotonic() - ended < 5:
+    while ended is None or time.monotonic() - ended < LINGER:
         if path.is_file():
             with open(path, "rb") as file:
                 file.seek(place)

@@ -14,7 +14,7 @@ from flwr.serverapp import Grid
 from kdrun.federation.assemble import Federation, Setting
 from kdrun.federation.client import Client
 from kdrun.federation.faults import Failure
-from kdrun.federation.flower.calls import EVALUATE, FIT, WHO, Answer, Call
+from kdrun.federation.flower.calls import EVALUATE, FIT, WHO, Answer, Call, versions
 from kdrun.federation.flower.records import answer_of, call_records
 from kdrun.federation.messages import Arrays, Broadcast, Update
 from kdrun.learning.firststep import NoEffect
@@ -134,10 +134,10 @@ class FlowerEngine:
     def evaluate(
         self, clients: Iterable[int], split: str, arrays: Arrays | None = None, best: bool = False
     ) -> dict[int, dict[str, float] | Failure]:
-        round = self._best if best else self._round
-        known = self._early[1] if (split, round) == (EARLY, self._early[0]) and self.due(round) else {}
+        early = split == EARLY and not best and self._early[0] == self._round and self.due(self._round)
+        known, which = self._early[1] if early else {}, "best" if best else "last"
         asked = [number for number in clients if number not in known]
-        found = self._ask(EVALUATE, asked, round=round, split=split, arrays=arrays or {}) if asked else {}
+        found = self._ask(EVALUATE, asked, split=split, which=which, arrays=arrays or {}) if asked else {}
         found = {number: one if isinstance(one, Failure) else one.metrics for number, one in found.items()}
         return {number: found[number] if number in found else dict(known[number]) for number in clients}
 
@@ -173,8 +173,9 @@ class FlowerEngine:
 
     def _ask(self, what: str, clients: Iterable[int], **call: Any) -> dict[int, Answer | Failure]:
         """The answer of each of `clients`, Failure where there is none: it is not there, said so, or took too long."""
-        until, wanted = time.monotonic() + self.timeout, list(clients)
-        self._meet(wanted, until)
+        wanted = list(clients)
+        self._meet(wanted, time.monotonic() + self.timeout)
+        until = time.monotonic() + self.timeout
         there = [self._nodes[number] for number in wanted if number in self._nodes]
         replies = self._exchange(self._call(what, **call), there, until)
         found: dict[int, Answer | Failure] = {}
@@ -242,6 +243,10 @@ class FlowerEngine:
             return
         if number in self._nodes:
             self.report.note(f"client {number} is at two nodes; the one that came last is called")
+        others = {name: found for name, found in answer.facts["versions"].items() if found != versions()[name]}
+        if others:
+            told = ", ".join(f"{name} {found} (here {versions()[name]})" for name, found in others.items())
+            self.report.note(f"client {number} has {told}: its results may differ in their last bits")
         self._nodes[number] = node
 
     def _exchange(self, call: Call, nodes: Iterable[int], until: float) -> dict[int, Message]:

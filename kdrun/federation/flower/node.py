@@ -115,12 +115,11 @@ class Node:
             if client.fits > fits:
                 rounds[call.round] = Past.of(client, call.turn)
         if call.split:
-            metrics = client.evaluate(call.split, call.arrays or None)
-            if (
-                call.split == TEST and client.private is not None
-            ):  # it is through: the networks are for whoever owns them
-                best, node = self._at(rounds, call.best).tensors, self.setting.private[client.number]
-                save_private(self.folder, client.number, client.private, best, self.setting.module.spec, node)
+            client.best = self._at(rounds, call.best).tensors
+            metrics = client.evaluate(call.split, call.arrays or None, best=call.which == "best")
+        if call.split == TEST and client.private is not None:  # it is through: the networks are for whoever owns them
+            node, spec = self.setting.private[client.number], self.setting.module.spec
+            save_private(self.folder, client.number, client.private, client.best, spec, node)
         _save(kept, _needed(rounds, call), call.turn)
         if isinstance(found, Failure):
             return Answer(self._facts(), metrics=metrics, failure=found.reason)

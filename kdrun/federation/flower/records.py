@@ -12,7 +12,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from kdrun.federation.flower.calls import Answer, Call
 from kdrun.federation.messages import Arrays, Update
 
-PLAIN = ("what", "run", "turn", "round", "best", "saved", "split")
+PLAIN = ("what", "run", "turn", "round", "best", "saved", "split", "which")
 """Fields of a call that are text and whole numbers."""
 
 

@@ -31,8 +31,11 @@ def start(request: dict[str, Any], report: Report, shop: Workshop) -> dict[str, 
     of a connection in Flower's own config), timeout (seconds that the server waits for answers) and paths (where data are).
     Raises UserError where Flower is not installed.
     """
-    superlink = request["federation"]["engine"]["superlink"]
+    engine = request["federation"]["engine"]
+    superlink = engine["superlink"]
     require(superlink)
+    places = {name: str(Path(path).expanduser().absolute()) for name, path in engine["paths"].items()}
+    request = {**request, "federation": {**request["federation"], "engine": {**engine, "paths": places}}}
     # A connection in a person's own config is looked up in their own folder; else nothing is left there.
     own = superlink is not None and ":" not in superlink
     home = {} if own else {"FLWR_HOME": str(Path(request["work"], "flower").absolute())}
