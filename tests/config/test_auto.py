@@ -63,7 +63,10 @@ def test_on_the_target_itself_it_is_measured():
     [
         (["student=auto", "seed=0"], ["needs a deadline", "raspberry_pi_5"]),
         ([*PI, "hardware.deploy.deadline_ms=1e-9"], ["no network of the family", "resnet8_w2", "would be met"]),
-        (["student=auto", "seed=0", "hardware=drive_orin"], ["no time can be estimated", "drive_orin"]),
+        (
+            ["student=auto", "seed=0", "hardware=jetson_orin_nx", "hardware.deploy.precision=fp16"],
+            ["no time can be estimated", "in fp16"],
+        ),
         ([*PI, "student.family=[resnet8,resnt20]"], ["closest: resnet20"]),
         ([*PI, "model=ct_se_resnet"], ["student.family="]),
     ],
