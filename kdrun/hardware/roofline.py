@@ -136,7 +136,8 @@ def of(found: Sequence[Operator], parameters: int, figures: Figures, precision: 
 
 def measured_figures(threads: int = 1, seconds: float = 0.3) -> Figures:
     """What this machine's CPU reaches with so many threads: float32 matrix products of 1,024 squared, and copies of 256 MB (read and
-    written); the best of as many as fit into `seconds` each. utilisation is 1, for these are reached, not printed.
+    written), and products of 1 x 4 numbers, which take what it takes to start one; the best of as many as fit into `seconds` each.
+    utilisation is 1, for these are reached, not printed.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -147,10 +148,12 @@ def measured_figures(threads: int = 1, seconds: float = 0.3) -> Figures:
         source = torch.zeros(64_000_000)
         sink = torch.empty_like(source)
         bandwidth = 2 * 4 * source.numel() / _best(lambda: sink.copy_(source), seconds) / 1e9
+        little, few = torch.rand(1, 4), torch.rand(4, 4)
+        launch = _best(lambda: torch.mm(little, few), seconds) * 1e6
     finally:
         torch.set_num_threads(before)
     said = f"measured: matrix products and copies on this CPU, threads: {threads}"
-    return Figures("local", {"fp32": peak}, None, bandwidth, said, utilisation=1.0)
+    return Figures("local", {"fp32": peak}, None, bandwidth, said, utilisation=1.0, launch_us=launch)
 
 
 def _best(work: Callable[[], Any], seconds: float) -> float:
