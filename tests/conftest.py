@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 LONGEST = (
-    "federation/test_flower_deployment.py", "test_readme.py", "federation/test_flower.py", "sweep/test_sweep.py", "learning/test_ranks.py", "learning/test_sharding.py", "test_scripts.py",
+    "federation/test_flower_deployment.py", "test_readme.py", "federation/test_flower.py", "sweep/test_sweep.py",
+    "learning/test_ranks.py", "learning/test_sharding.py", "test_scripts.py",
     "learning/test_kill.py", "test_cli.py", "tasks/test_translation.py", "sweep/test_launchers.py", "sweep/test_search.py",
 )  # fmt: skip
 """Files that take many seconds. They come first, so that no worker is left with one of them when the others are done."""

@@ -132,7 +132,8 @@ def model_energy(flops: float | None, figures: Figures | None, precision: str, b
 def estimated(subject: Subject, artifact: Artifact, session: Any, place: Place, here: Figures | None) -> dict[str, Any]:
     """As `measured`, by the roofline model for a target that is not this machine.
 
-    here: what this machine reaches (roofline.measured_figures): the model is held against a measurement of the same file here.
+    here: what this machine reaches (roofline.measured_figures): the model is held against a measurement of the same file here, where
+    that is known in this precision.
     """
     forward = _forward(subject, place.batch)
     found = roofline.estimate(subject.bare(), forward, place.target.figures, place.precision)
@@ -142,7 +143,7 @@ def estimated(subject: Subject, artifact: Artifact, session: Any, place: Place, 
         return {"latency": None, "throughput": None, "memory": memory, "energy": None, "notes": {"latency": why}}
     latency: dict[str, Any] = {"ms": found.ms, "method": found.method, "error": None, "measured_here_ms": None}
     if here is not None:
-        known = roofline.estimate(subject.bare(), forward, here, "fp32")
+        known = roofline.estimate(subject.bare(), forward, here, place.precision)
         arrays = arrays_of(subject, place.batch)
         calls = affordable(session, arrays, 200, 0.5)
         latency["measured_here_ms"] = measure.latency(session, arrays, calls=calls, warm_up=10)["p50_ms"]
