@@ -133,6 +133,7 @@ def push(folder: Path, settings: dict[str, Any], end: End) -> None:
     if record["status"] == DONE and record["stages"]:
         figures.log(FIGURES_SHARE * end.timeout)
     run.summary.update(flatten_summary(record) | card_summary(folder))
+    log_cards(run, folder)
     exit_code = 0 if record["status"] == DONE else 1
     url, online_folder = (run.url, Path(run.dir).parent.name) if mode == "online" else (None, None)
     run.finish(exit_code=exit_code)
@@ -236,6 +237,18 @@ def card_summary(folder: Path) -> dict[str, Any]:
     from kdrun.hardware.card.cards import flat, read_cards
 
     return {name: non_finite(value) for name, value in flat(read_cards(folder)).items()}
+
+
+def log_cards(run: Any, folder: Path) -> None:
+    """The scorecards as a table, one row for each network, target and precision."""
+    from kdrun.hardware.card.cards import COLUMNS, read_cards, rows
+
+    cards = read_cards(folder)
+    if cards:
+        import wandb
+
+        data = [[non_finite(value) for value in row] for row in rows(cards)]
+        run.log({"cards": wandb.Table(columns=list(COLUMNS), data=data, allow_mixed_types=True)})
 
 
 def non_finite(value: Any) -> Any:

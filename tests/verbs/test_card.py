@@ -259,3 +259,26 @@ def test_rows_for_trackers():
     assert found["card/local/fp32/accuracy"] == 0.9 and found["card/local/fp32/joules"] == 0.1
     assert found["card/h100/fp32/latency_ms_estimate"] == 0.5 and "card/h100/fp32/p99_ms" not in found
     assert not any(value is None for value in found.values())
+
+
+def test_a_tracker_has_a_row_for_each_card(tmp_path):
+    """Real W&B, offline: the table as it lies on the disk."""
+    import wandb
+
+    from kdrun.hardware.card.cards import COLUMNS
+    from kdrun.tracking.push import log_cards
+
+    keep_cards(tmp_path, [card("teacher", p99=2.0), card(joules=0.1), card(kind="estimate", target="h100", p99=0.5)])
+    run = wandb.init(mode="offline", dir=str(tmp_path), settings=wandb.Settings(console="off", silent=True))
+    try:
+        log_cards(run, tmp_path)
+    finally:
+        run.finish()
+    [file] = tmp_path.glob("wandb/offline-run-*/files/media/table/cards_*.table.json")
+    table = json.loads(file.read_text())
+    assert table["columns"] == list(COLUMNS)
+    rows = [dict(zip(COLUMNS, row, strict=True)) for row in table["data"]]
+    assert [(row["arm"], row["target"], row["kind"], row["p99_ms"]) for row in rows] == [
+        ("student", "h100", "estimate", 0.5), ("teacher", "local", "measured", 2.0), ("student", "local", "measured", 1.0),
+    ]  # fmt: skip
+    assert rows[0]["joules"] is None and rows[2]["joules"] == 0.1

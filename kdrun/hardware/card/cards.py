@@ -87,6 +87,39 @@ def point(card: Mapping[str, Any]) -> dict[str, float | None]:
     }
 
 
+COLUMNS = (
+    "arm", "part", "seed", "target", "precision", "runtime", "batch", "kind", "metric", "value", "retention", "p50_ms", "p99_ms",
+    "peak_mb", "export_bytes", "joules", "energy_estimate", "robustness_drop", "worst_class_recall", "worst_class_drop", "ece", "passed",
+)  # fmt: skip
+
+
+def rows(cards: Sequence[Card]) -> list[list[Any]]:
+    """One row of COLUMNS for each card; of an estimated card the time of a call stands as p99_ms, and `kind` says what it is."""
+    found = []
+    for card in cards:
+        energy, safety, robustness, latency = (
+            card.get(name) or {} for name in ("energy", "safety", "robustness", "latency")
+        )
+        values = {
+            **{
+                name: card[name]
+                for name in ("arm", "seed", "target", "precision", "runtime", "batch", "kind", "passed")
+            },
+            "part": card.get("part"),
+            **{name: card["quality"][name] for name in ("metric", "value", "retention")},
+            "p50_ms": latency.get("p50_ms"),
+            "p99_ms": gates.p99(card),
+            "peak_mb": card["memory"]["peak_mb"],
+            "export_bytes": card["memory"]["weights_bytes"],
+            "joules": energy.get("joules"),
+            "energy_estimate": energy.get("estimate"),
+            "robustness_drop": robustness.get("drop"),
+            **{name: safety.get(name) for name in ("worst_class_recall", "worst_class_drop", "ece")},
+        }
+        found.append([values[name] for name in COLUMNS])
+    return found
+
+
 def flat(cards: Sequence[Card]) -> dict[str, Any]:
     """`card/TARGET/PRECISION/p99_ms` ... of a run's own result, `card/TARGET/PRECISION/ARM/p99_ms` of the arms beside it: for trackers.
 
