@@ -102,7 +102,7 @@ class Setting:
         """One client with its samples and its networks."""
         return Client(
             number,
-            self._shards(number),
+            self.shards(number),
             self.client_loop(number),
             self.method,
             None if self.method.JUDGED == "shared" else self.network(self.private[number], "weights", number),
@@ -159,7 +159,7 @@ class Setting:
             return own, None
         return _published(own, self.module.samples("train").ids.numpy(), share, self.seed)
 
-    def _shards(self, client: int) -> dict[str, Shard]:
+    def shards(self, client: int) -> dict[str, Shard]:
         """One client's samples by split."""
         own, strength = self._divided[0][client], (self.config.get("shift") or {}).get("strength", 0.0)
         change = partial(partition.shift, client=client, clients=self.rules.clients, strength=strength)

@@ -63,7 +63,7 @@ class Shard:
             positions = order[first:end]
             yield {
                 "ids": ids[first:end],
-                "inputs": self._drawn(positions, key) if inputs is None else inputs[first:end],
+                "inputs": self.drawn(positions, key) if inputs is None else inputs[first:end],
                 "targets": targets[first:end],
                 "positions": positions,
             }
@@ -74,12 +74,13 @@ class Shard:
             positions = torch.arange(first, min(first + size, len(self)))
             yield {
                 "ids": self.ids[first : first + size],
-                "inputs": self._drawn(positions, None) if self._inputs is None else self._inputs[first : first + size],
+                "inputs": self.drawn(positions, None) if self._inputs is None else self._inputs[first : first + size],
                 "targets": self.targets[first : first + size],
                 "positions": positions,
             }
 
-    def _drawn(self, positions: Tensor, key: int | None) -> Tensor:
+    def drawn(self, positions: Tensor, key: int | None) -> Tensor:
+        """Inputs [b, ...] at these positions of the shard, augmented by `key` (None: as they are), as this client sees them."""
         return self._changed(self._samples.inputs(self.rows[positions], key))
 
     def _changed(self, inputs: Tensor) -> Tensor:

@@ -64,13 +64,21 @@ def affordable(session: Any, arrays: Sequence[np.ndarray], calls: int, seconds: 
 
 
 def measured(
-    subject: Subject, artifact: Artifact, session: Any, place: Place, request: Request, threads: int, reader: Any
+    subject: Subject,
+    artifact: Artifact,
+    session: Any,
+    place: Place,
+    request: Request,
+    threads: int,
+    reader: Any,
+    latency: dict[str, Any],
 ) -> dict[str, Any]:
-    """{"latency", "throughput", "memory", "energy", "notes"} of `place.batch` real validation samples at a time."""
+    """{"latency", "throughput", "memory", "energy", "notes"} of `place.batch` real validation samples at a time.
+
+    latency: of this network, measured in turns with those it is compared with.
+    """
     arrays = arrays_of(subject, place.batch)
-    calls = affordable(session, arrays, request.calls, request.seconds)
     notes, throughput = busy(), None
-    latency = measure.latency(session, arrays, calls=calls, warm_up=min(WARM_UP, calls))
     if request.quick:
         notes["throughput"] = "left out at the end of a run: kdrun card"
     else:

@@ -68,10 +68,11 @@ class _Maker:
             place = replace(place, runtime="torch")
         format = format_for(place.runtime, place.precision, installed_runtimes())
         found = []
+        times = self._in_turns(place, format, device) if place.target.here else {}
         for subject in self.wanted:
             self.tell(f"{subject.label}: {place.target.name}, {place.precision}")
             try:
-                found.append(self._card(subject, place, format, device))
+                found.append(self._card(subject, place, format, device, times.get(subject.label)))
             except UserError as error:
                 self.problems += error.lines
                 self.tell(f"no card of {subject.label}: {error.lines[0]}")
@@ -80,7 +81,22 @@ class _Maker:
             card["passed"] = gates.passed(card["gates"])
         return sorted(found, key=order)
 
-    def _card(self, subject: Subject, place: Place, format: str, device: str) -> Card:
+    def _in_turns(self, place: Place, format: str, device: str) -> dict[str, dict[str, Any]]:
+        """Label -> latency of every network of the table that can be exported; of the others `_card` tells why not."""
+        labels, parts = [], []
+        with contextlib.ExitStack() as stack:
+            for subject in self.wanted:
+                with contextlib.suppress(UserError):
+                    artifact = self._judged(subject, format, place.precision, device).artifact
+                    session = stack.enter_context(contextlib.closing(artifact.session(self.threads, device)))
+                    arrays = figures.arrays_of(subject, place.batch)
+                    calls = figures.affordable(session, arrays, self.request.calls, self.request.seconds)
+                    labels.append(subject.label)
+                    parts.append((session, arrays, calls))
+            warm_up = min([figures.WARM_UP, *(calls for _, _, calls in parts)])
+            return dict(zip(labels, measure.latencies(parts, warm_up), strict=True))
+
+    def _card(self, subject: Subject, place: Place, format: str, device: str, latency: dict[str, Any] | None) -> Card:
         own = self._judged(subject, format, place.precision, device)
         teacher = self._reference(subject, "teacher", format, place.precision, device)
         alone = self._reference(subject, "alone", format, place.precision, device)
@@ -89,7 +105,7 @@ class _Maker:
         with contextlib.closing(own.artifact.session(self.threads, device)) as session:
             if here:
                 part = figures.measured(
-                    subject, own.artifact, session, place, self.request, self.threads, self._reader()
+                    subject, own.artifact, session, place, self.request, self.threads, self._reader(), latency
                 )
                 if part["energy"] is None:
                     constants = (

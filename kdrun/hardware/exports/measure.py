@@ -44,20 +44,39 @@ def latency(
     "device"}. Inputs lie where the runtime wants them before the clock runs; a call ends when its outputs are there. As in
     timeit the garbage collector of Python is off meanwhile: it is no part of the network.
     """
-    call = session.bind(*arrays)
-    for _ in range(warm_up):
-        call()
+    [found] = latencies([(session, arrays, calls)], warm_up, 1, clock)
+    return found
+
+
+def latencies(
+    parts: Sequence[tuple[Session, Sequence[np.ndarray], int]],
+    warm_up: int = 50,
+    turns: int = 10,
+    clock: Clock = time.perf_counter,
+) -> list[dict[str, Any]]:
+    """As `latency` of several (session, arrays, calls) that are to be compared: in turns, so that a minute in which the machine
+    is slower is shared by all. Each turn of a session begins with a tenth of `warm_up`, the first with all of it.
+    """
+    bound = [session.bind(*arrays) for session, arrays, _ in parts]
+    seconds: list[list[float]] = [[] for _ in parts]
     with _no_collection():
-        seconds = _timed(call, calls, clock)
-    return {
-        **spread(seconds),
-        "calls": calls,
-        "warm_up": warm_up,
-        "batch": len(arrays[0]),
-        "threads": dict(session.threads),
-        "runtime": f"{session.runtime} {session.version}",
-        "device": session.device,
-    }
+        for turn in range(turns):
+            for call, (_, _, calls), times in zip(bound, parts, seconds, strict=True):
+                for _ in range(warm_up if turn == 0 else -(-warm_up // 10)):
+                    call()
+                times += _timed(call, calls * (turn + 1) // turns - calls * turn // turns, clock)
+    return [
+        {
+            **spread(times),
+            "calls": calls,
+            "warm_up": warm_up,
+            "batch": len(arrays[0]),
+            "threads": dict(session.threads),
+            "runtime": f"{session.runtime} {session.version}",
+            "device": session.device,
+        }
+        for (session, arrays, calls), times in zip(parts, seconds, strict=True)
+    ]
 
 
 def spread(seconds: Sequence[float]) -> dict[str, float]:

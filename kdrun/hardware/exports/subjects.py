@@ -190,7 +190,7 @@ class OfClient:
         # What a client holds is decided in one place, which asks for nothing else than the data here.
         request = {"federation": federation, "seed": seed, "data": None, "trainer": {}, "hardware": {"device": "cpu"}}
         setting = Setting(request, SimpleNamespace(data=lambda config: module))
-        self.spec, self.task, self._shards = module.spec, module.task, setting._shards(client)
+        self.spec, self.task, self._shards = module.spec, module.task, setting.shards(client)
         self.extra_tests: tuple[str, ...] = ()
 
     def samples(self, split: str) -> ShardSamples:
@@ -209,4 +209,4 @@ class ShardSamples:
 
     def inputs(self, positions: Any) -> Any:
         """float32 [b, ...] of the samples at these positions."""
-        return self._shard._drawn(positions, None)
+        return self._shard.drawn(positions, None)

@@ -81,6 +81,28 @@ def test_warm_up_is_not_timed_and_every_call_is():
     assert found["calls"] == 100 and found["warm_up"] == 5
 
 
+def test_networks_that_are_compared_take_turns():
+    """A slow spell in the middle of everything is shared: each network has as many calls in it."""
+    order = []
+
+    def one(name):
+        def seconds(batch):
+            order.append(name)
+            return 0.003 if 100 < len(order) < 140 else 0.001
+
+        return Session(seconds)
+
+    sessions = [one("a"), one("b")]
+    parts = [(session, ROWS, 90) for session in sessions]
+    found = measure.latencies(parts, 10, 10, clock=lambda: sum(session.now for session in sessions))
+    assert [each["calls"] for each in found] == [90, 90] and [session.calls for session in sessions] == [
+        10 + 9 + 90
+    ] * 2
+    slow = [order[100:139].count(name) for name in "ab"]
+    assert min(slow) >= 19 and order[:19] == ["a"] * 19 and order[19:38] == ["b"] * 19
+    assert found[0]["p50_ms"] == found[1]["p50_ms"] == pytest.approx(1)
+
+
 def test_the_largest_batch_in_time_is_taken():
     session = Session(lambda batch: 0.001 * batch)
     found = measure.throughput(session, ROWS, 9.0, clock=session.clock)
