@@ -224,7 +224,7 @@ class Deploy:
     deadline_ms: float | None = key(None, "99 of 100 calls have to be done within it; null: no deadline", above=0)
     memory_mb: float | None = key(None, "most memory of the process, in 10^6 bytes; null: no cap", above=0)
     worst_class_drop: float = key(
-        0.02, "how far the recall of a class may fall below the teacher's", minimum=0, maximum=1
+        0.02, "how far the recall of the worst class may fall below that of the teacher's worst", minimum=0, maximum=1
     )
 
 

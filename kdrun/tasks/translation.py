@@ -33,6 +33,7 @@ class Translation:
     """
 
     METRICS = MappingProxyType({"bleu": "max", "chrf": "max", "loss": "min", "token_accuracy": "max"})
+    TYPICAL_TOKENS = TYPICAL_TOKENS
     MAIN, PREFLIGHT = "bleu", "loss"
 
     def __init__(self, module: Any, decoding: dict[str, Any] | None = None):

@@ -41,6 +41,7 @@ class VisionLanguage:
     """
 
     METRICS = MappingProxyType({"accuracy": "max", "loss": "min", "token_accuracy": "max"})
+    TYPICAL_TOKENS = TYPICAL_TOKENS
     MAIN, PREFLIGHT = "accuracy", "token_accuracy"
 
     def __init__(self, module: Any, decoding: dict[str, Any] | None = None):

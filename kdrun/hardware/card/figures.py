@@ -137,6 +137,15 @@ def model_energy(flops: float | None, figures: Figures | None, precision: str, b
     return joules and {"joules": joules, "method": "flops", "estimate": True, "coverage": "model"}
 
 
+def token_energy(energy: dict[str, Any] | None, tokens: int, batch: int) -> dict[str, Any]:
+    """What is known of a generated token where no sensor counted it: the energy of a teacher-forced pass by the FLOPs model, by its
+    tokens. With a cache of keys and values generating costs about as much; an estimate. {} where there is none."""
+    if not energy or not energy.get("estimate"):
+        return {}
+    method = f"flops of a teacher-forced pass of {tokens} tokens"
+    return {"joules_per_token": energy["joules"] / (batch * tokens), "estimate": True, "method": method}
+
+
 def estimated(subject: Subject, artifact: Artifact, session: Any, place: Place, here: Figures | None) -> dict[str, Any]:
     """As `measured`, by the roofline model for a target that is not this machine.
 

@@ -119,6 +119,8 @@ class _Maker:
         generation = None
         if here and subject.spec.kind not in SINGLE:
             generation = measure.generation(subject, 4 if self.request.quick else 16, self.threads, self._reader())
+            if generation is not None and generation["joules_per_token"] is None:
+                generation |= figures.token_energy(part["energy"], subject.task.TYPICAL_TOKENS, place.batch)
         safe = None
         if own.outputs is not None and subject.spec.kind == "images":
             safe = self._safety(own, teacher, alone, format, place.precision, device)

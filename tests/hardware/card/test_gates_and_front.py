@@ -112,3 +112,11 @@ def test_every_order_of_points_gives_the_same_front():
     for order in itertools.permutations(range(4)):
         found = pareto([points[i] for i in order], AXES)
         assert {order[i] for i in found.front} == {0, 1, 3}
+
+
+def test_energy_of_a_token_without_a_sensor_is_an_estimate_or_unknown():
+    from kdrun.hardware.card.figures import token_energy
+
+    found = token_energy({"joules": 0.32, "estimate": True}, 16, 2)
+    assert found["joules_per_token"] == 0.01 and found["estimate"] is True and "16 tokens" in found["method"]
+    assert token_energy(None, 16, 1) == {} and token_energy({"joules": 1.0, "estimate": False}, 16, 1) == {}
