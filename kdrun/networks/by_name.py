@@ -63,6 +63,8 @@ def transformers_image_classifier(
     make_torchvision_importable()
     try:
         import transformers
+
+        import kdrun.networks.quiet  # noqa: F401
     except ModuleNotFoundError as error:
         if error.name != "transformers":
             raise  # installed, but something it needs is not: its own message says what

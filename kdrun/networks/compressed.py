@@ -10,17 +10,16 @@ Which channels go depends on the weights that it starts from (`adopt`); how many
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import inspect
-import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+import kdrun.networks.quiet  # noqa: F401
 from kdrun import targets
 from kdrun.networks.modes import evaluating
 from kdrun.problems import UserError
@@ -273,25 +272,9 @@ def without_rounding(network: nn.Module) -> None:
 
 def _observer() -> nn.Module:
     try:
-        with _warnings_off(
-            "torchao", "torch.utils._pytree"
-        ):  # of kernels for other devices, and of names that will change
-            from torchao.quantization.pt2e import MovingAverageMinMaxObserver
+        from torchao.quantization.pt2e import MovingAverageMinMaxObserver
     except ImportError:
         raise UserError("quantisation-aware training needs torchao: pip install 'kdrun[quant]'") from None
     return MovingAverageMinMaxObserver(
         averaging_constant=0.01, dtype=torch.qint8, qscheme=torch.per_tensor_affine, quant_min=LOW, quant_max=HIGH
     )
-
-
-@contextlib.contextmanager
-def _warnings_off(*names: str) -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -14,6 +14,7 @@ import transformers
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+import kdrun.networks.quiet  # noqa: F401
 from kdrun.networks.llava import LlavaNetwork
 from kdrun.networks.towers import Tower, build_tower
 from kdrun.problems import UserError, closest

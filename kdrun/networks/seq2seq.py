@@ -143,6 +143,8 @@ def _some(mask: torch.Tensor) -> torch.Tensor:
 def _transformers() -> Any:
     try:
         import transformers
+
+        import kdrun.networks.quiet  # noqa: F401
     except ModuleNotFoundError as error:
         if error.name != "transformers":
             raise  # installed, but something it needs is not: its own message says what

@@ -200,3 +200,12 @@ def test_missing_packages_are_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchao.quantization.pt2e", None)
     with pytest.raises(UserError, match=r"kdrun\[quant\]"):
         Rounding()
+
+
+def test_what_torchao_says_of_other_devices_is_not_heard():
+    import subprocess
+    import sys
+
+    code = "from kdrun.networks.compressed import Rounding; Rounding(); import sys; print('torchao' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "True" and not done.stderr

@@ -1,0 +1,14 @@
+"""Importing this keeps torchao quiet where it is imported later (transformers does so): of kernels for other devices that it did not
+load, and of names in torch that are going to change. Nothing a person who trains can act on."""
+
+import logging
+
+logging.getLogger("torchao").setLevel(logging.ERROR)
+
+
+class _Enums(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "natively supported by torch.compile" not in record.getMessage()
+
+
+logging.getLogger("torch.utils._pytree").addFilter(_Enums())
