@@ -6,18 +6,16 @@ READY := $(VENV)/.ready
 # Two spinning OpenMP pools on two cores are 40 times slower than one thread each.
 export OMP_NUM_THREADS ?= 1
 
-CORES := import os; print((len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1)
-
 .PHONY: run test tables scorecard lint clean
 run: $(READY)
 	$(BIN)/kdrun $(ARGS)
 
 # The suite reads three small real data sets, and single tests read larger files that are not everywhere to be had: these tests are
-# skipped without them. Fetching what is there already takes no time. One test process per core and one more, since some tests wait for others.
+# skipped without them. Fetching what is there already takes no time. One test process per core.
 test: $(READY)
 	$(BIN)/kdrun fetch fashion_mnist mnist_5k ui_de_en
 	-$(BIN)/kdrun fetch emoji smollm2 ct_patches
-	$(BIN)/python -m pytest -n $$($(BIN)/python -c "$(CORES) + 1)") --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 # Every table that can be made here, from its records where they are there; `make table-NAME ARGS=jobs=2` makes one.
 tables: table-digits_kd table-fashion_kd table-evolving table-cascaded table-cross-window table-energy-gated table-compression_order
