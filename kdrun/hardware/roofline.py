@@ -171,11 +171,3 @@ def _best(work: Callable[[], Any], seconds: float) -> float:
 def error(estimated_ms: float | None, measured_ms: float | None) -> float | None:
     """Relative error of the model where both are known, here: estimate / measured - 1."""
     return None if not estimated_ms or not measured_ms else estimated_ms / measured_ms - 1
-
-
-def said_error(value: float | None, measured_ms: float | None) -> str:
-    """One line for people on how far the model can be trusted."""
-    if value is None:
-        return "the model's error is n/a: what this machine reaches in this format is not measured"
-    side = "too fast" if value < 0 else "too slow"
-    return f"on this machine the same model is {abs(100 * value):.0f} % {side} (measured {measured_ms:.3g} ms)"

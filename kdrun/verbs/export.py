@@ -18,8 +18,9 @@ from kdrun.hardware.exports.formats import (
     check_precision,
     installed_runtimes,
 )
-from kdrun.problems import UserError, closest, listed
+from kdrun.problems import UserError, listed
 from kdrun.tracking.registry import RunInfo, slugify
+from kdrun.verbs.runs import options_in
 from kdrun.verbs.show import chosen_run
 
 if TYPE_CHECKING:
@@ -87,14 +88,7 @@ def folder_of(run: RunInfo, subject: Any, to: Path | None = None) -> Path:
 
 def read_options(words: list[str]) -> Request:
     """KEY=VALUE words of this command. UserError for what there is not, with the nearest; nothing heavy is imported."""
-    found = {}
-    for word in words:
-        key, _, value = word.partition("=")
-        if key == "paths.outputs":
-            continue
-        if key not in OPTIONS:
-            raise UserError(f"{word}: no option {key!r}{closest(key, OPTIONS)}; all: {listed(OPTIONS)}")
-        found[key] = value
+    found = options_in(words, OPTIONS)
     formats = [check_format(word) for word in _list(found, "format", "safetensors,onnx", FORMATS)]
     precisions = [check_precision(word) for word in _list(found, "precision", "fp32", PRECISIONS)]
     pairs = [(format, precision) for precision in precisions for format in formats]

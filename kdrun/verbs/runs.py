@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdrun.files import dump_json, number
 from kdrun.measures import measure
-from kdrun.problems import UserError, closest
+from kdrun.problems import UserError, closest, listed
 from kdrun.tracking.filters import KEYS, cast_of, select
 from kdrun.tracking.record import RUNNING, STATUSES, now
 from kdrun.tracking.registry import RunInfo, list_runs, runs_folder
@@ -65,6 +65,19 @@ def filters_of(args: Arguments) -> list[str]:
 def is_folder(override: str) -> bool:
     """Whether a word says where the runs are."""
     return override.lstrip("+").startswith("paths.outputs=")
+
+
+def options_in(words: Iterable[str], allowed: Collection[str]) -> dict[str, str]:
+    """KEY=VALUE words of a verb that takes these keys. UserError for another key, with the nearest."""
+    found = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        if is_folder(word):
+            continue
+        if key not in allowed:
+            raise UserError(f"{word}: no option {key!r}{closest(key, allowed)}; all: {listed(allowed)}")
+        found[key] = value
+    return found
 
 
 def take_no(args: Arguments, *, words: bool = True) -> None:

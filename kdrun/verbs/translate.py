@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from kdrun.problems import UserError, closest, listed
-from kdrun.verbs.runs import outputs_folder
+from kdrun.problems import UserError
+from kdrun.verbs.runs import options_in, outputs_folder
 
 if TYPE_CHECKING:
     from kdrun.cli import Arguments
@@ -16,7 +16,7 @@ OPTIONS = ("arm", "seed", "which", "beam", "length_penalty", "comet")
 
 def main(args: Arguments) -> int:
     """Print one line for each line of standard input; an empty line stays empty."""
-    options = read_options(args.overrides)
+    options = options_in(args.overrides, OPTIONS)
     if len(args.words) > 1:
         raise UserError(f"one run at a time; given: {', '.join(args.words)}")
     from kdrun import api
@@ -90,19 +90,6 @@ def comet_line(view: Any, options: dict[str, str]) -> str:
     if score is None:
         raise UserError(f"comet={options['comet']}: no such file; give the checkpoint of a COMET model")
     return f"COMET {score:.4f}   {stage['label']} of {view.id}, {len(rows)} sentences, {Path(options['comet']).name}"
-
-
-def read_options(words: list[str]) -> dict[str, str]:
-    """KEY=VALUE words of this command. UserError for another key."""
-    found = {}
-    for word in words:
-        key, _, value = word.partition("=")
-        if key == "paths.outputs":
-            continue
-        if key not in OPTIONS:
-            raise UserError(f"{word}: no option {key!r}{closest(key, OPTIONS)}; all: {listed(OPTIONS)}")
-        found[key] = value
-    return found
 
 
 def read_lines(content: bytes) -> list[str]:

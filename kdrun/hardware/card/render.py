@@ -133,7 +133,7 @@ def _trust(latency: Mapping[str, Any]) -> str:
     """How far the model was off on this machine, in words."""
     error, here = latency.get("error"), latency.get("measured_here_ms")
     if error is None:
-        return f"the model's error is {MISSING}, it was not held against a measurement here"
+        return f"the model's error is {MISSING}: what this machine reaches in this number format is not measured"
     side = "too fast" if error < 0 else "too slow"
     return f"on this machine the same model is {abs(100 * error):.0f} % {side} (measured {here:.3g} ms)"
 
