@@ -35,7 +35,7 @@ distillation helps is a question for five seeds and [a table](digits_kd/table.md
 - A file of 33 kB instead of 313 answers in less time; most of what is left is the runtime, which weighs 50 MB where the network weighs none.
 - Eight bits keep the accuracy and, for networks this small, *cost* time on a server processor: converting is more work than is saved.
 - The student has a better worst class and loses less under corruption than its teacher here; a third of its teacher's errors are its own too.
-- The roofline model, put to this processor, is about 15 % too fast for the teacher and 50 % for the students, whose ten small
+- The roofline model, put to this processor, is 5 to 15 % too fast for the teacher and 50 % for the students (several runs), whose ten small
   operators take less time than what lies between them. Figures for the two boards are estimates of that model and no measurements.
 - Tails (p99) of calls of 0.02 ms are those of a shared machine: of two networks with the same shape one may have twice the other's.
 """
