@@ -154,13 +154,19 @@ def test_a_student_that_starts_as_its_teacher_is_looked_at_once_they_differ(tmp_
 
 
 def test_features_that_nothing_compares_with_stop_the_run(tmp_path):
-    """Not the same stage, but the same weights: the term is 0 and stays an error."""
+    """Not the same stage, but the same weights, and both networks given the same batches: the term is 0 and stays an error."""
     lab = make_lab(tmp_path)
     cast, own = before(lab, data={"window": "lung"})
     again = lab.fit(supervised(cast.student, start=own, data={"window": "lung"}, epochs=1, optimizer={"lr": 1e-30}))
     with pytest.raises(NoEffect, match="feature"):
         lab.fit(
-            distil(cast.student, own, start=again, epochs=1, teaching={**cast.config["teacher"], "unchecked": True})
+            distil(
+                cast.student,
+                own,
+                start=again,
+                epochs=1,
+                teaching={**cast.config["teacher"], "source": "online", "unchecked": True},
+            )
         )
 
 
