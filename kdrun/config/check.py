@@ -12,6 +12,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from kdrun import targets
+from kdrun.config.meant import meant
 from kdrun.config.origins import Origins
 from kdrun.config.presets import PRESETS
 from kdrun.config.schema import EXTENDED, REQUIRED, Data, Root, Target, defaults
@@ -57,7 +58,9 @@ class Check:
         """One dataclass. partial: keys that are not given stay absent."""
         if not isinstance(tree, dict):
             self.bad(
-                path, f"expected a mapping with the keys {listed((f.name for f in fields(kind)), 8)}, got {tree!r}"
+                path,
+                f"expected a mapping with the keys {listed((f.name for f in fields(kind)), 8)}, got {tree!r}",
+                meant(path, tree, self.where.groups, kind),
             )
             return {}
         known = {item.name: item for item in fields(kind)}
@@ -128,7 +131,7 @@ class Check:
     def target(self, tree: Any, path: str, rules: dict[str, Any], drop: Iterable[str] = ()) -> dict[str, Any]:
         """A target node: allowed prefix, existing name, known arguments, nothing required left out, types by annotation."""
         if not isinstance(tree, dict):
-            self.bad(path, f"expected a mapping with _target_, got {tree!r}")
+            self.bad(path, f"expected a mapping with _target_, got {tree!r}", meant(path, tree, self.where.groups))
             return {}
         name = tree.get("_target_", REQUIRED)
         result = {key: self.free(value, _join(path, str(key))) for key, value in tree.items()}
@@ -140,7 +143,7 @@ class Check:
             return result
         refused = targets.refusal(name, self.allowed)
         if refused:
-            self.bad(_join(path, "_target_"), *refused)
+            self.bad(_join(path, "_target_"), *refused, meant(path, name, self.where.groups))
             return result
         try:
             signature = targets.signature(name)
@@ -172,7 +175,12 @@ class Check:
                 continue
             value = node[name] = self.number_of(value, parameter)
             if targets.fits(value, parameter.annotation) is False:
-                self.bad(full, f"expected {targets.said(parameter)}, got {value!r}")
+                fitting = targets.fits([value], parameter.annotation)
+                self.bad(
+                    full,
+                    f"expected {targets.said(parameter)}, got {value!r}",
+                    f"a list of one: '{full}=[{value}]'" if fitting else "",
+                )
             elif name in rules.get("ranges", {}):
                 self.range(value, full, rules["ranges"][name])
             elif targets.is_path(parameter) and isinstance(value, str):
@@ -259,7 +267,7 @@ class Check:
         if path == "tags" and isinstance(value, list):  # tags=[a,b] is a way of writing tags.a=true tags.b=true
             value = {str(item): True for item in value}
         if not isinstance(value, dict):
-            self.bad(path, f"expected a mapping, got {value!r}")
+            self.bad(path, f"expected a mapping, got {value!r}", meant(path, value, self.where.groups))
             return {}
         if kind is Any:
             return self.free(value, path)
@@ -286,7 +294,9 @@ class Check:
         if "choices" in rules and value not in rules["choices"]:
             meant = rules.get("meant", {}).get(str(value))
             near = f"; closest: {meant}" if meant else closest(str(value), rules["choices"])
-            self.bad(path, f"expected one of {listed(rules['choices'])}, got {_quoted(value)}{near}")
+            group = path.rpartition(".")[0]
+            option = f"type {group}={value}" if value in self.where.groups.get(group, {}) else ""
+            self.bad(path, f"expected one of {listed(rules['choices'])}, got {_quoted(value)}{near}", option)
         elif kind in (int, float):
             self.range(value, path, rules)
         if rules.get("path") and value not in rules.get("words", ()):

@@ -229,7 +229,7 @@ def _named(cell: dict[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
         node = cell.get(part)
         if isinstance(node, dict) and node.get("name") is None:
             chosen = choices.get(part)
-            node["name"] = chosen if isinstance(chosen, str) else part
+            node["name"] = chosen.rpartition("/")[2] if isinstance(chosen, str) else part
     if cell.get("name") is None:
         parts = [choices.get("strategy"), *((cell.get(p) or {}).get("name") for p in ("teacher", "student", "data"))]
         cell["name"] = "-".join(str(part) for part in parts if part)

@@ -4,6 +4,7 @@ heavy (not even pathlib or yaml), because `kdrun ls` and shell completion stand 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -130,14 +131,15 @@ def _package_dir(package: str) -> str:
 
 
 class Option:
-    """One choice of a group. `dir` is the ConfDir it came from."""
+    """One choice of a group, `folder/name` where it lies in a subfolder of it. `dir` is the ConfDir it came from."""
 
     def __init__(self, name: str, file: str, dir: ConfDir) -> None:
         self.name, self.file, self.dir = name, file, dir
 
     @property
     def group(self) -> str:
-        return os.path.relpath(os.path.dirname(self.file), self.dir.path).replace(os.sep, "/")
+        path = os.path.splitext(os.path.relpath(self.file, self.dir.path))[0].replace(os.sep, "/")
+        return path.removesuffix(f"/{self.name}")
 
     @property
     def shown(self) -> str:
@@ -170,19 +172,56 @@ def tables(dirs: Sequence[ConfDir]) -> dict[str, Option]:
     return _folders(dirs).get(TABLES, {})
 
 
+def _is_named(group: str, dirs: Sequence[ConfDir]) -> bool:
+    """Whether a defaults list has this subfolder as a group: `- optimizer: sgd` in a file beside it, or its whole path in any."""
+    parent, _, last = group.rpartition("/")
+    beside = re.compile(
+        rf"^\s*-\s+(?:optional\s+|override\s+)*(?:/?{re.escape(group)}|{re.escape(last)})(?:@[\w.]+)?\s*:", re.M
+    )
+    anywhere = re.compile(rf"^\s*-\s+(?:optional\s+|override\s+)*/{re.escape(group)}(?:@[\w.]+)?\s*:", re.M)
+    for conf in dirs:
+        if _some_file(os.path.join(conf.path, parent), beside, deep=False):
+            return True
+    return any(
+        _some_file(conf.path, anywhere, deep=True) for conf in dirs if os.path.isdir(os.path.join(conf.path, group))
+    )
+
+
+def _some_file(folder: str, pattern: re.Pattern[str], deep: bool) -> bool:
+    """Whether the text of a config file in a folder (deep: or below it) has the pattern."""
+    for place, folders, files in os.walk(folder):
+        for file in files:
+            if file.endswith((".yaml", ".yml")):
+                with open(os.path.join(place, file), encoding="utf-8", errors="replace") as text:
+                    if pattern.search(text.read()):
+                        return True
+        if not deep:
+            folders.clear()
+    return False
+
+
 def _folders(dirs: Sequence[ConfDir]) -> Groups:
-    """All folders with their files. Names that begin with `_` are building blocks, not options."""
+    """All groups with their files. Names that begin with `_` are building blocks, not options.
+
+    A subfolder that a defaults list names (`trainer/optimizer`) is a group of its own; another one only sorts the options of
+    the group it lies in: `experiment=cifar100/vanilla`.
+    """
     found: Groups = {}
+    known: dict[str, bool] = {}
     for conf in dirs:
         for folder, _, files in os.walk(conf.path):
             group = os.path.relpath(folder, conf.path).replace(os.sep, "/")
             if group == "." or any(part.startswith((".", "_")) for part in group.split("/")):
                 continue
+            prefix = ""
+            while "/" in group and not known.setdefault(group, _is_named(group, dirs)):
+                group, _, last = group.rpartition("/")
+                prefix = f"{last}/{prefix}"
             for file in sorted(files):
                 name, extension = os.path.splitext(file)
                 if extension in (".yaml", ".yml") and not name.startswith(("_", ".")):
                     options = found.setdefault(group, {})
-                    options.setdefault(name, Option(name, os.path.join(folder, file), conf))
+                    options.setdefault(prefix + name, Option(prefix + name, os.path.join(folder, file), conf))
 
     def place(group: str) -> tuple[int, str]:
         top = group.partition("/")[0]

@@ -112,6 +112,9 @@ def _explained(error: BaseException, overrides: Sequence[str], dirs: Sequence[Co
     found = re.search(r"Could not load '([^']+)'|In '([^']+)': Could not find '([^']+)'", text)
     if found:
         group, _, name = (found[3] or found[1]).rpartition("/")
+        while group not in table and "/" in group:  # an option in a subfolder
+            group, _, last = group.rpartition("/")
+            name = f"{last}/{name}"
         options = table.get(group, {})
         file = _chosen_in(group, name, overrides, table) or found[2]
         return [

@@ -83,7 +83,12 @@ def read(overrides: Sequence[str], table: Groups, dirs: Sequence[ConfDir], probl
             if _option(text, key, value, table, dirs, problems):
                 words.groups.append(text.lstrip("+") if value is not None else f"~{key}")
         elif "/" in key:
-            problems.add(f"{text}: no group {key!r}{closest(key, table)}", f"groups: {listed(table)}")
+            top, _, rest = key.partition("/")
+            nested = f"{rest}/{value}" if f"{rest}/{value}" in table.get(top, {}) else None
+            problems.add(
+                f"{text}: no group {key!r}" + ("" if nested else closest(key, table)),
+                f"type {top}={nested}" if nested else f"groups: {listed(table)}",
+            )
         elif value == "" and not text.endswith(("''", '""')):
             problems.add(f"{text}: no value", f"type {key}=null for none")
         else:

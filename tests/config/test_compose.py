@@ -438,3 +438,24 @@ def test_header_commands_of_presets_compose():
         args = parse(shlex.split(lines[0].partition("kdrun ")[2]))
         for point in split_sweep(args.overrides) if args.multirun else [args.overrides]:
             compose(point)
+
+
+@pytest.mark.parametrize(
+    ("word", "typed"),
+    [
+        ("trainer.optimizer=adamw", "type trainer/optimizer=adamw"),
+        ("trainer.optimizer._target_=adamw", "type trainer/optimizer=adamw"),
+        ("student.trainer.optimizer=adam", "type 'student.trainer.optimizer={_target_: torch.optim.AdamW, lr: 0.001, weight_decay: 0.01}'"),
+        ("objective.kd=0.5", "type objective.kd.weight=0.5"),
+        ("objective.loss=kd", "type objective=kd"),
+        ("trainer.schedule=cosine", "type trainer.schedule.name=cosine"),
+        ("student.network=resnet8", "type student=resnet8"),
+        ("data.limit=100", "type data.limit.train=100"),
+        ("hardware.deploy=int8", "type hardware.deploy.precision=int8"),
+        ("strategy.controls=alone", "'strategy.controls=[alone]'"),
+    ],
+)  # fmt: skip
+def test_one_value_where_a_mapping_or_a_group_is_due_says_what_to_type(word, typed):
+    with pytest.raises(UserError) as error:
+        compose([word])
+    assert typed in "\n".join(error.value.lines)

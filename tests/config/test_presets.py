@@ -55,3 +55,33 @@ def test_a_right_preset_has_no_mistakes():
     for group in PRESETS:
         for option in table[group].values():
             assert mistakes(option, table) == []
+
+
+def test_presets_and_options_in_subfolders_are_listed_completed_composed_and_checked(tmp_path, capsys):
+    from kdrun.cli import main
+    from kdrun.config.groups import conf_dirs
+
+    files = {
+        "experiment/cifar100/x.yaml": "# @package _global_\n# mine\ndefaults:\n  - override /objective: soft/half\nseeds: 1\n",
+        "experiment/cifar100/deep/y.yaml": "# @package _global_\ndefaults:\n  - override /data: here/d\nseeds: 2\n",
+        "objective/soft/half.yaml": "ce: {weight: 0.5}\nkd: {weight: 0.5}\n",
+        "data/here/d.yaml": "_target_: kdrun.data.digits.digits\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    job = compose(["experiment=cifar100/x"], [str(tmp_path)])
+    assert job.config["objective"]["ce"]["weight"] == 0.5 and job.config["seeds"] == [0]
+    deep = compose(["experiment=cifar100/deep/y"], [str(tmp_path)])
+    assert deep.config["seeds"] == [0, 1] and deep.config["data"]["name"] == "d"
+    with pytest.raises(UserError, match="closest: cifar100/deep/y"):
+        compose(["experiment=cifar100/deep/z"], [str(tmp_path)])
+    with pytest.raises(UserError, match="type experiment=cifar100/x"):
+        compose(["experiment/cifar100=x"], [str(tmp_path)])
+    assert main(["ls", "experiment", "--conf", str(tmp_path)]) == 0
+    assert "cifar100/x" in capsys.readouterr().out
+    assert main(["__complete", "--conf", str(tmp_path), "experiment=cifar100/d"]) == 0
+    assert capsys.readouterr().out.split() == ["experiment=cifar100/deep/y"]
+    table = _groups(conf_dirs([str(tmp_path)])[0])
+    assert "trainer/optimizer" in table and "optimizer/sgd" not in table["trainer"], "a group of its own stays one"
+    assert not any(group.startswith(("experiment/", "data/")) for group in table)

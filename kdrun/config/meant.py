@@ -1,0 +1,58 @@
+"""What to type where a single value was given and a mapping, or the option of a group, is due."""
+
+from __future__ import annotations
+
+import types
+import typing
+from dataclasses import fields
+from typing import Any
+
+from kdrun.config.groups import Groups
+from kdrun.problems import listed, nearest
+
+
+def meant(path: str, value: Any, groups: Groups, kind: type | None = None) -> str:
+    """One line, or "" where nothing can be guessed: `type trainer/optimizer=adamw`, `type objective.kd.weight=0.5`.
+
+    kind: the dataclass whose keys may stand below `path`.
+    """
+    parts, word = path.split("."), str(value)
+    for group in ("/".join(parts), ".".join(parts[:-1])):
+        options = groups.get(group, {})
+        if word in options:
+            return f"type {group}={word}"
+        if options and group == "/".join(parts):
+            near = nearest(word, options)
+            return f"{group} is a group: {group}={near}" if near else f"{group} is a group with {listed(options)}"
+    for name in _keys(kind, value) if kind else ():
+        return f"type {path}.{name}={str(value).lower() if isinstance(value, bool) else value}"
+    # A learner's own block has the keys of a group of the run: student.trainer.optimizer those of trainer/optimizer.
+    for start in range(1, len(parts)):
+        options = groups.get("/".join(parts[start:]), {})
+        option = options.get(word if word in options else nearest(word, options) or "")
+        if option is not None:
+            return f"type '{path}={_own(option.file)}'"
+    return ""
+
+
+def _keys(kind: type, value: Any) -> list[str]:
+    """Keys of a dataclass that can have this value: those that list it, or for numbers and switches those of its type."""
+    found = []
+    for item in fields(kind):
+        choices = (*item.metadata.get("choices", ()), *item.metadata.get("meant", ()))
+        types_of = typing.get_args(item.type) if isinstance(item.type, types.UnionType) else (item.type,)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        of_type = not isinstance(value, str) and (type(value) in types_of or (number and float in types_of))
+        if of_type or value in choices:
+            found.append(item.name)
+    return found
+
+
+def _own(file: str) -> str:
+    """What an option's file says, on one line as it can be typed; without the options it is composed of."""
+    import yaml
+
+    with open(file, encoding="utf-8") as text:
+        tree = yaml.safe_load(text) or {}
+    tree.pop("defaults", None)
+    return yaml.safe_dump(tree, default_flow_style=True, width=10_000, sort_keys=False).strip()
