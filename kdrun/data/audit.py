@@ -26,6 +26,7 @@ def audit(images: Images | Table, split: np.ndarray) -> dict[str, Any]:
     contradictions  samples within one split that have equal pixels and another label than an earlier one
     empty_classes   per split, class names without a sample (only splits that have any are listed)
     unreadable      names of files that could not be decoded
+    notes           what else is known of how the source was read
     summary         one line
 
     Raises UserError where a run would be senseless: a label out of range, a pixel that is not finite, a class without
@@ -59,6 +60,7 @@ def audit(images: Images | Table, split: np.ndarray) -> dict[str, Any]:
         "contradictions": contradictions,
         "empty_classes": {name: classes for name, classes in empty.items() if classes},
         "unreadable": list(images.unreadable),
+        "notes": list(images.notes),
     }
     return {**found, "summary": summary(found)}
 
@@ -83,6 +85,7 @@ def summary(found: dict[str, Any]) -> str:
     if found["unreadable"]:
         names = ", ".join(found["unreadable"][:NAMED]) + (" ..." if len(found["unreadable"]) > NAMED else "")
         parts.append(f"{len(found['unreadable'])} unreadable files left out: {names}")
+    parts += found["notes"]
     return "; ".join(parts)
 
 

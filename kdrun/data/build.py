@@ -92,13 +92,14 @@ def load_data(
 
 
 def content_hash(config: dict[str, Any], paths: dict[str, str]) -> str:
-    """sha256 hex digest of the raw content behind a data config; nothing that is cached is decoded again."""
+    """sha256 hex digest of all that is behind a data config; nothing that is cached is decoded again."""
     own, common = separate(config)
-    content = load_source(own, paths).source_hash
+    source = load_source(own, paths)
+    content = source.content_hash
     if given := (common["vision"] or {}).get("tokenizer"):
         from kdrun.data.vision_tokens import tokenizer_hash
 
-        return hashlib.sha256(f"{content} {tokenizer_hash(given)}".encode()).hexdigest()
+        return hashlib.sha256(f"{source.source_hash} {tokenizer_hash(given)}".encode()).hexdigest()
     given = (common["text"] or {}).get("tokenizer")
     if given is None:
         return content

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdrun.data.decoded import decoded
+from kdrun.data.decoded import decoded, stamp
 from kdrun.data.fetch import default_cache
 from kdrun.data.images import TEST, TRAIN, Images
 from kdrun.problems import UserError
@@ -72,8 +72,7 @@ def _folder(root, cache, name: str, archive: str, inside: str, files: list[str])
                 f"{path} has no {', '.join(lacking)}", f"it must be the *binary* version of {name}, called {archive}"
             )
 
-    status = path.stat()
-    key = [str(path.resolve()), status.st_size, status.st_mtime_ns]
+    key = [str(path.resolve()), *stamp(path)]
     return decoded(cache or default_cache(), name, key, unpack)
 
 

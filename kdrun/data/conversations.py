@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -80,6 +81,7 @@ class Conversations:
     corpus       the training text of all parts, which a tokenizer is made from: the same for every part
     source_hash  sha256 hex digest of everything that determines samples and pixels
     report       what was left out and why, in JSON types; empty where nothing was
+    determined   whether the corpus follows from what source_hash stands for
     """
 
     name: str
@@ -88,11 +90,22 @@ class Conversations:
     corpus: Sequence[str]
     source_hash: str
     report: Mapping[str, object] = field(default_factory=dict)
+    determined: bool = False
 
     def __post_init__(self) -> None:
         missing = {"train", "val", "test"} - self.samples.keys()
         if missing:
             raise ValueError(f"{self.name}: no split {', '.join(sorted(missing))}")
+
+    @property
+    def content_hash(self) -> str:
+        """As of images: with the corpus, where a tokenizer is made from it."""
+        if self.determined:
+            return self.source_hash
+        digest = hashlib.sha256(self.source_hash.encode())
+        for text in self.corpus:
+            digest.update(f"\n{len(text)} {text}".encode())
+        return digest.hexdigest()
 
     @property
     def further(self) -> tuple[str, ...]:

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from kdrun.data import folders
 from kdrun.data.ct_labels import SHOWN, Row, check_places, code, read_labels, secret
-from kdrun.data.ct_series import AIR, Unusable, Volume, read_volume
+from kdrun.data.ct_series import AIR, NIFTI, Unusable, Volume, read_volume
 from kdrun.data.ct_windows import Window, windows
-from kdrun.data.decoded import decoded
+from kdrun.data.decoded import decoded, digests
 from kdrun.data.fetch import default_cache
 from kdrun.data.resize import fit, resize_planes, weights
 from kdrun.data.scans import Scans
@@ -36,6 +37,7 @@ def ct_folder(
     fraction: list[float] = (0.4, 0.9),
     spacing: float | None = None,
     incomplete: str = "stop",
+    alike: str = "stop",
     *,
     cache: str | Path | None = None,
 ) -> Scans:
@@ -50,7 +52,9 @@ def ct_folder(
     spacing     mm between pixels: then the middle of every slice is kept, with air around it where it is smaller; null: the
                 whole slice is resized
     incomplete  stop: labels without scans, scans without labels and scans that cannot be used are an error;
-                leave_out: they are left out
+                leave_out: they are left out, and so are lines without a label
+    alike       what is done with labels that differ only in spelling (Benign, benign; 0, 0.0): stop is an error; merge takes
+                them for one; keep takes them for several
 
     Raises UserError or ConfigProblems naming lines of the labels and codes of patients.
     """
@@ -63,13 +67,13 @@ def ct_folder(
     low, high = _checked(slices, size, fraction, spacing, incomplete)
     cache = Path(cache or default_cache())
     key = secret(cache)
-    found, with_split = read_labels(root / labels, root, key)
-    rows, lines = check_places(found, root)
+    table = read_labels(root / labels, root, key, incomplete == "leave_out", alike)
+    rows, lines = check_places(table.rows, root)
     if lines and incomplete == "stop":
         raise UserError(*lines, "to go on with the others: data.incomplete=leave_out")
     if not rows:
-        raise UserError(f"data.root={root} holds none of the {len(found)} scans of {labels}")
-    _check_patients([row.patient for row in rows], rows, with_split)
+        raise UserError(f"data.root={root} holds none of the {len(table.rows)} scans of {labels}")
+    _check_patients([row.patient for row in rows], rows, table.split)
     contents = _contents(root, rows, cache)
     _refuse_copies(rows, contents)
     shape = {"slices": slices, "size": size, "fraction": [low, high], "spacing": spacing}
@@ -87,9 +91,9 @@ def ct_folder(
     readable = about["readable"]
     kept = [rows[place] for place in readable]
     persons = _persons(kept, about["persons"])
-    _check_patients(persons, kept, with_split)
-    numbers = {row.line: place for place, row in enumerate(found)}
-    classes = tuple(sorted({row.label for row in found}))
+    _check_patients(persons, kept, table.split)
+    numbers = {row.line: place for place, row in enumerate(table.rows)}
+    classes = tuple(sorted({row.label for row in table.rows}))
     position = {label: place for place, label in enumerate(classes)}
     listing = "".join(f"{content}  {row.label}\n" for content, row in zip(contents, rows, strict=True))
     return Scans(
@@ -103,6 +107,8 @@ def ct_folder(
         unreadable=tuple(row.patient for place, row in enumerate(rows) if place not in set(readable)),
         views=tuple(one.name for one in chosen),
         groups=tuple(persons),
+        notes=(*table.notes, *_unread(root, root / labels)),
+        decoded=about["sha256"],
     )
 
 
@@ -161,28 +167,17 @@ def _persons(rows: list[Row], inside: list[str | None]) -> list[str]:
 
 
 def _contents(root: Path, rows: list[Row], cache: Path) -> list[str]:
-    """sha256 of every scan's files; they are read again only when a name, a size or a time of change is another."""
-    files = [
-        sorted(path for path in row.place.rglob("*") if path.is_file()) if row.place.is_dir() else [row.place]
-        for row in rows
-    ]
-    seen = [
-        [(path.relative_to(root).as_posix(), (status := path.stat()).st_size, status.st_mtime_ns) for path in inside]
-        for inside in files
-    ]
+    """sha256 over the files of every scan."""
+    inside = [list(folders.files(row.place)) if row.place.is_dir() else [row.place] for row in rows]
+    of_files = iter(digests(root, [path for paths in inside for path in paths], cache))
+    return [hashlib.sha256(b"".join(bytes.fromhex(next(of_files)) for _ in paths)).hexdigest() for paths in inside]
 
-    def hash_all(target: Path) -> None:
-        digests = []
-        for inside in files:
-            whole = hashlib.sha256()
-            for path in inside:
-                with open(path, "rb") as file:
-                    whole.update(hashlib.file_digest(file, "sha256").digest())
-            digests.append(whole.hexdigest())
-        (target / "digests.json").write_text(json.dumps(digests))
 
-    folder = decoded(cache, "file_hashes", [str(root.resolve()), seen], hash_all)
-    return json.loads((folder / "digests.json").read_text())
+def _unread(root: Path, labels: Path) -> list[str]:
+    """A note on files beside the scans that are neither scans nor the labels."""
+    inside = [path for path in sorted(root.iterdir()) if path.is_file() and folders.visible(path.name)]
+    other = [path for path in inside if not path.name.endswith(NIFTI) and path.resolve() != labels.resolve()]
+    return [f"files that are not read: {folders.by_extension(other)}"] if other else []
 
 
 def _cut(

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 import secrets
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kdrun.data import folders
+from kdrun.data.class_labels import absent, merged
+from kdrun.data.csv_table import lines, read_csv
 from kdrun.data.ct_series import NIFTI
-from kdrun.data.image_folder import PARTS
-from kdrun.data.images import TRAIN
-from kdrun.problems import Problems, UserError, closest
+from kdrun.data.images import TRAIN, part_of
+from kdrun.problems import Problems, UserError, listed
 
 COLUMNS = ("patient", "label", "split", "path")
+HINT = "its first line is patient,label and, if you like, split (train, val, test) and path (below data.root)"
 SHOWN = 5  # offenders that a message names
 
 
@@ -56,109 +58,104 @@ def code(identifier: str, key: bytes) -> str:
     return "patient-" + hashlib.blake2b(identifier.encode(), key=key, digest_size=6).hexdigest()
 
 
-def read_labels(path: Path, root: Path, key: bytes) -> tuple[list[Row], bool]:
-    """(rows in the order of patient and place, whether the file says which split they are in).
+@dataclass(frozen=True)
+class Labels:
+    """rows in the order of patient and place; split: whether the file says which split they are in; notes: one sentence each."""
+
+    rows: list[Row]
+    split: bool
+    notes: list[str]
+
+
+def read_labels(path: Path, root: Path, key: bytes, leave_out: bool = False, alike: str = "stop") -> Labels:
+    """leave_out: lines without a label, which are an error else. alike: see class_labels.merged.
 
     Raises ConfigProblems with all that is wrong in the file itself; whether scans are there is not looked at.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"data.labels={path}: there is no such file") from None
-    except UnicodeDecodeError:
-        raise UserError(f"data.labels={path}: not a text in UTF-8") from None
-    first = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)
-    names = [name.strip().lower() for name in first.strip().split(delimiter)]
-    _check_columns(path, names)
-    problems, rows, identifiers = Problems(), [], []
-    for cells in reader:
-        line = reader.line_num
-        known = {str(name).strip().lower(): (value or "").strip() for name, value in cells.items() if name}
-        given = {name: known.get(name, "") for name in COLUMNS}
-        wrong = _wrong(given, "split" in names, "path" in names)
-        if wrong:
+    table = read_csv(path, "labels")
+    table.need(("patient", "label"), HINT)
+    problems, lines_without, identifiers, lines_of = Problems(), [], [], defaultdict(list)
+    rows: list[Row] = []
+    for line, cells in table.rows:
+        given = {name: cells.get(name, "") for name in COLUMNS}
+        if wrong := _wrong(given, "split" in table.columns, "path" in table.columns):
             problems.add(f"{path.name} line {line}: {wrong}")
             continue
-        place = root / given["path"] if given["path"] else _place(root, given["patient"])
-        part = PARTS[given["split"].lower()] if "split" in names else TRAIN
+        if absent(given["label"]):
+            lines_without.append(line)
+            continue
+        place = folders.below(root, given["path"]) if given["path"] else _place(root, given["patient"])
+        part = part_of(given["split"]) if "split" in table.columns else TRAIN
         identifiers.append((given["patient"], place.as_posix()))
         rows.append(Row(line, code(given["patient"], key), given["label"], part, place))
-    places = defaultdict(list)
-    for row in rows:
-        places[row.place].append(row.line)
-    for lines in places.values():
-        if len(lines) > 1:
-            problems.add(f"{path.name} lines {', '.join(map(str, lines))} are about the same scan")
+        lines_of[place].append(line)
+    without = f"{path.name} {lines(lines_without)}: no label"
+    if lines_without and not (leave_out and rows):
+        problems.add(without, "write a word of its own where it is a class; data.incomplete=leave_out leaves them out")
+    for numbers in lines_of.values():
+        if len(numbers) > 1:
+            problems.add(f"{path.name} {lines(numbers)} are about the same scan")
     problems.stop()
     if not rows:
         raise UserError(f"data.labels={path} has no lines below its header")
-    order = sorted(range(len(rows)), key=lambda place: identifiers[place])
-    return [rows[place] for place in order], "split" in names
+    names, notes = merged([row.label for row in rows], [row.line for row in rows], path.name, alike)
+    if lines_without:
+        notes.append(f"{without}: left out")
+    if unused := table.unused(COLUMNS):
+        notes.append(f"columns of {path.name} that are not used: {listed(unused)}")
+    rows = [replace(row, label=name) for row, name in zip(rows, names, strict=True)]
+    order = sorted(range(len(rows)), key=lambda position: identifiers[position])
+    return Labels([rows[position] for position in order], "split" in table.columns, notes)
 
 
 def codes(labels: str | Path, cache: str | Path) -> dict[str, str]:
     """{code: patient as labels.csv says}, to find out on this machine whom a report means."""
     key = secret(Path(cache))
-    text = Path(labels).read_text(encoding="utf-8-sig")
-    delimiter = max(",;\t", key=text.partition("\n")[0].count)
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)
-    column = next(name for name in reader.fieldnames or () if name.strip().lower() == "patient")
-    patients = {row[column].strip() for row in reader}
-    return {code(patient, key): patient for patient in sorted(patients)}
+    table = read_csv(Path(labels), "labels")
+    table.need(["patient"])
+    return {code(patient, key): patient for patient in sorted({cells["patient"] for _, cells in table.rows})}
 
 
 def check_places(rows: list[Row], root: Path) -> tuple[list[Row], list[str]]:
     """(rows whose scan is there, a line for each kind of what is missing): labels without scans, scans without labels."""
     there = [row for row in rows if row.place.exists()]
-    absent = [str(row) for row in rows if not row.place.exists()]
+    missing = [str(row) for row in rows if not row.place.exists()]
     used = {row.place for row in rows}
     used |= {folder for place in used for folder in place.parents}
     unlabelled = [
         path
         for path in sorted(root.iterdir())
-        if path not in used and not path.name.startswith(".") and (path.is_dir() or path.name.endswith(NIFTI))
+        if path not in used and folders.visible(path.name) and (path.is_dir() or path.name.endswith(NIFTI))
     ]
-    lines = []
-    if absent:
-        lines.append(f"{len(absent)} labels without a scan: {', '.join(absent[:SHOWN])}{_more(absent)}")
+    told = []
+    if missing:
+        told.append(f"{len(missing)} labels without a scan: {', '.join(missing[:SHOWN])}{_more(missing)}")
     if unlabelled:
         # Their names may be those of patients, so they are counted.
         kinds = Counter("folders" if path.is_dir() else "NIfTI files" for path in unlabelled)
-        lines.append(
+        told.append(
             f"{len(unlabelled)} scans without a label: "
             + " and ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
             + " in data.root that labels.csv does not name"
         )
-    return there, lines
-
-
-def _check_columns(path: Path, names: list[str]) -> None:
-    for wanted in ("patient", "label"):
-        if wanted not in names:
-            raise UserError(
-                f"data.labels={path}: no column {wanted}{closest(wanted, names)}",
-                "its first line is patient,label and, if you like, split (train, val, test) and path (below data.root)",
-            )
+    return there, told
 
 
 def _wrong(given: dict[str, str], with_split: bool, with_path: bool) -> str | None:
-    for name in ("patient", "label"):
-        if not given[name]:
-            return f"no {name}"
-    if with_path and not given["path"]:
+    if absent(given["patient"]):
+        return "no patient"
+    if with_path and absent(given["path"]):
         return "no path"
     place = Path(given["path"] or given["patient"])
     if place.is_absolute() or ".." in place.parts:
         return "a path below data.root is expected"
-    if with_split and given["split"].lower() not in PARTS:
+    if with_split and part_of(given["split"]) is None:
         return f"split is {given['split']!r}, not train, val or test"
     return None
 
 
 def _place(root: Path, patient: str) -> Path:
-    found = [root / patient, *(root / f"{patient}{suffix}" for suffix in NIFTI)]
+    found = [folders.below(root, f"{patient}{suffix}") for suffix in ("", *NIFTI)]
     return next((path for path in found if path.exists()), found[0])
 
 

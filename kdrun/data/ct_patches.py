@@ -95,6 +95,7 @@ def ct_patches(
         classes=tuple(TISSUES),
         name="ct_patches",
         source_hash=about["sha256"],
+        determined=True,
         views=tuple(one.name for one in chosen),
         groups=tuple(f"{PATIENTS[number]}, block {block}" for number, block in zip(ids >> 32, blocks, strict=True)),
         grouped="blocks of slices",

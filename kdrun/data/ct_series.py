@@ -6,15 +6,16 @@ to the left, as radiologists look at them.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kdrun.data import folders
 from kdrun.data.nifti import read_nifti
 from kdrun.problems import UserError
 
@@ -22,6 +23,10 @@ AIR = -1024
 """HU where there is nothing, and the least that is kept."""
 MOST = 3071
 NIFTI = (".nii", ".nii.gz")
+MARK = b"DICM"
+TOLERANCES = {"PixelSpacing": 1e-4, "ImageOrientationPatient": 1e-4}
+"""How far slices of one series may differ: spacing as a share of itself, orientation in each cosine. Scanners write
+numbers with 4 to 16 digits; over 512 pixels this is a twentieth of one."""
 STRAIGHT = 0.9  # cosine between an axis of the volume and one of the body, below which it lies askew
 TAGS = (
     "SOPClassUID", "SeriesInstanceUID", "PatientID", "Modality", "ImageType", "Rows", "Columns", "PixelSpacing",
@@ -60,7 +65,7 @@ def read_volume(path: Path, choose: Choose | None = None) -> Volume | None:
     Raises Unusable; UserError where a package is missing.
     """
     if path.is_dir():
-        return read_series(sorted(inside for inside in path.rglob("*") if inside.is_file()), choose)
+        return read_series(list(folders.files(path)), choose)
     return _read_nifti(path, choose) if path.name.endswith(NIFTI) else read_series([path], choose)
 
 
@@ -107,7 +112,7 @@ def read_series(files: Sequence[Path], choose: Choose | None = None) -> Volume |
     """The volume of one DICOM series; files that hold no image, and scouts, are passed over. As read_volume."""
     kept = [(path, header) for path, header in _headers(files) if _is_image(header)]
     if not kept:
-        raise Unusable(f"{len(files)} files, and none is a DICOM image" if files else "an empty folder")
+        raise Unusable(*_why_none(files))
     headers = [header for _, header in kept]
     _refuse(headers)
     orientation = np.array(headers[0].ImageOrientationPatient, float)
@@ -119,7 +124,7 @@ def read_series(files: Sequence[Path], choose: Choose | None = None) -> Volume |
     along = positions @ normal
     order = np.argsort(along, kind="stable")
     step = _step(along[order], positions[order], normal)
-    between = [float(value) for value in headers[0].PixelSpacing]  # between rows, between columns
+    between = _numbers(headers[0].PixelSpacing)  # between rows, between columns
     affine = np.eye(4)
     affine[:3, :3] = np.column_stack([normal * step, down * between[0], right * between[1]])
     affine[:2] *= -1  # DICOM counts towards left and back
@@ -130,7 +135,7 @@ def read_series(files: Sequence[Path], choose: Choose | None = None) -> Volume |
     if not len(chosen):
         return None
     hu, spacing = orient(np.stack([_slice(*kept[place]) for place in order[chosen]]), affine)
-    texts = [str(headers[0].get(tag) or "") or None for tag in ("PatientID", "SeriesInstanceUID")]
+    texts = [_text(headers[0], tag) or None for tag in ("PatientID", "SeriesInstanceUID")]
     return Volume(_int16(hu), spacing, *texts)
 
 
@@ -144,7 +149,7 @@ def _headers(files: Sequence[Path]) -> list[tuple[Path, Any]]:
         if not _maybe_dicom(path):
             continue
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
+            header = pydicom.dcmread(_content(path), force=True, stop_before_pixels=True, specific_tags=list(TAGS))
         except (pydicom.errors.InvalidDicomError, EOFError, ValueError, KeyError) as error:
             raise Unusable(f"one of {len(files)} files is a damaged DICOM file: {type(error).__name__}") from None
         found.append((path, header))
@@ -152,8 +157,35 @@ def _headers(files: Sequence[Path]) -> list[tuple[Path, Any]]:
 
 
 def _maybe_dicom(path: Path) -> bool:
+    """Whether a file has the mark of DICOM, or begins as a data set does that was written without it."""
     with open(path, "rb") as file:
-        return file.read(132)[128:] == b"DICM"
+        head = file.read(132)
+    if head[128:] == MARK or head[:4] == MARK:
+        return True
+    # Group 0002 or 0008, little endian, and an element of it with a kind of two capital letters or a plausible length.
+    if head[:2] not in (b"\x02\x00", b"\x08\x00") or len(head) < 132:
+        return False
+    return (head[4:6].isalpha() and head[4:6].isupper()) or int.from_bytes(head[4:8], "little") < 1024
+
+
+def _content(path: Path) -> Path | BytesIO:
+    """What pydicom can read: a file that begins with the mark gets the 128 bytes before it that it lacks."""
+    with open(path, "rb") as file:
+        if file.read(4) != MARK:
+            return path
+        return BytesIO(bytes(128) + MARK + file.read())
+
+
+def _why_none(files: Sequence[Path]) -> list[str]:
+    if not files:
+        return ["an empty folder"]
+    marked = sum(map(_maybe_dicom, files))
+    if marked:
+        return [f"{len(files)} files, and none is a DICOM image: {marked} are DICOM without pixels, or scouts"]
+    return [
+        f"{len(files)} files, and none is a DICOM image ({folders.by_extension(files)})",
+        "DICOM has `DICM` at byte 128, or begins with an element of group 0002 or 0008",
+    ]
 
 
 def _is_image(header: Any) -> bool:
@@ -162,7 +194,7 @@ def _is_image(header: Any) -> bool:
 
 def _refuse(headers: list[Any]) -> None:
     """Raise Unusable for what cannot be one CT volume."""
-    other = sorted({str(header.get("Modality", "")) for header in headers} - {"CT"})
+    other = sorted({_text(header, "Modality").upper() for header in headers} - {"CT"})
     if other:
         raise Unusable(f"its modality is {', '.join(word or 'not said' for word in other)}, not CT")
     _one(headers, "SeriesInstanceUID", "series", "keep one in its folder, or name it in the column path")
@@ -177,10 +209,10 @@ def _refuse(headers: list[Any]) -> None:
         raise Unusable("enhanced (multi-frame) DICOM is not read: convert it to single slices or NIfTI")
     if any(int(header.get("SamplesPerPixel") or 1) > 1 for header in headers):
         raise Unusable("its pixels are coloured: a picture of a scan, not a scan")
-    inverted = sum(header.get("PhotometricInterpretation") == "MONOCHROME1" for header in headers)
+    inverted = sum(_text(header, "PhotometricInterpretation").upper() == "MONOCHROME1" for header in headers)
     if inverted:
         raise Unusable(f"{inverted} of {len(headers)} slices are MONOCHROME1 (inverted): for display, not in HU")
-    if any(header.get("BurnedInAnnotation") == "YES" for header in headers):
+    if any(_text(header, "BurnedInAnnotation").upper() == "YES" for header in headers):
         raise Unusable("text is burnt into its pixels (BurnedInAnnotation is YES)")
     absent = sum("RescaleSlope" not in header or "RescaleIntercept" not in header for header in headers)
     if absent:
@@ -194,10 +226,37 @@ def _refuse(headers: list[Any]) -> None:
 
 
 def _one(headers: list[Any], tag: str, called: str, hint: str) -> None:
-    values = Counter(str(header.get(tag) or "") for header in headers)
-    if len(values) > 1:
-        counts = " + ".join(map(str, sorted(values.values(), reverse=True)[:4]))
-        raise Unusable(f"mixed: {len(values)} {called} ({counts}{' + ...' if len(values) > 4 else ''} slices): {hint}")
+    """Raise Unusable where slices differ in a tag, numbers beyond TOLERANCES."""
+    values = [_numbers(header[tag].value) if tag in TOLERANCES else _text(header, tag) for header in headers]
+    kinds: list[list[Any]] = []  # [a value, slices that have it]
+    for value in values:
+        kind = next((kind for kind in kinds if _same(kind[0], value, TOLERANCES.get(tag))), None)
+        if kind is None:
+            kinds.append([value, 1])
+        else:
+            kind[1] += 1
+    if len(kinds) > 1:
+        counts = " + ".join(map(str, sorted((count for _, count in kinds), reverse=True)[:4]))
+        raise Unusable(f"mixed: {len(kinds)} {called} ({counts}{' + ...' if len(kinds) > 4 else ''} slices): {hint}")
+
+
+def _same(first: Any, second: Any, tolerance: float | None) -> bool:
+    if tolerance is None:
+        return first == second
+    scale = max(1.0, *first) if len(first) != 2 else max(first)  # cosines; spacings
+    return len(first) == len(second) and bool(np.abs(np.subtract(first, second)).max() <= tolerance * scale)
+
+
+def _numbers(value: Any) -> list[float]:
+    """Raises Unusable where it is none."""
+    try:
+        return [float(part) for part in value]
+    except (TypeError, ValueError):
+        raise Unusable("a slice has something else than numbers where its geometry should be") from None
+
+
+def _text(header: Any, tag: str) -> str:
+    return str(header.get(tag) or "").strip(" \0")
 
 
 def _step(along: np.ndarray, positions: np.ndarray, normal: np.ndarray) -> float:
@@ -228,11 +287,41 @@ def _slice(path: Path, header: Any) -> np.ndarray:
     import pydicom
 
     try:
-        pixels = pydicom.dcmread(path).pixel_array
+        whole = pydicom.dcmread(_content(path), force=True)
+        if (
+            "TransferSyntaxUID" not in whole.file_meta
+        ):  # without a header of the file, pixels are taken for uncompressed
+            implicit = pydicom.uid.ImplicitVRLittleEndian, pydicom.uid.ExplicitVRLittleEndian
+            whole.file_meta.TransferSyntaxUID = implicit[0] if whole.original_encoding[0] else implicit[1]
+        pixels = whole.pixel_array
     except Exception as error:  # each decoder has errors of its own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].replace(path.name, "it")
         raise Unusable(f"the pixels of a slice cannot be decoded: {reason[:120]}") from None
-    return pixels * float(header.RescaleSlope) + float(header.RescaleIntercept)
+    hu = pixels * float(header.RescaleSlope) + float(header.RescaleIntercept)
+    hu[_padding(whole, pixels)] = AIR
+    return hu
+
+
+def _padding(whole: Any, pixels: np.ndarray) -> np.ndarray:
+    """bool [rows, columns]: pixels outside of what was scanned, by PixelPaddingValue (and PixelPaddingRangeLimit).
+
+    The value may be written signed or not, whatever the pixels are, so bits are compared.
+    """
+    limits = [whole.get(tag) for tag in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    limits = [int.from_bytes(value, "little") if isinstance(value, bytes) and value else value for value in limits]
+    if not isinstance(limits[0], int):
+        return np.zeros(pixels.shape, bool)
+    bits, signed = int(whole.BitsAllocated), bool(whole.get("PixelRepresentation"))
+
+    def as_stored(values: Any) -> Any:
+        """Whole numbers of `bits` bits, signed as the pixels are."""
+        values = values & ((1 << bits) - 1)
+        return values - ((values >> (bits - 1)) << bits) if signed else values
+
+    first = as_stored(limits[0])
+    last = as_stored(limits[1]) if isinstance(limits[1], int) else first
+    stored = as_stored(pixels.astype(np.int64))
+    return (stored >= min(first, last)) & (stored <= max(first, last))
 
 
 def _int16(hu: np.ndarray) -> np.ndarray:

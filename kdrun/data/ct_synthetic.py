@@ -94,6 +94,7 @@ def ct_synthetic(
         classes=("healthy", "diseased"),
         name="ct_synthetic",
         source_hash=hashlib.sha256(stack.tobytes()).hexdigest(),
+        determined=True,
         views=tuple(one.name for one in chosen),
         groups=tuple(patients),
     )

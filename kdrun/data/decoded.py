@@ -6,11 +6,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from kdrun.files import sync_folder
+
+THREADS = 8
 
 
 def decoded(cache: str | Path, name: str, key: Any, make: Callable[[Path], None]) -> Path:
@@ -39,3 +42,26 @@ def decoded(cache: str | Path, name: str, key: Any, make: Callable[[Path], None]
         work.rename(folder)
         sync_folder(folder.parent)
     return folder
+
+
+def stamp(path: str | Path) -> tuple[int, int, int, int]:
+    """What changes when a file does: its length, its times of change and of its entry (which nobody can set back), its number."""
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def digests(root: Path, files: Sequence[Path], cache: str | Path) -> list[str]:
+    """sha256 hex digest of every file below `root`; files are read again only where a name or a stamp is another."""
+
+    def hash_all(target: Path) -> None:
+        with ThreadPoolExecutor(THREADS) as pool:
+            (target / "digests.json").write_text(json.dumps(list(pool.map(_digest, files))))
+
+    seen = [[path.relative_to(root).as_posix(), *stamp(path)] for path in files]
+    folder = decoded(cache, "file_hashes", [str(root.resolve()), seen], hash_all)
+    return json.loads((folder / "digests.json").read_text())
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -45,6 +45,7 @@ def diabetes(root: str | Path | None = None, *, cache: str | Path | None = None)
         target="disease progression",
         name="diabetes",
         source_hash=hashlib.sha256(b"\0".join(texts)).hexdigest(),
+        determined=True,
     )
 
 

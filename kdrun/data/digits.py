@@ -40,6 +40,7 @@ def digits(root: str | Path | None = None, *, cache: str | Path | None = None) -
         classes=tuple(str(digit) for digit in range(10)),
         name="digits",
         source_hash=hashlib.sha256(text).hexdigest(),
+        determined=True,
     )
 
 

@@ -54,6 +54,8 @@ def fashion_mnist(root: str | Path | None = None, *, cache: str | Path | None = 
         classes=CLASSES,
         name="fashion_mnist",
         source_hash=digest.hexdigest(),
+        # Where one array of the files ends and the next begins is not in the digest: with other lengths it is not enough.
+        determined=[part.shape for part in pixels] == [(60_000, 1, 28, 28), (10_000, 1, 28, 28)],
     )
 
 

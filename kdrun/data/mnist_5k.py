@@ -30,4 +30,5 @@ def mnist_5k(root: str | Path | None = None, *, cache: str | Path | None = None)
         classes=tuple(str(digit) for digit in range(10)),
         name="mnist_5k",
         source_hash=hashlib.sha256(text).hexdigest(),
+        determined=True,
     )

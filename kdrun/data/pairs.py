@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -61,11 +62,21 @@ class Pairs:
 
     @property
     def source_hash(self) -> str:
-        """sha256 hex digest of the pairs with their splits, whatever files they came in."""
-        return text_hash(
-            f"{part}\t{source}\t{target}"
-            for part, source, target in zip(self.split.tolist(), self.source, self.target, strict=True)
-        )
+        """sha256 hex digest of the pairs with their splits and ids, whatever files they came in."""
+        about = [self.languages, self.extra, self.lowercase, self.groups is not None]
+        columns = [
+            self.split.tolist(),
+            self.ids.tolist(),
+            self.source,
+            self.target,
+            *([self.groups] if self.groups else []),
+        ]
+        return text_hash(json.dumps(row) for row in (about, *zip(*columns, strict=True)))
+
+    @property
+    def content_hash(self) -> str:
+        """As of images."""
+        return self.source_hash
 
 
 def text_hash(lines: Iterable[str]) -> str:

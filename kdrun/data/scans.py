@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +42,12 @@ class Scans(Images):
         for name, rows in self.further.items():
             if rows.dtype != np.int64 or (self.split[rows] != UNUSED).any():
                 raise ValueError(f"{self.name}: samples of the test set {name} are in another split too")
+
+    def _parts(self) -> tuple[Any, ...]:
+        codes: dict[str, int] = {}  # what a group is called depends on a key of this machine
+        groups = np.array([codes.setdefault(group, len(codes)) for group in self.groups], np.int64)
+        further = [part for name, rows in sorted(self.further.items()) for part in (name, rows)]
+        return (*super()._parts(), groups, self.views, *further)
 
 
 def refuse_shared(images: Images, split: np.ndarray) -> None:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from kdrun.data.images import check_columns
+from kdrun.data.images import check_columns, parts_hash
 
 BINS = 10
 
@@ -25,6 +25,8 @@ class Table:
     target       what y is
     name         of the source
     source_hash  sha256 hex digest of the raw content, whatever file it came in
+    notes        what a person should know of how the source was read: one sentence each, without a full stop
+    determined   whether all columns follow from the raw content alone, so that source_hash stands for all
     """
 
     x: np.ndarray
@@ -35,6 +37,8 @@ class Table:
     target: str
     name: str
     source_hash: str
+    notes: tuple[str, ...] = ()
+    determined: bool = False
 
     classes: ClassVar[tuple[str, ...]] = ()
     unreadable: ClassVar[tuple[str, ...]] = ()
@@ -49,6 +53,12 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    @property
+    def content_hash(self) -> str:
+        """As of images."""
+        parts = (self.x, self.y, self.split, self.ids, self.features, self.target)
+        return self.source_hash if self.determined else parts_hash(self.source_hash, *parts)
 
     @cached_property
     def strata(self) -> np.ndarray:

@@ -13,7 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -21,10 +21,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from kdrun.data.conversations import Conversations, Sample, Turn
-from kdrun.data.decoded import decoded
+from kdrun.data.decoded import decoded, stamp
 from kdrun.data.fetch import default_cache
 from kdrun.data.pairs import text_hash
-from kdrun.data.vision_images import BrokenImage, read_image
+from kdrun.data.pictures import BrokenImage
+from kdrun.data.vision_images import read_image
 from kdrun.problems import UserError
 
 THREADS = 8
@@ -56,7 +57,7 @@ class FileImages:
 
     def __init__(self, paths: Sequence[Path], digests: Sequence[str], size: int):
         self.paths, self.size = list(paths), size
-        settings = f"format 1, {size} pixels, Pillow {version('pillow')}"
+        settings = f"format 2, {size} pixels, Pillow {version('pillow')}"
         self.source_hash = text_hash([settings, *digests])
 
     def __len__(self) -> int:
@@ -97,18 +98,16 @@ def look_at(folder: Path, names: Iterable[str], size: int, cache: str | Path | N
         raise UserError(f"data.size={size}: height and width of images in pixels")
     names = list(dict.fromkeys(names))
     broken: dict[str, str] = {}
-    seen: list[tuple[str, int, int]] = []
+    seen: list[tuple[str | int, ...]] = []
     for name in names:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             broken[name] = "it is not below the folder of images"
             continue
         try:
-            status = os.stat(folder / name)
+            seen.append((name, *stamp(folder / name)))
         except (OSError, ValueError):
             broken[name] = "there is no such file"
-            continue
-        seen.append((name, status.st_size, status.st_mtime_ns))
-    key = [1, version("pillow"), str(folder.resolve()), sorted(seen)]
+    key = [2, version("pillow"), str(folder.resolve()), sorted(seen)]
     made = decoded(cache or default_cache(), "image_files", key, partial(_look, folder, [name for name, *_ in seen]))
     known = json.loads((made / "found.json").read_text())
     numbers: dict[str, int] = {}
@@ -276,8 +275,8 @@ def with_tests(conversations: Conversations, tests: Mapping[str, Conversations])
     stores = [conversations.images, *(other.images for other in tests.values())]
     hashes = [conversations.source_hash, *(f"{name} {other.source_hash}" for name, other in tests.items())]
     report = {**conversations.report, **{name: other.report for name, other in tests.items() if other.report}}
-    return Conversations(
-        conversations.name, samples, JoinedImages(stores), conversations.corpus, text_hash(hashes), report
+    return replace(
+        conversations, samples=samples, images=JoinedImages(stores), source_hash=text_hash(hashes), report=report
     )
 
 

@@ -119,7 +119,7 @@ def compose(
         digest.update(name.encode())
         for sample in samples:
             digest.update(repr((sample.id, sample.images, sample.turns, sample.type, sample.choices)).encode())
-    return Conversations(world.name, chosen, found.pictures, found.corpus, digest.hexdigest())
+    return Conversations(world.name, chosen, found.pictures, found.corpus, digest.hexdigest(), determined=True)
 
 
 def _joined(samples: Sequence[Sample]) -> list[Sample]:

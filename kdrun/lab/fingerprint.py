@@ -24,6 +24,7 @@ LEFT_OUT = {
     "learner.weights": "a path; the content of the file is in instead",
     "data.name": "a label",
     "data.root": "a path; the content of the data is in instead",
+    "data.tests.*.root": "likewise",
     "data.source, target, val_*, test_* of parallel_text": "paths; the sentences are in instead",
     "data.text.tokenizer": "a path; the content of the file is in instead",
     "trainer.checkpoint_seconds": "when state is saved does not change what is computed: a resumed stage is bit-identical",
@@ -218,6 +219,10 @@ def identity(data: dict[str, Any], context: FingerprintContext) -> dict[str, Any
 def _view(data: dict[str, Any]) -> dict[str, Any]:
     """The data config without what is a label or a path."""
     view = _without(data, "name", "root")
+    if view.get("tests"):
+        view["tests"] = {
+            name: _without(node, "root") if isinstance(node, dict) else node for name, node in view["tests"].items()
+        }
     if data["_target_"] == "kdrun.data.parallel_text.parallel_text":
         paths = [f"{split}{side}" for split in ("", "val_", "test_") for side in ("source", "target")]
         view = _without(view, *paths)

@@ -127,7 +127,8 @@ def read_lines(stream: Iterable[bytes]) -> Iterator[str]:
 
 
 def _pixels(path: str, size: int) -> Any:
-    from kdrun.data.vision_images import BrokenImage, read_image
+    from kdrun.data.pictures import BrokenImage
+    from kdrun.data.vision_images import read_image
 
     try:
         return read_image(Path(path).expanduser(), size)

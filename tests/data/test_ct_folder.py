@@ -128,7 +128,7 @@ def test_a_scan_under_two_names_is_refused(cohort):
         ("patients,label\nDOE-1,0\n", "no column patient; closest: patients"),
         ("patient,diagnosis\nDOE-1,0\n", "no column label"),
         ("patient,label\nDOE-1,\n", "line 2: no label"),
-        ("patient,label,split\nDOE-1,0,training\n", "line 2: split is 'training'"),
+        ("patient,label,split\nDOE-1,0,holdout\n", "line 2: split is 'holdout'"),
         ("patient,label,path\nDOE-1,0,/etc\n", "below data.root"),
         ("patient,label\n../DOE-1,0\n", "below data.root"),
         ("patient,label\nDOE-1,0\n\nDOE-1,0\n", "lines 2, 4 are about the same scan"),

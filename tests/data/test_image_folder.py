@@ -44,7 +44,7 @@ def test_resizing_and_grey(folder, tmp_path):
     assert (images.x[images.names.index("cat/wide.png")] == 200).all()
 
 
-def test_sixteen_bits_and_transparency_are_not_clipped(tmp_path):
+def test_sixteen_bits_are_not_clipped_and_transparency_is_on_white(tmp_path):
     root = tmp_path / "deep"
     root.mkdir()
     (root / "a").mkdir()
@@ -52,7 +52,7 @@ def test_sixteen_bits_and_transparency_are_not_clipped(tmp_path):
     write(root / "a" / "clear.png", (50, 60, 70, 0), size=(6, 6), mode="RGBA")
     images = image_folder(root, cache=tmp_path)
     assert (images.x[images.names.index("a/deep.png")] == 128).all()
-    assert images.x[images.names.index("a/clear.png")][:, 0, 0].tolist() == [50, 60, 70]
+    assert images.x[images.names.index("a/clear.png")][:, 0, 0].tolist() == [255, 255, 255]
 
 
 def test_broken_files_are_named_and_keep_other_ids(folder, tmp_path):
@@ -127,7 +127,7 @@ def test_stratified_split_of_a_folder_without_one(folder, tmp_path):
     config = {"_target_": "kdrun.data.image_folder.image_folder", "root": str(folder), "val_fraction": 0.25}
     module = load_data(config, {"cache": str(tmp_path)})
     assert module.spec.sizes == {"train": 12, "val": 4, "test": 4}
-    assert content_hash(config, {"cache": str(tmp_path)}) == module.images.source_hash
+    assert content_hash(config, {"cache": str(tmp_path)}) == module.images.content_hash
 
 
 @pytest.mark.parametrize("root", [None, "absent", "."])

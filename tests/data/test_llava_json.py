@@ -11,9 +11,10 @@ from PIL import Image
 from vision_support import COMMON, tiny_tower
 
 from kdrun.data.llava_json import llava_json
+from kdrun.data.pictures import BrokenImage
 from kdrun.data.vision_build import vision_module
 from kdrun.data.vision_files import with_tests
-from kdrun.data.vision_images import EDGE, BrokenImage, read_image
+from kdrun.data.vision_images import EDGE, read_image
 from kdrun.problems import UserError
 
 

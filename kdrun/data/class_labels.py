@@ -1,0 +1,82 @@
+"""Labels as people type them: which say nothing, and which are spellings of one class."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from kdrun.data.csv_table import lines
+from kdrun.problems import Problems, UserError
+
+ABSENT = frozenset(
+    (
+        "",
+        "na",
+        "n/a",
+        "#n/a",
+        "<na>",
+        "nan",
+        "-nan",
+        "nat",
+        "null",
+        "none",
+        "?",
+        "-",
+        "--",
+        ".",
+        "missing",
+        "#ref!",
+        "#value!",
+    )
+)
+"""What stands in tables, in small letters, where there is no value."""
+ALIKE = ("stop", "merge", "keep")
+SHOWN = 5
+"""Problems of one kind that are told."""
+
+
+def absent(label: str) -> bool:
+    """Whether a cell says that there is no label."""
+    return label.strip().lower() in ABSENT
+
+
+def spelling(label: str) -> str:
+    """Equal for labels that are probably one: without regard to case, blanks, invisible characters, and how a number is
+    written (`0`, `0.0`, `00`)."""
+    text = unicodedata.normalize("NFKC", label).casefold()
+    text = " ".join("".join(mark for mark in text if unicodedata.category(mark) != "Cf").split())
+    try:
+        number = float(text)
+    except ValueError:
+        return text.replace("_", " ").replace("-", " ")
+    return repr(number + 0.0)
+
+
+def merged(labels: Sequence[str], numbers: Sequence[int], where: str, alike: str) -> tuple[list[str], list[str]]:
+    """(the labels, notes). numbers: the line of each, in the file `where`.
+
+    alike  what is done with labels that differ only in spelling: stop is an error with their lines; merge takes them for
+           the one that is there most often; keep takes them for different classes
+    """
+    if alike not in ALIKE:
+        raise UserError(f"data.alike={alike}: expected one of {', '.join(ALIKE)}")
+    if alike == "keep":
+        return list(labels), []
+    groups: dict[str, Counter[str]] = defaultdict(Counter)
+    for label in labels:
+        groups[spelling(label)][label] += 1
+    several = {key: counts for key, counts in groups.items() if len(counts) > 1}
+    if several and alike == "stop":
+        problems = Problems()
+        for counts in list(several.values())[:SHOWN]:
+            at = {label: [n for n, other in zip(numbers, labels, strict=True) if other == label] for label in counts}
+            problems.add(
+                f"{where}: one class or several? "
+                + "; ".join(f"{label!r} in {lines(found, 3)}" for label, found in sorted(at.items())),
+                "data.alike=merge makes them one, data.alike=keep keeps them apart",
+            )
+        problems.stop()
+    usual = {key: max(sorted(counts), key=counts.__getitem__) for key, counts in groups.items()}
+    notes = [f"labels that are one: {', '.join(map(repr, sorted(counts)))}" for counts in several.values()]
+    return [usual[spelling(label)] for label in labels], notes
