@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
-from rich.panel import Panel
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from kdrun.measures import measure
+from kdrun.present.console import Console, show_page
+from kdrun.present.console import facts as fact_table
+from kdrun.present.units import share
+from kdrun.summary import arm_label, distinct
 
 
-def show(console: Console, summary: dict[str, Any], facts: dict[str, str]) -> None:
-    """Print the panel. facts: label -> text, in order, below the table (cost, audit, where, what next)."""
+def show(console: Console, summary: dict[str, Any], facts: dict[str, str], copied: dict[str, str]) -> None:
+    """Print the panel. facts: label -> text, in order, below the table (cost, audit); copied: below the panel."""
     body: list[RenderableType] = [results(summary), Text()]
     if summary.get("decisions"):
         body += [parts(summary), Text()]
     if any(arm.get("clients") for arm in summary["arms"].values()):
         body += [clients(summary), Text()]
     body += [Text(summary["verdict"], style="bold"), Text(), details(summary, facts)]
-    console.print(Panel(Group(*body), title="kdrun", title_align="left", padding=(1, 2), expand=False))
+    show_page(console, "kdrun", body, copied.items())
 
 
 def results(summary: dict[str, Any]) -> Table:
@@ -45,9 +48,8 @@ def results(summary: dict[str, Any]) -> Table:
         if summary["metric"] in scores:
             value = cell({"mean": scores[summary["metric"]], "sd": None}, figure)
             add(name, value, value, "")
-    for arm in (arm for _, arm in sorted(summary["arms"].items(), key=lambda item: item[0] != "alone")):
-        label = arm["label"] + (" (the same stages)" if arm.get("same_as") else "")
-        add(label, cell(arm["best"], figure), cell(arm["last"], figure), seeds(arm))
+    for name, arm in sorted(distinct(summary["arms"]).items(), key=lambda item: item[0] != "alone"):
+        add(arm_label(summary["arms"], name), cell(arm["best"], figure), cell(arm["last"], figure), seeds(arm))
         for name, value in arm.get("further", {}).items():
             add(f"  on {name}", cell(value, figure), "", "", style="dim")
     if "gap_closed" in summary:
@@ -114,29 +116,20 @@ def decided(summary: dict[str, Any]) -> dict[str, str]:
 
 def details(summary: dict[str, Any], facts: dict[str, str]) -> Table:
     """Two columns of facts."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
+    rows: list[tuple[str, str | Text]] = []
     if summary["teacher"] is not None:
         shared = summary.get("shared_parameters")
-        beside = f" beside the same frozen tower of {shared:,}" if shared else ""
-        table.add_row(
-            "teacher / student",
-            f"{times(summary.get('parameters_ratio'))} parameters{beside}, {times(summary.get('flops_ratio'))} FLOPs",
-        )
+        beside = f" (without the {shared:,} of the frozen tower that both have)" if shared else ""
+        sizes = f"{times(summary.get('parameters_ratio'))} the parameters{beside}"
+        rows.append(("teacher / student", f"{sizes}, {times(summary.get('flops_ratio'))} the FLOPs"))
     for arm, found in summary.get("differences", {}).items():
         if arm != "alone" and not summary["arms"][arm].get("same_as"):
-            label = summary["arms"][arm]["label"]
-            table.add_row("against", f"{label}: {points(found['best'])}")
-    for what, text in decided(summary).items():
-        table.add_row(what, text)
+            rows.append(("student minus", f"{summary['arms'][arm]['label']}: {points(found['best'])}"))
+    rows += decided(summary).items()
     for seed, error in missing(summary).items():
-        table.add_row(f"seed {seed}", Text(f"{error['status']}: {error['type']}: {error['message']}", style="red"))
-    for name, text in summary.get("notes", {}).items():
-        table.add_row(measure(name).label, text)
-    for label, text in facts.items():
-        table.add_row(label, text)
-    return table
+        rows.append((f"seed {seed}", Text(f"{error['status']}: {error['type']}: {error['message']}", style="red")))
+    rows += [(measure(name).label, text) for name, text in summary.get("notes", {}).items()]
+    return fact_table([*rows, *facts.items()])
 
 
 def seeds(arm: dict[str, Any]) -> str:
@@ -164,19 +157,5 @@ def cell(value: dict[str, Any], figure: Callable[[float], str] | None = None) ->
     return text if value["sd"] is None else f"{text} ± {figure(value['sd'])}"
 
 
-def share(value: float | None) -> str:
-    return "n/a" if value is None else f"{100 * value:.0f} %"
-
-
 def times(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.1f}x"
-
-
-def duration(seconds: float) -> str:
-    """`8.2 s`, `3 min 5 s`, `2 h 10 min`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import time
 from collections.abc import Callable
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from kdrun.files import number
 from kdrun.learning.report import Report
 from kdrun.measures import measure
-from kdrun.panel import duration
+from kdrun.present.console import Console, harmless
+from kdrun.present.units import MISSING, duration
+
+LOG = logging.getLogger("kdrun")
 
 
 class Signals:
@@ -31,8 +35,8 @@ class Signals:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        for name, handler in self._before.items():
+            signal.signal(name, handler)
 
     def _handle(self, number: int, frame: object) -> None:
         if self.received is not None:
@@ -41,25 +45,33 @@ class Signals:
 
 
 class RunReport(Report):
-    """Bars or lines on `console`; rows of metrics to `rows`; stop requests from `signals`."""
+    """Bars or lines on `console`; rows of metrics to `rows`; what was mended to `mends`; stop requests from `signals`.
+
+    Epochs, notes and finished stages also go to Python's log, which is the run's log while a run is at work.
+    """
 
     def __init__(
-        self, console: Console, rows: Callable[[list[dict[str, Any]]], None], signals: Signals, quiet: bool = False
+        self,
+        console: Console,
+        rows: Callable[[list[dict[str, Any]]], None],
+        signals: Signals,
+        quiet: bool = False,
+        mends: Callable[[str], None] = lambda text: None,
     ):
         self.console = console
         self.quiet = quiet
         self._rows = rows
+        self._mends = mends
         self._signals = signals
         self._bars: Progress | None = None
         self._task: TaskID | None = None
-        self._started = time.monotonic()
         self._told_to_stop = False
         if console.is_terminal and not quiet:
             self._bars = Progress(
-                TextColumn("{task.description}", style="bold"),
+                TextColumn("{task.description}", style="bold", markup=False),
                 BarColumn(bar_width=24),
-                TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}s"),
-                TextColumn("{task.fields[values]}", style="dim"),
+                TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}s", markup=False),
+                TextColumn("{task.fields[values]}", style="dim", markup=False),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
                 console=console,
@@ -72,54 +84,58 @@ class RunReport(Report):
             self._bars.start()
         return self
 
+    @harmless
     def __exit__(self, *exception: object) -> None:
         if self._bars is not None:
             self._bars.stop()
 
+    def rows(self, rows):
+        self._rows(rows)
+
+    @harmless
     def stage(self, label, total, done, unit="step"):
-        self._started = time.monotonic()
         if self._bars is not None:
             self._drop()
             self._task = self._bars.add_task(label, total=total, completed=done, unit=unit, values="")
 
+    @harmless
     def advance(self, done, values=None):
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, completed=done)
 
-    def rows(self, rows):
-        self._rows(rows)
-
+    @harmless
     def epoch(self, label, epoch, epochs, values):
-        names = ("auc", "loss") if "auc" in values else ("accuracy", "bleu", "r2", "loss")
-        shown = " ".join(f"{measure(name).label} {values[name]:.4f}" for name in names if name in values)
+        text = f"epoch {epoch + 1}/{epochs}, validation: {_scores(values)}"
+        LOG.info("%s %s", label, text)
         if self._bars is not None and self._task is not None:
-            self._bars.update(self._task, values=f"epoch {epoch + 1}/{epochs} val {shown}")
+            self._bars.update(self._task, values=text)
         elif not self.quiet:
-            self.console.print(
-                f"{label} epoch {epoch + 1}/{epochs} val {shown}", markup=False, highlight=False, soft_wrap=True
-            )
+            self.console.whole(f"{label} {text}")
 
+    @harmless
     def note(self, text):
+        LOG.info("%s", text)
         if not self.quiet:
-            self.console.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
+            self.console.whole(text, "dim")
+
+    def mended(self, text):
+        self.note(text)
+        self._mends(text)
 
     def stop_requested(self):
         if self._signals.received is not None and not self._told_to_stop:
             self._told_to_stop = True
-            self.note("saving the state after this step (once more: stop at once)")
+            self.note("saving the state after this step (Ctrl-C again: stop at once, unsaved)")
         return self._signals.received is not None
 
+    @harmless
     def finished(self, label: str, source: str, record: dict[str, Any]) -> None:
         """One line for a stage that is done."""
         self._drop()
-        if self.quiet:
-            return
-        metric = "auc" if "auc" in record["test"]["best"] else record["monitor"]
-        best, last = record["test"]["best"][metric], record["test"]["last"][metric]
-        how = {"store": "found in the store", "trained": "trained", "resumed": "resumed and trained"}[source]
-        cost = f"{how}, {duration(record['cost']['seconds'])}" if source != "store" else how
-        text = f"{label:<18} {record['learner']:<14} test {metric} best {best:.4f} last {last:.4f}  ({cost})"
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        text = f"{label:<18} {record['learner']:<14} {_result(record)}  ({how(source, record['cost'])})"
+        LOG.info("%s", text)
+        if not self.quiet:
+            self.console.whole(text)
 
     def _drop(self) -> None:
         if self._bars is not None and self._task is not None:
@@ -127,24 +143,62 @@ class RunReport(Report):
             self._task = None
 
 
+def how(source: str, cost: dict[str, Any]) -> str:
+    """Where a result comes from: `trained, 3.1 s`, `found in the store`, `loaded, 0.3 s` of weights that nothing was trained for."""
+    if source == "store":
+        return "found in the store"
+    words = {"trained": "trained", "resumed": "continued"}[source] if cost.get("steps", 1) else "loaded"
+    return f"{words}, {duration(cost['seconds'])}"
+
+
+def _result(record: dict[str, Any]) -> str:
+    """`test accuracy 96.44 %, last epoch 96.02 %`."""
+    best, last = record["test"]["best"], record["test"]["last"]
+    metric = "auc" if "auc" in best else record["monitor"]
+    text = f"test {measure(metric).label} {_figure(metric, best.get(metric))}"
+    return text if best.get(metric) == last.get(metric) else f"{text}, last epoch {_figure(metric, last.get(metric))}"
+
+
+def _scores(values: dict[str, Any]) -> str:
+    """`accuracy 96.44 %, loss 0.1318`: the main scores among the values of an epoch."""
+    names = ("auc", "loss") if "auc" in values else ("accuracy", "bleu", "r2", "loss")
+    return ", ".join(f"{measure(name).label} {_figure(name, values[name])}" for name in names if name in values)
+
+
+def _figure(name: str, value: Any) -> str:
+    return MISSING if number(value) is None else measure(name).text(value)
+
+
 class EventReport(RunReport):
     """The same for a job of a sweep: nothing is shown here, `tell` takes what the sweep's table shows."""
 
-    def __init__(self, tell: Callable[[dict[str, Any]], None], rows: Callable[..., None], signals: Signals):
-        super().__init__(Console(quiet=True), rows, signals, quiet=True)
+    def __init__(
+        self,
+        tell: Callable[[dict[str, Any]], None],
+        rows: Callable[..., None],
+        signals: Signals,
+        mends: Callable[[str], None] = lambda text: None,
+    ):
+        super().__init__(Console(quiet=True), rows, signals, quiet=True, mends=mends)
         self._tell = tell
         self._told = 0.0
 
+    @harmless
     def stage(self, label, total, done, unit="step"):
         self._tell({"kind": "stage", "label": label, "total": total, "done": done, "unit": unit})
 
+    @harmless
     def advance(self, done, values=None):
         if time.monotonic() - self._told > 0.5:
             self._told = time.monotonic()
             self._tell({"kind": "progress", "done": done})
 
+    @harmless
     def epoch(self, label, epoch, epochs, values):
+        super().epoch(label, epoch, epochs, values)
         self._tell({"kind": "epoch", "label": label, "epoch": epoch, "epochs": epochs, "values": values})
 
+    @harmless
     def note(self, text):
+        super().note(text)
         self._tell({"kind": "note", "text": text})

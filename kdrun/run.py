@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from kdrun.present.console import Console, harmless
 from kdrun.problems import UserError
 
 DONE, FAILED, MISTAKE = 0, 1, 2
@@ -56,6 +55,14 @@ def run_job(
         return _run(job, run, Console(quiet=quiet), signals, quiet, force, json, provenance.command, tell, max_threads)
 
 
+@harmless
+def _show(console: Console, run, result: dict[str, Any], mirror) -> None:
+    """The panel at the end. The run is over and its record is written: nothing that goes wrong here changes that."""
+    from kdrun.panel import show
+
+    show(console, result["summary"], *facts(run, result, mirror))
+
+
 def _opened(job, folder: Path | None, provenance, signals, tell):
     """The run, begun, its start written; None if another process finished this very run meanwhile."""
     from kdrun.tracking.provenance import write_start
@@ -84,10 +91,13 @@ def _opened(job, folder: Path | None, provenance, signals, tell):
 
 
 def _run(job, run, console: Console, signals, quiet, force, json, command, tell, max_threads) -> int:
-    from kdrun.tracking.mirror import start_mirror
+    from kdrun.tracking.mirror import start_mirror, upload_notice
 
     tracker = job.config["tracker"]
     mirror = None
+    if tell is None:
+        for line in upload_notice(run.dir.parent, tracker):
+            print(f"kdrun: {line}", file=sys.stderr)
     try:
         with _log(run.log_path):
             try:
@@ -114,11 +124,9 @@ def _run(job, run, console: Console, signals, quiet, force, json, command, tell,
         if tell:
             mirror.end()  # it sends the rest by itself
         elif notice := mirror.finish(tracker["timeout"]):
-            console.print(notice, style="yellow", soft_wrap=True)
+            console.whole(notice, "yellow")
     if run.record["summary"] and not quiet:
-        from kdrun.panel import show
-
-        show(console, result["summary"], facts(run, result, mirror))
+        _show(console, run, result, mirror)
     if code == DONE and json:
         from kdrun.files import dump_json
 
@@ -144,7 +152,10 @@ def execute(job, run, console: Console, signals, quiet=False, force=False, tell=
     stages: list[dict[str, Any]] = []
     errors: dict[int, BaseException] = {}
     rows = run.metrics.write_rows
-    reporting = EventReport(tell, rows, signals) if tell else RunReport(console, rows, signals, quiet)
+    if tell:
+        reporting = EventReport(tell, rows, signals, run.mended)
+    else:
+        reporting = RunReport(console, rows, signals, quiet, run.mended)
     with contextlib.ExitStack() as sensors, reporting as report:
 
         def fitted(item: Fitted) -> None:
@@ -276,30 +287,31 @@ def stage_entry(item) -> dict[str, Any]:
     }
 
 
-def facts(run, result: dict[str, Any], mirror) -> dict[str, str]:
-    """The lines below the table of the panel."""
+def facts(run, result: dict[str, Any], mirror) -> tuple[dict[str, str], dict[str, str]]:
+    """(lines below the table of the panel, lines below the panel: what can be typed or opened next)."""
     from kdrun.accounting.text import fitted as energy_of_fitted
     from kdrun.accounting.text import joules_text
-    from kdrun.panel import duration
+    from kdrun.present.units import count_of, duration
+    from kdrun.tracking.mirror import send_command
 
     stages, audit = result["stages"], result["audit"]
     fits = [stage for stage in stages if not stage.get("members")]
-    found = sum(stage["source"] == "store" for stage in fits)
+    stored = sum(stage["source"] == "store" for stage in fits)
     trained = sum(stage["cost"]["seconds"] for stage in stages if stage["source"] != "store")
-    lines = {
-        "time": f"{duration(result['seconds'])}; {len(fits) - found} stages fitted ({duration(trained)}), {found} from the store"
-    }
+    new = f"{count_of(len(fits) - stored, 'stage')} run ({duration(trained)}), {stored} found in the store"
+    lines, next_ones = {"time": f"{duration(result['seconds'])}; {new}"}, {"details": f"kdrun show {run.id}"}
     if (spent := energy_of_fitted(stages)).joules:
-        lines["energy"] = f"{joules_text(spent)}; more: kdrun energy {run.id}"
+        lines["energy"] = joules_text(spent)
+        next_ones["energy"] = f"kdrun energy {run.id}"
     if audit.get("summary"):
         lines["data"] = audit["summary"]
     if result.get("card"):
         lines["card"] = result["card"]
-    lines["record"] = _short(run.dir)
     if mirror is not None:
         lines["W&B"] = mirror.describe()
-    lines["look further"] = f"kdrun show {run.id}"
-    return lines
+        if send := send_command(run.dir):
+            next_ones["W&B"] = send
+    return lines, {**next_ones, "record": _short(run.dir)}
 
 
 def _failed(run, error: BaseException, signals, command: str, tell, prefix: str = "", **fields: Any) -> int:
@@ -311,19 +323,18 @@ def _failed(run, error: BaseException, signals, command: str, tell, prefix: str 
     run.fail(KeyboardInterrupt() if stopped else error, **fields)
     errors = Console(stderr=True, quiet=tell is not None)
     if stopped:
-        errors.print(
-            f"stopped; finished stages and the state are kept. Go on with: {command}", markup=False, soft_wrap=True
-        )
+        errors.whole("kdrun: stopped; finished stages and the state of this one are saved. To continue:")
+        errors.whole(command)
         return 128 + (signals.received or signal.SIGINT)
     if isinstance(error, UserError):
         for line in error.lines:
-            errors.print(f"kdrun: {line}", markup=False, highlight=False, soft_wrap=True)
+            errors.whole(f"kdrun: {line}")
         return MISTAKE
     for text in (
         f"the run failed: {prefix}{type(error).__name__}: {error}",
         f"traceback: {_short(run.log_path)}",
     ):
-        errors.print(f"kdrun: {text}", markup=False, highlight=False, soft_wrap=True)
+        errors.whole(f"kdrun: {text}")
     return FAILED
 
 

@@ -44,10 +44,13 @@ def summarise(
             for seed in seeds
             if seed not in records
         }
-    own = {seed: record["fingerprint"] for seed, record in arms.get("student", {}).items()}
-    for arm, records in arms.items():
-        if arm != "student" and own and {s: r["fingerprint"] for s, r in records.items()} == own:
-            summary["arms"][arm]["same_as"] = "student"  # as plain KD is for strategy=vanilla
+    stages_of: dict[str, dict[int, str]] = {}
+    for arm in sorted(arms, key=lambda arm: {"student": 0, "alone": 1}.get(arm, 2)):
+        stages = {seed: record["fingerprint"] for seed, record in arms[arm].items()}
+        same = next((other for other, theirs in stages_of.items() if stages and theirs == stages), None)
+        if same:  # as plain KD of strategy=vanilla is its student, and equal compute the student alone
+            summary["arms"][arm]["same_as"] = same
+        stages_of[arm] = stages
     if any("clients" in record for records in arms.values() for record in records.values()):
         for arm, records in arms.items():
             summary["arms"][arm]["clients"] = clients_of(metric, records, arms.get("alone", {}))
@@ -198,11 +201,23 @@ def bootstrap_interval(values: Sequence[float], draws: int = 10_000) -> list[flo
     return [float(value) for value in np.percentile(data[chosen].mean(axis=1), [2.5, 97.5])]
 
 
+LEAST_GAP = 0.005
+"""Half a point: the smallest gap to a teacher of which a share is told."""
+
+
+def _gap(summary: dict[str, Any], which: str) -> tuple[float, float]:
+    """(teacher minus student alone, what it has to exceed: two standard errors of the student alone, half a point at least)."""
+    alone = summary["arms"]["alone"]
+    error = 0.0 if alone[which]["sd"] is None else 2 * alone[which]["sd"] / math.sqrt(alone["n"])
+    return summary["teacher"][which] - alone[which]["mean"], max(LEAST_GAP, error)
+
+
 def _gap_closed(summary: dict[str, Any], which: str) -> float | None:
-    """(student - alone) / (teacher - alone); None where the teacher is not better than the student alone."""
+    """(student - alone) / (teacher - alone); None where the teacher is not clearly better than the student alone: a share of
+    a gap that may be nothing says nothing."""
+    gap, least = _gap(summary, which)
     alone, student = (summary["arms"][arm][which]["mean"] for arm in ("alone", "student"))
-    gap = summary["teacher"][which] - alone
-    return (student - alone) / gap if gap > 0 else None
+    return (student - alone) / gap if gap > least else None
 
 
 def verdict(summary: dict[str, Any]) -> str:
@@ -231,7 +246,8 @@ def verdict(summary: dict[str, Any]) -> str:
         text += f" Not every seed has a result: {arm['n']} of {arm['of']}."
     closed = (summary.get("gap_closed") or {}).get("best")
     if summary["teacher"] is not None and closed is None and not summary.get("decisions"):
-        text += " The teacher is not better than the student alone: there is no gap to close."
+        gap, _ = _gap(summary, "best")
+        text += f" The teacher is not clearly better than the student alone ({100 * gap:+.2f} points): there is no gap to close."
     return text
 
 
@@ -245,3 +261,26 @@ def _test(record: dict[str, Any], which: str, metric: str) -> float:
 
 def _ratio(one: float | None, other: float | None) -> float | None:
     return one / other if one and other else None
+
+
+def distinct(arms: dict[str, Any]) -> dict[str, Any]:
+    """The arms without those that are the very stages of another one (`same_as`)."""
+    return {name: arm for name, arm in arms.items() if arm.get("same_as") not in arms}
+
+
+def arm_label(arms: dict[str, Any], name: str) -> str:
+    """`student alone`; with the names of arms that are the same stages: `student alone (= student alone, equal compute)`."""
+    also = [arm.get("label") or other for other, arm in arms.items() if arm.get("same_as") == name]
+    label = arms[name].get("label") or name
+    return f"{label} (= {'; '.join(also)})" if also else label
+
+
+def validation_of(record: Mapping[str, Any]) -> dict[str, float | None] | None:
+    """{"mean", "sd"} over seeds of the metric on validation, at the selected epochs, of a run's own result: what runs are
+    compared by. None unless every seed has a finite figure."""
+    summary, stages = record.get("summary") or {}, record.get("stages") or []
+    own = "student" if "student" in (summary.get("arms") or {}) else "alone"
+    metric = summary.get("metric")
+    values = [((stage.get("val") or {}).get("best") or {}).get(metric) for stage in stages if stage["role"] == own]
+    known = [value for value in values if isinstance(value, int | float) and math.isfinite(value)]
+    return _spread(known) if known and len(known) == len(values) == len(record.get("seeds") or []) else None

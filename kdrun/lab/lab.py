@@ -172,7 +172,7 @@ class Lab:
         try:
             record = None if self.force else self.store.get(key)
         except DamagedStage as damage:
-            self.report.note(f"{damage}; it is run again")
+            self.report.mended(f"{damage}; it is run again")
             record = None
         if record is not None:
             self.report.rows(read_rows(self.store.folder(key) / "metrics.jsonl", stage.label))

@@ -27,6 +27,10 @@ class Report:
     def note(self, text: str) -> None:
         """One line a person should see."""
 
+    def mended(self, text: str) -> None:
+        """Something that was kept is damaged and is made again: a note that the run's record keeps as well."""
+        self.note(text)
+
     def stop_requested(self) -> bool:
         """Whether a signal asked to save and stop; looked at after every step."""
         return False

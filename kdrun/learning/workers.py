@@ -135,6 +135,9 @@ class _Telling(Report):
     def note(self, text):
         self._tell("note", text)
 
+    def mended(self, text):
+        self._tell("mended", text)
+
     def stop_requested(self):
         return self._stop.exists()
 

@@ -15,6 +15,7 @@ def scorecard(run: RunInfo) -> Html:
         names = render.names(group)
         parts.append(table(render.heading(group[0]), ("", *names), [tuple(row) for row in render.rows(group)]))
         lines = [f"{card['label']} fails: {text}" for card in group for text in gates.misses(card, cards)]
+        lines += [f"{card['label']}: {text}" for card in group for text in gates.undecided(card)]
         lines += [*render.notes(group), *(line.strip() for line in render.front_lines(group, names))]
         parts += [tag("p", line, class_="note") for line in lines]
     return section("Scorecard", *parts) if parts else Html("")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from kdrun.plots.data import metric_of, own_arm, result_of, stages_of
+from kdrun.plots.data import metric_of, own_arm
 from kdrun.plots.subject import Subject, short_labels
 from kdrun.report.figures import Figures
 from kdrun.report.markup import MISSING, Html, block, code, facts, folded, section, table, tag
 from kdrun.report.run_page import LOG_LINES, error_text
 from kdrun.report.sections import code_state, failure, plain, versions_text, words
+from kdrun.summary import validation_of
 from kdrun.tracking.flatten import flatten
 from kdrun.tracking.record import DONE, FAILURES, log_tail
 from kdrun.tracking.registry import RunInfo
@@ -58,10 +58,8 @@ def rows_of(subject: Subject) -> list[Row]:
 
 
 def _validation(run: RunInfo) -> float | None:
-    record = run.record or {}
-    values = [result_of(stage, "val", metric_of(record)) for stage in stages_of(record, own_arm(record)).values()]
-    complete = len(values) == len(record.get("seeds") or []) and None not in values
-    return statistics.fmean(values) if values and complete and run.status == DONE else None
+    value = validation_of(run.record or {}) if run.status == DONE else None
+    return value and value["mean"]
 
 
 def best_rows(subject: Subject, rows: list[Row]) -> list[Row]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from kdrun.measures import measure
-from kdrun.panel import cell, duration, seeds, share
+from kdrun.panel import cell, seeds
+from kdrun.present.console import STYLES, Console, harmless
+from kdrun.present.units import MISSING, count_of, duration, share
+from kdrun.summary import validation_of
 from kdrun.sweep.plan import DONE, TO_FIT, Plan, Point
 from kdrun.tracking.record import FAILURES
-from kdrun.verbs.runs import STYLES
 
 ROWS = 30
 """A terminal shows no more jobs at a time; those that run and those that failed come first."""
@@ -42,6 +44,7 @@ class Board:
         if self._live:
             self._live.stop()
 
+    @harmless
     def event(self, event: dict[str, Any]) -> None:
         """Take one event of the pool; what a person must not miss (a failure) is printed at once."""
         point = self.plan.points[event["number"]]
@@ -67,8 +70,8 @@ class Board:
                 return
             text = f"{self._count(point)} {self.plan.label(point)}: {event['status']}: {error.get('type')}: {error.get('message')}"
             if not self.quiet:
-                self.console.print(Text(text, style=STYLES.get(event["status"], "")), soft_wrap=True)
-                self.console.print(Text(f"      log: {point.folder}/run.log", style="dim"), soft_wrap=True)
+                self.console.whole(text, STYLES.get(event["status"], ""))
+                self.console.whole(f"      log: {point.folder}/run.log", "dim")
         else:
             self._say(
                 f"{self._count(point)} {self.plan.label(point)}: {event['status']}{result(point)} ({duration(seconds)})"
@@ -76,12 +79,16 @@ class Board:
 
     def _say(self, text: str) -> None:
         if self._live is None and not self.quiet:
-            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self.console.whole(text)
 
     def _count(self, point: Point) -> str:
         return f"[{point.number + 1}/{len(self.plan.points)}]"
 
     def _render(self) -> Any:
+        return self._table() or Text()
+
+    @harmless
+    def _table(self) -> Any:
         counts: dict[str, int] = {}
         for point in self.plan.points:
             counts[self._status(point)] = counts.get(self._status(point), 0) + 1
@@ -114,7 +121,7 @@ class Board:
                 Text(status, STYLES.get(status, "dim")),
                 "",
                 "",
-                result(point),
+                _validation(point),
             )
         total = now.get("total")
         progress = f"{100 * now['done'] / total:3.0f} %" if total else ""
@@ -136,24 +143,26 @@ class Board:
 def show_plan(plan: Plan, console: Console, chosen: set[int]) -> None:
     """The jobs before they start: overrides, status, teacher, folder (it ends with the hash). Many jobs of one status are counted, not listed."""
     table = Table(box=None, header_style="dim", pad_edge=False)
-    for name in ("job", "overrides", "status", "teacher", "folder"):
+    names = ("job", "overrides", "status", "teacher", "folder")
+    for name in names:
         table.add_column(name, overflow="fold", no_wrap=name in ("job", "teacher"))
     listed = plan.points if len(plan.points) <= 2 * ROWS or not console.is_terminal else plan.points[: 2 * ROWS]
     for point in listed:
         table.add_row(
             str(point.number),
-            Text(plan.label(point)),
+            plan.label(point),
             Text(status_text(point), STYLES.get(point.status, "")),
             point.teacher,
-            Text(point.run_id or point.job.slug),
+            point.run_id or point.job.slug,
         )
     if shared := plan.shared():
-        console.print(f"all jobs: {' '.join(shared)}", style="dim", markup=False, highlight=False, soft_wrap=True)
+        console.whole(f"all jobs: {' '.join(shared)}", "dim")
     console.print(table)
     if len(listed) < len(plan.points):
         console.print(f"and {len(plan.points) - len(listed)} more", style="dim")
     counts = ", ".join(f"{number} {name}" for name, number in count(plan.points).items())
-    console.print(f"{len(plan.points)} jobs: {counts}; {len(chosen)} to run. Sweep {plan.id}", soft_wrap=True)
+    console.whole(f"{count_of(len(plan.points), 'job')}: {counts}; {len(chosen)} to run")
+    console.whole(f"sweep {plan.id}")
 
 
 def status_text(point: Point) -> str:
@@ -163,39 +172,49 @@ def status_text(point: Point) -> str:
 
 def count(points: list[Point]) -> dict[str, int]:
     """status -> how many points have it, in the order in which they appear."""
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for point in points:
-        found[point.status] = found.get(point.status, 0) + 1
-    return found
+        counts[point.status] = counts.get(point.status, 0) + 1
+    return counts
 
 
+@harmless
 def show_results(plan: Plan, console: Console) -> None:
     """The end: every job with its result; what failed, why and where to read on."""
     table = Table(box=None, header_style="dim", pad_edge=False)
     metric = next((summary["metric"] for p in plan.points if (summary := p.record.get("summary"))), None)
-    best = f"test {measure(metric).title}"
-    for column in ("job", "overrides", "status", best, "seeds", "over alone, points", "gap closed"):
+    title = measure(metric).title
+    for column in (
+        "job",
+        "overrides",
+        "status",
+        f"validation {title}",
+        f"test {title}",
+        "seeds",
+        "over alone, points",
+        "gap closed",
+    ):
         table.add_column(column, overflow="fold")
     for point in plan.points:
         summary = point.record.get("summary") or {}
         arm = own_arm(summary)
-        found = ((summary.get("difference") or {}).get("best") or {}).get("mean")
+        difference = ((summary.get("difference") or {}).get("best") or {}).get("mean")
         table.add_row(
             str(point.number),
-            Text(plan.label(point)),
+            plan.label(point),
             Text(point.status, STYLES.get(point.status, "")),
-            cell(arm["best"]) if arm else "n/a",
-            seeds(arm) if arm else "n/a",
-            "n/a" if found is None else f"{100 * found:+.2f}",
+            _validation(point),
+            cell(arm["best"], measure(metric).figure) if arm else MISSING,
+            seeds(arm) if arm else MISSING,
+            MISSING if difference is None else f"{100 * difference:+.2f}",
             share((summary.get("gap_closed") or {}).get("best")),
         )
     console.print(table)
     for point in plan.points:
         if point.status in FAILURES and point.error:
-            text = (
-                f"job {point.number} {point.status}: {point.error['type']}: {point.error['message']} ({point.run_id})"
-            )
-            console.print(Text(text, style="red"), soft_wrap=True)
+            console.whole(f"job {point.number} {point.status}: {point.error['type']}: {point.error['message']}", "red")
+            console.whole(f"      {point.run_id}", "dim")
+    console.whole("Choose by validation; test figures only describe.", "dim")
 
 
 def own_arm(summary: dict[str, Any]) -> dict[str, Any] | None:
@@ -205,6 +224,16 @@ def own_arm(summary: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def result(point: Point) -> str:
-    """`, 94.00 ± 0.75` once there is a result."""
-    arm = own_arm(point.record.get("summary") or {}) if point.status == DONE else None
-    return f" {cell(arm['best'])}" if arm else ""
+    """` test accuracy 94.00 ± 0.75 %` once there is a result."""
+    summary = point.record.get("summary") or {}
+    arm = own_arm(summary) if point.status == DONE else None
+    if not arm:
+        return ""
+    shown = measure(summary["metric"])
+    return f", test {shown.label} {cell(arm['best'], shown.figure)}{f' {shown.unit}' if shown.unit == '%' else ''}"
+
+
+def _validation(point: Point) -> str:
+    """Validation at the selected epochs of a job that is done, mean and deviation over its seeds."""
+    value = validation_of(point.record) if point.status == DONE else None
+    return "" if value is None else cell(value, measure(point.record["summary"]["metric"]).figure)

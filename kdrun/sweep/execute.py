@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from kdrun.present.console import Console
 from kdrun.problems import UserError
 from kdrun.progress import Signals
 from kdrun.sweep.board import Board, count, show_plan, show_results
@@ -45,6 +45,8 @@ def execute(
     json      print the jobs with their results as JSON to standard output, people's lines to standard error
     """
     console = Console(stderr=json, quiet=quiet)
+    for line in _upload_notice(plan):
+        print(f"kdrun: {line}", file=sys.stderr)
     todo = freeze(plan, retry=retry, force=force)
     if not quiet:
         show_plan(plan, console, {point.number for point in todo})
@@ -60,16 +62,26 @@ def execute(
         print_json(plan)
     elif results and not quiet:
         show_results(plan, console)
-    errors = Console(stderr=True, quiet=silent, highlight=False, markup=False, soft_wrap=True)
+    errors = Console(stderr=True, quiet=silent)
     if code:
-        errors.print(f"stopped; finished jobs and the state of the others are kept. Go on with: {plan.command}")
+        errors.whole("kdrun: stopped; finished jobs are kept and the state of the others is saved. To continue:")
+        errors.whole(plan.command)
         return code
     if any(point.status != DONE for point in plan.points):
         left = ", ".join(f"{number} {name}" for name, number in count(plan.points).items() if name != DONE)
         again = " (failed ones again: --retry)" if any(p.status in FAILURES for p in plan.points) else ""
-        errors.print(f"kdrun: not every job is done: {left}{again}")
+        errors.whole(f"kdrun: not every job is done: {left}{again}")
         return SWEEP_FAILED
     return 0
+
+
+def _upload_notice(plan: Plan) -> list[str]:
+    """See `tracking.mirror.upload_notice`; of the first point whose tracker would send something."""
+    from kdrun.tracking.mirror import upload_notice
+    from kdrun.tracking.registry import runs_folder
+
+    notices = (upload_notice(runs_folder(plan.outputs), point.job.config["tracker"]) for point in plan.points)
+    return next(filter(None, notices), [])
 
 
 def _launch(
@@ -111,7 +123,7 @@ def _run(plan: Plan, todo: list[Point], pool: Pool, force: bool, console: Consol
                 board.event(event)
             if signals.received and not asked:
                 asked = True
-                console.print("saving the state of the running jobs (once more: stop at once)", style="dim")
+                console.print("saving the state of the running jobs (Ctrl-C again: stop at once, unsaved)", style="dim")
                 pool.cancel()
                 pool.stop()
         wait_for_mirrors(mirrors, signals)

@@ -71,8 +71,11 @@ class Search:
         if left > 0 and not signals.received:
             self.result.note(f"time is up with {left} trials left; the same command goes on")
         if signals.received:
-            kept = "stopped; finished trials and the state of the others are kept"
-            print(f"{kept}. Go on with: {self.plan.command}", file=sys.stderr)
+            print(
+                "kdrun: stopped; finished trials are kept and the state of the others is saved. To continue:",
+                file=sys.stderr,
+            )
+            print(self.plan.command, file=sys.stderr)
             return 128 + signals.received
         return SEARCH_FAILED if self.result.failed() else 0
 

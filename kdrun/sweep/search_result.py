@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from kdrun.files import dump_json
+from kdrun.present.console import Console
 from kdrun.sweep.objectives import Objective
 from kdrun.sweep.plan import save
 from kdrun.sweep.search_settings import Settings
@@ -74,7 +74,7 @@ class Result:
     # while it runs
 
     def note(self, text: str) -> None:
-        self.console.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
+        self.console.whole(text, "dim")
 
     def started(self, number: int) -> None:
         if self._bars and number not in self._tasks:
@@ -97,9 +97,9 @@ class Result:
         shown = [self._values(trial)] if trial["values"] else []
         text = "  ".join((f"trial {number} {trial['state']}", *shown, self._short(trial["params"])))
         style = STYLES[trial["state"]] if trial["state"] == FAILED else ""
-        self.console.print(Text(text, style=style), soft_wrap=True)
+        self.console.whole(text, style)
         if trial["error"]:
-            self.console.print(Text(f"  {trial['error']}", style="red"), soft_wrap=True)
+            self.console.whole(f"  {trial['error']}", "red")
             if trial["run"]:
                 self.note(f"  log: {os.path.relpath(self.plan.points[number].folder)}/run.log")
 
@@ -176,11 +176,10 @@ class Result:
         )
         for entry in chosen:
             text = f"  trial {entry['number']}: {self._values(entry)}"
-            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
-            self.console.print(f"    {entry['command']}", markup=False, highlight=False, soft_wrap=True)
-        self.note(
-            f"Chosen on validation and cost alone. Test figures, read after the choice: kdrun show {chosen[0]['run']}"
-        )
+            self.console.whole(text)
+            self.console.whole(f"    {entry['command']}")
+        self.note("Chosen by validation and cost alone. Test figures, to be read after the choice:")
+        self.note(f"    kdrun show {chosen[0]['run']}")
 
     def _table(self, trials: list[dict[str, Any]], best: set[int]) -> Table:
         table = Table(box=None, header_style="dim", pad_edge=False)

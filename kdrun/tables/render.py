@@ -303,9 +303,10 @@ def aligned(rows: list[list[str]]) -> list[str]:
 
 
 def _show_rich(title: str, headings: list[str], rows: list[list[Text]]) -> None:
-    from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text as RichText
+
+    from kdrun.present.console import Console
 
     table = RichTable(title=RichText(title), box=None, header_style="dim", pad_edge=False, title_justify="left")
     for number, heading in enumerate(headings):

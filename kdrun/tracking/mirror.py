@@ -160,13 +160,36 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def describe_mirror(folder: Path) -> str | None:
-    """`offline; to send it: kdrun sync RUN`, the address of an online run, or None for a run without a tracker."""
+    """`offline, not sent`, the address of an online run, or None for a run without a tracker."""
     if not (folder / FOLDER / SETTINGS).exists():
         return None
-    state, send = read_state(folder), f"kdrun sync {folder.name}"
+    state = read_state(folder)
     if not state.get("finished"):
-        return f"not complete; to send it: {send}"
-    return str(state.get("url") or "online") if state["mode"] == "online" else f"offline; to send it: {send}"
+        return "not sent completely"
+    return str(state.get("url") or "online") if state["mode"] == "online" else "offline, not sent"
+
+
+def send_command(folder: Path) -> str | None:
+    """The command that sends a run to W&B; None where all of it is there, or no tracker was wanted."""
+    state = read_state(folder)
+    sent = state.get("finished") and state["mode"] == "online"
+    return None if sent or not (folder / FOLDER / SETTINGS).exists() else f"kdrun sync {folder.name}"
+
+
+def upload_notice(runs: Path, tracker: Mapping[str, Any]) -> list[str]:
+    """What to say before the first upload from this folder of runs, where nobody asked for one: a key alone makes
+    `tracker.mode=auto` send runs. [] where runs were sent before, or are not."""
+    if tracker.get("mode", "auto") != "auto" or resolve_mode(tracker) != "online":
+        return []
+    for path in runs.glob(f"*/{FOLDER}/{SETTINGS}"):
+        with contextlib.suppress(OSError, ValueError):
+            if read_json(path)["mode"] == "online":
+                return []
+    project = tracker.get("project") or "kdrun"
+    return [
+        f"a W&B key is set here: this run and later ones are sent to Weights & Biases, project {project}",
+        "to keep them on this machine: tracker=none, or for all runs: export WANDB_MODE=disabled",
+    ]
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:

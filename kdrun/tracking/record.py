@@ -3,13 +3,14 @@
     RUN/record.json      everything about the run (schema below), rewritten whole at every update
     RUN/config.yaml      the frozen config of the first cell
     RUN/metrics.jsonl    one row per logged step (kdrun.tracking.metrics)
-    RUN/run.log          log lines, and the traceback of a failure at its end
+    RUN/run.log          epochs, waits, what was mended, warnings, and the traceback of a failure at its end
     RUN/git.diff         uncommitted changes of the kdrun checkout; user.diff: of the repository the user stands in
     RUN/tracking/        what the W&B mirror has sent;  RUN/wandb/ its offline files
     RUN/.lock            held while a process works on the run
 
 Record, schema 1: id, name, status, created, updated, attempts, command, overrides, choices, job_hash, seeds, config,
 cells, git, versions, hardware, stages, audit, summary, error, auto (how student=auto was settled). Times are UTC, ISO 8601 with milliseconds.
+Attempts: started, ended, status, pid, and mended where something stored was damaged and made again: [{at, what}].
 `cells` is {seed: {top-level key: value}}: only what differs from `config`; `{**config, **cells[seed]}` is the cell.
 """
 
@@ -121,6 +122,11 @@ class Run:
             raise ValueError(f"not a status: {fields['status']}")
         self.record.update(fields, updated=now())
         write_json(self.dir / RECORD, self.record)
+
+    def mended(self, text: str) -> None:
+        """Note in the record that something damaged was made again in this attempt: attempts[-1]["mended"]."""
+        self.record["attempts"][-1].setdefault("mended", []).append({"at": now(), "what": text})
+        self.update()
 
     def finish(self, status: str = DONE, **fields: Any) -> None:
         """The end of this attempt: metrics are on the disk before the record says so."""

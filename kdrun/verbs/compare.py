@@ -33,14 +33,17 @@ def main(args: Arguments) -> int:
     if args.json:
         print(dump_json({"config": config, "runs": views, "warnings": doubts}))
         return 0
-    names = [run.id for run in runs]
+    names = [str(number) for number, _ in enumerate(runs, 1)]
+    for name, run in zip(names, runs, strict=True):  # an id is too long for the head of a column
+        print(f"{name}  {run.id}")
+    print()
     _print("config", names, [(key, *map(_value_text, values)) for key, values in config.items()])
     print()
     _print("result", names, result_rows(views))
     print()
-    for one in views:
+    for name, one in zip(names, views, strict=True):
         if text := _ending(one):
-            print(f"{one['id']}: {text}")
+            print(f"{name}: {text}")
     if doubts:
         print(f"careful: {'; '.join(doubts)}")
     return 0

@@ -202,7 +202,7 @@ def _lines(view: RunView, options: Options) -> list[tuple[str, str]]:
 
 
 def _print_run(view: RunView, options: Options) -> None:
-    from kdrun.verbs.show import _facts, _table
+    from kdrun.present.console import blank, columns, dim, facts
 
     units = {row.unit for row in view.rows if row.unit}
     mixed = len(units) > 1
@@ -222,14 +222,14 @@ def _print_run(view: RunView, options: Options) -> None:
         for row in view.rows
     ]
     whole = ("all stages", si(sums.joules, "J") + (" *" if sums.word else ""), "", "", "", "")
-    body = [_table(head, [*rows, whole], whole=True)]
+    body = [columns(head, [*rows, whole], whole=True)]
     if sums.word:
-        body.append(_dim(f"* {sums.word}"))
+        body.append(dim(f"* {sums.word}"))
     if view.clients and any(client["energy"] for client in view.clients):
-        body += [_blank(), _table(("client", "training", "evaluation", "time"), _client_rows(view.clients))]
-    body += [_blank(), _facts(_lines(view, options))]
+        body += [blank(), columns(("client", "training", "evaluation", "time"), _client_rows(view.clients))]
+    body += [blank(), facts(_lines(view, options))]
     if len(view.arms) > 1:
-        body += [_blank(), _front(view.arms, view.beaten, view.metric, "arm")]
+        body += [blank(), _front(view.arms, view.beaten, view.metric, "arm")]
     _panel(body, view.run)
 
 
@@ -255,7 +255,7 @@ def _client_rows(clients: list[dict[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def _front(arms: list[Arm], beaten: dict[str, str], metric: str, name: str) -> Any:
-    from kdrun.verbs.show import _table
+    from kdrun.present.console import columns
 
     rows = []
     for arm in arms:
@@ -263,40 +263,27 @@ def _front(arms: list[Arm], beaten: dict[str, str], metric: str, name: str) -> A
         place = f"dominated by {beaten[arm.name]}" if arm.name in beaten else "on the front" if known else MISSING
         energies = (si(value.joules, "J") + (" *" if value.word else "") for value in (arm.single, arm.shared))
         rows.append((arm.name, percent(arm.quality, metric), *energies, place))
-    return _table((name, f"test {measure(metric).label}", "alone", "amortised", "energy and quality"), rows)
+    return columns((name, f"test {measure(metric).label}", "alone", "amortised", "energy and quality"), rows)
 
 
 def _print_runs(content: dict[str, Any], arms: list[Arm], beaten: dict[str, str], options: Options) -> None:
-    from kdrun.verbs.show import _facts
+    from kdrun.present.console import blank, dim, facts
 
     body = [_front(arms, beaten, content["metric"], "run")]
     words = {arm.single.word for arm in arms if arm.single.word}
     if words:
-        body.append(_dim(f"* {' and '.join(sorted(words))}"))
+        body.append(dim(f"* {' and '.join(sorted(words))}"))
     lines = [("all stages once", energy_text(content["all"], options.pue, options.grid))]
     if content["chosen"]:
         lines.append(("charged to", f"{content['chosen']}, the best on validation: it cost the others too"))
     lines.append(("CO2e", f"kWh x PUE {options.pue:g} x {options.grid:g} kg/kWh"))
-    _panel([*body, _blank(), _facts(lines)], f"{content['kind']} {content['name']}")
+    _panel([*body, blank(), facts(lines)], f"{content['kind']} {content['name']}")
 
 
 def _panel(body: list[Any], title: str) -> None:
-    from rich.console import Console, Group
-    from rich.panel import Panel
+    from kdrun.present.console import Console, show_page
 
-    Console().print(Panel(Group(*body), title=title, title_align="left", padding=(1, 2), expand=False))
-
-
-def _blank() -> Any:
-    from rich.text import Text
-
-    return Text()
-
-
-def _dim(text: str) -> Any:
-    from rich.text import Text
-
-    return Text(text, style="dim")
+    show_page(Console(), title, body)
 
 
 # JSON

@@ -131,8 +131,9 @@ def _print(made: list[tuple[Any, Any]]) -> None:
     if not made:
         return
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
+
+    from kdrun.present.console import Console
 
     seeds = len({subject.seed for subject, _ in made}) > 1
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
@@ -151,7 +152,7 @@ def _print(made: list[tuple[Any, Any]]) -> None:
             "-" if allowed is None else f"{allowed:.1e}",
             "n/a" if agree is None else f"{100 * agree:.1f}",
         )
-    console = Console(highlight=False)
+    console = Console()
     console.print(table)
     for _, artifact in made:
         print(artifact.path)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from kdrun.files import dump_json
 from kdrun.lab.garbage import Item, References, delete, find, size_of
+from kdrun.present.units import size_text
 from kdrun.tracking.registry import runs_folder
-from kdrun.verbs.runs import duration, outputs_folder, print_table, size_text, take_no
+from kdrun.verbs.runs import duration, outputs_folder, print_table, take_no
 
 if TYPE_CHECKING:
     from kdrun.cli import Arguments
@@ -44,7 +45,7 @@ def _tell(items: list[Item], references: References) -> None:
     elif not items:
         print(f"nothing to delete in {store} ({size_text(size_of(store))}, {references.runs} runs)")
     else:
-        print_table([_row(item) for item in items], ("age",))
+        print_table([_row(item) for item in items], ("age",), ("name",))
         print(f"\n{len(items)} to delete, {size_text(sum(item.size for item in items))} of {size_text(size_of(store))}")
         if not references.runs:
             print(f"no run is recorded in {runs_folder(references.outputs)}: everything counts as not referred to")

@@ -30,9 +30,8 @@ def plan_sweep(args) -> int:
     """The jobs of a multirun, as they are shown before it starts; nothing is written."""
     import sys
 
-    from rich.console import Console
-
     from kdrun.config.overrides import without_engine
+    from kdrun.present.console import Console
     from kdrun.problems import UserError
     from kdrun.sweep.board import show_plan
     from kdrun.sweep.execute import print_json
@@ -239,36 +238,35 @@ def _federated(planned, module, differs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show(plan: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
+    from rich.text import Text
     from rich.tree import Tree
 
-    from kdrun.panel import duration
+    from kdrun.present.console import Console
+    from kdrun.present.units import count_of, duration
 
     console = Console()
-    tree = Tree(f"[bold]{escape(plan['job']['slug'])}[/]  seeds {plan['job']['seeds']}")
+    tree = Tree(Text.assemble((plan["job"]["slug"], "bold"), f"  seeds {plan['job']['seeds']}"))
     for data in (plan["data"], *plan["other_data"]):
         sizes = ", ".join(f"{count} {split}" for split, count in data["sizes"].items())
-        name = f"[bold]{data['name']}[/]{escape(_with(data.get('differs')))}"
-        tree.add(f"data {name} {escape(data['about'])}: {sizes}")
+        about = f"{_with(data.get('differs'))} {data['about']}: {sizes}"
+        tree.add(Text.assemble("data ", (data["name"], "bold"), about))
     if plan["features"]:
         missing, size = plan["features"]["missing"], _count(plan["features"]["bytes"])
         state = f"{missing:,} images have none yet" if missing else "all there"
         tree.add(f"features of images: {size}B on disk, {state}")
     for line in (*chosen(plan["job"]["auto"]), *plan["assumed"]):
-        tree.add(escape(line))
+        tree.add(Text(line))
     shown: dict[str, str] = {}
     for stage in plan["stages"]:
         role, _, seed = stage["label"].rpartition("/")
         first = shown.setdefault(json.dumps([role, _alike(stage)], sort_keys=True), seed)
-        tree.add(_branch(stage, duration, escape) if first == seed else _line(stage, escape, f"as {first}"))
-    console.print(tree, highlight=False)
+        tree.add(_branch(stage, duration) if first == seed else _line(stage, f"as {first}"))
+    console.print(tree)
     new = plan["estimate"]["stages"]
     console.print(
-        f"{new} of {len(plan['stages'])} stages to fit, {_time(plan['estimate']['seconds'], duration)}"
+        f"{new} of {count_of(len(plan['stages']), 'stage')} to run, {_time(plan['estimate']['seconds'], duration)}"
         if new
-        else "everything is in the store; running this takes no training",
-        highlight=False,
+        else "every stage is in the store: running this trains nothing"
     )
 
 
@@ -295,20 +293,25 @@ def _with(differs: dict[str, Any] | None) -> str:
     return f" ({', '.join(f'{key}={value}' for key, value in differs.items())})" if differs else ""
 
 
-def _line(stage: dict[str, Any], escape, more: str = "") -> str:
-    status = {"done": "[green]in the store[/]", "interrupted": "[yellow]interrupted, goes on[/]", "new": "new"}
-    own = f"[bold]{escape(stage['label'])}[/]  {status[stage['status']]}  [dim]{stage['fingerprint'][:12]}[/]"
-    return f"{own}  {more}" if more else own
+def _line(stage: dict[str, Any], more: str = ""):
+    from rich.text import Text
+
+    words = {"done": ("in the store", "green"), "interrupted": ("interrupted, is continued", "yellow"), "new": "new"}
+    fingerprint = (stage["fingerprint"][:12], "dim")
+    return Text("  ").join(
+        Text.assemble(part) for part in ((stage["label"], "bold"), words[stage["status"]], fingerprint, more) if part
+    )
 
 
-def _branch(stage: dict[str, Any], duration, escape):
+def _branch(stage: dict[str, Any], duration):
+    from rich.text import Text
     from rich.tree import Tree
 
-    branch = Tree(_line(stage, escape))
+    branch = Tree(_line(stage))
     if about := stage.get("federation"):
         for line in _clients(about):
-            branch.add(escape(line))
-        return _with_why(branch, stage, escape)
+            branch.add(Text(line))
+        return _with_why(branch, stage)
     branch.add(
         f"learner {stage['learner']}: {stage['parameters']:,} parameters, {stage['trainable']:,} trainable, "
         f"{_count(stage['flops'])} FLOPs a sample"
@@ -316,24 +319,23 @@ def _branch(stage: dict[str, Any], duration, escape):
     if stage["teacher"]:
         teacher = stage["teacher"]
         disk = f" ({_count(teacher['cache_bytes'])}B on disk)" if teacher["cache_bytes"] else ""
-        branch.add(
-            f"teacher {teacher['learner']} [dim]{teacher['fingerprint'][:12]}[/], outputs {teacher['source']}{disk}"
-        )
+        fingerprint = (teacher["fingerprint"][:12], "dim")
+        branch.add(Text.assemble(f"teacher {teacher['learner']} ", fingerprint, f", outputs {teacher['source']}{disk}"))
     for name, term in stage["objective"].items():
         options = ", ".join(f"{key} {value}" for key, value in term.items() if key != "_target_")
         found = stage["terms"].get(name)
         proof = ""
         if found:
             identity = "" if found["identity"] is None else f", {found['identity']:.1g} when student = teacher"
-            proof = f"  [dim]first step: {found['value']:.3f}, gradient {found['gradient']:.3f}{identity}[/]"
-        branch.add(f"{name}: {options}{proof}")
+            proof = f"  first step: {found['value']:.3f}, gradient {found['gradient']:.3f}{identity}"
+        branch.add(Text.assemble(f"{name}: {options}", (proof, "dim")))
     estimate = stage["estimate"]
     if stage["status"] != "done" and estimate["seconds"] is not None:
         branch.add(
-            f"{stage['epochs']} epochs{escape(_with(stage['data_differs']))}, {estimate['steps']} steps, about {duration(estimate['seconds'])}, "
+            f"{stage['epochs']} epochs{_with(stage['data_differs'])}, {estimate['steps']} steps, about {duration(estimate['seconds'])}, "
             f"{_count(estimate['flops'])} FLOPs (estimates)"
         )
-    return _with_why(branch, stage, escape)
+    return _with_why(branch, stage)
 
 
 def _clients(about: dict[str, Any]) -> list[str]:
@@ -352,12 +354,12 @@ def _clients(about: dict[str, Any]) -> list[str]:
     ]
 
 
-def _with_why(branch, stage: dict[str, Any], escape):
+def _with_why(branch, stage: dict[str, Any]):
     why = stage.get("why")
     if why:
         node = branch.add(f"nearest in the store: {why['nearest'][:12]}; differs in")
         for key, (mine, stored) in list(why["differs"].items())[:12]:
-            node.add(escape(f"{key}: {_value(stored)} there, {_value(mine)} here"))
+            node.add(f"{key}: {_value(stored)} there, {_value(mine)} here")
     return branch
 
 

@@ -57,8 +57,9 @@ def grid(words: list[str], conf_dirs: list[str], *, arguments: list[str], bar: b
     points = split_sweep(words, conf_dirs)
     if not bar or not sys.stderr.isatty():
         return make_plan(points, conf_dirs, arguments=arguments)
-    from rich.console import Console
     from rich.progress import Progress
+
+    from kdrun.present.console import Console
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(f"planning {len(points)} jobs", total=2 * len(points))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Collection, Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdrun.files import dump_json, number
 from kdrun.measures import measure
+from kdrun.present.tables import print_table
+from kdrun.present.units import MISSING, age, duration, share
 from kdrun.problems import UserError, closest, listed
 from kdrun.tracking.filters import KEYS, cast_of, select
 from kdrun.tracking.record import RUNNING, STATUSES, now
@@ -18,19 +20,7 @@ from kdrun.tracking.registry import RunInfo, list_runs, runs_folder
 if TYPE_CHECKING:
     from kdrun.cli import Arguments
 
-MISSING = "n/a"
-STYLES = {
-    "planned": "dim",
-    "running": "cyan",
-    "done": "green",
-    "failed": "red",
-    "diverged": "red",
-    "out_of_memory": "red",
-    "pruned": "magenta",
-    "interrupted": "yellow",
-    "broken": "red",
-}
-WIDE = ("data", "seeds", "gap closed", "duration")
+WIDE = ("gap closed", "seeds", "data", "duration", "networks")
 """Columns a narrow terminal goes without, first to last."""
 
 
@@ -46,7 +36,9 @@ def main(args: Arguments) -> int:
         there = f"{len(everything)} in {runs_folder(outputs)}"
         print(f"no run fits {' '.join(filters)} ({there})" if everything else f"no runs in {runs_folder(outputs)}")
         return 0
-    print_table([columns(overview(run)) for run in runs], WIDE)
+    views = [overview(run) for run in runs]
+    common = set.intersection(*(set(view["overrides"]) for view in views)) if len(views) > 1 else set()
+    print_table([columns(view, common) for view in views], WIDE, ("run",))
     for run in runs:
         if run.problem:
             print(f"broken record: {run.problem}", file=sys.stderr)
@@ -112,6 +104,7 @@ def overview(run: RunInfo) -> dict[str, Any]:
         "name": record.get("name"),
         "created": record.get("created"),
         **cast_of(record),
+        "overrides": record.get("overrides") or [],
         "seeds": record.get("seeds") or [],
         "metric": summary.get("metric"),
         "result": {which: arm.get(which) for which in ("best", "last")},
@@ -123,8 +116,13 @@ def overview(run: RunInfo) -> dict[str, Any]:
     }
 
 
-def columns(view: dict[str, Any]) -> dict[str, str]:
-    """An overview as text, column by column."""
+SAID = ("strategy", "teacher", "student", "model", "data", "seed", "seeds", "name", "paths.outputs")
+"""Overrides that other columns tell."""
+
+
+def columns(view: dict[str, Any], common: Collection[str] = ()) -> dict[str, str]:
+    """An overview as text, column by column; of its overrides those that are not `common` to all runs of the table."""
+    own = [word for word in view["overrides"] if word not in common and word.partition("=")[0] not in SAID]
     pair = " -> ".join(name for name in (view["teacher"], view["student"]) if name)
     seeds = seeds_text(view["seeds"])
     return {
@@ -132,6 +130,7 @@ def columns(view: dict[str, Any]) -> dict[str, str]:
         "status": view["status"],
         "strategy": view["strategy"] or MISSING,
         "networks": pair or MISSING,
+        "overrides": " ".join(own),
         "data": view["data"] or MISSING,
         "seeds": seeds if view["n"] == view["of"] else f"{seeds} ({view['n']} of {view['of']})",
         "result": percent(view["result"]["best"], view["metric"]),
@@ -165,26 +164,6 @@ def is_points(metric: str | None) -> bool:
     return measure(metric).points
 
 
-def share(value: Any) -> str:
-    """A fraction as whole percent; n/a where it is not defined."""
-    fraction = number(value)
-    return MISSING if fraction is None else f"{100 * fraction:.0f} %"
-
-
-def duration(seconds: Any) -> str:
-    """`8.2 s`, `3 min 5 s`, `2 h 10 min`, `4 d 3 h`."""
-    seconds = number(seconds)
-    if seconds is None:
-        return MISSING
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
-
-
 def seconds_of(record: dict[str, Any], status: str) -> float | None:
     """Time in all attempts; of a running one up to now. When a killed attempt ended is not known, nor guessed: None."""
     spans = [[attempt["started"], attempt["ended"]] for attempt in record.get("attempts") or []]
@@ -197,54 +176,3 @@ def seconds_of(record: dict[str, Any], status: str) -> float | None:
 
 def moment(text: str) -> datetime:
     return datetime.fromisoformat(text)
-
-
-def age(created: str | None, at: datetime | None = None) -> str:
-    """`5 min ago`."""
-    if not created:
-        return MISSING
-    seconds = max(0.0, ((at or datetime.now(UTC)) - moment(created)).total_seconds())
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{int(seconds // size)} {unit} ago"
-    return f"{int(seconds)} s ago"
-
-
-def size_text(count: int) -> str:
-    """Bytes as `12.3 MB`."""
-    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"
-
-
-def print_table(rows: list[dict[str, str]], less: Sequence[str] = ()) -> None:
-    """Rows with the same columns. On a terminal coloured by status and folded, without columns of `less`, first to
-    last, as long as it is too wide; elsewhere plain and whole."""
-    if not sys.stdout.isatty():
-        print("\n".join(plain_table(rows)))
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console()
-    names = list(rows[0])
-    for name in less:
-        if sum(max(len(name), *(len(row[name]) for row in rows)) + 2 for name in names) <= console.width:
-            break
-        names.remove(name)
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in names:
-        table.add_column(name, overflow="fold", no_wrap=name == "status")
-    for row in rows:
-        table.add_row(*(Text(row[name], STYLES.get(row[name], "")) for name in names))
-    console.print(table)
-
-
-def plain_table(rows: list[dict[str, str]]) -> list[str]:
-    """Aligned text without colour, nothing cut: for pipes and files."""
-    names = list(rows[0])
-    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
-    lines = [dict(zip(names, names, strict=True)), *rows]
-    return ["  ".join(line[name].ljust(widths[name]) for name in names).rstrip() for line in lines]

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdrun.accounting.text import fitted, joules_text
 from kdrun.files import dump_json, number
 from kdrun.measures import measure
 from kdrun.problems import UserError
+from kdrun.summary import arm_label, distinct
 from kdrun.tables.metrics import main_metric
-from kdrun.tracking.mirror import describe_mirror, read_state
+from kdrun.tracking.mirror import describe_mirror, read_state, send_command
 from kdrun.tracking.record import log_tail
 from kdrun.tracking.registry import RunInfo, find_run
 from kdrun.verbs.runs import (
     MISSING,
-    STYLES,
     age,
     duration,
     is_points,
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 LOG_LINES = 12
 OF_VIEWS = {"alone": "before", "equal_compute": "continued"}
 """Controls of networks with a view each, as in the tables of views."""
+FOLDERS = {"figures": "plots", "exports": "exports", "cards": "card"}
+"""Label -> folder of a run in which verbs leave files."""
+MOST_FILES = 12
 PACKAGES = ("kdrun", "torch", "lightning", "python")
 
 
@@ -67,7 +71,6 @@ def header(run: RunInfo, record: dict[str, Any]) -> list[tuple[str, str]]:
         ("name", record["name"] or MISSING),
         ("status", run.status + (f", attempt {attempts}" if attempts > 1 else "")),
         ("started", f"{age(record['created'])} ({record['created']}), took {duration(seconds_of(record, run.status))}"),
-        ("command", record["command"] or MISSING),
         ("seeds", seeds_text(record["seeds"])),
         *([("student", auto_text(record["auto"]))] if record.get("auto") else []),
         ("code", f"commit {git['commit'][:10]}{changed}" if git.get("commit") else "no commit known"),
@@ -95,10 +98,11 @@ def result_rows(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     if teacher := summary.get("teacher"):
         name = f"teacher {teacher.get('learner') or ''}".strip()
         rows.append((name, *(percent(teacher.get(w), metric) for w in ("best", "last")), str(teacher.get("n", 1))))
-    for name, arm in (summary.get("arms") or {}).items():
+    arms = summary.get("arms") or {}
+    for name, arm in distinct(arms).items():
         values = (percent(arm.get(which), metric) for which in ("best", "last"))
         values = (next(values), "-") if of_views else values
-        rows.append((arm.get("label") or name, *values, count_text(arm)))
+        rows.append((arm_label(arms, name), *values, count_text(arm)))
     if "gap_closed" in summary and not of_views:  # the teacher saw another view than those that the mean is over
         closed = summary["gap_closed"] or {}
         rows.append(("gap closed", share(closed.get("best")), share(closed.get("last")), ""))
@@ -140,6 +144,8 @@ def difference_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
     found = summary.get("differences") or ({"alone": summary["difference"]} if summary.get("difference") else {})
     rows: list[tuple[str, ...]] = []
     for control, pair in found.items():
+        if (arms.get(control) or {}).get("same_as") in arms:  # a difference of 0, or one that stands there already
+            continue
         label = (arms.get(control) or {}).get("label") or control
         name = f"minus {OF_VIEWS.get(control, control.replace('_', ' ')) if of_views else label}"
         rows += [(f"{name}, {w}", *difference_texts(pair[w], metric)) for w in epochs if pair.get(w)]
@@ -178,27 +184,33 @@ def interval_text(interval: Any, metric: str | None) -> str:
 
 
 def stage_rows(stages: list[dict[str, Any]], metric: str) -> list[tuple[str, ...]]:
-    """(stage, fingerprint, source, validation, test, time): figures are `best / last` of `metric`."""
+    """(stage, fingerprint, where its result comes from, validation, test, time): figures are `best / last` of `metric`, in the
+    unit that the head of the column has."""
     rows = []
     for stage in stages:
         figures = [_best_and_last(stage.get(split), metric) for split in ("val", "test")]
         cost = stage.get("cost") or {}
-        source = stage.get("source") or MISSING
         fingerprint = str(stage.get("fingerprint") or MISSING)[:8]
         if stage.get("members"):  # nothing was trained, and the selected epochs are all there is
             figures = [figure.partition(" / ")[0] for figure in figures]
             rows.append((stage["label"], fingerprint, f"{len(stage['members'])} views", *figures, "-"))
             continue
-        rows.append((stage["label"], fingerprint, source, *figures, duration(cost.get("seconds"))))
+        rows.append((stage["label"], fingerprint, source_text(stage), *figures, duration(cost.get("seconds"))))
     return rows
+
+
+def source_text(stage: dict[str, Any]) -> str:
+    """`trained`, `stored` (by an earlier run), `continued`, or `loaded`: weights from a file that were only evaluated."""
+    source = stage.get("source") or MISSING
+    if source in ("trained", "resumed") and (stage.get("cost") or {}).get("steps") == 0:
+        return "loaded"
+    return {"store": "stored", "resumed": "continued"}.get(source, source)
 
 
 def _best_and_last(split: dict[str, Any] | None, metric: str) -> str:
     values = [(split or {}).get(which) for which in ("best", "last")]
     figures = [value.get(metric) if isinstance(value, dict) else value for value in values]
-    one, other = (percent(figure, metric) for figure in figures)
-    unit = " %" if one.endswith(" %") and other.endswith(" %") else ""
-    return f"{one.removesuffix(unit)} / {other}"  # the unit once: terminals are narrow
+    return " / ".join(percent(figure, metric).removesuffix(" %") for figure in figures)
 
 
 def audit_text(audit: dict[str, Any]) -> str:
@@ -207,69 +219,75 @@ def audit_text(audit: dict[str, Any]) -> str:
 
 
 def _print_page(run: RunInfo, record: dict[str, Any]) -> None:
-    from rich.console import Console, Group, RenderableType
-    from rich.panel import Panel
-    from rich.text import Text
-
+    from kdrun.present.console import Console, blank, bold, columns, dim, facts, show_page
     from kdrun.report.views import view_tables
 
     summary, stages = record["summary"] or {}, record["stages"] or []
-    body: list[RenderableType] = [_facts(header(run, record))]
+    body: list[Any] = [facts(header(run, record))]
     if rows := result_rows(summary):
         metric = f"{summary.get('split', 'test')} {measure(summary.get('metric')).label}"
-        body += [Text(), _table((metric, "best epoch", "last epoch", "seeds"), rows)]
+        body += [blank(), columns((metric, "best epoch", "last epoch", "seeds"), rows)]
     if rows := missing_rows(summary):
-        body += [Text(), _facts(rows)]
+        body += [blank(), facts(rows)]
     if rows := difference_rows(summary):
         unit = "points" if is_points(summary.get("metric")) else summary["metric"]
-        body += [Text(), _table((f"student, {unit}", "difference", "95 % bootstrap", "95 % Student's t", "n"), rows)]
+        body += [blank(), columns((f"student, {unit}", "difference", "95 % bootstrap", "95 % Student's t", "n"), rows)]
     if any(arm.get("clients") for arm in (summary.get("arms") or {}).values()):
         from kdrun.panel import clients
 
-        body += [Text(), clients(summary)]
+        body += [blank(), clients(summary)]
     for found in view_tables(record):
-        body += [Text(), Text(found.caption, style="dim"), _table(found.head, found.rows, found.left)]
+        body += [blank(), dim(found.caption), columns(found.head, found.rows, found.left)]
     if summary.get("verdict"):
-        body += [Text(), Text(summary["verdict"], style="bold")]
+        body += [blank(), bold(summary["verdict"])]
     if stages:
-        names = ("stage", "fingerprint", "source", "val best / last", "test best / last", "time")
-        body += [Text(), _table(names, stage_rows(stages, summary.get("metric") or main_metric(stages[0])), whole=True)]
-    tail = [("audit", audit_text(record["audit"]))] if record["audit"] else []
-    if (spent := fitted(stages)).joules:
-        tail.append(("energy", f"{joules_text(spent)}; kdrun energy {run.id}"))
-    if error := record["error"]:
-        tail.append(("error", f"{error['type']}: {error['message']} ({error['where']})"))
-    files = sorted(path.name for path in run.dir.iterdir() if path.is_file() and not path.name.startswith("."))
-    tail += [("files", f"{run.dir}: {', '.join(files)}"), ("run again", f"kdrun rerun {run.id}")]
-    body += [Text(), _facts(tail)]
+        metric = summary.get("metric") or main_metric(stages[0])
+        unit = f" {measure(metric).unit}" if measure(metric).unit == "%" else ""
+        names = ("stage", "fingerprint", "result", f"val{unit}", f"test{unit}", "time")
+        body += [blank(), columns(names, stage_rows(stages, metric), whole=True)]
+        body += [dim("val, test: at the best epoch / at the last one")]
+    body += [blank(), facts(closing(run, record))]
+    show_page(Console(), run.id, body, copied(run, record))
     if record["error"] and (log := log_tail(run.dir, LOG_LINES)):
-        body += [Text(), Text("end of run.log", style="dim"), Text("\n".join(log))]
-    Console().print(Panel(Group(*body), title=run.id, title_align="left", padding=(1, 2), expand=False))
+        console = Console()
+        console.print("\nend of run.log", style="dim")
+        for line in log:
+            console.whole(line)
 
 
-def _facts(lines: list[tuple[str, str]]) -> Any:
-    from rich.table import Table
-    from rich.text import Text
+def closing(run: RunInfo, record: dict[str, Any]) -> list[tuple[str, str]]:
+    """Label and text of the lines at the end: data, energy, what was mended, how it failed, and which files there are."""
+    lines = [("data", audit_text(record["audit"]))] if record["audit"] else []
+    if (spent := fitted(record["stages"] or [])).joules:
+        lines.append(("energy", joules_text(spent)))
+    for attempt in record["attempts"]:
+        lines += [("mended", f"{mend['what']} ({mend['at']})") for mend in attempt.get("mended") or ()]
+    if error := record["error"]:
+        lines.append(("error", f"{error['type']}: {error['message']} ({error['where']})"))
+    return [*lines, *((name, ", ".join(files)) for name, files in files_of(run.dir).items())]
 
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for label, text in lines:
-        style = STYLES.get(text.partition(",")[0], "") if label == "status" else ""
-        table.add_row(label, Text(text, style))  # Text: brackets in a command are not markup
-    return table
+
+def files_of(folder: Path) -> dict[str, list[str]]:
+    """What lies in a run folder: files, and the contents of the folders of figures, exported networks and cards."""
+    found = {"files": sorted(p.name for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))}
+    for label, name in FOLDERS.items():
+        inside = sorted({str(_shown(p.relative_to(folder))) for p in folder.glob(f"{name}/**/*") if p.is_file()})
+        if inside:
+            more = [f"and {len(inside) - MOST_FILES} more"] if len(inside) > MOST_FILES else []
+            found[label] = [*inside[:MOST_FILES], *more]
+    return found
 
 
-def _table(names: tuple[str, ...], rows: list[tuple[str, ...]], left: int = 1, whole: bool = False) -> Any:
-    """left: how many columns are text. whole: the first one is not broken into lines."""
-    from rich.table import Table
-    from rich.text import Text
+def _shown(path: Path) -> Path:
+    """The folder of an exported network instead of each of its files."""
+    return path.parent if len(path.parts) > 2 else path
 
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    for index, name in enumerate(names):
-        table.add_column(
-            name, overflow="fold", justify="left" if index < left else "right", no_wrap=whole and not index
-        )
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    return table
+
+def copied(run: RunInfo, record: dict[str, Any]) -> list[tuple[str, str]]:
+    """What can be typed or opened next."""
+    lines = [("run again", f"kdrun rerun {run.id}")]
+    if fitted(record["stages"] or []).joules:
+        lines.append(("energy", f"kdrun energy {run.id}"))
+    if send := send_command(run.dir):
+        lines.append(("W&B", send))
+    return [("command", record["command"] or MISSING), *lines, ("folder", str(run.dir))]

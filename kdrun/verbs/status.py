@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdrun.files import dump_json
+from kdrun.present.units import size_text
 from kdrun.tracking.filters import BROKEN
 from kdrun.tracking.record import DONE, FAILURES, INTERRUPTED, METRICS, PLANNED, PRUNED, RUNNING
 from kdrun.tracking.registry import RunInfo, list_runs
-from kdrun.verbs.runs import MISSING, duration, moment, outputs_folder, print_table, size_text, take_no
+from kdrun.verbs.runs import MISSING, duration, moment, outputs_folder, print_table, take_no
 from kdrun.verbs.show import reason_text
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def store(outputs: Path) -> dict[str, Any]:
 def _tell(view: dict[str, Any]) -> None:
     if view["running"]:
         print("runs now")
-        print_table([_running_row(one) for one in view["running"]])
+        print_table([_running_row(one) for one in view["running"]], copied=("run",))
     else:
         print("nothing runs now")
     if view["planned"]:
@@ -157,13 +158,13 @@ def _tell(view: dict[str, Any]) -> None:
         print("\nstopped or failed")
         rows = [{"run": one["id"], "status": one["status"], "why": one["reason"], "go on with": one["command"] or MISSING}
                 for one in view["stopped"][:MOST]]  # fmt: skip
-        print_table(rows)
+        print_table(rows, copied=("run", "go on with"))
         if (more := len(view["stopped"]) - MOST) > 0:
             print(f"and {more} more: kdrun runs status=failed,interrupted,{BROKEN}")
     if shown := [one for one in view["sweeps"] if not _is_over(one["counts"])] or view["sweeps"][:1]:
         print("\nsweeps")
         rows = [{"sweep": one["id"], "jobs": _counts_text(one), "go on with": one["command"] or ""} for one in shown]
-        print_table(rows[:MOST])
+        print_table(rows[:MOST], copied=("sweep", "go on with"))
         if more := len(view["sweeps"]) - len(rows[:MOST]):
             print(f"and {more} more")
     disk = view["store"]

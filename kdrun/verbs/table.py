@@ -118,8 +118,7 @@ def explain(request: Any, plan: Any, cost: dict[str, Any] | None, lines: list[st
         jobs = [{"overrides": p.overrides, "job_hash": p.job.hash, "status": p.status} for p in plan.points]
         print(dump_json({"name": request.name, "jobs": jobs, "estimate": cost, "missing": lines}))
         return
-    from rich.console import Console
-
+    from kdrun.present.console import Console
     from kdrun.sweep.board import show_plan
     from kdrun.verbs.runs import duration
 

@@ -233,7 +233,7 @@ def test_ctrl_c_stops_everything_and_the_same_command_goes_on(world, capsys):
     world.on_start = interrupt
     assert run(TEMPERATURE, n=4, quiet=False) == 130
     err = capsys.readouterr().err
-    assert "Go on with: kdrun -m" in err and [trial["state"] for trial in trials()] == ["complete", "running"]
+    assert "To continue:\nkdrun -m" in err and [trial["state"] for trial in trials()] == ["complete", "running"]
     world.on_start = lambda folder: None
     assert run(TEMPERATURE, n=4) == 0
     assert len(trials()) == 4 and len(set(world.started)) == 4 and len(world.started) == 5

@@ -180,7 +180,7 @@ def test_ctrl_c_saves_ends_every_process_and_the_same_command_goes_on(tmp_path):
     process.wait(timeout=60)
     error = (tmp_path / "err").read_text()
     assert process.returncode == 130
-    assert "Go on with: kdrun -m" in error
+    assert "To continue:\nkdrun -m" in error
     assert not processes(str(tmp_path))
     statuses = [read_json(path)["status"] for path in tmp_path.glob("outputs/runs/*/record.json")]
     assert sorted(statuses) == ["interrupted", "interrupted", "planned"]

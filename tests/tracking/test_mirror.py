@@ -11,7 +11,7 @@ from tracking.support import TRACKER, alive, begin, feed, make_job, processes_wi
 from kdrun.files import read_json
 from kdrun.problems import UserError
 from kdrun.tracking import mirror as mirror_module
-from kdrun.tracking.mirror import mirror_settings, read_state, start_mirror
+from kdrun.tracking.mirror import mirror_settings, read_state, send_command, start_mirror, upload_notice
 from kdrun.tracking.push import Cursor, Tail
 
 
@@ -81,7 +81,7 @@ def test_a_tracker_that_hangs_costs_the_timeout_once_and_is_said_loudly(tmp_path
     assert "did not answer in 0.6 s" in notice and f"kdrun sync {run.id}" in notice and str(run.dir) in notice
     assert "\n" not in notice and mirror.finish() == notice
     assert not alive(mirror.process.pid)
-    assert "not complete" in mirror.describe()
+    assert mirror.describe() == "not sent completely"
 
 
 @pytest.mark.parametrize("behaviour", ["raise", "exit"])
@@ -114,7 +114,8 @@ def test_no_server_turns_online_into_offline(tmp_path, fake_wandb, monkeypatch):
     finished(run)
     assert mirror.finish() is None
     assert [call["init"]["mode"] for call in fake_wandb[1]() if "init" in call] == ["online", "offline"]
-    assert read_state(run.dir)["mode"] == "offline" and f"kdrun sync {run.id}" in mirror.describe()
+    assert read_state(run.dir)["mode"] == "offline" and mirror.describe() == "offline, not sent"
+    assert send_command(run.dir) == f"kdrun sync {run.id}"
 
 
 def test_an_online_run_is_described_by_its_address(tmp_path, fake_wandb, monkeypatch):
@@ -317,3 +318,22 @@ def test_settings_are_written_without_folders_or_keys(tmp_path, fake_wandb, monk
     text = (run.dir / "tracking/mirror.json").read_text()
     assert "secret" not in text and str(tmp_path) not in text
     assert read_json(run.dir / "tracking/mirror.json")["project"] == "kdrun-test"
+
+
+def test_the_first_upload_that_nobody_asked_for_is_told_once(tmp_path, monkeypatch):
+    from kdrun.files import write_json
+
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    asked = {"name": "wandb", "project": "mine", "mode": "auto"}
+    assert upload_notice(tmp_path, asked) == [], "without a key nothing is sent"
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    told = "\n".join(upload_notice(tmp_path, asked))
+    assert "sent to Weights & Biases" in told and "mine" in told and "tracker=none" in told and "WANDB_MODE" in told
+    for other in ({"name": "none"}, asked | {"mode": "online"}, asked | {"mode": "offline"}):
+        assert upload_notice(tmp_path, other) == []
+    for mode, silent in (("offline", False), ("online", True)):
+        (tmp_path / mode / "tracking").mkdir(parents=True)
+        write_json(tmp_path / mode / "tracking" / "mirror.json", {"mode": mode})
+        assert (upload_notice(tmp_path, asked) == []) is silent

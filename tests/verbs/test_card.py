@@ -229,7 +229,7 @@ def test_the_plot_and_the_page_have_the_cards(outputs, run, capsys):
     assert "fails a gate" in drawn and "estimate" in drawn and "Pareto front" in drawn
     assert main(["report", run.id, "--outputs", str(outputs)]) == 0
     page = (run.path / "report.html").read_text()
-    assert "<h2>Scorecard</h2>" in page and "fails: the worst class" in page
+    assert "<h2>Scorecard</h2>" in page and "is the worst: recall" in page
 
 
 # the end of a run
@@ -239,7 +239,11 @@ def test_a_run_ends_with_its_card_and_never_fails_for_it(tmp_path, outputs, run,
     words = [*QUICK, f"paths.outputs={outputs}", "tags.again=true"]
     assert main(["run", *words]) == 0
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "card student mlp_8: p99" in said and "FAILS worst class" in said and "(cpu, fp32, ONNX Runtime" in said
+    assert (
+        "card student mlp_8: p99" in said
+        and "FAILS the gate worst class: class" in said
+        and "(cpu, fp32, ONNX Runtime" in said
+    )
     last = find_run(outputs, "last")
     assert {one["arm"] for one in read_cards(last.dir)} == {"teacher", "alone", "student"}
     monkeypatch.setattr("kdrun.hardware.card.make.export", lambda *_: 1 / 0)

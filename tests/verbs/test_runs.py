@@ -37,6 +37,7 @@ def test_the_table_in_a_pipe_is_plain_whole_and_newest_first(outputs, capsys):
         "status",
         "strategy",
         "networks",
+        "overrides",
         "data",
         "seeds",
         "result",

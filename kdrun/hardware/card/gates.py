@@ -1,7 +1,8 @@
 """What a student has to keep on its target: a deadline, a memory cap, and its worst class. Plain Python.
 
 A gate has {"passed": True, False or None, "limit", "value", "estimate"}. Unknown is not passed: `passed` is None where there is a limit
-and no value. Without a limit there is no gate, which `asked` tells.
+and no value, and where the value is over the limit by no more than one sample of the class (`resolution`). Without a limit there is
+no gate, which `asked` tells.
 """
 
 from __future__ import annotations
@@ -14,10 +15,18 @@ SLACK = 1e-9
 """A drop of exactly the limit passes, whatever the last bits of the subtraction are."""
 
 
-def gate(value: float | None, limit: float | None, estimate: bool = False) -> dict[str, Any]:
-    """One gate: passed where the value is at most the limit."""
-    known = value is not None and limit is not None
-    return {"passed": value <= limit + SLACK if known else None, "limit": limit, "value": value, "estimate": estimate}
+def gate(
+    value: float | None, limit: float | None, estimate: bool = False, resolution: float | None = None
+) -> dict[str, Any]:
+    """One gate: passed where the value is at most the limit. resolution: the smallest step of the value; one step more than the
+    limit decides nothing."""
+    passed = None
+    if value is not None and limit is not None:
+        passed = value <= limit + SLACK
+        if not passed and resolution is not None and value <= limit + resolution + SLACK:
+            passed = None
+    found = {"passed": passed, "limit": limit, "value": value, "estimate": estimate}
+    return found if resolution is None else {**found, "resolution": resolution}
 
 
 def gates_of(card: Mapping[str, Any], deploy: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -28,10 +37,11 @@ def gates_of(card: Mapping[str, Any], deploy: Mapping[str, Any]) -> dict[str, di
         memory["passed"] = None  # weights and layers without the runtime: a lower bound fails a gate and passes none
     safety = card.get("safety")
     limit = deploy.get("worst_class_drop") if safety is not None and card["arm"] != "teacher" else None
+    samples = (safety or {}).get("worst_class_samples")
     return {
         "deadline": gate(p99(card), deploy.get("deadline_ms"), estimate),
         "memory": memory,
-        "worst_class": gate((safety or {}).get("worst_class_drop"), limit),
+        "worst_class": gate((safety or {}).get("worst_class_drop"), limit, resolution=samples and 1 / samples),
     }
 
 
@@ -71,9 +81,27 @@ def misses(card: Mapping[str, Any], cards: Sequence[Mapping[str, Any]]) -> list[
         elif name == "memory":
             lines.append(f"{value:.4g} MB is {value - limit:.3g} MB over the cap of {limit:g} MB{said}")
         else:
-            text = f"the worst class ({card['safety']['worst_class']}) is {100 * value:.1f} points below the teacher's worst"
-            lines.append(f"{text}, {100 * (value - limit):.1f} more than the {100 * limit:g} allowed")
+            lines.append(worst_class_text(card))
     return lines
+
+
+def undecided(card: Mapping[str, Any]) -> list[str]:
+    """A sentence for a worst class that is below the limit by no more than one sample."""
+    one = card["gates"]["worst_class"]
+    if one["passed"] is not None or not asked(one) or one["value"] is None:
+        return []
+    return [f"{worst_class_text(card)}: one sample more or less would decide, so it neither passes nor fails"]
+
+
+def worst_class_text(card: Mapping[str, Any]) -> str:
+    """`class 8 is the worst: recall 51.11 % of 45 samples, 40.0 points below the teacher's worst class; 2 points are allowed`"""
+    safety, one = card["safety"], card["gates"]["worst_class"]
+    samples = safety.get("worst_class_samples")
+    of = f" of {samples} samples" if samples else ""
+    return (
+        f"class {safety['worst_class']} is the worst: recall {100 * safety['worst_class_recall']:.2f} %{of}, "
+        f"{100 * one['value']:.1f} points below the teacher's worst class; {100 * one['limit']:g} points are allowed"
+    )
 
 
 def _what_meets(card: Mapping[str, Any], cards: Sequence[Mapping[str, Any]]) -> str:

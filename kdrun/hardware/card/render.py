@@ -46,6 +46,7 @@ def tables(cards: Sequence[Card]) -> list[str]:
         lines += [*([""] if lines else []), heading(group[0]), *_aligned(["", *names(group)], found)]
         lines += ["robustness and safety: of the same files as above"] if again else []
         lines += [f"{card['label']} FAILS: {text}" for card in group for text in gates.misses(card, cards)]
+        lines += [f"{card['label']}: {text}" for card in group for text in gates.undecided(card)]
         lines += notes(group)
         lines += front_lines(group, names(group))
     return lines
@@ -88,12 +89,12 @@ def rows(group: Sequence[Card]) -> list[list[str]]:
         ("MACs", lambda c: _number(c["compute"]["macs"], lambda value: f"{value:,}")),
         ("parameters", lambda c: _number(c["compute"]["parameters"], lambda value: f"{value:,}")),
         *_robustness_rows(group, found.factor),
-        ("worst class, its recall, %", _worst),
-        ("  below the teacher's worst, points", _safety("worst_class_drop", _points)),
-        ("  class that loses most, points", _largest),
+        ("recall of the worst class, %", _worst),
+        ("  points below the teacher's worst class", _safety("worst_class_drop", _points)),
+        ("  class that loses most against the teacher, points", _largest),
         ("calibration error, %", _safety("ece", _percent)),
-        ("wrong where the teacher is, %", _safety("inherited_errors", _percent)),
-        ("  and the student alone, %", _safety("inherited_errors_alone", _percent)),
+        ("errors among samples that the teacher gets wrong, %", _safety("inherited_errors", _percent)),
+        ("  of the student alone on the same samples, %", _safety("inherited_errors_alone", _percent)),
         ("sensitivity, %", _safety("sensitivity", _percent)),
         ("specificity, %", _safety("specificity", _percent)),
         *_critical_rows(group),
@@ -191,22 +192,26 @@ def runs_table(named: Sequence[tuple[str, Card]]) -> list[str]:
 
 
 def line(card: Card) -> str:
-    """One line for a panel: time, size and gates."""
+    """One line for a panel: time, size, gates, and where that was measured."""
     said = _said(card)
     time = _number(gates.p99(card), lambda value: f"{value:.3g} ms{said}")
     size = _number(card["memory"]["weights_bytes"], lambda value: f"{value / 1e3:,.1f} kB")
-    failed = [GATES[name].removeprefix("gate: ") for name, one in card["gates"].items() if one["passed"] is False]
-    unknown = [
-        GATES[name].removeprefix("gate: ")
-        for name, one in card["gates"].items()
-        if gates.asked(one) and one["passed"] is None
-    ]
-    verdict = f"FAILS {', '.join(failed)}" if failed else "all gates passed" if card["passed"] else "no gate asked for"
-    if unknown and not failed:
-        verdict = f"{', '.join(unknown)} {MISSING}"
     where = f"{card['target']}, {card['precision']}, {RUNTIMES.get(card['runtime'], card['runtime'])}"
     calls = (card["latency"] or {}).get("calls")
-    return f"{card['label']}: {'' if said else 'p99 '}{time}, {size}, {verdict} ({where}{f', {calls} calls' if calls else ''})"
+    timed = f", {calls:,} calls" if calls else ""
+    return f"{card['label']}: {'' if said else 'p99 '}{time}, {size} ({where}{timed}); {_verdict(card)}"
+
+
+def _verdict(card: Card) -> str:
+    """`all gates passed`, `FAILS the gate worst class: ...`, `not decided: memory n/a`."""
+    asked = {GATES[name].removeprefix("gate: "): one for name, one in card["gates"].items() if gates.asked(one)}
+    failed = [name for name, one in asked.items() if one["passed"] is False]
+    unknown = [name for name, one in asked.items() if one["passed"] is None]
+    if failed:
+        return f"FAILS the {'gates' if len(failed) > 1 else 'gate'} {', '.join(failed)}: {'; '.join(gates.misses(card, [card]))}"
+    if unknown:
+        return f"not decided, {', '.join(unknown)}: {'; '.join(gates.undecided(card)) or MISSING}"
+    return "all gates passed" if card["passed"] else "no gate is set"
 
 
 # cells
@@ -306,12 +311,12 @@ def _critical_rows(group: Sequence[Card]) -> list[tuple[str, Callable[[Card], st
 
 def _worst(card: Card) -> str:
     found = card["safety"] or {}
-    return _number(found.get("worst_class_recall"), lambda value: f"{found['worst_class']} {_percent(value)}")
+    return _number(found.get("worst_class_recall"), lambda value: f"{_percent(value)} (class {found['worst_class']})")
 
 
 def _largest(card: Card) -> str:
     found = (card["safety"] or {}).get("largest_drop")
-    return MISSING if not found else f"{found['class']} {_points(-found['drop'])}"
+    return MISSING if not found else f"{_points(-found['drop'])} (class {found['class']})"
 
 
 def _safety(key: str, text: Callable[[float], str]) -> Callable[[Card], str]:

@@ -51,6 +51,7 @@ def of(
     """The part `safety` of a card.
 
     worst_class, worst_class_recall   the class that is recognised least; its recall
+    worst_class_samples               how many samples it has
     worst_class_drop                  recall of the teacher's own worst class minus that recall: the mean may rise while this falls
     largest_drop                      {"class", "drop"}: of all classes the one that loses most against the teacher
     ece                               see `calibration`
@@ -64,6 +65,7 @@ def of(
     found: dict[str, Any] = {
         "worst_class": classes[worst],
         "worst_class_recall": own[worst],
+        "worst_class_samples": int((targets == worst).sum()),
         "worst_class_drop": None,
         "largest_drop": None,
         "ece": calibration(logits, targets),

@@ -45,7 +45,9 @@ def test_a_missed_deadline_says_by_how_much_and_what_would_meet_it():
     deadline, memory, worst = gates.misses(slow, [slow, small, alone, elsewhere])
     assert deadline == "p99 5 ms is 3 ms over the deadline of 2 ms; precision int8 meets it: 1.5 ms"
     assert memory == "50 MB is 5 MB over the cap of 45 MB"
-    assert worst == "the worst class (8) is 5.0 points below the teacher's worst, 3.0 more than the 2 allowed"
+    assert worst == (
+        "class 8 is the worst: recall 80.00 %, 5.0 points below the teacher's worst class; 2 points are allowed"
+    )
     assert "student alone meets it: 1 ms" in gates.misses(slow, [slow, alone, elsewhere])[0]
     assert "nothing on this card meets it" in gates.misses(slow, [slow, elsewhere])[0]
     estimate = card(kind="estimate", p99=5.0, deploy=limits)
@@ -120,3 +122,21 @@ def test_energy_of_a_token_without_a_sensor_is_an_estimate_or_unknown():
     found = token_energy({"joules": 0.32, "estimate": True}, 16, 2)
     assert found["joules_per_token"] == 0.01 and found["estimate"] is True and "16 tokens" in found["method"]
     assert token_energy(None, 16, 1) == {} and token_energy({"joules": 1.0, "estimate": False}, 16, 1) == {}
+
+
+def test_one_sample_more_than_the_margin_decides_nothing():
+    def gate(drop, samples):
+        safety = {
+            "worst_class": "8",
+            "worst_class_recall": 0.8,
+            "worst_class_drop": drop,
+            "worst_class_samples": samples,
+        }
+        found = card(safety=safety)
+        return found["gates"]["worst_class"]["passed"], gates.misses(found, [found]), gates.undecided(found)
+
+    assert gate(1 / 45, 45)[0] is None, "one of 45 samples is 2.2 points, 2 are allowed"
+    _, missed, undecided = gate(1 / 45, 45)
+    assert not missed and "class 8 is the worst: recall 80.00 % of 45 samples, 2.2 points below" in undecided[0]
+    assert gate(2 / 45, 45)[0] is False and gate(0.0, 45)[0] is True and gate(0.03, 10_000)[0] is False
+    assert gate(0.02 + 1 / 10_000, 10_000)[0] is None

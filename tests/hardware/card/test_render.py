@@ -23,7 +23,9 @@ def test_a_card_that_fails_is_marked_and_told():
     lines = lines_of(card("teacher"), card(value=0.99, drop=0.1))
     assert lines[1].endswith(" student !") and " teacher " in lines[1]
     assert row(lines, "gate: worst class").endswith("FAILED (<= 2 points)")
-    assert any(line.startswith("student FAILS: the worst class (8)") for line in lines)
+    assert any(
+        line.startswith("student FAILS: class 8 is the worst: recall 80.00 %, 10.0 points below") for line in lines
+    )
 
 
 def test_every_figure_of_an_estimate_says_so():
@@ -50,16 +52,22 @@ def test_the_same_files_on_another_target_are_told_once():
         "tolerance": 1e-4,
     }
     lines = lines_of(card(export=export), card(export=export, target="h100", kind="estimate"))
-    assert sum(line.startswith("worst class, its recall") for line in lines) == 1
+    assert sum(line.startswith("recall of the worst class") for line in lines) == 1
     assert "robustness and safety: of the same files as above" in lines
     assert sum(line.startswith("gate: worst class") for line in lines) == 2
 
 
 def test_the_line_of_a_panel():
-    assert render.line(card()) == "student: p99 1 ms, 20.0 kB, all gates passed (local, fp32, ONNX Runtime, 1000 calls)"
-    assert "FAILS worst class" in render.line(card(drop=0.1))
-    assert "deadline n/a" in render.line(card(p99=None, deploy={"deadline_ms": 1.0}))
-    assert "no gate asked for" in render.line(card(safety=None))
+    assert (
+        render.line(card()) == "student: p99 1 ms, 20.0 kB (local, fp32, ONNX Runtime, 1,000 calls); all gates passed"
+    )
+    failed = render.line(card(drop=0.1))
+    assert failed.endswith(
+        "; FAILS the gate worst class: class 8 is the worst: recall 80.00 %, 10.0 points below the teacher's worst class; "
+        "2 points are allowed"
+    )
+    assert "not decided, deadline: n/a" in render.line(card(p99=None, deploy={"deadline_ms": 1.0}))
+    assert "no gate is set" in render.line(card(safety=None))
     assert render.line(card(kind="estimate", p99=3.0)).startswith("student: 3 ms estimate, ")
 
 

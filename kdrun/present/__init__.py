@@ -1,0 +1,1 @@
+"""How figures, names and commands are shown, wherever they are shown."""

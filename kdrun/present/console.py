@@ -1,0 +1,110 @@
+"""What is printed with rich: every string as it is, nothing of it read as markup, and no failure of printing passed on.
+
+Labels, names, paths and messages come from people and from files. Only `Text` objects, which the code makes, have styles.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+import rich.console
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+P, R = ParamSpec("P"), TypeVar("R")
+STYLES = {
+    "planned": "dim",
+    "running": "cyan",
+    "done": "green",
+    "failed": "red",
+    "diverged": "red",
+    "out_of_memory": "red",
+    "pruned": "magenta",
+    "interrupted": "yellow",
+    "broken": "red",
+}
+"""Status of a run -> style."""
+CONTROLS = {
+    **{code: "\N{REPLACEMENT CHARACTER}" for code in (*range(9), *range(11, 32), 127, *range(128, 160))},
+    13: None,
+}
+"""Characters that would move the cursor, colour or silence a terminal."""
+
+
+class Console(rich.console.Console):
+    """A console that prints strings as they are: no markup, no emoji names, no colours by guess, no control characters."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**{"markup": False, "highlight": False, "emoji": False, **options})
+
+    def render(self, renderable: RenderableType, options: rich.console.ConsoleOptions | None = None) -> Iterable[Any]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=segment.text.translate(CONTROLS))
+
+    def whole(self, text: str = "", style: str = "") -> None:
+        """One line that no terminal width breaks: what is copied from it is whole."""
+        self.print(Text(text, style), soft_wrap=True)
+
+
+def show_page(
+    console: Console, title: str, body: Iterable[RenderableType], copied: Iterable[tuple[str, str]] = ()
+) -> None:
+    """A panel, and below it (what, text) lines to copy from: commands, paths and ids, each unbroken on a line of its own."""
+    console.print(Panel(Group(*body), title=Text(title), title_align="left", padding=(1, 2), expand=False))
+    copied = list(copied)
+    width = max((len(what) for what, _ in copied), default=0)
+    for what, text in copied:
+        console.whole(f"{what:<{width}}  {text}")
+
+
+def facts(lines: Iterable[tuple[str, str | Text]]) -> Table:
+    """Two columns: what, and what it is. A status has its colour."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in lines:
+        style = STYLES.get(str(text).partition(",")[0], "") if label == "status" else ""
+        table.add_row(label, Text(text, style) if isinstance(text, str) else text)
+    return table
+
+
+def columns(names: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1, whole: bool = False) -> Table:
+    """A table. left: how many columns are text; the others are figures. whole: the first one is not broken into lines."""
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for index, name in enumerate(names):
+        justify = "left" if index < left else "right"
+        table.add_column(Text(name), overflow="fold", justify=justify, no_wrap=whole and not index)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def dim(text: str) -> Text:
+    return Text(text, style="dim")
+
+
+def bold(text: str) -> Text:
+    return Text(text, style="bold")
+
+
+def blank() -> Text:
+    return Text()
+
+
+def harmless(show: Callable[P, R]) -> Callable[P, R | None]:
+    """A function that shows something and decides nothing: what goes wrong in it is logged, and what it shows is missing."""
+
+    @functools.wraps(show)
+    def shown(*args: P.args, **kwargs: P.kwargs) -> R | None:
+        try:
+            return show(*args, **kwargs)
+        except Exception:
+            logging.getLogger("kdrun").warning("%s could not be shown", show.__qualname__, exc_info=True)
+            return None
+
+    return shown

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import ast
+import io
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from rich.table import Table
+
+import kdrun
+from kdrun.present.console import Console, columns, facts, harmless, show_page
+from kdrun.present.tables import print_table
+
+HOSTILE = ("mlp[w4]", "[/]", "[red]x[/red]", "$x_{$", "a|b", "<script>", "=1+1", "x_y%&", ":smile:", "\\", "{}")
+
+
+def printed(*shown, width=100, **how):
+    out = io.StringIO()
+    console = Console(file=out, width=width, **how)
+    for one in shown:
+        console.print(one)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_string_is_printed_as_it_is(name):
+    table = Table(name)
+    table.add_row(name)
+    shown = printed(name, table, facts([(name, name)]), columns((name,), [(name,)]))
+    assert shown.count(name) == 7, shown
+
+
+def test_no_string_moves_the_cursor_or_ends_a_line():
+    shown = printed("a\x1b[2Jb\x07c\x9bd\re", force_terminal=True)
+    assert "\x1b" not in shown and "\x07" not in shown and "\r" not in shown and "\x9b" not in shown
+
+
+def test_what_is_copied_is_whole_at_any_width():
+    out, command = io.StringIO(), "kdrun show " + "long-name-" * 20
+    show_page(
+        Console(file=out, width=40), "[/] title", ["text"], [("details", command), ("record", "/a b/" + "c" * 90)]
+    )
+    lines = out.getvalue().splitlines()
+    assert f"details  {command}" in lines and f"record   /a b/{'c' * 90}" in lines
+    assert "[/] title" in lines[0]
+
+
+def test_a_table_that_is_too_wide_has_ids_and_commands_on_lines_of_their_own(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("NO_COLOR", "1")
+    name = "vanilla-resnet14-resnet8_w2-digits-f02962d0"
+    rows = [{"run": name, "status": "failed", "why": "ValueError: [/]", "go on with": f"kdrun rerun {name}"}]
+    print_table(rows, copied=("run", "go on with"))
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in sys.stdout.getvalue().splitlines()]
+    assert name in lines and f"  kdrun rerun {name}" in lines and "  failed  ValueError: [/]" in lines
+
+
+def test_what_cannot_be_shown_stops_nothing(caplog):
+    @harmless
+    def show():
+        raise ValueError("no")
+
+    assert show() is None and "could not be shown" in caplog.text
+
+    @harmless
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+
+
+def test_there_is_one_door_to_the_terminal():
+    """No other file makes a console of rich's own, and none turns markup on."""
+    root = Path(kdrun.__file__).parent
+    for path in root.rglob("*.py"):
+        if path == root / "present" / "console.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module in ("rich", "rich.console", "rich.markup"):
+                names = {alias.name for alias in node.names}
+                assert not names & {"Console", "print", "get_console", "render", "escape"}, path
+            if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "TextColumn":
+                assert any(k.arg == "markup" and k.value.value is False for k in node.keywords), path
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "from_markup":
+                raise AssertionError(path)
