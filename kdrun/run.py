@@ -178,6 +178,8 @@ def execute(job, run, console: Console, signals, quiet=False, force=False, tell=
             raise UserError(f"data={job.config['data']['name']} has no training samples: it is for evaluation", BESIDE)
         audit = module.audit()
         run.update(audit=audit)
+        for line in getattr(job, "notes", ()):
+            report.note(line)
         if audit.get("summary"):
             report.note(audit["summary"])
         arms, labels, teachers = fit_cells(cells, lab, failed if len(cells) > 1 else None)

@@ -17,6 +17,7 @@ from kdrun.config import overrides as words_of
 from kdrun.config.check import Check
 from kdrun.config.groups import ConfDir, Option
 from kdrun.config.hydra import compose_groups
+from kdrun.config.layers import settle, typed_leaves
 from kdrun.config.origins import Origins
 from kdrun.config.schema import MONITORS, REQUIRED, Trainer, added, defaults, irrelevant
 from kdrun.problems import Problems, UserError
@@ -31,6 +32,7 @@ class Job:
     choices    group -> option
     hash       64 hex digits over all cells without the keys that change no result
     auto       how the student was chosen where it was (`student=auto`, see config.auto); else None
+    notes      what to tell before it begins: settings that stay beside others of the same name
     slug       short and safe as a folder name: names of the choices and 8 digits of the hash
     """
 
@@ -39,6 +41,7 @@ class Job:
     choices: dict[str, str]
     hash: str = field(default="")
     auto: dict[str, Any] | None = None
+    notes: list[str] = field(default_factory=list)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -77,12 +80,13 @@ def compose(overrides: Sequence[str] = (), conf_dirs: Sequence[str] = (), *, mis
     origins = Origins(
         words.typed, composed.choices, table, Option("config", os.path.join(main.path, "config.yaml"), main)
     )
+    notes = settle(tree, typed_leaves(words.values), origins)
     seeds = _seeds(tree, words.typed, origins, problems)
     check = Check(problems, origins, _allowed(tree, dirs), missing=missing)
     cells = _checked(_resolved(tree, seeds, origins, problems, missing), check, composed.choices)
     problems.stop()
     _check_strategy(cells[0], missing)
-    return Job(cells, list(overrides), composed.options, hash_of(cells))
+    return Job(cells, list(overrides), composed.options, hash_of(cells), notes=notes)
 
 
 def split_sweep(overrides: Sequence[str], conf_dirs: Sequence[str] = ()) -> list[list[str]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kdrun.config.groups import Groups, Option
-from kdrun.config.presets import mistakes
+from kdrun.config.presets import PRESETS, mistakes
 
 
 @dataclass
@@ -43,16 +43,24 @@ class Origins:
                 option = self.groups.get(group, {}).get(name)
                 if option is not None:
                     found.append((_package(option, package or group.replace("/", ".")), option))
-        return found
+        # As in config.yaml: a family is over the groups, an experiment over all.
+        return sorted(
+            found, key=lambda pair: ("model", "experiment").index(pair[1].group) if pair[1].group in PRESETS else -1
+        )
 
     def place(self, path: str) -> str | None:
         """File and line that set `path`; where it is set twice, the last one."""
         found = None
         for package, option in self.files():
-            line = _line(option.file, package, path)
+            line = self.line(option, package, path)
             if line is not None:
                 found = f"{option.shown}, line {line}"
         return found
+
+    @staticmethod
+    def line(option: Option, package: str, path: str) -> int | None:
+        """The line of an option's file that sets `path`; None where it does not."""
+        return _line(option.file, package, path)
 
     def text(self, wanted: str) -> str | None:
         """File and line that contain `wanted` (an interpolation)."""

@@ -54,7 +54,8 @@ def make_plan(job: Any, *, why: bool = False) -> dict[str, Any]:
 
     other_data  data of stages that learn from others than the job's: what they are, and the keys that differ
     features    {"missing": images, "bytes": disk} of features that are kept; None where the data have none
-    assumed     choices that depend on results which are not there
+    assumed     what to know of it: settings that stay beside others of the same name, choices that depend on results
+                which are not there
     """
     from kdrun.hardware.target import apply_threads, resolve
     from kdrun.lab.fingerprint import differences
@@ -108,7 +109,7 @@ def make_plan(job: Any, *, why: bool = False) -> dict[str, Any]:
         "data": data,
         "other_data": others,
         "features": features.found(),
-        "assumed": list(lab.assumed),
+        "assumed": [*job.notes, *lab.assumed],
         "stages": ordered,
         "estimate": {"stages": len(new), "seconds": sum(known) if known or not new else None},
     }

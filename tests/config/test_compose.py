@@ -459,3 +459,46 @@ def test_one_value_where_a_mapping_or_a_group_is_due_says_what_to_type(word, typ
     with pytest.raises(UserError) as error:
         compose([word])
     assert typed in "\n".join(error.value.lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "epochs"),
+    [
+        (["trainer.epochs=3"], {"teacher": 3, "llava_w64": 3, "student": 3}),
+        (["trainer={epochs: 3}"], {"teacher": 3, "llava_w64": 3, "student": 3}),
+        (["trainer.epochs=3", "student.trainer.epochs=2"], {"teacher": 3, "llava_w64": 3, "student": 2}),
+        (["student.trainer.epochs=2", "trainer.epochs=3"], {"teacher": 3, "llava_w64": 3, "student": 2}),
+        (["trainer.epochs=3", "teacher.trainer={epochs: 5}"], {"teacher": 5, "llava_w64": 3, "student": 3}),
+        ([], {"teacher": 8, "llava_w64": 8, "student": 4}),
+    ],
+)
+def test_what_is_typed_for_all_learners_wins_over_what_a_family_says_of_one(words, epochs):
+    from kdrun.strategies.cast import Cast
+
+    cast = Cast(compose(["model=llava", *words]).config)
+    learners = (cast.teacher, *cast.assistants, cast.student)
+    assert {learner.role: learner.trainer["epochs"] for learner in learners} == epochs
+
+
+def test_a_typed_rate_reaches_learners_with_a_rate_of_their_own():
+    from kdrun.strategies.cast import Cast
+
+    cast = Cast(compose(["model=llava", "trainer.optimizer.lr=0.5"]).config)
+    assert [one.trainer["optimizer"]["lr"] for one in (cast.teacher, cast.student)] == [0.5, 0.5]
+
+
+def test_settings_that_stay_beside_what_was_said_for_the_run_are_told(tmp_path):
+    """The first phase has a length of its own; an experiment's setting of the run does not reach a family's student."""
+    (note,) = compose(["model=llava", "trainer.epochs=3"]).notes
+    assert (
+        note
+        == "pretrain.trainer.epochs=4 (conf/model/llava.yaml, line 16) stays beside trainer.epochs=3; to change it: pretrain.trainer.epochs=3"
+    )
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ntrainer:\n  epochs: 3\n")
+    first, _ = compose(["model=llava", "experiment=mine"], [str(tmp_path)]).notes
+    assert first.startswith("student.trainer.epochs=4 (conf/model/llava.yaml") and first.endswith(
+        "student.trainer.epochs=3"
+    )
+    assert "experiment/mine.yaml, line 3)" in first
+    assert compose(["model=llava"]).notes == [] and compose(["trainer.epochs=3"]).notes == []
