@@ -31,7 +31,8 @@ def energy(
     free_energy   -T logsumexp(proxy / T): Liu et al. 2020 (arXiv 2010.03759), equation 4, high on samples that are unlike
                   those that the proxy learned. It does not look at the private network; the norm does not count
     entropy       H(q) / log C: a proxy that is unsure is trusted less; the private network and the norm do not count
-    Raises ValueError for another kind or norm, and where the shapes disagree.
+    A class that both networks exclude (logit -inf) adds nothing; one that a single network excludes makes the disagreement
+    infinite. Raises ValueError for another kind or norm, and where the shapes disagree.
     """
     if private_logits.shape != proxy_logits.shape:
         raise ValueError(f"logits {tuple(private_logits.shape)} and {tuple(proxy_logits.shape)} disagree")
@@ -43,14 +44,19 @@ def energy(
     q = log_q.exp()
     log_classes = math.log(proxy_logits.shape[-1])
     if kind == "entropy":
-        return -(q * log_q).sum(-1) / log_classes
+        return -_negative_entropies(q, log_q).sum(-1) / log_classes
     log_p = torch.log_softmax(private_logits.float() / temperature, -1)
     p = log_p.exp()
     # KL(p||q) + KL(q||p) = sum (p - q)(log p - log q)
-    both = ((p - q) * (log_p - log_q)).sum(-1)
+    both = ((p - q) * (log_p - log_q).masked_fill(log_p == log_q, 0.0)).sum(-1)
     if norm == "log_classes":
         return 0.5 * both / log_classes
-    return 0.5 * both / (EPS - (p * log_p + q * log_q).sum(-1))
+    return 0.5 * both / (EPS - (_negative_entropies(p, log_p) + _negative_entropies(q, log_q)).sum(-1))
+
+
+def _negative_entropies(p: Tensor, log_p: Tensor) -> Tensor:
+    """p log p of each class, 0 for one that is excluded (p = 0)."""
+    return p * log_p.masked_fill(p == 0, 0.0)
 
 
 def squared_error(private: Tensor, proxy: Tensor) -> Tensor:

@@ -188,12 +188,19 @@ def label_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def transfer(logits: Tensor, taught: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """[B]: distance to frozen outputs. T^2 KL(taught || own) for classes, the squared error for numbers."""
+    """[B]: distance to frozen outputs. T^2 KL(taught || own) for classes, the squared error for numbers.
+
+    A class that the frozen outputs exclude (logit -inf) adds nothing.
+    """
     if targets.is_floating_point():
         return (logits - taught).square().sum(-1)
     # As objectives.kd, without its own gradient, which is for vocabularies: a step of a small network is a tenth faster.
     own, other = (torch.log_softmax(one if temperature == 1 else one / temperature, -1) for one in (logits, taught))
-    return (other.exp() * (other - own)).sum(-1) * temperature**2
+    p = other.exp()
+    distance = (p * (other - own)).sum(-1)
+    if distance.is_cuda or not bool(distance.isfinite().all()):
+        distance = torch.where(p == 0, 0.0, p * (other - own)).sum(-1)
+    return distance * temperature**2
 
 
 @torch.no_grad()

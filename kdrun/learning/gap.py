@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from kdrun.learning.teaching import live_teacher, moved
+from kdrun.networks.modes import evaluating
 from kdrun.problems import UserError
 
 SAMPLES = 2048
@@ -47,7 +48,8 @@ class Gap:
             for batch, other in zip(self._batches(network, "val"), shown, strict=False):  # ours may stop earlier
                 ours = self._log_probs(self.task.predict(network, batch["inputs"]), batch)
                 theirs = self._log_probs(frozen.outputs(moved(other, self.device)), batch)
-                total += float((theirs.exp() * (theirs - ours)).sum())
+                p = theirs.exp()
+                total += float(torch.where(p == 0, 0.0, p * (theirs - ours)).sum())
                 positions += len(ours)
             found.append(total / positions if positions else math.nan)
         return sum(found) / len(found)
@@ -67,14 +69,11 @@ class Gap:
         return {name: value for name, value in values.items() if value == value}
 
     def _batches(self, network: nn.Module, split: str):
-        training = network.training
-        network.to(self.device).eval()
+        network.to(self.device)
         seen = 0
-        try:
+        with evaluating(network):
             for batch in self.module.eval_loader(split, self.module.preflight_batch):
                 yield moved(batch, self.device)
                 seen += self.task.size(batch["inputs"])
                 if seen >= SAMPLES:
                     return
-        finally:
-            network.train(training)

@@ -16,7 +16,8 @@ def jsd(
     One value in nats per position, at most T^2 * (-b log b - (1 - b) log(1 - b)). value / b tends to `kd` as b tends to
     0, value / (1 - b) to `kl_reverse` as b tends to 1. The teacher is a constant.
 
-    student_logits, teacher_logits: float [..., C], any float type, computed in float32 or wider.
+    student_logits, teacher_logits: float [..., C], any float type, computed in float32 or wider. Classes that either excludes
+        (logit -inf) have the probability 0; the value stays finite.
     beta: b strictly between 0 and 1, the share of the teacher in m. temperature: T > 0.
     Returns [...]; equal logits give exactly 0 and exactly no gradient.
     Raises ValueError where the shapes disagree, b is not between 0 and 1 or T is not a positive number.

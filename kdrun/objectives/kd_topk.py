@@ -2,6 +2,8 @@
 
 import torch
 
+from kdrun.objectives.divergences import refuse_infinite
+
 
 def kd_topk(
     student_logits: torch.Tensor,
@@ -22,7 +24,8 @@ def kd_topk(
     student_logits: float [..., V], any float type, computed in float32 or wider.
     teacher_top_ids: integer [..., k], the teacher's most likely tokens. teacher_top_log_probs: float [..., k].
     k: tokens kept per position; what a cache of the teacher's outputs holds.
-    Returns [...]. Raises ValueError where the shapes disagree.
+    Returns [...]. Raises ValueError where the shapes disagree, FloatingPointError where the student excludes (logit -inf) one
+    of the k tokens and the teacher does not. Where it excludes all others, the last bucket adds nothing.
     """
     if teacher_top_ids.shape != teacher_top_log_probs.shape or student_logits.shape[:-1] != teacher_top_ids.shape[:-1]:
         raise ValueError(
@@ -37,10 +40,15 @@ def kd_topk(
     top = log_q.gather(-1, ids)
     p = log_p.exp()
     value = torch.where(p == 0, 0.0, p * (log_p - top)).sum(-1)
+    if not value.is_cuda:  # a GPU would have to wait
+        refuse_infinite(value, "forward")
     if ids.shape[-1] == student_logits.shape[-1]:
         return value  # no class is left for the last bucket
     rest = (1 - p.sum(-1)).clamp(min=0)  # rounding may sum to a little more than 1
-    log_rest = log_q.scatter(-1, ids, -torch.inf).logsumexp(-1)
+    others = log_q.scatter(-1, ids, -torch.inf)
+    rest = rest.masked_fill((others == -torch.inf).all(-1), 0.0)
+    # Zeros in place of what is not looked at: the derivative of logsumexp over nothing is NaN.
+    log_rest = others.masked_fill((rest == 0).unsqueeze(-1), 0.0).logsumexp(-1)
     return value + torch.where(rest == 0, 0.0, rest * (rest.clamp(min=torch.finfo(wide).tiny).log() - log_rest))
 
 

@@ -15,11 +15,12 @@ def kl_reverse(student_logits: torch.Tensor, teacher_logits: torch.Tensor, *, te
     part instead of covering all of it. The factor T^2 keeps the size of the gradient, as in `kd`. The teacher is a
     constant.
 
-    student_logits, teacher_logits: float [..., C], any float type, computed in float32 or wider. What the teacher
-        excludes (logit -inf) and the student does not makes the divergence infinite; log p is read as -1e30 there.
+    student_logits, teacher_logits: float [..., C], any float type, computed in float32 or wider. A class that the teacher
+        excludes (logit -inf) and the student does not makes the divergence infinite: `kd` and `jsd` go with such a
+        teacher. What both exclude adds nothing.
     temperature: T > 0.
     Returns [...]; equal logits give exactly 0 and exactly no gradient.
-    Raises ValueError where the shapes disagree or T is not a positive number.
+    Raises ValueError where the shapes disagree or T is not a positive number, FloatingPointError where it is infinite.
     """
     return of_logits(student_logits, teacher_logits, "reverse", temperature)
 

@@ -27,12 +27,14 @@ def relation(
     either network is scaled, or its columns rotated, or the rows of both are reordered or rotated together. The paper
     leaves open what Z is and whether it is normalised; the defaults are the published code's. The teacher is a constant.
 
-    student_logits, teacher_logits: float [B, L, V]; an excluded token (logit -inf) counts as 0. Vocabularies may differ.
+    student_logits, teacher_logits: float [B, L, V], computed in float32 or wider. An excluded token (logit -inf) counts as 0,
+        and so does one whose logits are 0 at all image slots, an unused row of a padded output layer. Vocabularies may differ.
     visual_mask: bool [B, L], True at image slots.
     student_hidden, teacher_hidden: float [B, L, D] and [B, L, D2], used with of=hidden only.
     of: "logits" or "hidden", what Z is.
     center: each row of Z less its own mean, so that a constant added to all logits of a position, which changes no
-        probability, changes nothing here either. normalize: rows of Z of length 1, so that R holds cosines.
+        probability, changes nothing here either; of logits, those that count as 0 are in no mean and stay 0.
+    normalize: rows of Z of length 1, so that R holds cosines.
     Returns float32 or wider [B]. Raises ValueError where shapes disagree or `of` is neither, or its tensors are missing.
     """
     if of not in ("logits", "hidden"):
@@ -51,7 +53,8 @@ def relation(
     if not bool(present.any()):
         return values
     sizes = counts[present].tolist()
-    matrices = [_relations(x[visual_mask], sizes, center, normalize) for x in (student, teacher.detach())]
+    with torch.autocast(student.device.type, enabled=False):
+        matrices = [_relations(x[visual_mask], sizes, center, normalize, of) for x in (student, teacher.detach())]
     difference = matrices[0] - matrices[1].to(matrices[0].dtype)
     return values.masked_scatter(present, difference.square().sum((1, 2)).to(values.dtype) / 2)
 
@@ -59,16 +62,18 @@ def relation(
 relation.over = "images"
 
 
-def _relations(rows: torch.Tensor, sizes: list[int], center: bool, normalize: bool) -> torch.Tensor:
+def _relations(rows: torch.Tensor, sizes: list[int], center: bool, normalize: bool, of: str) -> torch.Tensor:
     """R / |R| of each sample, [samples, n, n] with zeros beyond a sample's own slots. rows: [sum of sizes, C]."""
     z = rows.to(torch.promote_types(rows.dtype, torch.float32))
     # The largest number of a row shows whether any is infinite, without a pass that writes.
     largest = z.detach().abs().amax(-1)
+    excluded = None
     if not bool(largest.isfinite().all()):
-        z = z.masked_fill(z == -torch.inf, 0.0)
+        excluded = z == -torch.inf
+        z = z.masked_fill(excluded, 0.0)
         largest = z.detach().abs().amax(-1)
     if center:
-        z = z - z.mean(-1, keepdim=True)
+        z = _centered(z, excluded, of == "logits")
     if normalize:
         z = torch.nn.functional.normalize(z / _positive(largest), dim=-1)
         largest = torch.ones_like(largest)
@@ -80,6 +85,16 @@ def _relations(rows: torch.Tensor, sizes: list[int], center: bool, normalize: bo
     z = z / _positive(largest.amax(-1, keepdim=True))
     matrix = z @ z.transpose(1, 2)
     return matrix / torch.linalg.matrix_norm(matrix, keepdim=True).clamp(min=1e-30)
+
+
+def _centered(z: torch.Tensor, excluded: torch.Tensor | None, padded: bool) -> torch.Tensor:
+    """Rows less their mean over what is not excluded, which stays 0; padded: columns of zeros are excluded too."""
+    unused = (z == 0).all(0) if padded else torch.zeros_like(z[0], dtype=torch.bool)
+    if excluded is None and not bool(unused.any()):
+        return z - z.mean(-1, keepdim=True)
+    counted = ~unused if excluded is None else ~(unused | excluded)
+    number = counted.expand_as(z).sum(-1, keepdim=True).clamp(min=1)
+    return torch.where(counted, z - torch.where(counted, z, 0.0).sum(-1, keepdim=True) / number, 0.0)
 
 
 def _positive(scale: torch.Tensor) -> torch.Tensor:

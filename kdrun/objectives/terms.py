@@ -7,6 +7,7 @@ per position, [B] or [B, L]. A function of the user's own is a term in the same 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import math
@@ -53,6 +54,12 @@ class Term:
         return getattr(self.function, "pointwise", False)
 
     @property
+    def multiplies(self) -> bool:
+        """Whether it multiplies hidden states by an output layer itself: that product belongs to the network, and is computed
+        as the network is (in its types, under its autocast). All other terms are computed in float32 or wider."""
+        return any(name.endswith("_head") for name in (*self.wants, *self.may_want))
+
+    @property
     def over(self) -> str:
         """What the values are per: valid positions of "mask" (labels), of "visual_mask" (image slots), or "images".
 
@@ -62,7 +69,10 @@ class Term:
         return getattr(self.function, "over", LABELS)
 
     def values(self, tensors: Tensors, positions: torch.Size | None) -> torch.Tensor:
-        """float32, one value per position. Raises UserError where tensors lack or the result has another shape."""
+        """float32, one value per position, computed in float32 or wider outside of autocast (but see `multiplies`).
+
+        Raises UserError where tensors lack, the result has another shape, or the term changes a tensor that it is given.
+        """
         given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
         missing = [name for name in self.wants if name not in given and name != "mask"]
         if missing:
@@ -72,7 +82,16 @@ class Term:
             )
         chosen = {name: given.get(name) for name in self.wants}
         chosen |= {name: given[name] for name in self.may_want if name in given}
-        values = self.function(**chosen, **self.options)
+        versions = {name: tensor._version for name, tensor in chosen.items() if tensor is not None}
+        device = next((tensor.device.type for tensor in chosen.values() if tensor is not None), "cpu")
+        whole = self.multiplies or not torch.is_autocast_enabled(device)
+        with contextlib.nullcontext() if whole else torch.autocast(device, enabled=False):
+            values = self.function(**chosen, **self.options)
+        if changed := [name for name, version in versions.items() if chosen[name]._version != version]:
+            raise UserError(
+                f"objective.{self.name} changes {', '.join(changed)} in place",
+                "other terms are given the same tensors; use x / y instead of x.div_(y), x.clone() before a change",
+            )
         shape = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
         if not isinstance(values, torch.Tensor) or values.dim() == 0 or values.shape != (positions or values.shape):
             expected = "[batch] or [batch, length]" if positions is None else str(tuple(positions))
@@ -125,26 +144,30 @@ class Objective:
             number = count.get(term.over, 0) if isinstance(count, Mapping) else count
             if term.over != LABELS and not isinstance(count, Mapping):
                 raise UserError(f"objective.{term.name} is over {term.over}, which this task does not have")
-            if term.over != LABELS and not number:
+            if not number:
                 continue
-            if term.over == IMAGES:
-                raw[term.name] = term.values(tensors, None).sum() / number
-                continue
-            mask = tensors.get(term.over)
+            mask = None if term.over == IMAGES else tensors.get(term.over)
             alone = mask is not None and term.pointwise
-            form = (term.over, term.pointwise)
+            form = (term.over, term.pointwise, term.multiplies)
             if form not in forms:
                 change = _clean if mask is not None and not alone else _valid if alone else lambda tensor, mask: tensor
                 forms[form] = {
-                    name: tensor if name.endswith("_head") else change(tensor, mask)
+                    name: tensor if name.endswith("_head") else _wide(change(tensor, mask), term.multiplies)
                     for name, tensor in tensors.items()
                     if name in self._used[form] or name == term.over
                 }
-            values = term.values(forms[form], _positions(forms[form], term.over))
+            shape = None if term.over == IMAGES else _positions(forms[form], term.over)
+            values = term.values(forms[form], shape)
             whole = mask is None or alone
             raw[term.name] = (values if whole else torch.where(mask, values, 0.0)).sum() / number
-        weighted = self.weighted(raw)
-        return functools.reduce(operator.add, weighted.values()) if weighted else torch.zeros(()), raw
+        return self.total(raw, tensors), raw
+
+    def total(self, raw: Mapping[str, torch.Tensor], tensors: Tensors) -> torch.Tensor:
+        """The weighted sum of raw values; where none is there, 0 with a gradient of 0 for what the student gave."""
+        weighted = list(self.weighted(raw).values())
+        if not any(value.requires_grad for value in weighted):
+            weighted.append(_nothing(tensors))
+        return functools.reduce(operator.add, weighted)
 
     def weighted(self, raw: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What each raw value adds to the total."""
@@ -155,11 +178,11 @@ class Objective:
         }
 
     @functools.cached_property
-    def _used(self) -> dict[tuple[str, bool], set[str]]:
-        """(over, pointwise) -> tensors that terms of that kind can use."""
-        found: dict[tuple[str, bool], set[str]] = {}
+    def _used(self) -> dict[tuple[str, bool, bool], set[str]]:
+        """(over, pointwise, multiplies) -> tensors that terms of that kind can use."""
+        found: dict[tuple[str, bool, bool], set[str]] = {}
         for term in self.active:
-            found.setdefault((term.over, term.pointwise), set()).update(term.wants, term.may_want)
+            found.setdefault((term.over, term.pointwise, term.multiplies), set()).update(term.wants, term.may_want)
         return found
 
 
@@ -228,6 +251,21 @@ def _valid(tensor: torch.Tensor | None, mask: torch.Tensor) -> torch.Tensor | No
     if tensor is None or tensor is mask:
         return None
     return tensor[mask] if tensor.shape[: mask.dim()] == mask.shape else tensor
+
+
+def _wide(tensor: torch.Tensor | None, as_it_is: bool) -> torch.Tensor | None:
+    """In float32 where it is a float that is narrower."""
+    if tensor is None or as_it_is or not tensor.is_floating_point():
+        return tensor
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _nothing(tensors: Tensors) -> torch.Tensor:
+    """The scalar 0, with a gradient of 0 for what the student gave."""
+    for name, tensor in tensors.items():
+        if name.startswith("student_") and tensor is not None and tensor.requires_grad:
+            return tensor.flatten()[:0].sum().float()
+    return torch.zeros(())
 
 
 def _positions(tensors: Tensors, over: str = LABELS) -> torch.Size | None:

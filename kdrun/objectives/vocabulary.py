@@ -41,7 +41,8 @@ def vocabulary_values(
 
     student_hidden: float [..., D]; student_head: [V_s, D]; student_bias: [V_s]. teacher_hidden: float [..., D2];
     teacher_head: [V_t, D2]; teacher_bias: [V_t]; constants. targets: int64 [...], below the number of rows used.
-    With a teacher everything, the cross-entropy as well, is over the rows that both have (see `rows_left_out`).
+    With a teacher, whatever its factor, everything is over the rows that both have (see `rows_left_out`), the cross-entropy
+    as well.
     Products are computed in the type of hidden states and head, under autocast in autocast's; all else in float32 or wider.
     Returns [...]. Raises ValueError where shapes disagree or a factor above 0 lacks its tensors, IndexError for a target
     that no row has.
@@ -49,6 +50,9 @@ def vocabulary_values(
     shape = student_hidden.shape[:-1]
     rows = len(student_head)
     _fits("student", student_hidden, student_head, student_bias)
+    teacher = (None, None, None)
+    if teacher_head is not None:
+        rows = min(rows, len(teacher_head))
     if settings.kd:
         if teacher_hidden is None or teacher_head is None:
             raise ValueError("a divergence needs teacher_hidden and teacher_head")
@@ -57,10 +61,7 @@ def vocabulary_values(
             raise ValueError(
                 f"student_hidden {tuple(student_hidden.shape)} and teacher_hidden {tuple(teacher_hidden.shape)} disagree"
             )
-        rows = min(rows, len(teacher_head))
         teacher = (teacher_hidden.detach().flatten(0, -2), teacher_head.detach(), teacher_bias)
-    else:
-        teacher = (None, None, None)
     labels = None
     if settings.ce:
         if targets is None or targets.shape != shape:

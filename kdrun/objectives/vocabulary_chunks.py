@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from kdrun.objectives.divergences import EXCLUDED, divergence, forward
+from kdrun.objectives.divergences import divergence, forward, refuse_infinite
 from kdrun.objectives.vocabulary_settings import Settings
 
 # Shapes: N positions, n of a chunk, V rows used, D width.
@@ -61,10 +61,10 @@ class Pass:
                 by_bias[: self.rows] += scale @ slope
         return values, (by_hidden, by_head, by_bias)
 
-    def chunk(self, part: slice, slope: bool, excluded: bool = False):
+    def chunk(self, part: slice, slope: bool, careful: bool = False):
         """(values [n], slope [n, V] or None, factor): slope times factor is the derivative of the values by the logits.
 
-        excluded: read probabilities of 0 as EXCLUDED says.
+        careful: with regard to excluded classes, see divergences.py.
         """
         settings, temperature = self.settings, self.settings.temperature
         first, second, *third = (array[: part.stop - part.start] for array in self.arrays)
@@ -82,21 +82,21 @@ class Pass:
             log_q = torch.log_softmax(logits.div_(temperature) if temperature != 1 else logits, -1, out=second)
         logits = self.logits(self.teacher, part, first)
         log_p = torch.log_softmax(logits.div_(temperature) if temperature != 1 else logits, -1, out=third[0])
-        if excluded:
-            log_q, log_p = log_q.clamp_(min=EXCLUDED), log_p.clamp_(min=EXCLUDED)
         if shared:
             # ce * (q - label) + kd * (q - p) in one pass over the vocabulary
             factor = settings.ce + settings.kd
-            apart, found = forward(log_q, log_p, first, slope, settings.kd / factor)
+            apart, found = forward(log_q, log_p, first, slope, settings.kd / factor, careful)
             if settings.ce and slope:
                 self.less_label(found, part, settings.ce / factor)
         else:
             factor = settings.kd * temperature
-            apart, found = divergence(settings.kind, log_q, log_p, first, slope, settings.beta)
+            apart, found = divergence(settings.kind, log_q, log_p, first, slope, settings.beta, careful)
             if labelled is not None:
                 found, factor = found.mul_(factor).add_(labelled, alpha=settings.ce), 1.0
-        if not excluded and not bool(apart.isfinite().all()):
-            return self.chunk(part, slope, excluded=True)
+        if not bool(apart.isfinite().all()):
+            if not careful:
+                return self.chunk(part, slope, careful=True)
+            refuse_infinite(apart, settings.kind)
         return value + settings.kd * temperature**2 * apart, found, factor
 
     def logits(self, who: tuple, part: slice, out: torch.Tensor) -> torch.Tensor:

@@ -288,3 +288,22 @@ def test_kd_visual_is_kd_at_the_image_slots_and_vocabulary_kd_visual_the_same_fr
     learning = (given["student_hidden"], heads["student_head"])
     for found, expected in zip(*(torch.autograd.grad(x, learning) for x in (other, one)), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("padding", [0.0, -math.inf])
+@pytest.mark.parametrize("shift", [0.0, -10.0, 300.0])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_centered_relation_changes_neither_by_a_shift_nor_by_a_padded_vocabulary(padding, shift, normalize):
+    """Unused rows of a padded output layer give logits of 0 (or, excluded, -inf); they belong to no mean."""
+    plain = made(dtype=torch.float64)
+    options = {"center": True, "normalize": normalize}
+    expected = value(plain, **options)
+    changed = dict(plain)
+    for who, width in (("student", 3), ("teacher", 40)):
+        logits = plain[f"{who}_logits"].detach() + shift
+        changed[f"{who}_logits"] = torch.cat([logits, logits.new_full((B, L, width), padding)], -1).requires_grad_()
+    found = value(changed, **options)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    (gradient,) = torch.autograd.grad(found.sum(), changed["student_logits"])
+    torch.testing.assert_close(gradient[..., :V], torch.autograd.grad(expected.sum(), plain["student_logits"])[0])
+    assert not gradient[..., V:].any()

@@ -85,6 +85,39 @@ def test_count_may_be_a_tensor_and_is_what_the_sum_is_divided_by():
     )
 
 
+@pytest.mark.parametrize("count", [0, 0.0, torch.zeros(()), {"mask": 0, "visual_mask": 0, "images": 0}])
+def test_over_nothing_valid_the_total_is_zero_with_a_gradient_of_zero(count):
+    tensors = {**made(), "mask": torch.zeros(6, dtype=torch.bool), "visual_mask": torch.zeros(6, dtype=torch.bool)}
+    objective = build_objective({**CONFIG, **({"kd_visual": {}, "relation": {}} if isinstance(count, dict) else {})})
+    total, raw = objective(tensors, count)
+    assert total.item() == 0.0 and not raw
+    assert not torch.autograd.grad(total, tensors["student_logits"])[0].any()
+
+
+def test_a_part_of_a_batch_without_anything_valid_adds_nothing():
+    tensors = {**made(), "mask": torch.zeros(6, dtype=torch.bool)}
+    total, raw = build_objective(CONFIG)(tensors, 6)
+    assert total.item() == 0.0 and {value.item() for value in raw.values()} == {0.0}
+    assert not torch.autograd.grad(total, tensors["student_logits"])[0].any()
+
+
+def test_a_part_without_pictures_can_be_learned_from_where_pictures_are_all_that_counts():
+    tensors = {name: None if t is None else t[:, None] for name, t in made().items()}
+    tensors["visual_mask"] = torch.zeros(6, 1, dtype=torch.bool)
+    total, _ = build_objective({"relation": {}})(tensors, {"mask": 6, "visual_mask": 4, "images": 1})
+    assert total.item() == 0.0 and not torch.autograd.grad(total, tensors["student_logits"])[0].any()
+
+
+def test_a_term_that_changes_what_it_is_given_is_named(tmp_path, monkeypatch):
+    (tmp_path / "changing.py").write_text(
+        "def halved(student_logits, teacher_logits):\n    return (student_logits - teacher_logits.div_(2)).square().sum(-1)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    objective = build_objective({"halved": {"_target_": "changing.halved"}, **CONFIG}, allowed=["changing"])
+    with pytest.raises(UserError, match=r"objective\.halved changes teacher_logits in place"):
+        objective(made(), 6)
+
+
 def test_a_tensor_the_task_does_not_give_is_named_with_those_it_gives():
     tensors = {**made(), "teacher_logits": None}
     with pytest.raises(UserError) as caught:

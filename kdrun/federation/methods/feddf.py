@@ -26,6 +26,9 @@ class FedDF(FedAvg):
             logits = loop.table("shared", network, public)
             total = logits if total is None else total + logits
         ensemble = total / len(updates)
+        # A class that any of the clients excludes (logit -inf) is excluded; rows must be distributions (or numbers) all the same.
+        numbers = public.targets.is_floating_point()
+        usable = ensemble.isfinite().all() if numbers else not torch.log_softmax(ensemble, -1).isnan().any()
         average = aggregate.combine(updates, how, trim)
         load(network, average)
 
@@ -34,7 +37,7 @@ class FedDF(FedAvg):
             logits = loop.logits(network, batch["inputs"])
             return [("fusion", 1.0, transfer(logits, taught, batch["targets"], self.options.temperature).mean())]
 
-        if torch.isfinite(ensemble).all():
+        if usable:
             try:
                 loop.train({"shared": network}, public, self.options.distil_epochs, "fusion", round, terms)
             except FloatingPointError:
