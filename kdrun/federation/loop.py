@@ -14,7 +14,8 @@ from torch.nn import functional
 from kdrun.federation.messages import Arrays
 from kdrun.federation.shards import Shard
 from kdrun.learning import seeds
-from kdrun.learning.firststep import NoEffect
+from kdrun.learning.firststep import NoEffect, gradient_norms, joined
+from kdrun.networks.modes import hold_frozen
 from kdrun.problems import UserError
 from kdrun.targets import build
 
@@ -76,6 +77,7 @@ class Loop:
         optimizers = [self._optimizer(params=each) for each in parameters]
         for network in networks.values():
             network.train()
+            hold_frozen(network)
         kept: list[list[Tensor]] = []
         names: list[str] = []
         self._seed(seed)
@@ -126,21 +128,22 @@ class Loop:
         return means
 
     def _check(self, parts: Terms, parameters: list[nn.Parameter]) -> None:
-        """Looks at terms that are new: see learning.firststep. One that is exactly 0 is looked at again in the next step."""
+        """Looks at terms that are new: see learning.firststep. One that is 0 with a gradient of 0 is looked at again in the next step."""
         for name, _, value in parts:
             if name in self.seen:
                 continue
             number = float(value.detach())
             if not np.isfinite(number):
                 raise FloatingPointError(f"the {name} term is {number} at its first use")
-            if number == 0.0:
-                continue
             if not value.requires_grad:
-                raise NoEffect(f"the {name} term does not depend on any parameter that is trained")
-            found = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
-            norm = sum(float(one.norm()) ** 2 for one in found if one is not None) ** 0.5
+                raise NoEffect(f"the {name} term is {number:.6g} and depends on no parameter that is trained")
+            norm = joined(gradient_norms(value, parameters))
+            if number == 0.0 and norm == 0.0:
+                continue
             if norm == 0.0 or not np.isfinite(norm):
-                raise NoEffect(f"the gradient of the {name} term has norm {norm} at its first use")
+                raise NoEffect(
+                    f"the {name} term is {number:.6g} at its first use, and the norm of its gradient {norm:.6g}"
+                )
             self.seen[name] = {"value": number, "gradient": norm}
 
     def _count(self, what: str, number: int) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kdrun.learning.firststep import check_first_step
 from kdrun.learning.sharding import each_rank_alone, gather
 from kdrun.learning.teacher import TeacherSource
+from kdrun.networks.modes import hold_frozen
 from kdrun.objectives.terms import IMAGES, Objective
 
 
@@ -83,6 +86,7 @@ class Learner(LightningModule):
         self._rate = rate
         self._base_rates: list[float] = []
         self._trained: list[nn.Parameter] = []
+        self._smallest = 1  # samples that a micro-batch needs
         self._ema = Held(_average(student, ema) if ema is not None else None)
         self._whole = Held(whole)
         self._metrics = Held(task.metrics())
@@ -105,13 +109,15 @@ class Learner(LightningModule):
     def average(self) -> AveragedModel | None:
         return self._ema.value
 
-    @property
-    def _learning(self) -> nn.Module:
-        """The student and its adaptor."""
-        return self.student if self.adaptor is None else nn.ModuleList([self.student, self.adaptor])
+    def train(self, mode: bool = True) -> Learner:
+        """As of any module, but statistics of what is frozen stay as they are."""
+        super().train(mode)
+        hold_frozen(self.student)
+        return self
 
     def configure_optimizers(self):
-        self._trained = [parameter for parameter in self._learning.parameters() if parameter.requires_grad]
+        learning = [self.student] if self.adaptor is None else [self.student, self.adaptor]
+        self._trained = [parameter for part in learning for parameter in part.parameters() if parameter.requires_grad]
         optimizer = self._make_optimizer(self._trained)
         self._base_rates = [group["lr"] for group in optimizer.param_groups]
         return optimizer
@@ -123,6 +129,9 @@ class Learner(LightningModule):
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def on_fit_start(self) -> None:
+        hold_frozen(self.student)  # Lightning takes modes as it finds them
+        normalised = any(isinstance(part, _BatchNorm) and part.training for part in self.student.modules())
+        self._smallest = 2 if normalised else 1
         if self.teacher is not None:
             self.teacher.to(self.device)
         if self.average is not None:
@@ -140,7 +149,7 @@ class Learner(LightningModule):
         sizes = batch.get("sizes")
         count = batch["size"] / ranks if sizes is None else {name: size / ranks for name, size in sizes.items()}
         values: list[Tensor] = []
-        for chunk in _chunks(batch, self.accumulate):
+        for chunk in _chunks(batch, self.accumulate, self._smallest):
             # Teacher first: it frees its memory.
             taught = None if self.teacher is None else self.teacher.outputs(chunk, self.step)
             prediction = self.task.predict(self.student, chunk["inputs"])
@@ -149,11 +158,12 @@ class Learner(LightningModule):
                 self._check(raw, chunk)
             if ranks > 1 and self._whole.value is None:
                 total = TakingPart.apply(total, *self._trained)
-            self.manual_backward(total)
+            with self._own_types():
+                self.manual_backward(total)
             part = [*self._values(raw), total.detach()]
             values = [sum(pair) for pair in zip(values, part, strict=True)] if values else part
-        if self.clip is not None:
-            torch.nn.utils.clip_grad_norm_(self._trained, self.clip)
+        if self._scaler is None:
+            self._clip()
         optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.student)
@@ -161,18 +171,41 @@ class Learner(LightningModule):
         self.step += 1
         self.positions += batch["size"]
 
+    @property
+    def _scaler(self) -> torch.amp.GradScaler | None:
+        """What multiplies losses in fp16."""
+        return None if self._trainer is None else getattr(self.trainer.precision_plugin, "scaler", None)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Lightning comes here when it has divided gradients by the scale of the loss; an optimizer that would divide them
+        itself (fused) does so later, and then finds it done."""
+        if self._scaler is not None and self.clip is not None:
+            if getattr(optimizer, "_step_supports_amp_scaling", False):
+                self._scaler.unscale_(optimizer)
+            self._clip()
+
+    def _clip(self) -> None:
+        if self.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self._trained, self.clip)
+
+    def _own_types(self):
+        """Outside of autocast: a backward pass computes in the types of its forward pass."""
+        device = self.device.type
+        return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+
     def _loss(self, batch: dict[str, Any], prediction, taught, count) -> tuple[Tensor, dict[str, Tensor]]:
         """The objective; with several teachers, each of the terms that need one is a mean over them."""
         if not isinstance(taught, list):
             return self.objective(self._tensors(batch, prediction, taught), count)
-        _, raw = self.objective(self._tensors(batch, prediction, taught[0]), count)
+        tensors = self._tensors(batch, prediction, taught[0])
+        _, raw = self.objective(tensors, count)
         for one in taught[1:]:
             _, more = self.objective(self._tensors(batch, prediction, one), count, taught_only=True)
             raw |= {name: raw[name] + value for name, value in more.items()}
         for term in self.objective.active:
             if term.needs_teacher and term.name in raw:
                 raw[term.name] = raw[term.name] / len(taught)
-        return sum(self.objective.weighted(raw).values(), torch.zeros(())), raw
+        return self.objective.total(raw, tensors), raw
 
     def _tensors(self, batch: dict[str, Any], prediction, taught) -> dict[str, Any]:
         """What the task gives, the student's features as wide as the teacher's."""
@@ -187,8 +220,10 @@ class Learner(LightningModule):
         seen = self.first_step or {}
         masks = {term.name: chunk.get(MASKS.get(term.over, term.over)) for term in self.objective.active}
         here = {name: value for name, value in raw.items() if masks[name] is None or bool(masks[name].any())}
-        with each_rank_alone(self.student):
-            self.first_step = {**seen, **check_first_step(self.objective, here, self._learning, seen, self.alike)}
+        scale = 1.0 if self._scaler is None else self._scaler.get_scale()
+        with each_rank_alone(self.student), self._own_types():
+            looked = check_first_step(self.objective, here, self.student, seen, self.alike, self.adaptor, scale)
+        self.first_step = {**seen, **looked}
 
     def _values(self, raw: dict[str, Tensor]) -> list[Tensor]:
         """Of all active terms; 0 for one that this batch has no position for."""
@@ -308,8 +343,9 @@ PICTURES = ("image_features", "pixel_values")
 """Inputs with one entry for each image, not for each row: any number of images in the order of their slots."""
 
 
-def _chunks(batch: dict[str, Any], parts: int) -> list[dict[str, Any]]:
-    """The batch in at most `parts` pieces along its first dimension; what is not a tensor goes into each.
+def _chunks(batch: dict[str, Any], parts: int, smallest: int = 1) -> list[dict[str, Any]]:
+    """The batch in at most `parts` pieces along its first dimension, none with fewer samples than `smallest` if the batch has
+    that many; what is not a tensor goes into each.
 
     PICTURES go with the rows that have their slots (batch["visual_mask"]).
     """
@@ -318,7 +354,7 @@ def _chunks(batch: dict[str, Any], parts: int) -> list[dict[str, Any]]:
     inputs = batch["inputs"]
     pictures = {name: inputs[name] for name in PICTURES if name in inputs} if isinstance(inputs, dict) else {}
     rest = {**batch, "inputs": {n: v for n, v in inputs.items() if n not in pictures}} if pictures else batch
-    split = {key: _split(value, parts) for key, value in rest.items()}
+    split = {key: _split(value, parts, smallest) for key, value in rest.items()}
     number = max(len(pieces) for pieces in split.values() if pieces is not None)
     chunks = [{key: rest[key] if pieces is None else pieces[i] for key, pieces in split.items()} for i in range(number)]
     for name, images in pictures.items():
@@ -331,14 +367,23 @@ def _chunks(batch: dict[str, Any], parts: int) -> list[dict[str, Any]]:
     return chunks
 
 
-def _split(value: Any, parts: int) -> list[Any] | None:
+def _split(value: Any, parts: int, smallest: int) -> list[Any] | None:
     """Pieces along the first dimension, of a mapping entry by entry; None for what has no such dimension."""
     if isinstance(value, Tensor):
-        return list(value.chunk(parts))
+        return list(value.split(_sizes(len(value), parts, smallest)))
     if isinstance(value, dict):
-        inner = {key: _split(item, parts) for key, item in value.items()}
+        inner = {key: _split(item, parts, smallest) for key, item in value.items()}
         if all(pieces is None for pieces in inner.values()):
             return None
         number = max(len(pieces) for pieces in inner.values() if pieces is not None)
         return [{k: value[k] if p is None else p[i] for k, p in inner.items()} for i in range(number)]
     return None
+
+
+def _sizes(count: int, parts: int, smallest: int) -> list[int]:
+    """Samples of each piece; a last one that is too small is joined to the one before, as the last batch of an epoch is."""
+    size = max(-(-count // parts), min(smallest, count))
+    sizes = [min(size, count - first) for first in range(0, count, size)] if count else [0]
+    if len(sizes) > 1 and sizes[-1] < smallest:
+        sizes[-2:] = [sizes[-2] + sizes[-1]]
+    return sizes

@@ -12,6 +12,7 @@ from kdrun.learning.firststep import check_first_step
 from kdrun.learning.fit import monitored
 from kdrun.ledger.flops import parameters
 from kdrun.networks.build import build_network
+from kdrun.networks.modes import hold_frozen
 from kdrun.networks.parts import select_parts
 from kdrun.objectives.terms import Objective, build_objective
 from kdrun.tasks.build import task_for
@@ -56,7 +57,7 @@ def probe(stage, module) -> dict[str, Any]:
         result["teacher_flops"] = task.flops(teacher)
         with torch.no_grad():
             taught = _as_told(task.predict(teacher.eval(), batch["inputs"]), stage.objective)
-    student.train()
+    hold_frozen(student.train())
     for _ in range(2):  # the first step pays for allocations; the second is the one that counts
         started = time.perf_counter()
         prediction = task.predict(student, batch["inputs"])

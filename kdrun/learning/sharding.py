@@ -15,6 +15,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from kdrun.networks.modes import hold_frozen
 from kdrun.problems import UserError
 
 CALLED = ("hidden",)
@@ -36,7 +37,8 @@ def check_shardable(network: nn.Module, trainer: dict[str, Any], hardware: dict[
         refuse("does not go with hardware.precision=fp16: gradients are scaled by each rank alone", "bf16 or fp32")
     if hardware["channels_last"]:
         refuse("does not go with hardware.channels_last=true", "hardware.channels_last=false")
-    normed = [name for name, part in network.train().named_modules() if isinstance(part, _NormBase) and part.training]
+    hold_frozen(network.train())
+    normed = [name for name, part in network.named_modules() if isinstance(part, _NormBase) and part.training]
     if normed:
         refuse(f"has no place for batch statistics, and the network has them in {normed[0]}", "another network")
     single = [name for name, parameter in network.named_parameters() if parameter.dim() == 0]

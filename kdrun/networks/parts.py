@@ -17,7 +17,9 @@ def parts_of(network: nn.Module) -> dict[str, tuple[str, ...]]:
 
 
 def select_parts(network: nn.Module, parts: Sequence[str] | None) -> None:
-    """Freezes every parameter outside these parts; None changes nothing. What a network froze itself stays frozen.
+    """Freezes every parameter outside these parts, and marks every module outside as `held` (see modes.hold_frozen).
+
+    None changes nothing. What a network froze itself stays frozen.
 
     Raises UserError for a part that the network does not have, or where nothing is left to train.
     """
@@ -34,5 +36,8 @@ def select_parts(network: nn.Module, parts: Sequence[str] | None) -> None:
     for name, parameter in network.named_parameters():
         if not name.startswith(prefixes):
             parameter.requires_grad_(False)
+    for name, module in network.named_modules():
+        if name and not f"{name}.".startswith(prefixes):
+            module.held = True
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise UserError(f"trainer.parts={list(parts)}: nothing in them trains")

@@ -302,7 +302,7 @@ def test_a_term_that_does_nothing_stops_the_run():
             return inputs.flatten(1)[:, :CLASSES] + 0 * self.weight
 
     client = make("local", private=Deaf())
-    with pytest.raises(NoEffect, match="gradient of the private_labels term has norm 0"):
+    with pytest.raises(NoEffect, match=r"private_labels term is .* norm of its gradient 0"):
         client.fit(Broadcast(0))
 
 
@@ -314,3 +314,69 @@ def test_a_client_that_diverges_is_as_it_was_before():
         client.fit(Broadcast(1, sent))
     same(client.private, before)
     assert client.running.state_dict() == {} and client.gate_means()["gated"] is None
+
+
+def test_a_value_of_zero_with_a_gradient_is_a_term_like_any_other():
+    client = make("local")
+    network = client.private
+
+    def terms(batch):
+        logits = client.loop.logits(network, batch["inputs"]).sum()
+        return [("centred", 1.0, logits - logits.detach())]
+
+    client.loop.train({"private": network}, client.train, 1, "private", 0, terms)
+    assert client.loop.seen["centred"]["value"] == 0.0 and client.loop.seen["centred"]["gradient"] > 0
+
+
+def test_a_term_that_may_begin_with_nothing_is_looked_at_again():
+    """The proximal term of FedProx is 0, and so is its gradient, until the network has moved."""
+    client = make("fedprox", {"mu": 0.5})
+    client.fit(Broadcast(0, export(client.proxy)))
+    assert client.loop.seen["proximal"]["gradient"] > 0
+
+
+@pytest.mark.parametrize("who", ["one client", "both"])
+def test_feddf_distils_what_clients_do_not_exclude(who):
+    """A client that excludes a class (logit -inf) excludes it for the ensemble; the fused network then learns from the rest."""
+
+    class Masked(nn.Module):
+        def __init__(self, seed):
+            super().__init__()
+            self.inner = linear(CLASSES, seed)
+            self.register_buffer("offset", torch.zeros(CLASSES))
+
+        def forward(self, inputs):
+            return self.inner(inputs) + self.offset
+
+    client = make("feddf", {"distil_epochs": 1}, public=True)
+    networks = [Masked(3), Masked(4)]
+    for network in networks if who == "both" else networks[:1]:
+        network.offset[2] = -torch.inf
+    hall = Hall(Masked(7), client.public, Loop(client.loop.task, TRAINER, seed=5), CLASSES)
+    updates = {number: Update(export(one), 10) for number, one in enumerate(networks)}
+    fused = Masked(8)
+    with torch.no_grad():
+        for tensor, one, other in zip(
+            fused.state_dict().values(), *(n.state_dict().values() for n in networks), strict=True
+        ):
+            tensor.copy_((one + other) / 2)
+    if who == "one client":  # the average of the offsets is -inf as well
+        assert fused.offset[2] == -torch.inf
+    for batch in batches(client, "fusion", 0, 1, client.public):
+        taught = sum(one(batch["inputs"]).detach() for one in networks)[:, :2] / 2
+        logits = fused(batch["inputs"])[:, :2]
+        p, log_p, log_q = taught.softmax(-1), taught.log_softmax(-1), logits.log_softmax(-1)
+        descend(fused, (p * (log_p - log_q)).sum() / len(logits))
+    same(fused, client.method.combine({}, updates, "fedavg", 0.1, 0, hall))
+    assert hall.loop.seen["fusion"]["gradient"] > 0
+
+
+def test_frozen_batch_norm_of_a_client_keeps_its_statistics():
+    torch.manual_seed(0)
+    frozen = nn.Sequential(nn.Flatten(), nn.Linear(FEATURES, 6), nn.BatchNorm1d(6)).requires_grad_(False)
+    client = make("local", private=nn.Sequential(frozen, nn.BatchNorm1d(6), nn.Linear(6, CLASSES)))
+    before = export(client.private)
+    client.fit(Broadcast(0))
+    after = export(client.private)
+    assert all(np.array_equal(before[name], after[name]) for name in before if name.startswith("0."))
+    assert not np.array_equal(before["1.running_mean"], after["1.running_mean"])
