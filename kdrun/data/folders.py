@@ -48,8 +48,8 @@ def folders(path: Path) -> list[Path]:
 
 def files(path: Path, _above: tuple[str, ...] = ()) -> Iterator[Path]:
     """All visible files below `path`, at any depth. Links are followed, except to a folder that they lie in."""
-    real = str(path.resolve())
-    if real in _above:
+    real = os.path.realpath(path)
+    if any(above == real or above.startswith(real + os.sep) for above in _above):
         return
     with os.scandir(path) as entries:
         inside = sorted((entry for entry in entries if visible(entry.name)), key=lambda entry: entry.name)

@@ -106,7 +106,7 @@ def _decode(files: list[ImageFile], size: int | None, grey: bool, target: Path) 
     several = sum(image.frames > 1 for image in images)
     notes = [f"{name}: {reason}" for name, reason in list(broken.items())[:NAMED]]
     if several:
-        notes.append(f"{several} files have several frames, of which the first is read")
+        notes.append(f"{several} files with several frames, of which the first is read")
     about = {
         "sha256": hashlib.sha256(pixels).hexdigest(),
         "readable": readable.tolist(),
