@@ -31,7 +31,7 @@ def write_nifti(path: Path, array, affine, *, slope=1.0, intercept=0.0, order="<
 def element(group: int, number: int, kind: str, value) -> bytes:
     """One DICOM element in explicit little endian."""
     if isinstance(value, int):
-        content = struct.pack("<H", value)
+        content = struct.pack("<H" if value >= 0 else "<h", value)
     elif isinstance(value, bytes):
         content = value
     else:
@@ -63,6 +63,8 @@ def dicom(pixels, place, number, **changes) -> bytes:
         "stored": (0x0028, 0x0101, "US", 16),
         "high": (0x0028, 0x0102, "US", 15),
         "representation": (0x0028, 0x0103, "US", 0),
+        "padding": (0x0028, 0x0120, "US", None),
+        "padding_limit": (0x0028, 0x0121, "US", None),
         "burned_in": (0x0028, 0x0301, "CS", None),
         "intercept": (0x0028, 0x1052, "DS", "-1024"),
         "slope": (0x0028, 0x1053, "DS", "1"),

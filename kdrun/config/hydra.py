@@ -67,27 +67,38 @@ def _compose(overrides: tuple[str, ...], dirs: tuple[tuple[str, str], ...], stam
 
     The parts are internal to Hydra 1.3; a test compares the result with its public `compose`.
     """
+    from hydra._internal.defaults_list import create_defaults_list
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Hydra's notices about its own next version are not for our users
-        from hydra import version
-        from hydra._internal.config_loader_impl import ConfigLoaderImpl
-        from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
-        from hydra._internal.defaults_list import create_defaults_list
-        from hydra.core.plugins import Plugins
-        from omegaconf import OmegaConf
-
-        Plugins.instance()  # registers the readers of `file://` and `pkg://`
-        version.setbase("1.3")
-        path = ConfigSearchPathImpl()
-        for origin, folder in dirs:
-            path.append("main" if origin == "kdrun" else origin, f"file://{folder}")
-        path.append("schema", "structured://")  # Hydra expects it at the end
-        loader = ConfigLoaderImpl(path)
-        parsed, repository = loader._parse_overrides_and_create_caching_repo("config", list(overrides))
-        found = create_defaults_list(repository, "config", parsed, prepend_hydra=False, skip_missing=False)
-        config = loader._compose_config_from_defaults_list(found.defaults, repository)
+        loader = _loader(dirs, stamp)
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        found = create_defaults_list(loader.repository, "config", parsed, prepend_hydra=False, skip_missing=False)
+        config = loader._compose_config_from_defaults_list(found.defaults, loader.repository)
     tree = OmegaConf.to_container(config, resolve=False)
     return Composed(tree, dict(found.overrides.known_choices))  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=4)
+def _loader(dirs: tuple[tuple[str, str], ...], stamp: Any) -> Any:
+    """Hydra's loader of these folders. It reads each file once, whatever is composed of it."""
+    from hydra import version
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.config_repository import CachingConfigRepository
+    from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # registers the readers of `file://` and `pkg://`
+    version.setbase("1.3")
+    path = ConfigSearchPathImpl()
+    for origin, folder in dirs:
+        path.append("main" if origin == "kdrun" else origin, f"file://{folder}")
+    path.append("schema", "structured://")  # Hydra expects it at the end
+    loader = ConfigLoaderImpl(path)
+    loader.repository = CachingConfigRepository(loader.repository)
+    return loader
 
 
 def _yaml(error: Any) -> list[str]:

@@ -133,6 +133,121 @@ def test_without_pydicom_the_package_is_named(tmp_path, monkeypatch):
         read_volume(tmp_path / "a")
 
 
+SPELLED = [
+    {"orientation": "1.000000\\0.000000\\0.000000\\0.000000\\1.000000\\0.000000"},
+    {"orientation": "1\\0\\1e-7\\0\\0.9999999\\0"},
+    {"orientation": "+1.0\\-0\\0\\0\\1\\0 "},
+    {"spacing": "2.000000\\3.000000"},
+    {"spacing": "2.0000001\\2.9999999"},
+    {"spacing": " 2\\3 "},
+    {"modality": "CT "},
+    {"patient": "JANE-42 "},
+]
+
+
+@pytest.mark.parametrize("other", SPELLED, ids=[next(iter(other.values())) for other in SPELLED])
+def test_numbers_are_compared_as_numbers(other, tmp_path):
+    hu = body()
+    write_series(tmp_path / "a", hu, each=lambda n: other if n % 3 else {})
+    volume = read_volume(tmp_path / "a")
+    assert np.array_equal(volume.hu, hu) and np.allclose(volume.spacing, (5, 2, 3), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"spacing": "2\\3.001"}, "slices differ in PixelSpacing"),
+        ({"spacing": "2.001\\3"}, "slices differ in PixelSpacing"),
+        ({"orientation": "0.9998\\0.02\\0\\-0.02\\0.9998\\0"}, "slices differ in ImageOrientationPatient"),
+        ({"orientation": "a\\b\\c\\d\\e\\f"}, ""),
+    ],
+)
+def test_beyond_the_tolerances_they_differ(other, said, tmp_path):
+    write_series(tmp_path / "a", body(), each=lambda n: other if n % 2 else {})
+    assert said in refused(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("representation", "stored", "tags"),
+    [
+        (0, 63536, {"padding": 63536}),
+        (0, 63536, {"padding": -2000}),  # the bits of 63536, written signed
+        (1, -2000, {"padding": -2000}),
+        (1, -2000, {"padding": 63536}),
+        (0, 4095, {"padding": 4095}),
+        (0, 40000, {"padding": 40000, "padding_limit": 41000}),
+        (0, 40500, {"padding": 41000, "padding_limit": 40000}),
+        (1, -1500, {"padding": -2000, "padding_limit": -1200}),
+    ],
+)
+def test_padding_is_air(representation, stored, tags, tmp_path):
+    """A ring of padding would be the brightest thing in the picture, or mark the scanner."""
+    hu = body().astype(np.int64)
+    hu[:, :2] = stored - 1024  # what is written is 1024 more
+    write_series(tmp_path / "a", hu, representation=representation, **tags)
+    seen = read_volume(tmp_path / "a").hu
+    assert (seen[:, :2] == -1024).all()
+    assert np.array_equal(seen[:, 2:], body()[:, 2:])
+
+
+def test_without_the_tag_a_value_is_what_it_is(tmp_path):
+    hu = np.full((3, 4, 4), 2000, np.int16)
+    write_series(tmp_path / "a", hu)
+    assert (read_volume(tmp_path / "a").hu == 2000).all()
+
+
+def bare(content, kept):
+    """A DICOM file without its preamble, of whose mark and header only this much is kept."""
+    if kept == "mark":
+        return content[128:]
+    if kept == "header":
+        return content[132:]
+    length = int.from_bytes(content[140:144], "little")
+    return content[144 + length :]
+
+
+@pytest.mark.parametrize("kept", ["mark", "header", "nothing"])
+def test_files_without_a_preamble_are_read(kept, tmp_path):
+    hu = body()
+    write_series(tmp_path / "a", hu)
+    for path in (tmp_path / "a").iterdir():
+        path.write_bytes(bare(path.read_bytes(), kept))
+    assert np.array_equal(read_volume(tmp_path / "a").hu, hu)
+
+
+def test_implicit_files_without_a_header(tmp_path):
+    import pydicom
+    from pydicom.filebase import DicomBytesIO
+    from pydicom.filewriter import write_dataset
+
+    hu = body()
+    write_series(tmp_path / "a", hu, padding=5)
+    for path in (tmp_path / "a").iterdir():
+        out = DicomBytesIO()
+        out.is_little_endian, out.is_implicit_VR = True, True
+        write_dataset(out, pydicom.dcmread(path))
+        path.write_bytes(out.getvalue())
+    assert np.array_equal(read_volume(tmp_path / "a").hu, np.where(hu == 5 - 1024, -1024, hu))
+
+
+def test_what_dicom_would_look_like_is_said(tmp_path):
+    (tmp_path / "a").mkdir()
+    for number in range(3):
+        (tmp_path / "a" / f"{number}.img").write_bytes(bytes(200))
+    text = refused(tmp_path / "a")
+    assert "3 files, and none is a DICOM image (3 .img)" in text and "byte 128" in text
+
+
+def test_what_systems_leave_in_a_series_is_passed_over(tmp_path):
+    hu = body()
+    write_series(tmp_path / "a", hu)
+    (tmp_path / "a" / "__MACOSX").mkdir()
+    for path in list((tmp_path / "a").glob("IM*")):
+        (tmp_path / "a" / "__MACOSX" / path.name).write_bytes(path.read_bytes())
+        (tmp_path / "a" / f"._{path.name}").write_bytes(path.read_bytes())
+    assert np.array_equal(read_volume(tmp_path / "a").hu, hu)
+
+
 @pytest.mark.slow
 def test_monai_reads_the_same_hu_in_the_same_orientation(tmp_path):
     transforms = pytest.importorskip("monai.transforms", reason="compares with MONAI: pip install 'kdrun[medical]'")
