@@ -76,8 +76,8 @@ def labels(root, *rows, header="patient,label,split"):
     (root / "labels.csv").write_text("\n".join([header, *rows]) + "\n")
 
 
-def write_text(root, extra=()):
-    lines = [*(f"satz {number}" for number in range(6)), *extra]
+def write_text(root, before=()):
+    lines = [*before, *(f"satz {number}" for number in range(6))]
     (root / "text.de").write_text("\n".join(lines))
     (root / "text.en").write_text("\n".join(line.replace("satz", "sentence") for line in lines))
 
@@ -190,7 +190,7 @@ CHANGES = [
         ),
     ),
     ("parallel_text", "another order", rewrite("text.de", "satz 0", "satz 9")),
-    ("parallel_text", "other ids", lambda root: write_text(root, extra=("", "satz 7"))),
+    ("parallel_text", "other ids", lambda root: write_text(root, before=[""])),
     ("llava_json", "another answer", rewrite("all.json", "a 2", "a 5")),
     ("llava_json", "another type", lambda root: write_conversations(root, type="colour")),
     ("llava_json", "a sample in another split", swap("test.json", "captions.json")),

@@ -134,3 +134,29 @@ def test_stratified_split_of_a_folder_without_one(folder, tmp_path):
 def test_what_is_wrong_with_the_root_is_said(root, tmp_path):
     with pytest.raises(UserError, match=r"data\.root"):
         image_folder(None if root is None else tmp_path / root, cache=tmp_path)
+
+
+def test_a_sample_in_another_split_is_another_stage(tmp_path):
+    """As a person meets it: folders are put right, and what was stored before is not taken for the result."""
+    import kdrun
+
+    root = tmp_path / "parts"
+    for number, part in enumerate(("Training", "Validation", "Testing")):
+        for grey in range(4):
+            for place, label in enumerate("ab"):
+                write(root / part / label / f"{grey}.png", (50 * number + 10 * grey + place, 0, 0))
+    words = ("data=image_folder", f"data.root={root}", "strategy=vanilla", "teacher=mlp_64", "student=mlp_8", "seed=0")
+    words += ("trainer.epochs=1", "hardware=cpu", "tracker=none", f"paths.outputs={tmp_path / 'outputs'}")
+
+    def planned():
+        found = kdrun.plan(*words, f"paths.cache={tmp_path / 'cache'}")
+        return found["data"], {stage["fingerprint"] for stage in found["stages"]}
+
+    data, stages = planned()
+    assert data["sizes"] == {"train": 8, "val": 8, "test": 8} and data["audit"]["notes"] == []
+    (root / "logs").mkdir()
+    data, again = planned()
+    assert again == stages and "left out, since they are no split: logs (empty)" in data["audit"]["summary"]
+    (root / "Testing" / "a" / "0.png").rename(root / "Validation" / "a" / "9.png")
+    data, changed = planned()
+    assert data["sizes"] == {"train": 8, "val": 9, "test": 7} and not changed & stages
