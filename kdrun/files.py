@@ -8,37 +8,149 @@ loss look like one that was never measured. So non-finite numbers are stored as 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
 import os
+import re
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from kdrun.problems import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+PIECE = 1 << 20
+SEAL = "sha256 of what follows"
+"""First key of a sealed JSON file, on a line of its own. A file that does not begin so was written by another program (or an
+older kdrun), and is read as it is."""
+_SEALED = re.compile(rb'\{\n "' + SEAL.encode() + rb'": "([0-9a-f]{64})",?\n')
 
 
-def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:
-    """Write `content` (text as UTF-8) to `path`: a reader sees the old file or the new one, also after a power cut.
+class Damaged(UserError, ValueError):
+    """A file is not what was written to it. `lines` names the path and what to do."""
 
-    Temporary file in the same folder, fsync, rename, fsync of the folder. The temporary file is removed on any error.
+
+def write_atomic(path: str | os.PathLike[str], content: bytes | str, durable: bool = True) -> None:
+    """Write `content` (text as UTF-8) to `path`: a reader sees the old file or the new one, also after a power cut."""
+    data = content.encode() if isinstance(content, str) else content
+    with writing(path, len(data), durable) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str], size: int | None = None, durable: bool = True) -> Iterator[Writer]:
+    """A binary file that appears under `path` when the block has ended, whole; an error leaves nothing of it.
+
+    Temporary file in the same folder, fsync (where `durable`), rename, fsync of the folder. size: bytes that will be written,
+    where that is known; it is told when the disk is full. OSErrors name `path`.
     """
     path = Path(path)
-    data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    with located(path, size):
+        raw = open(temporary, "xb")  # noqa: SIM115 - closed below
+    writer = Writer(raw)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-    sync_folder(path.parent)
+        yield writer
+        with located(path, size), raw:
+            raw.flush()
+            if durable:
+                os.fsync(raw.fileno())
+        with located(path, size):
+            os.replace(temporary, path)
+    except BaseException as error:
+        for undo in (raw.close, lambda: os.unlink(temporary)):
+            with contextlib.suppress(OSError):
+                undo()
+        if writer.error is None:
+            raise
+        with located(path, size):  # what calls the writer may have made something else of it (torch does)
+            raise writer.error from error
+    if durable:
+        sync_folder(path.parent)
+
+
+class Writer:
+    """The file of `writing`. digest: sha256 of what was written so far; error: what the disk answered, if it refused."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self.digest = hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+        self.digest.update(data)
+        return len(data)
+
+    def reserve(self, size: int) -> None:
+        """So many zeros, whose room on the disk is taken. They are not in `digest`."""
+        try:
+            self._file.flush()
+            start = self._file.tell()
+            if size == 0:
+                return
+            try:
+                os.posix_fallocate(self._file.fileno(), start, size)
+            except (AttributeError, OSError) as error:  # not every system or file system has it
+                if getattr(error, "errno", None) not in (None, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                    raise
+                for first in range(0, size, PIECE):
+                    self._file.write(bytes(min(PIECE, size - first)))
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        """Nothing: `writing` flushes."""
+
+
+@contextlib.contextmanager
+def located(path: str | os.PathLike[str], size: int | None = None) -> Iterator[None]:
+    """OSErrors of the block name `path` (that of a temporary file says nothing to anybody) and the bytes that are needed."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        again = OSError(error.errno, error.strerror, str(path))
+        again.needed = size
+        raise again from error
+
+
+def new_array(path: str | os.PathLike[str], dtype: Any, shape: tuple[int, ...]) -> np.memmap:
+    """A memory-mapped .npy file of zeros whose room is taken before it is mapped: on a full disk this raises OSError, where
+    writing to a sparse map would end the process by SIGBUS. Nothing is left of it then."""
+    import numpy as np
+
+    path = Path(path)
+    header = np.lib.format.header_data_from_array_1_0(np.empty(0, dtype)) | {"shape": shape}
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    with writing(path, size, durable=False) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        file.reserve(size)
+    return np.lib.format.open_memmap(path, mode="r+")
+
+
+def open_array(path: str | os.PathLike[str], dtype: Any, shape: tuple[int, ...]) -> np.memmap:
+    """The .npy file at `path`, mapped to be read and written; made anew, of zeros, where it is another array or not there."""
+    import numpy as np
+
+    with contextlib.suppress(FileNotFoundError, ValueError, TypeError, OverflowError, EOFError, KeyError):
+        size = os.stat(path).st_size  # before numpy extends a file that was cut, by a hole in it
+        array = np.lib.format.open_memmap(path, mode="r+")
+        if array.shape == shape and array.dtype == dtype and array.offset + array.nbytes == size:
+            return array
+    return new_array(path, dtype, shape)
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
@@ -93,18 +205,28 @@ def dump_json(value: Any, indent: int | None = 1) -> str:
     return json.dumps(plain(value), indent=indent, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
 
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Atomic JSON; see `plain` for what may be in it."""
-    write_atomic(path, dump_json(value) + "\n")
+def write_json(path: str | os.PathLike[str], value: Any, seal: bool = False, durable: bool = True) -> None:
+    """Atomic JSON; see `plain` for what may be in it. seal: a mapping is written with its checksum, which `read_json` checks."""
+    text = dump_json(value) + "\n"
+    if seal:
+        rest = text.removeprefix("{\n") if value else "}\n"
+        digest = hashlib.sha256(rest.encode()).hexdigest()
+        text = f'{{\n "{SEAL}": "{digest}"{"," if value else ""}\n{rest}'
+    write_atomic(path, text, durable)
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """What `write_json` wrote, NaN included. ValueError naming the file if it is not JSON; OSError if unreadable."""
+    """What `write_json` wrote, NaN included. ValueError naming the file if it is not JSON; Damaged (which is one) if it was
+    sealed and is not what was written; OSError if unreadable."""
     content = Path(path).read_bytes()
+    if (sealed := _SEALED.match(content)) and hashlib.sha256(content[sealed.end() :]).hexdigest() != sealed[1].decode():
+        raise Damaged(f"{path} is damaged: it is not what was written to it")
     try:
         value = json.loads(content)
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if isinstance(value, dict):
+        value.pop(SEAL, None)
     return _restore(value) if b'nan"' in content or b'inf"' in content else value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 
 MOST_LINES = 20
@@ -60,6 +61,62 @@ class Problems:
         """Raise ConfigProblems if there is any."""
         if self.found:
             raise ConfigProblems(self.found)
+
+
+_FULL = ("the disk is full", "make room (kdrun gc lists what no run needs)")
+_DISK = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: ("the disk quota is used up", _FULL[1]),
+    errno.EROFS: ("the disk is read-only", "make it writable, or give another folder: paths.outputs=FOLDER"),
+    errno.EACCES: ("permission is denied", "make it accessible, or give another folder: paths.outputs=FOLDER"),
+    errno.EPERM: ("permission is denied", "make it accessible, or give another folder: paths.outputs=FOLDER"),
+    errno.ENOENT: ("a file or folder is missing, or was removed meanwhile", "put it back if it was moved"),
+    errno.ENOTDIR: ("a file is where a folder is expected", "move it away"),
+    errno.EIO: ("the disk failed", "look after the disk, or give another folder: paths.outputs=FOLDER"),
+}
+"""errno -> (what it means, what to do before the command is given again)"""
+
+
+def disk_problem(error: BaseException, command: str = "the same command") -> list[str] | None:
+    """What a person can do about a disk that is full, read-only or gone; None for errors of another kind.
+
+    An error knows its path, and may know how many bytes were `needed` (see files.located).
+    """
+    if not isinstance(error, OSError) or error.errno not in _DISK:
+        return None
+    if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+        return None
+    (what, cure), needed = _DISK[error.errno], getattr(error, "needed", None)
+    room = [] if needed is None else [f"{_bytes(needed)} needed"]
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) and (free := _free(error.filename)) is not None:
+        room.append(f"{_bytes(free)} free")
+    return [
+        what + (f": {', '.join(room)}" if room else ""),
+        *([] if error.filename is None else [f"  {error.filename}"]),
+        "finished stages and the state saved last are safe; nothing half-written is kept",
+        f"{cure}, then go on with: {command}",
+    ]
+
+
+def _free(path: str | None) -> int | None:
+    """Bytes that are free where `path` is or would be."""
+    import os
+    import shutil
+
+    folder = os.path.abspath(path or ".")
+    while not os.path.isdir(folder) and os.path.dirname(folder) != folder:
+        folder = os.path.dirname(folder)
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count} bytes"
 
 
 def nearest(word: str, options: Iterable[str]) -> str | None:

@@ -22,6 +22,7 @@ from kdrun.data.decoded import decoded, digests
 from kdrun.data.fetch import default_cache
 from kdrun.data.resize import fit, resize_planes, weights
 from kdrun.data.scans import Scans
+from kdrun.files import new_array
 from kdrun.problems import Problems, UserError
 
 FORMAT = 1  # of what is cached; raised when volumes come out differently
@@ -86,8 +87,6 @@ def ct_folder(
     )
     about = json.loads((folder / "about.json").read_text())
     x = np.load(folder / "pixels.npy", mmap_mode="c")
-    if hashlib.sha256(x).hexdigest() != about["sha256"]:
-        raise UserError(f"{folder} was damaged after it was written; delete it to cut the volumes again")
     readable = about["readable"]
     kept = [rows[place] for place in readable]
     persons = _persons(kept, about["persons"])
@@ -195,7 +194,7 @@ def _cut(
         problems.stop()
     places = [target / "raw.npy", target / "pixels.npy"]
     dims = (len(chosen), count, shape["size"], shape["size"])
-    raw = np.lib.format.open_memmap(places[0], mode="w+", dtype=np.uint8, shape=(max(len(usable), 1), *dims))
+    raw = new_array(places[0], np.uint8, (max(len(usable), 1), *dims))
     readable, persons = [], []
     for place in usable:
         try:
@@ -215,13 +214,12 @@ def _cut(
         raw.flush()
         places[0].rename(places[1])
     else:
-        pixels = np.lib.format.open_memmap(places[1], mode="w+", dtype=np.uint8, shape=(len(readable), *dims))
+        pixels = new_array(places[1], np.uint8, (len(readable), *dims))
         for place in range(len(readable)):
             pixels[place] = raw[place]
         pixels.flush()
         places[0].unlink()
-    digest = hashlib.sha256(np.load(places[1], mmap_mode="r")).hexdigest()
-    (target / "about.json").write_text(json.dumps({"sha256": digest, "readable": readable, "persons": persons}))
+    (target / "about.json").write_text(json.dumps({"readable": readable, "persons": persons}))
 
 
 def _usable(rows: list[Row], choose: Any) -> tuple[list[int], Problems]:

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from kdrun.files import sync_folder
+from kdrun.checksums import mended, read_manifest, write_manifest
+from kdrun.files import Damaged, sync_folder
 
 THREADS = 8
 
@@ -19,22 +20,31 @@ THREADS = 8
 def decoded(cache: str | Path, name: str, key: Any, make: Callable[[Path], None]) -> Path:
     """The folder `<cache>/decoded/<name>-<hash of key>`, made by `make(folder)` if it is not there.
 
-    Two processes do not make it twice; one that is killed leaves nothing that looks finished.
+    Two processes do not make it twice; one that is killed leaves nothing that looks finished. Files are compared with the
+    checksums that they were made with; a folder that is damaged (or older than checksums) is made again.
     """
     from filelock import FileLock
 
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
     folder = Path(cache) / "decoded" / f"{name}-{digest}"
-    if folder.is_dir():
+    if _whole(folder):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
-        if folder.is_dir():
+        if _whole(folder):
             return folder
+        if folder.is_dir():
+            mended(f"{folder} is damaged; made again")
+            shutil.rmtree(folder)
         work = folder.with_name(f".{folder.name}.part")
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
-        make(work)
+        try:
+            make(work)
+            write_manifest(work, sorted(path.name for path in work.iterdir()), parts=folder.name)
+        except BaseException:  # what is half done would keep the room that something else needs
+            shutil.rmtree(work, ignore_errors=True)
+            raise
         for path in work.iterdir():
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
@@ -65,3 +75,10 @@ def digests(root: Path, files: Sequence[Path], cache: str | Path) -> list[str]:
 def _digest(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _whole(folder: Path) -> bool:
+    try:
+        return folder.is_dir() and read_manifest(folder)["parts"] == folder.name
+    except (Damaged, KeyError):
+        return False

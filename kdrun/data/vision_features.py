@@ -1,7 +1,7 @@
 """What a frozen tower sees in the images of a store, on disk: computed once, shared by all who use the same images.
 
     cache/features/<key>/features.npy   float16 [images, T, C]
-    cache/features/<key>/marks.npy      uint32 [images]: crc32 of an image's features + 1, or 0 while they are missing
+    cache/features/<key>/marks.npy      uint32 [images]: crc32 of the key and an image's features + 1, or 0 while they are missing
     cache/features/<key>/manifest.json  what the key was made of, with the checksums of the arrays; written when all are there
 
 The key is made of the pixels, the tower and the size: captions and questions of one store share their features. An image
@@ -15,7 +15,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +23,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdrun.checksums import finished, write_manifest
 from kdrun.data.conversations import ImageStore
-from kdrun.files import read_json, sha256_file, write_json
+from kdrun.files import open_array
 
 BLOCK = 32
 """Images that a tower sees together, always; part of the key."""
 FLUSH = 16
 """Blocks between two times that what was written is made to last."""
+ARRAYS = ("features.npy", "marks.npy")
 LARGEST = 65504.0
 """What float16 can hold."""
-AGAIN = "delete the folder to compute its features again"
-
-
-class DamagedFeatures(RuntimeError):
-    """Finished features are not what was written, or files of features have another shape."""
 
 
 def cache_bytes(images: int, tokens: int, width: int) -> int:
@@ -65,6 +62,7 @@ class FeatureCache:
         }
         key = hashlib.sha256(json.dumps(self.parts, sort_keys=True).encode()).hexdigest()[:20]
         self.folder = Path(cache) / "features" / key
+        self._key = zlib.crc32(key.encode())
         self._found = np.zeros(len(images), bool)
         self._rows: np.ndarray | None = None
 
@@ -78,9 +76,9 @@ class FeatureCache:
         wanted = np.unique(wanted)
         if self._found[wanted].all():
             return 0
-        if not (self.folder / "marks.npy").is_file():
-            return len(wanted)
-        return int((np.load(self.folder / "marks.npy", mmap_mode="r")[wanted] == 0).sum())
+        with suppress(FileNotFoundError, ValueError, IndexError):
+            return int((np.load(self.folder / "marks.npy", mmap_mode="r")[wanted] == 0).sum())
+        return len(wanted)
 
     def read(self, wanted: np.ndarray) -> Tensor:
         """float32 [n, T, C] of images by number; what is missing is computed first."""
@@ -91,24 +89,21 @@ class FeatureCache:
     def build(self, wanted: np.ndarray, told: Callable[[int], None] = lambda done: None) -> None:
         """Compute the features of these images that are not there; told(images done so far of those that were missing).
 
-        Another process that builds the same waits. Raises DamagedFeatures where finished features are not what was written.
+        Another process that builds the same waits. Finished features that are not what was written are computed again.
         """
         wanted = np.unique(wanted)
         with self._locked():
-            complete = (self.folder / "manifest.json").is_file()
-            if complete:
-                self._verify()
+            complete = finished(self.folder, self.parts, ARRAYS, "features of images")
             shape = (len(self.images), self.tokens, self.width)
-            rows = _opened(self.folder / "features.npy", np.float16, shape)
-            marks = _opened(self.folder / "marks.npy", np.uint32, shape[:1])
+            rows = open_array(self.folder / "features.npy", np.dtype(np.float16), shape)
+            marks = open_array(self.folder / "marks.npy", np.dtype(np.uint32), shape[:1])
             if not complete:
-                _drop_torn(rows, marks)
+                _drop_torn(rows, marks, self._key)
                 self._compute(wanted[marks[wanted] == 0], rows, marks, told)
                 rows.flush()
                 marks.flush()
                 if marks.all():
-                    files = {name: sha256_file(self.folder / name) for name in ("features.npy", "marks.npy")}
-                    write_json(self.folder / "manifest.json", {"parts": self.parts, "files": files})
+                    write_manifest(self.folder, ARRAYS, parts=self.parts)
             self._found = np.array(marks != 0)
         self._rows = np.load(self.folder / "features.npy", mmap_mode="r")
 
@@ -120,14 +115,6 @@ class FeatureCache:
         with FileLock(self.folder / ".lock"):
             yield
 
-    def _verify(self) -> None:
-        try:
-            for name, digest in read_json(self.folder / "manifest.json")["files"].items():
-                if sha256_file(self.folder / name) != digest:
-                    raise DamagedFeatures(f"{self.folder / name} was changed after it was finished; {AGAIN}")
-        except (OSError, ValueError, KeyError) as error:
-            raise DamagedFeatures(f"{self.folder} cannot be read: {error}; {AGAIN}") from error
-
     def _compute(self, missing: np.ndarray, rows: np.ndarray, marks: np.ndarray, told: Callable[[int], None]) -> None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         tower = self.tower.to(device)
@@ -135,7 +122,7 @@ class FeatureCache:
             block = missing[first : first + BLOCK]
             values = compute(tower, self.images.pixels(block), device).numpy()
             rows[block] = values
-            marks[block] = [_mark(value) for value in values]
+            marks[block] = [_mark(value, self._key) for value in values]
             if number % FLUSH == FLUSH - 1:
                 rows.flush()
                 marks.flush()
@@ -155,27 +142,12 @@ def compute(tower: Any, pixels: np.ndarray, device: torch.device | None = None) 
     return torch.cat(found).clone()
 
 
-def _opened(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
-    """The memory map at `path`, made of zeros where it is not there yet. DamagedFeatures if it is another array."""
-    if not path.is_file():
-        partial = path.with_suffix(".partial")
-        np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape).flush()
-        partial.replace(path)
-    try:
-        array = np.lib.format.open_memmap(path, mode="r+")
-    except ValueError as error:
-        raise DamagedFeatures(f"{path} cannot be read: {error}; {AGAIN}") from error
-    if array.shape != shape or array.dtype != dtype:
-        raise DamagedFeatures(f"{path} holds {array.dtype}{array.shape}, not {np.dtype(dtype)}{shape}; {AGAIN}")
-    return array
-
-
-def _drop_torn(rows: np.ndarray, marks: np.ndarray) -> None:
+def _drop_torn(rows: np.ndarray, marks: np.ndarray, key: int) -> None:
     """After a crash a mark may stand beside features that never reached the disk: such marks are cleared."""
     for row in np.flatnonzero(marks):
-        if marks[row] != _mark(rows[row]):
+        if marks[row] != _mark(rows[row], key):
             marks[row] = 0
 
 
-def _mark(row: np.ndarray) -> int:
-    return (zlib.crc32(row.tobytes()) % 0xFFFFFFFF) + 1
+def _mark(row: np.ndarray, key: int) -> int:
+    return (zlib.crc32(row.tobytes(), key) % 0xFFFFFFFF) + 1

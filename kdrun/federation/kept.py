@@ -1,4 +1,4 @@
-"""The state of a federation on disk: numbers in one file, tensors beside it, whole or not at all."""
+"""The state of a federation on disk: numbers in one file, tensors beside it, whole or not at all, with their checksums."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdrun.files import read_json, write_json
+from kdrun.checksums import keep_previous, previous_of
+from kdrun.files import Damaged, read_json, sha256_file, write_json
 from kdrun.networks.weights import load_state, save_state
 
 MANIFEST = "state.json"
+
+State = tuple[dict[str, Any], dict[str, dict[str, Any]]]
+"""(numbers, {part: tensors})"""
 
 
 class Kept:
@@ -17,32 +21,57 @@ class Kept:
 
     Only parts with a new version are written; the manifest is replaced last and at once, and files that it no longer names are
     deleted after that. So what is found after a kill is always one state, the last that was complete.
+    fallback: the state before the last is kept as well, for where the last one is damaged, which is then removed.
     """
 
-    def __init__(self, folder: Path, identity: Any):
-        self.folder, self.identity = folder, identity
+    def __init__(self, folder: Path, identity: Any, fallback: bool = False):
+        self.folder, self.identity, self.fallback = folder, identity, fallback
         self._files: dict[str, str] = {}
+        self._digests: dict[str, str] = {}
 
-    def load(self) -> tuple[dict[str, Any], dict[str, dict[str, Any]]] | None:
-        """(numbers, {part: tensors}) as saved last, or None. Raises RuntimeError for the state of another stage."""
-        path = self.folder / MANIFEST
-        if not path.is_file():
-            return None
-        manifest = read_json(path)
-        if manifest["identity"] != self.identity:
-            raise RuntimeError(f"the state in {self.folder} belongs to {manifest['identity']}, not to {self.identity}")
-        self._files = manifest["files"]
-        return manifest["numbers"], {name: load_state(self.folder / file) for name, file in self._files.items()}
+    def load(self) -> tuple[State | None, list[str]]:
+        """(the last state that is whole and of this stage, or None; what is wrong with those after it)."""
+        problems = []
+        for path in (self.folder / MANIFEST, previous_of(self.folder / MANIFEST)):
+            if path.is_file():
+                try:
+                    return self._read(path), problems
+                except (Damaged, OSError) as error:
+                    problems.append(str(error))
+                    if self.fallback:
+                        path.unlink(missing_ok=True)
+        return None, problems
+
+    def _read(self, path: Path) -> State:
+        try:
+            manifest = read_json(path)
+            identity, files, digests = (manifest[name] for name in ("identity", "files", "sha256"))
+        except (ValueError, KeyError, TypeError) as error:
+            raise Damaged(f"{path} is damaged: it is not what was written to it") from error
+        if identity != self.identity:
+            raise Damaged(f"{path} belongs to {identity}, not to {self.identity}")
+        for name in files.values():
+            file = self.folder / name
+            if not file.is_file() or sha256_file(file) != digests[name]:
+                raise Damaged(f"{file} is {'damaged' if file.is_file() else 'missing'}")
+        self._files, self._digests = files, digests
+        return manifest["numbers"], {name: load_state(self.folder / file) for name, file in files.items()}
 
     def save(self, numbers: dict[str, Any], parts: Mapping[str, tuple[str, Mapping[str, Any]]]) -> None:
         """numbers: JSON types; parts: {name: (version, tensors)}, of which equal versions are equal."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / MANIFEST
         files = {name: f"{name}.{version}.safetensors" for name, (version, _) in parts.items()}
         for name, file in files.items():
             if self._files.get(name) != file:
                 save_state(parts[name][1], self.folder / file)
-        write_json(self.folder / MANIFEST, {"identity": self.identity, "numbers": numbers, "files": files})
-        for name, file in self._files.items():
-            if files.get(name) != file:
-                (self.folder / file).unlink(missing_ok=True)
-        self._files = files
+                self._digests[file] = sha256_file(self.folder / file)
+        digests = {file: self._digests[file] for file in files.values()}
+        if self.fallback:
+            keep_previous(path)
+        write_json(path, {"identity": self.identity, "numbers": numbers, "files": files, "sha256": digests}, seal=True)
+        needed = {*files.values(), *(self._files.values() if self.fallback else ())}
+        for old in self.folder.glob("*.safetensors"):
+            if old.name not in needed:
+                old.unlink(missing_ok=True)
+        self._files, self._digests = files, digests

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from kdrun.checksums import mended
 from kdrun.federation.assemble import Federation, assemble
 from kdrun.federation.faults import Failure
 from kdrun.federation.kept import Kept
 from kdrun.federation.loop import Loop, load
 from kdrun.federation.outcome import means, outcome_of
-from kdrun.files import write_json
+from kdrun.files import write_atomic, write_json
 from kdrun.learning.firststep import NoEffect
 from kdrun.learning.report import Interrupted, Report
 from kdrun.ledger.ledger import Ledger
@@ -78,7 +79,8 @@ class Play:
             )
         self.every = request["federation"].get("eval_every") or 1
         self.seconds = trainer.get("checkpoint_seconds", 30.0)
-        self.kept = Kept(self.work / "federation", {"stage": request["fingerprint"]})
+        fallback = not federation.engine.elsewhere  # clients on other machines keep what goes with the last state alone
+        self.kept = Kept(self.work / "federation", {"stage": request["fingerprint"]}, fallback)
         self.rows: list[dict[str, Any]] = []
         self.history: list[dict[str, Any]] = []
         self.played: list[dict[str, Any]] = []
@@ -184,7 +186,11 @@ class Play:
         self._saved = time.monotonic()
 
     def _resume(self) -> None:
-        found = self.kept.load()
+        found, problems = self.kept.load()
+        if problems:
+            mended(
+                f"{self.label}: {'; '.join(problems)}; it {'begins again' if found is None else 'goes on from the state before'}"
+            )
         if found is None:
             return
         numbers, parts = found
@@ -227,7 +233,7 @@ class Play:
     def _leave(self, outcome: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         """Weights, metrics.jsonl and outcome.json in the work folder."""
         federation, spec = self.federation, self.federation.module.spec
-        (self.work / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_atomic(self.work / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         write_json(self.work / "outcome.json", outcome)
         if federation.method.JUDGED == "private":
             federation.engine.leave(self.work, spec, federation.nodes["private"])

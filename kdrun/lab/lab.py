@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kdrun.checksums import mended
 from kdrun.files import read_json
 from kdrun.lab.fingerprint import (
     FingerprintContext,
@@ -126,7 +127,7 @@ class Lab:
         if key in self._seen:
             return self._seen[key]
         with self.store.lock(key):
-            record = None if self.force else self.store.get(key)
+            record = self._stored(key)
             if record is not None:
                 self._seen[key] = self._done(Trained(key, group, record, self.store.folder(key)), "store")
                 return self._seen[key]
@@ -169,16 +170,12 @@ class Lab:
         return replace(stage, teaching=settle_teaching(stage, self.shop))
 
     def _fit(self, stage: Stage | Federation, key: str, tree: dict[str, Any]) -> Trained:
-        try:
-            record = None if self.force else self.store.get(key)
-        except DamagedStage as damage:
-            self.report.mended(f"{damage}; it is run again")
-            record = None
+        record = self._stored(key)
         if record is not None:
             self.report.rows(read_rows(self.store.folder(key) / "metrics.jsonl", stage.label))
             return self._done(Trained(key, stage, record, self.store.folder(key)), "store")
+        work = self.store.begin(key, self.force)
         resumed = self.store.unfinished(key)
-        work = self.store.work(key)
         request = self.request(stage, key, work, tree)
         outcome = self._run(request)
         if outcome.get("incidents"):  # what befell machines cannot be repeated: this is not the result that `tree` has
@@ -201,6 +198,16 @@ class Lab:
         return self._done(
             Trained(key, stage, read_json(folder / "record.json"), folder), "resumed" if resumed else "trained"
         )
+
+    def _stored(self, key: str) -> dict[str, Any] | None:
+        """The record of a stage that is in the store and whole; None where it has to be run."""
+        if self.force:
+            return None
+        try:
+            return self.store.get(key)
+        except DamagedStage as damage:
+            mended(f"{damage}; it is run again".replace("\n", "; "))
+            return None
 
     def _done(self, trained: Trained, source: str) -> Trained:
         self._fitted(Fitted(trained, source))

@@ -19,11 +19,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from kdrun.files import read_json, sha256_file, write_json
+from kdrun.checksums import MANIFEST, mended, previous_of, read_manifest, write_manifest
+from kdrun.files import Damaged, read_json, write_json
+
+RECORD = "record.json"
+ANEW = "anew"
+STRAY = "stray-"
+"""Before the name of a file that somebody put into the folder of a stage."""
 
 
-class DamagedStage(RuntimeError):
-    """A stored file does not have the checksum it was stored with."""
+class DamagedStage(Damaged):
+    """A stored stage is not what was stored: a file has another checksum, or it is another stage."""
 
 
 class Store:
@@ -45,13 +51,27 @@ class Store:
         path.mkdir(parents=True, exist_ok=True)
         return path
 
+    def begin(self, fingerprint: str, anew: bool) -> Path:
+        """The work folder of a stage that is about to run: with the state of an earlier try, and without files that look like its
+        results. anew: the state goes too, unless it is of a try that was made anew as well (and then interrupted)."""
+        work = self.work(fingerprint)
+        if anew and not (work / ANEW).is_file():
+            shutil.rmtree(work)
+            (self.work(fingerprint) / ANEW).touch()
+        for pattern in ("metrics.jsonl", "samples.*.jsonl", "*.safetensors"):
+            for path in work.glob(pattern):
+                if not path.name.startswith("best-"):  # beside a checkpoint
+                    path.unlink()
+        return work
+
     def has(self, fingerprint: str) -> bool:
         return (self.folder(fingerprint) / "manifest.json").is_file()
 
     def unfinished(self, fingerprint: str) -> bool:
         """Whether an earlier try left a checkpoint to go on from."""
         folder = self.root / "unfinished" / fingerprint
-        return (folder / "checkpoint.pt").is_file() or (folder / "federation" / "state.json").is_file()
+        states = (folder / "checkpoint.pt", folder / "federation" / "state.json")
+        return any(path.is_file() or previous_of(path).is_file() for path in states)
 
     def get(self, fingerprint: str) -> dict[str, Any] | None:
         """The record of a finished stage, its files verified; None if it is not there.
@@ -60,19 +80,17 @@ class Store:
         """
         folder = self.folder(fingerprint)
         if not self.has(fingerprint):
+            if folder.is_dir():
+                mended(f"stored stage {fingerprint[:12]} has no {MANIFEST}: it does not count")
             return None
         try:
-            files = read_json(folder / "manifest.json")["files"]
-            wrong = [name for name, digest in files.items() if _digest(folder / name) != digest]
-        except (ValueError, KeyError, TypeError) as error:
-            wrong = [f"manifest.json ({error})"]
-        if wrong:
+            return _checked(folder, fingerprint)
+        except (FileNotFoundError, ValueError, TypeError, AttributeError) as error:
             aside = folder.with_name(f"{folder.name}.damaged-{time.time_ns()}")
             folder.rename(aside)
             raise DamagedStage(
-                f"stored stage {fingerprint[:12]}: wrong content in {', '.join(wrong)}; moved to {aside}"
-            )
-        return read_json(folder / "record.json")
+                f"stored stage {fingerprint[:12]}: {(str(error).splitlines() or [''])[0]}", f"moved to {aside}"
+            ) from error
 
     def put(self, fingerprint: str, files: list[Path], record: dict[str, Any]) -> Path:
         """Move the finished `files` of a work folder into the store, with their record; return the stage's folder."""
@@ -83,8 +101,8 @@ class Store:
         staging.mkdir()
         for path in files:
             path.replace(staging / path.name)
-        write_json(staging / "record.json", record)
-        write_json(staging / "manifest.json", {"files": {p.name: sha256_file(p) for p in sorted(staging.iterdir())}})
+        write_json(staging / RECORD, record, seal=True)
+        write_manifest(staging, sorted(path.name for path in staging.iterdir()), fingerprint=fingerprint)
         for path in (*staging.iterdir(), staging):
             _sync(path)
         old = None
@@ -101,10 +119,10 @@ class Store:
         """(fingerprint, record) of all finished stages; unreadable ones are passed over."""
         for path in sorted((self.root / "stages").glob("??/*/record.json")):
             if len(path.parent.name) == 64:
-                try:
-                    yield path.parent.name, read_json(path)
-                except (OSError, ValueError):
-                    continue
+                with suppress(OSError, ValueError):
+                    record = read_json(path)
+                    if record.get("fingerprint", path.parent.name) == path.parent.name:
+                        yield path.parent.name, record
 
     @contextmanager
     def lock(self, name: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
@@ -129,8 +147,22 @@ class Store:
             lock.release()
 
 
-def _digest(path: Path) -> str | None:
-    return sha256_file(path) if path.is_file() else None
+def _checked(folder: Path, fingerprint: str) -> dict[str, Any]:
+    """The record of a stored stage whose files are what was stored; ValueError where they are not.
+
+    A file that does not belong to it (no manifest lists it) gets another name, so that nobody takes it for the stage's.
+    """
+    manifest = read_manifest(folder, [RECORD])
+    record = read_json(folder / RECORD)
+    for stored in (manifest, record):
+        if stored.get("fingerprint", fingerprint) != fingerprint:
+            raise Damaged(f"it is stage {str(stored['fingerprint'])[:12]} in the wrong place")
+    for path in sorted(folder.iterdir()):
+        if path.name not in manifest["files"] and path.name != MANIFEST and not path.name.startswith((".", STRAY)):
+            with suppress(OSError):  # of a store that is read-only, `checksums.verified` leaves it out
+                path.rename(path.with_name(f"{STRAY}{path.name}"))
+            mended(f"stored stage {fingerprint[:12]}: {path.name} does not belong to it; left out")
+    return record
 
 
 def _sync(path: Path) -> None:

@@ -2,12 +2,12 @@
 
     <outputs>/<key>/logits.npy     float32 [views, samples, classes + D], one row per training sample in the order of ids:
                                    logits, then D features where the objective compares them (else D = 0)
-    <outputs>/<key>/marks.npy      uint32 [views, samples]: crc32 of the row + 1, or 0 while it is missing
+    <outputs>/<key>/marks.npy      uint32 [views, samples]: crc32 of the key and the row + 1, or 0 while it is missing
     <outputs>/<key>/manifest.json  what the key was made of; written last, with the checksums of the arrays
 
 The key covers the teacher's fingerprint, the content and view of the data, the device and precision, and the order in
 which rows are computed, since a network's last bits depend on the batch a sample is in. A row is written before its
-mark, so a build that was killed goes on where it stopped, and a torn row is seen.
+mark, so a build that was killed goes on where it stopped, and a torn row is seen. A finished cache that is damaged is computed again.
 """
 
 from __future__ import annotations
@@ -23,15 +23,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdrun.files import read_json, sha256_file, write_json
+from kdrun.checksums import empty, finished, write_manifest
+from kdrun.files import open_array
 from kdrun.learning.teacher import FrozenTeacher
 from kdrun.tasks.base import Prediction
 
+ARRAYS = ("logits.npy", "marks.npy")
+TOLD = "stored outputs of a teacher"
 BLOCK = 256  # rows that are computed together by `build`; part of the key
 
 
 class DamagedCache(RuntimeError):
-    """A finished cache does not have the checksum it was stored with, or another shape."""
+    """Stored outputs are not what the live teacher says."""
 
 
 def cache_key(parts: dict[str, Any]) -> str:
@@ -44,28 +47,21 @@ def cache_bytes(module, features: int = 0) -> int:
     return module.views * module.spec.sizes["train"] * (module.spec.outputs + features + 1) * 4
 
 
-def open_array(path: Path, dtype: np.dtype, shape: tuple[int, ...], new: bool) -> np.ndarray:
-    """The memory map at `path`, made of zeros where it is not there yet and `new`; DamagedCache if it is another array."""
-    if not path.is_file():
-        if not new:
-            raise DamagedCache(f"{path} is missing from a finished cache; delete the folder to build it again")
-        partial = path.with_suffix(".partial")
-        np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape).flush()
-        partial.replace(path)
-    array = np.lib.format.open_memmap(path, mode="r+")
-    if array.shape != shape or array.dtype != dtype:
-        raise DamagedCache(f"{path} holds {array.dtype}{array.shape}, not {dtype}{shape}")
-    return array
+class Refusable:
+    """Outputs in a `folder` that may turn out not to be the teacher's."""
+
+    folder: Path
+
+    def refused(self, what: str, error: float, tolerance: float) -> DamagedCache:
+        """The error to raise where they differ from the live teacher; they are removed, so that the next try computes them."""
+        empty(self.folder)
+        return DamagedCache(
+            f"stored {what} differed from the live teacher by {error:.3g} (at most {tolerance}); they were removed from "
+            f"{self.folder}: the same command computes them again"
+        )
 
 
-def verify_files(folder: Path) -> None:
-    """DamagedCache where a file of a finished cache has another checksum than its manifest says."""
-    for name, digest in read_json(folder / "manifest.json")["files"].items():
-        if sha256_file(folder / name) != digest:
-            raise DamagedCache(f"{folder / name} was changed after it was finished; delete the folder to rebuild")
-
-
-class OutputCache:
+class OutputCache(Refusable):
     """Rows of a teacher's outputs for `ids` under `views` augmented views; read and written as memory maps.
 
     features: width of the features that stand behind the logits.
@@ -80,23 +76,22 @@ class OutputCache:
             raise ValueError("sample ids are not unique: teacher outputs cannot be keyed by them")
         self.shape = (views, len(ids), classes + features)
         folder.mkdir(parents=True, exist_ok=True)
-        self.complete = (folder / "manifest.json").is_file()
-        if self.complete:
-            verify_files(folder)
-        self._logits = self._open("logits.npy", np.float32, self.shape)
-        self._marks = self._open("marks.npy", np.uint32, self.shape[:2])
+        self._key = zlib.crc32(cache_key(parts).encode())
+        self.complete = finished(folder, parts, ARRAYS, TOLD)
+        self._logits = open_array(folder / "logits.npy", np.dtype(np.float32), self.shape)
+        self._marks = open_array(folder / "marks.npy", np.dtype(np.uint32), self.shape[:2])
         self._rows = torch.from_numpy(self._logits)
         if not self.complete:
             self._drop_torn_rows()
 
-    def _open(self, name: str, dtype, shape: tuple[int, ...]) -> np.ndarray:
-        return open_array(self.folder / name, np.dtype(dtype), shape, new=not self.complete)
-
     def _drop_torn_rows(self) -> None:
         """After a crash a mark may stand beside a row that never reached the disk: such marks are cleared."""
         for view, row in zip(*np.nonzero(self._marks), strict=True):
-            if self._marks[view, row] != _mark(self._logits[view, row]):
+            if self._marks[view, row] != self._mark(self._logits[view, row]):
                 self._marks[view, row] = 0
+
+    def _mark(self, row: np.ndarray) -> int:
+        return (zlib.crc32(row.tobytes(), self._key) % 0xFFFFFFFF) + 1
 
     def rows_of(self, ids: Tensor) -> Tensor:
         """Row numbers of sample ids. Raises KeyError for an id the cache does not cover: outputs never go to a neighbour."""
@@ -130,7 +125,7 @@ class OutputCache:
         values = self.row(said).detach().to("cpu").numpy()
         index = rows.numpy()
         self._logits[view, index] = values
-        self._marks[view, index] = [_mark(value) for value in values]
+        self._marks[view, index] = [self._mark(value) for value in values]
 
     def missing(self) -> int:
         return 0 if self.complete else int((self._marks == 0).sum())
@@ -141,8 +136,7 @@ class OutputCache:
             return
         self._logits.flush()
         self._marks.flush()
-        files = {name: sha256_file(self.folder / name) for name in ("logits.npy", "marks.npy")}
-        write_json(self.folder / "manifest.json", {"parts": self.parts, "files": files, **(extra or {})})
+        write_manifest(self.folder, ARRAYS, parts=self.parts, **(extra or {}))
         self.complete = True
 
     def build(
@@ -216,7 +210,3 @@ class CachedTeacher:
         if self.live is not None:
             self.live.close()
         self.cache.finish()
-
-
-def _mark(row: np.ndarray) -> int:
-    return (zlib.crc32(row.tobytes()) % 0xFFFFFFFF) + 1

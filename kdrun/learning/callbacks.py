@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ import torch
 from lightning import Callback
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
+from kdrun.checksums import check_seal, keep_previous, mended, previous_of, sealing
+from kdrun.files import Damaged, sha256_file
 from kdrun.learning import seeds
 from kdrun.learning.learner import Learner
 from kdrun.learning.report import Interrupted, Report
@@ -18,24 +19,53 @@ from kdrun.ledger.ledger import Ledger
 from kdrun.ledger.spending import EVALUATE, TRAIN
 from kdrun.networks.weights import load_state, save_state
 
+CHECKPOINT = "checkpoint.pt"
 NOTE_SECONDS = 5.0
 """How often a try writes down what it has taken, so that the next one knows what a killed one lost."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints are written whole or not at all, and read without unpickling anything but tensors and plain types."""
+    """Checkpoints are written whole or not at all and end with their checksum; they are read without unpickling anything but tensors and
+    plain types."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path, storage_options: Any = None) -> None:
-        path = Path(path)
-        temporary = path.with_suffix(".writing")
-        with open(temporary, "wb") as file:
+        with sealing(Path(path)) as file:
             torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
 
     def load_checkpoint(self, path, map_location=None, weights_only=None) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def usable_state(work: Path, identity: dict[str, Any], label: str, first: bool = True) -> Path | None:
+    """The checkpoint to go on from: the newest in a work folder that is whole and of this stage, with the weights that belong
+    to it; None where there is none. One that is damaged is told and removed (by the first of several ranks)."""
+    problems, usable = [], None
+    for path in (work / CHECKPOINT, previous_of(work / CHECKPOINT)):
+        if not path.is_file():
+            continue
+        try:
+            _check_state(path, identity)
+            usable = path
+            break
+        except (Damaged, OSError) as error:
+            problems.append(str(error))
+            if first:
+                path.unlink(missing_ok=True)
+    if problems and first:
+        cure = "it begins again" if usable is None else "it goes on from the state before"
+        mended(f"{label}: {'; '.join(problems)}; {cure}")
+    return usable
+
+
+def _check_state(path: Path, identity: dict[str, Any]) -> None:
+    check_seal(path)
+    state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["kdrun"]
+    if state["identity"] != identity:
+        raise Damaged(f"{path} is the state of another stage")
+    if state["best_file"] is not None:
+        best = path.with_name(state["best_file"])
+        if not best.is_file() or sha256_file(best) != state["best_sha256"]:
+            raise Damaged(f"{best} is {'damaged' if best.is_file() else 'missing'}")
 
 
 class Keeping(Callback):
@@ -82,6 +112,7 @@ class Keeping(Callback):
         self._saved = self._shown = time.monotonic()
         self._random: dict | None = None
         self._best_file: str | None = None
+        self._best_sha256: str | None = None
 
     def taught(self, learner: Learner) -> int:
         """Samples the teacher was asked for, over all tries."""
@@ -153,6 +184,7 @@ class Keeping(Callback):
             "history": self.history,
             "best": self.best,
             "best_file": self._best_file,
+            "best_sha256": self._best_sha256,
             "ledger": self.ledger.state(),
             "taught": self.taught(learner),
             "asked": self.asked,
@@ -169,7 +201,7 @@ class Keeping(Callback):
         if learner.average is not None:
             learner.average.load_state_dict(state["average"])
         self.rows, self.history, self.best = state["rows"], state["history"], state["best"]
-        self._best_file = state["best_file"]
+        self._best_file, self._best_sha256 = state["best_file"], state["best_sha256"]
         if self._best_file is not None:
             self.best_state = load_state(self.work / self._best_file)
         self.ledger.resume(state["ledger"])
@@ -181,16 +213,19 @@ class Keeping(Callback):
     # ours
 
     def save(self, trainer, learner: Learner) -> None:
-        """The whole state, atomically; the selected weights lie beside it and are written only when they are new."""
-        old = None
-        if trainer.is_global_zero and self.best is not None:
-            name = f"best-{self.best['epoch']}.safetensors"
-            if name != self._best_file:
+        """The whole state, atomically, beside the one before it; the selected weights lie beside them and are written only when
+        they are new."""
+        path, needed = self.work / CHECKPOINT, {self._best_file}
+        if trainer.is_global_zero:
+            if self.best is not None and self._best_file != (name := f"best-{self.best['epoch']}.safetensors"):
                 save_state(self.best_state, self.work / name)
-                old, self._best_file = self._best_file, name
-        trainer.save_checkpoint(self.work / "checkpoint.pt")
-        if old is not None:
-            (self.work / old).unlink(missing_ok=True)
+                self._best_file, self._best_sha256 = name, sha256_file(self.work / name)
+            keep_previous(path)
+        trainer.save_checkpoint(path)
+        if trainer.is_global_zero:
+            for best in self.work.glob("best-*.safetensors"):
+                if best.name not in needed | {self._best_file}:
+                    best.unlink(missing_ok=True)
         self._saved = time.monotonic()
 
     def _decide(self, trainer) -> tuple[bool, bool]:

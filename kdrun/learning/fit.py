@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from kdrun.data.spec import SINGLE
-from kdrun.files import write_json
+from kdrun.files import write_atomic, write_json
 from kdrun.learning import seeds
-from kdrun.learning.callbacks import AtomicCheckpointIO, Keeping
+from kdrun.learning.callbacks import AtomicCheckpointIO, Keeping, usable_state
 from kdrun.learning.firststep import NoEffect
 from kdrun.learning.gap import Gap
 from kdrun.learning.learner import Learner
@@ -123,7 +123,7 @@ def _run_stage(request: dict[str, Any], report: Report, shop: Workshop, ledger: 
         measured = Gap(request, network, module, task, seen)
     seeds.seed_everything(seed, "fit", rank)
     trainer = make_trainer(request["hardware"], callbacks=[keeping], max_epochs=epochs, sharded=sharded)
-    checkpoint = work / "checkpoint.pt"
+    checkpoint = usable_state(work, keeping.identity, request["label"], rank == 0)
     report.stage(request["label"], epochs * len(loader), 0)
     evaluation = {"batch_size": trainer_config["eval_batch_size"], "rank": rank, "world": world}
     ledger.energy.enter(TRAIN)
@@ -131,7 +131,7 @@ def _run_stage(request: dict[str, Any], report: Report, shop: Workshop, ledger: 
         learner,
         train_dataloaders=_Epochs(loader, learner),
         val_dataloaders=module.eval_loader("val", **evaluation),
-        ckpt_path=checkpoint if checkpoint.is_file() else None,
+        ckpt_path=checkpoint,
         weights_only=True,
     )
     if teacher is not None:
@@ -392,5 +392,5 @@ def monitored(trainer: dict[str, Any], task) -> None:
 def _leave(work: Path, outcome: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     import json
 
-    (work / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_atomic(work / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     write_json(work / "outcome.json", outcome)

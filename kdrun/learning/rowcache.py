@@ -1,7 +1,7 @@
 """Arrays on disk with some rows for each sample: what caches of teachers' outputs for sequences are made of.
 
     <outputs>/<key>/<name>.npy     one row per position, samples one after another in the order of their ids
-    <outputs>/<key>/marks.npy      uint32 [samples]: crc32 of a sample's rows + 1, or 0 while it is missing
+    <outputs>/<key>/marks.npy      uint32 [samples]: crc32 of the key and a sample's rows + 1, or 0 while it is missing
     <outputs>/<key>/manifest.json  written last, with the checksums of the arrays
 
 As in cache.py, a sample is written before its mark, so a build that was killed goes on and a torn one is seen.
@@ -17,14 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdrun.files import sha256_file, write_json
+from kdrun.checksums import finished, write_manifest
+from kdrun.files import open_array
 from kdrun.learning import cache
 
 BLOCK = 64
 """Samples that are computed together; part of the key, since last bits depend on the batch."""
 
 
-class RowCache:
+class RowCache(cache.Refusable):
     """Rows for samples.
 
     ids     int64 [samples], in any order
@@ -44,9 +45,8 @@ class RowCache:
         self.ids = torch.sort(ids).values
         self.starts = np.concatenate([[0], np.cumsum(counts(self.ids).numpy())])
         folder.mkdir(parents=True, exist_ok=True)
-        self.complete = (folder / "manifest.json").is_file()
-        if self.complete:
-            cache.verify_files(folder)
+        self._key = zlib.crc32(cache.cache_key(parts).encode())
+        self.complete = finished(folder, parts, [f"{name}.npy" for name in (*arrays, "marks")], cache.TOLD)
         total = int(self.starts[-1])
         self.arrays = {name: self._open(name, np.dtype(kind), (total, width)) for name, (kind, width) in arrays.items()}
         self._marks = self._open("marks", np.dtype(np.uint32), (len(self.ids),))
@@ -56,10 +56,10 @@ class RowCache:
                     self._marks[row] = 0
 
     def _open(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-        return cache.open_array(self.folder / f"{name}.npy", dtype, shape, new=not self.complete)
+        return open_array(self.folder / f"{name}.npy", dtype, shape)
 
     def _mark(self, row: int) -> int:
-        part, value = self.part(row), 0
+        part, value = self.part(row), self._key
         for array in self.arrays.values():
             value = zlib.crc32(array[part].tobytes(), value)
         return (value % 0xFFFFFFFF) + 1
@@ -95,8 +95,8 @@ class RowCache:
             return
         for array in (*self.arrays.values(), self._marks):
             array.flush()
-        files = {f"{name}.npy": sha256_file(self.folder / f"{name}.npy") for name in (*self.arrays, "marks")}
-        write_json(self.folder / "manifest.json", {"parts": self.parts, "files": files, **(extra or {})})
+        names = [f"{name}.npy" for name in (*self.arrays, "marks")]
+        write_manifest(self.folder, names, parts=self.parts, **(extra or {}))
         self.complete = True
 
     def some(self, count: int, seed: int) -> torch.Tensor:

@@ -278,10 +278,7 @@ def _cached_rows(request, module, k: int | None, live, device: torch.device, rep
             worst = stored.largest_error(network, device, teaching["verify"], seed, moved)
             shop.note_teaching(request, verified=teaching["verify"], largest_error=worst)
             if worst > TOP_TOLERANCE:
-                raise cache.DamagedCache(
-                    f"stored log-probabilities differ from the live teacher by {worst:.3g} (at most {TOP_TOLERANCE}); "
-                    f"delete {stored.folder} to compute them again"
-                )
+                raise stored.refused("log-probabilities", worst, TOP_TOLERANCE)
         if network is not None:
             network.close()
     read = positions.CachedPositions if k is None else topk.CachedTop
@@ -313,10 +310,7 @@ def _verify(stored, network, module, device, count: int, request, shop: Workshop
     worst = stored.largest_error(network, module.inputs, device, count, seeds.derive(request["seed"], "verify"))
     shop.note_teaching(request, verified=count, largest_error=worst)
     if worst > VERIFY_TOLERANCE:
-        raise cache.DamagedCache(
-            f"stored outputs differ from the live teacher by {worst:.3g} (at most {VERIFY_TOLERANCE}); "
-            f"delete {stored.folder} to compute them again"
-        )
+        raise stored.refused("outputs", worst, VERIFY_TOLERANCE)
 
 
 def _parts(request: dict[str, Any], module) -> dict[str, Any]:

@@ -27,7 +27,8 @@ class Meter:
     is then multiplied by this process's part of the processor time that all processes of the machine took meanwhile, and
     `shared` says so: the number is an estimate from then on. Of a GPU that two jobs use nothing is known.
 
-    joules are None from the moment at which a sensor could not be read.
+    joules are None from the moment at which a sensor could not be read, until `begin`: each stage has a baseline of its own, so
+    that a gap between two (data that are loaded, another process that is waited for) is in neither.
     """
 
     def __init__(
@@ -57,6 +58,11 @@ class Meter:
         with self._lock:
             self._presence.enter(self._resources())
             self.shared = False
+            for name, sensor in self.sensors.items():
+                with contextlib.suppress(Exception):  # one that cannot be read says so when it is read
+                    if hasattr(sensor, "restart"):
+                        sensor.restart()
+                self._joules[name] = self._joules[name] or 0.0
             self._last = {name: _read(sensor) for name, sensor in self.sensors.items()}
             self._times = self._busy()
         self._wake.clear()

@@ -60,6 +60,10 @@ class Nvml:
         found = [meter.read() for meter in self._meters.values()]
         return None if None in found else sum(found)
 
+    def restart(self) -> None:
+        for meter in self._meters.values():
+            meter.restart()
+
     def close(self) -> None:
         self._nvml.nvmlShutdown()
 
@@ -131,6 +135,11 @@ class Integral:
             raise Unreadable(f"NVML: neither energy nor power of the GPU can be read ({error})") from error
         self._dark = 0.0
         self.joules: float | None = 0.0
+
+    def restart(self) -> None:
+        """As Counter.restart."""
+        self._last, self._at, self._dark = self._watts(), self._clock(), 0.0
+        self.joules = self.joules or 0.0
 
     def read(self) -> float | None:
         if self.joules is None:

@@ -63,6 +63,10 @@ class Rapl:
                 del self._counters[name], found[name]  # some processors have a counter that always says 0
         return None if None in found.values() else sum(found.values())
 
+    def restart(self) -> None:
+        for counter in self._counters.values():
+            counter.restart()
+
     def close(self) -> None:
         pass
 

@@ -21,7 +21,8 @@ class Sensor(Protocol):
     devices       names or UUIDs of what is measured
     machine_wide  it also counts what other processes of this machine do
     estimate      it is a model rather than a measurement
-    read          one sample; None: not known, and then for good
+    read          one sample; None: not known, and then until `restart`
+    restart       count from now on, whatever was before; sensors that lose nothing in a gap do not have it
     """
 
     method: str
@@ -61,6 +62,12 @@ class Counter:
         self.joules: float | None = 0.0
         self.counted = False  # whether it ever moved
         self.stuck = False
+
+    def restart(self) -> None:
+        """Count from here on, from 0 where the sum was lost: what was between is nobody's, however long it was."""
+        self._last, self._at = self._value(), self._clock()
+        self._moved, self.stuck = self._at, False
+        self.joules = self.joules or 0.0
 
     def read(self) -> float | None:
         """Joules since it was made; None from the moment at which it cannot be known any more."""

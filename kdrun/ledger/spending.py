@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from kdrun.checksums import mended
+from kdrun.files import read_json, write_json
 from kdrun.ledger.meter import Meter
 
 PREPARE, TEACHER, TRAIN, EVALUATE = PHASES = ("prepare", "teacher", "train", "evaluate")
@@ -97,11 +97,8 @@ class Spending:
         with self._lock:
             self._told = self._clock()
             self._mark()
-            content = json.dumps(self._all())
-            temporary = self._work / f".{SIDE}.{os.getpid()}"
-            with contextlib.suppress(OSError):  # without fsync: after a power cut an old one will do
-                temporary.write_text(content)
-                temporary.replace(self._work / SIDE)
+            with contextlib.suppress(OSError):  # not durable: after a power cut an old one will do
+                write_json(self._work / SIDE, self._all(), seal=True, durable=False)
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint: what is spent on the work that it holds."""
@@ -243,15 +240,21 @@ class Spending:
 
     def _noted(self) -> dict[str, Any]:
         """What earlier tries took, as the last note in the work folder says; of a first try nothing."""
+        none: dict[str, Any] = {"joules": {}, "seconds": 0.0, "tries": 0}
+        if self._work is None or not (self._work / SIDE).is_file():
+            return none
         try:
-            found = json.loads((self._work / SIDE).read_text()) if self._work is not None else {}
-        except (OSError, ValueError):
-            found = {}
-        return {
-            "joules": dict(found.get("joules") or {}),
-            "seconds": found.get("seconds") or 0.0,
-            "tries": found.get("tries", 0),
-        }
+            found = read_json(self._work / SIDE)
+            return {
+                "joules": {
+                    str(name): value if value is None else float(value) for name, value in found["joules"].items()
+                },
+                "seconds": float(found["seconds"]),
+                "tries": int(found["tries"]),
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            mended(f"{self._work / SIDE} is damaged: what earlier tries of the stage took is not known")
+            return none | {"joules": dict.fromkeys(self._joules)}  # unknown, not 0
 
     def _all(self) -> dict[str, Any]:
         """Joules of each sensor and seconds of all tries, lost ones included."""

@@ -93,14 +93,17 @@ def test_decoded_once_and_read_again_when_something_changed(folder, tmp_path, mo
     assert reads and changed.x[0, 0, 0, 0] == 250 and changed.source_hash != first.source_hash
 
 
-def test_a_damaged_cache_is_noticed(folder, tmp_path):
-    image_folder(folder, cache=tmp_path)
-    (pixels,) = tmp_path.glob("decoded/image_folder-*/pixels.npy")
-    content = bytearray(pixels.read_bytes())
-    content[-1] ^= 1
-    pixels.write_bytes(content)
-    with pytest.raises(UserError, match="damaged"):
-        image_folder(folder, cache=tmp_path)
+@pytest.mark.parametrize("name", ["pixels.npy", "about.json", "manifest.json"])
+def test_a_damaged_cache_is_made_again(folder, tmp_path, caplog, name):
+    first = image_folder(folder, cache=tmp_path)
+    (path,) = tmp_path.glob(f"decoded/image_folder-*/{name}")
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.unlink()
+    path.write_bytes(content)
+    again = image_folder(folder, cache=tmp_path)
+    assert (again.x == first.x).all() and (again.y == first.y).all() and again.source_hash == first.source_hash
+    assert "is damaged; made again" in caplog.text
 
 
 def test_own_split_is_kept(tmp_path):

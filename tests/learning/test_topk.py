@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from kdrun.learning import topk
-from kdrun.learning.cache import DamagedCache
 from kdrun.learning.teacher import FrozenTeacher
 from kdrun.learning.teaching import moved
 from kdrun.networks.build import build_network
@@ -117,12 +116,14 @@ def test_a_build_that_was_cut_goes_on_and_a_torn_sentence_is_seen(tmp_path, modu
     ]
 
 
-def test_a_changed_byte_and_a_foreign_sentence_are_refused(tmp_path, module, live):
+def test_a_foreign_sentence_is_refused_and_a_changed_byte_is_mended(tmp_path, module, live, caplog):
     cache = built(tmp_path, module, live)
     with pytest.raises(KeyError, match="10000"):
         cache.read(torch.tensor([10000]), 3)
     content = bytearray((tmp_path / "ids.npy").read_bytes())
     content[-1] ^= 1
     (tmp_path / "ids.npy").write_bytes(content)
-    with pytest.raises(DamagedCache, match=r"ids\.npy"):
-        topk.TopCache(tmp_path, module, 5, {})
+    assert not topk.TopCache(tmp_path, module, 5, {}).complete and "ids.npy" in caplog.text
+    content[-1] ^= 1
+    built(tmp_path, module, live)
+    assert (tmp_path / "ids.npy").read_bytes() == content

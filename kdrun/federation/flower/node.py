@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import logging
@@ -22,7 +23,7 @@ from kdrun.federation.faults import Failure
 from kdrun.federation.flower.calls import FIT, TEST, Answer, Call
 from kdrun.federation.kept import MANIFEST, Kept
 from kdrun.federation.messages import Broadcast
-from kdrun.files import read_json
+from kdrun.files import Damaged, read_json
 from kdrun.learning.firststep import NoEffect
 from kdrun.learning.teaching import Workshop
 from kdrun.problems import UserError
@@ -129,10 +130,17 @@ class Node:
         """(the folder, what it holds by round, the turn of the last call)."""
         identity = {"stage": self.stage, "run": call.run, "client": self.client.number}
         state = self.folder / "state"
-        if (state / MANIFEST).is_file() and read_json(state / MANIFEST)["identity"] != identity:
-            shutil.rmtree(state)
+        with contextlib.suppress(Damaged, KeyError, TypeError):
+            if (state / MANIFEST).is_file() and read_json(state / MANIFEST)["identity"] != identity:
+                shutil.rmtree(state)
         kept = Kept(state, identity)
-        numbers, parts = kept.load() or ({"rounds": {}, "turn": 0}, {})
+        known, problems = kept.load()
+        if problems:  # the server goes on from what this client had, so that to begin again would give other numbers
+            raise Damaged(
+                f"client {self.client.number}: {'; '.join(problems)}",
+                "kdrun run with --force begins the federation again",
+            )
+        numbers, parts = known or ({"rounds": {}, "turn": 0}, {})
         rounds = {
             int(round): Past(turn, own, parts.get(f"round-{round}", {}))
             for round, (turn, own) in numbers["rounds"].items()
