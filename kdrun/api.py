@@ -8,6 +8,7 @@ Nothing heavy is imported before a function needs it.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -112,14 +113,25 @@ def run(*overrides: str, conf_dirs: Sequence[str] = (), quiet: bool = True, forc
     saved: the same call goes on.
     """
     from kdrun.config.compose import compose
+    from kdrun.opening import waiting_text
     from kdrun.run import run_job
     from kdrun.tracking.credentials import resolve_mode
     from kdrun.tracking.provenance import Provenance, write_start
-    from kdrun.tracking.registry import plan_run, read_run
+    from kdrun.tracking.registry import plan_run, read_run, when_free
 
     job = compose(overrides, conf_dirs)
     resolve_mode(job.config["tracker"])
-    planned = plan_run(job.config["paths"]["outputs"], job.config["name"], job.hash)
+    outputs, told = job.config["paths"]["outputs"], []
+
+    def wait(folder: Path) -> None:
+        if not told and not quiet:
+            print(waiting_text(folder))
+        told.append(folder)
+        time.sleep(0.5)
+
+    planned = when_free(lambda: plan_run(outputs, job.config["name"], job.hash, alone=True), wait)
+    if isinstance(planned, Path):  # another process finished it meanwhile
+        return _view(read_run(planned))
     try:
         write_start(planned, job, Provenance.collect(overrides))
     finally:

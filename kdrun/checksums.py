@@ -101,8 +101,24 @@ def read_manifest(folder: Path, required: Iterable[str] = ()) -> dict[str, Any]:
         raise Damaged(f"{folder / MANIFEST} is damaged ({type(error).__name__})") from error
     wrong += [name for name in required if name not in files]
     if wrong:
-        raise Damaged(f"{folder}: wrong content in {', '.join(wrong)}")
+        raise Damaged(f"wrong content in {', '.join(wrong)} of {folder}")
     return manifest
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a folder that has a manifest, or with the states of an unfinished stage; None where nothing is."""
+    try:
+        if (folder / MANIFEST).is_file():
+            if "files" in read_json(folder / MANIFEST):
+                read_manifest(folder)
+        for path in (folder / "checkpoint.pt", previous_of(folder / "checkpoint.pt")):
+            if path.is_file():
+                check_seal(path)
+        for path in folder.rglob("*.json"):
+            read_json(path)
+    except (ValueError, TypeError) as error:
+        return str(error).splitlines()[0]
+    return None
 
 
 def finished(folder: Path, parts: dict[str, Any], names: Iterable[str], what: str) -> bool:
@@ -126,20 +142,17 @@ def empty(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def verified(path: Path) -> Path:
-    """`path`, compared with the manifest beside it where there is one. Raises Damaged where it is listed and differs, and
-    FileNotFoundError where it is not listed: then it does not belong to what the folder holds."""
+def belongs(path: Path) -> bool:
+    """Whether the manifest beside `path` lists it, or there is none. Raises Damaged where it is listed and is something else."""
     if not (path.parent / MANIFEST).is_file():
-        return path
+        return True
     files = read_json(path.parent / MANIFEST).get("files") or {}
-    if path.name not in files:
-        raise FileNotFoundError(f"{path} is not listed in {MANIFEST}")
-    if _digest(path) != files[path.name]:
+    if path.name in files and _digest(path) != files[path.name]:
         raise Damaged(
             f"{path} is damaged: it is not what was written to it",
-            "the same command that made it mends it: kdrun rerun RUN",
+            "the command that made it makes it again: kdrun rerun RUN",
         )
-    return path
+    return path.name in files
 
 
 def _digest(path: Path) -> str | None:

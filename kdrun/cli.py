@@ -252,7 +252,13 @@ def _call(args: Arguments) -> int:
         return import_module(f"kdrun.verbs.{args.verb}").main(args)
     except (UserError, KeyboardInterrupt, BrokenPipeError):
         raise
-    except Exception:
+    except Exception as error:
+        from kdrun.problems import disk_problem
+
+        if problem := disk_problem(error):
+            for line in problem:
+                print(f"kdrun: {line}", file=sys.stderr)
+            return 1
         import traceback
 
         traceback.print_exc()

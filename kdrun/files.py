@@ -15,6 +15,7 @@ import math
 import os
 import re
 import secrets
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
 
 NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 PIECE = 1 << 20
-SEAL = "sha256 of what follows"
-"""First key of a sealed JSON file, on a line of its own. A file that does not begin so was written by another program (or an
-older kdrun), and is read as it is."""
-_SEALED = re.compile(rb'\{\n "' + SEAL.encode() + rb'": "([0-9a-f]{64})",?\n')
+_SEALED = re.compile(rb"\n([ \t]{64})\n\Z")
+"""The checksum of a sealed JSON file stands in blanks behind it, so that the file is the same JSON to every other reader. A file
+without it was written by another program (or an older kdrun), and is read as it is."""
+_SEALED_LINE = re.compile(rb"(?<=[^ \t])[ \t]{32}\Z")
 
 
 class Damaged(UserError, ValueError):
@@ -206,12 +207,10 @@ def dump_json(value: Any, indent: int | None = 1) -> str:
 
 
 def write_json(path: str | os.PathLike[str], value: Any, seal: bool = False, durable: bool = True) -> None:
-    """Atomic JSON; see `plain` for what may be in it. seal: a mapping is written with its checksum, which `read_json` checks."""
+    """Atomic JSON; see `plain` for what may be in it. seal: with a checksum, which `read_json` checks."""
     text = dump_json(value) + "\n"
     if seal:
-        rest = text.removeprefix("{\n") if value else "}\n"
-        digest = hashlib.sha256(rest.encode()).hexdigest()
-        text = f'{{\n "{SEAL}": "{digest}"{"," if value else ""}\n{rest}'
+        text += _blanks(text.encode()).decode() + "\n"
     write_atomic(path, text, durable)
 
 
@@ -219,15 +218,41 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """What `write_json` wrote, NaN included. ValueError naming the file if it is not JSON; Damaged (which is one) if it was
     sealed and is not what was written; OSError if unreadable."""
     content = Path(path).read_bytes()
-    if (sealed := _SEALED.match(content)) and hashlib.sha256(content[sealed.end() :]).hexdigest() != sealed[1].decode():
-        raise Damaged(f"{path} is damaged: it is not what was written to it")
+    if (sealed := _SEALED.search(content, max(0, len(content) - 66))) and _blanks(
+        content[: sealed.start() + 1]
+    ) != sealed[1]:
+        raise Damaged(
+            f"{path} is damaged: it is not what was written to it",
+            "(where it was edited by hand: remove the blanks at its end, which are its checksum)",
+        )
     try:
         value = json.loads(content)
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if isinstance(value, dict):
-        value.pop(SEAL, None)
     return _restore(value) if b'nan"' in content or b'inf"' in content else value
+
+
+def seal_line(text: str) -> str:
+    """A line of JSON with the crc32 of its text behind it, in blanks; `check_line` compares them."""
+    return text + _as_blanks(zlib.crc32(text.encode()), 32)
+
+
+def check_line(line: bytes) -> None:
+    """ValueError where a line that `seal_line` sealed is not what was written; others are taken as they are."""
+    if (sealed := _SEALED_LINE.search(line)) and _as_blanks(zlib.crc32(line[: sealed.start()]), 32).encode() != sealed[
+        0
+    ]:
+        raise ValueError("it is not what was written")
+
+
+def _blanks(content: bytes) -> bytes:
+    """The first 64 bits of the content's sha256."""
+    return _as_blanks(int.from_bytes(hashlib.sha256(content).digest()[:8]), 64).encode()
+
+
+def _as_blanks(value: int, bits: int) -> str:
+    """Bits as spaces (0) and tabs (1), the highest first."""
+    return f"{value:0{bits}b}".translate({48: " ", 49: "\t"})
 
 
 def _restore(value: Any) -> Any:
@@ -244,3 +269,9 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
     """Hex digest of the content, read in pieces."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def short(path: str | os.PathLike[str]) -> str:
+    """Relative to the current folder where that is shorter."""
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(str(path)) else str(path)

@@ -77,7 +77,7 @@ _DISK = {
 """errno -> (what it means, what to do before the command is given again)"""
 
 
-def disk_problem(error: BaseException, command: str = "the same command") -> list[str] | None:
+def disk_problem(error: BaseException) -> list[str] | None:
     """What a person can do about a disk that is full, read-only or gone; None for errors of another kind.
 
     An error knows its path, and may know how many bytes were `needed` (see files.located).
@@ -94,7 +94,7 @@ def disk_problem(error: BaseException, command: str = "the same command") -> lis
         what + (f": {', '.join(room)}" if room else ""),
         *([] if error.filename is None else [f"  {error.filename}"]),
         "finished stages and the state saved last are safe; nothing half-written is kept",
-        f"{cure}, then go on with: {command}",
+        f"{cure}, then go on with the same command",
     ]
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdrun.checksums import belongs
 from kdrun.files import write_atomic
 
 if TYPE_CHECKING:
@@ -33,9 +34,9 @@ def write_samples(folder: Path, split: str, rows: Iterable[Mapping[str, Any]]) -
 
 
 def read_samples(folder: str | Path, split: str = "test") -> list[dict[str, Any]]:
-    """The rows in the order of their ids; empty where the stage kept none."""
+    """The rows in the order of their ids; empty where the stage kept none. Damaged where they are not what it kept."""
     path = Path(folder) / f"samples.{split}.jsonl"
-    if not path.is_file():
+    if not path.is_file() or not belongs(path):
         return []
     with path.open(encoding="utf-8", newline="\n") as lines:
         return [json.loads(line) for line in lines]

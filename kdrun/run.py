@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import signal
 import sys
 import time
@@ -12,8 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from kdrun.files import short
 from kdrun.present.console import Console, harmless
-from kdrun.problems import UserError
+from kdrun.problems import UserError, disk_problem
 
 DONE, FAILED, MISTAKE = 0, 1, 2
 
@@ -39,6 +39,7 @@ def run_job(
     printed and the tracker is not waited for. max_threads: upper limit of hardware.threads.
     """
     from kdrun.ledger.reader import check_reader
+    from kdrun.opening import finished_meanwhile, opened
     from kdrun.progress import Signals
     from kdrun.tracking.credentials import resolve_mode
     from kdrun.tracking.provenance import Provenance
@@ -49,10 +50,11 @@ def run_job(
     if folder is None:
         check_reader(job.config.get("energy"), job.config["hardware"])  # and so is a sensor that is not there
     with Signals() as signals:
-        run = _opened(job, folder, provenance, signals, tell)
-        if run is None:
-            return DONE
-        return _run(job, run, Console(quiet=quiet), signals, quiet, force, json, provenance.command, tell, max_threads)
+        console = Console(quiet=quiet)
+        run = opened(job, folder, provenance, signals, tell, console)
+        if isinstance(run, Path):
+            return DONE if folder is not None else finished_meanwhile(run, console, json)
+        return _run(job, run, console, signals, quiet, force, json, provenance.command, tell, max_threads)
 
 
 @harmless
@@ -63,38 +65,11 @@ def _show(console: Console, run, result: dict[str, Any], mirror) -> None:
     show(console, result["summary"], *facts(run, result, mirror))
 
 
-def _opened(job, folder: Path | None, provenance, signals, tell):
-    """The run, begun, its start written; None if another process finished this very run meanwhile."""
-    from kdrun.tracking.provenance import write_start
-    from kdrun.tracking.record import DONE as RUN_DONE
-    from kdrun.tracking.registry import open_folder, open_run
-
-    if folder is None:
-        run = open_run(job.config["paths"]["outputs"], job.config["name"], job.hash)
-        try:
-            write_start(run, job, provenance)
-        except BaseException as error:
-            run.fail(error)
-            run.close()
-            raise
-        return run
-    while (run := open_folder(folder)) is None:
-        if tell:
-            tell({"kind": "note", "text": "waiting for another process that works on this run"})
-        time.sleep(0.5)
-        if signals.received:
-            raise SystemExit(128 + signals.received)
-    if run.status == RUN_DONE:
-        run.close()
-        return None
-    return run
-
-
 def _run(job, run, console: Console, signals, quiet, force, json, command, tell, max_threads) -> int:
     from kdrun.tracking.mirror import start_mirror, upload_notice
 
     tracker = job.config["tracker"]
-    mirror = None
+    mirror = result = None
     if tell is None:
         for line in upload_notice(run.dir.parent, tracker):
             print(f"kdrun: {line}", file=sys.stderr)
@@ -119,13 +94,14 @@ def _run(job, run, console: Console, signals, quiet, force, json, command, tell,
             except BaseException as error:
                 code = _failed(run, error, signals, command, tell)
     finally:
-        run.close()
+        with contextlib.suppress(OSError):  # told by _failed
+            run.close()
     if mirror is not None:
         if tell:
             mirror.end()  # it sends the rest by itself
         elif notice := mirror.finish(tracker["timeout"]):
             console.whole(notice, "yellow")
-    if run.record["summary"] and not quiet:
+    if result is not None and not quiet:
         _show(console, run, result, mirror)
     if code == DONE and json:
         from kdrun.files import dump_json
@@ -139,6 +115,7 @@ def execute(job, run, console: Console, signals, quiet=False, force=False, tell=
 
     A seed that fails does not take the others with it; if all fail, or there is one only, its exception is raised.
     """
+    from kdrun.checksums import told
     from kdrun.hardware.target import apply_threads, resolve
     from kdrun.lab.lab import Fitted
     from kdrun.progress import EventReport, RunReport
@@ -156,7 +133,7 @@ def execute(job, run, console: Console, signals, quiet=False, force=False, tell=
         reporting = EventReport(tell, rows, signals, run.mended)
     else:
         reporting = RunReport(console, rows, signals, quiet, run.mended)
-    with contextlib.ExitStack() as sensors, reporting as report:
+    with contextlib.ExitStack() as sensors, reporting as report, told(report.mended):
 
         def fitted(item: Fitted) -> None:
             report.finished(item.trained.stage.label, item.source, item.trained.record)
@@ -220,7 +197,7 @@ def make_lab(
 
     store = Store(paths["store"], stop_while_waiting)
     context = FingerprintContext(lambda data: content_hash(data, paths), hardware["device"])
-    shop = Workshop(lambda data: load_data(data, paths), store.root / "outputs", store.lock)
+    shop = Workshop(lambda data: load_data(data, paths), store.root / "outputs", store.lock, waiting=store.waiting_text)
     if dry:
         return DryLab(store, context, shop, paths, report, fitted)
     shop.meter(energy, hardware)
@@ -313,7 +290,7 @@ def facts(run, result: dict[str, Any], mirror) -> tuple[dict[str, str], dict[str
         lines["W&B"] = mirror.describe()
         if send := send_command(run.dir):
             next_ones["W&B"] = send
-    return lines, {**next_ones, "record": _short(run.dir)}
+    return lines, {**next_ones, "record": short(run.dir)}
 
 
 def _failed(run, error: BaseException, signals, command: str, tell, prefix: str = "", **fields: Any) -> int:
@@ -322,7 +299,11 @@ def _failed(run, error: BaseException, signals, command: str, tell, prefix: str 
 
     # A signal that cut something short (a process, a wait) shows as whatever broke: it was still the signal.
     stopped = isinstance(error, (Interrupted, KeyboardInterrupt)) or signals.received is not None
-    run.fail(KeyboardInterrupt() if stopped else error, **fields)
+    try:
+        run.fail(KeyboardInterrupt() if stopped else error, **fields)
+    except OSError as second:  # nothing can be written any more, so that the record says what it said before
+        if not stopped and disk_problem(error) is None:
+            error = second
     errors = Console(stderr=True, quiet=tell is not None)
     if stopped:
         errors.whole("kdrun: stopped; finished stages and the state of this one are saved. To continue:")
@@ -332,9 +313,14 @@ def _failed(run, error: BaseException, signals, command: str, tell, prefix: str 
         for line in error.lines:
             errors.whole(f"kdrun: {line}")
         return MISTAKE
+    if problem := disk_problem(error):
+        for line in problem:
+            errors.whole(f"kdrun: {line}")
+        errors.whole(command)
+        return FAILED
     for text in (
         f"the run failed: {prefix}{type(error).__name__}: {error}",
-        f"traceback: {_short(run.log_path)}",
+        f"traceback: {short(run.log_path)}",
     ):
         errors.whole(f"kdrun: {text}")
     return FAILED
@@ -344,6 +330,7 @@ def _failed(run, error: BaseException, signals, command: str, tell, prefix: str 
 def _log(path: Path) -> Iterator[None]:
     """Python's log lines and warnings go to the run's log, not between the bars."""
     handler = logging.FileHandler(path, encoding="utf-8")
+    handler.handleError = lambda record: None  # a full disk: whatever needs the disk for results says so
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     level = root.level
@@ -357,9 +344,3 @@ def _log(path: Path) -> Iterator[None]:
         root.removeHandler(handler)
         root.setLevel(level)
         handler.close()
-
-
-def _short(path: Path) -> str:
-    """Relative to the current folder where that is shorter."""
-    relative = os.path.relpath(path)
-    return relative if len(relative) < len(str(path)) else str(path)

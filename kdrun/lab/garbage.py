@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from kdrun.checksums import damage
 from kdrun.files import read_json
 from kdrun.lab.store import Store
 from kdrun.problems import UserError
@@ -174,7 +175,8 @@ def _store_of(record: dict[str, Any], outputs: Path) -> Path | None:
 def find(references: References) -> list[Item]:
     """Everything in the store that can go, by kind and name. Nothing is changed."""
     root = references.store.root
-    return [*_stages(references), *_outputs(references), *_unfinished(references), *_leftovers(root)]
+    found = [*_stages(references), *_outputs(references), *_unfinished(references), *_leftovers(root)]
+    return [*found, *_damaged(references, {item.path for item in found})]
 
 
 def _stages(references: References) -> Iterator[Item]:
@@ -216,6 +218,25 @@ def _unfinished(references: References) -> Iterator[Item]:
     for folder in sorted(references.store.root.glob("unfinished/*")):
         if _abandoned(references, folder, folder.name):
             yield _item("unfinished", f"stage {folder.name[:12]}", folder, "no run goes on with it", folder.name)
+
+
+def _damaged(references: References, known: set[Path]) -> Iterator[Item]:
+    """What would be found damaged, and made again, when somebody wanted it."""
+    root = references.store.root
+    for pattern, lock in (("stages/??/*", "{}"), ("outputs/*", "outputs-{}"), ("unfinished/*", "{}")):
+        for folder in sorted(root.glob(pattern)):
+            if folder in known or "." in folder.name or not (why := damage(folder)):
+                continue
+            with try_lock(root, name := lock.format(folder.name)) as held:
+                if held:
+                    text = f"{pattern.partition('/')[0].rstrip('s')} {folder.name[:12]}"
+                    yield _item(
+                        "damaged", text, folder, f"{_within(why, root)}; it is made again when it is wanted", name
+                    )
+
+
+def _within(text: str, root: Path) -> str:
+    return text.replace(f"{root}/", "")
 
 
 def _abandoned(references: References, folder: Path, lock: str) -> bool:

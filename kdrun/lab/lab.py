@@ -86,7 +86,9 @@ class Lab:
         if key in self._broken:  # a teacher that five seeds share is not tried five times
             raise self._broken[key]
         if key not in self._seen:
-            with self.store.lock(key, lambda: self.report.note(f"waiting for another process that fits {stage.label}")):
+            with self.store.lock(
+                key, lambda: self.report.note(self.store.waiting_text(key, f"has been fitting {stage.label}"))
+            ):
                 try:
                     self._seen[key] = self._fit(stage, key, tree)
                 except Exception as error:

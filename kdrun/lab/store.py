@@ -15,12 +15,13 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 from kdrun.checksums import MANIFEST, mended, previous_of, read_manifest, write_manifest
 from kdrun.files import Damaged, read_json, write_json
+from kdrun.locks import hold, waiting_text
 
 RECORD = "record.json"
 ANEW = "anew"
@@ -28,7 +29,7 @@ STRAY = "stray-"
 """Before the name of a file that somebody put into the folder of a stage."""
 
 
-class DamagedStage(Damaged):
+class DamagedStage(Damaged, RuntimeError):
     """A stored stage is not what was stored: a file has another checksum, or it is another stage."""
 
 
@@ -124,27 +125,13 @@ class Store:
                     if record.get("fingerprint", path.parent.name) == path.parent.name:
                         yield path.parent.name, record
 
-    @contextmanager
-    def lock(self, name: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    def lock(self, name: str, waiting: Callable[[], None] | None = None) -> AbstractContextManager[None]:
         """Hold the lock of a fingerprint; `waiting` is called once if another process has it."""
-        from filelock import FileLock, Timeout
+        return hold(self.root / "locks" / f"{name}.lock", waiting, self._while_waiting)
 
-        folder = self.root / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{name}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            if waiting:
-                waiting()
-            while not lock.is_locked:
-                self._while_waiting()
-                with suppress(Timeout):
-                    lock.acquire(timeout=0.5, poll_interval=0.05)
-        try:
-            yield
-        finally:
-            lock.release()
+    def waiting_text(self, name: str, does: str) -> str:
+        """What to tell who waits for that lock: who has it, since when, and what to do where it hangs."""
+        return waiting_text(self.root / "locks" / f"{name}.lock", does)
 
 
 def _checked(folder: Path, fingerprint: str) -> dict[str, Any]:
@@ -159,7 +146,7 @@ def _checked(folder: Path, fingerprint: str) -> dict[str, Any]:
             raise Damaged(f"it is stage {str(stored['fingerprint'])[:12]} in the wrong place")
     for path in sorted(folder.iterdir()):
         if path.name not in manifest["files"] and path.name != MANIFEST and not path.name.startswith((".", STRAY)):
-            with suppress(OSError):  # of a store that is read-only, `checksums.verified` leaves it out
+            with suppress(OSError):  # of a store that is read-only, `checksums.belongs` leaves it out
                 path.rename(path.with_name(f"{STRAY}{path.name}"))
             mended(f"stored stage {fingerprint[:12]}: {path.name} does not belong to it; left out")
     return record

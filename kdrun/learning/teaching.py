@@ -28,6 +28,9 @@ TOP_TOLERANCE = 0.02  # in a log-probability above -10, kept as float16
 VERIFY_TOLERANCE = 1e-3  # largest difference in a logit between a stored row and the live teacher
 
 
+COMPUTES = "has been computing the outputs of this teacher"
+
+
 class UnfitTeacher(RuntimeError):
     """The teacher is worse than it is said to be."""
 
@@ -37,6 +40,7 @@ class Workshop:
 
     readers() gives the counters of a stage's ledger.
     lock(name, waiting) is a context manager that one process at a time can hold; by default nothing is locked.
+    waiting(name, does) is what to tell who waits for it.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class Workshop:
         outputs: Path,
         lock: Callable[..., AbstractContextManager] = lambda name, waiting=None: nullcontext(),
         readers: Callable[[], list[Reader]] = clocks,
+        waiting: Callable[[str, str], str] = lambda name, does: f"waiting for another process that {does}",
     ):
         self._load_data = load_data
         self._data: dict[str, Any] = {}
@@ -53,6 +58,7 @@ class Workshop:
         self.outputs = outputs
         self.lock = lock
         self.readers = readers
+        self.waiting = waiting
         self.metering: Metering | None = None
         self.ledger: Ledger | None = None
         self._notes: dict[str, dict[str, Any]] = {}
@@ -223,7 +229,7 @@ def _one_teacher(
     parts = _parts(request, module) | ({"features": features} if features else {})
     key = cache.cache_key(parts)
     folder = shop.outputs / key
-    with shop.lock(f"outputs-{key}", lambda: report.note("waiting for another process that computes these outputs")):
+    with shop.lock(f"outputs-{key}", lambda: report.note(shop.waiting(f"outputs-{key}", COMPUTES))):
         stored = cache.OutputCache(folder, module.train_ids, module.views, module.spec.outputs, parts, features)
         if teaching["fill"] == "first_epoch":
             return cache.CachedTeacher(stored, teacher["fingerprint"], teaching_live())
@@ -257,7 +263,7 @@ def _cached_rows(request, module, k: int | None, live, device: torch.device, rep
     def source():
         return live() if k is None else topk.TopTeacher(live(), k)
 
-    with shop.lock(f"outputs-{key}", lambda: report.note("waiting for another process that computes these outputs")):
+    with shop.lock(f"outputs-{key}", lambda: report.note(shop.waiting(f"outputs-{key}", COMPUTES))):
         folder, network = shop.outputs / key, None
         stored = (
             positions.PositionCache(folder, module, parts) if k is None else topk.TopCache(folder, module, k, parts)

@@ -16,8 +16,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from kdrun.checksums import told
 from kdrun.files import read_json, write_json
 from kdrun.learning.report import Report
+from kdrun.locks import hold, waiting_text
 from kdrun.problems import UserError
 
 INTERRUPTED = 75  # exit code of a rank that saved its state and stopped because it was asked to
@@ -159,7 +161,6 @@ def _rank(work: Path, rank: int) -> int:
     make_torchvision_importable()
 
     import torch
-    from filelock import FileLock
 
     from kdrun.data.build import load_data
     from kdrun.learning.fit import run_stage
@@ -171,10 +172,13 @@ def _rank(work: Path, rank: int) -> int:
     shop = Workshop(
         lambda config: load_data(config, context["paths"]),
         Path(context["outputs"]),
-        lambda name, waiting=None: FileLock(locks / f"{name}.lock"),
+        lambda name, waiting=None: hold(locks / f"{name}.lock", waiting),
+        waiting=lambda name, does: waiting_text(locks / f"{name}.lock", does),
     )
     try:
-        run_stage({**request, "rank": rank}, _Telling(work, rank), shop)
+        telling = _Telling(work, rank)
+        with told(telling.mended):
+            run_stage({**request, "rank": rank}, telling, shop)
     except Interrupted:
         return INTERRUPTED
     except UserError as mistake:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from torch import nn
 
 from kdrun.data.spec import SINGLE, DataSpec
 from kdrun.data.table_spec import TableSpec
+from kdrun.files import located
 from kdrun.networks.matching import check_keys, check_values, without_prefix
 from kdrun.problems import UserError
 
@@ -79,18 +81,29 @@ def save_state(state: Mapping[str, torch.Tensor], path: str | Path, metadata: Ma
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors, ties = _separate(state)
     content = {**(metadata or {}), **({_TIES: ties} if ties else {})}
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
-        temporary.touch()
-        mode = temporary.stat().st_mode  # what the person's umask gives; save_file makes files only the owner can read
-        save_file(tensors, temporary, {_KEY: json.dumps(content, sort_keys=True, allow_nan=False)})
-        temporary.chmod(mode)
-        _to_disk(temporary)
-        os.replace(temporary, path)
-        _to_disk(path.parent)
+        with located(path, size):
+            temporary.touch()
+            mode = temporary.stat().st_mode  # what the umask gives; save_file makes files only the owner can read
+            try:
+                save_file(tensors, temporary, {_KEY: json.dumps(content, sort_keys=True, allow_nan=False)})
+            except SafetensorError as error:
+                raise (_disk_error(error) or error) from error
+            temporary.chmod(mode)
+            _to_disk(temporary)
+            os.replace(temporary, path)
+            _to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def _disk_error(error: SafetensorError) -> OSError | None:
+    """What the disk answered, of which safetensors gives the text alone."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return None if found is None else OSError(int(found[1]), os.strerror(int(found[1])))
 
 
 def load_state(path: str | Path) -> dict[str, torch.Tensor]:

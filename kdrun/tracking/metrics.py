@@ -1,7 +1,8 @@
 """metrics.jsonl: one JSON object per row, append-only, buffered.
 
 A row is {"stage": "student/seed=0", "step": 120, "epoch": 3, "train/loss": 0.31, ...}. `step` counts optimizer steps of
-that stage and never decreases within it; the names are free. Non-finite numbers: see `kdrun.files`.
+that stage and never decreases within it; the names are free. Non-finite numbers, and the checksum in blanks behind each row: see
+`kdrun.files`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kdrun.files import number, plain
+from kdrun.files import check_line, located, number, plain, seal_line
 
 KEYS = ("stage", "step", "epoch")
 FLUSH_SECONDS = 2.0
@@ -43,7 +44,7 @@ class MetricsWriter:
                 raise ValueError(f"a metric cannot be called {name!r}")
             if value is not None:
                 row[name] = plain(value)
-        self._rows.append(json.dumps(row, ensure_ascii=False, allow_nan=False))
+        self._rows.append(seal_line(json.dumps(row, ensure_ascii=False, allow_nan=False)))
         if time.monotonic() - self._flushed >= self.flush_seconds:
             self.flush()
 
@@ -58,8 +59,9 @@ class MetricsWriter:
         self._flushed = time.monotonic()
         if self._rows and not self._file.closed:
             content, self._rows = ("\n".join(self._rows) + "\n").encode(), []
-            while content:
-                content = content[self._file.write(content) :]
+            with located(self.path, len(content)):
+                while content:
+                    content = content[self._file.write(content) :]
 
     def close(self) -> None:
         """Flush, make durable and close. May be called twice."""
@@ -81,6 +83,7 @@ def read_metrics(path: str | os.PathLike[str], stage: str | None = None) -> Iter
     whole = content[: content.rfind(b"\n") + 1]
     for index, line in enumerate(whole.splitlines(), start=1):
         try:
+            check_line(line)
             row = json.loads(line)
         except ValueError as error:
             raise ValueError(f"{path}, line {index}: {error}") from error

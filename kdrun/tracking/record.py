@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import traceback
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -110,7 +112,9 @@ class Run:
     def begin(self) -> None:
         """One more attempt, its metrics empty, status running."""
         self._metrics = MetricsWriter(self.dir / METRICS)
-        self.record["attempts"].append({"started": now(), "ended": None, "status": RUNNING, "pid": os.getpid()})
+        self.record["attempts"].append(
+            {"started": now(), "ended": None, "status": RUNNING, "pid": os.getpid(), "host": socket.gethostname()}
+        )
         self.update(status=RUNNING, error=None)
 
     def update(self, **fields: Any) -> None:
@@ -121,7 +125,7 @@ class Run:
         if fields.get("status", RUNNING) not in STATUSES:
             raise ValueError(f"not a status: {fields['status']}")
         self.record.update(fields, updated=now())
-        write_json(self.dir / RECORD, self.record)
+        write_json(self.dir / RECORD, self.record, seal=True)
 
     def mended(self, text: str) -> None:
         """Note in the record that something damaged was made again in this attempt: attempts[-1]["mended"]."""
@@ -158,6 +162,16 @@ class Run:
                 self.finish(INTERRUPTED)
         finally:
             lock.release()
+
+    @contextlib.contextmanager
+    def released_on_error(self) -> Iterator[None]:
+        """Where the block fails (the disk is full, say) the lock is given back."""
+        try:
+            yield
+        except BaseException:
+            lock, self._lock = self._lock, None
+            lock.release()
+            raise
 
     def __enter__(self) -> Self:
         return self

@@ -10,12 +10,11 @@ import contextlib
 import os
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdrun.files import write_json
 from kdrun.problems import UserError, nearest
 from kdrun.tracking.record import (
     DONE,
@@ -64,32 +63,59 @@ def runs_folder(outputs: str | os.PathLike[str]) -> Path:
     return Path(outputs) / RUNS
 
 
-def open_run(outputs: str | os.PathLike[str], slug: str, job_hash: str, fresh: bool = False) -> Run:
+class Busy(Exception):
+    """Another process works on this job now, in `folder`."""
+
+    def __init__(self, folder: Path):
+        super().__init__(str(folder))
+        self.folder = folder
+
+
+def open_run(
+    outputs: str | os.PathLike[str], slug: str, job_hash: str, fresh: bool = False, alone: bool = False
+) -> Run:
     """The run of this job, locked by this process, with a new attempt begun and the status running.
 
     The newest folder of the same hash that is neither done nor locked is continued; otherwise, and with `fresh`, a new
-    folder is made. However many processes start at once, each gets a folder of its own.
+    folder is made. However many processes start at once, each gets a folder of its own; with `alone` there is none for the
+    second, but Busy.
     """
-    return _open(outputs, slug, job_hash, fresh, begin=True)
+    return _open(outputs, slug, job_hash, fresh, begin=True, alone=alone)
 
 
-def plan_run(outputs: str | os.PathLike[str], slug: str, job_hash: str) -> Run:
+def plan_run(outputs: str | os.PathLike[str], slug: str, job_hash: str, alone: bool = False) -> Run:
     """The folder of a job that shall run later (a sweep writes all its configs before the first job starts).
 
     Status planned, no attempt; `close()` it, and `open_run` with the same hash goes on in it."""
-    return _open(outputs, slug, job_hash, fresh=False, begin=False)
+    return _open(outputs, slug, job_hash, fresh=False, begin=False, alone=alone)
 
 
-def _open(outputs: str | os.PathLike[str], slug: str, job_hash: str, fresh: bool, begin: bool) -> Run:
+def when_free(opening: Callable[[], Run], waiting: Callable[[Path], None]) -> Run | Path:
+    """What `opening` gives (open_run or plan_run with `alone`), once no other process works on the job; or the folder of the run
+    that the other one finished meanwhile. waiting(folder) is called again and again; it takes its time, and may raise."""
+    while True:
+        try:
+            return opening()
+        except Busy as busy:
+            while is_locked(busy.folder):
+                waiting(busy.folder)
+            if read_run(busy.folder).status == DONE:
+                return busy.folder
+
+
+def _open(
+    outputs: str | os.PathLike[str], slug: str, job_hash: str, fresh: bool, begin: bool, alone: bool = False
+) -> Run:
     runs = runs_folder(outputs)
     runs.mkdir(parents=True, exist_ok=True)
     with _registry_lock(runs):
         same = _folders_of(runs, job_hash[:HASH_LENGTH])
-        run = None if fresh else _continue(same, job_hash)
+        run = None if fresh else _continue(same, job_hash, alone)
         slug = slugify(slug.removesuffix(f"-{job_hash[:HASH_LENGTH]}"))
         run = run or _create(runs, slug, job_hash, max(same, default=0) + 1)
         if begin:
-            run.begin()
+            with run.released_on_error():
+                run.begin()
         return run
 
 
@@ -153,11 +179,13 @@ def _folders_of(runs: Path, short_hash: str) -> dict[int, Path]:
     return found
 
 
-def _continue(same: dict[int, Path], job_hash: str) -> Run | None:
+def _continue(same: dict[int, Path], job_hash: str, alone: bool) -> Run | None:
     for ordinal in sorted(same, reverse=True):
         folder = same[ordinal]
         lock = try_lock(folder)
         if lock is None:
+            if alone and _record_to_continue(folder, job_hash) is not None:
+                raise Busy(folder)
             continue
         try:
             record = _record_to_continue(folder, job_hash)
@@ -203,9 +231,10 @@ def _create(runs: Path, slug: str, job_hash: str, ordinal: int) -> Run:
     lock = try_lock(folder)
     if lock is None:
         raise RuntimeError(f"{folder} was just made here, yet another process holds its lock")
-    record = empty_record(name, job_hash)
-    write_json(folder / RECORD, record)
-    return Run(folder, record, lock)
+    run = Run(folder, empty_record(name, job_hash), lock)
+    with run.released_on_error():
+        run.update()
+    return run
 
 
 def try_lock(folder: Path) -> Any | None:
