@@ -108,9 +108,8 @@ def read_manifest(folder: Path, required: Iterable[str] = ()) -> dict[str, Any]:
 def damage(folder: Path) -> str | None:
     """What is wrong with a folder that has a manifest, or with the states of an unfinished stage; None where nothing is."""
     try:
-        if (folder / MANIFEST).is_file():
-            if "files" in read_json(folder / MANIFEST):
-                read_manifest(folder)
+        if (folder / MANIFEST).is_file() and "files" in read_json(folder / MANIFEST):
+            read_manifest(folder)
         for path in (folder / "checkpoint.pt", previous_of(folder / "checkpoint.pt")):
             if path.is_file():
                 check_seal(path)
