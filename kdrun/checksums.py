@@ -34,9 +34,11 @@ def told(tell: Callable[[str], None]) -> Iterator[None]:
     handler = _Telling(tell)
     logger = logging.getLogger(MENDED)
     logger.addHandler(handler)
+    before, logger.propagate = logger.propagate, False  # a report writes what it is told into the log by itself
     try:
         yield
     finally:
+        logger.propagate = before
         logger.removeHandler(handler)
 
 
