@@ -87,7 +87,7 @@ def keep_previous(path: Path) -> None:
 
 def write_manifest(folder: Path, names: Iterable[str], **fields: Any) -> None:
     """Write `manifest.json` with the checksums of these files, and further fields."""
-    write_json(folder / MANIFEST, {**fields, "files": {name: sha256_file(folder / name) for name in names}}, seal=True)
+    write_json(folder / MANIFEST, {**fields, "files": {name: sha256_file(folder / name) for name in names}})
 
 
 def read_manifest(folder: Path, required: Iterable[str] = ()) -> dict[str, Any]:

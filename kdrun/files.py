@@ -206,7 +206,7 @@ def dump_json(value: Any, indent: int | None = 1) -> str:
     return json.dumps(plain(value), indent=indent, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
 
-def write_json(path: str | os.PathLike[str], value: Any, seal: bool = False, durable: bool = True) -> None:
+def write_json(path: str | os.PathLike[str], value: Any, seal: bool = True, durable: bool = True) -> None:
     """Atomic JSON; see `plain` for what may be in it. seal: with a checksum, which `read_json` checks."""
     text = dump_json(value) + "\n"
     if seal:

@@ -69,7 +69,7 @@ class Kept:
         digests = {file: self._digests[file] for file in files.values()}
         if self.fallback:
             keep_previous(path)
-        write_json(path, {"identity": self.identity, "numbers": numbers, "files": files, "sha256": digests}, seal=True)
+        write_json(path, {"identity": self.identity, "numbers": numbers, "files": files, "sha256": digests})
         needed = {*files.values(), *(self._files.values() if self.fallback else ())}
         for old in self.folder.glob("*.safetensors"):
             if old.name not in needed:

@@ -102,7 +102,7 @@ class Store:
         staging.mkdir()
         for path in files:
             path.replace(staging / path.name)
-        write_json(staging / RECORD, record, seal=True)
+        write_json(staging / RECORD, record)
         write_manifest(staging, sorted(path.name for path in staging.iterdir()), fingerprint=fingerprint)
         for path in (*staging.iterdir(), staging):
             _sync(path)

@@ -98,7 +98,7 @@ class Spending:
             self._told = self._clock()
             self._mark()
             with contextlib.suppress(OSError):  # not durable: after a power cut an old one will do
-                write_json(self._work / SIDE, self._all(), seal=True, durable=False)
+                write_json(self._work / SIDE, self._all(), durable=False)
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint: what is spent on the work that it holds."""

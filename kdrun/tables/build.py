@@ -237,7 +237,7 @@ def write_table(folder: Path, table: Record) -> tuple[Record, list[Path]]:
 
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "table.json"]
-    write_json(paths[0], table)
+    write_json(paths[0], table, seal=False)  # committed: for people and for diffs
     table = read_json(paths[0])
     for name, render in RENDERED.items():
         paths.append(folder / f"table.{name}")

@@ -125,7 +125,7 @@ class Run:
         if fields.get("status", RUNNING) not in STATUSES:
             raise ValueError(f"not a status: {fields['status']}")
         self.record.update(fields, updated=now())
-        write_json(self.dir / RECORD, self.record, seal=True)
+        write_json(self.dir / RECORD, self.record)
 
     def mended(self, text: str) -> None:
         """Note in the record that something damaged was made again in this attempt: attempts[-1]["mended"]."""
