@@ -85,6 +85,8 @@ def read_metrics(path: str | os.PathLike[str], stage: str | None = None) -> Iter
         try:
             check_line(line)
             row = json.loads(line)
+            if not isinstance(row, dict) or "stage" not in row or "step" not in row:
+                raise ValueError("it is not a row of metrics")
         except ValueError as error:
             raise ValueError(f"{path}, line {index}: {error}") from error
         if stage is None or row["stage"] == stage:
