@@ -8,10 +8,15 @@ import errno
 import os
 import re
 import shutil
+import time
 
 import faults
 import pytest
 from faults import ALONE, DISTIL, FEDERATED, Disk, Scene, copied, damage, interrupted, numbers, readings, run, unlike
+
+from kdrun.files import read_json
+from kdrun.lab.lab import Lab
+from kdrun.tracking.registry import open_run
 
 SEEDS = int(os.environ.get("KDRUN_FAULTS", 20))
 EVERY_WRITE = SEEDS > 20
@@ -111,3 +116,47 @@ def test_gc_finds_what_is_broken(scenes, tmp_path, capsys):
     assert logits.parent.name[:12] in shown and weights.parent.name[:12] in shown
     assert faults.main(["gc", "--yes", "--outputs", str(outputs)]) == 0
     assert run(DISTIL, outputs) == 0 and numbers(outputs) == scenes["student done"].numbers
+
+
+def test_stopped_in_the_second_try_of_a_partly_failed_run(tmp_path, monkeypatch, capsys):
+    words = (*(word for word in ALONE if word != "seed=0"), "seeds=2", "trainer.epochs=2")
+    real = Lab._run
+
+    def breaks(lab, request):
+        if request["seed"] == 1:
+            raise RuntimeError("a broken card")
+        return real(lab, request)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lab, "_run", breaks)
+        assert run(words, tmp_path / "outputs") == 1
+    interrupted(words, tmp_path / "outputs", 3)  # which asserts the exit code 130
+    assert "UnboundLocalError" not in capsys.readouterr().err
+    (record,) = (read_json(path) for path in tmp_path.glob("outputs/runs/*/record.json"))
+    assert record["status"] == "interrupted" and [one["status"] for one in record["attempts"]] == [
+        "failed",
+        "interrupted",
+    ]
+
+
+@pytest.mark.parametrize("ends", ["done", "killed"])
+def test_the_same_command_waits_and_makes_no_second_run(scenes, ends, tmp_path, capsys):
+    outputs = copied(scenes["student"].folder, tmp_path)
+    (record,) = (read_json(path) for path in outputs.glob("runs/*/record.json"))
+    child = os.fork()
+    if child == 0:
+        held = open_run(outputs, record["name"], record["job_hash"])
+        (tmp_path / "held").touch()
+        time.sleep(1.0)
+        if ends == "done":
+            held.finish(summary=record["summary"])
+        os._exit(0)
+    while not (tmp_path / "held").exists():
+        time.sleep(0.01)
+    assert faults.main([*DISTIL, f"paths.outputs={outputs}"]) == 0
+    os.waitpid(child, 0)
+    shown = capsys.readouterr().out
+    assert f"waiting for process {child} on " in shown and f"if it hangs: kill {child}, and this goes on" in shown
+    assert len([path for path in (outputs / "runs").iterdir() if path.is_dir()]) == 1
+    if ends == "killed":
+        assert numbers(outputs) == scenes["student"].numbers

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from kdrun import files
 from kdrun.files import number, plain, read_json, sha256_file, write_atomic, write_json
+from kdrun.problems import disk_problem
 
 
 def test_text_and_bytes_are_written_whole(tmp_path):
@@ -87,3 +89,63 @@ def test_broken_json_is_named(tmp_path):
 def test_number_knows_what_is_not_one():
     assert [number(value) for value in (None, "x", True, [])] == [None] * 4
     assert (number(0), number(0.5), number("inf")) == (0, 0.5, math.inf)
+
+
+def test_json_that_was_damaged_is_never_read_as_something_else(tmp_path):
+    path, value = tmp_path / "a.json", {"accuracy": 0.95, "name": "ü"}
+    write_json(path, value)
+    assert json.loads(path.read_text()) == value, "other programs read the same"
+    content = path.read_bytes()
+    found = []
+    for place in range(len(content)):
+        for bit in range(8):
+            path.write_bytes(content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :])
+            try:
+                found.append(read_json(path) == value)
+            except ValueError:
+                continue
+    assert all(found)
+    path.write_bytes(content.replace(b"0.95", b"0.94"))
+    with pytest.raises(files.Damaged, match=r"a\.json is damaged"):
+        read_json(path)
+    path.write_text('{"accuracy": 0.94}')
+    assert read_json(path) == {"accuracy": 0.94}, "written by hand"
+
+
+def test_an_array_has_its_room_before_it_is_mapped(tmp_path, monkeypatch):
+    """Writing to a sparse map on a full disk would end the process by SIGBUS, without a word."""
+    array = files.new_array(tmp_path / "a.npy", np.dtype(np.float32), (1000, 10))
+    assert array.shape == (1000, 10) and not array.any()
+    assert os.stat(tmp_path / "a.npy").st_blocks * 512 >= 40_000
+    array[3] = 1
+    array.flush()
+    assert np.load(tmp_path / "a.npy").sum() == 10
+    monkeypatch.setattr(
+        os, "posix_fallocate", lambda *given: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
+    with pytest.raises(OSError, match="No space left") as caught:
+        files.new_array(tmp_path / "b.npy", np.dtype(np.float32), (1000, 10))
+    assert caught.value.filename == str(tmp_path / "b.npy") and caught.value.needed == 40_000
+    assert os.listdir(tmp_path) == ["a.npy"]
+    monkeypatch.delattr(os, "posix_fallocate")
+    assert files.new_array(tmp_path / "c.npy", np.dtype(np.uint8), (3,)).tolist() == [0, 0, 0]
+
+
+def test_an_array_that_was_cut_or_is_another_is_made_anew(tmp_path):
+    path, kind = tmp_path / "a.npy", np.dtype(np.float32)
+    files.new_array(path, kind, (4, 4))[:] = 1
+    assert files.open_array(path, kind, (4, 4)).sum() == 16
+    path.write_bytes(path.read_bytes()[:-8])
+    assert files.open_array(path, kind, (4, 4)).sum() == 0
+    path.write_bytes(b"")
+    assert files.open_array(path, kind, (2, 4)).shape == (2, 4)
+
+
+@pytest.mark.parametrize(("number", "said"), [(28, "the disk is full: 40 kB needed"), (30, "the disk is read-only")])
+def test_what_a_disk_refuses_is_told_with_path_and_cure(number, said):
+    error = OSError(number, os.strerror(number), "/there/is/no/file")
+    error.needed = 40_000
+    lines = disk_problem(error)
+    assert lines[0].startswith(said) and "/there/is/no/file" in lines[1]
+    assert "safe" in lines[2] and "same command" in lines[3]
+    assert disk_problem(ValueError("x")) is None and disk_problem(OSError("x")) is None

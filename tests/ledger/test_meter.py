@@ -8,6 +8,7 @@ import threading
 from types import SimpleNamespace
 
 from kdrun.ledger.meter import Meter, Presence, processor_seconds
+from kdrun.ledger.sensor import Counter
 
 from .fakes import Clock, Sensor
 
@@ -143,3 +144,34 @@ def test_processor_time(tmp_path):
     assert processor_seconds(stat=tmp_path / "nowhere") is None
     stat.write_text("not a line of numbers\n")
     assert processor_seconds(stat=stat) is None
+
+
+def test_a_gap_between_stages_is_in_neither_however_often_the_counter_may_have_wrapped(tmp_path):
+    """A counter of 65 kJ could wrap twice in a gap of 200 s (data are loaded, another process is waited for): what it took is not known,
+    what the next stage takes is."""
+    clock, value = Clock(), [1000.0]
+    counter = Counter(lambda: value[0], 1.0, clock, span=65000.0)
+    sensor = Sensor()
+    sensor.read, sensor.restart = counter.read, counter.restart
+    meter = Meter([sensor], SELDOM, presence=Presence(tmp_path))
+    for gap in (70.0, 200.0):
+        clock.now, value[0] = clock.now + gap, value[0] + 5000.0
+        meter.begin()
+        before = meter.read()["rapl"]
+        clock.now, value[0] = clock.now + 1.0, value[0] + 7.0
+        assert meter.read()["rapl"] - before == 7.0
+        meter.end()
+
+
+def test_a_sensor_that_failed_in_one_stage_is_asked_again_in_the_next(tmp_path):
+    sensor = Sensor()
+    meter = Meter([sensor], SELDOM, presence=Presence(tmp_path))
+    meter.begin()
+    sensor.joules = None
+    assert meter.read() == {"rapl": None}
+    meter.end()
+    sensor.joules = 50.0
+    meter.begin()
+    before, sensor.joules = meter.read()["rapl"], 53.0
+    assert meter.read()["rapl"] - before == 3.0
+    meter.end()
