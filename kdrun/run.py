@@ -159,12 +159,13 @@ def execute(job, run, console: Console, signals, quiet=False, force=False, tell=
             report.note(line)
         if audit.get("summary"):
             report.note(audit["summary"])
+        task = task_for(module)
+        notes = task.notes()  # before the first stage, since a score that lacks its package is known now
         arms, labels, teachers = fit_cells(cells, lab, failed if len(cells) > 1 else None)
     if len(errors) == len(cells):
         raise next(iter(errors.values()))
-    task = task_for(lab.shop.data(job.config["data"]))
     summary = summarise(task.MAIN, arms, labels, teachers, [cell["seed"] for cell in cells], errors, lab.decisions)
-    summary |= {"baselines": task.baselines(), "notes": task.notes()}
+    summary |= {"baselines": task.baselines(), "notes": notes}
     summary["seconds"] = round(time.monotonic() - started, 3)
     return {"summary": summary, "stages": stages, "audit": audit, "seconds": summary["seconds"], "errors": errors}
 

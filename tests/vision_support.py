@@ -68,9 +68,10 @@ COLOURS = ("red", "green", "blue", "pale blue")
 
 
 def question(number, images=1, turns=1, extra=""):
-    """A sample with answers of one or two words."""
+    """A sample with answers of one or two words. One without images has a text of its own: the same one would be in two splits."""
+    end = "" if images else f" {number}"
     said = tuple(
-        Turn(f"what colour is thing {turn}, please{extra}?", COLOURS[(number + turn) % 4]) for turn in range(turns)
+        Turn(f"what colour is thing {turn}, please{extra}{end}?", COLOURS[(number + turn) % 4]) for turn in range(turns)
     )
     kind = "text" if not images else "several" if turns > 1 else "one"
     return Sample(number, tuple((number + k) % 200 for k in range(images)), said, kind)

@@ -4,6 +4,7 @@ Annotations are real objects here (no `from __future__ import annotations`): the
 """
 
 import os
+import typing
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -170,6 +171,12 @@ class Text:
     tokenizer: str | None = key(None, "file or folder of an existing tokenizer instead", path=True, exists=True)
     max_length: int = key(128, "longest sequence in tokens; longer pairs are left out of training", minimum=2)
     duplicates: str = key("remove", "what to do with pairs that are in two splits", choices=("remove", "keep"))
+    bleu: str = key(
+        "auto",
+        "how sentences are cut into words for BLEU; auto: by the target language",
+        choices=("auto", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "flores200", "flores101", "none"),
+        added=True,
+    )
 
 
 @dataclass
@@ -305,8 +312,15 @@ EXTENDED: dict[type, str] = {Data: "_target_", Term: "_target_"}
 """Dataclasses whose further keys are arguments of the callable they name."""
 
 
-ADDED_TO_STRATEGIES = {"strategy.clip_norm": None, "strategy.superlink": None, "strategy.timeout": 3600.0}
-"""Options that came after jobs had been hashed, with the value they are left out for; options of strategies have no node in the schema."""
+ADDED_TO_TARGETS = {
+    "strategy.clip_norm": None,
+    "strategy.superlink": None,
+    "strategy.timeout": 3600.0,
+    "data.columns": None,
+    "data.msgstr_language": None,
+}
+"""Options of strategies and sources that came after jobs had been hashed, with the value they are left out for; they have no node in the
+schema."""
 
 
 def default_cache() -> str:
@@ -352,8 +366,9 @@ def added() -> dict[str, Any]:
             path = f"{prefix}{item.name}"
             if item.metadata.get("added"):
                 found[path] = defaults(node)[item.name]
-            elif is_dataclass(item.type):
-                found |= walk(item.type, f"{path}.")
+            for inner in (item.type, *typing.get_args(item.type)):  # of `Text | None` too, which is itself later
+                if is_dataclass(inner):
+                    found |= walk(inner, f"{path}.")
         return found
 
-    return walk(Root, "") | ADDED_TO_STRATEGIES
+    return walk(Root, "") | ADDED_TO_TARGETS

@@ -3,20 +3,24 @@
     [{"id": "...", "image": "coco/train2017/000000033471.jpg",
       "conversations": [{"from": "human", "value": "<image>\\nWhat is this?"}, {"from": "gpt", "value": "A bus."}, ...]}]
 
-Also as JSON lines. "image" may be a list, and is absent for text alone. Beyond LLaVA an entry may have a "type" (of its
-question, by which scores are told apart), "choices" (of a multiple choice) and "answers" (all that are accepted).
+Also as JSON lines. "image" may be a list and have another of the names in PICTURES; it is absent for text alone. Beyond LLaVA
+an entry may have a "type" (of its question, by which scores are told apart), "choices" (of a multiple choice) and "answers" (all
+that are accepted). Keys that are not read are counted.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from posixpath import normpath
 
 from kdrun.data.conversations import PARTS, Conversations, Turn
 from kdrun.data.vision_files import (
     SHIFT,
+    UNREAD,
     Corpus,
     Entry,
     assembled,
@@ -30,6 +34,10 @@ from kdrun.data.vision_files import (
 from kdrun.problems import UserError
 
 PLACE = "<image>"
+PICTURES = re.compile(r"(image|img|pic|picture|photo)s?([_-]?(path|file|url|uri|name|file_?name)s?)?", re.IGNORECASE)
+"""What an entry may call the names of its pictures."""
+READ = frozenset(("id", "conversations", "type", "choices", "answers"))
+"""Keys of an entry that are read beside those, or that are known to say nothing."""
 ROLES = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt"}
 
 
@@ -79,18 +87,20 @@ def llava_json(
     folder = _below(root, images, "images")
     given = {"file": file, "captions": captions, "val_file": val_file, "test_file": test_file}
     left_out: dict[str, Counter[str]] = {key: Counter() for key in given}
+    unread: dict[str, Counter[str]] = {key: Counter() for key in given}
     entries: dict[str, list[Entry]] = {}
     for number, (key, name) in enumerate(given.items()):
         inside = _below(root, captions_images, "captions_images") if key == "captions" and captions_images else folder
-        read = partial(_entry, number << SHIFT, inside, "caption" if key == "captions" else None, left_out[key])
+        usual = "caption" if key == "captions" else None
+        read = partial(_entry, number << SHIFT, inside, usual, left_out[key], unread[key])
         entries[key] = [] if name is None else each(read_json(root / name, key), root / name, read)
         if name is not None and not entries[key]:
             raise UserError(f"data.{key}={root / name} holds no conversation; left out: {dict(left_out[key])}")
     found = look_at(root, (image for part in entries.values() for entry in part for image in entry.images), size, cache)
     splits = {"train": entries["file"], "val": entries["val_file"], "test": entries["test_file"]}
-    report = left_out["file"] + left_out["val_file"] + left_out["test_file"]
+    used = ("captions",) if part == "captions" else ("file", "val_file", "test_file")
+    report = sum((left_out[key] for key in used), Counter())
     if part == "captions":
-        report = left_out["captions"]
         held_out = {
             found.number.get(image) for key in ("val_file", "test_file") for e in entries[key] for image in e.images
         }
@@ -107,7 +117,7 @@ def llava_json(
             limit_broken=limit_broken,
             corpus=Corpus([entries["file"], entries["captions"]]),
             parts=[part],
-            report=report,
+            report={**report, UNREAD: dict(sum((unread[key] for key in used), Counter()))},
         ),
         tests or {},
     )
@@ -122,29 +132,53 @@ def _below(root: Path, folder: str | None, key: str) -> str:
 
 
 def _entry(
-    first: int, folder: str, kind: str | None, left_out: Counter[str], position: int, entry: Mapping
+    first: int,
+    folder: str,
+    kind: str | None,
+    left_out: Counter[str],
+    unread: Counter[str],
+    position: int,
+    entry: Mapping,
 ) -> Entry | None:
     """One entry of a file; None, and counted, where it has no exchange. ValueError that says what is malformed."""
-    images = entry.get("image")
-    images = [images] if isinstance(images, str) else [] if images is None else images
-    if not isinstance(images, list) or not all(isinstance(image, str) and image for image in images):
-        raise ValueError("'image' is neither the name of a file nor a list of such")
-    turns = _turns(entry, len(images), left_out)
+    images = _pictures(entry)
+    unread.update(key for key in entry if key not in READ and not PICTURES.fullmatch(key))
+    turns = _turns(entry, len(images), left_out, unread)
     if not turns:
         left_out["without an answer"] += 1
         return None
     choices, answers = texts_of(entry, "choices"), texts_of(entry, "answers")
     usual = "text" if not images else "question" if len(turns) == 1 else "conversation"
     own = entry.get("type") if isinstance(entry.get("type"), str) else None
-    names = tuple((Path(folder) / image).as_posix() for image in images)
+    names = tuple((Path(folder) / normpath(image)).as_posix() for image in images)
     return Entry(first + position, names, turns, own or kind or usual, choices, answers)
 
 
-def _turns(entry: Mapping, images: int, left_out: Counter[str]) -> tuple[Turn, ...]:
+def _pictures(entry: Mapping) -> list[str]:
+    """The names of an entry's pictures, whichever of PICTURES it calls them by. ValueError where two keys disagree."""
+    found: dict[str, list[str]] = {}
+    for key, value in entry.items():
+        if not PICTURES.fullmatch(key) or value is None or value == []:
+            continue
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+            raise ValueError(f"{key!r} is neither the name of a file nor a list of such")
+        found[key] = names
+    if len(set(map(tuple, found.values()))) > 1:
+        raise ValueError(f"{' and '.join(map(repr, found))} name different pictures")
+    return next(iter(found.values()), [])
+
+
+def _turns(entry: Mapping, images: int, left_out: Counter[str], unread: Counter[str]) -> tuple[Turn, ...]:
     """The exchanges, without the places of images."""
     given = entry.get("conversations")
     if not isinstance(given, list):
         raise ValueError("it has no list of 'conversations'")
+    further = {key for line in given if isinstance(line, Mapping) for key in line if key not in ("from", "value")}
+    for key in further:
+        if PICTURES.fullmatch(key) and any(isinstance(line, Mapping) and line.get(key) for line in given):
+            raise ValueError(f"a turn has {key!r}: pictures are named by the entry, beside 'conversations'")
+    unread.update(f"conversations.{key}" for key in further)
     said = []
     for number, line in enumerate(given):
         if not isinstance(line, Mapping):
@@ -167,7 +201,8 @@ def _turns(entry: Mapping, images: int, left_out: Counter[str]) -> tuple[Turn, .
     places = [text.count(PLACE) for role, text in said if role == "human"]
     if sum(places) != images or sum(places[1:]):
         where = "" if not sum(places[1:]) else f", {sum(places[1:])} of them behind the first question"
-        raise ValueError(f"it has {images} images, but {sum(places)} places {PLACE!r}{where}")
+        hint = "" if sum(places) else f": write {PLACE} where each belongs"
+        raise ValueError(f"it has {images} images, but {sum(places)} places {PLACE!r}{where}{hint}")
     prompts = [
         text.replace(PLACE, "").strip() if number == 0 else text.strip() for number, (_, text) in enumerate(said[::2])
     ]

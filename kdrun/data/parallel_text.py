@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from kdrun.data.images import SPLITS
+from kdrun.data.languages import UNSPACED, language_of, units, unspaced_share
 from kdrun.data.pairs import Pairs
 from kdrun.data.text_files import read_pair
 from kdrun.problems import UserError
@@ -27,6 +29,8 @@ def parallel_text(
     min_words: int = 1,
     max_words: int | None = None,
     max_ratio: float | None = None,
+    columns: list | None = None,
+    msgstr_language: str | None = None,
     *,
     cache: str | Path | None = None,
 ) -> Pairs:
@@ -38,7 +42,11 @@ def parallel_text(
     lowercase           small letters on both sides
     min_words, max_words, max_ratio
                         training pairs with a side of fewer or more words, or with more than so many times the words of
-                        the other side, are left out
+                        the other side, are left out. A side whose script puts no blank between words is counted in
+                        characters, and for the ratio in so many as a word of the other side has on average
+    columns             source and target of TSV files, as numbers from 1 or as names in the first line; None: those
+                        that the first line calls by their languages, else the first two
+    msgstr_language     of PO files that do not say it
 
     A pair with an empty side is left out of every split. What is left out is counted.
     """
@@ -53,7 +61,7 @@ def parallel_text(
         if first is None and second is not None:
             raise UserError(f"data.{part}_target={second} has no data.{part}_source")
         if first is not None:
-            parts[part] = read_pair(first, second, languages)
+            parts[part] = read_pair(first, second, languages, columns, msgstr_language)
     clean = Cleaning(min_words, max_words, max_ratio, lowercase)
     return assembled("parallel_text", languages, parts, clean)
 
@@ -73,16 +81,44 @@ class Cleaning:
         text = " ".join(text.split())
         return text.lower() if self.lowercase else text
 
-    def refusal(self, source: str, target: str) -> str | None:
+    def refusal(self, source: str, target: str, lengths: Lengths | None = None) -> str | None:
         """Why a pair is not for training, in a word; None where it is."""
-        counts = sorted((source.count(" ") + 1, target.count(" ") + 1))
-        if counts[0] < self.min_words:
+        lengths = lengths or Lengths()
+        counts = [units(source, lengths.unspaced[0]), units(target, lengths.unspaced[1])]
+        if min(counts) < self.min_words:
             return "short"
-        if self.max_words is not None and counts[1] > self.max_words:
+        if self.max_words is not None and max(counts) > self.max_words:
             return "long"
-        if self.max_ratio is not None and counts[1] > self.max_ratio * counts[0]:
+        fewer, more = sorted(count / mean for count, mean in zip(counts, lengths.mean, strict=True))
+        if self.max_ratio is not None and more > self.max_ratio * fewer:
             return "ratio"
         return None
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How the two sides of a corpus are counted (see languages.units).
+
+    unspaced  whether a side is counted in characters
+    mean      what lengths are divided by before they are compared: of words nothing; where a side is in characters, the
+              mean length of each, so that a ratio of 1 is the usual one
+    """
+
+    unspaced: tuple[bool, bool] = (False, False)
+    mean: tuple[float, float] = (1, 1)
+
+    @classmethod
+    def of(cls, languages: tuple[str, str], pairs: Sequence[tuple[str, str]]) -> Lengths:
+        sides = list(zip(*pairs, strict=True)) or [(), ()]
+        unspaced = tuple(
+            language_of(language) in UNSPACED or unspaced_share(side) > 0.5
+            for language, side in zip(languages, sides, strict=True)
+        )
+        if not any(unspaced) or not pairs:
+            return cls(unspaced)
+        filled = [pair for pair in pairs if all(map(str.strip, pair))] or [("x", "x")]
+        totals = [sum(units(" ".join(pair[side].split()), unspaced[side]) for pair in filled) for side in (0, 1)]
+        return cls(unspaced, (totals[0] / len(filled), totals[1] / len(filled)))
 
 
 def assembled(
@@ -97,6 +133,7 @@ def assembled(
     split: list[int] = []
     ids: list[int] = []
     dropped: Counter[str] = Counter()
+    lengths = Lengths.of(languages, parts["train"][0])
     first = 0
     for part, (pairs, left_out) in parts.items():
         dropped.update(left_out)
@@ -106,7 +143,7 @@ def assembled(
             if not its_source or not its_target:
                 reason = "empty"
             elif part == "train":
-                reason = clean.refusal(its_source, its_target)
+                reason = clean.refusal(its_source, its_target, lengths)
             if reason:
                 dropped[reason] += 1
                 continue

@@ -36,9 +36,9 @@ class Ragged:
         return self.starts[1:][rows] - self.starts[:-1][rows]
 
     def padded(self, rows: np.ndarray, fill: int) -> tuple[np.ndarray, np.ndarray]:
-        """(int64 [b, W], bool [b, W]: where there is an id); W is the longest of these rows."""
+        """(int64 [b, W], bool [b, W]: where there is an id); W is the longest of these rows, 0 of none."""
         lengths = self.lengths(rows)
-        columns = np.arange(lengths.max())
+        columns = np.arange(lengths.max(initial=0))
         real = columns < lengths[:, None]
         places = np.where(real, self.starts[rows][:, None] + columns, 0)
         return np.where(real, self.flat[places].astype(np.int64), fill), real

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from kdrun.data.text_loader import TextSamples
     from kdrun.data.text_module import TextDataModule
 
-TEXT: dict[str, Any] = {"duplicates": "remove", "tokenizer": None, "vocabulary": 4_000, "max_length": 128}
+TEXT: dict[str, Any] = {
+    "duplicates": "remove",
+    "tokenizer": None,
+    "vocabulary": 4_000,
+    "max_length": 128,
+    "bleu": "auto",
+}
 """The keys of `data.text`, beside those of build.COMMON."""
 
 BLOCK = 100_000
@@ -34,6 +40,7 @@ def text_module(pairs: Pairs, common: dict[str, Any], cache: str | Path) -> Text
         tokenizer    path of an existing one (see tokenizer.existing); None: one is trained on the training split, joint
                      for both languages, with `vocabulary` pieces
         max_length   most tokens of a sequence, eos included: longer pairs are left out of training, and elsewhere cut
+        bleu         how sentences are cut into words for BLEU (see tasks.text_scores.tokenize_for)
     Raises UserError where nothing would be left to train on.
     """
     from kdrun.data.text_module import TextDataModule
@@ -46,6 +53,12 @@ def text_module(pairs: Pairs, common: dict[str, Any], cache: str | Path) -> Text
         )
     split, removed = assign(pairs, common)
     rows = {name: np.flatnonzero(split == number) for name, number in pairs.splits.items()}
+    if not len(rows["train"]):
+        gone = f": {removed['train']} are in val or test as well, or share a sentence with them" if removed else ""
+        raise UserError(
+            f"{pairs.name}: no pair is left for training{gone}",
+            *(["data.text.duplicates=keep leaves them in training, and counts them"] if removed else []),
+        )
     if common["tokenizer"] is not None:
         tokenizer = tokenizers.existing(common["tokenizer"])
         vocabulary = tokenizer.size
@@ -76,6 +89,7 @@ def text_module(pairs: Pairs, common: dict[str, Any], cache: str | Path) -> Text
         sizes={name: len(chosen) for name, chosen in rows.items()},
         max_length=common["max_length"],
         tokenizer=tokenizer.sha256,
+        bleu=common["bleu"],
     )
     found = {
         "dropped": {**pairs.dropped, **({"too long": too_long} if too_long else {})},

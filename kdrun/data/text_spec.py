@@ -21,6 +21,7 @@ class TextSpec:
     sizes       sentence pairs per split: train, val, test, and further test sets
     max_length  most tokens of a sequence, eos included
     tokenizer   sha256 of the tokenizer's file
+    bleu        how sentences are cut into words for BLEU: auto, or a name of sacreBLEU's
     """
 
     name: str
@@ -33,6 +34,7 @@ class TextSpec:
     sizes: dict[str, int]
     max_length: int
     tokenizer: str
+    bleu: str = "auto"
 
     kind: ClassVar[str] = "parallel_text"
 

@@ -10,7 +10,7 @@ import numpy as np
 from kdrun.data import randomness
 from kdrun.data.images import TEST, TRAIN, UNUSED, VAL
 from kdrun.data.pairs import Pairs
-from kdrun.data.text_clean import normalised
+from kdrun.data.text_keys import near_key, pair_key
 from kdrun.problems import UserError
 
 
@@ -22,16 +22,16 @@ def assign(pairs: Pairs, config: dict[str, Any]) -> tuple[np.ndarray, dict[str, 
     groups in an order that depends on the group and `split_seed`, until the fraction is reached.
 
     Removed is from training what validation or a test set has, and from validation what a test set has: pairs that are
-    equal, and where the test set is taken here, every pair that shares a sentence on either side (without case, digits
-    and punctuation). A test set of the source is compared by pairs alone, since a short sentence such as "Thank you."
-    belongs to training there.
+    equal but for their spelling (text_keys.COMPARED), and where the test set is taken here, every pair that shares a
+    sentence on either side (without case, digits and punctuation). A test set of the source is compared by pairs alone,
+    since a short sentence such as "Thank you." belongs to training there.
     """
     split, seed = pairs.split.copy(), config["split_seed"]
     missing = [
         (part, option) for part, option in ((TEST, "test_fraction"), (VAL, "val_fraction")) if not (split == part).any()
     ]
     if missing:
-        groups = pairs.groups or [normalised(sentence) for sentence in pairs.target]
+        groups = pairs.groups or [near_key(sentence) for sentence in pairs.target]
         numbers = np.array([_number(group) for group in groups], np.int64)
         for part, option in missing:
             rows = np.flatnonzero(split == TRAIN)
@@ -88,11 +88,12 @@ def _remove(pairs: Pairs, split: np.ndarray, by_sentence: bool) -> dict[str, int
 
 
 def _keys(pairs: Pairs, row: int, by_sentence: bool) -> tuple[Any, ...]:
-    """What must not be in two splits. A sentence of digits and marks alone has nothing left to compare."""
+    """What must not be in two splits. A sentence of digits and marks alone has nothing left to compare by itself."""
     source, target = pairs.source[row], pairs.target[row]
+    same = ("pair", pair_key((source, target)))
     if not by_sentence:
-        return ((source, target),)
-    sentences = [("source", normalised(source)), ("target", normalised(target))]
+        return (same,)
+    sentences = [("source", near_key(source)), ("target", near_key(target))]
     if pairs.groups is not None:
         sentences.append(("group", pairs.groups[row]))
-    return tuple(key for key in sentences if key[1])
+    return (same, *(key for key in sentences if key[1]))

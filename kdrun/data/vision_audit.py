@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kdrun.data.text_keys import COMPARED
+from kdrun.data.vision_files import UNREAD
+from kdrun.data.vision_splits import conversation_key
+
 if TYPE_CHECKING:
     from kdrun.data.vision_module import VisionDataModule
 
@@ -26,8 +30,10 @@ def audit(module: VisionDataModule) -> dict[str, Any]:
     dropped      what the source left out, as it says it
     too_long     training samples that were left out since they have more than max_length tokens
     cut          per other split, samples whose text was cut for that; no_room: left out since their images do not fit
-    removed      per split, samples left out because another split has one of their images
+    removed      per split, samples left out because another split has one of their images (or their text, if they have none)
     shared       per pair of splits ("train/test"), images of the second that are also in the first
+    shared_text  likewise, samples without images whose text is also in the first
+    compared     what is left out of account where texts are called equal
     duplicates   per split, samples that equal an earlier one of it (images and text)
     unknown      per split, share of text tokens that the tokenizer does not know; None for a tokenizer without such
     lengths      per split, mean tokens of a sample with its image slots, and mean answer tokens (end tokens included)
@@ -35,8 +41,10 @@ def audit(module: VisionDataModule) -> dict[str, Any]:
     """
     splits = list(module.chosen)
     images = {name: {image for s in module.chosen[name] for image in s.images} for name in splits}
-    distinct = {name: {(s.images, s.turns) for s in module.chosen[name]} for name in splits}
+    distinct = {name: {(s.images, conversation_key(s)) for s in module.chosen[name]} for name in splits}
+    text = {name: [conversation_key(s) for s in module.chosen[name] if not s.images] for name in splits}
     shared = {f"{a}/{b}": len(images[a] & images[b]) for a, b in combinations(splits, 2) if images[a] & images[b]}
+    both = {f"{a}/{b}": sum(map(set(text[a]).__contains__, text[b])) for a, b in combinations(splits, 2)}
     found = {
         "samples": {name: len(module.chosen[name]) for name in splits},
         "images": {name: len(images[name]) for name in splits},
@@ -44,6 +52,8 @@ def audit(module: VisionDataModule) -> dict[str, Any]:
         "types": {name: dict(sorted(Counter(s.type for s in module.chosen[name]).items())) for name in splits},
         **{name: module.found[name] for name in ("dropped", "too_long", "cut", "no_room", "removed")},
         "shared": shared,
+        "shared_text": {pair: count for pair, count in both.items() if count},
+        "compared": COMPARED,
         "duplicates": {name: len(module.chosen[name]) - len(distinct[name]) for name in splits},
         "unknown": {name: _unknown(module, name) for name in splits},
         "lengths": {name: _lengths(module, name) for name in splits},
@@ -52,12 +62,14 @@ def audit(module: VisionDataModule) -> dict[str, Any]:
 
 
 def summary(found: dict[str, Any]) -> str:
-    """`no image is in two splits; 12 removed from train for their images; left out: 3 too long`"""
+    """`no image is in two splits; 12 removed from train for their images or text; left out: 3 too long`"""
     parts = [
         f"{count} images of {pair.partition('/')[2]} are also in {pair.partition('/')[0]}"
         for pair, count in found["shared"].items()
     ] or ["no image is in two splits"]
-    parts += [f"{count} removed from {name} for their images" for name, count in found["removed"].items()]
+    for pair, count in found["shared_text"].items():
+        parts.append(f"{count} samples of text in {pair.partition('/')[2]} are also in {pair.partition('/')[0]}")
+    parts += [f"{count} removed from {name} for their images or text" for name, count in found["removed"].items()]
     few = [f"{count} in {name}" for name in ("val", "test") if 0 < (count := found["samples"].get(name, 0)) < FEW]
     if few:
         parts.append(f"few samples: {', '.join(few)}")
@@ -70,6 +82,10 @@ def summary(found: dict[str, Any]) -> str:
         most = sorted(left_out, key=lambda item: -item[1])
         named = ", ".join(f"{count} {reason}" for reason, count in most[:NAMED]) + (" ..." if len(most) > NAMED else "")
         parts.append(f"left out: {named}")
+    if unread := found["dropped"].get(UNREAD):
+        most = sorted(unread.items(), key=lambda item: (-item[1], item[0]))
+        named = ", ".join(f"{key} ({count})" for key, count in most[:NAMED]) + (" ..." if len(most) > NAMED else "")
+        parts.append(f"{UNREAD}: {named}")
     parts += [f"{count} of {name} were cut" for name, count in found["cut"].items()]
     parts += [f"{count} of {name} have more images than fit" for name, count in found["no_room"].items()]
     unknown = {name: share for name, share in found["unknown"].items() if share and share >= 0.001}

@@ -10,6 +10,8 @@ import hashlib
 import io
 import json
 import os
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -31,8 +34,11 @@ from kdrun.problems import UserError
 THREADS = 8
 CHECKED_AT = 32
 """Pixels at which a file is decoded to see whether it is whole: a JPEG is read to its end but not computed in full."""
+MISSING = "there is no such file"
 NAMED = 5
 """Images that a report or an error names."""
+UNREAD = "keys not read"
+"""Where a report counts the keys of entries that nothing was made of: key -> entries that have it."""
 SHIFT = 40
 """Ids of samples are the number of their file of questions times 2^SHIFT, plus their position in it."""
 
@@ -99,30 +105,66 @@ def look_at(folder: Path, names: Iterable[str], size: int, cache: str | Path | N
     names = list(dict.fromkeys(names))
     broken: dict[str, str] = {}
     seen: list[tuple[str | int, ...]] = []
+    inside: dict[str, str] = {}
     for name in names:
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        place = _below(folder, name)
+        if place is None:
             broken[name] = "it is not below the folder of images"
             continue
         try:
-            seen.append((name, *stamp(folder / name)))
+            seen.append((place, *stamp(folder / place)))
+            inside[name] = place
         except (OSError, ValueError):
-            broken[name] = "there is no such file"
+            broken[name] = f"{MISSING}{_near(folder, name)}"
+    seen = list(dict.fromkeys(seen))
     key = [2, version("pillow"), str(folder.resolve()), sorted(seen)]
     made = decoded(cache or default_cache(), "image_files", key, partial(_look, folder, [name for name, *_ in seen]))
     known = json.loads((made / "found.json").read_text())
     numbers: dict[str, int] = {}
     number, paths, digests = {}, [], []
-    for name, *_ in seen:
-        digest, reason = known[name]
+    for name, place in inside.items():
+        digest, reason = known[place]
         if reason is not None:
             broken[name] = reason
             continue
         if digest not in numbers:
             numbers[digest] = len(paths)
-            paths.append(folder / name)
+            paths.append(folder / place)
             digests.append(digest)
         number[name] = numbers[digest]
     return Found(FileImages(paths, digests, size), number, broken)
+
+
+def _below(folder: Path, name: str) -> str | None:
+    """A name as a path relative to the folder; None for one outside. Links within the folder may lead anywhere."""
+    path = PurePosixPath(name)
+    if not path.is_absolute():
+        return None if ".." in path.parts else name
+    try:
+        real = folder.resolve()
+        for one, base in ((Path(name), folder), (Path(name), real), (Path(name).resolve(), real)):
+            if ".." not in one.parts and one.is_relative_to(base):
+                return one.relative_to(base).as_posix()
+    except (OSError, ValueError, RuntimeError):  # a name too long or with a null byte, links in a circle
+        pass
+    return None
+
+
+def _near(folder: Path, name: str) -> str:
+    """What to say of a name that is no file: the file that was probably meant, or what the name is instead."""
+    if re.search("(?i)(?:^|/)(?:https?|s3|gs|file|data):", name):
+        return ": it is an address, and nothing is downloaded"
+    ways = {
+        "names with %.. are taken as they are": unquote(name),
+        "a path has / and no backslashes": name.replace("\\", "/"),
+        "its letters are composed otherwise": unicodedata.normalize("NFC", name),
+        "its letters are composed in another way": unicodedata.normalize("NFD", name),
+    }
+    for why, other in ways.items():
+        place = _below(folder, other) if other != name else None
+        if place is not None and (folder / place).is_file():
+            return f", but {other} is there: {why}"
+    return ": a path has / and no backslashes" if "\\" in name else ""
 
 
 def _look(folder: Path, names: list[str], target: Path) -> None:
@@ -149,7 +191,7 @@ def assembled(
     limit_broken: float,
     corpus: Sequence[str] = (),
     parts: Sequence[str] = (),
-    report: Mapping[str, int] | None = None,
+    report: Mapping[str, object] | None = None,
 ) -> Conversations:
     """The samples of `splits` whose images can all be used.
 
@@ -172,7 +214,7 @@ def assembled(
             bad = [image for image in entry.images if image not in found.number]
             if bad:
                 reason = found.broken[bad[0]]
-                lost["missing image" if reason == "there is no such file" else "broken image"] += 1
+                lost["missing image" if reason.startswith(MISSING) else "broken image"] += 1
                 named.setdefault(bad[0], reason)
                 continue
             images = tuple(found.number[image] for image in entry.images)

@@ -1,14 +1,15 @@
-"""Which conversation is used for what: by image, so that no image is in two splits. No torch."""
+"""Which conversation is used for what: by image, so that no image is in two splits; text alone by its text. No torch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from kdrun.data import randomness
 from kdrun.data.conversations import Conversations, Sample
+from kdrun.data.text_keys import pair_key
 from kdrun.problems import UserError
 
 LARGE = 0.1
@@ -22,7 +23,8 @@ def assign(conversations: Conversations, config: dict[str, Any]) -> tuple[dict[s
     Splits that the source brings stay as they are. Where it has training samples but none for test or for val, they are
     taken from those for training: an image, and with it all images that share a sample with it, belongs to a split by a
     random number of its own. So it belongs to the same one whatever other samples there are, and fractions are about met.
-    Removed is from training what shares an image with val or a test set, and from val what does with a test set.
+    Removed is from training what shares an image with val or a test set, and from val what does with a test set; of samples
+    without images, what is the same conversation but for its spelling (text_keys.COMPARED).
     A source without training samples is for evaluation.
     """
     chosen = {name: list(samples) for name, samples in conversations.samples.items()}
@@ -62,8 +64,14 @@ def _divided(samples: list[Sample], images: int, fraction: float, key: int) -> t
     all are: by one draw it would leave next to nothing for training.
     """
     groups = _groups(samples, images)
-    # Text without images is on its own: negative numbers, which no image has.
-    numbers = np.array([groups[s.images[0]] if s.images else -1 - s.id for s in samples], np.int64)
+    # Text without images is on its own, or with the same text: negative numbers, which no image has.
+    first: dict[tuple[str, ...], int] = {}
+    for s in samples:
+        if not s.images:
+            first.setdefault(conversation_key(s), s.id)
+    numbers = np.array(
+        [groups[s.images[0]] if s.images else -1 - first[conversation_key(s)] for s in samples], np.int64
+    )
     drawn = randomness.bits(key, numbers)
     _, member, sizes = np.unique(numbers, return_inverse=True, return_counts=True)
     small = sizes[member] <= max(2 * fraction, LARGE) * len(samples)
@@ -95,15 +103,25 @@ def _groups(samples: Sequence[Sample], images: int) -> list[int]:
 
 
 def _remove(chosen: dict[str, list[Sample]], further: tuple[str, ...]) -> dict[str, int]:
-    """Take out what shares an image with a split that comes first: test sets, val, train."""
-    taken: set[int] = set()
+    """Take out what shares an image, or is the same text, with a split that comes first: test sets, val, train."""
+    taken: set[Any] = set()
     removed = {}
     for names in (("test", *further), ("val",), ("train",)):
         for name in names:
-            kept = [sample for sample in chosen[name] if taken.isdisjoint(sample.images)]
+            kept = [sample for sample in chosen[name] if taken.isdisjoint(_owned(sample))]
             if name in ("val", "train") and len(kept) < len(chosen[name]):
                 removed[name] = len(chosen[name]) - len(kept)
                 chosen[name] = kept
         for name in names:
-            taken.update(image for sample in chosen[name] for image in sample.images)
+            taken.update(one for sample in chosen[name] for one in _owned(sample))
     return removed
+
+
+def _owned(sample: Sample) -> Iterable[Any]:
+    """What no other split may have: images, or where there are none the text."""
+    return sample.images or (conversation_key(sample),)
+
+
+def conversation_key(sample: Sample) -> tuple[str, ...]:
+    """What conversations have in common that say the same."""
+    return pair_key(text for turn in sample.turns for text in (turn.prompt, turn.answer))

@@ -26,6 +26,7 @@ LEFT_OUT = {
     "data.root": "a path; the content of the data is in instead",
     "data.tests.*.root": "likewise",
     "data.source, target, val_*, test_* of parallel_text": "paths; the sentences are in instead",
+    "data.columns, msgstr_language of parallel_text": "where in the files the sentences are",
     "data.text.tokenizer": "a path; the content of the file is in instead",
     "trainer.checkpoint_seconds": "when state is saved does not change what is computed: a resumed stage is bit-identical",
     "trainer.log_every": "how often losses are written down",
@@ -47,6 +48,7 @@ LEFT_OUT = {
 # that value it is left out, so that adding an option does not orphan results.
 ADDED_LATER: dict[str, Any] = {
     "data.view.task": "classification",
+    "data.view.text.bleu": "auto",
     "data.view.text": None,
     "data.view.vision": None,
     "data.view.view": None,
@@ -225,7 +227,7 @@ def _view(data: dict[str, Any]) -> dict[str, Any]:
         }
     if data["_target_"] == "kdrun.data.parallel_text.parallel_text":
         paths = [f"{split}{side}" for split in ("", "val_", "test_") for side in ("source", "target")]
-        view = _without(view, *paths)
+        view = _without(view, *paths, "columns", "msgstr_language")
     if view.get("text"):
         view["text"] = _without(view["text"], "tokenizer")
     return view

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -15,7 +16,7 @@ from kdrun.ledger.flops import counted_flops
 from kdrun.networks.output import logits_of
 from kdrun.problems import UserError
 from kdrun.tasks.base import Batch, Prediction, Tensors
-from kdrun.tasks.text_scores import TextScores, copy_baseline, sentence_statistics, signatures
+from kdrun.tasks.text_scores import TextScores, copy_baseline, sentence_statistics, signatures, tokenize_for
 
 UNIT, LARGEST_LOSS = 2.0**-20, 1e4
 HIDDEN = frozenset({"student_hidden", "teacher_hidden"})
@@ -42,6 +43,11 @@ class Translation:
         beams = {True: settings.pop("beam", 5), False: settings.pop("val_beam", 1)}
         self.hidden = False
         self.search = {final: Search(beam=beam, **settings) for final, beam in beams.items()}
+
+    @cached_property
+    def tokenize(self) -> str:
+        """sacreBLEU's tokeniser for the target language. UserError where it cannot be had."""
+        return tokenize_for(self.spec.bleu, self.spec.languages[1], self.module.references("val"))
 
     def prepare(self, wanted: frozenset[str]) -> None:
         """From now on `predict` gives hidden states and output layer where tensors of the objective are made of these."""
@@ -88,7 +94,7 @@ class Translation:
 
     def metrics(self) -> MetricCollection:
         """A fresh collection whose compute() has exactly the names of METRICS."""
-        return MetricCollection({"tokens": TokenScores(), "text": Text()})
+        return MetricCollection({"tokens": TokenScores(), "text": Text(self.tokenize)})
 
     def update(self, metrics: MetricCollection, prediction: Prediction, batch: Batch) -> None:
         """Adds what one pass tells: loss and token accuracy."""
@@ -111,7 +117,7 @@ class Translation:
         sources = [inputs["source"][row][inputs["source_mask"][row]].tolist() for row in rows]
         hypotheses = self.translate(network, sources, final)
         references = self.module.references_of(batch["ids"][rows])
-        counts = sentence_statistics(hypotheses, references)
+        counts = sentence_statistics(hypotheses, references, self.tokenize)
         metrics["text"].update(hypotheses, references, counts)
         if not final:
             return None
@@ -131,14 +137,14 @@ class Translation:
         """What takes no network: {"copying the source": {"bleu", "chrf"}} on test, and likewise on further test sets."""
         found = {}
         for split in ("test", *self.module.extra_tests):
-            scores = copy_baseline(self.module.sources(split), self.module.references(split))
+            scores = copy_baseline(self.module.sources(split), self.module.references(split), self.tokenize)
             name = "copying the source" + ("" if split == "test" else f", on {split}")
             found[name] = {metric: value / 100 for metric, value in scores.items()}
         return found
 
     def notes(self) -> dict[str, str]:
         """Signatures of the scores, for records."""
-        return signatures()
+        return signatures(self.tokenize)
 
     def size(self, inputs: dict[str, torch.Tensor]) -> int:
         """Sentences in the batch."""

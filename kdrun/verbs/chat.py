@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from kdrun.problems import UserError, closest, listed
+from kdrun.verbs.lines import print_line, read_lines
 from kdrun.verbs.runs import outputs_folder
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def main(args: Arguments) -> int:
     for line in [question] if question else read_lines(sys.stdin.buffer):
         if unknown := answer.unknown(line):
             print(f"kdrun: words that the network never saw: {', '.join(unknown)}", file=sys.stderr)
-        print(answer(line) if line.strip() else "", flush=True)
+        print_line(answer(line) if line.strip() else "")
     return 0
 
 
@@ -113,17 +114,6 @@ def read_words(words: list[str], overrides: list[str]) -> tuple[str, str, dict[s
         elif key != "paths.outputs":
             raise UserError(f"{word}: no option {key!r}{closest(key, OPTIONS)}; all: {listed(OPTIONS)}")
     return run, " ".join(rest).strip(), options
-
-
-def read_lines(stream: Iterable[bytes]) -> Iterator[str]:
-    """Lines of UTF-8 text, each as soon as it is there. UserError that names the line that is not."""
-    for number, line in enumerate(stream, start=1):
-        try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"standard input, line {number}: not UTF-8 ({error.reason} at byte {error.start})"
-            ) from None
 
 
 def _pixels(path: str, size: int) -> Any:

@@ -32,32 +32,36 @@ FOLDER = "exports"
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for. pairs: (format, precision) in order; left_out: those of the two lists that do not go together."""
+    """What was asked for. pairs: (format, precision) in order; left_out: those of the two lists that do not go together;
+    whatever: `all` was asked for, so that what a network or this machine cannot have is no mistake."""
 
     arms: list[str]
     seeds: list[int] | None
     which: str
     pairs: list[tuple[str, str]]
     left_out: list[tuple[str, str]]
+    whatever: bool
     calibration: int
     to: Path | None
 
 
 def main(args: Arguments) -> int:
-    """Print a line per file, or with --json their records. What could not be made is told with its reason, and is exit code 2."""
+    """Print a line per file, or with --json their records. What could not be made is told with its reason, and is exit code 2;
+    pairs that do not go together (with `all`: that cannot be had here) are left out and told."""
     request = read_options(args.overrides)
     run = chosen_run(args)
     if run.record is None:
         raise UserError(f"the record of {run.id} cannot be read: {run.problem}")
-    made, failed = [], []
+    made, failed, left_out = [], [], []
 
     def tell(line: str) -> None:
         if not args.json:
             print(f"kdrun: {line}", file=sys.stderr)
 
     for format, precision in request.left_out:
-        tell(f"{format} is not written in {precision}: left out")
-    from kdrun.hardware.exports.export import export
+        left_out.append(f"{format} is not written in {precision}")
+        tell(f"{left_out[-1]}: left out")
+    from kdrun.hardware.exports.export import Mismatch, export
     from kdrun.hardware.exports.subjects import subjects
 
     for subject in subjects(run, request.seeds, request.arms, request.which, tell):
@@ -66,15 +70,21 @@ def main(args: Arguments) -> int:
             try:
                 artifact = export(subject, folder, format, precision, request.calibration)
             except UserError as error:
-                failed.append((subject, error))
+                if request.whatever and not isinstance(error, Mismatch):
+                    left_out.append(f"{subject.label} as {format} {precision}: {error.lines[0]}")
+                    tell(f"left out: {left_out[-1]}")
+                else:
+                    failed.append((subject, error))
                 continue
             made.append((subject, artifact))
     if args.json:
         rows = [{"label": one.label, "seed": one.seed, "folder": str(a.folder), **a.record()} for one, a in made]
         told = [{"label": one.label, "seed": one.seed, "problem": error.lines} for one, error in failed]
-        print(dump_json({"run": run.id, "artifacts": rows, "failed": told}))
+        print(dump_json({"run": run.id, "artifacts": rows, "failed": told, "left_out": left_out}))
     else:
         _print(made)
+    if not made and not failed:
+        raise UserError(f"{run.id}: nothing could be written in any of these formats", *left_out)
     if failed and (not args.json or not made):
         raise UserError(*dict.fromkeys(line for _, error in failed for line in error.lines))
     return 2 if failed else 0
@@ -93,10 +103,8 @@ def read_options(words: list[str]) -> Request:
     precisions = [check_precision(word) for word in _list(found, "precision", "fp32", PRECISIONS)]
     pairs = [(format, precision) for precision in precisions for format in formats]
     possible = [(format, precision) for format, precision in pairs if precision in POSSIBLE[format]]
-    for axis, names in enumerate((formats, precisions)):
-        for name in names:  # a word that would have no effect at all is a mistake
-            if not any(pair[axis] == name for pair in possible):
-                check_pair(*next(pair for pair in pairs if pair[axis] == name))
+    if not possible:
+        check_pair(*pairs[0])
     which = found.get("which", "best")
     if which not in ("best", "last"):
         raise UserError(f"which={which}: best or last")
@@ -111,6 +119,7 @@ def read_options(words: list[str]) -> Request:
         which=which,
         pairs=possible,
         left_out=[pair for pair in pairs if pair not in possible],
+        whatever=any(found.get(name, "").strip("[] ") == "all" for name in ("format", "precision")),
         calibration=int(found.get("calibration", 256)),
         to=Path(found["to"]).expanduser() if found.get("to") else None,
     )

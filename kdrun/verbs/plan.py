@@ -62,6 +62,7 @@ def make_plan(job: Any, *, why: bool = False) -> dict[str, Any]:
     from kdrun.lab.stage import Federation
     from kdrun.learning.report import Report
     from kdrun.run import fit_cells, make_lab
+    from kdrun.tasks.build import task_for
     from kdrun.tracking.credentials import resolve_mode
 
     resolve_mode(job.config["tracker"])
@@ -72,6 +73,7 @@ def make_plan(job: Any, *, why: bool = False) -> dict[str, Any]:
     lab = make_lab(job.config["paths"], hardware, Report(), lambda item: None, dry=True)
     main = job.config["data"]
     module = lab.shop.data(main)
+    task_for(module).notes()  # a score that lacks its package is told now
     data = {**_told(module), "audit": module.audit()}
     fit_cells([{**cell, "hardware": hardware} for cell in job.cells], lab)
     stages: dict[str, dict[str, Any]] = {}

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from kdrun.problems import UserError
+from kdrun.verbs.lines import print_line, read_lines
 from kdrun.verbs.runs import options_in, outputs_folder
 
 if TYPE_CHECKING:
@@ -27,13 +28,13 @@ def main(args: Arguments) -> int:
     if "comet" in options:
         print(comet_line(view, options))
         return 0
-    lines = read_lines(sys.stdin.buffer.read())
+    lines = list(read_lines(sys.stdin.buffer))
     seed = options.get("seed")
     network = api.load(
         view, options.get("arm", "student"), None if seed is None else int(seed), options.get("which", "best")
     )
     for text in translate(view, network, lines, options):
-        print(text)
+        print_line(text)
     return 0
 
 
@@ -90,16 +91,3 @@ def comet_line(view: Any, options: dict[str, str]) -> str:
     if score is None:
         raise UserError(f"comet={options['comet']}: no such file; give the checkpoint of a COMET model")
     return f"COMET {score:.4f}   {stage['label']} of {view.id}, {len(rows)} sentences, {Path(options['comet']).name}"
-
-
-def read_lines(content: bytes) -> list[str]:
-    """Lines of UTF-8 text. UserError that names the line that is not."""
-    lines = []
-    for number, line in enumerate(content.splitlines(), start=1):
-        try:
-            lines.append(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"standard input, line {number}: not UTF-8 ({error.reason} at byte {error.start})"
-            ) from None
-    return lines

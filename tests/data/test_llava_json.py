@@ -120,6 +120,18 @@ class TestEntries:
             (entry(None, "<image>", "b"), "0 images, but 1 places"),
             (entry("1.png", "a", "b", "<image> c", "d"), "1 of them behind the first question"),
             (entry("1.png", choices="ab"), "'choices' is not a list of text"),
+            ({"images": ["1.png"], "conversations": said("what?", "b")}, "1 images, but 0 places '<image>': write"),
+            ({"image": None, "images": ["1.png"], "conversations": said("what?", "b")}, "1 images, but 0 places"),
+            *(
+                ({key: "1.png", "conversations": said("what?", "b")}, "1 images, but 0 places")
+                for key in ("image_path", "img", "img_path", "image_url", "image_file", "picture", "photo", "Image")
+            ),
+            ({"image_url": {"url": "1.png"}, "conversations": said("<image>", "b")}, "'image_url' is neither"),
+            (entry("1.png", images=["2.png"]), "'image' and 'images' name different pictures"),
+            (
+                {"conversations": [{"from": "human", "value": "what?", "image": "1.png"}, *said("", "b")[1:]]},
+                "a turn has 'image'",
+            ),
         ],
     )
     def test_malformed(self, load, root, wrong, message):
@@ -128,6 +140,26 @@ class TestEntries:
         first, second = caught.value.lines
         assert first == f"{root / 'a.json'}: 1 of 3 entries are malformed"
         assert second.startswith("entry 1: ") and message in second
+
+    @pytest.mark.parametrize(
+        "key", ["images", "image_path", "image_paths", "img", "image_file", "image_url", "picture", "photos"]
+    )
+    def test_other_names_of_the_key(self, load, key):
+        standard = load([entry(["1.png", "2.png"], "<image><image> same?", "no"), entry("3.png")]).samples
+        renamed = entry(None, "<image><image> same?", "no", **{key: ["1.png", "2.png"]}) | {"image": None}
+        assert load([renamed, entry(None, **{key: "3.png"})]).samples == standard
+        assert load([entry(["1.png", "2.png"], "<image><image> same?", "no", **{key: ["1.png", "2.png"]})]).report == {}
+
+    def test_keys_that_are_not_read_are_counted(self, load, root, tmp_path, monkeypatch):
+        tiny_tower(monkeypatch)
+        entries = [entry(f"{n}.png", **({"source": "web", "model": ""} if n else {"video": None})) for n in range(8)]
+        entries[3]["conversations"][0]["lang"] = "en"
+        made = load(entries)
+        assert made.report == {"keys not read": {"source": 7, "model": 7, "conversations.lang": 1, "video": 1}}
+        module = vision_module(
+            made, {**COMMON, "size": 16, "val_fraction": 0.3, "test_fraction": 0.3}, tmp_path / "cache"
+        )
+        assert "keys not read: model (7), source (7), conversations.lang (1), video (1)" in module.audit()["summary"]
 
     def test_many_malformed(self, load):
         with pytest.raises(UserError) as caught:
@@ -186,6 +218,60 @@ class TestImages:
         assert "images/bad.png: " in str(caught.value) and "images/../a.json: it is not below" in str(caught.value)
         with pytest.raises(UserError, match="no sample is left"):
             load(entries[1:2], limit_broken=1)
+
+    def test_absolute_paths_below_the_root(self, load, root, tmp_path):
+        (tmp_path / "linked").symlink_to(root)
+        picture(tmp_path / "shared" / "x.png", 77)
+        (root / "outside").symlink_to(tmp_path / "shared")
+        expected = load([entry("3.png"), entry("../outside/x.png")], limit_broken=0.5)
+        names = [
+            root / "images/3.png",
+            tmp_path / "linked/images/3.png",
+            tmp_path / "linked/./images/../images/3.png",
+            "a/../3.png",
+        ]
+        made = load([entry(str(name)) for name in names])
+        assert [sample.images for sample in made.samples["train"]] == [(0,)] * 4 and made.report == {}
+        assert made.images.source_hash == expected.images.source_hash
+        # A folder of pictures that is linked to from within belongs to the root.
+        made = load([entry(str(root / "outside/x.png")), entry("outside/x.png")], images=None)
+        assert [sample.images for sample in made.samples["train"]] == [(0,), (0,)]
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "/etc/passwd",
+            "../../secret.png",
+            "{root}/images/../../secret.png",
+            "{root}-more/1.png",
+            "a/../../../secret.png",
+        ],
+    )
+    def test_what_lies_outside_is_refused(self, load, root, tmp_path, name):
+        picture(tmp_path / "secret.png")
+        picture(tmp_path / "root-more" / "1.png")
+        with pytest.raises(UserError, match="it is not below the folder of images"):
+            load([entry("1.png"), entry(name.format(root=root))], limit_broken=0)
+
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("a%20b.png", "but images/a b.png is there: names with %.. are taken as they are"),
+            ("sub\\c.png", "but images/sub/c.png is there: a path has / and no backslashes"),
+            ("C:\\data\\c.png", "a path has / and no backslashes"),
+            ("https://example.org/1.png", "it is an address, and nothing is downloaded"),
+            ("file:///tmp/1.png", "it is an address"),
+            ("data:image/png;base64,AAAA", "it is an address"),
+            ("e\u0301.png", "its letters are composed otherwise"),
+        ],
+    )
+    def test_names_that_are_written_otherwise(self, load, root, name, said):
+        for there in ("a b.png", "sub/c.png", "\u00e9.png"):
+            picture(root / "images" / there)
+        with pytest.raises(UserError) as caught:
+            load([entry(name)], limit_broken=0)
+        assert "there is no such file" in caught.value.lines[1] and said in caught.value.lines[1]
+        assert load([entry("1.png"), entry(name)], limit_broken=1).report["missing image"] == 1
 
     def test_same_content_is_one_image(self, load, root):
         (root / "images" / "copy.png").write_bytes((root / "images" / "4.png").read_bytes())

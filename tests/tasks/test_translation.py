@@ -297,13 +297,56 @@ def test_a_run_keeps_its_translations_and_they_can_be_scored_again(trained, monk
     assert all(sample["src"].startswith(("Die", "Der", "Das")) for sample in asked[:3])
 
 
-def test_input_that_is_no_utf8_is_refused_by_line():
-    from kdrun.problems import UserError
-    from kdrun.verbs.translate import read_lines
+def answered(monkeypatch, capsys, content, *words):
+    """(exit code, lines of standard output, standard error) of `kdrun translate last` on these bytes."""
+    import io
+    import types
 
-    assert read_lines("\ufeffä\r\nb\n".encode()) == ["ä", "b"]
-    with pytest.raises(UserError, match="line 2: not UTF-8"):
-        read_lines(b"good\nb\xe4d\n")
+    from kdrun.cli import main
+
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(content)))
+    code = main(["translate", "last", *words])
+    printed = capsys.readouterr()
+    return code, printed.out.splitlines(), printed.err
+
+
+@pytest.mark.parametrize(
+    ("content", "filled"),
+    [
+        (b"", []),
+        (b"\xef\xbb\xbf", []),
+        (b"\n", [False]),
+        (b"\n\n \t\n", [False] * 3),
+        (b"\r\n\r\n", [False] * 2),
+        (b"\xef\xbb\xbf\n", [False]),
+        ("\ufeffDie alte Bank fehlt.\r\n\r\nDie Tür\r\n".encode(), [True, False, True]),
+        ("Die alte\rBank\u2028fehlt.\x0c\x85".encode(), [True]),
+        (b"Die\x00Bank\n" * 2, [True] * 2),
+    ],
+)
+def test_every_line_of_standard_input_has_one_of_output(trained, monkeypatch, capsys, content, filled):
+    monkeypatch.chdir(trained[0])
+    code, lines, errors = answered(monkeypatch, capsys, content)
+    assert (code, errors) == (0, "")
+    assert [bool(line.strip()) for line in lines] == filled
+
+
+def test_input_that_is_no_utf8_is_refused_by_line(trained, monkeypatch, capsys):
+    monkeypatch.chdir(trained[0])
+    code, lines, errors = answered(monkeypatch, capsys, b"good\nb\xe4d\n")
+    assert code == 2 and not lines and "line 2: not UTF-8" in errors and "iconv" in errors
+    assert answered(monkeypatch, capsys, "ö".encode("utf-16"))[0] == 2
+
+
+def test_what_a_network_makes_is_printed_as_one_line_of_utf8(monkeypatch):
+    import io
+
+    from kdrun.verbs.lines import print_line
+
+    written = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", written)
+    print_line("Tür\nauf\u2028\rzu")
+    assert written.buffer.getvalue().decode() == "Tür auf zu\n"
 
 
 class Silent(Report):

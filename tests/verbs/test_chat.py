@@ -114,6 +114,22 @@ def test_questions_are_read_from_standard_input_one_a_line(ask, capsys):
     assert "line 2: not UTF-8" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (b"", 0),
+        (b"\xef\xbb\xbf", 0),
+        (b"\n \n\n", 3),
+        (b"\r\n\r\n", 2),
+        (b"\xef\xbb\xbf\n", 1),
+        ("a\rb\u2028c".encode(), 1),
+    ],
+)
+def test_every_line_of_standard_input_has_one_of_output(ask, capsys, text, lines):
+    assert ask("last", text=text) == 0
+    assert capsys.readouterr().out.count("\n") == lines
+
+
 def test_options_choose_arm_seed_epoch_and_length(ask, capsys):
     ask("last", "hi", "seed=3", "which=last", "max_extra=2", "--teacher")
     assert ask.loaded == ("teacher", 3, "last") and ask.network.asked[0][2] == 2

@@ -73,6 +73,29 @@ def test_what_could_not_be_made_is_told_with_exit_code_2(run, outputs, tmp_path,
     assert len(told["artifacts"]) == 1 and "pip install" in told["failed"][0]["problem"][0]
 
 
+def test_all_leaves_out_what_there_is_not_and_writes_the_rest(run, outputs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("kdrun.verbs.export.installed_runtimes", lambda: ("torch", "onnxruntime", "executorch"))
+    words = ["export", "last", "--outputs", str(outputs), "format=all", "precision=bf16", f"to={tmp_path / 'files'}"]
+    assert main(words) == 0
+    printed = capsys.readouterr()
+    written = {path.parent.name for path in (tmp_path / "files").glob("*/*/artifact.json")}
+    assert written == {"safetensors-bf16", "torch_export-bf16"}
+    assert "onnx is not written in bf16: left out" in printed.err and "executorch is not" in printed.err
+    # So is, of all, what this machine lacks a package for; nothing but that is exit code 2.
+    for name in ("executorch", "executorch.exir"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert (
+        main([*words[:4], "format=executorch,safetensors", "precision=all", f"to={tmp_path / 'more'}", "--json"]) == 0
+    )
+    told = json.loads(capsys.readouterr().out)
+    assert {(one["format"], one["precision"]) for one in told["artifacts"]} == {
+        ("safetensors", "fp32"), ("safetensors", "bf16"), ("safetensors", "fp16")
+    }  # fmt: skip
+    assert any("student as executorch fp32: " in line for line in told["left_out"]) and told["failed"] == []
+    assert main([*words[:4], "format=executorch", "precision=all", f"to={tmp_path / 'none'}"]) == 2
+    assert "nothing could be written" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "words, said",
     [
@@ -81,7 +104,7 @@ def test_what_could_not_be_made_is_told_with_exit_code_2(run, outputs, tmp_path,
         (["precision=in8"], "closest: int8"),
         (["fromat=onnx"], "no option 'fromat'; closest: format"),
         (["format=onnx", "precision=bf16"], "onnx is written in fp32, fp16, int8"),
-        (["format=safetensors", "precision=fp32,int8"], "int8 can be had as: onnx, executorch"),
+        (["format=safetensors", "precision=int8"], "int8 can be had as: onnx, executorch"),
         (["seed=first"], "seed=first: a whole number"),
         (["which=middle"], "which=middle: best or last"),
         (["calibration=0"], "at least one training sample"),
@@ -102,6 +125,8 @@ def test_pairs_that_do_not_go_together_are_left_out_of_two_lists():
     request = read_options(["format=safetensors,onnx", "precision=fp32,int8"])
     assert request.pairs == [("safetensors", "fp32"), ("onnx", "fp32"), ("onnx", "int8")]
     assert request.left_out == [("safetensors", "int8")]
+    request = read_options(["format=safetensors", "precision=fp32,int8"])
+    assert (request.pairs, request.left_out) == ([("safetensors", "fp32")], [("safetensors", "int8")])
     assert read_options([]).pairs == [("safetensors", "fp32"), ("onnx", "fp32")]
     assert read_options(["arm=[student,alone]", "seed=3"]).arms == ["student", "alone"]
 
