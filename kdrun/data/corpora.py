@@ -8,18 +8,16 @@ split, with a column `translation` of {language: text}.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from kdrun.data.images import TRAIN, VAL
+from kdrun.data.images import SPLIT_NAMES, SPLITS, TRAIN, VAL
 from kdrun.data.pairs import Pairs
 from kdrun.data.parallel_text import Cleaning, assembled
 from kdrun.data.text_files import Found, two_files
 from kdrun.problems import UserError, closest
-
-SPLIT_NAMES = {"train": ("train",), "val": ("valid", "validation", "val", "dev"), "test": ("test",)}
 
 
 def iwslt14_de_en(
@@ -92,22 +90,35 @@ def _corpus(
 def _plain(root: Path, languages: tuple[str, str]) -> dict[str, Found]:
     """Two files for each split that is there; training must be."""
     parts: dict[str, Found] = {}
-    for part, names in SPLIT_NAMES.items():
-        for name in names:
-            files = [_file(root, f"{name}.{language}") for language in languages]
-            if all(files):
-                parts[part] = two_files(*files), {}
-                break
-            if any(files):
-                lacking = languages[files.index(None)]
-                raise UserError(f"data.root={root} has {next(filter(None, files)).name} but no {name}.{lacking}[.gz]")
+    files = [path.name.removesuffix(".gz") for path in sorted(root.iterdir()) if path.is_file()]
+    stems = [
+        name.removesuffix(f".{language}") for name in files for language in languages if name.endswith(f".{language}")
+    ]
+    for part, name in _by_split(root, stems).items():
+        both = [_file(root, f"{name}.{language}") for language in languages]
+        if not all(both):
+            lacking = languages[both.index(None)]
+            raise UserError(f"data.root={root} has {next(filter(None, both)).name} but no {name}.{lacking}[.gz]")
+        parts[part] = two_files(*both), {}
     if "train" not in parts:
         wanted = " and ".join(f"train.{language}[.gz]" for language in languages)
         raise UserError(
             f"data.root={root} has no {wanted}, and no Hugging Face data set with a train split",
-            f"optional beside them: {', '.join(SPLIT_NAMES['val'])} and test, likewise",
+            "optional beside them: valid (or validation, val, dev) and test, likewise",
         )
     return parts
+
+
+def _by_split(root: Path, names: Iterable[str]) -> dict[str, str]:
+    """{train, val or test: which of the names is called so, in any case}. UserError where two are."""
+    called: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        part = next((part for part, number in SPLITS.items() if SPLIT_NAMES.get(name.casefold()) == number), None)
+        if part in called:
+            raise UserError(f"data.root={root}: {called[part]} and {name} are both {part}", "keep one of them")
+        if part is not None:
+            called[part] = name
+    return {part: called[part] for part in SPLITS if part in called}  # ids count in this order
 
 
 def _file(root: Path, name: str) -> Path | None:
@@ -120,10 +131,8 @@ def _saved(root: Path, languages: tuple[str, str]) -> dict[str, Found] | None:
     if not tables:
         return None
     parts: dict[str, Found] = {}
-    for part, names in SPLIT_NAMES.items():
-        files = next((tables[name] for name in names if name in tables), None)
-        if files:
-            parts[part] = list(_rows(files, languages)), {}
+    for part, name in _by_split(root, tables).items():
+        parts[part] = list(_rows(tables[name], languages)), {}
     if "train" not in parts:
         raise UserError(f"data.root={root} has no train split; it has: {', '.join(sorted(tables))}")
     return parts

@@ -12,7 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from kdrun.data import folders
 from kdrun.data.conversations import PARTS, Conversations, Turn
+from kdrun.data.images import SPLITS, part_of
 from kdrun.data.vision_files import Entry, assembled, each, look_at, read_json, text_of, texts_of
 from kdrun.problems import UserError
 
@@ -104,7 +106,8 @@ def scienceqa(
 
     def read(position: int, entry: dict) -> Entry | None:
         image, split, choices = entry.get("image"), text_of(entry, "split"), texts_of(entry, "choices")
-        if split not in splits:
+        part = next((name for name, number in SPLITS.items() if number == part_of(split)), None)
+        if part is None:
             raise ValueError(f"'split' is {split!r}, not train, val or test")
         answer = entry.get("answer")
         if not isinstance(answer, int) or not 0 <= answer < min(len(choices), len(LETTERS)):
@@ -118,7 +121,7 @@ def scienceqa(
         names = (f"{split}/{keys[position]}/{image}",) if image else ()
         turn = Turn(prompt + listed + suffix, LETTERS[answer])
         made = Entry(position, names, (turn,), subject, choices)
-        splits[split].append(made)
+        splits[part].append(made)
         return made
 
     each([found[key] for key in keys], root / file, read)
@@ -139,10 +142,10 @@ def mme(
     `mme_<category>`."""
     root = _root(root, "mme", part)
     entries: list[Entry] = []
-    for category in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+    for category in folders.folders(root):
         parted = category / "questions_answers_YN"
         pictures = category / "images" if parted.is_dir() else category
-        for text in sorted((parted if parted.is_dir() else category).glob("*.txt")):
+        for text in sorted((parted if parted.is_dir() else category).glob("[!.]*.txt")):
             image = next(
                 (p for s in SUFFIXES if (p := pictures / f"{text.stem}{s}").is_file()), pictures / f"{text.stem}.jpg"
             )

@@ -64,6 +64,17 @@ def test_missing_files_are_named(plain, tmp_path):
         iwslt14_de_en(root, direction="de_en")
 
 
+@pytest.mark.parametrize("name", ["Valid", "VAL", "validation", "Dev", "development"])
+def test_files_for_validation_under_their_common_names(name, plain):
+    assert counts(wmt17_en_de(plain(("en", "de"), val=5, name=name))) == [69, 5, 4]
+
+
+def test_two_files_for_one_split_are_refused(plain):
+    plain(val=5, name="dev")
+    with pytest.raises(UserError, match="dev and valid are both val"):
+        iwslt14_de_en(plain(val=5))
+
+
 def rows(count, name):
     return [{"de": f"{name} eins {n}", "en": f"{name} one {n}"} for n in range(count)]
 
