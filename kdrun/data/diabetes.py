@@ -35,7 +35,13 @@ def diabetes(root: str | Path | None = None, *, cache: str | Path | None = None)
                 f"data=diabetes needs {folder / name}, which is not there; scikit-learn brings it: reinstall it"
             )
     texts = [gzip.decompress((folder / name).read_bytes()) for name in (ROWS, TARGET)]
-    rows, target = (np.array([line.split() for line in text.split(b"\n") if line], np.float32) for text in texts)
+    try:
+        rows, target = (np.array([line.split() for line in text.split(b"\n") if line], np.float32) for text in texts)
+        if rows.shape != (len(target), len(FEATURES)) or target.shape[1] != 1:
+            raise ValueError(f"{rows.shape} features for {target.shape} targets")
+    except ValueError as error:
+        wanted = f"expected {len(FEATURES)} numbers and one target a line, between blanks"
+        raise UserError(f"{ROWS} and {TARGET} in {folder}: {error}", wanted) from None
     return Table(
         x=rows,
         y=target[:, 0].copy(),

@@ -29,7 +29,10 @@ def digits(root: str | Path | None = None, *, cache: str | Path | None = None) -
     if not path.is_file():
         raise UserError(f"data=digits needs {path}, which is not there; it comes with scikit-learn: reinstall it")
     text = gzip.decompress(path.read_bytes())
-    table = csv_integers(text)
+    try:
+        table = csv_integers(text, 65)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}", "expected 64 counts and the label in each line, no header") from None
     counts, labels = table[:, :64], table[:, 64].copy()
     pixels = np.rint(counts * (255 / LEVELS)).astype(np.uint8).reshape(-1, 1, 8, 8)
     return Images(

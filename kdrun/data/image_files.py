@@ -56,7 +56,8 @@ def image_files(root: Path) -> tuple[list[ImageFile], list[str]]:
             if is_image(path)
         ]
     if not images:
-        raise UserError(f"data.root={root} holds no images in subfolders", EXPECTED)
+        other = folders.by_extension(path for paths in tops.values() for path in paths)
+        raise UserError(f"data.root={root} holds no images in subfolders{f' ({other})' if other else ''}", EXPECTED)
     notes += _told(root, parts, images, unread, spelled)
     return sorted(images, key=lambda file: (file.name, str(file.path))), notes
 

@@ -10,6 +10,7 @@ import numpy as np
 from kdrun.data.csv_integers import csv_integers
 from kdrun.data.fetch import default_cache, needed
 from kdrun.data.images import TRAIN, Images
+from kdrun.problems import UserError
 
 FILE = "mnist_5k.csv"
 
@@ -21,7 +22,10 @@ def mnist_5k(root: str | Path | None = None, *, cache: str | Path | None = None)
     """
     path = Path(root) / FILE if root is not None else needed("mnist_5k", cache or default_cache())[FILE]
     text = path.read_bytes()
-    table = csv_integers(text)
+    try:
+        table = csv_integers(text, 785)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}", "expected 784 pixels and the label in each line, no header") from None
     return Images(
         x=table[:, :-1].astype(np.uint8).reshape(-1, 1, 28, 28),
         y=table[:, -1].copy(),
