@@ -107,6 +107,11 @@ def read_manifest(folder: Path, required: Iterable[str] = ()) -> dict[str, Any]:
     return manifest
 
 
+def checksum_of(path: Path) -> str:
+    """The checksum that the manifest beside `path` lists for it; the file itself is not read."""
+    return str(read_json(path.parent / MANIFEST)["files"][path.name])
+
+
 def damage(folder: Path) -> str | None:
     """What is wrong with a folder that has a manifest, or with the states of an unfinished stage; None where nothing is."""
     try:

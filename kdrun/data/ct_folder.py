@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from kdrun.checksums import checksum_of
 from kdrun.data import folders
 from kdrun.data.ct_labels import SHOWN, Row, check_places, code, read_labels, secret
 from kdrun.data.ct_series import AIR, NIFTI, Unusable, Volume, read_volume
@@ -107,7 +108,7 @@ def ct_folder(
         views=tuple(one.name for one in chosen),
         groups=tuple(persons),
         notes=(*table.notes, *_unread(root, root / labels)),
-        decoded=about["sha256"],
+        decoded=checksum_of(folder / "pixels.npy"),
     )
 
 

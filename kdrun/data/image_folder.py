@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kdrun.checksums import checksum_of
 from kdrun.data import pictures
 from kdrun.data.decoded import decoded, digests
 from kdrun.data.fetch import default_cache
@@ -65,7 +66,7 @@ def image_folder(
         unreadable=tuple(about["unreadable"]),
         names=tuple(file.name for file in kept),
         notes=(*notes, *about["notes"]),
-        decoded=about["sha256"],
+        decoded=checksum_of(folder / "pixels.npy"),
     )
 
 

@@ -1,5 +1,4 @@
 import json
-import time
 
 import numpy as np
 import pytest
@@ -73,10 +72,8 @@ def test_pixels_that_are_not_finite_are_named():
     audit(images, images.split)
 
 
-def test_seventy_thousand_images_within_seconds():
+def test_one_duplicate_among_seventy_thousand_images_is_found():
     x = np.random.default_rng(0).integers(0, 256, (70000, 1, 28, 28), dtype=np.uint8)
-    labels = np.arange(70000) % 3
-    images = Images(x, labels, np.zeros(70000, np.int8), np.arange(70000), ("a", "b", "c"), "big", "0")
-    started = time.process_time()
-    audit(images, images.split)
-    assert time.process_time() - started < 3  # 0.3 s on one core
+    x[69_999] = x[3]
+    images = Images(x, np.arange(70000) % 3, np.zeros(70000, np.int8), np.arange(70000), ("a", "b", "c"), "big", "0")
+    assert audit(images, images.split)["duplicates"]["train"] == 1

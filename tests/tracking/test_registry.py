@@ -198,18 +198,16 @@ def test_newest_first_and_broken_ones_by_name(tmp_path):
     assert all(run.id in run.problem for run in runs[2:])
 
 
-def test_a_thousand_runs_are_listed_quickly(tmp_path):
+def test_runs_are_listed_from_their_records_alone(tmp_path):
     run = begin(tmp_path, make_job(seeds=tuple(range(5))))
     end(run)
     record = (run.dir / "record.json").read_text()
-    for number in range(999):
+    for number in range(99):
         folder = tmp_path / "runs" / f"digits-{number:08x}"
         folder.mkdir()
         (folder / "record.json").write_text(record)
-        (folder / "metrics.jsonl").write_text("x" * 10_000)
-    started = time.process_time()
-    assert len(list_runs(tmp_path)) == 1000
-    assert time.process_time() - started < 2.0
+        (folder / "metrics.jsonl").mkdir()  # whoever reads it fails
+    assert len([run for run in list_runs(tmp_path) if not run.problem]) == 100
 
 
 @pytest.fixture
