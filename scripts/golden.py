@@ -1,0 +1,166 @@
+"""Do small jobs of every strategy, task and engine give the same bits as with an earlier revision, on this machine?
+
+    python scripts/golden.py --against REV [--only WORD] [--keep FOLDER]
+
+Runs the same jobs with the code of REV (taken from git into a temporary folder) and with the code of this checkout, and compares
+every logged row, metric, test sample and weight tensor of every stage. Bits of one processor say nothing about another's, so
+none are kept: both sides are computed here. Exit code 1 where anything differs; what differs is named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+QUICK = "seed=0 tracker=none card=false hardware=cpu teacher.tolerance=1"
+SMALL = "teacher=mlp_64 student=mlp_8 data.limit.train=300 trainer.epochs=2 trainer.batch_size=64"
+LADDER = "model=mlp_ladder data.limit.train=300 trainer.epochs=2"
+WINDOWS = (
+    "model=ct_se_resnet data=ct_synthetic data.train=40 data.val=20 data.test=20 data.size=16 data.depth=8 data.strength=8 "
+    "strategy=cross_window strategy.teacher=lung controls=[alone] trainer.epochs=2 trainer.optimizer.lr=0.01"
+)
+CLIENTS = "model=clients_mixed strategy.clients=3 strategy.rounds=2 data.limit.train=300"
+JOBS = {
+    "online": f"{SMALL} teacher.source=online trainer.clip=1.0 trainer.accumulate=2",
+    "cached": f"{SMALL} teacher.source=cached trainer.ema=0.9",
+    "augmented": "teacher=resnet8 student=resnet8_w2 data.limit.train=200 data.augment.crop=1 data.augment.flip=true "
+    "trainer.epochs=1 teacher.trainer.epochs=3",
+    "two ranks": f"{SMALL} hardware.devices=2 trainer.epochs=1",
+    "evolving": f"strategy=evolving {LADDER}",
+    "takd": f"strategy=takd {LADDER}",
+    "cascaded": f"strategy=cascaded {LADDER}",
+    "cascaded, joint": f"strategy=cascaded strategy.scheme=joint {LADDER}",
+    "cascaded, pictures": "strategy=cascaded strategy.teachers=[llava_w64] model=llava data.train=160 data.val=40 data.test=40 "
+    "data.further=0 trainer.batch_size=16 trainer.epochs=1 student.trainer.epochs=1 strategy.controls=[]",
+    "compress": f"{SMALL} strategy=compress strategy.order=[prune,distill,quantize]",
+    "cross_window": WINDOWS,
+    "cross_window, slices": f"{WINDOWS} student=se_resnet_slices",
+    "energy_gated": f"strategy=energy_gated {CLIENTS}",
+    "fedavg": f"strategy=federated strategy.method=fedavg strategy.private=[mlp_8] {CLIENTS}",
+    "fedmd": f"strategy=federated strategy.method=fedmd {CLIENTS}",
+    "regression": "data=diabetes teacher=mlp_64 student=mlp_8 objective=mse_kd trainer.optimizer.lr=0.01 trainer.epochs=3",
+    "translation": "model=nmt_transformer data=parallel_text data.root=text data.source=de data.target=en data.vocabulary=330 "
+    "teacher=nmt_t64 student=nmt_t32 trainer.epochs=1 trainer.batch_size=512",
+}
+
+CLOCKS = {
+    "time",
+    "seconds",
+    "energy",
+    "cost",
+    "tries",
+    "created",
+    "source",
+    "path",
+    "fingerprint",
+    "job_hash",
+    "step_ms",
+}
+"""Names of what may differ between two runs of the same arithmetic: times, and where things lie."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--against", metavar="REV", required=True, help="the revision to compare with")
+    parser.add_argument("--only", metavar="WORD", default="", help="jobs whose name has this word")
+    parser.add_argument("--keep", metavar="FOLDER", type=Path, help="keep the outputs of both sides here")
+    given = parser.parse_args()
+    names = [name for name in JOBS if given.only in name]
+    with tempfile.TemporaryDirectory() as temporary:
+        work = given.keep or Path(temporary)
+        code = work / "code"
+        code.mkdir(parents=True)
+        archive = subprocess.run(["git", "archive", given.against], cwd=ROOT, check=True, capture_output=True)
+        subprocess.run(["tar", "-x", "-C", code], input=archive.stdout, check=True)
+        different = 0
+        for name in names:
+            sides = [outcome(name, root, work / side / name) for side, root in (("before", code), ("now", ROOT))]
+            lines = differences(*sides)
+            different += bool(lines)
+            count = len(sides[1].get("stages", ()))
+            print(
+                f"{name:22} {'DIFFERS' if lines else f'equal, {count} stages'}", *lines[:12], sep="\n    ", flush=True
+            )
+    return 1 if different or not names else 0
+
+
+def outcome(name: str, root: Path, folder: Path) -> dict[str, Any]:
+    """What a job leaves, of the code below `root`, run in `folder`; {"failed": last lines} where it ends with an error."""
+    folder.mkdir(parents=True)
+    words = shlex.split(f"{JOBS[name]} {QUICK}")
+    if "data.root=text" in words:
+        write_text(folder / "text")
+    begin = f"import sys, kdrun.cli; assert kdrun.__file__.startswith({str(root)!r}); sys.exit(kdrun.cli.main())"
+    command = [sys.executable, "-c", begin, *words]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        return {"failed": (done.stdout + done.stderr).strip().splitlines()[-6:]}
+    (record,) = (json.loads(path.read_text()) for path in folder.glob("outputs/runs/*/record.json"))
+    stages = {}
+    for stage in record["stages"]:
+        files = sorted(Path(stage["path"]).iterdir())
+        stages[stage["label"]] = {
+            "said": plain(stage),
+            "rows": [
+                plain(json.loads(line)) for f in files if f.suffix == ".jsonl" for line in f.read_text().splitlines()
+            ],
+            "weights": {file.name: tensors(file) for file in files if file.suffix == ".safetensors"},
+        }
+    return {"summary": plain(record["summary"]), "stages": stages}
+
+
+def plain(value: Any) -> Any:
+    """Without times and places."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items() if key not in CLOCKS}
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
+def tensors(file: Path) -> dict[str, str]:
+    """{name: digest of its bytes}."""
+    from safetensors import safe_open
+
+    with safe_open(file, "np") as weights:
+        return {key: hashlib.sha256(weights.get_tensor(key).tobytes()).hexdigest()[:16] for key in weights.keys()}  # noqa: SIM118
+
+
+def differences(before: Any, now: Any, place: str = "") -> list[str]:
+    """Where two trees differ, a line each. Keys that only `now` has are new figures, and no difference."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        gone = [f"{place}{key}: missing now" for key in before.keys() - now.keys()]
+        return gone + [
+            line
+            for key in before.keys() & now.keys()
+            for line in differences(before[key], now[key], f"{place}{key} > ")
+        ]
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        return [
+            line
+            for i, pair in enumerate(zip(before, now, strict=True))
+            for line in differences(*pair, f"{place}{i} > ")
+        ]
+    same = before == now or (before != before and now != now)
+    return [] if same else [f"{place.removesuffix(' > ')}: {before!r} before, {now!r} now"]
+
+
+def write_text(folder: Path) -> None:
+    """A toy corpus of two languages, word by word: numbers as words, in another order."""
+    words = ["eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun", "zehn", "elf", "zwölf"]
+    folder.mkdir()
+    rows = [[words[(i * k + k) % 12] for k in range(1, 3 + i % 6)] + [f"n{i}"] for i in range(400)]
+    (folder / "all.de").write_text("".join(" ".join(row) + ".\n" for row in rows))
+    (folder / "all.en").write_text("".join(" ".join(reversed(row)) + ".\n" for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
