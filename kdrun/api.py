@@ -115,11 +115,13 @@ def run(*overrides: str, conf_dirs: Sequence[str] = (), quiet: bool = True, forc
     from kdrun.config.compose import compose
     from kdrun.opening import waiting_text
     from kdrun.run import run_job
+    from kdrun.strategies.unused import refuse_unused
     from kdrun.tracking.credentials import resolve_mode
     from kdrun.tracking.provenance import Provenance, write_start
     from kdrun.tracking.registry import plan_run, read_run, when_free
 
     job = compose(overrides, conf_dirs)
+    refuse_unused([job])
     resolve_mode(job.config["tracker"])
     outputs, told = job.config["paths"]["outputs"], []
 
@@ -154,10 +156,13 @@ def run(*overrides: str, conf_dirs: Sequence[str] = (), quiet: bool = True, forc
 def plan(*overrides: str, conf_dirs: Sequence[str] = (), why: bool = False) -> dict[str, Any]:
     """What `kdrun plan KEY=VALUE ... --json` prints: stages, what is in the store, what the rest would cost."""
     from kdrun.config.compose import compose
+    from kdrun.strategies.unused import refuse_unused
     from kdrun.verbs.plan import make_plan
 
+    job = compose(overrides, conf_dirs)
+    refuse_unused([job])
     with _undisturbed():
-        return make_plan(compose(overrides, conf_dirs), why=why)
+        return make_plan(job, why=why)
 
 
 def sweep(

@@ -19,6 +19,7 @@ from kdrun.config.groups import ConfDir, Option
 from kdrun.config.hydra import compose_groups
 from kdrun.config.layers import settle, typed_leaves
 from kdrun.config.origins import Origins
+from kdrun.config.presets import PRESETS
 from kdrun.config.schema import MONITORS, REQUIRED, Trainer, added, defaults, irrelevant
 from kdrun.problems import Problems, UserError
 
@@ -32,6 +33,8 @@ class Job:
     choices    group -> option
     hash       64 hex digits over all cells without the keys that change no result
     auto       how the student was chosen where it was (`student=auto`, see config.auto); else None
+    given      dotted key (of an option of a group, those in its file) -> how a person said it: what was typed, and what stands in an
+               experiment of their own (not what comes with kdrun)
     notes      what to tell before it begins: settings that stay beside others of the same name
     slug       short and safe as a folder name: names of the choices and 8 digits of the hash
     """
@@ -41,6 +44,7 @@ class Job:
     choices: dict[str, str]
     hash: str = field(default="")
     auto: dict[str, Any] | None = None
+    given: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -86,7 +90,8 @@ def compose(overrides: Sequence[str] = (), conf_dirs: Sequence[str] = (), *, mis
     cells = _checked(_resolved(tree, seeds, origins, problems, missing), check, composed.choices)
     problems.stop()
     _check_strategy(cells[0], missing)
-    return Job(cells, list(overrides), composed.options, hash_of(cells), notes=notes)
+    given = _given(tree, words, origins)
+    return Job(cells, list(overrides), composed.options, hash_of(cells), given=given, notes=notes)
 
 
 def split_sweep(overrides: Sequence[str], conf_dirs: Sequence[str] = ()) -> list[list[str]]:
@@ -149,6 +154,24 @@ def _check_strategy(cell: dict[str, Any], whole: bool) -> None:
         strategy = build(cell["strategy"])
         if whole:
             strategy.check(Cast(cell))
+
+
+def _given(tree: Mapping[str, Any], words: words_of.Words, origins: Origins) -> dict[str, str]:
+    """See Job.given. What other values are made from (`${trainer.epochs}`) is left out: who uses it cannot be told."""
+    found = origins.of_own_experiments()
+    for text in words.groups:
+        key, _, name = text.partition("=")
+        if key not in (*PRESETS, "strategy") and not text.startswith("~"):
+            found |= dict.fromkeys(origins.keys_of(key, name), text)
+    for key, text in words.typed.items():
+        found[key] = text
+    texts = [value for _, value in words_of.leaves(tree) if isinstance(value, str) and "${" in value]
+    read = {name for text in texts for name in re.findall(r"\$\{([\w.]+)\}", text)}
+    return {
+        key: said
+        for key, said in found.items()
+        if not any(f"{name}.".startswith(f"{key}.") or f"{key}.".startswith(f"{name}.") for name in read)
+    }
 
 
 def _seeds(tree: dict[str, Any], typed: Mapping[str, str], origins: Origins, problems: Problems) -> list[int]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kdrun.config.groups import Groups, Option
-from kdrun.config.presets import PRESETS, mistakes
+from kdrun.config.presets import PRESETS, defaults_of, mistakes
 
 
 @dataclass
@@ -47,6 +47,30 @@ class Origins:
         return sorted(
             found, key=lambda pair: ("model", "experiment").index(pair[1].group) if pair[1].group in PRESETS else -1
         )
+
+    def keys_of(self, group: str, name: str) -> list[str]:
+        """Dotted keys that the file of an option sets; where it is composed of other groups, the part that it fills."""
+        group, _, package = group.partition("@")
+        part = package or group.replace("/", ".")
+        option = self.groups.get(group, {}).get(name)
+        own = {} if option is None or defaults_of(option.file) else _own_keys(option.file)
+        return [f"{part}.{key}" for key in own] or [part]
+
+    def of_own_experiments(self) -> dict[str, str]:
+        """Dotted key -> `trainer.epochs=3 (mine/experiment/x.yaml, line 4)` of what experiments set, or choose, that do not
+        come with kdrun."""
+        found = {}
+        for _, option in self.files():
+            if option.group != "experiment" or option.dir.origin == "kdrun":
+                continue
+            for key, name, line in defaults_of(option.file) or ():
+                group = key.split()[-1].lstrip("/")
+                if group.partition("@")[0] in self.groups and group not in (*PRESETS, "strategy"):
+                    said = f"{group}={name} ({option.shown}, line {line})"
+                    found |= dict.fromkeys(self.keys_of(group, name), said)
+            for key, value in _own_keys(option.file).items():
+                found[key] = f"{key}={value} ({option.shown}, line {_line(option.file, '', key)})"
+        return found
 
     def place(self, path: str) -> str | None:
         """File and line that set `path`; where it is set twice, the last one."""
@@ -101,6 +125,25 @@ def _package(option: Option, default: str) -> str:
             if words[:1] == ["@package"] and len(words) > 1:
                 return "" if words[1] == "_global_" else words[1].replace("_global_.", "").replace("_group_", default)
     return default
+
+
+def _own_keys(file: str) -> dict[str, object]:
+    """Dotted key -> value of what a file says itself, beside the options it is composed of. A list is one value."""
+    import yaml
+
+    found: dict[str, object] = {}
+
+    def walk(node: dict[str, object], prefix: str) -> None:
+        for name, value in node.items():
+            if isinstance(value, dict) and value:
+                walk(value, f"{prefix}{name}.")
+            else:
+                found[f"{prefix}{name}"] = value
+
+    with open(file, encoding="utf-8") as text:
+        tree = yaml.safe_load(text)
+    walk({name: value for name, value in (tree or {}).items() if name != "defaults"}, "")
+    return found
 
 
 def _line(file: str, package: str, path: str) -> int | None:

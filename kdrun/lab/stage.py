@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 BEST, LAST = "best", "last"
 
@@ -111,7 +111,18 @@ class Federation:
     role        what it is for, as of a stage
     learner     {"name", "network": node of what travels}, for labels
     federation  everything else that decides, in JSON types: see kdrun.federation.run.run_federation
+    trainer     the settings TRAINER of a trainer: clients train in a plain loop at a constant rate
     """
+
+    TRAINER: ClassVar[tuple[str, ...]] = (
+        "batch_size",
+        "eval_batch_size",
+        "optimizer",
+        "clip",
+        "monitor",
+        "mode",
+        "checkpoint_seconds",
+    )
 
     role: str
     learner: dict[str, Any]

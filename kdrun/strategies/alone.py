@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from kdrun.strategies.base import Strategy
 from kdrun.strategies.cast import Cast, learn
@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Alone(Strategy):
     """Supervised training of the student. Shares its stage with the `alone` control of every other strategy."""
+
+    instead: ClassVar[dict[str, str]] = {
+        "teacher": "the student learns from labels alone; strategy=vanilla has a teacher",
+        "assistants": "the student learns from labels alone; strategy=takd has assistants",
+        "objective": "the student learns from labels alone, at weight 1",
+    }
 
     def run(self, lab: Lab, cast: Cast) -> Trained:
         return learn(lab, cast.student, role="alone")

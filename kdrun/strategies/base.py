@@ -25,6 +25,10 @@ class Strategy:
     }
     """Arms this strategy can be compared with: name -> what it is."""
 
+    instead: ClassVar[dict[str, str]] = {}
+    """Dotted key, or part of the config, that this strategy does not use -> what it has in its place. Which keys it does not
+    use follows from the stages it asks for (see strategies.unused); this is for the message."""
+
     def __post_init__(self) -> None:
         for name in self.controls:
             if name not in self.arms:

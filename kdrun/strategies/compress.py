@@ -42,6 +42,7 @@ class Compress(Strategy):
         **Strategy.arms,
         "untaught": "student, the same steps on labels",
     }
+    instead: ClassVar[dict[str, str]] = {"assistants": "strategy=takd, evolving and cascaded have assistants"}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -70,6 +70,15 @@ class Federated(Strategy):
         "feddf": "FedDF, ensemble on public samples",
         "fedkd": "FedKD, weighted by losses",
     }
+    instead: ClassVar[dict[str, str]] = {
+        "objective": "clients learn by their method: strategy.method and strategy.options, or strategy=energy_gated",
+        "trainer.epochs": "a round has strategy.backward_epochs and strategy.forward_epochs, and there are strategy.rounds",
+        "strategy.timeout": "it is for strategy.engine=flower",
+        "trainer.schedule": "clients train at a constant rate: trainer.optimizer.lr",
+        "teacher": "the teacher's network is what travels; clients train by student.trainer, or trainer",
+        "assistants": "their networks are those of clients, who train by student.trainer, or trainer",
+        "pretrain": "clients have no first phase",
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -155,7 +164,7 @@ class Federated(Strategy):
                 {"name": method, "network": cast.teacher.identity["network"]},
                 settings,
                 cast.config["data"],
-                cast.student.trainer,
+                {key: cast.student.trainer[key] for key in Federation.TRAINER},
                 cast.config["hardware"],
                 cast.config["seed"],
             )

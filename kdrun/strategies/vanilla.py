@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from kdrun.strategies.base import Strategy
 from kdrun.strategies.cast import Cast, learn, teach
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Vanilla(Strategy):
     """The teacher is trained on labels (or brought as weights), frozen, and teaches the student from its first step."""
+
+    instead: ClassVar[dict[str, str]] = {"assistants": "strategy=takd, evolving and cascaded have assistants"}
 
     def run(self, lab: Lab, cast: Cast) -> Trained:
         return teach(lab, cast.student, learn(lab, cast.teacher))

@@ -117,6 +117,7 @@ def make_plan(
     identity: str | None = None,
     arguments: Sequence[str] = (),
     deep: bool = True,
+    unjudged: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Plan:
     """Compose all points and find out how far each is. Writes nothing.
@@ -125,12 +126,14 @@ def make_plan(
     identity   text that the sweep's hash is made from (default: the hashes of its jobs)
     arguments  what was typed after `kdrun`
     deep       also look which teachers are in the store (imports torch)
+    unjudged   words that are not refused where no job uses them (see strategies.unused)
     progress   called with (points looked at, all points)
 
     Raises one UserError that names everything that is wrong in any point.
     """
     from kdrun.config.compose import compose
     from kdrun.ledger.reader import check_reader
+    from kdrun.strategies.unused import refuse_unused
     from kdrun.tracking.credentials import resolve_mode
     from kdrun.tracking.provenance import Provenance
 
@@ -149,6 +152,7 @@ def make_plan(
             progress(number + 1, 2 * len(points))
     if problems:
         raise ConfigProblems(problems.values())
+    refuse_unused([point.job for point in found], unjudged)
     outputs = {point.job.config["paths"]["outputs"] for point in found}
     if len(outputs) > 1:
         raise UserError("paths.outputs cannot be swept: a sweep has one folder")

@@ -68,6 +68,12 @@ class Spec:
     published: dict[str, dict[str, float]]
     source: dict[str, str]
     requires: dict[str, Any]
+    shipped: bool = False
+
+    @property
+    def words(self) -> list[str]:
+        """All that the file says of jobs."""
+        return [*self.base, *(word for part in (*self.rows, *self.columns) for word in part.overrides)]
 
 
 @dataclass
@@ -184,6 +190,7 @@ def read_spec(option: Option) -> Spec:
         _published(source, figures, rows, columns),
         {name: source.text(("published", name)) for name in ("source", "citation", "epoch") if published.get(name)},
         _requires(source),
+        option.dir.origin == "kdrun",
     )
     if spec.published and not (spec.source.get("source") and spec.source.get("epoch")):
         source.problem(("published",), f"published figures need their source and epoch ({', '.join(EPOCHS)})")

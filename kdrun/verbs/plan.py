@@ -9,6 +9,7 @@ from typing import Any
 
 def main(args) -> int:
     from kdrun.config.compose import compose
+    from kdrun.strategies.unused import refuse_unused
 
     if args.multirun:
         return plan_sweep(args)
@@ -18,6 +19,7 @@ def main(args) -> int:
     if estimate.wanted(job.config):
         return estimate.main(job, args)
     job = replace(compose(job.overrides, args.conf_dirs), auto=job.auto)  # a student is chosen once
+    refuse_unused([job])
     plan = make_plan(job, why=args.why)
     if args.json:
         print(json.dumps(plan, indent=2))

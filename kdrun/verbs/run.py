@@ -9,11 +9,13 @@ from kdrun.problems import UserError
 
 def main(args) -> int:
     from kdrun.config.compose import compose
+    from kdrun.strategies.unused import refuse_unused
 
     if not args.multirun:
         from kdrun.run import run_job
 
         job = compose(args.overrides, args.conf_dirs)
+        refuse_unused([job])
         return run_job(job, quiet=args.quiet, force=args.force, json=args.json)
     return sweep(args)
 

@@ -1,0 +1,255 @@
+"""Keys that a job would not use. A strategy is asked for its stages, which are plain data, without running any: a key is used
+where another value of it gives other stages. What a stage holds and does not read is left out of it by RULES."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from kdrun.config.schema import irrelevant
+from kdrun.lab.stage import Federation, Stage, Together, Trained
+from kdrun.problems import Problems
+from kdrun.strategies.cast import Cast
+
+if TYPE_CHECKING:
+    from kdrun.config.compose import Job
+
+PARTS = ("strategy", "teacher", "assistants", "student", "objective", "data", "trainer", "pretrain", "hardware")
+"""Parts of a config that stages are made of; no strategy decides whether the others are used."""
+
+IMAGES = ("classification", "diagnosis")
+
+
+def _where(path: str, *values: Any) -> Callable[[dict[str, Any]], bool]:
+    return lambda tree: at(tree, path) in values
+
+
+def _options(**values: Any) -> Callable[[dict[str, Any]], bool]:
+    """For a federation's method: it has this option, with one of these values."""
+    return lambda tree: all(at(tree, f"federation.options.{name}") in allowed for name, allowed in values.items())
+
+
+RULES: tuple[tuple[str, str, Callable[[dict[str, Any]], bool]], ...] = (
+    ("trainer.schedule.milestones", "trainer.schedule.name=step", _where("trainer.schedule.name", "step")),
+    ("trainer.schedule.factor", "trainer.schedule.name=step", _where("trainer.schedule.name", "step")),
+    ("trainer.schedule.floor", "trainer.schedule.name=cosine", _where("trainer.schedule.name", "cosine")),
+    ("trainer.schedule.warmup_epochs", "trainer.schedule.warmup_steps=null", _where("trainer.schedule.warmup_steps", None)),
+    ("trainer.decoding", "a task that generates text", _where("data.task", "translation", "vision_language")),
+    *(
+        (f"trainer.decoding.{name}", "data.task=translation", _where("data.task", "translation"))
+        for name in ("beam", "val_beam", "length_penalty", "max_factor")
+    ),
+    ("trainer.gap", "a student that is taught", _where("taught", True)),
+    ("trainer.sharding", "hardware.devices of 2 and more", lambda tree: at(tree, "hardware.devices") != 1),
+    ("trainer.devices", "no learner by itself: hardware.devices is that of all", lambda tree: False),
+    ("data.text", "data.task=translation", _where("data.task", "translation")),
+    ("data.vision", "data.task=vision_language", _where("data.task", "vision_language")),
+    ("data.augment", "a task of images", _where("data.task", *IMAGES)),
+    ("data.augment.views", "data.augment.seed", lambda tree: at(tree, "data.augment.seed") is not None),
+    ("data.augment.seed", "data.augment.crop or data.augment.flip", lambda tree: bool(at(tree, "data.augment.crop") or at(tree, "data.augment.flip"))),
+    ("teaching.fill", "a teacher whose outputs are cached", _where("teaching.source", "auto", "cached")),
+    ("teaching.verify", "a teacher whose outputs are cached", _where("teaching.source", "auto", "cached")),
+    ("teaching.cache_limit_gb", "a teacher whose outputs are cached", _where("teaching.source", "auto", "cached")),
+    ("hardware.channels_last", "a task of images", _where("data.task", *IMAGES)),
+    ("learner.network.importance", "strategy.order with prune", lambda tree: at(tree, "learner.network.prune") != 0),
+    ("federation.partition.alpha", "strategy.partition=label or quantity", _where("federation.partition.kind", "label", "quantity")),
+    ("federation.aggregation.trim", "strategy.aggregation=trimmed_mean", _where("federation.aggregation.how", "trimmed_mean")),
+    ("federation.aggregation", "a method that sends something", lambda tree: at(tree, "federation.method") != "local"),
+    ("federation.options.beta", "strategy.gate=logistic", _options(gate=("logistic", None))),
+    ("federation.options.statistics", "a gate", _options(gate=("logistic", "hard", None))),
+    ("federation.options.energy", "a gate", _options(gate=("logistic", "hard", None))),
+    ("federation.options.energy_norm", "a gate on the disagreement", _options(gate=("logistic", "hard", None), energy=("auto", "disagreement", None))),
+)  # fmt: skip
+"""Key of a stage, what reads it, and whether this stage does."""
+
+
+class Blank:
+    """A lab that takes what a strategy asks for: nothing is loaded, built or looked up. asked: the stages, in order."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        self.unread: dict[str, str] = {}  # key of a config that a stage has and does not read -> what it is for
+
+    def fit(self, stage: Any) -> Trained:
+        tree = self._read(stage)
+        self.asked.append(tree)
+        return Trained(json.dumps(tree, sort_keys=True, default=str), stage, {})
+
+    federate = together = fit
+
+    def parameters(self, learner: dict[str, Any], data: dict[str, Any]) -> int:
+        return 0
+
+    def choose(self, what: str, candidates: dict[str, Trained], *, worst: bool = False) -> str:
+        self.asked.append([what, worst])
+        return next(iter(candidates))
+
+    def _read(self, stage: Stage | Federation | Together) -> dict[str, Any]:
+        """What a stage reads."""
+        tree = _plain({item.name: getattr(stage, item.name) for item in fields(stage)})
+        tree["taught"] = stage.taught
+        if "objective" in tree:
+            tree["objective"] = {name: term for name, term in tree["objective"].items() if term.get("weight") != 0}
+            for name in set(stage.objective) - set(tree["objective"]):
+                self.unread[f"objective.{name}"] = f"an objective.{name}.weight above 0"
+        for path, reader in [(path, reader) for path, reader, reads in RULES if not reads(tree)]:
+            *parents, last = path.split(".")
+            node = at(tree, ".".join(parents))
+            if isinstance(node, dict) and last in node:
+                own = {"teaching": "teacher", "federation": "strategy", "learner": "strategy"}.get(parents[0])
+                self.unread[f"{own}.{last}" if own else path] = reader
+                del node[last]
+        return tree
+
+
+def _plain(value: Any) -> Any:
+    """A copy in JSON types; a finished stage is what it was asked for."""
+    if isinstance(value, Trained):
+        return value.fingerprint
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def refuse_unused(jobs: Sequence[Job], unjudged: Sequence[str] = ()) -> None:
+    """Raises ConfigProblems for what was typed (or said in an experiment of the user's) and no job with it would use.
+
+    Of several jobs (`-m strategy=alone,vanilla objective.kd.temperature=2`) it is enough that one uses it. Of an option of a
+    group it is enough that one of the keys in its file is used. unjudged: words that came with kdrun, in a table of its.
+    """
+    waiting: dict[str, list[str]] = {word: [] for word in unjudged}
+    for job in jobs:
+        told: dict[str, list[str]] = {}
+        for key, said in job.given.items():
+            if waiting.get(said, [said]):
+                told.setdefault(said, []).append(key)
+        judged = {said: keys for said, keys in told.items() if all(_decided_by_strategy(key) for key in keys)}
+        found = unused(job.config, [key for keys in judged.values() for key in keys])
+        for said, keys in judged.items():
+            waiting[said] = _told(said, found[keys[0]], job) if all(key in found for key in keys) else []
+    problems = Problems()
+    for lines in waiting.values():
+        if lines:
+            problems.add(*lines)
+    problems.stop()
+
+
+def _decided_by_strategy(key: str) -> bool:
+    """Whether a key is one of those that stages are made of, and may change a result."""
+    general = key[key.index("trainer.") :] if ".trainer." in key else key
+    return key.partition(".")[0] in PARTS and not {key, general} & set(irrelevant())
+
+
+def _told(said: str, why: list[str], job: Job) -> list[str]:
+    """`objective.kd.weight=1: strategy=alone does not use it`, and what is used instead."""
+    kind = job.config["strategy"]["_target_"].rpartition(".")[2]
+    name = job.choices.get("strategy")
+    return [f"{said}: {why[0].replace(kind, f'strategy={name}') if name else why[0]}", *why[1:]]
+
+
+def unused(cell: dict[str, Any], keys: Iterable[str]) -> dict[str, list[str]]:
+    """Dotted key -> why, in lines, of those keys that change no stage of this config whatever their value."""
+    first = _asked(cell)
+    return {} if first is None else {key: _why(cell, key, first) for key in keys if _changes_nothing(cell, key, first)}
+
+
+def _why(cell: dict[str, Any], key: str, first: Blank) -> list[str]:
+    """Who does not use the key; what does, or what the strategy has in its place."""
+    from kdrun.targets import locate
+
+    kind = locate(cell["strategy"]["_target_"])
+    names = [key, key.partition(".")[2]]  # student.trainer.epochs, and as the run has it: trainer.epochs
+    for table, first_line, second in (
+        (getattr(kind, "instead", {}), f"{kind.__name__} does not use it", "{}"),
+        (first.unread, "nothing in this job uses it", "it is for {}"),
+    ):
+        found = [known for known in table for name in names if f"{name}.".startswith(f"{known}.")]
+        if found:
+            return [first_line, second.format(table[max(found, key=len)])]
+    return [f"no stage of {kind.__name__} depends on it"]
+
+
+def _asked(cell: dict[str, Any]) -> Blank | None:
+    """All that the strategy and its controls ask for; None where that cannot be known without running them."""
+    from kdrun.targets import build
+
+    lab = Blank()
+    try:
+        strategy, cast = build(cell["strategy"]), Cast(cell)
+        strategy.run(lab, cast)
+        for name in strategy.controls:
+            strategy.control(name, lab, cast)
+    except Exception:  # a strategy that looks at results (of the user's), or one whose own checks refuse this config
+        return None
+    return lab
+
+
+def _changes_nothing(cell: dict[str, Any], key: str, first: Blank) -> bool:
+    leaves = list(_leaves(at(cell, key), key))
+    return bool(leaves) and all(_leaf_changes_nothing(cell, path, value, first) for path, value in leaves)
+
+
+def _leaf_changes_nothing(cell: dict[str, Any], path: str, value: Any, first: Blank) -> bool:
+    """Whether all other values that the strategy takes give the same stages; False where it takes none."""
+    taken = False
+    for other in _others(cell, path, value):
+        changed = copy.deepcopy(cell)
+        *parents, last = path.split(".")
+        at(changed, ".".join(parents))[last] = other
+        found = _asked(changed)
+        if found is not None and found.asked != first.asked:
+            return False
+        taken = taken or found is not None
+    return taken
+
+
+def _others(cell: dict[str, Any], path: str, value: Any) -> Iterator[Any]:
+    """Values that a key might have instead: the default of an option, others of its type."""
+    root, _, name = path.partition(".")
+    if isinstance(value, dict) and value:
+        return
+    if name == "_target_" and root == "strategy":
+        return
+    if root == "strategy" and "." not in name:
+        from kdrun.targets import signature
+
+        found = signature(cell["strategy"]["_target_"])
+        parameter = found.parameters.get(name) if found else None
+        try:
+            default = ast.literal_eval(parameter.default) if parameter and parameter.default else value
+        except ValueError:
+            default = value
+        if default != value:
+            yield default
+    if isinstance(value, bool):
+        yield not value
+    elif isinstance(value, int | float):
+        yield from (value + 1, value / 2 if isinstance(value, float) else value + 2)
+    elif isinstance(value, str):
+        yield f"{value}_"
+    elif isinstance(value, list):
+        yield from ([value[:-1], [*value, *value[-1:]]] if value else [["x"], [1]])
+        yield from ([other, *value[1:]] for item in value[:1] for other in _others(cell, "", item))
+    elif isinstance(value, dict):
+        yield {"x": 1}
+    elif value is None:
+        yield from (1, "x", [1])
+
+
+def at(tree: Any, path: str) -> Any:
+    """The value at a dotted path; None where there is none."""
+    for part in path.split(".") if path else ():
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    return tree
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for name, item in value.items():
+            yield from _leaves(item, f"{path}.{name}")
+    else:
+        yield path, value
