@@ -65,7 +65,7 @@ class Scene:
 def numbers(outputs: Path) -> dict[str, Any]:
     """What every stage of the newest finished run gave: figures of its record, and sha256 of its files."""
     runs = [read_json(path) for path in outputs.glob("runs/*/record.json") if _readable(path)]
-    record = max((run for run in runs if run["status"] == "done"), key=lambda run: run["updated"])
+    record = max((run for run in runs if run.get("status") == "done"), key=lambda run: run["updated"])
     found = {}
     for stage in record["stages"]:
         folder = outputs / "store" / "stages" / stage["fingerprint"][:2] / stage["fingerprint"]
