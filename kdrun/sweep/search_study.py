@@ -1,13 +1,15 @@
 """The study of a search: Optuna's samplers and pruner over an SQLite file that outlives the process.
 
 A trial enters the file in one transaction with its parameters and its run, so that a search that is killed at any moment
-finds every trial either whole or absent; a trial without an end is continued, never replaced.
+finds every trial either whole or absent; a trial without an end is continued, never replaced. One that has ended has a checksum.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import sqlite3
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +20,8 @@ from kdrun.sweep.objectives import MAXIMIZE, Objective
 from kdrun.sweep.space import Space
 
 COMPLETE, PRUNED, FAILED, RUNNING = "complete", "pruned", "failed", "running"
-IDENTITY, LATENCIES = "kdrun", "latencies"
+IDENTITY, LATENCIES, DIGEST = "kdrun", "latencies", "sha256"
+AGAIN = "remove it (mv {0} {0}.damaged): the same command draws the same trials again, and finds the jobs that are done"
 POPULATION = 20
 """Of nsgaii: searches here are of tens of trials, and its first generation is drawn at random."""
 
@@ -47,6 +50,7 @@ class Study:
             self._ids: dict[int, int] = {}
             self._directions = [objective.direction for objective in objectives]
             path.parent.mkdir(parents=True, exist_ok=True)
+            _check_file(path)
             patient = {"connect_args": {"timeout": 60}}
             try:
                 self._storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs=patient)
@@ -64,6 +68,11 @@ class Study:
                 load_if_exists=True,
             )
         self._agree(path, name, json.loads(json.dumps(identity)))
+        for trial in self.trials():
+            values = trial.values if state_of(trial) == COMPLETE else None  # Optuna gives a pruned one its last value
+            digest = _digest(trial, trial.state, values)
+            if state_of(trial) != RUNNING and trial.user_attrs.get(DIGEST, digest) != digest:
+                raise UserError(f"{path} is damaged: trial {trial.number} is not what was written", AGAIN.format(path))
 
     def _agree(self, path: Path, name: str, identity: dict[str, Any]) -> None:
         """A study that was made for another search is refused: its trials would not be comparable."""
@@ -165,6 +174,11 @@ class Study:
             self.fail(number, source.user_attrs.get("error", ""))
 
     def _tell(self, number: int, **end: Any) -> None:
+        state = end.get("state", self._optuna.trial.TrialState.COMPLETE)
+        values = None if "values" not in end else [float(value) for value in end["values"]]
+        self.note(
+            number, **{DIGEST: _digest(self.trial(number), state, values)}
+        )  # a trial that has ended takes no more notes
         with _quiet():
             self._study.tell(number, **end)
 
@@ -173,6 +187,27 @@ class Study:
             study = self._storage.get_study_id_from_name(self._study.study_name)
             self._ids[number] = self._storage.get_trial_id_from_study_id_trial_number(study, number)
         return self._ids[number]
+
+
+def _check_file(path: Path) -> None:
+    """Raises UserError where SQLite finds its file damaged."""
+    if not path.is_file():
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=60)) as connection:
+            said = connection.execute("PRAGMA integrity_check").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        said = str(error)
+    if said != "ok":
+        reason = said.splitlines()[0]
+        raise UserError(f"{path} cannot be used as the storage of a study: {reason}", AGAIN.format(path))
+
+
+def _digest(trial: Any, state: Any, values: Sequence[float] | None) -> str:
+    """sha256 of what a trial says that has ended, or is about to, with this state and these values."""
+    attributes = {name: value for name, value in trial.user_attrs.items() if name != DIGEST}
+    told = [trial.params, values, state.name, attributes, sorted(trial.intermediate_values.items())]
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def state_of(trial: Any) -> str:

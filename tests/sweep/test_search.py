@@ -1,9 +1,11 @@
 """hydra/sweeper=optuna: exact numbers of trials whatever happens, and ends that are told as they were."""
 
+import contextlib
 import json
 import os
 import random
 import signal
+import sqlite3
 import sys
 import time
 from pathlib import Path
@@ -263,6 +265,31 @@ def test_a_study_of_another_search_is_refused_with_what_differs(world):
     Path("text.db").write_text("no database " * 100)
     with pytest.raises(UserError, match=r"text\.db cannot be used"):
         run(TEMPERATURE, "hydra.sweeper.storage=text.db", n=1)
+
+
+def test_a_study_that_was_damaged_is_refused_and_without_it_the_search_ends_as_it_did(world, tmp_path):
+    run(TEMPERATURE)
+    (path,) = tmp_path.rglob("*.db")
+    first = best(tmp_path)
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE trial_values SET value = value + 0.5 WHERE trial_value_id = 1")
+    with pytest.raises(UserError, match="is damaged: trial 0") as caught:
+        run(TEMPERATURE)
+    assert "mv " in caught.value.lines[-1]
+    content = path.read_bytes()
+    path.write_bytes(content[:5000])
+    with pytest.raises(UserError, match="cannot be used as the storage"):
+        run(TEMPERATURE)
+    path.unlink()
+    jobs = len(world.jobs) if hasattr(world, "jobs") else None
+    run(TEMPERATURE)
+    assert best(tmp_path) == first and (jobs is None or len(world.jobs) == jobs)
+
+
+def best(folder):
+    """What sweep.json says was chosen, without times."""
+    (record,) = (json.loads(path.read_text()) for path in folder.rglob("sweep.json"))
+    return [(trial["number"], trial["overrides"]) for trial in record["points"]]
 
 
 def test_editing_an_option_while_the_search_runs_changes_nothing(world):
