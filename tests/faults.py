@@ -165,15 +165,16 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def damage(outputs: Path, seed: int) -> str:
-    """Damage one file below `outputs`, drawn by kind first (by its name without numbers); returns what was done."""
+    """Damage one file below `outputs`; returns what was done. Drawn are the part of the folder (runs, stages, states, caches), then the
+    kind of file (its name without numbers), then the file."""
     draw = random.Random(seed)
-    kinds: dict[str, list[Path]] = {}
+    parts: dict[str, dict[str, list[Path]]] = {}
     for path in sorted(outputs.rglob("*")):
         if path.is_file() and not NOT_READ.search(path.name):
-            relative = path.relative_to(outputs).parts
-            kinds.setdefault(re.sub(r"[0-9a-f]{8,}|\d+", "", f"{relative[0]}/{relative[1]}/{path.name}"), []).append(
-                path
-            )
+            names = path.relative_to(outputs).parts
+            part = names[0] if names[0] == "runs" else "/".join(names[:2])
+            parts.setdefault(part, {}).setdefault(re.sub(r"[0-9a-f]{8,}|\d+", "", path.name), []).append(path)
+    kinds = parts[draw.choice(sorted(parts))]
     path = draw.choice(kinds[draw.choice(sorted(kinds))])
     how = draw.choice(DAMAGE)
     how(path, draw)
