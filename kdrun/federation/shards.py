@@ -74,7 +74,10 @@ class Shard:
             positions = torch.arange(first, min(first + size, len(self)))
             yield {
                 "ids": self.ids[first : first + size],
-                "inputs": self.drawn(positions, None) if self._inputs is None else self._inputs[first : first + size],
+                # A copy: a network may change its inputs in place.
+                "inputs": self.drawn(positions, None)
+                if self._inputs is None
+                else self._inputs[first : first + size].clone(),
                 "targets": self.targets[first : first + size],
                 "positions": positions,
             }

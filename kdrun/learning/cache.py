@@ -61,6 +61,21 @@ class Refusable:
         )
 
 
+def largest_difference(live: Tensor, stored: Tensor, least: float = -np.inf) -> float:
+    """Largest absolute difference of two tensors of one shape where `live` is above `least`, 0 for none; NaN as soon as
+    either has a NaN. Equal infinities do not differ."""
+    difference = torch.where(live == stored, 0.0, (live - stored).abs())
+    counted = difference[(live > least) | difference.isnan()]
+    return float(counted.max()) if counted.numel() else 0.0
+
+
+def refuse_nan(values: np.ndarray, ids: Tensor) -> None:
+    """Raises FloatingPointError where a row [n, ...] of what is to be stored for these ids [n] has a NaN."""
+    if values.dtype.kind == "f" and np.isnan(values).any():
+        rows = np.isnan(values).reshape(len(values), -1).any(1)
+        raise FloatingPointError(f"the teacher's output for sample id {int(ids[torch.from_numpy(rows)][0])} is NaN")
+
+
 class OutputCache(Refusable):
     """Rows of a teacher's outputs for `ids` under `views` augmented views; read and written as memory maps.
 
@@ -124,8 +139,13 @@ class OutputCache(Refusable):
         """Store what a teacher says of these rows; the mark of a row follows the row."""
         values = self.row(said).detach().to("cpu").numpy()
         index = rows.numpy()
+        refuse_nan(values, self.ids[rows])
         self._logits[view, index] = values
         self._marks[view, index] = [self._mark(value) for value in values]
+
+    def any(self) -> bool:
+        """Whether a row is there."""
+        return bool(self._marks.any())
 
     def missing(self) -> int:
         return 0 if self.complete else int((self._marks == 0).sum())
@@ -160,7 +180,8 @@ class OutputCache(Refusable):
                 told(view * samples + first + len(rows))
 
     def largest_error(self, teacher: FrozenTeacher, inputs, device: torch.device, count: int, seed: int) -> float:
-        """Largest absolute difference between `count` random rows and what the live teacher says now; 0 if count is 0."""
+        """Largest absolute difference between `count` random rows and what the live teacher says now; 0 if count is 0 or no row
+        is there yet, NaN for a row that has one."""
         generator = torch.Generator().manual_seed(seed)
         views, samples, _ = self.shape
         worst = 0.0
@@ -170,18 +191,29 @@ class OutputCache(Refusable):
                 continue
             rows = known[torch.randint(len(known), (min(count, samples),), generator=generator)]
             live = self.row(teacher.outputs({"inputs": inputs(self.ids[rows], view).to(device)})).cpu()
-            worst = max(worst, float((live - self.read(view, rows)).abs().max()))
+            error = largest_difference(live, self.read(view, rows))
+            worst = error if error != error else max(worst, error)
+            if worst != worst:
+                return worst
         return worst
 
 
 class CachedTeacher:
     """A teacher that reads its outputs; the rows that are not there yet are computed once by `live` and written.
 
-    With a finished cache `live` may be None and the network need not be in memory at all.
+    With a finished cache `live` may be None and the network need not be in memory at all. `verify` is called once, when the
+    last row has been written.
     """
 
-    def __init__(self, cache: OutputCache, fingerprint: str, live: FrozenTeacher | None = None, asked: int = 0):
-        self.cache = cache
+    def __init__(
+        self,
+        cache: OutputCache,
+        fingerprint: str,
+        live: FrozenTeacher | None = None,
+        asked: int = 0,
+        verify: Callable[[], None] | None = None,
+    ):
+        self.cache, self._verify = cache, verify
         self._asked = asked  # samples computed while the cache was built and checked
         self.fingerprint = fingerprint
         self.live = live
@@ -193,7 +225,11 @@ class CachedTeacher:
         if not self.cache.has(view, rows):
             if self.live is None:
                 raise RuntimeError("the teacher's cached outputs are incomplete and the teacher is not loaded")
-            self.cache.write(view, rows, self.live.outputs(batch))
+            with torch.autocast(self.device.type, enabled=False):  # rows are float32, whatever a student trains in
+                self.cache.write(view, rows, self.live.outputs(batch))
+                if self._verify is not None and not self.cache.missing():
+                    self._verify()
+                    self._verify = None
         found = self.cache.read(view, rows)
         return self.cache.prediction(found if self.device.type == "cpu" else found.to(self.device, non_blocking=True))
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kdrun.learning import cache
 from kdrun.learning.rowcache import RowCache
 from kdrun.learning.teacher import FrozenTeacher
 from kdrun.tasks.base import Prediction
@@ -70,7 +71,7 @@ class PositionCache(RowCache):
         where = taught(batch)
         live = torch.log_softmax(teacher.outputs(moved(batch, device)).dense().float(), -1).cpu()[where]
         stored = torch.log_softmax(self.read(ids, where), -1)[where]
-        return float(((live - stored).abs() * (live > -10)).max())
+        return cache.largest_difference(live, stored, least=-10)
 
 
 class CachedPositions:

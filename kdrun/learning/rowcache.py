@@ -84,8 +84,9 @@ class RowCache(cache.Refusable):
             yield rows, min(first + BLOCK, len(order)), not self._marks[rows].all()
 
     def put(self, row: int, **values: np.ndarray) -> None:
-        """Store a sample's rows, then its mark."""
+        """Store a sample's rows, then its mark. Raises FloatingPointError for a NaN."""
         for name, value in values.items():
+            cache.refuse_nan(value[None], self.ids[row : row + 1])
             self.arrays[name][self.part(row)] = value
         self._marks[row] = self._mark(row)
 

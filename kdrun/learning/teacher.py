@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdrun.objectives.terms import versions
+from kdrun.problems import UserError
 from kdrun.tasks.base import Prediction
 
 
@@ -60,7 +62,15 @@ class FrozenTeacher:
             shape = (-1, *(inputs.dim() - 2) * (1,))
             scale, shift = (self.normalize[key].to(inputs.device).view(shape) for key in ("scale", "shift"))
             inputs = inputs * scale + shift
-        return self.task.predict(self.network, inputs)
+        given = batch["inputs"].values() if isinstance(batch["inputs"], Mapping) else [batch["inputs"]]
+        before = versions(given)
+        said = self.task.predict(self.network, inputs)
+        if versions(given) != before:
+            raise UserError(
+                f"the teacher {type(self.network).__name__} changes its inputs in place, and its student would be given what "
+                "it left: let its forward pass begin with a copy"
+            )
+        return said
 
     def to(self, device: torch.device) -> None:
         self.network.to(device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +233,14 @@ def _one_teacher(
     with shop.lock(f"outputs-{key}", lambda: report.note(shop.waiting(f"outputs-{key}", COMPUTES))):
         stored = cache.OutputCache(folder, module.train_ids, module.views, module.spec.outputs, parts, features)
         if teaching["fill"] == "first_epoch":
-            return cache.CachedTeacher(stored, teacher["fingerprint"], teaching_live())
+            network = live()
+            source = OtherView(network, module.inputs) if request.get("sees") else network
+            verify = partial(_verify, stored, network, module, device, teaching["verify"], request, shop)
+            verify = verify if teaching["verify"] else None
+            if verify is not None and stored.any():  # of an earlier try, or of another stage
+                verify()
+            verify = None if stored.complete else verify
+            return cache.CachedTeacher(stored, teacher["fingerprint"], source, verify=verify)
         if not stored.complete:
             network = live()
             label = f"outputs of {teacher['name']}"
@@ -283,7 +291,7 @@ def _cached_rows(request, module, k: int | None, live, device: torch.device, rep
             seed = seeds.derive(request["seed"], "verify")
             worst = stored.largest_error(network, device, teaching["verify"], seed, moved)
             shop.note_teaching(request, verified=teaching["verify"], largest_error=worst)
-            if worst > TOP_TOLERANCE:
+            if not worst <= TOP_TOLERANCE:
                 raise stored.refused("log-probabilities", worst, TOP_TOLERANCE)
         if network is not None:
             network.close()
@@ -315,7 +323,7 @@ def _note_cache(request, shop: Workshop, key: str, network, before: tuple[Any, i
 def _verify(stored, network, module, device, count: int, request, shop: Workshop) -> None:
     worst = stored.largest_error(network, module.inputs, device, count, seeds.derive(request["seed"], "verify"))
     shop.note_teaching(request, verified=count, largest_error=worst)
-    if worst > VERIFY_TOLERANCE:
+    if not worst <= VERIFY_TOLERANCE:
         raise stored.refused("outputs", worst, VERIFY_TOLERANCE)
 
 

@@ -135,9 +135,8 @@ class TopCache(RowCache):
         batch = self.module.inputs(ids)
         stored = self.read(ids, batch["mask"].shape[1])
         live = torch.log_softmax(teacher.live.outputs(moved(batch, device)).logits.float(), -1).cpu()
-        live = live.gather(-1, stored["top_ids"])
-        counts = batch["mask"][..., None] & (live > -10)
-        return float(((live - stored["top_log_probs"]).abs() * counts).max())
+        live = live.gather(-1, stored["top_ids"])[batch["mask"]]
+        return cache.largest_difference(live, stored["top_log_probs"][batch["mask"]], least=-10)
 
 
 class CachedTop:

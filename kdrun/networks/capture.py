@@ -32,10 +32,33 @@ def classifier(network: nn.Module) -> nn.Module:
 
 @contextmanager
 def captured(network: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Gives a list in which every forward pass in here leaves the input of the `classifier`: float [B, D]."""
-    found: list[torch.Tensor] = []
-    handle = classifier(network).register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
+    """Gives a list in which every call of the `classifier` in here leaves a copy of its input: float [B, D].
+
+    A copy, since a network may go on by changing the tensor in place (ReLU with inplace=True, `add_`).
+    """
+    calls: list[torch.Tensor] = []
+
+    def keep(_: nn.Module, given: tuple, named: dict) -> None:
+        calls.append((given[0] if given else named["input"]).clone())
+
+    handle = classifier(network).register_forward_pre_hook(keep, with_kwargs=True)
     try:
-        yield found
+        yield calls
     finally:
         handle.remove()
+
+
+def only_call(network: nn.Module, calls: list[torch.Tensor]) -> torch.Tensor:
+    """The features [B, D] of one forward pass, from what `captured` gave.
+
+    Raises UserError where the pass did not use the classifier once, or gave it anything else than [B, D]: it would not be
+    known which of several inputs the features are.
+    """
+    shapes = [tuple(call.shape) for call in calls]
+    if len(shapes) != 1 or len(shapes[0]) != 2:
+        raise UserError(
+            f"the features of {type(network).__name__} are what its last linear layer is given, [B, D]; "
+            f"that layer was given {' and '.join(map(str, shapes)) or 'nothing'}"
+            f" in a pass in {'training' if network.training else 'evaluation'} mode"
+        )
+    return calls[0]

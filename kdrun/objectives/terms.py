@@ -12,7 +12,7 @@ import functools
 import inspect
 import math
 import operator
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,12 +82,13 @@ class Term:
             )
         chosen = {name: given.get(name) for name in self.wants}
         chosen |= {name: given[name] for name in self.may_want if name in given}
-        versions = {name: tensor._version for name, tensor in chosen.items() if tensor is not None}
+        before = versions(chosen.values())
         device = next((tensor.device.type for tensor in chosen.values() if tensor is not None), "cpu")
         whole = self.multiplies or not torch.is_autocast_enabled(device)
         with contextlib.nullcontext() if whole else torch.autocast(device, enabled=False):
             values = self.function(**chosen, **self.options)
-        if changed := [name for name, version in versions.items() if chosen[name]._version != version]:
+        after = versions(chosen.values())
+        if changed := [name for name, one, other in zip(chosen, before, after, strict=True) if one != other]:
             raise UserError(
                 f"objective.{self.name} changes {', '.join(changed)} in place",
                 "other terms are given the same tensors; use x / y instead of x.div_(y), x.clone() before a change",
@@ -251,6 +252,11 @@ def _valid(tensor: torch.Tensor | None, mask: torch.Tensor) -> torch.Tensor | No
     if tensor is None or tensor is mask:
         return None
     return tensor[mask] if tensor.shape[: mask.dim()] == mask.shape else tensor
+
+
+def versions(tensors: Iterable[Any]) -> list[int]:
+    """How often each of the tensors has been changed in place, as far as torch counts it."""
+    return [x._version if isinstance(x, torch.Tensor) and not x.is_inference() else 0 for x in tensors]
 
 
 def _wide(tensor: torch.Tensor | None, as_it_is: bool) -> torch.Tensor | None:

@@ -7,10 +7,9 @@ from torch import nn
 from torchmetrics import MetricCollection
 
 from kdrun.data.spec import DataSpec
-from kdrun.networks.capture import captured
+from kdrun.networks.capture import captured, only_call
 from kdrun.networks.modes import evaluating
 from kdrun.networks.output import logits_of
-from kdrun.problems import UserError
 from kdrun.tasks.base import Batch, Prediction, Tensors
 from kdrun.tasks.scores import ClassificationScores
 from kdrun.tasks.single import SinglePass
@@ -48,7 +47,7 @@ class Classification(SinglePass):
         if self._features:
             with captured(network) as found:
                 logits = logits_of(network(inputs))
-            features = {"features": found[-1]} if found else {}
+            features = {"features": only_call(network, found)}
         else:
             logits, features = logits_of(network(inputs)), {}
         if self.classes == 2 and logits.shape == (inputs.shape[0], 1):
@@ -69,13 +68,7 @@ class Classification(SinglePass):
         device = next(network.parameters()).device
         with torch.no_grad(), evaluating(network), captured(network) as found:
             network(torch.zeros(2, *self.spec.shape, device=device))
-        shapes = [tuple(one.shape) for one in found]
-        if len(shapes) != 1 or len(shapes[0]) != 2:
-            raise UserError(
-                f"the features of {type(network).__name__} are what its last linear layer is given, [B, D]; "
-                f"that layer was given {shapes or 'nothing'}"
-            )
-        return shapes[0][1]
+        return only_call(network, found).shape[1]
 
     def tensors(self, batch: Batch, student: Prediction, teacher: Prediction | None) -> Tensors:
         """student_logits and teacher_logits [B, C], student_features and teacher_features [B, D] where they were asked for,
