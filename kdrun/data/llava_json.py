@@ -24,6 +24,7 @@ from kdrun.data.vision_files import (
     Corpus,
     Entry,
     assembled,
+    below,
     each,
     look_at,
     read_json,
@@ -125,10 +126,10 @@ def llava_json(
 
 def _below(root: Path, folder: str | None, key: str) -> str:
     """A folder relative to the root."""
-    try:
-        return Path(folder or "").expanduser().relative_to(root if Path(folder or "").is_absolute() else "").as_posix()
-    except ValueError:
-        raise UserError(f"data.{key}={folder} is not below data.root={root}") from None
+    place = below(root, normpath(Path(folder or ".").expanduser()))
+    if place is None:
+        raise UserError(f"data.{key}={folder} is not below data.root={root}")
+    return place
 
 
 def _entry(

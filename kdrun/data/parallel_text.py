@@ -109,16 +109,20 @@ class Lengths:
 
     @classmethod
     def of(cls, languages: tuple[str, str], pairs: Sequence[tuple[str, str]]) -> Lengths:
-        sides = list(zip(*pairs, strict=True)) or [(), ()]
         unspaced = tuple(
-            language_of(language) in UNSPACED or unspaced_share(side) > 0.5
-            for language, side in zip(languages, sides, strict=True)
+            language_of(language) in UNSPACED or unspaced_share(pair[side] for pair in pairs) > 0.5
+            for side, language in enumerate(languages)
         )
-        if not any(unspaced) or not pairs:
-            return cls(unspaced)
-        filled = [pair for pair in pairs if all(map(str.strip, pair))] or [("x", "x")]
-        totals = [sum(units(" ".join(pair[side].split()), unspaced[side]) for pair in filled) for side in (0, 1)]
-        return cls(unspaced, (totals[0] / len(filled), totals[1] / len(filled)))
+        if not any(unspaced):
+            return cls()
+        totals, count = [0, 0], 0
+        for pair in pairs:
+            texts = [" ".join(text.split()) for text in pair]
+            if all(texts):
+                count += 1
+                for side, text in enumerate(texts):
+                    totals[side] += units(text, unspaced[side])
+        return cls(unspaced, (totals[0] / count, totals[1] / count) if count else (1, 1))
 
 
 def assembled(

@@ -23,6 +23,10 @@ def tmx(path: Path, languages: tuple[str, str]) -> Found:
     """The first variant in each of the two languages of every unit; `de` also means `de-AT`."""
     from xml.parsers import expat
 
+    if tag_of(languages[0]) == tag_of(languages[1]):
+        raise UserError(
+            f"{path}: source and target are both {languages[0]}: data.source_language, data.target_language"
+        )
     content, encoding = _readable(path, content_of(path))
     reader = _Tmx(path, languages, encoding)
     try:

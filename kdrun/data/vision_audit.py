@@ -70,6 +70,8 @@ def summary(found: dict[str, Any]) -> str:
     for pair, count in found["shared_text"].items():
         parts.append(f"{count} samples of text in {pair.partition('/')[2]} are also in {pair.partition('/')[0]}")
     parts += [f"{count} removed from {name} for their images or text" for name, count in found["removed"].items()]
+    if found["text_only"]["train"] == found["samples"]["train"] > 0:
+        parts.append("no sample of train has an image")
     few = [f"{count} in {name}" for name in ("val", "test") if 0 < (count := found["samples"].get(name, 0)) < FEW]
     if few:
         parts.append(f"few samples: {', '.join(few)}")

@@ -62,7 +62,7 @@ class FileImages:
     """
 
     def __init__(self, paths: Sequence[Path], digests: Sequence[str], size: int):
-        self.paths, self.size = list(paths), size
+        self.paths, self.digests, self.size = list(paths), list(digests), size
         settings = f"format 2, {size} pixels, Pillow {version('pillow')}"
         self.source_hash = text_hash([settings, *digests])
 
@@ -107,7 +107,7 @@ def look_at(folder: Path, names: Iterable[str], size: int, cache: str | Path | N
     seen: list[tuple[str | int, ...]] = []
     inside: dict[str, str] = {}
     for name in names:
-        place = _below(folder, name)
+        place = below(folder, name)
         if place is None:
             broken[name] = "it is not below the folder of images"
             continue
@@ -135,7 +135,7 @@ def look_at(folder: Path, names: Iterable[str], size: int, cache: str | Path | N
     return Found(FileImages(paths, digests, size), number, broken)
 
 
-def _below(folder: Path, name: str) -> str | None:
+def below(folder: Path, name: str) -> str | None:
     """A name as a path relative to the folder; None for one outside. Links within the folder may lead anywhere."""
     path = PurePosixPath(name)
     if not path.is_absolute():
@@ -161,7 +161,7 @@ def _near(folder: Path, name: str) -> str:
         "its letters are composed in another way": unicodedata.normalize("NFD", name),
     }
     for why, other in ways.items():
-        place = _below(folder, other) if other != name else None
+        place = below(folder, other) if other != name else None
         if place is not None and (folder / place).is_file():
             return f", but {other} is there: {why}"
     return ": a path has / and no backslashes" if "\\" in name else ""
@@ -292,6 +292,8 @@ def with_tests(conversations: Conversations, tests: Mapping[str, Conversations])
     if not tests:
         return conversations
     samples = dict(conversations.samples)
+    # A file that two sources have is one image here as well: else it could be in training and in a test set.
+    known = {digest: place for place, digest in enumerate(getattr(conversations.images, "digests", ()))}
     for number, (name, other) in enumerate(tests.items(), start=1):
         if not isinstance(other, Conversations):
             raise UserError(f"data.tests.{name} is no source of conversations: give it a _target_")
@@ -303,10 +305,13 @@ def with_tests(conversations: Conversations, tests: Mapping[str, Conversations])
                 f"{conversations.images.size}: data.tests.{name}.size={conversations.images.size}"
             )
         start = len(conversations.images) + sum(len(tests[before].images) for before in list(tests)[: number - 1])
+        places = list(range(start, start + len(other.images)))
+        for place, digest in enumerate(getattr(other.images, "digests", ())):
+            places[place] = known.setdefault(digest, places[place])
         samples[name] = [
             Sample(
                 (number << (SHIFT + 4)) + sample.id,
-                tuple(image + start for image in sample.images),
+                tuple(places[image] for image in sample.images),
                 sample.turns,
                 sample.type,
                 sample.choices,

@@ -40,7 +40,7 @@ def main(args: Arguments) -> int:
     arm = options.get("arm", "teacher" if args.teacher else "student")
     network = api.load(view, arm, _number(options, "seed"), options.get("which", "best"))
     answer = Answers(view, network, args.image, _number(options, "max_extra"))
-    for line in [question] if question else read_lines(sys.stdin.buffer):
+    for line in [question] if question else read_lines():
         if unknown := answer.unknown(line):
             print(f"kdrun: words that the network never saw: {', '.join(unknown)}", file=sys.stderr)
         print_line(answer(line) if line.strip() else "")

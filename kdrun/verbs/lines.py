@@ -11,11 +11,15 @@ from kdrun.problems import UserError
 _ENDS = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
 
 
-def read_lines(stream: Iterable[bytes]) -> Iterator[str]:
+def read_lines(stream: Iterable[bytes] | None = None) -> Iterator[str]:
     """Lines of UTF-8 text without their ends (a line feed, perhaps behind a carriage return), each as soon as it is there.
+
+    stream: standard input, where nothing else is given; one that is closed has no lines.
 
     A byte order mark is no text: a file of nothing else has no line. UserError that names the line that is not UTF-8.
     """
+    if stream is None:
+        stream = () if sys.stdin is None else sys.stdin.buffer
     for number, line in enumerate(stream, start=1):
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")

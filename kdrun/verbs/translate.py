@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 from kdrun.problems import UserError
@@ -28,7 +27,7 @@ def main(args: Arguments) -> int:
     if "comet" in options:
         print(comet_line(view, options))
         return 0
-    lines = list(read_lines(sys.stdin.buffer))
+    lines = list(read_lines())
     seed = options.get("seed")
     network = api.load(
         view, options.get("arm", "student"), None if seed is None else int(seed), options.get("which", "best")

@@ -195,6 +195,7 @@ class TestEntries:
             ({"size": 0}, "height and width"),
             ({"limit_broken": 2}, "a share from 0 to 1"),
             ({"images": "/elsewhere"}, "is not below data"),
+            ({"images": "../elsewhere"}, "is not below data"),
         ],
     )
     def test_options(self, load, options, message):
@@ -233,6 +234,10 @@ class TestImages:
         made = load([entry(str(name)) for name in names])
         assert [sample.images for sample in made.samples["train"]] == [(0,)] * 4 and made.report == {}
         assert made.images.source_hash == expected.images.source_hash
+        assert (
+            load([entry("3.png")], images=str(tmp_path / "linked/images")).images.source_hash
+            == load([entry("3.png")]).images.source_hash
+        )
         # A folder of pictures that is linked to from within belongs to the root.
         made = load([entry(str(root / "outside/x.png")), entry("outside/x.png")], images=None)
         assert [sample.images for sample in made.samples["train"]] == [(0,), (0,)]
@@ -337,6 +342,18 @@ class TestSplits:
         assert made.spec.sizes == {"train": 3, "val": 1, "test": 1} and made.found["removed"] == {"train": 2}
         captions = load(part="captions", **options)
         assert len(captions.samples["train"]) == 8 and captions.report == {"image of val or test": 2}
+
+    def test_an_image_that_a_further_test_set_has_too_leaves_training(self, load, module, root, tmp_path):
+        first = load([entry(f"{n}.png") for n in range(8)])
+        other = tmp_path / "other"
+        for name, shade in (("copy.png", 3), ("new.png", 99)):
+            picture(other / name, shade)
+        (other / "b.json").write_text(json.dumps([entry("copy.png"), entry("new.png")]))
+        second = llava_json(other, "b.json", size=16, test_file="b.json", cache=tmp_path)
+        made = module(with_tests(first, {"others": second}))
+        images = {name: {i for s in samples for i in s.images} for name, samples in made.chosen.items()}
+        assert 3 in images["others"] and 3 not in images["train"] | images["val"] and made.spec.sizes["others"] == 2
+        assert made.conversations.images.pixels(np.array(sorted(images["others"])))[:, 0, 8, 8].tolist() == [3, 99]
 
     def test_further_test_sets(self, load, module, root, tmp_path):
         first = load([entry(f"{n}.png") for n in range(8)])

@@ -96,6 +96,7 @@ def test_variants_of_a_language(read):
     dialects = {"source_language": "de", "target_language": "de-AT"}
     assert "no unit in de and de-AT" in read("a.tmx", tmx(unit(de_AT="Jänner", en="January")), **dialects)
     assert read("a.tmx", tmx(unit(de_AT="Jänner", de="Januar")), **dialects)[0] == [("Januar", "Jänner")]
+    assert "both de" in read("a.tmx", one, target_language="de")
     assert "variants without a language" in read("a.tmx", one.replace(' xml:lang="de"', ""))
 
 

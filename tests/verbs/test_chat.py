@@ -130,6 +130,11 @@ def test_every_line_of_standard_input_has_one_of_output(ask, capsys, text, lines
     assert capsys.readouterr().out.count("\n") == lines
 
 
+def test_standard_input_that_is_closed_has_no_lines(ask, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", None)
+    assert ask("last") == 0 and capsys.readouterr().out == ""
+
+
 def test_options_choose_arm_seed_epoch_and_length(ask, capsys):
     ask("last", "hi", "seed=3", "which=last", "max_extra=2", "--teacher")
     assert ask.loaded == ("teacher", 3, "last") and ask.network.asked[0][2] == 2
