@@ -22,7 +22,7 @@ def summarise(
     labels: dict[str, str],
     teachers: dict[int, dict[str, Any]],
     seeds: Sequence[int],
-    errors: Mapping[int, BaseException],
+    errors: Mapping[int, BaseException | Mapping[str, Any]],
     decisions: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """The summary of a run record. A seed without a result is named as missing in its arm, and in no mean.
@@ -32,18 +32,14 @@ def summarise(
     labels    arm -> what to call it
     teachers  seed -> record of the stage that taught it; empty if nothing taught
     seeds     all seeds of the job
-    errors    seed -> why it has no (or not every) result
+    errors    seed -> why it has no (or not every) result, as an exception or as a record says it
     decisions what the lab chose on validation. Students of a run with any go on from weights of their own, so that they are
               held against `equal_compute`, which did the same on labels, and there is no gap to a teacher
     """
     summary: dict[str, Any] = {"metric": metric, "split": "test", "teacher": None, "arms": {}, "verdict": None}
     for arm, records in arms.items():
         summary["arms"][arm] = {**_arm(metric, labels[arm], records), "of": len(seeds)}
-        summary["arms"][arm]["missing"] = {
-            str(seed): {"status": status_of(errors[seed]), **describe_error(errors[seed])}
-            for seed in seeds
-            if seed not in records
-        }
+        summary["arms"][arm]["missing"] = {str(seed): _why(errors.get(seed)) for seed in seeds if seed not in records}
     stages_of: dict[str, dict[int, str]] = {}
     for arm in sorted(arms, key=lambda arm: {"student": 0, "alone": 1}.get(arm, 2)):
         stages = {seed: record["fingerprint"] for seed, record in arms[arm].items()}
@@ -88,6 +84,12 @@ def summarise(
             summary["gap_closed"] = {w: _gap_closed(summary, w) if distinct else None for w in WHICH}
     summary["verdict"] = verdict(summary)
     return summary
+
+
+def _why(error: BaseException | Mapping[str, Any] | None) -> dict[str, Any]:
+    if isinstance(error, BaseException):
+        return {"status": status_of(error), **describe_error(error)}
+    return {"status": "failed", "type": "", "message": "not run yet", **(error or {})}
 
 
 def _arm(metric: str, label: str, records: dict[int, dict[str, Any]]) -> dict[str, Any]:

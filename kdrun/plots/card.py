@@ -17,18 +17,19 @@ NAME = "card"
 
 @dataclass(frozen=True)
 class Spot:
-    """A card on paper. kind: its arm, or "run"; label: what it is called."""
+    """A card on paper. kind: its arm, or "run"; label: what it is called; number: of its run in the figure."""
 
     kind: str
     label: str
     card: Card
+    number: int = 0
 
 
 def spots_of(subject: Subject, runs: Sequence[tuple[str, Any]]) -> dict[tuple[Any, ...], list[Spot]]:
     """(target, kind, device, batch) -> spots: the arms of one run, or the own result of each of several. Cards without a time or
     a quality are not drawn."""
     found: dict[tuple[Any, ...], list[Spot]] = {}
-    for label, run in runs:
+    for number, (label, run) in enumerate(runs):
         cards = read_cards(run.dir)
         if len(runs) > 1:
             settings = dict.fromkeys(
@@ -40,7 +41,7 @@ def spots_of(subject: Subject, runs: Sequence[tuple[str, Any]]) -> dict[tuple[An
             if card is None or gates.p99(card) is None or card["quality"]["value"] is None:
                 continue
             place = (card["target"], card["kind"], card["device"], card["batch"])
-            spot = Spot("run", label, card) if len(runs) > 1 else Spot(card["arm"], card["label"], card)
+            spot = Spot("run", label, card, number) if len(runs) > 1 else Spot(card["arm"], card["label"], card)
             found.setdefault(place, []).append(spot)
     if not found:
         raise UserError(f"{subject.name} has no cards to draw yet", f"make them: kdrun card {subject.name}")
@@ -70,7 +71,7 @@ def panels(found: dict[tuple[Any, ...], list[Spot]]) -> list[Any]:
     from kdrun.plots.paper import Panel, axis_name
 
     # Every panel has the whole legend, so that its order is the same whichever panel comes first.
-    made, names = [], {spot.label: spot.kind for group in found.values() for spot in group}
+    made, names = [], {spot.label: (spot.kind, spot.number) for group in found.values() for spot in group}
     for (target, kind, device, batch), spots in sorted(found.items(), key=lambda item: item[0][1] != "measured"):
         metric = spots[0].card["quality"]["metric"]
         said = " (estimate)" if kind == "estimate" else ""
@@ -86,7 +87,7 @@ def panels(found: dict[tuple[Any, ...], list[Spot]]) -> list[Any]:
     return made
 
 
-def _draw(ax: Any, spots: list[Spot], title: str, kind: str, names: dict[str, str]) -> dict[str, Any]:
+def _draw(ax: Any, spots: list[Spot], title: str, kind: str, names: dict[str, tuple[str, int]]) -> dict[str, Any]:
     from matplotlib.lines import Line2D
 
     from kdrun.plots.paper import COLOURS, FAINT, PAPER, axis_name, mark, percent_limits, quiet_grid, scale_of, style
@@ -96,7 +97,7 @@ def _draw(ax: Any, spots: list[Spot], title: str, kind: str, names: dict[str, st
     places = [(gates.p99(spot.card), scale * spot.card["quality"]["value"]) for spot in spots]
     _axis(ax, [x for x, _ in places], kind)
     limit = next((limit for s in spots if (limit := s.card["gates"]["deadline"]["limit"]) is not None), None)
-    styles = {label: style(arm, index) for index, (label, arm) in enumerate(names.items())}
+    styles = {label: style(*one) for label, one in names.items()}
     legend: dict[str, Any] = {label: mark(look[2], look[0]) for label, look in styles.items()}
     several = len({spot.card["precision"] for spot in spots}) > 1
     for spot, (x, y) in zip(spots, places, strict=True):

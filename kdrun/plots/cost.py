@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -13,7 +12,6 @@ from kdrun.plots.data import Point, pareto
 from kdrun.plots.paper import (
     COLOURS,
     FAINT,
-    INK,
     MOST_COLOURED,
     PAPER,
     STEPS,
@@ -21,6 +19,7 @@ from kdrun.plots.paper import (
     axis_name,
     log_axis,
     mark,
+    number_mark,
     percent_limits,
     quiet_grid,
     scale_of,
@@ -28,9 +27,11 @@ from kdrun.plots.paper import (
     style,
 )
 
-AXES = {"seconds": "training time per seed (s)", "parameters": "parameters", "flops": "FLOPs per sample"}
-APART = 0.022
-"""Part of the axis by which points of equal cost are moved apart."""
+AXES = {
+    "seconds": "training time with teachers (s)",
+    "parameters": "parameters",
+    "flops": "FLOPs per sample",
+}
 
 
 def cost_panels(points: list[Point], metric: str) -> list[Panel]:
@@ -52,9 +53,8 @@ def _draw(ax: Axes, points: list[Point], cost: str, metric: str) -> dict[str, An
     costs = [point.costs[cost] for point in points]
     _axis(ax, costs, cost)
     legend: dict[str, Any] = {}
-    places = _side_by_side(ax, costs)
-    for point, x in zip(points, places, strict=True):
-        colour, _, marker = style(point.kind, own.index(point) if point.own else 0)
+    for point, x in zip(points, costs, strict=True):
+        colour, _, marker = style(point.kind, point.number)
         if crowded and point.own:
             colour, marker = COLOURS[0], "o"
         fill = colour if point.n == point.of else PAPER
@@ -65,15 +65,13 @@ def _draw(ax: Axes, points: list[Point], cost: str, metric: str) -> dict[str, An
             legend[f"{point.label} ({_seeds(point)})"] = mark(marker, colour, markerfacecolor=fill)
         elif point in front:
             number = own.index(point)
-            legend[f"{point.label} ({_seeds(point)})"] = mark(
-                f"${number}$", INK, markersize=4.5 + 2 * (number > 9), markeredgewidth=0
-            )
+            legend[f"{point.label} ({_seeds(point)})"] = number_mark(number)
             behind = {"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
             place = {"xytext": (-5, 3), "textcoords": "offset points", "ha": "right", "fontsize": 6.5, "zorder": 5}
             ax.annotate(f"{number}", (x, scale * point.mean), bbox=behind, **place)
     if crowded:
         legend["other runs"] = mark("o", COLOURS[0])
-    steps = [(places[points.index(point)], scale * point.mean) for point in front]
+    steps = [(point.costs[cost], scale * point.mean) for point in front]
     ax.step(*zip(*steps, strict=True), where="post", color=FAINT, linewidth=0.8, zorder=1)
     legend["Pareto front"] = Line2D([], [], color=FAINT, linewidth=0.8)
     if any(point.sd is not None for point in points):
@@ -99,14 +97,3 @@ def _axis(ax: Axes, values: list[float], cost: str) -> None:
         ax.set_xlim(0, max(values) * 1.12)
         ax.xaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
-
-
-def _side_by_side(ax: Axes, values: list[float]) -> list[float]:
-    """Where to draw these costs: equal ones (one network, taught in several ways) stand beside each other."""
-    to_axes = ax.transData + ax.transAxes.inverted()
-    places = []
-    for index, value in enumerate(values):
-        same = [other for other, cost in enumerate(values) if math.isclose(cost, value, rel_tol=1e-9)]
-        place = to_axes.transform((value, 0))[0] + APART * (same.index(index) - (len(same) - 1) / 2)
-        places.append(float(to_axes.inverted().transform((place, 0))[0]) if len(same) > 1 else value)
-    return places

@@ -58,8 +58,8 @@ def _draw(ax: Axes, name: str, groups: list[Group], chosen: str | None) -> dict[
     """chosen: the one group to stand out where there are too many to tell apart; the others are grey."""
     lines: dict[str, Any] = {}
     marks: dict[str, Any] = {}
-    for index, group in enumerate(groups):
-        colour, dash, _ = style(group.kind, index)
+    for group in groups:
+        colour, dash, _ = style(group.kind, group.number)
         whole = [trace for trace in group.traces if trace.problem is None]
         label = f"{group.label} (n = {len(whole)})" if whole else group.label
         values = [_line(trace, name) for trace in whole]

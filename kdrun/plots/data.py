@@ -47,11 +47,15 @@ class Trace:
 
 @dataclass(frozen=True)
 class Group:
-    """Traces that belong together, one per seed. kind says how it is drawn, label what it is called."""
+    """Traces that belong together, one per seed. kind and number say how it is drawn, label what it is called.
+
+    number  of the run among those of the figure: the same in every panel
+    """
 
     kind: str
     label: str
     traces: list[Trace]
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Point:
     """Test accuracy of the selected epoch over seeds, beside what it cost. costs lacks what is not known.
 
     n of `of` seeds finished; sd is None for one seed. own: the result of a run's strategy, not of an arm beside it.
+    number: of its run among those of the figure.
     """
 
     kind: str
@@ -69,6 +74,7 @@ class Point:
     of: int
     costs: dict[str, float]
     own: bool = False
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class Pairs:
 
     missing     (seed, 0 for the control or 1 for the student, status) of every result that is not there
     difference  as in the record: mean, n, interval ...; None where nothing could be paired
-    bootstrap   whether `interval` is a bootstrap interval (records once held Student's t there)
+    bootstrap   whether `interval` is a bootstrap interval and `interval_t` Student's t (records once held the latter alone)
     """
 
     label: str
@@ -145,6 +151,12 @@ def read_traces(run: RunInfo) -> dict[str, list[Trace]]:
 
     A training value is the mean over the steps of its epoch: rows are means since the row before.
     """
+    if parts := getattr(run, "parts", ()):  # one run for each seed
+        together: dict[str, list[Trace]] = defaultdict(list)
+        for part in parts:
+            for name, traces in read_traces(part).items():
+                together[name] += traces
+        return together
     record = run.record or {}
     wanted = f"val/{metric_of(record)}"
     stages = {stage["label"]: stage for stage in record.get("stages") or []}
@@ -224,13 +236,13 @@ def _over_views(record: dict[str, Any], traces: list[Trace]) -> list[Trace]:
 def runs_groups(runs: Sequence[tuple[str, RunInfo]]) -> dict[str, list[Group]]:
     """Metric name -> one group per run: the strategy's own result."""
     result: dict[str, list[Group]] = defaultdict(list)
-    for label, run in runs:
+    for place, (label, run) in enumerate(runs):
         own = own_arm(run.record or {})
         for name, traces in _metrics_in_order(read_traces(run)):
             own_traces = [trace for trace in traces if trace.kind == own]
             own_traces = own_traces or [trace for trace in _over_views(run.record or {}, traces) if trace.kind == own]
             if own_traces:
-                result[name].append(Group("run", label, own_traces))
+                result[name].append(Group("run", label, own_traces, place))
     return dict(_metrics_in_order(result))
 
 
@@ -256,7 +268,7 @@ def run_points(run: RunInfo) -> list[Point]:
 def runs_points(runs: Sequence[tuple[str, RunInfo]]) -> list[Point]:
     """The own result of every run, and each distinct teacher and student alone beside them, once."""
     points, seen = [], set()
-    for label, run in runs:
+    for place, (label, run) in enumerate(runs):
         record = run.record or {}
         own = own_arm(record)
         for kind in dict.fromkeys(("teacher", "alone", own)):
@@ -264,8 +276,8 @@ def runs_points(runs: Sequence[tuple[str, RunInfo]]) -> list[Point]:
             name = label if kind == own else "student alone" if kind == "alone" else kind
             found = point(record, kind, name)
             if found is not None and (kind == own or prints not in seen):
-                drawn = {own: "run", "alone": "beside"}.get(kind, kind)
-                points.append(replace(found, kind=drawn, own=kind == own))
+                drawn = "run" if kind == own else {"alone": "beside"}.get(kind, kind)
+                points.append(replace(found, kind=drawn, own=kind == own, number=place))
                 seen.add(prints)
     return points
 
@@ -301,14 +313,34 @@ def _cost(record: dict[str, Any], stages: Iterable[dict[str, Any]], name: str) -
 
 
 def _seconds(record: dict[str, Any], stage: dict[str, Any]) -> float | None:
-    """Training time of a stage. Of networks taken together: of all of them and of what they started from, each once."""
-    if not stage.get("members"):
-        return training_seconds(stage)
-    members = member_stages(record).get(stage["role"], {}).get(stage["seed"], {})
-    starts = {view: stages_of(record, f"before_{view}").get(stage["seed"]) for view in members}
-    every = {one["label"]: one for one in (*members.values(), *filter(None, starts.values()))}
-    times = [training_seconds(one) for one in every.values()]
+    """Training time of a stage and of all that it needs: its teachers, what it starts from, members, each once. None where the
+    record does not hold one of them, or its time."""
+    known = {one.get("fingerprint"): one for one in record.get("stages") or []}
+    needed, left = {}, [stage]
+    while left:
+        one = left.pop()
+        if one is None:
+            return None
+        if one["label"] not in needed:
+            needed[one["label"]] = one
+            left += [known.get(name) for name in _needs(record, one)]
+    times = [training_seconds(one) for one in needed.values() if not one.get("members")]
     return None if not times or None in times else sum(times)
+
+
+def _needs(record: dict[str, Any], stage: dict[str, Any]) -> list[str]:
+    """Fingerprints of the stages that this one was made from."""
+    members = stage.get("members") or {}
+    if members:
+        starts = [stages_of(record, f"before_{view}").get(stage["seed"]) for view in members]
+        return [*members.values(), *(start["fingerprint"] for start in starts if start)]
+    teacher = stage.get("teacher") or {}
+    names = [
+        teacher.get("fingerprint"),
+        *(one.get("fingerprint") for one in teacher.get("also") or ()),
+        stage.get("start"),
+    ]
+    return [name for name in names if name]
 
 
 def training_seconds(stage: dict[str, Any]) -> float | None:
@@ -332,7 +364,8 @@ def pairs_of(run: RunInfo, label: str | None = None) -> Pairs | None:
     """The student beside its first control (alone, if it is there), seed by seed; None if there are no two arms."""
     summary = (run.record or {}).get("summary") or {}
     arms = summary.get("arms") or {}
-    control = next((arm for arm in (*CONTROLS, *arms) if arm in arms and arm != "student"), None)
+    first = ("equal_compute",) if summary.get("decisions") else ()  # what the verdict is over
+    control = next((arm for arm in (*first, *CONTROLS, *arms) if arm in arms and arm != "student"), None)
     if "student" not in arms or control is None:
         return None
     values: dict[int, list[float | None]] = defaultdict(lambda: [None, None])

@@ -20,10 +20,12 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from kdrun.measures import MEASURES
 from kdrun.plots.data import FRACTIONS
+from kdrun.present.console import CONTROLS
 
 COLUMN, DOUBLE = 3.5, 7.0
 """Widths in inches of one and of two columns of a paper."""
@@ -85,6 +87,7 @@ PAGE = {
     "axes.facecolor": "none",
     "figure.facecolor": PAPER,
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a dollar in a name is a dollar
     "svg.hashsalt": "kdrun",
 }
 
@@ -168,6 +171,8 @@ def svg(figure: Figure) -> bytes:
 
 def _save(figure: Figure, kind: str, **options: Any) -> bytes:
     """The layout, which is most of the work, is found once per figure and is the same in every file."""
+    for text in figure.findobj(Text):  # what no font has and no SVG file may hold
+        text.set_text(text.get_text().translate(CONTROLS))
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
@@ -189,6 +194,12 @@ def style(kind: str, index: int) -> tuple[str, Any, str]:
 def mark(marker: str, colour: str, **more: Any) -> Line2D:
     """A marker for a legend."""
     return Line2D([], [], color=colour, marker=marker, linestyle="", **more)
+
+
+def number_mark(number: int, **more: Any) -> Line2D:
+    """A number as a marker; markers of text are always mathtext."""
+    with matplotlib.rc_context({"text.parse_math": True}):
+        return mark(f"${number}$", INK, markersize=4.5 + 2 * (number > 9), markeredgewidth=0, **more)
 
 
 def scale_of(metric: str) -> float:

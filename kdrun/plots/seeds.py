@@ -35,6 +35,10 @@ ROW_LETTERS = 44
 """Longer names of runs are broken into lines."""
 
 
+WIDTHS = {"bootstrap": 2.2, "t": 0.7}
+"""Of the lines of intervals: the t interval is mostly the longer one, and shows beyond the other."""
+
+
 def seed_panels(pairs: list[Pairs], metric: str) -> list[Panel]:
     """One run: its two arms joined seed by seed. Several: their differences, one row each."""
     texts = [f"{one.label}: {difference_text(one, metric)}" for one in pairs]
@@ -59,10 +63,14 @@ def difference_text(pairs: Pairs, metric: str) -> str:
 
     seeds = f"n = {found['n']}, paired" if found.get("n", 1) > 1 else "one seed"
     text = f"difference {signed(found['mean'])}{' points' if scale == 100 else ''}, {seeds}"
-    if interval := found.get("interval"):
-        low, high = map(signed, interval)
-        text += f"\n{'bootstrap ' if pairs.bootstrap else ''}95 % interval {low} to {high}"
-    return text
+    known = {name: found[key] for key, name in _intervals(pairs).items() if found.get(key)}
+    told = [f"{name} {signed(low)} to {signed(high)}" for name, (low, high) in known.items()]
+    return "\n".join([text, *(f"95 % interval, {one}" for one in told)])
+
+
+def _intervals(pairs: Pairs) -> dict[str, str]:
+    """Key of a difference -> what interval it holds; an effect is claimed only where all of them exclude 0."""
+    return {"interval": "bootstrap", "interval_t": "t"} if pairs.bootstrap else {"interval": "t"}
 
 
 def _slopes(ax: Axes, pairs: Pairs, metric: str) -> dict[str, Any]:
@@ -141,14 +149,16 @@ def spread(values: list[tuple[float, Any]], least: float) -> list[tuple[float, A
 
 
 def _differences(ax: Axes, pairs: list[Pairs], metric: str) -> dict[str, Any]:
-    scale, blue = scale_of(metric), COLOURS[0]
+    scale, blue, drawn = scale_of(metric), COLOURS[0], {}
     for row, one in enumerate(pairs):
         found = one.difference or {}
         values = [scale * value for value in found.get("values") or [] if math.isfinite(value)]
         ax.plot(values, [row] * len(values), "|", color=FAINT, markersize=6, markeredgewidth=0.9, zorder=2)
-        if found.get("interval"):
-            ends = [scale * end for end in found["interval"]]
-            ax.plot(ends, [row, row], color=blue, linewidth=1.6, solid_capstyle="butt", zorder=3)
+        for key, name in _intervals(one).items():
+            if found.get(key):
+                ends = [scale * end for end in found[key]]
+                ax.plot(ends, [row, row], color=blue, linewidth=WIDTHS[name], solid_capstyle="butt", zorder=3)
+                drawn[name] = None
         if found.get("mean") is not None:
             ax.plot(scale * found["mean"], row, "o", color=blue, zorder=4)
         else:
@@ -161,10 +171,9 @@ def _differences(ax: Axes, pairs: list[Pairs], metric: str) -> dict[str, Any]:
     control = pairs[0].control.removeprefix("student ")
     ax.set_xlabel(f"test {metric}, student minus {control}{' (points)' if scale == 100 else ''}")
     quiet_grid(ax, "x")
-    kind = "bootstrap " if any(one.bootstrap for one in pairs) else ""
     legend = {
         "mean": mark("o", blue),
-        f"{kind}95 % interval": Line2D([], [], color=blue, linewidth=1.6),
+        **{f"95 % interval, {name}": Line2D([], [], color=blue, linewidth=WIDTHS[name]) for name in drawn},
         "single seeds": mark("|", FAINT, markersize=6),
     }
     return legend | ({"no pair": mark("x", INK)} if any(not one.difference for one in pairs) else {})

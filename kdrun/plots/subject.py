@@ -8,10 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.files import read_json
+from kdrun.present.seeds import over_seeds, repetitions, without_seeds
 from kdrun.problems import UserError, nearest
+from kdrun.tracking.record import DONE
 from kdrun.tracking.registry import RunInfo, find_run, read_run, runs_folder
 
 TABLE = "table.json"
+
+
+@dataclass(frozen=True)
+class SeedRuns(RunInfo):
+    """Runs that differ in the seed alone, as one: `record` is over all their seeds; id and folder are those of the first."""
+
+    parts: tuple[RunInfo, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -21,7 +30,8 @@ class Subject:
     kind    "run", "runs", "sweep" or "table"
     folder  where its files go
     runs    (label, run), the label being what tells it from the others
-    points  of a sweep: as in sweep.json; record: sweep.json or table.json itself
+            of a sweep one for each configuration: points that differ in the seed alone are one (SeedRuns)
+    record  of a sweep or a table: sweep.json or table.json itself
     """
 
     kind: str
@@ -80,12 +90,27 @@ def find_sweep(outputs: Path, word: str) -> Subject | None:
     runs = [
         read_run(runs_folder(sweep.dir.parent.parent) / point["run"]) if point.get("run") else None for point in points
     ]
-    records = [run.record if run else None for run in runs]
-    labels = short_labels([point.get("overrides") or [] for point in points], records)
-    known = [
-        (label, run) for label, run in zip(labels, runs, strict=True) if run is not None and run.record is not None
-    ]
+    known = over_seeds_of([point.get("overrides") or [] for point in points], runs)
     return Subject("sweep", sweep.id, sweep.dir, known, sweep.record)
+
+
+def over_seeds_of(overrides: Sequence[Sequence[str]], runs: Sequence[RunInfo | None]) -> list[tuple[str, RunInfo]]:
+    """(label, run) of every configuration that has a readable run, its seeds taken together."""
+    records = [run.record if run else None for run in runs]
+    groups = repetitions(overrides, records)
+    several = len(groups) > 1
+    words = [without_seeds(overrides[group[0]]) if several else list(overrides[group[0]]) for group in groups]
+    labels = short_labels(words, [records[group[0]] for group in groups])
+    found: list[tuple[str, RunInfo]] = []
+    for label, group in zip(labels, groups, strict=True):
+        parts = tuple(run for number in group if (run := runs[number]) is not None and run.record is not None)
+        if len(parts) == 1:
+            found.append((label, parts[0]))
+        elif parts:
+            record = over_seeds([part.record for part in parts])
+            status = next((part.status for part in parts if part.status != DONE), DONE)
+            found.append((label, SeedRuns(parts[0].id, parts[0].dir, record, status, parts=parts)))
+    return found
 
 
 def find_table(outputs: Path, word: str) -> Subject | None:

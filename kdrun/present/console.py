@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from textwrap import wrap
 from typing import Any, ParamSpec, TypeVar
 
 import rich.console
@@ -73,14 +74,23 @@ def facts(lines: Iterable[tuple[str, str | Text]]) -> Table:
     return table
 
 
-def columns(names: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1, whole: bool = False) -> Table:
-    """A table. left: how many columns are text; the others are figures. whole: the first one is not broken into lines."""
+def columns(
+    names: Sequence[str], rows: Iterable[Sequence[str | Text]], left: int = 1, whole: Sequence[int] = ()
+) -> Table:
+    """A table. left: how many columns are text, which is broken between words where the table is too wide; the others are
+    figures. whole: numbers of further columns that are not broken."""
+    rows = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
     table = Table(box=None, header_style="dim", pad_edge=False)
     for index, name in enumerate(names):
-        justify = "left" if index < left else "right"
-        table.add_column(Text(name), overflow="fold", justify=justify, no_wrap=whole and not index)
+        text = index < left
+        longest = max((len(row[index]) for row in rows), default=0)
+        head = name if text else "\n".join(wrap(name, max(longest, *map(len, name.split() or [""]))))
+        justify = "left" if text else "right"
+        table.add_column(
+            Text(head), overflow="fold", justify=justify, no_wrap=not text or index in whole, vertical="top"
+        )
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*row)
     return table
 
 

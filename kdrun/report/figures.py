@@ -13,10 +13,10 @@ FONT = re.compile(r"'DejaVu Sans'[^;\"]*")
 VARIABLES = ("blue", "orange", "green", "pink", "sky", "red")
 CAPTIONS = {
     "curves": "Means and ranges over seeds; one or two seeds are lines of their own. Epochs are numbered from 0.",
-    "cost": "Test result of the selected epoch. Equal costs stand side by side.",
+    "cost": "Test result of the selected epoch. Training time is that of a network and of all teachers that it needs.",
     "hops": "Mean divergence from the teacher of each hop before and after it, in nats per position of validation; accuracy "
     "on test after the hop; scores of one forward pass on training and validation.",
-    "seeds": "Each line joins the two results of one seed; bold strokes are means.",
+    "seeds": "Each line joins the two results of one seed; bold strokes are means. The intervals are those of the verdict.",
 }
 NOTE = "Figures need matplotlib, which is not installed here: pip install 'kdrun[plot]', then kdrun report again."
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from kdrun.plots.data import metric_of, own_arm
 from kdrun.plots.subject import Subject, short_labels
+from kdrun.present.seeds import repetitions, without_seeds
 from kdrun.report.figures import Figures
 from kdrun.report.markup import MISSING, Html, block, code, facts, folded, section, table, tag
 from kdrun.report.run_page import LOG_LINES, error_text
@@ -48,13 +49,39 @@ class Row:
 
 def rows_of(subject: Subject) -> list[Row]:
     """The points of a sweep in their order."""
-    points, runs = subject.record.get("points") or [], {run.id: run for _, run in subject.runs}
+    points, runs = subject.record.get("points") or [], _runs(subject)
     found = [runs.get(point.get("run")) for point in points]
     labels = short_labels([p.get("overrides") or [] for p in points], [run.record if run else None for run in found])
     return [
         Row(point.get("number", index), label, point.get("run") or "", run, _validation(run) if run else None)
         for index, (point, label, run) in enumerate(zip(points, labels, found, strict=True))
     ]
+
+
+def configurations(subject: Subject) -> list[Row]:
+    """One row for all points that differ in the seed alone: what can be chosen. Its number is that of the first."""
+    points, runs = subject.record.get("points") or [], _runs(subject)
+    found = [runs.get(point.get("run")) for point in points]
+    words = [point.get("overrides") or [] for point in points]
+    groups = repetitions(words, [run.record if run else None for run in found])
+    labels = short_labels([without_seeds(words[g[0]]) if len(groups) > 1 else words[g[0]] for g in groups],
+                          [found[g[0]].record if found[g[0]] else None for g in groups])  # fmt: skip
+    together = {run.id: run for _, run in subject.runs}
+    return [
+        Row(
+            points[g[0]].get("number", g[0]),
+            label,
+            points[g[0]].get("run") or "",
+            run,
+            _validation(run) if run else None,
+        )
+        for g, label in zip(groups, labels, strict=True)
+        for run in [together.get(points[g[0]].get("run"))]
+    ]
+
+
+def _runs(subject: Subject) -> dict[str, RunInfo]:
+    return {part.id: part for _, run in subject.runs for part in getattr(run, "parts", ()) or (run,)}
 
 
 def _validation(run: RunInfo) -> float | None:
@@ -81,11 +108,12 @@ def headline(subject: Subject) -> tuple[str, str]:
     rows = rows_of(subject)
     statuses = [row.status for row in rows]
     others = [f"{statuses.count(s)} {words(s)}" for s in dict.fromkeys(statuses) if s != DONE]
-    best, text = best_rows(subject, rows), f"{', '.join(others)}. ".capitalize() if others else ""
+    best, text = best_rows(subject, configurations(subject)), f"{', '.join(others)}. ".capitalize() if others else ""
     if len(best) == 1:
         (row,) = best
         metric = metric_of(row.record)
-        text += f"Best by validation: {row.label}, {percent(row.validation, metric)} on validation, "
+        name = "" if len(configurations(subject)) == 1 else f"{row.label}, "
+        text += f"{'Best by validation' if name else 'Over all seeds'}: {name}{percent(row.validation, metric)} on validation, "
         text += f"{percent(row.arm.get('best'), metric)} on test ({count_text(row.arm)} seeds)."
     elif best:
         text += f"On the front of {' and '.join(subject.record['search'].get('objectives') or [])}: {len(best)} points."
@@ -98,7 +126,7 @@ def body(subject: Subject) -> list[Html]:
     """The sections, in order."""
     figures, rows = Figures(subject), rows_of(subject)
     return [
-        _points(subject, rows),
+        _points(subject, configurations(subject)),
         section("Student against controls", figures.html("seeds", SEEDS)),
         _failures(rows),
         section("Curves", figures.html("curves")),
@@ -112,7 +140,7 @@ SEEDS = "One row per point: each stroke is one seed, the dot their mean."
 
 
 def _points(subject: Subject, rows: list[Row]) -> Html:
-    best = {row.number for row in best_rows(subject, rows)}
+    best = {row.number for row in best_rows(subject, rows)} if len(rows) > 1 else set()
     metric = next((metric_of(row.record) for row in rows if row.record), "accuracy")
     head = ("point", "status", "validation", "test", "minus alone", "95 % bootstrap", "seeds", "time")
     mark = tag("span", "best by validation", class_="mark")

@@ -46,7 +46,7 @@ def body(subject: Subject) -> list[Html]:
         section(
             "How to reproduce",
             block((record.get("provenance") or {}).get("command") or f"kdrun table {subject.name}"),
-            facts((name, code(text.strip("`")) if name == "command" else text) for name, text in origin),
+            facts((name, code(text) if name == "command" else text) for name, text in origin),
             tag("p", "From a cell to its runs: ", code(f"kdrun why {subject.name}:ROW:COLUMN")),
             _jobs(record.get("jobs") or []),
         ),

@@ -7,12 +7,12 @@ from typing import Any
 
 from rich.console import Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from kdrun.measures import measure
 from kdrun.panel import cell, seeds
-from kdrun.present.console import STYLES, Console, harmless
+from kdrun.present.console import STYLES, Console, columns, harmless
+from kdrun.present.seeds import over_seeds, repetitions, without_seeds
 from kdrun.present.units import MISSING, count_of, duration, share
 from kdrun.summary import validation_of
 from kdrun.sweep.plan import DONE, TO_FIT, Plan, Point
@@ -95,11 +95,8 @@ class Board:
         urgent = [p for p in self.plan.points if p.number in self._now or p.status in FAILURES]
         rest = [p for p in self.plan.points if p not in urgent]
         shown = sorted([*urgent, *rest][:ROWS], key=lambda point: point.number)
-        table = Table(box=None, header_style="dim", pad_edge=False)
-        for name in ("job", "overrides", "status", "stage", "progress", "validation"):
-            table.add_column(name, overflow="fold")
-        for point in shown:
-            table.add_row(*self._row(point))
+        names = ("job", "overrides", "status", "stage", "progress", "validation")
+        table = columns(names, map(self._row, shown), left=4, whole=(0, 2))
         lines: list[Any] = [table]
         if len(shown) < len(self.plan.points):
             lines.append(Text(f"and {len(self.plan.points) - len(shown)} more", style="dim"))
@@ -142,19 +139,21 @@ class Board:
 
 def show_plan(plan: Plan, console: Console, chosen: set[int]) -> None:
     """The jobs before they start: overrides, status, teacher, folder (it ends with the hash). Many jobs of one status are counted, not listed."""
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    names = ("job", "overrides", "status", "teacher", "folder")
-    for name in names:
-        table.add_column(name, overflow="fold", no_wrap=name in ("job", "teacher"))
     listed = plan.points if len(plan.points) <= 2 * ROWS or not console.is_terminal else plan.points[: 2 * ROWS]
-    for point in listed:
-        table.add_row(
-            str(point.number),
-            plan.label(point),
-            Text(status_text(point), STYLES.get(point.status, "")),
-            point.teacher,
-            point.run_id or point.job.slug,
+    rows = [
+        (
+            str(p.number),
+            plan.label(p),
+            Text(status_text(p), STYLES.get(p.status, "")),
+            p.teacher,
+            p.run_id or p.job.slug,
         )
+        for p in listed
+    ]
+    if _fits(rows, console.width):
+        table = columns(("job", "overrides", "status", "teacher", "folder"), rows, left=5, whole=(0, 3, 4))
+    else:  # the folders are in sweep.json, and in `kdrun runs sweep=last`
+        table = columns(("job", "overrides", "status", "teacher"), [row[:4] for row in rows], left=4, whole=(0, 3))
     if shared := plan.shared():
         console.whole(f"all jobs: {' '.join(shared)}", "dim")
     console.print(table)
@@ -163,6 +162,10 @@ def show_plan(plan: Plan, console: Console, chosen: set[int]) -> None:
     counts = ", ".join(f"{number} {name}" for name, number in count(plan.points).items())
     console.whole(f"{count_of(len(plan.points), 'job')}: {counts}; {len(chosen)} to run")
     console.whole(f"sweep {plan.id}")
+
+
+def _fits(rows: list[tuple[Any, ...]], width: int) -> bool:
+    return sum(max(len(row[number]) for row in rows) + 2 for number in range(5)) <= width
 
 
 def status_text(point: Point) -> str:
@@ -181,40 +184,52 @@ def count(points: list[Point]) -> dict[str, int]:
 @harmless
 def show_results(plan: Plan, console: Console) -> None:
     """The end: every job with its result; what failed, why and where to read on."""
-    table = Table(box=None, header_style="dim", pad_edge=False)
     metric = next((summary["metric"] for p in plan.points if (summary := p.record.get("summary"))), None)
     title = measure(metric).title
-    for column in (
+    names = (
         "job",
         "overrides",
         "status",
         f"validation {title}",
         f"test {title}",
         "seeds",
-        "over alone, points",
+        "points over alone",
         "gap closed",
-    ):
-        table.add_column(column, overflow="fold")
-    for point in plan.points:
-        summary = point.record.get("summary") or {}
-        arm = own_arm(summary)
-        difference = ((summary.get("difference") or {}).get("best") or {}).get("mean")
-        table.add_row(
-            str(point.number),
-            plan.label(point),
-            Text(point.status, STYLES.get(point.status, "")),
-            _validation(point),
-            cell(arm["best"], measure(metric).figure) if arm else MISSING,
-            seeds(arm) if arm else MISSING,
-            MISSING if difference is None else f"{100 * difference:+.2f}",
-            share((summary.get("gap_closed") or {}).get("best")),
-        )
-    console.print(table)
+    )
+    rows = [
+        (str(p.number), plan.label(p), Text(p.status, STYLES.get(p.status, "")), *_figures(p.record, p.status, metric))
+        for p in plan.points
+    ]
+    console.print(columns(names, rows, left=3, whole=(0, 2)))
+    groups = repetitions([point.overrides for point in plan.points], [point.record for point in plan.points])
+    if len(groups) < len(plan.points):
+        shared, rows = set(plan.shared()), []
+        for group in groups:
+            words = [word for word in without_seeds(plan.points[group[0]].overrides) if word not in shared]
+            record = over_seeds([plan.points[number].record for number in group])
+            rows.append((" ".join(words) or "as it is", *_figures(record, DONE, metric)))
+        console.print()
+        console.print(columns(("over seeds", *names[3:]), rows))
     for point in plan.points:
         if point.status in FAILURES and point.error:
             console.whole(f"job {point.number} {point.status}: {point.error['type']}: {point.error['message']}", "red")
             console.whole(f"      {point.run_id}", "dim")
     console.whole("Choose by validation; test figures only describe.", "dim")
+
+
+def _figures(record: dict[str, Any], status: str, metric: str | None) -> tuple[str, ...]:
+    """(validation, test, seeds, points over the student alone, gap closed) of the own result of a run."""
+    summary = record.get("summary") or {}
+    arm = own_arm(summary)
+    difference = ((summary.get("difference") or {}).get("best") or {}).get("mean")
+    validation = validation_of(record) if status == DONE else None
+    return (
+        "" if validation is None else cell(validation, measure(metric).figure),
+        cell(arm["best"], measure(metric).figure) if arm else MISSING,
+        seeds(arm) if arm else MISSING,
+        MISSING if difference is None else f"{100 * difference:+.2f}",
+        share((summary.get("gap_closed") or {}).get("best")),
+    )
 
 
 def own_arm(summary: dict[str, Any]) -> dict[str, Any] | None:

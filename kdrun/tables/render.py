@@ -9,16 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from kdrun.present.escape import csv_cell, markdown_code
+from kdrun.present.escape import latex as latex_text
+from kdrun.present.escape import markdown as markdown_text
 from kdrun.tables.metrics import DIFFERENCES, METRICS, ONCE, WHICH, per_epoch
 
 Table = dict[str, Any]
 MISSING, NO_MEANING = "n/a", "-"
 CSV_FIELDS = ("row", "column", "arm", "metric", "which", "mean", "sd", "low", "high", "n", "of", "published", "difference", "run", "job_hash")  # fmt: skip
-SPECIAL = {
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-    ">": r"\textgreater{}", "|": r"\textbar{}", **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-    "±": r"$\pm$", "×": r"$\times$", "→": r"$\rightarrow$", "≤": r"$\leq$", "≥": r"$\geq$", "−": r"$-$",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -149,7 +147,7 @@ def provenance_lines(table: Table) -> list[tuple[str, str]]:
     origin = table["provenance"]
     seconds = [job["seconds"] for job in table["jobs"] if job["seconds"] is not None]
     return [
-        ("command", f"`{origin['command']}`"),
+        ("command", origin["command"]),
         ("table file", f"{origin['spec']['file']}, sha256 {origin['spec']['sha256']}"),
         ("seeds", ", ".join(map(str, table["seeds"]))),
         ("commit", "; ".join(_commit(item) for item in origin["commits"]) or MISSING),
@@ -182,22 +180,22 @@ def _machine(item: dict[str, Any]) -> list[str]:
 def markdown(table: Table) -> str:
     """The whole table as a page: figures, footnotes, warnings, provenance, jobs."""
     headings, rows = grid(table)
-    lines = [f"# {_md(table['title'])}", ""]
-    lines += [_md(table["note"]), ""] if table["note"] else []
-    lines += [_md_row(map(_md, headings)), _md_row(["---", *["---:"] * (len(headings) - 1)])]
+    lines = [f"# {markdown_text(table['title'])}", ""]
+    lines += [markdown_text(table["note"]), ""] if table["note"] else []
+    lines += [_md_row(map(markdown_text, headings)), _md_row(["---", *["---:"] * (len(headings) - 1)])]
     lines += [_md_row(map(_md_cell, row)) for row in rows]
-    lines += ["", *(f"{_md(line)}  " for line in explanation(table))]
+    lines += ["", *(f"{markdown_text(line)}  " for line in explanation(table))]
     if table["notes"]:
-        lines += ["", *(f"<sup>{note['mark']}</sup> {_md(note['text'])}  " for note in table["notes"])]
+        lines += ["", *(f"<sup>{note['mark']}</sup> {markdown_text(note['text'])}  " for note in table["notes"])]
     if table["warnings"]:
-        lines += ["", "Mind:", "", *(f"- {_md(warning)}" for warning in table["warnings"])]
+        lines += ["", "Mind:", "", *(f"- {markdown_text(warning)}" for warning in table["warnings"])]
     lines += ["", "## Where the figures come from", ""]
-    lines += [f"- {name}: {text}" for name, text in provenance_lines(table)]
+    for name, text in provenance_lines(table):
+        lines.append(f"- {name}: {markdown_code(text) if name == 'command' else markdown_text(text)}")
     lines += ["", _md_row(["job", "status", "run", "hash", "overrides"]), _md_row(["---"] * 5)]
     for job in table["jobs"]:
-        words = " ".join(job["overrides"]).replace("|", "\\|")
-        cells = [job["label"], job["status"], job["run"] or MISSING, job["job_hash"][:8], f"`{words}`"]
-        lines.append(_md_row(cells))
+        cells = [job["label"], job["status"], job["run"] or MISSING, job["job_hash"][:8]]
+        lines.append(_md_row([*map(markdown_text, cells), markdown_code(" ".join(job["overrides"]))]))
     return "\n".join(lines) + f"\n\nFrom a cell to its runs: `kdrun why {table['name']}:ROW:COLUMN`\n"
 
 
@@ -205,12 +203,8 @@ def _md_row(cells: Any) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _md(text: str) -> str:
-    return re.sub(r"([|*\\`])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;")).replace("\n", " ")
-
-
 def _md_cell(cell: Text) -> str:
-    text = f"**{_md(cell.text)}**" if cell.bold else _md(cell.text)
+    text = f"**{markdown_text(cell.text)}**" if cell.bold else markdown_text(cell.text)
     return text + (f"<sup>{','.join(cell.marks)}</sup>" if cell.marks else "")
 
 
@@ -223,30 +217,27 @@ def latex(table: Table) -> str:
         *(f"% {name}: {text}" for name, text in provenance_lines(table)[1:]),
         r"\begin{table}",
         r"  \centering",
-        rf"  \caption{{{escape(' '.join([table['title'] + '.', *explanation(table)]))}}}",
+        rf"  \caption{{{latex_text(' '.join([table['title'] + '.', *explanation(table)]))}}}",
         rf"  \label{{tab:{re.sub('[^A-Za-z0-9:-]', '-', table['name'])}}}",
         rf"  \begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}",
         r"    \toprule",
-        f"    {' & '.join(map(escape, headings))} \\\\",
+        f"    {' & '.join(map(latex_text, headings))} \\\\",
         r"    \midrule",
         *(f"    {' & '.join(map(_tex_cell, row))} \\\\" for row in rows),
         r"    \bottomrule",
         r"  \end{tabular}",
-        *(rf"  \par\footnotesize\textsuperscript{{{note['mark']}}} {escape(note['text'])}" for note in table["notes"]),
-        *(rf"  \par\footnotesize Mind: {escape(warning)}" for warning in table["warnings"]),
+        *(
+            rf"  \par\footnotesize\textsuperscript{{{note['mark']}}} {latex_text(note['text'])}"
+            for note in table["notes"]
+        ),
+        *(rf"  \par\footnotesize Mind: {latex_text(warning)}" for warning in table["warnings"]),
         r"\end{table}",
     ]
     return "\n".join(line.replace("\n", " ") for line in lines) + "\n"
 
 
-def escape(text: str) -> str:
-    """Text that LaTeX prints as it is; a minus before a digit becomes a minus sign."""
-    text = re.sub(r"(?<![\w.])-(?=[\d.])", "−", text)
-    return "".join(SPECIAL.get(sign, sign) for sign in text)
-
-
 def _tex_cell(cell: Text) -> str:
-    text = rf"\textbf{{{escape(cell.text)}}}" if cell.bold else escape(cell.text)
+    text = rf"\textbf{{{latex_text(cell.text)}}}" if cell.bold else latex_text(cell.text)
     return text + (rf"\textsuperscript{{{','.join(cell.marks)}}}" if cell.marks else "")
 
 
@@ -267,7 +258,7 @@ def long_csv(table: Table) -> str:
                 **{"low": low, "high": high},
                 **{"published": value.get("published"), "difference": value.get("over_published")},
             }
-            writer.writerow("" if line[name] is None else line[name] for name in CSV_FIELDS)
+            writer.writerow("" if line[name] is None else csv_cell(line[name]) for name in CSV_FIELDS)
     return out.getvalue()
 
 

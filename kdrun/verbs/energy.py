@@ -99,8 +99,16 @@ def _several(word: str, outputs: Path, runs: list[RunInfo]) -> tuple[str, str, d
     sweeps = list_sweeps(outputs)
     exact = any(run.id == word for run in runs)
     if word != "last" and not exact and any(sweep.id.startswith(word) for sweep in sweeps):
+        from kdrun.plots.subject import SeedRuns, over_seeds_of
+
         sweep = find_sweep(outputs, word)
-        found = {point["run"]: records[point["run"]] for point in sweep.record["points"] if point["run"] in records}
+        points = [point for point in sweep.record["points"] if point["run"] in records]
+        infos = {run.id: run for run in runs}
+        together = over_seeds_of([point["overrides"] for point in points], [infos[point["run"]] for point in points])
+        found = {
+            f"{label}, {len(run.parts)} runs" if isinstance(run, SeedRuns) else run.id: run.record
+            for label, run in together
+        }
         return "sweep", sweep.id, _any(found, f"sweep {sweep.id}")
     if word != "last" and not exact and not any(run.id.startswith(word) for run in runs):
         near = nearest(word, [*(sweep.id for sweep in sweeps), *_tables(outputs)])
@@ -222,7 +230,7 @@ def _print_run(view: RunView, options: Options) -> None:
         for row in view.rows
     ]
     whole = ("all stages", si(sums.joules, "J") + (" *" if sums.word else ""), "", "", "", "")
-    body = [columns(head, [*rows, whole], whole=True)]
+    body = [columns(head, [*rows, whole])]
     if sums.word:
         body.append(dim(f"* {sums.word}"))
     if view.clients and any(client["energy"] for client in view.clients):

@@ -244,7 +244,7 @@ def _print_page(run: RunInfo, record: dict[str, Any]) -> None:
         metric = summary.get("metric") or main_metric(stages[0])
         unit = f" {measure(metric).unit}" if measure(metric).unit == "%" else ""
         names = ("stage", "fingerprint", "result", f"val{unit}", f"test{unit}", "time")
-        body += [blank(), columns(names, stage_rows(stages, metric), whole=True)]
+        body += [blank(), columns(names, stage_rows(stages, metric), whole=(0,))]
         body += [dim("val, test: at the best epoch / at the last one")]
     body += [blank(), facts(closing(run, record))]
     show_page(Console(), run.id, body, copied(run, record))

@@ -63,7 +63,8 @@ def test_svg_keeps_text_as_text_and_carries_no_date(written):
 
 def test_the_title_of_seeds_tells_difference_and_bootstrap_interval(written):
     content = written[1]["seeds.svg"].decode()
-    assert "difference +4.00 points, n = 3, paired" in content and "bootstrap 95 % interval +4.00 to +4.00" in content
+    assert "difference +4.00 points, n = 3, paired" in content and "95 % interval, bootstrap +4.00 to +4.00" in content
+    assert "95 % interval, t +4.00 to +4.00" in content
 
 
 def test_a_persons_settings_do_not_change_a_figure(tmp_path):

@@ -10,7 +10,8 @@ import re
 import pytest
 from tables.support import PUBLISHED, RESULTS, SPEC, copied, fill, kdrun
 
-from kdrun.tables.render import escape, explanation, grid, latex, long_csv, markdown
+from kdrun.present.escape import latex as escape
+from kdrun.tables.render import explanation, grid, latex, long_csv, markdown
 
 
 def table_of(folder, text=SPEC, results=RESULTS, **fields):
