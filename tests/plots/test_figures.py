@@ -159,3 +159,57 @@ def test_pairs_without_a_pair_are_marked(tmp_path):
         _, legend = draw(seed_panels([pairs, broken], "accuracy"))
         alone = compose(seed_panels([broken], "accuracy"))
     assert "no pair" in legend and alone.axes[0].get_title(loc="left") == "no seed has both results"
+
+
+def test_a_run_has_one_colour_in_every_panel_and_in_the_legend(tmp_path):
+    """The first run has fewer loss terms: what comes second stays second in the panels of the others."""
+    from kdrun.plots.curves import curve_panels
+    from kdrun.plots.data import Group, Trace, runs_points
+    from kdrun.plots.paper import COLOURS, draw, page
+
+    def group(number, label):
+        return Group("run", label, [Trace("student", 0, [0, 1], [0.5, 0.6], 1)], number)
+
+    few, many = group(0, "few"), group(1, "many")
+    panels = curve_panels({"val/accuracy": [few, many], "train/loss": [few, many], "train/kd": [many]})
+    with page():
+        figure, legend = draw(panels)
+    assert [legend[name].get_color() for name in ("few (n = 1)", "many (n = 1)")] == list(COLOURS[:2])
+    assert {line.get_color() for line in figure.axes[2].get_lines()} == {COLOURS[1]}
+    runs = [("a", make_run(tmp_path)), ("b", make_run(tmp_path, "cd" * 32, shift=0.01))]
+    assert {point.label: point.number for point in runs_points(runs) if point.own} == {"a": 0, "b": 1}
+
+
+def test_time_counts_the_teacher_and_equal_costs_have_one_place(tmp_path):
+    from kdrun.plots.cost import cost_panels
+    from kdrun.plots.data import run_points
+    from kdrun.plots.paper import draw, page
+
+    run = make_run(tmp_path, seeds=2)
+    teacher = run.record["stages"][0]
+    for stage in run.record["stages"]:
+        if stage["role"] == "student":
+            stage["teacher"] = {"fingerprint": teacher["fingerprint"]}
+    points = {point.kind: point for point in run_points(run)}
+    assert points["teacher"].costs["seconds"] == 1.0
+    assert points["alone"].costs["seconds"] == 1.5 and points["student"].costs["seconds"] == 2.5
+    with page():
+        figure, _ = draw(cost_panels(list(points.values()), "accuracy"))
+    parameters = figure.axes[1]
+    drawn = [line.get_xdata()[0] for line in parameters.get_lines() if line.get_marker() in ("D", "o")]
+    assert drawn == [4934, 4934]
+    del run.record["stages"][0]
+    assert "seconds" not in {point.kind: point for point in run_points(run)}["student"].costs, (
+        "its teacher is not known"
+    )
+
+
+def test_the_figure_of_seeds_has_the_intervals_of_the_verdict(tmp_path):
+    from kdrun.plots.data import pairs_of
+    from kdrun.plots.seeds import difference_text
+
+    run = make_run(tmp_path, seeds=3)
+    found = run.record["summary"]["differences"]["alone"]["best"]
+    found |= {"interval": [0.01, 0.05], "interval_t": [-0.02, 0.1]}
+    text = difference_text(pairs_of(run), "accuracy")
+    assert "bootstrap +1.00 to +5.00" in text and "t −2.00 to +10.00" in text
