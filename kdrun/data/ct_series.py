@@ -150,18 +150,26 @@ def _headers(files: Sequence[Path]) -> list[tuple[Path, Any]]:
             continue
         try:
             header = pydicom.dcmread(_content(path), force=True, stop_before_pixels=True, specific_tags=list(TAGS))
-        except (pydicom.errors.InvalidDicomError, EOFError, ValueError, KeyError) as error:
+        except Exception as error:  # parsers of elements raise errors of their own
+            if not _marked(path):
+                continue  # it began like DICOM, no more
             raise Unusable(f"one of {len(files)} files is a damaged DICOM file: {type(error).__name__}") from None
         found.append((path, header))
     return found
 
 
-def _maybe_dicom(path: Path) -> bool:
-    """Whether a file has the mark of DICOM, or begins as a data set does that was written without it."""
+def _marked(path: Path) -> bool:
     with open(path, "rb") as file:
         head = file.read(132)
-    if head[128:] == MARK or head[:4] == MARK:
+    return MARK in (head[128:], head[:4])
+
+
+def _maybe_dicom(path: Path) -> bool:
+    """Whether a file has the mark of DICOM, or begins as a data set does that was written without it."""
+    if _marked(path):
         return True
+    with open(path, "rb") as file:
+        head = file.read(132)
     # Group 0002 or 0008, little endian, and an element of it with a kind of two capital letters or a plausible length.
     if head[:2] not in (b"\x02\x00", b"\x08\x00") or len(head) < 132:
         return False

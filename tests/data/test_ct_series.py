@@ -241,6 +241,7 @@ def test_what_dicom_would_look_like_is_said(tmp_path):
 def test_what_systems_leave_in_a_series_is_passed_over(tmp_path):
     hu = body()
     write_series(tmp_path / "a", hu)
+    (tmp_path / "a" / "like.bin").write_bytes(b"\x08\x00\x05\x00CS\xff\xff" + b"no more than a beginning" * 9)
     (tmp_path / "a" / "__MACOSX").mkdir()
     for path in list((tmp_path / "a").glob("IM*")):
         (tmp_path / "a" / "__MACOSX" / path.name).write_bytes(path.read_bytes())
