@@ -18,13 +18,13 @@ from pathlib import Path
 from posixpath import normpath
 
 from kdrun.data.conversations import PARTS, Conversations, Turn
+from kdrun.data.image_names import below
 from kdrun.data.vision_files import (
     SHIFT,
     UNREAD,
     Corpus,
     Entry,
     assembled,
-    below,
     each,
     look_at,
     read_json,
@@ -39,6 +39,7 @@ PICTURES = re.compile(r"(image|img|pic|picture|photo)s?([_-]?(path|file|url|uri|
 """What an entry may call the names of its pictures."""
 READ = frozenset(("id", "conversations", "type", "choices", "answers"))
 """Keys of an entry that are read beside those, or that are known to say nothing."""
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 ROLES = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt"}
 
 
@@ -143,7 +144,10 @@ def _entry(
 ) -> Entry | None:
     """One entry of a file; None, and counted, where it has no exchange. ValueError that says what is malformed."""
     images = _pictures(entry)
-    unread.update(key for key in entry if key not in READ and not PICTURES.fullmatch(key))
+    others = [key for key in entry if key not in READ and not PICTURES.fullmatch(key)]
+    unread.update(others)
+    if not images and (named := [key for key in others if _names_a_picture(entry[key])]):
+        raise ValueError(f"{named[0]!r} names a picture, and no picture is read from it: call it 'image'")
     turns = _turns(entry, len(images), left_out, unread)
     if not turns:
         left_out["without an answer"] += 1
@@ -168,6 +172,11 @@ def _pictures(entry: Mapping) -> list[str]:
     if len(set(map(tuple, found.values()))) > 1:
         raise ValueError(f"{' and '.join(map(repr, found))} name different pictures")
     return next(iter(found.values()), [])
+
+
+def _names_a_picture(value: object) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return any(isinstance(one, str) and one.lower().endswith(SUFFIXES) for one in values)
 
 
 def _turns(entry: Mapping, images: int, left_out: Counter[str], unread: Counter[str]) -> tuple[Turn, ...]:

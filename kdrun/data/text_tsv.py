@@ -20,7 +20,8 @@ SAMPLE = 1_000
 
 
 def tsv(path: Path, languages: tuple[str, str], columns: Sequence[int | str] | None = None) -> Found:
-    """Source and target between tabs, without quotes; all lines have equally many columns.
+    """Source and target between tabs; all lines have equally many columns. Quotes belong to the text, unless all of a column
+    is in quotes (as R and spreadsheets write it).
 
     columns: (source, target), as numbers from 1 or as names in the first line. None: the two that the first line calls by
     their languages, or source and target; else the first two, which must look like text.
@@ -33,6 +34,7 @@ def tsv(path: Path, languages: tuple[str, str], columns: Sequence[int | str] | N
             raise UserError(f"{path}:{number}: {len(row)} column{'s' * (len(row) != 1)}; expected: {wanted}")
     if not rows:
         return [], {}
+    rows = list(zip(*map(_unquoted, zip(*rows, strict=True)), strict=True))
     # What a later line has in the same column is no title but a code: "deu" before every German sentence.
     codes = [{row[place].strip() for row in rows[1:SAMPLE]} for place in range(width)]
     titles = ["" if cell.strip() in codes[place] else cell.strip() for place, cell in enumerate(rows[0])]
@@ -46,6 +48,14 @@ def tsv(path: Path, languages: tuple[str, str], columns: Sequence[int | str] | N
         chosen = _first_two(path, rows)
     first, second = chosen
     return [(row[first], row[second]) for row in (rows[1:] if titled else rows)], {}
+
+
+def _unquoted(cells: Sequence[str]) -> Sequence[str]:
+    """A column without quotes around every cell."""
+    filled = [cell for cell in cells if cell]
+    if len(filled) < 2 or not all(len(cell) > 1 and cell[0] == cell[-1] == '"' for cell in filled):
+        return cells
+    return [cell[1:-1].replace('""', '"') for cell in cells]
 
 
 def _titled(path: Path, titles: list[str], languages: tuple[str, str]) -> tuple[int, int] | None:
@@ -88,7 +98,7 @@ def _asked(path: Path, columns: Sequence[int | str], titles: list[str]) -> tuple
     return found[0], found[1]
 
 
-def _first_two(path: Path, rows: list[list[str]]) -> tuple[int, int]:
+def _first_two(path: Path, rows: Sequence[Sequence[str]]) -> tuple[int, int]:
     """(0, 1). UserError where these do not look like text, with those that do."""
     looked = rows[:SAMPLE]
     text = [place for place in range(len(rows[0])) if _is_text([row[place] for row in looked])]
@@ -105,7 +115,7 @@ def _first_two(path: Path, rows: list[list[str]]) -> tuple[int, int]:
     )
 
 
-def _shown(rows: list[list[str]], place: int) -> str:
+def _shown(rows: Sequence[Sequence[str]], place: int) -> str:
     text = next((row[place].strip() for row in rows if row[place].strip()), "")
     return repr(text if len(text) <= 20 else f"{text[:20]}...")
 

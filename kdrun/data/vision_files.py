@@ -10,22 +10,20 @@ import hashlib
 import io
 import json
 import os
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path, PurePosixPath
-from urllib.parse import unquote
+from pathlib import Path
 
 import numpy as np
 
 from kdrun.data.conversations import Conversations, Sample, Turn
 from kdrun.data.decoded import decoded, stamp
 from kdrun.data.fetch import default_cache
+from kdrun.data.image_names import MISSING, below, near
 from kdrun.data.pairs import text_hash
 from kdrun.data.pictures import BrokenImage
 from kdrun.data.vision_images import read_image
@@ -34,7 +32,6 @@ from kdrun.problems import UserError
 THREADS = 8
 CHECKED_AT = 32
 """Pixels at which a file is decoded to see whether it is whole: a JPEG is read to its end but not computed in full."""
-MISSING = "there is no such file"
 NAMED = 5
 """Images that a report or an error names."""
 UNREAD = "keys not read"
@@ -115,7 +112,7 @@ def look_at(folder: Path, names: Iterable[str], size: int, cache: str | Path | N
             seen.append((place, *stamp(folder / place)))
             inside[name] = place
         except (OSError, ValueError):
-            broken[name] = f"{MISSING}{_near(folder, name)}"
+            broken[name] = f"{MISSING}{near(folder, name)}"
     seen = list(dict.fromkeys(seen))
     key = [2, version("pillow"), str(folder.resolve()), sorted(seen)]
     made = decoded(cache or default_cache(), "image_files", key, partial(_look, folder, [name for name, *_ in seen]))
@@ -133,38 +130,6 @@ def look_at(folder: Path, names: Iterable[str], size: int, cache: str | Path | N
             digests.append(digest)
         number[name] = numbers[digest]
     return Found(FileImages(paths, digests, size), number, broken)
-
-
-def below(folder: Path, name: str) -> str | None:
-    """A name as a path relative to the folder; None for one outside. Links within the folder may lead anywhere."""
-    path = PurePosixPath(name)
-    if not path.is_absolute():
-        return None if ".." in path.parts else name
-    try:
-        real = folder.resolve()
-        for one, base in ((Path(name), folder), (Path(name), real), (Path(name).resolve(), real)):
-            if ".." not in one.parts and one.is_relative_to(base):
-                return one.relative_to(base).as_posix()
-    except (OSError, ValueError, RuntimeError):  # a name too long or with a null byte, links in a circle
-        pass
-    return None
-
-
-def _near(folder: Path, name: str) -> str:
-    """What to say of a name that is no file: the file that was probably meant, or what the name is instead."""
-    if re.search("(?i)(?:^|/)(?:https?|s3|gs|file|data):", name):
-        return ": it is an address, and nothing is downloaded"
-    ways = {
-        "names with %.. are taken as they are": unquote(name),
-        "a path has / and no backslashes": name.replace("\\", "/"),
-        "its letters are composed otherwise": unicodedata.normalize("NFC", name),
-        "its letters are composed in another way": unicodedata.normalize("NFD", name),
-    }
-    for why, other in ways.items():
-        place = below(folder, other) if other != name else None
-        if place is not None and (folder / place).is_file():
-            return f", but {other} is there: {why}"
-    return ": a path has / and no backslashes" if "\\" in name else ""
 
 
 def _look(folder: Path, names: list[str], target: Path) -> None:

@@ -126,6 +126,8 @@ class TestEntries:
                 ({key: "1.png", "conversations": said("what?", "b")}, "1 images, but 0 places")
                 for key in ("image_path", "img", "img_path", "image_url", "image_file", "picture", "photo", "Image")
             ),
+            ({"file_name": "1.png", "conversations": said("what?", "b")}, "'file_name' names a picture"),
+            ({"media": ["x", "sub/1.JPG"], "conversations": said("what?", "b")}, "'media' names a picture"),
             ({"image_url": {"url": "1.png"}, "conversations": said("<image>", "b")}, "'image_url' is neither"),
             (entry("1.png", images=["2.png"]), "'image' and 'images' name different pictures"),
             (

@@ -190,6 +190,9 @@ def test_titles_say_which_side_is_which(read):
     assert read("a.tsv", rows(("en", "de", "score"), *body), columns=[2, 1])[0] == expected
     text = read("a.tsv", rows(("en", "fr", "score"), *body))
     assert "names the languages of its columns: en, fr; none is de" in text
+    quoted = rows(('"en"', '"de"'), ('"one"', '"eins ""hier"""'), ('"two"', '"zwei"'))
+    assert read("a.tsv", quoted)[0] == [('eins "hier"', "one"), ("zwei", "two")]
+    assert read("a.tsv", rows(('"eins"', "one"), ("zwei", "two")))[0][0] == ('"eins"', "one")
     # A first pair is no line of titles.
     assert read("a.tsv", rows(("Deutsch", "German"), ("eins", "one")))[0] == [("Deutsch", "German"), ("eins", "one")]
 
