@@ -95,7 +95,7 @@ def _decode(files: list[ImageFile], size: int | None, grey: bool, target: Path) 
             return replace(image, pixels=raw[position])
 
         images = list(pool.map(place, range(len(files))))
-    _refuse_ranges(files, images)
+    pictures.refuse_ranges((file.name, image.range) for file, image in zip(files, images, strict=True))
     readable = np.flatnonzero([image.pixels is not None for image in images])
     pixels = new_array(target / "pixels.npy", np.uint8, (len(readable), *shape))
     for start in range(0, len(readable), 1024):
@@ -131,7 +131,7 @@ def _read(path: Path, size: int | None, grey: bool) -> _Read:
     try:
         with pictures.opened(path) as opened:
             frames = getattr(opened, "n_frames", 1)
-            values = pictures.range_of(opened) if pictures.is_deep(opened) else None
+            values = pictures.range_of(opened)
             image = pictures.upright(opened)
             if grey:
                 image = image.convert("L")
@@ -141,15 +141,6 @@ def _read(path: Path, size: int | None, grey: bool) -> _Read:
     except pictures.BrokenImage as error:
         return _Read(None, str(error))
     return _Read(pixels[None] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1)), "", frames, values)
-
-
-def _refuse_ranges(files: list[ImageFile], images: list[_Read]) -> None:
-    """UserError where values of several ranges were brought to 0..255: what is grey in one would be white in another."""
-    examples = {image.range: file.name for file, image in zip(files, images, strict=True) if image.range}
-    examples.pop(pictures.BLACK, None)
-    if len(examples) > 1:
-        shown = "; ".join(f"{name} has values in {values}" for values, name in sorted(examples.items()))
-        raise UserError(f"images of more than 8 bits are in several ranges: {shown}", "convert all to 8 bits")
 
 
 def _pillow() -> str:

@@ -12,11 +12,13 @@ from __future__ import annotations
 import errno
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
 import numpy as np
+
+from kdrun.problems import UserError
 
 FORMATS = {
     "PNG": (".png", ".apng"),
@@ -104,8 +106,8 @@ def upright(image: Any) -> Any:
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)
-    if is_deep(image):
-        return Image.fromarray(_eight_bits(image)).convert("RGB")
+    if values := range_of(image):
+        return Image.fromarray(_eight_bits(image, values)).convert("RGB")
     if image.mode in ("La", "RGBa"):  # colours that are multiplied with their opacity
         image = image.convert("LA" if image.mode == "La" else "RGBA")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
@@ -117,13 +119,10 @@ def upright(image: Any) -> Any:
     return image.convert("RGB")
 
 
-def is_deep(image: Any) -> bool:
-    """Whether a Pillow image has grey values of more than 8 bits."""
-    return image.mode in ("I", "F") or image.mode.startswith("I;")
-
-
-def range_of(image: Any) -> str:
-    """Which of RANGES the values of a deep image are in. Raises BrokenImage where they are in none."""
+def range_of(image: Any) -> str | None:
+    """Which of RANGES the values of a Pillow image are in; None where it has 8 bits or less. BrokenImage: in none."""
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;"):
+        return None
     if image.mode.startswith("I;16"):
         return "0..65535"
     values = np.asarray(image)
@@ -136,9 +135,16 @@ def range_of(image: Any) -> str:
     raise BrokenImage(f"values from {low:g} to {high:g}: convert them to 8 bits, or to 0..1 or 0..65535")
 
 
-def _eight_bits(image: Any) -> np.ndarray:
-    """uint8 [H, W] of a deep image; the value that a file declares transparent is white."""
-    name = range_of(image)
+def refuse_ranges(ranges: Iterable[tuple[str, str | None]]) -> None:
+    """UserError where images (name, see range_of) are in several ranges: what is grey in one would be white in another."""
+    examples = {values: name for name, values in ranges if values not in (None, BLACK)}
+    if len(examples) > 1:
+        shown = "; ".join(f"{name} has values in {values}" for values, name in sorted(examples.items()))
+        raise UserError(f"images of more than 8 bits are in several ranges: {shown}", "convert all to 8 bits")
+
+
+def _eight_bits(image: Any, name: str) -> np.ndarray:
+    """uint8 [H, W] of an image with values in a range; the value that a file declares transparent is white."""
     values = np.asarray(image).astype(np.float64)
     scaled = values * RANGES[name][1]
     grey = (np.floor(scaled) if name == "0..65535" else np.rint(scaled)).astype(np.uint8)

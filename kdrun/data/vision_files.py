@@ -25,7 +25,7 @@ from kdrun.data.decoded import decoded, stamp
 from kdrun.data.fetch import default_cache
 from kdrun.data.image_names import MISSING, below, near
 from kdrun.data.pairs import text_hash
-from kdrun.data.pictures import BrokenImage
+from kdrun.data.pictures import MACHINE, BrokenImage, opened, range_of, refuse_ranges
 from kdrun.data.vision_images import read_image
 from kdrun.problems import UserError
 
@@ -96,7 +96,9 @@ class Found:
 
 
 def look_at(folder: Path, names: Iterable[str], size: int, cache: str | Path | None) -> Found:
-    """Every file of `names` (relative to `folder`): missing, broken, or an image of the store, in the order of names."""
+    """Every file of `names` (relative to `folder`): missing, broken, or an image of the store, in the order of names.
+
+    Raises UserError where images of more than 8 bits are in several ranges (see pictures)."""
     if not isinstance(size, int) or size < 1:
         raise UserError(f"data.size={size}: height and width of images in pixels")
     names = list(dict.fromkeys(names))
@@ -114,13 +116,14 @@ def look_at(folder: Path, names: Iterable[str], size: int, cache: str | Path | N
         except (OSError, ValueError):
             broken[name] = f"{MISSING}{near(folder, name)}"
     seen = list(dict.fromkeys(seen))
-    key = [2, version("pillow"), str(folder.resolve()), sorted(seen)]
+    key = [3, version("pillow"), str(folder.resolve()), sorted(seen)]
     made = decoded(cache or default_cache(), "image_files", key, partial(_look, folder, [name for name, *_ in seen]))
     known = json.loads((made / "found.json").read_text())
+    refuse_ranges((name, values) for name, (_, _, values) in known.items())
     numbers: dict[str, int] = {}
     number, paths, digests = {}, [], []
     for name, place in inside.items():
-        digest, reason = known[place]
+        digest, reason, _ = known[place]
         if reason is not None:
             broken[name] = reason
             continue
@@ -133,15 +136,19 @@ def look_at(folder: Path, names: Iterable[str], size: int, cache: str | Path | N
 
 
 def _look(folder: Path, names: list[str], target: Path) -> None:
-    def one(name: str) -> tuple[str, str | None]:
+    def one(name: str) -> tuple[str, str | None, str | None]:
         try:
             content = (folder / name).read_bytes()
             read_image(io.BytesIO(content), CHECKED_AT)
+            with opened(io.BytesIO(content)) as image:
+                values = range_of(image)
         except OSError as error:
-            return "", error.strerror or str(error)
+            if error.errno in MACHINE:
+                raise
+            return "", error.strerror or str(error), None
         except BrokenImage as error:
-            return "", str(error)
-        return hashlib.sha256(content).hexdigest(), None
+            return "", str(error), None
+        return hashlib.sha256(content).hexdigest(), None, values
 
     with ThreadPoolExecutor(THREADS) as pool:
         found = dict(zip(names, pool.map(one, names), strict=True))

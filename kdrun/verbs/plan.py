@@ -254,7 +254,9 @@ def _show(plan: dict[str, Any]) -> None:
     for data in (plan["data"], *plan["other_data"]):
         sizes = ", ".join(f"{count} {split}" for split, count in data["sizes"].items())
         about = f"{_with(data.get('differs'))} {data['about']}: {sizes}"
-        tree.add(Text.assemble("data ", (data["name"], "bold"), about))
+        branch = tree.add(Text.assemble("data ", (data["name"], "bold"), about))
+        for note in (data.get("audit") or {}).get("notes") or ():
+            branch.add(Text(note))
     if plan["features"]:
         missing, size = plan["features"]["missing"], _count(plan["features"]["bytes"])
         state = f"{missing:,} images have none yet" if missing else "all there"

@@ -139,7 +139,7 @@ def test_what_is_wrong_with_the_root_is_said(root, tmp_path):
         image_folder(None if root is None else tmp_path / root, cache=tmp_path)
 
 
-def test_a_sample_in_another_split_is_another_stage(tmp_path):
+def test_a_sample_in_another_split_is_another_stage(tmp_path, capsys):
     """As a person meets it: folders are put right, and what was stored before is not taken for the result."""
     import kdrun
 
@@ -151,8 +151,11 @@ def test_a_sample_in_another_split_is_another_stage(tmp_path):
     words = ("data=image_folder", f"data.root={root}", "strategy=vanilla", "teacher=mlp_64", "student=mlp_8", "seed=0")
     words += ("trainer.epochs=1", "hardware=cpu", "tracker=none", f"paths.outputs={tmp_path / 'outputs'}")
 
+    from kdrun.verbs.plan import _show
+
     def planned():
         found = kdrun.plan(*words, f"paths.cache={tmp_path / 'cache'}")
+        _show(found)
         return found["data"], {stage["fingerprint"] for stage in found["stages"]}
 
     data, stages = planned()
@@ -160,6 +163,7 @@ def test_a_sample_in_another_split_is_another_stage(tmp_path):
     (root / "logs").mkdir()
     data, again = planned()
     assert again == stages and "left out, since they are no split: logs (empty)" in data["audit"]["summary"]
+    assert "logs (empty)" in capsys.readouterr().out
     (root / "Testing" / "a" / "0.png").rename(root / "Validation" / "a" / "9.png")
     data, changed = planned()
     assert data["sizes"] == {"train": 8, "val": 9, "test": 7} and not changed & stages

@@ -9,6 +9,7 @@ from PIL import Image, features
 
 from kdrun.data.image_folder import image_folder
 from kdrun.data.pictures import SUFFIXES, BrokenImage, opened, upright
+from kdrun.data.vision_files import look_at
 from kdrun.data.vision_images import read_image
 from kdrun.problems import UserError
 
@@ -117,6 +118,14 @@ def test_a_set_in_several_ranges_is_refused(tmp_path):
         image_folder(tmp_path / "root", cache=tmp_path / "cache")
     (tmp_path / "root" / "a" / "light.tif").unlink()
     assert image_folder(tmp_path / "root", cache=tmp_path / "cache").x[:, 0, 0, 0].tolist() == [0, 64]
+
+
+def test_conversations_in_several_ranges_are_refused(tmp_path):
+    for name, values in (("dark", 0.25), ("light", 200.0)):
+        deep(values, np.float32).save(tmp_path / f"{name}.tif")
+    with pytest.raises(UserError, match="several ranges"):
+        look_at(tmp_path, ["dark.tif", "light.tif"], SIZE, tmp_path / "cache")
+    assert len(look_at(tmp_path, ["dark.tif"], SIZE, tmp_path / "cache").store) == 1
 
 
 def test_a_shape_that_is_in_alpha_alone_is_seen(tmp_path):
