@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kdrun.learning.firststep import check_first_step
+from kdrun.learning.microbatches import micro_batches
 from kdrun.learning.sharding import each_rank_alone, gather
 from kdrun.learning.teacher import TeacherSource
 from kdrun.networks.modes import hold_frozen
@@ -149,7 +150,7 @@ class Learner(LightningModule):
         sizes = batch.get("sizes")
         count = batch["size"] / ranks if sizes is None else {name: size / ranks for name, size in sizes.items()}
         values: list[Tensor] = []
-        for chunk in _chunks(batch, self.accumulate, self._smallest):
+        for chunk in micro_batches(batch, self.accumulate, self._smallest, self._agreed):
             # Teacher first: it frees its memory.
             taught = None if self.teacher is None else self.teacher.outputs(chunk, self.step)
             prediction = self.task.predict(self.student, chunk["inputs"])
@@ -187,6 +188,12 @@ class Learner(LightningModule):
     def _clip(self) -> None:
         if self.clip is not None:
             torch.nn.utils.clip_grad_norm_(self._trained, self.clip)
+
+    def _agreed(self, number: int) -> int:
+        """The smallest of all ranks."""
+        if self.trainer.world_size == 1:
+            return number
+        return int(self.trainer.strategy.reduce(torch.tensor(number, device=self.device), reduce_op="min"))
 
     def _own_types(self):
         """Outside of autocast: a backward pass computes in the types of its forward pass."""
@@ -338,52 +345,3 @@ class TakingPart(torch.autograd.Function):
 
 MASKS = {IMAGES: "visual_mask"}
 """What a term is over -> the positions in a batch that it needs, where that has another name."""
-
-PICTURES = ("image_features", "pixel_values")
-"""Inputs with one entry for each image, not for each row: any number of images in the order of their slots."""
-
-
-def _chunks(batch: dict[str, Any], parts: int, smallest: int = 1) -> list[dict[str, Any]]:
-    """The batch in at most `parts` pieces along its first dimension, none with fewer samples than `smallest` if the batch has
-    that many; what is not a tensor goes into each.
-
-    PICTURES go with the rows that have their slots (batch["visual_mask"]).
-    """
-    if parts == 1:
-        return [batch]
-    inputs = batch["inputs"]
-    pictures = {name: inputs[name] for name in PICTURES if name in inputs} if isinstance(inputs, dict) else {}
-    rest = {**batch, "inputs": {n: v for n, v in inputs.items() if n not in pictures}} if pictures else batch
-    split = {key: _split(value, parts, smallest) for key, value in rest.items()}
-    number = max(len(pieces) for pieces in split.values() if pieces is not None)
-    chunks = [{key: rest[key] if pieces is None else pieces[i] for key, pieces in split.items()} for i in range(number)]
-    for name, images in pictures.items():
-        slots = int(batch["visual_mask"].sum()) // len(images)
-        end = 0
-        for chunk in chunks:
-            begin, end = end, end + int(chunk["visual_mask"].sum()) // slots
-            if end > begin:
-                chunk["inputs"] = {**chunk["inputs"], name: images[begin:end]}
-    return chunks
-
-
-def _split(value: Any, parts: int, smallest: int) -> list[Any] | None:
-    """Pieces along the first dimension, of a mapping entry by entry; None for what has no such dimension."""
-    if isinstance(value, Tensor):
-        return list(value.split(_sizes(len(value), parts, smallest)))
-    if isinstance(value, dict):
-        inner = {key: _split(item, parts, smallest) for key, item in value.items()}
-        if all(pieces is None for pieces in inner.values()):
-            return None
-        number = max(len(pieces) for pieces in inner.values() if pieces is not None)
-        return [{k: value[k] if p is None else p[i] for k, p in inner.items()} for i in range(number)]
-    return None
-
-
-def _sizes(count: int, parts: int, smallest: int) -> list[int]:
-    """Samples of each piece; a last one that is too small is joined to the one before, as the last batch of an epoch is."""
-    size = max(-(-count // parts), min(smallest, count))
-    sizes = [min(size, count - first) for first in range(0, count, size)] if count else [0]
-    if len(sizes) > 1 and sizes[-1] < smallest:
-        sizes[-2:] = [sizes[-2] + sizes[-1]]
-    return sizes

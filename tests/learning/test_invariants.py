@@ -7,7 +7,8 @@ from torch import nn
 from kdrun.data.build import load_data
 from kdrun.learning.firststep import NoEffect, check_first_step
 from kdrun.learning.fit import make_trainer
-from kdrun.learning.learner import Learner, _chunks
+from kdrun.learning.learner import Learner
+from kdrun.learning.microbatches import micro_batches
 from kdrun.learning.report import Interrupted
 from kdrun.learning.teacher import FrozenTeacher, renormalisation, state_digest
 from kdrun.learning.teaching import UnfitTeacher
@@ -125,7 +126,7 @@ def test_accumulation_changes_nothing(module, parts):
         objective, task = build_objective(KD), Classification(module.spec)
         batch = next(iter(module.train_loader(43, 0)))
         teacher = FrozenTeacher(network(), task, "t")
-        for chunk in _chunks(batch, accumulate):
+        for chunk in micro_batches(batch, accumulate):
             tensors = task.tensors(chunk, task.predict(student, chunk["inputs"]), teacher.outputs(chunk))
             objective(tensors, batch["size"])[0].backward()
         return student[1].weight.grad

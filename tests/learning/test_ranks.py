@@ -68,6 +68,23 @@ def test_a_taught_student_on_two_ranks(tmp_path, forked_ranks):
         assert set(record["first_step"]) == {"ce", "kd"}
 
 
+def test_ranks_with_different_numbers_of_samples_take_as_many_micro_batches(tmp_path, forked_ranks):
+    """Nine samples are five and four: of three parts, one rank would make three and the other two, and wait for ever."""
+    overrides = (
+        "student=mlp_64",
+        "trainer.batch_size=9",
+        "trainer.accumulate=3",
+        "trainer.epochs=1",
+        "data.limit.train=45",
+    )
+    one, two = (
+        make_lab(tmp_path / str(devices)).fit(supervised(Cast(cell(*overrides, f"hardware.devices={devices}")).student))
+        for devices in (1, 2)
+    )
+    assert two.record["cost"]["steps"] == one.record["cost"]["steps"] == 5
+    assert two.record["val"]["last"]["loss"] == pytest.approx(one.record["val"]["last"]["loss"], rel=1e-4)
+
+
 def test_a_dead_rank_ends_the_stage_and_the_other_rank(tmp_path, tests_on_path):
     """These are real interpreters, as those of a run."""
     started = time.monotonic()

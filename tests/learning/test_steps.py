@@ -11,7 +11,8 @@ from torch import nn
 from kdrun.data.build import load_data
 from kdrun.learning.firststep import NoEffect, check_first_step
 from kdrun.learning.fit import make_trainer
-from kdrun.learning.learner import Learner, _chunks, _sizes
+from kdrun.learning.learner import Learner
+from kdrun.learning.microbatches import micro_batch_sizes, micro_batches
 from kdrun.networks.modes import hold_frozen
 from kdrun.networks.parts import select_parts
 from kdrun.objectives.terms import build_objective
@@ -111,7 +112,7 @@ def test_backward_passes_are_outside_of_autocast(module, tmp_path, monkeypatch):
 def test_micro_batches_are_those_of_chunk_unless_one_would_be_too_small(smallest):
     for count in range(1, 40):
         for parts in range(1, 12):
-            found = _sizes(count, parts, smallest)
+            found = micro_batch_sizes(count, parts, smallest)
             usual = [len(piece) for piece in torch.zeros(count).chunk(parts)]
             assert sum(found) == count and len(found) <= parts
             assert min(found) >= min(smallest, count)
@@ -146,8 +147,19 @@ def test_batch_normalisation_never_gets_a_single_sample(module, batch_size, accu
 
 def test_a_network_without_batch_normalisation_keeps_the_micro_batches_that_were_asked_for(module):
     batch = next(iter(module.train_loader(5, 0)))
-    assert [len(chunk["targets"]) for chunk in _chunks(batch, 3)] == [2, 2, 1]
-    assert [len(chunk["inputs"]) for chunk in _chunks(batch, 3, smallest=2)] == [2, 3]
+    assert [len(chunk["targets"]) for chunk in micro_batches(batch, 3)] == [2, 2, 1]
+    assert [len(chunk["inputs"]) for chunk in micro_batches(batch, 3, smallest=2)] == [2, 3]
+
+
+@pytest.mark.parametrize("rows", [4, 5, 9, 23])
+def test_parts_that_all_ranks_agree_on_hold_everything_once(rows):
+    batch = {"ids": torch.arange(rows), "inputs": {"x": torch.arange(rows)[:, None]}, "size": 7, "sizes": {"mask": 3}}
+    for agreed in range(1, 5):
+        found = micro_batches(batch, 4, agreed=lambda number, most=agreed: min(number, most))
+        assert len(found) <= agreed and all(part["size"] == 7 and part["sizes"] == {"mask": 3} for part in found)
+        for parts in ([part["ids"] for part in found], [part["inputs"]["x"][:, 0] for part in found]):
+            assert torch.equal(torch.cat(parts), batch["ids"])
+            assert max(map(len, parts)) - min(map(len, parts)) <= 2
 
 
 def test_a_job_of_a_network_with_batch_normalisation_in_micro_batches(tmp_path):

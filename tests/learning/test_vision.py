@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from vision_support import conversations, mixed, module_of, question, tiny_tower
 
-from kdrun.learning.learner import Learner, TakingPart, _chunks
+from kdrun.learning.learner import Learner, TakingPart
+from kdrun.learning.microbatches import micro_batches
 from kdrun.learning.positions import CachedPositions, PositionCache, cache_bytes, taught
 from kdrun.learning.teacher import FrozenTeacher
 from kdrun.learning.teaching import moved
@@ -72,7 +73,7 @@ def test_accumulation_is_exact_with_any_number_of_images_in_a_row(module, parts)
     images = batch["visual_mask"].sum(1) // module.spec.image_tokens
     assert set(images.tolist()) == {0, 1, 2, 3}
     objective = build_objective(LLAVA)
-    whole, split = (gradients(module, _chunks(batch, count), batch["sizes"], objective) for count in (1, parts))
+    whole, split = (gradients(module, micro_batches(batch, count), batch["sizes"], objective) for count in (1, parts))
     assert set(whole[0]) == set(LLAVA)
     for name, value in whole[0].items():
         assert split[0][name] == pytest.approx(value, rel=1e-5)

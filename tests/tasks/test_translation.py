@@ -16,7 +16,8 @@ from torch import nn
 from kdrun.data.parallel_text import parallel_text
 from kdrun.data.text_build import text_module
 from kdrun.files import read_json
-from kdrun.learning.learner import Learner, _chunks
+from kdrun.learning.learner import Learner
+from kdrun.learning.microbatches import micro_batches
 from kdrun.learning.report import Report
 from kdrun.networks.build import build_network
 from kdrun.objectives.terms import build_objective
@@ -124,7 +125,7 @@ def test_accumulation_is_exact_in_tokens(module, batch, parts):
     gradients = []
     for count in (1, parts):
         student = network(module)
-        for chunk in _chunks(batch, count):
+        for chunk in micro_batches(batch, count):
             total, _ = objective(task.tensors(chunk, task.predict(student, chunk["inputs"]), None), batch["size"])
             total.backward()
         gradients.append([p.grad.clone() for p in student.parameters()])
