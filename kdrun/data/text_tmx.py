@@ -62,6 +62,7 @@ class _Tmx:
         self._text: list[str] | None = None
         self._codes: list[tuple[str, str]] = []  # names and types of the codes that are open
         self._code: list[str] = []
+        self._marked: list[int] = []  # pieces of text there were where each other element within a segment began
         self.parser = expat.ParserCreate(encoding)
         self.parser.buffer_text = True
         self.parser.StartElementHandler, self.parser.EndElementHandler = self._start, self._end
@@ -77,11 +78,13 @@ class _Tmx:
             self._language = tag_of(attributes.get("xml:lang", attributes.get("lang", "")))
             self.seen.add(self._language)
         elif name == "seg":
-            self._text = []
+            self._text, self._marked = [], []
         elif name in self.HIDDEN:
             if not self._codes:
                 self._code = []
             self._codes.append((name, attributes.get("type", "")))
+        elif self._text is not None:
+            self._marked.append(len(self._text))
 
     def _characters(self, text: str) -> None:
         if self._text is not None:
@@ -95,6 +98,9 @@ class _Tmx:
             kind = self._codes.pop()
             if not self._codes and self._text is not None and _parts(*kind, "".join(self._code)):
                 self._text.append(_CODE)
+        elif self._text is not None and name not in ("tu", "tuv"):
+            if self._marked.pop() == len(self._text) and not self._codes and name not in ("hi", "g", "mrk"):
+                self._text.append(_CODE)  # an empty element that TMX does not know: a line break of HTML, say
         elif name == "tu":
             texts = [self._in(side) for side in (0, 1)]
             if None in texts:

@@ -122,6 +122,8 @@ def test_variants_of_a_language(read):
         ("l'<ph/>eau", "l'eau"),
         ("你<ph/>好", "你好"),
         ("Siehe<ph>Fußnote <sub>ungesehen</sub></ph>unten", "Siehe unten"),
+        ("Mein<br/>Bruder", "Mein Bruder"),
+        ('<g id="1">Haus</g><g id="2"/>tür<mrk>en</mrk>', "Haustüren"),
         ("Nr.&nbsp;5 &uuml;ber", "Nr. 5 über"),
     ],
 )
