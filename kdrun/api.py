@@ -230,6 +230,8 @@ def load(
     seed: int | None = None,
     which: str = "best",
     outputs: str | Path = "outputs",
+    targets: Sequence[str] = (),
+    conf_dirs: Sequence[str] = (),
 ) -> nn.Module:
     """A trained network of a run, on the CPU, in eval mode.
 
@@ -237,19 +239,30 @@ def load(
     arm    "student" (the strategy's own result), a control such as "alone", or "teacher"
     seed   default: the first of the run
     which  "best" (the epoch that validation chose) or "last"
+    targets, conf_dirs  packages of your own that the network may be from, and folders whose kdrun.yaml names such; needed for a run
+           that you did not start here yourself
 
     `network.kdrun` says what its inputs are: {"data", "classes", "shape": [C, H, W], "mean", "std" of pixels in 0..1, per
     channel, "run", "stage", "fingerprint", "which"}. Raises UserError where the run has no such network, or where its
     files are not those that were stored.
     """
+    from kdrun.config.allowed import agreed
+    from kdrun.slots import allowing
+
+    view = run if isinstance(run, RunView) else RunView.find(run, outputs)
+    folder = view.path.resolve().parent.parent
+    with allowing([*targets, *agreed(folder, conf_dirs)]):
+        return _load(view, folder, arm, seed, which)
+
+
+def _load(view: RunView, outputs: Path, arm: str, seed: int | None, which: str) -> nn.Module:
     from kdrun.lab.store import DamagedStage, Store
     from kdrun.verbs.rerun import job_from_record
 
-    view = run if isinstance(run, RunView) else RunView.find(run, outputs)
     if which not in ("best", "last"):
         raise UserError(f"which={which!r}: expected best or last")
     stage = stage_of(view, arm, seed)
-    job = job_from_record(view.record, view.path.resolve().parent.parent)
+    job = job_from_record(view.record, outputs)
     store, fingerprint = Store(job.config["paths"]["store"]), stage["fingerprint"]
     again = f"fit it again: kdrun rerun {view.id}"
     try:
@@ -257,7 +270,7 @@ def load(
             raise UserError(f"{stage['label']} of {view.id} is not in the store {store.root}", again)
     except DamagedStage as damage:
         raise UserError(str(damage), again) from damage
-    network, metadata = _network(store.folder(fingerprint) / f"{which}.safetensors", job.config)
+    network, metadata = _network(store.folder(fingerprint) / f"{which}.safetensors")
     known = {name: value for name, value in metadata.items() if name not in ("network", "kind")}
     network.kdrun = {
         **known, "run": view.id, "stage": stage["label"], "fingerprint": fingerprint, "which": which
@@ -285,22 +298,17 @@ def stage_of(view: RunView, arm: str, seed: int | None) -> dict[str, Any]:
     return found[seed]
 
 
-def _network(path: Path, config: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+def _network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     """The network that a weights file describes, with its weights, and the file's metadata."""
     from kdrun.networks.torchvision_operators import make_torchvision_importable
 
     make_torchvision_importable()  # before timm, which imports torchvision where it is installed
-    from kdrun import targets
     from kdrun.networks.build import build_network, spec_of
     from kdrun.networks.weights import load_weights, read_metadata
 
     metadata = read_metadata(path)
-    node = metadata["network"]
-    allowed = [name for name, on in (config.get("targets") or {}).items() if on]
-    if refused := targets.refusal(node["_target_"], allowed):
-        raise UserError(*refused)
     spec = spec_of(metadata)
-    network = build_network(node, spec, seed=0)
+    network = build_network(metadata["network"], spec, seed=0)
     load_weights(network, path, spec)
     return network.eval(), metadata
 

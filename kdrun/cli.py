@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from kdrun import __version__
 
@@ -247,9 +248,9 @@ def _call(args: Arguments) -> int:
         return _print_config(args)
     if args.words and args.verb in ("run", "plan", "check"):
         raise UserError(f"'{args.words[0]}' is not KEY=VALUE", "see kdrun --help")
-    _see_current_folder()
     try:
-        return import_module(f"kdrun.verbs.{args.verb}").main(args)
+        with _allowed(args):
+            return import_module(f"kdrun.verbs.{args.verb}").main(args)
     except (UserError, KeyboardInterrupt, BrokenPipeError):
         raise
     except Exception as error:
@@ -271,7 +272,6 @@ def _print_config(args: Arguments) -> int:
 
     from kdrun.config.compose import compose, split_sweep
 
-    _see_current_folder()
     points = split_sweep(args.overrides, args.conf_dirs) if args.multirun else [args.overrides]
     for job in [compose(point, args.conf_dirs) for point in points]:
         start = "---\n" if args.multirun else ""  # one YAML document per job
@@ -279,9 +279,21 @@ def _print_config(args: Arguments) -> int:
     return 0
 
 
-def _see_current_folder() -> None:
-    """A user's modules lie in the current folder; at the end of the path, so that none of them shadows a library."""
-    import os
+def _allowed(args: Arguments) -> AbstractContextManager[None]:
+    """Packages that the user lets records call: `targets.NAME=true` and the kdrun.yaml of --conf folders.
 
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    A command that composes a config finds them there; one that reads records has them here, once and for what it starts.
+    """
+    if args.verb not in ONLY["outputs"] or args.verb == "table":
+        return nullcontext()
+    from kdrun.slots import allowing
+
+    words = [word for word in args.overrides if word.startswith("targets.")]
+    args.overrides = [word for word in args.overrides if word not in words]
+    names = [name[len("targets.") :] for name, _, on in (word.partition("=") for word in words) if on == "true"]
+    if args.conf_dirs:
+        from kdrun.config.allowed import in_folders
+        from kdrun.config.groups import conf_dirs
+
+        names += in_folders(conf_dirs(args.conf_dirs)[0])
+    return allowing(names)

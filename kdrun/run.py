@@ -49,7 +49,7 @@ def run_job(
     resolve_mode(job.config["tracker"])  # a tracker that cannot work is told before a folder is made
     if folder is None:
         check_reader(job.config.get("energy"), job.config["hardware"])  # and so is a sensor that is not there
-    with Signals() as signals:
+    with job.allowing(), Signals() as signals:
         console = Console(quiet=quiet)
         run = opened(job, folder, provenance, signals, tell, console)
         if isinstance(run, Path):
@@ -217,7 +217,7 @@ def fit_cells(cells: list[dict[str, Any]], lab, failed: Callable[[int, BaseExcep
 
     arms: dict[str, dict[int, Any]] = {}
     teachers: dict[int, Any] = {}
-    strategy = build(cells[0]["strategy"])
+    strategy = build(cells[0]["strategy"], "strategy")
     strategy.check(Cast(cells[0]))
     labels = {name: strategy.arms[name] for name in strategy.controls}
 

@@ -8,6 +8,7 @@ import importlib.util
 import os
 import sys
 from dataclasses import dataclass, field
+from typing import Any
 
 MOST_HOPS = 12
 """How many re-exports are followed before giving up."""
@@ -58,13 +59,18 @@ class Module:
     names: dict[str, ast.stmt]
 
 
-_parsed: dict[tuple[str, int], ast.Module] = {}  # (file, mtime in ns) -> tree: never stale
+_parsed: dict[tuple[str, str, int], Module] = {}  # (module, file, mtime in ns) -> its source, parsed: never stale
 
 
-def see_current_folder() -> None:
-    """Modules in the folder kdrun was called from are found, after everything that is installed."""
-    here = os.getcwd()
-    if here not in sys.path and "" not in sys.path:
+def see_current_folder(target: str) -> None:
+    """If the package of `target` lies in the folder kdrun was called from, and nowhere else, that folder is searched, too.
+
+    Only for a package that the user has allowed: a folder that somebody sent must not lend its modules to anything else.
+    """
+    here, top = os.getcwd(), target.partition(".")[0]
+    if here in sys.path or "" in sys.path or module_spec(top) is not None:
+        return
+    if os.path.isdir(os.path.join(here, top)) or os.path.isfile(os.path.join(here, f"{top}.py")):
         sys.path.append(here)
 
 
@@ -86,7 +92,7 @@ def module_spec(name: str) -> importlib.machinery.ModuleSpec | None:
 
 def signature_of(target: str) -> Signature | None:
     """The signature of `target`, or None where source cannot tell. Raises Missing where it is certainly absent."""
-    see_current_folder()
+    see_current_folder(target)
     parts = target.split(".")
     for length in range(len(parts), 0, -1):
         name = ".".join(parts[:length])
@@ -98,6 +104,33 @@ def signature_of(target: str) -> Signature | None:
             raise Missing(f"{target} is a module, not something that can be called", "", callables(name))
         return _in_module(name, rest, target, 0)
     raise Missing(f"no package {parts[0]!r} can be found from here", parts[0], [])
+
+
+def definition(target: str, follow: bool) -> tuple[str, list[str], ast.stmt | None]:
+    """(module, names below it, statement that binds the first of these names), from source; None where it shows no such name.
+
+    follow: an import of the name is followed to where it is defined; module and names are then those there.
+    """
+    parts = target.split(".")
+    length = next((n for n in range(len(parts), 0, -1) if module_spec(".".join(parts[:n])) is not None), 0)
+    module, rest = ".".join(parts[:length]), parts[length:]
+    for _ in range(MOST_HOPS):
+        names = found.names if module and rest and (found := _read(module)) else {}
+        node = names.get(rest[0]) if rest else None
+        if not follow or not isinstance(node, ast.ImportFrom):
+            break
+        original = next(alias.name for alias in node.names if (alias.asname or alias.name) == rest[0])
+        module, rest = _absolute(found, node), [original, *rest[1:]]
+        if module_spec(f"{module}.{original}") is not None:
+            break
+    return module, rest, node
+
+
+def constant(module: str, name: str, default: Any) -> Any:
+    """A literal that a module's source binds to a name."""
+    found = _read(module)
+    node = found.names.get(name) if found else None
+    return ast.literal_eval(node.value) if isinstance(node, ast.Assign) else default
 
 
 def callables(name: str) -> list[str]:
@@ -122,14 +155,17 @@ def _read(name: str) -> Module | None:
     if spec.origin is None or not spec.origin.endswith(".py"):
         return None
     try:
-        stamp = (spec.origin, os.stat(spec.origin).st_mtime_ns)
-        if stamp not in _parsed:
-            with open(spec.origin, "rb") as file:
-                _parsed[stamp] = ast.parse(file.read())
+        stamp = (name, spec.origin, os.stat(spec.origin).st_mtime_ns)
+        if stamp in _parsed:
+            return _parsed[stamp]
+        with open(spec.origin, "rb") as file:
+            body = ast.parse(file.read()).body
     except (OSError, SyntaxError, ValueError):
         return None
-    module = Module(name, spec.origin, spec.submodule_search_locations is not None, _parsed[stamp].body, False, [], {})
-    _collect(module, module.body)
+    module = _parsed[stamp] = Module(
+        name, spec.origin, spec.submodule_search_locations is not None, body, False, [], {}
+    )
+    _collect(module, body)
     return module
 
 

@@ -4,49 +4,15 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 from kdrun.problems import UserError, closest, listed
 from kdrun.signatures import Missing, Parameter, Signature, see_current_folder, signature_of
-
-ALLOWED = ("kdrun", "torch", "torchmetrics", "lightning", "transformers", "timm")
-"""Packages below which every `_target_` may lie; a user adds their own with `targets.NAME=true`."""
-
-NEVER = ("builtins", "os", "sys", "subprocess", "importlib", "shutil", "ctypes", "pickle", "runpy", "posix", "operator")
-"""Standard modules that would turn a config file into a program; no setting opens them."""
-
-REFUSED = (
-    "torch.load",
-    "torch.hub",
-    "torch.jit.load",
-    "torch.package",
-    "torch.serialization",
-    "torch.utils.cpp_extension",
-)
-"""Names below allowed packages that run or unpickle what a file or an address holds."""
+from kdrun.slots import refusal, unfit, unsafe
 
 RESERVED = ("_target_", "_partial_")
-
-
-def refusal(target: object, allowed: Iterable[str] = ()) -> list[str] | None:
-    """Why `target` may not be called, as lines, or None where it may."""
-    if not isinstance(target, str) or not all(part.isidentifier() for part in target.split(".")) or "." not in target:
-        return [f"_target_ must be a dotted name such as mylab.nets.Mine, got {target!r}"]
-    top = target.partition(".")[0]
-    if top in NEVER:
-        return [
-            f"_target_ {target} is refused: {top} would let a config file run anything",
-            "write the function you need in a module of your own and name that",
-        ]
-    if any(target == name or target.startswith(name + ".") for name in REFUSED):
-        return [f"_target_ {target} is refused: it runs code from a file; bring weights with `weights: PATH` instead"]
-    if top not in ALLOWED and top not in set(allowed):
-        return [
-            f"_target_ {target} is refused: {top!r} is not a declared package",
-            f"to allow it: targets.{top}=true (or `targets: {{{top}: true}}` in kdrun.yaml of your --conf folder)",
-        ]
-    return None
 
 
 def signature(target: str) -> Signature | None:
@@ -71,13 +37,18 @@ def plain(value: Any) -> Any:
     return value
 
 
-def locate(target: str) -> Any:
-    """Import `target`. An ImportError of the module itself comes through as it is, with its own traceback."""
+def locate(target: str, slot: str | None = None) -> Any:
+    """Import `target` and make sure that it may be called there (see kdrun.slots).
+
+    An ImportError of the module itself comes through as it is, with its own traceback.
+    """
     from importlib import import_module
 
     from kdrun.signatures import module_spec
 
-    see_current_folder()
+    if refused := refusal(target, slot):
+        raise UserError(*refused)
+    see_current_folder(target)
     parts = target.split(".")
     for length in range(len(parts) - 1, 0, -1):
         name = ".".join(parts[:length])
@@ -89,19 +60,27 @@ def locate(target: str) -> Any:
                 found = getattr(found, part)
             except AttributeError:
                 raise UserError(f"_target_ {target}: {found.__name__} has no {part!r}") from None
+            if isinstance(found, ModuleType):
+                raise UserError(f"_target_ {target} is refused: {found.__name__} is only imported in {name}")
+        if refused := unfit(found, target, slot):
+            raise UserError(*refused)
         return found
     raise UserError(f"_target_ {target}: no package {parts[0]!r} can be found from here")
 
 
-def build(node: Mapping[str, Any], **supplied: Any) -> Any:
+def build(node: Mapping[str, Any], slot: str | None = None, **supplied: Any) -> Any:
     """Call what `node["_target_"]` names with its other keys, as plain Python types.
 
-    supplied: values kdrun has (the number of classes, parameters to optimise); passed on where the signature names
-    them and the node does not. A nested `_target_` is built first, without them. `_partial_: true` gives
-    functools.partial instead of calling.
+    slot: the place of the node, of kdrun.slots.SLOTS; None: any of them. supplied: values kdrun has (the number of classes,
+    parameters to optimise); passed on where the signature names them and the node does not. A nested `_target_` is built first,
+    without them, in the same place; of a strategy in any. `_partial_: true` gives functools.partial instead of calling.
+    Raises UserError for what may not be called in this place.
     """
-    function = locate(node["_target_"])
-    arguments = {key: _built(value) for key, value in plain(node).items() if key not in RESERVED}
+    function = locate(node["_target_"], slot)
+    options = {key: value for key, value in plain(node).items() if key not in RESERVED}
+    if refused := unsafe(options):
+        raise UserError(f"{node['_target_']}: {refused[0]}", *refused[1:])
+    arguments = {key: _built(value, inner_slot(slot)) for key, value in options.items()}
     try:
         accepted = inspect.signature(function).parameters
     except (TypeError, ValueError):  # written in C
@@ -114,10 +93,15 @@ def build(node: Mapping[str, Any], **supplied: Any) -> Any:
     return function(**arguments)
 
 
-def _built(value: Any) -> Any:
+def inner_slot(slot: str | None) -> str | None:
+    """The place of a `_target_` among the options of another one."""
+    return None if slot == "strategy" else slot
+
+
+def _built(value: Any, slot: str | None) -> Any:
     if isinstance(value, dict):
-        return build(value) if "_target_" in value else {key: _built(item) for key, item in value.items()}
-    return [_built(item) for item in value] if isinstance(value, list) else value
+        return build(value, slot) if "_target_" in value else {key: _built(item, slot) for key, item in value.items()}
+    return [_built(item, slot) for item in value] if isinstance(value, list) else value
 
 
 # Does a value of a config fit an annotation? Three answers: yes, no, cannot tell (None).

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from kdrun import targets
+from kdrun import slots, targets
 from kdrun.problems import UserError
 
 
@@ -20,7 +20,8 @@ def spy_module(tmp_path, monkeypatch):
     (tmp_path / "brokenlab.py").write_text("import a_package_that_is_not_there\ndef f(): ...\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    yield
+    with slots.allowing(["spylab", "brokenlab"]):
+        yield
     sys.modules.pop("spylab", None)
 
 
@@ -80,16 +81,16 @@ def test_an_unknown_target_has_its_nearest_name():
 
 
 @pytest.mark.parametrize(
-    "target", ["kdrun.networks.mlp.MLP", "torch.nn.Linear", "timm.create_model", "lightning.Trainer"]
+    "target", ["kdrun.networks.mlp.MLP", "torch.nn.Linear", "kdrun.networks.by_name.timm", "kdrun.data.digits.digits"]
 )
 def test_allowed_without_asking(target):
     assert targets.refusal(target) is None
 
 
 def test_a_declared_package_is_allowed_and_others_get_the_line_to_add():
-    assert targets.refusal("mylab.nets.Mine", ["mylab"]) is None
+    assert targets.refusal("mylab.nets.Mine", allowed=["mylab"]) is None
     assert "targets.mylab=true" in targets.refusal("mylab.nets.Mine")[1]
-    assert targets.refusal("mylab2.nets.Mine", ["mylab"]) is not None
+    assert targets.refusal("mylab2.nets.Mine", allowed=["mylab"]) is not None
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_a_declared_package_is_allowed_and_others_get_the_line_to_add():
     ],
 )
 def test_never_allowed(target):
-    assert targets.refusal(target, [target.partition(".")[0]]) is not None
+    assert targets.refusal(target, allowed=[target.partition(".")[0]]) is not None
 
 
 @pytest.mark.parametrize("target", [None, 3, "Mine", "a b.c", "a..b", ""])

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from kdrun import slots
+from kdrun.config.allowed import names_in
 from kdrun.problems import UserError, listed
 
 if TYPE_CHECKING:
@@ -46,7 +48,8 @@ def compose_auto(overrides: Sequence[str], conf_dirs: Sequence[str]) -> Job:
         )
     names = family or _of_model(first, conf_dirs)
     jobs = {name: compose([*words, f"student={name}"], conf_dirs) for name in names}
-    kind, method, found = _times(jobs, conf_dirs)
+    with slots.allowing(name for job in jobs.values() for name in names_in(job.config["targets"])):
+        kind, method, found = _times(jobs, conf_dirs)
     for one in found:
         one["meets"] = one["ms"] is not None and one["ms"] <= deadline
     target, precision = first.config["hardware"]["name"], first.config["hardware"]["deploy"]["precision"]

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from kdrun import targets
+from kdrun import slots, targets
 from kdrun.config.meant import meant
 from kdrun.config.origins import Origins
 from kdrun.config.presets import PRESETS
@@ -112,10 +112,13 @@ class Check:
             if "_target_" not in tree and self.no_term(own, name, path):
                 return tree
             return self.target(
-                {**tree, "_target_": own}, path, {"tensors": True}, drop=() if "_target_" in tree else ("_target_",)
+                {**tree, "_target_": own},
+                path,
+                {"tensors": True, "slot": "loss"},
+                drop=() if "_target_" in tree else ("_target_",),
             )
         common = [item.name for item in fields(kind)]
-        return self.target(tree, path, {"supplied": ("cache",), "common": common})
+        return self.target(tree, path, {"supplied": ("cache",), "common": common, "slot": "source"})
 
     def no_term(self, target: str, name: str, path: str) -> bool:
         from kdrun.signatures import module_spec
@@ -134,17 +137,20 @@ class Check:
             self.bad(path, f"expected a mapping with _target_, got {tree!r}", meant(path, tree, self.where.groups))
             return {}
         name = tree.get("_target_", REQUIRED)
-        result = {key: self.free(value, _join(path, str(key))) for key, value in tree.items()}
+        slot = rules.get("slot")
+        inner = targets.inner_slot(slot)
+        result = {key: self.free(value, _join(path, str(key)), inner) for key, value in tree.items()}
         if name == REQUIRED or name is None:
             if self.missing:
                 self.bad(
                     path, "has no _target_", f"choose one: {path.partition('.')[0]}=NAME, or {path}._target_=mylab.Mine"
                 )
             return result
-        refused = targets.refusal(name, self.allowed)
-        if refused:
+        if refused := slots.refusal(name, slot, self.allowed):
             self.bad(_join(path, "_target_"), *refused, meant(path, name, self.where.groups))
             return result
+        if refused := slots.unsafe(result):
+            self.bad(path, *refused)
         try:
             signature = targets.signature(name)
         except UserError as error:
@@ -210,17 +216,17 @@ class Check:
             return float(value) if targets.fits(0.5, parameter.annotation) is True else value
         return value
 
-    def free(self, value: Any, path: str) -> Any:
-        """A value no schema describes: plain types, no dots in keys."""
+    def free(self, value: Any, path: str, slot: str | None = None) -> Any:
+        """A value no schema describes: plain types, no dots in keys. slot: the place of targets in it (kdrun.slots)."""
         if isinstance(value, dict):
             for key in value:
                 if not isinstance(key, str | int) or "." in str(key):  # numbers are names too: of clients
                     self.bad(_join(path, str(key)), "a key may not contain a dot", "nest it instead: a: {b: ...}")
             if "_target_" in value:
-                return self.target(value, path, {})
-            return {str(key): self.free(item, _join(path, str(key))) for key, item in value.items()}
+                return self.target(value, path, {"slot": slot})
+            return {str(key): self.free(item, _join(path, str(key)), slot) for key, item in value.items()}
         if isinstance(value, list):
-            return [self.free(item, f"{path}.{number}") for number, item in enumerate(value)]
+            return [self.free(item, f"{path}.{number}", slot) for number, item in enumerate(value)]
         if value == REQUIRED and self.missing:
             self.bad(path, "a value is required", f"type: {path}=VALUE")
         if not isinstance(value, str | int | float | bool | None):

@@ -8,10 +8,12 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdrun.config import auto
+from kdrun import slots
+from kdrun.config import allowed, auto
 from kdrun.config import groups as places
 from kdrun.config import overrides as words_of
 from kdrun.config.check import Check
@@ -21,7 +23,7 @@ from kdrun.config.layers import settle, typed_leaves
 from kdrun.config.origins import Origins
 from kdrun.config.presets import PRESETS
 from kdrun.config.schema import MONITORS, REQUIRED, Trainer, added, defaults, irrelevant
-from kdrun.problems import Problems, UserError
+from kdrun.problems import Problems
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,10 @@ class Job:
     @property
     def config(self) -> dict[str, Any]:
         return self.cells[0]
+
+    def allowing(self) -> AbstractContextManager[None]:
+        """What this job calls of the user's own packages may be called inside."""
+        return slots.allowing(allowed.names_in(self.config.get("targets")))
 
     @property
     def slug(self) -> str:
@@ -86,10 +92,17 @@ def compose(overrides: Sequence[str] = (), conf_dirs: Sequence[str] = (), *, mis
     )
     notes = settle(tree, typed_leaves(words.values), origins)
     seeds = _seeds(tree, words.typed, origins, problems)
-    check = Check(problems, origins, _allowed(tree, dirs), missing=missing)
+    names, typed = _own_packages(tree, dirs, words.typed)
+    check = Check(problems, origins, names, missing=missing)
     cells = _checked(_resolved(tree, seeds, origins, problems, missing), check, composed.choices)
     problems.stop()
-    _check_strategy(cells[0], missing)
+    used = {name: names[name] for name in allowed.packages(cells)}
+    if used:
+        allowed.keep(cells[0]["paths"]["outputs"], used, typed)
+    for cell in cells:
+        cell["targets"] = {**cell["targets"], **dict.fromkeys(sorted(used), True)}
+    with slots.allowing(used):
+        _check_strategy(cells[0], missing)
     given = _given(tree, words, origins)
     return Job(cells, list(overrides), composed.options, hash_of(cells), given=given, notes=notes)
 
@@ -99,27 +112,14 @@ def split_sweep(overrides: Sequence[str], conf_dirs: Sequence[str] = ()) -> list
     return words_of.split_sweep(overrides, places.groups(places.conf_dirs(conf_dirs)[0]))
 
 
-def _allowed(tree: Mapping[str, Any], dirs: Sequence[ConfDir]) -> list[str]:
-    """Packages below which `_target_` may lie, beyond those of kdrun."""
-    import yaml
-
-    found = [d.package for d in dirs if d.package]
-    given = [tree.get("targets")]
-    for conf in dirs:
-        path = os.path.join(conf.path, "kdrun.yaml")
-        if os.path.isfile(path):
-            with open(path, encoding="utf-8") as file:
-                try:
-                    content = yaml.safe_load(file)
-                except yaml.YAMLError as error:
-                    raise UserError(f"{conf.shown(path)}: {str(error).splitlines()[0]}") from None
-            if content is not None and (not isinstance(content, dict) or set(content) - {"targets"}):
-                raise UserError(f"{conf.shown(path)}: expected only `targets: {{mylab: true}}`")
-            given.append((content or {}).get("targets"))
-    for mapping in given:
-        if isinstance(mapping, dict):
-            found += [str(name) for name, value in mapping.items() if value]
-    return found
+def _own_packages(
+    tree: dict[str, Any], dirs: Sequence[ConfDir], typed: Mapping[str, str]
+) -> tuple[dict[str, str], set[str]]:
+    """(package -> what declares it, those that were typed): packages of the user's own that targets of this job may be from."""
+    given = allowed.names_in(tree.get("targets"))
+    words = {name for name in given if any(key in typed for key in ("targets", f"targets.{name}"))}
+    files = {name: "a config file" for name in given if name not in words}
+    return {**allowed.in_folders(dirs), **files, **dict.fromkeys((*words, *slots.permitted()), "you")}, words
 
 
 def _add_controls(tree: dict[str, Any], problems: Problems) -> None:
@@ -151,7 +151,7 @@ def _check_strategy(cell: dict[str, Any], whole: bool) -> None:
         from kdrun.strategies.cast import Cast
         from kdrun.targets import build
 
-        strategy = build(cell["strategy"])
+        strategy = build(cell["strategy"], "strategy")
         if whole:
             strategy.check(Cast(cell))
 

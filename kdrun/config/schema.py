@@ -15,8 +15,8 @@ REQUIRED = "???"
 def key(default: Any, help: str, **rules: Any) -> Any:
     """One key. rules: minimum, maximum (allowed), above, below (not allowed), choices, meant (what people type
     instead of a choice), path, exists, words (taken as they are where a path is expected), irrelevant (the reason why
-    it is no part of the job's identity), added (the key came after jobs had been hashed: while it has its default it is
-    left out of a job's hash)."""
+    it is no part of the job's identity), slot (of a target: its place in kdrun.slots), added (the key came after jobs
+    had been hashed: while it has its default it is left out of a job's hash)."""
     metadata = {"help": help, **rules}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -66,6 +66,7 @@ class Trainer:
     optimizer: Target = key(
         {"_target_": "torch.optim.SGD", "lr": 0.1},
         "optimizer and its arguments",
+        slot="optimizer",
         supplied=("params",),
         ranges={"lr": {"above": 0}, "weight_decay": {"minimum": 0}, "momentum": {"minimum": 0, "below": 1}},
     )
@@ -118,6 +119,7 @@ class Learner:
     network: Target = key(
         {"_target_": REQUIRED},
         "network and its arguments",
+        slot="network",
         supplied=(*BY_IMAGES, *BY_TEXT, *BY_CONVERSATIONS),
     )
     weights: str | None = key(None, "safetensors (or torch) file to start from", path=True, exists=True)
@@ -288,7 +290,7 @@ class Root:
     seed: int = key(REQUIRED, "the student's seed; one run instead of several", minimum=0)
     seeds: list[int] = key(REQUIRED, "seeds=5 is 0..4, seeds=[3,7] names them", minimum=0)
     name: str | None = key(None, "label of the run", irrelevant="a label")
-    strategy: Target = key({"_target_": REQUIRED}, "which stages are run, in which order")
+    strategy: Target = key({"_target_": REQUIRED}, "which stages are run, in which order", slot="strategy")
     teacher: Teacher = key(Teacher, "the network that teaches")
     assistants: dict[str, Teacher] = key({}, "networks between teacher and student, by name")
     student: Learner = key(Learner, "the network that learns")

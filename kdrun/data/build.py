@@ -128,7 +128,7 @@ LEARNED = {
 
 def load_source(node: dict[str, Any], paths: dict[str, str]) -> Images | Table | Pairs | Conversations:
     """Call the source `node["_target_"]` with its arguments; `cache` is the folder for what is kept between runs."""
-    found = targets.build(node, cache=paths["cache"])
+    found = targets.build(node, "source", cache=paths["cache"])
     if not isinstance(found, tuple(LEARNED)):
         kind = type(found).__name__
         raise UserError(

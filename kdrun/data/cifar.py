@@ -18,6 +18,8 @@ from kdrun.data.fetch import default_cache
 from kdrun.data.images import TEST, TRAIN, Images
 from kdrun.problems import UserError
 
+TARGETS = ("cifar10", "cifar100")
+
 PIXELS = 3 * 32 * 32
 
 

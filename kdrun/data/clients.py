@@ -47,7 +47,7 @@ def _sdist(package: dict[str, Any], folder: Path, told: Told) -> None:
 
 
 def _pip(package: dict[str, Any], folder: Path, told: Told, *options: str) -> None:
-    command = [sys.executable, "-m", "pip"]
+    command = [sys.executable, "-P", "-m", "pip"]
     if subprocess.run([*command, "--version"], capture_output=True).returncode != 0:
         found = shutil.which("pip3") or shutil.which("pip")
         if found is None:

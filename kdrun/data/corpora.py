@@ -19,6 +19,8 @@ from kdrun.data.parallel_text import Cleaning, assembled
 from kdrun.data.text_files import Found, two_files
 from kdrun.problems import UserError, closest
 
+TARGETS = ("iwslt14_de_en", "wmt17_en_de", "wmt23_en_cs")
+
 
 def iwslt14_de_en(
     root: str | Path,

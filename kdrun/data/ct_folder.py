@@ -26,6 +26,8 @@ from kdrun.data.scans import Scans
 from kdrun.files import new_array
 from kdrun.problems import Problems, UserError
 
+TARGETS = ("ct_folder",)
+
 FORMAT = 1  # of what is cached; raised when volumes come out differently
 INCOMPLETE = ("stop", "leave_out")
 

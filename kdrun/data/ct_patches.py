@@ -26,6 +26,8 @@ from kdrun.data.resize import nearest, resize_planes, weights
 from kdrun.data.scans import Scans
 from kdrun.problems import UserError
 
+TARGETS = ("ct_patches",)
+
 # Numbers that the masks give to organs.
 TISSUES = {
     "lung": range(10, 15),

@@ -23,6 +23,8 @@ from kdrun.data.images import TEST, TRAIN, VAL
 from kdrun.data.scans import Scans
 from kdrun.problems import UserError
 
+TARGETS = ("ct_synthetic",)
+
 AMONG = ("lung", "mediastinal", "bone")
 TISSUE, TISSUE_NOISE = 40.0, 15.0  # HU
 RADIUS = 2.5  # of a lesion, in voxels of a slice

@@ -17,6 +17,8 @@ from kdrun.data.images import TRAIN
 from kdrun.data.tabular import Table
 from kdrun.problems import UserError
 
+TARGETS = ("diabetes",)
+
 FEATURES = ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
 ROWS, TARGET = "diabetes_data_raw.csv.gz", "diabetes_target.csv.gz"
 

@@ -16,6 +16,8 @@ from kdrun.data.csv_integers import csv_integers
 from kdrun.data.images import TRAIN, Images
 from kdrun.problems import UserError
 
+TARGETS = ("digits",)
+
 LEVELS = 16  # pixels are counts 0..16
 
 

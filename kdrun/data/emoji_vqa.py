@@ -19,6 +19,8 @@ from kdrun.data.vqa_emoji import CATEGORIES, FILES, EmojiPainter
 from kdrun.data.vqa_scenes import Asked, Split, World
 from kdrun.problems import UserError
 
+TARGETS = ("emoji_vqa",)
+
 TYPES = ("name", "category", "position", "count", "exist", "relation", "compare", "choice")
 UNNAMED = ("category", "position", "count", "exist", "compare", "choice")
 """What can be asked about emoji whose names are not known."""

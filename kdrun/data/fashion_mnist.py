@@ -12,6 +12,8 @@ from kdrun.data.idx import read_idx
 from kdrun.data.images import TEST, TRAIN, Images
 from kdrun.problems import UserError
 
+TARGETS = ("fashion_mnist",)
+
 CLASSES = (
     "t-shirt",
     "trouser",

@@ -19,6 +19,8 @@ from kdrun.data.images import Images
 from kdrun.files import new_array
 from kdrun.problems import UserError
 
+TARGETS = ("image_folder",)
+
 THREADS = 8
 FORMAT = 2  # of what is cached; raised when decoding changes
 NAMED = 3  # unreadable files whose reason is told

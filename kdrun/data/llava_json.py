@@ -34,6 +34,8 @@ from kdrun.data.vision_files import (
 )
 from kdrun.problems import UserError
 
+TARGETS = ("llava_json",)
+
 PLACE = "<image>"
 PICTURES = re.compile(r"(image|img|pic|picture|photo)s?([_-]?(path|file|url|uri|name|file_?name)s?)?", re.IGNORECASE)
 """What an entry may call the names of its pictures."""

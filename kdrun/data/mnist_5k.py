@@ -12,6 +12,8 @@ from kdrun.data.fetch import default_cache, needed
 from kdrun.data.images import TRAIN, Images
 from kdrun.problems import UserError
 
+TARGETS = ("mnist_5k",)
+
 FILE = "mnist_5k.csv"
 
 

@@ -15,6 +15,8 @@ from kdrun.data.pairs import Pairs
 from kdrun.data.text_files import read_pair
 from kdrun.problems import UserError
 
+TARGETS = ("parallel_text",)
+
 
 def parallel_text(
     source: str | Path,

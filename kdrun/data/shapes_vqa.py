@@ -14,6 +14,8 @@ from kdrun.data.vqa_scenes import Asked, Split, World
 from kdrun.data.vqa_shapes import COLOURS, HELD_OUT, SHAPES, ShapePainter
 from kdrun.problems import UserError
 
+TARGETS = ("shapes_vqa",)
+
 TYPES = ("shape", "colour", "position", "count", "exist", "relation", "compare", "text", "choice")
 UNNAMED = ("colour", "position", "count", "exist", "choice")
 """What can be asked about things whose shape has no name."""

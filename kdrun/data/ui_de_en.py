@@ -18,6 +18,8 @@ from kdrun.data.pairs import Pairs
 from kdrun.data.ui_strings import read_table
 from kdrun.problems import UserError, closest
 
+TARGETS = ("ui_de_en",)
+
 DOMAINS = ("homeassistant", "libreoffice", "all")
 DIRECTIONS = ("de-en", "en-de")
 FILES = ("homeassistant.en-de.tsv", "libreoffice_help.en.tsv", "libreoffice_help.de.tsv", "libreoffice_ui.en-de.tsv")

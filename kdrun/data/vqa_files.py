@@ -18,6 +18,8 @@ from kdrun.data.images import SPLITS, part_of
 from kdrun.data.vision_files import Entry, assembled, each, look_at, read_json, text_of, texts_of
 from kdrun.problems import UserError
 
+TARGETS = ("textvqa", "gqa", "scienceqa", "mme", "pope")
+
 SHORT = "\nAnswer the question using a single word or phrase."
 LETTER = "\nAnswer with the option's letter from the given choices directly."
 LETTERS = "ABCDEFGHIJ"

@@ -46,7 +46,7 @@ class Loop:
         self.mixed = precision == "bf16"
         self.seen: dict[str, dict[str, float]] = {}
         self.counted: dict[str, int] = {"steps": 0}
-        self._optimizer = build({**trainer["optimizer"], "_partial_": True})
+        self._optimizer = build({**trainer["optimizer"], "_partial_": True}, "optimizer")
         self._metrics = task.metrics().to(self.device)
 
     def logits(self, network: nn.Module, inputs: Any) -> Tensor:

@@ -93,7 +93,7 @@ def _run_stage(request: dict[str, Any], report: Report, shop: Workshop, ledger: 
         copy.deepcopy(network) if sharded else network,
         task,
         objective,
-        optimizer=lambda parameters: build(trainer_config["optimizer"], params=parameters),
+        optimizer=lambda parameters: build(trainer_config["optimizer"], "optimizer", params=parameters),
         rate=schedule(trainer_config["schedule"], epochs, len(loader)),
         teacher=teacher,
         accumulate=trainer_config["accumulate"],

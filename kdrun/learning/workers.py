@@ -45,6 +45,7 @@ def run_distributed(request: dict[str, Any], report: Report, context: dict[str, 
     environment = {
         **os.environ,
         **environment,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_free_port()),
         "WORLD_SIZE": str(world),
@@ -55,7 +56,7 @@ def run_distributed(request: dict[str, Any], report: Report, context: dict[str, 
     try:
         for rank, log in enumerate(logs):
             with open(log, "wb") as file:
-                command = [sys.executable, "-m", "kdrun.learning.workers", str(work), str(rank)]
+                command = [sys.executable, "-P", "-m", "kdrun.learning.workers", str(work), str(rank)]
                 own = {"LOCAL_RANK": str(rank), "RANK": str(rank)}
                 ranks.append(
                     subprocess.Popen(

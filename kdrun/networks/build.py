@@ -39,7 +39,7 @@ def build_network(node: Mapping[str, Any], spec: DataSpec | TableSpec, seed: int
     own = {key: value for key, value in node.items() if key not in known}
     with seeded(seed):
         try:
-            network = targets.build(own, **known)
+            network = targets.build(own, "network", **known)
         except (TypeError, ValueError) as error:
             given = ", ".join(f"{key}={value}" for key, value in own.items() if key != "_target_")
             raise UserError(f"cannot build {target}: {error}", f"its arguments: {given or 'none'}") from error

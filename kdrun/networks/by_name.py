@@ -10,6 +10,8 @@ from torch import nn
 from kdrun.networks.torchvision_operators import make_torchvision_importable
 from kdrun.problems import UserError, nearest
 
+TARGETS = ("timm", "transformers_image_classifier")
+
 
 def timm(
     model_name: str,

@@ -120,7 +120,7 @@ class Compressed(nn.Module):
 
 
 def _partial(node: Mapping[str, Any]) -> Callable[..., nn.Module]:
-    return targets.build({**node, "_partial_": True})
+    return targets.build({**node, "_partial_": True}, "network")
 
 
 def _said(base: Callable[..., nn.Module]) -> str:

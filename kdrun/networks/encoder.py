@@ -33,7 +33,7 @@ def encoder(
     if isinstance(make, nn.Module):
         raise ValueError(f"encoder is one {type(make).__name__}, and several may be needed: add _partial_: true to it")
     if isinstance(make, Mapping):
-        make = targets.build({**make, "_partial_": True})
+        make = targets.build({**make, "_partial_": True}, "network")
     known = {
         **dict.fromkeys(CLASS_NAMES, num_classes),
         **dict.fromkeys(CHANNEL_NAMES, in_channels),

@@ -19,6 +19,8 @@ from kdrun.networks.llava import LlavaNetwork
 from kdrun.networks.towers import Tower, build_tower
 from kdrun.problems import UserError, closest
 
+TARGETS = ("llava_checkpoint",)
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

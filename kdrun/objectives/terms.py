@@ -12,13 +12,13 @@ import functools
 import inspect
 import math
 import operator
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from kdrun import targets
+from kdrun import slots, targets
 from kdrun.problems import UserError, nearest
 
 Tensors = Mapping[str, torch.Tensor | None]
@@ -187,27 +187,28 @@ class Objective:
         return found
 
 
-def build_objective(config: Mapping[str, Any], allowed: Collection[str] | None = None) -> Objective:
+def build_objective(config: Mapping[str, Any]) -> Objective:
     """The objective of a config: {name: {weight, options ..., _target_ (default kdrun.objectives.<name>.<name>)}}.
 
-    allowed: the user's own prefixes for `_target_`; None where the composed config was checked against them already
-        (what no setting opens is refused all the same). Raises UserError for a weight that is not a finite number >= 0,
-    no term with a weight, an unknown option, or a target that is not such a function.
+    Raises UserError for a weight that is not a finite number >= 0, no term with a weight, an unknown option, or a target that
+    is not such a function or that the user has not allowed (kdrun.slots).
     """
-    terms = tuple(_term(name, dict(node), allowed) for name, node in config.items())
+    terms = tuple(_term(name, dict(node)) for name, node in config.items())
     if not any(term.weight for term in terms):
         named = ", ".join(f"objective.{name}.weight" for name in config) or "the objective has no terms"
         raise UserError(f"nothing to minimise: give at least one term a weight above 0 ({named})")
     return Objective(terms)
 
 
-def _term(name: str, node: dict[str, Any], allowed: Collection[str] | None) -> Term:
+def _term(name: str, node: dict[str, Any]) -> Term:
     target = node.pop("_target_", None) or f"kdrun.objectives.{name}.{name}"
     weight = node.pop("weight", 1.0)
     number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
     if not number or not math.isfinite(weight) or weight < 0:
         raise UserError(f"objective.{name}.weight must be a finite number of at least 0, got {weight!r}")
-    function = _function(target, name, allowed)
+    function = _function(target, name)
+    if refused := slots.unsafe(node, f"objective.{name}"):
+        raise UserError(*refused)
     tensors, options = {}, set()
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and parameter.name not in node:
@@ -229,11 +230,11 @@ def _term(name: str, node: dict[str, Any], allowed: Collection[str] | None) -> T
     return Term(name, float(weight), function, wants, tuple(key for key in tensors if key not in wants), node)
 
 
-def _function(target: str, name: str, allowed: Collection[str] | None) -> Callable[..., torch.Tensor]:
-    allowed = [target.partition(".")[0]] if allowed is None else allowed
-    if (lines := targets.refusal(target, allowed)) is not None:
-        raise UserError(f"objective.{name}: {lines[0]}", *lines[1:])
-    found = targets.locate(target)
+def _function(target: str, name: str) -> Callable[..., torch.Tensor]:
+    try:
+        found = targets.locate(target, "loss")
+    except UserError as error:
+        raise UserError(f"objective.{name}: {error.lines[0]}", *error.lines[1:]) from None
     if not callable(found) or isinstance(found, type):
         raise UserError(f"objective.{name}: {target} is a {type(found).__name__}, expected a function of tensors")
     return found

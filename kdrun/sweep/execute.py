@@ -51,11 +51,14 @@ def execute(
     if not quiet:
         show_plan(plan, console, {point.number for point in todo})
     code = 0
-    if todo and launcher:
-        code = _launch(plan, todo, launcher, settings, force, console, quiet)
-    elif todo:
-        with pool or Pool(min(jobs, len(todo))) as running:
-            code = _run(plan, todo, running, force, console, quiet)
+    with contextlib.ExitStack() as allowed:
+        for point in todo:
+            allowed.enter_context(point.job.allowing())
+        if todo and launcher:
+            code = _launch(plan, todo, launcher, settings, force, console, quiet)
+        elif todo:
+            with pool or Pool(min(jobs, len(todo))) as running:
+                code = _run(plan, todo, running, force, console, quiet)
     for point in plan.points:
         point.look()
     if json:

@@ -30,7 +30,8 @@ def look_for_teachers(points: Sequence[Point], progress: Callable[[int], None] =
             labs[key] = make_lab(config["paths"], hardware, Report(), lambda item: None, dry=True)
         lab = labs[key]
         lab.forget()
-        fit_cells([{**cell, "hardware": hardware} for cell in point.job.cells], lab)
+        with point.job.allowing():
+            fit_cells([{**cell, "hardware": hardware} for cell in point.job.cells], lab)
         stages = [planned for planned in lab.planned if planned.trained.stage.teacher is not None]
         taught_by = [planned.trained.stage.teacher for planned in stages if planned.status != DONE]
         needs[point.number] = list(dict.fromkeys(one.fingerprint for one in taught_by if not one.record))

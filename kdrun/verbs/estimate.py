@@ -51,7 +51,7 @@ def works_of(config: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
 
     sizes = Networks(config)
     lab = Asked(sizes)
-    strategy, cast = build(config["strategy"]), Cast(config)
+    strategy, cast = build(config["strategy"], "strategy"), Cast(config)
     strategy.run(lab, cast)
     for name in strategy.controls:
         strategy.control(name, lab, cast)
@@ -111,8 +111,8 @@ class Networks:
             "max_length": vision["max_length"],
         }
         with torch.device("meta"):
-            network = build({**node, "lora": None}, **known)
-            whole = build(dict(node), **known) if node.get("lora") else network
+            network = build({**node, "lora": None}, "network", **known)
+            whole = build(dict(node), "network", **known) if node.get("lora") else network
         counts = {
             name: sum(p.numel() for n, p in network.named_parameters() if n.startswith(tuple(f"{m}." for m in modules)))
             for name, modules in parts_of(network).items()

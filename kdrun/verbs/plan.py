@@ -17,7 +17,8 @@ def main(args) -> int:
 
     job = compose(args.overrides, args.conf_dirs, missing=False)
     if estimate.wanted(job.config):
-        return estimate.main(job, args)
+        with job.allowing():
+            return estimate.main(job, args)
     job = replace(compose(job.overrides, args.conf_dirs), auto=job.auto)  # a student is chosen once
     refuse_unused([job])
     plan = make_plan(job, why=args.why)
@@ -59,6 +60,11 @@ def make_plan(job: Any, *, why: bool = False) -> dict[str, Any]:
     assumed     what to know of it: settings that stay beside others of the same name, choices that depend on results
                 which are not there
     """
+    with job.allowing():
+        return _make_plan(job, why)
+
+
+def _make_plan(job: Any, why: bool) -> dict[str, Any]:
     from kdrun.hardware.target import apply_threads, resolve
     from kdrun.lab.fingerprint import differences
     from kdrun.lab.stage import Federation

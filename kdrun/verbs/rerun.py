@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdrun.problems import UserError
 from kdrun.tracking.provenance import cells_of, package_versions
+from kdrun.verbs.runs import is_folder
 from kdrun.verbs.show import chosen_run
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def main(args: Arguments) -> int:
     """The exit code of the run. An unfinished run is continued in its folder, a finished one gets a new folder."""
     if not args.words:
         raise UserError("which run? all of them: kdrun runs", "the last one: kdrun rerun last")
-    if changed := [override for override in args.overrides if not override.startswith("paths.outputs=")]:
+    if changed := [word for word in args.overrides if not is_folder(word)]:
         raise UserError(
             f"rerun takes the config as it was stored; not possible: {' '.join(changed)}",
             "for a changed run give its overrides again: kdrun show RUN lists the command",
@@ -32,9 +33,11 @@ def main(args: Arguments) -> int:
         raise UserError(f"{run.id} ended before its config was stored; there is nothing to run again")
     for line in version_changes(run.record):
         print(f"kdrun: {line}", file=sys.stderr)
+    from kdrun.config.allowed import keep
     from kdrun.run import run_job
 
     job = job_from_record(run.record, run.dir.resolve().parent.parent)
+    keep(job.config["paths"]["outputs"], dict.fromkeys(job.config["targets"], "you"), job.config["targets"])
     options = {name: getattr(args, name) for name in ("quiet", "force", "json") if hasattr(args, name)}
     return run_job(job, **options)
 
@@ -42,12 +45,18 @@ def main(args: Arguments) -> int:
 def job_from_record(record: dict[str, Any], outputs: Path | None = None) -> Job:
     """The job of a record: the same cells, hash, overrides and choices.
 
+    What it calls must be allowed by the user for runs in this folder (config.allowed); what the record says of that does not count.
+    UserError where it is not.
+
     outputs  where the run was found. A record that was moved, or came from another machine, names folders that may not
              exist here, so its outputs folder, and the store inside it, are taken to be this one.
     """
+    from kdrun.config.allowed import check
     from kdrun.config.compose import Job
 
     cells = cells_of(record)
+    targets = dict.fromkeys(sorted(check(cells, outputs or cells[0]["paths"]["outputs"])), True)
+    cells = [{**cell, "targets": targets} for cell in cells]
     if outputs is not None:
         cells = [{**cell, "paths": _moved(cell["paths"], outputs)} for cell in cells]
     return Job(cells, list(record["overrides"]), dict(record["choices"]), record["job_hash"])

@@ -6,6 +6,7 @@ import numpy
 import pytest
 import torch
 
+from kdrun import slots
 from kdrun.data.spec import DataSpec
 from kdrun.networks.build import build_network
 from kdrun.problems import UserError
@@ -23,7 +24,8 @@ RESNET = {"_target_": "kdrun.networks.resnet.ResNet", "depth": 8, "width": 4}
 @pytest.fixture(autouse=True)
 def own_networks(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    yield
+    with slots.allowing(["networks_for_tests"]):
+        yield
     sys.modules.pop("networks_for_tests", None)
 
 

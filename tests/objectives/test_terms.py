@@ -5,6 +5,7 @@ import textwrap
 import pytest
 import torch
 
+from kdrun import slots
 from kdrun.objectives.terms import Objective, Term, build_objective
 from kdrun.problems import UserError
 
@@ -155,11 +156,11 @@ def test_a_target_outside_of_the_allowed_packages_is_refused():
 
 def test_a_package_of_the_users_own_must_be_declared_where_that_is_asked():
     with pytest.raises(UserError, match=r"'mylab' is not a declared package"):
-        build_objective({"mine": {"_target_": "mylab.losses.mine", "weight": 1.0}}, allowed=[])
+        build_objective({"mine": {"_target_": "mylab.losses.mine", "weight": 1.0}})
 
 
 def test_a_class_is_no_term():
-    with pytest.raises(UserError, match="expected a function"):
+    with pytest.raises(UserError, match="not a loss"):
         build_objective({"mine": {"_target_": "torch.nn.CrossEntropyLoss", "weight": 1.0}})
 
 
@@ -192,9 +193,10 @@ def own_losses(tmp_path, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    return lambda name, **options: build_objective(
-        {"mine": {"_target_": f"mylosses_for_terms.{name}", "weight": 1.0, **options}}, allowed=["mylosses_for_terms"]
-    )
+    with slots.allowing(["mylosses_for_terms"]):
+        yield lambda name, **options: build_objective(
+            {"mine": {"_target_": f"mylosses_for_terms.{name}", "weight": 1.0, **options}}
+        )
 
 
 def test_a_loss_of_the_users_own_is_a_term_like_any_other(own_losses):

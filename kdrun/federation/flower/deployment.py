@@ -58,7 +58,7 @@ def deploy(request: dict[str, Any], report: Report) -> dict[str, Any]:
         address, connection = connection, CONNECTION
         _reach(address)
         write_atomic(folder / "config.toml", f'[superlink.{CONNECTION}]\naddress = "{address}"\ninsecure = true\n')
-    command = [sys.executable, "-m", "flwr.cli.app", "run", str(app), connection, "--stream"]
+    command = [sys.executable, "-P", "-m", "flwr.cli.app", "run", str(app), connection, "--stream"]
     with open(folder / SAID, "w", encoding="utf-8") as said:
         # A session of its own: a Ctrl-C is for this process, which asks the server to save and stop.
         process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, start_new_session=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from kdrun.config.allowed import agreed
 from kdrun.data.spec import SINGLE
 from kdrun.hardware.card import figures, gates, robustness, safety
 from kdrun.hardware.card.cards import Card, keep_cards, order
@@ -20,6 +21,7 @@ from kdrun.hardware.exports.subjects import subjects
 from kdrun.hardware.figures import Figures
 from kdrun.hardware.targets import energy_figures, machine_words
 from kdrun.problems import UserError, closest, listed
+from kdrun.slots import allowing
 from kdrun.tracking.registry import RunInfo, slugify
 
 EXPORTS = "exports"
@@ -35,10 +37,11 @@ def make_cards(run: RunInfo, request: Request, tell: Tell = lambda line: None) -
     tell: told in a line what is left out, and why. A network that cannot be exported costs its own card only; UserError
     where there is no card at all.
     """
-    maker = _Maker(run, request, tell)
     cards: list[Card] = []
-    for place in request.places:
-        cards += maker.cards(place)
+    with allowing(agreed(run.dir.resolve().parent.parent)):
+        maker = _Maker(run, request, tell)
+        for place in request.places:
+            cards += maker.cards(place)
     if not cards:
         raise UserError(*(maker.problems or [f"nothing of {run.id} can be measured"]))
     keep_cards(run.dir, cards)

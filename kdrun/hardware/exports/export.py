@@ -18,9 +18,10 @@ from kdrun.hardware.exports.artifact import CONFIG, RECORD, Artifact
 from kdrun.hardware.exports.compare import BATCH, Mismatch, compare, require
 from kdrun.hardware.exports.formats import check_pair
 from kdrun.hardware.exports.load import WEIGHTS, load_export
-from kdrun.hardware.exports.sessions import import_executorch, import_onnxruntime, open_session
+from kdrun.hardware.exports.sessions import import_executorch, import_onnxruntime, note_made, open_session
 from kdrun.hardware.exports.subject import Inputs, Subject
 from kdrun.problems import UserError
+from kdrun.slots import allowing
 
 __all__ = ["Mismatch", "export", "load_export"]
 
@@ -60,7 +61,8 @@ def export(
     work = target.with_name(f".{target.name}.{token_hex(4)}")
     work.mkdir()
     try:
-        record = _made(subject, work, format, precision, calibration, settings, source, what)
+        with allowing(subject.targets):
+            record = _made(subject, work, format, precision, calibration, settings, source, what)
         write_json(work / RECORD, record)
         shutil.rmtree(target, ignore_errors=True)
         work.rename(target)
@@ -86,6 +88,8 @@ def _made(
     for way, write in _ways(subject, work.parent, format, precision, calibration).items():
         try:
             write(path)
+            if format == "torch_export":
+                note_made(path)
             draft = Artifact(
                 work, format, precision, [path], {}, 0, 0.0, None, None, inputs=inputs, settings=settings
             )  # fmt: skip

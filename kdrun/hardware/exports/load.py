@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from kdrun import targets as allowed
 from kdrun.files import read_json
 from kdrun.hardware.exports.artifact import CONFIG
 from kdrun.problems import UserError
+from kdrun.slots import allowing
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 WEIGHTS = "model.safetensors"
@@ -35,9 +35,8 @@ def load_export(folder: str | Path, targets: Sequence[str] = ()) -> tuple[Any, d
     from kdrun.networks.weights import load_weights
 
     config = read_json(folder / CONFIG)
-    if refused := allowed.refusal(config["network"]["_target_"], targets):
-        raise UserError(*refused)
     spec = spec_of(config["spec"])
-    network = build_network(config["network"], spec, seed=0)
+    with allowing(targets):
+        network = build_network(config["network"], spec, seed=0)
     load_weights(network, folder / WEIGHTS, spec)
     return network.to(DTYPES[config["precision"]]).eval().requires_grad_(False), {**config, "spec": spec}

@@ -40,7 +40,7 @@ def peak_mb(artifact: Artifact, arrays: Sequence[np.ndarray] | None, threads: in
                 np.save(Path(folder) / f"{number:02}.npy", one)
         Path(folder, "request.json").write_text(json.dumps(request))
         done = subprocess.run(
-            [sys.executable, "-m", __name__, folder],
+            [sys.executable, "-P", "-m", __name__, folder],
             env={**os.environ, **thread_environment({"threads": threads}), "PYTHONPATH": _path()},
             capture_output=True,
             text=True,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from kdrun.config.schema import default_cache
+from kdrun.files import sha256_file
 from kdrun.problems import UserError
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ def open_session(artifact: Artifact, threads: int = 1, device: str = "cpu") -> S
     from kdrun.hardware.exports.load import load_export
     from kdrun.hardware.exports.subject import Bare, names_of
 
-    network, config = load_export(artifact.folder, artifact.settings.get("targets") or ())
+    network, config = load_export(artifact.folder)
     spec, dtype = config["spec"], next((one.dtype for one in network.parameters()), None)
     names = names_of(spec) if spec.kind in ("parallel_text", "vision_language") else None
     return TorchSession(Bare(network, names, dtype if artifact.precision != "fp32" else None), threads, device)
@@ -203,9 +205,26 @@ def import_executorch(module: str) -> Any:
         raise UserError(f"ExecuTorch needs executorch: pip install 'kdrun[executorch]' ({error})") from error
 
 
+def note_made(path: Path) -> None:
+    """Remember in the user's cache that a .pt2 file was made here."""
+    note = _made_here(path)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.touch()
+
+
+def _made_here(path: Path) -> Path:
+    return Path(default_cache(), "made", f"{sha256_file(path)}.pt2")
+
+
 def _captured(path: Path, device: str) -> Any:
-    """The module of a .pt2 file."""
+    """The module of a .pt2 file that was made here: torch runs what such a file says. UserError for another one."""
     import torch
+
+    if not _made_here(path).is_file():
+        raise UserError(
+            f"{path}: a .pt2 file can hold code, and this one was not made here",
+            "make it: kdrun export RUN format=torch_export",
+        )
 
     program = torch.export.load(path)
     if device != "cpu":

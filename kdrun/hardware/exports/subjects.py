@@ -114,7 +114,6 @@ def open_subject(
     from kdrun.networks.torchvision_operators import make_torchvision_importable
 
     make_torchvision_importable()  # before timm, which imports torchvision where it is installed
-    from kdrun import targets
     from kdrun.networks.build import build_network, spec_of
     from kdrun.networks.weights import load_weights, read_metadata
     from kdrun.tasks.build import task_for
@@ -124,13 +123,12 @@ def open_subject(
     weights = folder / chosen["file"]
     if not weights.is_file():
         raise UserError(f"{stage['label']} of {run.id} kept no weights: {weights.name} is not in its folder")
-    config = _job(run).config
-    allowed = tuple(name for name, on in (config.get("targets") or {}).items() if on)
+    job = _job(run)
+    config = job.config
     metadata, parts = read_metadata(weights), read_json(folder / "record.json").get("parts") or {}
-    if refused := targets.refusal(metadata["network"]["_target_"], allowed):
-        raise UserError(*refused)
-    module = _module(config, parts, stage["seed"], part, {} if modules is None else modules)
-    network = build_network(metadata["network"], spec_of(metadata), seed=0)
+    with job.allowing():
+        module = _module(config, parts, stage["seed"], part, {} if modules is None else modules)
+        network = build_network(metadata["network"], spec_of(metadata), seed=0)
     load_weights(network, weights, module.spec)
     return Subject(
         arm=arm,
@@ -151,7 +149,7 @@ def open_subject(
             "stage": stage["label"],
             "fingerprint": stage["fingerprint"],
         },
-        targets=allowed,
+        targets=tuple(config["targets"]),
     )
 
 

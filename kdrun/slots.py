@@ -1,0 +1,198 @@
+"""What a config may call, place by place. Decided twice: from the source, before anything is imported, and on the object.
+
+A config has five places for a `_target_`: network, optimizer, loss, source of data, strategy. Of the packages that are always there
+(SHIPPED) a place takes classes with the right base, and functions that kdrun declares: those in `TARGETS` of their module, and for
+a loss the function that has its module's name. Of a package that the user has allowed it takes any class or function that is
+defined there. What a module merely imports is never called through it.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import os
+import sys
+import types
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from kdrun import signatures
+
+SHIPPED = ("kdrun", "torch", "transformers", "timm")
+"""Packages of which a place takes some things without being asked. No setting opens the rest of them."""
+
+NEVER = frozenset({*sys.stdlib_module_names, "__main__"})
+"""Python's own modules would turn a config file into a program; no setting opens them."""
+
+UNSAFE: dict[str, Any] = {"weights_only": False, "trust_remote_code": True, "allow_pickle": True}
+"""Options that make a loader run what is in a file: refused with this value, wherever they stand in a target's options."""
+
+DECLARED = "TARGETS"
+ENVIRONMENT = "KDRUN_TARGETS"
+"""Packages that the user allows, with commas: set for what a job starts, and on machines where others start things for them."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for a `_target_`. what: in words; bases: of shipped classes; homes: modules below which those and kdrun's functions lie."""
+
+    what: str
+    bases: tuple[str, ...]
+    homes: tuple[str, ...]
+    allowed: str
+
+
+SLOTS = {
+    "network": Slot(
+        "network",
+        ("torch.nn.modules.module.Module", "transformers.configuration_utils.PretrainedConfig"),
+        ("kdrun.networks", "torch.nn", "transformers", "timm"),
+        "classes of torch.nn, transformers, timm (by name: student=timm); networks of kdrun: kdrun ls network",
+    ),
+    "optimizer": Slot(
+        "optimizer",
+        ("torch.optim.optimizer.Optimizer",),
+        ("torch.optim", "transformers", "timm"),
+        "optimizer classes of torch.optim, transformers, timm",
+    ),
+    "loss": Slot("loss", (), ("kdrun.objectives",), "losses of kdrun: docs/objectives.md"),
+    "source": Slot("source of data", (), ("kdrun.data",), "sources of kdrun: kdrun ls data"),
+    "strategy": Slot(
+        "strategy", ("kdrun.strategies.base.Strategy",), ("kdrun.strategies",), "strategies of kdrun: kdrun ls strategy"
+    ),
+}
+
+
+def permitted() -> frozenset[str]:
+    """Packages of their own that the user has allowed, in this process and those it starts."""
+    return frozenset(filter(None, os.environ.get(ENVIRONMENT, "").split(",")))
+
+
+@contextmanager
+def allowing(names: Iterable[str]) -> Iterator[None]:
+    """These packages, too, are allowed inside."""
+    before = os.environ.get(ENVIRONMENT)
+    os.environ[ENVIRONMENT] = ",".join(sorted({*permitted(), *map(str, names)}))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[ENVIRONMENT]
+        else:
+            os.environ[ENVIRONMENT] = before
+
+
+def refusal(target: object, slot: str | None = None, allowed: Collection[str] | None = None) -> list[str] | None:
+    """Why `target` may not be called in this place, as lines, or None where nothing is known against it.
+
+    slot: of SLOTS; None: any of them. allowed: packages of the user's own (default: `permitted`). Nothing is imported; a name
+    that does not exist is left to `signatures.signature_of`.
+    """
+    if not isinstance(target, str) or not all(part.isidentifier() for part in target.split(".")) or "." not in target:
+        return [f"_target_ must be a dotted name such as mylab.nets.Mine, got {target!r}"]
+    top = target.partition(".")[0]
+    if top in NEVER or any(part.startswith("__") for part in target.split(".")):
+        return [
+            f"_target_ {target} is refused: it would let a config file run anything",
+            "write the function you need in a module of your own and name that",
+        ]
+    if top in SHIPPED:
+        reasons = [_of_shipped(target, name) for name in ([slot] if slot else SLOTS)]
+        return None if None in reasons else reasons[0]
+    if top not in (permitted() if allowed is None else allowed):
+        return [
+            f"_target_ {target} is refused: {top!r} is not a declared package",
+            f"to allow it: targets.{top}=true (or `targets: {{{top}: true}}` in kdrun.yaml of your --conf folder)",
+        ]
+    return None
+
+
+def _of_shipped(target: str, slot: str) -> list[str] | None:
+    place = SLOTS[slot]
+    if not target.startswith(tuple(f"{home}." for home in place.homes)):
+        return _no(target, slot, "")
+    module, rest, node = signatures.definition(target, follow=not target.startswith("kdrun."))
+    if node is None:  # not there, or hidden from the source
+        return None
+    if len(rest) > 1:
+        return _no(target, slot, f"{rest[0]} of {module} is no module")
+    if isinstance(node, ast.ClassDef):
+        return None if place.bases else _no(target, slot, "it is a class")
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return None if rest[0] in declared(module, slot) else _no(target, slot, "it is a function")
+    if isinstance(node, ast.Import | ast.ImportFrom) and module.partition(".")[0] == "kdrun":
+        return _no(target, slot, f"{module} only imports it")
+    return None
+
+
+def declared(module: str, slot: str) -> Collection[str]:
+    """Functions that a module of kdrun lets configs call."""
+    if not module.startswith("kdrun."):
+        return ()
+    own = [module.rpartition(".")[2]] if slot == "loss" else []
+    return [*own, *signatures.constant(module, DECLARED, ())]
+
+
+def _no(target: str, slot: str, reason: str) -> list[str]:
+    place = SLOTS[slot]
+    a = "an" if place.what[0] in "aeiou" else "a"
+    return [
+        f"_target_ {target} is refused: not {a} {place.what}" + (f" ({reason})" if reason else ""),
+        f"allowed: {place.allowed};",
+        "what a package of yours defines, with targets.NAME=true",
+    ]
+
+
+def unfit(found: Any, target: str, slot: str | None = None, allowed: Collection[str] | None = None) -> list[str] | None:
+    """As `refusal`, of the object that was found under the name."""
+    while isinstance(found, functools.partial):
+        found = found.func
+    kind = found if isinstance(found, type) else type(found)
+    plain = isinstance(found, type | types.FunctionType | types.BuiltinFunctionType | types.MethodType)
+    own = plain or hasattr(found, "__wrapped__")
+    home = str(getattr(found if own else kind, "__module__", None))
+    top = home.partition(".")[0]
+    if top in SHIPPED:
+        slots = [slot] if slot else list(SLOTS)
+        return (
+            None
+            if any(_fits(found, home, name) for name in slots)
+            else _no(target, slots[0], f"{kind.__name__} of {home}")
+        )
+    if top not in (permitted() if allowed is None else allowed):
+        return [
+            f"_target_ {target} is refused: what it names is defined in {home}, not in a package that you allow",
+            "write the function you need in a module of your own and name that",
+        ]
+    return None
+
+
+def _fits(found: Any, home: str, slot: str) -> bool:
+    """Whether an object of a shipped package is what the place takes. home: the module that defines it."""
+    place = SLOTS[slot]
+    if not f"{home}.".startswith(tuple(f"{one}." for one in place.homes)):
+        return False
+    if isinstance(found, type):
+        return any(base in found.__mro__ for base in filter(None, map(_loaded, place.bases)))
+    return isinstance(found, types.FunctionType) and found.__qualname__ in declared(home, slot)
+
+
+def _loaded(name: str) -> Any:
+    """A class by its dotted name; None where its module is not loaded, so that nothing loaded can derive from it."""
+    module, _, word = name.rpartition(".")
+    return getattr(sys.modules.get(module), word, None)
+
+
+def unsafe(options: Any, path: str = "") -> list[str] | None:
+    """Why these options of a target are refused, as lines, or None."""
+    items = options.items() if isinstance(options, Mapping) else enumerate(options) if isinstance(options, list) else ()
+    for name, value in items:
+        full = f"{path}.{name}" if path else str(name)
+        if name in UNSAFE and value == UNSAFE[name]:
+            said = str(value).lower()
+            return [f"{full}={said} is refused: it would run what is in a file", "weights come with `weights: PATH`"]
+        if (lines := unsafe(value, full)) is not None:
+            return lines
+    return None
