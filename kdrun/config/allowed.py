@@ -82,14 +82,14 @@ def check(cells: Iterable[Mapping[str, Any]], outputs: str | os.PathLike[str]) -
     return packages(cells)
 
 
-def keep(outputs: str, names: Mapping[str, str], typed: Iterable[str]) -> None:
+def keep(outputs: str, names: Mapping[str, str]) -> None:
     """Note what the user has allowed for runs in `outputs`, and tell once what a file allowed that nobody typed.
 
-    names: package -> what declares it. typed: those of the command line.
+    names: package -> what declares it, "" where the user typed it.
     """
     before = _kept(outputs)
     for name, origin in names.items():
-        if name not in before and name not in typed:
+        if name not in before and origin:
             logging.getLogger("kdrun").warning("kdrun: %s lets configs call code of %s", origin, name)
     if set(names) <= before:
         return

@@ -92,13 +92,13 @@ def compose(overrides: Sequence[str] = (), conf_dirs: Sequence[str] = (), *, mis
     )
     notes = settle(tree, typed_leaves(words.values), origins)
     seeds = _seeds(tree, words.typed, origins, problems)
-    names, typed = _own_packages(tree, dirs, words.typed)
+    names = _own_packages(tree, dirs, words.typed)
     check = Check(problems, origins, names, missing=missing)
     cells = _checked(_resolved(tree, seeds, origins, problems, missing), check, composed.choices)
     problems.stop()
     used = {name: names[name] for name in allowed.packages(cells)}
     if used:
-        allowed.keep(cells[0]["paths"]["outputs"], used, typed)
+        allowed.keep(cells[0]["paths"]["outputs"], used)
     for cell in cells:
         cell["targets"] = {**cell["targets"], **dict.fromkeys(sorted(used), True)}
     with slots.allowing(used):
@@ -112,14 +112,15 @@ def split_sweep(overrides: Sequence[str], conf_dirs: Sequence[str] = ()) -> list
     return words_of.split_sweep(overrides, places.groups(places.conf_dirs(conf_dirs)[0]))
 
 
-def _own_packages(
-    tree: dict[str, Any], dirs: Sequence[ConfDir], typed: Mapping[str, str]
-) -> tuple[dict[str, str], set[str]]:
-    """(package -> what declares it, those that were typed): packages of the user's own that targets of this job may be from."""
+def _own_packages(tree: dict[str, Any], dirs: Sequence[ConfDir], typed: Mapping[str, str]) -> dict[str, str]:
+    """Packages of the user's own that targets of this job may be from -> what declares them, "" where the user typed it."""
     given = allowed.names_in(tree.get("targets"))
-    words = {name for name in given if any(key in typed for key in ("targets", f"targets.{name}"))}
-    files = {name: "a config file" for name in given if name not in words}
-    return {**allowed.in_folders(dirs), **files, **dict.fromkeys((*words, *slots.permitted()), "you")}, words
+    words = {name for name in given if "targets" in typed or f"targets.{name}" in typed}
+    return {
+        **allowed.in_folders(dirs),
+        **dict.fromkeys(given, "a config file"),
+        **dict.fromkeys((*words, *slots.permitted()), ""),
+    }
 
 
 def _add_controls(tree: dict[str, Any], problems: Problems) -> None:

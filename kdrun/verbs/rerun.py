@@ -33,11 +33,11 @@ def main(args: Arguments) -> int:
         raise UserError(f"{run.id} ended before its config was stored; there is nothing to run again")
     for line in version_changes(run.record):
         print(f"kdrun: {line}", file=sys.stderr)
-    from kdrun.config.allowed import keep
+    from kdrun.config.allowed import keep, names_in
     from kdrun.run import run_job
 
     job = job_from_record(run.record, run.dir.resolve().parent.parent)
-    keep(job.config["paths"]["outputs"], dict.fromkeys(job.config["targets"], "you"), job.config["targets"])
+    keep(job.config["paths"]["outputs"], dict.fromkeys(names_in(job.config.get("targets")), ""))
     options = {name: getattr(args, name) for name in ("quiet", "force", "json") if hasattr(args, name)}
     return run_job(job, **options)
 
@@ -56,7 +56,7 @@ def job_from_record(record: dict[str, Any], outputs: Path | None = None) -> Job:
 
     cells = cells_of(record)
     targets = dict.fromkeys(sorted(check(cells, outputs or cells[0]["paths"]["outputs"])), True)
-    cells = [{**cell, "targets": targets} for cell in cells]
+    cells = [{**cell, "targets": targets} if targets or cell.get("targets") else cell for cell in cells]
     if outputs is not None:
         cells = [{**cell, "paths": _moved(cell["paths"], outputs)} for cell in cells]
     return Job(cells, list(record["overrides"]), dict(record["choices"]), record["job_hash"])

@@ -16,6 +16,7 @@ from kdrun.learning.workers import RankFailed
 from kdrun.networks.build import build_network
 from kdrun.networks.weights import load_weights
 from kdrun.problems import UserError
+from kdrun.slots import allowing
 from kdrun.strategies.cast import Cast, distil, supervised
 from kdrun.tasks.classification import Classification
 
@@ -31,6 +32,8 @@ def own(how: str):
 @pytest.fixture
 def tests_on_path(monkeypatch):
     assert any(path.endswith("tests") for path in sys.path)  # where the ranks find learning.dying
+    with allowing(["learning"]):
+        yield
 
 
 @pytest.fixture

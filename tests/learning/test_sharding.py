@@ -16,6 +16,7 @@ from kdrun.learning import workers
 from kdrun.learning.report import Interrupted
 from kdrun.learning.sharding import check_shardable, units
 from kdrun.problems import UserError
+from kdrun.slots import allowing
 from kdrun.strategies.cast import Cast, supervised
 
 from .blocks import Blocks
@@ -31,6 +32,8 @@ def forked_ranks(monkeypatch):
     """Ranks that need no seconds to import; test_ranks.py has real ones."""
     assert any(path.endswith("tests") for path in sys.path)  # where the ranks find learning.blocks
     monkeypatch.setattr(workers, "subprocess", stand_in())
+    with allowing(["learning"]):
+        yield
 
 
 def close(one, other):
