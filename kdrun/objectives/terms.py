@@ -12,7 +12,7 @@ import functools
 import inspect
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -187,13 +187,15 @@ class Objective:
         return found
 
 
-def build_objective(config: Mapping[str, Any]) -> Objective:
+def build_objective(config: Mapping[str, Any], allowed: Collection[str] = ()) -> Objective:
     """The objective of a config: {name: {weight, options ..., _target_ (default kdrun.objectives.<name>.<name>)}}.
 
+    allowed: packages of the user's own that targets may be from, beside those that are allowed here anyway (kdrun.slots).
     Raises UserError for a weight that is not a finite number >= 0, no term with a weight, an unknown option, or a target that
-    is not such a function or that the user has not allowed (kdrun.slots).
+    is not such a function or that the user has not allowed.
     """
-    terms = tuple(_term(name, dict(node)) for name, node in config.items())
+    with slots.allowing(allowed):
+        terms = tuple(_term(name, dict(node)) for name, node in config.items())
     if not any(term.weight for term in terms):
         named = ", ".join(f"objective.{name}.weight" for name in config) or "the objective has no terms"
         raise UserError(f"nothing to minimise: give at least one term a weight above 0 ({named})")

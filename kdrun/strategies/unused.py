@@ -128,7 +128,8 @@ def refuse_unused(jobs: Sequence[Job], unjudged: Sequence[str] = ()) -> None:
             if waiting.get(said, [said]):
                 told.setdefault(said, []).append(key)
         judged = {said: keys for said, keys in told.items() if all(_decided_by_strategy(key) for key in keys)}
-        found = unused(job.config, [key for keys in judged.values() for key in keys])
+        with job.allowing():
+            found = unused(job.config, [key for keys in judged.values() for key in keys])
         for said, keys in judged.items():
             waiting[said] = _told(said, found[keys[0]], job) if all(key in found for key in keys) else []
     problems = Problems()
@@ -161,7 +162,7 @@ def _why(cell: dict[str, Any], key: str, first: Blank) -> list[str]:
     """Who does not use the key; what does, or what the strategy has in its place."""
     from kdrun.targets import locate
 
-    kind = locate(cell["strategy"]["_target_"])
+    kind = locate(cell["strategy"]["_target_"], "strategy")
     names = [key, key.partition(".")[2]]  # student.trainer.epochs, and as the run has it: trainer.epochs
     for table, first_line, second in (
         (getattr(kind, "instead", {}), f"{kind.__name__} does not use it", "{}"),
@@ -179,7 +180,7 @@ def _asked(cell: dict[str, Any]) -> Blank | None:
 
     lab = Blank()
     try:
-        strategy, cast = build(cell["strategy"]), Cast(cell)
+        strategy, cast = build(cell["strategy"], "strategy"), Cast(cell)
         strategy.run(lab, cast)
         for name in strategy.controls:
             strategy.control(name, lab, cast)

@@ -5,7 +5,6 @@ import textwrap
 import pytest
 import torch
 
-from kdrun import slots
 from kdrun.objectives.terms import Objective, Term, build_objective
 from kdrun.problems import UserError
 
@@ -193,10 +192,9 @@ def own_losses(tmp_path, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    with slots.allowing(["mylosses_for_terms"]):
-        yield lambda name, **options: build_objective(
-            {"mine": {"_target_": f"mylosses_for_terms.{name}", "weight": 1.0, **options}}
-        )
+    return lambda name, **options: build_objective(
+        {"mine": {"_target_": f"mylosses_for_terms.{name}", "weight": 1.0, **options}}, allowed=["mylosses_for_terms"]
+    )
 
 
 def test_a_loss_of_the_users_own_is_a_term_like_any_other(own_losses):
