@@ -9,6 +9,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from kdrun.data.pairs import text_hash
+
 PARTS = ("captions", "questions")
 """What `part` of a source may be: samples of the first stage, samples of instruction tuning."""
 GENERALISATION = ("objects", "combinations", "style")
@@ -69,6 +71,28 @@ class ImageStore(Protocol):
     def pixels(self, indices: np.ndarray) -> np.ndarray:
         """uint8 [n, 3, size, size] of the pictures at `indices` (int [n]); always the same for the same index."""
         ...
+
+
+class JoinedImages:
+    """Several stores one after the other."""
+
+    def __init__(self, stores: Sequence):
+        self.stores, self.size = list(stores), stores[0].size
+        self._starts = np.cumsum([0, *map(len, stores)])
+        self.source_hash = text_hash(store.source_hash for store in stores)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def pixels(self, indices: np.ndarray) -> np.ndarray:
+        """uint8 [n, 3, size, size]."""
+        indices = np.asarray(indices, np.int64)
+        out = np.zeros((len(indices), 3, self.size, self.size), np.uint8)
+        which = np.searchsorted(self._starts, indices, side="right") - 1
+        for number in np.unique(which).tolist():
+            places = np.flatnonzero(which == number)
+            out[places] = self.stores[number].pixels(indices[places] - self._starts[number])
+        return out
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdrun.data.conversations import Conversations, Sample, Turn
+from kdrun.data.conversations import Conversations, JoinedImages, Sample, Turn
 from kdrun.data.decoded import decoded, stamp
 from kdrun.data.fetch import default_cache
 from kdrun.data.image_names import MISSING, below, near
@@ -235,28 +235,6 @@ class Corpus(Sequence[str]):
 
     def __getitem__(self, index):
         return self._all()[index]
-
-
-class JoinedImages:
-    """Several stores one after the other."""
-
-    def __init__(self, stores: Sequence):
-        self.stores, self.size = list(stores), stores[0].size
-        self._starts = np.cumsum([0, *map(len, stores)])
-        self.source_hash = text_hash(store.source_hash for store in stores)
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def pixels(self, indices: np.ndarray) -> np.ndarray:
-        """uint8 [n, 3, size, size]."""
-        indices = np.asarray(indices, np.int64)
-        out = np.zeros((len(indices), 3, self.size, self.size), np.uint8)
-        which = np.searchsorted(self._starts, indices, side="right") - 1
-        for number in np.unique(which).tolist():
-            places = np.flatnonzero(which == number)
-            out[places] = self.stores[number].pixels(indices[places] - self._starts[number])
-        return out
 
 
 def with_tests(conversations: Conversations, tests: Mapping[str, Conversations]) -> Conversations:
