@@ -13,7 +13,7 @@ VERBS = {
     "plan": "show the stages of a job (-m: the jobs of a sweep), what is there, what the rest would cost",
     "ls": "list groups, or the options of one group",
     "runs": "list runs, newest first",
-    "show": "one run: results, stages, cost, files",
+    "show": "one run or sweep: results, stages, cost, files",
     "rerun": "run the exact config of an earlier run",
     "status": "what runs now, what waits, what failed: runs and sweeps",
     "compare": "runs side by side: where their configs and their results differ",

@@ -65,10 +65,11 @@ usage: kdrun gc [--yes] [--outputs DIR] [--json]
 Runs are what refers to stages: remove the folder of a run first, then kdrun gc. Only the runs of one outputs folder
 are known; do not use it on a store that several outputs folders share.""",
     "show": """\
-usage: kdrun show [RUN] [--outputs DIR] [--json]
+usage: kdrun show [RUN|SWEEP] [--outputs DIR] [--json]
 
   kdrun show                           the last run
   kdrun show RUN                       as listed by kdrun runs
+  kdrun show SWEEP                     every job of a sweep, and its configurations over their seeds
 
 Of strategy=cross_window also: decisions with all their values, and each view before, continued on labels, and after.""",
     "rerun": """\
@@ -94,7 +95,7 @@ usage: kdrun why TABLE:ROW:COLUMN [--outputs DIR] [--json]
   kdrun why digits_kd:t4:student       runs, seeds, commit, config, data, teacher, hardware, cost, files
   kdrun why digits_kd t4 student
 
-Reads the table that kdrun table wrote, else the one in docs/results.""",
+Reads the table that kdrun table wrote, else the one that a clone of kdrun has in docs/results.""",
     "card": """\
 usage: kdrun card [RUN ...|SWEEP|TABLE] [KEY=VALUE ...] [--conf DIR] [--outputs DIR] [--json] [-q]
 
@@ -134,7 +135,7 @@ usage: kdrun plot [RUN ...|SWEEP] [kind=NAME] [method=NAME] [rows=N] [seed=N] [-
                                        rows=6, seed= (the first) and method=occlusion choose otherwise
 
 PNG and SVG (windows: PNG) in the plots folder of the run or sweep; how to read them: docs/figures.md.
-Needs matplotlib: pip install 'kdrun[plot]'""",
+Needs matplotlib: pip install matplotlib""",
     "energy": """\
 usage: kdrun energy [RUN|SWEEP|TABLE] [pue=1.2] [grid=0.4] [serving=TEACHER,STUDENT] [--outputs DIR] [--json]
 

@@ -110,7 +110,7 @@ def beam(repeats: int, number: int) -> None:
     own = Transformer(VOCABULARY, PAD, WIDTH, LAYERS, LAYERS, HEADS, FEEDFORWARD, share="all").eval()
     ways: dict[str, Callable[[], list[list[int]]]] = {"kdrun, its own Transformer": lambda: searched(own, sentences)}
     if find_spec("transformers") is None:
-        print("beam: nothing to compare with, transformers is not installed: pip install 'kdrun[hf]'")
+        print("beam: nothing to compare with, transformers is not installed: pip install -e '.[hf]'")
     else:
         theirs = marian()
         ways |= {

@@ -71,3 +71,25 @@ def test_cfg_job_of_a_sweep_is_one_document_per_job(capsys):
 
     assert cli.main(["--cfg", "job", "-m", "seed=0,1"]) == 0
     assert [document["seed"] for document in yaml.safe_load_all(capsys.readouterr().out)] == [0, 1]
+
+
+def test_the_extra_all_has_every_extra():
+    import re
+    import tomllib
+    from pathlib import Path
+
+    extras = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    (whole,) = extras["all"]
+    assert set(re.fullmatch(r"kdrun\[(.*)\]", whole)[1].split(",")) == extras.keys() - {"all"}
+
+
+def test_a_hint_names_packages_that_can_be_installed():
+    """`kdrun` itself is on no index."""
+    from pathlib import Path
+
+    import kdrun
+
+    for path in Path(kdrun.__file__).parent.rglob("*.py"):
+        assert "pip install 'kdrun" not in path.read_text(encoding="utf-8"), path

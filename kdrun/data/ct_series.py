@@ -141,7 +141,7 @@ def read_series(files: Sequence[Path], choose: Choose | None = None) -> Volume |
 
 def _headers(files: Sequence[Path]) -> list[tuple[Path, Any]]:
     if find_spec("pydicom") is None:
-        raise UserError("reading DICOM files needs pydicom: pip install 'kdrun[medical]'")
+        raise UserError("reading DICOM files needs pydicom: pip install pydicom")
     import pydicom
 
     found = []

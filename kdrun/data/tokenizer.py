@@ -109,7 +109,7 @@ def _library() -> Any:
     try:
         import sentencepiece
     except ImportError:
-        raise UserError("text needs SentencePiece: pip install 'kdrun[nmt]'") from None
+        raise UserError("text needs SentencePiece: pip install sentencepiece") from None
     return sentencepiece
 
 
@@ -157,7 +157,7 @@ class TokenizersFile:
         try:
             from tokenizers import Tokenizer as Reader
         except ImportError:
-            raise UserError(f"{path} needs Hugging Face's tokenizers: pip install 'kdrun[hf]'") from None
+            raise UserError(f"{path} needs Hugging Face's tokenizers: pip install transformers") from None
         try:
             self._model = Reader.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
@@ -196,7 +196,7 @@ class HuggingFace:
         try:
             from transformers import AutoTokenizer
         except ImportError:
-            raise UserError(f"{folder} needs transformers: pip install 'kdrun[hf]'") from None
+            raise UserError(f"{folder} needs transformers: pip install transformers") from None
         try:
             self._model = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         except (OSError, ValueError, ImportError) as error:

@@ -195,7 +195,7 @@ def _folder(folder: Path) -> VisionTokenizer:
     try:
         from transformers import AutoTokenizer
     except ImportError:
-        raise UserError(f"{folder} needs transformers: pip install 'kdrun[hf]'") from None
+        raise UserError(f"{folder} needs transformers: pip install transformers") from None
     try:
         made = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError, ImportError) as error:
@@ -226,7 +226,7 @@ def _library() -> Any:
     try:
         import tokenizers
     except ImportError:
-        raise UserError("questions on images need Hugging Face's tokenizers: pip install 'kdrun[hf]'") from None
+        raise UserError("questions on images need Hugging Face's tokenizers: pip install transformers") from None
     return tokenizers
 
 

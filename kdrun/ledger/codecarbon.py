@@ -24,7 +24,7 @@ class CodeCarbon:
 
     def __init__(self, interval: float = 0.5):
         if importlib.util.find_spec("codecarbon") is None:
-            raise Unreadable("CodeCarbon: the package codecarbon is not installed: pip install 'kdrun[energy]'")
+            raise Unreadable("CodeCarbon: the package codecarbon is not installed: pip install codecarbon")
         disabled = logging.root.manager.disable
         logging.disable(logging.CRITICAL)  # it tells at its construction what it was asked not to tell
         try:

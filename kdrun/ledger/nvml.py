@@ -196,5 +196,5 @@ def _pynvml() -> Any:
     try:
         import pynvml
     except ImportError:
-        raise Unreadable("NVML: the package pynvml is not installed: pip install 'kdrun[energy]'") from None
+        raise Unreadable("NVML: the package pynvml is not installed: pip install nvidia-ml-py") from None
     return pynvml

@@ -68,7 +68,7 @@ def check_reader(settings: Mapping[str, Any] | None, hardware: Mapping[str, Any]
             raise _refused(reader, [_MISSING])
 
 
-_MISSING = "CodeCarbon: the package codecarbon is not installed: pip install 'kdrun[energy]'"
+_MISSING = "CodeCarbon: the package codecarbon is not installed: pip install codecarbon"
 
 
 def here() -> list[str]:

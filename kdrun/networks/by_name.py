@@ -32,7 +32,7 @@ def timm(
     except ModuleNotFoundError as error:
         if error.name != "timm":
             raise  # installed, but something it needs is not: its own message says what
-        raise UserError(f"{model_name} needs timm: pip install 'kdrun[vision]'") from error
+        raise UserError(f"{model_name} needs timm: pip install timm") from error
     if options.pop("pretrained", False):
         raise UserError(
             f"{model_name}: pretrained=true would download weights",
@@ -70,7 +70,7 @@ def transformers_image_classifier(
     except ModuleNotFoundError as error:
         if error.name != "transformers":
             raise  # installed, but something it needs is not: its own message says what
-        raise UserError(f"{architecture} needs transformers: pip install 'kdrun[hf]'") from error
+        raise UserError(f"{architecture} needs transformers: pip install transformers") from error
     network_class = getattr(transformers, architecture, None)
     if network_class is None or getattr(network_class, "config_class", None) is None:
         known = [name for name in dir(transformers) if name.endswith("ForImageClassification")]

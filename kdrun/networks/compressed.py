@@ -134,7 +134,7 @@ def take_out(network: nn.Module, example: torch.Tensor, share: float, importance
     try:
         import torch_pruning
     except ImportError:
-        raise UserError("pruning needs torch-pruning: pip install 'kdrun[prune]'") from None
+        raise UserError("pruning needs torch-pruning: pip install torch-pruning") from None
     layers = [part for part in network.modules() if isinstance(part, nn.Linear)]
     before = sum(parameter.numel() for parameter in network.parameters())
     try:
@@ -274,7 +274,7 @@ def _observer() -> nn.Module:
     try:
         from torchao.quantization.pt2e import MovingAverageMinMaxObserver
     except ImportError:
-        raise UserError("quantisation-aware training needs torchao: pip install 'kdrun[quant]'") from None
+        raise UserError("quantisation-aware training needs torchao: pip install torchao") from None
     return MovingAverageMinMaxObserver(
         averaging_constant=0.01, dtype=torch.qint8, qscheme=torch.per_tensor_affine, quant_min=LOW, quant_max=HIGH
     )

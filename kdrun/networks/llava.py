@@ -292,7 +292,7 @@ def needs_transformers() -> None:
     except ModuleNotFoundError as error:
         if error.name != "transformers":
             raise  # installed, but something it needs is not: its own message says what
-        raise UserError("LLaVA networks need transformers: pip install 'kdrun[vlm]'") from error
+        raise UserError("LLaVA networks need transformers: pip install transformers") from error
 
 
 def _attention(mask: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:

@@ -26,7 +26,7 @@ def add_lora(
     try:
         import peft
     except ModuleNotFoundError as error:
-        raise UserError("lora needs peft: pip install 'kdrun[lora]'") from error
+        raise UserError("lora needs peft: pip install peft") from error
     linear = {
         name.rpartition(".")[2] for name, module in language_model.named_modules() if isinstance(module, nn.Linear)
     }

@@ -77,7 +77,7 @@ def _library(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != "monai":
             raise  # installed, but something it needs is not: its own message says what
-        raise UserError(f"{name} needs MONAI: pip install 'kdrun[medical]'") from error
+        raise UserError(f"{name} needs MONAI: pip install monai") from error
     return import_module("monai.networks.nets")
 
 

@@ -148,7 +148,7 @@ def _transformers() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "transformers":
             raise  # installed, but something it needs is not: its own message says what
-        raise UserError("this network needs transformers: pip install 'kdrun[hf]'") from error
+        raise UserError("this network needs transformers: pip install transformers") from error
     return transformers
 
 

@@ -117,7 +117,7 @@ class Gguf:
         try:
             import gguf
         except ModuleNotFoundError as error:
-            raise UserError("reading SmolLM2 needs gguf: pip install 'kdrun[vlm]'") from error
+            raise UserError("reading SmolLM2 needs gguf: pip install gguf") from error
         self.path, self._library = Path(path), gguf
         if not self.path.is_file():
             raise UserError(f"there is no file {self.path}")

@@ -31,7 +31,7 @@ def panels_of(subject: Subject) -> dict[str, list[Any]]:
     `hops` is a key only where stages measured their gap: other runs do not lack it.
     """
     if not have_matplotlib():
-        raise UserError("kdrun plot needs matplotlib: pip install 'kdrun[plot]'")
+        raise UserError("kdrun plot needs matplotlib: pip install matplotlib")
     from kdrun.plots.cost import cost_panels
     from kdrun.plots.curves import curve_panels
     from kdrun.plots.hops import hop_panels, read_hops

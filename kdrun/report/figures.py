@@ -18,7 +18,7 @@ CAPTIONS = {
     "on test after the hop; scores of one forward pass on training and validation.",
     "seeds": "Each line joins the two results of one seed; bold strokes are means. The intervals are those of the verdict.",
 }
-NOTE = "Figures need matplotlib, which is not installed here: pip install 'kdrun[plot]', then kdrun report again."
+NOTE = "Figures need matplotlib, which is not installed here: pip install matplotlib, then kdrun report again."
 
 
 class Figures:

@@ -185,19 +185,15 @@ def count(points: list[Point]) -> dict[str, int]:
 def show_results(plan: Plan, console: Console) -> None:
     """The end: every job with its result; what failed, why and where to read on."""
     metric = next((summary["metric"] for p in plan.points if (summary := p.record.get("summary"))), None)
-    title = measure(metric).title
-    names = (
-        "job",
-        "overrides",
-        "status",
-        f"validation {title}",
-        f"test {title}",
-        "seeds",
-        "points over alone",
-        "gap closed",
-    )
+    heads = [f"{name} {measure(metric).title}" if name in ("val", "test") else name for name in FIGURES]
+    names = ("job", "overrides", "status", *heads)
     rows = [
-        (str(p.number), plan.label(p), Text(p.status, STYLES.get(p.status, "")), *_figures(p.record, p.status, metric))
+        (
+            str(p.number),
+            plan.label(p),
+            Text(p.status, STYLES.get(p.status, "")),
+            *result_figures(p.record, p.status, metric),
+        )
         for p in plan.points
     ]
     console.print(columns(names, rows, left=3, whole=(0, 2)))
@@ -207,17 +203,20 @@ def show_results(plan: Plan, console: Console) -> None:
         for group in groups:
             words = [word for word in without_seeds(plan.points[group[0]].overrides) if word not in shared]
             record = over_seeds([plan.points[number].record for number in group])
-            rows.append((" ".join(words) or "as it is", *_figures(record, DONE, metric)))
+            rows.append((" ".join(words) or "as it is", *result_figures(record, DONE, metric)))
         console.print()
         console.print(columns(("over seeds", *names[3:]), rows))
     for point in plan.points:
         if point.status in FAILURES and point.error:
             console.whole(f"job {point.number} {point.status}: {point.error['type']}: {point.error['message']}", "red")
             console.whole(f"      {point.run_id}", "dim")
-    console.whole("Choose by validation; test figures only describe.", "dim")
+    console.whole("Choose by validation (val); test figures only describe.", "dim")
 
 
-def _figures(record: dict[str, Any], status: str, metric: str | None) -> tuple[str, ...]:
+FIGURES = ("val", "test", "seeds", "points over alone", "gap closed")
+
+
+def result_figures(record: dict[str, Any], status: str, metric: str | None) -> tuple[str, ...]:
     """(validation, test, seeds, points over the student alone, gap closed) of the own result of a run."""
     summary = record.get("summary") or {}
     arm = own_arm(summary)

@@ -25,8 +25,13 @@ from kdrun.tracking.mirror import mirror_environment
 from kdrun.tracking.record import DONE, INTERRUPTED, RUNNING, read_record
 from kdrun.tracking.registry import is_locked
 
-EXTRAS = {"joblib": "launch", "submitit_local": "launch", SLURM: "launch", "ray": "ray"}
-"""launcher -> the extra of kdrun that installs its plugin."""
+PLUGINS = {
+    "joblib": "hydra-joblib-launcher",
+    "submitit_local": "hydra-submitit-launcher",
+    SLURM: "hydra-submitit-launcher",
+    "ray": "hydra-ray-launcher",
+}
+"""launcher -> the package that has its plugin."""
 
 POLL_SECONDS, PROBE_SECONDS = 0.5, 5.0
 PREFIX = "hydra.launcher."
@@ -64,14 +69,14 @@ def _schema(launcher: str) -> Any:
             "hydra/launcher=ray_aws: machines that it starts share no folder with this one",
             "start a Ray cluster on a shared file system: hydra/launcher=ray hydra.launcher.ray.init.address=HOST:PORT",
         )
-    if launcher not in EXTRAS:
-        raise UserError(f"no launcher {launcher!r}{closest(launcher, EXTRAS)}; all: {listed(EXTRAS)}")
+    if launcher not in PLUGINS:
+        raise UserError(f"no launcher {launcher!r}{closest(launcher, PLUGINS)}; all: {listed(PLUGINS)}")
     Plugins.instance()  # every plugin stores its config when it is found
     try:
         return ConfigStore.instance().load(f"hydra/launcher/{launcher}.yaml").node
     except ConfigLoadError:
         raise UserError(
-            f"hydra/launcher={launcher}: its plugin is not installed", f"pip install 'kdrun[{EXTRAS[launcher]}]'"
+            f"hydra/launcher={launcher}: its plugin is not installed", f"pip install {PLUGINS[launcher]}"
         ) from None
 
 

@@ -43,7 +43,7 @@ def search(
         raise UserError(f"jobs={jobs}: latency cannot be measured while other trials use the machine", "jobs=1 can")
     space = read_space(words, conf_dirs)
     if find_spec("optuna") is None:
-        raise UserError("hydra/sweeper=optuna needs optuna: pip install 'kdrun[search]'")
+        raise UserError("hydra/sweeper=optuna needs optuna: pip install optuna")
     plan, identity, notes = _plan(space, settings, objectives, pruner, conf_dirs, command_arguments)
     from kdrun.sweep.search_loop import Search
     from kdrun.sweep.search_result import Result

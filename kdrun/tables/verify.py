@@ -37,9 +37,11 @@ class Verified:
 
 
 def stored_table(name: str, outputs: str | os.PathLike[str], *, committed_first: bool = False) -> tuple[Path, Record]:
-    """table.json of a table: that of the outputs folder, or the one committed in docs/results of the current folder."""
+    """table.json of a table: that of the outputs folder, the one committed in docs/results of the current folder, or (not where
+    that one comes first) the one of the clone that kdrun runs from."""
     places = [table_folder(outputs, name), COMMITTED / name]
-    for folder in reversed(places) if committed_first else places:
+    clone = Path(__file__).resolve().parents[2] / COMMITTED / name
+    for folder in reversed(places) if committed_first else [*places, clone]:
         path = folder / "table.json"
         if path.is_file():
             table = read_json(path)

@@ -173,5 +173,5 @@ def _metrics(tokenize: str = "13a") -> dict[str, Any]:
     except ModuleNotFoundError as error:
         if error.name not in ("sacrebleu", "sacrebleu.metrics"):
             raise  # installed, but something it needs is not: its own message says what
-        raise UserError("BLEU and chrF need sacreBLEU: pip install 'kdrun[nmt]'") from error
+        raise UserError("BLEU and chrF need sacreBLEU: pip install sacrebleu") from error
     return {"bleu": BLEU(tokenize=tokenize), "chrf": CHRF()}

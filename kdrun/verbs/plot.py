@@ -66,7 +66,7 @@ def _card(subject: Subject, outputs: Path) -> list[Path]:
     from kdrun.verbs.card import runs_of
 
     if not have_matplotlib():
-        raise UserError("kdrun plot needs matplotlib: pip install 'kdrun[plot]'")
+        raise UserError("kdrun plot needs matplotlib: pip install matplotlib")
     return write_card(subject, runs_of(subject, outputs))
 
 
@@ -78,7 +78,7 @@ def _sheet(subject: Subject, options: dict[str, str]) -> Path:
         what = subject.name if subject.kind == "runs" else f"the {subject.kind} {subject.name}"
         raise UserError(f"kind=windows is of one run at a time; given: {what}")
     if not have_matplotlib():
-        raise UserError("kdrun plot needs matplotlib: pip install 'kdrun[plot]'")
+        raise UserError("kdrun plot needs matplotlib: pip install matplotlib")
     numbers = {}
     for name in ("rows", "seed"):
         if name in options:

@@ -41,6 +41,8 @@ PACKAGES = ("kdrun", "torch", "lightning", "python")
 
 def main(args: Arguments) -> int:
     """Print the page, or with --json the record with its real status, folder and tracker state."""
+    if sweep := _sweep(args):
+        return _show_sweep(sweep, args)
     run = chosen_run(args)
     if run.record is None:
         raise UserError(f"the record of {run.id} cannot be read: {run.problem}")
@@ -49,6 +51,57 @@ def main(args: Arguments) -> int:
         print(dump_json({**run.record, **extra}))
         return 0
     _print_page(run, run.record)
+    return 0
+
+
+def _sweep(args: Arguments) -> Any:
+    """The sweep that is meant; None where the word names a run, or nothing."""
+    if len(args.words) != 1:
+        return None
+    outputs = outputs_folder(args)
+    try:
+        find_run(outputs, args.words[0])
+    except UserError:
+        from kdrun.plots.subject import find_sweep
+
+        return find_sweep(outputs, args.words[0])
+    return None
+
+
+def _show_sweep(sweep: Any, args: Arguments) -> int:
+    """A row for each configuration, over its seeds, and for each job; with --json sweep.json and the status of its runs."""
+    from kdrun.report.sweep_page import configurations, rows_of
+
+    jobs, merged = rows_of(sweep), configurations(sweep)
+    if args.json:
+        runs = [{"number": job.number, "run": job.run_id, "label": job.label, "status": job.status} for job in jobs]
+        print(dump_json({**sweep.record, "path": str(sweep.folder), "runs": runs}))
+        return 0
+    from rich.text import Text
+
+    from kdrun.present.console import STYLES, Console, blank, columns, dim, show_page
+    from kdrun.sweep.board import FIGURES, result_figures
+
+    metric = next((job.record["summary"]["metric"] for job in jobs if job.record.get("summary")), None)
+    heads = [f"{name} {measure(metric).title}" if name in ("val", "test") else name for name in FIGURES]
+
+    def row(job: Any, *first: str) -> tuple[Any, ...]:
+        return (
+            *first,
+            job.label,
+            Text(job.status, STYLES.get(job.status, "")),
+            *result_figures(job.record, job.status, metric),
+        )
+
+    body = [
+        columns(("job", "overrides", "status", *heads), [row(job, str(job.number)) for job in jobs], 3, whole=(0, 2))
+    ]
+    if len(merged) < len(jobs):
+        body += [blank(), columns(("over seeds", "status", *heads), [row(job) for job in merged], 2, whole=(1,))]
+    body += [dim("Choose by validation (val); test figures only describe.")]
+    next_ones = [("command", sweep.record.get("command") or MISSING), ("figures", f"kdrun plot {sweep.name}"),
+                 ("page", f"kdrun report {sweep.name}"), ("runs", f"kdrun runs sweep={sweep.name}"), ("folder", str(sweep.folder))]  # fmt: skip
+    show_page(Console(), sweep.name, body, next_ones)
     return 0
 
 

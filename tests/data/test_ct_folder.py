@@ -195,7 +195,7 @@ def test_options_are_checked(cohort, options, said):
     assert said in told(cohort, **options)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("pydicom") is None, reason="reads DICOM: pip install 'kdrun[medical]'")
+@pytest.mark.skipif(importlib.util.find_spec("pydicom") is None, reason="reads DICOM: pip install -e '.[medical]'")
 def test_dicom_series_and_patients_that_are_the_same_inside(cohort):
     for seed, name in enumerate(NAMES):
         (cohort / f"{name}.nii.gz").unlink()

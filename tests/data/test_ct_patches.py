@@ -163,7 +163,7 @@ def test_patients_that_ship(files, patient, shape, spacing, span):
 
 
 def test_the_dicom_patient_fits_its_masks(files):
-    pytest.importorskip("pydicom", reason="reads DICOM: pip install 'kdrun[medical]'")
+    pytest.importorskip("pydicom", reason="reads DICOM: pip install -e '.[medical]'")
     hu, organ = source._resized("other", files)
     assert hu.shape == organ.shape == (20, 167, 167)
     means = {tissue: hu[np.isin(organ, list(numbers))] for tissue, numbers in TISSUES.items()}

@@ -7,7 +7,7 @@ from ct_support import UID, body, dicom, write_series
 from kdrun.data.ct_series import Unusable, read_volume
 from kdrun.problems import UserError
 
-pytest.importorskip("pydicom", reason="reads DICOM: pip install 'kdrun[medical]'")
+pytest.importorskip("pydicom", reason="reads DICOM: pip install -e '.[medical]'")
 
 
 def refused(folder):
@@ -251,7 +251,7 @@ def test_what_systems_leave_in_a_series_is_passed_over(tmp_path):
 
 @pytest.mark.slow
 def test_monai_reads_the_same_hu_in_the_same_orientation(tmp_path):
-    transforms = pytest.importorskip("monai.transforms", reason="compares with MONAI: pip install 'kdrun[medical]'")
+    transforms = pytest.importorskip("monai.transforms", reason="compares with MONAI: pip install -e '.[medical]'")
     hu = body()
     write_series(tmp_path / "a", hu[::-1, ::-1], start=5.0, step=-5.0, orientation="1\\0\\0\\0\\-1\\0")
     load = transforms.LoadImage(reader="PydicomReader", ensure_channel_first=True, image_only=True)

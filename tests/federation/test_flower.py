@@ -107,13 +107,13 @@ def test_without_flower_it_is_said_before_anything_is_trained(cast, monkeypatch,
     monkeypatch.setattr(start, "find_spec", lambda name: None)
     with pytest.raises(UserError) as error:
         EnergyGated(engine="flower").check(cast)
-    assert error.value.lines == ["strategy.engine=flower needs flwr and ray", "pip install 'kdrun[fl]'"]
+    assert error.value.lines == ["strategy.engine=flower needs flwr and ray", "pip install 'flwr[simulation]'"]
     with pytest.raises(UserError, match="needs flwr\n"):
         EnergyGated(engine="flower", superlink="127.0.0.1:8000").check(cast)
     EnergyGated().check(cast)
     monkeypatch.chdir(tmp_path)
     assert main([*WORDS, "strategy.engine=flower"]) == 2
-    assert "pip install 'kdrun[fl]'" in capsys.readouterr().err
+    assert "pip install 'flwr[simulation]'" in capsys.readouterr().err
     assert not list(tmp_path.glob("outputs/store/*/*"))
 
 

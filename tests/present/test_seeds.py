@@ -66,3 +66,17 @@ def test_repetitions_are_told_by_overrides_and_seeds():
 def test_one_run_is_itself():
     record = {"seeds": [0], "summary": {"metric": "accuracy"}}
     assert over_seeds([record]) is record
+
+
+def test_show_takes_a_sweep_as_plot_and_report_do(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    name = swept(tmp_path).name
+    assert main(["show", name[:-3], "--outputs", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "over seeds" in said and "temperature=4" in said and said.count("done") == 6
+    for command in (f"kdrun plot {name}", f"kdrun report {name}", f"kdrun runs sweep={name}"):
+        assert any(line.endswith(command) for line in said.splitlines())
+    assert main(["show", name, "--outputs", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["id"] == name and [run["status"] for run in found["runs"]] == ["done"] * 4
+    assert main(["show", "nothing-like-it", "--outputs", str(tmp_path)]) == 2

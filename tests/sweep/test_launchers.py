@@ -211,7 +211,7 @@ def test_slurm_without_slurm_and_a_plugin_that_is_not_installed(monkeypatch):
         check("submitit_slurm")
     check("ray")
     monkeypatch.delitem(ConfigStore.instance().repo["hydra"]["launcher"], "ray.yaml")
-    with pytest.raises(UserError, match=r"pip install 'kdrun\[ray\]'"):
+    with pytest.raises(UserError, match="pip install hydra-ray-launcher"):
         check("ray")
 
 

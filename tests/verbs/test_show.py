@@ -145,3 +145,15 @@ def test_missing_numbers_are_not_zero():
         ("gap closed", "n/a", "n/a", ""),
     ]
     assert stage_rows([{"label": "x"}], "accuracy") == [("x", "n/a", "n/a", "n/a / n/a", "n/a / n/a", "n/a")]
+
+
+def test_the_page_lists_figures_exports_and_cards(tmp_path, capsys, wide):
+    run = begin(tmp_path, make_job("1a" * 32))
+    run.finish(summary=SUMMARY, stages=[STAGE])
+    run.close()
+    for name in ("plots/curves.png", "exports/student-seed-0/onnx-fp32/model.onnx", "card/cards.json"):
+        (run.dir / name).parent.mkdir(parents=True, exist_ok=True)
+        (run.dir / name).write_text("{}")
+    page = shown(capsys, "--outputs", tmp_path)
+    assert "figures plots/curves.png" in page and "cards card/cards.json" in page
+    assert "exports exports/student-seed-0/onnx-fp32" in page and "model.onnx" not in page

@@ -100,3 +100,13 @@ def test_mistakes(made, words, said, capsys):
     capsys.readouterr()
     assert kdrun(made, "why", *words) == 2
     assert said in capsys.readouterr().err
+
+
+def test_the_example_of_the_help_works_in_any_folder(tmp_path, capsys, monkeypatch):
+    from kdrun.cli import main
+    from kdrun.usage import USAGE
+
+    monkeypatch.chdir(tmp_path)
+    example = next(line.split() for line in USAGE["why"].splitlines() if "digits_kd:" in line)
+    assert main(example[1:3]) == 0
+    assert "digits_kd:t4:student" in capsys.readouterr().out

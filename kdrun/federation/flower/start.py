@@ -53,7 +53,7 @@ def require(superlink: str | None = None) -> None:
     """Raises UserError where what `strategy.engine=flower` needs is not installed. Imports nothing."""
     needed = ("flwr", "ray") if superlink is None else ("flwr",)
     if missing := [name for name in needed if find_spec(name) is None]:
-        raise UserError(f"strategy.engine=flower needs {' and '.join(missing)}", "pip install 'kdrun[fl]'")
+        raise UserError(f"strategy.engine=flower needs {' and '.join(missing)}", "pip install 'flwr[simulation]'")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from kdrun.problems import UserError, closest, listed
 
 OPTIONS = ("hardware", "precision", "runtime", "arms", "seed", "part", "batch", "calls", "samples", "critical")
 RUNTIMES = ("auto", "torch", "onnxruntime", "executorch")
-INSTALL = {"onnxruntime": "pip install 'kdrun[export]'", "executorch": "pip install 'kdrun[executorch]'"}
+INSTALL = {"onnxruntime": "pip install onnx onnxscript onnxruntime", "executorch": "pip install executorch"}
 CALLS, SAMPLES = 1000, 2000
 FEWEST_CALLS = 20
 

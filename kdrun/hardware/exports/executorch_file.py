@@ -53,7 +53,7 @@ def _quantised(graph: Any, batches: Iterable[Sequence[Tensor]]) -> nn.Module:
     try:
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     except ImportError as error:
-        raise UserError("int8 for ExecuTorch needs torchao: pip install 'kdrun[quant]'") from error
+        raise UserError("int8 for ExecuTorch needs torchao: pip install torchao") from error
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
     prepared = prepare_pt2e(graph.module(), quantizer)
     with torch.no_grad():

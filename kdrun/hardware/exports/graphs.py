@@ -110,7 +110,7 @@ def needs_onnx() -> None:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise UserError(f"ONNX needs onnx and onnxscript: pip install 'kdrun[export]' ({error})") from error
+        raise UserError(f"ONNX needs onnx and onnxscript: pip install onnx onnxscript ({error})") from error
 
 
 def _dynamic(names: Sequence[str]) -> tuple[dict[int, Any], ...]:

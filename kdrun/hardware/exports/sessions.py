@@ -191,7 +191,7 @@ def import_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise UserError("ONNX needs onnxruntime: pip install 'kdrun[export]'") from error
+        raise UserError("ONNX needs onnxruntime: pip install onnxruntime") from error
     return onnxruntime
 
 
@@ -202,7 +202,7 @@ def import_executorch(module: str) -> Any:
     try:
         return import_module(f"executorch.{module}")
     except ImportError as error:
-        raise UserError(f"ExecuTorch needs executorch: pip install 'kdrun[executorch]' ({error})") from error
+        raise UserError(f"ExecuTorch needs executorch: pip install executorch ({error})") from error
 
 
 def note_made(path: Path) -> None:
