@@ -45,11 +45,12 @@ JOBS = {
     "cross_window": WINDOWS,
     "cross_window, slices": f"{WINDOWS} student=se_resnet_slices",
     "energy_gated": f"strategy=energy_gated {CLIENTS}",
-    "fedavg": f"strategy=federated strategy.method=fedavg strategy.private=[mlp_8] {CLIENTS}",
+    "fedavg": f"strategy=federated strategy.method=fedavg {CLIENTS}",
     "fedmd": f"strategy=federated strategy.method=fedmd {CLIENTS}",
     "regression": "data=diabetes teacher=mlp_64 student=mlp_8 objective=mse_kd trainer.optimizer.lr=0.01 trainer.epochs=3",
-    "translation": "model=nmt_transformer data=parallel_text data.root=text data.source=de data.target=en data.vocabulary=330 "
-    "teacher=nmt_t64 student=nmt_t32 trainer.epochs=1 trainer.batch_size=512",
+    "translation": "model=nmt_transformer data=parallel_text data.source=text/all.de data.target=text/all.en "
+    "data.text.vocabulary=290 teacher=nmt_t64 student=nmt_t32 trainer.epochs=2 teacher.trainer.epochs=8 trainer.batch_size=512 "
+    "trainer.schedule.warmup_steps=40 trainer.optimizer.lr=5e-3",
 }
 
 CLOCKS = {
@@ -97,7 +98,7 @@ def outcome(name: str, root: Path, folder: Path) -> dict[str, Any]:
     """What a job leaves, of the code below `root`, run in `folder`; {"failed": last lines} where it ends with an error."""
     folder.mkdir(parents=True)
     words = shlex.split(f"{JOBS[name]} {QUICK}")
-    if "data.root=text" in words:
+    if "data=parallel_text" in words:
         write_text(folder / "text")
     begin = f"import sys, kdrun.cli; assert kdrun.__file__.startswith({str(root)!r}); sys.exit(kdrun.cli.main())"
     command = [sys.executable, "-c", begin, *words]
@@ -135,7 +136,9 @@ def tensors(file: Path) -> dict[str, str]:
 
 
 def differences(before: Any, now: Any, place: str = "") -> list[str]:
-    """Where two trees differ, a line each. Keys that only `now` has are new figures, and no difference."""
+    """Where two trees differ, a line each. Keys that only `now` has are new figures, and no difference; a failure is one."""
+    if not place and "failed" in {*before, *now}:
+        return [*before.get("failed", ()), *now.get("failed", ())]
     if isinstance(before, dict) and isinstance(now, dict):
         gone = [f"{place}{key}: missing now" for key in before.keys() - now.keys()]
         return gone + [
