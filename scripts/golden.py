@@ -50,7 +50,8 @@ JOBS = {
     "regression": "data=diabetes teacher=mlp_64 student=mlp_8 objective=mse_kd trainer.optimizer.lr=0.01 trainer.epochs=3",
     "translation": "model=nmt_transformer data=parallel_text data.source=text/all.de data.target=text/all.en "
     "data.text.vocabulary=290 teacher=nmt_t64 student=nmt_t32 trainer.epochs=2 teacher.trainer.epochs=8 trainer.batch_size=512 "
-    "trainer.schedule.warmup_steps=40 trainer.optimizer.lr=5e-3",
+    "trainer.schedule.warmup_steps=40 teacher.trainer.optimizer.lr=5e-3 "
+    "student.trainer.optimizer.lr=5e-3",
 }
 
 CLOCKS = {
@@ -140,11 +141,9 @@ def differences(before: Any, now: Any, place: str = "") -> list[str]:
     if not place and "failed" in {*before, *now}:
         return [*before.get("failed", ()), *now.get("failed", ())]
     if isinstance(before, dict) and isinstance(now, dict):
-        gone = [f"{place}{key}: missing now" for key in before.keys() - now.keys()]
+        gone = [f"{place}{key}: missing now" for key in before if key not in now]
         return gone + [
-            line
-            for key in before.keys() & now.keys()
-            for line in differences(before[key], now[key], f"{place}{key} > ")
+            line for key in before if key in now for line in differences(before[key], now[key], f"{place}{key} > ")
         ]
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         return [
