@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import signal
 import sys
 import time
@@ -162,10 +163,12 @@ def execute(job, run, console: Console, signals, quiet=False, force=False, tell=
         task = task_for(module)
         notes = task.notes()  # before the first stage, since a score that lacks its package is known now
         arms, labels, teachers = fit_cells(cells, lab, failed if len(cells) > 1 else None)
+        name_results(stages, arms)
     if len(errors) == len(cells):
         raise next(iter(errors.values()))
     summary = summarise(task.MAIN, arms, labels, teachers, [cell["seed"] for cell in cells], errors, lab.decisions)
     summary |= {"baselines": task.baselines(), "notes": notes}
+    summary |= {"remarks": list(lab.remarks)} if lab.remarks else {}
     summary["seconds"] = round(time.monotonic() - started, 3)
     return {"summary": summary, "stages": stages, "audit": audit, "seconds": summary["seconds"], "errors": errors}
 
@@ -218,6 +221,7 @@ def fit_cells(cells: list[dict[str, Any]], lab, failed: Callable[[int, BaseExcep
     arms: dict[str, dict[int, Any]] = {}
     teachers: dict[int, Any] = {}
     strategy = build(cells[0]["strategy"], "strategy")
+    Cast(cells[0]).check(strategy.arms)
     strategy.check(Cast(cells[0]))
     labels = {name: strategy.arms[name] for name in strategy.controls}
 
@@ -267,6 +271,21 @@ def stage_entry(item) -> dict[str, Any]:
     }
 
 
+def name_results(stages: list[dict[str, Any]], arms: dict[str, dict[int, Any]]) -> None:
+    """The result of an arm has the arm's name as its role: where a strategy asks for several stages of this role, the lab has
+    numbered them, and those on the way to the result get the numbers."""
+    for arm, records in arms.items():
+        results = {record["fingerprint"] for record in records.values()}
+        numbered = [s for s in stages if s["fingerprint"] in results and re.fullmatch(rf"{arm}_\d+", s["role"])]
+        if not numbered:
+            continue
+        for stage in stages:
+            if stage["role"] == arm and stage["fingerprint"] not in results:
+                stage["role"] = f"{arm}_1"
+        for stage in numbered:
+            stage["role"] = arm
+
+
 def facts(run, result: dict[str, Any], mirror) -> tuple[dict[str, str], dict[str, str]]:
     """(lines below the table of the panel, lines below the panel: what can be typed or opened next)."""
     from kdrun.accounting.text import fitted as energy_of_fitted
@@ -285,6 +304,8 @@ def facts(run, result: dict[str, Any], mirror) -> tuple[dict[str, str], dict[str
         next_ones["energy"] = f"kdrun energy {run.id}"
     if audit.get("summary"):
         lines["data"] = audit["summary"]
+    if remarks := result["summary"].get("remarks"):
+        lines["note"] = "\n".join(remarks)
     if result.get("card"):
         lines["card"] = result["card"]
     if mirror is not None:

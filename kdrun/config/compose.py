@@ -80,9 +80,6 @@ def compose(overrides: Sequence[str] = (), conf_dirs: Sequence[str] = (), *, mis
         problems.stop()
         raise AssertionError("a failed composition has a problem")
     tree = words_of.merged(defaults(), composed.tree)
-    for name, node in (tree["assistants"] or {}).items() if isinstance(tree["assistants"], dict) else ():
-        if isinstance(node, dict):
-            node.setdefault("name", name)
     words_of.apply(tree, words, problems)
     _add_controls(tree, problems)
     _monitor(tree, words.typed)
@@ -148,12 +145,16 @@ def _monitor(tree: dict[str, Any], typed: Mapping[str, str]) -> None:
 
 def _check_strategy(cell: dict[str, Any], whole: bool) -> None:
     """Checked here where the strategy is one of ours (free of torch); others are checked when a job begins."""
+    from kdrun.strategies.cast import Cast
+
+    if whole:
+        Cast(cell).check()
     if str(cell["strategy"].get("_target_")).startswith("kdrun.strategies."):
-        from kdrun.strategies.cast import Cast
         from kdrun.targets import build
 
         strategy = build(cell["strategy"], "strategy")
         if whole:
+            Cast(cell).check(strategy.arms)
             strategy.check(Cast(cell))
 
 
@@ -258,6 +259,9 @@ def _named(cell: dict[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(node, dict) and node.get("name") is None:
             chosen = choices.get(part)
             node["name"] = chosen.rpartition("/")[2] if isinstance(chosen, str) else part
+    for name, node in (cell.get("assistants") or {}).items():
+        if isinstance(node, dict) and node.get("name") is None:
+            node["name"] = name
     if cell.get("name") is None:
         parts = [choices.get("strategy"), *((cell.get(p) or {}).get("name") for p in ("teacher", "student", "data"))]
         cell["name"] = "-".join(str(part) for part in parts if part)

@@ -114,6 +114,7 @@ def vision_module(
         tokenizer=tokenizer.sha256,
         template=encoder.template.name,
         types=tuple(sorted({sample.type for part in chosen.values() for sample in part})),
+        **pictures.moments,
     )
     return VisionDataModule(conversations, chosen, encoder, spec, samples, pictures, found)
 
@@ -178,6 +179,7 @@ class Pictures:
     slots     image tokens that an image takes
     width     of the features; None for pixels
     identity  of the tower and the size; None for a network's own tower
+    moments   {"mean", "std"} that pixels are normalised with for a network's own tower; {} for one of the data
     """
 
     def __init__(self, images: ImageStore, common: dict[str, Any], cache: str | Path):
@@ -192,6 +194,7 @@ class Pictures:
         self._cache, self._kept = cache, common["features"] == "cached" and common["tower"] is not None
         self._tower = None
         self._moments = common.get("normalize") or SIGLIP
+        self.moments = {name: tuple(map(float, self._moments[name])) for name in ("mean", "std")}
         if common["tower"] is None:
             if common["image_tokens"] is None:
                 raise UserError("data.vision.tower=null needs data.vision.image_tokens: the slots of an image")
@@ -199,6 +202,7 @@ class Pictures:
             return
         from kdrun.networks.towers import build_tower
 
+        self.moments = {}
         self._tower = build_tower(common["tower"])
         self.slots = self._tower.tokens(self.size)
         if common["image_tokens"] not in (None, self.slots):

@@ -27,6 +27,8 @@ class VisionSpec:
     tokenizer      sha256 of the tokenizer
     template       name of the chat template
     types          types of questions, sorted
+    mean, std      per channel, what pixels in 0..1 are normalised with for a network's own tower; None where the data bring
+                   a tower, which does it by itself
     """
 
     name: str
@@ -44,6 +46,8 @@ class VisionSpec:
     tokenizer: str
     template: str
     types: tuple[str, ...]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
     kind: ClassVar[str] = "vision_language"
 
@@ -58,12 +62,14 @@ class VisionSpec:
     def metadata(self) -> dict[str, Any]:
         """What a weights file keeps, so that its network can be built without the data."""
         kept = {name: getattr(self, name) for name in KEPT}
-        return {"kind": self.kind, "data": self.name, **kept, "types": list(self.types)}
+        moments = {} if self.mean is None else {"mean": list(self.mean), "std": list(self.std)}
+        return {"kind": self.kind, "data": self.name, **kept, "types": list(self.types), **moments}
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any]) -> VisionSpec:
         """The spec that a weights file was written with; sizes are those of no data set."""
         known = {name: metadata[name] for name in KEPT}
+        known |= {name: tuple(metadata[name]) for name in ("mean", "std") if name in metadata}
         return cls(name=metadata["data"], sizes={}, **{**known, "types": tuple(known["types"])})
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from kdrun.lab.fingerprint import fingerprint, nearest, together_parts
 from kdrun.lab.lab import Lab
 from kdrun.lab.stage import Federation, Stage, Together, Trained
+from kdrun.learning.fitness import UnfitTeacher
 
 
 @dataclass
@@ -41,6 +42,14 @@ class DryLab(Lab):
             self.planned.append(Planned(trained, status, tree))
         return self._seen[key]
 
+    def check(self, stage: Stage, trained: Trained | None = None) -> None:
+        """What would stop the run, and what it would say, is `assumed`."""
+        try:
+            super().check(stage, trained)
+        except UnfitTeacher as error:
+            self.remarks.append(f"{error}; a run stops there")
+        self.assumed += [line for line in self.remarks if line not in self.assumed]
+
     def choose(self, what: str, candidates: dict[str, Trained], *, worst: bool = False) -> str:
         """As a lab does where all candidates are in the store; else the first, which `assumed` tells."""
         if all(trained.record for trained in candidates.values()):
@@ -65,6 +74,7 @@ class DryLab(Lab):
         self.planned.clear()
         self.assumed.clear()
         self._seen.clear()
+        self._labels.clear()
 
     def why(self, planned: Planned) -> tuple[str, dict[str, tuple[Any, Any]]] | None:
         """(fingerprint, differences) of the stored stage nearest to a planned one; None if the store is empty."""

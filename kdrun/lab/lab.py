@@ -13,6 +13,7 @@ from typing import Any
 
 from kdrun.checksums import mended
 from kdrun.files import read_json
+from kdrun.lab import teachers
 from kdrun.lab.fingerprint import (
     FingerprintContext,
     befallen,
@@ -47,6 +48,8 @@ class Lab:
     fitted    called with every stage that this job used, in order
     energy    the config's `energy`: how the energy of stages is measured; None: it is not
     force     fit every stage anew, once, even if the store has it
+
+    `decisions` and `remarks` are for the summary: what was chosen on validation, and what should be known of teachers.
     """
 
     def __init__(
@@ -71,15 +74,44 @@ class Lab:
         self._fitted = fitted
         self._seen: dict[str, Trained] = {}
         self._broken: dict[str, Exception] = {}
+        self.remarks: list[str] = []
+        self._labels: dict[str, str] = {}
 
     def fit(self, stage: Stage) -> Trained:
         """The result of a stage: from this job, from the store, or by running it."""
         stage = self.settled(stage)
-        return self._found(stage, parts(stage, self.context))
+        self.check(stage)
+        trained = self._known(stage, parts(stage, self.context))
+        self.check(stage, trained)
+        return trained
+
+    def check(self, stage: Stage, trained: Trained | None = None) -> None:
+        """Raises UnfitTeacher where a teacher of the stage is below its stated accuracy, and where the stage, `trained`, was
+        taught by what is no better than a guess. Says what should be known of weights that were brought."""
+        if trained is None:
+            teachers.check_accuracy(stage)
+            return
+        teachers.check_noted(stage, trained)
+        for line in teachers.otherwise(trained):
+            if line not in self.remarks:
+                self.remarks.append(line)
+                self.report.note(line)
 
     def federate(self, stage: Federation) -> Trained:
         """As `fit`, of clients that learn together."""
-        return self._found(stage, federation_parts(stage, self.context))
+        return self._known(stage, federation_parts(stage, self.context))
+
+    def _known(self, stage: Stage | Federation, tree: dict[str, Any]) -> Trained:
+        key = fingerprint(tree)
+        return self._seen[key] if key in self._seen else self._found(self._labelled(stage, key), tree)
+
+    def _labelled(self, stage: Any, key: str) -> Any:
+        """The stage under a label that no other stage of this job has: a second `student/seed=0` is `student_2/seed=0`."""
+        role, number = stage.role, 1
+        while self._labels.setdefault(stage.label, key) != key:
+            number += 1
+            stage = replace(stage, role=f"{role}_{number}")
+        return stage
 
     def _found(self, stage: Stage | Federation, tree: dict[str, Any]) -> Trained:
         key = fingerprint(tree)
@@ -128,6 +160,7 @@ class Lab:
         key = fingerprint(tree)
         if key in self._seen:
             return self._seen[key]
+        group = self._labelled(group, key)
         with self.store.lock(key):
             record = self._stored(key)
             if record is not None:
@@ -163,10 +196,12 @@ class Lab:
         return self.shop.parameters(learner["network"], data)
 
     def settled(self, stage: Stage) -> Stage:
-        """The stage with `teacher.source=auto` decided: cached where every view of a sample recurs, else online.
+        """The stage with `teacher.source=auto` decided: cached where every view of a sample recurs, else online; and of weights
+        that were brought, with inputs normalised as they were trained on.
 
         Raises UserError when a cache was asked for that cannot be right or would pass `teacher.cache_limit_gb`.
         """
+        stage = teachers.as_trained(stage, self.shop)
         if stage.teacher is None:
             return stage
         return replace(stage, teaching=settle_teaching(stage, self.shop))
@@ -251,12 +286,14 @@ class Lab:
 
     def _teacher(self, teacher: Trained, stage: Stage) -> dict[str, Any]:
         # What a teacher reached on other data (a first phase has its own) says nothing of these.
-        alike = teacher.stage.data == stage.seen
+        alike = _samples(teacher.stage.data) == _samples(stage.seen)
         return {
             "fingerprint": teacher.fingerprint,
             "name": teacher.stage.learner["name"],
             "network": teacher.stage.learner["network"],
             "weights": str(teacher.weights()),
+            # Else inputs that are normalised otherwise come from other data, or from another view of them: a mistake.
+            "converts": teacher.stage.data.get("normalize") != stage.seen.get("normalize"),
             "stated": teacher.record["val"]["best"].get(self.shop.preflight_metric(stage.data)) if alike else None,
         }
 
@@ -281,6 +318,11 @@ class Lab:
         from kdrun.learning.fit import run_stage
 
         return run_stage(request, self.report, self.shop)
+
+
+def _samples(data: dict[str, Any]) -> dict[str, Any]:
+    """A data config without what says how a network is given its samples."""
+    return {key: value for key, value in data.items() if key != "normalize"}
 
 
 def settle_teaching(stage: Stage, shop: Any) -> dict[str, Any]:

@@ -31,6 +31,7 @@ CODE_LEFT_OUT = {
     "kdrun.data.vision_audit": "looks at conversations; changes none",
     "kdrun.data.audit": "counts duplicates; changes no sample",
     "kdrun.tasks.build": "chooses the task, which is in by itself",
+    "kdrun.learning.fitness": "a guard: it may stop a run, never change it",
     "kdrun.learning.report": "tells how far a stage is",
     "kdrun.learning.workers": "starts processes",
 }

@@ -41,6 +41,8 @@ class Stage:
     also      further teachers that teach at the same time; each term is a mean over all of them
     drop      probability of each of several teachers to be left out of a step (one at least stays)
     sees      keys of `data` in which the teacher sees the same samples otherwise: {"window": "bone"}
+    stated    what the config says of the learner that decides no result: its "key", the "accuracy" and "tolerance" it is known
+              for as a teacher, and "normalize" where it has a normalisation of its own (that is in `data` too)
     """
 
     role: str
@@ -56,6 +58,7 @@ class Stage:
     also: tuple[Trained, ...] = ()
     drop: float = 0.0
     sees: dict[str, Any] = field(default_factory=dict)
+    stated: dict[str, Any] = field(default_factory=dict)
 
     @property
     def seen(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from kdrun.learning.callbacks import AtomicCheckpointIO, Keeping, usable_state
 from kdrun.learning.firststep import NoEffect
 from kdrun.learning.gap import Gap
 from kdrun.learning.learner import Learner
+from kdrun.learning.preflight import other_normalisation
 from kdrun.learning.report import Report
 from kdrun.learning.schedule import schedule
 from kdrun.learning.sharding import ShardedStrategy, check_shardable
@@ -59,7 +60,7 @@ def _run_stage(request: dict[str, Any], report: Report, shop: Workshop, ledger: 
     network = build_network(request["learner"]["network"], module.spec, seeds.derive(seed, "weights"))
     for source in (request["learner"]["weights"], (request["start"] or {}).get("weights")):
         if source:
-            for note in load_weights(network, source, module.spec).notes:
+            for note in load_weights(network, source, module.spec, as_trained=trainer_config is None).notes:
                 report.note(note)
     if request["hardware"]["channels_last"]:
         network.to(memory_format=torch.channels_last)  # convolutions then give and take this layout by themselves
@@ -329,6 +330,7 @@ def _evaluate_only(request, network, task, module, report: Report, ledger: Ledge
         "val": {"best": val, "last": val, "epoch_best": None, "epochs": 0},
         "test": {"best": test, "last": test},
         "further": further,
+        **other_normalisation(request["learner"], network, module, task),
         "history": [],
         "first_step": None,
         "teacher": None,

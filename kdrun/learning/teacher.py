@@ -58,13 +58,9 @@ class FrozenTeacher:
     def outputs(self, batch: dict[str, Any], step: int = 0) -> Prediction:
         inputs = batch["inputs"]
         self.samples += self.task.size(inputs)
-        if self.normalize is not None:
-            shape = (-1, *(inputs.dim() - 2) * (1,))
-            scale, shift = (self.normalize[key].to(inputs.device).view(shape) for key in ("scale", "shift"))
-            inputs = inputs * scale + shift
-        given = batch["inputs"].values() if isinstance(batch["inputs"], Mapping) else [batch["inputs"]]
+        given = inputs.values() if isinstance(inputs, Mapping) else [inputs]
         before = versions(given)
-        said = self.task.predict(self.network, inputs)
+        said = self.task.predict(self.network, as_seen(inputs, self.normalize))
         if versions(given) != before:
             raise UserError(
                 f"the teacher {type(self.network).__name__} changes its inputs in place, and its student would be given what "
@@ -160,6 +156,18 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
     return digest.hexdigest()
+
+
+def as_seen(inputs: Any, normalize: Mapping[str, Tensor] | None) -> Any:
+    """Inputs (of conversations: their pixels) under the scale and shift of `renormalisation`; unchanged where it is None."""
+    if normalize is None:
+        return inputs
+    if isinstance(inputs, Mapping):
+        pixels = inputs.get("pixel_values")
+        return inputs if pixels is None else {**inputs, "pixel_values": as_seen(pixels, normalize)}
+    shape = (-1, *(inputs.dim() - 2) * (1,))
+    scale, shift = (normalize[key].to(inputs.device).view(shape) for key in ("scale", "shift"))
+    return inputs * scale + shift
 
 
 def renormalisation(student: tuple, teacher: dict[str, list[float]] | None) -> dict[str, Tensor] | None:

@@ -13,27 +13,27 @@ import torch
 from kdrun.data.spec import SINGLE
 from kdrun.files import read_json
 from kdrun.learning import cache, positions, rowcache, seeds, topk
+from kdrun.learning.fitness import UnfitTeacher, check_guess
+from kdrun.learning.preflight import moved, preflight
 from kdrun.learning.report import Report
 from kdrun.learning.teacher import FrozenTeacher, OtherView, SeveralTeachers, renormalisation
 from kdrun.ledger.flops import parameters
 from kdrun.ledger.ledger import Ledger, Reader, clocks
 from kdrun.ledger.reader import Metering, open_metering
 from kdrun.networks.build import build_network
+from kdrun.networks.inputs import moments_of, same
 from kdrun.networks.weights import load_weights
 from kdrun.objectives.terms import Objective, build_objective
 from kdrun.problems import UserError
 from kdrun.tasks.build import task_for
 
-PREFLIGHT_SAMPLES = 4096
+__all__ = ["UnfitTeacher", "Workshop", "live_teacher", "moved", "preflight", "prepare_teacher"]
+
 TOP_TOLERANCE = 0.02  # in a log-probability above -10, kept as float16
 VERIFY_TOLERANCE = 1e-3  # largest difference in a logit between a stored row and the live teacher
 
 
 COMPUTES = "has been computing the outputs of this teacher"
-
-
-class UnfitTeacher(RuntimeError):
-    """The teacher is worse than it is said to be."""
 
 
 class Workshop:
@@ -186,13 +186,18 @@ def live_teacher(
     device: torch.device,
     look: Callable[[torch.nn.Module], None] = lambda _: None,
 ) -> FrozenTeacher:
-    """The frozen network of request["teacher"] on `device`; `look` is given the network before it is frozen."""
-    teaching, teacher = request["teaching"], request["teacher"]
+    """The frozen network of request["teacher"] on `device`; `look` is given the network before it is frozen.
+
+    Its weights file says how its inputs are normalised: those of `module` are converted where the config has another
+    normalisation for the teacher ("converts").
+    """
+    teacher = request["teacher"]
     network = build_network(teacher["network"], module.spec, 0)
     look(network)
-    converts = teaching["normalize"] is not None
-    load_weights(network, teacher["weights"], module.spec, any_normalisation=converts)
-    normalize = renormalisation((module.spec.mean, module.spec.std), teaching["normalize"]) if converts else None
+    loaded = load_weights(network, teacher["weights"], module.spec, any_normalisation=teacher["converts"])
+    theirs, ours = moments_of(loaded.metadata), moments_of(module.spec)
+    converts = theirs is not None and ours is not None and not same(theirs, ours)
+    normalize = renormalisation((ours["mean"], ours["std"]), theirs) if converts else None
     frozen = FrozenTeacher(network, task, teacher["fingerprint"], normalize)
     frozen.to(device)
     return frozen
@@ -209,7 +214,7 @@ def _one_teacher(
         frozen = live_teacher(
             request, module, task, device, lambda network: shop.note_teaching(request, flops=task.flops(network))
         )
-        shop.note_teaching(request, **preflight(frozen, module, task, teacher, teaching, device))
+        shop.note_teaching(request, **preflight(frozen, module, task, teacher, teaching))
         return frozen
 
     def teaching_live():
@@ -252,7 +257,7 @@ def _one_teacher(
             stored.finish({"preflight": shop.teaching_notes(request)})
         else:
             network = None
-            shop.note_teaching(request, **(read_json(folder / "manifest.json").get("preflight") or {}), found=True)
+            _note_found(request, shop, folder)
         if teaching["verify"]:
             network = network or live()
             _verify(stored, network, module, device, teaching["verify"], request, shop)
@@ -284,8 +289,7 @@ def _cached_rows(request, module, k: int | None, live, device: torch.device, rep
             _note_cache(request, shop, key, network, before, len(stored.ids))
             stored.finish({"preflight": shop.teaching_notes(request)})
         else:
-            found = read_json(stored.folder / "manifest.json").get("preflight") or {}
-            shop.note_teaching(request, **found, found=True)
+            _note_found(request, shop, stored.folder)
         if teaching["verify"]:
             network = network or source()
             seed = seeds.derive(request["seed"], "verify")
@@ -297,6 +301,14 @@ def _cached_rows(request, module, k: int | None, live, device: torch.device, rep
             network.close()
     read = positions.CachedPositions if k is None else topk.CachedTop
     return read(stored, teacher["fingerprint"], asked=0 if network is None else network.samples)
+
+
+def _note_found(request: dict[str, Any], shop: Workshop, folder: Path) -> None:
+    """What was measured of a teacher when its outputs were stored. Raises UnfitTeacher as `preflight` would."""
+    notes = read_json(folder / "manifest.json").get("preflight") or {}
+    shop.note_teaching(request, **notes, found=True)
+    if not request["teaching"].get("unchecked"):
+        check_guess(request["teacher"]["name"], notes)
 
 
 def _moment(shop: Workshop, network) -> tuple[Any, int]:
@@ -332,7 +344,6 @@ def _parts(request: dict[str, Any], module) -> dict[str, Any]:
     parts = {
         "teacher": request["teacher"]["fingerprint"],
         "data": request.get("seen_identity") or request["data_identity"],
-        "normalize": teaching["normalize"],
         "device": request["hardware"]["device"],
         "torch": torch.__version__,
         "order": f"blocks of {cache.BLOCK}",
@@ -341,46 +352,3 @@ def _parts(request: dict[str, Any], module) -> dict[str, Any]:
         order = {"seed": request["seed"], "batch_size": trainer["batch_size"], "accumulate": trainer["accumulate"]}
         parts["order"] = {**order, "devices": request["hardware"]["devices"]}
     return parts
-
-
-@torch.no_grad()
-def preflight(
-    frozen: FrozenTeacher, module, task, teacher: dict[str, Any], teaching: dict[str, Any], device: torch.device
-) -> dict[str, Any]:
-    """Measure the teacher on validation before it teaches, by the task's PREFLIGHT metric.
-
-    With teaching["unchecked"] (a control with a teacher known to be bad) it is only measured.
-    Raises UnfitTeacher when it is more than `tolerance` worse than its stated accuracy (or, if none is stated, than
-    what its own record says), and when it does no better than a guess that looks at no input.
-    """
-    metrics = task.metrics().to(device)
-    seen, targets = 0, []
-    for batch in module.eval_loader("val", batch_size=module.preflight_batch):
-        batch = moved(batch, device)
-        task.update(metrics, frozen.outputs(batch), batch)
-        targets.append(batch["targets"] if batch.get("mask") is None else batch["targets"][batch["mask"]])
-        seen += task.size(batch["inputs"])
-        if seen >= PREFLIGHT_SAMPLES:
-            break
-    name = task.PREFLIGHT
-    sign = 1 if task.METRICS[name] == "max" else -1
-    value, trivial = float(metrics.compute()[name]), task.trivial(targets)
-    stated = teaching["accuracy"] if name == "accuracy" and teaching["accuracy"] is not None else teacher["stated"]
-    if teaching.get("unchecked"):
-        return {name: value, "samples": seen, "stated": stated}
-    who = f"teacher {teacher['name']} reaches {'' if name == 'accuracy' else name + ' '}{value:.4f}"
-    if stated is not None and not sign * (value - stated) >= -teaching["tolerance"]:
-        raise UnfitTeacher(
-            f"{who} on {seen} validation samples, {stated:.4f} was stated (teacher.tolerance={teaching['tolerance']})"
-        )
-    if not sign * (value - trivial) > 0:
-        guess = "always naming the largest class" if name == "accuracy" else "a guess that looks at no input"
-        raise UnfitTeacher(f"{who} on {seen} validation samples, no better than {guess} ({trivial:.4f})")
-    return {name: value, "samples": seen, "stated": stated}
-
-
-def moved(value: Any, device: torch.device) -> Any:
-    """Tensors in (mappings of) a batch on `device`."""
-    if isinstance(value, torch.Tensor):
-        return value.to(device)
-    return {key: moved(item, device) for key, item in value.items()} if isinstance(value, dict) else value

@@ -20,16 +20,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from kdrun.data.spec import SINGLE, DataSpec
+from kdrun.data.spec import DataSpec
 from kdrun.data.table_spec import TableSpec
 from kdrun.files import located
+from kdrun.networks.inputs import check_data
 from kdrun.networks.matching import check_keys, check_values, without_prefix
 from kdrun.problems import UserError
 
 _KEY = "kdrun"  # the one metadata key; several would be written in an order that changes from run to run
 _TIES = "tied"
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "network", "net", "student")
-_NORMALISATION_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -112,15 +112,22 @@ def load_state(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def load_weights(
-    network: nn.Module, path: str | Path, spec: DataSpec | TableSpec | None = None, *, any_normalisation: bool = False
+    network: nn.Module,
+    path: str | Path,
+    spec: Any = None,
+    *,
+    any_normalisation: bool = False,
+    as_trained: bool = False,
 ) -> LoadedWeights:
     """Loads a safetensors or torch file into `network`; all keys and shapes must agree, or nothing is changed.
 
-    spec: where given, classes (of a table: features and target) and normalisation stored in the file must be those of the data;
+    spec: where given, what the file says of the data it was trained on must be that of these data: classes in their order (of a
+        table: features and target; of text: tokenizer and languages) and normalisation;
         any_normalisation=True leaves the normalisation out (for a caller that converts the inputs).
+    as_trained: the network is not trained further, so that image size, image slots and chat template have to be as they were.
     A network with `adopt(metadata, tensors) -> tensors` makes its state from what the file holds (networks.compressed).
-    Raises UserError for a file that is absent, damaged, needs unpickling, does not fit, was made for other classes
-    or normalisation, or holds NaN, infinities or nothing but zeros.
+    Raises UserError for a file that is absent, damaged, needs unpickling, does not fit, was made for other data, or holds
+    NaN, infinities or nothing but zeros.
     """
     path = Path(path)
     read = _read(path)
@@ -133,8 +140,8 @@ def load_weights(
         tensors = network.adopt(read.metadata, tensors)
     tensors = _with_ties(tensors, own)
     check_keys(tensors, own, path, type(network).__name__)
-    if spec is not None and spec.kind in SINGLE and read.metadata:
-        _check_data(read.metadata, spec, path, any_normalisation)
+    if spec is not None and read.metadata:
+        check_data(read.metadata, spec, path, any_normalisation=any_normalisation, as_trained=as_trained)
     network.load_state_dict(tensors, strict=True)
     return LoadedWeights(path, read.metadata, tuple(read.notes))
 
@@ -219,53 +226,6 @@ def _identity(tensor: torch.Tensor) -> tuple:
     """Equal for tensors that are the same memory; an empty tensor is only itself."""
     pointer = tensor.data_ptr() if tensor.numel() else id(tensor)
     return pointer, tensor.device, tensor.dtype, tuple(tensor.shape), tensor.stride()
-
-
-def _check_data(metadata: Mapping[str, Any], spec: DataSpec | TableSpec, path: Path, any_normalisation: bool) -> None:
-    if spec.kind == "table":
-        _check_columns(metadata, spec, path)
-    else:
-        _check_classes(metadata, spec, path)
-    if any_normalisation or "mean" not in metadata:
-        return
-    for key, ours in (("mean", spec.mean), ("std", spec.std)):
-        theirs = metadata[key]
-        close = len(theirs) == len(ours) and all(
-            abs(a - b) <= _NORMALISATION_TOLERANCE for a, b in zip(theirs, ours, strict=True)
-        )
-        if not close:
-            raise UserError(
-                f"{path} was trained on inputs with {key} {_short(theirs)}, {spec.name} has {_short(ours)}",
-                f"give the normalisation it needs: normalize={{mean: {_short(metadata['mean'])}, "
-                f"std: {_short(metadata['std'])}}}",
-            )
-
-
-def _check_columns(metadata: Mapping[str, Any], spec: TableSpec, path: Path) -> None:
-    """Features and target, and the moments of the target: outputs are in its deviations."""
-    own = spec.metadata()
-    for key in ("features", "target", "target_mean", "target_std"):
-        theirs, ours = metadata.get(key), own[key]
-        same = theirs == ours or (
-            isinstance(ours, float) and theirs is not None and abs(theirs - ours) <= _NORMALISATION_TOLERANCE
-        )
-        if not same:
-            raise UserError(f"{path} was trained on another table: {key} {theirs}, {spec.name} has {ours}")
-
-
-def _check_classes(metadata: Mapping[str, Any], spec: DataSpec, path: Path) -> None:
-    theirs, ours = metadata.get("classes"), list(spec.classes)
-    if theirs is not None and list(theirs) != ours:
-        if len(theirs) != len(ours):
-            what = f"{len(theirs)} classes, {spec.name} has {len(ours)}"
-        else:
-            index = next(i for i, pair in enumerate(zip(theirs, ours, strict=True)) if pair[0] != pair[1])
-            what = f"class {index} = {theirs[index]!r}, {spec.name} has {ours[index]!r} there"
-        raise UserError(f"{path} was trained on other classes: {what}")
-
-
-def _short(values: Any) -> str:
-    return "[" + ", ".join(f"{value:.6g}" for value in values) + "]"
 
 
 def _to_disk(path: Path) -> None:

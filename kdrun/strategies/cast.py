@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from kdrun.lab.stage import Stage, Trained
+from kdrun.problems import UserError
 
 if TYPE_CHECKING:
     from kdrun.lab.lab import Lab
 
 # What a teacher's config says of how it teaches, as opposed to what it is.
-TEACHING = ("source", "fill", "verify", "cache_limit_gb", "accuracy", "tolerance", "normalize")
+TEACHING = ("source", "fill", "verify", "cache_limit_gb", "accuracy", "tolerance")
+
+TEACHER, STUDENT, ALONE = "teacher", "student", "alone"
+NO_ACCURACY, NO_NUMBERS = ("regression", "translation"), ("translation",)
+"""Tasks without the metric `accuracy`, and those whose inputs cannot be normalised."""
 
 OVER_VOCABULARY = ("vocabulary_ce", "vocabulary_ce_kd")
 """Terms with labels that compute logits piece by piece; PIECES are the options that go with labels."""
@@ -38,7 +43,25 @@ class Learner:
     @property
     def brought(self) -> bool:
         """Whether it is a teacher or assistant that comes with its weights and is trained no more."""
-        return self.role != "student" and self.config["weights"] is not None
+        return self.role != STUDENT and self.config["weights"] is not None
+
+    @property
+    def key(self) -> str:
+        """Where it stands in the config: teacher, student, assistants.NAME."""
+        return self.role if self.role in (TEACHER, STUDENT) else f"assistants.{self.role}"
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The run's data as this network sees them: a teacher's own normalisation goes with it wherever it is used."""
+        normalize = self.config.get("normalize")
+        return self.cast.config["data"] if normalize is None else {**self.cast.config["data"], "normalize": normalize}
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """See lab.stage.Stage.stated."""
+        known = {name: self.config[name] for name in ("accuracy", "tolerance") if name in self.config}
+        normalize = self.config.get("normalize")
+        return {"key": self.key, **known, **({} if normalize is None else {"normalize": normalize})}
 
 
 @dataclass(frozen=True)
@@ -52,7 +75,7 @@ class Cast:
 
     @property
     def teacher(self) -> Learner:
-        return self._learner("teacher", self.config["teacher"], self.config["teacher"]["seed"])
+        return self._learner(TEACHER, self.config["teacher"], self.config["teacher"]["seed"])
 
     @property
     def assistants(self) -> list[Learner]:
@@ -60,7 +83,28 @@ class Cast:
 
     @property
     def student(self) -> Learner:
-        return self._learner("student", self.config["student"], self.config["seed"])
+        return self._learner(STUDENT, self.config["student"], self.config["seed"])
+
+    def check(self, arms: Iterable[str] = ()) -> None:
+        """Raises UserError for names and keys of teachers that could not mean what they say. arms: of the strategy."""
+        for name in self.config["assistants"]:
+            if name in (TEACHER, STUDENT, ALONE, *arms):
+                raise UserError(
+                    f"assistants.{name}: {name} is the name of other stages of the run, whose results it would be mixed with",
+                    f"give it another name, as in assistants.mid_{name}",
+                )
+        task = self.config["data"]["task"]
+        for learner in (self.teacher, *self.assistants):
+            if learner.config["accuracy"] is not None and task in NO_ACCURACY:
+                raise UserError(
+                    f"{learner.key}.accuracy={learner.config['accuracy']}: data.task={task} has no accuracy",
+                    "leave it out: a teacher is held against its own record and against a guess",
+                )
+            if learner.config["normalize"] is not None and task in NO_NUMBERS:
+                raise UserError(
+                    f"{learner.key}.normalize: data.task={task} gives networks tokens, which are not normalised",
+                    "leave it out",
+                )
 
     @property
     def supervision(self) -> dict[str, Any]:
@@ -150,11 +194,12 @@ def supervised(
         role=role or learner.role,
         learner=learner.identity,
         objective=cast.supervision,
-        data=merged(cast.config["data"], data or {}),
+        data=merged(learner.data, data or {}),
         trainer=None if learner.brought else merged(learner.trainer, trainer),
         hardware=cast.config["hardware"],
         seed=learner.seed,
         start=start,
+        stated=learner.stated,
     )
 
 
@@ -184,7 +229,7 @@ def distil(
         role=role or learner.role,
         learner=learner.identity,
         objective=cast.config["objective"] if objective is None else objective,
-        data=merged(cast.config["data"], data or {}),
+        data=merged(learner.data, data or {}),
         trainer=merged(learner.trainer, trainer),
         hardware=cast.config["hardware"],
         seed=learner.seed,
@@ -194,6 +239,7 @@ def distil(
         also=tuple(also),
         drop=drop if also else 0.0,
         sees=sees or {},
+        stated=learner.stated,
     )
 
 

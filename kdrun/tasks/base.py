@@ -1,5 +1,8 @@
 """What every task answers, so that the learner needs to know none of them."""
 
+from __future__ import annotations
+
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -31,6 +34,35 @@ class Prediction:
             return self.logits
         weight, bias = self.head if isinstance(self.head, tuple) else (self.head, None)
         return torch.nn.functional.linear(self.hidden, weight, bias)
+
+
+class Guess(float):
+    """What a guess that looks at no input reaches by the PREFLIGHT metric, in float64.
+
+    limit: what such a guess passes by chance in 1 of 40 cases, on as many samples; a network that does not pass it is no
+    better than the guess. what: the guess in words.
+    """
+
+    def __new__(cls, value: float, limit: float, what: str = "a guess that looks at no input") -> Guess:
+        guess = super().__new__(cls, value)
+        guess.limit, guess.what = limit, what
+        return guess
+
+
+def largest_share(targets: list[torch.Tensor], what: str) -> Guess:
+    """The share of right answers of always naming the commonest value: binomial over as many samples."""
+    from scipy.stats import binom
+
+    counts = torch.bincount(torch.cat(targets)).double()
+    largest, seen = float(counts.max()), int(counts.sum())
+    # Half a sample more than the quantile: an accuracy is a multiple of 1 / seen, perhaps rounded to float32.
+    limit = (float(binom.ppf(0.975, seen, largest / seen)) + 0.5) / seen
+    return Guess(largest / seen, limit, what)
+
+
+def symmetric(value: float, deviation: float, better: int) -> Guess:
+    """A guess whose figure has a standard deviation by chance; better: 1 where larger is better, else -1."""
+    return Guess(value, value + better * 1.96 * (0.0 if math.isnan(deviation) else deviation))
 
 
 Batch = Mapping[str, Any]
@@ -104,6 +136,6 @@ class Task(Protocol):
         """FLOPs of that pass; None where they cannot be counted."""
         ...
 
-    def trivial(self, targets: list[torch.Tensor]) -> float:
+    def trivial(self, targets: list[torch.Tensor]) -> Guess:
         """The PREFLIGHT metric of a guess that looks at no input, on these batches' targets."""
         ...

@@ -10,7 +10,7 @@ from kdrun.data.spec import DataSpec
 from kdrun.networks.capture import captured, only_call
 from kdrun.networks.modes import evaluating
 from kdrun.networks.output import logits_of
-from kdrun.tasks.base import Batch, Prediction, Tensors
+from kdrun.tasks.base import Batch, Guess, Prediction, Tensors, largest_share
 from kdrun.tasks.scores import ClassificationScores
 from kdrun.tasks.single import SinglePass
 
@@ -90,7 +90,6 @@ class Classification(SinglePass):
         """Adds one batch; the logits are taken in float32 whatever the network computes in."""
         metrics.update(prediction.logits.detach().float(), batch["targets"])
 
-    def trivial(self, targets: list[torch.Tensor]) -> float:
+    def trivial(self, targets: list[torch.Tensor]) -> Guess:
         """Accuracy of always naming the largest class."""
-        counts = torch.bincount(torch.cat(targets))
-        return float(counts.max()) / int(counts.sum())
+        return largest_share(targets, "always naming the largest class")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -11,7 +12,7 @@ from torch import nn
 from torchmetrics import MetricCollection
 
 from kdrun.auc import at_threshold, youden
-from kdrun.tasks.base import Batch
+from kdrun.tasks.base import Batch, Guess, symmetric
 from kdrun.tasks.classification import Classification
 from kdrun.tasks.diagnosis_scores import DiagnosisScores, probabilities
 
@@ -61,9 +62,13 @@ class Diagnosis(Classification):
         named = zip(("sensitivity", "specificity", "threshold"), found, strict=True)
         return {name: value for name, value in named if value is not None}
 
-    def trivial(self, targets: list[torch.Tensor]) -> float:
-        """The AUC of a guess that looks at no input."""
-        return 0.5
+    def trivial(self, targets: list[torch.Tensor]) -> Guess:
+        """The AUC of a guess that looks at no input: of each class against the rest it has the variance of a Mann-Whitney
+        statistic; the deviation of their mean is at most the mean of theirs."""
+        counts = torch.bincount(torch.cat(targets), minlength=self.classes).double()
+        present, seen = counts[counts > 0], float(counts.sum())
+        variances = (seen + 1) / (12 * present * (seen - present))
+        return symmetric(0.5, float(variances.sqrt().mean()) if len(present) > 1 else math.nan, 1)
 
 
 def _two_classes(rows: Rows) -> tuple[list[int], list[float]]:

@@ -10,7 +10,7 @@ from torchmetrics import MetricCollection
 
 from kdrun.data.table_spec import TableSpec
 from kdrun.networks.output import logits_of
-from kdrun.tasks.base import Batch, Prediction, Tensors
+from kdrun.tasks.base import Batch, Guess, Prediction, Tensors
 from kdrun.tasks.regression_scores import RegressionScores
 from kdrun.tasks.single import SinglePass
 
@@ -56,6 +56,9 @@ class Regression(SinglePass):
         """Adds one batch; outputs are taken in float32 whatever the network computes in."""
         metrics.update(prediction.logits.detach().float().squeeze(-1), batch["targets"])
 
-    def trivial(self, targets: list[torch.Tensor]) -> float:
-        """R2 of always naming the mean of these targets."""
-        return 0.0
+    def trivial(self, targets: list[torch.Tensor]) -> Guess:
+        """R2 of always naming the mean of these targets.
+
+        R2 is at most the squared correlation, which times the samples is chi-squared where both are independent.
+        """
+        return Guess(0.0, 1.96**2 / sum(map(len, targets)), "always naming the mean")

@@ -15,7 +15,7 @@ from kdrun.decoding.beam import Search, decode
 from kdrun.ledger.flops import counted_flops
 from kdrun.networks.output import logits_of
 from kdrun.problems import UserError
-from kdrun.tasks.base import Batch, Prediction, Tensors
+from kdrun.tasks.base import Batch, Guess, Prediction, Tensors, symmetric
 from kdrun.tasks.text_scores import TextScores, copy_baseline, sentence_statistics, signatures, tokenize_for
 
 UNIT, LARGEST_LOSS = 2.0**-20, 1e4
@@ -160,11 +160,13 @@ class Translation:
         """FLOPs of it."""
         return counted_flops(network, self.typical)
 
-    def trivial(self, targets: list[torch.Tensor]) -> float:
+    def trivial(self, targets: list[torch.Tensor]) -> Guess:
         """Loss of the tokens' own frequencies: nats per token of a guess that looks at nothing."""
         counts = torch.bincount(torch.cat(targets)).double()
         shares = counts[counts > 0] / counts.sum()
-        return float(-(shares * shares.log()).sum())
+        loss = -(shares * shares.log()).sum()
+        variance = (shares * (shares.log() + loss) ** 2).sum() / counts.sum()
+        return symmetric(float(loss), math.sqrt(float(variance)), -1)
 
 
 class Text(TextScores):

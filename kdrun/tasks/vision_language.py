@@ -15,7 +15,7 @@ from torchmetrics import Metric, MetricCollection
 
 from kdrun.ledger.flops import counted_flops
 from kdrun.networks.output import logits_of
-from kdrun.tasks.base import Batch, Prediction, Tensors
+from kdrun.tasks.base import Batch, Guess, Prediction, Tensors, largest_share
 from kdrun.tasks.translation import TokenScores
 from kdrun.tasks.vision_scores import QuestionOnly, rightness, type_table
 
@@ -217,9 +217,9 @@ class VisionLanguage:
         """FLOPs of it."""
         return counted_flops(network, self.typical)
 
-    def trivial(self, targets: list[torch.Tensor]) -> float:
+    def trivial(self, targets: list[torch.Tensor]) -> Guess:
         """Token accuracy of always the commonest token."""
-        return float(torch.bincount(torch.cat(targets)).double().max() / sum(map(len, targets)))
+        return largest_share(targets, "always the commonest token")
 
     @staticmethod
     def _add_tokens(metrics: MetricCollection, logits: torch.Tensor, targets: torch.Tensor) -> None:

@@ -1,0 +1,85 @@
+"""What using a teacher asks for on every use, also where its student is in the store: how it sees samples, and that it is fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from kdrun.lab.stage import BEST, Stage, Trained
+from kdrun.learning.fitness import UnfitTeacher, check_guess, check_stated
+from kdrun.problems import UserError
+
+
+def as_trained(stage: Stage, shop: Any) -> Stage:
+    """A stage that only evaluates weights, on inputs normalised as these were trained on, as far as their file says it.
+
+    Raises UserError where the config says otherwise, or normalises what the data do not.
+    """
+    given, key = stage.stated.get("normalize"), stage.stated.get("key", stage.role)
+    if stage.trainer is not None and given is None:
+        return stage
+    from kdrun.networks.inputs import moments_of, same, shown
+
+    if given is not None and moments_of(shop.data(stage.data).spec) is None:
+        raise UserError(
+            f"{key}.normalize: networks for data={stage.data['name']} are given no pixels or numbers that it could change",
+            "leave it out",
+        )
+    if stage.trainer is not None:
+        return stage
+    from kdrun.networks.weights import read_metadata
+
+    learned = moments_of(read_metadata(stage.learner["weights"]))
+    if learned is None:
+        return stage
+    if given is not None:
+        if not same(moments_of(given), learned):
+            raise UserError(
+                f"{key}.normalize={shown(given)}: {stage.learner['weights']} was trained with {shown(learned)}",
+                f"leave {key}.normalize out: the file says how its inputs are normalised",
+            )
+        return stage
+    ours = moments_of(shop.data(stage.data).spec)
+    if ours is None or same(ours, learned):
+        return stage
+    return replace(stage, data={**stage.data, "normalize": learned})
+
+
+def check_accuracy(stage: Stage) -> None:
+    """Raises UnfitTeacher where the record of one of the stage's teachers is below the accuracy that the config states."""
+    if stage.teaching.get("unchecked"):
+        return
+    for number, teacher in enumerate(stage.teachers):
+        said = stage.teaching if number == 0 else getattr(teacher.stage, "stated", {})
+        reached = (teacher.record.get("val") or {}).get(BEST) or {}
+        if said.get("accuracy") is None or "accuracy" not in reached:
+            continue
+        name = teacher.stage.learner["name"]
+        try:
+            check_stated(name, "accuracy", reached["accuracy"], said["accuracy"], said["tolerance"], "validation")
+        except UnfitTeacher as error:
+            raise UnfitTeacher("\n".join([str(error), *otherwise(teacher)])) from None
+
+
+def check_noted(stage: Stage, trained: Trained) -> None:
+    """Raises UnfitTeacher where a finished stage was taught by what is no better than a guess, as a control may be."""
+    notes = trained.record.get("teacher") or {}
+    if stage.teachers and not stage.teaching.get("unchecked"):
+        for teacher, noted in zip(stage.teachers, [notes, *(notes.get("also") or ())], strict=False):
+            check_guess(teacher.stage.learner["name"], noted)
+
+
+def otherwise(trained: Trained) -> list[str]:
+    """Lines to tell where weights that were brought do far better under another normalisation; none where they do not."""
+    found = trained.record.get("otherwise")
+    if found is None:
+        return []
+    from kdrun.networks.inputs import typed
+
+    metric = "" if found["metric"] == "accuracy" else f"{found['metric']} "
+    key = trained.stage.stated.get("key", trained.stage.role)
+    return [
+        f"{key} {trained.stage.learner['name']}: {metric}{found['given']:.4f} on {found['samples']} validation samples, "
+        f"{found['value']:.4f} with inputs normalised to {found['name']}; to use that:",
+        typed(f"{key}.normalize", found),
+    ]
