@@ -25,6 +25,7 @@ from kdrun.lab.fingerprint import (
 )
 from kdrun.lab.stage import BEST, LAST, Federation, Stage, Together, Trained
 from kdrun.lab.store import DamagedStage, Store
+from kdrun.lab.teachers import settle_teaching
 from kdrun.learning.report import Report
 from kdrun.resampling import write_samples
 
@@ -286,7 +287,7 @@ class Lab:
 
     def _teacher(self, teacher: Trained, stage: Stage) -> dict[str, Any]:
         # What a teacher reached on other data (a first phase has its own) says nothing of these.
-        alike = _samples(teacher.stage.data) == _samples(stage.seen)
+        alike = teachers.samples(teacher.stage.data) == teachers.samples(stage.seen)
         return {
             "fingerprint": teacher.fingerprint,
             "name": teacher.stage.learner["name"],
@@ -318,55 +319,6 @@ class Lab:
         from kdrun.learning.fit import run_stage
 
         return run_stage(request, self.report, self.shop)
-
-
-def _samples(data: dict[str, Any]) -> dict[str, Any]:
-    """A data config without what says how a network is given its samples."""
-    return {key: value for key, value in data.items() if key != "normalize"}
-
-
-def settle_teaching(stage: Stage, shop: Any) -> dict[str, Any]:
-    """`teaching` with source decided and checked; `fill` is None when nothing is cached."""
-    from kdrun.learning.topk import cache_size
-    from kdrun.problems import UserError
-
-    teaching = stage.teaching
-    if teaching["source"] == "online" and not stage.sees:
-        return {**teaching, "fill": None}
-    module = shop.data(stage.data)
-    recurring = not module.random or module.replayed
-    if stage.sees and not recurring:
-        shown = ", ".join(f"data.{key}={value}" for key, value in stage.sees.items())
-        raise UserError(
-            f"the teacher sees the samples with {shown}: random crops and flips would differ from the student's",
-            "replay the augmentation: data.augment.seed=0 data.augment.views=4, or leave it out",
-        )
-    if teaching["source"] == "online":
-        return {**teaching, "fill": None}
-    size = cache_size(module, stage.objective, shop.feature_width(stage))
-    if size is None:
-        if teaching["source"] == "cached":
-            raise UserError(
-                "teacher.source=cached: what this objective needs of a teacher (whole distributions, or states before the "
-                "output layer) is not kept",
-                "for text objective=word_kd_topk keeps the likeliest tokens; or use teacher.source=online",
-            )
-        return {**teaching, "source": "online", "fill": None}
-    size /= 1e9
-    fits = size <= teaching["cache_limit_gb"]
-    if teaching["source"] == "cached":
-        if not recurring:
-            raise UserError(
-                "teacher.source=cached: outputs of randomly augmented inputs cannot be reused",
-                "replay the augmentation (data.augment.seed=0 data.augment.views=4) or use teacher.source=online",
-            )
-        if not fits:
-            raise UserError(
-                f"teacher.source=cached: the outputs would take {size:.1f} GB, "
-                f"teacher.cache_limit_gb is {teaching['cache_limit_gb']}"
-            )
-    source = "cached" if recurring and fits else "online"
-    return {**teaching, "source": source, "fill": teaching["fill"] if source == "cached" else None}
 
 
 def together_record(

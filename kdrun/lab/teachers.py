@@ -83,3 +83,51 @@ def otherwise(trained: Trained) -> list[str]:
         f"{found['value']:.4f} with inputs normalised to {found['name']}; to use that:",
         typed(f"{key}.normalize", found),
     ]
+
+
+def settle_teaching(stage: Stage, shop: Any) -> dict[str, Any]:
+    """`teaching` with source decided and checked; `fill` is None when nothing is cached."""
+    from kdrun.learning.topk import cache_size
+
+    teaching = stage.teaching
+    if teaching["source"] == "online" and not stage.sees:
+        return {**teaching, "fill": None}
+    module = shop.data(stage.data)
+    recurring = not module.random or module.replayed
+    if stage.sees and not recurring:
+        shown = ", ".join(f"data.{key}={value}" for key, value in stage.sees.items())
+        raise UserError(
+            f"the teacher sees the samples with {shown}: random crops and flips would differ from the student's",
+            "replay the augmentation: data.augment.seed=0 data.augment.views=4, or leave it out",
+        )
+    if teaching["source"] == "online":
+        return {**teaching, "fill": None}
+    size = cache_size(module, stage.objective, shop.feature_width(stage))
+    if size is None:
+        if teaching["source"] == "cached":
+            raise UserError(
+                "teacher.source=cached: what this objective needs of a teacher (whole distributions, or states before the "
+                "output layer) is not kept",
+                "for text objective=word_kd_topk keeps the likeliest tokens; or use teacher.source=online",
+            )
+        return {**teaching, "source": "online", "fill": None}
+    size /= 1e9
+    fits = size <= teaching["cache_limit_gb"]
+    if teaching["source"] == "cached":
+        if not recurring:
+            raise UserError(
+                "teacher.source=cached: outputs of randomly augmented inputs cannot be reused",
+                "replay the augmentation (data.augment.seed=0 data.augment.views=4) or use teacher.source=online",
+            )
+        if not fits:
+            raise UserError(
+                f"teacher.source=cached: the outputs would take {size:.1f} GB, "
+                f"teacher.cache_limit_gb is {teaching['cache_limit_gb']}"
+            )
+    source = "cached" if recurring and fits else "online"
+    return {**teaching, "source": source, "fill": teaching["fill"] if source == "cached" else None}
+
+
+def samples(data: dict[str, Any]) -> dict[str, Any]:
+    """A data config without what says how a network is given its samples."""
+    return {key: value for key, value in data.items() if key != "normalize"}
