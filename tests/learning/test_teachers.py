@@ -24,7 +24,6 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def words(folder):
     return (
-        "trainer.epochs=6",
         "hardware=cpu",
         "tracker=none",
         "card=false",
@@ -36,7 +35,9 @@ def words(folder):
 @pytest.fixture(scope="module")
 def brought(folder, words):
     """A network that learned from pixels in -1..1: as a file of kdrun's own, and as a bare state_dict; its accuracy."""
-    view = kdrun.run("strategy=alone", "student=cnn_small", "data.normalize={mean: [0.5], std: [0.5]}", *words)
+    view = kdrun.run(
+        "strategy=alone", "student=cnn_small", "trainer.epochs=6", "data.normalize={mean: [0.5], std: [0.5]}", *words
+    )
     stage = view.stages[-1]
     shutil.copy(f"{stage['path']}/best.safetensors", folder / "own.safetensors")
     torch.save(load_file(folder / "own.safetensors"), folder / "bare.pt")
@@ -46,7 +47,7 @@ def brought(folder, words):
 @pytest.fixture
 def distilled(folder, words, brought):
     def run(file: str, *more: str, **options):
-        given = ("strategy=vanilla", "teacher=cnn_small", "student=mlp_16", "student.trainer.epochs=1")
+        given = ("strategy=vanilla", "teacher=cnn_small", "student=mlp_16", "trainer.epochs=1")
         return kdrun.run(*given, f"teacher.weights={folder / file}", *words, *more, **options)
 
     return run
@@ -105,7 +106,7 @@ def test_a_student_goes_on_under_the_normalisation_that_the_message_names(folder
         "strategy=alone",
         "student=cnn_small",
         f"student.weights={folder}/own.safetensors",
-        "student.trainer.epochs=1",
+        "trainer.epochs=1",
     )
     with pytest.raises(UserError) as caught:
         kdrun.run(*given, *words)
@@ -133,7 +134,7 @@ def test_the_error_names_the_normalisation_that_would_reach_it(distilled):
 
 def test_a_plan_says_that_a_teacher_is_unfit(folder, words, distilled):
     distilled("bare.pt", HALF)
-    given = ("strategy=vanilla", "teacher=cnn_small", "student=mlp_16", "student.trainer.epochs=1")
+    given = ("strategy=vanilla", "teacher=cnn_small", "student=mlp_16", "trainer.epochs=1")
     plan = kdrun.plan(*given, f"teacher.weights={folder}/bare.pt", HALF, "teacher.accuracy=0.99",
                       "teacher.tolerance=0.0", *words)  # fmt: skip
     assert any("0.9900 was stated" in line for line in plan["assumed"])
@@ -160,7 +161,7 @@ def test_several_teachers_each_see_samples_in_their_own_way(folder, words, broug
         "strategy=cascaded", "strategy.scheme=joint", "strategy.controls=[]", "strategy.stages_per_teacher=dft_only",
         "teacher=cnn_small", f"teacher.weights={folder}/bare.pt", HALF,
         "+assistants.mid.network={_target_: kdrun.networks.mlp.MLP, hidden: [64]}",
-        "student=mlp_16", "student.trainer.epochs=1", *words,
+        "student=mlp_16", "trainer.epochs=1", *words,
     )  # fmt: skip
     student = next(stage for stage in view.stages if stage["role"] == "student")
     noted = {note["fingerprint"]: note["accuracy"] for note in (student["teacher"], *student["teacher"]["also"])}
@@ -173,5 +174,5 @@ def test_several_teachers_each_see_samples_in_their_own_way(folder, words, broug
             "strategy=cascaded", "strategy.scheme=joint", "strategy.controls=[]", "strategy.stages_per_teacher=dft_only",
             "teacher=cnn_small", f"teacher.weights={folder}/bare.pt", HALF, "+assistants.mid.accuracy=1.0",
             "+assistants.mid.tolerance=0.0", "+assistants.mid.network={_target_: kdrun.networks.mlp.MLP, hidden: [64]}",
-            "student=mlp_16", "student.trainer.epochs=1", *words,
+            "student=mlp_16", "trainer.epochs=1", *words,
         )  # fmt: skip
