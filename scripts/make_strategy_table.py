@@ -8,7 +8,8 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
+from importlib import import_module
 from pathlib import Path
 
 import yaml
@@ -27,13 +28,72 @@ Written by `scripts/make_strategy_table.py` from the code; do not edit.
 
 `strategy=NAME` chooses which stages a run fits, in which order. `controls=[...]` adds arms to compare with; what arms are is below each.
 """
-OWN = """\
+OWN = '''\
 ## A strategy of your own
 
-A dataclass with `run(lab, cast)` in a module of yours, named in `conf/strategy/mine.yaml` of your `--conf` folder (`_target_: mylab.Mine`, and
-`targets.mylab=true`). Its fields are its options; `student_epochs` says what it spends on the student, for the arm `equal_compute`. See
-[architecture](architecture.md).
-"""
+A frozen dataclass with `run`; its fields are its options. Put the module beside your `conf` folder:
+
+```python
+# mylab.py
+from dataclasses import dataclass
+
+from kdrun.lab.lab import Lab
+from kdrun.lab.stage import Trained
+from kdrun.strategies.base import Strategy
+from kdrun.strategies.cast import Cast, learn, teach
+
+
+@dataclass(frozen=True)
+class LabelsFirst(Strategy):
+    """The student learns from labels for some epochs and then from the teacher."""
+
+    labels: int = 2
+
+    def run(self, lab: Lab, cast: Cast) -> Trained:
+        teacher = learn(lab, cast.teacher)
+        start = learn(lab, cast.student, role="labels_first", epochs=self.labels)
+        return teach(lab, cast.student, teacher, start=start)
+
+    def student_epochs(self, cast: Cast) -> int:
+        return self.labels + cast.student.trainer["epochs"]
+```
+
+```yaml
+# conf/strategy/labels_first.yaml
+# the first line says what it is, for `kdrun ls strategy`
+_target_: mylab.LabelsFirst
+controls: [alone, equal_compute]
+labels: 2
+```
+
+```yaml
+# conf/kdrun.yaml: which modules of yours may be called
+targets: {mylab: true}
+```
+
+```sh
+kdrun --conf conf strategy=labels_first strategy.labels=1
+```
+
+`run` is called once for each seed. It asks for stages and returns the last one; it sees validation (`Trained.metrics`), never test. `kdrun plan` calls
+it as well, with a lab that fits nothing: decide through `lab.choose`, or by what the config says. What it is made of:
+'''
+PARTS = (
+    ("kdrun.strategies.cast", ("learn", "teach", "supervised", "distil")),
+    ("kdrun.strategies.cast", ("Cast.teacher", "Cast.student", "Cast.assistants", "Learner.trainer", "Learner.seed")),
+    ("kdrun.lab.lab", ("Lab.fit", "Lab.choose", "Lab.parameters", "Lab.together")),
+    ("kdrun.lab.stage", ("Trained.metrics", "Trained.weights", "Trained.record")),
+    (
+        "kdrun.strategies.base",
+        ("Strategy.run", "Strategy.check", "Strategy.label", "Strategy.student_epochs", "Strategy.control"),
+    ),
+)
+"""Module -> what a strategy uses of it."""
+FIELDS = {
+    "Learner.trainer": "The trainer group with the learner's own overrides on top.",
+    "Learner.seed": "Of weights and data order.",
+    "Trained.record": "What the stage recorded: sizes, history, cost; its `test` is for reading afterwards.",
+}
 
 
 def page() -> str:
@@ -48,7 +108,7 @@ def page() -> str:
         controls = ", ".join(f"`{one}`" for one in node["controls"]) or "-"
         rows.append(f"| [`{name}`](#{name}) | {summary} | {controls} | {paper or '-'} |")
     table = ["| strategy | what it is | controls by default | paper |", "| --- | --- | --- | --- |", *rows]
-    return "\n".join([HEAD, *table, "", *(section(name, node) for name, _, node in found), OWN])
+    return "\n".join([HEAD, *table, "", *(section(name, node) for name, _, node in found), OWN, *parts()])
 
 
 def papers(strategy: type[Strategy]) -> list[str]:
@@ -69,6 +129,29 @@ def section(name: str, node: dict) -> str:
     lines += ["", "| arm | what it is |", "| --- | --- |"]
     lines += [f"| `{arm}` | {text} |" for arm, text in strategy.arms.items()]
     return "\n".join([*lines, ""])
+
+
+def parts() -> list[str]:
+    """A row for each function, method and attribute of PARTS: where it is imported from, its signature, what it does."""
+    lines = ["| import from | call | what it does |", "| --- | --- | --- |"]
+    for module, names in PARTS:
+        for name in names:
+            thing: object = import_module(module)
+            for part in name.split("."):
+                fields_of = {item.name: item for item in fields(thing)} if is_dataclass(thing) else {}
+                thing = getattr(thing, part, fields_of.get(part))
+            if callable(thing):
+                call, text = f"{name}{inspect.signature(thing)}", inspect.getdoc(thing)
+                call = call.replace("'", "").replace("(self, ", "(").replace("(self)", "()")
+            elif isinstance(thing, property):
+                returns = inspect.signature(thing.fget).return_annotation
+                call, text = f"{name}: {returns}", inspect.getdoc(thing)
+            else:
+                call, text = f"{name}: {thing.type}", FIELDS[name]
+            first = " ".join((text or "").partition("\n\n")[0].split())
+            call, first = (value.replace("|", "\\|") for value in (call, first))
+            lines.append(f"| `{module}` | `{call}` | {first} |")
+    return [*lines, "", "More on stages, labs and fingerprints: [architecture](architecture.md).", ""]
 
 
 def said(default: object) -> str:

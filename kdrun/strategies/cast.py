@@ -75,14 +75,17 @@ class Cast:
 
     @property
     def teacher(self) -> Learner:
+        """The teacher of the config."""
         return self._learner(TEACHER, self.config["teacher"], self.config["teacher"]["seed"])
 
     @property
     def assistants(self) -> list[Learner]:
+        """The assistants of the config, in its order."""
         return [self._learner(name, node, node["seed"]) for name, node in self.config["assistants"].items()]
 
     @property
     def student(self) -> Learner:
+        """The student of the config."""
         return self._learner(STUDENT, self.config["student"], self.config["seed"])
 
     def check(self, arms: Iterable[str] = ()) -> None:
