@@ -27,7 +27,7 @@ def test_the_strategy_of_the_page_runs(tmp_path, capsys, monkeypatch):
     (tmp_path / "mylab.py").write_text(module)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
-    small = "seed=0 trainer.epochs=1 teacher=mlp_64 student=mlp_8 data.limit.train=200 hardware=cpu tracker=none card=false -q"
+    small = "seed=0 trainer.epochs=2 teacher=mlp_64 student=mlp_8 data.limit.train=200 hardware=cpu tracker=none card=false -q"
     assert main([*["--conf", "conf", "strategy=labels_first", "strategy.labels=1"], *small.split()]) == 0
     (record,) = tmp_path.glob("outputs/runs/*/record.json")
     roles = [stage["role"] for stage in json.loads(record.read_text())["stages"]]
