@@ -176,3 +176,22 @@ def test_several_teachers_each_see_samples_in_their_own_way(folder, words, broug
             "+assistants.mid.tolerance=0.0", "+assistants.mid.network={_target_: kdrun.networks.mlp.MLP, hidden: [64]}",
             "student=mlp_16", "trainer.epochs=1", *words,
         )  # fmt: skip
+
+
+def test_a_teacher_or_start_with_another_tokenizer_is_refused(tmp_path, monkeypatch):
+    """Another split gives another tokenizer of as many tokens: the shapes agree, and every word is another one."""
+    from text_support import ROWS
+
+    monkeypatch.chdir(tmp_path)
+    for side, number in (("de", 0), ("en", 1)):
+        (tmp_path / f"all.{side}").write_text("".join(f"{row[number]}\n" for row in ROWS))
+    given = ("model=nmt_transformer", "student=nmt_t32", "data=parallel_text", "data.source=all.de", "data.target=all.en",
+             "data.text.vocabulary=330", "data.test_fraction=0.1", "trainer.batch_size=256",
+             "trainer.epochs=1", "tracker=none", "card=false", "hardware=cpu", "seed=0")  # fmt: skip
+    view = kdrun.run("strategy=alone", *given)
+    weights = f"{view.stages[-1]['path']}/best.safetensors"
+    brought = ("strategy=vanilla", "teacher=nmt_t32", f"teacher.weights={weights}")
+    for words in (brought, ("strategy=alone", f"student.weights={weights}")):
+        with pytest.raises(UserError) as caught:
+            kdrun.run(*words, *given, "data.val_fraction=0.3")
+        assert "was trained with another tokenizer: sha256" in caught.value.lines[0]
