@@ -288,6 +288,7 @@ def _without(node: Any, left_out: Mapping[str, str], later: Mapping[str, Any], p
     for name, value in node.items():
         full = f"{path}.{name}" if path else name
         rule = full[full.index("trainer.") :] if ".trainer." in full else full  # a learner's own trainer
+        rule = re.sub(r"^assistants\.[^.]+", "teacher", rule)  # has the keys of a teacher
         if full in left_out or rule in left_out or (rule in later and later[rule] == value):
             continue
         result[name] = _without(value, left_out, later, full)

@@ -131,6 +131,12 @@ class Teacher(Learner):
     accuracy: float | None = key(None, "accuracy the teacher is known for; checked first", minimum=0, maximum=1)
     tolerance: float = key(0.03, "how far below its accuracy a teacher may be", minimum=0, maximum=1)
     seed: int = key(0, "seed of the teacher's own training; '${seed}' follows the student's", minimum=0)
+    mode: str = key(
+        "eval",
+        "batch normalisation of the teacher while it teaches: with its own statistics, or with those of each batch",
+        choices=("eval", "batch_stats"),
+        added=True,
+    )
     source: str = key("auto", "teacher's outputs: computed each step or cached", choices=("auto", "online", "cached"))
     fill: str = key("pass", "cache filled by a pass of its own or during epoch 1", choices=("pass", "first_epoch"))
     verify: int = key(16, "cache entries recomputed and compared before use", minimum=0)

@@ -55,6 +55,7 @@ ADDED_LATER: dict[str, Any] = {
     "trainer.schedule.warmup_steps": None,
     "trainer.parts": None,
     "trainer.gap": False,
+    "teacher.mode": "eval",
     "trainer.sharding": "none",
     "trainer.decoding": {"beam": 5, "val_beam": 1, "length_penalty": 1.0, "max_factor": 1.2, "max_extra": 10},
 }

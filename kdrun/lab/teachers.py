@@ -90,6 +90,13 @@ def settle_teaching(stage: Stage, shop: Any) -> dict[str, Any]:
     from kdrun.learning.topk import cache_size
 
     teaching = stage.teaching
+    if teaching.get("mode") == "batch_stats":
+        if teaching["source"] == "cached":
+            raise UserError(
+                "teacher.mode=batch_stats: what the teacher says of a sample depends on its batch and cannot be kept",
+                "give teacher.source=online, or teacher.mode=eval",
+            )
+        teaching = {**teaching, "source": "online"}
     if teaching["source"] == "online" and not stage.sees:
         return {**teaching, "fill": None}
     module = shop.data(stage.data)

@@ -132,7 +132,7 @@ class Learner(LightningModule):
     def on_fit_start(self) -> None:
         hold_frozen(self.student)  # Lightning takes modes as it finds them
         normalised = any(isinstance(part, _BatchNorm) and part.training for part in self.student.modules())
-        self._smallest = 2 if normalised else 1
+        self._smallest = 2 if normalised or getattr(self.teacher, "batch_statistics", False) else 1
         if self.teacher is not None:
             self.teacher.to(self.device)
         if self.average is not None:

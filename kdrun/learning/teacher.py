@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdrun.objectives.terms import versions
 from kdrun.problems import UserError
@@ -40,7 +41,10 @@ class FrozenTeacher:
 
     normalize: {"scale": [C], "shift": [C]} that turns inputs as the student sees them into inputs as this teacher was
     trained on (x * scale + shift), or None when both agree.
+    batch_statistics: whether batch normalisation uses those of each batch; see use_batch_statistics.
     """
+
+    batch_statistics = False
 
     def __init__(self, network: nn.Module, task, fingerprint: str, normalize: dict[str, Tensor] | None = None):
         network.requires_grad_(False)
@@ -67,6 +71,19 @@ class FrozenTeacher:
                 "it left: let its forward pass begin with a copy"
             )
         return said
+
+    def use_batch_statistics(self) -> None:
+        """From now on batch normalisation divides by the statistics of each batch, as in training; its own are neither used
+        nor changed, and all else (dropout) stays in eval mode. Raises UserError for a network that has none."""
+        norms = [module for module in self.network.modules() if isinstance(module, _BatchNorm)]
+        if not norms:
+            raise UserError(
+                f"teacher.mode=batch_stats: {type(self.network).__name__} has no batch normalisation",
+                "give teacher.mode=eval",
+            )
+        for module in norms:
+            module.training, module.track_running_stats = True, False
+        self.batch_statistics = True
 
     def to(self, device: torch.device) -> None:
         self.network.to(device)
@@ -100,6 +117,10 @@ class OtherView:
     def samples(self) -> int:
         return self.live.samples
 
+    @property
+    def batch_statistics(self) -> bool:
+        return self.live.batch_statistics
+
     def to(self, device: torch.device) -> None:
         self.device = device
         self.live.to(device)
@@ -129,6 +150,11 @@ class SeveralTeachers:
 
     def outputs(self, batch: dict[str, Any], step: int = 0) -> list[Prediction]:
         return [self.teachers[number].outputs(batch) for number in self.present(step)]
+
+    @property
+    def batch_statistics(self) -> bool:
+        """Of any of them."""
+        return any(getattr(teacher, "batch_statistics", False) for teacher in self.teachers)
 
     @property
     def samples(self) -> int:

@@ -215,6 +215,9 @@ def _one_teacher(
             request, module, task, device, lambda network: shop.note_teaching(request, flops=task.flops(network))
         )
         shop.note_teaching(request, **preflight(frozen, module, task, teacher, teaching))
+        if teaching.get("mode") == "batch_stats":  # it was measured with its own, as what is known of it was
+            frozen.use_batch_statistics()
+            shop.note_teaching(request, mode="batch_stats")
         return frozen
 
     def teaching_live():

@@ -49,6 +49,10 @@ class TopTeacher:
         return reduced(self.live.outputs(batch), self.k)
 
     @property
+    def batch_statistics(self) -> bool:
+        return self.live.batch_statistics
+
+    @property
     def samples(self) -> int:
         return self.live.samples
 

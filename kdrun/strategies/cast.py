@@ -238,7 +238,8 @@ def distil(
         seed=learner.seed,
         start=start,
         teacher=first,
-        teaching={key: settings[key] for key in (*TEACHING, *(("unchecked",) if settings.get("unchecked") else ()))},
+        teaching={key: settings[key] for key in (*TEACHING, *(("unchecked",) if settings.get("unchecked") else ()))}
+        | {"mode": settings.get("mode", "eval")},
         also=tuple(also),
         drop=drop if also else 0.0,
         sees=sees or {},

@@ -209,3 +209,55 @@ def test_rows_of_an_earlier_try_that_are_not_the_teachers_stop_the_stage(tmp_pat
     with pytest.raises(DamagedCache, match=r"differed from the live teacher by 0\.149"):
         teach(make_lab(tmp_path, force=True), *options)
     assert teach(make_lab(tmp_path, force=True), *options).record["teacher"]["largest_error"] < 1e-4
+
+
+# batch statistics of a teacher
+
+
+def test_a_teacher_may_normalise_by_the_statistics_of_each_batch():
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(4)
+    network = nn.Sequential(nn.Flatten(), norm, nn.Dropout(0.5), nn.Linear(4, 3))
+    norm.running_mean.fill_(3.0)
+    teacher, inputs = FrozenTeacher(network, Classification(SPEC), "t"), rows(8)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    plain = teacher.outputs({"inputs": inputs}).logits
+    teacher.use_batch_statistics()
+    network.train()
+    found = teacher.outputs({"inputs": inputs}).logits
+    x = inputs.flatten(1).double()
+    x = (x - x.mean(0)) / (x.var(0, unbiased=False) + norm.eps).sqrt()
+    expected = x @ network[3].weight.double().T + network[3].bias
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(found, plain, atol=0.1)
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    teacher.close()
+
+
+BATCH_STATS = (
+    "teacher=resnet8_w2",
+    "student=resnet8_w2",
+    "teacher.mode=batch_stats",
+    "trainer.epochs=1",
+    "teacher.tolerance=1",
+)
+
+
+def test_a_job_with_batch_statistics_of_the_teacher_keeps_no_outputs(tmp_path):
+    trained = teach(
+        make_lab(tmp_path), *BATCH_STATS, "trainer.batch_size=5", "trainer.accumulate=3", "data.limit.train=35"
+    )
+    assert trained.record["teacher"]["source"] == "online" and trained.record["teacher"]["mode"] == "batch_stats"
+    assert trained.stage.teaching["mode"] == "batch_stats" and not list(tmp_path.glob("outputs/*"))
+    with pytest.raises(UserError, match="depends on its batch"):
+        teach(make_lab(tmp_path), *BATCH_STATS, "teacher.source=cached")
+    with pytest.raises(UserError, match="MLP has no batch normalisation"):
+        teach(make_lab(tmp_path), *BATCH_STATS, "teacher=mlp_64")
+    usual, other = (
+        teach(
+            make_lab(tmp_path), *BATCH_STATS, f"teacher.mode={mode}", "data.limit.train=70", "teacher.trainer.epochs=20"
+        )
+        for mode in ("eval", "batch_stats")
+    )
+    assert usual.fingerprint != other.fingerprint
+    assert usual.record["first_step"]["kd"]["value"] != other.record["first_step"]["kd"]["value"]
