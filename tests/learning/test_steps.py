@@ -45,7 +45,7 @@ def fused(parameters, lr):
 
 
 def one_step(
-    module, clip, precision, optimizer=torch.optim.SGD, accumulate=1, objective=CE, scale=1.0, allowed=None, **options
+    module, clip, precision, optimizer=torch.optim.SGD, accumulate=1, objective=CE, scale=1.0, allowed=(), **options
 ):
     """(how far the step went, the learner) on CPU; fp16 with a scaler of its own, as on a GPU."""
     student = linear(scale)
