@@ -184,7 +184,7 @@ def test_killed_and_started_again_equals_undisturbed_and_nothing_is_fitted_twice
     assert len(record["attempts"]) >= 2
     again = forked(*words, cwd=rough)
     assert again.returncode == 0
-    assert again.stdout.count("found in the store") == 3
+    assert again.stdout.count("(found in the store)") == 3
 
 
 def test_a_failing_run_has_its_traceback_in_the_log_and_exit_code_1(tmp_path):
