@@ -251,7 +251,8 @@ def load(
 
     view = run if isinstance(run, RunView) else RunView.find(run, outputs)
     folder = view.path.resolve().parent.parent
-    with allowing([*targets, *agreed(folder, conf_dirs)]):
+    packages, variables = agreed(folder, conf_dirs)
+    with allowing([*targets, *packages], variables):
         return _load(view, folder, arm, seed, which)
 
 

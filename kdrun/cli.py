@@ -280,7 +280,7 @@ def _print_config(args: Arguments) -> int:
 
 
 def _allowed(args: Arguments) -> AbstractContextManager[None]:
-    """Packages that the user lets records call: `targets.NAME=true` and the kdrun.yaml of --conf folders.
+    """What the user allows records: `targets.NAME=true`, `environment.NAME=true` and the kdrun.yaml of --conf folders.
 
     A command that composes a config finds them there; one that reads records has them here, once and for what it starts.
     """
@@ -288,12 +288,14 @@ def _allowed(args: Arguments) -> AbstractContextManager[None]:
         return nullcontext()
     from kdrun.slots import allowing
 
-    words = [word for word in args.overrides if word.startswith("targets.")]
+    words = [word for word in args.overrides if word.startswith(("targets.", "environment."))]
     args.overrides = [word for word in args.overrides if word not in words]
-    names = [name[len("targets.") :] for name, _, on in (word.partition("=") for word in words) if on == "true"]
+    said = [word[: -len("=true")].partition(".") for word in words if word.endswith("=true")]
+    names = [name for kind, _, name in said if kind == "targets"]
+    variables = [name for kind, _, name in said if kind == "environment"]
     if args.conf_dirs:
         from kdrun.config.allowed import in_folders
         from kdrun.config.groups import conf_dirs
 
         names += in_folders(conf_dirs(args.conf_dirs)[0])
-    return allowing(names)
+    return allowing(names, variables)

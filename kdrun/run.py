@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from kdrun.environment import hidden
 from kdrun.files import short
 from kdrun.present.console import Console, harmless
 from kdrun.problems import UserError, disk_problem
@@ -333,7 +334,7 @@ def _failed(run, error: BaseException, signals, command: str, tell, prefix: str 
         return 128 + (signals.received or signal.SIGINT)
     if isinstance(error, UserError):
         for line in error.lines:
-            errors.whole(f"kdrun: {line}")
+            errors.whole(hidden(f"kdrun: {line}"))
         return MISTAKE
     if problem := disk_problem(error):
         for line in problem:
@@ -344,7 +345,7 @@ def _failed(run, error: BaseException, signals, command: str, tell, prefix: str 
         f"the run failed: {prefix}{type(error).__name__}: {error}",
         f"traceback: {short(run.log_path)}",
     ):
-        errors.whole(f"kdrun: {text}")
+        errors.whole(hidden(f"kdrun: {text}"))
     return FAILED
 
 
@@ -353,7 +354,8 @@ def _log(path: Path) -> Iterator[None]:
     """Python's log lines and warnings go to the run's log, not between the bars."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.handleError = lambda record: None  # a full disk: whatever needs the disk for results says so
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.format = lambda record: hidden(formatter.format(record))
     root = logging.getLogger()
     level = root.level
     root.addHandler(handler)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdrun import signatures
+from kdrun.environment import READABLE, readable
 
 SHIPPED = ("kdrun", "torch", "transformers", "timm")
 """Packages of which a place takes some things without being asked. No setting opens the rest of them."""
@@ -26,7 +27,12 @@ SHIPPED = ("kdrun", "torch", "transformers", "timm")
 NEVER = frozenset({*sys.stdlib_module_names, "__main__"})
 """Python's own modules would turn a config file into a program; no setting opens them."""
 
-UNSAFE: dict[str, Any] = {"weights_only": False, "trust_remote_code": True, "allow_pickle": True}
+UNSAFE: dict[str, Any] = {
+    "weights_only": False,
+    "trust_remote_code": True,
+    "allow_pickle": True,
+    "allow_all_kernels": True,
+}
 """Options that make a loader run what is in a file: refused with this value, wherever they stand in a target's options."""
 
 DECLARED = "TARGETS"
@@ -71,17 +77,19 @@ def permitted() -> frozenset[str]:
 
 
 @contextmanager
-def allowing(names: Iterable[str]) -> Iterator[None]:
-    """These packages, too, are allowed inside."""
-    before = os.environ.get(ENVIRONMENT)
-    os.environ[ENVIRONMENT] = ",".join(sorted({*permitted(), *map(str, names)}))
+def allowing(names: Iterable[str], variables: Iterable[str] = ()) -> Iterator[None]:
+    """These packages may be called, and these environment variables be read, inside, too; also by processes that are started."""
+    added = {ENVIRONMENT: {*permitted(), *map(str, names)}, READABLE: {*readable(), *variables}}
+    before = {key: os.environ.get(key) for key in added}
+    os.environ.update({key: ",".join(sorted(values)) for key, values in added.items()})
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[ENVIRONMENT]
-        else:
-            os.environ[ENVIRONMENT] = before
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
 
 
 def refusal(target: object, slot: str | None = None, allowed: Collection[str] | None = None) -> list[str] | None:

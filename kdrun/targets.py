@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+from kdrun.environment import resolved
 from kdrun.problems import UserError, closest, listed
 from kdrun.signatures import Missing, Parameter, Signature, see_current_folder, signature_of
 from kdrun.slots import refusal, unfit, unsafe
@@ -80,7 +81,7 @@ def build(node: Mapping[str, Any], slot: str | None = None, **supplied: Any) -> 
     options = {key: value for key, value in plain(node).items() if key not in RESERVED}
     if refused := unsafe(options):
         raise UserError(f"{node['_target_']}: {refused[0]}", *refused[1:])
-    arguments = {key: _built(value, inner_slot(slot)) for key, value in options.items()}
+    arguments = {key: _built(value, inner_slot(slot)) for key, value in resolved(options).items()}
     try:
         accepted = inspect.signature(function).parameters
     except (TypeError, ValueError):  # written in C

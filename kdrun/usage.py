@@ -73,9 +73,10 @@ usage: kdrun show [RUN|SWEEP] [--outputs DIR] [--json]
 
 Of strategy=cross_window also: decisions with all their values, and each view before, continued on labels, and after.""",
     "rerun": """\
-usage: kdrun rerun RUN [--outputs DIR] [--force] [-q]
+usage: kdrun rerun RUN [--outputs DIR] [--conf DIR] [--force] [-q]
 
   kdrun rerun last
+  kdrun rerun RUN targets.mylab=true   of a run that was started elsewhere: lets it call your package
 
 Runs the config as it was recorded, not what the config files say today.""",
     "table": """\

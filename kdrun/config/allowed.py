@@ -18,6 +18,7 @@ from kdrun import slots
 from kdrun.config import groups as places
 from kdrun.config.groups import ConfDir
 from kdrun.config.schema import default_cache
+from kdrun.environment import allow, readable, variables_in
 from kdrun.files import read_json, write_json
 from kdrun.problems import UserError
 
@@ -67,14 +68,25 @@ def targets_in(node: Any) -> Iterator[str]:
             yield from targets_in(value)
 
 
-def agreed(outputs: str | os.PathLike[str] | None = None, conf_dirs: Sequence[str] = ()) -> set[str]:
-    """What the user allows for runs that are read from `outputs`: now, in these folders, by plugins, or when they were started."""
-    return {*slots.permitted(), *in_folders(places.conf_dirs(conf_dirs)[0]), *(_kept(outputs) if outputs else ())}
+def agreed(outputs: str | os.PathLike[str], conf_dirs: Sequence[str] = ()) -> tuple[set[str], set[str]]:
+    """(packages, environment variables) that the user allows for runs that are read from `outputs`: now, in these folders, by
+    plugins, or when they were started."""
+    kept = _kept(outputs)
+    return {*slots.permitted(), *in_folders(places.conf_dirs(conf_dirs)[0]), *kept["targets"]}, {
+        *readable(),
+        *kept["variables"],
+    }
 
 
 def check(cells: Iterable[Mapping[str, Any]], outputs: str | os.PathLike[str]) -> set[str]:
     """Packages of the user's own that these cells of a record call. UserError for what the user has not allowed for it."""
-    names, cells = agreed(outputs), list(cells)
+    cells = list(cells)
+    names, variables = agreed(outputs)
+    for variable in variables_in(cells):
+        if variable not in variables:
+            raise UserError(
+                f"the record reads {variable} of your environment, which you have not allowed", allow(variable)
+            )
     for target in targets_in(cells):
         if refused := slots.refusal(target, None, names):
             asked = "what a record itself allows does not count"
@@ -82,27 +94,33 @@ def check(cells: Iterable[Mapping[str, Any]], outputs: str | os.PathLike[str]) -
     return packages(cells)
 
 
-def keep(outputs: str, names: Mapping[str, str]) -> None:
+def keep(outputs: str, names: Mapping[str, str], variables: Mapping[str, str]) -> None:
     """Note what the user has allowed for runs in `outputs`, and tell once what a file allowed that nobody typed.
 
-    names: package -> what declares it, "" where the user typed it.
+    names: package -> what declares it; variables: of the environment -> what reads them; "" where the user typed it.
     """
     before = _kept(outputs)
-    for name, origin in names.items():
-        if name not in before and origin:
-            logging.getLogger("kdrun").warning("kdrun: %s lets configs call code of %s", origin, name)
-    if set(names) <= before:
+    new = {"targets": {*names} - before["targets"], "variables": {*variables} - before["variables"]}
+    told = [f"{names[name]} lets configs call code of {name}" for name in sorted(new["targets"]) if names[name]]
+    told += [
+        f"{variables[name]} reads {name} of your environment" for name in sorted(new["variables"]) if variables[name]
+    ]
+    for line in told:
+        logging.getLogger("kdrun").warning("kdrun: %s", line)
+    if not any(new.values()):
         return
     with contextlib.suppress(OSError):  # told again next time
         path = _path(outputs)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        write_json(path, {"outputs": os.path.realpath(outputs), "targets": sorted({*before, *names})})
+        both = {key: sorted(before[key] | new[key]) for key in new}
+        write_json(path, {"outputs": os.path.realpath(outputs), **both})
 
 
-def _kept(outputs: str | os.PathLike[str]) -> set[str]:
+def _kept(outputs: str | os.PathLike[str]) -> dict[str, set[str]]:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return set(map(str, read_json(_path(outputs))["targets"]))
-    return set()
+        found = read_json(_path(outputs))
+        return {key: set(map(str, found[key])) for key in ("targets", "variables")}
+    return {"targets": set(), "variables": set()}
 
 
 def _path(outputs: str | os.PathLike[str]) -> str:

@@ -6,11 +6,10 @@ What is frozen, hashed and run is an ordinary `student=NAME`; how it was chosen 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from kdrun import slots
-from kdrun.config.allowed import names_in
 from kdrun.problems import UserError, listed
 
 if TYPE_CHECKING:
@@ -48,7 +47,9 @@ def compose_auto(overrides: Sequence[str], conf_dirs: Sequence[str]) -> Job:
         )
     names = family or _of_model(first, conf_dirs)
     jobs = {name: compose([*words, f"student={name}"], conf_dirs) for name in names}
-    with slots.allowing(name for job in jobs.values() for name in names_in(job.config["targets"])):
+    with ExitStack() as allowed:
+        for job in jobs.values():
+            allowed.enter_context(job.allowing())
         kind, method, found = _times(jobs, conf_dirs)
     for one in found:
         one["meets"] = one["ms"] is not None and one["ms"] <= deadline

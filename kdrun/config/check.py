@@ -7,7 +7,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from kdrun.config.meant import meant
 from kdrun.config.origins import Origins
 from kdrun.config.presets import PRESETS
 from kdrun.config.schema import EXTENDED, REQUIRED, Data, Root, Target, defaults
+from kdrun.environment import hidden
 from kdrun.problems import Problems, UserError, closest, listed, nearest
 
 _NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -37,6 +38,7 @@ class Check:
         self.allowed = list(allowed)
         self.folder = folder or os.getcwd()
         self.base_trainer: dict[str, Any] = {}
+        self.variables: Collection[str] = ()  # of the environment: no message shows their values
 
     def root(self, tree: dict[str, Any]) -> dict[str, Any]:
         trainer = tree.get("trainer")
@@ -50,7 +52,7 @@ class Check:
         return result
 
     def bad(self, path: str, message: str, *more: str) -> None:
-        self.problems.add(f"{self.where(path)}: {message}", *more)
+        self.problems.add(hidden(f"{self.where(path)}: {message}", self.variables), *more)
 
     # nodes
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdrun import slots
-from kdrun.config import allowed, auto
+from kdrun.config import allowed, auto, variables
 from kdrun.config import groups as places
 from kdrun.config import overrides as words_of
 from kdrun.config.check import Check
@@ -23,6 +23,7 @@ from kdrun.config.layers import settle, typed_leaves
 from kdrun.config.origins import Origins
 from kdrun.config.presets import PRESETS
 from kdrun.config.schema import MONITORS, REQUIRED, Trainer, added, defaults, irrelevant
+from kdrun.environment import variables_in
 from kdrun.problems import Problems
 
 
@@ -54,8 +55,8 @@ class Job:
         return self.cells[0]
 
     def allowing(self) -> AbstractContextManager[None]:
-        """What this job calls of the user's own packages may be called inside."""
-        return slots.allowing(allowed.names_in(self.config.get("targets")))
+        """What this job calls of the user's own packages may be called inside, and what it reads of the environment be read."""
+        return slots.allowing(allowed.names_in(self.config.get("targets")), variables_in(self.cells))
 
     @property
     def slug(self) -> str:
@@ -91,14 +92,20 @@ def compose(overrides: Sequence[str] = (), conf_dirs: Sequence[str] = (), *, mis
     seeds = _seeds(tree, words.typed, origins, problems)
     names = _own_packages(tree, dirs, words.typed)
     check = Check(problems, origins, names, missing=missing)
-    cells = _checked(_resolved(tree, seeds, origins, problems, missing), check, composed.choices)
+    trees = _resolved(tree, seeds, origins, problems, missing)
+    named = variables.named(tree, lambda told: _resolved(tree, seeds, origins, told, missing), problems)
+    check.variables = named.values
+    cells = _checked([named.labels(tree, number) for number, tree in enumerate(trees)], check, composed.choices)
     problems.stop()
+    for number, cell in enumerate(cells):
+        named.put(cell, number)
     used = {name: names[name] for name in allowed.packages(cells)}
-    if used:
-        allowed.keep(cells[0]["paths"]["outputs"], used)
+    read = {name: named.origin(name, words.typed) for name in variables_in(cells)}
+    if used or read:
+        allowed.keep(cells[0]["paths"]["outputs"], used, read)
     for cell in cells:
         cell["targets"] = {**cell["targets"], **dict.fromkeys(sorted(used), True)}
-    with slots.allowing(used):
+    with slots.allowing(used, read):
         _check_strategy(cells[0], missing)
     given = _given(tree, words, origins)
     return Job(cells, list(overrides), composed.options, hash_of(cells), given=given, notes=notes)

@@ -312,6 +312,9 @@ class Root:
     targets: dict[str, Any] = key(
         {}, "packages whose names may be used as _target_", irrelevant="a permission, not a setting"
     )
+    environment: dict[str, Any] = key(
+        {}, "environment variables whose values may be recorded", irrelevant="a permission, not a setting"
+    )
     tags: dict[str, Any] = key({}, "labels: tags.x=true", irrelevant="labels")
     extra: dict[str, Any] = key({}, "free values, for interpolation or your own code")
 

@@ -198,7 +198,7 @@ class HuggingFace:
         except ImportError:
             raise UserError(f"{folder} needs transformers: pip install transformers") from None
         try:
-            self._model = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+            self._model = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError, ImportError) as error:
             raise UserError(f"{folder} holds no tokenizer: {str(error).splitlines()[0][:200]}") from None
         files = sorted({path for pattern in self.FILES for path in folder.glob(pattern) if path.is_file()})

@@ -197,7 +197,7 @@ def _folder(folder: Path) -> VisionTokenizer:
     except ImportError:
         raise UserError(f"{folder} needs transformers: pip install transformers") from None
     try:
-        made = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        made = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"{folder} holds no tokenizer: {str(error).splitlines()[0][:200]}") from None
     model = getattr(made, "backend_tokenizer", None)

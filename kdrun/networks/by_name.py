@@ -13,6 +13,10 @@ from kdrun.problems import UserError, nearest
 TARGETS = ("timm", "transformers_image_classifier")
 
 
+UNPICKLING = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay")
+"""Options of timm.create_model that name files, which timm reads as pickles."""
+
+
 def timm(
     model_name: str,
     num_classes: int = 1000,
@@ -26,6 +30,11 @@ def timm(
     any size and have no such argument. Pretrained weights are files: set `weights` beside the network.
     Raises UserError where timm is absent or has no such network.
     """
+    for name in UNPICKLING:
+        if options.get(name) is not None:
+            raise UserError(
+                f"{model_name}: {name} would unpickle a file", "put the file beside the network: teacher.weights=PATH"
+            )
     make_torchvision_importable()
     try:
         import timm as library

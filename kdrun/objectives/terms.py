@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from kdrun import slots, targets
+from kdrun.environment import resolved
 from kdrun.problems import UserError, nearest
 
 Tensors = Mapping[str, torch.Tensor | None]
@@ -211,6 +212,7 @@ def _term(name: str, node: dict[str, Any]) -> Term:
     function = _function(target, name)
     if refused := slots.unsafe(node, f"objective.{name}"):
         raise UserError(*refused)
+    node = resolved(node)
     tensors, options = {}, set()
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and parameter.name not in node:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdrun.environment import READABLE
 from kdrun.slots import ENVIRONMENT
 from kdrun.tracking.mirror import mirror_environment
 from kdrun.tracking.record import FAILED, INTERRUPTED, OUT_OF_MEMORY, RUNNING, read_record
@@ -105,7 +106,7 @@ class Pool:
     def _fill(self) -> None:
         while self._waiting and len(self._running) < self.jobs:
             request = self._waiting.popleft()
-            request["environment"] = {ENVIRONMENT: os.environ.get(ENVIRONMENT, "")}
+            request["environment"] = {name: os.environ.get(name, "") for name in (ENVIRONMENT, READABLE)}
             if len(self._gpus) > 1:
                 used = [job["gpu"] for job in self._running.values()]
                 request["gpu"] = min(self._gpus, key=used.count)

@@ -26,6 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from kdrun.environment import hidden
 from kdrun.files import read_json, write_json
 from kdrun.tracking.metrics import MetricsWriter
 
@@ -147,7 +148,7 @@ class Run:
         The traceback goes to the end of run.log, its last frame into the record.
         """
         with open(self.log_path, "a", encoding="utf-8") as log:
-            log.write("".join(traceback.format_exception(error)))
+            log.write(hidden("".join(traceback.format_exception(error))))
         self.finish(status_of(error), error=describe_error(error), **fields)
 
     def close(self) -> None:
@@ -210,7 +211,7 @@ def describe_error(error: BaseException) -> dict[str, str]:
     """{"type", "message", "where"}: where is `file.py:line in function` of the frame that raised, without folders."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
-    return {"type": type(error).__name__, "message": str(error), "where": where}
+    return {"type": type(error).__name__, "message": hidden(str(error)), "where": where}
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdrun.environment import differing, variables_in
 from kdrun.problems import UserError
 from kdrun.tracking.provenance import cells_of, package_versions
 from kdrun.verbs.runs import is_folder
@@ -31,13 +32,18 @@ def main(args: Arguments) -> int:
         raise UserError(f"the record of {run.id} cannot be read: {run.problem}")
     if run.record["config"] is None:
         raise UserError(f"{run.id} ended before its config was stored; there is nothing to run again")
-    for line in version_changes(run.record):
+    told = [f"{name} of the environment is not what it was" for name in differing(run.record["config"])]
+    for line in (*version_changes(run.record), *told):
         print(f"kdrun: {line}", file=sys.stderr)
     from kdrun.config.allowed import keep, names_in
     from kdrun.run import run_job
 
     job = job_from_record(run.record, run.dir.resolve().parent.parent)
-    keep(job.config["paths"]["outputs"], dict.fromkeys(names_in(job.config.get("targets")), ""))
+    keep(
+        job.config["paths"]["outputs"],
+        dict.fromkeys(names_in(job.config.get("targets")), ""),
+        dict.fromkeys(variables_in(job.cells), ""),
+    )
     options = {name: getattr(args, name) for name in ("quiet", "force", "json") if hasattr(args, name)}
     return run_job(job, **options)
 

@@ -30,6 +30,12 @@ def test_without_the_library_the_install_command_is_said(monkeypatch, node, modu
         build_network(node, SPEC, seed=0)
 
 
+@pytest.mark.parametrize("option", ["checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"])
+def test_no_option_of_timm_names_a_file_that_it_would_unpickle(option):
+    with pytest.raises(UserError, match="would unpickle a file"):
+        build_network({"_target_": TIMM, "model_name": "resnet18", option: "model.pth"}, SPEC, seed=0)
+
+
 @needs_timm
 @pytest.mark.parametrize("model_name", ["resnet10t", "vit_tiny_patch16_224"])
 def test_timm_networks_fit_the_data(model_name):

@@ -38,7 +38,7 @@ def make_cards(run: RunInfo, request: Request, tell: Tell = lambda line: None) -
     where there is no card at all.
     """
     cards: list[Card] = []
-    with allowing(agreed(run.dir.resolve().parent.parent)):
+    with allowing(*agreed(run.dir.resolve().parent.parent)):
         maker = _Maker(run, request, tell)
         for place in request.places:
             cards += maker.cards(place)

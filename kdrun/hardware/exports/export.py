@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from kdrun import __version__
+from kdrun.environment import variables_in
 from kdrun.files import plain, sha256_file, write_json
 from kdrun.hardware.exports import graphs
 from kdrun.hardware.exports.artifact import CONFIG, RECORD, Artifact
@@ -61,7 +62,7 @@ def export(
     work = target.with_name(f".{target.name}.{token_hex(4)}")
     work.mkdir()
     try:
-        with allowing(subject.targets):
+        with allowing(subject.targets, variables_in(subject.node)):  # as it was built, so both are allowed
             record = _made(subject, work, format, precision, calibration, settings, source, what)
         write_json(work / RECORD, record)
         shutil.rmtree(target, ignore_errors=True)
