@@ -84,7 +84,7 @@ def test_a_run_uses_the_value_and_records_the_name(here, capsys):
         record["config"]["extra"]["token"],
     ):
         assert re.fullmatch(r"\$\{oc\.env:SECRET#[0-9a-f]{16}\}", text)
-    assert "secret" in folder.name
+    assert "SECRET" in folder.name
     assert kdrun.load("last") is not None
 
 
