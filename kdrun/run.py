@@ -150,6 +150,7 @@ def execute(job, run, console: Console, signals, quiet=False, force=False, tell=
         energy = job.config.get("energy")
         lab = make_lab(job.config["paths"], hardware, report, fitted, force=force, energy=energy)
         sensors.callback(lab.shop.close)
+        planned = expected(cells[0])
         module = lab.shop.data(job.config["data"])
         if not module.spec.sizes["train"] and any(cell["student"]["weights"] is None for cell in cells):
             from kdrun.data.vision_module import BESIDE
@@ -163,6 +164,9 @@ def execute(job, run, console: Console, signals, quiet=False, force=False, tell=
             report.note(audit["summary"])
         task = task_for(module)
         notes = task.notes()  # before the first stage, since a score that lacks its package is known now
+        from kdrun.learning.beforehand import check_builds  # imports lightning, which `resolve` has made safe
+
+        check_builds(*planned_on(planned, job.config["data"], lab.shop), hardware)
         arms, labels, teachers = fit_cells(cells, lab, failed if len(cells) > 1 else None)
         name_results(stages, arms)
     if len(errors) == len(cells):
@@ -172,6 +176,27 @@ def execute(job, run, console: Console, signals, quiet=False, force=False, tell=
     summary |= {"remarks": list(lab.remarks)} if lab.remarks else {}
     summary["seconds"] = round(time.monotonic() - started, 3)
     return {"summary": summary, "stages": stages, "audit": audit, "seconds": summary["seconds"], "errors": errors}
+
+
+def expected(cell: dict[str, Any]) -> list[Any]:
+    """The stages that a cell asks for as far as that is known before any has run; all code that they name is imported.
+
+    Raises UserError with file and line where an import fails."""
+    from dataclasses import fields
+
+    from kdrun.learning.beforehand import check_names
+    from kdrun.strategies.unused import stages_of
+
+    check_names([cell["strategy"], cell["data"]])
+    stages = stages_of(cell)
+    check_names([getattr(stage, item.name) for stage in stages for item in fields(stage)])
+    return stages
+
+
+def planned_on(stages: list[Any], data: dict[str, Any], shop: Any) -> tuple[list[Any], Any]:
+    """(stages, their data): those that learn from the job's data; where none does, from those of the first stage."""
+    wanted = data if any(stage.data == data for stage in stages) or not stages else stages[0].data
+    return [stage for stage in stages if stage.data == wanted], shop.data(wanted)
 
 
 def make_lab(

@@ -20,8 +20,7 @@ from kdrun.config.check import Check
 from kdrun.config.groups import ConfDir, Option
 from kdrun.config.hydra import compose_groups
 from kdrun.config.layers import settle, typed_leaves
-from kdrun.config.origins import Origins
-from kdrun.config.presets import PRESETS
+from kdrun.config.origins import SETTINGS, Origins
 from kdrun.config.schema import MONITORS, REQUIRED, Trainer, added, defaults, irrelevant
 from kdrun.environment import variables_in
 from kdrun.problems import Problems
@@ -170,7 +169,7 @@ def _given(tree: Mapping[str, Any], words: words_of.Words, origins: Origins) -> 
     found = origins.of_own_experiments()
     for text in words.groups:
         key, _, name = text.partition("=")
-        if key not in (*PRESETS, "strategy") and not text.startswith("~"):
+        if key.partition("@")[0] in SETTINGS and not text.startswith("~"):
             found |= dict.fromkeys(origins.keys_of(key, name), text)
     for key, text in words.typed.items():
         found[key] = text

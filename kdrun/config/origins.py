@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from kdrun.config.groups import Groups, Option
 from kdrun.config.presets import PRESETS, defaults_of, mistakes
 
+SETTINGS = ("objective", "trainer", "trainer/optimizer")
+"""Groups whose options are settings, which a strategy may not use. The others say who takes part, and in what: a job without a
+teacher may name one, as those beside it do."""
+
 
 @dataclass
 class Origins:
@@ -65,7 +69,7 @@ class Origins:
                 continue
             for key, name, line in defaults_of(option.file) or ():
                 group = key.split()[-1].lstrip("/")
-                if group.partition("@")[0] in self.groups and group not in (*PRESETS, "strategy"):
+                if group.partition("@")[0] in SETTINGS:
                     said = f"{group}={name} ({option.shown}, line {line})"
                     found |= dict.fromkeys(self.keys_of(group, name), said)
             for key, value in _own_keys(option.file).items():

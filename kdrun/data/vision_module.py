@@ -80,6 +80,11 @@ class VisionDataModule(LightningDataModule):
         """Disk that the features of all images take; 0 where none are kept."""
         return self.pictures.bytes
 
+    def positions(self, split: str = "train") -> dict[str, int]:
+        """What terms of an objective can be over (objectives.terms.Term.over) -> how many there are in a split."""
+        samples = self._samples[split]
+        return samples.sizes(np.arange(len(samples.lengths)))
+
     def features_missing(self) -> int:
         """How many images that samples use have no features yet; nothing is computed."""
         return self.pictures.missing(self._images_used())

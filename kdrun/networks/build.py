@@ -123,6 +123,11 @@ def _said(spec) -> str:
     return {"images": "classes", "table": "target"}.get(spec.kind, "tokens")
 
 
+def blank_inputs(spec) -> Any:
+    """Inputs of two samples as networks take them, with nothing on them."""
+    return _blank(spec)[0]
+
+
 def _blank(spec) -> tuple[Any, tuple[int, ...], str]:
     """(inputs of two samples, the shape their logits must have, what to call them)."""
     if spec.kind == "images":

@@ -69,18 +69,21 @@ class Term:
         """
         return getattr(self.function, "over", LABELS)
 
+    def check_wants(self, given: Collection[str]) -> None:
+        """Raises UserError where a tensor that the term must have is not among those that are given."""
+        if missing := [name for name in self.wants if name not in given and name != "mask"]:
+            raise UserError(
+                f"objective.{self.name} wants {', '.join(missing)}, which this task does not give",
+                f"given here: {', '.join(sorted(given))}",
+            )
+
     def values(self, tensors: Tensors, positions: torch.Size | None) -> torch.Tensor:
         """float32, one value per position, computed in float32 or wider outside of autocast (but see `multiplies`).
 
         Raises UserError where tensors lack, the result has another shape, or the term changes a tensor that it is given.
         """
         given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-        missing = [name for name in self.wants if name not in given and name != "mask"]
-        if missing:
-            raise UserError(
-                f"objective.{self.name} wants {', '.join(missing)}, which this task does not give",
-                f"given here: {', '.join(sorted(given))}",
-            )
+        self.check_wants(given)
         chosen = {name: given.get(name) for name in self.wants}
         chosen |= {name: given[name] for name in self.may_want if name in given}
         before = versions(chosen.values())

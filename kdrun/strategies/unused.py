@@ -4,6 +4,7 @@ where another value of it gives other stages. What a stage holds and does not re
 from __future__ import annotations
 
 import ast
+import contextlib
 import copy
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -72,11 +73,14 @@ class Blank:
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
+        self.stages: list[Stage | Federation] = []
         self.unread: dict[str, str] = {}  # key of a config that a stage has and does not read -> what it is for
 
     def fit(self, stage: Any) -> Trained:
         tree = self._read(stage)
         self.asked.append(tree)
+        if not isinstance(stage, Together):
+            self.stages.append(stage)
         return Trained(json.dumps(tree, sort_keys=True, default=str), stage, {})
 
     federate = together = fit
@@ -174,16 +178,28 @@ def _why(cell: dict[str, Any], key: str, first: Blank) -> list[str]:
     return [f"no stage of {kind.__name__} depends on it"]
 
 
-def _asked(cell: dict[str, Any]) -> Blank | None:
-    """All that the strategy and its controls ask for; None where that cannot be known without running them."""
+def stages_of(cell: dict[str, Any]) -> list[Stage | Federation]:
+    """The stages that a strategy and its controls ask for; of one that decides by results, those before it does."""
+    lab = Blank()
+    with contextlib.suppress(Exception):
+        _ask(cell, lab)
+    return lab.stages
+
+
+def _ask(cell: dict[str, Any], lab: Blank) -> None:
     from kdrun.targets import build
 
+    strategy, cast = build(cell["strategy"], "strategy"), Cast(cell)
+    strategy.run(lab, cast)
+    for name in strategy.controls:
+        strategy.control(name, lab, cast)
+
+
+def _asked(cell: dict[str, Any]) -> Blank | None:
+    """All that the strategy and its controls ask for; None where that cannot be known without running them."""
     lab = Blank()
     try:
-        strategy, cast = build(cell["strategy"], "strategy"), Cast(cell)
-        strategy.run(lab, cast)
-        for name in strategy.controls:
-            strategy.control(name, lab, cast)
+        _ask(cell, lab)
     except Exception:  # a strategy that looks at results (of the user's), or one whose own checks refuse this config
         return None
     return lab

@@ -69,20 +69,23 @@ def _make_plan(job: Any, why: bool) -> dict[str, Any]:
     from kdrun.lab.fingerprint import differences
     from kdrun.lab.stage import Federation
     from kdrun.learning.report import Report
-    from kdrun.run import fit_cells, make_lab
+    from kdrun.run import expected, fit_cells, make_lab, planned_on
     from kdrun.tasks.build import task_for
     from kdrun.tracking.credentials import resolve_mode
 
     resolve_mode(job.config["tracker"])
     hardware = resolve(job.config["hardware"])
     apply_threads(hardware)
+    from kdrun.learning.beforehand import check_builds
     from kdrun.learning.probe import probe  # imports lightning, which `resolve` has made safe beside a torchvision
 
     lab = make_lab(job.config["paths"], hardware, Report(), lambda item: None, dry=True)
     main = job.config["data"]
+    planned = expected(job.config)
     module = lab.shop.data(main)
     task_for(module).notes()  # a score that lacks its package is told now
     data = {**_told(module), "audit": module.audit()}
+    check_builds(*planned_on(planned, main, lab.shop), hardware)
     fit_cells([{**cell, "hardware": hardware} for cell in job.cells], lab)
     stages: dict[str, dict[str, Any]] = {}
     others, features = [], Features()

@@ -40,7 +40,6 @@ def told(*words, conf=()):
         ([*ALONE, "objective.kd.temperature=2"], "labels alone"),
         ([*ALONE, "objective.ce.weight=0.5"], "labels alone"),
         ([*ALONE, "teacher.accuracy=0.9"], "strategy=vanilla has a teacher"),
-        ([*ALONE, "teacher=resnet8"], "strategy=vanilla has a teacher"),
         ([*ALONE, "trainer.gap=true"], "taught"),
         (["assistants.resnet8.seed=1"], "strategy=takd"),
         (["strategy=compress", "assistants.resnet8.trainer.epochs=1"], "strategy=takd"),
@@ -73,6 +72,11 @@ def test_what_no_stage_depends_on_is_refused_with_key_value_and_what_is_used_ins
         [*GATED, "strategy.beta=2"],
         [*ALONE, "objective.ce.label_smoothing=0.1", "trainer.epochs=3", "name=x", "tags.a=true"],
         [*ALONE, "strategy.controls=[plain_kd]", "objective.kd.temperature=2", "teacher.seed=1"],
+        [
+            *ALONE,
+            "teacher=resnet8",
+            "student=resnet8_w2",
+        ],  # who takes part is no setting: the jobs beside it have the same
         ["teacher.accuracy=0.9", "teacher.tolerance=0.1", "hardware.threads=2", "student.trainer.epochs=3"],
         ["strategy=compress", "strategy.tune_epochs=6"],  # as many as it would have had
         ["strategy=evolving", "strategy.epochs=[30,30,30]", "strategy.order=descending", "assistants.resnet8.seed=1"],

@@ -1,0 +1,159 @@
+"""Before the first stage of a job is fitted: everything that its stages will build is built once, on the meta device where that
+is possible, so that a mistake in the last stage does not cost the ones before it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sysconfig
+import traceback
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from kdrun import targets
+from kdrun.learning.fit import monitored
+from kdrun.learning.schedule import schedule
+from kdrun.networks.build import blank_inputs, build_network
+from kdrun.networks.parts import select_parts
+from kdrun.objectives.terms import LABELS, Objective, build_objective
+from kdrun.problems import UserError
+from kdrun.tasks.build import task_for
+
+
+def check_names(nodes: Iterable[Any]) -> None:
+    """Imports whatever `_target_` names in these trees. Raises UserError with the file and line where an import fails."""
+    for name in dict.fromkeys(name for node in nodes for name in _names(node)):
+        try:
+            targets.locate(name)
+        except UserError:
+            raise
+        except Exception as error:
+            raise broken(f"_target_ {name} cannot be imported", error) from error
+
+
+def check_builds(stages: list[Any], module: Any, hardware: dict[str, Any]) -> None:
+    """Networks with a forward pass, optimizers, schedules, objectives and metrics of all stages on the data of `module`.
+
+    stages: as strategies ask for them (lab.stage.Stage and Federation). Raises UserError for what cannot be built, and for
+    a term of an objective that these data, or this task, have nothing for.
+    """
+    networks: dict[str, nn.Module] = {}
+    done: set[str] = set()
+    given: dict[frozenset[str], set[str] | None] = {}
+    for stage in stages:
+        federation, trainer = getattr(stage, "federation", None), getattr(stage, "trainer", None)
+        nodes = [*federation["private"], federation["proxy"]] if federation else [stage.learner["network"]]
+        for node in nodes:
+            networks.setdefault(key := json.dumps(node, sort_keys=True), None)
+            networks[key] = networks[key] or _network(node, module.spec)
+        network = networks[json.dumps(nodes[0], sort_keys=True)]
+        parts = [nodes[0], trainer, getattr(stage, "objective", None)]
+        if trainer is None or (kind := json.dumps(parts, sort_keys=True)) in done:
+            continue
+        done.add(kind)
+        _optimizer(trainer, hardware["device"])
+        if federation:
+            continue
+        task = task_for(module, trainer.get("decoding"))
+        monitored(trainer, task)
+        task.metrics()
+        schedule(trainer["schedule"], trainer["epochs"], 1)(0)
+        select_parts(network, trainer.get("parts"))
+        for parameter in network.parameters():
+            parameter.requires_grad_(True)
+        objective = build_objective(stage.objective)
+        _has_positions(objective, module)
+        if objective.wanted not in given:
+            given[objective.wanted] = _given(objective, network, task, module.spec)
+        for term in objective.active if given[objective.wanted] is not None else ():
+            term.check_wants(given[objective.wanted])
+
+
+def broken(what: str, error: Exception) -> UserError:
+    """What went wrong in code that is not kdrun's: type, message, file and line."""
+    first = (str(error).splitlines() or [""])[0]
+    place = place_of(error)
+    return UserError(f"{what}: {type(error).__name__}: {first}", *([place] if place else []))
+
+
+def place_of(error: BaseException) -> str:
+    """`mylab/nets.py, line 3`: the last frame that lies in nobody's package, or "" where none does."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}, line {error.lineno}"
+    packages = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
+    own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith((*packages, own + os.sep, "<")):
+            near = os.path.relpath(frame.filename)
+            return f"{frame.filename if near.startswith('..') else near}, line {frame.lineno}"
+    return ""
+
+
+def _names(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("_target_"), str):
+            yield node["_target_"]
+        for value in node.values():
+            yield from _names(value)
+    elif isinstance(node, list | tuple):
+        for item in node:
+            yield from _names(item)
+
+
+def _network(node: dict[str, Any], spec: Any) -> nn.Module:
+    """The network without memory for its weights; with it where its code asks for values, which the meta device lacks."""
+    try:
+        with torch.device("meta"):
+            return build_network(node, spec, 0)
+    except Exception:  # perhaps the meta device alone is at fault: the real one tells
+        try:
+            return build_network(node, spec, 0)
+        except UserError as error:
+            place = place_of(error.__cause__) if error.__cause__ else ""
+            raise UserError(*error.lines, *([place] if place else [])) from error
+        except Exception as error:
+            raise broken(f"cannot build {node['_target_']}", error) from error
+
+
+def _optimizer(trainer: dict[str, Any], device: str) -> None:
+    node = trainer["optimizer"]
+    try:
+        optimizer = targets.build(node, "optimizer", params=[nn.Parameter(torch.zeros(2, 2, device=device))])
+    except UserError:
+        raise
+    except Exception as error:
+        raise broken(f"cannot build the optimizer {node['_target_']}", error) from error
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise UserError(f"{node['_target_']} gave a {type(optimizer).__name__}, expected a torch.optim.Optimizer")
+    if any("lr" not in group for group in optimizer.param_groups):
+        raise UserError(f"{node['_target_']} has no learning rate lr, which the schedule changes")
+
+
+def _has_positions(objective: Objective, module: Any) -> None:
+    """Raises UserError for a term over positions (image slots, say) that the training data have none of."""
+    counts = module.positions() if hasattr(module, "positions") else {LABELS: 1}
+    for term in objective.active:
+        if not counts.get(term.over):
+            what = {"visual_mask": "positions of images", "images": "images"}.get(term.over, term.over)
+            raise UserError(
+                f"objective.{term.name} is over {what}, and the training data of {module.spec.name} have none",
+                f"to leave it out: '~objective.{term.name}' or objective.{term.name}.weight=0",
+            )
+
+
+def _given(objective: Objective, network: nn.Module, task: Any, spec: Any) -> set[str] | None:
+    """Names of the tensors that a task gives to an objective; None where a blank input does not tell."""
+    if hasattr(task, "prepare"):
+        task.prepare(objective.wanted)
+    batch: dict[str, Any] = defaultdict(lambda: torch.zeros(()))
+    try:
+        with torch.device(next(network.parameters()).device), torch.no_grad():
+            prediction = task.predict(network.eval(), blank_inputs(spec))
+            tensors = task.tensors(batch, prediction, prediction)
+    except Exception:  # a blank input is not for every network; the first real batch will tell
+        return None
+    return {name for name, tensor in tensors.items() if tensor is not None}
