@@ -279,13 +279,14 @@ class Lab:
             "energy": self.energy,
             "seed": stage.seed,
             "teaching": stage.teaching,
-            "teacher": teacher and self._teacher(teacher, stage),
-            "also": [self._teacher(one, stage) for one in stage.also],
+            "teacher": teacher and self.taught_by(teacher, stage),
+            "also": [self.taught_by(one, stage) for one in stage.also],
             "drop": stage.drop,
             "start": start and {"fingerprint": start.fingerprint, "weights": str(start.weights())},
         }
 
-    def _teacher(self, teacher: Trained, stage: Stage) -> dict[str, Any]:
+    def taught_by(self, teacher: Trained, stage: Stage) -> dict[str, Any]:
+        """What a request says of a trained teacher of a stage."""
         # What a teacher reached on other data (a first phase has its own) says nothing of these.
         alike = teachers.samples(teacher.stage.data) == teachers.samples(stage.seen)
         return {

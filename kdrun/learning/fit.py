@@ -14,6 +14,7 @@ import torch
 from kdrun.data.spec import SINGLE
 from kdrun.files import write_atomic, write_json
 from kdrun.learning import seeds
+from kdrun.learning.adaptor import make_adaptor
 from kdrun.learning.callbacks import AtomicCheckpointIO, Keeping, usable_state
 from kdrun.learning.firststep import NoEffect
 from kdrun.learning.gap import Gap
@@ -27,7 +28,7 @@ from kdrun.learning.teaching import Workshop, prepare_teacher
 from kdrun.ledger.flops import parameters
 from kdrun.ledger.ledger import Ledger, phase_flops, training_flops
 from kdrun.ledger.spending import EVALUATE, PREPARE, TEACHER, TRAIN
-from kdrun.networks.build import build_network, seeded
+from kdrun.networks.build import build_network
 from kdrun.networks.parts import select_parts
 from kdrun.networks.weights import load_weights, save_weights
 from kdrun.objectives.terms import build_objective
@@ -226,25 +227,12 @@ class _Epochs:
 
 
 def _adaptor(request: dict[str, Any], objective, network, module, shop: Workshop) -> torch.nn.Linear | None:
-    """A linear layer from the student's features to the width of its teachers' (FitNets, arXiv 1412.6550); None where they
-    are as wide, or not compared.
-
-    Raises UserError where several teachers differ in width.
-    """
+    """Between the features of the student and of its teachers; None where nothing compares them."""
     if "student_features" not in objective.wanted:
         return None
     notes = shop.teaching_notes(request) or {}
     widths = {note["features"] for note in (notes, *notes.get("also", ())) if "features" in note}
-    if len(widths) > 1:
-        raise UserError(
-            f"teachers with features of widths {', '.join(map(str, sorted(widths)))} cannot teach at once",
-            "choose networks of one width, or objective.feature.weight=0",
-        )
-    own = shop.width(request["learner"]["network"], module)
-    if not widths or widths == {own}:
-        return None
-    with seeded(seeds.derive(request["seed"], "adaptor")):
-        return torch.nn.Linear(own, widths.pop())
+    return make_adaptor(shop.width(request["learner"]["network"], module), widths, request["seed"])
 
 
 def make_trainer(hardware: dict[str, Any], callbacks: list, max_epochs: int, sharded: bool = False):

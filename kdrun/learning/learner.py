@@ -154,7 +154,7 @@ class Learner(LightningModule):
             # Teacher first: it frees its memory.
             taught = None if self.teacher is None else self.teacher.outputs(chunk, self.step)
             prediction = self.task.predict(self.student, chunk["inputs"])
-            total, raw = self._loss(chunk, prediction, taught, count)
+            total, raw = self.loss(chunk, prediction, taught, count)
             if self.first_step is None or len(self.first_step) < len(self.objective.active):
                 self._check(raw, chunk)
             if ranks > 1 and self._whole.value is None:
@@ -200,7 +200,7 @@ class Learner(LightningModule):
         device = self.device.type
         return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
-    def _loss(self, batch: dict[str, Any], prediction, taught, count) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, batch: dict[str, Any], prediction, taught, count) -> tuple[Tensor, dict[str, Tensor]]:
         """The objective; with several teachers, each of the terms that need one is a mean over them."""
         if not isinstance(taught, list):
             return self.objective(self._tensors(batch, prediction, taught), count)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from kdrun.learning import seeds, topk
+from kdrun.learning.adaptor import make_adaptor
 from kdrun.learning.firststep import check_first_step
 from kdrun.learning.fit import monitored
+from kdrun.learning.learner import Learner
+from kdrun.learning.teacher import FrozenTeacher
+from kdrun.learning.teaching import live_teacher
 from kdrun.ledger.flops import parameters
 from kdrun.networks.build import build_network
 from kdrun.networks.modes import hold_frozen
 from kdrun.networks.parts import select_parts
+from kdrun.networks.weights import load_weights
 from kdrun.objectives.terms import Objective, build_objective
 from kdrun.tasks.build import task_for
 
@@ -24,11 +30,15 @@ class NotZero(RuntimeError):
     """A term that compares student and teacher is not zero when both are the same."""
 
 
-def probe(stage, module) -> dict[str, Any]:
-    """Look at one training step of a stage (lab.stage.Stage) on CPU, with a teacher of random weights if it has one.
+def probe(stage, module, seen=None, stored: Sequence[dict[str, Any] | None] = ()) -> dict[str, Any]:
+    """Look at one training step of a stage (lab.stage.Stage) on CPU.
+
+    seen: the data as the teachers see them, where that is otherwise. stored: for each teacher what a request says of it
+    (lab.lab.Lab.taught_by), None for one that is not in the store: it has random weights here, as a start has that is not there.
 
     Returns {"terms": {name: {"value", "gradient", "identity"}}, "trainable", "parameters", "flops", "teacher_flops",
-    "step_seconds", "steps"}; identity is the term's value for teacher = student, None for terms without a teacher.
+    "step_seconds", "steps", "untrained"}; identity is the term's value for teacher = student, None for terms without a
+    teacher; untrained: who has random weights here and will have others ("teacher NAME", "start").
     Raises NoEffect or NotZero.
     """
     task = task_for(module)
@@ -42,34 +52,70 @@ def probe(stage, module) -> dict[str, Any]:
         "terms": {},
         "steps": 0,
         "step_seconds": None,
+        "untrained": [],
     }
     if stage.trainer is None:
         return result
+    _load_start(stage, student, module, result["untrained"])
     monitored(stage.trainer, task)
     objective = build_objective(stage.objective)
     if hasattr(task, "prepare"):
         task.prepare(objective.wanted)
     loader = module.train_loader(stage.trainer["batch_size"], seeds.derive(stage.seed, "data"))
     batch = next(iter(loader))
-    taught = None
+    taught, adaptor = None, None
     if objective.needs_teacher:
-        teacher = build_network(stage.teacher.stage.learner["network"], module.spec, seeds.derive(stage.seed, "probe"))
-        result["teacher_flops"] = task.flops(teacher)
-        with torch.no_grad():
-            taught = _as_told(task.predict(teacher.eval(), batch["inputs"]), stage.objective)
+        teachers = _teachers(stage, seen or module, objective, stored, result)
+        inputs = batch if seen is None else {**batch, "inputs": seen.inputs(batch["ids"], batch["view"])}
+        taught = [_as_told(teacher.outputs(inputs), stage.objective) for teacher in teachers]
+        if "student_features" in objective.wanted:
+            widths = [teacher.task.feature_width(teacher.network) for teacher in teachers]
+            adaptor = make_adaptor(task.feature_width(student), widths, stage.seed)
+    learner = Learner(student, task, objective, adaptor=adaptor)
+    count = batch.get("sizes", batch["size"])
     hold_frozen(student.train())
     for _ in range(2):  # the first step pays for allocations; the second is the one that counts
         started = time.perf_counter()
         prediction = task.predict(student, batch["inputs"])
-        total, raw = objective(task.tensors(batch, prediction, taught), batch.get("sizes", batch["size"]))
+        total, raw = learner.loss(batch, prediction, taught[0] if taught and len(taught) == 1 else taught, count)
         total.backward(retain_graph=True)
         result["step_seconds"] = time.perf_counter() - started
-    result["terms"] = check_first_step(objective, raw, student)
+    alike = bool(stage.start and stage.teacher) and stage.start.fingerprint == stage.teacher.fingerprint
+    result["terms"] = check_first_step(objective, raw, student, alike=alike, adaptor=adaptor)
     identity = _identity(objective, task, batch, prediction, _as_told(prediction, stage.objective))
     for name, found in result["terms"].items():
         found["identity"] = identity.get(name)
     result["steps"] = stage.trainer["epochs"] * len(loader)
     return result
+
+
+def _load_start(stage, student, module, untrained: list[str]) -> None:
+    """The weights that the stage starts from, as far as they are there."""
+    if stage.learner["weights"]:
+        load_weights(student, stage.learner["weights"], module.spec)
+    if stage.start is not None and stage.start.path is None:
+        untrained.append("start")
+    elif stage.start is not None:
+        load_weights(student, stage.start.weights(), module.spec)
+
+
+def _teachers(stage, module, objective: Objective, stored, result: dict[str, Any]) -> list[FrozenTeacher]:
+    """The frozen teachers of a stage, on the data as they see them; notes FLOPs of all together, and who is not trained."""
+    task, found, flops = task_for(module), [], []
+    if hasattr(task, "prepare"):
+        task.prepare(objective.wanted)
+    for number, teacher in enumerate(stage.teachers):
+        asked = stored[number] if number < len(stored) else None
+        if asked is None:
+            seed = seeds.derive(stage.seed, "probe") + number
+            network = build_network(teacher.stage.learner["network"], module.spec, seed)
+            found.append(FrozenTeacher(network, task, teacher.fingerprint))
+            result["untrained"].append(f"teacher {teacher.stage.learner['name']}")
+        else:
+            found.append(live_teacher({"teacher": asked}, module, task, torch.device("cpu")))
+        flops.append(task.flops(found[-1].network))
+    result["teacher_flops"] = None if None in flops else sum(flops)
+    return found
 
 
 def _as_told(prediction, objective: dict[str, Any]):

@@ -53,3 +53,13 @@ def share(value: Any) -> str:
 def count_of(number: int, one: str, several: str | None = None) -> str:
     """`1 stage`, `3 stages`."""
     return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
+def magnitude(number: float | None) -> str:
+    """A count as `12.3 M`; n/a where it is not known."""
+    if number is None:
+        return MISSING
+    for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return str(int(number))

@@ -6,6 +6,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from kdrun.present.units import magnitude
+
 
 def main(args) -> int:
     from kdrun.config.compose import compose
@@ -107,12 +109,15 @@ def _make_plan(job: Any, why: bool) -> dict[str, Any]:
                     entry["why"] = _nearest(planned, lab)
                 stages[planned.trained.fingerprint] = entry
                 continue
-            # Seeds of one stage differ in nothing that a probe can see.
-            teachers = [one.stage.learner["network"] for one in stage.teachers]
-            seen = [stage.learner, stage.objective, stage.trainer, stage.teaching, teachers, stage.sees]
-            kind = json.dumps(seen, sort_keys=True)
+            # Seeds of one stage differ in nothing that a probe has to tell twice.
+            teachers = [[one.stage.learner["network"], one.path and one.fingerprint] for one in stage.teachers]
+            started = None if stage.start is None else stage.start.path is not None
+            alike = [stage.learner, stage.objective, stage.trainer, stage.teaching, teachers, started, stage.sees]
+            kind = json.dumps(alike, sort_keys=True)
             if kind not in looked_at:
-                looked_at[kind] = probe(stage, module)
+                seen = lab.shop.seen(stage.seen, module) if stage.sees else None
+                stored = [lab.taught_by(one, stage) if one.path else None for one in stage.teachers]
+                looked_at[kind] = probe(stage, module, seen, stored)
             stages[planned.trained.fingerprint] = _entry(planned, looked_at[kind], module, differs, lab, why)
     ordered = [stages[planned.trained.fingerprint] for planned in lab.planned]
     new = [stage for stage in ordered if stage["status"] != "done"]
@@ -186,6 +191,8 @@ def _entry(planned, found: dict[str, Any], module, differs: dict[str, Any], lab,
             "learner": stage.teacher.stage.learner["name"],
             "fingerprint": stage.teacher.fingerprint,
             **stage.teaching,
+            "also": [{"learner": one.stage.learner["name"], "fingerprint": one.fingerprint} for one in stage.also],
+            "drop": stage.drop,
             "cache_bytes": cache_size(module, stage.objective, lab.shop.feature_width(stage))
             if stage.teaching["source"] == "cached"
             else None,
@@ -193,6 +200,7 @@ def _entry(planned, found: dict[str, Any], module, differs: dict[str, Any], lab,
         "start": stage.start and stage.start.fingerprint,
         "objective": {name: term for name, term in stage.objective.items() if term["weight"]},
         "terms": found["terms"],
+        "untrained": found["untrained"],
         "data": stage.data["name"],
         "data_differs": differs,
         "epochs": stage.trainer["epochs"] if stage.trainer else 0,
@@ -234,6 +242,7 @@ def _federated(planned, module, differs: dict[str, Any]) -> dict[str, Any]:
         "start": None,
         "objective": {},
         "terms": {},
+        "untrained": [],
         "data": stage.data["name"],
         "data_differs": differs,
         "epochs": found["rounds"],
@@ -267,7 +276,7 @@ def _show(plan: dict[str, Any]) -> None:
         for note in (data.get("audit") or {}).get("notes") or ():
             branch.add(Text(note))
     if plan["features"]:
-        missing, size = plan["features"]["missing"], _count(plan["features"]["bytes"])
+        missing, size = plan["features"]["missing"], magnitude(plan["features"]["bytes"])
         state = f"{missing:,} images have none yet" if missing else "all there"
         tree.add(f"features of images: {size}B on disk, {state}")
     for line in (*chosen(plan["job"]["auto"]), *plan["assumed"]):
@@ -330,13 +339,16 @@ def _branch(stage: dict[str, Any], duration):
         return _with_why(branch, stage)
     branch.add(
         f"learner {stage['learner']}: {stage['parameters']:,} parameters, {stage['trainable']:,} trainable, "
-        f"{_count(stage['flops'])} FLOPs a sample"
+        f"{magnitude(stage['flops'])} FLOPs a sample"
     )
     if stage["teacher"]:
         teacher = stage["teacher"]
-        disk = f" ({_count(teacher['cache_bytes'])}B on disk)" if teacher["cache_bytes"] else ""
+        disk = f" ({magnitude(teacher['cache_bytes'])}B on disk)" if teacher["cache_bytes"] else ""
         fingerprint = (teacher["fingerprint"][:12], "dim")
         branch.add(Text.assemble(f"teacher {teacher['learner']} ", fingerprint, f", outputs {teacher['source']}{disk}"))
+        for other in teacher["also"]:
+            dropped = f", each left out of a step with probability {teacher['drop']:g}" if teacher["drop"] else ""
+            branch.add(Text.assemble(f"and teacher {other['learner']} ", (other["fingerprint"][:12], "dim"), dropped))
     for name, term in stage["objective"].items():
         options = ", ".join(f"{key} {value}" for key, value in term.items() if key != "_target_")
         found = stage["terms"].get(name)
@@ -345,11 +357,14 @@ def _branch(stage: dict[str, Any], duration):
             identity = "" if found["identity"] is None else f", {found['identity']:.1g} when student = teacher"
             proof = f"  first step: {found['value']:.3f}, gradient {found['gradient']:.3f}{identity}"
         branch.add(Text.assemble(f"{name}: {options}", (proof, "dim")))
+    if stage["untrained"] and stage["terms"]:
+        who = " and ".join(dict.fromkeys(stage["untrained"]))
+        branch.add(Text(f"first step with random weights of {who}: not in the store yet", "dim"))
     estimate = stage["estimate"]
     if stage["status"] != "done" and estimate["seconds"] is not None:
         branch.add(
             f"{stage['epochs']} epochs{_with(stage['data_differs'])}, {estimate['steps']} steps, about {duration(estimate['seconds'])}, "
-            f"{_count(estimate['flops'])} FLOPs (estimates)"
+            f"{magnitude(estimate['flops'])} FLOPs (estimates)"
         )
     return _with_why(branch, stage)
 
@@ -360,9 +375,9 @@ def _clients(about: dict[str, Any]) -> list[str]:
     how = partition["kind"] + (f", alpha {partition['alpha']:g}" if partition["kind"] != "iid" else "")
     networks = ", ".join(f"{one['network'].rpartition('.')[2]} {one['parameters']:,}" for one in about["private"])
     travels = {None: "nothing travels", "predictions": "predictions on public samples travel"}.get(
-        about["travels"], f"a {about['travels']} network of {_count(about['parameters'])} parameters travels"
+        about["travels"], f"a {about['travels']} network of {magnitude(about['parameters'])} parameters travels"
     )
-    sent = f", about {_count(about['bytes'])}B in all (estimate)" if about["bytes"] else ""
+    sent = f", about {magnitude(about['bytes'])}B in all (estimate)" if about["bytes"] else ""
     return [
         f"{about['clients']} clients ({how}): {samples[0]:,} to {samples[-1]:,} training samples each",
         f"private networks, parameters: {networks}",
@@ -383,12 +398,3 @@ def _value(value: Any) -> str:
     """A value for one line; of a hash, the first digits are enough to see that it is another."""
     text = repr(value)
     return f"{text[1:13]}..." if isinstance(value, str) and len(value) == 64 else text
-
-
-def _count(number: float | None) -> str:
-    if number is None:
-        return "n/a"
-    for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.1f} {unit}"
-    return str(int(number))
