@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdrun.measures import measure
+from kdrun.present.units import count_of
 from kdrun.tracking.record import describe_error, status_of
 
 WHICH = ("best", "last")
@@ -227,12 +228,12 @@ def verdict(summary: dict[str, Any]) -> str:
     if "difference" not in summary:
         arm = next(iter(summary["arms"].values()))
         found = measure(summary["metric"]).text(arm["best"]["mean"])
-        return f"{arm['label']}: {found} over {arm['n']} seed(s); nothing to compare it with."
+        return f"{arm['label']}: {found}, {count_of(arm['n'], 'seed')}; there is nothing to compare it with."
     found = summary["difference"]["best"]
     over = summary.get("against") if summary.get("decisions") else "the student alone"
     points = f"{100 * found['mean']:+.2f} points over {over}"
     if found["interval"] is None:
-        text = f"Distillation: {points}, one seed: no statement about chance is possible (seeds=5)."
+        text = f"Distillation: {points}, one seed, which says nothing about chance (use seeds=5)."
     else:
         spread = f"95 % intervals: bootstrap {_range(found['interval'])}, t {_range(found['interval_t'])}"
         spread += f"; n = {found['n']} seeds, paired"

@@ -99,7 +99,7 @@ def test_what_is_mended_is_told_once_on_the_terminal_and_in_the_log(scenes, tmp_
     shown = capsys.readouterr().out
     (log,) = outputs.glob("runs/*/run.log")
     for text in (shown, log.read_text()):
-        assert text.count("goes on from the state before") == 1 and str(checkpoint) in text
+        assert text.count("continues from the state before") == 1 and str(checkpoint) in text
     assert numbers(outputs) == scenes["student"].numbers
 
 

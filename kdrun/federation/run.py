@@ -189,7 +189,7 @@ class Play:
         found, problems = self.kept.load()
         if problems:
             mended(
-                f"{self.label}: {'; '.join(problems)}; it {'begins again' if found is None else 'goes on from the state before'}"
+                f"{self.label}: {'; '.join(problems)}; it {'starts again' if found is None else 'continues from the state before'}"
             )
         if found is None:
             return

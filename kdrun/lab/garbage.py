@@ -208,7 +208,7 @@ def _outputs(references: References) -> Iterator[Item]:
             teacher = read_json(folder / "manifest.json")["parts"]["teacher"]
         except (OSError, ValueError, KeyError):  # not finished: whose they are is written last
             if _abandoned(references, folder, lock):
-                yield _item("unfinished", name, folder, "nobody completed them", lock)
+                yield _item("unfinished", name, folder, "their making was not completed", lock)
             continue
         if not references.holds(teacher):
             yield _item("outputs", name, folder, f"no run refers to the teacher {teacher[:12]}", lock, teacher)
@@ -217,7 +217,7 @@ def _outputs(references: References) -> Iterator[Item]:
 def _unfinished(references: References) -> Iterator[Item]:
     for folder in sorted(references.store.root.glob("unfinished/*")):
         if _abandoned(references, folder, folder.name):
-            yield _item("unfinished", f"stage {folder.name[:12]}", folder, "no run goes on with it", folder.name)
+            yield _item("unfinished", f"stage {folder.name[:12]}", folder, "no run will continue it", folder.name)
 
 
 def _damaged(references: References, known: set[Path]) -> Iterator[Item]:

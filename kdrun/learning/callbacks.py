@@ -52,7 +52,7 @@ def usable_state(work: Path, identity: dict[str, Any], label: str, first: bool =
             if first:
                 path.unlink(missing_ok=True)
     if problems and first:
-        cure = "it begins again" if usable is None else "it goes on from the state before"
+        cure = "it starts again" if usable is None else "it continues from the state before"
         mended(f"{label}: {'; '.join(problems)}; {cure}")
     return usable
 

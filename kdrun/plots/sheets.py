@@ -84,7 +84,8 @@ def _pairs(run: RunInfo, seed: int | None) -> tuple[int, dict[str, tuple[dict[st
                 f"it has: kdrun plot {run.id} (curves, cost, seeds)",
             )
         raise UserError(
-            f"kind=windows: {run.id} ({run.status}) has no seed with a result yet", f"go on: kdrun rerun {run.id}"
+            f"kind=windows: {run.id} ({run.status}) has no seed with a result yet",
+            f"to continue it: kdrun rerun {run.id}",
         )
     if seed is not None and seed not in own:
         raise UserError(f"{run.id} has no result of seed {seed}; it has: {listed(map(str, own))}")
@@ -166,11 +167,11 @@ def _positions(module: Any, said: dict[int, Any], chosen: list[int], name: str) 
     samples = module.samples("test")
     places = {one: place for place, one in enumerate(samples.ids.tolist())}
     if set(places) != set(said):
-        raise UserError(f"the test samples are other ones now than those that {name} was tested on")
+        raise UserError(f"the test samples have changed since {name} was run")
     positions = torch.tensor([places[one] for one in chosen])
     targets = samples.targets[positions]
     if targets.tolist() != [said[one][0] for one in chosen]:
-        raise UserError(f"the labels are other ones now than those that {name} was tested on")
+        raise UserError(f"the labels have changed since {name} was run")
     return positions, targets
 
 
@@ -199,7 +200,7 @@ def _maps(
     network = api.load(view, stage["role"], stage["seed"])
     scales = [(network.kdrun[name], getattr(module.spec, name)) for name in ("mean", "std")]
     if not all(np.allclose(one, other, atol=1e-4) for one, other in scales):
-        raise UserError(f"the data of {run.id} are other ones now than those that {stage['label']} was trained on")
+        raise UserError(f"the data have changed since {stage['label']} of {run.id} was trained")
     found = []
     for place, target in zip(positions.split(1), targets.split(1), strict=True):
         inputs = module.samples("test").inputs(place)

@@ -36,7 +36,7 @@ def plain(value: Any) -> str:
 def audit(found: dict[str, Any]) -> Html:
     """What looking at the data brought to light."""
     if not found:
-        return section("Data", tag("p", "The data was not looked at.", class_="note"))
+        return section("Data", tag("p", "There was no audit of the data.", class_="note"))
     samples, shared = found.get("samples") or {}, found.get("shared") or {}
     splits = [split for split in ("train", "val", "test") if split in samples]
     splits += [split for split in samples if split not in splits]
@@ -73,9 +73,13 @@ def config(record: dict[str, Any]) -> Html:
     rows = [(seed, *(plain(cell.get(key, whole.get(key))) for key in differing)) for seed, cell in changed.items()]
     choices = [(code(group), option) for group, option in sorted((record.get("choices") or {}).items())]
     if differing:
-        cell_table = table("Keys in which seeds differ", ("seed", *map(code, differing)), rows, left=len(differing) + 1)
+        cell_table = table(
+            "Keys that differ between seeds", ("seed", *map(code, differing)), rows, left=len(differing) + 1
+        )
     else:
-        cell_table = tag("p", "The cells differ in the seed alone.") if len(cells) > 1 else Html("")
+        cell_table = (
+            tag("p", "Only the seed differs between the repetitions of this job.") if len(cells) > 1 else Html("")
+        )
     keys = table("Config", ("key", "value"), [(code(key), plain(whole[key])) for key in sorted(whole)], left=2)
     return section(
         "Config",

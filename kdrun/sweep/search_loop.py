@@ -69,7 +69,7 @@ class Search:
         self.result.show()
         left = self.settings.n_trials - len(self.study.trials())
         if left > 0 and not signals.received:
-            self.result.note(f"time is up with {left} trials left; the same command goes on")
+            self.result.note(f"time is up with {left} trials left; the same command continues the search")
         if signals.received:
             print(
                 "kdrun: stopped; finished trials are kept and the state of the others is saved. To continue:",
@@ -235,7 +235,7 @@ class Search:
                 self.pool.stop(trial.number)
         elif event["kind"] == "end":
             if not trial.begun:
-                raise RuntimeError("the process that starts trials is gone; the same command goes on")
+                raise RuntimeError("the process that starts trials is gone; the same command continues the search")
             if event["status"] == "interrupted" and not trial.pruned:
                 if stopping:
                     return

@@ -33,7 +33,7 @@ def main(args: Arguments) -> int:
             *(["kdrun translate asks a run that learned translation"] if learned == "translation" else []),
         )
     if view.status != "done" and not view.summary:
-        raise UserError(f"{view.id} is not finished, it is {view.status}", f"go on with it: kdrun rerun {view.id}")
+        raise UserError(f"{view.id} is not finished, it is {view.status}", f"to continue it: kdrun rerun {view.id}")
     missing = [path for path in args.image if not Path(path).expanduser().is_file()]
     if missing:
         raise UserError(f"--image {missing[0]}: there is no such file")

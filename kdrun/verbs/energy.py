@@ -188,15 +188,15 @@ def _serving_text(view: RunView) -> str | None:
 
 def _lines(view: RunView, options: Options) -> list[tuple[str, str]]:
     """Label and text of the lines below the stage table."""
-    over = f", over {view.students} students that used the same" if view.students > 1 else ""
+    over = f", shared by {view.students} students of the same teacher" if view.students > 1 else ""
     lines = [
-        ("this run alone", energy_text(view.alone, options.pue, options.grid)),
-        ("spent here", energy_text(view.here, options.pue, options.grid)),
+        ("with all it needs", energy_text(view.alone, options.pue, options.grid)),
+        ("trained in this run", energy_text(view.here, options.pue, options.grid)),
     ]
     if view.waste.joules:
-        lines.append(("lost work", f"{energy_text(view.waste, options.pue, options.grid)}; in no other line"))
+        lines.append(("wasted work", f"{energy_text(view.waste, options.pue, options.grid)}; not in the other lines"))
     lines += [
-        ("one seed", energy_text(view.single, options.pue, options.grid)),
+        ("one student", energy_text(view.single, options.pue, options.grid)),
         ("amortised", energy_text(view.amortised, options.pue, options.grid) + over),
     ]
     for name, value in view.sweeps.items():
@@ -204,7 +204,7 @@ def _lines(view: RunView, options: Options) -> list[tuple[str, str]]:
     lines += _reuse_lines(view)
     if serving := _serving_text(view):
         lines.append(("break-even serving", serving))
-    lines.append(("known by", "; ".join(view.how)))
+    lines.append(("method", "; ".join(view.how)))
     lines.append(("CO2e", f"kWh x PUE {options.pue:g} x {options.grid:g} kg/kWh"))
     return lines
 
@@ -283,7 +283,7 @@ def _print_runs(content: dict[str, Any], arms: list[Arm], beaten: dict[str, str]
         body.append(dim(f"* {' and '.join(sorted(words))}"))
     lines = [("all stages once", energy_text(content["all"], options.pue, options.grid))]
     if content["chosen"]:
-        lines.append(("charged to", f"{content['chosen']}, the best on validation: it cost the others too"))
+        lines.append(("best on validation", f"{content['chosen']}; finding it took the energy of all of them"))
     lines.append(("CO2e", f"kWh x PUE {options.pue:g} x {options.grid:g} kg/kWh"))
     _panel([*body, blank(), facts(lines)], f"{content['kind']} {content['name']}")
 

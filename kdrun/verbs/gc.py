@@ -51,7 +51,7 @@ def _tell(items: list[Item], references: References) -> None:
             print(f"no run is recorded in {runs_folder(references.outputs)}: everything counts as not referred to")
     if (active := references.active) and any(store.glob("unfinished/*")):
         more = f" and {len(active) - 1} more" if len(active) > 1 else ""
-        print(f"unfinished stages are kept: {active[0]}{more} may go on with them")
+        print(f"unfinished stages are kept: {active[0]}{more} may continue them")
     for other in references.other_stores:
         print(f"not looked at: {other}, another store that runs of this folder use")
 

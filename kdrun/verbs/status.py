@@ -153,18 +153,18 @@ def _tell(view: dict[str, Any]) -> None:
     else:
         print("nothing runs now")
     if view["planned"]:
-        print(f"planned, not begun: {len(view['planned'])}")
+        print(f"planned, not started: {len(view['planned'])}")
     if view["stopped"]:
         print("\nstopped or failed")
-        rows = [{"run": one["id"], "status": one["status"], "why": one["reason"], "go on with": one["command"] or MISSING}
+        rows = [{"run": one["id"], "status": one["status"], "why": one["reason"], "continue with": one["command"] or MISSING}
                 for one in view["stopped"][:MOST]]  # fmt: skip
-        print_table(rows, copied=("run", "go on with"))
+        print_table(rows, copied=("run", "continue with"))
         if (more := len(view["stopped"]) - MOST) > 0:
             print(f"and {more} more: kdrun runs status=failed,interrupted,{BROKEN}")
     if shown := [one for one in view["sweeps"] if not _is_over(one["counts"])] or view["sweeps"][:1]:
         print("\nsweeps")
-        rows = [{"sweep": one["id"], "jobs": _counts_text(one), "go on with": one["command"] or ""} for one in shown]
-        print_table(rows[:MOST], copied=("sweep", "go on with"))
+        rows = [{"sweep": one["id"], "jobs": _counts_text(one), "continue with": one["command"] or ""} for one in shown]
+        print_table(rows[:MOST], copied=("sweep", "continue with"))
         if more := len(view["sweeps"]) - len(rows[:MOST]):
             print(f"and {more} more")
     disk = view["store"]
@@ -182,7 +182,7 @@ def _running_row(one: dict[str, Any]) -> dict[str, str]:
     return {
         "run": one["id"],
         "stage": one["stage"] or MISSING,
-        "progress": "done, the next one has begun" if one["finished"] else progress,
+        "progress": "finished, the next stage has started" if one["finished"] else progress,
         "for": duration(one["elapsed"]),
         "pid": str(one["pid"] or MISSING),
     }

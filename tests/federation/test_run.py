@@ -139,7 +139,7 @@ def test_the_state_of_another_stage_is_not_taken(tmp_path, caplog):
     path = tmp_path / "federation" / "state.json"
     write_json(path, read_json(path) | {"identity": {"stage": "e" * 64}})
     assert plain(play(tmp_path, "local")) == plain(play(tmp_path / "calm", "local"))
-    assert "belongs to" in caplog.text and "it begins again" in caplog.text
+    assert "belongs to" in caplog.text and "it starts again" in caplog.text
 
 
 def test_faults_are_survived_and_recorded(tmp_path):

@@ -81,7 +81,7 @@ def test_a_checkpoint_of_another_stage_is_not_taken(tmp_path, caplog):
 
     work.rename(work.with_name(fingerprint(parts(other, lab.context))))
     same(lab.fit(other), make_lab(tmp_path / "calm").fit(other))
-    assert "state of another stage; it begins again" in caplog.text
+    assert "state of another stage; it starts again" in caplog.text
 
 
 def test_finished_stages_are_not_fitted_again(tmp_path):

@@ -89,5 +89,5 @@ def test_other_data_are_refused(run, monkeypatch):
         return module
 
     monkeypatch.setattr(sheets, "_data", fewer)
-    with pytest.raises(UserError, match="test samples are other ones now"):
+    with pytest.raises(UserError, match="test samples have changed"):
         write_sheet(run)

@@ -64,7 +64,7 @@ def test_the_page_of_a_run(outputs, record, capsys, monkeypatch):
         page = shown(capsys, record["id"], "--outputs", outputs, "pue=1.5", "serving=0.9,0.1")
         for text in (
             "teacher training", "teacher inference", "student alone", "evaluation", "* estimate", "flops (model), estimate",
-            "kWh x PUE 1.5 x 0.4 kg/kWh", "over 3 students", "break-even reuse", "given), estimate", "on the front",
+            "kWh x PUE 1.5 x 0.4 kg/kWh", "shared by 3 students", "break-even reuse", "given), estimate", "on the front",
             "sample",
         ):  # fmt: skip
             assert text in page, text
@@ -124,7 +124,7 @@ def test_a_run_without_energy_is_told_as_not_known(tmp_path, capsys):
     (path,) = tmp_path.glob("runs/*/record.json")
     assert json.loads(path.read_text())["stages"][0]["cost"]["energy"] is None
     page = shown(capsys, "--outputs", tmp_path)
-    assert "not known" in page and "this run alone n/a" in page and "0 J" not in page
+    assert "not known" in page and "with all it needs n/a" in page and "0 J" not in page
 
 
 def test_reading_records_imports_no_torch(outputs):

@@ -134,7 +134,7 @@ def test_unfinished_work_is_kept_while_a_run_may_go_on(outputs, capsys):
     plan_run(outputs, "later", "9f" * 32).close()
     assert not unfinished & listed(outputs)
     collect(outputs)
-    assert "unfinished stages are kept: later-9f9f9f9f may go on" in capsys.readouterr().out
+    assert "unfinished stages are kept: later-9f9f9f9f may continue them" in capsys.readouterr().out
 
 
 def test_stages_made_while_an_unfinished_run_was_at_work_are_kept(outputs):

@@ -50,7 +50,7 @@ def test_what_runs_what_stopped_and_how_to_go_on(outputs, capsys):
     assert lines[0] == "runs now"
     work = next(line for line in lines if line.startswith("digits-1a1a1a1a"))
     assert "student/seed=0 epoch 2 of 9, train/loss 0.3333" in work
-    assert "planned, not begun: 1" in lines
+    assert "planned, not started: 1" in lines
     again = "kdrun rerun digits-"
     assert f"digits-2b2b2b2b diverged FloatingPointError: the loss is nan {again}2b2b2b2b" in lines
     assert f"digits-3c3c3c3c interrupted its process was killed {again}3c3c3c3c" in lines

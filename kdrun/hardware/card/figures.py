@@ -107,7 +107,9 @@ def busy() -> dict[str, str]:
     except (OSError, AttributeError):
         return {}
     return (
-        {"undisturbed times": f"{load:.0f} processes wanted {cores} cores meanwhile, which shows in p99"}
+        {
+            "undisturbed times": f"the machine was busy while they were measured ({load:.0f} processes for {cores} cores), p99 may be too high"
+        }
         if load >= cores + 1
         else {}
     )

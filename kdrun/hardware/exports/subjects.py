@@ -48,7 +48,7 @@ def stages_of(
         raise UserError(f"the record of {run.id} cannot be read: {run.problem}")
     entries = record.get("stages") or []
     if not entries:
-        raise UserError(f"{run.id} ({run.status}) has no finished stage yet", f"go on with it: kdrun rerun {run.id}")
+        raise UserError(f"{run.id} ({run.status}) has no finished stage yet", f"to continue it: kdrun rerun {run.id}")
     roles = list(dict.fromkeys(stage["role"] for stage in entries))
     named = arms is not None
     if named and "student" in arms and "student" not in roles and "alone" in roles:
