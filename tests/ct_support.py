@@ -10,7 +10,7 @@ TYPES = {"uint8": 2, "int16": 4, "int32": 8, "float32": 16}
 UID = "1.2.826.0.1.3680043.8.498."
 
 
-def write_nifti(path: Path, array, affine, *, slope=1.0, intercept=0.0, order="<", quaternion=None):
+def write_nifti(path: Path, array, affine, *, slope=1.0, intercept=0.0, order="<", quaternion=None, units=2):
     """A NIfTI-1 file of an array [i, j, k]. quaternion: (b, c, d, x, y, z, sign of the third axis) in place of the affine."""
     header = bytearray(352)
     spacing = np.linalg.norm(np.asarray(affine)[:3, :3], axis=0)
@@ -19,6 +19,7 @@ def write_nifti(path: Path, array, affine, *, slope=1.0, intercept=0.0, order="<
     struct.pack_into(order + "2h", header, 70, TYPES[array.dtype.name], array.dtype.itemsize * 8)
     struct.pack_into(order + "8f", header, 76, quaternion[6] if quaternion else 1, *spacing, 0, 0, 0, 0)
     struct.pack_into(order + "3f", header, 108, 352, slope, intercept)
+    header[123] = units
     struct.pack_into(order + "2h", header, 252, 1 if quaternion else 0, 0 if quaternion else 2)
     if quaternion:
         struct.pack_into(order + "6f", header, 256, *quaternion[:6])
@@ -68,6 +69,7 @@ def dicom(pixels, place, number, **changes) -> bytes:
         "burned_in": (0x0028, 0x0301, "CS", None),
         "intercept": (0x0028, 0x1052, "DS", "-1024"),
         "slope": (0x0028, 0x1053, "DS", "1"),
+        "rescale_type": (0x0028, 0x1054, "LO", None),
         "pixels": (0x7FE0, 0x0010, "OW", pixels.astype("<u2").tobytes()),
     }
     values = {name: changes.get(name, given[3]) for name, given in tags.items()}

@@ -26,11 +26,14 @@ ABSENT = frozenset(
         "--",
         ".",
         "missing",
-        "#ref!",
-        "#value!",
+        *(f"#{word}!" for word in ("ref", "value", "div/0", "num", "null", "spill", "calc")),
+        "#name?",
     )
 )
 """What stands in tables, in small letters, where there is no value."""
+TRUTH = {"true": 1, "false": 0}
+"""Programs write these for one another."""
+MINUS = "\u2212"
 ALIKE = ("stop", "merge", "keep")
 SHOWN = 5
 """Problems of one kind that are told."""
@@ -42,12 +45,13 @@ def absent(label: str) -> bool:
 
 
 def spelling(label: str) -> str:
-    """Equal for labels that are probably one: without regard to case, blanks, invisible characters, and how a number is
-    written (`0`, `0.0`, `00`)."""
+    """Equal for labels that are probably one: without regard to case, blanks, invisible characters, kinds of dashes, and
+    how a number or a truth value is written (`0`, `0.0`, `0,0`, `00`, `False`)."""
     text = unicodedata.normalize("NFKC", label).casefold()
+    text = "".join("-" if unicodedata.category(mark) == "Pd" or mark == MINUS else mark for mark in text)
     text = " ".join("".join(mark for mark in text if unicodedata.category(mark) != "Cf").split())
     try:
-        number = float(text)
+        number = float(TRUTH.get(text, text.replace(",", ".")))
     except ValueError:
         return text.replace("_", " ").replace("-", " ")
     return repr(number + 0.0)

@@ -15,6 +15,8 @@ DELIMITERS = ",;\t"
 MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 """What a file begins with -> its encoding; without any of these it is UTF-8."""
 
+SAVE = "save it as CSV in UTF-8 (in Excel: CSV UTF-8)"
+
 
 @dataclass(frozen=True)
 class CsvTable:
@@ -53,12 +55,17 @@ def read_csv(path: Path, key: str) -> CsvTable:
     encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
     try:
         text = content.decode(encoding)
-    except UnicodeDecodeError:
-        raise UserError(f"data.{key}={path}: not a text in UTF-8") from None
+        if "\0" in text:
+            raise UserError(
+                f"data.{key}={path}: no text in UTF-8 (a zero byte in {_line(text, text.index(chr(0)))})", SAVE
+            )
+    except UnicodeDecodeError as error:
+        line = f" ({_line(content[: error.start].decode(), None)})" if encoding == "utf-8" else ""
+        raise UserError(f"data.{key}={path}: not a text in UTF-8{line}", SAVE) from None
     records = _records(path, text)
     if not records:
         raise UserError(f"data.{key}={path} is empty")
-    columns = tuple(name.lower() for name in records[0][1])
+    columns = tuple("".join(filter(str.isprintable, name)).strip().lower() for name in records[0][1])
     twice = sorted({name for name in columns if name and columns.count(name) > 1})
     if twice:
         raise UserError(f"{path}: several columns are called {', '.join(twice)}")
@@ -98,6 +105,11 @@ def _records(path: Path, text: str) -> list[tuple[int, list[str]]]:
     except csv.Error as error:
         raise UserError(f"{path} line {reader.line_num + skipped}: no CSV: {error}") from None
     return records
+
+
+def _line(text: str, end: int | None) -> str:
+    """Where in a text a place is."""
+    return f"line {text[:end].count(chr(10)) + 1}"
 
 
 def _called(name: str) -> str:

@@ -28,7 +28,7 @@ from kdrun.problems import Problems, UserError
 
 TARGETS = ("ct_folder",)
 
-FORMAT = 1  # of what is cached; raised when volumes come out differently
+FORMAT = 2  # of what is cached; raised when volumes come out differently
 INCOMPLETE = ("stop", "leave_out")
 
 

@@ -118,8 +118,8 @@ def codes(labels: str | Path, cache: str | Path) -> dict[str, str]:
 
 def check_places(rows: list[Row], root: Path) -> tuple[list[Row], list[str]]:
     """(rows whose scan is there, a line for each kind of what is missing): labels without scans, scans without labels."""
-    there = [row for row in rows if row.place.exists()]
-    missing = [str(row) for row in rows if not row.place.exists()]
+    there = [row for row in rows if os.path.exists(row.place)]
+    missing = [str(row) for row in rows if not os.path.exists(row.place)]
     used = {row.place for row in rows}
     used |= {folder for place in used for folder in place.parents}
     unlabelled = [
@@ -156,7 +156,7 @@ def _wrong(given: dict[str, str], with_split: bool, with_path: bool) -> str | No
 
 def _place(root: Path, patient: str) -> Path:
     found = [folders.below(root, f"{patient}{suffix}") for suffix in ("", *NIFTI)]
-    return next((path for path in found if path.exists()), found[0])
+    return next((path for path in found if os.path.exists(path)), found[0])
 
 
 def _more(names: list[str]) -> str:

@@ -27,10 +27,14 @@ MARK = b"DICM"
 TOLERANCES = {"PixelSpacing": 1e-4, "ImageOrientationPatient": 1e-4}
 """How far slices of one series may differ: spacing as a share of itself, orientation in each cosine. Scanners write
 numbers with 4 to 16 digits; over 512 pixels this is a twentieth of one."""
+SQUARE = 0.02
+"""Cosine between two axes of a volume (a degree off the right angle) above which it is sheared."""
+HOUNSFIELD = frozenset(("", "HU", "US"))
+"""RescaleType of values in HU: usually not said, or `unspecified`; others are maps of another quantity."""
 STRAIGHT = 0.9  # cosine between an axis of the volume and one of the body, below which it lies askew
 TAGS = (
     "SOPClassUID", "SeriesInstanceUID", "PatientID", "Modality", "ImageType", "Rows", "Columns", "PixelSpacing",
-    "ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept", "PhotometricInterpretation",
+    "ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept", "RescaleType", "PhotometricInterpretation",
     "BurnedInAnnotation", "NumberOfFrames", "SamplesPerPixel",
 )  # fmt: skip
 
@@ -99,6 +103,8 @@ def orient(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, tuple[flo
     axes = np.abs(cosines).argmax(axis=0)  # for each array axis, the body's
     if len(set(axes)) < 3 or np.abs(cosines).max(axis=0).min() < STRAIGHT:
         raise Unusable("its slices lie askew in the body: resample it to axial slices first")
+    if np.abs(cosines.T @ cosines - np.eye(3)).max() > SQUARE:
+        raise Unusable("its axes are not at right angles (tilted gantry): resample it first")
     # From RAS (right to left is -x, front to back is -y, feet to head is +z).
     for body, wanted in ((0, -1), (1, -1), (2, 1)):
         axis = int(np.flatnonzero(axes == body)[0])
@@ -115,16 +121,20 @@ def read_series(files: Sequence[Path], choose: Choose | None = None) -> Volume |
         raise Unusable(*_why_none(files))
     headers = [header for _, header in kept]
     _refuse(headers)
-    orientation = np.array(headers[0].ImageOrientationPatient, float)
+    orientation = np.array(_numbers(headers[0].ImageOrientationPatient, 6))
     right, down = orientation[:3], orientation[3:]  # along a row of pixels, along a column
+    if np.abs(np.array([right @ right, down @ down, right @ down]) - (1, 1, 0)).max() > SQUARE:
+        raise Unusable("its ImageOrientationPatient is not two directions at right angles")
     normal = np.cross(right, down)
     if normal[np.abs(normal).argmax()] < 0:
         normal = -normal
-    positions = np.array([header.ImagePositionPatient for header in headers], float)
+    positions = np.array([_numbers(header.ImagePositionPatient, 3) for header in headers])
     along = positions @ normal
     order = np.argsort(along, kind="stable")
     step = _step(along[order], positions[order], normal)
-    between = _numbers(headers[0].PixelSpacing)  # between rows, between columns
+    between = _numbers(headers[0].PixelSpacing, 2)  # between rows, between columns
+    if min(between) <= 0:
+        raise Unusable(f"its PixelSpacing is {between[0]:g} and {between[1]:g} mm")
     affine = np.eye(4)
     affine[:3, :3] = np.column_stack([normal * step, down * between[0], right * between[1]])
     affine[:2] *= -1  # DICOM counts towards left and back
@@ -222,15 +232,27 @@ def _refuse(headers: list[Any]) -> None:
         raise Unusable(f"{inverted} of {len(headers)} slices are MONOCHROME1 (inverted): for display, not in HU")
     if any(_text(header, "BurnedInAnnotation").upper() == "YES" for header in headers):
         raise Unusable("text is burnt into its pixels (BurnedInAnnotation is YES)")
-    absent = sum("RescaleSlope" not in header or "RescaleIntercept" not in header for header in headers)
+    absent = sum(_rescaling(header) is None for header in headers)
     if absent:
         raise Unusable(
-            f"{absent} of {len(headers)} slices have no RescaleSlope and RescaleIntercept, so their HU are unknown"
+            f"{absent} of {len(headers)} slices have no RescaleSlope and RescaleIntercept (numbers, the slope above 0), so their HU are unknown"
         )
+    units = sorted({_text(header, "RescaleType").upper() for header in headers} - HOUNSFIELD)
+    if units:
+        raise Unusable(f"its values are not in HU: RescaleType is {', '.join(units)}")
     if sum(header.get("ImagePositionPatient") is None for header in headers):
         raise Unusable("some slices do not say ImagePositionPatient, so their order is unknown")
     if len(headers) < 2:
         raise Unusable("it has one slice only")
+
+
+def _rescaling(header: Any) -> tuple[float, float] | None:
+    """(slope, intercept) from stored values to HU; None where they are absent or cannot be."""
+    try:
+        slope, intercept = float(header.get("RescaleSlope")), float(header.get("RescaleIntercept"))
+    except (TypeError, ValueError):
+        return None
+    return (slope, intercept) if 0 < slope < np.inf and np.isfinite(intercept) else None
 
 
 def _one(headers: list[Any], tag: str, called: str, hint: str) -> None:
@@ -255,12 +277,17 @@ def _same(first: Any, second: Any, tolerance: float | None) -> bool:
     return len(first) == len(second) and bool(np.abs(np.subtract(first, second)).max() <= tolerance * scale)
 
 
-def _numbers(value: Any) -> list[float]:
-    """Raises Unusable where it is none."""
+def _numbers(value: Any, count: int | None = None) -> list[float]:
+    """So many numbers (None: any) of an element. Raises Unusable where it is something else."""
     try:
-        return [float(part) for part in value]
+        numbers = [float(part) for part in value]
     except (TypeError, ValueError):
         raise Unusable("a slice has something else than numbers where its geometry should be") from None
+    if not np.isfinite(numbers).all():
+        raise Unusable("a slice has numbers that are not finite where its geometry should be")
+    if count not in (None, len(numbers)):
+        raise Unusable(f"a slice has {len(numbers)} numbers for its geometry where {count} should be")
+    return numbers
 
 
 def _text(header: Any, tag: str) -> str:
@@ -305,7 +332,8 @@ def _slice(path: Path, header: Any) -> np.ndarray:
     except Exception as error:  # each decoder has errors of its own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].replace(path.name, "it")
         raise Unusable(f"the pixels of a slice cannot be decoded: {reason[:120]}") from None
-    hu = pixels * float(header.RescaleSlope) + float(header.RescaleIntercept)
+    slope, intercept = _rescaling(header)
+    hu = pixels * slope + intercept
     hu[_padding(whole, pixels)] = AIR
     return hu
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from kdrun.checksums import mended, read_manifest, write_manifest
 from kdrun.files import Damaged, sync_folder
+from kdrun.problems import UserError
 
 THREADS = 8
 
@@ -73,8 +74,11 @@ def digests(root: Path, files: Sequence[Path], cache: str | Path) -> list[str]:
 
 
 def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except PermissionError:
+        raise UserError(f"{path} cannot be read: permission denied") from None
 
 
 def _whole(folder: Path) -> bool:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from kdrun.problems import UserError
 
 SYSTEM = frozenset(
     (
@@ -43,7 +46,15 @@ def visible(name: str) -> bool:
 
 def folders(path: Path) -> list[Path]:
     """Visible folders in `path`, in the order of their names."""
-    return sorted(inside for inside in path.iterdir() if visible(inside.name) and inside.is_dir())
+    return sorted(path / entry.name for entry in _entries(path) if visible(entry.name) and os.path.isdir(entry.path))
+
+
+def _entries(path: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(path) as entries:
+            return list(entries)
+    except PermissionError:
+        raise UserError(f"{path} cannot be read: permission denied", f"see: ls -ld {shlex.quote(str(path))}") from None
 
 
 def files(path: Path, _above: tuple[str, ...] = ()) -> Iterator[Path]:
@@ -51,20 +62,20 @@ def files(path: Path, _above: tuple[str, ...] = ()) -> Iterator[Path]:
     real = os.path.realpath(path)
     if any(above == real or above.startswith(real + os.sep) for above in _above):
         return
-    with os.scandir(path) as entries:
-        inside = sorted((entry for entry in entries if visible(entry.name)), key=lambda entry: entry.name)
+    inside = sorted((entry for entry in _entries(path) if visible(entry.name)), key=lambda entry: entry.name)
     for entry in inside:
-        if entry.is_dir():
-            yield from files(path / entry.name, (*_above, real))
-        elif entry.is_file():
-            yield path / entry.name
+        place = path / entry.name
+        if os.path.isdir(place):  # unlike entry.is_dir(), False for a link to itself
+            yield from files(place, (*_above, real))
+        elif os.path.isfile(place):
+            yield place
 
 
 def below(root: Path, relative: str) -> Path:
     """`root / relative`, where need be under the names with which the system stores accents; whether it is there or not."""
     place = root
     for name in Path(relative).parts:
-        if not (place / name).exists() and place.is_dir():
+        if not os.path.exists(place / name) and place.is_dir():  # also for a name that is too long to be
             wanted = composed(name)
             name = next((entry for entry in os.listdir(place) if composed(entry) == wanted), name)
         place = place / name

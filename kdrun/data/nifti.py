@@ -13,6 +13,9 @@ _TYPES = {
     2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
 }  # fmt: skip
 
+_MILLIMETRES = {1: 1e3, 3: 1e-3}
+"""Of the units that a file may be in besides: metres, micrometres."""
+
 
 def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """(array [i, j, k] with slope and intercept applied, affine float64 [4, 4] from indices to mm in RAS).
@@ -72,7 +75,7 @@ def _parse(content: bytes) -> tuple[np.ndarray, np.ndarray]:
         rows = _from_quaternion(*at(256, 352, "6f", "6d"), zooms)
     if rows is None:
         raise ValueError("it says nothing of its orientation (neither sform nor qform)")
-    return array, np.vstack([rows, [0, 0, 0, 1]])
+    return array, np.vstack([rows * _MILLIMETRES.get(at(123, 500, "b", "i")[0] & 7, 1.0), [0, 0, 0, 1]])
 
 
 def _from_quaternion(b: float, c: float, d: float, x: float, y: float, z: float, zooms: tuple) -> np.ndarray:

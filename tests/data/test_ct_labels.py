@@ -83,14 +83,21 @@ def test_columns_that_are_not_used_are_told(cohort):
         ("patient,label\nDOE-1,0\nDOE-2,1,2\nDOE-3,3\n", "more cells than the 2 columns of the header in line 3"),
         ('patient,label\nDOE-1,0\n"DOE-2,1\n', "no CSV"),
         ("", "empty"),
-        (b"patient,label\nDOE-1,\xff\n", "not a text in UTF-8"),
+        (b"patient,label\nDOE-1,\xff\n", "not a text in UTF-8 (line 2)"),
+        ("patient,label\nDOE-1,0\n".encode("utf-16-le"), "a zero byte in line 1"),
+        (f"patient,label\n{'x' * 300},0\n", "1 labels without a scan"),
     ],
 )
 def test_what_is_no_table_is_told(text, said, cohort):
     assert said in told(cohort, text)
 
 
-ABSENT = ["NA", "nan", "NaN", "", "  ", "N/A", "null", "None", "#N/A", "?", "-"]
+def test_invisible_characters_in_the_header_say_nothing(cohort):
+    text = table(("0", "0", "1", "1")).replace("patient", "\ufeff\ufeffpatient").replace("label", "\u200blabel")
+    assert load(cohort, text).classes == ("0", "1")
+
+
+ABSENT = ["#DIV/0!", "NA", "nan", "NaN", "", "  ", "N/A", "null", "None", "#N/A", "?", "-"]
 
 
 @pytest.mark.parametrize("word", ABSENT)
@@ -114,6 +121,10 @@ ALIKE = [
     (("non-small", "non small", "c", "c"), "non small"),
     (("a\u00adb", "ab", "c", "c"), "ab"),
     (("ａ", "a", "c", "c"), "a"),
+    (("True", "1", "2", "2"), "1"),
+    (("FALSE", "False", "c", "c"), "FALSE"),
+    (("\u22121", "-1", "2", "2"), "-1"),
+    (("non\u2011small", "non-small", "c", "c"), "non-small"),
 ]
 
 
@@ -125,6 +136,11 @@ def test_spellings_of_one_label_are_refused_or_one(labels, usual, cohort):
     assert len(scans.classes) == 2 and usual in scans.classes
     assert any(note.startswith("labels that are one") and repr(labels[1]) in note for note in scans.notes)
     assert len(load(cohort, table(labels), alike="keep").classes) == len(set(labels))
+
+
+def test_a_decimal_comma_is_a_number(cohort):
+    lines = "".join(f"{name};{label}\n" for name, label in zip(NAMES, ("1,0", "1", "0,0", "1"), strict=False))
+    assert "'1' in lines 3, 5; '1,0' in line 2" in told(cohort, f"patient;label\n{lines}")
 
 
 def test_blanks_around_a_label_say_nothing(cohort):

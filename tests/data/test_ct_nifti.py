@@ -27,6 +27,22 @@ def test_slope_and_intercept(tmp_path):
     assert np.array_equal(read_nifti(tmp_path / "a.nii")[0], array * 2.0 - 1024)
 
 
+@pytest.mark.parametrize(("units", "millimetres"), [(0, 1), (1, 1000), (2, 1), (3, 0.001), (2 + 8, 1), (3 + 16, 0.001)])
+def test_spacing_is_in_millimetres_whatever_the_file_is_in(units, millimetres, tmp_path):
+    array = np.full((2, 3, 4), -1000, np.int16)
+    affine = np.vstack([AFFINE[:3] / millimetres, AFFINE[3:]])
+    write_nifti(tmp_path / "a.nii", array, affine, units=units)
+    assert np.allclose(read_nifti(tmp_path / "a.nii")[1], AFFINE, rtol=1e-6)
+    assert np.allclose(read_volume(tmp_path / "a.nii").spacing, (5, 3, 2), rtol=1e-6)
+
+
+def test_a_sheared_volume_is_refused():
+    sheared = AFFINE.copy()
+    sheared[1, 2] = 1.0  # slices that are shifted by a millimetre each
+    with pytest.raises(Unusable, match="right angles"):
+        orient(np.zeros((2, 3, 4)), sheared)
+
+
 def test_a_quaternion(tmp_path):
     # Half a turn about the third axis: x and y change direction.
     array = np.zeros((2, 3, 4), np.int16)

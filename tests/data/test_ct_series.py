@@ -106,6 +106,16 @@ def test_a_scout_is_passed_over(tmp_path):
         ({"orientation": None}, "do not say ImageOrientationPatient"),
         ({"position": None}, "do not say ImagePositionPatient"),
         ({"samples": 3}, "coloured"),
+        ({"slope": ""}, "12 of 12 slices have no RescaleSlope"),
+        ({"slope": "0"}, "the slope above 0"),
+        ({"slope": "one"}, "12 of 12 slices have no RescaleSlope"),
+        ({"each": lambda n: {"intercept": "" if n == 3 else "-1024"}}, "1 of 12 slices have no RescaleSlope"),
+        ({"rescale_type": "Z_EFF"}, "not in HU: RescaleType is Z_EFF"),
+        ({"position": "1\\2"}, "2 numbers for its geometry where 3 should be"),
+        ({"each": lambda n: {"position": "a\\b\\c"} if n == 3 else {}}, "something else than numbers"),
+        ({"orientation": "1\\0\\0\\0\\1"}, "5 numbers for its geometry where 6 should be"),
+        ({"orientation": "1\\0\\0\\1\\0\\0"}, "not two directions at right angles"),
+        ({"spacing": "-1\\1"}, "PixelSpacing is -1 and 1 mm"),
     ],
 )
 def test_what_is_no_ct_volume_says_why(tmp_path, options, said):
