@@ -112,6 +112,10 @@ def _refuse_senseless(images: Images | Table, used: dict[str, np.ndarray]) -> No
     if empty:
         more = f" ... ({len(empty)} in all)" if len(empty) > NAMED else ""
         lines.append(f"{images.name}: no training sample of class {', '.join(empty[:NAMED])}{more}")
+    elif not real and len(images.classes) < 2:
+        lines.append(
+            f"{images.name}: all samples are of one class ({', '.join(images.classes)}): there is nothing to learn"
+        )
     if lines:
         raise UserError(*lines)
 

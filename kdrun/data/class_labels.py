@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from kdrun.data.csv_table import lines
 from kdrun.problems import Problems, UserError
 
 ABSENT = frozenset(
@@ -57,8 +56,8 @@ def spelling(label: str) -> str:
     return repr(number + 0.0)
 
 
-def merged(labels: Sequence[str], numbers: Sequence[int], where: str, alike: str) -> tuple[list[str], list[str]]:
-    """(the labels, notes). numbers: the line of each, in the file `where`.
+def merged(labels: Sequence[str], where: str, alike: str, told: Callable[[str], str]) -> tuple[list[str], list[str]]:
+    """(the labels, notes). where, told: how to say to a person where labels are from, and where each of them stands.
 
     alike  what is done with labels that differ only in spelling: stop is an error with their lines; merge takes them for
            the one that is there most often; keep takes them for different classes
@@ -74,10 +73,8 @@ def merged(labels: Sequence[str], numbers: Sequence[int], where: str, alike: str
     if several and alike == "stop":
         problems = Problems()
         for counts in list(several.values())[:SHOWN]:
-            at = {label: [n for n, other in zip(numbers, labels, strict=True) if other == label] for label in counts}
             problems.add(
-                f"{where}: one class or several? "
-                + "; ".join(f"{label!r} in {lines(found, 3)}" for label, found in sorted(at.items())),
+                f"{where}: one class or several? " + "; ".join(f"{label!r} {told(label)}" for label in sorted(counts)),
                 "data.alike=merge makes them one, data.alike=keep keeps them apart",
             )
         problems.stop()

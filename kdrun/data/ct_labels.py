@@ -98,7 +98,11 @@ def read_labels(path: Path, root: Path, key: bytes, leave_out: bool = False, ali
     problems.stop()
     if not rows:
         raise UserError(f"data.labels={path} has no lines below its header")
-    names, notes = merged([row.label for row in rows], [row.line for row in rows], path.name, alike)
+
+    def told(label: str) -> str:
+        return f"in {lines([row.line for row in rows if row.label == label], 3)}"
+
+    names, notes = merged([row.label for row in rows], path.name, alike, told)
     if lines_without:
         notes.append(f"{without}: left out")
     if unused := table.unused(COLUMNS):

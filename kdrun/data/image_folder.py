@@ -15,14 +15,14 @@ from kdrun.data import pictures
 from kdrun.data.decoded import decoded, digests
 from kdrun.data.fetch import default_cache
 from kdrun.data.image_files import ImageFile, image_files
-from kdrun.data.images import Images
+from kdrun.data.images import SPLITS, Images
 from kdrun.files import new_array
-from kdrun.problems import UserError
+from kdrun.problems import UserError, listed
 
 TARGETS = ("image_folder",)
 
 THREADS = 8
-FORMAT = 2  # of what is cached; raised when decoding changes
+FORMAT = 3  # of what is cached; raised when decoding changes
 NAMED = 3  # unreadable files whose reason is told
 
 
@@ -30,6 +30,7 @@ def image_folder(
     root: str | Path | None = None,
     size: int | None = None,
     grey: bool = False,
+    alike: str = "stop",
     *,
     cache: str | Path | None = None,
 ) -> Images:
@@ -39,13 +40,15 @@ def image_folder(
 
     size: shorter side after resizing, of which the square middle is kept; null: files as they are, all of one size.
     grey: one channel instead of three.
+    alike: what is done with classes whose names differ only in spelling (Cat, cat; red_panda, red panda): stop is an error;
+    merge takes them for one; keep takes them for several.
 
-    Raises UserError where there are no images, or they are of different sizes and `size` is null.
+    Raises UserError where there are no images, where none of a class or of a split can be decoded, or they are of different sizes and `size` is null.
     """
     if root is None:
         raise UserError("data=image_folder needs data.root=FOLDER, with one subfolder per class")
     root = Path(root)
-    files, notes = image_files(root)
+    files, notes = image_files(root, alike)
     cache = Path(cache or default_cache())
     contents = digests(root, [file.path for file in files], cache)
     key = [FORMAT, _pillow(), [[file.name, digest] for file, digest in zip(files, contents, strict=True)], size, grey]
@@ -56,6 +59,7 @@ def image_folder(
     classes = tuple(sorted({file.label for file in files}))
     numbers = {label: number for number, label in enumerate(classes)}
     kept = [files[position] for position in readable]
+    _refuse_vanished(files, kept, about["notes"])
     listing = "".join(f"{digest}  {file.name}\n" for file, digest in zip(files, contents, strict=True))
     return Images(
         x=x,
@@ -70,6 +74,19 @@ def image_folder(
         notes=(*notes, *about["notes"]),
         decoded=checksum_of(folder / "pixels.npy"),
     )
+
+
+def _refuse_vanished(files: list[ImageFile], kept: list[ImageFile], reasons: list[str]) -> None:
+    """UserError for a class, or a split, that has files and of which none can be decoded."""
+    splits = {part: name for name, part in SPLITS.items()}
+    for called in (lambda file: f"class {file.label}", lambda file: f"the split {splits[file.part]}"):
+        lost = sorted({called(file) for file in files} - {called(file) for file in kept})
+        if lost:
+            raise UserError(
+                f"no file of {listed(lost, NAMED)} can be decoded",
+                *reasons[:1],
+                "mend the files, or take the folder away",
+            )
 
 
 def _decode(files: list[ImageFile], size: int | None, grey: bool, target: Path) -> None:

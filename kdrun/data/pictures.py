@@ -51,6 +51,14 @@ RANGES = {BLACK: (0.0, 1.0), "0..1": (1.0, 255.0), "0..255": (255.0, 1.0), "0..6
 MACHINE = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE)
 """Errors of the disk or of the system: no fault of an image, and another time it may be read."""
 
+_CLEAR = "transparency"
+_LEVELS = {
+    "L;2": lambda level: level * 85,
+    "L;4": lambda level: level * 17,
+    "RGB;16B": lambda levels: tuple(level >> 8 for level in levels),
+}
+"""By Pillow's name of how a PNG stores pixels: from the colour it declares transparent to that of the pixels as read."""
+
 
 class BrokenImage(ValueError):
     """An image that cannot be used; the message says why."""
@@ -71,6 +79,8 @@ def opened(source: str | os.PathLike[str] | IO[bytes] | Any) -> Iterator[Any]:
                 yield _checked(source)
             else:
                 with Image.open(source, formats=_formats()) as image:
+                    if image.format == "PNG" and _CLEAR in image.info and (levels := _LEVELS.get(image.tile[0][3])):
+                        image.info[_CLEAR] = levels(image.info[_CLEAR])
                     yield _checked(image)
     except FileNotFoundError:
         raise BrokenImage("there is no such file") from None
@@ -105,12 +115,13 @@ def upright(image: Any) -> Any:
     """A Pillow image of any mode as one in RGB, by the rules of this module. Raises BrokenImage."""
     from PIL import Image, ImageOps
 
+    values = range_of(image)
     image = ImageOps.exif_transpose(image)
-    if values := range_of(image):
+    if values:
         return Image.fromarray(_eight_bits(image, values)).convert("RGB")
     if image.mode in ("La", "RGBa"):  # colours that are multiplied with their opacity
         image = image.convert("LA" if image.mode == "La" else "RGBA")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    if image.mode in ("RGBA", "LA", "PA") or _CLEAR in image.info:
         shown = image.convert("RGBA")
         paper = Image.new("RGBA", shown.size, (*PAPER, 255))
         return Image.alpha_composite(paper, shown).convert("RGB")
@@ -123,7 +134,7 @@ def range_of(image: Any) -> str | None:
     """Which of RANGES the values of a Pillow image are in; None where it has 8 bits or less. BrokenImage: in none."""
     if image.mode not in ("I", "F") and not image.mode.startswith("I;"):
         return None
-    if image.mode.startswith("I;16"):
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):  # Pillow scales PGM to 16 bits
         return "0..65535"
     values = np.asarray(image)
     if not np.isfinite(values).all():
@@ -148,7 +159,7 @@ def _eight_bits(image: Any, name: str) -> np.ndarray:
     values = np.asarray(image).astype(np.float64)
     scaled = values * RANGES[name][1]
     grey = (np.floor(scaled) if name == "0..65535" else np.rint(scaled)).astype(np.uint8)
-    clear = image.info.get("transparency")
+    clear = image.info.get(_CLEAR)
     if isinstance(clear, int):
         grey[values == clear] = 255
     return grey

@@ -60,7 +60,7 @@ class FileImages:
 
     def __init__(self, paths: Sequence[Path], digests: Sequence[str], size: int):
         self.paths, self.digests, self.size = list(paths), list(digests), size
-        settings = f"format 2, {size} pixels, Pillow {version('pillow')}"
+        settings = f"format 3, {size} pixels, Pillow {version('pillow')}"
         self.source_hash = text_hash([settings, *digests])
 
     def __len__(self) -> int:
@@ -116,7 +116,7 @@ def look_at(folder: Path, names: Iterable[str], size: int, cache: str | Path | N
         except (OSError, ValueError):
             broken[name] = f"{MISSING}{near(folder, name)}"
     seen = list(dict.fromkeys(seen))
-    key = [3, version("pillow"), str(folder.resolve()), sorted(seen)]
+    key = [4, version("pillow"), str(folder.resolve()), sorted(seen)]
     made = decoded(cache or default_cache(), "image_files", key, partial(_look, folder, [name for name, *_ in seen]))
     known = json.loads((made / "found.json").read_text())
     refuse_ranges((name, values) for name, (_, _, values) in known.items())

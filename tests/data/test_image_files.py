@@ -1,5 +1,6 @@
 """Which folders are splits, which are classes, and what is said of everything else."""
 
+import os
 import unicodedata
 
 import numpy as np
@@ -90,6 +91,14 @@ def test_a_folder_beside_the_splits_changes_nothing_but_what_is_told(tmp_path):
         (("cat/train/0.png", "cat/test/1.png", "dog/train/2.png", "dog/test/3.png"), "cat/test, cat/train"),
         (("pets/train/a/0.png", "pets/val/a/1.png"), "data.root="),
         (("0.png", "1.png"), "no images in subfolders"),
+        (("seg_train/a/0.png", "seg_test/a/1.png", "seg_pred/2.png"), "are seg_test, seg_train classes or splits"),
+        (("Trainingsdaten/a/0.png", "Testdaten/a/1.png"), "are Testdaten, Trainingsdaten classes or splits"),
+        (("tr/a/0.png", "va/a/1.png", "te/a/2.png"), "are te, tr, va classes or splits"),
+        (("train/train/a/0.png", "train/train/b/1.png", "val/val/a/2.png"), "split within a split"),
+        (("train/cat/0.png", "train/dog/1.png", "val/Cat/2.png"), "'Cat' (1 images); 'cat' (1 images)"),
+        (("red panda/0.png", "red_panda/1.png"), "data.alike=merge makes them one"),
+        (("1/0.png", "01/1.png"), "one class or several"),
+        (("a/0.png", "b/1\udce9.png"), "b/1\\xe9.png: its name is not UTF-8"),
     ],
 )
 def test_what_cannot_be_told_apart_is_refused(paths, said, tmp_path):
@@ -166,6 +175,67 @@ def test_folders_without_images_are_told(tmp_path):
     images = read(root)
     assert images.classes == ("cat", "dog")
     assert images.notes == ("left out, since they hold no images: empty (empty), logs (1 .log)",)
+
+
+@pytest.mark.parametrize("classes", [("train", "bus"), ("trainer", "valley", "cat", "dog", "cow")])
+def test_classes_that_sound_like_splits(classes, tmp_path):
+    write(tmp_path / "r", *(f"{name}/{number}.png" for name in classes for number in range(2)))
+    assert read(tmp_path / "r").classes == tuple(sorted(classes))
+
+
+@pytest.mark.parametrize(("alike", "classes"), [("merge", ("cat", "dog")), ("keep", ("Cat", "cat", "dog"))])
+def test_names_that_differ_in_spelling_as_was_said(alike, classes, tmp_path):
+    root = tmp_path / "r"
+    write(root, "train/cat/0.png", "train/cat/1.png", "train/dog/2.png", "val/Cat/3.png", "val/dog/4.png")
+    images = image_folder(root, alike=alike, cache=tmp_path / "cache")
+    assert images.classes == classes
+    of = {name: images.classes[label] for name, label in zip(images.names, images.y, strict=True)}
+    assert of["val/Cat/3.png"] == classes[0] and of["train/cat/0.png"] == "cat"
+    assert ("labels that are one: 'Cat', 'cat'" in images.notes) == (alike == "merge")
+
+
+def test_a_class_or_a_split_of_which_nothing_can_be_decoded_is_an_error(tmp_path):
+    root = tmp_path / "r"
+    write(root, "train/cat/0.png", "train/dog/1.png", "val/cat/2.png", "val/dog/3.png", "test/cat/4.png")
+    (root / "test/cat/4.png").write_bytes(b"")
+    assert "no file of the split test can be decoded" in told(root)
+    (root / "test/cat/4.png").write_bytes((root / "val/cat/2.png").read_bytes())
+    for name in ("train/dog/1.png", "val/dog/3.png"):
+        (root / name).write_bytes(b"")
+    assert "no file of class dog can be decoded" in told(root)
+
+
+def test_a_split_without_files_is_told(tmp_path):
+    root = tmp_path / "r"
+    write(root, "train/cat/0.png", "train/dog/1.png", "val/", "test/cat/2.png")
+    assert "splits without images, so that theirs are taken from train: val" in read(root).notes
+
+
+def test_links_to_themselves_are_passed_over(tmp_path):
+    root = tmp_path / "r"
+    write(root, "cat/0.png", "dog/1.png")
+    (root / "cat/again").symlink_to(root / "cat/again")
+    (root / "again").symlink_to(root / "again")
+    assert read(root).names == ("cat/0.png", "dog/1.png")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is unreadable for this user")
+@pytest.mark.parametrize("place", ["cat", "cat/0.png"])
+def test_what_may_not_be_read_is_named(place, tmp_path):
+    write(tmp_path / "r", "cat/0.png", "dog/1.png")
+    (tmp_path / "r" / place).chmod(0)
+    assert f"{place} cannot be read: permission denied" in told(tmp_path / "r")
+    (tmp_path / "r" / place).chmod(0o700)
+
+
+def test_one_class_is_nothing_to_learn(tmp_path):
+    write(
+        tmp_path / "r",
+        *(f"{part}/images/{label}/{n}.png" for part in ("train", "val") for label in "ab" for n in (1, 2)),
+    )
+    config = {"_target_": "kdrun.data.image_folder.image_folder", "root": str(tmp_path / "r"), "val_fraction": 0.1}
+    with pytest.raises(UserError, match=r"one class \(images\)"):
+        load_data({**config, "test_fraction": 0.1}, {"cache": str(tmp_path / "cache")}).audit()
 
 
 def test_words_that_only_hold_the_name_of_a_split():

@@ -1,7 +1,9 @@
 """One rule for the pixels of an image file, whichever reader reads it."""
 
 import re
+import struct
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -186,3 +188,37 @@ def test_of_several_frames_the_first_is_read_and_told(tmp_path):
     frames[0].save(tmp_path / "root" / "a" / "x.gif", save_all=True, append_images=frames[1:])
     images = image_folder(tmp_path / "root", cache=tmp_path / "cache")
     assert images.x.max() == 10 and "1 files with several frames, of which the first is read" in images.notes
+
+
+def png(depth, kind, row, clear):
+    """A PNG of one row of pixels in which one colour is declared transparent; Pillow writes none of these."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    width = len(row) * 8 // depth // (3 if kind == 2 else 1)
+    header = struct.pack(">IIBBBBB", width, 1, depth, kind, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"tRNS", clear), (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("depth", "kind", "row", "clear", "wanted"),
+    [
+        (2, 0, bytes([0b00011011]), b"\0\1", [0, 255, 170, 255]),
+        (4, 0, bytes([0x35]), b"\0\3", [255, 85]),
+        (8, 0, bytes([3, 5]), b"\0\3", [255, 5]),
+        (16, 0, b"\x12\x34\x15\x35", b"\x12\x34", [255, 0x15]),
+        (16, 2, b"\x12\x34" * 3 + b"\x15\x35" * 3, b"\x12\x34" * 3, [255, 0x15]),
+    ],
+)
+def test_a_transparent_colour_is_white_at_every_depth(depth, kind, row, clear, wanted, tmp_path):
+    (tmp_path / "a.png").write_bytes(png(depth, kind, row, clear))
+    with opened(tmp_path / "a.png") as image:
+        assert np.asarray(upright(image))[0].tolist() == [[value] * 3 for value in wanted]
+
+
+def test_a_dark_file_of_sixteen_bits_stays_dark(tmp_path):
+    (tmp_path / "a.pgm").write_bytes(b"P5\n3 1\n65535\n" + np.array([0, 100, 255], ">u2").tobytes())
+    with opened(tmp_path / "a.pgm") as image:
+        assert np.asarray(upright(image)).max() == 0
