@@ -113,7 +113,7 @@ def test_config_shows_what_differs_between_cells(tmp_path, without_plots):
     run.record["cells"]["1"]["trainer"] = {"epochs": 9, "optimizer": {"lr": 1e-4, "betas": [0.9, 0.999]}}
     write_json(run.dir / "record.json", run.record)
     page, read = page_of(tmp_path)
-    assert "Keys in which seeds differ" in read.text and "trainer.epochs" in read.text and "paths.store" not in page
+    assert "Keys that differ between seeds" in read.text and "trainer.epochs" in read.text and "paths.store" not in page
 
 
 def test_plots_are_elements_with_ids_of_their_own_and_colours_of_the_page(tmp_path):
