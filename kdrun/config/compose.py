@@ -22,6 +22,7 @@ from kdrun.config.hydra import compose_groups
 from kdrun.config.layers import settle, typed_leaves
 from kdrun.config.origins import SETTINGS, Origins
 from kdrun.config.schema import MONITORS, REQUIRED, Trainer, added, defaults, irrelevant
+from kdrun.defaults import canonical, canonical_objective
 from kdrun.environment import variables_in
 from kdrun.problems import Problems
 
@@ -165,7 +166,8 @@ def _check_strategy(cell: dict[str, Any], whole: bool) -> None:
 
 
 def _given(tree: Mapping[str, Any], words: words_of.Words, origins: Origins) -> dict[str, str]:
-    """See Job.given. What other values are made from (`${trainer.epochs}`) is left out: who uses it cannot be told."""
+    """See Job.given. Left out is what changes no result, and what other values are made from
+    (`${trainer.epochs}`), since who uses it cannot be told."""
     found = origins.of_own_experiments()
     for text in words.groups:
         key, _, name = text.partition("=")
@@ -174,11 +176,13 @@ def _given(tree: Mapping[str, Any], words: words_of.Words, origins: Origins) -> 
     for key, text in words.typed.items():
         found[key] = text
     texts = [value for _, value in words_of.leaves(tree) if isinstance(value, str) and "${" in value]
+    left_out = set(irrelevant())
     read = {name for text in texts for name in re.findall(r"\$\{([\w.]+)\}", text)}
     return {
         key: said
         for key, said in found.items()
-        if not any(f"{name}.".startswith(f"{key}.") or f"{key}.".startswith(f"{name}.") for name in read)
+        if not {key, key[key.index("trainer.") :] if ".trainer." in key else key} & left_out
+        and not any(f"{name}.".startswith(f"{key}.") or f"{key}.".startswith(f"{name}.") for name in read)
     }
 
 
@@ -279,12 +283,27 @@ def hash_of(cells: Sequence[Mapping[str, Any]]) -> str:
 
     Left out, each with its reason beside it in schema.py: name, tags, paths, tracker, targets, trainer.log_every and
     trainer.checkpoint_seconds (also of single learners). hardware.threads stays: the order of a sum over threads
-    changes its last digits.
+    changes its last digits. A default that is written out is one that is not (kdrun.defaults).
     """
     left_out, later = irrelevant(), added()
-    kept = [_without(cell, left_out, later, "") for cell in cells]
+    kept = [_without(_canonical(cell), left_out, later, "") for cell in cells]
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _canonical(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a cell that call something, in one form. A learner's own settings of a trainer stay as they are: a default
+    there takes the place of what the run's trainer says."""
+    result = {**cell, **{name: canonical(cell[name]) for name in ("strategy", "data", "trainer") if name in cell}}
+    if isinstance(cell.get("objective"), Mapping):
+        result["objective"] = canonical_objective(cell["objective"])
+    learners = {name: cell[name] for name in ("teacher", "student") if isinstance(cell.get(name), Mapping)}
+    result |= {name: {**learner, "network": canonical(learner["network"])} for name, learner in learners.items()}
+    if isinstance(cell.get("assistants"), Mapping):
+        result["assistants"] = {
+            name: {**learner, "network": canonical(learner["network"])} for name, learner in cell["assistants"].items()
+        }
+    return result
 
 
 def _without(node: Any, left_out: Mapping[str, str], later: Mapping[str, Any], path: str) -> Any:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from kdrun.federation.methods.options import METHODS
+from kdrun.defaults import canonical, canonical_objective
+from kdrun.federation.methods.options import METHODS, options_of
 from kdrun.lab.sources import Sources
 from kdrun.lab.stage import Federation, Stage, Together
 
@@ -103,14 +105,20 @@ def parts(stage: Stage, context: FingerprintContext) -> dict[str, Any]:
     hardware = stage.hardware
     tree = {
         "learner": {
-            "network": stage.learner["network"],
+            "network": canonical(stage.learner["network"], numbers=True),
             "weights": context.file_hash(stage.learner["weights"]) if stage.learner["weights"] else None,
         },
-        "objective": stage.objective,
+        "objective": {
+            name: term
+            for name, term in canonical_objective(stage.objective, numbers=True).items()
+            if term.get("weight", 1.0) != 0  # such a term is never evaluated
+        },
         "data": identity(stage.data, context),
         "trainer": None
         if stage.trainer is None
-        else _without(stage.trainer, "checkpoint_seconds", "log_every", "eval_batch_size", "devices"),
+        else canonical(
+            _without(stage.trainer, "checkpoint_seconds", "log_every", "eval_batch_size", "devices"), numbers=True
+        ),
         "seed": stage.seed if stage.trainer is not None else None,
         "start": stage.start.fingerprint if stage.start else None,
         "teacher": None
@@ -145,10 +153,12 @@ def federation_parts(stage: Federation, context: FingerprintContext) -> dict[str
     modules = ["kdrun.federation.run", f"kdrun.federation.methods.{method}", *_of_data(stage.data)]
     modules += _targets(stage.federation, stage.data, stage.trainer)
     trainer = ("batch_size", "optimizer", "clip", "monitor", "mode")
+    federation = canonical(_without(stage.federation, "engine"), numbers=True)
+    federation["options"] = asdict(options_of(stage.federation["method"], stage.federation.get("options") or {}))
     return {
-        "federation": _without(stage.federation, "engine"),
+        "federation": federation,
         "data": identity(stage.data, context),
-        "trainer": {key: stage.trainer[key] for key in trainer},
+        "trainer": canonical({key: stage.trainer[key] for key in trainer}, numbers=True),
         "seed": stage.seed,
         "code": context.sources.hashes(modules),
         "versions": {name: _version(name) for name in LIBRARIES},
@@ -221,7 +231,7 @@ def identity(data: dict[str, Any], context: FingerprintContext) -> dict[str, Any
 
 def _view(data: dict[str, Any]) -> dict[str, Any]:
     """The data config without what is a label or a path."""
-    view = _without(data, "name", "root")
+    view = _without(canonical(data, numbers=True), "name", "root")
     if view.get("tests"):
         view["tests"] = {
             name: _without(node, "root") if isinstance(node, dict) else node for name, node in view["tests"].items()

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from kdrun.config.schema import irrelevant
 from kdrun.lab.stage import Federation, Stage, Together, Trained
 from kdrun.problems import Problems
 from kdrun.strategies.cast import Cast
@@ -131,7 +130,7 @@ def refuse_unused(jobs: Sequence[Job], unjudged: Sequence[str] = ()) -> None:
         for key, said in job.given.items():
             if waiting.get(said, [said]):
                 told.setdefault(said, []).append(key)
-        judged = {said: keys for said, keys in told.items() if all(_decided_by_strategy(key) for key in keys)}
+        judged = {said: keys for said, keys in told.items() if all(key.partition(".")[0] in PARTS for key in keys)}
         with job.allowing():
             found = unused(job.config, [key for keys in judged.values() for key in keys])
         for said, keys in judged.items():
@@ -141,12 +140,6 @@ def refuse_unused(jobs: Sequence[Job], unjudged: Sequence[str] = ()) -> None:
         if lines:
             problems.add(*lines)
     problems.stop()
-
-
-def _decided_by_strategy(key: str) -> bool:
-    """Whether a key is one of those that stages are made of, and may change a result."""
-    general = key[key.index("trainer.") :] if ".trainer." in key else key
-    return key.partition(".")[0] in PARTS and not {key, general} & set(irrelevant())
 
 
 def _told(said: str, why: list[str], job: Job) -> list[str]:

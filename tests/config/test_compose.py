@@ -509,3 +509,72 @@ def test_settings_that_stay_beside_what_was_said_for_the_run_are_told(tmp_path):
     )
     assert "experiment/mine.yaml, line 3)" in first
     assert compose(["model=llava"]).notes == [] and compose(["trainer.epochs=3"]).notes == []
+
+
+ALIKE = [
+    (["objective.ce={weight: 0.1, label_smoothing: 0.0}"], []),
+    (["~objective.ce.label_smoothing", "~objective.kd.temperature"], []),
+    (["objective.ce._target_=kdrun.objectives.ce.ce"], []),
+    (["student.network.shortcut=A"], []),
+    (["trainer.optimizer.dampening=0"], []),
+    (["trainer/optimizer=adamw", "trainer.optimizer.betas=[0.9,0.999]"], ["trainer/optimizer=adamw"]),
+    (["trainer.optimizer={_target_: torch.optim.AdamW}"], ["trainer/optimizer=adamw"]),
+    (["strategy={_target_: kdrun.strategies.evolving.Evolving}"], ["strategy=evolving", "strategy.controls=[]"]),
+    (["data.augment.views=1"], []),
+]
+
+
+@pytest.mark.parametrize(("words", "others"), ALIKE)
+def test_a_default_that_is_written_out_changes_no_hash_and_no_fingerprint(words, others, tmp_path):
+    one, other = compose([*words, "seed=0"]), compose([*others, "seed=0"])
+    assert one.hash == other.hash
+    assert _stage_parts(one) == _stage_parts(other)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["objective.kd.temperature=3"], ["objective.ce.label_smoothing=0.1"], ["trainer.optimizer.dampening=0.1"], ["student.network.in_channels=1"],
+     ["student.trainer.optimizer={_target_: torch.optim.SGD, momentum: 0.0}"], ["student.network.shortcut=B"]],
+)  # fmt: skip
+def test_what_is_no_default_changes_both(words):
+    """So does an argument that the data supply, and a learner's own default, which takes the place of the run's setting."""
+    one, other = compose([*words, "seed=0"]), compose(["seed=0"])
+    assert one.hash != other.hash and _stage_parts(one) != _stage_parts(other)
+
+
+def test_numbers_and_terms_without_weight_in_a_fingerprint():
+    parts = [
+        _stage_parts(compose([word, "seed=0"]))
+        for word in ("objective.kd.temperature=4", "objective.kd.temperature=4.0")
+    ]
+    assert parts[0] == parts[1]
+    off = [
+        _stage_parts(compose(["objective.kd.weight=0", f"objective.kd.temperature={value}", "seed=0"]))
+        for value in (2, 3)
+    ]
+    assert off[0] == off[1]
+
+
+def test_arguments_that_are_supplied_are_known_in_one_way():
+    from kdrun import defaults as writing
+    from kdrun.config import schema
+
+    known = {*schema.BY_IMAGES, *schema.BY_TEXT, *schema.BY_CONVERSATIONS, "cache"}
+    assert known == set(writing.SUPPLIED)
+
+
+def _stage_parts(job):
+    """The fingerprint's parts of all stages, without reading data or code."""
+    from types import SimpleNamespace
+
+    from kdrun.lab.fingerprint import ADDED_LATER, parts
+    from kdrun.strategies.unused import stages_of
+
+    sources = SimpleNamespace(hashes=lambda roots: {})
+    context = SimpleNamespace(data_hash=str, device="cpu", sources=sources, added=ADDED_LATER, file_hash=str)
+    found = []
+    for stage in stages_of(job.config):
+        tree = parts(stage, context)
+        found.append({key: value for key, value in tree.items() if key not in ("teacher", "start")})
+        found[-1]["data"] = tree["data"]["view"]
+    return found

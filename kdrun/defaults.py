@@ -1,0 +1,131 @@
+"""Nodes with `_target_` in one form, whether defaults are written out or not: what a hash of a config is made from."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from typing import Any
+
+from kdrun.problems import UserError
+from kdrun.targets import RESERVED, signature
+
+WRITTEN: Mapping[str, str] = {
+    "torch.optim.AdamW": "lr weight_decay",
+    "kdrun.networks.llava.Llava": "heads layers width",
+    "kdrun.networks.slicewise.Slicewise": "context pool",
+    "kdrun.networks.se_resnet.SEResNet": "blocks norm widths",
+    "kdrun.networks.resnet.ResNet": "depth width",
+    "kdrun.networks.llava_checkpoint.llava_checkpoint": "dtype lora path",
+    "kdrun.networks.transformer.Transformer": "decoder_layers dropout encoder_layers feedforward heads share width",
+    "kdrun.networks.seq2seq.HuggingFaceSeq2Seq": "config model",
+    "kdrun.networks.by_name.transformers_image_classifier": "config path",
+    "kdrun.networks.cnn.CNN": "widths",
+    "kdrun.objectives.vocabulary_ce_kd.vocabulary_ce_kd": "beta ce chunk kd kind memory_mb temperature",
+    "kdrun.objectives.ce.ce": "label_smoothing",
+    "kdrun.objectives.kd_visual.kd_visual": "temperature",
+    "kdrun.objectives.relation.relation": "center normalize of",
+    "kdrun.objectives.jsd.jsd": "beta temperature",
+    "kdrun.objectives.feature.feature": "norm",
+    "kdrun.objectives.kl_reverse.kl_reverse": "temperature",
+    "kdrun.objectives.kd_topk.kd_topk": "k",
+    "kdrun.objectives.kd.kd": "temperature",
+    "kdrun.data.vqa_files.textvqa": "file images limit_broken part size",
+    "kdrun.data.ct_synthetic.ct_synthetic": "depth echo scans seed signal size strength test train val window",
+    "kdrun.data.shapes_vqa.shapes_vqa": "further part seed size test together val",
+    "kdrun.data.corpora.wmt23_en_cs": "direction lowercase max_ratio max_words min_words",
+    "kdrun.data.emoji_vqa.emoji_vqa": "further part per_image root seed size test together train val",
+    "kdrun.data.vqa_files.scienceqa": "file images limit_broken only_images part size",
+    "kdrun.data.ct_patches.ct_patches": "seed test train val window",
+    "kdrun.data.cifar.cifar10": "root",
+    "kdrun.data.ui_de_en.ui_de_en": "direction domain root",
+    "kdrun.data.llava_json.llava_json": "captions captions_images images limit_broken part size test_file tests val_file",
+    "kdrun.data.corpora.wmt17_en_de": "direction lowercase max_ratio max_words min_words",
+    "kdrun.data.corpora.iwslt14_de_en": "direction lowercase max_ratio max_words min_words val_every",
+    "kdrun.data.image_folder.image_folder": "grey size",
+    "kdrun.data.parallel_text.parallel_text": "columns lowercase max_ratio max_words min_words msgstr_language source_language target "
+    "target_language test_source test_target val_source val_target",
+    "kdrun.data.vqa_files.gqa": "file images limit_broken part size",
+    "kdrun.data.vqa_files.pope": "files images limit_broken part size",
+    "kdrun.data.vqa_files.mme": "limit_broken part size",
+    "kdrun.data.ct_folder.ct_folder": "fraction incomplete labels size slices spacing window",
+    "kdrun.data.cifar.cifar100": "coarse root",
+}
+"""Target -> its arguments whose defaults the options that come with kdrun wrote out when the first jobs were hashed. These are
+written out in every hash, all other defaults in none, so that hashes of old records stay. A new argument is not added here."""
+
+STRATEGIES = "kdrun.strategies."
+"""Options of strategies are all written out; those that came later are left out by schema.ADDED_TO_STRATEGIES."""
+
+SUPPLIED = frozenset(
+    ("num_classes", "num_labels", "in_channels", "in_chans", "image_size", "img_size", "vocabulary", "vocab_size")
+    + ("pad", "bos", "eos", "max_length", "image_token", "image_tokens", "tower", "cache")
+)
+"""Arguments that the data, or kdrun, supply where a node leaves them out: there a default is not what is left out."""
+
+MISSING = object()
+
+
+def canonical(node: Any, numbers: bool = False) -> Any:
+    """A copy of a tree in which every node with `_target_` has those defaults, and only those, that WRITTEN names.
+
+    numbers: 4 is 4.0 where a number with a fraction is due. Nodes whose signature is not known stay as they are.
+    """
+    if isinstance(node, list):
+        return [canonical(item, numbers) for item in node]
+    if not isinstance(node, Mapping):
+        return node
+    tree = {name: canonical(value, numbers) for name, value in node.items()}
+    return _defaults(tree, str(tree["_target_"]), numbers) if "_target_" in tree else tree
+
+
+def canonical_objective(objective: Mapping[str, Any], numbers: bool = False) -> dict[str, Any]:
+    """As `canonical`, of terms, whose `_target_` is that of their name where they have none."""
+    result = {}
+    for name, term in objective.items():
+        own = f"kdrun.objectives.{name}.{name}"
+        tree = canonical({"_target_": own, **term}, numbers)
+        if "feature" in objective and name == "ce" and tree.get("label_smoothing") == 0:
+            del tree["label_smoothing"]  # objective=cross_window is the one option that did not write it out
+        result[name] = {key: value for key, value in tree.items() if key != "_target_" or value != own}
+    return result
+
+
+def _defaults(node: dict[str, Any], target: str, numbers: bool) -> dict[str, Any]:
+    try:
+        known = signature(target)
+    except UserError:  # of a record whose code is gone
+        return node
+    written = WRITTEN.get(target, "").split()
+    for name, parameter in known.parameters.items() if known is not None else ():
+        if name in RESERVED or name in SUPPLIED:
+            continue
+        default = _literal(parameter.default)
+        if numbers and _is_float(parameter.annotation) and type(node.get(name)) is int:
+            node[name] = float(node[name])
+        if default is MISSING:
+            continue
+        if name in written or target.startswith(STRATEGIES):
+            node.setdefault(name, default)
+        elif name in node and _same(node[name], default):
+            del node[name]
+    return node
+
+
+def _literal(text: str | None) -> Any:
+    """The value of a default in plain types, MISSING where it is none or not a plain value."""
+    if text in ("list()", "dict()"):
+        return [] if text == "list()" else {}
+    try:
+        value = ast.literal_eval(text or "")
+    except (ValueError, SyntaxError):
+        return MISSING
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal, and not just as True is 1."""
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
+def _is_float(annotation: ast.expr | None) -> bool:
+    return annotation is not None and "float" in ast.unparse(annotation).replace("|", " ").split()
