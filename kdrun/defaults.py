@@ -56,9 +56,9 @@ written out in every hash, all other defaults in none, so that hashes of old rec
 STRATEGIES = "kdrun.strategies."
 """Options of strategies are all written out; those that came later are left out by schema.ADDED_TO_STRATEGIES."""
 
-SUPPLIED = frozenset(
-    ("num_classes", "num_labels", "in_channels", "in_chans", "image_size", "img_size", "vocabulary", "vocab_size")
-    + ("pad", "bos", "eos", "max_length", "image_token", "image_tokens", "tower", "cache")
+SUPPLIED = (
+    *("num_classes", "num_labels", "in_channels", "in_chans", "image_size", "img_size", "vocabulary", "vocab_size"),
+    *("pad", "bos", "eos", "max_length", "image_token", "image_tokens", "tower", "cache"),
 )
 """Arguments that the data, or kdrun, supply where a node leaves them out: there a default is not what is left out."""
 
