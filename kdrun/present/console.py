@@ -5,8 +5,10 @@ Labels, names, paths and messages come from people and from files. Only `Text` o
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
+import os
 from collections.abc import Callable, Iterable, Sequence
 from textwrap import wrap
 from typing import Any, ParamSpec, TypeVar
@@ -46,6 +48,14 @@ class Console(rich.console.Console):
     def render(self, renderable: RenderableType, options: rich.console.ConsoleOptions | None = None) -> Iterable[Any]:
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=segment.text.translate(CONTROLS))
+
+    def on_broken_pipe(self) -> None:
+        """The reader is gone (`kdrun ... | head`): what follows is printed nowhere, and the work goes on. rich would exit."""
+        self.quiet = True
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.file.fileno())
+            os.close(nowhere)
 
     def whole(self, text: str = "", style: str = "") -> None:
         """One line that no terminal width breaks: what is copied from it is whole."""

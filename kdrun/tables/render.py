@@ -294,14 +294,11 @@ def aligned(rows: list[list[str]]) -> list[str]:
 
 
 def _show_rich(title: str, headings: list[str], rows: list[list[Text]]) -> None:
-    from rich.table import Table as RichTable
     from rich.text import Text as RichText
 
-    from kdrun.present.console import Console
+    from kdrun.present.console import Console, columns
 
-    table = RichTable(title=RichText(title), box=None, header_style="dim", pad_edge=False, title_justify="left")
-    for number, heading in enumerate(headings):
-        table.add_column(RichText(heading), justify="right" if number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(RichText(plain(Text(c.text, False, c.marks)), "bold" if c.bold else "") for c in row))
-    Console().print(table)
+    console = Console()
+    console.print(title)
+    cells = [[RichText(plain(Text(c.text, False, c.marks)), "bold" if c.bold else "") for c in row] for row in rows]
+    console.print(columns(headings, cells))

@@ -77,6 +77,24 @@ def test_what_cannot_be_shown_stops_nothing(caplog):
         interrupted()
 
 
+def test_a_reader_that_is_gone_ends_nothing(tmp_path):
+    import os
+    import subprocess
+
+    words = (
+        "trainer.epochs=1 seed=0 teacher=mlp_64 student=mlp_8 data.limit.train=200 hardware=cpu tracker=none card=false"
+    )
+    take, give = os.pipe()
+    os.close(take)
+    done = subprocess.run(
+        [sys.executable, "-m", "kdrun", *words.split(), f"paths.outputs={tmp_path}"],
+        stdout=give, stderr=subprocess.PIPE, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path(kdrun.__file__).parents[1])},
+    )  # fmt: skip
+    os.close(give)
+    (record,) = tmp_path.glob("runs/*/record.json")
+    assert '"status": "done"' in record.read_text() and done.returncode == 0, done.stderr
+
+
 def test_there_is_one_door_to_the_terminal():
     """No other file makes a console of rich's own, and none turns markup on."""
     root = Path(kdrun.__file__).parent
