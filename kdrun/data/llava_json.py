@@ -19,6 +19,7 @@ from posixpath import normpath
 
 from kdrun.data.conversations import PARTS, Conversations, Turn
 from kdrun.data.image_names import below
+from kdrun.data.text_keys import blank
 from kdrun.data.vision_files import (
     SHIFT,
     UNREAD,
@@ -39,9 +40,15 @@ TARGETS = ("llava_json",)
 PLACE = "<image>"
 PICTURES = re.compile(r"(image|img|pic|picture|photo)s?([_-]?(path|file|url|uri|name|file_?name)s?)?", re.IGNORECASE)
 """What an entry may call the names of its pictures."""
+NUMBERED = re.compile(r"(image|img|pic|picture|photo|coco)[_-]?ids?", re.IGNORECASE)
+"""What an entry may call a picture that it does not name by its file."""
+OTHER_PLACES = re.compile(
+    r"<\|?(?:im(?:a)?ge?|picture|video)(?:[_ -]?(?:\d+|pad|placeholder|here|start))?\|?>", re.IGNORECASE
+)
+"""What other programs write for PLACE."""
 READ = frozenset(("id", "conversations", "type", "choices", "answers"))
 """Keys of an entry that are read beside those, or that are known to say nothing."""
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".mp4", ".mov", ".avi", ".mkv", ".webm")
 ROLES = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt"}
 
 
@@ -149,8 +156,16 @@ def _entry(
     others = [key for key in entry if key not in READ and not PICTURES.fullmatch(key)]
     unread.update(others)
     if not images and (named := [key for key in others if _names_a_picture(entry[key])]):
-        raise ValueError(f"{named[0]!r} names a picture, and no picture is read from it: call it 'image'")
+        raise ValueError(
+            f"{named[0]!r} names a picture (or a film), and none is read from it: a picture is called 'image'"
+        )
+    if not images and (named := [key for key in others if NUMBERED.fullmatch(key) and entry[key] not in (None, "")]):
+        raise ValueError(f"{named[0]!r} means a picture, and no file is named: write its name as 'image'")
     turns = _turns(entry, len(images), left_out, unread)
+    if not images and (place := next((m[0] for turn in turns if (m := OTHER_PLACES.search(turn.prompt))), None)):
+        raise ValueError(
+            f"its text has a place for a picture ({place}) and it names none: {PLACE} is the place, 'image' the file"
+        )
     if not turns:
         left_out["without an answer"] += 1
         return None
@@ -219,9 +234,9 @@ def _turns(entry: Mapping, images: int, left_out: Counter[str], unread: Counter[
         text.replace(PLACE, "").strip() if number == 0 else text.strip() for number, (_, text) in enumerate(said[::2])
     ]
     answers = [text.strip() for _, text in said[1::2]]
-    if not all(answers):
-        left_out["empty answers"] += answers.count("")
+    empty = [blank(answer) for answer in answers]
+    left_out["empty answers"] += sum(empty)
     pairs = zip(prompts, answers, strict=True)
     turns = tuple(Turn(prompt, answer) for prompt, answer in pairs)
     # What comes behind an empty answer may refer to it.
-    return turns if all(answers) else turns[: answers.index("")]
+    return turns[: empty.index(True)] if any(empty) else turns

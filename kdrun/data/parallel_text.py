@@ -13,6 +13,7 @@ from kdrun.data.images import SPLITS
 from kdrun.data.languages import UNSPACED, language_of, units, unspaced_share
 from kdrun.data.pairs import Pairs
 from kdrun.data.text_files import read_pair
+from kdrun.data.text_keys import blank
 from kdrun.problems import UserError
 
 TARGETS = ("parallel_text",)
@@ -146,7 +147,7 @@ def assembled(
         for position, pair in enumerate(pairs, first):
             its_source, its_target = map(clean.line, pair)
             reason = None
-            if not its_source or not its_target:
+            if blank(its_source) or blank(its_target):
                 reason = "empty"
             elif part == "train":
                 reason = clean.refusal(its_source, its_target, lengths)

@@ -45,7 +45,10 @@ def read_pair(
             f"{source} is one file of lines; its translations are missing: data.target=FILE",
             f"a single file that holds both sides ends with {', '.join(readers)}",
         )
-    return readers[kind]()
+    found = readers[kind]()
+    if not found[0]:
+        raise UserError(f"{source} holds no pair" + (f"; left out: {found[1]}" if found[1] else ""))
+    return found
 
 
 def _ending(path: Path) -> str:
@@ -79,6 +82,8 @@ def content_of(path: Path) -> bytes:
         raise UserError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder, not a file of text") from None
+    except PermissionError:
+        raise UserError(f"{path} cannot be read: permission denied") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{path} is damaged: {error}") from None
     return content
@@ -88,12 +93,23 @@ def lines_of(path: Path) -> list[str]:
     """The lines of a file in UTF-8, without a byte order mark. Only a line feed ends a line (a carriage return before it goes as well): the other
     characters that Unicode counts as line ends occur within sentences."""
     content = content_of(path)
+    if content[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
+        raise UserError(f"{path} is UTF-32, not UTF-8", f"iconv -f UTF-32 -t UTF-8 {path} > NEW")
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise UserError(f"{path} is UTF-16, not UTF-8", f"iconv -f UTF-16 -t UTF-8 {path} > NEW")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise _not_utf8(path, content, error) from None
+    if "\0" in text:
+        raise UserError(
+            f"{path}:{text.count(chr(10), 0, text.index(chr(0))) + 1}: a zero byte: no text, or UTF-16 without its mark",
+            f"if it is UTF-16: iconv -f UTF-16LE -t UTF-8 {path} > NEW",
+        )
+    if "\r" in text.removesuffix("\r") and "\n" not in text:
+        raise UserError(
+            f"{path}: its lines end with carriage returns alone", f"tr '\\r' '\\n' < {path} > NEW makes them line feeds"
+        )
     lines = text.split("\n")
     if lines[-1] == "":
         lines.pop()

@@ -41,6 +41,11 @@ def unseen(character: str) -> bool:
     return "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef" or character == "\u034f"
 
 
+def blank(text: str) -> bool:
+    """Whether nothing of a text is to be seen: white space and characters of no width."""
+    return not any(unicodedata.category(character)[0] not in "CZ" and not unseen(character) for character in text)
+
+
 def text_key(text: str) -> str:
     """The text as COMPARED says; one of marks alone stays as it is."""
     plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())

@@ -13,8 +13,8 @@ from kdrun.problems import UserError
 
 _PO_STRING = re.compile(r'\s*"((?:[^"\\]|\\.)*)"\s*')
 _PO_FIELD = re.compile(r"(msgctxt|msgid_plural|msgid|msgstr)(?:\[(\d+)\])?(?=[\s\"])")
-_PO_ESCAPE = re.compile(r"\\(.)")
-_PO_CHARACTERS = {"n": "\n", "t": "\t", "r": "\r"}
+_PO_ESCAPE = re.compile(r"((?:\\(?:[0-7]{1,3}|x[0-9a-fA-F]{1,2}))+)|\\(.)")
+_PO_CHARACTERS = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 
 
 def po(path: Path, languages: tuple[str, str], msgstr_language: str | None = None) -> Found:
@@ -82,6 +82,14 @@ def _field(header: str, *names: str) -> str:
     return ""
 
 
+def _unescaped(found: re.Match[str]) -> str:
+    """The text of an escape; numbers (octal, or x and hexadecimal) are bytes in UTF-8."""
+    if not found[1]:
+        return _PO_CHARACTERS.get(found[2], found[2])
+    numbers = found[1].split("\\")[1:]
+    return bytes((int(n[1:], 16) if n[0] == "x" else int(n, 8)) & 255 for n in numbers).decode(errors="replace")
+
+
 def _po_entries(path: Path) -> Iterator[tuple[dict[str, str], set[str]]]:
     """({msgid, msgstr, msgstr[0], ...: text}, {"fuzzy", "obsolete"} or less) of every entry."""
     entry: dict[str, str] = {}
@@ -104,12 +112,14 @@ def _po_entries(path: Path) -> Iterator[tuple[dict[str, str], set[str]]]:
         if obsolete:
             flags.add("obsolete")
         if field := _PO_FIELD.match(text):
+            if field[1] in ("msgid", "msgctxt") and field[1] in entry:
+                raise UserError(f"{path}:{number}: a second {field[1]}, and the entry before it has no msgstr")
             key = field[1] if field[2] is None else f"{field[1]}[{int(field[2]):03d}]"
             entry[key] = ""
             text = text[field.end() :]
         string = _PO_STRING.fullmatch(text)
         if string is None or not key:
             raise UserError(f"{path}:{number}: neither a keyword nor a string in quotes: {line.strip()[:60]}")
-        entry[key] += _PO_ESCAPE.sub(lambda found: _PO_CHARACTERS.get(found[1], found[1]), string[1])
+        entry[key] += _PO_ESCAPE.sub(_unescaped, string[1])
     if key:
         raise UserError(f"{path}: ends within an entry: {key} has no msgstr")

@@ -33,6 +33,8 @@ def tmx(path: Path, languages: tuple[str, str]) -> Found:
         reader.parser.Parse(content, True)
     except expat.ExpatError as error:
         raise UserError(f"{path}:{error.lineno}: not XML: {expat.errors.messages[error.code]}") from None
+    except ValueError as error:  # of encodings that the parser does not know
+        raise UserError(f"{path}: {error}", "save it as UTF-8, and change encoding= in its first line") from None
     if not reader.pairs and reader.seen:
         seen = ", ".join(tag or "variants without a language" for tag in sorted(reader.seen))
         left_out = {reason: count for reason, count in reader.dropped.items() if reason != "other languages"}

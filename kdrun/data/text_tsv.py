@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,12 @@ NAMED = (
     ("target", "tgt", "trg", "target_text", "target_sentence"),
 )
 """What a first line may call the two columns, beside their languages."""
+CODE = 3
+"""Characters of a code of a language, at most."""
+TITLE = 3
+"""Words of a title; more are a sentence."""
+_DOUBLED = re.compile('"(?=.*"".)(?:[^"]|"")*"')
+_ESCAPED = re.compile(r'"(?:[^"\\]|\\.)*"')
 SAMPLE = 1_000
 """Lines that are looked at to know what a column holds."""
 
@@ -45,7 +52,7 @@ def tsv(path: Path, languages: tuple[str, str], columns: Sequence[int | str] | N
     elif titled:
         chosen = titled
     else:
-        chosen = _first_two(path, rows)
+        chosen = _first_two(path, rows, languages)
     first, second = chosen
     return [(row[first], row[second]) for row in (rows[1:] if titled else rows)], {}
 
@@ -54,13 +61,16 @@ def _unquoted(cells: Sequence[str]) -> Sequence[str]:
     """A column without quotes around every cell."""
     filled = [cell for cell in cells if cell]
     if len(filled) < 2 or not all(len(cell) > 1 and cell[0] == cell[-1] == '"' for cell in filled):
-        return cells
-    return [cell[1:-1].replace('""', '"') for cell in cells]
+        # A cell in quotes with all of its own doubled was written by a spreadsheet, which quotes only those that need it.
+        return [cell[1:-1].replace('""', '"') if _DOUBLED.fullmatch(cell) else cell for cell in cells]
+    escaped = all(_ESCAPED.fullmatch(cell) for cell in filled)  # R, unless told otherwise, doubles none
+    return [cell[1:-1].replace('\\"' if escaped else '""', '"') for cell in cells]
 
 
 def _titled(path: Path, titles: list[str], languages: tuple[str, str]) -> tuple[int, int] | None:
     """The columns of source and target where the first line names both."""
-    for names in ([[t for t in titles if side_of(t, languages) == side] for side in (0, 1)], NAMED):
+    by_word = [[t for t in titles if _word_of(t, languages) == side] for side in (0, 1)]  # English sentence, text_en
+    for names in ([[t for t in titles if side_of(t, languages) == side] for side in (0, 1)], by_word, NAMED):
         places = [
             [place for place, title in enumerate(titles) if title.lower() in map(str.lower, side)] for side in names
         ]
@@ -80,9 +90,16 @@ def _titled(path: Path, titles: list[str], languages: tuple[str, str]) -> tuple[
     return None
 
 
+def _word_of(title: str, languages: tuple[str, str]) -> int | None:
+    """The side of the language that one word of a short title names."""
+    words = re.split(r"[\W_]+", title)
+    sides = {side_of(word, languages) for word in words if is_language(word)} - {None}
+    return sides.pop() if len(sides) == 1 and len(words) <= TITLE else None
+
+
 def _asked(path: Path, columns: Sequence[int | str], titles: list[str]) -> tuple[int, int]:
-    if len(columns) != 2 or columns[0] == columns[1]:
-        raise UserError(f"data.columns={list(columns)}: two columns, the source first, as in data.columns=[1,2]")
+    if not isinstance(columns, Sequence) or isinstance(columns, str) or len(columns) != 2 or columns[0] == columns[1]:
+        raise UserError(f"data.columns={columns}: two columns, the source first, as in data.columns=[1,2]")
     found = []
     for column in columns:
         if isinstance(column, int) and not 1 <= column <= len(titles):
@@ -98,11 +115,18 @@ def _asked(path: Path, columns: Sequence[int | str], titles: list[str]) -> tuple
     return found[0], found[1]
 
 
-def _first_two(path: Path, rows: Sequence[Sequence[str]]) -> tuple[int, int]:
+def _first_two(path: Path, rows: Sequence[Sequence[str]], languages: tuple[str, str]) -> tuple[int, int]:
     """(0, 1). UserError where these do not look like text, with those that do."""
     looked = rows[:SAMPLE]
     text = [place for place in range(len(rows[0])) if _is_text([row[place] for row in looked])]
     if {0, 1} <= set(text):
+        codes = [cell.strip() if len(cell.strip()) <= CODE else "" for cell in rows[0][:2]]  # names may be a first pair
+        against = [code for side, code in enumerate(codes) if code and side_of(code, languages) == 1 - side]
+        if against:
+            raise UserError(
+                f"{path}:1 calls a column {against[0]!r}, which is the other side's language",
+                "choose columns by number, the source first: data.columns=[2,1]",
+            )
         return 0, 1
     wrong = [str(place + 1) for place in (0, 1) if place not in text]
     named = [f"{place + 1} ({_shown(rows, place)})" for place in text]

@@ -32,6 +32,8 @@ from kdrun.problems import UserError
 THREADS = 8
 CHECKED_AT = 32
 """Pixels at which a file is decoded to see whether it is whole: a JPEG is read to its end but not computed in full."""
+LONG = 120
+"""Characters of a name that are told."""
 NAMED = 5
 """Images that a report or an error names."""
 UNREAD = "keys not read"
@@ -191,7 +193,7 @@ def assembled(
                 continue
             images = tuple(found.number[image] for image in entry.images)
             kept.append(Sample(entry.id, images, entry.turns, entry.type, entry.choices, entry.answers))
-    total, first = sum(lost.values()), [f"{image}: {reason}" for image, reason in named.items()][:NAMED]
+    total, first = sum(lost.values()), [f"{_short(image)}: {reason}" for image, reason in named.items()][:NAMED]
     if total > limit_broken * count:
         raise UserError(
             f"{name}: {total} of {count} samples have missing or broken images, "
@@ -206,6 +208,10 @@ def assembled(
     return Conversations(
         name, samples, found.store, corpus, digest, {key: value for key, value in told.items() if value}
     )
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONG else f"{name[:LONG]}... ({len(name)} characters)"
 
 
 def _lines(samples: Mapping[str, Sequence[Sample]], first: Sequence[str]) -> Iterator[str]:
@@ -296,6 +302,10 @@ def read_json(path: Path, key: str) -> object:
         raise UserError(f"{path} is no JSON: {error.msg}, line {error.lineno}, column {error.colno}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise UserError(f"{path} is no JSON of samples: {str(error).partition(':')[0].partition(';')[0]}") from None
+    except PermissionError:
+        raise UserError(f"{path} cannot be read: permission denied") from None
     except RecursionError:
         raise UserError(f"{path} is no JSON of samples: it is nested too deeply") from None
 
@@ -340,7 +350,16 @@ def text_of(entry: Mapping[str, object], key: str) -> str:
     value = entry[key]
     if not isinstance(value, str):
         raise ValueError(f"{key!r} is {_called(value)}, not text")
-    return value
+    return _whole(key, value)
+
+
+def _whole(key: str, text: str) -> str:
+    """ValueError where a text holds half a character: it was cut within an escape such as \\ud83d\\ude00."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{key!r} holds half a character ({text[error.start]!a}) at place {error.start}") from None
+    return text
 
 
 def texts_of(entry: Mapping[str, object], key: str) -> tuple[str, ...]:
@@ -350,7 +369,7 @@ def texts_of(entry: Mapping[str, object], key: str) -> tuple[str, ...]:
         return ()
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError(f"{key!r} is not a list of text")
-    return tuple(value)
+    return tuple(_whole(key, item) for item in value)
 
 
 def _called(value: object) -> str:

@@ -101,6 +101,14 @@ class TestEntries:
             "without an answer": 2,
         }
 
+    def test_an_answer_of_characters_of_no_width_is_empty(self, load):
+        made = load([entry("1.png"), entry("2.png", "<image> a", "\u200b")])
+        assert len(made.samples["train"]) == 1 and made.report == {"empty answers": 1, "without an answer": 1}
+
+    def test_a_long_name_is_told_in_short(self, load):
+        made = load([entry("1.png"), entry(f"data:image/png;base64,{'A' * 5000}")], limit_broken=0.5)
+        assert all(len(line) < 250 and "characters)" in line for line in made.report["images"])
+
     @pytest.mark.parametrize(
         ("wrong", "message"),
         [
@@ -129,6 +137,13 @@ class TestEntries:
             ({"file_name": "1.png", "conversations": said("what?", "b")}, "'file_name' names a picture"),
             ({"media": ["x", "sub/1.JPG"], "conversations": said("what?", "b")}, "'media' names a picture"),
             ({"image_url": {"url": "1.png"}, "conversations": said("<image>", "b")}, "'image_url' is neither"),
+            ({"image_id": 7, "conversations": said("what?", "b")}, "'image_id' means a picture"),
+            ({"video": "a.mp4", "conversations": said("what?", "b")}, "'video' names a picture (or a film)"),
+            *(
+                ({"conversations": said(f"{place} what?", "b")}, f"a place for a picture ({place})")
+                for place in ("<img>", "<|image_pad|>", "<image_1>", "<Image>", "<video>", "<image-placeholder>")
+            ),
+            (entry("1.png", "<image> a", "so nice \ud83d"), "'value' holds half a character ('\\ud83d') at place 8"),
             (entry("1.png", images=["2.png"]), "'image' and 'images' name different pictures"),
             (
                 {"conversations": [{"from": "human", "value": "what?", "image": "1.png"}, *said("", "b")[1:]]},
