@@ -88,7 +88,7 @@ class Play:
         self.best: int | None = None
         self.best_arrays: dict[str, np.ndarray] = {}
         self._saved = time.monotonic()
-        self._began = False
+        self._answered = False  # whether any client did when all were last asked for their metrics
         for client in federation.clients:
             client.spending = ledger.energy
 
@@ -139,6 +139,7 @@ class Play:
         phase = self.ledger.energy.enter(EVALUATE)
         found = federation.engine.evaluate(range(len(federation.clients)), split, sent, best=which == "best")
         self.ledger.energy.enter(phase)
+        self._answered = any(not isinstance(values, Failure) for values in found.values())
         for client, values in found.items():
             if isinstance(values, Failure):
                 server.left_out[client].append((server.round - 1, f"not evaluated: {values.reason}"))
@@ -211,6 +212,10 @@ class Play:
         last_is_best = self.best == federation.server.rules.rounds - 1
         test["best"] = test["last"] if last_is_best else self._evaluated("test", "best")
         outcome = outcome_of(self, test, first_step, training)
+        if self._answered and outcome["val"]["last"].get("loss", 0.0) is None:
+            outcome["diverged"] = (
+                f"after {len(self.played)} rounds no client has a finite loss: the federation diverged"
+            )
         outcome |= {"incidents": federation.engine.incidents} if federation.engine.incidents else {}
         outcome["cost"] |= {"cpu_seconds": None} if federation.engine.elsewhere else {}
         row = {"stage": self.label, "step": self.steps, "epoch": federation.server.rules.rounds - 1}

@@ -216,6 +216,8 @@ class Lab:
         resumed = self.store.unfinished(key)
         request = self.request(stage, key, work, tree)
         outcome = self._run(request)
+        if outcome.get("diverged"):  # a federation goes on when clients go wrong; what is left in the end is no result
+            raise FloatingPointError(outcome["diverged"])
         if outcome.get("incidents"):  # what befell machines cannot be repeated: this is not the result that `tree` has
             tree = befallen(tree, outcome["incidents"])
             key = fingerprint(tree)

@@ -200,3 +200,22 @@ def test_numbers_are_predicted_too(method, tmp_path):
     assert found["test"]["best"]["r2/worst"] <= found["test"]["best"]["r2"]
     if method == "energy_gated":
         assert 0.2 < found["clients"][0]["gate_clean"] < 0.8
+
+
+def test_a_federation_that_ends_without_a_finite_loss_is_diverged_and_no_result(tmp_path):
+    import kdrun
+
+    words = [
+        "strategy=federated",
+        "strategy.method=feddf",
+        "strategy.clients=2",
+        "strategy.rounds=1",
+        "strategy.partition=iid",
+    ]
+    words += ["strategy.controls=[]", "teacher=mlp_8", "student=mlp_8", "seed=0", "tracker=none", "card=false"]
+    outputs = f"paths.outputs={tmp_path}/outputs"
+    with pytest.raises(kdrun.RunFailed, match="no client has a finite loss"):
+        kdrun.run(*words, "strategy.faults={scale: {0: 1e25}}", outputs)
+    assert kdrun.RunView.find("last", tmp_path / "outputs").status == "diverged"
+    assert not list((tmp_path / "outputs" / "store").glob("*/record.json"))
+    assert kdrun.run(*words, "strategy.faults={scale: {0: 2.0}}", outputs).status == "done"
