@@ -200,3 +200,24 @@ def test_what_a_file_allows_is_told_once(received, caplog, capsys):
         == 0
     )
     assert not executed(received)
+
+
+def test_a_network_adopts_no_weights_whose_metadata_name_something_else():
+    from kdrun.data.spec import DataSpec
+    from kdrun.networks.build import build_network
+
+    spec = DataSpec("digits", tuple("0123456789"), (1, 8, 8), {}, (0.5,), (0.5,))
+    base = {"_target_": "kdrun.networks.mlp.MLP", "hidden": [4], "_partial_": True}
+    node = {"_target_": "kdrun.networks.compressed.Compressed", "base": base, "quantize": True}
+    with pytest.raises(kdrun.UserError, match="refused"):
+        build_network(node, spec, seed=0).adopt({"network": EVIL}, {})
+
+
+def test_no_file_of_the_current_folder_stands_in_for_a_library(tmp_path):
+    import subprocess
+
+    (tmp_path / "yaml.py").write_text("open('PWNED', 'w')\n")
+    command = [sys.executable, "-m", "kdrun", "--cfg", "job", "data=digits"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "PWNED").exists()
