@@ -23,7 +23,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 QUICK = "seed=0 tracker=none card=false hardware=cpu teacher.tolerance=1"
 SMALL = "teacher=mlp_64 student=mlp_8 data.limit.train=300 trainer.epochs=2 trainer.batch_size=64"
-LADDER = "model=mlp_ladder data.limit.train=300 trainer.epochs=2"
+LADDER = "model=mlp_ladder data.limit.train=300 trainer.epochs=6 trainer.batch_size=32"
 WINDOWS = (
     "model=ct_se_resnet data=ct_synthetic data.train=40 data.val=20 data.test=20 data.size=16 data.depth=8 data.strength=8 "
     "strategy=cross_window strategy.teacher=lung controls=[alone] trainer.epochs=2 trainer.optimizer.lr=0.01"
