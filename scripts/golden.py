@@ -60,13 +60,13 @@ CLOCKS = {
     "energy",
     "cost",
     "tries",
+    "joules",
+    "estimate",
     "created",
     "source",
     "path",
-    "fingerprint",
-    "job_hash",
     "step_ms",
-}
+} | {"fingerprint", "job_hash", "key", "start"}
 """Names of what may differ between two runs of the same arithmetic: times, and where things lie."""
 
 
