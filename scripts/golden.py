@@ -54,20 +54,21 @@ JOBS = {
     "student.trainer.optimizer.lr=5e-3",
 }
 
-CLOCKS = {
+NO_RESULTS = (
     "time",
     "seconds",
     "energy",
-    "cost",
-    "tries",
     "joules",
     "estimate",
+    "cost",
+    "tries",
     "created",
     "source",
     "path",
     "step_ms",
-} | {"fingerprint", "job_hash", "key", "start"}
-"""Names of what may differ between two runs of the same arithmetic: times, and where things lie."""
+)
+NO_RESULTS += ("fingerprint", "job_hash", "key", "start", "verdict", "notes")
+"""Names of what may differ between two runs of the same arithmetic: times, where things lie, and words."""
 
 
 def main() -> int:
@@ -124,7 +125,7 @@ def outcome(name: str, root: Path, folder: Path) -> dict[str, Any]:
 def plain(value: Any) -> Any:
     """Without times and places."""
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items() if key not in CLOCKS}
+        return {key: plain(item) for key, item in value.items() if key not in NO_RESULTS}
     return [plain(item) for item in value] if isinstance(value, list) else value
 
 
