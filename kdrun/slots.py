@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdrun import signatures
-from kdrun.environment import READABLE, readable
+from kdrun.environment import READABLE, hidden, readable
+from kdrun.problems import UserError
 
 SHIPPED = ("kdrun", "torch", "transformers", "timm")
 """Packages of which a place takes some things without being asked. No setting opens the rest of them."""
@@ -84,6 +85,11 @@ def allowing(names: Iterable[str], variables: Iterable[str] = ()) -> Iterator[No
     os.environ.update({key: ",".join(sorted(values)) for key, values in added.items()})
     try:
         yield
+    except Exception as error:  # whoever shows it does not know the variables any more
+        error.args = tuple(hidden(item) if isinstance(item, str) else item for item in error.args)
+        if isinstance(error, UserError):
+            error.lines = [hidden(line) for line in error.lines]
+        raise
     finally:
         for key, value in before.items():
             if value is None:
