@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.files import read_json
-from kdrun.present.seeds import over_seeds, repetitions, without_seeds
+from kdrun.over_seeds import over_seeds, repetitions, without_seeds
 from kdrun.problems import UserError, nearest
 from kdrun.tracking.record import DONE
 from kdrun.tracking.registry import RunInfo, find_run, read_run, runs_folder

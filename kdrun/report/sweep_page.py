@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from kdrun.over_seeds import repetitions, without_seeds
 from kdrun.plots.data import metric_of, own_arm
 from kdrun.plots.subject import Subject, short_labels
-from kdrun.present.seeds import repetitions, without_seeds
 from kdrun.report.figures import Figures
 from kdrun.report.markup import MISSING, Html, block, code, facts, folded, section, table, tag
 from kdrun.report.run_page import LOG_LINES, error_text

