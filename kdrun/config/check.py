@@ -12,7 +12,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from kdrun import slots, targets
-from kdrun.config.meant import meant
+from kdrun.config.meant import meant, nearest_path, schema_paths
 from kdrun.config.origins import Origins
 from kdrun.config.presets import PRESETS
 from kdrun.config.schema import EXTENDED, REQUIRED, Data, Root, Target, defaults
@@ -358,43 +358,6 @@ def shipped_terms() -> list[str]:
     folder = next(iter(spec.submodule_search_locations or [""])) if spec else ""
     names = [file[:-3] for file in sorted(os.listdir(folder)) if file.endswith(".py") and not file.startswith("_")]
     return [name for name in names if name in callables(f"kdrun.objectives.{name}")]
-
-
-def schema_paths(kind: type = Root, prefix: str = "") -> dict[str, dict[str, Any]]:
-    """Every dotted key of the schema -> its metadata; nodes too."""
-    found: dict[str, dict[str, Any]] = {}
-    for item in fields(kind):
-        path = f"{prefix}{item.name}"
-        found[path] = {**item.metadata, "type": item.type}
-        inner = item.type
-        if isinstance(inner, types.UnionType):
-            inner = next(part for part in typing.get_args(inner) if part is not types.NoneType)
-        if is_dataclass(inner):
-            found |= schema_paths(inner, f"{path}.")
-        elif inner is Target and item.name == "optimizer":
-            found |= {f"{path}.{name}": {"help": "of the optimizer"} for name in ("_target_", *item.metadata["ranges"])}
-    return found
-
-
-def nearest_path(path: str) -> str | None:
-    """The key of the schema that a wrong path most likely meant: `model.optimzer.lr` -> `trainer.optimizer.lr`."""
-    known = list(schema_paths())
-    parts = path.split(".")
-    whole = nearest(path, known)
-    if whole:
-        return whole
-    for start in range(len(parts)):
-        tail = parts[start:]
-        ends: dict[str, str] = {}
-        for name in known:  # the first of equals: the run's own trainer before that of a learner
-            pieces = name.split(".")
-            if len(pieces) >= len(tail):
-                ends.setdefault(".".join(pieces[-len(tail) :]), name)
-        if len(tail) > 1 or start == 0:
-            near = nearest(".".join(tail), ends)
-            if near:
-                return ends[near]
-    return None
 
 
 def _over(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

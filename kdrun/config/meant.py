@@ -1,13 +1,14 @@
-"""What to type where a single value was given and a mapping, or the option of a group, is due."""
+"""What to type instead: for a single value where a mapping, or the option of a group, is due, and for a wrong key."""
 
 from __future__ import annotations
 
 import types
 import typing
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from kdrun.config.groups import Groups
+from kdrun.config.schema import Root, Target
 from kdrun.problems import listed, nearest
 
 
@@ -56,3 +57,40 @@ def _own(file: str) -> str:
         tree = yaml.safe_load(text) or {}
     tree.pop("defaults", None)
     return yaml.safe_dump(tree, default_flow_style=True, width=10_000, sort_keys=False).strip()
+
+
+def schema_paths(kind: type = Root, prefix: str = "") -> dict[str, dict[str, Any]]:
+    """Every dotted key of the schema -> its metadata; nodes too."""
+    found: dict[str, dict[str, Any]] = {}
+    for item in fields(kind):
+        path = f"{prefix}{item.name}"
+        found[path] = {**item.metadata, "type": item.type}
+        inner = item.type
+        if isinstance(inner, types.UnionType):
+            inner = next(part for part in typing.get_args(inner) if part is not types.NoneType)
+        if is_dataclass(inner):
+            found |= schema_paths(inner, f"{path}.")
+        elif inner is Target and item.name == "optimizer":
+            found |= {f"{path}.{name}": {"help": "of the optimizer"} for name in ("_target_", *item.metadata["ranges"])}
+    return found
+
+
+def nearest_path(path: str) -> str | None:
+    """The key of the schema that a wrong path most likely meant: `model.optimzer.lr` -> `trainer.optimizer.lr`."""
+    known = list(schema_paths())
+    parts = path.split(".")
+    whole = nearest(path, known)
+    if whole:
+        return whole
+    for start in range(len(parts)):
+        tail = parts[start:]
+        ends: dict[str, str] = {}
+        for name in known:  # the first of equals: the run's own trainer before that of a learner
+            pieces = name.split(".")
+            if len(pieces) >= len(tail):
+                ends.setdefault(".".join(pieces[-len(tail) :]), name)
+        if len(tail) > 1 or start == 0:
+            near = nearest(".".join(tail), ends)
+            if near:
+                return ends[near]
+    return None

@@ -100,7 +100,7 @@ def _is_label(path: str) -> bool:
 
 
 def _is_hidden(path: str, value: str) -> bool:
-    from kdrun.config.check import schema_paths
+    from kdrun.config.meant import schema_paths
 
     if _is_label(path):
         return True

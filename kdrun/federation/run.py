@@ -19,11 +19,11 @@ from kdrun.federation.loop import Loop, load
 from kdrun.federation.outcome import means, outcome_of
 from kdrun.files import write_atomic, write_json
 from kdrun.learning.firststep import NoEffect
+from kdrun.learning.fit import monitored
 from kdrun.learning.report import Interrupted, Report
 from kdrun.ledger.ledger import Ledger
 from kdrun.ledger.spending import EVALUATE, TRAIN
 from kdrun.networks.weights import save_weights
-from kdrun.problems import UserError, closest, listed
 
 if TYPE_CHECKING:
     from kdrun.learning.teaching import Workshop
@@ -72,11 +72,7 @@ class Play:
         self.work, self.label = Path(request["work"]), request["label"]
         trainer, task = request["trainer"], federation.task
         self.monitor = trainer.get("monitor") or task.MAIN
-        if self.monitor not in task.METRICS:
-            raise UserError(
-                f"trainer.monitor={self.monitor}: this task has no such metric{closest(self.monitor, task.METRICS)}",
-                f"it has: {listed(task.METRICS)}",
-            )
+        monitored({"monitor": self.monitor, "mode": trainer.get("mode") or task.METRICS.get(self.monitor)}, task)
         self.every = request["federation"].get("eval_every") or 1
         self.seconds = trainer.get("checkpoint_seconds", 30.0)
         fallback = not federation.engine.elsewhere  # clients on other machines keep what goes with the last state alone

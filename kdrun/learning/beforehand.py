@@ -56,10 +56,10 @@ def check_builds(stages: list[Any], module: Any, hardware: dict[str, Any]) -> No
             continue
         done.add(kind)
         _optimizer(trainer, hardware["device"])
-        if federation:
-            continue
         task = task_for(module, trainer.get("decoding"))
         monitored(trainer, task)
+        if federation:
+            continue
         task.metrics()
         schedule(trainer["schedule"], trainer["epochs"], 1)(0)
         select_parts(network, trainer.get("parts"))
