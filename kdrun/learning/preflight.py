@@ -28,9 +28,9 @@ def preflight(frozen: Any, module: Any, task: Any, teacher: dict[str, Any], teac
     Raises UnfitTeacher when it is more than `tolerance` worse than its own record says, and when it does no better than a guess
     that looks at no input. What the config says of its accuracy is checked by the lab (lab.teachers).
     """
-    name, targets = task.PREFLIGHT, []
-    value, seen = measure(frozen.outputs, module, task, next(frozen.network.parameters()).device, targets)
-    guess, better, stated = task.trivial(targets), task.METRICS[name], teacher["stated"]
+    name, targets, right = task.PREFLIGHT, [], [] if hasattr(task, "right") else None
+    value, seen = measure(frozen.outputs, module, task, next(frozen.network.parameters()).device, targets, right)
+    guess, better, stated = task.trivial(targets, right), task.METRICS[name], teacher["stated"]
     noted = {"metric": name, "better": better, "value": float(guess), "limit": guess.limit, "what": guess.what}
     notes = {name: value, "samples": seen, "stated": stated, "guess": noted}
     if teaching.get("unchecked"):
@@ -44,16 +44,24 @@ def preflight(frozen: Any, module: Any, task: Any, teacher: dict[str, Any], teac
 
 @torch.no_grad()
 def measure(
-    outputs: Any, module: Any, task: Any, device: torch.device, targets: list | None = None
+    outputs: Any,
+    module: Any,
+    task: Any,
+    device: torch.device,
+    targets: list | None = None,
+    right: list | None = None,
 ) -> tuple[float, int]:
     """(the PREFLIGHT metric on at most SAMPLES validation samples, how many); outputs(batch) -> Prediction.
 
-    The targets that count are appended to `targets`.
+    The targets that count are appended to `targets`, and where they are met to `right`.
     """
     metrics, seen = task.metrics().to(device), 0
     for batch in module.eval_loader("val", batch_size=module.preflight_batch):
         batch = moved(batch, device)
-        task.update(metrics, outputs(batch), batch)
+        prediction = outputs(batch)
+        task.update(metrics, prediction, batch)
+        if right is not None:
+            right.append(task.right(prediction, batch))
         if targets is not None:
             targets.append(batch["targets"] if batch.get("mask") is None else batch["targets"][batch["mask"]])
         seen += task.size(batch["inputs"])

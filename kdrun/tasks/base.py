@@ -49,15 +49,24 @@ class Guess(float):
         return guess
 
 
-def largest_share(targets: list[torch.Tensor], what: str) -> Guess:
-    """The share of right answers of always naming the commonest value: binomial over as many samples."""
+def largest_share(targets: list[torch.Tensor], what: str, right: list[torch.Tensor] | None = None) -> Guess:
+    """The share of right answers of always naming the commonest value.
+
+    right: bool, where a network is right on these targets. Then the limit is that of an exact McNemar test: only what one of
+    the two has right and the other has not tells them apart. Without it, that of a binomial over as many samples.
+    """
     from scipy.stats import binom
 
-    counts = torch.bincount(torch.cat(targets)).double()
-    largest, seen = float(counts.max()), int(counts.sum())
-    # Half a sample more than the quantile: an accuracy is a multiple of 1 / seen, perhaps rounded to float32.
-    limit = (float(binom.ppf(0.975, seen, largest / seen)) + 0.5) / seen
-    return Guess(largest / seen, limit, what)
+    flat = torch.cat(targets)
+    counts = torch.bincount(flat)
+    largest, seen = int(counts.max()), len(flat)
+    if right is None:
+        chance = float(binom.ppf(0.975, seen, largest / seen))
+    else:
+        unlike = int((torch.cat(right) != (flat == counts.argmax())).sum())
+        chance = largest + 2 * float(binom.ppf(0.975, unlike, 0.5)) - unlike if unlike else largest
+    # Half a sample more: a share is a multiple of 1 / seen, perhaps rounded to float32.
+    return Guess(largest / seen, (chance + 0.5) / seen, what)
 
 
 def symmetric(value: float, deviation: float, better: int) -> Guess:
@@ -136,6 +145,10 @@ class Task(Protocol):
         """FLOPs of that pass; None where they cannot be counted."""
         ...
 
-    def trivial(self, targets: list[torch.Tensor]) -> Guess:
-        """The PREFLIGHT metric of a guess that looks at no input, on these batches' targets."""
+    def right(self, prediction: Prediction, batch: Batch) -> torch.Tensor:
+        """Optional, for a PREFLIGHT metric that is a share: bool, where the prediction is right, at positions that count."""
+        ...
+
+    def trivial(self, targets: list[torch.Tensor], right: list[torch.Tensor] | None = None) -> Guess:
+        """The PREFLIGHT metric of a guess that looks at no input, on these batches' targets; right: of the same, of a network."""
         ...

@@ -90,6 +90,10 @@ class Classification(SinglePass):
         """Adds one batch; the logits are taken in float32 whatever the network computes in."""
         metrics.update(prediction.logits.detach().float(), batch["targets"])
 
-    def trivial(self, targets: list[torch.Tensor]) -> Guess:
+    def right(self, prediction: Prediction, batch: Batch) -> torch.Tensor:
+        """bool [B]: whether the largest logit is that of the target."""
+        return prediction.logits.argmax(1) == batch["targets"]
+
+    def trivial(self, targets: list[torch.Tensor], right: list[torch.Tensor] | None = None) -> Guess:
         """Accuracy of always naming the largest class."""
-        return largest_share(targets, "always naming the largest class")
+        return largest_share(targets, "always naming the largest class", right)

@@ -62,7 +62,7 @@ class Diagnosis(Classification):
         named = zip(("sensitivity", "specificity", "threshold"), found, strict=True)
         return {name: value for name, value in named if value is not None}
 
-    def trivial(self, targets: list[torch.Tensor]) -> Guess:
+    def trivial(self, targets: list[torch.Tensor], right: list[torch.Tensor] | None = None) -> Guess:
         """The AUC of a guess that looks at no input: of each class against the rest it has the variance of a Mann-Whitney
         statistic; the deviation of their mean is at most the mean of theirs."""
         counts = torch.bincount(torch.cat(targets), minlength=self.classes).double()

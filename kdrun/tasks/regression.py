@@ -56,7 +56,7 @@ class Regression(SinglePass):
         """Adds one batch; outputs are taken in float32 whatever the network computes in."""
         metrics.update(prediction.logits.detach().float().squeeze(-1), batch["targets"])
 
-    def trivial(self, targets: list[torch.Tensor]) -> Guess:
+    def trivial(self, targets: list[torch.Tensor], right: list[torch.Tensor] | None = None) -> Guess:
         """R2 of always naming the mean of these targets.
 
         R2 is at most the squared correlation, which times the samples is chi-squared where both are independent.

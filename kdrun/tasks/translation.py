@@ -160,7 +160,7 @@ class Translation:
         """FLOPs of it."""
         return counted_flops(network, self.typical)
 
-    def trivial(self, targets: list[torch.Tensor]) -> Guess:
+    def trivial(self, targets: list[torch.Tensor], right: list[torch.Tensor] | None = None) -> Guess:
         """Loss of the tokens' own frequencies: nats per token of a guess that looks at nothing."""
         counts = torch.bincount(torch.cat(targets)).double()
         shares = counts[counts > 0] / counts.sum()

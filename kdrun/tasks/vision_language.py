@@ -217,9 +217,14 @@ class VisionLanguage:
         """FLOPs of it."""
         return counted_flops(network, self.typical)
 
-    def trivial(self, targets: list[torch.Tensor]) -> Guess:
+    def right(self, prediction: Prediction, batch: Batch) -> torch.Tensor:
+        """bool [N]: whether the likeliest token is the right one, at positions that count."""
+        mask = batch["mask"]
+        return logits_at(prediction, mask).argmax(-1) == batch["targets"][mask]
+
+    def trivial(self, targets: list[torch.Tensor], right: list[torch.Tensor] | None = None) -> Guess:
         """Token accuracy of always the commonest token."""
-        return largest_share(targets, "always the commonest token")
+        return largest_share(targets, "always the commonest token", right)
 
     @staticmethod
     def _add_tokens(metrics: MetricCollection, logits: torch.Tensor, targets: torch.Tensor) -> None:

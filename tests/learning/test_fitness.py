@@ -52,7 +52,7 @@ def test_always_naming_one_of_equally_frequent_classes_never_teaches(classes, ea
 def test_few_right_answers_more_than_a_guess_are_chance_and_many_are_not(kind):
     targets = torch.arange(3).repeat(40)
     lucky = torch.zeros(120)
-    lucky[:5] = targets[:5]
+    lucky[:4] = targets[:4]  # right 3 times more than the guess
     with pytest.raises(UnfitTeacher, match=r"by chance up to 0\.\d+"):
         looked_at(lucky, targets, 3, kind)
     good = torch.zeros(120)
@@ -67,6 +67,27 @@ def test_the_limit_is_the_quantile_of_a_binomial_in_float64():
     assert guess == 1 / 3 and guess != torch.tensor(1 / 3).item()
     right = round(guess.limit * 60 - 0.5)
     assert binom.cdf(right, 60, 1 / 3) >= 0.975 > binom.cdf(right - 1, 60, 1 / 3)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_random_answers_are_no_better_than_the_largest_class(classes):
+    generator = torch.Generator().manual_seed(1)
+    targets, passed = torch.arange(classes).repeat(60), 0
+    for _ in range(200):
+        try:
+            looked_at(torch.randint(classes, (len(targets),), generator=generator), targets, classes)
+            passed += 1
+        except UnfitTeacher:
+            pass
+    assert passed / 200 < 0.06
+
+
+def test_what_a_teacher_has_right_beside_the_guess_counts_however_few_samples_there_are():
+    """As a small vision-language teacher: all ends of sentences, and 8 of 43 words."""
+    targets = torch.tensor([0] * 40 + [1 + n % 9 for n in range(43)])
+    answers = torch.zeros(83)
+    answers[40:48] = targets[40:48]
+    assert looked_at(answers, targets, 10)["accuracy"] == pytest.approx(48 / 83)
 
 
 def test_random_answers_pass_about_as_often_as_said():
