@@ -144,6 +144,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from kdrun.problems import UserError
 
     words = list(sys.argv[1:] if argv is None else argv)
+    if getattr(sys.stdout, "errors", "") == "strict" and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that no terminal can show ends no command
     try:
         if words[:1] == ["__complete"]:
             from kdrun.verbs.completion import complete
@@ -158,8 +160,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         return _call(args)
     except UserError as error:
+        from kdrun.present.escape import printable
+
         for line in error.lines:
-            print(f"kdrun: {line}", file=sys.stderr)
+            print(f"kdrun: {printable(line)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

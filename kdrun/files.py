@@ -37,9 +37,14 @@ class Damaged(UserError, ValueError):
     """A file is not what was written to it. `lines` names the path and what to do."""
 
 
+def utf8(text: str) -> bytes:
+    """Half a character, as JSON may hold it, is written as JSON writes it."""
+    return text.encode(errors="backslashreplace")
+
+
 def write_atomic(path: str | os.PathLike[str], content: bytes | str, durable: bool = True) -> None:
     """Write `content` (text as UTF-8) to `path`: a reader sees the old file or the new one, also after a power cut."""
-    data = content.encode() if isinstance(content, str) else content
+    data = utf8(content) if isinstance(content, str) else content
     with writing(path, len(data), durable) as file:
         file.write(data)
 
@@ -210,7 +215,7 @@ def write_json(path: str | os.PathLike[str], value: Any, seal: bool = True, dura
     """Atomic JSON; see `plain` for what may be in it. seal: with a checksum, which `read_json` checks."""
     text = dump_json(value) + "\n"
     if seal:
-        text += _blanks(text.encode()).decode() + "\n"
+        text += _blanks(utf8(text)).decode() + "\n"
     write_atomic(path, text, durable)
 
 
@@ -227,14 +232,14 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         )
     try:
         value = json.loads(content)
-    except ValueError as error:
+        return _restore(value) if b'nan"' in content or b'inf"' in content else value
+    except (ValueError, RecursionError) as error:  # the second: thousands of brackets in each other
         raise ValueError(f"{path} is not valid JSON: {error}") from error
-    return _restore(value) if b'nan"' in content or b'inf"' in content else value
 
 
 def seal_line(text: str) -> str:
     """A line of JSON with the crc32 of its text behind it, in blanks; `check_line` compares them."""
-    return text + _as_blanks(zlib.crc32(text.encode()), 32)
+    return text + _as_blanks(zlib.crc32(utf8(text)), 32)
 
 
 def check_line(line: bytes) -> None:

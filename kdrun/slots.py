@@ -28,13 +28,12 @@ SHIPPED = ("kdrun", "torch", "transformers", "timm")
 NEVER = frozenset({*sys.stdlib_module_names, "__main__"})
 """Python's own modules would turn a config file into a program; no setting opens them."""
 
-UNSAFE: dict[str, Any] = {
-    "weights_only": False,
-    "trust_remote_code": True,
-    "allow_pickle": True,
-    "allow_all_kernels": True,
-}
-"""Options that make a loader run what is in a file: refused with this value, wherever they stand in a target's options."""
+UNSAFE = {"weights_only": False, "trust_remote_code": True, "allow_pickle": True, "allow_all_kernels": True}
+"""Options that make a loader run what is in a file: refused where they are as true or false as this, wherever they stand in a
+target's options (`trust_remote_code: "yes"` is true, too)."""
+
+LOADING = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained", "use_pretrained_backbone")
+"""Options by which timm, also below networks of transformers, unpickles a file or downloads one: refused for what is shipped."""
 
 DECLARED = "TARGETS"
 ENVIRONMENT = "KDRUN_TARGETS"
@@ -199,14 +198,20 @@ def _loaded(name: str) -> Any:
     return getattr(sys.modules.get(module), word, None)
 
 
-def unsafe(options: Any, path: str = "") -> list[str] | None:
+def unsafe(options: Any, target: str, path: str = "") -> list[str] | None:
     """Why these options of a target are refused, as lines, or None."""
+    shipped = target.partition(".")[0] in SHIPPED
     items = options.items() if isinstance(options, Mapping) else enumerate(options) if isinstance(options, list) else ()
     for name, value in items:
         full = f"{path}.{name}" if path else str(name)
-        if name in UNSAFE and value == UNSAFE[name]:
-            said = str(value).lower()
-            return [f"{full}={said} is refused: it would run what is in a file", "weights come with `weights: PATH`"]
-        if (lines := unsafe(value, full)) is not None:
+        if (name in UNSAFE and bool(value) == UNSAFE[name]) or (name in LOADING and shipped and value):
+            said = str(value).lower() if isinstance(value, bool) else value
+            why = (
+                "it would download weights"
+                if "pretrained" in name and value is True
+                else "it would run what is in a file"
+            )
+            return [f"{full}={said} is refused: {why}", "weights are a file beside the network: weights=PATH"]
+        if (lines := unsafe(value, target, full)) is not None:
             return lines
     return None

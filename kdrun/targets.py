@@ -79,7 +79,7 @@ def build(node: Mapping[str, Any], slot: str | None = None, **supplied: Any) -> 
     """
     function = locate(node["_target_"], slot)
     options = {key: value for key, value in plain(node).items() if key not in RESERVED}
-    if refused := unsafe(options):
+    if refused := unsafe(options, node["_target_"]):
         raise UserError(f"{node['_target_']}: {refused[0]}", *refused[1:])
     arguments = {key: _built(value, inner_slot(slot)) for key, value in resolved(options).items()}
     try:

@@ -149,3 +149,13 @@ def test_what_a_disk_refuses_is_told_with_path_and_cure(number, said):
     assert lines[0].startswith(said) and "/there/is/no/file" in lines[1]
     assert "safe" in lines[2] and "same command" in lines[3]
     assert disk_problem(ValueError("x")) is None and disk_problem(OSError("x")) is None
+
+
+def test_half_a_character_and_endless_brackets_in_json(tmp_path):
+    from kdrun.files import read_json, write_json
+
+    write_json(tmp_path / "a.json", {"name": "a\ud800"})
+    assert read_json(tmp_path / "a.json") == {"name": "a\ud800"}
+    (tmp_path / "b.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="b.json is not valid JSON"):
+        read_json(tmp_path / "b.json")

@@ -14,6 +14,7 @@ import kdrun
 from kdrun import slots, targets
 from kdrun.config.check import shipped_terms
 from kdrun.config.groups import shipped
+from kdrun.networks.folders import check_folder
 from kdrun.problems import UserError
 
 SHARE = 0.02
@@ -229,3 +230,30 @@ def test_modules_of_the_current_folder_are_found_for_allowed_packages_alone(tmp_
     with pytest.raises(UserError):
         targets.build({"_target_": "sentlab.Net"}, "network")
     assert str(tmp_path) not in sys.path
+
+
+@pytest.mark.parametrize("options", [{"weights_only": 0}, {"weights_only": ""}, {"trust_remote_code": "yes"}])
+def test_what_is_as_good_as_true_or_false_is_refused_as_well(own, options):
+    with pytest.raises(UserError, match="refused"):
+        targets.build({"_target_": "ownlab.make", **options}, "network")
+
+
+@pytest.mark.parametrize("option", ["checkpoint_path", "pretrained_cfg_overlay", "use_pretrained_backbone"])
+def test_no_network_of_timm_inside_one_of_transformers_unpickles_a_file(own, tmp_path, option):
+    wrapped = {"architecture": "resnet18", "model_args": {option: "evil.pth"}}
+    node = {"_target_": "kdrun.networks.by_name.transformers_image_classifier", "architecture": "TimmWrapperForImageClassification"}  # fmt: skip
+    with pytest.raises(UserError, match=f"{option}.* is refused"):
+        targets.build({**node, "config": wrapped}, "network")
+    with pytest.raises(UserError, match=f"{option}.* is refused"):
+        targets.build({"_target_": "transformers.TimmBackbone", "config": {}, option: "evil.pth"}, "network")
+    assert slots.unsafe({option: "mine.pth"}, "ownlab.make") is None  # an option of one's own
+
+
+def test_no_folder_with_a_network_names_a_file_to_unpickle(tmp_path):
+    (tmp_path / "config.json").write_text('{"vision_config": {"model_args": {"checkpoint_path": "evil.pth"}}}')
+    with pytest.raises(UserError, match="checkpoint_path is refused"):
+        check_folder(str(tmp_path))
+    (tmp_path / "config.json").write_text(
+        '{"pretrained_cfg": {"file": "model.safetensors"}, "model_args": {"depth": 3}}'
+    )
+    check_folder(str(tmp_path))

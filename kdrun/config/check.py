@@ -151,7 +151,7 @@ class Check:
         if refused := slots.refusal(name, slot, self.allowed):
             self.bad(_join(path, "_target_"), *refused, meant(path, name, self.where.groups))
             return result
-        if refused := slots.unsafe(result):
+        if refused := slots.unsafe(result, name):
             self.bad(path, *refused)
         try:
             signature = targets.signature(name)

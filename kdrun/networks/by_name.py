@@ -7,14 +7,11 @@ from typing import Any
 
 from torch import nn
 
+from kdrun.networks.folders import check_folder
 from kdrun.networks.torchvision_operators import make_torchvision_importable
 from kdrun.problems import UserError, nearest
 
 TARGETS = ("timm", "transformers_image_classifier")
-
-
-UNPICKLING = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay")
-"""Options of timm.create_model that name files, which timm reads as pickles."""
 
 
 def timm(
@@ -30,11 +27,6 @@ def timm(
     any size and have no such argument. Pretrained weights are files: set `weights` beside the network.
     Raises UserError where timm is absent or has no such network.
     """
-    for name in UNPICKLING:
-        if options.get(name) is not None:
-            raise UserError(
-                f"{model_name}: {name} would unpickle a file", "put the file beside the network: teacher.weights=PATH"
-            )
     make_torchvision_importable()
     try:
         import timm as library
@@ -107,6 +99,7 @@ def _from_folder(network_class: Any, path: Path, config: dict[str, Any] | None, 
         raise UserError(f"{network_class.__name__}: give either config or path, not both")
     if not (path / "config.json").is_file():
         raise UserError(f"{network_class.__name__}: no config.json in {path}")
+    check_folder(str(path))
     network, report = network_class.from_pretrained(
         path, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True
     )

@@ -6,7 +6,6 @@ Nothing here is imported before such a network is built: it needs transformers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 import kdrun.networks.quiet  # noqa: F401
+from kdrun.networks.folders import check_folder
 from kdrun.networks.llava import LlavaNetwork
 from kdrun.networks.towers import Tower, build_tower
 from kdrun.problems import UserError, closest
@@ -191,7 +191,7 @@ def _from_parts(
 
 def _pretrained(kind: Any, name: str, dtype: torch.dtype) -> nn.Module:
     """Weights of a folder or hub name. Raises UserError where they are not there or not all of them fit."""
-    _check_folder(name)
+    check_folder(name)
     try:
         model, report = kind.from_pretrained(name, trust_remote_code=False, output_loading_info=True, dtype=dtype)
     except (OSError, ValueError, RuntimeError) as error:
@@ -203,7 +203,7 @@ def _pretrained(kind: Any, name: str, dtype: torch.dtype) -> nn.Module:
 
 
 def _config_of(name: str) -> Any:
-    _check_folder(name)
+    check_folder(name)
     try:
         config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -211,12 +211,3 @@ def _config_of(name: str) -> Any:
     if config.model_type != "llava":
         raise UserError(f"{name} is a {config.model_type} model, expected llava")
     return config
-
-
-def _check_folder(name: str) -> None:
-    """Raises UserError for what is meant as a folder and is none: it would be looked for on the hub."""
-    if Path(name).is_dir():
-        if not (Path(name) / "config.json").is_file():
-            raise UserError(f"no config.json in {name}")
-    elif name.startswith((".", "/", "~")):
-        raise UserError(f"no folder {name}")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from kdrun.networks.folders import check_folder
 from kdrun.networks.output import logits_of
 from kdrun.problems import UserError, closest
 
@@ -169,11 +169,7 @@ def _random(config: Mapping[str, Any], data: Mapping[str, Any]) -> nn.Module:
 
 def _pretrained(model: str) -> nn.Module:
     library = _transformers()
-    if Path(model).is_dir():
-        if not (Path(model) / "config.json").is_file():
-            raise UserError(f"no config.json in {model}")
-    elif model.startswith((".", "/", "~")):
-        raise UserError(f"no folder {model}")
+    check_folder(model)
     try:
         network, report = library.AutoModelForSeq2SeqLM.from_pretrained(
             model, trust_remote_code=False, output_loading_info=True

@@ -213,7 +213,7 @@ def _term(name: str, node: dict[str, Any]) -> Term:
     if not number or not math.isfinite(weight) or weight < 0:
         raise UserError(f"objective.{name}.weight must be a finite number of at least 0, got {weight!r}")
     function = _function(target, name)
-    if refused := slots.unsafe(node, f"objective.{name}"):
+    if refused := slots.unsafe(node, target, f"objective.{name}"):
         raise UserError(*refused)
     node = resolved(node)
     tensors, options = {}, set()

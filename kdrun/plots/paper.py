@@ -25,7 +25,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from kdrun.measures import MEASURES
 from kdrun.plots.data import FRACTIONS
-from kdrun.present.console import CONTROLS
+from kdrun.present.escape import CONTROLS
 
 COLUMN, DOUBLE = 3.5, 7.0
 """Widths in inches of one and of two columns of a paper."""

@@ -19,6 +19,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from kdrun.present.escape import printable
+
 P, R = ParamSpec("P"), TypeVar("R")
 STYLES = {
     "planned": "dim",
@@ -32,11 +34,6 @@ STYLES = {
     "broken": "red",
 }
 """Status of a run -> style."""
-CONTROLS = {
-    **{code: "\N{REPLACEMENT CHARACTER}" for code in (*range(9), *range(11, 32), 127, *range(128, 160))},
-    13: None,
-}
-"""Characters that would move the cursor, colour or silence a terminal."""
 
 
 class Console(rich.console.Console):
@@ -47,7 +44,7 @@ class Console(rich.console.Console):
 
     def render(self, renderable: RenderableType, options: rich.console.ConsoleOptions | None = None) -> Iterable[Any]:
         for segment in super().render(renderable, options):
-            yield segment if segment.control else segment._replace(text=segment.text.translate(CONTROLS))
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
 
     def on_broken_pipe(self) -> None:
         """The reader is gone (`kdrun ... | head`): what follows is printed nowhere, and the work goes on. rich would exit."""

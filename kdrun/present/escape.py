@@ -12,6 +12,14 @@ SPECIAL = {
 }  # fmt: skip
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the begin of a formula."""
+UNPRINTABLE = (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0xD800, 0xE000))
+CONTROLS = {**dict.fromkeys(UNPRINTABLE, "\N{REPLACEMENT CHARACTER}"), 13: None}
+"""Characters that would move the cursor, colour or silence a terminal, turn the direction of a line, or are half a character."""
+
+
+def printable(text: str) -> str:
+    """Text of which a terminal or a page shows every character."""
+    return text.translate(CONTROLS)
 
 
 def latex(text: str) -> str:

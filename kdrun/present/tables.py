@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from kdrun.present.escape import printable
 from kdrun.present.units import MISSING
 
 Row = dict[str, str]
@@ -56,6 +57,7 @@ def _width(rows: Sequence[Row], names: Sequence[str]) -> int:
 
 def plain_table(rows: Sequence[Row]) -> list[str]:
     """Aligned text without colour, nothing cut: for pipes and files."""
+    rows = [{name: printable(text).replace("\n", " ") for name, text in row.items()} for row in rows]
     names = list(rows[0])
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
     lines = [dict(zip(names, names, strict=True)), *rows]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterable, Sequence
-from html import escape
 from typing import Any
+
+from kdrun.present.escape import printable
 
 EMPTY_ELEMENTS = ("meta", "br", "img")
 MISSING = "n/a"
@@ -14,6 +16,11 @@ MINUS = re.compile(r"(?<![^\s(\[])-(?=\d)")
 
 TIED = re.compile(r"(?<=\d) (?=[±%])|(?<=±) (?=\d)|(?<=n) (?==)|(?<==) (?=\d)")
 """Spaces at which no line may break: inside `91.2 ± 0.4 %` and `n = 3`."""
+
+
+def escape(value: str) -> str:
+    """Text in which nothing is markup, nor anything that no page may hold."""
+    return html.escape(printable(value))
 
 
 class Html(str):

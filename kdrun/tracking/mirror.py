@@ -154,9 +154,10 @@ def read_state(folder: Path) -> dict[str, Any]:
     """What the last mirror of this run folder left behind: finished, mode, exit_code, rows, attempt, url or problem.
     {} if there was none, or it was killed."""
     try:
-        return read_json(folder / FOLDER / STATE)
+        state = read_json(folder / FOLDER / STATE)
     except (OSError, ValueError):
         return {}
+    return state if isinstance(state, dict) else {}
 
 
 def describe_mirror(folder: Path) -> str | None:

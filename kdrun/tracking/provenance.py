@@ -26,6 +26,12 @@ DIFF_LIMIT = 5_000_000
 """Bytes of a diff that are kept; its sha256 is always that of the whole."""
 
 GIT_SECONDS = 20
+NOTHING_RUNS = ("-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}")
+"""A repository that somebody sent has settings of its own, and some of them name programs."""
+SUBMODULES = "--ignore-submodules=dirty"
+EMPTY = "KDRUN_EMPTY"
+TRUSTED = (b"system", b"global", b"command")
+"""Scopes of git's settings that come from the user, not from the repository."""
 
 
 @dataclass(frozen=True)
@@ -151,16 +157,34 @@ def git_state(root: Path) -> tuple[dict[str, Any], bytes]:
     `untracked` counts files git does not know and does not ignore: they are dirt no diff shows.
     """
     commit = (_git(root, "rev-parse", "--verify", "-q", "HEAD") or b"").decode().strip() or None
-    status = (_git(root, "status", "--porcelain", "-z", "--no-renames") or b"").split(b"\0")
+    safe = _without_filters(root)
+    status = (_git(root, *safe, "status", "--porcelain", "-z", "--no-renames", SUBMODULES) or b"").split(b"\0")
     entries = [entry for entry in status if entry]
     untracked = sum(entry.startswith(b"??") for entry in entries)
-    diff = (_git(root, "diff", "HEAD", "--no-ext-diff", "--no-textconv", "--no-color") or b"") if commit else b""
+    shown = ("diff", "HEAD", "--no-ext-diff", "--no-textconv", "--no-color", SUBMODULES)
+    diff = (_git(root, *safe, *shown) or b"") if commit else b""
     return {
         "commit": commit,
-        "dirty": bool(entries),
+        "dirty": bool(entries) or any(git_state(folder)[0]["dirty"] for folder in _submodules(root)),
         "untracked": untracked,
         "diff_sha256": hashlib.sha256(diff).hexdigest() if diff else None,
     }, diff
+
+
+def _submodules(root: Path) -> list[Path]:
+    """Those that are checked out; git would look into them with their own settings."""
+    listed = [entry.split(b"\t", 1) for entry in (_git(root, "ls-files", "-s", "-z") or b"").split(b"\0") if entry]
+    folders = [root / os.fsdecode(name) for mode, name in listed if mode.startswith(b"160000")]
+    return [folder for folder in folders if (folder / ".git").exists()]
+
+
+def _without_filters(root: Path) -> list[str]:
+    """Options of git so that no filter is run that the repository itself brings; those of the user's own settings are."""
+    words = (_git(root, "config", "--list", "--name-only", "--show-scope", "-z") or b"").split(b"\0")
+    keys = {os.fsdecode(key) for scope, key in zip(words[::2], words[1::2], strict=False) if scope not in TRUSTED}
+    names = {key[: key.rindex(".")] for key in keys if key.startswith("filter.")}
+    # Not `-c`, which would cut a name that holds a "=".
+    return [f"--config-env={name}.{key}={EMPTY}" for name in sorted(names) for key in ("clean", "process", "required")]
 
 
 def _is_tracked(file: Path) -> bool:
@@ -172,7 +196,7 @@ def _git(folder: Path, *arguments: str) -> bytes | None:
     """Standard output, or None when git is missing, fails or takes too long. Takes no lock in the repository."""
     try:
         result = subprocess.run(
-            ["git", "-C", os.fspath(folder), *arguments],
+            ["git", "-C", os.fspath(folder), *NOTHING_RUNS, *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=GIT_SECONDS,
@@ -184,7 +208,8 @@ def _git(folder: Path, *arguments: str) -> bytes | None:
 
 
 def _git_environment() -> dict[str, str]:
-    """Without the variables a git hook sets, which would point every call at the hook's repository."""
+    """Without the variables a git hook sets, which would point every call at the hook's repository; and nothing is fetched."""
     misleading = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
     kept = {name: value for name, value in os.environ.items() if name not in misleading}
-    return {**kept, "GIT_OPTIONAL_LOCKS": "0", "GIT_PAGER": "cat"}
+    nothing_fetched = {"GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": ""}  # a remote may be a program, too
+    return {**kept, "GIT_OPTIONAL_LOCKS": "0", "GIT_PAGER": "cat", EMPTY: "", **nothing_fetched}

@@ -112,6 +112,26 @@ def test_a_git_hook_does_not_mislead(checkout, monkeypatch, tmp_path):
     assert repository(checkout) == checkout
 
 
+def test_nothing_runs_that_a_repository_names(checkout, tmp_path):
+    program = f"touch {tmp_path / 'RAN'}; cat"
+    (checkout / ".gitattributes").write_text("*.py filter=a=b diff=own\n")
+    git(checkout, "add", ".")
+    git(checkout, "commit", "-qm", "first")
+    (tmp_path / "outer").mkdir()
+    git(tmp_path / "outer", "init", "-q")
+    git(tmp_path / "outer", "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(checkout), "inner")
+    git(tmp_path / "outer", "commit", "-qm", "with a submodule")
+    for folder in (checkout, tmp_path / "outer" / "inner"):
+        for key in ("core.fsmonitor", "filter.a=b.clean", "filter.a=b.process", "diff.own.textconv", "diff.external"):
+            git(folder, "config", key, program)
+        git(folder, "config", "filter.a=b.required", "true")
+        (folder / "net.py").write_text("width = 4\n")
+    state, diff = git_state(checkout)
+    assert state["dirty"] and b"+width = 4" in diff
+    assert git_state(tmp_path / "outer")[0]["dirty"]  # its submodule is
+    assert not (tmp_path / "RAN").exists()
+
+
 def test_without_git_and_outside_a_repository(tmp_path, monkeypatch):
     assert repository(tmp_path) is None
     monkeypatch.setenv("PATH", str(tmp_path))
