@@ -143,7 +143,8 @@ def corpus(pairs: int) -> TextDataModule:
     sizes = {"train": pairs, "val": 8, "test": 8}
     spec = TextSpec("bench", ("de", "en"), WORDS, PAD, BOS, EOS, 3, sizes, 64, "0" * 64)
     samples = {name: TextSamples(np.arange(n), side(n), side(n), PAD, BOS) for name, n in sizes.items()}
-    return TextDataModule(SimpleNamespace(extra=()), {}, None, spec, samples, {})
+    rows = dict.fromkeys(sizes, np.arange(0))  # no text
+    return TextDataModule(SimpleNamespace(extra=()), rows, None, spec, samples, {})
 
 
 class Quiet(Translation):
