@@ -107,5 +107,5 @@ def test_common_keys_do_not_reach_the_source():
 
 
 def test_something_that_is_no_source_is_refused():
-    with pytest.raises(UserError, match="no data source"):
+    with pytest.raises(UserError, match="is refused: not a source of data"):
         load_data({"_target_": "kdrun.files.dump_json", "value": 1}, PATHS)

@@ -239,6 +239,8 @@ BATCH_STATS = (
     "student=resnet8_w2",
     "teacher.mode=batch_stats",
     "trainer.epochs=1",
+    "teacher.trainer.epochs=20",
+    "teacher.trainer.batch_size=32",
     "teacher.tolerance=1",
 )
 
@@ -254,9 +256,7 @@ def test_a_job_with_batch_statistics_of_the_teacher_keeps_no_outputs(tmp_path):
     with pytest.raises(UserError, match="MLP has no batch normalisation"):
         teach(make_lab(tmp_path), *BATCH_STATS, "teacher=mlp_64")
     usual, other = (
-        teach(
-            make_lab(tmp_path), *BATCH_STATS, f"teacher.mode={mode}", "data.limit.train=70", "teacher.trainer.epochs=20"
-        )
+        teach(make_lab(tmp_path), *BATCH_STATS, f"teacher.mode={mode}", "data.limit.train=70")
         for mode in ("eval", "batch_stats")
     )
     assert usual.fingerprint != other.fingerprint
