@@ -35,7 +35,7 @@ DISTIL = (
     "teacher=mlp_16",
     "student=mlp_8",
     "trainer.epochs=2",
-    "teacher.trainer.epochs=1",
+    "teacher.trainer.epochs=3",
     "strategy.controls=[]",
     *SMALL,
 )

@@ -32,7 +32,8 @@ def counted_flops(network: nn.Module, forward: Callable[[nn.Module], object]) ->
     all. Never 0.
     """
     try:
-        shadow = on_meta(network).eval()
+        shadow = on_meta(network)
+        shadow.eval()  # what it returns is the network itself where that is a frozen teacher's
         # On a CPU tensor the counter sees neither fused attention nor LSTM, and in eval mode a transformer layer is
         # one fused operator it does not know; on the meta device without that fast path all of them are seen.
         fast = torch.backends.mha.get_fastpath_enabled()
