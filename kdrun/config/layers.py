@@ -37,7 +37,7 @@ def typed_leaves(values: list[tuple[str, Any]]) -> dict[str, Any]:
     """Typed (key, value) pairs, mappings taken apart; the later of two wins."""
     found: dict[str, Any] = {}
     for key, value in values:
-        found.update(_leaves(value, key))
+        found.update(mapping_leaves(value, key))
     return found
 
 
@@ -57,13 +57,16 @@ def _leaves_of_blocks(tree: dict[str, Any]) -> Iterator[tuple[str, str]]:
         for root in ROOTS:
             own = node.get(root) if isinstance(node, dict) else None
             if isinstance(own, dict) and isinstance(tree.get(root), dict):
-                yield from ((block, path) for path, _ in _leaves(own, f"{block}.{root}") if path != f"{block}.{root}")
+                yield from (
+                    (block, path) for path, _ in mapping_leaves(own, f"{block}.{root}") if path != f"{block}.{root}"
+                )
 
 
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+def mapping_leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of everything below `path` that is not a mapping with entries; a list is one value."""
     if isinstance(value, dict) and value:
         for name, item in value.items():
-            yield from _leaves(item, f"{path}.{name}")
+            yield from mapping_leaves(item, f"{path}.{name}")
     else:
         yield path, value
 

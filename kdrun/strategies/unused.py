@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from kdrun.config.layers import mapping_leaves
 from kdrun.lab.stage import Federation, Stage, Together, Trained
 from kdrun.problems import Problems
 from kdrun.strategies.cast import Cast
@@ -199,7 +200,7 @@ def _asked(cell: dict[str, Any]) -> Blank | None:
 
 
 def _changes_nothing(cell: dict[str, Any], key: str, first: Blank) -> bool:
-    leaves = list(_leaves(at(cell, key), key))
+    leaves = list(mapping_leaves(at(cell, key), key))
     return bool(leaves) and all(_leaf_changes_nothing(cell, path, value, first) for path, value in leaves)
 
 
@@ -255,11 +256,3 @@ def at(tree: Any, path: str) -> Any:
     for part in path.split(".") if path else ():
         tree = tree.get(part) if isinstance(tree, dict) else None
     return tree
-
-
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        for name, item in value.items():
-            yield from _leaves(item, f"{path}.{name}")
-    else:
-        yield path, value
