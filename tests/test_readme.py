@@ -147,8 +147,8 @@ def test_the_shown_mistake_is_what_is_printed(folder):
 
 def test_bring_your_own(tmp_path):
     option = re.search(r"```yaml\n(.*?)```", README, re.S)[1]
-    (tmp_path / "conf" / "student").mkdir(parents=True)
-    (tmp_path / "conf" / "student" / "mine.yaml").write_text(option)
+    (tmp_path / "conf" / "network").mkdir(parents=True)
+    (tmp_path / "conf" / "network" / "mine.yaml").write_text(option)
     (tmp_path / "mylab").mkdir()
     (tmp_path / "mylab" / "nets.py").write_text(
         "from torch import nn\n"

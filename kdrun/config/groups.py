@@ -25,6 +25,8 @@ ORDER = (
     "network",
 )
 ENTRY_POINT_GROUP = "kdrun.conf"
+LEARNERS = ("teacher", "student")
+"""Groups that offer every option of the group `network` beside the files of their own."""
 TABLES = "table"
 """The folder of `kdrun table`: its files describe many jobs, so none of them is part of a job's config."""
 
@@ -131,10 +133,12 @@ def _package_dir(package: str) -> str:
 
 
 class Option:
-    """One choice of a group, `folder/name` where it lies in a subfolder of it. `dir` is the ConfDir it came from."""
+    """One choice of a group, `folder/name` where it lies in a subfolder of it. `dir` is the ConfDir it came from.
 
-    def __init__(self, name: str, file: str, dir: ConfDir) -> None:
-        self.name, self.file, self.dir = name, file, dir
+    part: the key of the group's node that the file fills; "" for the whole node."""
+
+    def __init__(self, name: str, file: str, dir: ConfDir, part: str = "") -> None:
+        self.name, self.file, self.dir, self.part = name, file, dir, part
 
     @property
     def group(self) -> str:
@@ -164,7 +168,11 @@ Groups = dict[str, dict[str, Option]]
 
 def groups(dirs: Sequence[ConfDir]) -> Groups:
     """group -> option -> Option, in the order of showing: all that a job can be composed of."""
-    return {group: options for group, options in _folders(dirs).items() if group.partition("/")[0] != TABLES}
+    table = {group: options for group, options in _folders(dirs).items() if group.partition("/")[0] != TABLES}
+    networks = {name: Option(name, o.file, o.dir, part="network") for name, o in table.get("network", {}).items()}
+    for learner in LEARNERS:
+        table[learner] = dict(sorted({**networks, **table.get(learner, {})}.items()))
+    return dict(sorted(table.items(), key=lambda item: _place(item[0])))
 
 
 def tables(dirs: Sequence[ConfDir]) -> dict[str, Option]:
@@ -222,9 +230,9 @@ def _folders(dirs: Sequence[ConfDir]) -> Groups:
                 if extension in (".yaml", ".yml") and not name.startswith(("_", ".")):
                     options = found.setdefault(group, {})
                     options.setdefault(prefix + name, Option(prefix + name, os.path.join(folder, file), conf))
+    return {group: dict(sorted(options.items())) for group, options in found.items()}
 
-    def place(group: str) -> tuple[int, str]:
-        top = group.partition("/")[0]
-        return ORDER.index(top) if top in ORDER else len(ORDER), group
 
-    return {group: dict(sorted(found[group].items())) for group in sorted(found, key=place)}
+def _place(group: str) -> tuple[int, str]:
+    top = group.partition("/")[0]
+    return ORDER.index(top) if top in ORDER else len(ORDER), group

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from kdrun.config.groups import ConfDir, Groups, near
+from kdrun.config.groups import LEARNERS, ConfDir, Groups, near
 from kdrun.config.presets import PRESETS, defaults_of, mistakes
 from kdrun.problems import Problems, closest, listed
 
@@ -86,7 +86,6 @@ def _loader(dirs: tuple[tuple[str, str], ...], stamp: Any) -> Any:
     """Hydra's loader of these folders. It reads each file once, whatever is composed of it."""
     from hydra import version
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
-    from hydra._internal.config_repository import CachingConfigRepository
     from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
     from hydra.core.plugins import Plugins
 
@@ -97,8 +96,36 @@ def _loader(dirs: tuple[tuple[str, str], ...], stamp: Any) -> Any:
         path.append("main" if origin == "kdrun" else origin, f"file://{folder}")
     path.append("schema", "structured://")  # Hydra expects it at the end
     loader = ConfigLoaderImpl(path)
-    loader.repository = CachingConfigRepository(loader.repository)
+    loader.repository = _repository(loader.repository)
     return loader
+
+
+def _repository(files: Any) -> Any:
+    """Hydra's repository of config files, which also answers `student/NAME` from `network/NAME` where no file does."""
+    from hydra._internal.config_repository import CachingConfigRepository
+    from hydra.plugins.config_source import ConfigResult
+    from omegaconf import OmegaConf
+
+    class Repository(CachingConfigRepository):
+        def load_config(self, config_path: str) -> ConfigResult | None:
+            config = super().load_config(config_path)
+            group, _, name = config_path.partition("/")
+            if config is None and group in LEARNERS and self.delegate.config_exists(f"network/{name}"):
+                config = ConfigResult(
+                    "kdrun", "", OmegaConf.create({"name": name.rpartition("/")[2]}), {"package": None}
+                )
+                entries = OmegaConf.create([{"/network@network": name}, "_self_"])
+                config.defaults_list = self.delegate._create_defaults_list(config_path, entries)
+                self.cache[f"config_path={config_path}"] = config
+            return config
+
+        def group_exists(self, config_path: str) -> bool:
+            return config_path in LEARNERS or super().group_exists(config_path)
+
+        def config_exists(self, config_path: str) -> bool:
+            return self.load_config(config_path) is not None
+
+    return Repository(files)
 
 
 def _yaml(error: Any) -> list[str]:

@@ -21,7 +21,8 @@ def known_keys(words: Sequence[str], table: Groups, dirs: Sequence[ConfDir]) -> 
     for group, name in chosen(words, table, dirs).items():
         option = table.get(group, {}).get(name)
         if option is not None and group not in ("model", "experiment"):
-            for path in _of_file(option, group.replace("/", "."), table, 0):
+            package = f"{group.replace('/', '.')}.{option.part}".rstrip(".")
+            for path in _of_file(option, package, table, 0):
                 found.setdefault(path, "")
     return found
 

@@ -46,7 +46,8 @@ class Origins:
             for name in [names] if isinstance(names, str) else names or []:
                 option = self.groups.get(group, {}).get(name)
                 if option is not None:
-                    found.append((_package(option, package or group.replace("/", ".")), option))
+                    package = _package(option, package or group.replace("/", "."))
+                    found.append((f"{package}.{option.part}".strip("."), option))
         # As in config.yaml: a family is over the groups, an experiment over all.
         return sorted(
             found, key=lambda pair: ("model", "experiment").index(pair[1].group) if pair[1].group in PRESETS else -1

@@ -153,8 +153,9 @@ def test_a_key_can_be_taken_away():
     assert "nothing to remove; closest: kd" in problems("~objective.kdd")
 
 
-def test_agrees_with_hydras_own_composition():
-    """Our composition leaves Hydra's own node out by internal functions; the public one has to say the same."""
+def test_agrees_with_hydras_own_composition(tmp_path):
+    """Our composition leaves Hydra's own node out by internal functions; the public one, where the options that both learners
+    take from `network` are written out as files, has to say the same."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from omegaconf import OmegaConf
@@ -164,13 +165,18 @@ def test_agrees_with_hydras_own_composition():
     from kdrun.problems import Problems
 
     dirs, _ = conf_dirs()
+    for learner in ("teacher", "student"):
+        (tmp_path / learner).mkdir()
+        for name in groups(dirs)["network"]:
+            text = f"defaults:\n  - /network@network: {name}\n  - _self_\n\nname: {name}\n"
+            (tmp_path / learner / f"{name}.yaml").write_text(text)
     for words in (
         [],
         ["experiment=smoke", "teacher=mlp_64"],
         ["model=mlp_ladder", "~experiment", "trainer/optimizer=adamw"],
     ):
         with initialize_config_dir(shipped(), version_base="1.3"):
-            expected = hydra_compose("config", words)
+            expected = hydra_compose("config", [*words, f"hydra.searchpath=[file://{tmp_path}]"])
         found = compose_groups(words, dirs, groups(dirs), Problems())
         assert found.tree == OmegaConf.to_container(expected, resolve=False)
 

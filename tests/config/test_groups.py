@@ -1,6 +1,7 @@
 """Folders of configs: shipped, given with --conf, brought by a plugin; what `ls` says of them."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -48,6 +49,39 @@ def test_a_plugin_adds_options_everywhere_and_its_package_is_allowed(site, capsy
     assert compose(["student=goodnet"]).config["student"]["network"]["_target_"] == "goodlab.nets.Net"
     with pytest.raises(UserError, match=r"closest: student\.network\.width"):
         compose(["student=goodnet", "student.network.widht=3"])
+
+
+NETWORK = "# a network of mine\n_target_: kdrun.networks.mlp.MLP\nhidden: [{}]\n"
+
+
+def test_a_network_is_an_option_of_both_learners(tmp_path, capsys):
+    for name, width in (("mine", 5), ("wide/mine", 50)):
+        file = tmp_path / "network" / f"{name}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(NETWORK.format(width))
+    folders = [str(tmp_path)]
+    config = compose(["student=mine", "teacher=wide/mine", "teacher@assistants.resnet8=mine"], folders).config
+    assert config["student"]["network"]["hidden"] == config["assistants"]["resnet8"]["network"]["hidden"] == [5]
+    assert config["teacher"]["network"]["hidden"] == [50]
+    assert [config[learner]["name"] for learner in ("student", "teacher")] == ["mine", "mine"]
+    assert cli.main(["ls", "teacher", "--conf", folders[0]]) == 0
+    assert re.search(r"^  wide/mine +a network of mine$", capsys.readouterr().out, re.M)
+    with pytest.raises(UserError, match="no student 'mien'; closest: mine"):
+        compose(["student=mien"], folders)
+    (tmp_path / "network" / "mine.yaml").write_text(NETWORK.format(5) + "depht: 3\n")
+    with pytest.raises(UserError, match=r"student\.network\.depht \(\S*network/mine\.yaml, line 4\)"):
+        compose(["student=mine"], folders)
+
+
+def test_a_file_of_a_learner_says_more_than_the_network_of_its_name(tmp_path):
+    for group, text in (
+        ("network", NETWORK.format(5)),
+        ("teacher", "defaults:\n  - /network@network: mine\nseed: 7\n"),
+    ):
+        (tmp_path / group).mkdir()
+        (tmp_path / group / "mine.yaml").write_text(text)
+    config = compose(["student=mine", "teacher=mine"], [str(tmp_path)]).config
+    assert config["teacher"]["seed"] == 7 and config["teacher"]["network"] == config["student"]["network"]
 
 
 def test_a_plugin_never_changes_what_a_shipped_name_means(site):
