@@ -8,6 +8,7 @@ import importlib.util
 import os
 import sys
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 MOST_HOPS = 12
@@ -76,6 +77,10 @@ def see_current_folder(target: str) -> None:
 
 def module_spec(name: str) -> importlib.machinery.ModuleSpec | None:
     """Like importlib.util.find_spec, but parents are not imported."""
+    return _shipped_spec(name) if name.startswith("kdrun.") else _module_spec(name)
+
+
+def _module_spec(name: str) -> importlib.machinery.ModuleSpec | None:
     top, *rest = name.split(".")
     try:
         spec = importlib.util.find_spec(top)
@@ -88,6 +93,10 @@ def module_spec(name: str) -> importlib.machinery.ModuleSpec | None:
         path = f"{path}.{part}"
         spec = importlib.machinery.PathFinder.find_spec(path, list(spec.submodule_search_locations))
     return spec
+
+
+_shipped_spec = lru_cache(maxsize=None)(_module_spec)
+"""Of modules of kdrun, which stay where they are while it runs: a composition asks hundreds of times."""
 
 
 def signature_of(target: str) -> Signature | None:

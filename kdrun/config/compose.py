@@ -220,8 +220,12 @@ def _resolved(
     from omegaconf.errors import OmegaConfBaseException
 
     open_ends = [(path, value) for path, value in words_of.leaves(tree) if isinstance(value, str) and "${" in value]
+    read = {word for path, text in open_ends for word in re.findall(r"\w+", f"{path} {text}")}
+    parts = {
+        name: value for name, value in tree.items() if name in read
+    }  # the whole tree takes half the time of a composition
     cells = []
-    config = OmegaConf.create({**tree, "seed": 0, "seeds": seeds}) if open_ends else None
+    config = OmegaConf.create({**parts, "seed": 0, "seeds": seeds}) if open_ends else None
     for seed in seeds:
         cell = copy.deepcopy({"seed": seed, "seeds": seeds, **tree})
         if config is not None:
