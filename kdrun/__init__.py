@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
+from kdrun import moved
+
 TYPE_CHECKING = False  # type checkers know the name; importing typing would take longer than all the rest
 if TYPE_CHECKING:
     from kdrun.api import RunFailed, RunView, load, plan, run, runs, sweep
@@ -48,6 +50,7 @@ class _Package(ModuleType):
 
 
 sys.modules[__name__].__class__ = _Package
+moved.install()
 
 
 def __getattr__(name: str) -> object:

@@ -6,18 +6,19 @@ import ast
 from collections.abc import Mapping
 from typing import Any
 
+from kdrun.moved import current, original
 from kdrun.problems import UserError
 from kdrun.targets import RESERVED, signature
 
 WRITTEN: Mapping[str, str] = {
     "torch.optim.AdamW": "lr weight_decay",
-    "kdrun.networks.llava.Llava": "heads layers width",
-    "kdrun.networks.slicewise.Slicewise": "context pool",
-    "kdrun.networks.se_resnet.SEResNet": "blocks norm widths",
+    "kdrun.domains.vision_language.networks.llava.Llava": "heads layers width",
+    "kdrun.domains.ct.networks.slicewise.Slicewise": "context pool",
+    "kdrun.domains.ct.networks.se_resnet.SEResNet": "blocks norm widths",
     "kdrun.networks.resnet.ResNet": "depth width",
-    "kdrun.networks.llava_checkpoint.llava_checkpoint": "dtype lora path",
-    "kdrun.networks.transformer.Transformer": "decoder_layers dropout encoder_layers feedforward heads share width",
-    "kdrun.networks.seq2seq.HuggingFaceSeq2Seq": "config model",
+    "kdrun.domains.vision_language.networks.llava_checkpoint.llava_checkpoint": "dtype lora path",
+    "kdrun.domains.translation.networks.transformer.Transformer": "decoder_layers dropout encoder_layers feedforward heads share width",
+    "kdrun.domains.translation.networks.seq2seq.HuggingFaceSeq2Seq": "config model",
     "kdrun.networks.by_name.transformers_image_classifier": "config path",
     "kdrun.networks.cnn.CNN": "widths",
     "kdrun.objectives.vocabulary_ce_kd.vocabulary_ce_kd": "beta ce chunk kd kind memory_mb temperature",
@@ -29,26 +30,26 @@ WRITTEN: Mapping[str, str] = {
     "kdrun.objectives.kl_reverse.kl_reverse": "temperature",
     "kdrun.objectives.kd_topk.kd_topk": "k",
     "kdrun.objectives.kd.kd": "temperature",
-    "kdrun.data.vqa_files.textvqa": "file images limit_broken part size",
-    "kdrun.data.ct_synthetic.ct_synthetic": "depth echo scans seed signal size strength test train val window",
-    "kdrun.data.shapes_vqa.shapes_vqa": "further part seed size test together val",
-    "kdrun.data.corpora.wmt23_en_cs": "direction lowercase max_ratio max_words min_words",
-    "kdrun.data.emoji_vqa.emoji_vqa": "further part per_image root seed size test together train val",
-    "kdrun.data.vqa_files.scienceqa": "file images limit_broken only_images part size",
-    "kdrun.data.ct_patches.ct_patches": "seed test train val window",
-    "kdrun.data.cifar.cifar10": "root",
-    "kdrun.data.ui_de_en.ui_de_en": "direction domain root",
-    "kdrun.data.llava_json.llava_json": "captions captions_images images limit_broken part size test_file tests val_file",
-    "kdrun.data.corpora.wmt17_en_de": "direction lowercase max_ratio max_words min_words",
-    "kdrun.data.corpora.iwslt14_de_en": "direction lowercase max_ratio max_words min_words val_every",
-    "kdrun.data.image_folder.image_folder": "grey size",
-    "kdrun.data.parallel_text.parallel_text": "columns lowercase max_ratio max_words min_words msgstr_language source_language target "
+    "kdrun.domains.vision_language.vqa_files.textvqa": "file images limit_broken part size",
+    "kdrun.domains.ct.shipped.ct_synthetic.ct_synthetic": "depth echo scans seed signal size strength test train val window",
+    "kdrun.domains.vision_language.shipped.shapes_vqa.shapes_vqa": "further part seed size test together val",
+    "kdrun.domains.translation.shipped.corpora.wmt23_en_cs": "direction lowercase max_ratio max_words min_words",
+    "kdrun.domains.vision_language.shipped.emoji_vqa.emoji_vqa": "further part per_image root seed size test together train val",
+    "kdrun.domains.vision_language.vqa_files.scienceqa": "file images limit_broken only_images part size",
+    "kdrun.domains.ct.shipped.ct_patches.ct_patches": "seed test train val window",
+    "kdrun.domains.images.shipped.cifar.cifar10": "root",
+    "kdrun.domains.translation.shipped.ui_de_en.ui_de_en": "direction domain root",
+    "kdrun.domains.vision_language.llava_json.llava_json": "captions captions_images images limit_broken part size test_file tests val_file",
+    "kdrun.domains.translation.shipped.corpora.wmt17_en_de": "direction lowercase max_ratio max_words min_words",
+    "kdrun.domains.translation.shipped.corpora.iwslt14_de_en": "direction lowercase max_ratio max_words min_words val_every",
+    "kdrun.domains.images.image_folder.image_folder": "grey size",
+    "kdrun.domains.translation.parallel_text.parallel_text": "columns lowercase max_ratio max_words min_words msgstr_language source_language target "
     "target_language test_source test_target val_source val_target",
-    "kdrun.data.vqa_files.gqa": "file images limit_broken part size",
-    "kdrun.data.vqa_files.pope": "files images limit_broken part size",
-    "kdrun.data.vqa_files.mme": "limit_broken part size",
-    "kdrun.data.ct_folder.ct_folder": "fraction incomplete labels size slices spacing window",
-    "kdrun.data.cifar.cifar100": "coarse root",
+    "kdrun.domains.vision_language.vqa_files.gqa": "file images limit_broken part size",
+    "kdrun.domains.vision_language.vqa_files.pope": "files images limit_broken part size",
+    "kdrun.domains.vision_language.vqa_files.mme": "limit_broken part size",
+    "kdrun.domains.ct.ct_folder.ct_folder": "fraction incomplete labels size slices spacing window",
+    "kdrun.domains.images.shipped.cifar.cifar100": "coarse root",
 }
 """Target -> its arguments whose defaults the options that come with kdrun wrote out when the first jobs were hashed. These are
 written out in every hash, all other defaults in none, so that hashes of old records stay. A new argument is not added here."""
@@ -75,7 +76,10 @@ def canonical(node: Any, numbers: bool = False) -> Any:
     if not isinstance(node, Mapping):
         return node
     tree = {name: canonical(value, numbers) for name, value in node.items()}
-    return _defaults(tree, str(tree["_target_"]), numbers) if "_target_" in tree else tree
+    if "_target_" in tree:
+        target = str(tree["_target_"])
+        tree = {**_defaults(tree, current(target), numbers), "_target_": original(target)}
+    return tree
 
 
 def canonical_objective(objective: Mapping[str, Any], numbers: bool = False) -> dict[str, Any]:

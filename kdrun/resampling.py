@@ -118,7 +118,7 @@ def _scores(row: Mapping[str, Any]) -> dict[str, tuple[Callable[[list], np.ndarr
     import numpy as np
 
     if "counts" in row:
-        from kdrun.tasks.text_scores import FIELDS, scores
+        from kdrun.domains.translation.scores import FIELDS, scores
 
         def counts(rows: list) -> np.ndarray:
             return np.asarray([row["counts"] for row in rows], dtype=np.int64)

@@ -118,11 +118,11 @@ def execute(job, run, console: Console, signals, quiet=False, force=False, tell=
     A seed that fails does not take the others with it; if all fail, or there is one only, its exception is raised.
     """
     from kdrun.checksums import told
+    from kdrun.domains.task import task_for
     from kdrun.hardware.target import apply_threads, resolve
     from kdrun.lab.lab import Fitted
     from kdrun.progress import EventReport, RunReport
     from kdrun.summary import summarise
-    from kdrun.tasks.build import task_for
 
     started = time.monotonic()
     hardware = resolve(job.config["hardware"])
@@ -153,7 +153,7 @@ def execute(job, run, console: Console, signals, quiet=False, force=False, tell=
         planned = expected(cells[0])
         module = lab.shop.data(job.config["data"])
         if not module.spec.sizes["train"] and any(cell["student"]["weights"] is None for cell in cells):
-            from kdrun.data.vision_module import BESIDE
+            from kdrun.domains.vision_language.module import BESIDE
 
             raise UserError(f"data={job.config['data']['name']} has no training samples: it is for evaluation", BESIDE)
         audit = module.audit()

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from kdrun.moved import current
+
 MOST_HOPS = 12
 """How many re-exports are followed before giving up."""
 
@@ -101,6 +103,7 @@ _shipped_spec = lru_cache(maxsize=None)(_module_spec)
 
 def signature_of(target: str) -> Signature | None:
     """The signature of `target`, or None where source cannot tell. Raises Missing where it is certainly absent."""
+    target = current(target)
     see_current_folder(target)
     parts = target.split(".")
     for length in range(len(parts), 0, -1):
@@ -120,7 +123,7 @@ def definition(target: str, follow: bool) -> tuple[str, list[str], ast.stmt | No
 
     follow: an import of the name is followed to where it is defined; module and names are then those there.
     """
-    parts = target.split(".")
+    parts = current(target).split(".")
     length = next((n for n in range(len(parts), 0, -1) if module_spec(".".join(parts[:n])) is not None), 0)
     module, rest = ".".join(parts[:length]), parts[length:]
     for _ in range(MOST_HOPS):

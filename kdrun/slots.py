@@ -20,6 +20,7 @@ from typing import Any
 
 from kdrun import signatures
 from kdrun.environment import READABLE, hidden, readable
+from kdrun.moved import current
 from kdrun.problems import UserError
 
 SHIPPED = ("kdrun", "torch", "transformers", "timm")
@@ -54,7 +55,7 @@ SLOTS = {
     "network": Slot(
         "network",
         ("torch.nn.modules.module.Module", "transformers.configuration_utils.PretrainedConfig"),
-        ("kdrun.networks", "torch.nn", "transformers", "timm"),
+        ("kdrun.networks", "kdrun.domains.*.networks", "torch.nn", "transformers", "timm"),
         "classes of torch.nn, transformers, timm (by name: student=timm); networks of kdrun: kdrun ls network",
     ),
     "optimizer": Slot(
@@ -64,7 +65,7 @@ SLOTS = {
         "optimizer classes of torch.optim, transformers, timm",
     ),
     "loss": Slot("loss", (), ("kdrun.objectives",), "losses of kdrun: docs/objectives.md"),
-    "source": Slot("source of data", (), ("kdrun.data",), "sources of kdrun: kdrun ls data"),
+    "source": Slot("source of data", (), ("kdrun.domains",), "sources of kdrun: kdrun ls data"),
     "strategy": Slot(
         "strategy", ("kdrun.strategies.base.Strategy",), ("kdrun.strategies",), "strategies of kdrun: kdrun ls strategy"
     ),
@@ -124,7 +125,7 @@ def refusal(target: object, slot: str | None = None, allowed: Collection[str] | 
 
 def _of_shipped(target: str, slot: str) -> list[str] | None:
     place = SLOTS[slot]
-    if not target.startswith(tuple(f"{home}." for home in place.homes)):
+    if not below(current(target), place.homes):
         return _no(target, slot, "")
     module, rest, node = signatures.definition(target, follow=not target.startswith("kdrun."))
     if node is None:  # not there, or hidden from the source
@@ -138,6 +139,14 @@ def _of_shipped(target: str, slot: str) -> list[str] | None:
     if isinstance(node, ast.Import | ast.ImportFrom) and module.partition(".")[0] == "kdrun":
         return _no(target, slot, f"{module} only imports it")
     return None
+
+
+def below(name: str, homes: Iterable[str]) -> bool:
+    """Whether a dotted name lies at or below one of these places. `kdrun.domains.*.networks` is apart from the rest of a domain."""
+    parts = name.split(".")
+    if parts[:2] == ["kdrun", "domains"]:
+        name = ".".join(["kdrun", "domains", "*", "networks"] if "networks" in parts[3:4] else parts[:2])
+    return f"{name}.".startswith(tuple(f"{home}." for home in homes))
 
 
 def declared(module: str, slot: str) -> Collection[str]:
@@ -185,7 +194,7 @@ def unfit(found: Any, target: str, slot: str | None = None, allowed: Collection[
 def _fits(found: Any, home: str, slot: str) -> bool:
     """Whether an object of a shipped package is what the place takes. home: the module that defines it."""
     place = SLOTS[slot]
-    if not f"{home}.".startswith(tuple(f"{one}." for one in place.homes)):
+    if not below(home, place.homes):
         return False
     if isinstance(found, type):
         return any(base in found.__mro__ for base in filter(None, map(_loaded, place.bases)))

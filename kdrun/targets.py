@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from kdrun.environment import resolved
+from kdrun.moved import current
 from kdrun.problems import UserError, closest, listed
 from kdrun.signatures import Missing, Parameter, Signature, see_current_folder, signature_of
 from kdrun.slots import refusal, unfit, unsafe
@@ -49,6 +50,7 @@ def locate(target: str, slot: str | None = None) -> Any:
 
     if refused := refusal(target, slot):
         raise UserError(*refused)
+    target = current(target)
     see_current_folder(target)
     parts = target.split(".")
     for length in range(len(parts) - 1, 0, -1):

@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from kdrun.data.images import Images
-from kdrun.data.module import ImageDataModule
-from kdrun.data.spec import DataSpec
+from kdrun.domains.images.module import ImageDataModule
+from kdrun.domains.images.source import Images
+from kdrun.domains.images.spec import DataSpec
+from kdrun.domains.images.task import Classification
 from kdrun.learning.cache import CachedTeacher, OutputCache
 from kdrun.learning.callbacks import Keeping
 from kdrun.learning.fit import _Epochs, make_trainer
@@ -33,7 +34,6 @@ from kdrun.ledger.ledger import Ledger, clocks
 from kdrun.networks.mlp import MLP
 from kdrun.networks.resnet import ResNet
 from kdrun.objectives.terms import build_objective
-from kdrun.tasks.classification import Classification
 
 HARDWARE = {"device": "cpu", "devices": 1, "precision": "fp32", "threads": 1}
 KD = {"ce": {"weight": 0.1}, "kd": {"weight": 0.9, "temperature": 4.0}}

@@ -23,9 +23,9 @@ import torch
 from torch.nn import functional
 
 from kdrun.data.build import load_data
-from kdrun.data.images import Images
-from kdrun.data.module import ImageDataModule
-from kdrun.data.spec import DataSpec
+from kdrun.domains.images.module import ImageDataModule
+from kdrun.domains.images.source import Images
+from kdrun.domains.images.spec import DataSpec
 from kdrun.federation.assemble import assemble
 from kdrun.federation.run import Play
 from kdrun.learning.report import Report
@@ -193,7 +193,7 @@ def main() -> None:
     for case in options.cases.split(","):
         ours, hand = [], []
         with tempfile.TemporaryDirectory() as folder:
-            digits = {"_target_": "kdrun.data.digits.digits", "name": "digits"}
+            digits = {"_target_": "kdrun.domains.images.shipped.digits.digits", "name": "digits"}
             module = load_data(digits, {"cache": folder}) if CASES[case][0] == "digits" else pixels(options.clients)
             shop = Workshop(lambda config, module=module: module, Path(folder))
             asked = request(case, options.clients, options.rounds, Path(folder))

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.utils import benchmark
 
-from kdrun.data.spec import DataSpec
+from kdrun.domains.images.spec import DataSpec
 from kdrun.hardware.exports import graphs
 from kdrun.hardware.exports.measure import latency
 from kdrun.hardware.exports.sessions import OnnxSession, TorchSession

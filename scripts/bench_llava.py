@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from kdrun.config.compose import compose
 from kdrun.data.build import load_data
+from kdrun.domains.task import task_for
 from kdrun.learning.callbacks import Keeping
 from kdrun.learning.fit import _Epochs, make_trainer
 from kdrun.learning.learner import Learner
@@ -40,7 +41,6 @@ from kdrun.networks.build import build_network
 from kdrun.networks.parts import select_parts
 from kdrun.objectives.terms import build_objective
 from kdrun.targets import build
-from kdrun.tasks.build import task_for
 
 HARDWARE = {"device": "cpu", "devices": 1, "precision": "fp32", "threads": 1}
 SKIPPED = 5  # steps that are not timed: allocations, and the no-op detector of the first step

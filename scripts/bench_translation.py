@@ -26,20 +26,20 @@ import torch
 from torch.nn import functional
 
 from kdrun.data.ragged import Ragged
-from kdrun.data.text_loader import TextSamples
-from kdrun.data.text_module import TextDataModule
-from kdrun.data.text_spec import TextSpec
 from kdrun.decoding.beam import Search, decode
+from kdrun.domains.translation.loader import TextSamples
+from kdrun.domains.translation.module import TextDataModule
+from kdrun.domains.translation.networks.seq2seq import HuggingFaceSeq2Seq
+from kdrun.domains.translation.networks.transformer import Transformer
+from kdrun.domains.translation.spec import TextSpec
+from kdrun.domains.translation.task import Translation
 from kdrun.learning.callbacks import Keeping
 from kdrun.learning.fit import _Epochs, make_trainer
 from kdrun.learning.learner import Learner
 from kdrun.learning.report import Report
 from kdrun.learning.teacher import FrozenTeacher
 from kdrun.ledger.ledger import Ledger, clocks
-from kdrun.networks.seq2seq import HuggingFaceSeq2Seq
-from kdrun.networks.transformer import Transformer
 from kdrun.objectives.terms import build_objective
-from kdrun.tasks.translation import Translation
 
 VOCABULARY, PAD, BOS, EOS = 8000, 0, 1, 2
 WIDTH, LAYERS, HEADS, FEEDFORWARD, BEAM = 128, 2, 4, 512, 5

@@ -1,25 +1,25 @@
 """What tests of exports share: subjects with random weights and real data, made without a run."""
 
 from kdrun.data.build import load_data
+from kdrun.domains.task import task_for
 from kdrun.hardware.exports.subject import Subject
 from kdrun.networks.build import build_network
 from kdrun.networks.weights import save_weights
-from kdrun.tasks.build import task_for
 
 MLP = {"_target_": "kdrun.networks.mlp.MLP", "hidden": [16]}
 RESNET = {"_target_": "kdrun.networks.resnet.ResNet", "depth": 8, "width": 4}
 SLICES = {
-    "_target_": "kdrun.networks.slicewise.Slicewise",
+    "_target_": "kdrun.domains.ct.networks.slicewise.Slicewise",
     "encoder": {"_target_": "kdrun.networks.resnet.ResNet", "_partial_": True, "depth": 8, "width": 4},
 }
 TRANSFORMER = {
-    "_target_": "kdrun.networks.transformer.Transformer", "width": 16, "encoder_layers": 1, "decoder_layers": 1, "heads": 2,
+    "_target_": "kdrun.domains.translation.networks.transformer.Transformer", "width": 16, "encoder_layers": 1, "decoder_layers": 1, "heads": 2,
     "feedforward": 32, "dropout": 0.1, "share": "all",
 }  # fmt: skip
-DIGITS = {"_target_": "kdrun.data.digits.digits"}
-DIABETES = {"_target_": "kdrun.data.diabetes.diabetes", "task": "regression"}
+DIGITS = {"_target_": "kdrun.domains.images.shipped.digits.digits"}
+DIABETES = {"_target_": "kdrun.domains.tabular.shipped.diabetes.diabetes", "task": "regression"}
 SCANS = {
-    "_target_": "kdrun.data.ct_synthetic.ct_synthetic", "task": "diagnosis", "window": "lung", "train": 20, "val": 8, "test": 8,
+    "_target_": "kdrun.domains.ct.shipped.ct_synthetic.ct_synthetic", "task": "diagnosis", "window": "lung", "train": 20, "val": 8, "test": 8,
     "depth": 4, "size": 16,
 }  # fmt: skip
 

@@ -11,8 +11,8 @@ PATH = [path for path in sys.path if path not in GIVEN]
 """Where a new interpreter looks for modules, but for its own folder and PYTHONPATH."""
 
 FURTHER = (
-    "kdrun.sweep.execute", "kdrun.data.digits", "kdrun.data.module", "kdrun.learning.workers", "kdrun.verbs.run",
-    "kdrun.networks.llava", "torch._dynamo", "torch.distributed.fsdp", "transformers.models.llama.modeling_llama", "wandb",
+    "kdrun.sweep.execute", "kdrun.domains.images.shipped.digits", "kdrun.domains.images.module", "kdrun.learning.workers", "kdrun.verbs.run",
+    "kdrun.domains.vision_language.networks.llava", "torch._dynamo", "torch.distributed.fsdp", "transformers.models.llama.modeling_llama", "wandb",
 )  # fmt: skip
 
 preload({"path": sys.path, "preload": FURTHER})

@@ -127,7 +127,7 @@ def test_metrics_are_means_over_the_counted_members(tmp_path, classes):
 
 def test_scores_of_one_member_are_those_of_its_stage(tmp_path):
     torch = pytest.importorskip("torch")
-    from kdrun.tasks.diagnosis_scores import DiagnosisScores
+    from kdrun.domains.ct.scores import DiagnosisScores
 
     folders, held, targets = members(tmp_path, classes=4)
     metric = DiagnosisScores(4)

@@ -41,7 +41,7 @@ def corpus(sentences=60, wrong=0.3):
 def test_the_paired_bootstrap_of_two_seeds_equals_a_slow_one(metric):
     from sacrebleu.metrics import BLEU, CHRF
 
-    from kdrun.tasks.text_scores import scores, sentence_statistics
+    from kdrun.domains.translation.scores import scores, sentence_statistics
 
     score = {"bleu": BLEU(), "chrf": CHRF()}[metric].corpus_score
     references = corpus()[1]

@@ -84,7 +84,7 @@ def test_no_permission_opens_these(target):
     [
         ("torch.nn.Linear", "network"), ("kdrun.networks.mlp.MLP", "network"), ("kdrun.networks.by_name.timm", "network"),
         ("torch.optim.AdamW", "optimizer"), ("torch.optim.sgd.SGD", "optimizer"), ("kdrun.objectives.kd.kd", "loss"),
-        ("kdrun.data.digits.digits", "source"), ("kdrun.strategies.vanilla.Vanilla", "strategy"),
+        ("kdrun.domains.images.shipped.digits.digits", "source"), ("kdrun.strategies.vanilla.Vanilla", "strategy"),
     ],
 )  # fmt: skip
 def test_each_place_takes_its_own_kind_alone(target, fits):
@@ -105,18 +105,19 @@ def conf_functions():
     import re
 
     text = "\n".join(path.read_text() for path in Path(shipped()).rglob("*.yaml"))
-    return set(re.findall(r"_target_: *(kdrun\.(?:data|networks)\.[\w.]+)", text))
+    return set(re.findall(r"_target_: *(kdrun\.(?:domains|networks)\.[\w.]+)", text))
 
 
 def test_of_all_modules_below_the_allowed_prefixes_only_declared_things_can_be_called():
     """Every name of every module of kdrun and of torch that is loaded, and names behind the modules and classes among them."""
     import torch
 
-    homes = tuple(home for place in slots.SLOTS.values() for home in place.homes if home.startswith("kdrun"))
+    homes = [home for place in slots.SLOTS.values() for home in place.homes]
     for room in (
         "accounting",
         "config",
         "data",
+        "domains",
         "hardware",
         "lab",
         "learning",
@@ -127,7 +128,7 @@ def test_of_all_modules_below_the_allowed_prefixes_only_declared_things_can_be_c
         "tracking",
     ):
         for found in pkgutil.walk_packages([str(Path(kdrun.__file__).parent / room)], f"kdrun.{room}."):
-            if found.name.startswith(homes):
+            if slots.below(found.name, homes):
                 with_optional(found.name)
             else:
                 assert all(slots.refusal(f"{found.name}.main", slot) for slot in [*slots.SLOTS, None])
@@ -136,7 +137,7 @@ def test_of_all_modules_below_the_allowed_prefixes_only_declared_things_can_be_c
     for name, module in sorted(sys.modules.items()):
         if name.partition(".")[0] not in ("kdrun", "torch") or not isinstance(module, types.ModuleType):
             continue
-        if not any(f"{name}.".startswith(f"{home}.") for place in slots.SLOTS.values() for home in place.homes):
+        if not slots.below(name, homes):
             for word in list(vars(module)):
                 assert shuffled.random() > SHARE or slots.refusal(f"{name}.{word}"), f"{name}.{word}"
             continue
@@ -177,7 +178,7 @@ def with_optional(name):
 
 def test_every_function_of_the_shipped_configs_is_declared_in_its_module():
     for target in conf_functions():
-        slot = "source" if target.startswith("kdrun.data") else "network"
+        slot = "network" if ".networks." in target else "source"
         assert slots.refusal(target, slot) is None, target
 
 

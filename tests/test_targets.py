@@ -81,7 +81,13 @@ def test_an_unknown_target_has_its_nearest_name():
 
 
 @pytest.mark.parametrize(
-    "target", ["kdrun.networks.mlp.MLP", "torch.nn.Linear", "kdrun.networks.by_name.timm", "kdrun.data.digits.digits"]
+    "target",
+    [
+        "kdrun.networks.mlp.MLP",
+        "torch.nn.Linear",
+        "kdrun.networks.by_name.timm",
+        "kdrun.domains.images.shipped.digits.digits",
+    ],
 )
 def test_allowed_without_asking(target):
     assert targets.refusal(target) is None

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from kdrun.data.build import COMMON as SHARED
-from kdrun.data.conversations import Conversations, Sample, Turn
-from kdrun.data.vision_build import VISION, vision_module
+from kdrun.domains.vision_language.build import VISION, vision_module
+from kdrun.domains.vision_language.source import Conversations, Sample, Turn
 
 COMMON = {**SHARED, **VISION, "tower": "tiny", "size": 32, "max_length": 64}
 
@@ -57,7 +57,7 @@ class Tower(nn.Module):
 
 def tiny_tower(monkeypatch):
     """The tower that "tiny" stands for from now on."""
-    from kdrun.networks import towers
+    from kdrun.domains.vision_language.networks import towers
 
     tower = Tower()
     monkeypatch.setattr(towers, "build_tower", lambda name: tower)

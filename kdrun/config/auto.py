@@ -119,11 +119,11 @@ def _options(conf_dirs: Sequence[str]) -> list[str]:
 def _times(jobs: dict[str, Job], conf_dirs: Sequence[str]) -> tuple[str, str, list[dict[str, Any]]]:
     """("measured" or "estimate", how, candidates without `meets`, the largest first)."""
     from kdrun.data.build import load_data
+    from kdrun.domains.task import task_for
     from kdrun.hardware import roofline
     from kdrun.hardware.target import resolve
     from kdrun.hardware.targets import figures_in, read_targets
     from kdrun.networks.build import build_network
-    from kdrun.tasks.build import task_for
 
     some = next(iter(jobs.values())).config
     module = load_data(some["data"], some["paths"])
@@ -150,10 +150,10 @@ def _measured(name: str, network: Any, node: dict[str, Any], module: Any, hardwa
     """p99 in milliseconds of one validation sample through the untrained network, by torch: weights do not change it."""
     from pathlib import Path
 
+    from kdrun.domains.task import task_for
     from kdrun.hardware.exports.measure import latency
     from kdrun.hardware.exports.sessions import TorchSession
     from kdrun.hardware.exports.subject import Subject
-    from kdrun.tasks.build import task_for
 
     nowhere = Path()
     subject = Subject(

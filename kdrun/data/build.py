@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdrun import targets
-from kdrun.data.conversations import Conversations
-from kdrun.data.images import SPLITS, TRAIN, Images
-from kdrun.data.pairs import Pairs
-from kdrun.data.scans import further_of, refuse_shared
-from kdrun.data.spec import DataSpec
 from kdrun.data.splits import assign
-from kdrun.data.tabular import Table
+from kdrun.domains.ct.source import further_of, refuse_shared
+from kdrun.domains.images.source import SPLITS, TRAIN, Images
+from kdrun.domains.images.spec import DataSpec
+from kdrun.domains.tabular.source import Table
+from kdrun.domains.translation.source import Pairs
+from kdrun.domains.vision_language.source import Conversations
 from kdrun.problems import UserError
 
 if TYPE_CHECKING:
-    from kdrun.data.module import ImageDataModule
-    from kdrun.data.table_module import TableDataModule
-    from kdrun.data.text_module import TextDataModule
-    from kdrun.data.vision_module import VisionDataModule
+    from kdrun.domains.images.module import ImageDataModule
+    from kdrun.domains.tabular.module import TableDataModule
+    from kdrun.domains.translation.module import TextDataModule
+    from kdrun.domains.vision_language.module import VisionDataModule
 
 # The keys that every data config has; all others are arguments of the source.
 COMMON: dict[str, Any] = {
@@ -46,7 +46,7 @@ def load_data(
 
     Raises UserError when something is absent (with the command that brings it) or when training would be senseless.
     """
-    from kdrun.data.module import ImageDataModule
+    from kdrun.domains.images.module import ImageDataModule
 
     own, common = separate(config)
     images = load_source(own, paths)
@@ -59,19 +59,19 @@ def load_data(
     if common["view"] is not None:
         if not isinstance(images, Images):
             raise UserError(f"data.view={common['view']}: only images have views, {own['_target_']} gives none")
-        from kdrun.data.views import view
+        from kdrun.domains.images.views import view
 
         images = view(images, common["view"])
     if learned == "translation":
-        from kdrun.data.text_build import TEXT, text_module
+        from kdrun.domains.translation.build import TEXT, text_module
 
         return text_module(images, {**common, **TEXT, **(common["text"] or {})}, paths["cache"])
     if learned == "vision_language":
-        from kdrun.data.vision_build import VISION, vision_module
+        from kdrun.domains.vision_language.build import VISION, vision_module
 
         return vision_module(images, {**common, **VISION, **(common["vision"] or {})}, paths["cache"])
     if learned == "regression":
-        from kdrun.data.table_module import table_module
+        from kdrun.domains.tabular.module import table_module
 
         return table_module(images, common)
     split = assign(images, common)
@@ -97,7 +97,7 @@ def content_hash(config: dict[str, Any], paths: dict[str, str]) -> str:
     source = load_source(own, paths)
     content = source.content_hash
     if given := (common["vision"] or {}).get("tokenizer"):
-        from kdrun.data.vision_tokens import tokenizer_hash
+        from kdrun.domains.vision_language.tokens import tokenizer_hash
 
         return hashlib.sha256(f"{source.source_hash} {tokenizer_hash(given)}".encode()).hexdigest()
     given = (common["text"] or {}).get("tokenizer")

@@ -28,7 +28,7 @@ from typing import IO, Any
 
 from kdrun.data import archives, clients
 from kdrun.data.bundles import BUNDLES
-from kdrun.data.ui_strings import EXTRACTS
+from kdrun.domains.translation.shipped.ui_strings import EXTRACTS
 from kdrun.files import sync_folder
 from kdrun.problems import UserError, closest
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdrun.data.augment import Augment
-from kdrun.data.images import Images
+from kdrun.domains.images.augment import Augment
+from kdrun.domains.images.source import Images
 
 IN_MEMORY_BYTES = 1 << 30  # larger sets of raw pixels stay memory-mapped
 PREPARED_BYTES = 256 << 20  # splits smaller than this as float32 are normalised once, if nothing is augmented

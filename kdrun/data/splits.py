@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from kdrun.data import randomness
-from kdrun.data.images import SPLITS, TEST, TRAIN, UNUSED, VAL, Images
-from kdrun.data.tabular import Table
+from kdrun.domains.images.source import SPLITS, TEST, TRAIN, UNUSED, VAL, Images
+from kdrun.domains.tabular.source import Table
 from kdrun.problems import UserError
 
 

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from kdrun.data.text_clean import normalised
+from kdrun.domains.translation.clean import normalised
 
 COMPARED = "NFKC, without case, punctuation, white space, soft hyphens and characters of no width"
 """What `pair_key` leaves out of account, for audits and docs."""

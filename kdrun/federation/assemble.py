@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from kdrun.data import randomness
+from kdrun.domains.task import task_for
 from kdrun.federation import partition
 from kdrun.federation.client import Client
 from kdrun.federation.engine import Engine, InProcess
@@ -23,7 +24,6 @@ from kdrun.federation.shards import Shard
 from kdrun.learning import seeds
 from kdrun.networks.build import build_network
 from kdrun.problems import UserError
-from kdrun.tasks.build import task_for
 
 if TYPE_CHECKING:
     from kdrun.learning.teaching import Workshop

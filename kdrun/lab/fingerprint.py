@@ -20,6 +20,7 @@ from kdrun.defaults import canonical, canonical_objective
 from kdrun.federation.methods.options import METHODS, options_of
 from kdrun.lab.sources import Sources
 from kdrun.lab.stage import Federation, Stage, Together
+from kdrun.moved import current
 
 LEFT_OUT = {
     "learner.name": "a label",
@@ -63,10 +64,17 @@ ADDED_LATER: dict[str, Any] = {
 }
 
 LIBRARIES = ("torch", "lightning")
+HOMES = {
+    "classification": "images",
+    "diagnosis": "ct",
+    "regression": "tabular",
+    "translation": "translation",
+    "vision_language": "vision_language",
+}
 BUILDERS = {
-    "translation": "kdrun.data.text_build",
-    "vision_language": "kdrun.data.vision_build",
-    "regression": "kdrun.data.table_module",
+    "translation": "kdrun.domains.translation.build",
+    "vision_language": "kdrun.domains.vision_language.build",
+    "regression": "kdrun.domains.tabular.module",
 }
 """Modules that make a data set of a task from what a source gives, where it is not data.build alone."""
 
@@ -206,9 +214,9 @@ def roots(stage: Stage) -> list[str]:
 def _of_data(data: dict[str, Any]) -> list[str]:
     """Modules of the task, and of what makes a data set of a source."""
     task = data.get("task", "classification")
-    found = [f"kdrun.tasks.{task}"]
+    found = [f"kdrun.domains.{HOMES[task]}.task"]
     found += [BUILDERS[task]] if task in BUILDERS else []
-    return found + (["kdrun.data.views"] if data.get("view") else [])
+    return found + (["kdrun.domains.images.views"] if data.get("view") else [])
 
 
 def _targets(*nodes: Any) -> list[str]:
@@ -236,7 +244,7 @@ def _view(data: dict[str, Any]) -> dict[str, Any]:
         view["tests"] = {
             name: _without(node, "root") if isinstance(node, dict) else node for name, node in view["tests"].items()
         }
-    if data["_target_"] == "kdrun.data.parallel_text.parallel_text":
+    if current(data["_target_"]) == "kdrun.domains.translation.parallel_text.parallel_text":
         paths = [f"{split}{side}" for split in ("", "val_", "test_") for side in ("source", "target")]
         view = _without(view, *paths, "columns", "msgstr_language")
     if view.get("text"):

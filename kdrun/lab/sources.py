@@ -15,7 +15,7 @@ from pathlib import Path
 ROOMS = (
     "kdrun.learning",
     "kdrun.federation",
-    "kdrun.tasks",
+    "kdrun.domains",
     "kdrun.objectives",
     "kdrun.networks",
     "kdrun.data",
@@ -27,10 +27,10 @@ ALONE = ("kdrun.auc", "kdrun.ensembles")
 CODE_LEFT_OUT = {
     "kdrun.data.fetch": "brings files; their content is hashed",
     "kdrun.data.kept": "keeps files; they are keyed by what they were made from",
-    "kdrun.data.text_audit": "looks at sentences; changes none",
-    "kdrun.data.vision_audit": "looks at conversations; changes none",
-    "kdrun.data.audit": "counts duplicates; changes no sample",
-    "kdrun.tasks.build": "chooses the task, which is in by itself",
+    "kdrun.domains.translation.audit": "looks at sentences; changes none",
+    "kdrun.domains.vision_language.audit": "looks at conversations; changes none",
+    "kdrun.domains.images.audit": "counts duplicates; changes no sample",
+    "kdrun.domains.task": "chooses the task, which is in by itself",
     "kdrun.learning.fitness": "a guard: it may stop a run, never change it",
     "kdrun.learning.report": "tells how far a stage is",
     "kdrun.learning.workers": "starts processes",

@@ -15,13 +15,13 @@ import torch
 from torch import nn
 
 from kdrun import targets
+from kdrun.domains.task import task_for
 from kdrun.learning.fit import monitored
 from kdrun.learning.schedule import schedule
 from kdrun.networks.build import blank_inputs, build_network
 from kdrun.networks.parts import select_parts
 from kdrun.objectives.terms import LABELS, Objective, build_objective
 from kdrun.problems import UserError
-from kdrun.tasks.build import task_for
 
 
 def check_names(nodes: Iterable[Any]) -> None:

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from kdrun.checksums import empty, finished, write_manifest
+from kdrun.domains.base import Prediction
 from kdrun.files import open_array
 from kdrun.learning.teacher import FrozenTeacher
-from kdrun.tasks.base import Prediction
 
 ARRAYS = ("logits.npy", "marks.npy")
 TOLD = "stored outputs of a teacher"

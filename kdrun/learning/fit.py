@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from kdrun.data.spec import SINGLE
+from kdrun.domains.images.spec import SINGLE
+from kdrun.domains.task import task_for
 from kdrun.files import write_atomic, write_json
 from kdrun.learning import seeds
 from kdrun.learning.adaptor import make_adaptor
@@ -35,7 +36,6 @@ from kdrun.objectives.terms import build_objective
 from kdrun.problems import UserError, closest, listed
 from kdrun.resampling import write_samples
 from kdrun.targets import build
-from kdrun.tasks.build import task_for
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 

@@ -32,7 +32,7 @@ class Learner(LightningModule):
     """Trains `student`; everything else is held where Lightning, the optimizer and checkpoints cannot see it.
 
     student    the network to train; but for the adaptor the only submodule
-    task       what a batch is (see tasks/)
+    task       what a batch is (see domains/base.py)
     objective  weighted sum of terms (see objectives/terms.py)
     optimizer  parameters -> torch optimizer
     rate       step -> factor on the optimizer's learning rates

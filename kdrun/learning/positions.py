@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from kdrun.domains.base import Prediction
 from kdrun.learning import cache
 from kdrun.learning.rowcache import RowCache
 from kdrun.learning.teacher import FrozenTeacher
-from kdrun.tasks.base import Prediction
 
 
 def taught(batch: dict[str, Any]) -> torch.Tensor:

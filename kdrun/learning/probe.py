@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from kdrun.domains.task import task_for
 from kdrun.learning import seeds, topk
 from kdrun.learning.adaptor import make_adaptor
 from kdrun.learning.firststep import check_first_step
@@ -21,7 +22,6 @@ from kdrun.networks.modes import hold_frozen
 from kdrun.networks.parts import select_parts
 from kdrun.networks.weights import load_weights
 from kdrun.objectives.terms import Objective, build_objective
-from kdrun.tasks.build import task_for
 
 IDENTITY_TOLERANCE = 1e-6
 

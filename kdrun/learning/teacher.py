@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from kdrun.domains.base import Prediction
 from kdrun.objectives.terms import versions
 from kdrun.problems import UserError
-from kdrun.tasks.base import Prediction
 
 
 class TeacherSource(Protocol):

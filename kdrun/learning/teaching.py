@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from kdrun.data.spec import SINGLE
+from kdrun.domains.images.spec import SINGLE
+from kdrun.domains.task import task_for
 from kdrun.files import read_json
 from kdrun.learning import cache, positions, rowcache, seeds, topk
 from kdrun.learning.fitness import UnfitTeacher, check_guess
@@ -25,7 +26,6 @@ from kdrun.networks.inputs import moments_of, same
 from kdrun.networks.weights import load_weights
 from kdrun.objectives.terms import Objective, build_objective
 from kdrun.problems import UserError
-from kdrun.tasks.build import task_for
 
 __all__ = ["UnfitTeacher", "Workshop", "live_teacher", "moved", "preflight", "prepare_teacher"]
 

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdrun.data.spec import SINGLE
+from kdrun.domains.base import Prediction
+from kdrun.domains.images.spec import SINGLE
 from kdrun.learning import cache, positions
 from kdrun.learning.rowcache import RowCache
 from kdrun.learning.teacher import FrozenTeacher
 from kdrun.objectives.terms import build_objective
 from kdrun.problems import UserError
-from kdrun.tasks.base import Prediction
 
 TERM = "kd_topk"
 

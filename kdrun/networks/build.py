@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from kdrun import targets
-from kdrun.data.spec import SINGLE, DataSpec
-from kdrun.data.table_spec import TableSpec
+from kdrun.domains.images.spec import SINGLE, DataSpec
+from kdrun.domains.tabular.spec import TableSpec
 from kdrun.networks.modes import evaluating
 from kdrun.networks.output import logits_of
 from kdrun.problems import UserError
@@ -85,10 +85,10 @@ def spec_of(metadata: Mapping[str, Any]) -> Any:
     if metadata["kind"] == "table":
         return TableSpec.of(metadata)
     if metadata["kind"] == "vision_language":
-        from kdrun.data.vision_spec import VisionSpec
+        from kdrun.domains.vision_language.spec import VisionSpec
 
         return VisionSpec.of(metadata)
-    from kdrun.data.text_spec import TextSpec
+    from kdrun.domains.translation.spec import TextSpec
 
     return TextSpec.of(metadata)
 

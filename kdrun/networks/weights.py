@@ -20,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from kdrun.data.spec import DataSpec
-from kdrun.data.table_spec import TableSpec
+from kdrun.domains.images.spec import DataSpec
+from kdrun.domains.tabular.spec import TableSpec
 from kdrun.files import located
 from kdrun.networks.inputs import check_data
 from kdrun.networks.matching import check_keys, check_values, without_prefix

@@ -177,7 +177,7 @@ def _positions(module: Any, said: dict[int, Any], chosen: list[int], name: str) 
 
 def _shown(module: Any, positions: Any) -> np.ndarray:
     """[n, H, W], [n, H, W, 3] in colour, or [n, D, H, W]: the pixels in 0..1 or uint8. Of several windows the first."""
-    from kdrun.data.images import SPLITS
+    from kdrun.domains.images.source import SPLITS
 
     rows = np.flatnonzero(module.split == SPLITS["test"])[positions.numpy()]
     pixels = np.stack([np.asarray(module.images.x[row]) for row in rows])
@@ -210,7 +210,7 @@ def _maps(
 
 def _caption(view: str, pair: tuple[dict[str, Any], dict[str, Any]]) -> str:
     """`level -600, width 1500 HU; AUC 0.972 to 0.990`"""
-    from kdrun.data.ct_windows import window
+    from kdrun.domains.ct.windows import window
 
     try:
         level_width = view.split("/")

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdrun.data.ct_windows import WINDOWS, window
-from kdrun.data.views import VIEWS
+from kdrun.domains.ct.windows import WINDOWS, window
+from kdrun.domains.images.views import VIEWS
 from kdrun.lab.stage import Together
 from kdrun.problems import UserError, closest, listed
 from kdrun.strategies.base import Strategy
@@ -24,7 +24,7 @@ BEST, WORST = "best_validation", "worst_validation"
 TRANSFERS = ("feature", "logit", "both")
 NORMS = ("none", "l2")
 STACKS = ("logistic", "mean", "none")
-FUSION = "kdrun.networks.late_fusion.LateFusion"
+FUSION = "kdrun.domains.ct.networks.late_fusion.LateFusion"
 
 
 @dataclass(frozen=True)

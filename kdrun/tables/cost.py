@@ -90,9 +90,9 @@ def _stand_in(requires: dict[str, Any]):
     """A few random images of the right shape and number of classes."""
     import numpy as np
 
-    from kdrun.data.images import Images
-    from kdrun.data.module import ImageDataModule
-    from kdrun.data.spec import DataSpec
+    from kdrun.domains.images.module import ImageDataModule
+    from kdrun.domains.images.source import Images
+    from kdrun.domains.images.spec import DataSpec
 
     shape, classes, count = tuple(requires["shape"]), requires["classes"], IMAGES
     random = np.random.default_rng(0)

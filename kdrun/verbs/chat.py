@@ -60,7 +60,7 @@ class Answers:
     def __init__(self, view: Any, network: Any, images: Iterable[str] = (), most: int | None = None):
         import numpy as np
 
-        from kdrun.tasks.vision_language import VisionLanguage
+        from kdrun.domains.vision_language.task import VisionLanguage
 
         self.network, self.module = network, prompts_of(view, network)
         size = self.module.spec.image_size
@@ -118,7 +118,7 @@ def read_words(words: list[str], overrides: list[str]) -> tuple[str, str, dict[s
 
 def _pixels(path: str, size: int) -> Any:
     from kdrun.data.pictures import BrokenImage
-    from kdrun.data.vision_images import read_image
+    from kdrun.domains.vision_language.images import read_image
 
     try:
         return read_image(Path(path).expanduser(), size)
@@ -149,8 +149,8 @@ def _kept_tokenizer(cache: Path, sha256: str, folder: Path) -> Path | None:
 def _without_data(config: dict[str, Any], tokenizer: str, cache: str) -> Any:
     """The data module of this config without its samples."""
     from kdrun.data.build import separate
-    from kdrun.data.conversations import Conversations, Sample, Turn
-    from kdrun.data.vision_build import VISION, vision_module
+    from kdrun.domains.vision_language.build import VISION, vision_module
+    from kdrun.domains.vision_language.source import Conversations, Sample, Turn
 
     _, common = separate(config)
     common = {**common, **VISION, **(common["vision"] or {}), "tokenizer": tokenizer}

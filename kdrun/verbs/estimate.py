@@ -9,7 +9,7 @@ from typing import Any
 from kdrun.config.schema import REQUIRED
 from kdrun.problems import UserError
 
-KIND = "kdrun.networks.llava"
+KIND = "kdrun.domains.vision_language.networks.llava"
 
 
 def wanted(config: Mapping[str, Any]) -> bool:

@@ -67,12 +67,12 @@ def make_plan(job: Any, *, why: bool = False) -> dict[str, Any]:
 
 
 def _make_plan(job: Any, why: bool) -> dict[str, Any]:
+    from kdrun.domains.task import task_for
     from kdrun.hardware.target import apply_threads, resolve
     from kdrun.lab.fingerprint import differences
     from kdrun.lab.stage import Federation
     from kdrun.learning.report import Report
     from kdrun.run import expected, fit_cells, make_lab, planned_on
-    from kdrun.tasks.build import task_for
     from kdrun.tracking.credentials import resolve_mode
 
     resolve_mode(job.config["tracker"])

@@ -40,7 +40,7 @@ def main(args: Arguments) -> int:
 def translate(view: Any, network: Any, lines: list[str], options: dict[str, str]) -> list[str]:
     """The lines in the target language; the tokenizer is that of the run's data."""
     from kdrun.data.build import load_data
-    from kdrun.tasks.translation import Translation
+    from kdrun.domains.translation.task import Translation
 
     module = load_data(view.config["data"], view.config["paths"])
     if module.spec.tokenizer != network.kdrun["tokenizer"]:
@@ -67,9 +67,9 @@ def comet_line(view: Any, options: dict[str, str]) -> str:
 
     from kdrun import api
     from kdrun.data.build import load_data
+    from kdrun.domains.translation.scores import comet
     from kdrun.resampling import read_samples
     from kdrun.tables.build import stage_folder
-    from kdrun.tasks.text_scores import comet
 
     seed = options.get("seed")
     stage = api.stage_of(view, options.get("arm", "student"), None if seed is None else int(seed))

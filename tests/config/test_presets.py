@@ -65,7 +65,7 @@ def test_presets_and_options_in_subfolders_are_listed_completed_composed_and_che
         "experiment/cifar100/x.yaml": "# @package _global_\n# mine\ndefaults:\n  - override /objective: soft/half\nseeds: 1\n",
         "experiment/cifar100/deep/y.yaml": "# @package _global_\ndefaults:\n  - override /data: here/d\nseeds: 2\n",
         "objective/soft/half.yaml": "ce: {weight: 0.5}\nkd: {weight: 0.5}\n",
-        "data/here/d.yaml": "_target_: kdrun.data.digits.digits\n",
+        "data/here/d.yaml": "_target_: kdrun.domains.images.shipped.digits.digits\n",
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

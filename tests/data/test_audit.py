@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from kdrun.data.audit import audit
-from kdrun.data.images import Images
+from kdrun.domains.images.audit import audit
+from kdrun.domains.images.source import Images
 from kdrun.problems import UserError
 
 

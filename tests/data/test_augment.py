@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from kdrun.data import randomness
-from kdrun.data.augment import Augment
 from kdrun.data.samples import Samples
+from kdrun.domains.images.augment import Augment
 
 
 def test_the_mixing_function_is_splitmix64():

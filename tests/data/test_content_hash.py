@@ -14,10 +14,10 @@ from ct_support import body, write_nifti
 from PIL import Image
 
 from kdrun.data.build import content_hash
-from kdrun.data.images import Images
-from kdrun.data.pairs import Pairs
-from kdrun.data.scans import Scans
-from kdrun.data.tabular import Table
+from kdrun.domains.ct.source import Scans
+from kdrun.domains.images.source import Images
+from kdrun.domains.tabular.source import Table
+from kdrun.domains.translation.source import Pairs
 from kdrun.lab.fingerprint import FingerprintContext, identity
 
 AFFINE = np.array([[-3.0, 0, 0, 0], [0, -2.0, 0, 0], [0, 0, 5.0, 0], [0, 0, 0, 1]])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kdrun.data.conversations import Conversations, ImageStore, Sample, Turn
+from kdrun.domains.vision_language.source import Conversations, ImageStore, Sample, Turn
 
 
 class Blank:

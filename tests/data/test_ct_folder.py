@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from ct_support import body, write_nifti, write_series
 
-from kdrun.data.ct_folder import ct_folder, cut, uniform
-from kdrun.data.ct_labels import codes
-from kdrun.data.ct_series import Unusable, Volume
-from kdrun.data.ct_windows import windows
+from kdrun.domains.ct.ct_folder import ct_folder, cut, uniform
+from kdrun.domains.ct.labels import codes
+from kdrun.domains.ct.series import Unusable, Volume
+from kdrun.domains.ct.windows import windows
 from kdrun.problems import UserError
 
 AFFINE = np.array([[-3.0, 0, 0, 0], [0, -2.0, 0, 0], [0, 0, 5.0, 0], [0, 0, 0, 1]])
@@ -167,7 +167,7 @@ def test_the_cache_is_used_and_checked(cohort, monkeypatch, caplog):
     first = load(cohort)
     assert isinstance(first.x, np.memmap)
     with monkeypatch.context() as patch:
-        patch.setattr("kdrun.data.ct_folder.read_volume", None)
+        patch.setattr("kdrun.domains.ct.ct_folder.read_volume", None)
         assert np.array_equal(load(cohort).x, first.x)
     whole = np.array(first.x)
     path = next((cohort.parent / "cache" / "decoded").glob("ct_folder-*")) / "pixels.npy"

@@ -10,8 +10,8 @@ from kdrun.data.build import load_data
 from kdrun.data.class_labels import spelling
 from kdrun.data.csv_integers import csv_integers
 from kdrun.data.csv_table import read_csv
-from kdrun.data.ct_folder import ct_folder
-from kdrun.data.mnist_5k import mnist_5k
+from kdrun.domains.ct.ct_folder import ct_folder
+from kdrun.domains.images.shipped.mnist_5k import mnist_5k
 from kdrun.problems import UserError
 
 AFFINE = np.array([[-3.0, 0, 0, 0], [0, -2.0, 0, 0], [0, 0, 5.0, 0], [0, 0, 0, 1]])
@@ -70,7 +70,7 @@ def test_columns_that_are_not_used_are_told(cohort):
     text = "".join(f"{i},{name},{i % 2},{60 + i}\n" for i, name in enumerate(NAMES))
     scans = load(cohort, f'"",patient,label,Age\n{text}')
     assert scans.notes == ("columns of labels.csv that are not used: one without a name, age",)
-    config = {"_target_": "kdrun.data.ct_folder.ct_folder", "root": str(cohort), "task": "diagnosis", **OPTIONS}
+    config = {"_target_": "kdrun.domains.ct.ct_folder.ct_folder", "root": str(cohort), "task": "diagnosis", **OPTIONS}
     module = load_data({**config, "val_fraction": 0.5, "test_fraction": 0.5}, {"cache": str(cohort.parent / "cache")})
     assert scans.notes[0] in module.audit()["summary"]
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from ct_support import body, write_nifti
 
-from kdrun.data.ct_series import Unusable, orient, read_volume
-from kdrun.data.nifti import read_nifti
+from kdrun.domains.ct.nifti import read_nifti
+from kdrun.domains.ct.series import Unusable, orient, read_volume
 
 AFFINE = np.array([[-2.0, 0, 0, 90], [0, -3.0, 0, 80], [0, 0, 5.0, -70], [0, 0, 0, 1]])  # left, back, head
 

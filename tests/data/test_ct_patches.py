@@ -3,15 +3,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from kdrun.data import ct_patches as source
-from kdrun.data.audit import audit
 from kdrun.data.build import load_data
-from kdrun.data.ct_patches import BLOCKS, OTHER, SIZE, TISSUES, ct_patches
-from kdrun.data.ct_series import AIR, Volume
-from kdrun.data.ct_shipped import shipped
-from kdrun.data.ct_windows import WINDOWS, windows
 from kdrun.data.fetch import default_cache, find, needed
-from kdrun.data.scans import refuse_shared
+from kdrun.domains.ct.series import AIR, Volume
+from kdrun.domains.ct.shipped import ct_patches as source
+from kdrun.domains.ct.shipped.ct_patches import BLOCKS, OTHER, SIZE, TISSUES, ct_patches
+from kdrun.domains.ct.shipped.volumes import shipped
+from kdrun.domains.ct.source import refuse_shared
+from kdrun.domains.ct.windows import WINDOWS, windows
+from kdrun.domains.images.audit import audit
 from kdrun.problems import UserError
 
 SMALL = {"train": 12, "val": 3, "test": 5}
@@ -105,7 +105,12 @@ def test_seed_and_sizes_decide_which(root):
 
 
 def test_kdrun_loads_them(root):
-    config = {"_target_": "kdrun.data.ct_patches.ct_patches", "root": str(root), **SMALL, "window": ["lung", "bone"]}
+    config = {
+        "_target_": "kdrun.domains.ct.shipped.ct_patches.ct_patches",
+        "root": str(root),
+        **SMALL,
+        "window": ["lung", "bone"],
+    }
     module = load_data(config, {"cache": str(root.parent / "cache")})
     assert module.spec.shape == (2, 32, 32)
     assert module.spec.sizes == {"train": 144, "val": 36, "test": 60, "other_patient": 55} and module.extra_tests == (

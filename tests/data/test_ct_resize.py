@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kdrun.data.resize import fit, nearest, resize_planes, weights
+from kdrun.domains.ct.resize import fit, nearest, resize_planes, weights
 
 
 @pytest.mark.parametrize(("size", "target"), [(512, 128), (100, 37), (32, 100), (7, 7), (5, 1)])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ct_support import UID, body, dicom, write_series
 
-from kdrun.data.ct_series import Unusable, read_volume
+from kdrun.domains.ct.series import Unusable, read_volume
 from kdrun.problems import UserError
 
 pytest.importorskip("pydicom", reason="reads DICOM: pip install -e '.[medical]'")
@@ -138,7 +138,7 @@ def test_empty_folders_and_damaged_files(tmp_path):
 
 def test_without_pydicom_the_package_is_named(tmp_path, monkeypatch):
     write_series(tmp_path / "a", body())
-    monkeypatch.setattr("kdrun.data.ct_series.find_spec", lambda name: None)
+    monkeypatch.setattr("kdrun.domains.ct.series.find_spec", lambda name: None)
     with pytest.raises(UserError, match="needs pydicom: pip install pydicom"):
         read_volume(tmp_path / "a")
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from kdrun.data.audit import audit
-from kdrun.data.ct_synthetic import AMONG, Plan, band, ct_synthetic, scan
-from kdrun.data.ct_windows import WINDOWS, window, windows
-from kdrun.data.scans import refuse_shared
+from kdrun.domains.ct.shipped.ct_synthetic import AMONG, Plan, band, ct_synthetic, scan
+from kdrun.domains.ct.source import refuse_shared
+from kdrun.domains.ct.windows import WINDOWS, window, windows
+from kdrun.domains.images.audit import audit
 from kdrun.problems import UserError
 
 SMALL = {"train": 10, "val": 4, "test": 6}

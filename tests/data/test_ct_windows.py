@@ -3,7 +3,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from kdrun.data.ct_windows import WINDOWS, Window, views, window, windows
+from kdrun.domains.ct.windows import WINDOWS, Window, views, window, windows
 from kdrun.problems import UserError
 
 HU = np.arange(-1100, 3100, dtype=np.int16)
@@ -71,8 +71,6 @@ def test_windows_need_no_torch():
     import subprocess
     import sys
 
-    code = (
-        "import sys, kdrun.data.ct_windows, kdrun.data.ct_patches, kdrun.data.ct_folder; print('torch' in sys.modules)"
-    )
+    code = "import sys, kdrun.domains.ct.windows, kdrun.domains.ct.shipped.ct_patches, kdrun.domains.ct.ct_folder; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

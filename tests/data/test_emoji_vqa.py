@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from kdrun.data.bundles import BUNDLES, read_bundle
-from kdrun.data.emoji_vqa import APART, WORLD, emoji_vqa
 from kdrun.data.fetch import Fetchable, FetchFailed, fetch, registry
-from kdrun.data.vqa_checks import blind
-from kdrun.data.vqa_emoji import CATEGORIES
-from kdrun.data.vqa_scenes import meaning
+from kdrun.domains.vision_language.shipped.checks import blind
+from kdrun.domains.vision_language.shipped.emoji import CATEGORIES
+from kdrun.domains.vision_language.shipped.emoji_vqa import APART, WORLD, emoji_vqa
+from kdrun.domains.vision_language.shipped.scenes import meaning
 from kdrun.problems import UserError
 
 SMALL = {"train": 80, "val": 8, "test": 24, "further": 24}

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from kdrun.data.build import load_data
-from kdrun.data.image_folder import image_folder
-from kdrun.data.images import part_of
+from kdrun.domains.images.image_folder import image_folder
+from kdrun.domains.images.source import part_of
 from kdrun.problems import UserError
 
 
@@ -70,7 +70,7 @@ def test_splits_under_their_common_names(names, beside, tmp_path):
 def test_a_folder_beside_the_splits_changes_nothing_but_what_is_told(tmp_path):
     root = tmp_path / "r"
     write(root, *(f"{part}/{label}/0.png" for part in ("train", "val", "test") for label in "ab"))
-    config = {"_target_": "kdrun.data.image_folder.image_folder", "root": str(root)}
+    config = {"_target_": "kdrun.domains.images.image_folder.image_folder", "root": str(root)}
     plain = load_data(config, {"cache": str(tmp_path)})
     write(root, "logs/", "notes/readme.txt")
     with_logs = load_data(config, {"cache": str(tmp_path)})
@@ -233,7 +233,11 @@ def test_one_class_is_nothing_to_learn(tmp_path):
         tmp_path / "r",
         *(f"{part}/images/{label}/{n}.png" for part in ("train", "val") for label in "ab" for n in (1, 2)),
     )
-    config = {"_target_": "kdrun.data.image_folder.image_folder", "root": str(tmp_path / "r"), "val_fraction": 0.1}
+    config = {
+        "_target_": "kdrun.domains.images.image_folder.image_folder",
+        "root": str(tmp_path / "r"),
+        "val_fraction": 0.1,
+    }
     with pytest.raises(UserError, match=r"one class \(images\)"):
         load_data({**config, "test_fraction": 0.1}, {"cache": str(tmp_path / "cache")}).audit()
 

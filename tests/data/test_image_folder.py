@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdrun.data import image_folder as source
 from kdrun.data.build import content_hash, load_data
-from kdrun.data.image_folder import image_folder
+from kdrun.domains.images import image_folder as source
+from kdrun.domains.images.image_folder import image_folder
 from kdrun.problems import UserError
 
 
@@ -66,7 +66,7 @@ def test_broken_files_are_named_and_keep_other_ids(folder, tmp_path):
     assert np.array_equal(after.x, before.x[after.ids])
     assert after.source_hash != before.source_hash
     module = load_data(
-        {"_target_": "kdrun.data.image_folder.image_folder", "root": str(folder)}, {"cache": str(tmp_path)}
+        {"_target_": "kdrun.domains.images.image_folder.image_folder", "root": str(folder)}, {"cache": str(tmp_path)}
     )
     found = module.audit()
     assert found["unreadable"] == ["cat/3.png", "dog/5.png"] and "cat/3.png" in found["summary"]
@@ -127,7 +127,7 @@ def test_a_class_called_train_is_a_class(tmp_path):
 
 
 def test_stratified_split_of_a_folder_without_one(folder, tmp_path):
-    config = {"_target_": "kdrun.data.image_folder.image_folder", "root": str(folder), "val_fraction": 0.25}
+    config = {"_target_": "kdrun.domains.images.image_folder.image_folder", "root": str(folder), "val_fraction": 0.25}
     module = load_data(config, {"cache": str(tmp_path)})
     assert module.spec.sizes == {"train": 12, "val": 4, "test": 4}
     assert content_hash(config, {"cache": str(tmp_path)}) == module.images.content_hash

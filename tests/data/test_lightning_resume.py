@@ -7,7 +7,7 @@ from lightning import LightningModule, Trainer
 from kdrun.data.build import load_data
 
 PATHS = {"cache": "unused"}
-CONFIG = {"_target_": "kdrun.data.digits.digits", "limit": {"train": 100}, "augment": {"crop": 1}}
+CONFIG = {"_target_": "kdrun.domains.images.shipped.digits.digits", "limit": {"train": 100}, "augment": {"crop": 1}}
 
 
 class Stop(Exception):

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 from vision_support import COMMON, tiny_tower
 
-from kdrun.data.llava_json import llava_json
 from kdrun.data.pictures import BrokenImage
-from kdrun.data.vision_build import vision_module
-from kdrun.data.vision_files import with_tests
-from kdrun.data.vision_images import EDGE, read_image
+from kdrun.domains.vision_language.build import vision_module
+from kdrun.domains.vision_language.files import with_tests
+from kdrun.domains.vision_language.images import EDGE, read_image
+from kdrun.domains.vision_language.llava_json import llava_json
 from kdrun.problems import UserError
 
 
@@ -302,7 +302,7 @@ class TestImages:
 
     def test_are_looked_at_once(self, load, monkeypatch):
         made = load([entry("4.png")])
-        from kdrun.data import vision_files
+        from kdrun.domains.vision_language import files as vision_files
 
         monkeypatch.setattr(vision_files, "_look", lambda *_: pytest.fail("looked at again"))
         assert load([entry("4.png")]).source_hash == made.source_hash

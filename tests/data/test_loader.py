@@ -3,10 +3,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdrun.data.augment import Augment
 from kdrun.data.build import load_data
 from kdrun.data.loader import BatchLoader, batch_bounds
 from kdrun.data.samples import Samples
+from kdrun.domains.images.augment import Augment
 
 
 def samples(count=103, augment=None, prepared=True):
@@ -206,7 +206,10 @@ def test_evaluation_is_never_augmented():
 
 
 def test_module_inputs_are_the_loaders_bits():
-    config = {"_target_": "kdrun.data.digits.digits", "augment": {"crop": 1, "flip": True, "seed": 5, "views": 3}}
+    config = {
+        "_target_": "kdrun.domains.images.shipped.digits.digits",
+        "augment": {"crop": 1, "flip": True, "seed": 5, "views": 3},
+    }
     module = load_data(config, {"cache": "unused"})
     assert module.random and module.replayed and module.views == 3
     made = module.train_loader(50, seed=8)
@@ -219,7 +222,9 @@ def test_module_inputs_are_the_loaders_bits():
 
 
 def test_inputs_of_a_view_need_a_replayed_augmentation():
-    module = load_data({"_target_": "kdrun.data.digits.digits", "augment": {"crop": 1}}, {"cache": "unused"})
+    module = load_data(
+        {"_target_": "kdrun.domains.images.shipped.digits.digits", "augment": {"crop": 1}}, {"cache": "unused"}
+    )
     assert module.random and not module.replayed and module.views == 1
     with pytest.raises(ValueError, match="replayed"):
         module.inputs(module.train_ids[:2])

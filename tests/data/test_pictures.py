@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from kdrun.data.image_folder import image_folder
 from kdrun.data.pictures import SUFFIXES, BrokenImage, opened, upright
-from kdrun.data.vision_files import look_at
-from kdrun.data.vision_images import read_image
+from kdrun.domains.images.image_folder import image_folder
+from kdrun.domains.vision_language.files import look_at
+from kdrun.domains.vision_language.images import read_image
 from kdrun.problems import UserError
 
 SIZE = 6

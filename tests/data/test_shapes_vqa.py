@@ -4,12 +4,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from kdrun.data.conversations import ImageStore
-from kdrun.data.shapes_vqa import WORLD, shapes_vqa
-from kdrun.data.vqa_checks import accuracy, blind
-from kdrun.data.vqa_scenes import Scenes, meaning
-from kdrun.data.vqa_shapes import BACKGROUNDS, COLOURS, HELD_OUT, SHAPES
-from kdrun.data.vqa_sheet import contact_sheet
+from kdrun.domains.vision_language.sheet import contact_sheet
+from kdrun.domains.vision_language.shipped.checks import accuracy, blind
+from kdrun.domains.vision_language.shipped.scenes import Scenes, meaning
+from kdrun.domains.vision_language.shipped.shapes import BACKGROUNDS, COLOURS, HELD_OUT, SHAPES
+from kdrun.domains.vision_language.shipped.shapes_vqa import WORLD, shapes_vqa
+from kdrun.domains.vision_language.source import ImageStore
 from kdrun.problems import UserError
 
 SMALL = {"train": 90, "val": 12, "test": 30, "further": 30}
@@ -275,8 +275,8 @@ def test_mistakes_are_named():
 
 
 def test_an_endless_split_says_when_it_ends(monkeypatch):
-    monkeypatch.setattr("kdrun.data.vqa_scenes.ATTEMPTS", 5)
-    from kdrun.data.vqa_scenes import Draw
+    monkeypatch.setattr("kdrun.domains.vision_language.shipped.scenes.ATTEMPTS", 5)
+    from kdrun.domains.vision_language.shipped.scenes import Draw
 
     with pytest.raises(ValueError, match="shapes_vqa: no further scene was found for train"):
         Scenes(WORLD, WORLD.splits["train"], Draw(0)).next(lambda scene: False)

@@ -11,13 +11,13 @@ import tarfile
 import numpy as np
 import pytest
 
-from kdrun.data.cifar import cifar10, cifar100
 from kdrun.data.csv_integers import csv_integers
-from kdrun.data.digits import digits
-from kdrun.data.fashion_mnist import fashion_mnist
 from kdrun.data.fetch import default_cache, find
-from kdrun.data.idx import read_idx
-from kdrun.data.mnist_5k import mnist_5k
+from kdrun.domains.images.shipped.cifar import cifar10, cifar100
+from kdrun.domains.images.shipped.digits import digits
+from kdrun.domains.images.shipped.fashion_mnist import fashion_mnist
+from kdrun.domains.images.shipped.idx import read_idx
+from kdrun.domains.images.shipped.mnist_5k import mnist_5k
 from kdrun.problems import UserError
 
 
@@ -44,13 +44,13 @@ def test_digits_are_scikit_learns():
 def test_digits_do_not_import_scikit_learn():
     import subprocess
 
-    code = "import sys, kdrun.data.digits as d; d.digits(); print([m in sys.modules for m in ('sklearn', 'torch')])"
+    code = "import sys, kdrun.domains.images.shipped.digits as d; d.digits(); print([m in sys.modules for m in ('sklearn', 'torch')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[False, False]"
 
 
 def test_absent_scikit_learn_is_named(monkeypatch):
-    monkeypatch.setattr("kdrun.data.digits.find_spec", lambda name: None)
+    monkeypatch.setattr("kdrun.domains.images.shipped.digits.find_spec", lambda name: None)
     with pytest.raises(UserError, match="scikit-learn"):
         digits()
 
@@ -204,8 +204,9 @@ def test_cifar_problems_are_named(tmp_path):
 
 
 def test_sources_import_no_torch():
-    for name in ("digits", "mnist_5k", "fashion_mnist", "cifar", "image_folder", "build"):
-        text = importlib.util.find_spec(f"kdrun.data.{name}").loader.get_source(f"kdrun.data.{name}")
+    shipped = [f"domains.images.shipped.{name}" for name in ("digits", "mnist_5k", "fashion_mnist", "cifar")]
+    for name in (*shipped, "domains.images.image_folder", "data.build"):
+        text = importlib.util.find_spec(f"kdrun.{name}").loader.get_source(f"kdrun.{name}")
         assert not any(
             line.startswith(("import torch", "from torch", "import lightning")) for line in text.splitlines()
         )

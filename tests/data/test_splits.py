@@ -4,12 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdrun.data.build import COMMON, load_data, separate
-from kdrun.data.images import Images
 from kdrun.data.splits import assign
+from kdrun.domains.images.source import Images
 from kdrun.problems import UserError
 
 PATHS = {"cache": "unused"}
-DIGITS = {"_target_": "kdrun.data.digits.digits"}
+DIGITS = {"_target_": "kdrun.domains.images.shipped.digits.digits"}
 
 
 def images(labels, split=None):

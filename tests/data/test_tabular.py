@@ -10,14 +10,19 @@ import pytest
 import torch
 
 from kdrun.data import build
-from kdrun.data.audit import audit
 from kdrun.data.build import load_data
-from kdrun.data.diabetes import FEATURES, diabetes
-from kdrun.data.images import SPLITS
-from kdrun.data.tabular import Table, quantile_bins
+from kdrun.domains.images.audit import audit
+from kdrun.domains.images.source import SPLITS
+from kdrun.domains.tabular.shipped.diabetes import FEATURES, diabetes
+from kdrun.domains.tabular.source import Table, quantile_bins
 from kdrun.problems import UserError
 
-CONFIG = {"_target_": "kdrun.data.diabetes.diabetes", "task": "regression", "val_fraction": 0.15, "test_fraction": 0.25}
+CONFIG = {
+    "_target_": "kdrun.domains.tabular.shipped.diabetes.diabetes",
+    "task": "regression",
+    "val_fraction": 0.15,
+    "test_fraction": 0.25,
+}
 
 
 def loaded(monkeypatch=None, table: Table | None = None, **config):
@@ -44,7 +49,7 @@ def test_diabetes_is_scikit_learns():
 
 
 def test_diabetes_does_not_import_scikit_learn():
-    code = "import sys, kdrun.data.diabetes as d; d.diabetes(); print([m in sys.modules for m in ('sklearn', 'torch')])"
+    code = "import sys, kdrun.domains.tabular.shipped.diabetes as d; d.diabetes(); print([m in sys.modules for m in ('sklearn', 'torch')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[False, False]"
 
@@ -52,7 +57,7 @@ def test_diabetes_does_not_import_scikit_learn():
 def test_absent_files_are_named(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"diabetes_data_raw\.csv\.gz, which is not there"):
         diabetes(tmp_path)
-    monkeypatch.setattr("kdrun.data.diabetes.find_spec", lambda name: None)
+    monkeypatch.setattr("kdrun.domains.tabular.shipped.diabetes.find_spec", lambda name: None)
     with pytest.raises(UserError, match="scikit-learn, which is not installed"):
         diabetes()
 

@@ -1,6 +1,6 @@
 import pytest
 
-from kdrun.data.text_clean import clean, common_words, normalised, pieces, refusal, text_of
+from kdrun.domains.translation.clean import clean, common_words, normalised, pieces, refusal, text_of
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,7 @@ from text_support import COMMON
 from kdrun import targets
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
-SOURCES = ("corpora", "parallel_text", "ui_de_en")
-FILES = [
-    path for path in sorted(CONF.rglob("*.yaml")) if any(f"kdrun.data.{name}." in path.read_text() for name in SOURCES)
-]
+FILES = [path for path in sorted(CONF.rglob("*.yaml")) if "kdrun.domains.translation." in path.read_text()]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

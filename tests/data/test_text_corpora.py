@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from kdrun.data.corpora import iwslt14_de_en, wmt17_en_de, wmt23_en_cs
+from kdrun.domains.translation.shipped.corpora import iwslt14_de_en, wmt17_en_de, wmt23_en_cs
 from kdrun.problems import UserError
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdrun.data.parallel_text import parallel_text
+from kdrun.domains.translation.parallel_text import parallel_text
 from kdrun.problems import UserError
 
 

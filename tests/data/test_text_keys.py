@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from text_support import COMMON, ROWS
 
-from kdrun.data.conversations import Conversations, Sample, Turn
-from kdrun.data.pairs import Pairs
-from kdrun.data.text_build import text_module
 from kdrun.data.text_keys import COMPARED, near_key, text_key
-from kdrun.data.text_splits import assign
+from kdrun.domains.translation.build import text_module
+from kdrun.domains.translation.source import Pairs
+from kdrun.domains.translation.splits import assign
+from kdrun.domains.vision_language.source import Conversations, Sample, Turn
 from kdrun.problems import UserError
 
 PLAIN = "Die schöne Tür ist offen"
@@ -91,7 +91,7 @@ def said(number, prompt, answer):
 
 
 def test_a_conversation_of_text_that_is_spelled_otherwise_is_in_one_split_alone():
-    from kdrun.data.vision_splits import assign as divide
+    from kdrun.domains.vision_language.splits import assign as divide
 
     train = [said(n, f"Wie geht es {n}?", "Gut") for n in range(20)] + [said(30, PLAIN, "Ja.")]
     config = {

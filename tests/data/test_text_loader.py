@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdrun.data.ragged import Ragged
-from kdrun.data.text_loader import TextSamples, TokenLoader, buckets
+from kdrun.domains.translation.loader import TextSamples, TokenLoader, buckets
 
 EOS, BOS = 2, 1
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from text_support import COMMON, ROWS
 
-from kdrun.data.parallel_text import parallel_text
-from kdrun.data.text_build import text_module
+from kdrun.domains.translation.build import text_module
+from kdrun.domains.translation.parallel_text import parallel_text
 from kdrun.files import plain
 from kdrun.problems import UserError
 
@@ -96,7 +96,7 @@ def test_the_tokenizer_sees_the_training_split_alone(build, module):
 def parallel_text_of(rows, build):
     import numpy as np
 
-    from kdrun.data.pairs import Pairs
+    from kdrun.domains.translation.source import Pairs
 
     source, target = (list(side) for side in zip(*rows, strict=True))
     return Pairs("x", ("de", "en"), source, target, np.zeros(len(rows), np.int8), np.arange(len(rows)))
@@ -179,8 +179,9 @@ def test_sources_and_spec_need_no_torch():
     import sys
 
     code = (
-        "import sys, kdrun.data.text_spec, kdrun.data.ui_de_en, kdrun.data.corpora, kdrun.data.parallel_text,"
-        "kdrun.data.text_build; print([name for name in ('torch', 'lightning', 'sentencepiece') if name in sys.modules])"
+        "import sys; from kdrun.domains.translation import build, parallel_text, spec; "
+        "from kdrun.domains.translation.shipped import corpora, ui_de_en; "
+        "print([name for name in ('torch', 'lightning', 'sentencepiece') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

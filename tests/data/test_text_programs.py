@@ -2,8 +2,8 @@
 
 import pytest
 
-from kdrun.data.parallel_text import parallel_text
-from kdrun.data.text_files import read_pair
+from kdrun.domains.translation.files import read_pair
+from kdrun.domains.translation.parallel_text import parallel_text
 from kdrun.problems import UserError
 
 LANGUAGES = ("de", "en")

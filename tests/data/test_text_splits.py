@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from text_support import COMMON
 
-from kdrun.data.pairs import Pairs
-from kdrun.data.text_clean import normalised
-from kdrun.data.text_splits import assign
+from kdrun.domains.translation.clean import normalised
+from kdrun.domains.translation.source import Pairs
+from kdrun.domains.translation.splits import assign
 from kdrun.problems import UserError
 
 FRUIT = ("apple", "pear", "plum", "fig", "lime", "kiwi", "date", "mango", "peach", "grape")

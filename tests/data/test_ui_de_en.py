@@ -10,10 +10,10 @@ from text_support import COMMON
 
 from kdrun.data import clients, fetch
 from kdrun.data.fetch import Fetchable, FetchFailed
-from kdrun.data.text_build import text_module
-from kdrun.data.text_clean import normalised
-from kdrun.data.ui_de_en import FILES, ui_de_en
-from kdrun.data.ui_strings import EXTRACTS, read_table
+from kdrun.domains.translation.build import text_module
+from kdrun.domains.translation.clean import normalised
+from kdrun.domains.translation.shipped.ui_de_en import FILES, ui_de_en
+from kdrun.domains.translation.shipped.ui_strings import EXTRACTS, read_table
 from kdrun.problems import UserError
 
 

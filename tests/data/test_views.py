@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from kdrun.data.images import Images
-from kdrun.data.scans import Scans
-from kdrun.data.views import COLOURS, STEEPEST, VIEWS, view
+from kdrun.domains.ct.source import Scans
+from kdrun.domains.images.source import Images
+from kdrun.domains.images.views import COLOURS, STEEPEST, VIEWS, view
 from kdrun.problems import UserError
 
 

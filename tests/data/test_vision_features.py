@@ -8,8 +8,8 @@ import pytest
 import torch
 from vision_support import Store, Tower, conversations, mixed, module_of, question, tiny_tower
 
-from kdrun.data import vision_features
-from kdrun.data.vision_features import BLOCK, FeatureCache, cache_bytes
+from kdrun.domains.vision_language import features as vision_features
+from kdrun.domains.vision_language.features import BLOCK, FeatureCache, cache_bytes
 
 COUNT = 5 * BLOCK + 3
 EVERY = np.arange(COUNT)

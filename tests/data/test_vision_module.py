@@ -7,8 +7,8 @@ import pytest
 import torch
 from vision_support import Store, conversations, mixed, module_of, question, tiny_tower
 
-from kdrun.data.conversations import Sample, Turn
-from kdrun.data.vision_spec import VisionSpec
+from kdrun.domains.vision_language.source import Sample, Turn
+from kdrun.domains.vision_language.spec import VisionSpec
 from kdrun.problems import UserError
 
 

@@ -5,10 +5,10 @@ import json
 import pytest
 from vision_support import conversations, mixed, module_of, question, tiny_tower
 
-from kdrun.data import vision_tokens
-from kdrun.data.conversations import Sample, Turn
-from kdrun.data.vision_templates import VICUNA
-from kdrun.data.vision_tokens import Encoder
+from kdrun.domains.vision_language import tokens as vision_tokens
+from kdrun.domains.vision_language.source import Sample, Turn
+from kdrun.domains.vision_language.templates import VICUNA
+from kdrun.domains.vision_language.tokens import Encoder
 from kdrun.problems import UserError
 
 NAMED = ("plain", "chatml", "vicuna")

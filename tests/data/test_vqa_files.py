@@ -10,8 +10,8 @@ from PIL import Image
 from vision_support import SHARED, conversations, mixed, module_of, tiny_tower
 
 from kdrun import targets
-from kdrun.data.vision_build import VISION
-from kdrun.data.vqa_files import LETTER, SHORT, gqa, mme, pope, scienceqa, textvqa
+from kdrun.domains.vision_language.build import VISION
+from kdrun.domains.vision_language.vqa_files import LETTER, SHORT, gqa, mme, pope, scienceqa, textvqa
 from kdrun.problems import UserError
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
@@ -147,7 +147,8 @@ def test_evaluates_what_learned_from_other_data(tmp_path, monkeypatch):
     (batch,) = module.eval_loader("test", 4)
     assert batch["sizes"]["images"] == 3 and module.audit()["samples"]["test"] == 3
     again = targets.build(
-        {"_target_": "kdrun.data.llava_json.llava_json", **_llava(tmp_path)}, cache=str(tmp_path / "cache")
+        {"_target_": "kdrun.domains.vision_language.llava_json.llava_json", **_llava(tmp_path)},
+        cache=str(tmp_path / "cache"),
     )
     assert len(again.samples["pope"]) == 3 and again.images.size == 32
 
@@ -155,7 +156,7 @@ def test_evaluates_what_learned_from_other_data(tmp_path, monkeypatch):
 def _llava(root):
     said = [{"from": "human", "value": "<image> Is it?"}, {"from": "gpt", "value": "Yes."}]
     write(root / "own.json", [{"image": "val2014/COCO_val2014_000000310196.jpg", "conversations": said}])
-    tests = {"pope": {"_target_": "kdrun.data.vqa_files.pope", "root": str(root), "size": 32}}
+    tests = {"pope": {"_target_": "kdrun.domains.vision_language.vqa_files.pope", "root": str(root), "size": 32}}
     return {"root": str(root), "file": "own.json", "size": 32, "tests": tests}
 
 

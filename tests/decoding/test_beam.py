@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kdrun.decoding.beam import Hypothesis, Search, batches, beam_search, decode, largest
-from kdrun.networks.transformer import Transformer
+from kdrun.domains.translation.networks.transformer import Transformer
 from kdrun.problems import UserError
 
 PAD, BOS, EOS = 0, 1, 2

@@ -12,7 +12,7 @@ from kdrun.federation.run import run_federation
 from kdrun.learning.report import Report
 from kdrun.learning.teaching import Workshop
 
-DIGITS = {"_target_": "kdrun.data.digits.digits", "name": "digits"}
+DIGITS = {"_target_": "kdrun.domains.images.shipped.digits.digits", "name": "digits"}
 SGD = {"_target_": "torch.optim.SGD", "lr": 0.05, "momentum": 0.9}
 
 

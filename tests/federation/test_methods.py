@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdrun.data.spec import DataSpec
+from kdrun.domains.images.spec import DataSpec
+from kdrun.domains.images.task import Classification
 from kdrun.federation.client import Client
 from kdrun.federation.loop import Loop, export
 from kdrun.federation.messages import Broadcast, Update
@@ -18,7 +19,6 @@ from kdrun.federation.shards import Shard
 from kdrun.learning import seeds
 from kdrun.learning.firststep import NoEffect
 from kdrun.problems import UserError
-from kdrun.tasks.classification import Classification
 
 RATE, CLASSES, FEATURES = 0.1, 3, 4
 TRAINER = {"batch_size": 5, "clip": None, "optimizer": {"_target_": "torch.optim.SGD", "lr": RATE}}
@@ -52,7 +52,7 @@ class Numbers:
         return MetricCollection({"rmse": MeanSquaredError(squared=False)})
 
     def predict(self, network, inputs):
-        from kdrun.tasks.base import Prediction
+        from kdrun.domains.base import Prediction
 
         return Prediction(network(inputs))
 

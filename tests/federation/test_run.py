@@ -193,7 +193,7 @@ def test_mistakes_are_told(tmp_path):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_numbers_are_predicted_too(method, tmp_path):
-    data = {"_target_": "kdrun.data.diabetes.diabetes", "name": "diabetes", "task": "regression"}
+    data = {"_target_": "kdrun.domains.tabular.shipped.diabetes.diabetes", "name": "diabetes", "task": "regression"}
     trainer = {"monitor": "r2", "optimizer": {**SGD, "lr": 0.02}}
     found = play(tmp_path, method, data=data, rounds=5, trainer=trainer, proxy=mlp(16))
     assert found["test"]["best"]["rmse"] < 90

@@ -41,7 +41,12 @@ STAGE = Stage(
     role="student",
     learner={"name": "small", "network": {"_target_": "kdrun.networks.mlp.MLP", "width": 8}, "weights": None},
     objective={"ce": {"weight": 0.1}, "kd": {"weight": 0.9, "temperature": 4.0}},
-    data={"_target_": "kdrun.data.digits.digits", "name": "digits", "split_seed": 0, "root": "/somewhere"},
+    data={
+        "_target_": "kdrun.domains.images.shipped.digits.digits",
+        "name": "digits",
+        "split_seed": 0,
+        "root": "/somewhere",
+    },
     trainer=TRAINER,
     hardware={
         "name": "local",
@@ -156,7 +161,12 @@ def test_key_order_does_not_matter(order):
 def test_sources_of_what_is_used_are_in_and_unused_objectives_are_not():
     context = FingerprintContext(lambda config: "data", "cpu")
     code = parts(STAGE, context)["code"]
-    assert {"kdrun.objectives.kd", "kdrun.networks.mlp", "kdrun.learning.learner", "kdrun.data.digits"} <= set(code)
+    assert {
+        "kdrun.objectives.kd",
+        "kdrun.networks.mlp",
+        "kdrun.learning.learner",
+        "kdrun.domains.images.shipped.digits",
+    } <= set(code)
     alone = parts(replace(STAGE, objective={"ce": {"weight": 1.0}}), context)["code"]
     assert "kdrun.objectives.kd" not in alone
     assert not [module for module in code if module.startswith(("kdrun.lab", "kdrun.tracking", "kdrun.config"))]

@@ -8,8 +8,8 @@ from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn import functional
 
+from kdrun.domains.vision_language.networks.llava import Llava
 from kdrun.learning.sharding import each_rank_alone, gather, keep_gathered, shard, units
-from kdrun.networks.llava import Llava
 
 V, IMAGE, PLACES = 41, 4, 9
 ROWS = ([[1, *[IMAGE] * PLACES, 7, 8, 9], [1, *[IMAGE] * PLACES, 5, 6, 7]], [[1, 10, 11, 12], [1, 13, 14, 15]])

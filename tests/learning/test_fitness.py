@@ -7,14 +7,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from kdrun.data.spec import DataSpec
-from kdrun.data.table_spec import TableSpec
+from kdrun.domains.ct.task import Diagnosis
+from kdrun.domains.images.spec import DataSpec
+from kdrun.domains.images.task import Classification
+from kdrun.domains.tabular.spec import TableSpec
+from kdrun.domains.tabular.task import Regression
 from kdrun.learning.fitness import UnfitTeacher, check_guess, check_stated
 from kdrun.learning.preflight import preflight, usual
 from kdrun.learning.teacher import FrozenTeacher
-from kdrun.tasks.classification import Classification
-from kdrun.tasks.diagnosis import Diagnosis
-from kdrun.tasks.regression import Regression
 
 
 def task_of(classes: int, kind=Classification):

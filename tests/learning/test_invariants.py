@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from kdrun.data.build import load_data
+from kdrun.domains.images.task import Classification
 from kdrun.learning.firststep import NoEffect, check_first_step
 from kdrun.learning.fit import make_trainer
 from kdrun.learning.learner import Learner
@@ -14,7 +15,6 @@ from kdrun.learning.teacher import FrozenTeacher, renormalisation, state_digest
 from kdrun.learning.teaching import UnfitTeacher
 from kdrun.objectives.terms import build_objective
 from kdrun.strategies.cast import Cast, distil, supervised
-from kdrun.tasks.classification import Classification
 
 from .stages import Silent, cell, make_lab, teach
 

@@ -11,6 +11,7 @@ import torch
 from forked import stand_in
 
 from kdrun.data.build import load_data
+from kdrun.domains.images.task import Classification
 from kdrun.learning import workers
 from kdrun.learning.workers import RankFailed
 from kdrun.networks.build import build_network
@@ -18,7 +19,6 @@ from kdrun.networks.weights import load_weights
 from kdrun.problems import UserError
 from kdrun.slots import allowing
 from kdrun.strategies.cast import Cast, distil, supervised
-from kdrun.tasks.classification import Classification
 
 from .stages import cell, make_lab, teach
 

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from kdrun.data.spec import DataSpec
+from kdrun.domains.base import Prediction
+from kdrun.domains.images.spec import DataSpec
+from kdrun.domains.images.task import Classification
 from kdrun.learning.cache import CachedTeacher, DamagedCache, OutputCache, largest_difference
 from kdrun.learning.positions import PositionCache
 from kdrun.learning.rowcache import RowCache
 from kdrun.learning.teacher import FrozenTeacher
 from kdrun.problems import UserError
-from kdrun.tasks.base import Prediction
-from kdrun.tasks.classification import Classification
 
 from .stages import make_lab, teach
 

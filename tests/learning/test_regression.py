@@ -7,10 +7,10 @@ import torch
 
 import kdrun
 from kdrun.config.compose import compose
+from kdrun.domains.base import Prediction
+from kdrun.domains.tabular.task import Regression
 from kdrun.learning.teacher import FrozenTeacher, renormalisation
 from kdrun.problems import UserError
-from kdrun.tasks.base import Prediction
-from kdrun.tasks.regression import Regression
 
 from .stages import make_lab, teach
 

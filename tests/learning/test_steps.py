@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from kdrun.data.build import load_data
+from kdrun.domains.images.task import Classification
 from kdrun.learning.firststep import NoEffect, check_first_step
 from kdrun.learning.fit import make_trainer
 from kdrun.learning.learner import Learner
@@ -17,7 +18,6 @@ from kdrun.networks.modes import hold_frozen
 from kdrun.networks.parts import select_parts
 from kdrun.objectives.terms import build_objective
 from kdrun.strategies.cast import Cast, supervised
-from kdrun.tasks.classification import Classification
 
 from .stages import cell, make_lab
 

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
+from kdrun.domains.base import Prediction
+from kdrun.domains.translation.task import Translation
 from kdrun.learning import topk
 from kdrun.learning.teacher import FrozenTeacher
 from kdrun.learning.teaching import moved
 from kdrun.networks.build import build_network
 from kdrun.objectives.kd import kd
 from kdrun.objectives.kd_topk import kd_topk
-from kdrun.tasks.base import Prediction
-from kdrun.tasks.translation import Translation
 
 pytest.importorskip("sentencepiece")
-NODE = {"_target_": "kdrun.networks.transformer.Transformer", "width": 16, "encoder_layers": 1, "decoder_layers": 1,
+NODE = {"_target_": "kdrun.domains.translation.networks.transformer.Transformer", "width": 16, "encoder_layers": 1, "decoder_layers": 1,
         "heads": 2, "feedforward": 32, "dropout": 0.1, "share": "all"}  # fmt: skip
 CPU = torch.device("cpu")
 FILES = ("ids.npy", "log_probs.npy", "marks.npy")
@@ -63,8 +63,8 @@ def test_what_does_not_fit_is_refused():
 def module(tmp_path_factory):
     from text_support import COMMON
 
-    from kdrun.data.parallel_text import parallel_text
-    from kdrun.data.text_build import text_module
+    from kdrun.domains.translation.build import text_module
+    from kdrun.domains.translation.parallel_text import parallel_text
 
     folder = tmp_path_factory.mktemp("toy")
     words = [f"wort{a} {b}" for a in range(12) for b in ("rot", "blau und alt", "neu")]

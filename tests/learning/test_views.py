@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-from kdrun.data.spec import DataSpec
+from kdrun.domains.images.spec import DataSpec
+from kdrun.domains.images.task import Classification
 from kdrun.lab.fingerprint import fingerprint, parts
 from kdrun.lab.lab import settle_teaching
 from kdrun.learning import fit, seeds
@@ -21,7 +22,6 @@ from kdrun.networks.capture import captured, classifier
 from kdrun.problems import UserError
 from kdrun.resampling import read_samples
 from kdrun.strategies.cast import Cast, distil, supervised
-from kdrun.tasks.classification import Classification
 
 from .stages import Silent, cell, make_lab
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from vision_support import conversations, mixed, module_of, question, tiny_tower
 
+from kdrun.domains.vision_language.task import VisionLanguage
 from kdrun.learning.learner import Learner, TakingPart
 from kdrun.learning.microbatches import micro_batches
 from kdrun.learning.positions import CachedPositions, PositionCache, cache_bytes, taught
@@ -14,7 +15,6 @@ from kdrun.learning.teacher import FrozenTeacher
 from kdrun.learning.teaching import moved
 from kdrun.objectives.terms import build_objective
 from kdrun.problems import UserError
-from kdrun.tasks.vision_language import VisionLanguage
 
 CPU = torch.device("cpu")
 LLAVA = {

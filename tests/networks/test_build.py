@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kdrun import slots
-from kdrun.data.spec import DataSpec
+from kdrun.domains.images.spec import DataSpec
 from kdrun.networks.build import build_network
 from kdrun.problems import UserError
 

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from kdrun.data.spec import DataSpec
+from kdrun.domains.images.spec import DataSpec
 from kdrun.networks.build import build_network
 from kdrun.problems import UserError
 

@@ -7,12 +7,12 @@ import torch
 import yaml
 from torch import nn
 
-from kdrun.data.spec import DataSpec
+from kdrun.domains.images.spec import DataSpec
+from kdrun.domains.images.task import Classification
 from kdrun.networks.build import build_network
 from kdrun.networks.compressed import Compressed, Rounding, WeightRounding, settled, take_out, without_rounding
 from kdrun.networks.weights import load_weights, save_weights
 from kdrun.problems import UserError
-from kdrun.tasks.classification import Classification
 
 SPEC = DataSpec("images", tuple("abcde"), (1, 12, 12), {}, (0.0,), (1.0,))
 IMAGES = torch.randn(6, 1, 12, 12, generator=torch.Generator().manual_seed(0))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kdrun.data.spec import DataSpec
-from kdrun.data.text_spec import TextSpec
-from kdrun.data.vision_spec import VisionSpec
+from kdrun.domains.images.spec import DataSpec
+from kdrun.domains.translation.spec import TextSpec
+from kdrun.domains.vision_language.spec import VisionSpec
 from kdrun.networks.build import spec_of
 from kdrun.networks.inputs import check_data, moments_of, typed
 from kdrun.problems import UserError

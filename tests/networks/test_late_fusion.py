@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from kdrun.data.spec import DataSpec
+from kdrun.domains.images.spec import DataSpec
 from kdrun.networks.build import build_network
 from kdrun.networks.encoder import encoder
 from kdrun.problems import UserError
 
 NETWORKS = {
-    "se_resnet": ({"_target_": "kdrun.networks.se_resnet.SEResNet", "widths": [4, 8]}, 8),
+    "se_resnet": ({"_target_": "kdrun.domains.ct.networks.se_resnet.SEResNet", "widths": [4, 8]}, 8),
     "cnn": ({"_target_": "kdrun.networks.cnn.CNN", "widths": [4, 6]}, 6),
     "resnet": ({"_target_": "kdrun.networks.resnet.ResNet", "depth": 8, "width": 2}, 8),
 }
@@ -22,7 +22,7 @@ def spec(shape, classes=2):
 
 
 def fusion(node):
-    return {"_target_": "kdrun.networks.late_fusion.LateFusion", "encoder": {**node, "_partial_": True}}
+    return {"_target_": "kdrun.domains.ct.networks.late_fusion.LateFusion", "encoder": {**node, "_partial_": True}}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -52,7 +52,7 @@ def test_views_of_volumes():
 
 
 def test_the_features_are_what_goes_into_the_layer_that_makes_logits():
-    made, features = encoder({"_target_": "kdrun.networks.se_resnet.SEResNet", "widths": [4]}, 5, 1, 8)
+    made, features = encoder({"_target_": "kdrun.domains.ct.networks.se_resnet.SEResNet", "widths": [4]}, 5, 1, 8)
     assert isinstance(made.head, nn.Identity) and features == 4
     seen = {}
     made.stages.register_forward_hook(lambda _, __, out: seen.update(maps=out))

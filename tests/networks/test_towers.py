@@ -7,9 +7,9 @@ import importlib.util
 import pytest
 import torch
 
-from kdrun.networks import efficientnet_lite, towers
-from kdrun.networks.efficientnet_lite import EfficientNetLite0
-from kdrun.networks.towers import TOWERS, build_tower
+from kdrun.domains.vision_language.networks import efficientnet_lite, towers
+from kdrun.domains.vision_language.networks.efficientnet_lite import EfficientNetLite0
+from kdrun.domains.vision_language.networks.towers import TOWERS, build_tower
 from kdrun.problems import UserError
 
 pytestmark = pytest.mark.skipif(

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from kdrun.domains.translation.networks.transformer import Transformer, sinusoids
 from kdrun.ledger.flops import on_meta, parameters
-from kdrun.networks.transformer import Transformer, sinusoids
 
 VOCABULARY, PAD = 23, 0
 KINDS = [("post", "decoder"), ("pre", "decoder"), ("post", "all"), ("post", "none")]

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from kdrun.data.spec import DataSpec
+from kdrun.domains.images.spec import DataSpec
 from kdrun.networks import weights
 from kdrun.networks.resnet import ResNet
 from kdrun.networks.weights import load_state, load_weights, read_metadata, save_state, save_weights

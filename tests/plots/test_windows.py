@@ -8,8 +8,8 @@ pytest.importorskip("matplotlib")
 
 import matplotlib
 
+from kdrun.domains.ct.networks.se_resnet import SEResNet
 from kdrun.networks.saliency import class_probability, grad_cam
-from kdrun.networks.se_resnet import SEResNet
 from kdrun.plots.paper import page
 from kdrun.plots.windows import Maps, _draw, contact_sheet, sheet_data, slices
 

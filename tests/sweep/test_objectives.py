@@ -100,11 +100,11 @@ def test_mistakes_are_told_before_anything_heavy_is_imported_or_written(tmp_path
 
 
 def test_declared_validation_objectives_are_what_the_task_computes():
-    from kdrun.tasks.classification import Classification
-    from kdrun.tasks.diagnosis import Diagnosis
-    from kdrun.tasks.regression import Regression
-    from kdrun.tasks.translation import Translation
-    from kdrun.tasks.vision_language import VisionLanguage
+    from kdrun.domains.ct.task import Diagnosis
+    from kdrun.domains.images.task import Classification
+    from kdrun.domains.tabular.task import Regression
+    from kdrun.domains.translation.task import Translation
+    from kdrun.domains.vision_language.task import VisionLanguage
 
     declared = {o.name: o.direction for o in DECLARED.values() if o.kind == "validation" and o.name != "gain"}
     computed = {
@@ -148,7 +148,7 @@ def test_values_are_means_over_seeds_of_validation_and_paired():
 def test_latency_is_measured_on_the_stored_student_which_stays_as_it_is(tmp_path):
     import torch
 
-    from kdrun.data.spec import DataSpec
+    from kdrun.domains.images.spec import DataSpec
     from kdrun.hardware import latency
     from kdrun.networks.build import build_network
     from kdrun.networks.weights import save_weights

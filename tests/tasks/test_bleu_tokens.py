@@ -6,8 +6,8 @@ from types import ModuleType
 import pytest
 
 from kdrun.cli import main
+from kdrun.domains.translation.scores import corpus_scores, signatures, tokenize_for
 from kdrun.problems import UserError
-from kdrun.tasks.text_scores import corpus_scores, signatures, tokenize_for
 
 pytest.importorskip("sacrebleu")
 
@@ -54,13 +54,13 @@ def test_the_language_says_how_words_are_told_apart(language, expected):
 )
 def test_what_is_not_here_is_named_with_what_to_do(folder, monkeypatch, language, name, said):
     monkeypatch.setattr(
-        "kdrun.tasks.text_scores.find_spec", lambda module: None if "mecab" in module.lower() else module
+        "kdrun.domains.translation.scores.find_spec", lambda module: None if "mecab" in module.lower() else module
     )
     with pytest.raises(UserError) as told:
         tokenize_for("auto", language)
     text = "\n".join(told.value.lines)
     assert name in text and said in text and "data.text.bleu=char" in text
-    monkeypatch.setattr("kdrun.tasks.text_scores.find_spec", lambda module: ModuleType(module))
+    monkeypatch.setattr("kdrun.domains.translation.scores.find_spec", lambda module: ModuleType(module))
     (folder / "sacrebleu" / "models").mkdir(parents=True)
     (folder / "sacrebleu" / "models" / "flores200sacrebleuspm").touch()
     assert tokenize_for("auto", language) == name
@@ -104,7 +104,7 @@ def test_a_run_on_chinese_targets(folder):
 @pytest.mark.parametrize("verb", ["plan", "run"])
 def test_a_run_that_cannot_count_words_says_so_before_it_starts(folder, monkeypatch, capsys, verb, words, said):
     monkeypatch.setattr(
-        "kdrun.tasks.text_scores.find_spec", lambda module: None if "mecab" in module.lower() else module
+        "kdrun.domains.translation.scores.find_spec", lambda module: None if "mecab" in module.lower() else module
     )
     assert main([verb, *WORDS, *words]) == 2
     printed = capsys.readouterr()
@@ -114,10 +114,10 @@ def test_a_run_that_cannot_count_words_says_so_before_it_starts(folder, monkeypa
 
 def test_what_selects_the_epoch_counts_the_same_words(folder):
     from kdrun.data.build import load_data
-    from kdrun.tasks.build import task_for
+    from kdrun.domains.task import task_for
 
     node = {
-        "_target_": "kdrun.data.parallel_text.parallel_text", "task": "translation", "source": "a.txt", "target": "b.txt",
+        "_target_": "kdrun.domains.translation.parallel_text.parallel_text", "task": "translation", "source": "a.txt", "target": "b.txt",
         "source_language": "en", "target_language": "zh", "text": {"vocabulary": 400},
     }  # fmt: skip
     task = task_for(load_data(node, {"cache": str(folder / "cache")}))

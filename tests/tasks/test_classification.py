@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from kdrun.data.spec import DataSpec
+from kdrun.domains.base import Prediction
+from kdrun.domains.images.spec import DataSpec
+from kdrun.domains.images.task import Classification
 from kdrun.objectives.terms import build_objective
-from kdrun.tasks.base import Prediction
-from kdrun.tasks.classification import Classification
 
 SPEC = DataSpec("letters", tuple("abc"), (1, 4, 4), {"train": 5, "val": 2, "test": 2}, (0.5,), (0.5,))
 

@@ -7,12 +7,12 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from kdrun.auc import macro_auc
-from kdrun.data.spec import DataSpec
+from kdrun.domains.base import Prediction
+from kdrun.domains.ct.scores import DiagnosisScores
+from kdrun.domains.ct.task import Diagnosis
+from kdrun.domains.images.spec import DataSpec
+from kdrun.domains.scores import ClassificationScores
 from kdrun.measures import measure
-from kdrun.tasks.base import Prediction
-from kdrun.tasks.diagnosis import Diagnosis
-from kdrun.tasks.diagnosis_scores import DiagnosisScores
-from kdrun.tasks.scores import ClassificationScores
 
 
 def task(classes: int = 3) -> Diagnosis:

@@ -7,11 +7,11 @@ import torch
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 from torch import nn
 
-from kdrun.data.table_spec import TableSpec
+from kdrun.domains.base import Prediction
+from kdrun.domains.tabular.scores import RegressionScores
+from kdrun.domains.tabular.spec import TableSpec
+from kdrun.domains.tabular.task import Regression
 from kdrun.measures import measure
-from kdrun.tasks.base import Prediction
-from kdrun.tasks.regression import Regression
-from kdrun.tasks.regression_scores import RegressionScores
 
 UNIT = 77.0
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
-from kdrun.tasks.scores import ClassificationScores
+from kdrun.domains.scores import ClassificationScores
 
 
 def made(samples: int = 97, classes: int = 7, seed: int = 0):

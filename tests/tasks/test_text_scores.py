@@ -9,9 +9,8 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from kdrun.problems import UserError
-from kdrun.tasks import text_scores
-from kdrun.tasks.text_scores import (
+from kdrun.domains.translation import scores as text_scores
+from kdrun.domains.translation.scores import (
     TextScores,
     comet,
     copy_baseline,
@@ -20,6 +19,7 @@ from kdrun.tasks.text_scores import (
     sentence_statistics,
     signatures,
 )
+from kdrun.problems import UserError
 
 needs_sacrebleu = pytest.mark.skipif(find_spec("sacrebleu") is None, reason="sacrebleu is not installed")
 WORDS = ["der", "die", "das", "Sensor", "Gerät", "wird", "nicht", ",", "bitte", "prüfen", "!", "12", "%", "(an)"]

@@ -13,8 +13,9 @@ import torch
 from text_support import COMMON, ROWS
 from torch import nn
 
-from kdrun.data.parallel_text import parallel_text
-from kdrun.data.text_build import text_module
+from kdrun.domains.translation.build import text_module
+from kdrun.domains.translation.parallel_text import parallel_text
+from kdrun.domains.translation.task import Text, TokenScores, Translation
 from kdrun.files import read_json
 from kdrun.learning.learner import Learner
 from kdrun.learning.microbatches import micro_batches
@@ -22,12 +23,11 @@ from kdrun.learning.report import Report
 from kdrun.networks.build import build_network
 from kdrun.objectives.terms import build_objective
 from kdrun.run import make_lab
-from kdrun.tasks.translation import Text, TokenScores, Translation
 
 pytest.importorskip("sentencepiece")
 pytest.importorskip("sacrebleu")
 
-NODE = {"_target_": "kdrun.networks.transformer.Transformer", "width": 16, "encoder_layers": 1, "decoder_layers": 1,
+NODE = {"_target_": "kdrun.domains.translation.networks.transformer.Transformer", "width": 16, "encoder_layers": 1, "decoder_layers": 1,
         "heads": 2, "feedforward": 32, "dropout": 0.0, "share": "all"}  # fmt: skip
 WORD_KD = {"ce": {"weight": 0.5, "label_smoothing": 0.1}, "kd": {"weight": 0.5, "temperature": 1.0}}
 
@@ -268,8 +268,8 @@ def test_a_run_keeps_its_translations_and_they_can_be_scored_again(trained, monk
     import types
 
     from kdrun.cli import main
+    from kdrun.domains.translation.scores import scores
     from kdrun.resampling import read_samples
-    from kdrun.tasks.text_scores import scores
 
     folder, record, _ = trained
     monkeypatch.chdir(folder)
@@ -395,7 +395,7 @@ def test_a_source_of_ones_own_may_leave_out_text_but_not_the_task(folder):
     from kdrun.problems import UserError
 
     node = {
-        "_target_": "kdrun.data.parallel_text.parallel_text",
+        "_target_": "kdrun.domains.translation.parallel_text.parallel_text",
         "source": f"{folder}/all.de",
         "target": f"{folder}/all.en",
     }
@@ -404,4 +404,4 @@ def test_a_source_of_ones_own_may_leave_out_text_but_not_the_task(folder):
     with pytest.raises(UserError, match=r"data\.task=translation"):
         load_data(node, paths)
     with pytest.raises(UserError, match=r"data\.task=classification"):
-        load_data({"_target_": "kdrun.data.digits.digits", "task": "translation"}, paths)
+        load_data({"_target_": "kdrun.domains.images.shipped.digits.digits", "task": "translation"}, paths)

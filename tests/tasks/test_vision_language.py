@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from kdrun.data.conversations import Sample, Turn
-from kdrun.data.vision_spec import VisionSpec
-from kdrun.tasks.vision_language import AnswerScores, VisionLanguage, last_answer, logits_at
+from kdrun.domains.vision_language.source import Sample, Turn
+from kdrun.domains.vision_language.spec import VisionSpec
+from kdrun.domains.vision_language.task import AnswerScores, VisionLanguage, last_answer, logits_at
 
 PAD, EOS, IMAGE = 0, 1, 2
 WORDS = [
@@ -347,7 +347,7 @@ def test_the_last_answer_of_several():
     assert last_answer(targets, torch.tensor([0, 1, 1, 1, 0, 0, 0, 0]).bool()) == [1, 2, 3]
 
 
-NODE = {"_target_": "kdrun.networks.llava.Llava", "tower": "efficientnet_lite0"}
+NODE = {"_target_": "kdrun.domains.vision_language.networks.llava.Llava", "tower": "efficientnet_lite0"}
 
 
 @pytest.fixture(scope="module")
@@ -358,7 +358,7 @@ def real(tmp_path_factory):
     from kdrun.data.build import load_data
     from kdrun.networks.build import build_network
 
-    data = {"_target_": "kdrun.data.shapes_vqa.shapes_vqa", "task": "vision_language", "train": 30, "val": 6, "test": 12,
+    data = {"_target_": "kdrun.domains.vision_language.shipped.shapes_vqa.shapes_vqa", "task": "vision_language", "train": 30, "val": 6, "test": 12,
             "further": 0, "size": 64, "vision": {"tower": "efficientnet_lite0", "size": 64}}  # fmt: skip
     module = load_data(data, {"cache": str(tmp_path_factory.mktemp("cache"))})
     network = build_network({**NODE, "width": 32, "heads": 2}, module.spec, 0)

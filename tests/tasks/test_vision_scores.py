@@ -7,8 +7,7 @@ import random
 
 import pytest
 
-from kdrun.data.conversations import Sample, Turn
-from kdrun.tasks.vision_scores import (
+from kdrun.domains.vision_language.scores import (
     QuestionOnly,
     binary_scores,
     chosen,
@@ -19,6 +18,7 @@ from kdrun.tasks.vision_scores import (
     vqa_accuracy,
     yes_or_no,
 )
+from kdrun.domains.vision_language.source import Sample, Turn
 
 
 def sample(answer, prompt="what?", id=0, type="colour", images=(0,), **more):

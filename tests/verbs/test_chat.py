@@ -18,7 +18,7 @@ from kdrun.verbs import chat
 pytest.importorskip("tokenizers")
 
 DATA = {
-    "_target_": "kdrun.data.shapes_vqa.shapes_vqa",
+    "_target_": "kdrun.domains.vision_language.shipped.shapes_vqa.shapes_vqa",
     "task": "vision_language",
     "train": 90,
     "val": 3,

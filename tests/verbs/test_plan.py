@@ -7,8 +7,8 @@ from vision_support import COMMON, Store, mixed, tiny_tower
 
 from kdrun.config.compose import compose
 from kdrun.data.build import load_data
-from kdrun.data.conversations import Conversations
-from kdrun.data.vision_build import vision_module
+from kdrun.domains.vision_language.build import vision_module
+from kdrun.domains.vision_language.source import Conversations
 from kdrun.verbs import plan as verb
 
 pytest.importorskip("transformers")

@@ -34,7 +34,7 @@ RUN = [
 ]
 EVIL = {"_target_": "kdrun.files.os.system", "command": "touch PWNED"}
 NESTED = {
-    "_target_": "kdrun.networks.late_fusion.LateFusion",
+    "_target_": "kdrun.domains.ct.networks.late_fusion.LateFusion",
     "encoder": {"_target_": "os.system", "command": "touch PWNED"},
 }
 
@@ -203,7 +203,7 @@ def test_what_a_file_allows_is_told_once(received, caplog, capsys):
 
 
 def test_a_network_adopts_no_weights_whose_metadata_name_something_else():
-    from kdrun.data.spec import DataSpec
+    from kdrun.domains.images.spec import DataSpec
     from kdrun.networks.build import build_network
 
     spec = DataSpec("digits", tuple("0123456789"), (1, 8, 8), {}, (0.5,), (0.5,))

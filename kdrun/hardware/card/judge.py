@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdrun.data.spec import SINGLE
+from kdrun.domains.base import Prediction
+from kdrun.domains.images.spec import SINGLE
 from kdrun.files import number, read_json
 from kdrun.hardware.card import robustness
 from kdrun.hardware.exports.artifact import Artifact
 from kdrun.hardware.exports.subject import Subject
-from kdrun.tasks.base import Prediction
 
 CHUNK = 256
 QUICK_SECONDS = 0.6

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from kdrun.config.allowed import agreed
-from kdrun.data.spec import SINGLE
+from kdrun.domains.images.spec import SINGLE
 from kdrun.hardware.card import figures, gates, robustness, safety
 from kdrun.hardware.card.cards import Card, keep_cards, order
 from kdrun.hardware.card.judge import CHUNK, Judged, judge, predictor

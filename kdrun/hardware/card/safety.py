@@ -27,7 +27,7 @@ def calibration(logits: np.ndarray, targets: np.ndarray) -> float:
     """The expected calibration error of records (tasks.scores): 15 equal bins of the largest probability."""
     import torch
 
-    from kdrun.tasks.scores import ClassificationScores
+    from kdrun.domains.scores import ClassificationScores
 
     scores = ClassificationScores(logits.shape[1])
     scores.update(torch.from_numpy(np.asarray(logits, dtype=np.float32)), torch.from_numpy(targets))

@@ -134,7 +134,7 @@ def _exporting() -> Iterator[None]:
 
     with contextlib.ExitStack() as changes:
         changes.enter_context(mock.patch.object(functional, "scaled_dot_product_attention", attention))
-        if llava := sys.modules.get("kdrun.networks.llava"):
+        if llava := sys.modules.get("kdrun.domains.vision_language.networks.llava"):
             masked = mock.patch.object(llava, "_attention", lambda mask: (mask.bool(), llava._positions(mask.bool())))
             changes.enter_context(masked)
             unchecked = mock.patch.object(llava.LlavaNetwork, "_check_places", lambda *places: None)

@@ -34,7 +34,7 @@ class Subject:
     node     the network's target node, from which the bare class is built
     spec     what it knows of its data (data.spec.DataSpec, TableSpec, TextSpec, VisionSpec)
     module   the data module with the view, window or client's samples that the network was trained on
-    task     of kdrun.tasks
+    task     see kdrun.domains.base.Task
     part     name of a view, or "client 3"; None where the arm is one network
     source   {"run", "job_hash", "stage", "fingerprint"}
     targets  packages of the user's own that the node may name

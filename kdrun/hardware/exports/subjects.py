@@ -114,9 +114,9 @@ def open_subject(
     from kdrun.networks.torchvision_operators import make_torchvision_importable
 
     make_torchvision_importable()  # before timm, which imports torchvision where it is installed
+    from kdrun.domains.task import task_for
     from kdrun.networks.build import build_network, spec_of
     from kdrun.networks.weights import load_weights, read_metadata
-    from kdrun.tasks.build import task_for
 
     stage, part, arm = chosen["stage"], chosen["part"], chosen["arm"]
     folder = stage_folder(run, stage)

@@ -78,7 +78,7 @@ def test_it_is_what_records_say(drawn):
     """The same digits as the scores that stages record."""
     import torch
 
-    from kdrun.tasks.scores import ClassificationScores
+    from kdrun.domains.scores import ClassificationScores
 
     targets, logits, *_ = drawn
     scores = ClassificationScores(4)

@@ -56,7 +56,7 @@ def sentences(folder):
     for language, side in (("de", 0), ("en", 1)):
         (text / f"all.{language}").write_text("".join(row[side] + "\n" for row in ROWS))
     data = {
-        "_target_": "kdrun.data.parallel_text.parallel_text", "task": "translation", "source": str(text / "all.de"),
+        "_target_": "kdrun.domains.translation.parallel_text.parallel_text", "task": "translation", "source": str(text / "all.de"),
         "target": str(text / "all.en"), "val_fraction": 0.1, "test_fraction": 0.1, "text": {"vocabulary": 330},
     }  # fmt: skip
     return subject_of(text, TRANSFORMER, data)

@@ -1,0 +1,1 @@
+"""Kinds of data: one package each, with the same file names. The rest of kdrun asks a domain and names none."""

@@ -1,0 +1,1 @@
+"""Computed tomography: volumes with one diagnosis each, seen through windows of Hounsfield units."""

@@ -1,0 +1,1 @@
+"""Networks over the slices of a volume, or over the whole."""

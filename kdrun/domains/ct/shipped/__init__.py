@@ -1,0 +1,1 @@
+"""Volumes that packages ship, patches of them, and a synthetic cohort."""

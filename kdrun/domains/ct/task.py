@@ -1,0 +1,76 @@
+"""Images in, one of C classes out, judged by how well each class is told from the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+from torchmetrics import MetricCollection
+
+from kdrun.auc import at_threshold, youden
+from kdrun.domains.base import Batch, Guess, symmetric
+from kdrun.domains.ct.scores import DiagnosisScores, probabilities
+from kdrun.domains.images.task import Classification
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+class Diagnosis(Classification):
+    """Classification whose main score is the AUC, and which keeps what it says of single samples.
+
+    A sample's row is {"id", "target", "probabilities": [C]}: what ensembles are made of and differences resampled over.
+    """
+
+    METRICS = MappingProxyType(
+        {"auc": "max", "accuracy": "max", "worst_class": "max", "loss": "min", "calibration": "min"}
+    )
+    MAIN = PREFLIGHT = "auc"
+    KEEPS = ("val",)
+    """Splits beside the test sets whose rows are kept: thresholds and stacks are fitted on them."""
+
+    def metrics(self) -> MetricCollection:
+        """A fresh collection whose compute() has exactly the names of METRICS (see DiagnosisScores)."""
+        return MetricCollection({"scores": DiagnosisScores(self.classes)})
+
+    def evaluate(
+        self, metrics: MetricCollection, network: nn.Module, batch: Batch, final: bool = False
+    ) -> list[dict[str, Any]] | None:
+        """One forward pass says everything; when final, also a row per sample."""
+        prediction = self.predict(network, batch["inputs"])
+        self.update(metrics, prediction, batch)
+        if not final:
+            return None
+        columns = batch["ids"].tolist(), batch["targets"].tolist(), probabilities(prediction.logits).tolist()
+        return [dict(zip(("id", "target", "probabilities"), row, strict=True)) for row in zip(*columns, strict=True)]
+
+    def details(self, rows: Rows, val_rows: Rows) -> dict[str, float]:
+        """{"sensitivity", "specificity", "threshold"} of the rows of two-class data, with the threshold of validation.
+
+        The threshold has the largest Youden index on `val_rows`. What is not known is left out: everything where
+        there are more classes or validation lacks one of the two, and a share of a class that the rows lack.
+        """
+        if self.classes != 2:
+            return {}
+        threshold = youden(*_two_classes(val_rows))
+        if threshold is None:
+            return {}
+        found = (*at_threshold(*_two_classes(rows), threshold), threshold)
+        named = zip(("sensitivity", "specificity", "threshold"), found, strict=True)
+        return {name: value for name, value in named if value is not None}
+
+    def trivial(self, targets: list[torch.Tensor], right: list[torch.Tensor] | None = None) -> Guess:
+        """The AUC of a guess that looks at no input: of each class against the rest it has the variance of a Mann-Whitney
+        statistic; the deviation of their mean is at most the mean of theirs."""
+        counts = torch.bincount(torch.cat(targets), minlength=self.classes).double()
+        present, seen = counts[counts > 0], float(counts.sum())
+        variances = (seen + 1) / (12 * present * (seen - present))
+        return symmetric(0.5, float(variances.sqrt().mean()) if len(present) > 1 else math.nan, 1)
+
+
+def _two_classes(rows: Rows) -> tuple[list[int], list[float]]:
+    """Targets, and the probabilities of the second class."""
+    return [row["target"] for row in rows], [row["probabilities"][1] for row in rows]

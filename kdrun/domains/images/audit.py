@@ -1,0 +1,149 @@
+"""Look at a data set before anything is trained on it: the same picture in two splits, broken labels and pixels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from kdrun.domains.images.source import SPLITS, Images
+from kdrun.domains.tabular.source import Table
+from kdrun.problems import UserError
+
+NAMED = 3  # offenders that a message names
+
+
+def audit(images: Images | Table, split: np.ndarray) -> dict[str, Any]:
+    """What was found in images, or in a table (whose inputs are rows, and which has no classes), in JSON types:
+
+    samples         per split
+    duplicates      per split: samples whose pixels equal those of an earlier one
+    shared          per pair of splits ("train/test"): pairs of equal pixels, how many of the later split's samples are
+                    concerned, and pairs whose labels differ
+    contradictions  samples within one split that have equal pixels and another label than an earlier one
+    empty_classes   per split, class names without a sample (only splits that have any are listed)
+    unreadable      names of files that could not be decoded
+    notes           what else is known of how the source was read
+    summary         one line
+
+    Raises UserError where a run would be senseless: a label out of range, a pixel that is not finite, a class without
+    training samples. The message names the first few and says how many there are.
+    """
+    used = {name: np.flatnonzero(split == part) for name, part in SPLITS.items()}
+    _refuse_senseless(images, used)
+    groups = _equal_pixels(images, split)
+    shared = {f"{a}/{b}": {"pairs": 0, "samples": 0, "contradictions": 0} for a, b in combinations(SPLITS, 2)}
+    duplicates, contradictions = dict.fromkeys(SPLITS, 0), 0
+    for members in groups:
+        labels = {name: Counter() for name in SPLITS}
+        for position in members:
+            labels[_name(split[position])][images.y[position].item()] += 1
+        counts = {name: found.total() for name, found in labels.items()}
+        for name, count in counts.items():
+            duplicates[name] += max(count - 1, 0)
+            contradictions += count - max(labels[name].values(), default=0)
+        for a, b in combinations(SPLITS, 2):
+            if counts[a] and counts[b]:
+                equal = sum(labels[a][label] * labels[b][label] for label in labels[a])
+                entry = shared[f"{a}/{b}"]
+                entry["pairs"] += counts[a] * counts[b]
+                entry["samples"] += counts[b]
+                entry["contradictions"] += counts[a] * counts[b] - equal
+    empty = {name: _empty_classes(images, rows) for name, rows in used.items()}
+    found = {
+        "samples": {name: len(rows) for name, rows in used.items()},
+        "duplicates": duplicates,
+        "shared": shared,
+        "contradictions": contradictions,
+        "empty_classes": {name: classes for name, classes in empty.items() if classes},
+        "unreadable": list(images.unreadable),
+        "notes": list(images.notes),
+    }
+    return {**found, "summary": summary(found)}
+
+
+def summary(found: dict[str, Any]) -> str:
+    """`no sample is in two splits; 12 repeated within train`"""
+    parts = []
+    for pair, entry in found["shared"].items():
+        if entry["pairs"]:
+            first, second = pair.split("/")
+            differing = f", {entry['contradictions']} pairs labelled differently" if entry["contradictions"] else ""
+            parts.append(f"{entry['samples']} {second} samples are also in {first}{differing}")
+    if not parts:
+        parts.append("no sample is in two splits")
+    repeated = [f"{count} in {name}" for name, count in found["duplicates"].items() if count]
+    if repeated:
+        parts.append(f"repeated: {', '.join(repeated)}")
+    if found["contradictions"]:
+        parts.append(f"{found['contradictions']} repeated with another label")
+    for name, classes in found["empty_classes"].items():
+        parts.append(f"{name} has no {', '.join(classes[:NAMED])}{' ...' if len(classes) > NAMED else ''}")
+    if found["unreadable"]:
+        names = ", ".join(found["unreadable"][:NAMED]) + (" ..." if len(found["unreadable"]) > NAMED else "")
+        parts.append(f"{len(found['unreadable'])} unreadable files left out: {names}")
+    parts += found["notes"]
+    return "; ".join(parts)
+
+
+def _refuse_senseless(images: Images | Table, used: dict[str, np.ndarray]) -> None:
+    rows = np.concatenate(list(used.values()))
+    labels = images.y[rows]
+    real = labels.dtype.kind == "f"
+    wrong = rows[~np.isfinite(labels) if real else (labels < 0) | (labels >= len(images.classes))]
+    lines = []
+    if len(wrong) and real:
+        named = _named(images, wrong, images.describe)
+        lines.append(f"{images.name}: {len(wrong)} targets are NaN or infinite: {named}")
+    elif len(wrong):
+        named = _named(images, wrong, lambda position: f"{images.describe(position)} has label {images.y[position]}")
+        lines.append(f"{images.name}: {len(wrong)} labels are not in 0..{len(images.classes) - 1}: {named}")
+    if images.x.dtype.kind == "f":
+        finite = np.isfinite(images.x.reshape(len(images), -1)).all(axis=1)
+        broken = rows[~finite[rows]]
+        if len(broken):
+            named = _named(images, broken, images.describe)
+            what = "rows hold NaN or infinite features" if real else "images hold NaN or infinite pixels"
+            lines.append(f"{images.name}: {len(broken)} {what}: {named}")
+    empty = _empty_classes(images, used["train"])
+    if empty:
+        more = f" ... ({len(empty)} in all)" if len(empty) > NAMED else ""
+        lines.append(f"{images.name}: no training sample of class {', '.join(empty[:NAMED])}{more}")
+    elif not real and len(images.classes) < 2:
+        lines.append(
+            f"{images.name}: all samples are of one class ({', '.join(images.classes)}): there is nothing to learn"
+        )
+    if lines:
+        raise UserError(*lines)
+
+
+def _named(images: Images, positions: np.ndarray, describe) -> str:
+    shown = ", ".join(describe(int(position)) for position in positions[:NAMED])
+    return shown + (" ..." if len(positions) > NAMED else "")
+
+
+def _empty_classes(images: Images | Table, rows: np.ndarray) -> list[str]:
+    present = set(np.unique(images.y[rows]).tolist())
+    return [name for number, name in enumerate(images.classes) if number not in present]
+
+
+def _equal_pixels(images: Images | Table, split: np.ndarray) -> list[list[int]]:
+    """Groups of two or more used positions whose pixels are the same, byte for byte."""
+    positions: dict[bytes, list[int]] = defaultdict(list)
+    rows = np.flatnonzero(split >= 0)
+    width = images.x[:1].nbytes
+    block = max(1, (16 << 20) // max(width, 1))
+    for start in range(0, len(rows), block):
+        chosen = rows[start : start + block]
+        content = memoryview(images.x[chosen].tobytes())
+        for number, position in enumerate(chosen.tolist()):
+            pixels = content[number * width : (number + 1) * width]
+            positions[hashlib.blake2b(pixels, digest_size=16).digest()].append(position)
+    return [members for members in positions.values() if len(members) > 1]
+
+
+def _name(part: int) -> str:
+    return next(name for name, number in SPLITS.items() if number == part)

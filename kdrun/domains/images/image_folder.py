@@ -1,0 +1,168 @@
+"""A folder of image files, one subfolder per class, decoded once into a memory-mapped array in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from kdrun.checksums import checksum_of
+from kdrun.data import pictures
+from kdrun.data.decoded import decoded, digests
+from kdrun.data.fetch import default_cache
+from kdrun.domains.images.image_files import ImageFile, image_files
+from kdrun.domains.images.source import SPLITS, Images
+from kdrun.files import new_array
+from kdrun.problems import UserError, listed
+
+TARGETS = ("image_folder",)
+
+THREADS = 8
+FORMAT = 3  # of what is cached; raised when decoding changes
+NAMED = 3  # unreadable files whose reason is told
+
+
+def image_folder(
+    root: str | Path | None = None,
+    size: int | None = None,
+    grey: bool = False,
+    alike: str = "stop",
+    *,
+    cache: str | Path | None = None,
+) -> Images:
+    """uint8 [N, 3 or 1, H, W] of `root/CLASS/*` or `root/{train,val,test}/CLASS/*` (see image_files); an id is a position
+    in the sorted list of file names. Pixels are as `pictures.upright` shows them. Files that cannot be decoded are named
+    in `unreadable` and left out.
+
+    size: shorter side after resizing, of which the square middle is kept; null: files as they are, all of one size.
+    grey: one channel instead of three.
+    alike: what is done with classes whose names differ only in spelling (Cat, cat; red_panda, red panda): stop is an error;
+    merge takes them for one; keep takes them for several.
+
+    Raises UserError where there are no images, where none of a class or of a split can be decoded, or they are of different sizes and `size` is null.
+    """
+    if root is None:
+        raise UserError("data=image_folder needs data.root=FOLDER, with one subfolder per class")
+    root = Path(root)
+    files, notes = image_files(root, alike)
+    cache = Path(cache or default_cache())
+    contents = digests(root, [file.path for file in files], cache)
+    key = [FORMAT, _pillow(), [[file.name, digest] for file, digest in zip(files, contents, strict=True)], size, grey]
+    folder = decoded(cache, "image_folder", key, lambda target: _decode(files, size, grey, target))
+    about = json.loads((folder / "about.json").read_text())
+    x = np.load(folder / "pixels.npy", mmap_mode="c")
+    readable = np.array(about["readable"], np.int64)
+    classes = tuple(sorted({file.label for file in files}))
+    numbers = {label: number for number, label in enumerate(classes)}
+    kept = [files[position] for position in readable]
+    _refuse_vanished(files, kept, about["notes"])
+    listing = "".join(f"{digest}  {file.name}\n" for file, digest in zip(files, contents, strict=True))
+    return Images(
+        x=x,
+        y=np.array([numbers[file.label] for file in kept], np.int64),
+        split=np.array([file.part for file in kept], np.int8),
+        ids=readable,
+        classes=classes,
+        name=root.resolve().name,
+        source_hash=hashlib.sha256(listing.encode()).hexdigest(),
+        unreadable=tuple(about["unreadable"]),
+        names=tuple(file.name for file in kept),
+        notes=(*notes, *about["notes"]),
+        decoded=checksum_of(folder / "pixels.npy"),
+    )
+
+
+def _refuse_vanished(files: list[ImageFile], kept: list[ImageFile], reasons: list[str]) -> None:
+    """UserError for a class, or a split, that has files and of which none can be decoded."""
+    splits = {part: name for name, part in SPLITS.items()}
+    for called in (lambda file: f"class {file.label}", lambda file: f"the split {splits[file.part]}"):
+        lost = sorted({called(file) for file in files} - {called(file) for file in kept})
+        if lost:
+            raise UserError(
+                f"no file of {listed(lost, NAMED)} can be decoded",
+                *reasons[:1],
+                "mend the files, or take the folder away",
+            )
+
+
+def _decode(files: list[ImageFile], size: int | None, grey: bool, target: Path) -> None:
+    """Write pixels.npy, uint8 [readable, C, H, W], and about.json."""
+    # One array for all, so the shape must be known first.
+    with ThreadPoolExecutor(THREADS) as pool:
+        firsts = (file for start in (files[:64], files[64:]) for file in start)
+        first = next((image for file in firsts if (image := _read(file.path, size, grey)).pixels is not None), None)
+        if first is None:
+            raise UserError(f"none of {len(files)} images can be read, for example {files[0].path}")
+        shape = first.pixels.shape
+        raw = new_array(target / "raw.npy", np.uint8, (len(files), *shape))
+
+        def place(position: int) -> _Read:
+            image = _read(files[position].path, size, grey)
+            if image.pixels is None:
+                return image
+            if image.pixels.shape != shape:
+                raise UserError(
+                    f"{files[position].name} is of size {image.pixels.shape[2]}x{image.pixels.shape[1]}, "
+                    f"others are {shape[2]}x{shape[1]}",
+                    "to bring all to one size: data.size=32, for example",
+                )
+            raw[position] = image.pixels
+            return replace(image, pixels=raw[position])
+
+        images = list(pool.map(place, range(len(files))))
+    pictures.refuse_ranges((file.name, image.range) for file, image in zip(files, images, strict=True))
+    readable = np.flatnonzero([image.pixels is not None for image in images])
+    pixels = new_array(target / "pixels.npy", np.uint8, (len(readable), *shape))
+    for start in range(0, len(readable), 1024):
+        pixels[start : start + 1024] = raw[readable[start : start + 1024]]
+    pixels.flush()
+    (target / "raw.npy").unlink()
+    broken = {file.name: image.reason for file, image in zip(files, images, strict=True) if image.pixels is None}
+    several = sum(image.frames > 1 for image in images)
+    notes = [f"{name}: {reason}" for name, reason in list(broken.items())[:NAMED]]
+    if several:
+        notes.append(f"{several} files with several frames, of which the first is read")
+    about = {
+        "readable": readable.tolist(),
+        "unreadable": list(broken),
+        "notes": notes,
+    }
+    (target / "about.json").write_text(json.dumps(about))
+
+
+@dataclass(frozen=True)
+class _Read:
+    """pixels: uint8 [C, H, W], or None, and the reason; frames: of the file; range: of values beyond 8 bits, see pictures."""
+
+    pixels: np.ndarray | None
+    reason: str = ""
+    frames: int = 1
+    range: str | None = None
+
+
+def _read(path: Path, size: int | None, grey: bool) -> _Read:
+    from PIL import Image, ImageOps
+
+    try:
+        with pictures.opened(path) as opened:
+            frames = getattr(opened, "n_frames", 1)
+            values = pictures.range_of(opened)
+            image = pictures.upright(opened)
+            if grey:
+                image = image.convert("L")
+            if size is not None and image.size != (size, size):
+                image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+            pixels = np.asarray(image)
+    except pictures.BrokenImage as error:
+        return _Read(None, str(error))
+    return _Read(pixels[None] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1)), "", frames, values)
+
+
+def _pillow() -> str:
+    from importlib.metadata import version
+
+    return version("pillow")

@@ -1,0 +1,99 @@
+"""Images in, one of C classes out."""
+
+from types import MappingProxyType
+
+import torch
+from torch import nn
+from torchmetrics import MetricCollection
+
+from kdrun.domains.base import Batch, Guess, Prediction, Tensors, largest_share
+from kdrun.domains.images.spec import DataSpec
+from kdrun.domains.scores import ClassificationScores
+from kdrun.domains.single import SinglePass
+from kdrun.networks.capture import captured, only_call
+from kdrun.networks.modes import evaluating
+from kdrun.networks.output import logits_of
+
+FEATURES = {"student_features", "teacher_features"}
+
+
+class Classification(SinglePass):
+    """Single-label classification with the classes of a DataSpec.
+
+    A batch is {"inputs": float [B, C, H, W], "targets": int64 [B], ...}; every position counts, so there is no mask.
+    """
+
+    METRICS = MappingProxyType(
+        {"accuracy": "max", "top5": "max", "worst_class": "max", "loss": "min", "calibration": "min"}
+    )
+
+    MAIN = PREFLIGHT = "accuracy"
+
+    def __init__(self, spec: DataSpec) -> None:
+        self.spec = spec
+        self.classes = len(spec.classes)
+        self._features = False
+
+    def prepare(self, wanted: frozenset[str]) -> None:
+        """Features are kept only where the objective compares them."""
+        self._features = bool(FEATURES & wanted)
+
+    def predict(self, network: nn.Module, inputs: torch.Tensor) -> Prediction:
+        """One forward pass. Raises ValueError where the logits are not [B, C] with the data's C.
+
+        Of two classes a network may give one logit o, for the second: it is read as the pair (0, o), whose softmax is the
+        sigmoid of o, and whose cross-entropy the binary one.
+        """
+        if self._features:
+            with captured(network) as found:
+                logits = logits_of(network(inputs))
+            features = {"features": only_call(network, found)}
+        else:
+            logits, features = logits_of(network(inputs)), {}
+        if self.classes == 2 and logits.shape == (inputs.shape[0], 1):
+            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+        expected = (inputs.shape[0], self.classes)
+        if logits.shape != expected:
+            raise ValueError(
+                f"{type(network).__name__} returned logits of shape {tuple(logits.shape)}, expected {expected}: "
+                f"{self.spec.name} has {self.classes} classes"
+            )
+        return Prediction(logits, features=features)
+
+    def feature_width(self, network: nn.Module) -> int:
+        """D of the features [B, D] that objectives compare.
+
+        Raises UserError where a forward pass does not use the classifier, or gives it anything else than [B, D].
+        """
+        device = next(network.parameters()).device
+        with torch.no_grad(), evaluating(network), captured(network) as found:
+            network(torch.zeros(2, *self.spec.shape, device=device))
+        return only_call(network, found).shape[1]
+
+    def tensors(self, batch: Batch, student: Prediction, teacher: Prediction | None) -> Tensors:
+        """student_logits and teacher_logits [B, C], student_features and teacher_features [B, D] where they were asked for,
+        targets [B], mask (None: all count)."""
+        return {
+            "student_features": student.features.get("features"),
+            "teacher_features": None if teacher is None else teacher.features.get("features"),
+            "student_logits": student.logits,
+            "teacher_logits": None if teacher is None else teacher.logits,
+            "targets": batch["targets"],
+            "mask": student.mask,
+        }
+
+    def metrics(self) -> MetricCollection:
+        """A fresh collection whose compute() has exactly the names of METRICS (see ClassificationScores)."""
+        return MetricCollection({"scores": ClassificationScores(self.classes)})
+
+    def update(self, metrics: MetricCollection, prediction: Prediction, batch: Batch) -> None:
+        """Adds one batch; the logits are taken in float32 whatever the network computes in."""
+        metrics.update(prediction.logits.detach().float(), batch["targets"])
+
+    def right(self, prediction: Prediction, batch: Batch) -> torch.Tensor:
+        """bool [B]: whether the largest logit is that of the target."""
+        return prediction.logits.argmax(1) == batch["targets"]
+
+    def trivial(self, targets: list[torch.Tensor], right: list[torch.Tensor] | None = None) -> Guess:
+        """Accuracy of always naming the largest class."""
+        return largest_share(targets, "always naming the largest class", right)

@@ -1,0 +1,1 @@
+"""Tables of numbers with one real target per row."""

@@ -1,0 +1,65 @@
+"""A loaded table: split by quantiles of its target, standardised with the moments of the training split."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from kdrun.data.splits import assign
+from kdrun.domains.images.module import ImageDataModule
+from kdrun.domains.images.source import SPLITS, TRAIN
+from kdrun.domains.tabular.source import Table
+from kdrun.domains.tabular.spec import TableSpec
+from kdrun.problems import UserError
+
+
+class TableDataModule(ImageDataModule):
+    """As of images in everything but: inputs are float32 [b, F], targets float32 [b] and standardised, nothing is augmented."""
+
+    images: Table
+    spec: TableSpec
+
+    @cached_property
+    def _targets(self) -> np.ndarray:
+        return ((self.images.y - self.spec.target_mean) / self.spec.target_std).astype(np.float32)
+
+
+def table_module(table: Table, config: dict[str, Any]) -> TableDataModule:
+    """The data set of a table. config: the keys that every data config has (see build.COMMON).
+
+    Where the source has no split of its own, samples are drawn in proportion from ten quantiles of the target.
+    `normalize` replaces the moments of the features. Raises UserError for augmentation, of which tables have none.
+    """
+    for name, default in (("crop", 0), ("flip", False)):
+        if (given := config["augment"][name]) != default:
+            raise UserError(f"data.augment.{name}={given}: {table.name} is a table, only images are augmented")
+    split = assign(table, config)
+    (target_mean,), (target_std,) = _moments(table.y[split == TRAIN, None])
+    if (given := config["normalize"]) is None:
+        mean, std = _moments(table.x[split == TRAIN])
+    else:
+        mean, std = (tuple(map(float, given[name])) for name in ("mean", "std"))
+        if not len(mean) == len(std) == len(table.features) or min(std) <= 0:
+            count = len(table.features)
+            raise UserError(f"data.normalize: {table.name} needs {count} means and {count} positive deviations")
+    spec = TableSpec(
+        name=config["name"] or table.name,
+        features=table.features,
+        target=table.target,
+        sizes={name: int((split == part).sum()) for name, part in SPLITS.items()},
+        mean=mean,
+        std=std,
+        target_mean=target_mean,
+        target_std=target_std,
+    )
+    return TableDataModule(table, split, spec, task=config["task"])
+
+
+def _moments(values: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each column of [n, K], in float64; a constant column is only shifted."""
+    values = values.astype(np.float64)
+    mean, deviation = values.mean(axis=0), values.std(axis=0)
+    deviation[deviation <= 1e-6 * np.abs(mean)] = 1.0
+    return tuple(mean.tolist()), tuple(deviation.tolist())

@@ -1,0 +1,64 @@
+"""The 442 diabetes patients that scikit-learn ships (Efron, Hastie, Johnstone and Tibshirani, Annals of Statistics 2004).
+
+Read from the installed package's files: importing scikit-learn takes over a second and is not needed for it. They hold raw
+values; scikit-learn's own loader scales them by moments of all patients, those of test included.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from kdrun.domains.images.source import TRAIN
+from kdrun.domains.tabular.source import Table
+from kdrun.problems import UserError
+
+TARGETS = ("diabetes",)
+
+FEATURES = ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
+ROWS, TARGET = "diabetes_data_raw.csv.gz", "diabetes_target.csv.gz"
+
+
+def diabetes(root: str | Path | None = None, *, cache: str | Path | None = None) -> Table:
+    """float32 [442, 10]: age in years, sex (1, 2), body mass index, blood pressure, six blood serum measurements.
+
+    The target is a measure of disease progression a year later, 25 to 346.
+
+    root: folder with the two files instead of scikit-learn's own.
+    """
+    folder = Path(root) if root is not None else _installed()
+    for name in (ROWS, TARGET):
+        if not (folder / name).is_file():
+            raise UserError(
+                f"data=diabetes needs {folder / name}, which is not there; scikit-learn brings it: reinstall it"
+            )
+    texts = [gzip.decompress((folder / name).read_bytes()) for name in (ROWS, TARGET)]
+    try:
+        rows, target = (np.array([line.split() for line in text.split(b"\n") if line], np.float32) for text in texts)
+        if rows.shape != (len(target), len(FEATURES)) or target.shape[1] != 1:
+            raise ValueError(f"{rows.shape} features for {target.shape} targets")
+    except ValueError as error:
+        wanted = f"expected {len(FEATURES)} numbers and one target a line, between blanks"
+        raise UserError(f"{ROWS} and {TARGET} in {folder}: {error}", wanted) from None
+    return Table(
+        x=rows,
+        y=target[:, 0].copy(),
+        split=np.full(len(rows), TRAIN, np.int8),
+        ids=np.arange(len(rows)),
+        features=FEATURES,
+        target="disease progression",
+        name="diabetes",
+        source_hash=hashlib.sha256(b"\0".join(texts)).hexdigest(),
+        determined=True,
+    )
+
+
+def _installed() -> Path:
+    found = find_spec("sklearn")
+    if found is None or not found.submodule_search_locations:
+        raise UserError("data=diabetes needs scikit-learn, which is not installed: pip install scikit-learn")
+    return Path(next(iter(found.submodule_search_locations)), "datasets", "data")

@@ -1,0 +1,64 @@
+"""A row of numbers in, one number out."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+import torch
+from torch import nn
+from torchmetrics import MetricCollection
+
+from kdrun.domains.base import Batch, Guess, Prediction, Tensors
+from kdrun.domains.single import SinglePass
+from kdrun.domains.tabular.scores import RegressionScores
+from kdrun.domains.tabular.spec import TableSpec
+from kdrun.networks.output import logits_of
+
+
+class Regression(SinglePass):
+    """Regression of the standardised target of a TableSpec.
+
+    A batch is {"inputs": float32 [B, F], "targets": float32 [B], ...}; every position counts, so there is no mask. What a
+    network says of a sample stands where logits stand, [B, 1], in deviations of the target; objectives get it under a name of
+    its own, so that a term of classes is refused.
+    """
+
+    METRICS = MappingProxyType({"rmse": "min", "mae": "min", "r2": "max", "loss": "min"})
+    MAIN = PREFLIGHT = "r2"
+
+    def __init__(self, spec: TableSpec) -> None:
+        self.spec = spec
+
+    def predict(self, network: nn.Module, inputs: torch.Tensor) -> Prediction:
+        """One forward pass. Raises ValueError where the output is not [B, 1]."""
+        output = logits_of(network(inputs))
+        expected = (inputs.shape[0], self.spec.outputs)
+        if output.shape != expected:
+            raise ValueError(
+                f"{type(network).__name__} returned {tuple(output.shape)}, expected {expected}: one number per sample"
+            )
+        return Prediction(output)
+
+    def tensors(self, batch: Batch, student: Prediction, teacher: Prediction | None) -> Tensors:
+        """student_outputs and teacher_outputs [B, 1], targets [B], mask (None: all count)."""
+        return {
+            "student_outputs": student.logits,
+            "teacher_outputs": None if teacher is None else teacher.logits,
+            "targets": batch["targets"],
+            "mask": student.mask,
+        }
+
+    def metrics(self) -> MetricCollection:
+        """A fresh collection whose compute() has exactly the names of METRICS (see RegressionScores)."""
+        return MetricCollection({"scores": RegressionScores(self.spec.target_std)})
+
+    def update(self, metrics: MetricCollection, prediction: Prediction, batch: Batch) -> None:
+        """Adds one batch; outputs are taken in float32 whatever the network computes in."""
+        metrics.update(prediction.logits.detach().float().squeeze(-1), batch["targets"])
+
+    def trivial(self, targets: list[torch.Tensor], right: list[torch.Tensor] | None = None) -> Guess:
+        """R2 of always naming the mean of these targets.
+
+        R2 is at most the squared correlation, which times the samples is chi-squared where both are independent.
+        """
+        return Guess(0.0, 1.96**2 / sum(map(len, targets)), "always naming the mean")

@@ -1,0 +1,152 @@
+"""A loaded parallel corpus: its splits, their loaders, single pairs by id, and text to ids and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+
+from kdrun.data.ragged import Ragged
+from kdrun.data.tokenizer import Tokenizer
+from kdrun.domains.translation.loader import TextSamples, TokenLoader
+from kdrun.domains.translation.source import Pairs
+from kdrun.domains.translation.spec import TextSpec
+
+
+class TextDataModule(LightningDataModule):
+    """Sentence pairs with a split and a tokenizer.
+
+    pairs      from a source
+    rows       split name -> int64 [n]: which pairs belong to it, in the order of the source
+    tokenizer  see tokenizer
+    spec       what networks and tasks know of it
+    samples    split name -> the ids of its tokens
+    found      what was left out on the way (see text_audit)
+
+    Batch sizes are tokens (see TokenLoader). As a data module of a Lightning Trainer it takes `batch_size`,
+    `eval_batch_size` and `seed` from its attributes.
+    """
+
+    random = False
+    """Whether training inputs are changed at random."""
+    replayed = False
+    views = 1
+    preflight_batch = 8192
+
+    def __init__(
+        self,
+        pairs: Pairs,
+        rows: dict[str, np.ndarray],
+        tokenizer: Tokenizer,
+        spec: TextSpec,
+        samples: dict[str, TextSamples],
+        found: dict[str, Any],
+    ):
+        super().__init__()
+        self.pairs, self.rows_of, self.tokenizer, self.spec, self.found = pairs, rows, tokenizer, spec, found
+        self._samples = samples
+        self.batch_size, self.eval_batch_size, self.seed = 4096, 8192, 0
+
+    @property
+    def train_ids(self) -> Tensor:
+        """int64 [n], ids of the training pairs in the order of the source."""
+        return self.samples("train").ids
+
+    @property
+    def extra_tests(self) -> tuple[str, ...]:
+        """Names of further test sets, each a split like "test"."""
+        return tuple(name for name in self.pairs.extra if self.spec.sizes[name])
+
+    def samples(self, split: str) -> TextSamples:
+        """Ids and tokens of a split, in the order of the source."""
+        return self._samples[split]
+
+    # Single pairs, for outputs that are stored.
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """int64 [b]: positions in `train_ids` of pairs by id. KeyError for an id that is not in training."""
+        known, order = self._position
+        found = order[torch.searchsorted(known, ids).clamp_(max=len(known) - 1)]
+        wrong = self.train_ids[found] != ids
+        if wrong.any():
+            raise KeyError(f"sample id {int(ids[wrong][0])} is not a training sample")
+        return found
+
+    @cached_property
+    def _position(self) -> tuple[Tensor, Tensor]:
+        return torch.sort(self.train_ids)
+
+    def inputs(self, ids: Tensor, view: int = 0) -> dict[str, Any]:
+        """The batch of these training pairs, in this order: the tokens that the loader gives, padded to their longest."""
+        return self.samples("train").batch(self.rows(ids).numpy())
+
+    def lengths(self, ids: Tensor) -> Tensor:
+        """int64 [b]: target positions (end included) of training pairs by id."""
+        return torch.from_numpy(self.samples("train").target.lengths(self.rows(ids).numpy()))
+
+    # Text.
+
+    def sources(self, split: str) -> list[str]:
+        """The text to be translated, in the order of `samples(split).ids`; never cut."""
+        return [self.pairs.source[row] for row in self.rows_of[split].tolist()]
+
+    def references(self, split: str) -> list[str]:
+        """Its translations, likewise."""
+        return [self.pairs.target[row] for row in self.rows_of[split].tolist()]
+
+    def references_of(self, ids: Tensor) -> list[str]:
+        """The translations of pairs by id, whatever split they are in."""
+        return [self.pairs.target[self._row[number]] for number in ids.tolist()]
+
+    @cached_property
+    def _row(self) -> dict[int, int]:
+        return {number: row for row, number in enumerate(self.pairs.ids.tolist())}
+
+    def encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """{"source": int64 [b, S], "source_mask": bool [b, S]} of text in the source language, cut to `max_length`."""
+        if self.pairs.lowercase:
+            texts = [text.lower() for text in texts]
+        made = Ragged.of(self.tokenizer.encode(texts, "source"))
+        every = np.arange(len(made))
+        made = made.cut(every, self.spec.max_length, self.spec.eos)
+        source, mask = map(torch.from_numpy, made.padded(every, self.spec.pad))
+        return {"source": source, "source_mask": mask}
+
+    def decode(self, rows: Iterable[Sequence[int] | Tensor]) -> list[str]:
+        """Text of lists of ids (or of rows of a tensor): what stands before the first eos."""
+        return self.tokenizer.decode([row.tolist() if isinstance(row, Tensor) else row for row in rows])
+
+    # Loaders.
+
+    def train_loader(self, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> TokenLoader:
+        """Shuffled within lengths; see TokenLoader. batch_size is in tokens over all ranks."""
+        return TokenLoader(self.samples("train"), batch_size, seed=seed, rank=rank, world=world)
+
+    def eval_loader(self, split: str, batch_size: int, rank: int = 0, world: int = 1) -> TokenLoader:
+        """Every pair of the split exactly once over all ranks, longest first."""
+        return TokenLoader(self.samples(split), batch_size, rank=rank, world=world)
+
+    def audit(self) -> dict[str, Any]:
+        """See text_audit.audit."""
+        from kdrun.domains.translation.audit import audit
+
+        return audit(self)
+
+    # For `trainer.fit(learner, datamodule=module)`.
+
+    def _place(self) -> dict[str, int]:
+        return {"rank": self.trainer.global_rank, "world": self.trainer.world_size} if self.trainer else {}
+
+    def train_dataloader(self) -> TokenLoader:
+        return self.train_loader(self.batch_size, self.seed, **self._place())
+
+    def val_dataloader(self) -> TokenLoader:
+        return self.eval_loader("val", self.eval_batch_size, **self._place())
+
+    def test_dataloader(self) -> TokenLoader:
+        return self.eval_loader("test", self.eval_batch_size, **self._place())

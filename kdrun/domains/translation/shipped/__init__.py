@@ -1,0 +1,1 @@
+"""Parallel corpora that packages ship or that papers report on."""

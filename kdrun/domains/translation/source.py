@@ -1,0 +1,88 @@
+"""What a source of translations returns: sentence pairs, and ids that outlive every split and limit. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kdrun.domains.images.source import SPLITS
+
+
+@dataclass(repr=False)
+class Pairs:
+    """Sentence pairs as their source gives them.
+
+    name       of the source
+    languages  (source, target)
+    source     text in the source language, one sentence (or line) each; no line ends within
+    target     text in the target language
+    split      int8 [N]: 0 train, 1 val, 2 test, -1 unused, 3 and up the sets of `extra`. A source without a split of
+               its own says 0 throughout
+    ids        int64 [N], unique: the position of the pair in the source
+    extra      names of further test sets
+    groups     what near-duplicates share: pairs of one group are never put into different splits. None: the target
+               sentence without case, digits and punctuation
+    dropped    pairs that the source left out, by reason
+    lowercase  whether the text is in small letters, so that what is to be translated must be, too
+    """
+
+    name: str
+    languages: tuple[str, str]
+    source: list[str]
+    target: list[str]
+    split: np.ndarray
+    ids: np.ndarray
+    extra: tuple[str, ...] = ()
+    groups: list[str] | None = None
+    dropped: dict[str, int] = field(default_factory=dict)
+    lowercase: bool = False
+
+    def __post_init__(self) -> None:
+        count = len(self.source)
+        if len(self.target) != count or (self.groups is not None and len(self.groups) != count):
+            raise ValueError(f"{self.name}: source, target and groups differ in length")
+        for name, dtype in (("split", np.int8), ("ids", np.int64)):
+            array = getattr(self, name)
+            if array.shape != (count,) or array.dtype != dtype:
+                raise ValueError(f"{self.name}: {name} is {array.dtype}{array.shape}, not {np.dtype(dtype)}({count},)")
+        if len(np.unique(self.ids)) != count:
+            raise ValueError(f"{self.name}: ids are not unique")
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Name -> number in `split`, further test sets included."""
+        return {**SPLITS, **{name: len(SPLITS) + position for position, name in enumerate(self.extra)}}
+
+    @property
+    def source_hash(self) -> str:
+        """sha256 hex digest of the pairs with their splits and ids, whatever files they came in."""
+        about = [self.languages, self.extra, self.lowercase, self.groups is not None]
+        columns = [
+            self.split.tolist(),
+            self.ids.tolist(),
+            self.source,
+            self.target,
+            *([self.groups] if self.groups else []),
+        ]
+        return text_hash(json.dumps(row) for row in (about, *zip(*columns, strict=True)))
+
+    @property
+    def content_hash(self) -> str:
+        """As of images."""
+        return self.source_hash
+
+
+def text_hash(lines: Iterable[str]) -> str:
+    """sha256 hex digest of lines of text."""
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(line.encode())
+        digest.update(b"\n")
+    return digest.hexdigest()

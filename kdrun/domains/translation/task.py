@@ -1,0 +1,205 @@
+"""Sentences in one language in, sentences in another out: teacher-forced losses per token, BLEU of what is generated."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+from torchmetrics import Metric, MetricCollection
+
+from kdrun.decoding.beam import Search, decode
+from kdrun.domains.base import Batch, Guess, Prediction, Tensors, symmetric
+from kdrun.domains.translation.scores import TextScores, copy_baseline, sentence_statistics, signatures, tokenize_for
+from kdrun.ledger.flops import counted_flops
+from kdrun.networks.output import logits_of
+from kdrun.problems import UserError
+
+UNIT, LARGEST_LOSS = 2.0**-20, 1e4
+HIDDEN = frozenset({"student_hidden", "teacher_hidden"})
+TYPICAL_TOKENS = 16
+"""Length of source and target for which FLOPs of a sentence are counted."""
+
+
+class Translation:
+    """Translation with the vocabulary of a TextSpec; see data.text_module for what a batch is.
+
+    module    the data module: it turns tokens into text, and knows the references
+    decoding  `trainer.decoding`; on validation the search has `val_beam` hypotheses, on test `beam`
+
+    BLEU and chrF are shares in 0..1 like all other scores here; people are shown them times 100.
+    """
+
+    METRICS = MappingProxyType({"bleu": "max", "chrf": "max", "loss": "min", "token_accuracy": "max"})
+    TYPICAL_TOKENS = TYPICAL_TOKENS
+    MAIN, PREFLIGHT = "bleu", "loss"
+
+    def __init__(self, module: Any, decoding: dict[str, Any] | None = None):
+        self.module, self.spec = module, module.spec
+        settings = dict(decoding or {})
+        beams = {True: settings.pop("beam", 5), False: settings.pop("val_beam", 1)}
+        self.hidden = False
+        self.search = {final: Search(beam=beam, **settings) for final, beam in beams.items()}
+
+    @cached_property
+    def tokenize(self) -> str:
+        """sacreBLEU's tokeniser for the target language. UserError where it cannot be had."""
+        return tokenize_for(self.spec.bleu, self.spec.languages[1], self.module.references("val"))
+
+    def prepare(self, wanted: frozenset[str]) -> None:
+        """From now on `predict` gives hidden states and output layer where tensors of the objective are made of these."""
+        self.hidden = bool(wanted & HIDDEN) and "student_logits" not in wanted
+
+    def predict(self, network: nn.Module, inputs: dict[str, torch.Tensor]) -> Prediction:
+        """One teacher-forced pass. Raises ValueError where the logits are not [B, T, V] with the data's V.
+
+        UserError where an objective computes logits piece by piece and the network has no `hidden`.
+        """
+        if self.hidden:
+            if not hasattr(network, "hidden"):
+                raise UserError(
+                    f"{type(network).__name__} has no hidden(): use objective=word_kd, with all logits at once"
+                )
+            states, weight, bias = network.hidden(**inputs)
+            found = Prediction(None, hidden=states, head=weight if bias is None else (weight, bias))
+            shape = (*states.shape[:2], len(weight))
+        else:
+            found = Prediction(logits_of(network(**inputs)))
+            shape = tuple(found.logits.shape)
+        expected = (*inputs["target"].shape, self.spec.vocabulary)
+        if shape != expected:
+            raise ValueError(
+                f"{type(network).__name__} returned logits of shape {shape}, expected {expected}: "
+                f"{self.spec.name} has {self.spec.vocabulary} tokens"
+            )
+        return found
+
+    def tensors(self, batch: Batch, student: Prediction, teacher: Prediction | None) -> Tensors:
+        """targets [B, T], mask [B, T], features of both; student_ and teacher_ logits [B, T, V], or where `prepare` asked for
+        them hidden [B, T, D], head [V, D] and bias [V]."""
+        found: Tensors = {"targets": batch["targets"], "mask": batch["mask"], **student.features}
+        found |= {f"teacher_{name}": value for name, value in (teacher.features if teacher else {}).items()}
+        for who, prediction in (("student", student), ("teacher", teacher or Prediction(None))):
+            weight, bias = prediction.head if isinstance(prediction.head, tuple) else (prediction.head, None)
+            found |= {f"{who}_logits": prediction.logits, f"{who}_hidden": prediction.hidden}
+            found |= {f"{who}_head": weight, f"{who}_bias": bias}
+        return found
+
+    def count(self, batch: Batch) -> int:
+        """Target tokens in the batch, end tokens included."""
+        return int(batch["mask"].sum())
+
+    def metrics(self) -> MetricCollection:
+        """A fresh collection whose compute() has exactly the names of METRICS."""
+        return MetricCollection({"tokens": TokenScores(), "text": Text(self.tokenize)})
+
+    def update(self, metrics: MetricCollection, prediction: Prediction, batch: Batch) -> None:
+        """Adds what one pass tells: loss and token accuracy."""
+        metrics["tokens"].update(prediction.dense().detach().float(), batch["targets"], batch["mask"])
+
+    def evaluate(
+        self, metrics: MetricCollection, network: nn.Module, batch: Batch, final: bool = False
+    ) -> list[dict[str, Any]] | None:
+        """Adds loss and token accuracy, then BLEU and chrF of what the network generates.
+
+        On test it returns each sentence's translation and its counts (see text_scores.FIELDS).
+        """
+        inputs = batch["inputs"]
+        self.update(metrics, self.predict(network, inputs), batch)
+        rows = (
+            batch["mask"].any(dim=1).nonzero().flatten()
+        )  # a rank without a pair of its own has one that counts nothing
+        if not len(rows):
+            return None
+        sources = [inputs["source"][row][inputs["source_mask"][row]].tolist() for row in rows]
+        hypotheses = self.translate(network, sources, final)
+        references = self.module.references_of(batch["ids"][rows])
+        counts = sentence_statistics(hypotheses, references, self.tokenize)
+        metrics["text"].update(hypotheses, references, counts)
+        if not final:
+            return None
+        ids = batch["ids"][rows].tolist()
+        return [
+            {"id": number, "text": text, "counts": row}
+            for number, text, row in zip(ids, hypotheses, counts.tolist(), strict=True)
+        ]
+
+    def translate(self, network: nn.Module, sources: list[list[int]], final: bool = True) -> list[str]:
+        """Text of the best hypothesis for each source (token ids with the end token)."""
+        spec = self.spec
+        found = decode(network, sources, bos=spec.bos, eos=spec.eos, pad=spec.pad, search=self.search[final])
+        return self.module.decode([hypotheses[0].tokens for hypotheses in found])
+
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """What takes no network: {"copying the source": {"bleu", "chrf"}} on test, and likewise on further test sets."""
+        found = {}
+        for split in ("test", *self.module.extra_tests):
+            scores = copy_baseline(self.module.sources(split), self.module.references(split), self.tokenize)
+            name = "copying the source" + ("" if split == "test" else f", on {split}")
+            found[name] = {metric: value / 100 for metric, value in scores.items()}
+        return found
+
+    def notes(self) -> dict[str, str]:
+        """Signatures of the scores, for records."""
+        return signatures(self.tokenize)
+
+    def size(self, inputs: dict[str, torch.Tensor]) -> int:
+        """Sentences in the batch."""
+        return len(inputs["source"])
+
+    def typical(self, network: nn.Module) -> object:
+        """One sentence of TYPICAL_TOKENS in and out, teacher-forced."""
+        tokens = torch.zeros((1, TYPICAL_TOKENS), dtype=torch.int64, device="meta")
+        inputs = {"source": tokens, "source_mask": torch.ones_like(tokens, dtype=torch.bool), "target": tokens}
+        return network(**inputs)
+
+    def flops(self, network: nn.Module) -> int | None:
+        """FLOPs of it."""
+        return counted_flops(network, self.typical)
+
+    def trivial(self, targets: list[torch.Tensor], right: list[torch.Tensor] | None = None) -> Guess:
+        """Loss of the tokens' own frequencies: nats per token of a guess that looks at nothing."""
+        counts = torch.bincount(torch.cat(targets)).double()
+        shares = counts[counts > 0] / counts.sum()
+        loss = -(shares * shares.log()).sum()
+        variance = (shares * (shares.log() + loss) ** 2).sum() / counts.sum()
+        return symmetric(float(loss), math.sqrt(float(variance)), -1)
+
+
+class Text(TextScores):
+    """The same as shares in 0..1, as all scores are kept here."""
+
+    def compute(self) -> dict[str, torch.Tensor]:
+        return {name: value / 100 for name, value in super().compute().items()}
+
+
+class TokenScores(Metric):
+    """Mean cross-entropy in nats, and share of right tokens, over valid positions; sums over batches and ranks.
+
+    update(logits float32 [B, T, V], targets int64 [B, T], mask bool [B, T]); NaN before any token, and a NaN loss as soon
+    as one token's is not finite. Losses are summed as whole multiples of 2^-20 (see ClassificationScores).
+    """
+
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("losses", "broken", "right", "seen"):
+            self.add_state(name, default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, logits: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor) -> None:
+        logits, targets = logits[mask], targets[mask]
+        losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+        finite = losses.isfinite()
+        self.losses += (torch.where(finite, losses, 0.0).clamp(max=LARGEST_LOSS) / UNIT).round().long().sum()
+        self.broken += (~finite).sum()
+        self.right += (logits.argmax(-1) == targets).sum()
+        self.seen += len(targets)
+
+    def compute(self) -> dict[str, torch.Tensor]:
+        seen = torch.where(self.seen > 0, self.seen.float(), math.nan)
+        loss = torch.where(self.broken > 0, math.nan, self.losses.float() * UNIT / seen)
+        return {"loss": loss, "token_accuracy": self.right.float() / seen}

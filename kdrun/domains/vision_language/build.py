@@ -1,0 +1,261 @@
+"""From conversations to a data module: split, tokenizer, ids, slots. torch only where tensors are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kdrun.data.ragged import Ragged
+from kdrun.domains.vision_language import tokens as vision_tokens
+from kdrun.domains.vision_language.source import Conversations, ImageStore, Sample
+from kdrun.domains.vision_language.spec import VisionSpec
+from kdrun.domains.vision_language.splits import assign
+from kdrun.problems import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdrun.domains.vision_language.features import FeatureCache
+    from kdrun.domains.vision_language.loader import VisionSamples
+    from kdrun.domains.vision_language.module import VisionDataModule
+
+VISION: dict[str, Any] = {
+    "tower": "efficientnet_lite0",
+    "size": 96,
+    "features": "cached",
+    "image_tokens": None,
+    "tokenizer": None,
+    "template": "plain",
+    "max_length": 128,
+}
+"""The keys of `data.vision`, beside those of build.COMMON."""
+
+BLOCK = 20_000
+"""Conversations that are encoded at a time: lists of ids take far more memory than arrays."""
+SIGLIP = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+"""What pixels are normalised with for a network's own tower, unless `data.normalize` says otherwise."""
+
+
+def vision_module(
+    conversations: Conversations, common: dict[str, Any], cache: str | Path, like: VisionDataModule | None = None
+) -> VisionDataModule:
+    """The data module of conversations on images.
+
+    common: the keys of VISION and of build.COMMON, all present
+        tower         name of a vision tower (networks.towers); None: the network's own, to which pixels are given
+        size          height and width of images: those that the source gives
+        features      cached: the tower's features are kept below `cache`; online: networks get pixels
+        image_tokens  slots of an image, where the tower is the network's own
+        tokenizer     path of an existing one (see vision_tokens.existing); None: one of words, made from the corpus
+        template      see vision_templates
+        max_length    most tokens of a sample, image slots included: longer ones are left out of training; elsewhere their
+                      text loses its beginning
+    like: a module whose tokenizer and vocabulary are taken, for the evaluation of a network that learned from its data.
+    Raises UserError where nothing would be left to train on, though the source has training samples.
+    """
+    from kdrun.domains.vision_language.module import BESIDE, VisionDataModule
+
+    pictures = Pictures(conversations.images, common, cache)
+    chosen, removed = assign(conversations, common)
+    if like is not None:
+        tokenizer, vocabulary = like.encoder.tokenizer, like.spec.vocabulary
+    elif common["tokenizer"] is not None:
+        tokenizer = vision_tokens.existing(common["tokenizer"])
+        vocabulary = tokenizer.size
+    else:
+        if not len(conversations.corpus):
+            raise UserError(
+                f"{conversations.name} has no text to make a tokenizer from: it is for evaluation",
+                BESIDE,
+            )
+        tokenizer = vision_tokens.trained(conversations.corpus, common["template"], Path(cache))
+        vocabulary = -(-tokenizer.size // 8) * 8  # as wide as matrix units like; the ids beyond are never used
+    encoder = vision_tokens.Encoder(tokenizer, common["template"], pictures.slots)
+    most, had_training = common["max_length"], bool(chosen["train"])
+    if encoder.head + len(encoder.image) + 2 > most:
+        raise UserError(
+            f"data.vision.max_length={most}: an image takes {pictures.slots} tokens, "
+            f"the chat template {encoder.head} before it"
+        )
+    samples, found = (
+        {},
+        {"dropped": dict(conversations.report), "removed": removed, "too_long": 0, "cut": {}, "no_room": {}},
+    )
+    for name, given in chosen.items():
+        made, kept, over = encoded(given, encoder, most, tokenizer.pad, pictures, leave_out=name == "train")
+        samples[name], chosen[name] = made, [given[position] for position in kept]
+        if name == "train":
+            found["too_long"] = over["left_out"]
+        else:
+            found["cut"] |= {name: over["cut"]} if over["cut"] else {}
+            found["no_room"] |= {name: over["left_out"]} if over["left_out"] else {}
+    if had_training and not chosen["train"]:
+        raise UserError(
+            f"{conversations.name}: no sample is left for training; "
+            f"{found['too_long']} are longer than data.vision.max_length={most} tokens"
+        )
+    spec = VisionSpec(
+        name=common["name"] or conversations.name,
+        vocabulary=vocabulary,
+        pad=tokenizer.pad,
+        bos=tokenizer.bos,
+        eos=encoder.eos,
+        image_token=tokenizer.image,
+        image_tokens=pictures.slots,
+        image_size=common["size"],
+        feature_width=pictures.width,
+        tower=pictures.identity,
+        sizes={name: len(part) for name, part in chosen.items()},
+        max_length=most,
+        tokenizer=tokenizer.sha256,
+        template=encoder.template.name,
+        types=tuple(sorted({sample.type for part in chosen.values() for sample in part})),
+        **pictures.moments,
+    )
+    return VisionDataModule(conversations, chosen, encoder, spec, samples, pictures, found)
+
+
+def encoded(
+    samples: Sequence[Sample],
+    encoder: vision_tokens.Encoder,
+    most: int,
+    pad: int,
+    pictures: Callable[[np.ndarray], dict[str, Tensor]],
+    leave_out: bool = False,
+) -> tuple[VisionSamples, list[int], dict[str, int]]:
+    """(tokens, which samples are left, {"left_out": n, "cut": n}).
+
+    leave_out: samples of more than `most` tokens. Else their text is cut from the left, images never; and what has more
+    images than fit is left out all the same.
+    """
+    from kdrun.domains.vision_language.loader import VisionSamples
+
+    parts: list[Ragged] = [Ragged.of([])]
+    labels: list[np.ndarray] = [np.zeros(0, bool)]
+    asked: list[int] = []
+    kept: list[int] = []
+    cut = 0
+    for first in range(0, len(samples), BLOCK):
+        block = samples[first : first + BLOCK]
+        lists: list[list[int]] = []
+        for position, (sample, row) in enumerate(zip(block, encoder.rows(block), strict=True), first):
+            tokens, excess = row.tokens, len(row.tokens) + len(sample.images) * len(encoder.image) - most
+            if excess > 0:
+                if leave_out or excess > len(tokens) - encoder.head - 2:
+                    continue
+                cut += 1
+                tokens = tokens[: encoder.head] + tokens[encoder.head + excess :]
+            excess = max(excess, 0)
+            marked = np.zeros(len(tokens), bool)
+            for begin, end in row.answers:
+                marked[max(begin - excess, encoder.head) : max(end - excess, encoder.head)] = True
+            lists.append(tokens)
+            labels.append(marked)
+            asked.append(max(row.answers[-1][0] - excess, encoder.head))
+            kept.append(position)
+        parts.append(Ragged.of(lists))
+    made = VisionSamples(
+        np.array([samples[position].id for position in kept], np.int64),
+        Ragged.joined(parts),
+        np.concatenate(labels),
+        np.array(asked, np.int64),
+        Ragged.of([samples[position].images for position in kept]),
+        head=encoder.head,
+        block=np.array(encoder.image, np.int64),
+        slots=encoder.image_tokens,
+        pad=pad,
+        pictures=pictures,
+    )
+    return made, kept, {"left_out": len(samples) - len(kept), "cut": cut}
+
+
+class Pictures:
+    """Images as inputs of a network: features of a tower that are kept, or pixels.
+
+    slots     image tokens that an image takes
+    width     of the features; None for pixels
+    identity  of the tower and the size; None for a network's own tower
+    moments   {"mean", "std"} that pixels are normalised with for a network's own tower; {} for one of the data
+    """
+
+    def __init__(self, images: ImageStore, common: dict[str, Any], cache: str | Path):
+        self.images, self.size = images, common["size"]
+        if common["features"] not in ("cached", "online"):
+            raise UserError(f"data.vision.features={common['features']}: cached or online")
+        if len(images) and images.size != self.size:
+            raise UserError(
+                f"data.vision.size={self.size}, but the images of the source are of {images.size} pixels",
+                f"data.size={self.size} data.vision.size={self.size}",
+            )
+        self._cache, self._kept = cache, common["features"] == "cached" and common["tower"] is not None
+        self._tower = None
+        self._moments = common.get("normalize") or SIGLIP
+        self.moments = {name: tuple(map(float, self._moments[name])) for name in ("mean", "std")}
+        if common["tower"] is None:
+            if common["image_tokens"] is None:
+                raise UserError("data.vision.tower=null needs data.vision.image_tokens: the slots of an image")
+            self.slots, self.width, self.identity = int(common["image_tokens"]), None, None
+            return
+        from kdrun.domains.vision_language.networks.towers import build_tower
+
+        self.moments = {}
+        self._tower = build_tower(common["tower"])
+        self.slots = self._tower.tokens(self.size)
+        if common["image_tokens"] not in (None, self.slots):
+            raise UserError(
+                f"data.vision.image_tokens={common['image_tokens']}: {common['tower']} gives {self.slots} for images "
+                f"of {self.size} pixels",
+            )
+        self.width = self._tower.width if self._kept else None
+        self.identity = f"{self._tower.identity}/{self.size}"
+
+    @cached_property
+    def features(self) -> FeatureCache | None:
+        """The features that are kept; None for pixels."""
+        if not self._kept:
+            return None
+        from kdrun.domains.vision_language.features import FeatureCache
+
+        return FeatureCache(self._cache, self.images, self._tower, self.size)
+
+    @property
+    def bytes(self) -> int:
+        """Disk that the features of all images take."""
+        return self.features.bytes if self.features else 0
+
+    def missing(self, numbers: np.ndarray) -> int:
+        """How many of these images have no features yet."""
+        return self.features.missing(numbers) if self.features else 0
+
+    def prepare(self, numbers: np.ndarray, told: Callable[[int], None] = lambda done: None) -> None:
+        """Compute the features of these images that are missing."""
+        if self.features:
+            self.features.build(numbers, told)
+
+    def __call__(self, numbers: np.ndarray) -> dict[str, Tensor]:
+        """{"image_features": float32 [n, T, C]} or {"pixel_values": float32 [n, 3, H, W]} of images by number."""
+        if self.features:
+            return {"image_features": self.features.read(numbers)}
+        known, places = np.unique(numbers, return_inverse=True)
+        return {"pixel_values": self._normalised(self.images.pixels(known))[places]}
+
+    def of(self, pixels: np.ndarray) -> dict[str, Tensor]:
+        """The same of uint8 [n, 3, H, W], images that are not in the store."""
+        if not self._kept:
+            return {"pixel_values": self._normalised(pixels)}
+        from kdrun.domains.vision_language.features import compute
+
+        return {"image_features": compute(self._tower, pixels).float()}
+
+    def _normalised(self, pixels: np.ndarray) -> Tensor:
+        import torch
+
+        values = torch.from_numpy(np.ascontiguousarray(pixels))
+        if self._tower is not None:
+            return self._tower.normalise(values)
+        mean, std = (torch.tensor(self._moments[name], dtype=torch.float32).view(3, 1, 1) for name in ("mean", "std"))
+        return (values.float() / 255 - mean) / std

@@ -1,0 +1,208 @@
+"""Loaded conversations on images: their splits, loaders, single samples by id, prompts, and text to ids and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+
+from kdrun.domains.vision_language.loader import SampleLoader, VisionSamples
+from kdrun.domains.vision_language.source import Conversations, Sample, Turn
+from kdrun.domains.vision_language.spec import VisionSpec
+from kdrun.domains.vision_language.tokens import Encoder
+from kdrun.problems import UserError
+
+BESIDE = (
+    "as a further test set beside data to train on: data=llava_json data.root=FOLDER data.file=FILE "
+    "data.tests.NAME._target_=SOURCE data.tests.NAME.root=FOLDER"
+)
+"""How data without training samples are used."""
+
+
+class VisionDataModule(LightningDataModule):
+    """Conversations on images with a split, a tokenizer and a chat template.
+
+    conversations  from a source
+    rows           split name -> positions in the source's samples of that split
+    encoder        see vision_tokens
+    spec           what networks and tasks know of it
+    samples        split name -> the tokens of its samples
+    pictures       what turns images into inputs (see vision_build.Pictures)
+    found          what was left out on the way (see vision_audit)
+
+    As a data module of a Lightning Trainer it takes `batch_size`, `eval_batch_size` and `seed` from its attributes.
+    """
+
+    random = False
+    """Whether training inputs are changed at random."""
+    replayed = False
+    views = 1
+    preflight_batch = 64
+
+    def __init__(
+        self,
+        conversations: Conversations,
+        rows: dict[str, list[Sample]],
+        encoder: Encoder,
+        spec: VisionSpec,
+        samples: dict[str, VisionSamples],
+        pictures: Any,
+        found: dict[str, Any],
+    ):
+        super().__init__()
+        self.conversations, self.chosen, self.encoder, self.spec = conversations, rows, encoder, spec
+        self.pictures, self.found = pictures, found
+        self._samples = samples
+        self.batch_size, self.eval_batch_size, self.seed = 32, 64, 0
+
+    @property
+    def train_ids(self) -> Tensor:
+        """int64 [n], ids of the training samples in the order of the source."""
+        return self.samples("train").ids
+
+    @property
+    def extra_tests(self) -> tuple[str, ...]:
+        """Names of further test sets, each a split like "test"."""
+        return tuple(name for name in self.conversations.further if self.spec.sizes.get(name))
+
+    def samples(self, split: str) -> VisionSamples:
+        """Ids and tokens of a split, in the order of the source."""
+        return self._samples[split]
+
+    # Features.
+
+    def cache_bytes(self) -> int:
+        """Disk that the features of all images take; 0 where none are kept."""
+        return self.pictures.bytes
+
+    def positions(self, split: str = "train") -> dict[str, int]:
+        """What terms of an objective can be over (objectives.terms.Term.over) -> how many there are in a split."""
+        samples = self._samples[split]
+        return samples.sizes(np.arange(len(samples.lengths)))
+
+    def features_missing(self) -> int:
+        """How many images that samples use have no features yet; nothing is computed."""
+        return self.pictures.missing(self._images_used())
+
+    def prepare(self, told: Callable[[int], None] = lambda done: None) -> None:
+        """Compute the features that are missing now, not when a batch first needs them; told(images done)."""
+        self.pictures.prepare(self._images_used(), told)
+
+    def _images_used(self) -> np.ndarray:
+        flat = [samples.images.flat for samples in self._samples.values()]
+        return np.unique(np.concatenate([np.zeros(0, np.int32), *flat])).astype(np.int64)
+
+    # Single samples, by id.
+
+    def inputs(self, ids: Tensor, view: int = 0) -> dict[str, Any]:
+        """The batch of these samples, in this order, as the loader gives it. All of one split; KeyError for an unknown id."""
+        split, positions = self._places(ids)
+        return self.samples(split).batch(positions)
+
+    def prompts(self, ids: Tensor) -> dict[str, Tensor]:
+        """What a network reads before the last answer of these samples, of one split, filled up on the left:
+        input_ids int64 [b, L], attention_mask bool [b, L], and image_features or pixel_values where there are images."""
+        split, positions = self._places(ids)
+        return self.samples(split).prompts(positions)
+
+    def samples_of(self, ids: Tensor) -> list[Sample]:
+        """Samples by id, whatever split they are in."""
+        return [self.chosen[split][position] for split, position in self._located(ids)]
+
+    def lengths(self, ids: Tensor) -> Tensor:
+        """int64 [b]: answer tokens (end tokens included) of samples by id."""
+        found = [self.samples(split).responses[position] for split, position in self._located(ids)]
+        return torch.tensor(found, dtype=torch.int64)
+
+    @cached_property
+    def _place(self) -> dict[int, tuple[str, int]]:
+        return {
+            number: (split, position)
+            for split, samples in self._samples.items()
+            for position, number in enumerate(samples.ids.tolist())
+        }
+
+    def _located(self, ids: Tensor) -> list[tuple[str, int]]:
+        try:
+            return [self._place[number] for number in ids.tolist()]
+        except KeyError as error:
+            raise KeyError(f"sample id {error.args[0]} is in no split") from None
+
+    def _places(self, ids: Tensor) -> tuple[str, np.ndarray]:
+        found = self._located(ids)
+        splits = {split for split, _ in found}
+        if len(splits) != 1:
+            raise ValueError(f"samples of one split at a time; these are of {', '.join(sorted(splits)) or 'none'}")
+        return splits.pop(), np.array([position for _, position in found], np.int64)
+
+    # Text.
+
+    def decode(self, rows: Iterable[Sequence[int] | Tensor]) -> list[str]:
+        """Text of lists of ids (or of rows of a tensor): what stands before the first eos."""
+        return self.encoder.decode([row.tolist() if isinstance(row, Tensor) else row for row in rows])
+
+    def encode_prompt(
+        self, question: str, images: Sequence[Any] | np.ndarray = (), history: Sequence[Turn] = ()
+    ) -> dict[str, Tensor]:
+        """The inputs, b = 1, of a question that no split has (see `prompts`).
+
+        images   files (a path, an open file, a PIL image), or uint8 [n, 3, H, W] of the spec's size; they come first
+        history  turns before this one
+        """
+        from kdrun.domains.vision_language.build import encoded
+        from kdrun.domains.vision_language.images import read_image
+
+        if isinstance(images, np.ndarray):
+            pixels = images
+        else:
+            pixels = [read_image(image, self.spec.image_size) for image in images]
+        sample = Sample(0, tuple(range(len(pixels))), (*history, Turn(question, "")), "chat")
+        made, kept, _ = encoded(
+            [sample],
+            self.encoder,
+            self.spec.max_length,
+            self.spec.pad,
+            lambda numbers: self.pictures.of(np.stack(pixels)),
+        )
+        if not kept:
+            raise UserError(
+                f"{len(pixels)} images of {self.spec.image_tokens} slots do not fit {self.spec.max_length} tokens"
+            )
+        return made.prompts(np.zeros(1, np.int64))
+
+    # Loaders.
+
+    def train_loader(self, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> SampleLoader:
+        """Shuffled; see SampleLoader. batch_size is in samples over all ranks."""
+        if not len(self.samples("train")):
+            raise UserError(f"{self.spec.name} has no training samples: it is for evaluation", BESIDE)
+        return SampleLoader(self.samples("train"), batch_size, seed=seed, rank=rank, world=world)
+
+    def eval_loader(self, split: str, batch_size: int, rank: int = 0, world: int = 1) -> SampleLoader:
+        """Every sample of the split (also "train") exactly once over all ranks, in the order of the source."""
+        return SampleLoader(self.samples(split), batch_size, rank=rank, world=world)
+
+    def audit(self) -> dict[str, Any]:
+        """See vision_audit.audit."""
+        from kdrun.domains.vision_language.audit import audit
+
+        return audit(self)
+
+    # For `trainer.fit(learner, datamodule=module)`.
+
+    def _rank(self) -> dict[str, int]:
+        return {"rank": self.trainer.global_rank, "world": self.trainer.world_size} if self.trainer else {}
+
+    def train_dataloader(self) -> SampleLoader:
+        return self.train_loader(self.batch_size, self.seed, **self._rank())
+
+    def val_dataloader(self) -> SampleLoader:
+        return self.eval_loader("val", self.eval_batch_size, **self._rank())
+
+    def test_dataloader(self) -> SampleLoader:
+        return self.eval_loader("test", self.eval_batch_size, **self._rank())

@@ -1,0 +1,1 @@
+"""Networks of a vision tower and a language model."""

@@ -1,0 +1,213 @@
+"""LLaVA networks of transformers: around a packaged tower, from a checkpoint, or put together from two checkpoints.
+
+Nothing here is imported before such a network is built: it needs transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+import kdrun.networks.quiet  # noqa: F401
+from kdrun.domains.vision_language.networks.llava import LlavaNetwork
+from kdrun.domains.vision_language.networks.towers import Tower, build_tower
+from kdrun.networks.folders import check_folder
+from kdrun.problems import UserError, closest
+
+TARGETS = ("llava_checkpoint",)
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class TowerConfig(transformers.PretrainedConfig):
+    """A tower of kdrun.domains.vision_language.networks.towers as a vision_config of transformers."""
+
+    model_type = "kdrun_tower"
+
+    def __init__(self, tower: str = "efficientnet_lite0", hidden_size: int = 1280, image_size: int = 96, **others: Any):
+        self.tower, self.hidden_size, self.image_size = tower, hidden_size, image_size
+        super().__init__(**others)
+
+
+class TowerModel(transformers.PreTrainedModel):
+    """A tower of kdrun.domains.vision_language.networks.towers as a vision model of transformers: its features are the one hidden state."""
+
+    config_class = TowerConfig
+    main_input_name = "pixel_values"
+
+    def __init__(self, config: TowerConfig) -> None:
+        super().__init__(config)
+        self.tower: Tower = build_tower(config.tower)
+        for module in self.tower.modules():
+            module._is_hf_initialized = True  # or transformers draws its weights anew
+        self.post_init()
+
+    def tokens(self, size: int) -> int:
+        """Features per image of size x size."""
+        return self.tower.tokens(size)
+
+    def forward(self, pixel_values: torch.Tensor, **options: Any) -> BaseModelOutputWithPooling:
+        """pixel_values: float [n, 3, H, W], normalised by the tower."""
+        features = self.tower(pixel_values)
+        return BaseModelOutputWithPooling(last_hidden_state=features, hidden_states=(features,))
+
+
+# The one way in which transformers finds a model that is not its own; the name is used by nobody else.
+transformers.AutoConfig.register(TowerConfig.model_type, TowerConfig, exist_ok=True)
+transformers.AutoModel.register(TowerConfig, TowerModel, exist_ok=True)
+
+
+def from_packaged_tower(tower: str, image_size: int, text: Mapping[str, Any], image_token: int) -> nn.Module:
+    """A LlavaForConditionalGeneration with random weights around a packaged, frozen tower.
+
+    text: fields of the language model's configuration, with model_type and tie_word_embeddings.
+    """
+    found = build_tower(tower)
+    config = transformers.LlavaConfig(
+        vision_config=TowerConfig(tower=found.name, hidden_size=found.width, image_size=image_size),
+        text_config=dict(text),
+        image_token_index=image_token,
+        image_seq_length=found.tokens(image_size),
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        tie_word_embeddings=text["tie_word_embeddings"],
+    )
+    return transformers.LlavaForConditionalGeneration(config)
+
+
+def llava_checkpoint(
+    vocabulary: int,
+    pad: int,
+    eos: int,
+    image_token: int,
+    image_tokens: int,
+    image_size: int,
+    max_length: int,
+    path: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    vision_tower: str | None = None,
+    language_model: str | None = None,
+    lora: Mapping[str, Any] | None = None,
+    dtype: str = "float32",
+) -> LlavaNetwork:
+    """A LLaVA of any size. The vision tower is frozen.
+
+    path: a folder or hub name of a whole LLaVA (LlavaForConditionalGeneration).
+    vision_tower, language_model: folders or hub names of its two halves, between which a new projector is put; needs config.
+    config: fields of LlavaConfig. Alone, or on the meta device, it gives the network with random weights, or none.
+    lora: {"rank": 16, "alpha": 32, "dropout": 0.0, "targets": [names of linear maps]}: the language model is frozen, low-rank
+        additions to these maps train (needs peft). None: all of it trains.
+    dtype: of the weights: float32, bfloat16 or float16.
+    vocabulary .. max_length: of the data.
+    A name is looked for in the Hugging Face cache, and downloaded from the hub unless HF_HUB_OFFLINE is set; no code that
+    comes with it is run. Raises UserError for what is not there, is no LLaVA, or does not fit the data.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"dtype={dtype}: one of {', '.join(DTYPES)}{closest(dtype, DTYPES)}")
+    on_meta = torch.empty(0).is_meta
+    if path is not None and not on_meta:
+        model = _pretrained(transformers.LlavaForConditionalGeneration, path, DTYPES[dtype])
+    elif config is not None:
+        model = _from_parts(config, *((None, None) if on_meta else (vision_tower, language_model)), DTYPES[dtype])
+    elif path is not None:
+        model = transformers.LlavaForConditionalGeneration(_config_of(path)).to(DTYPES[dtype])
+    else:
+        raise UserError(
+            "llava_checkpoint needs path, the folder or hub name of a LLaVA, or config",
+            "for example student.network.path=llava-hf/llava-1.5-7b-hf",
+        )
+    model.config.image_token_id = image_token
+    model.model.vision_tower.requires_grad_(False)
+    most = getattr(model.config.text_config, "max_position_embeddings", None)
+    if most is not None and max_length > most:
+        raise UserError(
+            f"{path or language_model or 'the language model'} reads at most {most} tokens, the data {max_length}"
+        )
+    network = LlavaNetwork(model, vocabulary, pad, eos, image_token, image_tokens, image_size, max_length)
+    check_tokens(network, tokens_of(model.config, image_size))
+    if lora is not None:
+        from kdrun.domains.vision_language.networks.lora import add_lora
+
+        network.notes.append(add_lora(model.model.language_model, **lora))
+    return network
+
+
+def tokens_of(config: Any, image_size: int) -> int:
+    """Features that a vision transformer gives for an image. Raises UserError for another size than it was made for."""
+    vision = config.vision_config
+    if vision.image_size != image_size:
+        raise UserError(
+            f"the vision tower reads images of {vision.image_size} pixels, the data have {image_size}",
+            f"data.vision.size={vision.image_size}",
+        )
+    # CLIP has a token for the whole image, which "default" leaves out; SigLIP has none, and "default" would lose a patch.
+    whole = 1 if "clip" in vision.model_type and "siglip" not in vision.model_type else 0
+    return (image_size // vision.patch_size) ** 2 + whole - (config.vision_feature_select_strategy == "default")
+
+
+def check_tokens(network: LlavaNetwork, own: int) -> None:
+    """Raises UserError where the tower gives another number of features than prompts have places."""
+    if own != network.image_tokens:
+        raise UserError(
+            f"the network's tower gives {own} features for an image of {network.image_size} pixels, "
+            f"the data's prompts have {network.image_tokens} places",
+            "the network's tower and data.vision.tower (or data.vision.image_tokens) must agree",
+        )
+
+
+def _from_parts(
+    fields: Mapping[str, Any], tower: str | None, language_model: str | None, dtype: torch.dtype
+) -> nn.Module:
+    """The network of a configuration: with random weights, or with two pretrained halves and a new projector."""
+    possible = transformers.LlavaConfig().to_dict()
+    for name in fields:
+        if name not in possible:
+            raise UserError(f"LlavaConfig has no field {name!r}{closest(name, possible)}")
+    config = transformers.LlavaConfig(**fields)
+    if tower is None and language_model is None:
+        return transformers.LlavaForConditionalGeneration(config).to(dtype)
+    if tower is None or language_model is None:
+        raise UserError("llava_checkpoint puts two halves together: it needs both vision_tower and language_model")
+    with torch.device("meta"):  # nothing is drawn at random only to be replaced
+        model = transformers.LlavaForConditionalGeneration(config)
+    inner = model.model
+    vision = _pretrained(type(inner.vision_tower), tower, dtype)
+    text = _pretrained(transformers.AutoModelForCausalLM, language_model, dtype)
+    for part, loaded, meant in ((tower, vision, config.vision_config), (language_model, text, config.text_config)):
+        for key in ("hidden_size", "num_hidden_layers", "vocab_size", "image_size"):
+            if getattr(loaded.config, key, None) != getattr(meant, key, None):
+                raise UserError(
+                    f"{part} has {key}={getattr(loaded.config, key, None)}, config says {getattr(meant, key, None)}"
+                )
+    inner.vision_tower, inner.language_model, model.lm_head = vision, text.get_decoder(), text.get_output_embeddings()
+    inner.multi_modal_projector = type(inner.multi_modal_projector)(config).to(dtype)
+    return model
+
+
+def _pretrained(kind: Any, name: str, dtype: torch.dtype) -> nn.Module:
+    """Weights of a folder or hub name. Raises UserError where they are not there or not all of them fit."""
+    check_folder(name)
+    try:
+        model, report = kind.from_pretrained(name, trust_remote_code=False, output_loading_info=True, dtype=dtype)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"cannot load {name}: {(str(error).splitlines() or [''])[0]}") from error
+    for problem in ("missing_keys", "mismatched_keys"):
+        if names := sorted(map(str, report.get(problem) or ())):
+            raise UserError(f"{name}: {len(names)} {problem.replace('_', ' ')}: {', '.join(names[:3])}")
+    return model
+
+
+def _config_of(name: str) -> Any:
+    check_folder(name)
+    try:
+        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {name}: {(str(error).splitlines() or [''])[0]}") from error
+    if config.model_type != "llava":
+        raise UserError(f"{name} is a {config.model_type} model, expected llava")
+    return config

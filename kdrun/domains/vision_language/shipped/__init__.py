@@ -1,0 +1,1 @@
+"""Questions about composed pictures: made here, with known answers."""

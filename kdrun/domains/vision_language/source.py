@@ -1,0 +1,137 @@
+"""What a vision-language source returns: conversations about pictures, and the pictures on demand. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from kdrun.domains.translation.source import text_hash
+
+PARTS = ("captions", "questions")
+"""What `part` of a source may be: samples of the first stage, samples of instruction tuning."""
+GENERALISATION = ("objects", "combinations", "style")
+"""Further test sets that a source may have: unseen things, unseen combinations, an unseen way of drawing."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One exchange. Places of pictures are not in the text: all pictures of a sample come first in its first prompt.
+
+    type: of its question, where the exchanges of a sample are of several types; "": that of the sample
+    """
+
+    prompt: str
+    answer: str
+    type: str = ""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One conversation.
+
+    id       unique over all parts and splits of its source, and the same whatever sizes are asked for
+    images   positions in the image store, in the order of their slots; () for text only
+    turns    at least one exchange
+    type     of its question ("colour", "exist", "caption", ...)
+    choices  the texts of a multiple choice, in the order of their letters; () for anything else
+    answers  all accepted answers where there are several (VQA style); () where `turns` says it
+    """
+
+    id: int
+    images: tuple[int, ...]
+    turns: tuple[Turn, ...]
+    type: str
+    choices: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.turns:
+            raise ValueError(f"sample {self.id} has no turn")
+
+
+@runtime_checkable
+class ImageStore(Protocol):
+    """Square RGB pictures that are drawn or decoded when they are asked for.
+
+    size         pixels of a side
+    source_hash  sha256 hex digest of everything that determines the pixels
+    """
+
+    size: int
+
+    @property
+    def source_hash(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def pixels(self, indices: np.ndarray) -> np.ndarray:
+        """uint8 [n, 3, size, size] of the pictures at `indices` (int [n]); always the same for the same index."""
+        ...
+
+
+class JoinedImages:
+    """Several stores one after the other."""
+
+    def __init__(self, stores: Sequence):
+        self.stores, self.size = list(stores), stores[0].size
+        self._starts = np.cumsum([0, *map(len, stores)])
+        self.source_hash = text_hash(store.source_hash for store in stores)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def pixels(self, indices: np.ndarray) -> np.ndarray:
+        """uint8 [n, 3, size, size]."""
+        indices = np.asarray(indices, np.int64)
+        out = np.zeros((len(indices), 3, self.size, self.size), np.uint8)
+        which = np.searchsorted(self._starts, indices, side="right") - 1
+        for number in np.unique(which).tolist():
+            places = np.flatnonzero(which == number)
+            out[places] = self.stores[number].pixels(indices[places] - self._starts[number])
+        return out
+
+
+@dataclass(frozen=True)
+class Conversations:
+    """A set of conversations as its source gives it.
+
+    name         of the source
+    samples      by split: train, val, test, and further test sets (see GENERALISATION)
+    images       the pictures that samples refer to
+    corpus       the training text of all parts, which a tokenizer is made from: the same for every part
+    source_hash  sha256 hex digest of everything that determines samples and pixels
+    report       what was left out and why, in JSON types; empty where nothing was
+    determined   whether the corpus follows from what source_hash stands for
+    """
+
+    name: str
+    samples: Mapping[str, Sequence[Sample]]
+    images: ImageStore
+    corpus: Sequence[str]
+    source_hash: str
+    report: Mapping[str, object] = field(default_factory=dict)
+    determined: bool = False
+
+    def __post_init__(self) -> None:
+        missing = {"train", "val", "test"} - self.samples.keys()
+        if missing:
+            raise ValueError(f"{self.name}: no split {', '.join(sorted(missing))}")
+
+    @property
+    def content_hash(self) -> str:
+        """As of images: with the corpus, where a tokenizer is made from it."""
+        if self.determined:
+            return self.source_hash
+        digest = hashlib.sha256(self.source_hash.encode())
+        for text in self.corpus:
+            digest.update(f"\n{len(text)} {text}".encode())
+        return digest.hexdigest()
+
+    @property
+    def further(self) -> tuple[str, ...]:
+        """Names of the test sets beyond "test"."""
+        return tuple(name for name in self.samples if name not in ("train", "val", "test"))

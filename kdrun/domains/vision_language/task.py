@@ -1,0 +1,267 @@
+"""Questions about pictures: teacher-forced losses per response token, accuracy of the answers that are generated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torchmetrics import Metric, MetricCollection
+
+from kdrun.domains.base import Batch, Guess, Prediction, Tensors, largest_share
+from kdrun.domains.translation.task import TokenScores
+from kdrun.domains.vision_language.scores import QuestionOnly, rightness, type_table
+from kdrun.ledger.flops import counted_flops
+from kdrun.networks.output import logits_of
+
+if TYPE_CHECKING:
+    from kdrun.domains.vision_language.source import Sample
+
+HIDDEN = frozenset({"student_hidden", "teacher_hidden"})
+LOGITS = frozenset({"student_logits", "teacher_logits"})
+UNIT = 2520
+"""Shares of right answers are summed as whole multiples of 1 / UNIT: exact for the tenths of ten answers."""
+TYPICAL_TOKENS = 16
+"""Text beside an image for which FLOPs of a sample are counted."""
+NEW_TOKENS = 10
+LONG_TYPES = ("caption",)
+"""Types whose answers are sentences: on validation nothing is generated for them (see `evaluate`)."""
+
+
+class VisionLanguage:
+    """Answers to questions about pictures, with a VisionSpec; see data.vision_module for what a batch is.
+
+    module    the data module: it turns tokens into text, and knows the samples
+    decoding  `trainer.decoding`: answers are generated greedily, with at most `max_extra` tokens; nothing else of it is used
+    """
+
+    METRICS = MappingProxyType({"accuracy": "max", "loss": "min", "token_accuracy": "max"})
+    TYPICAL_TOKENS = TYPICAL_TOKENS
+    MAIN, PREFLIGHT = "accuracy", "token_accuracy"
+
+    def __init__(self, module: Any, decoding: dict[str, Any] | None = None):
+        self.module, self.spec = module, module.spec
+        self.hidden, self.logits = False, True
+        self.most = int((decoding or {}).get("max_extra", NEW_TOKENS))
+
+    def prepare(self, wanted: frozenset[str]) -> None:
+        """From now on `predict` gives what these tensors need: logits, or hidden states and the output layer, or both."""
+        self.hidden = bool(wanted & HIDDEN)
+        self.logits = not self.hidden or bool(wanted & LOGITS)
+
+    def predict(self, network: nn.Module, inputs: dict[str, torch.Tensor]) -> Prediction:
+        """One teacher-forced pass. Raises ValueError where the output does not have the data's V tokens."""
+        return self._predict(network, inputs, self.hidden, self.logits)
+
+    def _predict(self, network: nn.Module, inputs: dict[str, torch.Tensor], hidden: bool, logits: bool) -> Prediction:
+        if hidden:
+            states, weight, bias = network.hidden(**inputs)
+            found = Prediction(None, hidden=states, head=weight if bias is None else (weight, bias))
+            if logits:
+                found.logits = found.dense()
+            shape = (*states.shape[:2], len(weight))
+        else:
+            found = Prediction(logits_of(network(**inputs)))
+            shape = tuple(found.logits.shape)
+        expected = (*inputs["input_ids"].shape, self.spec.vocabulary)
+        if shape != expected:
+            raise ValueError(
+                f"{type(network).__name__} gives logits of shape {shape}, expected {expected}: "
+                f"{self.spec.name} has {self.spec.vocabulary} tokens"
+            )
+        return found
+
+    def tensors(self, batch: Batch, student: Prediction, teacher: Prediction | None) -> Tensors:
+        """targets int64 [B, L], mask and visual_mask bool [B, L]; of student_ and of teacher_: logits [B, L, V], or where
+        `prepare` asked for them hidden [B, L, D], head [V, D] and bias [V]. None for what is not there."""
+        found: Tensors = {name: batch[name] for name in ("targets", "mask", "visual_mask")}
+        for who, prediction in (("student", student), ("teacher", teacher or Prediction(None))):
+            weight, bias = prediction.head if isinstance(prediction.head, tuple) else (prediction.head, None)
+            found |= {f"{who}_logits": prediction.logits, f"{who}_hidden": prediction.hidden}
+            found |= {f"{who}_head": weight, f"{who}_bias": bias}
+        return found
+
+    def count(self, batch: Batch) -> int:
+        """Response tokens in the batch, end tokens included."""
+        return int(batch["mask"].sum())
+
+    def metrics(self) -> MetricCollection:
+        """A fresh collection whose compute() has exactly the names of METRICS."""
+        return MetricCollection({"tokens": TokenScores(), "answers": AnswerScores()})
+
+    def update(self, metrics: MetricCollection, prediction: Prediction, batch: Batch) -> None:
+        """Adds what one pass tells: loss and token accuracy."""
+        mask = batch["mask"]
+        self._add_tokens(metrics, logits_at(prediction, mask).detach(), batch["targets"][mask])
+        metrics["answers"].update(())  # none, which torchmetrics takes for a mistake unless it is said
+
+    @torch.no_grad()
+    def evaluate(
+        self, metrics: MetricCollection, network: nn.Module, batch: Batch, final: bool = False
+    ) -> list[dict[str, Any]] | None:
+        """Adds loss and token accuracy, then the accuracy of greedy answers to the last question of each sample.
+
+        Nothing is generated where the pass over the reference shows that the reference is what greedy decoding gives:
+        where each of its tokens is the likeliest one. Nor, on validation, for LONG_TYPES: they count as wrong then.
+        On test it returns {"id", "text", "right": share in 0..1, "type"} of each sample.
+        """
+        mask, targets = batch["mask"], batch["targets"]
+        prediction = self._predict(network, batch["inputs"], hidden=hasattr(network, "hidden"), logits=False)
+        logits = logits_at(prediction, mask)
+        self._add_tokens(metrics, logits, targets[mask])
+        # A rank without a sample of its own has one that counts nothing.
+        rows = mask.any(dim=1).nonzero().flatten().tolist()
+        if not rows:
+            metrics["answers"].update(())
+            return None
+        samples = self.module.samples_of(batch["ids"][rows])
+        owner = mask.nonzero()[:, 0]
+        missed = torch.bincount(owner[logits.argmax(-1) != targets[mask]], minlength=len(mask)).tolist()
+        tokens: dict[int, list[int]] = {}
+        for row, sample in zip(rows, samples, strict=True):
+            if not missed[row]:
+                tokens[row] = last_answer(targets[row], mask[row])
+            elif sample.type in LONG_TYPES and not final:
+                tokens[row] = []
+        open_rows = [row for row in rows if row not in tokens]
+        if open_rows:
+            inputs = self.module.prompts(batch["ids"][open_rows].cpu())
+            tokens |= zip(open_rows, self.generate(network, inputs, targets.device), strict=True)
+        texts = self.module.decode([tokens[row] for row in rows])
+        right = [rightness(sample, text) for sample, text in zip(samples, texts, strict=True)]
+        metrics["answers"].update(right)
+        if not final:
+            return None
+        return [
+            {"id": sample.id, "text": text, "right": share, "type": sample.type}
+            for sample, text, share in zip(samples, texts, right, strict=True)
+        ]
+
+    @torch.no_grad()
+    def generate(
+        self, network: nn.Module, inputs: Mapping[str, torch.Tensor], device: torch.device | None = None
+    ) -> list[list[int]]:
+        """Greedy answers to prompts padded on the left (`module.prompts`), without their end token."""
+        moved = {name: value.to(device) for name, value in inputs.items()} if device is not None else dict(inputs)
+        return network.generate(**moved, max_new=self.most, eos=self.spec.eos)
+
+    def answer(self, network: nn.Module, inputs: Mapping[str, torch.Tensor]) -> list[str]:
+        """The text of greedy answers."""
+        return self.module.decode(self.generate(network, inputs))
+
+    def details(self, rows: Iterable[Mapping[str, Any]], samples: Iterable[Sample] | None = None) -> dict[str, Any]:
+        """What the rows of a test set say by type of question: {"types": {type: scores}} (see vision_scores.type_table).
+
+        samples: those of the rows; taken from the module where left out.
+        """
+        rows = list(rows)
+        if samples is None:
+            samples = self.module.samples_of(torch.tensor([row["id"] for row in rows], dtype=torch.int64))
+        return {"types": type_table(rows, samples, self.question_only)}
+
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """{"accuracy"} of answers that look at no picture, on test and likewise on further test sets.
+
+        "question only": the commonest training answer to the same question, else to its type; "majority answer": always
+        the commonest one.
+        """
+        found = {}
+        for split in ("test", *self.module.extra_tests):
+            samples = self.module.chosen[split]
+            ending = "" if split == "test" else f", on {split}"
+            for name, guess in (
+                ("question only", self.question_only),
+                ("majority answer", lambda sample: self.question_only.majority),
+            ):
+                shares = [rightness(sample, guess(sample)) for sample in samples]
+                if shares:
+                    found[name + ending] = {"accuracy": sum(shares) / len(shares)}
+        return found
+
+    @cached_property
+    def question_only(self) -> QuestionOnly:
+        """The guesser that knows the questions and answers of training and sees nothing."""
+        return QuestionOnly(self.module.chosen["train"])
+
+    def notes(self) -> dict[str, str]:
+        """How answers are made and compared, for records."""
+        return {
+            "accuracy": f"greedy answers of at most {self.most} tokens, compared as in VQA; yes or no as in POPE; "
+            "choices by letter or text"
+        }
+
+    def size(self, inputs: dict[str, torch.Tensor]) -> int:
+        """Samples in the batch."""
+        return len(inputs["input_ids"])
+
+    def typical(self, network: nn.Module) -> object:
+        """One sample: an image and TYPICAL_TOKENS of text, teacher-forced.
+
+        Where the data bring the tower's features the tower is not run and not counted.
+        """
+        spec = self.spec
+        ids = torch.zeros((1, spec.image_tokens + TYPICAL_TOKENS), dtype=torch.int64, device="meta")
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids, dtype=torch.bool)}
+        if spec.feature_width is not None:
+            inputs["image_features"] = torch.empty((1, spec.image_tokens, spec.feature_width), device="meta")
+        elif spec.image_tokens:
+            inputs["pixel_values"] = torch.empty((1, 3, spec.image_size, spec.image_size), device="meta")
+        return network(**inputs)
+
+    def flops(self, network: nn.Module) -> int | None:
+        """FLOPs of it."""
+        return counted_flops(network, self.typical)
+
+    def right(self, prediction: Prediction, batch: Batch) -> torch.Tensor:
+        """bool [N]: whether the likeliest token is the right one, at positions that count."""
+        mask = batch["mask"]
+        return logits_at(prediction, mask).argmax(-1) == batch["targets"][mask]
+
+    def trivial(self, targets: list[torch.Tensor], right: list[torch.Tensor] | None = None) -> Guess:
+        """Token accuracy of always the commonest token."""
+        return largest_share(targets, "always the commonest token", right)
+
+    @staticmethod
+    def _add_tokens(metrics: MetricCollection, logits: torch.Tensor, targets: torch.Tensor) -> None:
+        metrics["tokens"].update(logits.float(), targets, torch.ones_like(targets, dtype=torch.bool))
+
+
+def logits_at(prediction: Prediction, mask: torch.Tensor) -> torch.Tensor:
+    """[N, V] at the N positions of mask; no others are computed where they are not there yet."""
+    if prediction.logits is not None:
+        return prediction.logits[mask]
+    return replace(prediction, hidden=prediction.hidden[mask]).dense()
+
+
+def last_answer(targets: torch.Tensor, mask: torch.Tensor) -> list[int]:
+    """The tokens of the last answer of one sample, from targets int64 [L] and mask bool [L]."""
+    positions = mask.nonzero().flatten()
+    breaks = (positions.diff() > 1).nonzero().flatten()
+    return targets[positions[int(breaks[-1]) + 1 if len(breaks) else 0 :]].tolist()
+
+
+class AnswerScores(Metric):
+    """Mean share of right answers over all samples of all batches and ranks; NaN before any.
+
+    update(shares in 0..1). They are summed as whole multiples of 1 / UNIT, so the order of the sum changes no digit.
+    """
+
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("right", "seen"):
+            self.add_state(name, default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, shares: Sequence[float]) -> None:
+        self.right += sum(round(share * UNIT) for share in shares)
+        self.seen += len(shares)
+
+    def compute(self) -> dict[str, torch.Tensor]:
+        seen = torch.where(self.seen > 0, self.seen.float(), math.nan)
+        return {"accuracy": self.right.float() / UNIT / seen}
