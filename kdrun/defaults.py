@@ -94,6 +94,20 @@ def canonical_objective(objective: Mapping[str, Any], numbers: bool = False) -> 
     return result
 
 
+def strategy_options(node: Any) -> Any:
+    """A strategy's node with every option of its class, so that a config and its record hold what a file leaves out. Those of
+    classes of the user's own stay as they are."""
+    target = str(node.get("_target_")) if isinstance(node, dict) else ""
+    if not target.startswith(STRATEGIES):
+        return node
+    try:
+        known = signature(target)
+    except UserError:  # the check says which names there are
+        return node
+    options = {name: _literal(parameter.default) for name, parameter in known.parameters.items()} if known else {}
+    return {"_target_": target, **{name: value for name, value in options.items() if value is not MISSING}, **node}
+
+
 def _defaults(node: dict[str, Any], target: str, numbers: bool) -> dict[str, Any]:
     try:
         known = signature(target)

@@ -341,7 +341,10 @@ def _of_dataclass(module: Module, node: ast.ClassDef, target: str, hops: int) ->
             if isinstance(options.get("init"), ast.Constant) and options["init"].value is False:
                 continue
             factory = options.get("default_factory")
-            default = options.get("default") or (factory and ast.parse(f"({ast.unparse(factory)})()", mode="eval").body)
+            default = options.get("default")
+            if factory is not None:
+                made = ast.parse(f"({ast.unparse(factory)})()", mode="eval").body
+                default = factory.body if isinstance(factory, ast.Lambda) else made
         parameters[name] = Parameter(name, "positional", statement.annotation, default and ast.unparse(default))
     return Signature(target, parameters, kind="class")
 

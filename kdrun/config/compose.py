@@ -22,7 +22,7 @@ from kdrun.config.hydra import compose_groups
 from kdrun.config.layers import settle, typed_leaves
 from kdrun.config.origins import SETTINGS, Origins
 from kdrun.config.schema import MONITORS, REQUIRED, Trainer, added, defaults, irrelevant
-from kdrun.defaults import canonical, canonical_objective
+from kdrun.defaults import canonical, canonical_objective, strategy_options
 from kdrun.environment import variables_in
 from kdrun.problems import Problems
 
@@ -82,6 +82,7 @@ def compose(overrides: Sequence[str] = (), conf_dirs: Sequence[str] = (), *, mis
         raise AssertionError("a failed composition has a problem")
     tree = words_of.merged(defaults(), composed.tree)
     words_of.apply(tree, words, problems)
+    tree["strategy"] = strategy_options(tree.get("strategy"))
     _add_controls(tree, problems)
     _monitor(tree, words.typed)
     main = next(d for d in dirs if os.path.isfile(os.path.join(d.path, "config.yaml")))

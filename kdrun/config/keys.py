@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kdrun.config.groups import ConfDir, Groups, Option
+from kdrun.defaults import strategy_options
 
 
 def known_keys(words: Sequence[str], table: Groups, dirs: Sequence[ConfDir]) -> dict[str, str]:
@@ -92,7 +93,8 @@ def _of_file(option: Option, package: str, table: Groups, depth: int) -> Iterato
         if part is not None and value != "_self_":
             below = inner or ("" if not key else key.rpartition("/")[2])
             yield from _of_file(part, f"{package}.{below}".rstrip("."), table, depth + 1)
-    yield from _leaves({key: value for key, value in tree.items() if key != "defaults"}, package)
+    own = {key: value for key, value in tree.items() if key != "defaults"}
+    yield from _leaves(strategy_options(own) if package == "strategy" else own, package)
 
 
 def _leaves(tree: dict[str, Any], path: str) -> Iterator[str]:

@@ -68,7 +68,7 @@ class Cascaded(Strategy):
     scheme: str = "bottom_up"
     order: str = "ascending"
     stages_per_teacher: str = "first_full"
-    teachers: str | list[str] = AUTO
+    teachers: str | list[str] = "auto"
     sft: bool = True
     epochs: list[int] | None = None
     sft_epochs: int | None = None

@@ -32,7 +32,7 @@ class Compress(Strategy):
     Every step ends under the teacher: taking out channels and rounding are followed by `tune_epochs` of distillation.
     """
 
-    order: list[str] = field(default_factory=lambda: list(STEPS))
+    order: list[str] = field(default_factory=lambda: ["prune", "distill", "quantize"])
     ratio: float = 0.5
     importance: str = "l2"
     tune_epochs: int | None = None

@@ -53,13 +53,13 @@ class CrossWindow(Strategy):
     of the first.
     """
 
-    teacher: str = BEST
+    teacher: str = "best_validation"
     transfer: str = "feature"
     feature_norm: str = "none"
     weight: float = 0.5
     epochs: int | None = None
-    views: str | list[Any] = AUTO
-    over: str = AUTO
+    views: str | list[Any] = "auto"
+    over: str = "auto"
     stack: str = "logistic"
 
     arms: ClassVar[dict[str, str]] = {

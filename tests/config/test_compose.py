@@ -153,6 +153,18 @@ def test_a_key_can_be_taken_away():
     assert "nothing to remove; closest: kd" in problems("~objective.kdd")
 
 
+def test_a_strategy_has_every_option_of_its_class_whatever_its_file_says(conf):
+    conf("strategy/mine.yaml", "_target_: kdrun.strategies.compress.Compress\nratio: 0.25\n")
+    mine = compose(["strategy=mine", "name=r-${strategy.tune_rate}"], [conf()])
+    assert mine.config["strategy"] == {
+        "_target_": "kdrun.strategies.compress.Compress", "controls": [], "order": ["prune", "distill", "quantize"],
+        "ratio": 0.25, "importance": "l2", "tune_epochs": None, "tune_rate": 0.1,
+    }  # fmt: skip
+    assert mine.config["name"] == "r-0.1"
+    written = compose(["strategy=compress", "strategy.controls=[]", "strategy.ratio=0.25", "strategy.importance=l2"])
+    assert written.hash == mine.hash
+
+
 def test_agrees_with_hydras_own_composition(tmp_path):
     """Our composition leaves Hydra's own node out by internal functions; the public one, where the options that both learners
     take from `network` are written out as files, has to say the same."""

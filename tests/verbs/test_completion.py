@@ -28,6 +28,7 @@ BIN = Path(sys.executable).parent
         (["model=mlp_ladder", "student.network."], ["student.network.hidden="]),
         (["objective.kd."], ["objective.kd.weight=", "objective.kd.temperature="]),
         (["objective=ce", "objective.k"], []),
+        (["strategy=cascaded", "strategy.dr"], ["strategy.drop="]),
         (["hardware.device=c"], ["hardware.device=cpu", "hardware.device=cuda"]),
         (["hardware.channels_last="], ["hardware.channels_last=true", "hardware.channels_last=false"]),
         (["-m", "strategy=alone,va"], ["strategy=alone,vanilla"]),
