@@ -3,11 +3,17 @@
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop(
+    "PYTHONDONTWRITEBYTECODE", None
+)  # hundreds of processes, each of which would compile kdrun and the tests anew
 os.environ.update({"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"})
 
+import sys
 from pathlib import Path
 
 import pytest
+
+sys.dont_write_bytecode = False
 
 LONGEST = (
     "federation/test_flower_deployment.py", "test_readme.py", "federation/test_flower.py", "sweep/test_sweep.py",

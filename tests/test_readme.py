@@ -157,5 +157,5 @@ def test_bring_your_own(tmp_path):
         "        super().__init__(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, num_classes))\n"
     )
     line = re.search(r"^kdrun --conf \./conf student=mine.*$", README, re.M)[0]
-    done = typed(f"{line} teacher=mlp_64 seed=0 trainer.epochs=2 tracker=none", tmp_path)
+    done = forked(f"{line} teacher=mlp_64 seed=0 trainer.epochs=2 tracker=none card=false", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

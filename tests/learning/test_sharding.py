@@ -72,14 +72,14 @@ class Stopping(Silent):
 
 
 def test_stopped_and_resumed_to_the_last_bit(tmp_path, forked_ranks):
-    options = (*OWN, *FSDP, "trainer.epochs=20", "trainer/optimizer=adamw")
+    options = (*OWN, *FSDP, "trainer.epochs=8", "trainer/optimizer=adamw")
     stage = supervised(Cast(cell(*options)).student)
     unbroken = make_lab(tmp_path / "a").fit(stage)
     with pytest.raises(Interrupted):
         make_lab(tmp_path / "b", Stopping(6)).fit(stage)
     (checkpoint,) = (tmp_path / "b" / "unfinished").glob("*/checkpoint.pt")
     saved = torch.load(checkpoint, weights_only=True)
-    assert saved["kdrun"]["step"] < 100
+    assert saved["kdrun"]["step"] < 40
     (state,) = saved["optimizer_states"]
     assert [tuple(values["exp_avg"].shape) for values in state["state"].values()] == [
         tuple(parameter.shape) for parameter in Blocks(10).parameters()

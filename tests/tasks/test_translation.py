@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
 import torch
+from forked import run
 from text_support import COMMON, ROWS
 from torch import nn
 
@@ -230,16 +231,18 @@ TOY = ("model=nmt_transformer", "student=nmt_t32", "teacher=nmt_t64", "data=para
 
 
 def kdrun(*words, cwd, text=""):
-    command = [sys.executable, "-m", "kdrun", *words]
-    return subprocess.run(command, cwd=cwd, capture_output=True, input=text.encode())
+    with tempfile.TemporaryFile() as typed:
+        typed.write(text.encode())
+        typed.seek(0)
+        return run([sys.executable, "-m", "kdrun", *words], folder=cwd, stdin=typed)
 
 
 @pytest.fixture(scope="module")
 def trained(folder):
     done = kdrun(*TOY, "trainer.epochs=14", cwd=folder)
-    assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+    assert done.returncode == 0, done.stdout + done.stderr
     (path,) = folder.glob("outputs/runs/*/record.json")
-    return folder, read_json(path), done.stdout.decode()
+    return folder, read_json(path), done.stdout
 
 
 def test_a_whole_job_learns_and_says_what_copying_gives(trained):
@@ -257,11 +260,11 @@ def test_translate_prints_a_line_for_every_line(trained):
     folder, _, _ = trained
     lines = ["Die rote Lampe ist an.", "", "Die alte Bank fehlt."]
     done = kdrun("translate", "last", text="\n".join(lines) + "\n", cwd=folder)
-    assert done.returncode == 0, done.stderr.decode()
-    found = done.stdout.decode().splitlines()
+    assert done.returncode == 0, done.stderr
+    found = done.stdout.splitlines()
     assert len(found) == 3 and found[1] == "" and found[0].startswith("The ") and found[2].startswith("The ")
     refused = kdrun("translate", "bem=3", cwd=folder)
-    assert refused.returncode == 2 and b"closest: beam" in refused.stderr
+    assert refused.returncode == 2 and "closest: beam" in refused.stderr
 
 
 def test_a_run_keeps_its_translations_and_they_can_be_scored_again(trained, monkeypatch, capsys):
@@ -387,7 +390,7 @@ def test_a_stage_on_text_that_is_cut_ends_with_the_same_weights(folder, tmp_path
 def test_a_monitor_the_task_does_not_have_is_a_mistake(folder):
     done = kdrun("plan", *TOY, "trainer.monitor=accuracy", cwd=folder)
     assert done.returncode == 2
-    assert b"trainer.monitor=accuracy" in done.stderr and b"bleu" in done.stderr
+    assert "trainer.monitor=accuracy" in done.stderr and "bleu" in done.stderr
 
 
 def test_a_source_of_ones_own_may_leave_out_text_but_not_the_task(folder):
