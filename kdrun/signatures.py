@@ -79,7 +79,7 @@ def see_current_folder(target: str) -> None:
 
 def module_spec(name: str) -> importlib.machinery.ModuleSpec | None:
     """Like importlib.util.find_spec, but parents are not imported."""
-    return _shipped_spec(name) if name.startswith("kdrun.") else _module_spec(name)
+    return _lasting_spec(name) if name.startswith(("kdrun.", "torch.")) else _module_spec(name)
 
 
 def _module_spec(name: str) -> importlib.machinery.ModuleSpec | None:
@@ -97,8 +97,8 @@ def _module_spec(name: str) -> importlib.machinery.ModuleSpec | None:
     return spec
 
 
-_shipped_spec = lru_cache(maxsize=None)(_module_spec)
-"""Of modules of kdrun, which stay where they are while it runs: a composition asks hundreds of times."""
+_lasting_spec = lru_cache(maxsize=None)(_module_spec)
+"""Of modules of kdrun and torch, which stay where they are while it runs: a composition asks hundreds of times."""
 
 
 def signature_of(target: str) -> Signature | None:

@@ -5,7 +5,9 @@ Annotations are real objects here (no `from __future__ import annotations`): the
 
 import os
 import typing
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from functools import cache
 from typing import Any
 
 REQUIRED = "???"
@@ -352,7 +354,8 @@ def defaults(node: type = Root) -> dict[str, Any]:
     return result
 
 
-def irrelevant() -> dict[str, str]:
+@cache
+def irrelevant() -> Mapping[str, str]:
     """Dotted key -> why it is no part of a job's identity."""
 
     def walk(node: type, prefix: str) -> dict[str, str]:
@@ -368,7 +371,8 @@ def irrelevant() -> dict[str, str]:
     return walk(Root, "")
 
 
-def added() -> dict[str, Any]:
+@cache
+def added() -> Mapping[str, Any]:
     """Dotted key -> default, of keys that are left out of a job's hash while they have it."""
 
     def walk(node: type, prefix: str) -> dict[str, Any]:
