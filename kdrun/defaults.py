@@ -8,6 +8,7 @@ from typing import Any
 
 from kdrun.moved import current, original
 from kdrun.problems import UserError
+from kdrun.schema import BY_CONVERSATIONS, BY_IMAGES, BY_TEXT
 from kdrun.targets import RESERVED, signature
 
 WRITTEN: Mapping[str, str] = {
@@ -54,13 +55,19 @@ WRITTEN: Mapping[str, str] = {
 """Target -> its arguments whose defaults the options that come with kdrun wrote out when the first jobs were hashed. These are
 written out in every hash, all other defaults in none, so that hashes of old records stay. A new argument is not added here."""
 
-STRATEGIES = "kdrun.strategies."
-"""Options of strategies are all written out; those that came later are left out by schema.ADDED_TO_STRATEGIES."""
+ADDED_TO_TARGETS = {
+    "strategy.clip_norm": None,
+    "strategy.superlink": None,
+    "strategy.timeout": 3600.0,
+    "data.columns": None,
+    "data.msgstr_language": None,
+}
+"""Options of strategies and sources that came after jobs had been hashed, with the value for which a hash leaves them out."""
 
-SUPPLIED = (
-    *("num_classes", "num_labels", "in_channels", "in_chans", "image_size", "img_size", "vocabulary", "vocab_size"),
-    *("pad", "bos", "eos", "max_length", "image_token", "image_tokens", "tower", "cache"),
-)
+STRATEGIES = "kdrun.strategies."
+"""Options of strategies are all written out; those that came later are left out by ADDED_TO_TARGETS."""
+
+SUPPLIED = (*BY_IMAGES, *BY_TEXT, *BY_CONVERSATIONS, "cache")
 """Arguments that the data, or kdrun, supply where a node leaves them out: there a default is not what is left out."""
 
 MISSING = object()

@@ -150,8 +150,8 @@ def test_every_shipped_target_binds():
     from kdrun import targets
     from kdrun.config.compose import compose
     from kdrun.config.groups import conf_dirs, groups
-    from kdrun.config.schema import BY_CONVERSATIONS, BY_IMAGES, BY_TEXT
     from kdrun.data.build import COMMON
+    from kdrun.schema import BY_CONVERSATIONS, BY_IMAGES, BY_TEXT
 
     supplied = {*BY_IMAGES, *BY_TEXT, *BY_CONVERSATIONS, "params", "cache"}
     common = set(COMMON)

@@ -17,10 +17,10 @@ from typing import Any
 from kdrun import slots
 from kdrun.config import groups as places
 from kdrun.config.groups import ConfDir
-from kdrun.config.schema import default_cache
 from kdrun.environment import allow, readable, variables_in
 from kdrun.files import read_json, write_json
 from kdrun.problems import UserError
+from kdrun.schema import default_cache
 
 SETTINGS = "kdrun.yaml"
 FOLDER = "allowed"

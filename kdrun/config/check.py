@@ -15,9 +15,9 @@ from kdrun import slots, targets
 from kdrun.config.meant import meant, nearest_path, schema_paths
 from kdrun.config.origins import Origins
 from kdrun.config.presets import PRESETS
-from kdrun.config.schema import EXTENDED, REQUIRED, Data, Root, Target, defaults
 from kdrun.environment import hidden
 from kdrun.problems import Problems, UserError, closest, listed, nearest
+from kdrun.schema import EXTENDED, REQUIRED, Data, Root, Target, defaults
 
 _NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?")
 NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

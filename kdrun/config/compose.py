@@ -21,17 +21,17 @@ from kdrun.config.groups import ConfDir, Option
 from kdrun.config.hydra import compose_groups
 from kdrun.config.layers import settle, typed_leaves
 from kdrun.config.origins import SETTINGS, Origins
-from kdrun.config.schema import MONITORS, REQUIRED, Trainer, added, defaults, irrelevant
-from kdrun.defaults import canonical, canonical_objective, strategy_options
+from kdrun.defaults import ADDED_TO_TARGETS, canonical, canonical_objective, strategy_options
 from kdrun.environment import variables_in
 from kdrun.problems import Problems
+from kdrun.schema import MONITORS, REQUIRED, Trainer, added, defaults, irrelevant
 
 
 @dataclass(frozen=True)
 class Job:
     """What one command runs.
 
-    cells      one plain dict of JSON types per seed, with all keys of the schema (see config/schema.py)
+    cells      one plain dict of JSON types per seed, with all keys of the schema (see schema.py)
     overrides  as typed
     choices    group -> option
     hash       64 hex digits over all cells without the keys that change no result
@@ -290,7 +290,7 @@ def hash_of(cells: Sequence[Mapping[str, Any]]) -> str:
     trainer.checkpoint_seconds (also of single learners). hardware.threads stays: the order of a sum over threads
     changes its last digits. A default that is written out is one that is not (kdrun.defaults).
     """
-    left_out, later = irrelevant(), added()
+    left_out, later = irrelevant(), {**added(), **ADDED_TO_TARGETS}
     kept = [_without(_canonical(cell), left_out, later, "") for cell in cells]
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -16,7 +16,7 @@ from kdrun.defaults import strategy_options
 
 def known_keys(words: Sequence[str], table: Groups, dirs: Sequence[ConfDir]) -> dict[str, str]:
     """Dotted key -> one line of help, for the choices that `words` make."""
-    from kdrun.config.schema import Root
+    from kdrun.schema import Root
 
     found = dict(_of_schema(Root, ""))
     for group, name in chosen(words, table, dirs).items():
@@ -32,7 +32,7 @@ def values(key: str) -> list[str]:
     """What can stand after `key=` where the schema has a list of it."""
     from dataclasses import fields, is_dataclass
 
-    from kdrun.config.schema import Root
+    from kdrun.schema import Root
 
     node: Any = Root
     *parents, last = key.split(".")
@@ -108,7 +108,7 @@ def _leaves(tree: dict[str, Any], path: str) -> Iterator[str]:
 def _of_schema(node: type, prefix: str) -> Iterator[tuple[str, str]]:
     from dataclasses import fields, is_dataclass
 
-    from kdrun.config.schema import Target
+    from kdrun.schema import Target
 
     for item in fields(node):
         kind = _kind(item.type)

@@ -8,8 +8,8 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from kdrun.config.groups import Groups
-from kdrun.config.schema import Root, Target
 from kdrun.problems import listed, nearest
+from kdrun.schema import Root, Target
 
 
 def meant(path: str, value: Any, groups: Groups, kind: type | None = None) -> str:

@@ -16,6 +16,7 @@ from kdrun.domains.tabular.source import Table
 from kdrun.domains.translation.source import Pairs
 from kdrun.domains.vision_language.source import Conversations
 from kdrun.problems import UserError
+from kdrun.schema import Data, defaults
 
 if TYPE_CHECKING:
     from kdrun.domains.images.module import ImageDataModule
@@ -23,20 +24,8 @@ if TYPE_CHECKING:
     from kdrun.domains.translation.module import TextDataModule
     from kdrun.domains.vision_language.module import VisionDataModule
 
-# The keys that every data config has; all others are arguments of the source.
-COMMON: dict[str, Any] = {
-    "name": None,
-    "val_fraction": 0.1,
-    "test_fraction": 0.2,
-    "split_seed": 0,
-    "task": "classification",
-    "text": None,
-    "vision": None,
-    "view": None,
-    "limit": {"train": None, "val": None, "test": None},
-    "augment": {"crop": 0, "flip": False, "seed": None, "views": 1},
-    "normalize": None,
-}
+COMMON = defaults(Data)
+"""The keys that every data config has; all others are arguments of the source."""
 
 
 def load_data(

@@ -78,7 +78,7 @@ def _composed(name: str, given: Sequence[str]) -> dict[str, Any]:
     import yaml
 
     from kdrun.config.groups import conf_dirs, groups
-    from kdrun.config.schema import Hardware, defaults
+    from kdrun.schema import Hardware, defaults
 
     options = groups(conf_dirs(given)[0])["hardware"]
     node, chain = defaults(Hardware), [name]

@@ -21,47 +21,35 @@ from kdrun.federation.methods.options import METHODS, options_of
 from kdrun.lab.sources import Sources
 from kdrun.lab.stage import Federation, Stage, Together
 from kdrun.moved import current
+from kdrun.schema import Data, Hardware, Learner, Teacher, Trainer, added, irrelevant
 
+PLACES = {
+    "learner": Learner,
+    "data": Data,
+    "trainer": Trainer,
+    "teaching": Teacher,
+    "hardware": Hardware,
+}
+SENTENCES = [f"{split}{side}" for split in ("", "val_", "test_") for side in ("source", "target")]
 LEFT_OUT = {
-    "learner.name": "a label",
-    "learner.weights": "a path; the content of the file is in instead",
-    "data.name": "a label",
+    **{f"{at}.{key}": why for at, node in PLACES.items() for key, why in irrelevant(node, "left_out").items()},
     "data.root": "a path; the content of the data is in instead",
     "data.tests.*.root": "likewise",
-    "data.source, target, val_*, test_* of parallel_text": "paths; the sentences are in instead",
-    "data.columns, msgstr_language of parallel_text": "where in the files the sentences are",
-    "data.text.tokenizer": "a path; the content of the file is in instead",
-    "trainer.checkpoint_seconds": "when state is saved does not change what is computed: a resumed stage is bit-identical",
-    "trainer.log_every": "how often losses are written down",
-    "trainer.eval_batch_size": "evaluation has no effect on training, and its metrics are sums over samples",
-    "hardware.name": "a label; device type, number of devices and precision are in",
-    "hardware.threads": "changes the order of float additions only; results are compared by seeds, not by last bits",
-    "hardware.channels_last": "a memory layout",
-    "teaching.verify": "a check",
-    "teaching.cache_limit_gb": "a guard",
-    "teaching.accuracy": "a guard: it may stop a run, never change it",
-    "teaching.tolerance": "a guard",
+    **{f"parallel_text.{key}": "a path; the sentences are in instead" for key in SENTENCES},
+    "parallel_text.columns": "where in the files the sentences are",
+    "parallel_text.msgstr_language": "likewise",
     "teaching.unchecked": "a guard",
     "federation.engine": "where clients run; all engines give the same bits, which tests compare (tests/federation/test_flower*.py). "
     "What befell machines, and so cannot be repeated, is in: see befallen",
-    "paths, tracker, tags, name, extra": "where things go and what they are called",
 }
+"""Dotted key -> why it is in no fingerprint: what the schema says of its keys, and what has no node there."""
 
-# A key added to the schema after records exist goes here with its default ("trainer.ema": None, say): while it has
-# that value it is left out, so that adding an option does not orphan results.
-ADDED_LATER: dict[str, Any] = {
-    "data.view.task": "classification",
-    "data.view.text.bleu": "auto",
-    "data.view.text": None,
-    "data.view.vision": None,
-    "data.view.view": None,
-    "trainer.schedule.warmup_steps": None,
-    "trainer.parts": None,
-    "trainer.gap": False,
-    "teacher.mode": "eval",
-    "trainer.sharding": "none",
-    "trainer.decoding": {"beam": 5, "val_beam": 1, "length_penalty": 1.0, "max_factor": 1.2, "max_extra": 10},
+ADDED: dict[str, Any] = {
+    f"{place}.{key}": default
+    for place, node in {"data.view": Data, "trainer": Trainer, "teacher": Teacher}.items()
+    for key, default in added(node).items()
 }
+"""Keys that came after records existed: with their default they are in no fingerprint, so that an option orphans no result."""
 
 LIBRARIES = ("torch", "lightning")
 HOMES = {
@@ -88,7 +76,7 @@ class FingerprintContext:
     def __init__(self, data_hash, device: str, added: dict[str, Any] | None = None):
         self._data_hash = data_hash
         self.device = device
-        self.added = ADDED_LATER if added is None else added
+        self.added = ADDED if added is None else added
         self.sources = Sources()
         self._data: dict[str, str] = {}
         self._files: dict[tuple[str, int, int], str] = {}
@@ -110,7 +98,6 @@ class FingerprintContext:
 
 def parts(stage: Stage, context: FingerprintContext) -> dict[str, Any]:
     """The tree of everything that determines the stage's result; JSON types only, safe to store and to compare."""
-    hardware = stage.hardware
     tree = {
         "learner": {
             "network": canonical(stage.learner["network"], numbers=True),
@@ -122,24 +109,20 @@ def parts(stage: Stage, context: FingerprintContext) -> dict[str, Any]:
             if term.get("weight", 1.0) != 0  # such a term is never evaluated
         },
         "data": identity(stage.data, context),
-        "trainer": None
-        if stage.trainer is None
-        else canonical(
-            _without(stage.trainer, "checkpoint_seconds", "log_every", "eval_batch_size", "devices"), numbers=True
-        ),
+        "trainer": None if stage.trainer is None else canonical(_kept(stage.trainer, "trainer"), numbers=True),
         "seed": stage.seed if stage.trainer is not None else None,
         "start": stage.start.fingerprint if stage.start else None,
         "teacher": None
         if stage.teacher is None
         else {
             "fingerprint": stage.teacher.fingerprint,
-            **_without(stage.teaching, "verify", "cache_limit_gb", "accuracy", "tolerance", "unchecked"),
+            **_kept(stage.teaching, "teaching"),
             **({"also": [one.fingerprint for one in stage.also], "drop": stage.drop} if stage.also else {}),
             **({"sees": stage.sees, "content": context.data_hash(stage.seen)} if stage.sees else {}),
         },
         "code": context.sources.hashes(roots(stage)),
         "versions": {name: _version(name) for name in LIBRARIES},
-        "device": {"type": context.device, "devices": hardware["devices"], "precision": hardware["precision"]},
+        "device": {"type": context.device, **_kept(stage.hardware, "hardware")},
     }
     return _drop_added(tree, context.added)
 
@@ -157,11 +140,11 @@ def together_parts(group: Together, context: FingerprintContext) -> dict[str, An
 
 def federation_parts(stage: Federation, context: FingerprintContext) -> dict[str, Any]:
     """As `parts`, of a federation. Epochs and schedule of the trainer have no part in it."""
-    hardware, method = stage.hardware, METHODS[stage.federation["method"]][0].partition(".")[0]
+    method = METHODS[stage.federation["method"]][0].partition(".")[0]
     modules = ["kdrun.federation.run", f"kdrun.federation.methods.{method}", *_of_data(stage.data)]
     modules += _targets(stage.federation, stage.data, stage.trainer)
     trainer = ("batch_size", "optimizer", "clip", "monitor", "mode")
-    federation = canonical(_without(stage.federation, "engine"), numbers=True)
+    federation = canonical(_kept(stage.federation, "federation"), numbers=True)
     federation["options"] = asdict(options_of(stage.federation["method"], stage.federation.get("options") or {}))
     return {
         "federation": federation,
@@ -170,7 +153,7 @@ def federation_parts(stage: Federation, context: FingerprintContext) -> dict[str
         "seed": stage.seed,
         "code": context.sources.hashes(modules),
         "versions": {name: _version(name) for name in LIBRARIES},
-        "device": {"type": context.device, "devices": hardware["devices"], "precision": hardware["precision"]},
+        "device": {"type": context.device, **_kept(stage.hardware, "hardware")},
     }
 
 
@@ -239,21 +222,22 @@ def identity(data: dict[str, Any], context: FingerprintContext) -> dict[str, Any
 
 def _view(data: dict[str, Any]) -> dict[str, Any]:
     """The data config without what is a label or a path."""
-    view = _without(canonical(data, numbers=True), "name", "root")
+    view = _kept(canonical(data, numbers=True), "data")
     if view.get("tests"):
         view["tests"] = {
-            name: _without(node, "root") if isinstance(node, dict) else node for name, node in view["tests"].items()
+            name: _kept(node, "data.tests.*") if isinstance(node, dict) else node
+            for name, node in view["tests"].items()
         }
     if current(data["_target_"]) == "kdrun.domains.translation.parallel_text.parallel_text":
-        paths = [f"{split}{side}" for split in ("", "val_", "test_") for side in ("source", "target")]
-        view = _without(view, *paths, "columns", "msgstr_language")
+        view = _kept(view, "parallel_text")
     if view.get("text"):
-        view["text"] = _without(view["text"], "tokenizer")
+        view["text"] = _kept(view["text"], "data.text")
     return view
 
 
-def _without(node: dict[str, Any], *keys: str) -> dict[str, Any]:
-    return {key: value for key, value in node.items() if key not in keys}
+def _kept(node: dict[str, Any], place: str) -> dict[str, Any]:
+    """A node without the keys that LEFT_OUT names for its place."""
+    return {key: value for key, value in node.items() if f"{place}.{key}" not in LEFT_OUT}
 
 
 def _drop_added(tree: dict[str, Any], added: dict[str, Any]) -> dict[str, Any]:

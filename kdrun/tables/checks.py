@@ -85,7 +85,7 @@ def _configs(entries: Sequence[Entry], factors: Sequence[str]) -> Iterator[str]:
 
 def _relevant(record: Record) -> dict[str, str]:
     """Dotted key -> value as JSON, over all cells, without the keys that change no result and the seeds."""
-    from kdrun.config.schema import irrelevant
+    from kdrun.schema import irrelevant
 
     left_out = {"seed", "seeds", *irrelevant()}
     cells = [flat(cell) for cell in cells_of(record)]

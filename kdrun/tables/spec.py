@@ -105,7 +105,7 @@ class Request:
     @property
     def changed(self) -> list[str]:
         """Those of `extra` that make other jobs of the table's: a tracker, a tag, and where the data lie do not."""
-        from kdrun.config.schema import irrelevant
+        from kdrun.schema import irrelevant
 
         left_out = ("data.root", *irrelevant())
         return [word for word in self.extra if not _key(word).startswith(left_out)]

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from kdrun.config.schema import REQUIRED
 from kdrun.problems import UserError
+from kdrun.schema import REQUIRED
 
 KIND = "kdrun.domains.vision_language.networks.llava"
 

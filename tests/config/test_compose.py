@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from kdrun.config.compose import compose, hash_of, split_sweep
 from kdrun.config.overrides import leaves
-from kdrun.config.schema import Root, defaults, irrelevant
 from kdrun.problems import ConfigProblems, UserError
+from kdrun.schema import Root, defaults, irrelevant
 
 
 def problems(*overrides, conf_dirs=()):
@@ -573,23 +573,15 @@ def test_numbers_and_terms_without_weight_in_a_fingerprint():
     assert off[0] == off[1]
 
 
-def test_arguments_that_are_supplied_are_known_in_one_way():
-    from kdrun import defaults as writing
-    from kdrun.config import schema
-
-    known = {*schema.BY_IMAGES, *schema.BY_TEXT, *schema.BY_CONVERSATIONS, "cache"}
-    assert known == set(writing.SUPPLIED)
-
-
 def _stage_parts(job):
     """The fingerprint's parts of all stages, without reading data or code."""
     from types import SimpleNamespace
 
-    from kdrun.lab.fingerprint import ADDED_LATER, parts
+    from kdrun.lab.fingerprint import ADDED, parts
     from kdrun.strategies.unused import stages_of
 
     sources = SimpleNamespace(hashes=lambda roots: {})
-    context = SimpleNamespace(data_hash=str, device="cpu", sources=sources, added=ADDED_LATER, file_hash=str)
+    context = SimpleNamespace(data_hash=str, device="cpu", sources=sources, added=ADDED, file_hash=str)
     found = []
     for stage in stages_of(job.config):
         tree = parts(stage, context)

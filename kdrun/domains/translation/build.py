@@ -14,18 +14,13 @@ from kdrun.domains.translation.source import Pairs
 from kdrun.domains.translation.spec import TextSpec
 from kdrun.domains.translation.splits import assign
 from kdrun.problems import UserError
+from kdrun.schema import Text, defaults
 
 if TYPE_CHECKING:
     from kdrun.domains.translation.loader import TextSamples
     from kdrun.domains.translation.module import TextDataModule
 
-TEXT: dict[str, Any] = {
-    "duplicates": "remove",
-    "tokenizer": None,
-    "vocabulary": 4_000,
-    "max_length": 128,
-    "bleu": "auto",
-}
+TEXT = defaults(Text)
 """The keys of `data.text`, beside those of build.COMMON."""
 
 BLOCK = 100_000

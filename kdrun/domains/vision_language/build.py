@@ -15,6 +15,7 @@ from kdrun.domains.vision_language.source import Conversations, ImageStore, Samp
 from kdrun.domains.vision_language.spec import VisionSpec
 from kdrun.domains.vision_language.splits import assign
 from kdrun.problems import UserError
+from kdrun.schema import Vision, defaults
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,15 +24,7 @@ if TYPE_CHECKING:
     from kdrun.domains.vision_language.loader import VisionSamples
     from kdrun.domains.vision_language.module import VisionDataModule
 
-VISION: dict[str, Any] = {
-    "tower": "efficientnet_lite0",
-    "size": 96,
-    "features": "cached",
-    "image_tokens": None,
-    "tokenizer": None,
-    "template": "plain",
-    "max_length": 128,
-}
+VISION = defaults(Vision)
 """The keys of `data.vision`, beside those of build.COMMON."""
 
 BLOCK = 20_000

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from kdrun.config.schema import default_cache
 from kdrun.files import sha256_file
 from kdrun.problems import UserError
+from kdrun.schema import default_cache
 
 if TYPE_CHECKING:
     from kdrun.hardware.exports.artifact import Artifact

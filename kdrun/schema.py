@@ -5,7 +5,7 @@ Annotations are real objects here (no `from __future__ import annotations`): the
 
 import os
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import Any
@@ -17,8 +17,8 @@ REQUIRED = "???"
 def key(default: Any, help: str, **rules: Any) -> Any:
     """One key. rules: minimum, maximum (allowed), above, below (not allowed), choices, meant (what people type
     instead of a choice), path, exists, words (taken as they are where a path is expected), irrelevant (the reason why
-    it is no part of the job's identity), slot (of a target: its place in kdrun.slots), added (the key came after jobs
-    had been hashed: while it has its default it is left out of a job's hash)."""
+    it is no part of the identity of a job or a stage), left_out (likewise, of a stage alone), slot (of a target: its
+    place in kdrun.slots), added (it came after results were hashed: while it has its default it is in no hash)."""
     metadata = {"help": help, **rules}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -29,6 +29,9 @@ def key(default: Any, help: str, **rules: Any) -> Any:
 
 class Target(dict):
     """Annotation of a node with `_target_`: its other keys are checked against the signature of what it names."""
+
+
+CONTENT = "a path; the content of the file is in instead"
 
 
 @dataclass
@@ -64,7 +67,9 @@ class Decoding:
 class Trainer:
     epochs: int = key(30, "passes over the training split", minimum=1)
     batch_size: int = key(128, "samples per optimizer step, over all devices", minimum=1)
-    eval_batch_size: int = key(512, "samples per evaluation step; changes no result", minimum=1)
+    eval_batch_size: int = key(
+        512, "samples per evaluation step; changes no result", minimum=1, left_out="its metrics are sums over samples"
+    )
     optimizer: Target = key(
         {"_target_": "torch.optim.SGD", "lr": 0.1},
         "optimizer and its arguments",
@@ -83,7 +88,7 @@ class Trainer:
         30.0,
         "seconds between checkpoints to resume from",
         minimum=0,
-        irrelevant="a resumed run ends with the same numbers wherever it was cut",
+        irrelevant="a resumed run ends with the same numbers, bit by bit, wherever it was cut",
     )
     parts: list[str] | None = key(
         None, "parts of the network that train, as the network calls them; null: all", added=True
@@ -98,7 +103,9 @@ class Trainer:
     )
     monitor: str = key("accuracy", "validation metric that selects the best epoch")
     mode: str = key("max", "whether a larger or a smaller monitor is better", choices=("max", "min"))
-    devices: int | None = key(None, "devices for this learner; null: as hardware.devices", minimum=1)
+    devices: int | None = key(
+        None, "devices for this learner; null: as hardware.devices", minimum=1, left_out="their number is in"
+    )
 
 
 @dataclass
@@ -117,21 +124,31 @@ BY_CONVERSATIONS = ("image_token", "image_tokens", "tower")
 
 @dataclass
 class Learner:
-    name: str | None = key(None, "label; null: the option of the group")
+    name: str | None = key(None, "label; null: the option of the group", left_out="a label")
     network: Target = key(
         {"_target_": REQUIRED},
         "network and its arguments",
         slot="network",
         supplied=(*BY_IMAGES, *BY_TEXT, *BY_CONVERSATIONS),
     )
-    weights: str | None = key(None, "safetensors (or torch) file to start from", path=True, exists=True)
+    weights: str | None = key(
+        None, "safetensors (or torch) file to start from", path=True, exists=True, left_out=CONTENT
+    )
     trainer: Trainer = key({}, "settings of the trainer for this learner alone", partial=True)
 
 
 @dataclass
 class Teacher(Learner):
-    accuracy: float | None = key(None, "accuracy the teacher is known for; checked first", minimum=0, maximum=1)
-    tolerance: float = key(0.03, "how far below its accuracy a teacher may be", minimum=0, maximum=1)
+    accuracy: float | None = key(
+        None,
+        "accuracy the teacher is known for; checked first",
+        minimum=0,
+        maximum=1,
+        left_out="a guard: it may stop a run, never change it",
+    )
+    tolerance: float = key(
+        0.03, "how far below its accuracy a teacher may be", minimum=0, maximum=1, left_out="a guard"
+    )
     seed: int = key(0, "seed of the teacher's own training; '${seed}' follows the student's", minimum=0)
     mode: str = key(
         "eval",
@@ -141,8 +158,8 @@ class Teacher(Learner):
     )
     source: str = key("auto", "teacher's outputs: computed each step or cached", choices=("auto", "online", "cached"))
     fill: str = key("pass", "cache filled by a pass of its own or during epoch 1", choices=("pass", "first_epoch"))
-    verify: int = key(16, "cache entries recomputed and compared before use", minimum=0)
-    cache_limit_gb: float = key(20.0, "largest cache that auto may build, in gigabytes", minimum=0)
+    verify: int = key(16, "cache entries recomputed and compared before use", minimum=0, left_out="a check")
+    cache_limit_gb: float = key(20.0, "largest cache that auto may build, in gigabytes", minimum=0, left_out="a guard")
     normalize: Normalize | None = key(None, "input normalisation of the teacher; null: that of the data")
 
 
@@ -178,7 +195,9 @@ class Text:
     """How sentences become tokens."""
 
     vocabulary: int = key(4_000, "pieces of the joint tokenizer that is trained on the training split", minimum=1)
-    tokenizer: str | None = key(None, "file or folder of an existing tokenizer instead", path=True, exists=True)
+    tokenizer: str | None = key(
+        None, "file or folder of an existing tokenizer instead", path=True, exists=True, left_out=CONTENT
+    )
     max_length: int = key(128, "longest sequence in tokens; longer pairs are left out of training", minimum=2)
     duplicates: str = key("remove", "what to do with pairs that are in two splits", choices=("remove", "keep"))
     bleu: str = key(
@@ -208,7 +227,7 @@ class Vision:
 class Data:
     """Keys that every source has; further keys are arguments of the source named by `_target_`."""
 
-    name: str | None = key(None, "label; null: the option of the group")
+    name: str | None = key(None, "label; null: the option of the group", left_out="a label")
     val_fraction: float = key(0.1, "share of the training data held out for validation", above=0, below=1)
     test_fraction: float = key(0.2, "share held out for test by sources without a test split", above=0, below=1)
     split_seed: int = key(0, "seed of the split", minimum=0)
@@ -247,8 +266,14 @@ class Deploy:
 
 @dataclass
 class Hardware:
-    name: str | None = key(None, "label; null: the option of the group")
-    device: str = key("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"), meant={"gpu": "cuda"})
+    name: str | None = key(None, "label; null: the option of the group", left_out="a label")
+    device: str = key(
+        "auto",
+        "where to compute",
+        choices=("auto", "cpu", "cuda", "mps"),
+        meant={"gpu": "cuda"},
+        left_out="the type that it comes to is in",
+    )
     devices: int = key(1, "number of devices (processes on cpu)", minimum=1)
     precision: str = key(
         "fp32",
@@ -256,8 +281,13 @@ class Hardware:
         choices=("fp32", "bf16", "fp16"),
         meant={"32": "fp32", "float32": "fp32", "16": "fp16", "float16": "fp16", "bfloat16": "bf16"},
     )
-    threads: int = key(1, "threads per process", minimum=1)
-    channels_last: bool = key(False, "memory layout of images")
+    threads: int = key(
+        1,
+        "threads per process",
+        minimum=1,
+        left_out="the order of float additions; results are compared by seeds, not by last bits",
+    )
+    channels_last: bool = key(False, "memory layout of images", left_out="a memory layout")
     figures: dict[str, Any] | None = key(
         None, "published figures of the device, for estimates", added=True, irrelevant="what a device could do"
     )
@@ -325,17 +355,6 @@ EXTENDED: dict[type, str] = {Data: "_target_", Term: "_target_"}
 """Dataclasses whose further keys are arguments of the callable they name."""
 
 
-ADDED_TO_TARGETS = {
-    "strategy.clip_norm": None,
-    "strategy.superlink": None,
-    "strategy.timeout": 3600.0,
-    "data.columns": None,
-    "data.msgstr_language": None,
-}
-"""Options of strategies and sources that came after jobs had been hashed, with the value they are left out for; they have no node in the
-schema."""
-
-
 def default_cache() -> str:
     """$KDRUN_CACHE, $XDG_CACHE_HOME/kdrun or ~/.cache/kdrun."""
     given = os.environ.get("KDRUN_CACHE")
@@ -355,35 +374,26 @@ def defaults(node: type = Root) -> dict[str, Any]:
 
 
 @cache
-def irrelevant() -> Mapping[str, str]:
-    """Dotted key -> why it is no part of a job's identity."""
-
-    def walk(node: type, prefix: str) -> dict[str, str]:
-        found = {}
-        for item in fields(node):
-            path = f"{prefix}{item.name}"
-            if "irrelevant" in item.metadata:
-                found[path] = item.metadata["irrelevant"]
-            elif is_dataclass(item.type):
-                found |= walk(item.type, f"{path}.")
-        return found
-
-    return walk(Root, "")
+def irrelevant(node: type = Root, *rules: str) -> Mapping[str, str]:
+    """Dotted key -> why it is no part of a job's identity; with the rule `left_out` of a stage's."""
+    return {
+        path: next(item.metadata[rule] for rule in ("irrelevant", *rules) if rule in item.metadata)
+        for path, item, _ in _keys(node, "")
+        if {"irrelevant", *rules} & {*item.metadata}
+    }
 
 
 @cache
-def added() -> Mapping[str, Any]:
-    """Dotted key -> default, of keys that are left out of a job's hash while they have it."""
+def added(node: type = Root) -> Mapping[str, Any]:
+    """Dotted key -> default, of keys below a node that are left out of a hash while they have it."""
+    return {path: defaults(home)[item.name] for path, item, home in _keys(node, "") if item.metadata.get("added")}
 
-    def walk(node: type, prefix: str) -> dict[str, Any]:
-        found = {}
-        for item in fields(node):
-            path = f"{prefix}{item.name}"
-            if item.metadata.get("added"):
-                found[path] = defaults(node)[item.name]
-            for inner in (item.type, *typing.get_args(item.type)):  # of `Text | None` too, which is itself later
-                if is_dataclass(inner):
-                    found |= walk(inner, f"{path}.")
-        return found
 
-    return walk(Root, "") | ADDED_TO_TARGETS
+def _keys(node: type, prefix: str) -> Iterator[tuple[str, Any, type]]:
+    """(dotted key, field, its dataclass) of all that is below a node, also of `Text | None`, but not of mappings by name."""
+    for item in fields(node):
+        path = f"{prefix}{item.name}"
+        yield path, item, node
+        for inner in (item.type, *typing.get_args(item.type)):
+            if is_dataclass(inner) and typing.get_origin(item.type) is not dict:
+                yield from _keys(inner, f"{path}.")
