@@ -10,13 +10,13 @@ import sys
 from types import ModuleType
 
 from kdrun import moved
+from kdrun.version import __version__ as __version__
 
 TYPE_CHECKING = False  # type checkers know the name; importing typing would take longer than all the rest
 if TYPE_CHECKING:
     from kdrun.api import RunFailed, RunView, load, plan, run, runs, sweep
     from kdrun.problems import UserError
 
-__version__ = "0.1.0"
 __all__ = ["RunFailed", "RunView", "UserError", "load", "plan", "run", "runs", "sweep"]
 
 MODULES = ("run", "sweep")

@@ -83,7 +83,7 @@ class RunView:
         return f"<Run {self.id}: {self.status}" + ("" if accuracy is None else f", test {accuracy:.4f}") + ">"
 
     def _repr_html_(self) -> str:
-        from kdrun.verbs.show import result_rows
+        from kdrun.present.results import result_rows
 
         lines = [f"<b>{escape(self.id)}</b> {escape(self.status)}"]
         if error := self.record.get("error"):
@@ -112,8 +112,8 @@ def run(*overrides: str, conf_dirs: Sequence[str] = (), quiet: bool = True, forc
     Raises UserError, or RunFailed where the run ended with an error. KeyboardInterrupt comes through once the state is
     saved: the same call goes on.
     """
-    from kdrun.config.compose import compose
-    from kdrun.opening import waiting_text
+    from kdrun.job.compose import compose
+    from kdrun.job.opening import waiting_text
     from kdrun.run import run_job
     from kdrun.strategies.unused import refuse_unused
     from kdrun.tracking.credentials import resolve_mode
@@ -155,9 +155,9 @@ def run(*overrides: str, conf_dirs: Sequence[str] = (), quiet: bool = True, forc
 
 def plan(*overrides: str, conf_dirs: Sequence[str] = (), why: bool = False) -> dict[str, Any]:
     """What `kdrun plan KEY=VALUE ... --json` prints: stages, what is in the store, what the rest would cost."""
-    from kdrun.config.compose import compose
+    from kdrun.job.compose import compose
+    from kdrun.job.plan import make_plan
     from kdrun.strategies.unused import refuse_unused
-    from kdrun.verbs.plan import make_plan
 
     job = compose(overrides, conf_dirs)
     refuse_unused([job])
@@ -207,8 +207,8 @@ def runs(outputs: str | Path = "outputs", **filters: Any) -> Any:
     `**{"trainer.epochs": 5}`.
     """
     from kdrun.tracking.filters import as_text, select
+    from kdrun.tracking.overview import overview
     from kdrun.tracking.registry import list_runs
-    from kdrun.verbs.runs import overview
 
     def text(value: Any) -> str:
         return ",".join(map(as_text, value)) if isinstance(value, list | tuple) else as_text(value)
@@ -247,36 +247,17 @@ def load(
     files are not those that were stored.
     """
     from kdrun.config.allowed import agreed
+    from kdrun.hardware.exports.subjects import load_network
     from kdrun.slots import allowing
-
-    view = run if isinstance(run, RunView) else RunView.find(run, outputs)
-    folder = view.path.resolve().parent.parent
-    packages, variables = agreed(folder, conf_dirs)
-    with allowing([*targets, *packages], variables):
-        return _load(view, folder, arm, seed, which)
-
-
-def _load(view: RunView, outputs: Path, arm: str, seed: int | None, which: str) -> nn.Module:
-    from kdrun.lab.store import DamagedStage, Store
-    from kdrun.verbs.rerun import job_from_record
+    from kdrun.tracking.registry import RunInfo
 
     if which not in ("best", "last"):
         raise UserError(f"which={which!r}: expected best or last")
-    stage = stage_of(view, arm, seed)
-    job = job_from_record(view.record, outputs)
-    store, fingerprint = Store(job.config["paths"]["store"]), stage["fingerprint"]
-    again = f"fit it again: kdrun rerun {view.id}"
-    try:
-        if store.get(fingerprint) is None:
-            raise UserError(f"{stage['label']} of {view.id} is not in the store {store.root}", again)
-    except DamagedStage as damage:
-        raise UserError(str(damage), again) from damage
-    network, metadata = _network(store.folder(fingerprint) / f"{which}.safetensors")
-    known = {name: value for name, value in metadata.items() if name not in ("network", "kind")}
-    network.kdrun = {
-        **known, "run": view.id, "stage": stage["label"], "fingerprint": fingerprint, "which": which
-    }  # fmt: skip
-    return network
+    view = run if isinstance(run, RunView) else RunView.find(run, outputs)
+    packages, variables = agreed(view.path.resolve().parent.parent, conf_dirs)
+    with allowing([*targets, *packages], variables):
+        stage = stage_of(view, arm, seed)
+        return load_network(RunInfo(view.id, view.path, view.record, view.status), stage, which)
 
 
 def stage_of(view: RunView, arm: str, seed: int | None) -> dict[str, Any]:
@@ -297,21 +278,6 @@ def stage_of(view: RunView, arm: str, seed: int | None) -> dict[str, Any]:
     if seed not in found:
         raise UserError(f"{arm} of {view.id} has no seed {seed}; it has: {listed(map(str, found))}")
     return found[seed]
-
-
-def _network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The network that a weights file describes, with its weights, and the file's metadata."""
-    from kdrun.networks.torchvision_operators import make_torchvision_importable
-
-    make_torchvision_importable()  # before timm, which imports torchvision where it is installed
-    from kdrun.networks.build import build_network, spec_of
-    from kdrun.networks.weights import load_weights, read_metadata
-
-    metadata = read_metadata(path)
-    spec = spec_of(metadata)
-    network = build_network(metadata["network"], spec, seed=0)
-    load_weights(network, path, spec)
-    return network.eval(), metadata
 
 
 def _view(info: RunInfo) -> RunView:

@@ -6,32 +6,8 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from kdrun import __version__
-
-VERBS = {
-    "run": "run a job (the verb may be left out)",
-    "plan": "the stages of a job (-m: jobs of a sweep): which are stored, what the others would cost",
-    "ls": "list groups, or the options of one group",
-    "runs": "list runs, newest first",
-    "show": "one run or sweep: results, stages, cost, files",
-    "rerun": "run the exact config of an earlier run",
-    "status": "what runs now, what waits, what failed: runs and sweeps",
-    "compare": "runs side by side: differences of configs and results",
-    "table": "a paper's table: plan it, run what is missing, render it, check it",
-    "why": "from a cell of a table to its runs, seeds, commit, config, data and cost",
-    "card": "scorecards: accuracy, latency, memory, energy, robustness, safety and gates on a target",
-    "export": "networks of a run as files for other runtimes: ONNX, int8 ...; compared before they are kept",
-    "plot": "figures of runs as PNG and SVG: curves, accuracy against cost, seeds",
-    "energy": "the energy that a run, sweep or table took, and when it is paid back",
-    "report": "one self-contained HTML page about a run, a sweep or a table",
-    "translate": "translate lines of standard input with the student of a run",
-    "chat": "ask the student of a run about pictures",
-    "gc": "delete what no run refers to from the store; asks first",
-    "fetch": "bring a data set or pretrained part into the cache",
-    "sync": "push runs that were logged offline to Weights & Biases",
-    "check": "compose and check every option and preset",
-    "completion": "print the completion script for bash, zsh or fish",
-}
+from kdrun.verbs.arguments import FLAGS, VERBS, Arguments
+from kdrun.version import __version__
 
 HELP = """\
 kdrun {version}: run knowledge-distillation experiments
@@ -66,31 +42,6 @@ flags
   -h, --help         this text; kdrun VERB --help      -V, --version
 """
 
-# flag -> (name, whether a value follows)
-FLAGS = {
-    "-m": ("multirun", False),
-    "--multirun": ("multirun", False),
-    "--json": ("json", False),
-    "--why": ("why", False),
-    "--force": ("force", False),
-    "--retry": ("retry", False),
-    "--yes": ("yes", False),
-    "-y": ("yes", False),
-    "-q": ("quiet", False),
-    "--quiet": ("quiet", False),
-    "-h": ("help", False),
-    "--help": ("help", False),
-    "-V": ("version", False),
-    "--version": ("version", False),
-    "--check": ("check", False),
-    "--conf": ("conf", True),
-    "--cfg": ("cfg", True),
-    "--from": ("from", True),
-    "--image": ("image", True),
-    "--teacher": ("teacher", False),
-    "--outputs": ("outputs", True),
-}
-
 # Flags that only some verbs look at. Elsewhere they would be ignored, so they are refused.
 ONLY = {
     "multirun": ("run", "plan"),
@@ -122,21 +73,6 @@ ONLY = {
     ),
     "jobs": ("run", "table"),
 }
-
-
-class Arguments:
-    """What was typed. overrides: words with `=` (and `~key`); words: the others; options: flags with a value."""
-
-    def __init__(self) -> None:
-        self.verb = "run"
-        self.overrides: list[str] = []
-        self.words: list[str] = []
-        self.conf_dirs: list[str] = []
-        self.image: list[str] = []
-        self.options: dict[str, str] = {}
-        self.multirun = self.json = self.why = self.force = self.quiet = self.help = self.version = self.check = False
-        self.retry = self.yes = self.teacher = False
-        self.named = False  # whether the verb was typed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -274,7 +210,8 @@ def _call(args: Arguments) -> int:
 def _print_config(args: Arguments) -> int:
     import yaml
 
-    from kdrun.config.compose import compose, split_sweep
+    from kdrun.config.compose import split_sweep
+    from kdrun.job.compose import compose
 
     points = split_sweep(args.overrides, args.conf_dirs) if args.multirun else [args.overrides]
     for job in [compose(point, args.conf_dirs) for point in points]:

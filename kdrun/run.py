@@ -40,9 +40,9 @@ def run_job(
     folder: the run folder in which the job lies frozen already. tell: takes events instead of a console; then nothing is
     printed and the tracker is not waited for. max_threads: upper limit of hardware.threads.
     """
+    from kdrun.job.opening import finished_meanwhile, opened
+    from kdrun.job.progress import Signals
     from kdrun.ledger.reader import check_reader
-    from kdrun.opening import finished_meanwhile, opened
-    from kdrun.progress import Signals
     from kdrun.tracking.credentials import resolve_mode
     from kdrun.tracking.provenance import Provenance
 
@@ -62,7 +62,7 @@ def run_job(
 @harmless
 def _show(console: Console, run, result: dict[str, Any], mirror) -> None:
     """The panel at the end. The run is over and its record is written: nothing that goes wrong here changes that."""
-    from kdrun.panel import show
+    from kdrun.job.panel import show
 
     show(console, result["summary"], *facts(run, result, mirror))
 
@@ -119,10 +119,10 @@ def execute(job, run, console: Console, signals, quiet=False, force=False, tell=
     """
     from kdrun.checksums import told
     from kdrun.domains.task import task_for
-    from kdrun.hardware.target import apply_threads, resolve
+    from kdrun.job.progress import EventReport, RunReport
+    from kdrun.job.summary import summarise
     from kdrun.lab.lab import Fitted
-    from kdrun.progress import EventReport, RunReport
-    from kdrun.summary import summarise
+    from kdrun.learning.device import apply_threads, resolve
 
     started = time.monotonic()
     hardware = resolve(job.config["hardware"])

@@ -25,9 +25,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from kdrun.config.compose import compose
 from kdrun.data.build import load_data
 from kdrun.domains.task import task_for
+from kdrun.job.compose import compose
 from kdrun.learning.callbacks import Keeping
 from kdrun.learning.fit import _Epochs, make_trainer
 from kdrun.learning.learner import Learner

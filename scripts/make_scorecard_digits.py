@@ -45,7 +45,7 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     options.add_argument("--outputs", default="outputs")
     outputs = Path(options.parse_args().outputs)
-    from kdrun.config.compose import compose
+    from kdrun.job.compose import compose
     from kdrun.tracking.registry import finished_run, read_run
 
     words = [*RUN[1:], f"paths.outputs={outputs}"]

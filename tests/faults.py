@@ -25,8 +25,8 @@ from safetensors import SafetensorError
 
 from kdrun.cli import main
 from kdrun.files import read_json
+from kdrun.job.progress import RunReport
 from kdrun.networks import weights
-from kdrun.progress import RunReport
 from kdrun.tracking.metrics import read_metrics
 
 SMALL = ("seed=0", "data.limit.train=150", "hardware=cpu", "hardware.threads=1", "tracker=none", "card=false", "energy.reader=none",

@@ -167,7 +167,7 @@ def test_mistakes_and_failures_are_exceptions_that_say_where_to_look(words, outp
 def test_ctrl_c_saves_and_comes_through_and_the_same_call_goes_on(words, monkeypatch):
     import time
 
-    from kdrun.progress import EventReport
+    from kdrun.job.progress import EventReport
 
     long = (*words, "trainer.epochs=4", "strategy=alone")
     epoch, told = EventReport.epoch, []

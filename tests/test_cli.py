@@ -118,7 +118,7 @@ def test_the_bash_script_is_bash(capsys):
 
 
 def test_teacher_and_student_win_over_the_family(capsys):
-    from kdrun.config.compose import compose
+    from kdrun.job.compose import compose
 
     job = compose(["model=mlp_ladder", "teacher=resnet20"])
     assert job.choices["teacher"] == "resnet20"

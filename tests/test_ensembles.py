@@ -9,9 +9,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
 from kdrun.auc import at_threshold, nine_digits, youden
-from kdrun.ensembles import combine
+from kdrun.lab.ensembles import combine
+from kdrun.learning.resampling import read_samples, write_samples
 from kdrun.problems import UserError
-from kdrun.resampling import read_samples, write_samples
 
 VIEWS = ("lung", "bone", "zero")
 SIZES = {"val": 60, "test": 80}
@@ -262,5 +262,5 @@ def test_mistakes_are_told(tmp_path, change, message):
 
 
 def test_torch_is_not_needed():
-    code = "import sys, kdrun.ensembles, kdrun.auc, kdrun.resampling; assert 'torch' not in sys.modules"
+    code = "import sys, kdrun.lab.ensembles, kdrun.auc, kdrun.learning.resampling; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,8 +8,8 @@ import pytest
 
 import kdrun
 from kdrun.cli import main
-from kdrun.config.compose import compose
 from kdrun.environment import differing
+from kdrun.job.compose import compose
 from kdrun.problems import UserError
 
 VALUE = "hunter2-of-the-test"

@@ -17,7 +17,8 @@ def examples():
 
 @pytest.mark.parametrize("line", sorted(set(examples())))
 def test_every_example_of_the_help_parses_and_composes(line):
-    from kdrun.config.compose import compose, split_sweep
+    from kdrun.config.compose import split_sweep
+    from kdrun.job.compose import compose
 
     args = cli.parse(shlex.split(line.partition("|")[0])[1:])
     if "hydra/sweeper=optuna" in args.overrides:

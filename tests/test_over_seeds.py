@@ -5,7 +5,7 @@ import json
 from plots.records import make_run, make_sweep
 
 from kdrun.cli import main
-from kdrun.over_seeds import over_seeds, repetitions
+from kdrun.job.over_seeds import over_seeds, repetitions
 from kdrun.plots.subject import find_sweep
 from kdrun.report.sweep_page import best_rows, configurations, headline
 

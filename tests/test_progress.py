@@ -9,8 +9,8 @@ import logging
 import pytest
 
 from kdrun.cli import main
+from kdrun.job.progress import EventReport, RunReport, Signals, how
 from kdrun.present.console import Console
-from kdrun.progress import EventReport, RunReport, Signals, how
 
 WORDS = ["teacher=mlp_64", "student=mlp_8", "trainer.epochs=1", "seed=0", "tracker=none", "card=false"]
 
@@ -33,7 +33,7 @@ def test_a_value_that_is_no_number_is_told_and_stops_nothing(value, caplog):
 
 def test_a_broken_display_ends_no_run(tmp_path, monkeypatch, capsys):
     """Each part of what is shown fails by turns; the run is done, with the same summary."""
-    from kdrun import panel, progress
+    from kdrun.job import panel, progress
 
     def broken(*args, **kwargs):
         raise TypeError("unsupported format string")

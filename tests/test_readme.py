@@ -11,7 +11,7 @@ import pytest
 from forked import run
 from PIL import Image
 
-from kdrun.cli import VERBS
+from kdrun.verbs.arguments import VERBS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

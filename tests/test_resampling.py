@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from kdrun.resampling import paired_bootstrap, read_samples, resampled, write_samples
+from kdrun.learning.resampling import paired_bootstrap, read_samples, resampled, write_samples
 
 needs_sacrebleu = pytest.mark.skipif(find_spec("sacrebleu") is None, reason="sacrebleu is not installed")
 WORDS = [
@@ -261,7 +261,7 @@ def test_auc_has_two_thousand_draws_and_does_not_depend_on_how_many_are_weighed_
     folders = [diagnosed(tmp_path / name, strength, seed=ord(name)) for name, strength in (("a", 0.4), ("b", 0.3))]
     found = resampled(folders[:1], folders[1:])
     assert found["auc"]["draws"] == 2000
-    monkeypatch.setattr("kdrun.resampling.AT_ONCE", 60 * 17)
+    monkeypatch.setattr("kdrun.learning.resampling.AT_ONCE", 60 * 17)
     assert resampled(folders[:1], folders[1:]) == found
     back = resampled(folders[1:], folders[:1])
     assert back["auc"]["mean"] == pytest.approx(-found["auc"]["mean"])

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from plots.records import stage
 
-from kdrun.summary import arm_label, distinct, summarise
-from kdrun.verbs.show import difference_rows, result_rows
+from kdrun.job.summary import summarise
+from kdrun.present.results import arm_label, difference_rows, distinct, result_rows
 
 LABELS = {"alone": "student alone", "student": "student, distilled", "equal_compute": "student alone, as many steps"}
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdrun import slots
-from kdrun.config import allowed, auto, variables
+from kdrun.config import allowed, variables
 from kdrun.config import groups as places
 from kdrun.config import overrides as words_of
 from kdrun.config.check import Check
@@ -35,7 +35,7 @@ class Job:
     overrides  as typed
     choices    group -> option
     hash       64 hex digits over all cells without the keys that change no result
-    auto       how the student was chosen where it was (`student=auto`, see config.auto); else None
+    auto       how the student was chosen where it was (`student=auto`, see job.auto); else None
     given      dotted key (of an option of a group, those in its file) -> how a person said it: what was typed, and what stands in an
                experiment of their own (not what comes with kdrun)
     notes      what to tell before it begins: settings that stay beside others of the same name
@@ -70,8 +70,6 @@ def compose(overrides: Sequence[str] = (), conf_dirs: Sequence[str] = (), *, mis
     conf_dirs: further folders of configs, as given with --conf. missing=False lets values that have to be given be
     absent, as when shipped options are checked one by one.
     """
-    if auto.asked(overrides):
-        return auto.compose_auto(overrides, conf_dirs)
     problems = Problems()
     dirs, _ = places.conf_dirs(conf_dirs)
     table = places.groups(dirs)
@@ -106,8 +104,6 @@ def compose(overrides: Sequence[str] = (), conf_dirs: Sequence[str] = (), *, mis
         allowed.keep(cells[0]["paths"]["outputs"], used, read)
     for cell in cells:
         cell["targets"] = {**cell["targets"], **dict.fromkeys(sorted(used), True)}
-    with slots.allowing(used, read):
-        _check_strategy(cells[0], missing)
     given = _given(tree, words, origins)
     return Job(cells, list(overrides), composed.options, hash_of(cells), given=given, notes=notes)
 
@@ -149,21 +145,6 @@ def _monitor(tree: dict[str, Any], typed: Mapping[str, str]) -> None:
         default = Trainer().monitor
         if trainer.get("monitor") == default:
             trainer["monitor"] = MONITORS.get(data.get("task"), default)
-
-
-def _check_strategy(cell: dict[str, Any], whole: bool) -> None:
-    """Checked here where the strategy is one of ours (free of torch); others are checked when a job begins."""
-    from kdrun.strategies.cast import Cast
-
-    if whole:
-        Cast(cell).check()
-    if str(cell["strategy"].get("_target_")).startswith("kdrun.strategies."):
-        from kdrun.targets import build
-
-        strategy = build(cell["strategy"], "strategy")
-        if whole:
-            Cast(cell).check(strategy.arms)
-            strategy.check(Cast(cell))
 
 
 def _given(tree: Mapping[str, Any], words: words_of.Words, origins: Origins) -> dict[str, str]:

@@ -24,7 +24,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdrun.hardware.figures import UTILISATION, Figures
+from kdrun.ledger.figures import UTILISATION, Figures
 from kdrun.problems import UserError
 
 FACTORS = {"trained": 6, "passed": 4, "frozen": 2}

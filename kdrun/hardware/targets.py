@@ -5,15 +5,14 @@ No torch here: `kdrun card hardware=...` checks its words before anything heavy 
 
 from __future__ import annotations
 
-import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from kdrun.hardware.figures import Figures, figures_of, read_figures
-from kdrun.problems import Problems, UserError, closest, listed
+from kdrun.ledger.figures import Figures, read_figures
+from kdrun.ledger.machine import machine_words
+from kdrun.problems import UserError, closest, listed
 
 
 @dataclass(frozen=True)
@@ -95,49 +94,3 @@ def _composed(name: str, given: Sequence[str]) -> dict[str, Any]:
         node["device"] = tree.get("device", node["device"])
         node["deploy"] |= tree.get("deploy") or {}
     return node
-
-
-def machine_words() -> list[str]:
-    """What this machine says it is: processor, board, NVIDIA GPUs; no host name. Linux files where they are."""
-    words = [platform.processor()]
-    words += [
-        line.partition(":")[2].strip() for line in _text("/proc/cpuinfo").splitlines() if line.startswith("model name")
-    ]
-    words.append(_text("/proc/device-tree/model").strip("\0\n "))
-    for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
-        words += [line.partition(":")[2].strip() for line in _text(file).splitlines() if line.startswith("Model:")]
-    return sorted({word for word in words if word})
-
-
-def _text(path: str | Path) -> str:
-    try:
-        return Path(path).read_text(errors="replace")
-    except OSError:
-        return ""
-
-
-def figures_in(hardware: Mapping[str, Any]) -> Figures | None:
-    """Published figures of the `hardware` node of a run's config; None where it has none of a device."""
-    node = hardware.get("figures")
-    if not node:
-        return None
-    problems = Problems()
-    found = figures_of(hardware.get("name") or "hardware", node, problems, "hardware")
-    problems.stop()
-    return found if found.match is not None or any(found.peak_tflops.values()) else None
-
-
-def energy_figures(hardware: Mapping[str, Any]) -> Figures | None:
-    """Constants of the energy model for a run on `hardware` (its resolved node): the target's own where it computes there, those
-    of conf/hardware/cpu.yaml on any other CPU; None for a GPU of which nothing is published.
-    """
-    own = figures_in(hardware)
-    device = hardware.get("device")
-    if (
-        own is not None
-        and device != "cpu"
-        and own.match
-        and any(re.search(own.match, word) for word in machine_words())
-    ):
-        return own
-    return read_figures().get("cpu") if device == "cpu" else None

@@ -133,7 +133,7 @@ def together_parts(group: Together, context: FingerprintContext) -> dict[str, An
         "members": {name: trained.fingerprint for name, trained in group.members.items()},
         "counted": list(group.counted),
         "method": group.method,
-        "code": context.sources.hashes(["kdrun.ensembles"]),
+        "code": context.sources.hashes(["kdrun.lab.ensembles"]),
         "versions": {name: _version(name) for name in ("scikit-learn", "numpy")},
     }
 

@@ -27,7 +27,7 @@ from kdrun.lab.stage import BEST, LAST, Federation, Stage, Together, Trained
 from kdrun.lab.store import DamagedStage, Store
 from kdrun.lab.teachers import settle_teaching
 from kdrun.learning.report import Report
-from kdrun.resampling import write_samples
+from kdrun.learning.resampling import write_samples
 
 
 @dataclass
@@ -154,8 +154,8 @@ class Lab:
         return chosen
 
     def together(self, group: Together) -> Trained:
-        """Scores of finished stages together, from what they kept of validation and test (kdrun.ensembles)."""
-        from kdrun.ensembles import combine
+        """Scores of finished stages together, from what they kept of validation and test (kdrun.lab.ensembles)."""
+        from kdrun.lab.ensembles import combine
 
         tree = together_parts(group, self.context)
         key = fingerprint(tree)
@@ -309,7 +309,7 @@ class Lab:
         if request["hardware"]["devices"] > 1 and request["trainer"] is not None:
             import sys
 
-            from kdrun.hardware.target import thread_environment
+            from kdrun.learning.device import thread_environment
             from kdrun.learning.workers import run_distributed
 
             context = {

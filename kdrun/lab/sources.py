@@ -21,7 +21,7 @@ ROOMS = (
     "kdrun.data",
     "kdrun.decoding",
 )
-ALONE = ("kdrun.auc", "kdrun.ensembles")
+ALONE = ("kdrun.auc", "kdrun.lab.ensembles")
 """Modules outside of a room that compute, too."""
 
 CODE_LEFT_OUT = {

@@ -22,6 +22,7 @@ from kdrun.learning.gap import Gap
 from kdrun.learning.learner import Learner
 from kdrun.learning.preflight import other_normalisation
 from kdrun.learning.report import Report
+from kdrun.learning.resampling import write_samples
 from kdrun.learning.schedule import schedule
 from kdrun.learning.sharding import ShardedStrategy, check_shardable
 from kdrun.learning.teacher import state_digest
@@ -34,7 +35,6 @@ from kdrun.networks.parts import select_parts
 from kdrun.networks.weights import load_weights, save_weights
 from kdrun.objectives.terms import build_objective
 from kdrun.problems import UserError, closest, listed
-from kdrun.resampling import write_samples
 from kdrun.targets import build
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}

@@ -21,7 +21,7 @@ class Metering:
     """How the energy of this process's stages is known.
 
     meter   of the sensors; None: none
-    figures constants of the FLOPs model (hardware.figures.Figures); None: no model
+    figures constants of the FLOPs model (ledger.figures.Figures); None: no model
     why     of each sensor that was looked for and not found, the reason
     """
 
@@ -94,7 +94,7 @@ def foreseen(settings: Mapping[str, Any] | None, hardware: Mapping[str, Any]) ->
         return "estimate"
     if reader != MODEL and here():
         return "sensor"
-    from kdrun.sweep.pool import visible_gpus
+    from kdrun.ledger.machine import visible_gpus
 
     device = hardware.get("device")
     device = ("cuda" if visible_gpus() else "cpu") if device == AUTO else device
@@ -111,7 +111,7 @@ def open_metering(
     """The meter or the model that `settings` (the node `energy`; None: nothing is metered) and `hardware` (resolved) name.
 
     sensors   method -> how to open it; for tests
-    figures   constants of the model for this hardware; default: hardware.targets.energy_figures
+    figures   constants of the model for this hardware; default: ledger.figures.energy_figures
     Raises UserError where what is asked for by name is not there.
     """
     if settings is None or settings["reader"] == NONE:
@@ -191,6 +191,6 @@ def _openers(hardware: Mapping[str, Any], interval: float) -> dict[str, Callable
 
 
 def _energy_figures(hardware: Mapping[str, Any]) -> Any:
-    from kdrun.hardware.targets import energy_figures
+    from kdrun.ledger.figures import energy_figures
 
     return energy_figures(hardware)

@@ -32,6 +32,7 @@ def write_sheet(run: RunInfo, *, method: str = "grad_cam", rows: int = ROWS, see
     rows: how many test samples, at most. seed: default, the first that has a result. Raises UserError for a run without
     views, a seed or method that does not exist, networks that are not in the store, and data that are other ones now.
     """
+    from kdrun.hardware.exports.subjects import data_of
     from kdrun.networks.saliency import METHODS
 
     if method not in METHODS:
@@ -43,7 +44,7 @@ def write_sheet(run: RunInfo, *, method: str = "grad_cam", rows: int = ROWS, see
     chosen = differing(said, rows)
     images, before, after, titles = {}, Maps({}, {}), Maps({}, {}), []
     for view, (first, last) in pairs.items():
-        module = _data(run, first)
+        module = data_of(run, first)
         positions, targets = _positions(module, next(iter(said.values()))[0], chosen, run.id)
         images[view] = _shown(module, positions)
         titles = titles or _titles(module, chosen, targets)
@@ -103,24 +104,15 @@ def _pairs(run: RunInfo, seed: int | None) -> tuple[int, dict[str, tuple[dict[st
 
 def _said(run: RunInfo, stage: dict[str, Any]) -> dict[int, tuple[int, list[float]]]:
     """id -> (class, probabilities) of the test samples, as the stage kept them."""
-    from kdrun.resampling import read_samples
+    from kdrun.hardware.exports.subjects import stage_folder
+    from kdrun.learning.resampling import read_samples
 
-    rows = read_samples(_folder(run, stage))
+    rows = read_samples(stage_folder(run, stage))
     if not rows:
-        raise UserError(f"{stage['label']} of {run.id} is not in the store", f"fit it again: kdrun rerun {run.id}")
+        raise UserError(
+            f"{stage['label']} of {run.id} kept nothing of single samples", f"fit it again: kdrun rerun {run.id}"
+        )
     return {row["id"]: (row["target"], row["probabilities"]) for row in rows}
-
-
-def _folder(run: RunInfo, stage: dict[str, Any]) -> Path:
-    from kdrun.lab.store import Store
-
-    return Store(_job(run).config["paths"]["store"]).folder(stage["fingerprint"])
-
-
-def _job(run: RunInfo) -> Any:
-    from kdrun.verbs.rerun import job_from_record
-
-    return job_from_record(run.record, run.dir.resolve().parent.parent)
 
 
 def differing(said: dict[str, list[dict[int, tuple[int, list[float]]]]], rows: int) -> list[int]:
@@ -143,21 +135,6 @@ def differing(said: dict[str, list[dict[int, tuple[int, list[float]]]]], rows: i
     longest = max(map(len, turns.values()), default=0)
     order = [of_class[turn] for turn in range(longest) for of_class in turns.values() if turn < len(of_class)]
     return sorted(order[:rows], key=lambda one: (classes[one], -changes[one], one))
-
-
-def _data(run: RunInfo, stage: dict[str, Any]) -> Any:
-    """The data as this stage saw them: the run's config with what the stage's own record says of the view."""
-    from kdrun.data.build import load_data
-    from kdrun.files import read_json
-
-    config = _job(run).config
-    try:
-        view = read_json(_folder(run, stage) / "record.json")["parts"]["data"]["view"]
-    except (OSError, ValueError, KeyError):
-        raise UserError(
-            f"{stage['label']} of {run.id} is not in the store", f"fit it again: kdrun rerun {run.id}"
-        ) from None
-    return load_data({**config["data"], **view}, config["paths"])
 
 
 def _positions(module: Any, said: dict[int, Any], chosen: list[int], name: str) -> tuple[Any, Any]:
@@ -194,10 +171,12 @@ def _maps(
     run: RunInfo, stage: dict[str, Any], module: Any, positions: Any, targets: Any, method: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Maps and probabilities of one network, a sample at a time: volumes are large."""
-    from kdrun import api
+    from kdrun.config.allowed import agreed
+    from kdrun.hardware.exports.subjects import load_network
+    from kdrun.slots import allowing
 
-    view = api.RunView(run.id, run.dir, run.status, run.record or {})
-    network = api.load(view, stage["role"], stage["seed"])
+    with allowing(*agreed(run.dir.resolve().parent.parent)):
+        network = load_network(run, stage)
     scales = [(network.kdrun[name], getattr(module.spec, name)) for name in ("mean", "std")]
     if not all(np.allclose(one, other, atol=1e-4) for one, other in scales):
         raise UserError(f"the data have changed since {stage['label']} of {run.id} was trained")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.files import read_json
-from kdrun.over_seeds import over_seeds, repetitions, without_seeds
+from kdrun.job.over_seeds import over_seeds, repetitions, without_seeds
 from kdrun.problems import UserError, nearest
 from kdrun.tracking.record import DONE
 from kdrun.tracking.registry import RunInfo, find_run, read_run, runs_folder
@@ -80,10 +80,10 @@ def _other_guess(outputs: Path, word: str, tables: bool) -> list[str]:
 
 def find_sweep(outputs: Path, word: str) -> Subject | None:
     """The sweep meant by `word`, with the runs of its points as far as they exist; None if there is none."""
-    from kdrun.sweep import plan
+    from kdrun.tracking import sweeps
 
     try:
-        sweep = plan.find_sweep(outputs, word)
+        sweep = sweeps.find_sweep(outputs, word)
     except UserError:
         return None
     points = sweep.record.get("points") or []

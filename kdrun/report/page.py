@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from kdrun import __version__
 from kdrun.plots.subject import Subject
 from kdrun.report import run_page, sweep_page, table_page
 from kdrun.report.markup import Html, tag
 from kdrun.report.sections import words
 from kdrun.report.style import CSS
+from kdrun.version import __version__
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 

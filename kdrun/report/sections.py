@@ -6,10 +6,12 @@ import json
 from typing import Any
 
 from kdrun.files import number
+from kdrun.present.results import seeds_text
+from kdrun.present.units import duration
 from kdrun.report.markup import MISSING, Html, block, code, facts, folded, section, table, tag
 from kdrun.tracking.flatten import flatten
+from kdrun.tracking.overview import seconds_of
 from kdrun.tracking.registry import RunInfo
-from kdrun.verbs.runs import duration, seconds_of, seeds_text
 
 SHORT = 16
 """Digits of a fingerprint that tell it from any other."""

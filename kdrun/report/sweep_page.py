@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kdrun.over_seeds import repetitions, without_seeds
+from kdrun.job.over_seeds import repetitions, without_seeds
+from kdrun.job.summary import validation_of
 from kdrun.plots.data import metric_of, own_arm
 from kdrun.plots.subject import Subject, short_labels
+from kdrun.present.results import count_text, difference_texts, percent
+from kdrun.present.units import duration
 from kdrun.report.figures import Figures
 from kdrun.report.markup import MISSING, Html, block, code, facts, folded, section, table, tag
 from kdrun.report.run_page import LOG_LINES, error_text
 from kdrun.report.sections import code_state, failure, plain, versions_text, words
-from kdrun.summary import validation_of
 from kdrun.tracking.flatten import flatten
 from kdrun.tracking.record import DONE, FAILURES, log_tail
 from kdrun.tracking.registry import RunInfo
-from kdrun.verbs.runs import duration, percent
-from kdrun.verbs.show import count_text, difference_texts
 
 NOT_STARTED = "new"
 TRIALS = ("trials", "best", "pareto", "storage")

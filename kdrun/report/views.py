@@ -10,8 +10,8 @@ from typing import Any
 from kdrun.files import number
 from kdrun.measures import measure
 from kdrun.plots.data import stages_of
-from kdrun.verbs.runs import MISSING, is_points, percent
-from kdrun.verbs.show import interval_text, signed
+from kdrun.present.results import interval_text, is_points, percent, signed
+from kdrun.present.units import MISSING
 
 TIMES = {"alone": "before", "equal_compute": "continued", "student": "after"}
 """Arm -> what a column is called."""

@@ -9,12 +9,12 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
+from kdrun.job.over_seeds import over_seeds, repetitions, without_seeds
+from kdrun.job.panel import cell, seeds
+from kdrun.job.summary import validation_of
 from kdrun.measures import measure
-from kdrun.over_seeds import over_seeds, repetitions, without_seeds
-from kdrun.panel import cell, seeds
 from kdrun.present.console import STYLES, Console, columns, harmless
 from kdrun.present.units import MISSING, count_of, duration, share
-from kdrun.summary import validation_of
 from kdrun.sweep.plan import DONE, TO_FIT, Plan, Point
 from kdrun.tracking.record import FAILURES
 

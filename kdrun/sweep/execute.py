@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kdrun.job.progress import Signals
+from kdrun.ledger.machine import visible_gpus
 from kdrun.present.console import Console
 from kdrun.problems import UserError
-from kdrun.progress import Signals
 from kdrun.sweep.board import Board, count, show_plan, show_results
 from kdrun.sweep.plan import DONE, Plan, Point, freeze
-from kdrun.sweep.pool import Pool, cores, targets_of, visible_gpus
+from kdrun.sweep.pool import Pool, cores, targets_of
 from kdrun.tracking.record import FAILURES
 
 SWEEP_FAILED = 3

@@ -169,7 +169,7 @@ def _watch(stop: Path, asked: threading.Event, parent: int) -> None:
 
 def _ask_to_save() -> bool:
     """Send SIGTERM to this process once a run listens; nothing where one has come already: a second interrupts at once."""
-    from kdrun.progress import Signals
+    from kdrun.job.progress import Signals
 
     listener = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     if isinstance(listener, Signals) and listener.received is None:

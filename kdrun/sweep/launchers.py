@@ -145,7 +145,7 @@ def launch(
 
     Raises UserError if the engine could not start a single job.
     """
-    from kdrun.progress import Signals
+    from kdrun.job.progress import Signals
 
     values = _values(launcher, settings)
     sweep_folder = Path(sweep_folder).absolute()

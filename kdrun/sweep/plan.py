@@ -6,19 +6,17 @@ OUTPUTS/sweeps/<name>-<hash8>/sweep.json    the points and their runs; how far t
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kdrun.files import read_json, write_json
-from kdrun.problems import ConfigProblems, UserError, each, nearest
+from kdrun.problems import ConfigProblems, UserError, each
 from kdrun.tracking.record import FAILURES, PLANNED, PRUNED, now
 from kdrun.tracking.registry import HASH_LENGTH, plan_run, run_of_job, slugify
+from kdrun.tracking.sweeps import SCHEMA, SWEEP, SWEEPS
 
-SCHEMA = 1
-SWEEPS, SWEEP = "sweeps", "sweep.json"
 NEW, DONE, RUNNING, INTERRUPTED = "new", "done", "running", "interrupted"
 STORED, TO_FIT, NO_TEACHER, UNKNOWN = "stored", "to fit", "-", "unknown"
 
@@ -91,21 +89,12 @@ class Plan:
 
     def add(self, overrides: list[str]) -> Point:
         """Compose one more point."""
-        from kdrun.config.compose import compose
+        from kdrun.job.compose import compose
 
         point = Point(len(self.points), list(overrides), compose(overrides, self.conf_dirs))
         point.look()
         self.points.append(point)
         return point
-
-
-@dataclass(frozen=True)
-class SweepInfo:
-    """A sweep as the disk shows it."""
-
-    id: str
-    dir: Path
-    record: dict[str, Any]
 
 
 def make_plan(
@@ -131,7 +120,7 @@ def make_plan(
 
     Raises one UserError that names everything that is wrong in any point.
     """
-    from kdrun.config.compose import compose
+    from kdrun.job.compose import compose
     from kdrun.ledger.reader import check_reader
     from kdrun.strategies.unused import refuse_unused
     from kdrun.tracking.credentials import resolve_mode
@@ -227,34 +216,6 @@ def save(plan: Plan) -> None:
     }
     plan.folder.mkdir(parents=True, exist_ok=True)
     write_json(path, record)
-
-
-def list_sweeps(outputs: str | os.PathLike[str]) -> list[SweepInfo]:
-    """All sweeps, the last one used first. What cannot be read is passed over."""
-    found = []
-    for path in Path(outputs, SWEEPS).glob(f"*/{SWEEP}"):
-        try:
-            record = read_json(path)
-        except (OSError, ValueError):
-            continue
-        if isinstance(record, dict) and record.get("schema") == SCHEMA:
-            found.append(SweepInfo(path.parent.name, path.parent, record))
-    return sorted(found, key=lambda sweep: sweep.record["updated"], reverse=True)
-
-
-def find_sweep(outputs: str | os.PathLike[str], text: str) -> SweepInfo:
-    """The sweep meant by `text`: an id, a unique beginning of one, the path of its folder, or `last`. Else UserError."""
-    sweeps = list_sweeps(outputs)
-    if text == "last" and sweeps:
-        return sweeps[0]
-    exact = [s for s in sweeps if s.id == text or os.path.abspath(s.dir) == os.path.abspath(text)]
-    matches = exact or [sweep for sweep in sweeps if text and sweep.id.startswith(text)]
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        raise UserError(f"'{text}' could be {len(matches)} sweeps: {', '.join(s.id for s in matches[:5])}")
-    guess = nearest(text, [sweep.id for sweep in sweeps])
-    raise UserError(f"no sweep '{text}' in {Path(outputs, SWEEPS)}" + (f"; closest: {guess}" if guess else ""))
 
 
 def _swept(points: Sequence[Sequence[str]]) -> str:

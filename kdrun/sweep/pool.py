@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.environment import READABLE
+from kdrun.ledger.machine import visible_gpus
 from kdrun.slots import ENVIRONMENT
 from kdrun.tracking.mirror import mirror_environment
 from kdrun.tracking.record import FAILED, INTERRUPTED, OUT_OF_MEMORY, RUNNING, read_record
@@ -164,17 +164,6 @@ def _environment(threads: int) -> dict[str, str]:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def visible_gpus() -> list[str]:
-    """Names for CUDA_VISIBLE_DEVICES, without importing torch; [] where there is none."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return [name for name in given.split(",") if name.strip()]
-    if not shutil.which("nvidia-smi"):
-        return []
-    found = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
-    return [str(number) for number, line in enumerate(found.stdout.splitlines()) if line.startswith("GPU ")]
 
 
 def oom_kills() -> int:

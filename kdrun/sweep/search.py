@@ -82,7 +82,7 @@ def _pruner(settings: Settings, objectives: Sequence[Objective]) -> str:
 
 def _plan(space: Space, settings: Settings, objectives, pruner: str, conf_dirs, arguments):
     """(plan without points, what the search is, notes). How many trials and how long is no part of it: both may grow."""
-    from kdrun.config.compose import compose
+    from kdrun.job.compose import compose
     from kdrun.strategies.unused import refuse_unused
     from kdrun.sweep.plan import make_plan
 

@@ -56,7 +56,7 @@ class Search:
         self.mirrors: list[tuple[Path, int, float]] = []
 
     def run(self) -> int:
-        from kdrun.progress import Signals
+        from kdrun.job.progress import Signals
 
         minutes = self.settings.timeout_minutes
         self.deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
@@ -165,7 +165,7 @@ class Search:
             return
         twin = self._twin(known["job_hash"], before=trial.number)
         if twin is None and read_run(point.folder).record is None:  # deleted or damaged: the same job, frozen again
-            from kdrun.config.compose import compose
+            from kdrun.job.compose import compose
 
             point.job = compose(point.overrides, self.plan.conf_dirs)
             freeze_point(self.plan, point)

@@ -11,7 +11,7 @@ from kdrun.sweep.plan import DONE, NO_TEACHER, STORED, TO_FIT, Point
 
 def look_for_teachers(points: Sequence[Point], progress: Callable[[int], None] = lambda done: None) -> None:
     """Set `teacher` of every point. Points with the same data are looked at together: one view is in memory at a time."""
-    from kdrun.hardware.target import resolve
+    from kdrun.learning.device import resolve
     from kdrun.learning.report import Report
     from kdrun.run import fit_cells, make_lab
 

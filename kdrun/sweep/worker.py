@@ -28,9 +28,9 @@ def run_frozen(
     max_threads  upper limit of hardware.threads, where several jobs share the cores
     """
     from kdrun.run import run_job
+    from kdrun.tracking.jobs import job_from_record
     from kdrun.tracking.provenance import Provenance
     from kdrun.tracking.record import read_record
-    from kdrun.verbs.rerun import job_from_record
 
     folder = Path(folder).resolve()
     record = read_record(folder)

@@ -25,7 +25,7 @@ def lacking(requires: dict[str, Any], jobs: Sequence[Any]) -> list[str]:
             lines |= dict.fromkeys(error.lines)
     device = requires.get("device")
     if device not in (None, "cpu"):
-        from kdrun.hardware.target import resolve
+        from kdrun.learning.device import resolve
 
         hardware = jobs[0].config["hardware"]
         try:
@@ -48,10 +48,10 @@ def estimate(requires: dict[str, Any], jobs: Sequence[Any]) -> dict[str, Any] | 
     """
     if "shape" not in requires:
         return None
-    from kdrun.hardware.target import apply_threads, resolve
     from kdrun.lab.dry import DryLab
     from kdrun.lab.fingerprint import FingerprintContext
     from kdrun.lab.store import Store
+    from kdrun.learning.device import apply_threads, resolve
     from kdrun.learning.report import Report
     from kdrun.learning.teaching import Workshop
     from kdrun.run import fit_cells

@@ -247,7 +247,7 @@ def _counts(record: Record, arm: str) -> tuple[int, int]:
 
 
 def _difference(record: Record, control: str) -> Measured:
-    from kdrun.summary import paired_difference
+    from kdrun.job.summary import paired_difference
 
     if is_alone(record):
         return Measured(control, applies=False)

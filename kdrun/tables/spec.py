@@ -319,7 +319,7 @@ def _requires(source: Source) -> dict[str, Any]:
 
 def compose_jobs(request: Request, given: Sequence[str] = ()) -> tuple[list[Job], list[Any]]:
     """The jobs of a table and each one composed. Raises one UserError with everything that is wrong in any of them."""
-    from kdrun.config.compose import compose
+    from kdrun.job.compose import compose
 
     jobs, composed = request.jobs(), []
     problems = Problems()

@@ -47,7 +47,7 @@ def _condition(word: str, runs: Sequence[RunInfo], outputs: Path) -> Condition:
         limit = moment_of(key, value)
         return lambda run: bool(run.created) and (datetime.fromisoformat(run.created) >= limit) == (key == "since")
     if key == "sweep":
-        from kdrun.sweep.plan import find_sweep
+        from kdrun.tracking.sweeps import find_sweep
 
         points = [point for text in value.split(",") for point in find_sweep(outputs, text).record["points"]]
         members = {point["run"] for point in points}

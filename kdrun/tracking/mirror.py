@@ -1,7 +1,7 @@
 """The W&B mirror of a run, as a process of its own: a tracker that hangs, crashes or dies never touches the training.
 
-The training process only appends to metrics.jsonl and record.json. The mirror (`python -m kdrun.tracking.mirror RUN`,
-body in `kdrun.tracking.push`) reads both and logs them. What ties the two together is one pipe: the line "end" or its
+The training process only appends to metrics.jsonl and record.json. The mirror (`python -m kdrun.report.push RUN`)
+reads both and logs them. What ties the two together is one pipe: the line "end" or its
 closing means that the run is over, whatever killed it; then the mirror sends the rest, the summary and the exit code,
 and has `timeout` seconds for that.
 """
@@ -23,6 +23,8 @@ from kdrun.tracking.record import Run
 
 FOLDER = "tracking"
 SETTINGS, CURSOR, STATE, LOG = "mirror.json", "cursor.json", "state.json", "mirror.log"
+PROGRAM = "kdrun.report.push"
+"""What runs in the mirror process; it also draws, so it lies above the records that it sends."""
 DEFAULT_TIMEOUT = 20.0
 EXIT_TIMEOUT = 75
 """Exit status of a mirror that gave up waiting for W&B."""
@@ -75,7 +77,7 @@ def launch(folder: Path, *options: str, stdin: int = subprocess.DEVNULL) -> subp
     """
     with open(folder / FOLDER / LOG, "ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "kdrun.tracking.mirror", os.path.abspath(folder), *options],
+            [sys.executable, "-P", "-m", PROGRAM, os.path.abspath(folder), *options],
             stdin=stdin,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -199,9 +201,3 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     process.kill()
     process.wait()
-
-
-if __name__ == "__main__":
-    from kdrun.tracking.push import main
-
-    sys.exit(main(sys.argv[1:]))

@@ -16,9 +16,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import kdrun
 from kdrun.files import dump_json, plain, write_atomic
 from kdrun.tracking.record import CONFIG, Run
+from kdrun.version import __version__
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy", "safetensors", "wandb")
 OPTIONAL_PACKAGES = ("torchvision", "timm", "transformers", "scikit-learn")
@@ -49,7 +49,7 @@ class Provenance:
         """`arguments`: what was typed after `kdrun`. `folder`: where the user stands (default: current folder)."""
         git: dict[str, Any] = {}
         diffs: dict[str, bytes] = {}
-        package = Path(kdrun.__file__).parent
+        package = Path(__file__).parent.parent
         own = repository(package) if _is_tracked(package / "__init__.py") else None
         users = repository(Path(folder or Path.cwd()))
         for name, root, file in (("kdrun", own, "git.diff"), ("user", users if users != own else None, "user.diff")):
@@ -106,7 +106,7 @@ def config_text(config: dict[str, Any]) -> str:
 
 def package_versions() -> dict[str, str | None]:
     """name -> version from the installed metadata (nothing is imported); None for what kdrun needs and is missing."""
-    versions: dict[str, str | None] = {"python": platform.python_version(), "kdrun": kdrun.__version__}
+    versions: dict[str, str | None] = {"python": platform.python_version(), "kdrun": __version__}
     for name in (*PACKAGES, *OPTIONAL_PACKAGES):
         try:
             versions[name] = metadata.version(name)

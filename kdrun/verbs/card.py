@@ -19,7 +19,7 @@ from kdrun.tracking.registry import RunInfo, read_run, runs_folder
 from kdrun.verbs.runs import is_folder, outputs_folder
 
 if TYPE_CHECKING:
-    from kdrun.cli import Arguments
+    from kdrun.verbs.arguments import Arguments
 
 NOT_KEPT = ("calls", "samples", "critical")
 """Options with which cards of several runs are made anew, even where there are some."""

@@ -15,7 +15,7 @@ from kdrun.verbs.lines import print_line, read_lines
 from kdrun.verbs.runs import outputs_folder
 
 if TYPE_CHECKING:
-    from kdrun.cli import Arguments
+    from kdrun.verbs.arguments import Arguments
 
 OPTIONS = ("arm", "seed", "which", "max_extra")
 

@@ -8,12 +8,12 @@ from kdrun.config.groups import Groups, Option, conf_dirs, groups, tables
 from kdrun.problems import ConfigProblems, UserError
 
 if TYPE_CHECKING:
-    from kdrun.cli import Arguments
+    from kdrun.verbs.arguments import Arguments
 
 
 def main(args: Arguments) -> int:
     """0 if everything composes; 2 with file names, lines and reasons otherwise."""
-    from kdrun.config.compose import compose
+    from kdrun.job.compose import compose
 
     dirs, broken = conf_dirs(args.conf_dirs)
     table = groups(dirs)

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdrun.files import dump_json, number, read_json
+from kdrun.present.results import count_text, difference_texts, percent, reason_text, seeds_text, signed
+from kdrun.present.units import MISSING, duration, share
 from kdrun.problems import UserError
 from kdrun.tracking.filters import as_text, config_values
 from kdrun.tracking.registry import RunInfo, find_run
-from kdrun.verbs.runs import MISSING, duration, outputs_folder, percent, print_table, seeds_text, share, take_no
-from kdrun.verbs.show import count_text, difference_texts, reason_text, signed
+from kdrun.verbs.runs import outputs_folder, print_table, take_no
 
 if TYPE_CHECKING:
-    from kdrun.cli import Arguments
+    from kdrun.verbs.arguments import Arguments
 
 LABELS = ("name", "paths", "tracker")
 """Parts of a config that change no result: shown only where nothing else differs."""
@@ -132,7 +133,7 @@ def data_of(run: RunInfo) -> dict[str, Any]:
 def paired(first: dict[str, Any], other: dict[str, Any]) -> dict[str, Any] | None:
     """Own result of `other` minus that of `first`, paired by seed, {"best", "last"}: None with fewer than two seeds in
     common, or where the metrics are not the same one."""
-    from kdrun.summary import paired_difference
+    from kdrun.job.summary import paired_difference
 
     if first["metric"] != other["metric"] or not (first["own"] and other["own"]):
         return None

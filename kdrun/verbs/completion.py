@@ -10,7 +10,7 @@ from kdrun.config.groups import ConfDir, Groups, conf_dirs, groups, tables
 from kdrun.problems import UserError
 
 if TYPE_CHECKING:
-    from kdrun.cli import Arguments
+    from kdrun.verbs.arguments import Arguments
 
 # Each script calls the command that is being completed (it may lie in a virtual environment that is not active) with
 # all words up to the cursor. No space follows `key=` and `node.`; where there is no candidate, files are offered.
@@ -84,7 +84,7 @@ def complete(words: list[str]) -> int:
 
 def candidates(words: Sequence[str]) -> dict[str, str]:
     """What the last word can become -> one line of help. Nothing where a file name is due."""
-    from kdrun.cli import FLAGS, VERBS
+    from kdrun.verbs.arguments import FLAGS, VERBS
 
     *before, word = [word for word in words if word != "--"] or [""]
     if before and before[-1] in FILES:
@@ -203,7 +203,6 @@ def _runs(words: list[str]) -> list[str]:
 
 def _fetchable() -> list[str]:
     """Section names of the registry, without reading it as TOML."""
-    from kdrun import __file__ as package
-
-    with open(os.path.join(os.path.dirname(package), "data", "fetchable.toml"), encoding="utf-8") as text:
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    with open(os.path.join(package, "data", "fetchable.toml"), encoding="utf-8") as text:
         return [line.strip().strip("[]") for line in text if line.startswith("[") and not line.startswith("[[")]

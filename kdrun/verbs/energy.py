@@ -12,12 +12,14 @@ from kdrun.accounting.text import energy_text, si
 from kdrun.accounting.views import Arm, Options, RunView, as_json, chosen, of_run, of_runs
 from kdrun.files import dump_json, number, read_json
 from kdrun.measures import measure
+from kdrun.present.results import percent
+from kdrun.present.units import MISSING, duration, share
 from kdrun.problems import UserError, closest, nearest
 from kdrun.tracking.registry import RunInfo, find_run, list_runs
-from kdrun.verbs.runs import MISSING, duration, is_folder, outputs_folder, percent, share
+from kdrun.verbs.runs import is_folder, outputs_folder
 
 if TYPE_CHECKING:
-    from kdrun.cli import Arguments
+    from kdrun.verbs.arguments import Arguments
 
 OPTIONS = ("pue", "grid", "serving")
 
@@ -88,7 +90,7 @@ def _positive(text: str) -> float | None:
 
 def _several(word: str, outputs: Path, runs: list[RunInfo]) -> tuple[str, str, dict[str, Any]] | None:
     """(kind, name, {label: record}) of a sweep or a table; None where the word means neither."""
-    from kdrun.sweep.plan import find_sweep, list_sweeps
+    from kdrun.tracking.sweeps import find_sweep, list_sweeps
 
     records = {run.id: run.record for run in runs if run.record and run.record.get("stages")}
     path = outputs / "tables" / word / "table.json"
@@ -129,7 +131,7 @@ def _tables(outputs: Path) -> list[str]:
 
 def _sweeps_of(run: RunInfo, outputs: Path, runs: list[RunInfo]) -> dict[str, Library]:
     """Sweeps that this run is a point of, with the stages of all their points."""
-    from kdrun.sweep.plan import list_sweeps
+    from kdrun.tracking.sweeps import list_sweeps
 
     records = {other.id: other.record for other in runs if other.record}
     found = {}

@@ -25,7 +25,7 @@ def planned(config: Mapping[str, Any]) -> Mapping[str, Any]:
 def main(job: Any, args: Any) -> int:
     """Print (or with --json dump) the estimates of one seed's stages; nothing is loaded."""
     from kdrun.hardware.cost import lines, rows
-    from kdrun.hardware.figures import read_figures
+    from kdrun.ledger.figures import read_figures
 
     config = job.cells[0]
     works, notes = works_of(config)

@@ -24,7 +24,7 @@ from kdrun.verbs.runs import options_in
 from kdrun.verbs.show import chosen_run
 
 if TYPE_CHECKING:
-    from kdrun.cli import Arguments
+    from kdrun.verbs.arguments import Arguments
 
 OPTIONS = ("arm", "seed", "which", "format", "precision", "calibration", "to")
 FOLDER = "exports"

@@ -11,7 +11,7 @@ from kdrun.data.fetch import Fetchable, FetchFailed, default_cache, fetch, find,
 from kdrun.files import dump_json
 
 if TYPE_CHECKING:
-    from kdrun.cli import Arguments
+    from kdrun.verbs.arguments import Arguments
 
 
 def main(args: Arguments) -> int:

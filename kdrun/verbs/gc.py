@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from kdrun.files import dump_json
 from kdrun.lab.garbage import Item, References, delete, find, size_of
-from kdrun.present.units import size_text
+from kdrun.present.units import duration, size_text
 from kdrun.tracking.registry import runs_folder
-from kdrun.verbs.runs import duration, outputs_folder, print_table, take_no
+from kdrun.verbs.runs import outputs_folder, print_table, take_no
 
 if TYPE_CHECKING:
-    from kdrun.cli import Arguments
+    from kdrun.verbs.arguments import Arguments
 
 
 def main(args: Arguments) -> int:

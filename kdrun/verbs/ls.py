@@ -9,7 +9,7 @@ from kdrun.config.groups import TABLES, conf_dirs, groups, tables
 from kdrun.problems import UserError, closest
 
 if TYPE_CHECKING:
-    from kdrun.cli import Arguments
+    from kdrun.verbs.arguments import Arguments
 
 
 def main(args: Arguments) -> int:

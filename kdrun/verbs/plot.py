@@ -14,7 +14,7 @@ from kdrun.problems import UserError, closest, listed
 from kdrun.verbs.runs import is_folder, outputs_folder, take_no
 
 if TYPE_CHECKING:
-    from kdrun.cli import Arguments
+    from kdrun.verbs.arguments import Arguments
 
 WINDOWS, CARD = "windows", "card"
 KINDS = (*FIGURES, WINDOWS, CARD)

@@ -11,7 +11,7 @@ from kdrun.report.page import render
 from kdrun.verbs.runs import outputs_folder, take_no
 
 if TYPE_CHECKING:
-    from kdrun.cli import Arguments
+    from kdrun.verbs.arguments import Arguments
 
 REPORT = "report.html"
 

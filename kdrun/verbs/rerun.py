@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdrun.environment import differing, variables_in
 from kdrun.problems import UserError
-from kdrun.tracking.provenance import cells_of, package_versions
+from kdrun.tracking.provenance import package_versions
 from kdrun.verbs.runs import is_folder
 from kdrun.verbs.show import chosen_run
 
 if TYPE_CHECKING:
-    from kdrun.cli import Arguments
-    from kdrun.config.compose import Job
+    from kdrun.verbs.arguments import Arguments
 
 
 def main(args: Arguments) -> int:
@@ -37,6 +34,7 @@ def main(args: Arguments) -> int:
         print(f"kdrun: {line}", file=sys.stderr)
     from kdrun.config.allowed import keep, names_in
     from kdrun.run import run_job
+    from kdrun.tracking.jobs import job_from_record
 
     job = job_from_record(run.record, run.dir.resolve().parent.parent)
     keep(
@@ -46,34 +44,6 @@ def main(args: Arguments) -> int:
     )
     options = {name: getattr(args, name) for name in ("quiet", "force", "json") if hasattr(args, name)}
     return run_job(job, **options)
-
-
-def job_from_record(record: dict[str, Any], outputs: Path | None = None) -> Job:
-    """The job of a record: the same cells, hash, overrides and choices.
-
-    What it calls must be allowed by the user for runs in this folder (config.allowed); what the record says of that does not count.
-    UserError where it is not.
-
-    outputs  where the run was found. A record that was moved, or came from another machine, names folders that may not
-             exist here, so its outputs folder, and the store inside it, are taken to be this one.
-    """
-    from kdrun.config.allowed import check
-    from kdrun.config.compose import Job
-
-    cells = cells_of(record)
-    targets = dict.fromkeys(sorted(check(cells, outputs or cells[0]["paths"]["outputs"])), True)
-    cells = [{**cell, "targets": targets} if targets or cell.get("targets") else cell for cell in cells]
-    if outputs is not None:
-        cells = [{**cell, "paths": _moved(cell["paths"], outputs)} for cell in cells]
-    return Job(cells, list(record["overrides"]), dict(record["choices"]), record["job_hash"])
-
-
-def _moved(paths: dict[str, str], outputs: Path) -> dict[str, str]:
-    old, new = Path(paths["outputs"]), {**paths, "outputs": os.fspath(outputs)}
-    store = Path(paths["store"])
-    if store.is_relative_to(old):
-        new["store"] = os.fspath(outputs / store.relative_to(old))
-    return new
 
 
 def version_changes(record: dict[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from kdrun.problems import UserError
 
 
 def main(args) -> int:
-    from kdrun.config.compose import compose
+    from kdrun.job.compose import compose
     from kdrun.strategies.unused import refuse_unused
 
     if not args.multirun:

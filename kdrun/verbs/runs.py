@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Iterable
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdrun.files import dump_json, number
-from kdrun.measures import measure
+from kdrun.files import dump_json
+from kdrun.present.results import percent, seeds_text
 from kdrun.present.tables import print_table
 from kdrun.present.units import MISSING, age, duration, share
 from kdrun.problems import UserError, closest, listed
-from kdrun.tracking.filters import KEYS, cast_of, select
-from kdrun.tracking.record import RUNNING, STATUSES, now
-from kdrun.tracking.registry import RunInfo, list_runs, runs_folder
+from kdrun.tracking.filters import KEYS, select
+from kdrun.tracking.overview import overview
+from kdrun.tracking.record import STATUSES
+from kdrun.tracking.registry import list_runs, runs_folder
 
 if TYPE_CHECKING:
-    from kdrun.cli import Arguments
+    from kdrun.verbs.arguments import Arguments
 
 WIDE = ("gap closed", "seeds", "data", "duration", "networks")
 """Columns a narrow terminal goes without, first to last."""
@@ -89,33 +89,6 @@ def outputs_folder(args: Arguments) -> Path:
     return Path(chosen or "outputs")
 
 
-def overview(run: RunInfo) -> dict[str, Any]:
-    """What `--json` gives for one run. None = not known; `result` is that of the student (or of the only arm), a mean
-    over `n` of its `of` seeds."""
-    record = run.record or {}
-    summary = record.get("summary") or {}
-    arms = summary.get("arms") or {}
-    arm = arms.get("student") or next(iter(arms.values()), {})
-    return {
-        "id": run.id,
-        "path": str(run.dir),
-        "status": run.status,
-        "problem": run.problem,
-        "name": record.get("name"),
-        "created": record.get("created"),
-        **cast_of(record),
-        "overrides": record.get("overrides") or [],
-        "seeds": record.get("seeds") or [],
-        "metric": summary.get("metric"),
-        "result": {which: arm.get(which) for which in ("best", "last")},
-        "n": arm.get("n"),
-        "of": arm.get("of", arm.get("n")),
-        "gap_closed": (summary.get("gap_closed") or {}).get("best"),
-        "seconds": seconds_of(record, run.status),
-        "error": record.get("error"),
-    }
-
-
 SAID = ("strategy", "teacher", "student", "model", "data", "seed", "seeds", "name", "paths.outputs")
 """Overrides that other columns tell."""
 
@@ -138,41 +111,3 @@ def columns(view: dict[str, Any], common: Collection[str] = ()) -> dict[str, str
         "duration": duration(view["seconds"]),
         "age": age(view["created"]),
     }
-
-
-def seeds_text(seeds: list[int]) -> str:
-    """`0-4` for neighbours, else `3,7`."""
-    if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
-        return f"{seeds[0]}-{seeds[-1]}"
-    return ",".join(map(str, seeds)) or MISSING
-
-
-def percent(value: Any, metric: str | None = None) -> str:
-    """`97.41 ± 0.32 %` of a number or {"mean", "sd"}; a loss or an unknown metric keeps its own unit. None: n/a."""
-    mean, deviation = (value.get("mean"), value.get("sd")) if isinstance(value, dict) else (value, None)
-    mean, deviation = number(mean), number(deviation)
-    if mean is None:
-        return MISSING
-    shown = measure(metric)
-    text, _, unit = shown.text(mean).partition(" ")
-    spread = "" if deviation is None else f" ± {shown.factor * deviation:.{shown.digits}f}"
-    return f"{text}{spread}{unit and ' ' + unit}"
-
-
-def is_points(metric: str | None) -> bool:
-    """Whether differences of a metric are told in points (hundredths). None: the metric of a run that does not say."""
-    return measure(metric).points
-
-
-def seconds_of(record: dict[str, Any], status: str) -> float | None:
-    """Time in all attempts; of a running one up to now. When a killed attempt ended is not known, nor guessed: None."""
-    spans = [[attempt["started"], attempt["ended"]] for attempt in record.get("attempts") or []]
-    if spans and status == RUNNING:
-        spans[-1][1] = now()
-    if not spans or any(end is None for _, end in spans):
-        return None
-    return round(sum((moment(end) - moment(start)).total_seconds() for start, end in spans), 3)
-
-
-def moment(text: str) -> datetime:
-    return datetime.fromisoformat(text)

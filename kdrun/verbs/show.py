@@ -7,32 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdrun.accounting.text import fitted, joules_text
-from kdrun.files import dump_json, number
+from kdrun.files import dump_json
 from kdrun.measures import measure
+from kdrun.present.results import difference_rows, is_points, missing_rows, result_rows, seeds_text, stage_rows
+from kdrun.present.units import MISSING, age, duration
 from kdrun.problems import UserError
-from kdrun.summary import arm_label, distinct
 from kdrun.tables.metrics import main_metric
 from kdrun.tracking.mirror import describe_mirror, read_state, send_command
+from kdrun.tracking.overview import seconds_of
 from kdrun.tracking.record import log_tail
 from kdrun.tracking.registry import RunInfo, find_run
-from kdrun.verbs.runs import (
-    MISSING,
-    age,
-    duration,
-    is_points,
-    outputs_folder,
-    percent,
-    seconds_of,
-    seeds_text,
-    share,
-)
+from kdrun.verbs.runs import outputs_folder
 
 if TYPE_CHECKING:
-    from kdrun.cli import Arguments
+    from kdrun.verbs.arguments import Arguments
 
 LOG_LINES = 12
-OF_VIEWS = {"alone": "before", "equal_compute": "continued"}
-"""Controls of networks with a view each, as in the tables of views."""
 FOLDERS = {"figures": "plots", "exports": "exports", "cards": "card"}
 """Label -> folder of a run in which verbs leave files."""
 MOST_FILES = 12
@@ -137,133 +127,9 @@ def header(run: RunInfo, record: dict[str, Any]) -> list[tuple[str, str]]:
 
 def auto_text(auto: dict[str, Any]) -> str:
     """How `student=auto` was settled."""
-    from kdrun.config.auto import lines
+    from kdrun.job.auto import lines
 
     return lines(auto)[0]
-
-
-def result_rows(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """(what, best epoch, last epoch, n) for the teacher, each arm and the gap closed."""
-    metric, rows = summary.get("metric"), []
-    of_views = bool(
-        summary.get("decisions")
-    )  # networks with a view each, at their selected epochs: there is no last one
-    if teacher := summary.get("teacher"):
-        name = f"teacher {teacher.get('learner') or ''}".strip()
-        rows.append((name, *(percent(teacher.get(w), metric) for w in ("best", "last")), str(teacher.get("n", 1))))
-    arms = summary.get("arms") or {}
-    for name, arm in distinct(arms).items():
-        values = (percent(arm.get(which), metric) for which in ("best", "last"))
-        values = (next(values), "-") if of_views else values
-        rows.append((arm_label(arms, name), *values, count_text(arm)))
-    if "gap_closed" in summary and not of_views:  # the teacher saw another view than those that the mean is over
-        closed = summary["gap_closed"] or {}
-        rows.append(("gap closed", share(closed.get("best")), share(closed.get("last")), ""))
-    return rows
-
-
-def count_text(arm: dict[str, Any]) -> str:
-    """`5` seeds, or `4 of 5` where some are missing."""
-    n, of = arm.get("n", MISSING), arm.get("of", arm.get("n", MISSING))
-    return str(n) if n == of else f"{n} of {of}"
-
-
-def missing_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """("seed 3", "student, distilled: diverged FloatingPointError: loss is nan") for every result that is not there."""
-    return [
-        (f"seed {seed}", f"{arm.get('label') or name}: {reason_text(reason)}")
-        for name, arm in (summary.get("arms") or {}).items()
-        for seed, reason in (arm.get("missing") or {}).items()
-    ]
-
-
-def reason_text(reason: dict[str, Any]) -> str:
-    """`diverged FloatingPointError: loss is nan`: status, type and first line of the message, as far as they are known."""
-    kind = f"{reason.get('status') or ''} {reason.get('type') or ''}".strip() or MISSING
-    message = (reason.get("message") or "").strip().partition("\n")[0]
-    return f"{kind}: {message}" if message else kind
-
-
-def difference_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
-    """(student minus a control, difference, bootstrap interval, interval of Student's t, n): best and last epoch.
-
-    Where a task keeps what it says of single samples there is a further row per metric, whose bootstrap is over these.
-    Networks with a view each are taken together at their selected epochs, so there is no last one; single views are in
-    tables of their own (report.views).
-    """
-    of_views = bool(summary.get("decisions"))
-    epochs = ("best",) if of_views else ("best", "last")
-    metric, arms = summary.get("metric"), summary.get("arms") or {}
-    found = summary.get("differences") or ({"alone": summary["difference"]} if summary.get("difference") else {})
-    rows: list[tuple[str, ...]] = []
-    for control, pair in found.items():
-        if (arms.get(control) or {}).get("same_as") in arms:  # a difference of 0, or one that stands there already
-            continue
-        label = (arms.get(control) or {}).get("label") or control
-        name = f"minus {OF_VIEWS.get(control, control.replace('_', ' ')) if of_views else label}"
-        rows += [(f"{name}, {w}", *difference_texts(pair[w], metric)) for w in epochs if pair.get(w)]
-        for metric_name, over in (pair.get("resampled") or {}).items():
-            if of_views and "/" in metric_name:
-                continue
-            mean, interval, *_ = difference_texts({"interval_t": None, **over}, metric_name)
-            rows.append(
-                (f"{name}, best: {measure(metric_name).label} over samples", mean, interval, "-", str(over["samples"]))
-            )
-    return rows
-
-
-def difference_texts(found: dict[str, Any], metric: str | None) -> tuple[str, str, str, str]:
-    """(mean and deviation, bootstrap interval, interval of Student's t, n) of a paired difference."""
-    bootstrap, student_t = found.get("interval"), found.get("interval_t")
-    if "interval_t" not in found:  # records of the time when there was only one
-        bootstrap, student_t = None, bootstrap
-    spread = number(found.get("sd"))
-    mean = signed(found.get("mean"), metric)
-    if spread is not None:
-        mean += f" ± {signed(spread, metric)[1:]}"
-    return mean, interval_text(bootstrap, metric), interval_text(student_t, metric), str(found.get("n", MISSING))
-
-
-def signed(value: Any, metric: str | None) -> str:
-    """`+2.27` points of a percentage; a loss or an unknown metric in its own unit."""
-    value = number(value)
-    if value is None:
-        return MISSING
-    return f"{100 * value:+.2f}" if is_points(metric) else f"{value:+.4f}"
-
-
-def interval_text(interval: Any, metric: str | None) -> str:
-    return f"{signed(interval[0], metric)} to {signed(interval[1], metric)}" if interval else MISSING
-
-
-def stage_rows(stages: list[dict[str, Any]], metric: str) -> list[tuple[str, ...]]:
-    """(stage, fingerprint, where its result comes from, validation, test, time): figures are `best / last` of `metric`, in the
-    unit that the head of the column has."""
-    rows = []
-    for stage in stages:
-        figures = [_best_and_last(stage.get(split), metric) for split in ("val", "test")]
-        cost = stage.get("cost") or {}
-        fingerprint = str(stage.get("fingerprint") or MISSING)[:8]
-        if stage.get("members"):  # nothing was trained, and the selected epochs are all there is
-            figures = [figure.partition(" / ")[0] for figure in figures]
-            rows.append((stage["label"], fingerprint, f"{len(stage['members'])} views", *figures, "-"))
-            continue
-        rows.append((stage["label"], fingerprint, source_text(stage), *figures, duration(cost.get("seconds"))))
-    return rows
-
-
-def source_text(stage: dict[str, Any]) -> str:
-    """`trained`, `stored` (by an earlier run), `continued`, or `loaded`: weights from a file that were only evaluated."""
-    source = stage.get("source") or MISSING
-    if source in ("trained", "resumed") and (stage.get("cost") or {}).get("steps") == 0:
-        return "loaded"
-    return {"store": "stored", "resumed": "continued"}.get(source, source)
-
-
-def _best_and_last(split: dict[str, Any] | None, metric: str) -> str:
-    values = [(split or {}).get(which) for which in ("best", "last")]
-    figures = [value.get(metric) if isinstance(value, dict) else value for value in values]
-    return " / ".join(percent(figure, metric).removesuffix(" %") for figure in figures)
 
 
 def audit_text(audit: dict[str, Any]) -> str:
@@ -286,7 +152,7 @@ def _print_page(run: RunInfo, record: dict[str, Any]) -> None:
         unit = "points" if is_points(summary.get("metric")) else summary["metric"]
         body += [blank(), columns((f"student, {unit}", "difference", "95 % bootstrap", "95 % Student's t", "n"), rows)]
     if any(arm.get("clients") for arm in (summary.get("arms") or {}).values()):
-        from kdrun.panel import clients
+        from kdrun.job.panel import clients
 
         body += [blank(), clients(summary)]
     for found in view_tables(record):

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdrun.files import dump_json
-from kdrun.present.units import size_text
+from kdrun.present.results import reason_text
+from kdrun.present.units import MISSING, duration, size_text
 from kdrun.tracking.filters import BROKEN
+from kdrun.tracking.overview import moment
 from kdrun.tracking.record import DONE, FAILURES, INTERRUPTED, METRICS, PLANNED, PRUNED, RUNNING
 from kdrun.tracking.registry import RunInfo, list_runs
-from kdrun.verbs.runs import MISSING, duration, moment, outputs_folder, print_table, take_no
-from kdrun.verbs.show import reason_text
+from kdrun.verbs.runs import outputs_folder, print_table, take_no
 
 if TYPE_CHECKING:
-    from kdrun.cli import Arguments
+    from kdrun.verbs.arguments import Arguments
 
 MOST = 20
 """Lines of one kind that fit a screen; --json has all."""
@@ -112,7 +113,7 @@ def reason(run: RunInfo) -> str:
 def sweeps(outputs: Path, runs: Sequence[RunInfo]) -> list[dict[str, Any]]:
     """Sweeps, newest first: how many of their jobs have which status, and the command that goes on (None: nothing to do,
     or it is at work)."""
-    from kdrun.sweep.plan import list_sweeps
+    from kdrun.tracking.sweeps import list_sweeps
 
     status = {run.id: run.status for run in runs}
     found = []

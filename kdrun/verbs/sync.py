@@ -11,7 +11,7 @@ from kdrun.tracking.sync import FAILED, SENT, Outcome, sync_run
 from kdrun.verbs.runs import outputs_folder
 
 if TYPE_CHECKING:
-    from kdrun.cli import Arguments
+    from kdrun.verbs.arguments import Arguments
 
 
 def main(args: Arguments) -> int:

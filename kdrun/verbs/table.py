@@ -10,7 +10,7 @@ from kdrun.files import dump_json
 from kdrun.problems import ConfigProblems, UserError
 
 if TYPE_CHECKING:
-    from kdrun.cli import Arguments
+    from kdrun.verbs.arguments import Arguments
 
 FAILED = 1
 
@@ -120,8 +120,8 @@ def explain(request: Any, plan: Any, cost: dict[str, Any] | None, lines: list[st
         print(dump_json({"name": request.name, "jobs": jobs, "estimate": cost, "missing": lines}))
         return
     from kdrun.present.console import Console
+    from kdrun.present.units import duration
     from kdrun.sweep.board import show_plan
-    from kdrun.verbs.runs import duration
 
     print(request.spec.title)
     show_plan(plan, Console(), set())
@@ -152,8 +152,8 @@ def check(request: Any, args: Arguments) -> int:
 
 def list_tables(args: Arguments, outputs: str | None) -> int:
     """Name, jobs done of all, title."""
-    from kdrun.config.compose import compose
     from kdrun.config.groups import conf_dirs, tables
+    from kdrun.job.compose import compose
     from kdrun.tables.spec import Request, read_spec
     from kdrun.tracking.registry import finished_run
 

@@ -9,7 +9,7 @@ from kdrun.verbs.lines import print_line, read_lines
 from kdrun.verbs.runs import options_in, outputs_folder
 
 if TYPE_CHECKING:
-    from kdrun.cli import Arguments
+    from kdrun.verbs.arguments import Arguments
 
 OPTIONS = ("arm", "seed", "which", "beam", "length_penalty", "comet")
 
@@ -68,7 +68,7 @@ def comet_line(view: Any, options: dict[str, str]) -> str:
     from kdrun import api
     from kdrun.data.build import load_data
     from kdrun.domains.translation.scores import comet
-    from kdrun.resampling import read_samples
+    from kdrun.learning.resampling import read_samples
     from kdrun.tables.build import stage_folder
 
     seed = options.get("seed")

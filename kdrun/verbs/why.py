@@ -8,14 +8,15 @@ from kdrun.files import dump_json
 from kdrun.problems import UserError, listed
 
 if TYPE_CHECKING:
-    from kdrun.cli import Arguments
+    from kdrun.verbs.arguments import Arguments
 
 
 def main(args: Arguments) -> int:
     """Print the page, or with --json the same as one object."""
+    from kdrun.present.units import duration
     from kdrun.tables.trace import find_cell, lines_of, trace
     from kdrun.tables.verify import stored_table
-    from kdrun.verbs.runs import duration, outputs_folder, take_no
+    from kdrun.verbs.runs import outputs_folder, take_no
 
     take_no(args, words=False)
     words = [part for word in args.words for part in word.split(":") if part]

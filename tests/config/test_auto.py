@@ -8,10 +8,10 @@ import sys
 import pytest
 import torch
 
-from kdrun.config.auto import lines
-from kdrun.config.compose import compose
 from kdrun.hardware import roofline
-from kdrun.hardware.figures import read_figures
+from kdrun.job.auto import lines
+from kdrun.job.compose import compose
+from kdrun.ledger.figures import read_figures
 from kdrun.networks.resnet import ResNet
 from kdrun.problems import UserError
 

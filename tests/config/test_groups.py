@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from kdrun import cli
-from kdrun.config.compose import compose
 from kdrun.config.groups import conf_dirs, groups
+from kdrun.job.compose import compose
 from kdrun.problems import UserError
 
 

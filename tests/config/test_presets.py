@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdrun.config.compose import compose
+from kdrun.job.compose import compose
 from kdrun.problems import UserError
 from kdrun.verbs.check import main as check
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kdrun.config.compose import compose
+from kdrun.job.compose import compose
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
 SOURCES = sorted(path.stem for path in CONF.glob("*.yaml") if "task: vision_language" in path.read_text())

@@ -11,8 +11,8 @@ from forked import run
 pytest.importorskip("flwr")
 pytest.importorskip("ray")
 
-from kdrun.config.compose import compose
 from kdrun.federation.flower import start
+from kdrun.job.compose import compose
 from kdrun.lab.fingerprint import befallen, fingerprint
 from kdrun.problems import UserError
 from kdrun.strategies.cast import Cast

@@ -17,7 +17,7 @@ from kdrun.hardware.cost import (
     rows,
     said_hours,
 )
-from kdrun.hardware.figures import Figures
+from kdrun.ledger.figures import Figures
 from kdrun.problems import UserError
 
 FAST = Figures("fast", {"fp32": 10, "bf16": 100, "fp16": None}, 80, 1000, "a leaflet")

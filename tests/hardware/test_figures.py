@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from kdrun.config.compose import compose
-from kdrun.hardware.figures import read_figures
+from kdrun.job.compose import compose
+from kdrun.ledger.figures import read_figures
 from kdrun.problems import UserError
 
 TARGETS = ("h100", "h200", "jetson_agx_orin", "rtx_4090")
@@ -88,7 +88,7 @@ def test_all_mistakes_are_told_at_once(tmp_path):
 
 def test_reading_needs_no_torch():
     code = (
-        "import sys; from kdrun.hardware.figures import read_figures; import kdrun.hardware.cost; read_figures();"
+        "import sys; from kdrun.ledger.figures import read_figures; import kdrun.hardware.cost; read_figures();"
         "assert 'torch' not in sys.modules and 'hydra' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdrun.hardware.figures import Figures
 from kdrun.hardware.roofline import error, estimate, measured_figures, on, operators
+from kdrun.ledger.figures import Figures
 from kdrun.ledger.flops import counted_flops, forward_flops
 
 DEVICE = Figures(

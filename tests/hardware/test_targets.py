@@ -5,9 +5,10 @@ import sys
 
 import pytest
 
-from kdrun.config.compose import compose
-from kdrun.hardware.figures import Figures, read_figures
-from kdrun.hardware.targets import chosen_targets, energy_figures, machine_words, read_targets
+from kdrun.hardware.targets import chosen_targets, read_targets
+from kdrun.job.compose import compose
+from kdrun.ledger.figures import Figures, energy_figures, read_figures
+from kdrun.ledger.machine import machine_words
 from kdrun.problems import UserError
 
 SHIPPED = {

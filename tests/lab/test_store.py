@@ -10,7 +10,7 @@ import time
 import pytest
 
 from kdrun.lab.store import DamagedStage, Store
-from kdrun.resampling import read_samples
+from kdrun.learning.resampling import read_samples
 
 KEY = "ab" + "0" * 62
 

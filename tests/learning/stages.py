@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from kdrun.config.compose import compose
 from kdrun.data.build import content_hash, load_data
-from kdrun.hardware.target import resolve
+from kdrun.job.compose import compose
 from kdrun.lab.fingerprint import FingerprintContext
 from kdrun.lab.lab import Lab
 from kdrun.lab.store import Store
+from kdrun.learning.device import resolve
 from kdrun.learning.report import Report
 from kdrun.learning.teaching import Workshop
 from kdrun.strategies.cast import Cast, distil, supervised

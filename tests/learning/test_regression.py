@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import kdrun
-from kdrun.config.compose import compose
 from kdrun.domains.base import Prediction
 from kdrun.domains.tabular.task import Regression
+from kdrun.job.compose import compose
 from kdrun.learning.teacher import FrozenTeacher, renormalisation
 from kdrun.problems import UserError
 

@@ -153,7 +153,7 @@ def test_a_plan_says_that_a_teacher_is_unfit(folder, words, distilled):
     ],
 )
 def test_what_a_task_has_not_is_refused(words_of, said):
-    from kdrun.config.compose import compose
+    from kdrun.job.compose import compose
 
     with pytest.raises(UserError, match=said):
         compose(["strategy=vanilla", *words_of])

@@ -16,11 +16,11 @@ from kdrun.lab.lab import settle_teaching
 from kdrun.learning import fit, seeds
 from kdrun.learning.firststep import NoEffect
 from kdrun.learning.report import Interrupted
+from kdrun.learning.resampling import read_samples
 from kdrun.learning.teaching import UnfitTeacher
 from kdrun.networks.build import build_network, seeded
 from kdrun.networks.capture import captured, classifier
 from kdrun.problems import UserError
-from kdrun.resampling import read_samples
 from kdrun.strategies.cast import Cast, distil, supervised
 
 from .stages import Silent, cell, make_lab

@@ -9,7 +9,7 @@ from typing import Any
 from tracking.support import begin, make_job
 
 from kdrun.files import write_json
-from kdrun.summary import summarise
+from kdrun.job.summary import summarise
 from kdrun.tracking.registry import RunInfo, read_run
 
 SIZES = {"teacher": (75_002, 1_494_272), "student": (4_934, 97_088)}

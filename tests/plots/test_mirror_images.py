@@ -11,8 +11,8 @@ from tracking.support import FAKE_WANDB, TRACKER, begin, feed
 
 pytest.importorskip("matplotlib")
 
-from kdrun.summary import summarise
-from kdrun.tracking import push
+from kdrun.job.summary import summarise
+from kdrun.report import push
 from kdrun.tracking.mirror import read_state, start_mirror
 
 IMAGE = """

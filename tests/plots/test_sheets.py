@@ -8,10 +8,10 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from kdrun import api
+from kdrun.learning.resampling import read_samples
 from kdrun.plots import sheets
 from kdrun.plots.sheets import differing, write_sheet
 from kdrun.problems import UserError
-from kdrun.resampling import read_samples
 from kdrun.tracking.registry import read_run
 
 WORDS = (

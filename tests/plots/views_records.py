@@ -7,7 +7,7 @@ from typing import Any
 
 from tracking.support import begin, make_job
 
-from kdrun.summary import summarise
+from kdrun.job.summary import summarise
 from kdrun.tracking.registry import RunInfo, read_run
 
 VIEWS = ("lung", "bone", "zero")

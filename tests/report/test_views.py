@@ -9,9 +9,9 @@ from plots.views_records import make_views_run
 from kdrun.cli import main
 from kdrun.plots.data import member_stages, run_groups, run_points, runs_groups
 from kdrun.plots.subject import find_subject
+from kdrun.present.results import difference_rows, result_rows, stage_rows
 from kdrun.report.page import render
 from kdrun.report.views import p_text, view_tables
-from kdrun.verbs.show import difference_rows, result_rows, stage_rows
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kdrun.config.compose import compose
+from kdrun.job.compose import compose
 from kdrun.lab.stage import Trained
 from kdrun.problems import UserError
 from kdrun.strategies.cast import Cast

@@ -7,14 +7,14 @@ import json
 import pytest
 
 from kdrun import api
-from kdrun.config.compose import compose
+from kdrun.job.compose import compose
+from kdrun.job.plan import make_plan
 from kdrun.lab.lab import Lab
 from kdrun.lab.stage import Together, Trained
+from kdrun.learning.resampling import read_samples
 from kdrun.problems import UserError
-from kdrun.resampling import read_samples
 from kdrun.strategies.cast import Cast
 from kdrun.strategies.cross_window import CrossWindow
-from kdrun.verbs.plan import make_plan
 
 VALIDATION = {"lung": 0.8, "mediastinal": 0.7, "bone": 0.9}
 TEST = {"lung": 0.99, "mediastinal": 0.6, "bone": 0.5}

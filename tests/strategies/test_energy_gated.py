@@ -6,15 +6,15 @@ import json
 
 import pytest
 
-from kdrun import panel
-from kdrun.config.compose import compose
+from kdrun.job import panel
+from kdrun.job.compose import compose
+from kdrun.job.plan import make_plan
 from kdrun.lab.fingerprint import FingerprintContext, federation_parts, together_parts
 from kdrun.lab.stage import Federation, Together, Trained
 from kdrun.problems import UserError
 from kdrun.strategies.cast import Cast
 from kdrun.strategies.energy_gated import EnergyGated
 from kdrun.tables.metrics import measure
-from kdrun.verbs.plan import make_plan
 
 WORDS = ("strategy=energy_gated", "model=clients_mixed", "tracker=none", "card=false", "hardware=cpu")
 
@@ -75,7 +75,7 @@ def test_the_code_of_rooms_and_methods_is_in_the_fingerprint(cast):
     assert "kdrun.federation.methods.energy_gated" in codes[0] - codes[1]
     assert "kdrun.federation.methods.shared" in codes[1] - codes[0]
     group = Together("student", {"a": results[0]}, ("a",), "mean", 0)
-    assert {"kdrun.ensembles", "kdrun.auc"} <= set(together_parts(group, context)["code"])
+    assert {"kdrun.lab.ensembles", "kdrun.auc"} <= set(together_parts(group, context)["code"])
 
 
 def test_arms_have_the_same_clients_and_the_same_budget(cast):

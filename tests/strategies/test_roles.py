@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import kdrun
-from kdrun.config.compose import compose
+from kdrun.job.compose import compose
 from kdrun.problems import UserError
 
 MINE = """

@@ -3,7 +3,7 @@
 import pytest
 
 from kdrun.cli import main
-from kdrun.config.compose import compose
+from kdrun.job.compose import compose
 from kdrun.problems import UserError
 from kdrun.strategies.unused import refuse_unused
 

@@ -24,7 +24,7 @@ import os, signal, sys, time, types
 from pathlib import Path
 
 def run_frozen(folder, *, force=False):
-    from kdrun.progress import Signals
+    from kdrun.job.progress import Signals
     from kdrun.tracking.registry import open_folder
     run = open_folder(Path(folder))
     words = run.record["overrides"]

@@ -111,7 +111,7 @@ def test_a_grid_of_reals_gives_the_numbers_of_the_grid(step, error):
 
 
 def test_all_options_and_both_ends_are_composed_before_the_search_and_all_problems_told_at_once():
-    from kdrun.config.compose import compose
+    from kdrun.job.compose import compose
 
     space = read_space(["student=mlp_8,resnet9,mlp_16", "trainer.batch_size=interval(16,64)", "trainer.clipp=1,2"])
     with pytest.raises(UserError) as caught:
@@ -121,7 +121,7 @@ def test_all_options_and_both_ends_are_composed_before_the_search_and_all_proble
 
 
 def test_a_sound_space_gives_the_jobs_of_its_corners():
-    from kdrun.config.compose import compose
+    from kdrun.job.compose import compose
 
     space = read_space(["objective.kd.temperature=interval(1,8)", "student=mlp_8,mlp_16", "seed=0"])
     jobs = space.check(compose)

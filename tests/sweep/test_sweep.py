@@ -188,7 +188,7 @@ def test_ctrl_c_saves_ends_every_process_and_the_same_command_goes_on(tmp_path):
 
 
 def test_one_seed_that_fails_is_shown_and_the_others_count(tmp_path, monkeypatch, capsys):
-    from kdrun.config.compose import compose
+    from kdrun.job.compose import compose
     from kdrun.run import run_job
     from kdrun.strategies.vanilla import Vanilla
 

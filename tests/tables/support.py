@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun import cli
-from kdrun.summary import summarise
+from kdrun.job.summary import summarise
 from kdrun.tables.spec import Request, compose_jobs, find_table, read_spec
 from kdrun.tracking.provenance import Provenance, write_start
 from kdrun.tracking.record import Run

@@ -272,7 +272,7 @@ def test_a_run_keeps_its_translations_and_they_can_be_scored_again(trained, monk
 
     from kdrun.cli import main
     from kdrun.domains.translation.scores import scores
-    from kdrun.resampling import read_samples
+    from kdrun.learning.resampling import read_samples
 
     folder, record, _ = trained
     monkeypatch.chdir(folder)
@@ -371,7 +371,7 @@ def lab_of(root, config, report):
 
 def test_a_stage_on_text_that_is_cut_ends_with_the_same_weights(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
-    from kdrun.config.compose import compose
+    from kdrun.job.compose import compose
     from kdrun.learning.report import Interrupted
     from kdrun.strategies.cast import Cast, supervised
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kdrun.config.compose import compose
+from kdrun.job.compose import compose
 from kdrun.tracking.flatten import flatten, unflatten
 
 keys = st.text(alphabet="ab.\\/ é", min_size=1, max_size=4)

@@ -10,9 +10,9 @@ from tracking.support import TRACKER, alive, begin, feed, make_job, processes_wi
 
 from kdrun.files import read_json
 from kdrun.problems import UserError
+from kdrun.report.push import Cursor, Tail
 from kdrun.tracking import mirror as mirror_module
 from kdrun.tracking.mirror import mirror_settings, read_state, send_command, start_mirror, upload_notice
-from kdrun.tracking.push import Cursor, Tail
 
 
 def finished(run, status="done", **fields):
@@ -269,7 +269,7 @@ def test_the_training_process_imports_no_wandb(tmp_path, fake_wandb):
         from pathlib import Path
         from tracking.support import TRACKER, begin, feed
         from kdrun.tracking.mirror import start_mirror
-        import kdrun.tracking.credentials, kdrun.tracking.push, kdrun.tracking.reader, kdrun.tracking.sync
+        import kdrun.tracking.credentials, kdrun.report.push, kdrun.tracking.reader, kdrun.tracking.sync
         run = begin(Path(sys.argv[1]))
         mirror = start_mirror(run, TRACKER)
         feed(run), run.finish(), run.close()

@@ -270,7 +270,7 @@ def test_a_tracker_has_a_row_for_each_card(tmp_path):
     import wandb
 
     from kdrun.hardware.card.cards import COLUMNS
-    from kdrun.tracking.push import log_cards
+    from kdrun.report.push import log_cards
 
     keep_cards(tmp_path, [card("teacher", p99=2.0), card(joules=0.1), card(kind="estimate", target="h100", p99=0.5)])
     run = wandb.init(mode="offline", dir=str(tmp_path), settings=wandb.Settings(console="off", silent=True))

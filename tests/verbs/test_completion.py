@@ -72,7 +72,7 @@ def test_runs_by_name(tmp_path, monkeypatch):
 
 def test_every_candidate_key_is_accepted():
     """What is offered exists: taking each key away or setting it to null never gives `no such key`."""
-    from kdrun.config.compose import compose
+    from kdrun.job.compose import compose
     from kdrun.problems import UserError
 
     keys = [name for prefix in ("trainer.", "teacher.", "objective.kd.", "data.") for name in candidates([prefix])]

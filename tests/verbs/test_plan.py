@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from vision_support import COMMON, Store, mixed, tiny_tower
 
-from kdrun.config.compose import compose
 from kdrun.data.build import load_data
 from kdrun.domains.vision_language.build import vision_module
 from kdrun.domains.vision_language.source import Conversations
+from kdrun.job.compose import compose
 from kdrun.verbs import plan as verb
 
 pytest.importorskip("transformers")

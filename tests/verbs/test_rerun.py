@@ -5,10 +5,12 @@ from tracking.support import begin, make_job
 
 import kdrun.run
 from kdrun.cli import main
-from kdrun.config.compose import Job, compose
+from kdrun.config.compose import Job
+from kdrun.job.compose import compose
+from kdrun.tracking.jobs import job_from_record
 from kdrun.tracking.provenance import Provenance, write_start
 from kdrun.tracking.registry import open_run, read_run
-from kdrun.verbs.rerun import job_from_record, version_changes
+from kdrun.verbs.rerun import version_changes
 
 
 @pytest.fixture

@@ -9,8 +9,11 @@ import pytest
 from tracking.support import SUMMARY, begin, feed, make_job
 
 from kdrun.cli import main
+from kdrun.present.results import percent, seeds_text
+from kdrun.present.units import age, duration, share
+from kdrun.tracking.overview import overview
 from kdrun.tracking.registry import list_runs
-from kdrun.verbs.runs import age, columns, duration, overview, percent, seeds_text, share
+from kdrun.verbs.runs import columns
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from tracking.support import SUMMARY, begin, make_job
 
 from kdrun.cli import main
-from kdrun.verbs.show import difference_rows, difference_texts, result_rows, stage_rows
+from kdrun.present.results import difference_rows, difference_texts, result_rows, stage_rows
 
 STAGE = {
     "label": "student/seed=0",

@@ -14,7 +14,7 @@ from kdrun.hardware.card.request import FEWEST_CALLS, Place, Request
 from kdrun.hardware.exports import measure
 from kdrun.hardware.exports.artifact import Artifact
 from kdrun.hardware.exports.subject import Subject
-from kdrun.hardware.figures import Figures
+from kdrun.ledger.figures import Figures
 
 WARM_UP = 50
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)

@@ -18,8 +18,8 @@ from kdrun.hardware.exports.export import export
 from kdrun.hardware.exports.formats import POSSIBLE, format_for, installed_runtimes
 from kdrun.hardware.exports.subject import Subject
 from kdrun.hardware.exports.subjects import subjects
-from kdrun.hardware.figures import Figures
-from kdrun.hardware.targets import energy_figures, machine_words
+from kdrun.ledger.figures import Figures, energy_figures
+from kdrun.ledger.machine import machine_words
 from kdrun.problems import UserError, closest, listed
 from kdrun.slots import allowing
 from kdrun.tracking.registry import RunInfo, slugify

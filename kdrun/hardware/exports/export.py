@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from kdrun import __version__
 from kdrun.environment import variables_in
 from kdrun.files import plain, sha256_file, write_json
 from kdrun.hardware.exports import graphs
@@ -23,6 +22,7 @@ from kdrun.hardware.exports.sessions import import_executorch, import_onnxruntim
 from kdrun.hardware.exports.subject import Inputs, Subject
 from kdrun.problems import UserError
 from kdrun.slots import allowing
+from kdrun.version import __version__
 
 __all__ = ["Mismatch", "export", "load_export"]
 

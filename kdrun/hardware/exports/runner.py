@@ -30,7 +30,7 @@ def peak_mb(artifact: Artifact, arrays: Sequence[np.ndarray] | None, threads: in
     """
     import numpy as np
 
-    from kdrun.hardware.target import thread_environment
+    from kdrun.learning.device import thread_environment
 
     with TemporaryDirectory() as folder:
         request: dict[str, Any] = {"runtime": artifact.runtime, "threads": threads, "calls": calls, "artifact": None}

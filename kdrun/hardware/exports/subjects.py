@@ -106,6 +106,26 @@ def stage_folder(run: RunInfo, stage: dict[str, Any]) -> Path:
     return store.folder(stage["fingerprint"])
 
 
+def load_network(run: RunInfo, stage: dict[str, Any], which: str = "best") -> Any:
+    """The trained network of a stage of the run's record, on the CPU, in eval mode. `network.kdrun` says what its inputs are, and
+    where it is from."""
+    from kdrun.networks.torchvision_operators import make_torchvision_importable
+
+    make_torchvision_importable()  # before timm, which imports torchvision where it is installed
+    from kdrun.networks.build import build_network, spec_of
+    from kdrun.networks.weights import load_weights, read_metadata
+
+    path = stage_folder(run, stage) / f"{which}.safetensors"
+    metadata = read_metadata(path)
+    spec = spec_of(metadata)
+    network = build_network(metadata["network"], spec, seed=0)
+    load_weights(network, path, spec)
+    known = {name: value for name, value in metadata.items() if name not in ("network", "kind")}
+    origin = {"run": run.id, "stage": stage["label"], "fingerprint": stage["fingerprint"], "which": which}
+    network.kdrun = {**known, **origin}
+    return network.eval()
+
+
 def open_subject(
     run: RunInfo, chosen: dict[str, Any], which: str = "best", modules: dict[str, Any] | None = None
 ) -> Subject:
@@ -153,8 +173,16 @@ def open_subject(
     )
 
 
+def data_of(run: RunInfo, stage: dict[str, Any]) -> Any:
+    """The data as a stage of the run saw them."""
+    from kdrun.files import read_json
+
+    parts = read_json(stage_folder(run, stage) / "record.json").get("parts") or {}
+    return _module(_job(run).config, parts, stage["seed"], None, {})
+
+
 def _job(run: RunInfo) -> Any:
-    from kdrun.verbs.rerun import job_from_record
+    from kdrun.tracking.jobs import job_from_record
 
     return job_from_record(run.record, run.dir.resolve().parent.parent)
 

@@ -79,7 +79,7 @@ def test_no_front_without_quality_or_with_one_axis():
 
 def test_the_summary_of_a_tracker_has_the_cards(tmp_path):
     from kdrun.hardware.card.cards import keep_cards
-    from kdrun.tracking.push import card_summary
+    from kdrun.report.push import card_summary
 
     assert card_summary(tmp_path) == {}
     keep_cards(tmp_path, [card(p99=1.5)])

@@ -12,6 +12,7 @@ import math
 import os
 import select
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -365,3 +366,7 @@ class Tail:
 def write_state(folder: Path, **state: Any) -> None:
     """What became of the mirror, for `kdrun show` and `kdrun sync`."""
     write_json(folder / FOLDER / STATE, state)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

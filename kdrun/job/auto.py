@@ -5,7 +5,7 @@ What is frozen, hashed and run is an ordinary `student=NAME`; how it was chosen 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ def asked(overrides: Sequence[str]) -> bool:
     return WORD in overrides
 
 
-def compose_auto(overrides: Sequence[str], conf_dirs: Sequence[str]) -> Job:
+def compose_auto(overrides: Sequence[str], conf_dirs: Sequence[str], compose: Callable[..., Job]) -> Job:
     """The job with the student chosen. Job.auto: {"target", "precision", "deadline_ms", "kind": "measured" or "estimate",
     "method", "candidates": [{"name", "parameters", "ms", "meets"}], "chosen"}.
 
@@ -32,8 +32,6 @@ def compose_auto(overrides: Sequence[str], conf_dirs: Sequence[str]) -> Job:
     a sample on this machine where it is the target, else the estimate of hardware.roofline.
     Raises UserError where there is no deadline, no candidate, or none that meets it.
     """
-    from kdrun.config.compose import compose
-
     words, family = _split(overrides)
     first = compose(words, conf_dirs)
     deadline = first.config["hardware"]["deploy"]["deadline_ms"]
@@ -121,8 +119,9 @@ def _times(jobs: dict[str, Job], conf_dirs: Sequence[str]) -> tuple[str, str, li
     from kdrun.data.build import load_data
     from kdrun.domains.task import task_for
     from kdrun.hardware import roofline
-    from kdrun.hardware.target import resolve
-    from kdrun.hardware.targets import figures_in, read_targets
+    from kdrun.hardware.targets import read_targets
+    from kdrun.learning.device import resolve
+    from kdrun.ledger.figures import figures_in
     from kdrun.networks.build import build_network
 
     some = next(iter(jobs.values())).config

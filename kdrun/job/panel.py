@@ -12,8 +12,8 @@ from rich.text import Text
 from kdrun.measures import measure
 from kdrun.present.console import Console, show_page
 from kdrun.present.console import facts as fact_table
+from kdrun.present.results import arm_label, distinct
 from kdrun.present.units import share
-from kdrun.summary import arm_label, distinct
 
 
 def show(console: Console, summary: dict[str, Any], facts: dict[str, str], copied: dict[str, str]) -> None:

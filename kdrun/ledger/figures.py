@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kdrun.ledger.machine import machine_words
 from kdrun.problems import Problems, closest, listed
 
 FORMATS = ("fp32", "tf32", "bf16", "fp16", "int8")
@@ -155,3 +156,30 @@ def figures_of(name: str, node: Any, problems: Problems, where: str) -> Figures 
 
 def _positive(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def figures_in(hardware: Mapping[str, Any]) -> Figures | None:
+    """Published figures of the `hardware` node of a run's config; None where it has none of a device."""
+    node = hardware.get("figures")
+    if not node:
+        return None
+    problems = Problems()
+    found = figures_of(hardware.get("name") or "hardware", node, problems, "hardware")
+    problems.stop()
+    return found if found.match is not None or any(found.peak_tflops.values()) else None
+
+
+def energy_figures(hardware: Mapping[str, Any]) -> Figures | None:
+    """Constants of the energy model for a run on `hardware` (its resolved node): the target's own where it computes there, those
+    of conf/hardware/cpu.yaml on any other CPU; None for a GPU of which nothing is published.
+    """
+    own = figures_in(hardware)
+    device = hardware.get("device")
+    if (
+        own is not None
+        and device != "cpu"
+        and own.match
+        and any(re.search(own.match, word) for word in machine_words())
+    ):
+        return own
+    return read_figures().get("cpu") if device == "cpu" else None

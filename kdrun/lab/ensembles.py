@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdrun.auc import at_threshold, macro_auc, nine_digits, youden
+from kdrun.learning.resampling import read_samples
 from kdrun.problems import UserError, closest, listed
-from kdrun.resampling import read_samples
 
 if TYPE_CHECKING:
     import numpy as np

@@ -65,7 +65,7 @@ def waiting_text(folder: Path) -> str:
 def finished_meanwhile(folder: Path, console: Console, json: bool) -> int:
     """Show the run that another process finished while this one waited for it."""
     from kdrun.files import dump_json
-    from kdrun.panel import show
+    from kdrun.job.panel import show
     from kdrun.tracking.record import read_record
 
     summary = read_record(folder)["summary"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kdrun.summary import summarise
+from kdrun.job.summary import summarise
 from kdrun.tracking.record import DONE
 
 Record = dict[str, Any]

@@ -163,7 +163,7 @@ def difference(one: dict[int, Any], other: dict[int, Any], which: str, metric: s
 
 def over_samples(one: dict[int, Any], other: dict[int, Any]) -> dict[str, Any]:
     """`resampling.resampled` of one minus other at the selected epoch; {} where stages kept nothing of single samples."""
-    from kdrun.resampling import resampled
+    from kdrun.learning.resampling import resampled
 
     seeds = [seed for seed in one if seed in other and one[seed].get("folder") and other[seed].get("folder")]
     return resampled(*([arm[seed]["folder"] for seed in seeds] for arm in (one, other)))
@@ -264,18 +264,6 @@ def _test(record: dict[str, Any], which: str, metric: str) -> float:
 
 def _ratio(one: float | None, other: float | None) -> float | None:
     return one / other if one and other else None
-
-
-def distinct(arms: dict[str, Any]) -> dict[str, Any]:
-    """The arms without those that are the very stages of another one (`same_as`)."""
-    return {name: arm for name, arm in arms.items() if arm.get("same_as") not in arms}
-
-
-def arm_label(arms: dict[str, Any], name: str) -> str:
-    """`student alone`; with the names of arms that are the same stages: `student alone (= student alone, equal compute)`."""
-    also = [arm.get("label") or other for other, arm in arms.items() if arm.get("same_as") == name]
-    label = arms[name].get("label") or name
-    return f"{label} (= {'; '.join(also)})" if also else label
 
 
 def validation_of(record: Mapping[str, Any]) -> dict[str, float | None] | None:

@@ -1,0 +1,33 @@
+"""Overrides -> a Job, as every command has it: the student chosen where `student=auto` asks for it, the strategy's options checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kdrun.config import compose as config
+from kdrun.config.compose import Job
+from kdrun.job import auto
+from kdrun.strategies.cast import Cast
+from kdrun.targets import build
+
+
+def compose(overrides: Sequence[str] = (), conf_dirs: Sequence[str] = (), *, missing: bool = True) -> Job:
+    """As config.compose.compose; further UserErrors are those of the strategy, and of the choice of a student (see job.auto)."""
+    if auto.asked(overrides):
+        return auto.compose_auto(overrides, conf_dirs, compose)
+    job = config.compose(overrides, conf_dirs, missing=missing)
+    with job.allowing():
+        _check_strategy(job.config, missing)
+    return job
+
+
+def _check_strategy(cell: dict[str, Any], whole: bool) -> None:
+    """Checked here where the strategy is one of ours (free of torch); others are checked when a job begins."""
+    if whole:
+        Cast(cell).check()
+    if str(cell["strategy"].get("_target_")).startswith("kdrun.strategies."):
+        strategy = build(cell["strategy"], "strategy")
+        if whole:
+            Cast(cell).check(strategy.arms)
+            strategy.check(Cast(cell))
