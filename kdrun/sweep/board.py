@@ -15,7 +15,8 @@ from kdrun.job.summary import validation_of
 from kdrun.measures import measure
 from kdrun.present.console import STYLES, Console, columns, harmless
 from kdrun.present.units import MISSING, count_of, duration, share
-from kdrun.sweep.plan import DONE, TO_FIT, Plan, Point
+from kdrun.sweep.plan import Plan
+from kdrun.sweep.points import DONE, TO_FIT, Point
 from kdrun.tracking.record import FAILURES
 
 ROWS = 30

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdrun.files import read_json, sha256_file
+from kdrun.problems import UserError
 
 if TYPE_CHECKING:
     from kdrun.hardware.exports.sessions import Session
 
-RECORD, CONFIG = "artifact.json", "config.json"
+RECORD = "artifact.json"
 SCHEMA = 1
 
 
@@ -60,10 +61,30 @@ class Artifact:
         return RUNTIMES[self.format]
 
     def session(self, threads: int = 1, device: str = "cpu") -> Session:
-        """The artifact loaded by its runtime, ready to be called. device: of torch only."""
-        from kdrun.hardware.exports.sessions import open_session
+        """The artifact loaded by its runtime, ready to be called. device: of torch only.
 
-        return open_session(self, threads, device)
+        UserError where its runtime is not installed (with what to install) or has no such device."""
+        from kdrun.hardware.exports.sessions import ExecutorchSession, OnnxSession, TorchSession, captured
+
+        if threads < 1:
+            raise UserError(f"threads={threads}: at least 1")
+        if device != "cpu" and self.format not in ("safetensors", "torch_export"):
+            raise UserError(
+                f"device={device}: {self.runtime} runs on the CPU here; torch runs there: format=safetensors"
+            )
+        if self.format == "onnx":
+            return OnnxSession(self.path, [one["name"] for one in self.inputs], threads)
+        if self.format == "executorch":
+            return ExecutorchSession(self.path)
+        if self.format == "torch_export":
+            return TorchSession(captured(self.path, device), threads, device)
+        from kdrun.hardware.exports.load import load_export
+        from kdrun.hardware.exports.subject import Bare, names_of
+
+        network, config = load_export(self.folder)
+        spec, dtype = config["spec"], next((one.dtype for one in network.parameters()), None)
+        names = names_of(spec) if spec.kind in ("parallel_text", "vision_language") else None
+        return TorchSession(Bare(network, names, dtype if self.precision != "fp32" else None), threads, device)
 
     def record(self) -> dict[str, Any]:
         """JSON types; file names are relative."""

@@ -14,11 +14,11 @@ import torch
 from kdrun.environment import variables_in
 from kdrun.files import plain, sha256_file, write_json
 from kdrun.hardware.exports import graphs
-from kdrun.hardware.exports.artifact import CONFIG, RECORD, Artifact
+from kdrun.hardware.exports.artifact import RECORD, Artifact
 from kdrun.hardware.exports.compare import BATCH, Mismatch, compare, require
-from kdrun.hardware.exports.formats import check_pair
+from kdrun.hardware.exports.formats import CONFIG, check_pair
 from kdrun.hardware.exports.load import WEIGHTS, load_export
-from kdrun.hardware.exports.sessions import import_executorch, import_onnxruntime, note_made, open_session
+from kdrun.hardware.exports.sessions import import_executorch, import_onnxruntime, note_made
 from kdrun.hardware.exports.subject import Inputs, Subject
 from kdrun.problems import UserError
 from kdrun.slots import allowing
@@ -94,7 +94,7 @@ def _made(
             draft = Artifact(
                 work, format, precision, [path], {}, 0, 0.0, None, None, inputs=inputs, settings=settings
             )  # fmt: skip
-            session = open_session(draft)
+            session = draft.session()
             try:
                 compared = compare(subject, session)
             finally:

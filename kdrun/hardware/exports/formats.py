@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from kdrun.problems import UserError, closest, listed
 
+CONFIG = "config.json"
+"""File beside an exported network: what its inputs are."""
+
 FORMATS = ("safetensors", "onnx", "torch_export", "executorch")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from kdrun.files import read_json
-from kdrun.hardware.exports.artifact import CONFIG
+from kdrun.hardware.exports.formats import CONFIG
 from kdrun.problems import UserError
 from kdrun.slots import allowing
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from kdrun.files import sha256_file
 from kdrun.problems import UserError
 from kdrun.schema import default_cache
-
-if TYPE_CHECKING:
-    from kdrun.hardware.exports.artifact import Artifact
 
 
 class Session(Protocol):
@@ -43,29 +40,6 @@ class Session(Protocol):
     def close(self) -> None:
         """Give back what it holds; thread counts of the process are as before."""
         ...
-
-
-def open_session(artifact: Artifact, threads: int = 1, device: str = "cpu") -> Session:
-    """The artifact's session. UserError where its runtime is not installed (with what to install) or has no such device."""
-    if threads < 1:
-        raise UserError(f"threads={threads}: at least 1")
-    if device != "cpu" and artifact.format not in ("safetensors", "torch_export"):
-        raise UserError(
-            f"device={device}: {artifact.runtime} runs on the CPU here; torch runs there: format=safetensors"
-        )
-    if artifact.format == "onnx":
-        return OnnxSession(artifact.path, [one["name"] for one in artifact.inputs], threads)
-    if artifact.format == "executorch":
-        return ExecutorchSession(artifact.path)
-    if artifact.format == "torch_export":
-        return TorchSession(_captured(artifact.path, device), threads, device)
-    from kdrun.hardware.exports.load import load_export
-    from kdrun.hardware.exports.subject import Bare, names_of
-
-    network, config = load_export(artifact.folder)
-    spec, dtype = config["spec"], next((one.dtype for one in network.parameters()), None)
-    names = names_of(spec) if spec.kind in ("parallel_text", "vision_language") else None
-    return TorchSession(Bare(network, names, dtype if artifact.precision != "fp32" else None), threads, device)
 
 
 class OnnxSession:
@@ -216,7 +190,7 @@ def _made_here(path: Path) -> Path:
     return Path(default_cache(), "made", f"{sha256_file(path)}.pt2")
 
 
-def _captured(path: Path, device: str) -> Any:
+def captured(path: Path, device: str) -> Any:
     """The module of a .pt2 file that was made here: torch runs what such a file says. UserError for another one."""
     import torch
 
