@@ -8,8 +8,8 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from kdrun import api
+from kdrun.hardware.exports import subjects
 from kdrun.learning.resampling import read_samples
-from kdrun.plots import sheets
 from kdrun.plots.sheets import differing, write_sheet
 from kdrun.problems import UserError
 from kdrun.tracking.registry import read_run
@@ -81,13 +81,13 @@ def test_mistakes(run, tmp_path):
 
 
 def test_other_data_are_refused(run, monkeypatch):
-    load = sheets._data
+    load = subjects.data_of
 
     def fewer(*arguments):
         module = load(*arguments)
         module.images.ids[:] = module.images.ids + 10_000
         return module
 
-    monkeypatch.setattr(sheets, "_data", fewer)
+    monkeypatch.setattr(subjects, "data_of", fewer)
     with pytest.raises(UserError, match="test samples have changed"):
         write_sheet(run)

@@ -9,6 +9,7 @@ from kdrun.data.build import load_data
 from kdrun.domains.vision_language.build import vision_module
 from kdrun.domains.vision_language.source import Conversations
 from kdrun.job.compose import compose
+from kdrun.job.plan import Features, make_plan
 from kdrun.verbs import plan as verb
 
 pytest.importorskip("transformers")
@@ -28,7 +29,7 @@ def job(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def plan(job):
-    return verb.make_plan(job)
+    return make_plan(job)
 
 
 def test_each_stage_is_measured_on_its_own_data(plan, job):
@@ -98,7 +99,7 @@ def test_caches_of_features(tmp_path, monkeypatch):
         {image for sample in made.chosen["train"] + made.chosen["val"] + made.chosen["test"] for image in sample.images}
         for made in (one, two)
     ]
-    features = verb.Features()
+    features = Features()
     assert features.found() is None
     features.add(one)
     features.add(two)
