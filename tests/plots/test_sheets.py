@@ -10,6 +10,7 @@ pytest.importorskip("matplotlib")
 from kdrun import api
 from kdrun.hardware.exports import subjects
 from kdrun.learning.resampling import read_samples
+from kdrun.plots import sheets
 from kdrun.plots.sheets import differing, write_sheet
 from kdrun.problems import UserError
 from kdrun.tracking.registry import read_run
