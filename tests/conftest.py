@@ -16,9 +16,10 @@ import pytest
 sys.dont_write_bytecode = False
 
 LONGEST = (
-    "federation/test_flower_deployment.py", "test_readme.py", "federation/test_flower.py", "sweep/test_sweep.py",
-    "learning/test_ranks.py", "learning/test_sharding.py", "test_scripts.py",
-    "learning/test_kill.py", "test_cli.py", "tasks/test_translation.py", "sweep/test_launchers.py", "sweep/test_search.py",
+    "test_readme.py", "federation/test_flower_deployment.py", "sweep/test_sweep.py", "test_faults.py", "sweep/test_search.py",
+    "sweep/test_launchers.py", "test_scripts.py", "learning/test_ranks.py", "federation/test_flower.py",
+    "tasks/test_translation.py", "test_environment.py", "test_cli.py", "learning/test_sharding.py", "learning/test_kill.py",
+    "config/test_compose.py",
 )  # fmt: skip
 """Files that take many seconds. They come first, so that no worker is left with one of them when the others are done."""
 

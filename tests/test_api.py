@@ -18,6 +18,7 @@ QUICK = (
     "trainer.epochs=3",
     "hardware=cpu",
     "tracker=none",
+    "card=false",
 )
 
 

@@ -15,7 +15,15 @@ from kdrun import cli
 
 ROOT = Path(__file__).parent.parent
 HEAVY = {"torch", "lightning", "torchmetrics", "wandb"}
-QUICK = ("seed=0", "teacher=mlp_64", "student=mlp_8", "trainer.epochs=2", "data.limit.train=200", "hardware=cpu")
+QUICK = (
+    "seed=0",
+    "teacher=mlp_64",
+    "student=mlp_8",
+    "trainer.epochs=2",
+    "data.limit.train=200",
+    "hardware=cpu",
+    "card=false",
+)
 
 
 def kdrun(*words, cwd, **options):
@@ -158,7 +166,7 @@ def records(folder: Path) -> dict[str, dict]:
 
 
 def test_killed_and_started_again_equals_undisturbed_and_nothing_is_fitted_twice(tmp_path):
-    words = [*QUICK, "trainer.epochs=20", "trainer.checkpoint_seconds=0", "tracker=none"]
+    words = [*QUICK, "trainer.epochs=10", "trainer.checkpoint_seconds=0", "tracker=none"]
     calm, rough = tmp_path / "calm", tmp_path / "rough"
     calm.mkdir()
     rough.mkdir()

@@ -27,12 +27,14 @@ def estimate_of(width):
     ("deadline", "chosen"),
     [
         (100, "resnet8"),
-        (1.01 * estimate_of(16), "resnet8"),
-        (0.99 * estimate_of(16), "resnet8_w4"),
-        (1.01 * estimate_of(2), "resnet8_w2"),
+        ((1.01, 16), "resnet8"),
+        ((0.99, 16), "resnet8_w4"),
+        ((1.01, 2), "resnet8_w2"),
     ],
 )
 def test_the_largest_within_the_deadline(deadline, chosen):
+    if isinstance(deadline, tuple):  # so much of the time of a network of this width
+        deadline = deadline[0] * estimate_of(deadline[1])
     job = compose([*PI, f"hardware.deploy.deadline_ms={deadline}"])
     assert job.choices["student"] == job.auto["chosen"] == chosen and job.auto["kind"] == "estimate"
     assert job.hash == compose(["seed=0", "hardware=raspberry_pi_5", f"student={chosen}"]).hash, "an ordinary job"

@@ -1,6 +1,7 @@
 """Networks with channels taken out and 8-bit rounding, against slow references."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from kdrun.networks.compressed import Compressed, Rounding, WeightRounding, sett
 from kdrun.networks.weights import load_weights, save_weights
 from kdrun.problems import UserError
 
+CONF = Path(__file__).resolve().parents[2] / "conf"
 SPEC = DataSpec("images", tuple("abcde"), (1, 12, 12), {}, (0.0,), (1.0,))
 IMAGES = torch.randn(6, 1, 12, 12, generator=torch.Generator().manual_seed(0))
 RESNET = {"_target_": "kdrun.networks.resnet.ResNet", "depth": 8, "width": 4}
@@ -27,8 +29,7 @@ def node(base=RESNET, **settings):
 
 
 def shipped(name):
-    with open(f"conf/network/{name}.yaml") as file:
-        return yaml.safe_load(file)
+    return yaml.safe_load((CONF / "network" / f"{name}.yaml").read_text())
 
 
 def started(tmp_path, base=RESNET, **settings):
