@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from kdrun.present.fronts import dominates, front_of
+
 JOULES_PER_KWH = 3.6e6
 PUE, GRID = 1.2, 0.4
 """Power usage effectiveness of the building, and kg of CO2e per kWh of the grid, where nobody says otherwise."""
@@ -103,12 +105,11 @@ def dominated(points: Mapping[str, tuple[float | None, float | None]], better: s
     """
     sign = 1 if better == "max" else -1
     known = {
-        name: (energy, -sign * quality) for name, (energy, quality) in points.items() if None not in (energy, quality)
+        name: (-energy, sign * quality) for name, (energy, quality) in points.items() if None not in (energy, quality)
     }
-
-    def beats(one: str, other: str) -> bool:
-        a, b = known[one], known[other]
-        return a[0] <= b[0] and a[1] <= b[1] and a != b
-
-    front = [name for name in known if not any(beats(other, name) for other in known)]
-    return {name: next(one for one in front if beats(one, name)) for name in known if name not in front}
+    front = front_of(known)
+    return {
+        name: next(one for one in front if dominates(known[one], point))
+        for name, point in known.items()
+        if name not in front
+    }

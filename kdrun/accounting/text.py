@@ -9,8 +9,8 @@ from typing import Any
 from kdrun.accounting.formulas import GRID, PUE, Amount, co2e, kwh, total
 from kdrun.accounting.stages import item_of
 from kdrun.files import number
+from kdrun.present.units import MISSING
 
-MISSING = "n/a"
 PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from kdrun.hardware.card import gates
 from kdrun.hardware.card.cards import Card, own, read_cards
 from kdrun.plots.subject import Subject
+from kdrun.present.fronts import stairs
 from kdrun.problems import UserError
 
 NAME = "card"
@@ -106,7 +107,7 @@ def _draw(ax: Any, spots: list[Spot], title: str, kind: str, names: dict[str, tu
         ax.plot(x, y, marker, color=colour, markerfacecolor=PAPER if failed else colour, zorder=3)
         if failed:
             ax.plot(x, y, "x", color=COLOURS[5], markersize=8, markeredgewidth=1.1, zorder=4)
-    steps = _front(places)
+    steps = stairs(places, lambda place: place)
     steps.append((ax.get_xlim()[1], steps[-1][1]))  # slower ones with that quality are beaten
     ax.step(*zip(*steps, strict=True), where="post", color=FAINT, linewidth=0.8, zorder=1)
     legend["Pareto front"] = Line2D([], [], color=FAINT, linewidth=0.8)
@@ -143,15 +144,6 @@ def _texts(
         else:
             groups.append([index])
     return [(places[max(g, key=lambda i: places[i][0])], ", ".join(dict.fromkeys(words[i] for i in g))) for g in groups]
-
-
-def _front(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Of (time, quality) those that no other beats, from left to right."""
-    front: list[tuple[float, float]] = []
-    for place in sorted(places, key=lambda place: (place[0], -place[1])):
-        if not front or place[1] > front[-1][1]:
-            front.append(place)
-    return front
 
 
 def _axis(ax: Any, values: list[float], kind: str) -> None:

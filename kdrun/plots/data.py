@@ -15,6 +15,7 @@ from typing import Any
 
 from kdrun.files import number
 from kdrun.measures import MEASURES
+from kdrun.present.fronts import stairs
 from kdrun.tracking.metrics import read_metrics
 from kdrun.tracking.record import DONE, METRICS
 from kdrun.tracking.registry import RunInfo
@@ -350,11 +351,9 @@ def training_seconds(stage: dict[str, Any]) -> float | None:
 
 def pareto(points: Sequence[Point], cost: str) -> list[Point]:
     """Points that no other beats: none is both at most as expensive and at least as accurate."""
-    front: list[Point] = []
-    for candidate in sorted((p for p in points if cost in p.costs), key=lambda p: (p.costs[cost], -p.mean)):
-        if not front or candidate.mean > front[-1].mean + SAME:
-            front.append(candidate)
-    return front
+    return stairs(
+        (point for point in points if cost in point.costs), lambda point: (point.costs[cost], point.mean), SAME
+    )
 
 
 # seeds

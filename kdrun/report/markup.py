@@ -10,7 +10,6 @@ from typing import Any
 from kdrun.present.escape import printable
 
 EMPTY_ELEMENTS = ("meta", "br", "img")
-MISSING = "n/a"
 MINUS = re.compile(r"(?<![^\s(\[])-(?=\d)")
 """A hyphen before a number that nothing stands before: a minus sign in print."""
 

@@ -9,10 +9,10 @@ from kdrun.measures import measure
 from kdrun.plots.data import in_order, labels_of, metric_of, own_arm, result_of, stages_of, training_seconds
 from kdrun.plots.subject import Subject
 from kdrun.present.results import count_text, difference_rows, percent
-from kdrun.present.units import duration, share
+from kdrun.present.units import MISSING, duration, share
 from kdrun.report.card import scorecard
 from kdrun.report.figures import Figures
-from kdrun.report.markup import MISSING, Html, section, table, tag
+from kdrun.report.markup import Html, section, table, tag
 from kdrun.report.sections import audit, config, count, failure, reproduce, words
 from kdrun.report.views import view_tables
 from kdrun.tracking.record import DONE, FAILURES, log_tail

@@ -7,8 +7,8 @@ from typing import Any
 
 from kdrun.files import number
 from kdrun.present.results import seeds_text
-from kdrun.present.units import duration
-from kdrun.report.markup import MISSING, Html, block, code, facts, folded, section, table, tag
+from kdrun.present.units import MISSING, duration
+from kdrun.report.markup import Html, block, code, facts, folded, section, table, tag
 from kdrun.tracking.flatten import flatten
 from kdrun.tracking.overview import seconds_of
 from kdrun.tracking.registry import RunInfo

@@ -10,9 +10,9 @@ from kdrun.job.summary import validation_of
 from kdrun.plots.data import metric_of, own_arm
 from kdrun.plots.subject import Subject, short_labels
 from kdrun.present.results import count_text, difference_texts, percent
-from kdrun.present.units import duration
+from kdrun.present.units import MISSING, duration
 from kdrun.report.figures import Figures
-from kdrun.report.markup import MISSING, Html, block, code, facts, folded, section, table, tag
+from kdrun.report.markup import Html, block, code, facts, folded, section, table, tag
 from kdrun.report.run_page import LOG_LINES, error_text
 from kdrun.report.sections import code_state, failure, plain, versions_text, words
 from kdrun.tracking.flatten import flatten

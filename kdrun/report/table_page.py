@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from kdrun.plots.subject import Subject
+from kdrun.present.units import MISSING
 from kdrun.problems import UserError
-from kdrun.report.markup import MISSING, Html, block, code, facts, folded, section, table, tag
+from kdrun.report.markup import Html, block, code, facts, folded, section, table, tag
 from kdrun.tracking.record import DONE
 
 

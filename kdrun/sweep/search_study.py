@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdrun.present.fronts import front_of
 from kdrun.problems import UserError
 from kdrun.sweep.objectives import MAXIMIZE, Objective
 from kdrun.sweep.space import Space
@@ -220,14 +221,10 @@ def front(values: dict[int, Sequence[float]], directions: Sequence[str]) -> list
     first objective first. With one objective: the best trial, and those equal to it.
     """
     signed = {
-        number: [-v if direction == MAXIMIZE else v for v, direction in zip(found, directions, strict=True)]
+        number: [v if direction == MAXIMIZE else -v for v, direction in zip(found, directions, strict=True)]
         for number, found in values.items()
     }
-
-    def beaten(mine: list[float]) -> bool:
-        return any(other != mine and all(a <= b for a, b in zip(other, mine, strict=True)) for other in signed.values())
-
-    return sorted((number for number, mine in signed.items() if not beaten(mine)), key=lambda n: (signed[n], n))
+    return sorted(front_of(signed), key=lambda number: ([-value for value in signed[number]], number))
 
 
 @contextlib.contextmanager

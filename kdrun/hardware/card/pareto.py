@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kdrun.measures import measure
+from kdrun.present.fronts import dominates
 
 
 @dataclass(frozen=True)
@@ -61,15 +62,10 @@ def pareto(points: Sequence[Mapping[str, float | None]], axes: Sequence[Axis]) -
     used = [axis for axis in axes if axis.name not in left_out]
     if len(used) < 2:  # one axis alone has a best value, not a front
         return Front([], {}, used, left_out, unknown)
+    signed = {index: [points[index][a.name] * (1 if a.better == "max" else -1) for a in used] for index in known}
     beaten = {}
     for index in known:
-        winner = next((o for o in known if o != index and _dominates(points[o], points[index], used)), None)
+        winner = next((other for other in known if dominates(signed[other], signed[index])), None)
         if winner is not None:
             beaten[index] = winner
     return Front([index for index in known if index not in beaten], beaten, used, left_out, unknown)
-
-
-def _dominates(one: Mapping[str, float | None], other: Mapping[str, float | None], axes: Sequence[Axis]) -> bool:
-    """At least as good everywhere and better somewhere."""
-    pairs = [(one[a.name], other[a.name]) if a.better == "max" else (other[a.name], one[a.name]) for a in axes]
-    return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)

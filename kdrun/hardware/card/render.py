@@ -12,8 +12,8 @@ from kdrun.hardware.card import gates
 from kdrun.hardware.card.cards import Card, grouped, point
 from kdrun.hardware.card.pareto import Front, axes_of, pareto
 from kdrun.measures import measure
+from kdrun.present.units import MISSING
 
-MISSING = "n/a"
 RUNTIMES = {"onnxruntime": "ONNX Runtime", "torch": "torch", "executorch": "ExecuTorch"}
 FORMATS = {"onnx": "ONNX", "torch_export": "torch.export", "executorch": "ExecuTorch"}
 VERDICTS = {True: "passed", False: "FAILED", None: MISSING}
