@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from kdrun.learning.firststep import check_first_step
-from kdrun.learning.microbatches import micro_batches
-from kdrun.learning.sharding import each_rank_alone, gather
+from kdrun.learning.backend import LightningBackend, wants_closure
+from kdrun.learning.sharding import gather
+from kdrun.learning.step import train_step
 from kdrun.learning.teacher import TeacherSource
 from kdrun.networks.modes import hold_frozen
-from kdrun.objectives.terms import IMAGES, Objective
+from kdrun.objectives.terms import Objective
 
 
 class Held:
@@ -66,19 +65,15 @@ class Learner(LightningModule):
         self.automatic_optimization = False
         self.student = student
         self.adaptor = adaptor
-        self.alike = alike
         self.task = task
         self.objective = objective
         # A teacher none of whose terms has weight is not asked at all.
         self.teacher = teacher if objective.needs_teacher else None
-        self.accumulate = accumulate
-        self.clip = clip
         self.step = 0
         self.positions = 0  # that counted in the losses so far: samples, or tokens
         self.losses: list[
             Tensor
         ] = []  # one [terms + 1] tensor per step since the last flush: raw terms, then the total
-        self.first_step: dict[str, Any] | None = None
         self.evaluated: dict[str, float] = {}
         self.samples: list[
             dict[str, Any]
@@ -86,8 +81,7 @@ class Learner(LightningModule):
         self._make_optimizer = optimizer
         self._rate = rate
         self._base_rates: list[float] = []
-        self._trained: list[nn.Parameter] = []
-        self._smallest = 1  # samples that a micro-batch needs
+        self.backend = LightningBackend(self, accumulate=accumulate, clip=clip, adaptor=adaptor, alike=alike)
         self._ema = Held(_average(student, ema) if ema is not None else None)
         self._whole = Held(whole)
         self._metrics = Held(task.metrics())
@@ -107,6 +101,19 @@ class Learner(LightningModule):
         return self.student if self._ema.value is None else self._ema.value.module
 
     @property
+    def sharded(self) -> bool:
+        return self._whole.value is not None
+
+    @property
+    def first_step(self) -> dict[str, Any]:
+        """{term: value and gradient} on the first batch that had it."""
+        return self.backend.seen
+
+    @first_step.setter
+    def first_step(self, seen: dict[str, Any] | None) -> None:
+        self.backend.seen = seen or {}
+
+    @property
     def average(self) -> AveragedModel | None:
         return self._ema.value
 
@@ -118,8 +125,9 @@ class Learner(LightningModule):
 
     def configure_optimizers(self):
         learning = [self.student] if self.adaptor is None else [self.student, self.adaptor]
-        self._trained = [parameter for part in learning for parameter in part.parameters() if parameter.requires_grad]
-        optimizer = self._make_optimizer(self._trained)
+        trained = [parameter for part in learning for parameter in part.parameters() if parameter.requires_grad]
+        optimizer = self._make_optimizer(trained)
+        self.backend.trained, self.backend.closure = [trained], wants_closure(optimizer)
         self._base_rates = [group["lr"] for group in optimizer.param_groups]
         return optimizer
 
@@ -132,7 +140,7 @@ class Learner(LightningModule):
     def on_fit_start(self) -> None:
         hold_frozen(self.student)  # Lightning takes modes as it finds them
         normalised = any(isinstance(part, _BatchNorm) and part.training for part in self.student.modules())
-        self._smallest = 2 if normalised or getattr(self.teacher, "batch_statistics", False) else 1
+        self.backend.smallest = 2 if normalised or getattr(self.teacher, "batch_statistics", False) else 1
         if self.teacher is not None:
             self.teacher.to(self.device)
         if self.average is not None:
@@ -143,101 +151,15 @@ class Learner(LightningModule):
         factor = self._rate(self.step)
         for group, base in zip(optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = base * factor
-        for parameter in self._trained:  # what optimizer.zero_grad does, for a third of its time
-            parameter.grad = None
-        # Every rank divides by its even share of the whole batch; averaging gradients over ranks then gives the mean.
-        ranks = self.trainer.world_size
-        sizes = batch.get("sizes")
-        count = batch["size"] / ranks if sizes is None else {name: size / ranks for name, size in sizes.items()}
-        values: list[Tensor] = []
-        for chunk in micro_batches(batch, self.accumulate, self._smallest, self._agreed):
-            # Teacher first: it frees its memory.
-            taught = None if self.teacher is None else self.teacher.outputs(chunk, self.step)
-            prediction = self.task.predict(self.student, chunk["inputs"])
-            total, raw = self.loss(chunk, prediction, taught, count)
-            if self.first_step is None or len(self.first_step) < len(self.objective.active):
-                self._check(raw, chunk)
-            if ranks > 1 and self._whole.value is None:
-                total = TakingPart.apply(total, *self._trained)
-            with self._own_types():
-                self.manual_backward(total)
-            part = [*self._values(raw), total.detach()]
-            values = [sum(pair) for pair in zip(values, part, strict=True)] if values else part
-        if self._scaler is None:
-            self._clip()
-        optimizer.step()
+        values = train_step(self.student, self.teacher, self.objective, batch, optimizer, self.step, self.backend)
         if self.average is not None:
             self.average.update_parameters(self.student)
         self.losses.append(values)
         self.step += 1
         self.positions += batch["size"]
 
-    @property
-    def _scaler(self) -> torch.amp.GradScaler | None:
-        """What multiplies losses in fp16."""
-        return None if self._trainer is None else getattr(self.trainer.precision_plugin, "scaler", None)
-
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Lightning comes here when it has divided gradients by the scale of the loss; an optimizer that would divide them
-        itself (fused) does so later, and then finds it done."""
-        if self._scaler is not None and self.clip is not None:
-            if getattr(optimizer, "_step_supports_amp_scaling", False):
-                self._scaler.unscale_(optimizer)
-            self._clip()
-
-    def _clip(self) -> None:
-        if self.clip is not None:
-            torch.nn.utils.clip_grad_norm_(self._trained, self.clip)
-
-    def _agreed(self, number: int) -> int:
-        """The smallest of all ranks."""
-        if self.trainer.world_size == 1:
-            return number
-        return int(self.trainer.strategy.reduce(torch.tensor(number, device=self.device), reduce_op="min"))
-
-    def _own_types(self):
-        """Outside of autocast: a backward pass computes in the types of its forward pass."""
-        device = self.device.type
-        return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
-
-    def loss(self, batch: dict[str, Any], prediction, taught, count) -> tuple[Tensor, dict[str, Tensor]]:
-        """The objective; with several teachers, each of the terms that need one is a mean over them."""
-        if not isinstance(taught, list):
-            return self.objective(self._tensors(batch, prediction, taught), count)
-        tensors = self._tensors(batch, prediction, taught[0])
-        _, raw = self.objective(tensors, count)
-        for one in taught[1:]:
-            _, more = self.objective(self._tensors(batch, prediction, one), count, taught_only=True)
-            raw |= {name: raw[name] + value for name, value in more.items()}
-        for term in self.objective.active:
-            if term.needs_teacher and term.name in raw:
-                raw[term.name] = raw[term.name] / len(taught)
-        return self.objective.total(raw, tensors), raw
-
-    def _tensors(self, batch: dict[str, Any], prediction, taught) -> dict[str, Any]:
-        """What the task gives, the student's features as wide as the teacher's."""
-        tensors = self.task.tensors(batch, prediction, taught)
-        if self.adaptor is not None:
-            tensors["student_features"] = self.adaptor(tensors["student_features"])
-        return tensors
-
-    def _check(self, raw: dict[str, Tensor], chunk: dict[str, Any]) -> None:
-        """Looks at each term on the first part of a batch that has it: text alone has nothing over image slots, though
-        the rest of its batch, on this rank or on another, may have."""
-        seen = self.first_step or {}
-        masks = {term.name: chunk.get(MASKS.get(term.over, term.over)) for term in self.objective.active}
-        here = {name: value for name, value in raw.items() if masks[name] is None or bool(masks[name].any())}
-        scale = 1.0 if self._scaler is None else self._scaler.get_scale()
-        with each_rank_alone(self.student), self._own_types():
-            looked = check_first_step(self.objective, here, self.student, seen, self.alike, self.adaptor, scale)
-        self.first_step = {**seen, **looked}
-
-    def _values(self, raw: dict[str, Tensor]) -> list[Tensor]:
-        """Of all active terms; 0 for one that this batch has no position for."""
-        return [
-            raw[term.name].detach() if term.name in raw else torch.zeros((), device=self.device)
-            for term in self.objective.active
-        ]
+        self.backend.clip_scaled(optimizer)
 
     def stacked_losses(self) -> Tensor:
         """[steps, terms + 1]: what has been kept since the last flush."""
@@ -324,24 +246,3 @@ Learner.training_step.__signature__ = inspect.signature(Learner.training_step)
 def _average(student: nn.Module, decay: float) -> AveragedModel:
     """Parameters averaged, buffers (batch-norm statistics and counters) copied: use_buffers=False does just that."""
     return AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)
-
-
-class TakingPart(torch.autograd.Function):
-    """A loss as it is, in which each of the parameters has a part, with a gradient of zero.
-
-    Ranks wait for the gradient of every parameter. A rank without one (of a projector, where its samples have no images)
-    would leave the others waiting.
-    """
-
-    @staticmethod
-    def forward(ctx, loss: Tensor, *parameters: nn.Parameter) -> Tensor:
-        ctx.parameters = parameters
-        return loss.view_as(loss)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, ...]:
-        return gradient, *(parameter.new_zeros(()).expand_as(parameter) for parameter in ctx.parameters)
-
-
-MASKS = {IMAGES: "visual_mask"}
-"""What a term is over -> the positions in a batch that it needs, where that has another name."""

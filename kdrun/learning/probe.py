@@ -11,9 +11,9 @@ import torch
 from kdrun.domains.task import task_for
 from kdrun.learning import seeds, topk
 from kdrun.learning.adaptor import make_adaptor
+from kdrun.learning.backend import Backend
 from kdrun.learning.firststep import check_first_step
 from kdrun.learning.fit import monitored
-from kdrun.learning.learner import Learner
 from kdrun.learning.teacher import FrozenTeacher
 from kdrun.learning.teaching import live_teacher
 from kdrun.ledger.flops import parameters
@@ -71,13 +71,15 @@ def probe(stage, module, seen=None, stored: Sequence[dict[str, Any] | None] = ()
         if "student_features" in objective.wanted:
             widths = [teacher.task.feature_width(teacher.network) for teacher in teachers]
             adaptor = make_adaptor(task.feature_width(student), widths, stage.seed)
-    learner = Learner(student, task, objective, adaptor=adaptor)
+    backend = Backend(task, student, adaptor=adaptor)
     count = batch.get("sizes", batch["size"])
     hold_frozen(student.train())
     for _ in range(2):  # the first step pays for allocations; the second is the one that counts
         started = time.perf_counter()
         prediction = task.predict(student, batch["inputs"])
-        total, raw = learner.loss(batch, prediction, taught[0] if taught and len(taught) == 1 else taught, count)
+        total, raw = backend.loss(
+            objective, batch, prediction, taught[0] if taught and len(taught) == 1 else taught, count
+        )
         total.backward(retain_graph=True)
         result["step_seconds"] = time.perf_counter() - started
     alike = bool(stage.start and stage.teacher) and stage.start.fingerprint == stage.teacher.fingerprint

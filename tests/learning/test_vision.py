@@ -8,9 +8,11 @@ from torch import nn
 from vision_support import conversations, mixed, module_of, question, tiny_tower
 
 from kdrun.domains.vision_language.task import VisionLanguage
-from kdrun.learning.learner import Learner, TakingPart
+from kdrun.learning.backend import TakingPart
+from kdrun.learning.learner import Learner
 from kdrun.learning.microbatches import micro_batches
 from kdrun.learning.positions import CachedPositions, PositionCache, cache_bytes, taught
+from kdrun.learning.step import values_of
 from kdrun.learning.teacher import FrozenTeacher
 from kdrun.learning.teaching import moved
 from kdrun.objectives.terms import build_objective
@@ -101,9 +103,8 @@ def test_a_batch_without_images_has_no_terms_over_them(tmp_path, monkeypatch):
         module, [batch], batch["sizes"], build_objective({k: LLAVA[k] for k in ("ce", "kd_visual", "relation")})
     )
     assert set(values) == {"ce"}
-    learner = Learner(Mean(module.spec, 0), VisionLanguage(module), build_objective(LLAVA))
     raw = {"ce": torch.tensor(1.5), "kd": torch.tensor(0.5)}
-    assert [float(value) for value in learner._values(raw)] == [1.5, 0.5, 0.0, 0.0]
+    assert [float(value) for value in values_of(build_objective(LLAVA), raw, raw["ce"])] == [1.5, 0.5, 0.0, 0.0]
 
 
 def test_a_term_is_looked_at_where_it_has_positions(module):
@@ -117,7 +118,7 @@ def test_a_term_is_looked_at_where_it_has_positions(module):
         prediction, told = learner.task.predict(learner.student, batch["inputs"]), learner.teacher.outputs(batch)
         _, raw = objective(learner.task.tensors(batch, prediction, told), images["sizes"])
         assert set(raw) == set(LLAVA)
-        learner._check(raw, batch)
+        learner.backend.check(objective, raw, batch)
         assert set(learner.first_step) == seen
 
 

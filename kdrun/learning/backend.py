@@ -1,0 +1,184 @@
+"""Where a gradient step is computed: in one process, or by Lightning in any precision and on any number of ranks."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdrun.learning.firststep import check_first_step
+from kdrun.learning.microbatches import micro_batches
+from kdrun.learning.sharding import each_rank_alone
+from kdrun.objectives.terms import IMAGES, Objective
+
+MASKS = {IMAGES: "visual_mask"}
+"""What a term is over -> the positions in a batch that it needs, where that has another name."""
+
+
+class Backend:
+    """What surrounds the gradient steps of a student, here in one process.
+
+    task        what a batch is (see domains/base.py)
+    student     its parameters are those that terms have to reach
+    accumulate  largest number of parts that a batch is computed in; the gradient is that of the whole batch
+    clip        largest gradient norm, or None
+    adaptor     between features of two widths; trains along, or None
+    alike       the student starts as a copy of its teacher (see firststep)
+    trained     parameters that learn, one list per network: each network's gradient is clipped by itself
+    rollout     (student, batch) -> batch, called before the teacher is asked; None where batches are used as they come
+    seen        {term: {"value", "gradient"}} on the first batch that had it
+    smallest    samples that each part of a batch needs
+    closure     the optimizer computes gradients more than once in a step (see wants_closure)
+    """
+
+    ranks = 1
+
+    def __init__(
+        self,
+        task: Any,
+        student: nn.Module,
+        accumulate: int = 1,
+        clip: float | None = None,
+        adaptor: nn.Module | None = None,
+        alike: bool = False,
+    ):
+        self.task, self.student, self.accumulate, self.clip = task, student, accumulate, clip
+        self.adaptor, self.alike = adaptor, alike
+        self.trained: Sequence[list[nn.Parameter]] = ()
+        self.rollout: Callable[[nn.Module, dict[str, Any]], dict[str, Any]] | None = getattr(task, "rollout", None)
+        self.seen: dict[str, dict[str, float]] = {}
+        self.smallest, self.closure = 1, False
+
+    def zero_gradients(self) -> None:
+        for parameters in self.trained:  # what optimizer.zero_grad does, for a third of its time
+            for parameter in parameters:
+                parameter.grad = None
+
+    def count(self, batch: dict[str, Any]) -> Any:
+        """What sums over positions are divided by, see objectives.terms.Objective: each rank divides by its even share of
+        the whole batch, so that averaging gradients over ranks gives the mean."""
+        sizes = batch.get("sizes")
+        return batch["size"] / self.ranks if sizes is None else {name: n / self.ranks for name, n in sizes.items()}
+
+    def parts(self, batch: dict[str, Any]) -> list[dict[str, Any]]:
+        return micro_batches(batch, self.accumulate, self.smallest, self.agreed)
+
+    def agreed(self, number: int) -> int:
+        """The smallest of all ranks."""
+        return number
+
+    def loss(self, objective: Objective, batch, prediction, taught, count) -> tuple[Tensor, dict[str, Tensor]]:
+        """(total, raw means by term); with several teachers, each of the terms that need one is a mean over them."""
+        if not isinstance(taught, list):
+            return objective(self.tensors(batch, prediction, taught), count)
+        tensors = self.tensors(batch, prediction, taught[0])
+        _, raw = objective(tensors, count)
+        for further in taught[1:]:
+            _, more = objective(self.tensors(batch, prediction, further), count, taught_only=True)
+            raw |= {name: raw[name] + value for name, value in more.items()}
+        for term in objective.active:
+            if term.needs_teacher and term.name in raw:
+                raw[term.name] = raw[term.name] / len(taught)
+        return objective.total(raw, tensors), raw
+
+    def tensors(self, batch: dict[str, Any], prediction, taught) -> dict[str, Any]:
+        """What the task gives, the student's features as wide as the teacher's."""
+        tensors = self.task.tensors(batch, prediction, taught)
+        if self.adaptor is not None:
+            tensors["student_features"] = self.adaptor(tensors["student_features"])
+        return tensors
+
+    def check(self, objective: Objective, raw: dict[str, Tensor], part: dict[str, Any], scale: float = 1.0) -> None:
+        """Looks at each term on the first part of a batch that has it: text alone has nothing over image slots, though
+        the rest of its batch, on this rank or on another, may have. scale: see firststep.gradient_norms."""
+        masks = {term.name: part.get(MASKS.get(term.over, term.over)) for term in objective.active}
+        here = {name: value for name, value in raw.items() if masks[name] is None or bool(masks[name].any())}
+        looked = check_first_step(objective, here, self.student, self.seen, self.alike, self.adaptor, scale)
+        self.seen = {**self.seen, **looked}
+
+    def backward(self, total: Tensor) -> None:
+        total.backward()
+
+    def clip_gradients(self) -> None:
+        if self.clip is not None:
+            for parameters in self.trained:
+                torch.nn.utils.clip_grad_norm_(parameters, self.clip)
+
+
+class LightningBackend(Backend):
+    """The steps of a learner in a Lightning trainer: precision plugins, ranks, students sharded over ranks."""
+
+    def __init__(self, learner: Any, **options: Any):
+        super().__init__(learner.task, learner.student, **options)
+        self.learner = learner
+
+    @property
+    def ranks(self) -> int:
+        return self.learner.trainer.world_size
+
+    @property
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """What multiplies losses in fp16."""
+        return None if self.learner._trainer is None else getattr(self.learner.trainer.precision_plugin, "scaler", None)
+
+    def agreed(self, number: int) -> int:
+        if self.ranks == 1:
+            return number
+        strategy, device = self.learner.trainer.strategy, self.learner.device
+        return int(strategy.reduce(torch.tensor(number, device=device), reduce_op="min"))
+
+    def check(self, objective, raw, part, scale=1.0):
+        scale = 1.0 if self.scaler is None else self.scaler.get_scale()
+        with each_rank_alone(self.student), self._without_autocast():
+            super().check(objective, raw, part, scale)
+
+    def backward(self, total: Tensor) -> None:
+        if self.ranks > 1 and not self.learner.sharded:
+            total = TakingPart.apply(total, *self.trained[0])
+        with self._without_autocast():
+            self.learner.manual_backward(total)
+
+    def clip_gradients(self) -> None:
+        if self.scaler is None:  # else they are clipped once they are divided by the scale of the loss
+            super().clip_gradients()
+
+    def clip_scaled(self, optimizer: torch.optim.Optimizer) -> None:
+        """Called when Lightning has divided gradients by the scale of the loss; an optimizer that would divide them itself
+        (fused) does so later, and then finds it done."""
+        if self.scaler is not None and self.clip is not None:
+            if getattr(optimizer, "_step_supports_amp_scaling", False):
+                self.scaler.unscale_(optimizer)
+            super().clip_gradients()
+
+    def _without_autocast(self):
+        """A backward pass computes in the types of its forward pass."""
+        device = self.learner.device.type
+        return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+
+
+class TakingPart(torch.autograd.Function):
+    """A loss as it is, in which each of the parameters has a part, with a gradient of zero.
+
+    Ranks wait for the gradient of every parameter. A rank without one (of a projector, where its samples have no images)
+    would leave the others waiting.
+    """
+
+    @staticmethod
+    def forward(ctx, loss: Tensor, *parameters: nn.Parameter) -> Tensor:
+        ctx.parameters = parameters
+        return loss.view_as(loss)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, ...]:
+        return gradient, *(parameter.new_zeros(()).expand_as(parameter) for parameter in ctx.parameters)
+
+
+def wants_closure(optimizer: Any) -> bool:
+    """Whether a step computes gradients more than once: its closure has no default (L-BFGS), or the optimizer says so by
+    `passes = 2` (sharpness-aware minimisation, arXiv 2010.01412)."""
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    return getattr(optimizer, "passes", 1) > 1 or (closure is not None and closure.default is closure.empty)

@@ -1,0 +1,67 @@
+"""The gradient step: of the learner in a Lightning trainer, and of clients and servers of a federation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, clear_autocast_cache, nn
+
+from kdrun.learning.backend import Backend
+from kdrun.objectives.terms import Objective
+
+
+def train_step(
+    student: nn.Module,
+    teacher: Any,
+    objective: Objective,
+    batch: dict[str, Any],
+    optimizer: Any,
+    step: int,
+    backend: Backend,
+) -> list[Tensor]:
+    """One step of the optimizer on a batch. Returns detached scalars: the mean of each active term, then the total.
+
+    teacher    source of constants (see teacher.TeacherSource); None where no term needs one
+    optimizer  takes one step; one that computes gradients more than once (L-BFGS, SAM) is given a closure for it
+    step       number of steps before this one
+    backend    where it is computed: task, parts of a batch, precision, ranks (see backend.Backend)
+    Raises NoEffect where a term does nothing on the first batch that has it; the weights are then as they were.
+    """
+    if backend.rollout is not None:
+        batch = backend.rollout(student, batch)
+    count = backend.count(batch)  # of the whole batch over all parts and ranks, so that these can be split at will
+
+    def gradients() -> list[Tensor]:
+        backend.zero_gradients()
+        values: list[Tensor] = []
+        for part in backend.parts(batch):
+            # Teacher first: it frees its memory.
+            taught = None if teacher is None else teacher.outputs(part, step)
+            prediction = backend.task.predict(student, part["inputs"])
+            total, raw = backend.loss(objective, part, prediction, taught, count)
+            if len(backend.seen) < len(objective.active):
+                backend.check(objective, raw, part)
+            backend.backward(total)
+            here = [*values_of(objective, raw, total), total.detach()]
+            values = [sum(pair) for pair in zip(values, here, strict=True)] if values else here
+        backend.clip_gradients()
+        return values
+
+    passes: list[list[Tensor]] = []
+
+    def closure() -> Tensor:
+        clear_autocast_cache()  # of weights as they were in the pass before
+        passes.append(gradients())
+        return passes[-1][-1]
+
+    if backend.closure:
+        optimizer.step(closure)
+        return passes[0]
+    values = gradients()
+    optimizer.step()
+    return values
+
+
+def values_of(objective: Objective, raw: dict[str, Tensor], total: Tensor) -> list[Tensor]:
+    """Of all active terms; 0 for one that this part has no position for."""
+    return [raw[term.name].detach() if term.name in raw else total.new_zeros(()) for term in objective.active]
