@@ -26,10 +26,10 @@ from kdrun.domains.images.spec import DataSpec
 from kdrun.domains.images.task import Classification
 from kdrun.learning.cache import CachedTeacher, OutputCache
 from kdrun.learning.callbacks import Keeping
-from kdrun.learning.fit import _Epochs, make_trainer
 from kdrun.learning.learner import Learner
 from kdrun.learning.report import Report
 from kdrun.learning.teacher import FrozenTeacher
+from kdrun.learning.trainer import Epochs, make_trainer
 from kdrun.ledger.ledger import Ledger, clocks
 from kdrun.networks.mlp import MLP
 from kdrun.networks.resnet import ResNet
@@ -119,7 +119,7 @@ def kdrun_loop(module, student, teacher, objective=KD) -> float:
         )
         trainer = make_trainer(HARDWARE, callbacks=[clock], max_epochs=1)
         loader = module.train_loader(BATCH, 0)
-        trainer.fit(learner, _Epochs(loader, learner), module.eval_loader("val", 64))
+        trainer.fit(learner, Epochs(loader, learner), module.eval_loader("val", 64))
     return (clock.ended - clock.begun) / (len(loader) - SKIPPED)
 
 

@@ -29,13 +29,13 @@ from kdrun.data.build import load_data
 from kdrun.domains.task import task_for
 from kdrun.job.compose import compose
 from kdrun.learning.callbacks import Keeping
-from kdrun.learning.fit import _Epochs, make_trainer
 from kdrun.learning.learner import Learner
 from kdrun.learning.positions import CachedPositions, PositionCache, cache_bytes
 from kdrun.learning.report import Report
 from kdrun.learning.schedule import schedule
 from kdrun.learning.teacher import FrozenTeacher
 from kdrun.learning.teaching import moved
+from kdrun.learning.trainer import Epochs, make_trainer
 from kdrun.ledger.ledger import Ledger, clocks
 from kdrun.networks.build import build_network
 from kdrun.networks.parts import select_parts
@@ -167,7 +167,7 @@ def by_kdrun(bench: Bench, student: nn.Module, teacher=None) -> Pace:
     with tempfile.TemporaryDirectory() as folder:
         kept = Clock(Path(folder), Report(), "bench", ledger=Ledger(clocks()), identity={}, epochs=1, **options)
         trainer = make_trainer(HARDWARE, callbacks=[kept], max_epochs=1)
-        trainer.fit(learner, _Epochs(bench.loader(), learner), bench.module.eval_loader("val", 64))
+        trainer.fit(learner, Epochs(bench.loader(), learner), bench.module.eval_loader("val", 64))
     return Pace.between(kept.begun, kept.ended, bench.steps - SKIPPED)
 
 

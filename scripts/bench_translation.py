@@ -34,10 +34,10 @@ from kdrun.domains.translation.networks.transformer import Transformer
 from kdrun.domains.translation.spec import TextSpec
 from kdrun.domains.translation.task import Translation
 from kdrun.learning.callbacks import Keeping
-from kdrun.learning.fit import _Epochs, make_trainer
 from kdrun.learning.learner import Learner
 from kdrun.learning.report import Report
 from kdrun.learning.teacher import FrozenTeacher
+from kdrun.learning.trainer import Epochs, make_trainer
 from kdrun.ledger.ledger import Ledger, clocks
 from kdrun.objectives.terms import build_objective
 
@@ -208,7 +208,7 @@ def kdrun_loop(module, student, teacher) -> float:
     with tempfile.TemporaryDirectory() as folder:
         clock = Clock(Path(folder), Report(), "bench", ledger=Ledger(clocks()), **options)
         trainer = make_trainer(HARDWARE, callbacks=[clock], max_epochs=1)
-        trainer.fit(learner, _Epochs(module.train_loader(TOKENS, 0), learner), module.eval_loader("val", TOKENS))
+        trainer.fit(learner, Epochs(module.train_loader(TOKENS, 0), learner), module.eval_loader("val", TOKENS))
     return clock.tokens / (clock.ended - clock.begun)
 
 

@@ -19,6 +19,7 @@ from kdrun.federation.faults import Faults
 from kdrun.federation.loop import Loop
 from kdrun.federation.methods.base import Hall, Method
 from kdrun.federation.methods.build import build_method
+from kdrun.federation.request import FederationRequest
 from kdrun.federation.server import Rules, Server
 from kdrun.federation.shards import Shard
 from kdrun.learning import seeds
@@ -50,8 +51,8 @@ class Federation:
         return self.method.JUDGED == "shared"
 
 
-def assemble(request: dict[str, Any], shop: Workshop) -> Federation:
-    """What `request` describes (see run_federation), all of it here. Raises UserError where it cannot be."""
+def assemble(request: FederationRequest, shop: Workshop) -> Federation:
+    """What `request` describes (see request.FederationRequest), all of it here. Raises UserError where it cannot be."""
     setting = Setting(request, shop)
     clients = [setting.client(number) for number in range(setting.rules.clients)]
     return setting.federation(clients, InProcess(clients, setting.faults))
@@ -63,12 +64,12 @@ class Setting:
     Each piece is a function of the request alone, whoever asks for it and in which order.
     """
 
-    def __init__(self, request: dict[str, Any], shop: Workshop):
-        config, hardware = request["federation"], request["hardware"]
+    def __init__(self, request: FederationRequest, shop: Workshop):
+        config, hardware = request.federation, request.hardware
         if hardware.get("devices", 1) > 1:
             raise UserError("hardware.devices: clients of one process run on one device", "give hardware.devices=1")
-        self.config, self.seed = config, request["seed"]
-        self.module = shop.data(request["data"])
+        self.config, self.seed = config, request.seed
+        self.module = shop.data(request.data)
         self.task = task_for(self.module)
         number = config["clients"]
         self.method = build_method(config["method"], config.get("options") or {})
@@ -87,7 +88,7 @@ class Setting:
         self.method.suits(self.regression)
         self.device = torch.device(hardware["device"])
         precision = hardware.get("precision", "fp32")
-        self._make_loop = partial(Loop, self.task, request["trainer"], device=self.device, precision=precision)
+        self._make_loop = partial(Loop, self.task, request.trainer, device=self.device, precision=precision)
         self._layout = {"memory_format": torch.channels_last} if hardware.get("channels_last") else {}
         self.private = [config["private"][client % len(config["private"])] for client in range(number)]
         self.travelling = _travelling(config, self.method, self.private)

@@ -89,7 +89,7 @@ def outcome_of(
         "label": play.label,
         "monitor": play.monitor,
         "judged": federation.method.JUDGED,
-        "method": play.request["federation"]["method"],
+        "method": play.request.federation["method"],
         "val": {
             "best": means(play.val["best"], task),
             "last": means(play.val["last"], task),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from kdrun.federation.faults import Failure
 from kdrun.federation.kept import Kept
 from kdrun.federation.loop import Loop, load
 from kdrun.federation.outcome import means, outcome_of
+from kdrun.federation.request import FederationRequest
 from kdrun.files import write_atomic, write_json
 from kdrun.learning.firststep import NoEffect
 from kdrun.learning.fit import monitored
@@ -32,18 +32,15 @@ NOTE_SECONDS = 5.0
 """How often a try writes down what it has taken, as in learning.callbacks."""
 
 
-def run_federation(request: dict[str, Any], report: Report, shop: Workshop) -> dict[str, Any]:
+def run_federation(request: FederationRequest, report: Report, shop: Workshop) -> dict[str, Any]:
     """Play the federation of `request`; plain data in, plain data out (see outcome.outcome_of).
 
-    request["federation"]: clients, partition {kind, alpha, minimum}, shift {strength}, private (network nodes, cycled over
-    clients), proxy (a network node), method, options, rounds, participation, aggregation {how, trim, clip_norm}, faults,
-    eval_every, engine (absent: all clients in this process; else see flower.start.start).
     The work folder then holds client-NN.best.safetensors and client-NN.last.safetensors of private networks, best.safetensors
     and last.safetensors of what travels (where weights travel), and metrics.jsonl.
     Raises: Interrupted after the state was saved; BadUpdate where faults.on_bad=stop; NoEffect for a part of a loss that does
     nothing.
     """
-    if request["federation"].get("engine"):
+    if request.federation.get("engine"):
         from kdrun.federation.flower.start import start
 
         return start(request, report, shop)
@@ -51,13 +48,13 @@ def run_federation(request: dict[str, Any], report: Report, shop: Workshop) -> d
 
 
 def played(
-    request: dict[str, Any],
+    request: FederationRequest,
     report: Report,
     shop: Workshop,
-    put_together: Callable[[dict[str, Any], Workshop], Federation],
+    put_together: Callable[[FederationRequest, Workshop], Federation],
 ) -> dict[str, Any]:
     """The outcome of all rounds of a federation as `put_together` gives it."""
-    with shop.open_ledger(request) as ledger:
+    with shop.open_ledger(request.work, request.hardware, request.energy) as ledger:
         federation = put_together(request, shop)
         play = Play(request, report, federation, ledger)
         play.rounds()
@@ -67,16 +64,16 @@ def played(
 class Play:
     """One federation from its first round, or from where it was left, to its outcome."""
 
-    def __init__(self, request: dict[str, Any], report: Report, federation: Federation, ledger: Ledger):
+    def __init__(self, request: FederationRequest, report: Report, federation: Federation, ledger: Ledger):
         self.request, self.report, self.federation, self.ledger = request, report, federation, ledger
-        self.work, self.label = Path(request["work"]), request["label"]
-        trainer, task = request["trainer"], federation.task
+        self.work, self.label = request.work, request.label
+        trainer, task = request.trainer, federation.task
         self.monitor = trainer.get("monitor") or task.MAIN
         monitored({"monitor": self.monitor, "mode": trainer.get("mode") or task.METRICS.get(self.monitor)}, task)
-        self.every = request["federation"].get("eval_every") or 1
+        self.every = request.federation.get("eval_every") or 1
         self.seconds = trainer.get("checkpoint_seconds", 30.0)
         fallback = not federation.engine.elsewhere  # clients on other machines keep what goes with the last state alone
-        self.kept = Kept(self.work / "federation", {"stage": request["fingerprint"]}, fallback)
+        self.kept = Kept(self.work / "federation", {"stage": request.fingerprint}, fallback)
         self.rows: list[dict[str, Any]] = []
         self.history: list[dict[str, Any]] = []
         self.played: list[dict[str, Any]] = []

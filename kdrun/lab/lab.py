@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.checksums import mended
+from kdrun.federation.request import FederationRequest
 from kdrun.files import read_json
 from kdrun.lab import teachers
 from kdrun.lab.fingerprint import (
@@ -27,6 +28,7 @@ from kdrun.lab.stage import BEST, LAST, Federation, Stage, Together, Trained
 from kdrun.lab.store import DamagedStage, Store
 from kdrun.lab.teachers import settle_teaching
 from kdrun.learning.report import Report
+from kdrun.learning.request import FitRequest, StartsFrom, TaughtBy
 from kdrun.learning.resampling import write_samples
 
 
@@ -171,7 +173,7 @@ class Lab:
             folders = {name: trained.path for name, trained in group.members.items()}
             work = self.store.work(key)
             hardware = group.members[group.counted[0]].stage.hardware
-            with self.shop.open_ledger({"energy": self.energy, "hardware": hardware, "work": str(work)}) as ledger:
+            with self.shop.open_ledger(work, hardware, self.energy) as ledger:
                 ledger.energy.enter("evaluate")
                 found = combine(folders, list(group.counted), group.method)
                 energy = ledger.energy.record()  # by sensors alone: nothing here is counted in FLOPs
@@ -253,60 +255,47 @@ class Lab:
         self._fitted(Fitted(trained, source))
         return trained
 
-    def request(self, stage: Stage | Federation, key: str, work: Path, tree: dict[str, Any]) -> dict[str, Any]:
-        """What the learning room (or that of federations) is asked to do, in JSON types."""
+    def request(
+        self, stage: Stage | Federation, key: str, work: Path, tree: dict[str, Any]
+    ) -> FitRequest | FederationRequest:
+        """What the learning room (or that of federations) is asked to do."""
         if isinstance(stage, Federation):
-            own = ("label", "learner", "federation", "data", "trainer", "hardware", "seed")
-            asked = {name: getattr(stage, name) for name in own}
-            return {
-                "fingerprint": key,
-                "work": str(work),
-                "data_identity": tree["data"],
-                "energy": self.energy,
-                **asked,
-            }
-        teacher, start = stage.teacher, stage.start
-        return {
-            "fingerprint": key,
-            "label": stage.label,
-            "work": str(work),
-            "learner": stage.learner,
-            "objective": stage.objective,
-            "data": stage.data,
-            "data_identity": tree["data"],
-            "sees": stage.sees,
-            "seen_identity": identity(stage.seen, self.context) if stage.sees else tree["data"],
-            "trainer": stage.trainer,
-            "hardware": stage.hardware,
-            "energy": self.energy,
-            "seed": stage.seed,
-            "teaching": stage.teaching,
-            "teacher": teacher and self.taught_by(teacher, stage),
-            "also": [self.taught_by(one, stage) for one in stage.also],
-            "drop": stage.drop,
-            "start": start and {"fingerprint": start.fingerprint, "weights": str(start.weights())},
-        }
+            names = ("label", "federation", "data", "trainer", "hardware", "seed")
+            return FederationRequest(
+                key, work=work, energy=self.energy, **{name: getattr(stage, name) for name in names}
+            )
+        names = ("label", "learner", "objective", "data", "sees", "trainer", "hardware", "seed", "teaching", "drop")
+        return FitRequest(
+            key,
+            work=work,
+            data_identity=tree["data"],
+            seen_identity=identity(stage.seen, self.context) if stage.sees else tree["data"],
+            energy=self.energy,
+            teachers=tuple(self.taught_by(teacher, stage) for teacher in stage.teachers),
+            start=stage.start and StartsFrom(stage.start.fingerprint, str(stage.start.weights())),
+            **{name: getattr(stage, name) for name in names},
+        )
 
-    def taught_by(self, teacher: Trained, stage: Stage) -> dict[str, Any]:
+    def taught_by(self, teacher: Trained, stage: Stage) -> TaughtBy:
         """What a request says of a trained teacher of a stage."""
         # What a teacher reached on other data (a first phase has its own) says nothing of these.
         alike = teachers.samples(teacher.stage.data) == teachers.samples(stage.seen)
-        return {
-            "fingerprint": teacher.fingerprint,
-            "name": teacher.stage.learner["name"],
-            "network": teacher.stage.learner["network"],
-            "weights": str(teacher.weights()),
+        return TaughtBy(
+            teacher.fingerprint,
+            teacher.stage.learner["name"],
+            teacher.stage.learner["network"],
+            str(teacher.weights()),
             # Else inputs that are normalised otherwise come from other data, or from another view of them: a mistake.
-            "converts": teacher.stage.data.get("normalize") != stage.seen.get("normalize"),
-            "stated": teacher.record["val"]["best"].get(self.shop.preflight_metric(stage.data)) if alike else None,
-        }
+            converts=teacher.stage.data.get("normalize") != stage.seen.get("normalize"),
+            stated=teacher.record["val"]["best"].get(self.shop.preflight_metric(stage.data)) if alike else None,
+        )
 
-    def _run(self, request: dict[str, Any]) -> dict[str, Any]:
-        if "federation" in request:
+    def _run(self, request: FitRequest | FederationRequest) -> dict[str, Any]:
+        if isinstance(request, FederationRequest):
             from kdrun.federation.run import run_federation
 
             return run_federation(request, self.report, self.shop)
-        if request["hardware"]["devices"] > 1 and request["trainer"] is not None:
+        if request.hardware["devices"] > 1 and request.trainer is not None:
             import sys
 
             from kdrun.learning.device import thread_environment
@@ -318,7 +307,7 @@ class Lab:
                 "locks": str(self.store.root / "locks"),
                 "sys_path": sys.path,
             }
-            return run_distributed(request, self.report, context, thread_environment(request["hardware"]))
+            return run_distributed(request, self.report, context, thread_environment(request.hardware))
         from kdrun.learning.fit import run_stage
 
         return run_stage(request, self.report, self.shop)

@@ -3,166 +3,278 @@
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from kdrun.domains.images.spec import SINGLE
 from kdrun.domains.task import task_for
-from kdrun.files import write_atomic, write_json
 from kdrun.learning import seeds
 from kdrun.learning.adaptor import make_adaptor
-from kdrun.learning.callbacks import AtomicCheckpointIO, Keeping, usable_state
+from kdrun.learning.callbacks import Keeping, usable_state
 from kdrun.learning.firststep import NoEffect
 from kdrun.learning.gap import Gap
 from kdrun.learning.learner import Learner
+from kdrun.learning.outcome import Tests, cost_of, leave, size_of, test_rows
 from kdrun.learning.preflight import other_normalisation
 from kdrun.learning.report import Report
-from kdrun.learning.resampling import write_samples
+from kdrun.learning.request import FitRequest
 from kdrun.learning.schedule import schedule
-from kdrun.learning.sharding import ShardedStrategy, check_shardable
-from kdrun.learning.teacher import state_digest
+from kdrun.learning.sharding import check_shardable
+from kdrun.learning.teacher import TeacherSource, state_digest
 from kdrun.learning.teaching import Workshop, prepare_teacher
-from kdrun.ledger.flops import parameters
+from kdrun.learning.trainer import Epochs, make_trainer
 from kdrun.ledger.ledger import Ledger, phase_flops, training_flops
 from kdrun.ledger.spending import EVALUATE, PREPARE, TEACHER, TRAIN
 from kdrun.networks.build import build_network
 from kdrun.networks.parts import select_parts
 from kdrun.networks.weights import load_weights, save_weights
-from kdrun.objectives.terms import build_objective
+from kdrun.objectives.terms import Objective, build_objective
 from kdrun.problems import UserError, closest, listed
 from kdrun.targets import build
 
-PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
+def run_stage(request: FitRequest, report: Report, shop: Workshop) -> dict[str, Any]:
+    """Fit (or, without a trainer, only evaluate) what `request` describes; the outcome is in JSON types.
 
-def run_stage(request: dict[str, Any], report: Report, shop: Workshop) -> dict[str, Any]:
-    """Fit (or, without a trainer, only evaluate) what `request` describes; plain data in, plain data out.
-
-    The work folder then holds best.safetensors, last.safetensors, and metrics.jsonl's rows are in the outcome.
+    The work folder then holds best.safetensors, last.safetensors, metrics.jsonl and outcome.json.
     Raises: Interrupted after the state was saved; FloatingPointError for a loss that is not finite; NoEffect.
     """
-    with shop.open_ledger(request) as ledger:
-        return _run_stage(request, report, shop, ledger)
+    with shop.open_ledger(request.work, request.hardware, request.energy, request.rank) as ledger:
+        fit = _prepared(request, report, shop, ledger)
+        return _evaluated(fit) if request.trainer is None else _fitted(fit)
 
 
-def _run_stage(request: dict[str, Any], report: Report, shop: Workshop, ledger: Ledger) -> dict[str, Any]:
-    work = Path(request["work"])
-    module = shop.data(request["data"])
+@dataclass
+class Fit:
+    """One stage while it runs: what was asked, its data, what a batch is, and the network that it begins with."""
+
+    request: FitRequest
+    report: Report
+    shop: Workshop
+    ledger: Ledger
+    module: Any
+    task: Any
+    network: nn.Module
+
+    @property
+    def world(self) -> int:
+        return self.request.hardware["devices"]
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What was measured of the teachers."""
+        return self.shop.teaching_notes(self.request) or {}
+
+
+def _prepared(request: FitRequest, report: Report, shop: Workshop, ledger: Ledger) -> Fit:
+    """Data and network as the stage finds them."""
+    module = shop.data(request.data)
     if hasattr(module, "prepare") and (missing := module.features_missing()):
         report.stage("features of images", missing, 0, unit="image")
         module.prepare(report.advance)
-    seed, trainer_config = request["seed"], request["trainer"]
-    task = task_for(module, (trainer_config or {}).get("decoding"))
-    network = build_network(request["learner"]["network"], module.spec, seeds.derive(seed, "weights"))
-    for source in (request["learner"]["weights"], (request["start"] or {}).get("weights")):
+    trainer = request.trainer or {}
+    task = task_for(module, trainer.get("decoding"))
+    network = build_network(request.learner["network"], module.spec, seeds.derive(request.seed, "weights"))
+    for source in (request.learner["weights"], request.start and request.start.weights):
         if source:
-            for note in load_weights(network, source, module.spec, as_trained=trainer_config is None).notes:
+            for note in load_weights(network, source, module.spec, as_trained=request.trainer is None).notes:
                 report.note(note)
-    if request["hardware"]["channels_last"]:
+    if request.hardware["channels_last"]:
         network.to(memory_format=torch.channels_last)  # convolutions then give and take this layout by themselves
-    select_parts(network, (trainer_config or {}).get("parts"))
-    if trainer_config is None:
-        return _evaluate_only(request, network, task, module, report, ledger)
+    select_parts(network, trainer.get("parts"))
+    return Fit(request, report, shop, ledger, module, task, network)
 
-    monitored(trainer_config, task)
-    objective = build_objective(request["objective"])
-    if hasattr(task, "prepare"):
-        task.prepare(objective.wanted)
-    teacher = None
-    if objective.needs_teacher:
-        ledger.energy.enter(TEACHER)
-        teacher = prepare_teacher(request, objective, module, task, report, shop)
-        ledger.energy.enter(PREPARE)
-    adaptor = None if teacher is None else _adaptor(request, objective, network, module, shop)
-    world = request["hardware"]["devices"]
-    rank = request.get("rank", 0)
-    loader = module.train_loader(trainer_config["batch_size"], seeds.derive(seed, "data"), rank=rank, world=world)
-    epochs = trainer_config["epochs"]
-    sharded = trainer_config.get("sharding", "none") == "fsdp"
-    if sharded and world == 1:
-        sharded = False
-        report.note("trainer.sharding=fsdp: with one device there is nothing to share, the student is trained whole")
+
+def _evaluated(fit: Fit) -> dict[str, Any]:
+    """The outcome of weights that were brought: no training, one look at validation and at test."""
+    request, module, network = fit.request, fit.module, fit.network
+    evaluation = {"batch_size": module.preflight_batch, "rank": 0, "world": 1}
+    fit.ledger.energy.enter(EVALUATE)
+    trainer = make_trainer({**request.hardware, "devices": 1}, callbacks=[], max_epochs=0)
+    learner = Learner(network, fit.task, build_objective({"ce": {"weight": 1.0}}))
+    trainer.validate(learner, module.eval_loader("val", **evaluation), verbose=False)
+    size, val = size_of(network, fit.task), learner.evaluated
+    samples = sum(module.spec.sizes.get(split, 0) for split in ("val", "test", *module.extra_tests))
+    further = Tests(trainer, learner, module, evaluation, request.work)(("test", *module.extra_tests))
+    test = further.pop("test")
+    outcome = {
+        "label": request.label,
+        "monitor": fit.task.MAIN,
+        "val": {"best": val, "last": val, "epoch_best": None, "epochs": 0},
+        "test": {"best": test, "last": test},
+        "further": further,
+        **other_normalisation(request.learner, network, module, fit.task),
+        "history": [],
+        "first_step": None,
+        "teacher": None,
+        "cost": cost_of(
+            fit.ledger,
+            phase_flops(size["flops"], 0, samples, None, 0, 0),
+            steps=0,
+            samples=0,
+            flops=training_flops(size["flops"], 0, None, 0),
+        ),
+        **size,
+    }
+    rows = [{"stage": request.label, "step": 0, "epoch": 0, **{f"val/{k}": v for k, v in val.items()}}]
+    leave(request.work, outcome, [], [*rows, *test_rows(request.label, 0, 0, outcome["test"])], fit.report)
+    for which in ("best", "last"):
+        save_weights(network, request.work / f"{which}.safetensors", module.spec, request.learner["network"])
+    return outcome
+
+
+def _fitted(fit: Fit) -> dict[str, Any]:
+    """The outcome of a stage that trains."""
+    request = fit.request
+    monitored(request.trainer, fit.task)
+    objective = build_objective(request.objective)
+    if hasattr(fit.task, "prepare"):
+        fit.task.prepare(objective.wanted)
+    teacher = _teacher(fit, objective)
+    loader = fit.module.train_loader(
+        request.trainer["batch_size"], seeds.derive(request.seed, "data"), rank=request.rank, world=fit.world
+    )
+    learner = _learner(fit, objective, teacher, len(loader))
+    keeping = _keeping(fit, teacher)
+    gap = _gap(fit) if request.trainer.get("gap") and teacher is not None else None
+    trainer = _trained(fit, learner, keeping, loader)
+    if teacher is not None:
+        teacher.close()
+    _check_trained(fit, learner, trainer)
+    return _outcome(fit, learner, keeping, trainer, gap)
+
+
+def _teacher(fit: Fit, objective: Objective) -> TeacherSource | None:
+    if not objective.needs_teacher:
+        return None
+    fit.ledger.energy.enter(TEACHER)
+    teacher = prepare_teacher(fit.request, objective, fit.module, fit.task, fit.report, fit.shop)
+    fit.ledger.energy.enter(PREPARE)
+    return teacher
+
+
+def _learner(fit: Fit, objective: Objective, teacher: TeacherSource | None, steps: int) -> Learner:
+    """The student with all that trains it. steps: of an epoch."""
+    request, trainer = fit.request, fit.request.trainer
+    adaptor = None if teacher is None else _adaptor(fit, objective)
+    sharded = _sharded(fit)
     if sharded and adaptor is not None:
         raise UserError("trainer.sharding=fsdp does not go with features of two widths", "give trainer.sharding=none")
     if sharded:
-        check_shardable(network, trainer_config, request["hardware"])
-    learner = Learner(
-        copy.deepcopy(network) if sharded else network,
-        task,
+        check_shardable(fit.network, trainer, request.hardware)
+    return Learner(
+        copy.deepcopy(fit.network) if sharded else fit.network,
+        fit.task,
         objective,
-        optimizer=lambda parameters: build(trainer_config["optimizer"], "optimizer", params=parameters),
-        rate=schedule(trainer_config["schedule"], epochs, len(loader)),
+        optimizer=lambda parameters: build(trainer["optimizer"], "optimizer", params=parameters),
+        rate=schedule(trainer["schedule"], trainer["epochs"], steps),
         teacher=teacher,
-        accumulate=trainer_config["accumulate"],
-        clip=trainer_config["clip"],
-        ema=trainer_config["ema"],
-        whole=network if sharded else None,
+        accumulate=trainer["accumulate"],
+        clip=trainer["clip"],
+        ema=trainer["ema"],
+        whole=fit.network if sharded else None,
         adaptor=adaptor,
-        alike=bool(request["start"] and request["teacher"])
-        and request["start"]["fingerprint"] == request["teacher"]["fingerprint"],
+        alike=request.alike,
     )
-    keeping = Keeping(
-        work,
-        report,
-        request["label"],
-        monitor=trainer_config["monitor"],
-        mode=trainer_config["mode"],
-        log_every=trainer_config["log_every"],
-        seconds=trainer_config["checkpoint_seconds"],
-        identity={"stage": request["fingerprint"], "teacher": (request["teacher"] or {}).get("fingerprint")},
-        epochs=epochs,
-        ledger=ledger,
+
+
+def _sharded(fit: Fit) -> bool:
+    """Whether the student lies in parts over several devices."""
+    if fit.request.trainer.get("sharding", "none") != "fsdp":
+        return False
+    if fit.world == 1:
+        fit.report.note(
+            "trainer.sharding=fsdp: with one device there is nothing to share, the student is trained whole"
+        )
+    return fit.world > 1
+
+
+def _adaptor(fit: Fit, objective: Objective) -> nn.Linear | None:
+    """Between the features of the student and of its teachers; None where nothing compares them."""
+    if "student_features" not in objective.wanted:
+        return None
+    notes = fit.notes
+    widths = {note["features"] for note in (notes, *notes.get("also", ())) if "features" in note}
+    return make_adaptor(fit.shop.width(fit.request.learner["network"], fit.module), widths, fit.request.seed)
+
+
+def _keeping(fit: Fit, teacher: TeacherSource | None) -> Keeping:
+    request, trainer = fit.request, fit.request.trainer
+    return Keeping(
+        request.work,
+        fit.report,
+        request.label,
+        monitor=trainer["monitor"],
+        mode=trainer["mode"],
+        log_every=trainer["log_every"],
+        seconds=trainer["checkpoint_seconds"],
+        identity={"stage": request.fingerprint, "teacher": request.teacher and request.teacher.fingerprint},
+        epochs=trainer["epochs"],
+        ledger=fit.ledger,
         asked=0 if teacher is None else teacher.samples,
     )
-    measured = None
-    if trainer_config.get("gap") and teacher is not None:
-        seen = shop.seen({**request["data"], **request["sees"]}, module) if request.get("sees") else None
-        measured = Gap(request, network, module, task, seen)
-    seeds.seed_everything(seed, "fit", rank)
-    trainer = make_trainer(request["hardware"], callbacks=[keeping], max_epochs=epochs, sharded=sharded)
-    checkpoint = usable_state(work, keeping.identity, request["label"], rank == 0)
-    report.stage(request["label"], epochs * len(loader), 0)
-    evaluation = {"batch_size": trainer_config["eval_batch_size"], "rank": rank, "world": world}
-    ledger.energy.enter(TRAIN)
+
+
+def _gap(fit: Fit) -> Gap:
+    request = fit.request
+    seen = fit.shop.seen(request.teachers_view, fit.module) if request.sees else None
+    return Gap(request, fit.network, fit.module, fit.task, seen)
+
+
+def _trained(fit: Fit, learner: Learner, keeping: Keeping, loader: Any) -> Any:
+    """The Lightning trainer after all epochs, or what is left of them."""
+    request, epochs = fit.request, fit.request.trainer["epochs"]
+    seeds.seed_everything(request.seed, "fit", request.rank)
+    trainer = make_trainer(request.hardware, callbacks=[keeping], max_epochs=epochs, sharded=learner.sharded)
+    checkpoint = usable_state(request.work, keeping.identity, request.label, request.rank == 0)
+    fit.report.stage(request.label, epochs * len(loader), 0)
+    fit.ledger.energy.enter(TRAIN)
     trainer.fit(
         learner,
-        train_dataloaders=_Epochs(loader, learner),
-        val_dataloaders=module.eval_loader("val", **evaluation),
+        train_dataloaders=Epochs(loader, learner),
+        val_dataloaders=fit.module.eval_loader("val", **_evaluation(fit)),
         ckpt_path=checkpoint,
         weights_only=True,
     )
-    if teacher is not None:
-        teacher.close()
-    if unseen := [term.name for term in objective.active if term.name not in (learner.first_step or {})]:
+    return trainer
+
+
+def _evaluation(fit: Fit) -> dict[str, Any]:
+    """How loaders of validation and test divide samples."""
+    return {"batch_size": fit.request.trainer["eval_batch_size"], "rank": fit.request.rank, "world": fit.world}
+
+
+def _check_trained(fit: Fit, learner: Learner, trainer: Any) -> None:
+    """Raises NoEffect for a term that no batch had, RuntimeError where ranks ended with different parameters: gradients were
+    then not averaged."""
+    if unseen := [term.name for term in learner.objective.active if term.name not in learner.first_step]:
         raise NoEffect(f"no batch had anything for the {' and '.join(unseen)} term: it did nothing")
     learner.gather()
-    if world > 1 and not sharded:  # of sharded parameters there is only one copy
-        _check_ranks(trainer, learner)
+    if fit.world > 1 and not learner.sharded:  # of sharded parameters there is only one copy
+        digest = state_digest(dict(learner.student.named_parameters()))
+        if trainer.strategy.broadcast(digest, src=0) != digest:
+            raise RuntimeError(f"rank {trainer.global_rank} ended with other parameters than rank 0")
 
-    training = ledger.totals()
-    ledger.energy.enter(EVALUATE)
-    size, samples = _size(network, task), epochs * module.spec.sizes["train"]
-    notes = shop.teaching_notes(request) or {}
-    tests = partial(_tests, trainer, learner, module, evaluation, work if rank == 0 else None)
+
+def _outcome(fit: Fit, learner: Learner, keeping: Keeping, trainer: Any, gap: Gap | None) -> dict[str, Any]:
+    """Test of the last and of the selected epoch, weights and rows in the work folder, and the outcome."""
+    request, module = fit.request, fit.module
+    epochs, first = request.trainer["epochs"], request.rank == 0
+    training = fit.ledger.totals()
+    fit.ledger.energy.enter(EVALUATE)
+    tests = Tests(trainer, learner, module, _evaluation(fit), request.work if first else None)
     last_state = {key: value.detach().to("cpu", copy=True) for key, value in learner.network.state_dict().items()}
-    test = {"last": tests()["test"]}
-    if keeping.best["epoch"] == epochs - 1:
-        test["best"], further = test["last"], tests(module.extra_tests) if module.extra_tests else {}
-    else:
-        learner.network.load_state_dict(keeping.best_state, strict=True)
-        further = tests(("test", *module.extra_tests))
-        test["best"] = further.pop("test")
-    gap = None if measured is None else measured.after(learner.network)
-    looked = [*(["val"] * epochs), "test", *further, *(["test"] if test["best"] is not test["last"] else [])]
-    report.advance(learner.step)
+    test, further = _tested(tests, learner, keeping, epochs)
+    measured = {} if gap is None else {"gap": gap.after(learner.network)}
+    splits = [*(["val"] * epochs), "test", *further, *(["test"] if test["best"] is not test["last"] else [])]
+    fit.report.advance(learner.step)
+    size = size_of(fit.network, fit.task)
     outcome = {
-        "label": request["label"],
-        "monitor": trainer_config["monitor"],
+        "label": request.label,
+        "monitor": request.trainer["monitor"],
         "val": {
             "best": keeping.best["metrics"],
             "last": {key: value for key, value in keeping.history[-1].items() if key not in ("epoch", "step")},
@@ -171,200 +283,50 @@ def _run_stage(request: dict[str, Any], report: Report, shop: Workshop, ledger: 
         },
         "test": test,
         "further": further,
-        **({} if gap is None else {"gap": gap}),
+        **measured,
         "history": keeping.history,
         "first_step": learner.first_step,
-        "teacher": shop.teaching_notes(request),
-        "cost": _cost(
-            ledger,
-            phase_flops(
-                size["flops"],
-                samples,
-                sum(module.spec.sizes.get(split, 0) for split in looked),
-                notes.get("flops"),
-                *(world * count for count in (keeping.asked, keeping.taught(learner))),
-            ),
-            training_seconds=training.get("seconds"),
-            steps=learner.step,
-            samples=samples,
-            tokens=None if module.spec.kind in SINGLE else learner.positions,
-            flops=training_flops(size["flops"], samples, notes.get("flops"), keeping.taught(learner)),
-        ),
+        "teacher": fit.shop.teaching_notes(request),
+        "cost": _cost(fit, learner, keeping, size["flops"], splits, training.get("seconds")),
         **size,
     }
-    if rank == 0:
-        rows = [*keeping.rows, *_test_rows(request["label"], learner.step, epochs - 1, test)]
-        report.rows(rows[len(keeping.rows) :])
-        _leave(work, outcome, rows)
+    if first:
+        leave(request.work, outcome, keeping.rows, test_rows(request.label, learner.step, epochs - 1, test), fit.report)
         for which, state in (("last", last_state), ("best", keeping.best_state)):
-            save_weights(network, work / f"{which}.safetensors", module.spec, request["learner"]["network"], state)
+            save_weights(
+                fit.network, request.work / f"{which}.safetensors", module.spec, request.learner["network"], state
+            )
     return outcome
 
 
-class _Epochs:
-    """The loader as Lightning sees it: every pass begins by telling the loader which epoch it is.
-
-    The learner's own count of steps says so: after a resume at the end of an epoch, Lightning makes the next iterator
-    before it has counted the epoch as complete.
-    """
-
-    def __init__(self, loader, learner: Learner):
-        self.loader = loader
-        self.learner = learner
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self):
-        self.loader.set_epoch(self.learner.step // len(self.loader))
-        return iter(self.loader)
-
-    def state_dict(self) -> dict[str, int]:
-        return self.loader.state_dict()
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.loader.load_state_dict(state)
+def _tested(tests: Tests, learner: Learner, keeping: Keeping, epochs: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """({"last", "best": metrics of test}, metrics of further test sets); the learner then has the selected weights."""
+    test = {"last": tests()["test"]}
+    if keeping.best["epoch"] == epochs - 1:
+        further = tests(tests.module.extra_tests) if tests.module.extra_tests else {}
+        return {**test, "best": test["last"]}, further
+    learner.network.load_state_dict(keeping.best_state, strict=True)
+    further = tests(("test", *tests.module.extra_tests))
+    return {**test, "best": further.pop("test")}, further
 
 
-def _adaptor(request: dict[str, Any], objective, network, module, shop: Workshop) -> torch.nn.Linear | None:
-    """Between the features of the student and of its teachers; None where nothing compares them."""
-    if "student_features" not in objective.wanted:
-        return None
-    notes = shop.teaching_notes(request) or {}
-    widths = {note["features"] for note in (notes, *notes.get("also", ())) if "features" in note}
-    return make_adaptor(shop.width(request["learner"]["network"], module), widths, request["seed"])
-
-
-def make_trainer(hardware: dict[str, Any], callbacks: list, max_epochs: int, sharded: bool = False):
-    """A Lightning Trainer with nothing on it that kdrun does itself (records, bars, checkpoints, sampling)."""
-    from lightning import Trainer
-    from lightning.pytorch.strategies import DDPStrategy
-
-    # Only after the import: importing lightning sets its loggers back to INFO.
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    world = hardware["devices"]
-    accelerator = {"cuda": "gpu"}.get(hardware["device"], hardware["device"])
-    kind = ShardedStrategy if sharded else DDPStrategy
-    strategy = kind(process_group_backend="nccl" if accelerator == "gpu" else "gloo") if world > 1 else "auto"
-    trainer = Trainer(
-        accelerator=accelerator,
-        devices=world,
-        strategy=strategy,
-        precision=PRECISION[hardware["precision"]],
-        max_epochs=max_epochs,
-        callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        inference_mode=False,
+def _cost(
+    fit: Fit, learner: Learner, keeping: Keeping, flops: int | None, splits: list[str], seconds
+) -> dict[str, Any]:
+    """flops: of one sample; splits: that were evaluated; seconds: of training."""
+    spec, taught = fit.module.spec, keeping.taught(learner)
+    samples, of_teacher = fit.request.trainer["epochs"] * spec.sizes["train"], fit.notes.get("flops")
+    evaluated = sum(spec.sizes.get(split, 0) for split in splits)
+    asked = (fit.world * count for count in (keeping.asked, taught))
+    return cost_of(
+        fit.ledger,
+        phase_flops(flops, samples, evaluated, of_teacher, *asked),
+        training_seconds=seconds,
+        steps=learner.step,
+        samples=samples,
+        tokens=None if spec.kind in SINGLE else learner.positions,
+        flops=training_flops(flops, samples, of_teacher, taught),
     )
-    # Lightning answers SIGTERM by an exception between two hooks, before the state is saved; kdrun's own handler asks
-    # the callbacks to save first.
-    trainer._signal_connector.register_signal_handlers = lambda: None
-    return trainer
-
-
-def _tests(
-    trainer, learner: Learner, module, evaluation: dict[str, Any], work: Path | None, splits: Sequence[str] = ("test",)
-) -> dict[str, dict[str, float]]:
-    """{test set: metrics}; what the task tells of its samples goes to samples.SPLIT.jsonl in the work folder.
-
-    A task that KEEPS rows of validation sets thresholds on them.
-    """
-    found, rows = {}, {}
-    for split in (*getattr(learner.task, "KEEPS", ()), *splits):
-        trainer.test(learner, module.eval_loader(split, **evaluation), verbose=False)
-        found[split], rows[split] = learner.evaluated, learner.samples
-        if rows[split] and work is not None:
-            write_samples(work, split, rows[split])
-    for split in splits:
-        if "val" in rows:
-            found[split] = {**found[split], **learner.task.details(rows[split], rows["val"])}
-        elif rows[split] and hasattr(learner.task, "details"):
-            found[split] = {**found[split], **by_type(learner.task.details(rows[split])["types"])}
-    return {split: found[split] for split in splits}
-
-
-def by_type(types: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """`accuracy/colour`, and `f1/exist` where a type has one: scores of single types of questions beside those of all."""
-    return {
-        f"{score}/{name}": float(values[score])
-        for name, values in types.items()
-        for score in ("accuracy", "f1")
-        if values.get(score) is not None
-    }
-
-
-def _evaluate_only(request, network, task, module, report: Report, ledger: Ledger) -> dict[str, Any]:
-    """Weights that were brought: no training, one look at validation and at test."""
-    evaluation = {"batch_size": module.preflight_batch, "rank": 0, "world": 1}
-    ledger.energy.enter(EVALUATE)
-    trainer = make_trainer({**request["hardware"], "devices": 1}, callbacks=[], max_epochs=0)
-    learner = Learner(network, task, build_objective({"ce": {"weight": 1.0}}))
-    trainer.validate(learner, module.eval_loader("val", **evaluation), verbose=False)
-    size = _size(network, task)
-    work = Path(request["work"])
-    val = learner.evaluated
-    evaluated = sum(module.spec.sizes.get(split, 0) for split in ("val", "test", *module.extra_tests))
-    further = _tests(trainer, learner, module, evaluation, work, ("test", *module.extra_tests))
-    test = further.pop("test")
-    outcome = {
-        "label": request["label"],
-        "monitor": task.MAIN,
-        "val": {"best": val, "last": val, "epoch_best": None, "epochs": 0},
-        "test": {"best": test, "last": test},
-        "further": further,
-        **other_normalisation(request["learner"], network, module, task),
-        "history": [],
-        "first_step": None,
-        "teacher": None,
-        "cost": _cost(
-            ledger,
-            phase_flops(size["flops"], 0, evaluated, None, 0, 0),
-            steps=0,
-            samples=0,
-            flops=training_flops(size["flops"], 0, None, 0),
-        ),
-        **size,
-    }
-    rows = [{"stage": request["label"], "step": 0, "epoch": 0, **{f"val/{k}": v for k, v in val.items()}}]
-    rows += _test_rows(request["label"], 0, 0, outcome["test"])
-    report.rows(rows)
-    _leave(work, outcome, rows)
-    for which in ("best", "last"):
-        save_weights(network, work / f"{which}.safetensors", module.spec, request["learner"]["network"])
-    return outcome
-
-
-def _test_rows(label: str, step: int, epoch: int, test: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
-    values = {f"test/{name}_{which}": value for which in ("best", "last") for name, value in test[which].items()}
-    return [{"stage": label, "step": step, "epoch": epoch, **values}]
-
-
-def _check_ranks(trainer, learner: Learner) -> None:
-    """Raises RuntimeError where ranks ended with different parameters: gradients were then not averaged."""
-    digest = state_digest(dict(learner.student.named_parameters()))
-    if trainer.strategy.broadcast(digest, src=0) != digest:
-        raise RuntimeError(f"rank {trainer.global_rank} ended with other parameters than rank 0")
-
-
-def _cost(ledger: Ledger, work: dict[str, float] | None, **counted: Any) -> dict[str, Any]:
-    """The cost of a stage: what the readers measured, and what was counted. tokens is for tasks that have them.
-
-    work: FLOPs of each phase, for the energy model (see ledger.phase_flops).
-    """
-    measured = {name: None if value is None else round(value, 3) for name, value in ledger.totals().items()}
-    energy = ledger.energy.record(work)
-    return {**measured, "tries": ledger.tries, **{"tokens": None, **counted}, "energy": energy}
-
-
-def _size(network, task) -> dict[str, Any]:
-    packaged = parameters(network.tower) if getattr(network, "packaged", False) else 0
-    return {"parameters": parameters(network), "packaged": packaged, "flops": task.flops(network)}
 
 
 def monitored(trainer: dict[str, Any], task) -> None:
@@ -377,10 +339,3 @@ def monitored(trainer: dict[str, Any], task) -> None:
         )
     if task.METRICS[name] != mode:
         raise UserError(f"trainer.mode={mode}: a better {name} is {'larger' if mode == 'min' else 'smaller'}")
-
-
-def _leave(work: Path, outcome: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    import json
-
-    write_atomic(work / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    write_json(work / "outcome.json", outcome)

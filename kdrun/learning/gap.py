@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from kdrun.learning.request import FitRequest
 from kdrun.learning.teaching import live_teacher, moved
 from kdrun.networks.modes import evaluating
 from kdrun.problems import UserError
@@ -23,12 +24,12 @@ class Gap:
     request: of the stage. seen: the data as the teachers see them, where that is otherwise. The network's mode is put back.
     """
 
-    def __init__(self, request: dict[str, Any], network: nn.Module, module, task, seen=None):
+    def __init__(self, request: FitRequest, network: nn.Module, module, task, seen=None):
         if module.spec.kind == "table":
             raise UserError("trainer.gap: a divergence is one of distributions, which a regression does not give")
         self.request, self.module, self.task = request, module, task
         self.seen = module if seen is None else seen
-        self.device = torch.device(request["hardware"]["device"])
+        self.device = torch.device(request.hardware["device"])
         self.before = self._divergence(network)
 
     def after(self, network: nn.Module) -> dict[str, Any]:
@@ -39,10 +40,9 @@ class Gap:
 
     @torch.no_grad()
     def _divergence(self, network: nn.Module) -> float:
-        teachers = [self.request["teacher"], *self.request.get("also", ())]
         found = []
-        for teacher in teachers:
-            frozen = live_teacher({**self.request, "teacher": teacher}, self.seen, self.task, self.device)
+        for teacher in self.request.teachers:
+            frozen = live_teacher(teacher, self.seen, self.task, self.device)
             total, positions = 0.0, 0
             shown = self.seen.eval_loader("val", self.module.preflight_batch)
             for batch, other in zip(self._batches(network, "val"), shown, strict=False):  # ours may stop earlier

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from kdrun.learning.fitness import check_guess, check_stated
+from kdrun.learning.request import TaughtBy
 from kdrun.learning.teacher import as_seen, renormalisation
 from kdrun.networks.inputs import Moments, moments_of, same
 from kdrun.networks.modes import evaluating
@@ -21,7 +22,7 @@ FAR = 0.05
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 
-def preflight(frozen: Any, module: Any, task: Any, teacher: dict[str, Any], teaching: dict[str, Any]) -> dict[str, Any]:
+def preflight(frozen: Any, module: Any, task: Any, teacher: TaughtBy, teaching: dict[str, Any]) -> dict[str, Any]:
     """Measure the teacher on validation before it teaches, by the task's PREFLIGHT metric.
 
     With teaching["unchecked"] (a control with a teacher known to be bad) it is only measured.
@@ -30,15 +31,15 @@ def preflight(frozen: Any, module: Any, task: Any, teacher: dict[str, Any], teac
     """
     name, targets, right = task.PREFLIGHT, [], [] if hasattr(task, "right") else None
     value, seen = measure(frozen.outputs, module, task, next(frozen.network.parameters()).device, targets, right)
-    guess, better, stated = task.trivial(targets, right), task.METRICS[name], teacher["stated"]
+    guess, better, stated = task.trivial(targets, right), task.METRICS[name], teacher.stated
     noted = {"metric": name, "better": better, "value": float(guess), "limit": guess.limit, "what": guess.what}
     notes = {name: value, "samples": seen, "stated": stated, "guess": noted}
     if teaching.get("unchecked"):
         return notes
     if stated is not None:
         said = f"{seen} validation samples"
-        check_stated(teacher["name"], name, value, stated, teaching["tolerance"], said, better)
-    check_guess(teacher["name"], notes)
+        check_stated(teacher.name, name, value, stated, teaching["tolerance"], said, better)
+    check_guess(teacher.name, notes)
     return notes
 
 

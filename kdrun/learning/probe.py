@@ -14,6 +14,7 @@ from kdrun.learning.adaptor import make_adaptor
 from kdrun.learning.backend import Backend
 from kdrun.learning.firststep import check_first_step
 from kdrun.learning.fit import monitored
+from kdrun.learning.request import TaughtBy
 from kdrun.learning.teacher import FrozenTeacher
 from kdrun.learning.teaching import live_teacher
 from kdrun.ledger.flops import parameters
@@ -30,7 +31,7 @@ class NotZero(RuntimeError):
     """A term that compares student and teacher is not zero when both are the same."""
 
 
-def probe(stage, module, seen=None, stored: Sequence[dict[str, Any] | None] = ()) -> dict[str, Any]:
+def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> dict[str, Any]:
     """Look at one training step of a stage (lab.stage.Stage) on CPU.
 
     seen: the data as the teachers see them, where that is otherwise. stored: for each teacher what a request says of it
@@ -114,7 +115,7 @@ def _teachers(stage, module, objective: Objective, stored, result: dict[str, Any
             found.append(FrozenTeacher(network, task, teacher.fingerprint))
             result["untrained"].append(f"teacher {teacher.stage.learner['name']}")
         else:
-            found.append(live_teacher({"teacher": asked}, module, task, torch.device("cpu")))
+            found.append(live_teacher(asked, module, task, torch.device("cpu")))
         flops.append(task.flops(found[-1].network))
     result["teacher_flops"] = None if None in flops else sum(flops)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from kdrun.learning import cache, positions, rowcache, seeds, topk
 from kdrun.learning.fitness import UnfitTeacher, check_guess
 from kdrun.learning.preflight import moved, preflight
 from kdrun.learning.report import Report
+from kdrun.learning.request import FitRequest, TaughtBy
 from kdrun.learning.teacher import FrozenTeacher, OtherView, SeveralTeachers, renormalisation
 from kdrun.ledger.flops import parameters
 from kdrun.ledger.ledger import Ledger, Reader, clocks
@@ -71,15 +73,15 @@ class Workshop:
             self.metering = open_metering(settings, hardware)
         return self.metering
 
-    def open_ledger(self, request: dict[str, Any]) -> Ledger:
+    def open_ledger(self, work: Path, hardware: dict[str, Any], energy: dict[str, Any] | None, rank: int = 0) -> Ledger:
         """The ledger of a stage, which counts from now on; it is also `ledger` until the next one.
 
-        Of several ranks the first alone looks at sensors: it sees the machine, and the GPUs of all.
+        energy: how it is measured; None: it is not. Of several ranks the first alone looks at sensors: it sees the machine, and
+        the GPUs of all.
         """
-        first = request.get("rank", 0) == 0
-        metering = self.meter(request.get("energy") if first else None, request["hardware"])
-        work = Path(request["work"]) if first and request.get("energy") else None
-        self.ledger = Ledger(self.readers(), metering.spending(work))
+        energy = energy if rank == 0 else None
+        metering = self.meter(energy, hardware)
+        self.ledger = Ledger(self.readers(), metering.spending(work if energy else None))
         return self.ledger
 
     def close(self) -> None:
@@ -148,71 +150,70 @@ class Workshop:
         task = task_for(self.data(data))
         return task.MAIN, task.METRICS[task.MAIN]
 
-    def note_teaching(self, request: dict[str, Any], **values: Any) -> None:
-        self._notes.setdefault(request["fingerprint"], {}).update(values)
+    def note_teaching(self, request: FitRequest, **values: Any) -> None:
+        self._notes.setdefault(request.fingerprint, {}).update(values)
 
-    def teaching_notes(self, request: dict[str, Any]) -> dict[str, Any] | None:
-        return self._notes.get(request["fingerprint"])
+    def teaching_notes(self, request: FitRequest) -> dict[str, Any] | None:
+        return self._notes.get(request.fingerprint)
 
 
-def prepare_teacher(request: dict[str, Any], objective: Objective, module, task, report: Report, shop: Workshop):
+def prepare_teacher(request: FitRequest, objective: Objective, module, task, report: Report, shop: Workshop):
     """The source of the teachers' outputs for this stage (see teacher.TeacherSource), checked.
 
-    Where request["sees"] says so, a teacher sees the same samples otherwise than the student, who learns from `module`.
+    Where request.sees says so, a teacher sees the same samples otherwise than the student, who learns from `module`.
     Notes what was measured for the record; of several teachers: of the first, FLOPs of all together, and the others below
     "also". Raises: UnfitTeacher; ValueError when a cache would have to hold outputs for randomly augmented inputs.
     """
-    if request.get("sees"):
-        module = shop.seen({**request["data"], **request["sees"]}, module)
+    if request.sees:
+        module = shop.seen(request.teachers_view, module)
         task = task_for(module)
         task.prepare(objective.wanted)
-    if not request.get("also"):
+    if len(request.teachers) == 1:
         return _one_teacher(request, objective, module, task, report, shop)
     sources, notes = [], []
-    for number, teacher in enumerate([request["teacher"], *request["also"]]):
-        own = {**request, "teacher": teacher, "fingerprint": f"{request['fingerprint']}/{number}"}
-        sources.append(_one_teacher(own, objective, module, task, report, shop))
-        notes.append(shop.teaching_notes(own) or {})
+    for number, teacher in enumerate(request.teachers):
+        single = replace(request, teachers=(teacher,), fingerprint=f"{request.fingerprint}/{number}")
+        sources.append(_one_teacher(single, objective, module, task, report, shop))
+        notes.append(shop.teaching_notes(single) or {})
     flops = [found.get("flops") for found in notes]
     whole = None if None in flops else sum(flops)
-    shop.note_teaching(request, **notes[0] | {"flops": whole, "also": notes[1:], "drop": request["drop"]})
-    return SeveralTeachers(sources, request["drop"], seeds.derive(request["seed"], "drop"))
+    shop.note_teaching(request, **notes[0] | {"flops": whole, "also": notes[1:], "drop": request.drop})
+    return SeveralTeachers(sources, request.drop, seeds.derive(request.seed, "drop"))
 
 
 def live_teacher(
-    request: dict[str, Any],
+    teacher: TaughtBy,
     module,
     task,
     device: torch.device,
     look: Callable[[torch.nn.Module], None] = lambda _: None,
 ) -> FrozenTeacher:
-    """The frozen network of request["teacher"] on `device`; `look` is given the network before it is frozen.
+    """The frozen network of a teacher on `device`; `look` is given the network before it is frozen.
 
     Its weights file says how its inputs are normalised: those of `module` are converted where the config has another
-    normalisation for the teacher ("converts").
+    normalisation for the teacher (`converts`).
     """
-    teacher = request["teacher"]
-    network = build_network(teacher["network"], module.spec, 0)
+    network = build_network(teacher.network, module.spec, 0)
     look(network)
-    loaded = load_weights(network, teacher["weights"], module.spec, any_normalisation=teacher["converts"])
+    loaded = load_weights(network, teacher.weights, module.spec, any_normalisation=teacher.converts)
     theirs, ours = moments_of(loaded.metadata), moments_of(module.spec)
     converts = theirs is not None and ours is not None and not same(theirs, ours)
     normalize = renormalisation((ours["mean"], ours["std"]), theirs) if converts else None
-    frozen = FrozenTeacher(network, task, teacher["fingerprint"], normalize)
+    frozen = FrozenTeacher(network, task, teacher.fingerprint, normalize)
     frozen.to(device)
     return frozen
 
 
 def _one_teacher(
-    request: dict[str, Any], objective: Objective, module, task, report: Report, shop: Workshop
+    request: FitRequest, objective: Objective, module, task, report: Report, shop: Workshop
 ) -> cache.CachedTeacher | FrozenTeacher:
-    teaching, teacher = request["teaching"], request["teacher"]
-    device = torch.device(request["hardware"]["device"])
-    shop.note_teaching(request, source=teaching["source"], fingerprint=teacher["fingerprint"])
+    teaching, teacher = request.teaching, request.teacher
+    device = torch.device(request.hardware["device"])
+    shop.note_teaching(request, source=teaching["source"], fingerprint=teacher.fingerprint)
 
     def live() -> FrozenTeacher:
         frozen = live_teacher(
-            request, module, task, device, lambda network: shop.note_teaching(request, flops=task.flops(network))
+            teacher, module, task, device, lambda network: shop.note_teaching(request, flops=task.flops(network))
         )
         shop.note_teaching(request, **preflight(frozen, module, task, teacher, teaching))
         if teaching.get("mode") == "batch_stats":  # it was measured with its own, as what is known of it was
@@ -221,10 +222,10 @@ def _one_teacher(
         return frozen
 
     def teaching_live():
-        return OtherView(live(), module.inputs) if request.get("sees") else live()
+        return OtherView(live(), module.inputs) if request.sees else live()
 
-    k = topk.wanted(request["objective"])
-    features = shop.width(teacher["network"], module) if "teacher_features" in objective.wanted else 0
+    k = topk.wanted(request.objective)
+    features = shop.width(teacher.network, module) if "teacher_features" in objective.wanted else 0
     shop.note_teaching(request, **({"features": features} if features else {}))
     if teaching["source"] == "online":
         return teaching_live() if k is None else topk.TopTeacher(live(), k)
@@ -242,16 +243,16 @@ def _one_teacher(
         stored = cache.OutputCache(folder, module.train_ids, module.views, module.spec.outputs, parts, features)
         if teaching["fill"] == "first_epoch":
             network = live()
-            source = OtherView(network, module.inputs) if request.get("sees") else network
+            source = OtherView(network, module.inputs) if request.sees else network
             verify = partial(_verify, stored, network, module, device, teaching["verify"], request, shop)
             verify = verify if teaching["verify"] else None
             if verify is not None and stored.any():  # of an earlier try, or of another stage
                 verify()
             verify = None if stored.complete else verify
-            return cache.CachedTeacher(stored, teacher["fingerprint"], source, verify=verify)
+            return cache.CachedTeacher(stored, teacher.fingerprint, source, verify=verify)
         if not stored.complete:
             network = live()
-            label = f"outputs of {teacher['name']}"
+            label = f"outputs of {teacher.name}"
             report.stage(label, module.views * len(module.train_ids), 0, unit="sample")
             before = _moment(shop, network)
             stored.build(network, module.inputs, device, report.advance)
@@ -265,14 +266,14 @@ def _one_teacher(
             network = network or live()
             _verify(stored, network, module, device, teaching["verify"], request, shop)
         asked = 0 if network is None else network.samples
-    return cache.CachedTeacher(stored, teacher["fingerprint"], asked=asked)
+    return cache.CachedTeacher(stored, teacher.fingerprint, asked=asked)
 
 
 def _cached_rows(request, module, k: int | None, live, device: torch.device, report: Report, shop: Workshop):
     """What a teacher of sequences says, from disk, computed first where it is not there: its k most likely tokens, or all
     its logits at the positions it teaches at (k is None)."""
-    teaching, teacher = request["teaching"], request["teacher"]
-    parts = {**_parts({**request, "teaching": {**teaching, "fill": "pass"}}, module), "top": k}
+    teaching, teacher = request.teaching, request.teacher
+    parts = {**_parts(replace(request, teaching={**teaching, "fill": "pass"}), module), "top": k}
     parts["order"] = f"blocks of {rowcache.BLOCK} sentences"
     key = cache.cache_key(parts)
 
@@ -286,7 +287,7 @@ def _cached_rows(request, module, k: int | None, live, device: torch.device, rep
         )
         if not stored.complete:
             network = source()
-            report.stage(f"outputs of {teacher['name']}", len(stored.ids), 0, unit="sentence" if k else "sample")
+            report.stage(f"outputs of {teacher.name}", len(stored.ids), 0, unit="sentence" if k else "sample")
             before = _moment(shop, network)
             stored.build(network, device, report.advance, moved)
             _note_cache(request, shop, key, network, before, len(stored.ids))
@@ -295,7 +296,7 @@ def _cached_rows(request, module, k: int | None, live, device: torch.device, rep
             _note_found(request, shop, stored.folder)
         if teaching["verify"]:
             network = network or source()
-            seed = seeds.derive(request["seed"], "verify")
+            seed = seeds.derive(request.seed, "verify")
             worst = stored.largest_error(network, device, teaching["verify"], seed, moved)
             shop.note_teaching(request, verified=teaching["verify"], largest_error=worst)
             if not worst <= TOP_TOLERANCE:
@@ -303,15 +304,15 @@ def _cached_rows(request, module, k: int | None, live, device: torch.device, rep
         if network is not None:
             network.close()
     read = positions.CachedPositions if k is None else topk.CachedTop
-    return read(stored, teacher["fingerprint"], asked=0 if network is None else network.samples)
+    return read(stored, teacher.fingerprint, asked=0 if network is None else network.samples)
 
 
-def _note_found(request: dict[str, Any], shop: Workshop, folder: Path) -> None:
+def _note_found(request: FitRequest, shop: Workshop, folder: Path) -> None:
     """What was measured of a teacher when its outputs were stored. Raises UnfitTeacher as `preflight` would."""
     notes = read_json(folder / "manifest.json").get("preflight") or {}
     shop.note_teaching(request, **notes, found=True)
-    if not request["teaching"].get("unchecked"):
-        check_guess(request["teacher"]["name"], notes)
+    if not request.teaching.get("unchecked"):
+        check_guess(request.teacher.name, notes)
 
 
 def _moment(shop: Workshop, network) -> tuple[Any, int]:
@@ -336,22 +337,22 @@ def _note_cache(request, shop: Workshop, key: str, network, before: tuple[Any, i
 
 
 def _verify(stored, network, module, device, count: int, request, shop: Workshop) -> None:
-    worst = stored.largest_error(network, module.inputs, device, count, seeds.derive(request["seed"], "verify"))
+    worst = stored.largest_error(network, module.inputs, device, count, seeds.derive(request.seed, "verify"))
     shop.note_teaching(request, verified=count, largest_error=worst)
     if not worst <= VERIFY_TOLERANCE:
         raise stored.refused("outputs", worst, VERIFY_TOLERANCE)
 
 
-def _parts(request: dict[str, Any], module) -> dict[str, Any]:
-    teaching, trainer = request["teaching"], request["trainer"]
+def _parts(request: FitRequest, module) -> dict[str, Any]:
+    teaching, trainer = request.teaching, request.trainer
     parts = {
-        "teacher": request["teacher"]["fingerprint"],
-        "data": request.get("seen_identity") or request["data_identity"],
-        "device": request["hardware"]["device"],
+        "teacher": request.teacher.fingerprint,
+        "data": request.seen_identity or request.data_identity,
+        "device": request.hardware["device"],
         "torch": torch.__version__,
         "order": f"blocks of {cache.BLOCK}",
     }
     if teaching["fill"] == "first_epoch":  # rows are then computed in the batches of this stage's first epoch
-        order = {"seed": request["seed"], "batch_size": trainer["batch_size"], "accumulate": trainer["accumulate"]}
-        parts["order"] = {**order, "devices": request["hardware"]["devices"]}
+        order = {"seed": request.seed, "batch_size": trainer["batch_size"], "accumulate": trainer["accumulate"]}
+        parts["order"] = {**order, "devices": request.hardware["devices"]}
     return parts

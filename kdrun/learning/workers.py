@@ -13,12 +13,14 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kdrun.checksums import told
 from kdrun.files import read_json, write_json
 from kdrun.learning.report import Report
+from kdrun.learning.request import FitRequest
 from kdrun.locks import hold, waiting_text
 from kdrun.problems import UserError
 
@@ -30,18 +32,17 @@ class RankFailed(RuntimeError):
     """A rank ended with an error; its traceback is in the message."""
 
 
-def run_distributed(request: dict[str, Any], report: Report, context: dict[str, Any], environment: dict[str, str]):
-    """Run `request` on `request["hardware"]["devices"]` processes and return rank 0's outcome.
+def run_distributed(request: FitRequest, report: Report, context: dict[str, Any], environment: dict[str, str]):
+    """Run `request` on `request.hardware["devices"]` processes and return rank 0's outcome.
 
     context: what a rank needs to build its workshop (see `_rank`). If one rank ends badly the others are ended at once.
     """
     from kdrun.learning.report import Interrupted
 
-    work = Path(request["work"])
-    world = request["hardware"]["devices"]
+    work, world = request.work, request.hardware["devices"]
     for name in ("events.jsonl", "stop", "mistake.json"):
         (work / name).unlink(missing_ok=True)
-    write_json(work / "request.json", {"request": request, "context": context})
+    write_json(work / "request.json", {"request": request.to_json(), "context": context})
     environment = {
         **os.environ,
         **environment,
@@ -154,7 +155,7 @@ def _rank(work: Path, rank: int) -> int:
 
     threading.Thread(target=leave_with_parent, daemon=True).start()
     given = read_json(work / "request.json")
-    request, context = given["request"], given["context"]
+    request, context = replace(FitRequest.from_json(given["request"]), rank=rank), given["context"]
     sys.path[:] = context["sys_path"]
 
     from kdrun.networks.torchvision_operators import make_torchvision_importable
@@ -168,7 +169,7 @@ def _rank(work: Path, rank: int) -> int:
     from kdrun.learning.report import Interrupted
     from kdrun.learning.teaching import Workshop
 
-    torch.set_num_threads(request["hardware"]["threads"])
+    torch.set_num_threads(request.hardware["threads"])
     locks = Path(context["locks"])
     shop = Workshop(
         lambda config: load_data(config, context["paths"]),
@@ -179,7 +180,7 @@ def _rank(work: Path, rank: int) -> int:
     try:
         telling = _Telling(work, rank)
         with told(telling.mended):
-            run_stage({**request, "rank": rank}, telling, shop)
+            run_stage(request, telling, shop)
     except Interrupted:
         return INTERRUPTED
     except UserError as mistake:

@@ -93,15 +93,15 @@ def asked(work: Path, method: str, timeout: float = 60.0, **options):
 
 
 def settings_of(question, folder: Path):
-    paths = json.dumps(question["federation"]["engine"]["paths"])
-    return {"request": json.dumps(question), "paths": paths, "threads": 1, "folder": str(folder)}
+    paths = json.dumps(question.federation["engine"]["paths"])
+    return {"request": json.dumps(question.to_json()), "paths": paths, "threads": 1, "folder": str(folder)}
 
 
 def grid_of(work: Path, method: str, numbers=None, timeout: float = 60.0, **options) -> Here:
     """silent and broken go to the grid, all other options to the federation."""
     own = {name: options.pop(name) for name in ("silent", "broken") if name in options}
     question = asked(work, method, timeout, **options)
-    numbers = range(question["federation"]["clients"]) if numbers is None else numbers
+    numbers = range(question.federation["clients"]) if numbers is None else numbers
     return Here(settings_of(question, work / "clients"), numbers, **own)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from kdrun.data.build import load_data
+from kdrun.federation.request import FederationRequest
 from kdrun.federation.run import run_federation
 from kdrun.learning.report import Report
 from kdrun.learning.teaching import Workshop
@@ -40,17 +41,18 @@ class Silent(Report):
         return self.stop_at is not None and self.asked >= self.stop_at
 
 
-def request(work: Path, method: str, *, options=None, trainer=None, data=None, seed=0, **federation) -> dict[str, Any]:
+def request(
+    work: Path, method: str, *, options=None, trainer=None, data=None, seed=0, **federation
+) -> FederationRequest:
     work.mkdir(parents=True, exist_ok=True)
-    return {
-        "fingerprint": "f" * 8,
-        "label": method,
-        "work": str(work),
-        "data": {**DIGITS, **(data or {})},
-        "data_identity": "digits",
-        "hardware": {"device": "cpu", "devices": 1, "precision": "fp32", "channels_last": False},
-        "seed": seed,
-        "trainer": {
+    return FederationRequest(
+        fingerprint="f" * 8,
+        label=method,
+        work=work,
+        data={**DIGITS, **(data or {})},
+        hardware={"device": "cpu", "devices": 1, "precision": "fp32", "channels_last": False},
+        seed=seed,
+        trainer={
             "batch_size": 32,
             "eval_batch_size": 512,
             "optimizer": SGD,
@@ -60,7 +62,7 @@ def request(work: Path, method: str, *, options=None, trainer=None, data=None, s
             "checkpoint_seconds": 1e9,
             **(trainer or {}),
         },
-        "federation": {
+        federation={
             "clients": 3,
             "partition": {"kind": "label", "alpha": 0.5, "minimum": 8},
             "private": [mlp(32)],
@@ -70,7 +72,7 @@ def request(work: Path, method: str, *, options=None, trainer=None, data=None, s
             "rounds": 2,
             **federation,
         },
-    }
+    )
 
 
 def shop(cache: Path | str = "cache") -> Workshop:

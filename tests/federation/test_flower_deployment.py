@@ -123,7 +123,7 @@ def reached(port: int, process: subprocess.Popen, machines: Machines, seconds: f
 
 def question(work: Path, superlink: str = "127.0.0.1:1"):
     found = asked(work, "energy_gated", **OPTIONS)
-    found["federation"]["engine"]["superlink"] = superlink
+    found.federation["engine"]["superlink"] = superlink
     return found
 
 
@@ -141,7 +141,7 @@ def test_the_app_is_its_config_and_kdruns_own_apps(tmp_path):
     project = tomllib.loads((app / "pyproject.toml").read_text())
     assert project["project"]["dependencies"] == []
     config = project["tool"]["flwr"]["app"]["config"]
-    assert json.loads(config["request"]) == {**found, "work": str(tmp_path.absolute())}
+    assert json.loads(config["request"]) == {**found.to_json(), "work": str(tmp_path.absolute())}
     for place in project["tool"]["flwr"]["app"]["components"].values():
         module, _, name = place.partition(":")
         assert hasattr(__import__(module, fromlist=[name]), name)

@@ -7,12 +7,12 @@ from torch import nn
 from kdrun.data.build import load_data
 from kdrun.domains.images.task import Classification
 from kdrun.learning.firststep import NoEffect, check_first_step
-from kdrun.learning.fit import make_trainer
 from kdrun.learning.learner import Learner
 from kdrun.learning.microbatches import micro_batches
 from kdrun.learning.report import Interrupted
 from kdrun.learning.teacher import FrozenTeacher, renormalisation, state_digest
 from kdrun.learning.teaching import UnfitTeacher
+from kdrun.learning.trainer import make_trainer
 from kdrun.objectives.terms import build_objective
 from kdrun.strategies.cast import Cast, distil, supervised
 

@@ -11,9 +11,9 @@ from torch import nn
 from kdrun.data.build import load_data
 from kdrun.domains.images.task import Classification
 from kdrun.learning.firststep import NoEffect, check_first_step
-from kdrun.learning.fit import make_trainer
 from kdrun.learning.learner import Learner
 from kdrun.learning.microbatches import micro_batch_sizes, micro_batches
+from kdrun.learning.trainer import make_trainer
 from kdrun.networks.modes import hold_frozen
 from kdrun.networks.parts import select_parts
 from kdrun.objectives.terms import build_objective

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -233,7 +234,7 @@ def test_clients_of_a_federation_and_the_server_sum_to_the_stage(tmp_path, senso
         if sensor:
             place.metering = Metering(Meter([Ticking()], 0.01, presence=Presence(tmp_path / "presence")))
         asked = request(tmp_path / "work", "energy_gated", trainer={"checkpoint_seconds": 0})
-        return run_federation({**asked, "energy": SETTINGS | {"reader": "model"}}, report, place)
+        return run_federation(replace(asked, energy=SETTINGS | {"reader": "model"}), report, place)
 
     with pytest.raises(Interrupted):
         played(Silent(stop_at=4))

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kdrun.federation.faults import BadUpdate
+from kdrun.federation.request import FederationRequest
 from kdrun.files import read_json, write_atomic
 from kdrun.learning.firststep import NoEffect
 from kdrun.learning.report import Interrupted, Report
@@ -44,16 +46,16 @@ clientapp = "kdrun.federation.flower.client_app:app"
 """
 
 
-def deploy(request: dict[str, Any], report: Report) -> dict[str, Any]:
+def deploy(request: FederationRequest, report: Report) -> dict[str, Any]:
     """The outcome of the federation, played by apps on `strategy.superlink`, which must be on this machine: its server works
     in the work folder. Stopped or killed it goes on like any stage; a server that is still at work is stopped first.
     """
-    folder = Path(request["work"]).absolute() / "flower"
+    folder = request.work.absolute() / "flower"
     folder.mkdir(parents=True, exist_ok=True)
     _stop_earlier(folder, report)
     for name in (EVENTS, STOP):
         (folder / name).unlink(missing_ok=True)
-    app, connection = write_app(request, folder), request["federation"]["engine"]["superlink"]
+    app, connection = write_app(request, folder), request.federation["engine"]["superlink"]
     if ":" in connection:
         address, connection = connection, CONNECTION
         _reach(address)
@@ -84,7 +86,7 @@ def _reach(address: str) -> None:
         ) from None
 
 
-def write_app(request: dict[str, Any], folder: Path) -> Path:
+def write_app(request: FederationRequest, folder: Path) -> Path:
     """A folder with a Flower app that plays this federation; its apps are kdrun's own, the request is in its config.
 
     Nothing is installed for it (dependencies = []): every machine has kdrun with its extra `fl`.
@@ -93,10 +95,10 @@ def write_app(request: dict[str, Any], folder: Path) -> Path:
 
     app = folder / "kdrun-federation"
     app.mkdir(exist_ok=True)
-    asked = {**request, "work": str(Path(request["work"]).absolute())}
+    asked = replace(request, work=request.work.absolute()).to_json()
     config = {
         "request": json.dumps(asked),
-        "paths": json.dumps(request["federation"]["engine"]["paths"]),
+        "paths": json.dumps(request.federation["engine"]["paths"]),
         "threads": torch.get_num_threads(),
     }
     # JSON text of a text without control characters is a TOML string, too.

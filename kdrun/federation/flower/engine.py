@@ -17,6 +17,7 @@ from kdrun.federation.faults import Failure
 from kdrun.federation.flower.calls import EVALUATE, FIT, WHO, Answer, Call, versions
 from kdrun.federation.flower.records import answer_of, call_records
 from kdrun.federation.messages import Arrays, Broadcast, Update
+from kdrun.federation.request import FederationRequest
 from kdrun.learning.firststep import NoEffect
 from kdrun.learning.report import Interrupted, Report
 from kdrun.learning.teaching import Workshop
@@ -61,7 +62,7 @@ class Shadow(Client):
 
 
 def assemble_remote(
-    request: dict[str, Any],
+    request: FederationRequest,
     shop: Workshop,
     grid: Grid,
     report: Report,
@@ -77,7 +78,7 @@ def assemble_remote(
         if setting.method.JUDGED == "private" and repr(node) not in forms:
             forms[repr(node)] = setting.network(node, "form")
         clients.append(Shadow(setting, number, forms.get(repr(node))))
-    config = request["federation"]
+    config = request.federation
     every, rounds = config.get("eval_every") or 1, setting.rules.rounds
 
     def due(round: int) -> bool:

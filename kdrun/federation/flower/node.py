@@ -23,6 +23,7 @@ from kdrun.federation.faults import Failure
 from kdrun.federation.flower.calls import FIT, TEST, Answer, Call
 from kdrun.federation.kept import MANIFEST, Kept
 from kdrun.federation.messages import Broadcast
+from kdrun.federation.request import FederationRequest
 from kdrun.files import Damaged, read_json
 from kdrun.learning.firststep import NoEffect
 from kdrun.learning.teaching import Workshop
@@ -61,7 +62,10 @@ def _setting(text: str, paths: str) -> Setting:
     from kdrun.data.build import load_data
 
     places = json.loads(paths)
-    return Setting(json.loads(text), Workshop(lambda config: load_data(config, places), Path("outputs")))
+    return Setting(
+        FederationRequest.from_json(json.loads(text)),
+        Workshop(lambda config: load_data(config, places), Path("outputs")),
+    )
 
 
 @lru_cache(maxsize=256)

@@ -13,6 +13,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from kdrun.federation.flower.deployment import EVENTS, LOCK, PATIENCE, STOP
+from kdrun.federation.request import FederationRequest
 from kdrun.learning.report import Report
 from kdrun.problems import UserError
 
@@ -31,7 +32,8 @@ def main(grid: Grid, context: Context) -> None:
     from kdrun.learning.teaching import Workshop
 
     request, paths = (json.loads(context.run_config[name]) for name in ("request", "paths"))
-    work = Path(request["work"])
+    request = FederationRequest.from_json(request)
+    work = request.work
     if not work.is_dir():
         raise UserError(f"{work} is not on this machine", "start the run on the machine of its SuperLink")
     torch.set_num_threads(context.run_config["threads"])

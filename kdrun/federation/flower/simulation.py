@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdrun.federation.request import FederationRequest
 from kdrun.federation.run import played
 from kdrun.learning.report import Report
 from kdrun.problems import UserError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 LOGGERS = ("flwr", "ray")
 
 
-def simulate(request: dict[str, Any], report: Report, shop: Workshop) -> dict[str, Any]:
+def simulate(request: FederationRequest, report: Report, shop: Workshop) -> dict[str, Any]:
     """The outcome of the federation, played by Flower's run_simulation. Clients keep what is theirs below the work folder."""
     import torch
 
@@ -37,10 +38,10 @@ def simulate(request: dict[str, Any], report: Report, shop: Workshop) -> dict[st
         from kdrun.federation.flower.client_app import client_app
         from kdrun.federation.flower.engine import assemble_remote
 
-        folder, ended = Path(request["work"]) / "federation" / "clients", threading.Event()
+        folder, ended = Path(request.work) / "federation" / "clients", threading.Event()
         threads, cores = torch.get_num_threads(), len(os.sched_getaffinity(0))
-        paths = json.dumps(request["federation"]["engine"]["paths"])
-        settings = {"request": json.dumps(request), "paths": paths, "threads": threads, "folder": str(folder)}
+        paths = json.dumps(request.federation["engine"]["paths"])
+        settings = {"request": json.dumps(request.to_json()), "paths": paths, "threads": threads, "folder": str(folder)}
         outcomes: list[dict[str, Any]] = []
         server = ServerApp()
 
@@ -49,16 +50,16 @@ def simulate(request: dict[str, Any], report: Report, shop: Workshop) -> dict[st
             put_together = partial(assemble_remote, grid=grid, report=report, ended=ended.is_set, folder=folder)
             outcomes.append(played(request, report, shop, put_together))
 
-        client = {"num_cpus": min(threads, cores), "num_gpus": int(request["hardware"]["device"] == "cuda")}
+        client = {"num_cpus": min(threads, cores), "num_gpus": int(request.hardware["device"] == "cuda")}
         report.note(
-            f"Flower's simulation: {request['federation']['clients']} clients, {cores // client['num_cpus']} at a time"
+            f"Flower's simulation: {request.federation['clients']} clients, {cores // client['num_cpus']} at a time"
         )
         with _ray(ray, cores):
             try:
                 run_simulation(
                     server,
                     client_app(settings),
-                    request["federation"]["clients"],
+                    request.federation["clients"],
                     backend_config={"client_resources": client},
                 )
             finally:

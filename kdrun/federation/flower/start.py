@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdrun.federation.request import FederationRequest
 from kdrun.learning.report import Report
 from kdrun.problems import UserError
 
@@ -24,21 +26,21 @@ QUIET = {
 """Nothing is reported to anybody; what a person has set stays."""
 
 
-def start(request: dict[str, Any], report: Report, shop: Workshop) -> dict[str, Any]:
+def start(request: FederationRequest, report: Report, shop: Workshop) -> dict[str, Any]:
     """The outcome of run.run_federation with clients as Flower apps.
 
-    request["federation"]["engine"]: name (flower), superlink (None: Flower's simulation on this machine; HOST:PORT; or the name
+    request.federation["engine"]: name (flower), superlink (None: Flower's simulation on this machine; HOST:PORT; or the name
     of a connection in Flower's own config), timeout (seconds that the server waits for answers) and paths (where data are).
     Raises UserError where Flower is not installed.
     """
-    engine = request["federation"]["engine"]
+    engine = request.federation["engine"]
     superlink = engine["superlink"]
     require(superlink)
     places = {name: str(Path(path).expanduser().absolute()) for name, path in engine["paths"].items()}
-    request = {**request, "federation": {**request["federation"], "engine": {**engine, "paths": places}}}
+    request = replace(request, federation={**request.federation, "engine": {**engine, "paths": places}})
     # A connection in a person's own config is looked up in their own folder; else nothing is left there.
     own = superlink is not None and ":" not in superlink
-    home = {} if own else {"FLWR_HOME": str(Path(request["work"], "flower").absolute())}
+    home = {} if own else {"FLWR_HOME": str(Path(request.work, "flower").absolute())}
     with environment({**QUIET, **home}):
         if superlink is None:
             from kdrun.federation.flower.simulation import simulate

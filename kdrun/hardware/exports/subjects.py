@@ -212,9 +212,10 @@ class OfClient:
         from types import SimpleNamespace
 
         from kdrun.federation.assemble import Setting
+        from kdrun.federation.request import FederationRequest
 
         # What a client holds is decided in one place, which asks for nothing else than the data here.
-        request = {"federation": federation, "seed": seed, "data": None, "trainer": {}, "hardware": {"device": "cpu"}}
+        request = FederationRequest("", "", Path(), federation, {}, {}, {"device": "cpu"}, seed)
         setting = Setting(request, SimpleNamespace(data=lambda config: module))
         self.spec, self.task, self._shards = module.spec, module.task, setting.shards(client)
         self.extra_tests: tuple[str, ...] = ()

@@ -1,0 +1,84 @@
+"""What a stage gives back: metrics of validation and test, cost and sizes, and the files in its work folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdrun.files import write_atomic, write_json
+from kdrun.learning.learner import Learner
+from kdrun.learning.report import Report
+from kdrun.learning.resampling import write_samples
+from kdrun.ledger.flops import parameters
+from kdrun.ledger.ledger import Ledger
+
+Metrics = dict[str, float]
+
+
+@dataclass
+class Tests:
+    """Reads test sets with what a learner keeps; what the task tells of samples goes to samples.SPLIT.jsonl in `work`."""
+
+    trainer: Any
+    learner: Learner
+    module: Any
+    evaluation: dict[str, Any]
+    work: Path | None
+
+    def __call__(self, splits: Sequence[str] = ("test",)) -> dict[str, Metrics]:
+        """{test set: metrics}. A task that KEEPS rows of validation sets thresholds on them."""
+        learner, metrics, rows = self.learner, {}, {}
+        for split in (*getattr(learner.task, "KEEPS", ()), *splits):
+            self.trainer.test(learner, self.module.eval_loader(split, **self.evaluation), verbose=False)
+            metrics[split], rows[split] = learner.evaluated, learner.samples
+            if rows[split] and self.work is not None:
+                write_samples(self.work, split, rows[split])
+        for split in splits:
+            if "val" in rows:
+                metrics[split] = {**metrics[split], **learner.task.details(rows[split], rows["val"])}
+            elif rows[split] and hasattr(learner.task, "details"):
+                metrics[split] = {**metrics[split], **by_type(learner.task.details(rows[split])["types"])}
+        return {split: metrics[split] for split in splits}
+
+
+def by_type(types: dict[str, dict[str, Any]]) -> Metrics:
+    """`accuracy/colour`, and `f1/exist` where a type has one: scores of single types of questions beside those of all."""
+    return {
+        f"{score}/{name}": float(values[score])
+        for name, values in types.items()
+        for score in ("accuracy", "f1")
+        if values.get(score) is not None
+    }
+
+
+def test_rows(label: str, step: int, epoch: int, test: dict[str, Metrics]) -> list[dict[str, Any]]:
+    values = {f"test/{name}_{which}": value for which in ("best", "last") for name, value in test[which].items()}
+    return [{"stage": label, "step": step, "epoch": epoch, **values}]
+
+
+def cost_of(ledger: Ledger, work: dict[str, float] | None, **counted: Any) -> dict[str, Any]:
+    """The cost of a stage: what the readers measured, and what was counted. tokens is for tasks that have them.
+
+    work: FLOPs of each phase, for the energy model (see ledger.phase_flops).
+    """
+    measured = {name: None if value is None else round(value, 3) for name, value in ledger.totals().items()}
+    energy = ledger.energy.record(work)
+    return {**measured, "tries": ledger.tries, **{"tokens": None, **counted}, "energy": energy}
+
+
+def size_of(network: Any, task: Any) -> dict[str, Any]:
+    """{"parameters", "packaged": parameters of a tower that the weights file leaves out, "flops": of one sample}."""
+    packaged = parameters(network.tower) if getattr(network, "packaged", False) else 0
+    return {"parameters": parameters(network), "packaged": packaged, "flops": task.flops(network)}
+
+
+def leave(
+    work: Path, outcome: dict[str, Any], kept: list[dict[str, Any]], new: list[dict[str, Any]], report: Report
+) -> None:
+    """metrics.jsonl and outcome.json. kept: rows that the report has seen; new: those after them."""
+    report.rows(new)
+    write_atomic(work / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in [*kept, *new]))
+    write_json(work / "outcome.json", outcome)

@@ -1,0 +1,103 @@
+"""What the lab asks the learning room to do: one stage, with everything that it needs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TaughtBy:
+    """A trained teacher of a stage.
+
+    name      of its learner, for messages
+    network   node that builds it
+    weights   path of its weights file
+    converts  whether the config normalises its inputs otherwise than those of the stage
+    stated    what its own record says of it on validation by the task's PREFLIGHT metric; None where that says nothing of
+              these data
+    """
+
+    fingerprint: str
+    name: str
+    network: dict[str, Any]
+    weights: str
+    converts: bool = False
+    stated: float | None = None
+
+
+@dataclass(frozen=True)
+class StartsFrom:
+    """The stage whose weights a stage begins with, and the path of its weights file."""
+
+    fingerprint: str
+    weights: str
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """One stage to fit; without a trainer, weights that were brought are evaluated.
+
+    fingerprint     of the stage
+    label           for rows and messages
+    work            folder for its checkpoints and results
+    learner         {"name", "network", "weights"} of the student
+    objective, data, trainer, hardware, energy, teaching
+                    nodes of the config, with `hardware` resolved
+    data_identity   what the data are (see lab.fingerprint)
+    sees            keys of `data` in which the teachers' view differs; seen_identity: what the data are that they see
+    teachers        in the order in which they are asked; drop: share of steps in which each of several is left out
+    start           whose weights it begins with
+    rank            of several processes that fit it together
+    """
+
+    fingerprint: str
+    label: str
+    work: Path
+    learner: dict[str, Any]
+    objective: dict[str, Any]
+    data: dict[str, Any]
+    data_identity: Any
+    hardware: dict[str, Any]
+    seed: int
+    trainer: dict[str, Any] | None = None
+    energy: dict[str, Any] | None = None
+    sees: dict[str, Any] | None = None
+    seen_identity: Any = None
+    teaching: dict[str, Any] | None = None
+    teachers: tuple[TaughtBy, ...] = ()
+    drop: float = 0.0
+    start: StartsFrom | None = None
+    rank: int = 0
+
+    @property
+    def teacher(self) -> TaughtBy | None:
+        """The first teacher."""
+        return self.teachers[0] if self.teachers else None
+
+    @property
+    def alike(self) -> bool:
+        """Whether the student starts as a copy of its teacher."""
+        return bool(self.start and self.teacher) and self.start.fingerprint == self.teacher.fingerprint
+
+    @property
+    def teachers_view(self) -> dict[str, Any]:
+        """The data as the teachers see them."""
+        return {**self.data, **(self.sees or {})}
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON types, for another process."""
+        return {**asdict(self), "work": str(self.work)}
+
+    @classmethod
+    def from_json(cls, node: dict[str, Any]) -> FitRequest:
+        values = {item.name: node[item.name] for item in fields(cls)}
+        return cls(
+            **values
+            | {
+                "work": Path(node["work"]),
+                "teachers": tuple(TaughtBy(**teacher) for teacher in node["teachers"]),
+                "start": node["start"] and StartsFrom(**node["start"]),
+            }
+        )
