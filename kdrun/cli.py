@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def help_text(verb: str | None = None) -> str:
     """The help of kdrun, or of one verb."""
     if verb:
-        from kdrun.usage import USAGE
+        from kdrun.verbs.usage import USAGE
 
         return f"kdrun {verb}: {VERBS[verb]}\n\n{USAGE[verb]}\n"
     verbs = "\n".join(f"  {name:<12} {text}" for name, text in VERBS.items())

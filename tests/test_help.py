@@ -6,7 +6,7 @@ import shlex
 import pytest
 
 from kdrun import cli
-from kdrun.usage import USAGE
+from kdrun.verbs.usage import USAGE
 
 
 def examples():

@@ -104,7 +104,7 @@ def test_mistakes(made, words, said, capsys):
 
 def test_the_example_of_the_help_works_in_any_folder(tmp_path, capsys, monkeypatch):
     from kdrun.cli import main
-    from kdrun.usage import USAGE
+    from kdrun.verbs.usage import USAGE
 
     monkeypatch.chdir(tmp_path)
     example = next(line.split() for line in USAGE["why"].splitlines() if "digits_kd:" in line)
