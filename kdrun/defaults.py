@@ -6,6 +6,7 @@ import ast
 from collections.abc import Mapping
 from typing import Any
 
+from kdrun import losses
 from kdrun.moved import current, original
 from kdrun.problems import UserError
 from kdrun.schema import BY_CONVERSATIONS, BY_IMAGES, BY_TEXT
@@ -90,10 +91,13 @@ def canonical(node: Any, numbers: bool = False) -> Any:
 
 
 def canonical_objective(objective: Mapping[str, Any], numbers: bool = False) -> dict[str, Any]:
-    """As `canonical`, of terms, whose `_target_` is that of their name where they have none."""
+    """As `canonical`, of terms, whose `_target_` is that of their name where they have none. Settings with their default are left out."""
     result = {}
     for name, term in objective.items():
-        own = f"kdrun.objectives.{name}.{name}"
+        own = f"{losses.HOME}.{name}.{name}"
+        if losses.former(own) is None:
+            own, _ = losses.resolve(name, {})
+        term = {key: value for key, value in term.items() if losses.SETTINGS.get(key, MISSING) != value}
         tree = canonical({"_target_": own, **term}, numbers)
         if "feature" in objective and name == "ce" and tree.get("label_smoothing") == 0:
             del tree["label_smoothing"]  # objective=cross_window is the one option that did not write it out
@@ -116,16 +120,11 @@ def strategy_options(node: Any) -> Any:
 
 
 def _defaults(node: dict[str, Any], target: str, numbers: bool) -> dict[str, Any]:
-    try:
-        known = signature(target)
-    except UserError:  # of a record whose code is gone
-        return node
     written = WRITTEN.get(target, "").split()
-    for name, parameter in known.parameters.items() if known is not None else ():
+    for name, (default, is_float) in _parameters(target).items():
         if name in RESERVED or name in SUPPLIED:
             continue
-        default = _literal(parameter.default)
-        if numbers and _is_float(parameter.annotation) and type(node.get(name)) is int:
+        if numbers and is_float and type(node.get(name)) is int:
             node[name] = float(node[name])
         if default is MISSING:
             continue
@@ -134,6 +133,18 @@ def _defaults(node: dict[str, Any], target: str, numbers: bool) -> dict[str, Any
         elif name in node and _same(node[name], default):
             del node[name]
     return node
+
+
+def _parameters(target: str) -> dict[str, tuple[Any, bool]]:
+    """Name of each parameter of a target -> (default, MISSING where there is none; whether it is a number with a fraction)."""
+    if (former := losses.former(target)) is not None:
+        return {name: (default, isinstance(default, float)) for name, default in former.options.items()}
+    try:
+        known = signature(target)
+    except UserError:  # of a record whose code is gone
+        return {}
+    parameters = {} if known is None else known.parameters
+    return {name: (_literal(one.default), _is_float(one.annotation)) for name, one in parameters.items()}
 
 
 def _literal(text: str | None) -> Any:

@@ -31,6 +31,10 @@ class Target(dict):
     """Annotation of a node with `_target_`: its other keys are checked against the signature of what it names."""
 
 
+class Weight(float):
+    """Annotation of a weight of a term: a number, or a function of the step (objectives/weights.py)."""
+
+
 CONTENT = "a path; the content of the file is in instead"
 
 
@@ -165,9 +169,9 @@ class Teacher(Learner):
 
 @dataclass
 class Term:
-    """One term of the objective; further keys are options of its function."""
+    """One term of the objective; further keys are settings of it (kdrun.losses) and options of its loss."""
 
-    weight: float = key(1.0, "factor of this term in the sum", minimum=0)
+    weight: Weight = key(1.0, "factor of this term in the sum", minimum=0)
 
 
 TASKS = ("classification", "diagnosis", "regression", "translation", "vision_language")

@@ -2,7 +2,7 @@
 
 A config has five places for a `_target_`: network, optimizer, loss, source of data, strategy. Of the packages that are always there
 (SHIPPED) a place takes classes with the right base, and functions that kdrun declares: those in `TARGETS` of their module, and for
-a loss the function that has its module's name. Of a package that the user has allowed it takes any class or function that is
+a loss the function, or the module with state, that has its module's name. Of a package that the user has allowed it takes any class or function that is
 defined there. What a module merely imports is never called through it.
 """
 
@@ -64,7 +64,9 @@ SLOTS = {
         ("torch.optim", "transformers", "timm"),
         "optimizer classes of torch.optim, transformers, timm",
     ),
-    "loss": Slot("loss", (), ("kdrun.objectives",), "losses of kdrun: docs/objectives.md"),
+    "loss": Slot(
+        "loss", ("torch.nn.modules.module.Module",), ("kdrun.objectives",), "losses of kdrun: docs/objectives.md"
+    ),
     "source": Slot("source of data", (), ("kdrun.domains",), "sources of kdrun: kdrun ls data"),
     "strategy": Slot(
         "strategy", ("kdrun.strategies.base.Strategy",), ("kdrun.strategies",), "strategies of kdrun: kdrun ls strategy"

@@ -11,13 +11,14 @@ from collections.abc import Collection, Iterable
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from kdrun import slots, targets
+from kdrun import losses, slots, targets
 from kdrun.config.meant import meant, nearest_path, schema_paths
 from kdrun.config.origins import Origins
 from kdrun.config.presets import PRESETS
 from kdrun.environment import hidden
+from kdrun.objectives.weights import read_weight
 from kdrun.problems import Problems, UserError, closest, listed, nearest
-from kdrun.schema import EXTENDED, REQUIRED, Data, Root, Target, defaults
+from kdrun.schema import EXTENDED, REQUIRED, Data, Root, Target, Term, Weight, defaults
 
 _NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?")
 NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -108,19 +109,31 @@ class Check:
 
     def extension(self, tree: dict[str, Any], kind: type, path: str) -> dict[str, Any]:
         """Further keys of a node that names a callable: a data source, or a term of the objective."""
-        name = path.rpartition(".")[2]
-        if kind.__name__ == "Term":
-            own = tree.get("_target_", f"kdrun.objectives.{name}.{name}")
-            if "_target_" not in tree and self.no_term(own, name, path):
-                return tree
-            return self.target(
-                {**tree, "_target_": own},
-                path,
-                {"tensors": True, "slot": "loss"},
-                drop=() if "_target_" in tree else ("_target_",),
-            )
+        if kind is Term:
+            return self.term(tree, path)
         common = [item.name for item in fields(kind)]
         return self.target(tree, path, {"supplied": ("cache",), "common": common, "slot": "source"})
+
+    def term(self, tree: dict[str, Any], path: str) -> dict[str, Any]:
+        """Settings of a term, and the options of its loss."""
+        name = path.rpartition(".")[2]
+        target, _ = losses.resolve(name, tree)
+        if "_target_" not in tree and self.no_term(target, name, path):
+            return tree
+        try:
+            known = targets.signature(target)
+        except UserError:  # `target` below tells it
+            known = None
+        common = dict.fromkeys([*losses.SETTINGS, *(key for way in losses.EXECUTION_OPTIONS.values() for key in way)])
+        settings = {
+            key: self.free(value, _join(path, key))
+            for key, value in tree.items()
+            if key in common and (known is None or key not in known.parameters)
+        }
+        rules = {"tensors": True, "slot": "loss", "common": common, "supplied": losses.SUPPLIED}
+        options = {key: value for key, value in tree.items() if key not in settings}
+        result = self.target({**options, "_target_": target}, path, rules, drop=("_target_",))
+        return {**({"_target_": tree["_target_"]} if "_target_" in tree else {}), **result, **settings}
 
     def no_term(self, target: str, name: str, path: str) -> bool:
         from kdrun.signatures import module_spec
@@ -164,7 +177,11 @@ class Check:
 
     def arguments(self, node: dict[str, Any], signature: targets.Signature, path: str, rules: dict[str, Any]) -> None:
         known = signature.parameters
-        tensors = {n for n, p in known.items() if p.kind == "positional"} if rules.get("tensors") else set()
+        tensors = (
+            {n for n, p in known.items() if p.kind == "positional"}
+            if rules.get("tensors") and signature.kind != "class"
+            else set()
+        )
         options = [name for name in known if name not in tensors and name not in rules.get("supplied", ())]
         called = signature.target.rpartition(".")[2]
         for name, value in node.items():
@@ -248,6 +265,8 @@ class Check:
                 return None
             kind = next(part for part in typing.get_args(kind) if part is not types.NoneType)
             rules = {**rules, "optional": True}
+        if kind is Weight:
+            return self.weight(value, path, rules)
         if kind is Target:
             added = self.inherited(value) if path.endswith(".trainer.optimizer") else {}
             result = self.target({**added, **value} if added else value, path, rules)
@@ -263,6 +282,16 @@ class Check:
                 return value
             return [self.value(item, parts[0], path, {**rules, "item": True}) for item in value]
         return self.scalar(value, kind, path, rules)
+
+    def weight(self, value: Any, path: str, rules: dict[str, Any]) -> Any:
+        """The weight of a term: a number, or a function of the step."""
+        if not isinstance(value, dict):
+            return self.scalar(value, float, path, rules)
+        try:
+            read_weight(value, path)
+        except UserError as error:
+            self.bad(path, *error.lines)
+        return self.free(value, path)
 
     def inherited(self, value: Any) -> dict[str, Any]:
         """A learner's own optimizer settings without a `_target_` are settings of the run's optimizer: what to add."""
@@ -351,13 +380,15 @@ def _join(path: str, name: str) -> str:
 
 
 def shipped_terms() -> list[str]:
-    """Names of the objectives that come with kdrun: files that define a function of their own name."""
+    """Names of the losses that come with kdrun: files that define a function, or a class, of their name."""
     from kdrun.signatures import callables, module_spec
 
     spec = module_spec("kdrun.objectives")
     folder = next(iter(spec.submodule_search_locations or [""])) if spec else ""
     names = [file[:-3] for file in sorted(os.listdir(folder)) if file.endswith(".py") and not file.startswith("_")]
-    return [name for name in names if name in callables(f"kdrun.objectives.{name}")]
+    return [
+        name for name in names if losses.resolve(name, {})[0].rpartition(".")[2] in callables(f"{losses.HOME}.{name}")
+    ]
 
 
 def _over(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from kdrun import losses
 from kdrun.defaults import canonical, canonical_objective
 from kdrun.federation.methods.options import METHODS, options_of
 from kdrun.lab.sources import Sources
@@ -190,7 +191,7 @@ def nearest(tree: dict[str, Any], others: Iterable[tuple[str, dict[str, Any]]]):
 def roots(stage: Stage) -> list[str]:
     """Modules whose source, with what they import below the same package, decides the result."""
     modules = ["kdrun.learning.fit", *_of_data(stage.data)]
-    modules += [node.get("_target_", f"kdrun.objectives.{name}.{name}") for name, node in stage.objective.items()]
+    modules += [losses.resolve(name, node)[0] for name, node in stage.objective.items()]
     return modules + _targets(stage.learner, stage.data, stage.trainer or {})
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kdrun import targets
+from kdrun import losses, targets
 from kdrun.domains.task import task_for
 from kdrun.learning.fit import monitored
 from kdrun.learning.schedule import schedule
@@ -96,7 +96,7 @@ def place_of(error: BaseException) -> str:
 def _names(node: Any) -> Iterator[str]:
     if isinstance(node, dict):
         if isinstance(node.get("_target_"), str):
-            yield node["_target_"]
+            yield losses.present(node["_target_"])
         for value in node.values():
             yield from _names(value)
     elif isinstance(node, list | tuple):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdrun.domains.base import Prediction
-from kdrun.objectives.terms import versions
+from kdrun.objectives.objective_term import versions
 from kdrun.problems import UserError
 
 

@@ -23,13 +23,11 @@ from kdrun.learning.teacher import FrozenTeacher
 from kdrun.objectives.terms import build_objective
 from kdrun.problems import UserError
 
-TERM = "kd_topk"
-
 
 def wanted(objective: dict[str, Any]) -> int | None:
-    """k of an objective's config, or None where none of its terms with a weight wants only the top."""
-    term = objective.get(TERM)
-    return int(term.get("k", 16)) if term and term.get("weight", 1.0) else None
+    """The largest k of an objective's config, or None where none of its terms with a weight wants only the top."""
+    terms = [term for term in build_objective(objective).active if "teacher_top_ids" in term.wants]
+    return max((int(term.options.get("k", 16)) for term in terms), default=None)
 
 
 def reduced(prediction: Prediction, k: int) -> Prediction:
@@ -77,11 +75,15 @@ def cache_size(module, objective: dict[str, Any], features: int = 0) -> int | No
     k = wanted(objective)
     if module.spec.kind in SINGLE:
         if k is not None:
-            raise UserError(f"objective.{TERM} is for text; for images objective.kd has all classes")
+            raise UserError(
+                "execution=topk (objective=word_kd_topk) is for text; for images objective.kd has all classes"
+            )
         return cache.cache_bytes(module, features)
     if module.spec.kind == "vision_language":
         if k is not None:
-            raise UserError(f"objective.{TERM} is for text; here objective.kd has the whole vocabulary, cached as well")
+            raise UserError(
+                "execution=topk (objective=word_kd_topk) is for text; here objective.kd has the whole vocabulary, cached as well"
+            )
         return None if _wants_hidden(objective) else positions.cache_bytes(module)
     return None if k is None else cache_bytes(module, k)
 

@@ -3,6 +3,8 @@
 import torch
 from torch.nn import functional
 
+from kdrun.objectives.chunked import ce_chunked
+
 # torch skips targets equal to `ignore_index` in silence, by default -100. Positions are left out through the
 # mask here, so the index is set to one no data set has and a stray negative label is an error again.
 _NO_LABEL = -(2**40)
@@ -38,4 +40,5 @@ def ce(student_logits: torch.Tensor, targets: torch.Tensor, *, label_smoothing: 
     return values.view(targets.shape)
 
 
-ce.pointwise = True  # see terms.Term
+ce.pointwise = True  # see objective_term.Term
+ce.executions = {"chunked": ce_chunked}

@@ -32,4 +32,4 @@ def feature(student_features: torch.Tensor, teacher_features: torch.Tensor, *, n
     return (student - teacher).square().mean(-1)
 
 
-feature.pointwise = True  # see terms.Term
+feature.pointwise = True  # see objective_term.Term

@@ -1,7 +1,10 @@
 """Soft targets by the generalised Jensen-Shannon divergence: bounded, and between both directions of Kullback-Leibler."""
 
+from functools import partial
+
 import torch
 
+from kdrun.objectives.chunked import divergence_chunked
 from kdrun.objectives.divergences import of_logits
 
 
@@ -25,4 +28,5 @@ def jsd(
     return of_logits(student_logits, teacher_logits, "jsd", temperature, beta)
 
 
-jsd.pointwise = True  # see terms.Term
+jsd.pointwise = True  # see objective_term.Term
+jsd.executions = {"chunked": partial(divergence_chunked, kind="jsd")}

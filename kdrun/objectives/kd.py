@@ -1,8 +1,12 @@
 """Soft targets: the Kullback-Leibler divergence from the teacher to the student at a temperature."""
 
+from functools import partial
+
 import torch
 
+from kdrun.objectives.chunked import divergence_chunked
 from kdrun.objectives.divergences import of_logits
+from kdrun.objectives.topk import kd_topk
 
 
 def kd(student_logits: torch.Tensor, teacher_logits: torch.Tensor, *, temperature: float = 4.0) -> torch.Tensor:
@@ -15,6 +19,8 @@ def kd(student_logits: torch.Tensor, teacher_logits: torch.Tensor, *, temperatur
     the same gradient; the divergence is reported because it is 0 where both networks agree. Its gradient
     T * (q - p), equation 2 times T^2, is about the same size at every T, so that the balance with other terms stays
     when T changes. The teacher is a constant: no gradient reaches it.
+    `over: image_slots` is the visual distillation of LLaVA-KD (arXiv 2410.16236): no label exists there, and the teacher's
+    distribution carries what it makes of each part of the picture; the paper has T = 1.
 
     student_logits, teacher_logits: float [..., C], any float type, computed in float32 or wider. A class that the teacher
         excludes (logit -inf) adds nothing; one that only the student excludes makes the divergence infinite.
@@ -25,4 +31,5 @@ def kd(student_logits: torch.Tensor, teacher_logits: torch.Tensor, *, temperatur
     return of_logits(student_logits, teacher_logits, "forward", temperature)
 
 
-kd.pointwise = True  # see terms.Term
+kd.pointwise = True  # see objective_term.Term
+kd.executions = {"chunked": partial(divergence_chunked, kind="forward"), "topk": kd_topk}

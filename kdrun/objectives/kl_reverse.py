@@ -1,7 +1,10 @@
 """Soft targets the other way round: the divergence from the student to the teacher, which seeks the teacher's modes."""
 
+from functools import partial
+
 import torch
 
+from kdrun.objectives.chunked import divergence_chunked
 from kdrun.objectives.divergences import of_logits
 
 
@@ -25,4 +28,5 @@ def kl_reverse(student_logits: torch.Tensor, teacher_logits: torch.Tensor, *, te
     return of_logits(student_logits, teacher_logits, "reverse", temperature)
 
 
-kl_reverse.pointwise = True  # see terms.Term
+kl_reverse.pointwise = True  # see objective_term.Term
+kl_reverse.executions = {"chunked": partial(divergence_chunked, kind="reverse")}

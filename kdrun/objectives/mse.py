@@ -22,4 +22,4 @@ def mse(student_outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return (student_outputs.squeeze(-1).to(wide) - targets.to(wide)).square()
 
 
-mse.pointwise = True  # see terms.Term
+mse.pointwise = True  # see objective_term.Term

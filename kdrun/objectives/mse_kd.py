@@ -22,4 +22,4 @@ def mse_kd(student_outputs: torch.Tensor, teacher_outputs: torch.Tensor) -> torc
     return (student_outputs.to(wide) - teacher_outputs.detach().to(wide)).square().mean(-1)
 
 
-mse_kd.pointwise = True  # see terms.Term
+mse_kd.pointwise = True  # see objective_term.Term

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from kdrun import losses
 from kdrun.lab.stage import Stage, Trained
 from kdrun.problems import UserError
 
@@ -19,9 +20,9 @@ TEACHER, STUDENT, ALONE = "teacher", "student", "alone"
 NO_ACCURACY, NO_NUMBERS = ("regression", "translation"), ("translation",)
 """Tasks without the metric `accuracy`, and those whose inputs cannot be normalised."""
 
-OVER_VOCABULARY = ("vocabulary_ce", "vocabulary_ce_kd")
-"""Terms with labels that compute logits piece by piece; PIECES are the options that go with labels."""
-PIECES = ("label_smoothing", "chunk", "memory_mb")
+BOTH = f"{losses.HOME}.ce_kd.ce_kd"
+"""The loss of labels and soft targets in one; OF_LABELS are its options that go with labels."""
+OF_LABELS = ("label_smoothing", "execution", "chunk", "memory_mb")
 LABELS = {"regression": "mse"}
 """Task -> the term that learns from labels, where it is not ce."""
 
@@ -115,9 +116,9 @@ class Cast:
         kept."""
         name, objective = LABELS.get(self.config["data"]["task"], "ce"), self.config["objective"]
         given = objective.get(name, {})
-        pieces = [node for term, node in objective.items() if term in OVER_VOCABULARY]
-        if name == "ce" and not given and pieces:  # labels without all logits at once, as the objective has them
-            name, given = "vocabulary_ce", {key: pieces[0][key] for key in PIECES if key in pieces[0]}
+        both = [node for loss, node in (losses.resolve(*term) for term in objective.items()) if loss == BOTH]
+        if name == "ce" and not given and both:
+            given = {key: both[0][key] for key in OF_LABELS if key in both[0]}
         return {name: {**given, "weight": 1.0}}
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from kdrun.domains.ct.windows import WINDOWS, window
 from kdrun.domains.images.views import VIEWS
 from kdrun.lab.stage import Together
+from kdrun.objectives.weights import scaled
 from kdrun.problems import UserError, closest, listed
 from kdrun.strategies.base import Strategy
 from kdrun.strategies.cast import Cast, distil, merged, supervised
@@ -211,7 +212,9 @@ class CrossWindow(Strategy):
         factors = {"ce": 1 - self.weight, **{name: self.weight * shares.get(name, 0.0) for name in ("feature", "kd")}}
         own = {name: {"weight": 1.0, **given.get(name, {})} for name in factors}
         own["feature"] |= {} if self.feature_norm == "none" else {"norm": self.feature_norm}
-        return merged(given, {name: {**node, "weight": factors[name] * node["weight"]} for name, node in own.items()})
+        return merged(
+            given, {name: {**node, "weight": scaled(node["weight"], factors[name])} for name, node in own.items()}
+        )
 
     # views
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from kdrun.objectives.weights import shown
 from kdrun.present.units import magnitude
 
 
@@ -145,7 +146,9 @@ def _branch(stage: dict[str, Any], duration):
             dropped = f", each left out of a step with probability {teacher['drop']:g}" if teacher["drop"] else ""
             branch.add(Text.assemble(f"and teacher {other['learner']} ", (other["fingerprint"][:12], "dim"), dropped))
     for name, term in stage["objective"].items():
-        options = ", ".join(f"{key} {value}" for key, value in term.items() if key != "_target_")
+        options = ", ".join(
+            f"{key} {shown(value) if key == 'weight' else value}" for key, value in term.items() if key != "_target_"
+        )
         found = stage["terms"].get(name)
         proof = ""
         if found:

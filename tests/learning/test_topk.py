@@ -13,7 +13,7 @@ from kdrun.learning.teacher import FrozenTeacher
 from kdrun.learning.teaching import moved
 from kdrun.networks.build import build_network
 from kdrun.objectives.kd import kd
-from kdrun.objectives.kd_topk import kd_topk
+from kdrun.objectives.topk import kd_topk
 
 pytest.importorskip("sentencepiece")
 NODE = {"_target_": "kdrun.domains.translation.networks.transformer.Transformer", "width": 16, "encoder_layers": 1, "decoder_layers": 1,

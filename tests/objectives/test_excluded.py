@@ -7,14 +7,12 @@ import torch
 
 from kdrun.federation.energy import energy
 from kdrun.federation.loop import transfer
+from kdrun.objectives.ce_kd import ce_kd
+from kdrun.objectives.chunked import ce_kd_chunked, divergence_chunked
 from kdrun.objectives.jsd import jsd
 from kdrun.objectives.kd import kd
-from kdrun.objectives.kd_topk import kd_topk
-from kdrun.objectives.kd_visual import kd_visual
 from kdrun.objectives.kl_reverse import kl_reverse
-from kdrun.objectives.vocabulary_ce_kd import vocabulary_ce_kd
-from kdrun.objectives.vocabulary_kd import vocabulary_kd
-from kdrun.objectives.vocabulary_kd_visual import vocabulary_kd_visual
+from kdrun.objectives.topk import kd_topk
 
 OUT = -math.inf
 PLAIN = [0.5, -1.0, 2.0, 0.25]
@@ -54,7 +52,7 @@ def chunked(function, **options):
 
 
 def labelled(**given):
-    return vocabulary_ce_kd(**given, targets=torch.zeros(1, dtype=torch.int64), ce=0.0, kd=1.0)
+    return ce_kd_chunked(**given, targets=torch.zeros(1, dtype=torch.int64), ce=0.0, kd=1.0)
 
 
 def top(student, teacher):
@@ -71,15 +69,14 @@ def federated(student, teacher):
 
 FORWARD = {
     "kd": lambda student, teacher: kd(student, teacher, temperature=1.0),
-    "kd_visual": kd_visual,
+    "ce_kd": lambda q, p: ce_kd(q, p, torch.zeros(1, dtype=torch.int64), ce=0.0, kd=1.0),
     "kd_topk": top,
-    "vocabulary_kd": chunked(vocabulary_kd),
-    "vocabulary_kd_visual": chunked(vocabulary_kd_visual),
-    "vocabulary_ce_kd": chunked(labelled),
+    "kd chunked": chunked(divergence_chunked),
+    "ce_kd chunked": chunked(labelled),
     "federated": federated,
 }
-REVERSE = {"kl_reverse": kl_reverse, "vocabulary_kd reverse": chunked(vocabulary_kd, kind="reverse")}
-JSD = {"jsd": jsd, "vocabulary_kd jsd": chunked(vocabulary_kd, kind="jsd")}
+REVERSE = {"kl_reverse": kl_reverse, "kl_reverse chunked": chunked(divergence_chunked, kind="reverse")}
+JSD = {"jsd": jsd, "jsd chunked": chunked(divergence_chunked, kind="jsd")}
 DIVERGENCES = {
     **{name: (function, lambda q, p: kl(p, q)) for name, function in FORWARD.items()},
     **{name: (function, lambda q, p: kl(q, p)) for name, function in REVERSE.items()},

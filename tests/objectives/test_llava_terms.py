@@ -8,10 +8,8 @@ import torch
 import yaml
 
 from kdrun.objectives.kd import kd
-from kdrun.objectives.kd_visual import kd_visual
 from kdrun.objectives.relation import relation
 from kdrun.objectives.terms import build_objective
-from kdrun.objectives.vocabulary_kd_visual import vocabulary_kd_visual
 
 SHIPPED = Path(__file__).resolve().parents[2] / "conf" / "objective" / "llava.yaml"
 B, L, V, D, D2 = 4, 9, 7, 5, 6
@@ -275,16 +273,17 @@ def test_positions_without_label_or_picture_leak_nothing():
     assert gradient.isfinite().all() and not gradient[outside].any()
 
 
-def test_kd_visual_is_kd_at_the_image_slots_and_vocabulary_kd_visual_the_same_from_hidden_states():
-    assert kd_visual.over == vocabulary_kd_visual.over == "visual_mask"
+def test_kd_over_image_slots_is_the_same_dense_and_chunked_and_by_its_former_names():
     given = made()
     heads = {"student_head": torch.randn(V, D, requires_grad=True), "teacher_head": torch.randn(V, D2)}
     for who in ("student", "teacher"):
         given[f"{who}_logits"] = given[f"{who}_hidden"] @ heads[f"{who}_head"].T
     config = {"weight": 1.0, "temperature": 2.0}
-    one, _ = objective(given, {"kd_visual": config})
-    other, _ = objective({**given, **heads}, {"vocabulary_kd_visual": config})
+    one, _ = objective(given, {"kd": {**config, "over": "image_slots"}})
+    other, _ = objective({**given, **heads}, {"kd": {**config, "over": "image_slots", "execution": "chunked"}})
     torch.testing.assert_close(one, other)
+    assert torch.equal(one, objective(given, {"kd_visual": config})[0])
+    assert torch.equal(other, objective({**given, **heads}, {"vocabulary_kd_visual": config})[0])
     learning = (given["student_hidden"], heads["student_head"])
     for found, expected in zip(*(torch.autograd.grad(x, learning) for x in (other, one)), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from kdrun.objectives.ce import ce
+from kdrun.objectives.ce_kd import ce_kd
+from kdrun.objectives.chunked import ce_chunked, ce_kd_chunked, divergence_chunked
 from kdrun.objectives.jsd import jsd
 from kdrun.objectives.kd import kd
-from kdrun.objectives.kd_topk import kd_topk
 from kdrun.objectives.kl_reverse import kl_reverse
-from kdrun.objectives.terms import Objective, Term
-from kdrun.objectives.vocabulary_ce import vocabulary_ce
-from kdrun.objectives.vocabulary_ce_kd import vocabulary_ce_kd
-from kdrun.objectives.vocabulary_kd import vocabulary_kd
+from kdrun.objectives.objective_term import Term
+from kdrun.objectives.terms import Objective
+from kdrun.objectives.topk import kd_topk
 
 # Shapes: B samples, L positions, C classes.
 
@@ -84,7 +84,6 @@ def over_identity(function: Callable) -> Callable:
                 given[f"{who}_hidden"], given[f"{who}_head"] = logits, torch.eye(logits.shape[-1], dtype=logits.dtype)
         return function(**given)
 
-    on_logits.pointwise = function.pointwise
     return on_logits
 
 
@@ -107,7 +106,7 @@ class Loss:
         return 1e-6 * (self.options.get("temperature", 4.0) ** 2 if self.temperature else 1.0)
 
     def term(self, weight: float = 1.0) -> Term:
-        return Term(self.name, weight, self.function, self.wants, options=self.options)
+        return Term(self.name, weight, self.function, self.wants, options=self.options, loss=kd)
 
     def __call__(self, tensors: dict) -> torch.Tensor:
         return self.function(**{name: tensors[name] for name in self.wants}, **self.options)
@@ -127,10 +126,12 @@ LOSSES = [
     Loss("kl_reverse_t4", kl_reverse, BOTH, slow_kl_reverse, {"temperature": 4.0}, True, BOTH, temperature=True),
     Loss("jsd", jsd, BOTH, slow_jsd, {"temperature": 1.0}, True, BOTH, temperature=True),
     Loss("jsd_b09", jsd, BOTH, slow_jsd, {"beta": 0.9, "temperature": 2.0}, True, BOTH, temperature=True),
-    Loss("vocabulary_ce", over_identity(vocabulary_ce), LABELS, slow_vocabulary_ce, {"chunk": 5}),
-    Loss("vocabulary_ce_smoothed", over_identity(vocabulary_ce), LABELS, slow_vocabulary_ce, {"label_smoothing": 0.1}),
+    Loss("vocabulary_ce", over_identity(ce_chunked), LABELS, slow_vocabulary_ce, {"chunk": 5}),
+    Loss("vocabulary_ce_smoothed", over_identity(ce_chunked), LABELS, slow_vocabulary_ce, {"label_smoothing": 0.1}),
     *(
-        Loss(f"vocabulary_{name}", over_identity(vocabulary_kd), BOTH, slow_vocabulary_kd, options, True, BOTH, True)
+        Loss(
+            f"vocabulary_{name}", over_identity(divergence_chunked), BOTH, slow_vocabulary_kd, options, True, BOTH, True
+        )
         for name, options in {
             "kd": {"temperature": 1.0, "chunk": 5},
             "kd_reverse": {"kind": "reverse", "temperature": 2.0, "chunk": 5},
@@ -138,13 +139,14 @@ LOSSES = [
         }.items()
     ),
     *(
-        Loss(f"vocabulary_{name}", over_identity(vocabulary_ce_kd), THREE, slow_vocabulary_ce_kd, options, shifts=BOTH)
+        Loss(f"vocabulary_{name}", over_identity(ce_kd_chunked), THREE, slow_vocabulary_ce_kd, options, shifts=BOTH)
         for name, options in {
             "ce_kd": {"ce": 1.5, "label_smoothing": 0.2, "temperature": 1.0, "chunk": 5},
             "ce_kd_t4": {"temperature": 4.0},
             "ce_kd_jsd": {"kind": "jsd", "temperature": 2.0, "chunk": 5},
         }.items()
     ),
+    Loss("ce_kd", ce_kd, THREE, slow_vocabulary_ce_kd, {"ce": 1.5, "kind": "reverse", "temperature": 2.0}, shifts=BOTH),
     Loss("kd_t20", kd, BOTH, slow_kd, {"temperature": 20.0}, zero_at_equality=True, shifts=BOTH, temperature=True),
 ]
 every_loss = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)

@@ -5,7 +5,8 @@ import textwrap
 import pytest
 import torch
 
-from kdrun.objectives.terms import Objective, Term, build_objective
+from kdrun.objectives.objective_term import Term
+from kdrun.objectives.terms import Objective, build_objective
 from kdrun.problems import UserError
 
 CONFIG = {"ce": {"weight": 0.25, "label_smoothing": 0.1}, "kd": {"weight": 2.0, "temperature": 3.0}}

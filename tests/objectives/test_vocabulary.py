@@ -9,15 +9,12 @@ from torch.nn.functional import linear
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdrun.objectives.ce import ce
+from kdrun.objectives.chunked import ce_kd_chunked
 from kdrun.objectives.jsd import jsd
 from kdrun.objectives.kd import kd
 from kdrun.objectives.kl_reverse import kl_reverse
 from kdrun.objectives.terms import build_objective
 from kdrun.objectives.vocabulary import Settings, rows_left_out, vocabulary_values
-from kdrun.objectives.vocabulary_ce import vocabulary_ce
-from kdrun.objectives.vocabulary_ce_kd import vocabulary_ce_kd
-from kdrun.objectives.vocabulary_kd import vocabulary_kd
-from kdrun.objectives.vocabulary_kd_visual import vocabulary_kd_visual
 
 N, V, D, D2 = 23, 61, 8, 12
 LEARN = ("student_hidden", "student_head", "student_bias")
@@ -335,27 +332,30 @@ def test_a_target_that_no_common_row_has_is_an_error(label):
 
 
 TERMS = {
-    "vocabulary_ce": (vocabulary_ce, {"label_smoothing": 0.1}),
-    "vocabulary_kd": (vocabulary_kd, {"kind": "jsd", "beta": 0.4, "temperature": 2.0}),
-    "vocabulary_ce_kd": (vocabulary_ce_kd, {"ce": 0.3, "kd": 0.7, "kind": "reverse", "temperature": 2.0}),
-    "vocabulary_kd_visual": (vocabulary_kd_visual, {"temperature": 2.0}),
+    "vocabulary_ce": {"label_smoothing": 0.1},
+    "vocabulary_kd": {"kind": "jsd", "beta": 0.4, "temperature": 2.0},
+    "vocabulary_ce_kd": {"ce": 0.3, "kd": 0.7, "kind": "reverse", "temperature": 2.0},
+    "vocabulary_kd_visual": {"temperature": 2.0},
+    "ce": {"label_smoothing": 0.1, "execution": "chunked"},
+    "kd": {"temperature": 2.0, "execution": "chunked"},
+    "kl_reverse": {"temperature": 2.0, "execution": "chunked"},
+    "jsd": {"beta": 0.4, "temperature": 2.0, "execution": "chunked"},
 }
 
 
 @pytest.mark.parametrize("name", TERMS)
 def test_terms_bind_to_the_names_that_tasks_give_and_their_options_to_the_config(name):
-    function, options = TERMS[name]
-    (term,) = build_objective({name: {"weight": 1.0, "chunk": 4, "memory_mb": 64, **options}}).terms
-    assert term.function is function and term.pointwise
+    (term,) = build_objective({name: {"weight": 1.0, "chunk": 4, "memory_mb": 64, **TERMS[name]}}).terms
+    assert term.pointwise and term.options["chunk"] == 4 and term.options["memory_mb"] == 64
     assert set(term.wants) <= {"student_hidden", "student_head", "teacher_hidden", "teacher_head", "targets"}
     assert set(term.may_want) <= {"student_bias", "teacher_bias"}
-    assert term.needs_teacher == (name != "vocabulary_ce")
-    assert set(inspect.signature(function).parameters) >= {*term.wants, *term.may_want, "chunk", "memory_mb"}
+    assert term.needs_teacher == (name not in ("vocabulary_ce", "ce"))
+    assert set(inspect.signature(term.function).parameters) >= {*term.wants, *term.may_want, "chunk", "memory_mb"}
 
 
-@pytest.mark.parametrize("name", ["vocabulary_ce", "vocabulary_kd", "vocabulary_ce_kd"])
+@pytest.mark.parametrize("name", [name for name in TERMS if "visual" not in name])
 def test_the_objective_of_a_padded_batch_is_that_of_the_dense_terms(name):
-    options = TERMS[name][1]
+    options = TERMS[name]
     given = made(positions=12, bias=False)
     mask = torch.arange(4) < torch.tensor([[4], [1], [3]])
     batch = {
@@ -366,8 +366,11 @@ def test_the_objective_of_a_padded_batch_is_that_of_the_dense_terms(name):
         batch[key] = torch.where(mask[..., None], batch[key], torch.nan)
     batch["targets"] = batch["targets"].masked_fill(~mask, -100)
     total, raw = build_objective({name: {"weight": 2.0, "chunk": 3, **options}})({**batch, "mask": mask}, 8)
-    factors = {"vocabulary_ce": {"ce": 1.0}, "vocabulary_kd": {"kd": 1.0}}.get(name, {})
-    values = by_dense(given, {**factors, **options}).view(3, 4)
+    kinds = {"kd": "forward", "kl_reverse": "reverse", "jsd": "jsd"}
+    factors = {"vocabulary_ce": {"ce": 1.0}, "ce": {"ce": 1.0}, "vocabulary_ce_kd": {}}.get(name, {"kd": 1.0})
+    factors |= {"kind": kinds[name]} if name in kinds else {}
+    plain = {key: value for key, value in options.items() if key != "execution"}
+    values = by_dense(given, {**factors, **plain}).view(3, 4)
     expected = 2.0 * values[mask].sum() / 8
     assert set(raw) == {name}
     close([total.detach()], [expected.detach()])
@@ -382,11 +385,11 @@ def test_the_cross_entropy_beside_a_teacher_does_not_depend_on_the_weight_of_the
     """Rows that only one network has are left out, also where soft targets have no weight."""
     given = made(dtype=torch.float64, rows=rows, taught=taught)
     options = {"ce": 1.0, "label_smoothing": smoothing}
-    found, limit = (vocabulary_ce_kd(**given, kd=factor, **options) for factor in (0.0, 1e-9))
+    found, limit = (ce_kd_chunked(**given, kd=factor, **options) for factor in (0.0, 1e-9))
     torch.testing.assert_close(found, limit, rtol=1e-7, atol=1e-7)
     close(gradients(found.sum(), given), gradients(limit.sum(), given), 1e-7)
     expected = by_dense(given, {"ce": 1.0, "label_smoothing": smoothing}, rows=min(rows, taught))
     torch.testing.assert_close(found, expected)
     if rows > taught:
         with pytest.raises(IndexError, match="40 rows"):
-            vocabulary_ce_kd(**{**given, "targets": given["targets"] * 0 + 45}, kd=0.0, **options)
+            ce_kd_chunked(**{**given, "targets": given["targets"] * 0 + 45}, kd=0.0, **options)

@@ -124,5 +124,7 @@ def test_labels_alone_keep_what_the_objective_says_of_them():
     """Smoothing of labels, and logits piece by piece, where the objective has one term for both."""
     words = ["model=nmt_transformer", "objective=word_kd_vocabulary", "seed=0"]
     found = Cast(compose(words).cells[0]).supervision
-    assert found == {"vocabulary_ce": {"weight": 1.0, "label_smoothing": 0.1, "chunk": None, "memory_mb": 128}}
+    assert found == {
+        "ce": {"weight": 1.0, "label_smoothing": 0.1, "execution": "chunked", "chunk": None, "memory_mb": 128}
+    }
     assert Cast(compose(["seed=0"]).cells[0]).supervision == {"ce": {"weight": 1.0, "label_smoothing": 0.0}}

@@ -1,4 +1,7 @@
-"""Soft targets from a teacher's most likely classes, everything else in one bucket: what can be kept on disk for text."""
+"""Soft targets from a teacher's most likely classes, everything else in one bucket: what can be kept on disk for text.
+
+How `execution: topk` computes the loss kd.
+"""
 
 import torch
 
@@ -11,6 +14,7 @@ def kd_topk(
     teacher_top_log_probs: torch.Tensor,
     *,
     k: int = 16,
+    temperature: float = 1.0,
 ) -> torch.Tensor:
     """Divergence from teacher to student over k + 1 buckets, at temperature 1: word-level distillation (Kim and Rush 2016,
     arXiv 1606.07947, section 3.1) with the teacher cut to its k most likely tokens.
@@ -23,10 +27,12 @@ def kd_topk(
 
     student_logits: float [..., V], any float type, computed in float32 or wider.
     teacher_top_ids: integer [..., k], the teacher's most likely tokens. teacher_top_log_probs: float [..., k].
-    k: tokens kept per position; what a cache of the teacher's outputs holds.
+    k: tokens kept per position; what a cache of the teacher's outputs holds. temperature: 1; the rest has no other.
     Returns [...]. Raises ValueError where the shapes disagree, FloatingPointError where the student excludes (logit -inf) one
     of the k tokens and the teacher does not. Where it excludes all others, the last bucket adds nothing.
     """
+    if temperature != 1:
+        raise ValueError(f"the k likeliest classes tell the divergence at temperature 1 only, got {temperature}")
     if teacher_top_ids.shape != teacher_top_log_probs.shape or student_logits.shape[:-1] != teacher_top_ids.shape[:-1]:
         raise ValueError(
             f"student_logits {tuple(student_logits.shape)}, teacher_top_ids {tuple(teacher_top_ids.shape)} and "
@@ -50,6 +56,3 @@ def kd_topk(
     # Zeros in place of what is not looked at: the derivative of logsumexp over nothing is NaN.
     log_rest = others.masked_fill((rest == 0).unsqueeze(-1), 0.0).logsumexp(-1)
     return value + torch.where(rest == 0, 0.0, rest * (rest.clamp(min=torch.finfo(wide).tiny).log() - log_rest))
-
-
-kd_topk.pointwise = True  # see terms.Term

@@ -1,0 +1,183 @@
+"""One term of an objective: a loss with its weight, its settings, and what it compares."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from kdrun.objectives.weights import WeightSchedule
+from kdrun.problems import UserError
+
+Tensors = Mapping[str, Any]
+LABELS, IMAGES = "mask", "images"
+FROM_BATCH = ("ids", "step", "epoch")
+"""What a loss may ask for beside tensors of the task: sample ids int64 [B], and the number of steps and of epochs done."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What a term compares of the inside of both networks.
+
+    student, teacher: module paths, globs of them, or `output:NAME`; see networks/capture.py. Either may be empty.
+    each: the loss is called for one pair at a time (student_features, teacher_features) and its values are averaged; else once,
+    with lists (student_captured, teacher_captured).
+    adaptor, resize: how the student's are brought to the sizes of the teacher's; see learning/adaptor.py.
+    """
+
+    student: tuple[str, ...] = ()
+    teacher: tuple[str, ...] = ()
+    each: bool = True
+    adaptor: str = "auto"
+    resize: str = "auto"
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss with its weight.
+
+    function: of tensors by name, or a module called in the same way, or the class of one, which `begin` calls.
+    wants: tensors it must be given; may_want: those with a default, given where the task has them.
+    options: of the function, or of the class. loss: whose declarations (`pointwise`, `over`) hold where `function` is another way to
+    compute it. moved: what the values are per, where the settings say another than the loss. pairs: what it compares of the
+    inside of both networks.
+    """
+
+    name: str
+    weight: float | WeightSchedule
+    function: Any
+    wants: tuple[str, ...]
+    may_want: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    loss: Any = None
+    moved: str | None = None
+    pairs: Pairs | None = None
+
+    @property
+    def largest_weight(self) -> float:
+        return self.weight.largest if isinstance(self.weight, WeightSchedule) else self.weight
+
+    def weight_at(self, step: int | None, total: int | None) -> float:
+        """The weight of a step; the largest of all where `step` is None. total: steps of the stage."""
+        if step is None or not isinstance(self.weight, WeightSchedule):
+            return self.largest_weight
+        return self.weight.at(step, total)
+
+    @property
+    def needs_teacher(self) -> bool:
+        return any(name.startswith("teacher_") for name in self.wants) or bool(self.pairs and self.pairs.teacher)
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether each position's value depends on that position alone, said by `function.pointwise = True`.
+
+        The term is then given the valid positions only, as one list [N, ...]: padding costs nothing and cannot leak.
+        A term that does not say so gets [B, L, ...] with zeros at masked positions.
+        """
+        return getattr(self.loss or self.function, "pointwise", False)
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether it multiplies hidden states by an output layer itself: that product belongs to the network, and is computed
+        as the network is (in its types, under its autocast). All other terms are computed in float32 or wider."""
+        return any(name.endswith("_head") for name in (*self.wants, *self.may_want))
+
+    @property
+    def over(self) -> str:
+        """What the values are per: valid positions of "mask" (labels), of "visual_mask" (image slots), or "images".
+
+        Said by the setting `over`, or by `function.over = "visual_mask"`. A term over "images" returns one value per sample, 0
+        where a sample has no image, and is given whole rows.
+        """
+        return self.moved or getattr(self.loss or self.function, "over", LABELS)
+
+    def begin(self, supplied: Mapping[str, Any]) -> Term:
+        """The term with its module made where it has a class; supplied: arguments that the class may ask for by name.
+
+        Raises UserError where it asks for something else without a default.
+        """
+        if not isinstance(self.function, type):
+            return self
+        arguments = dict(self.options)
+        for name, parameter in inspect.signature(self.function).parameters.items():
+            if name in supplied and name not in arguments:
+                arguments[name] = supplied[name]
+            missing = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+            if missing and name not in arguments:
+                raise UserError(
+                    f"objective.{self.name}.{name} has no default and no value",
+                    f"kdrun itself gives: {', '.join(sorted(supplied))}",
+                )
+        return replace(self, function=self.function(**arguments), options={})
+
+    def check_wants(self, given: Collection[str]) -> None:
+        """Raises UserError where a tensor that the term must have is not among those that are given."""
+        if missing := [name for name in self.wants if name not in given and name not in ("mask", *FROM_BATCH)]:
+            raise UserError(
+                f"objective.{self.name} wants {', '.join(missing)}, which this task does not give",
+                f"given here: {', '.join(sorted(given))}",
+            )
+
+    def values(self, tensors: Tensors, positions: torch.Size | None) -> torch.Tensor:
+        """float32, one value per position, computed in float32 or wider outside of autocast (but see `multiplies`).
+
+        Raises UserError where tensors lack, the result has another shape, or the term changes a tensor that it is given.
+        """
+        given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        self.check_wants(given)
+        chosen = {name: given.get(name) for name in self.wants}
+        chosen |= {name: given[name] for name in self.may_want if name in given}
+        calls = [{**chosen, **captured} for captured in self._captured(given)]
+        values = [self._called(call, positions) for call in calls]
+        return values[0] if len(values) == 1 else torch.stack(values).mean(0)
+
+    def _captured(self, given: Tensors) -> list[dict[str, Any]]:
+        """What was captured, by parameter name, for each call of the function."""
+        if self.pairs is None:
+            return [{}]
+        students, teachers = given["captured"]
+        if not self.pairs.each:
+            lists = {"student_captured": students, "teacher_captured": teachers}
+            return [{name: tensors for name, tensors in lists.items() if tensors}]
+        return [
+            {"student_features": student, "teacher_features": teacher}
+            for student, teacher in zip(students, teachers, strict=True)
+        ]
+
+    def _called(self, chosen: dict[str, Any], positions: torch.Size | None) -> torch.Tensor:
+        before = {name: versions(_tensors([value])) for name, value in chosen.items()}
+        device = next((tensor.device.type for tensor in _tensors(chosen.values())), "cpu")
+        whole = self.multiplies or not torch.is_autocast_enabled(device)
+        with contextlib.nullcontext() if whole else torch.autocast(device, enabled=False):
+            values = self.function(**chosen, **self.options)
+        if changed := [name for name, value in chosen.items() if versions(_tensors([value])) != before[name]]:
+            raise UserError(
+                f"objective.{self.name} changes {', '.join(changed)} in place",
+                "other terms are given the same tensors; use x / y instead of x.div_(y), x.clone() before a change",
+            )
+        shape = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
+        if not isinstance(values, torch.Tensor) or values.dim() == 0 or values.shape != (positions or values.shape):
+            expected = "[batch] or [batch, length]" if positions is None else str(tuple(positions))
+            raise UserError(
+                f"objective.{self.name} returned {shape}, expected one value per position, {expected}",
+                "a term leaves its mean or sum to kdrun, so that padding and accumulation change nothing",
+            )
+        return values.float()
+
+
+def versions(tensors: Iterable[Any]) -> list[int]:
+    """How often each of the tensors has been changed in place, as far as torch counts it."""
+    return [x._version if isinstance(x, torch.Tensor) and not x.is_inference() else 0 for x in tensors]
+
+
+def _tensors(values: Iterable[Any]) -> Iterable[torch.Tensor]:
+    """The tensors among these and in lists among these."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, list):
+            yield from _tensors(value)
