@@ -138,7 +138,7 @@ def execute(job, run, console: Console, signals, quiet=False, force=False, tell=
     with contextlib.ExitStack() as sensors, reporting as report, told(report.mended):
 
         def fitted(item: Fitted) -> None:
-            report.finished(item.trained.stage.label, item.source, item.trained.record)
+            report.finished(item.result.stage.label, item.source, item.result.record)
             stages.append(stage_entry(item))
             run.update(stages=stages)
 
@@ -280,16 +280,16 @@ def fit_cells(cells: list[dict[str, Any]], lab, failed: Callable[[int, BaseExcep
 
 def stage_entry(item) -> dict[str, Any]:
     """A stage as the run record lists it."""
-    record = item.trained.record
-    start = getattr(item.trained.stage, "start", None)
+    record = item.result.record
+    start = getattr(item.result.stage, "start", None)
     return {
-        "label": item.trained.stage.label,
-        "role": item.trained.stage.role,
+        "label": item.result.stage.label,
+        "role": item.result.stage.role,
         "learner": record["learner"],
-        "fingerprint": item.trained.fingerprint,
-        "seed": item.trained.stage.seed,
+        "fingerprint": item.result.fingerprint,
+        "seed": item.result.stage.seed,
         "source": item.source,
-        "path": str(item.trained.path),
+        "path": str(item.result.path),
         "further": record.get("further") or {},
         **({} if start is None else {"start": start.fingerprint}),
         **{key: record[key] for key in ("gap", "members", "counted", "stack", "clients", "bytes") if record.get(key)},

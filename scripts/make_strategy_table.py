@@ -38,7 +38,7 @@ A frozen dataclass with `run`; its fields are its options. Put the module beside
 from dataclasses import dataclass
 
 from kdrun.lab.lab import Lab
-from kdrun.lab.stage import Trained
+from kdrun.lab.stages.base import Result
 from kdrun.strategies.base import Strategy
 from kdrun.strategies.cast import Cast, learn, teach
 
@@ -49,7 +49,7 @@ class LabelsFirst(Strategy):
 
     labels: int = 2
 
-    def run(self, lab: Lab, cast: Cast) -> Trained:
+    def run(self, lab: Lab, cast: Cast) -> Result:
         teacher = learn(lab, cast.teacher)
         start = learn(lab, cast.student, role="labels_first", epochs=self.labels)
         return teach(lab, cast.student, teacher, start=start)
@@ -75,14 +75,14 @@ targets: {mylab: true}
 kdrun --conf conf strategy=labels_first strategy.labels=1
 ```
 
-`run` is called once for each seed. It asks for stages and returns the last one; it sees validation (`Trained.metrics`), never test. `kdrun plan` calls
+`run` is called once for each seed. It asks for stages and returns the last one; it sees validation (`Result.metrics`), never test. `kdrun plan` calls
 it as well, with a lab that fits nothing: decide through `lab.choose`, or by what the config says. What it is made of:
 '''
 PARTS = (
     ("kdrun.strategies.cast", ("learn", "teach", "supervised", "distil")),
     ("kdrun.strategies.cast", ("Cast.teacher", "Cast.student", "Cast.assistants", "Learner.trainer", "Learner.seed")),
-    ("kdrun.lab.lab", ("Lab.fit", "Lab.choose", "Lab.parameters", "Lab.together")),
-    ("kdrun.lab.stage", ("Trained.metrics", "Trained.weights", "Trained.record")),
+    ("kdrun.lab.lab", ("Lab.get", "Lab.choose", "Lab.parameters")),
+    ("kdrun.lab.stages.base", ("Result.metrics", "Result.weights", "Result.record")),
     (
         "kdrun.strategies.base",
         ("Strategy.run", "Strategy.check", "Strategy.label", "Strategy.student_epochs", "Strategy.control"),
@@ -92,7 +92,7 @@ PARTS = (
 FIELDS = {
     "Learner.trainer": "The trainer group with the learner's own overrides on top.",
     "Learner.seed": "Of weights and data order.",
-    "Trained.record": "What the stage recorded: sizes, history, cost; its `test` is for reading afterwards.",
+    "Result.record": "What the stage recorded: sizes, history, cost; its `test` is for reading afterwards.",
 }
 
 

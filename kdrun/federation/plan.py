@@ -12,7 +12,7 @@ def planned(stage: Any, module: Any) -> dict[str, Any]:
     """{"clients", "rounds", "method", "partition", "private": [{"network", "parameters"}], "travels", "parameters" (of what
     travels; None where no weights do), "bytes" (of all rounds and clients, both ways, an estimate), "steps": at most}.
 
-    stage: lab.stage.Federation. The partition is made, so that one that cannot be is told now.
+    stage: lab.stages.federate.Federate. The partition is made, so that one that cannot be is told now.
     """
     from kdrun.federation import partition
     from kdrun.federation.methods.build import build_method

@@ -18,7 +18,7 @@ class FederationRequest:
                  proxy (a network node), method, options, rounds, participation, aggregation {how, trim, clip_norm}, faults,
                  eval_every, engine (absent: all clients in this process; else see flower.start.start)
     data, trainer, hardware, energy
-                 nodes of the config, with `hardware` resolved; of `trainer` what lab.stage.Federation.TRAINER names
+                 nodes of the config, with `hardware` resolved; of `trainer` what lab.stages.federate.Federate.TRAINER names
     """
 
     fingerprint: str

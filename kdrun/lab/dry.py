@@ -1,13 +1,13 @@
-"""A lab that fits nothing: strategies run in it as they are, and what they ask for is the plan."""
+"""A lab that runs nothing: strategies run in it as they are, and what they ask for is the plan."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from kdrun.lab.fingerprint import fingerprint, nearest, together_parts
+from kdrun.lab.fingerprint import nearest
 from kdrun.lab.lab import Lab
-from kdrun.lab.stage import Federation, Stage, Together, Trained
+from kdrun.lab.stages.base import Result, Stage
 from kdrun.learning.fitness import UnfitTeacher
 
 
@@ -15,10 +15,9 @@ from kdrun.learning.fitness import UnfitTeacher
 class Planned:
     """One stage of a plan. status: "done" (in the store), "interrupted" (a checkpoint waits) or "new"."""
 
-    trained: Trained
+    result: Result
     status: str
     parts: dict[str, Any]
-    arm: str = ""
 
 
 class DryLab(Lab):
@@ -29,30 +28,25 @@ class DryLab(Lab):
         self.planned: list[Planned] = []
         self.assumed: list[str] = []
 
-    def _found(self, stage: Stage | Federation, tree: dict[str, Any]) -> Trained:
-        key = fingerprint(tree)
-        if key not in self._seen:
-            record = self.store.get(key)
-            if record is not None:
-                trained, status = Trained(key, stage, record, self.store.folder(key)), "done"
-            else:
-                status = "interrupted" if self.store.unfinished(key) else "new"
-                trained = Trained(key, stage, {})
-            self._seen[key] = trained
-            self.planned.append(Planned(trained, status, tree))
-        return self._seen[key]
+    def _result(self, stage: Stage, key: str, tree: dict[str, Any]) -> Result:
+        record = self.store.get(key)
+        result = Result(key, stage, record or {}, self.store.folder(key) if record is not None else None)
+        waiting = "interrupted" if self.store.unfinished(key) else "new"
+        if stage.listed:
+            self.planned.append(Planned(result, waiting if record is None else "done", tree))
+        return result
 
-    def check(self, stage: Stage, trained: Trained | None = None) -> None:
+    def check(self, stage: Stage, result: Result | None = None) -> None:
         """What would stop the run, and what it would say, is `assumed`."""
         try:
-            super().check(stage, trained)
+            super().check(stage, result)
         except UnfitTeacher as error:
             self.remarks.append(f"{error}; a run stops there")
         self.assumed += [line for line in self.remarks if line not in self.assumed]
 
-    def choose(self, what: str, candidates: dict[str, Trained], *, worst: bool = False) -> str:
+    def choose(self, what: str, candidates: dict[str, Result], *, worst: bool = False) -> str:
         """As a lab does where all candidates are in the store; else the first, which `assumed` tells."""
-        if all(trained.record for trained in candidates.values()):
+        if all(result.record for result in candidates.values()):
             return super().choose(what, candidates, worst=worst)
         first = next(iter(candidates))
         kind = "worst" if worst else "best"
@@ -63,17 +57,11 @@ class DryLab(Lab):
             self.assumed.append(text)
         return first
 
-    def together(self, group: Together) -> Trained:
-        """Nothing is fitted for it, so it is not in the plan."""
-        key = fingerprint(together_parts(group, self.context))
-        record = self.store.get(key)
-        return Trained(key, group, record or {}, self.store.folder(key) if record else None)
-
     def forget(self) -> None:
         """Begin the plan of another job; what is known of data and sources stays."""
         self.planned.clear()
         self.assumed.clear()
-        self._seen.clear()
+        self._results.clear()
         self._labels.clear()
 
     def why(self, planned: Planned) -> tuple[str, dict[str, tuple[Any, Any]]] | None:

@@ -1,4 +1,4 @@
-"""What determines the result of a stage, as a tree of plain parts, and the hash of it.
+"""What trees of parts are made of, which determine the results of stages (lab.stages), and the hash of such a tree.
 
 In: the learner's network, the objective, the data view, the fit, the seed, the content of data and given weights, the
 fingerprints of start and teacher, the sources of the code that is used, library versions, device type and precision.
@@ -10,17 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from kdrun import losses
-from kdrun.defaults import canonical, canonical_objective
-from kdrun.federation.methods.options import METHODS, options_of
+from kdrun.defaults import canonical
 from kdrun.lab.sources import Sources
-from kdrun.lab.stage import Federation, Stage, Together
 from kdrun.moved import current
 from kdrun.schema import Data, Hardware, Learner, Teacher, Trainer, added, irrelevant
 
@@ -41,7 +37,7 @@ LEFT_OUT = {
     "parallel_text.msgstr_language": "likewise",
     "teaching.unchecked": "a guard",
     "federation.engine": "where clients run; all engines give the same bits, which tests compare (tests/federation/test_flower*.py). "
-    "What befell machines, and so cannot be repeated, is in: see befallen",
+    "What happened to machines, and so cannot be repeated, is in: see Federate.parts_after",
 }
 """Dotted key -> why it is in no fingerprint: what the schema says of its keys, and what has no node there."""
 
@@ -52,7 +48,6 @@ ADDED: dict[str, Any] = {
 }
 """Keys that came after records existed: with their default they are in no fingerprint, so that an option orphans no result."""
 
-LIBRARIES = ("torch", "lightning")
 HOMES = {
     "classification": "images",
     "diagnosis": "ct",
@@ -97,72 +92,6 @@ class FingerprintContext:
         return self._files[key]
 
 
-def parts(stage: Stage, context: FingerprintContext) -> dict[str, Any]:
-    """The tree of everything that determines the stage's result; JSON types only, safe to store and to compare."""
-    tree = {
-        "learner": {
-            "network": canonical(stage.learner["network"], numbers=True),
-            "weights": context.file_hash(stage.learner["weights"]) if stage.learner["weights"] else None,
-        },
-        "objective": {
-            name: term
-            for name, term in canonical_objective(stage.objective, numbers=True).items()
-            if term.get("weight", 1.0) != 0  # such a term is never evaluated
-        },
-        "data": identity(stage.data, context),
-        "trainer": None if stage.trainer is None else canonical(_kept(stage.trainer, "trainer"), numbers=True),
-        "seed": stage.seed if stage.trainer is not None else None,
-        "start": stage.start.fingerprint if stage.start else None,
-        "teacher": None
-        if stage.teacher is None
-        else {
-            "fingerprint": stage.teacher.fingerprint,
-            **_kept(stage.teaching, "teaching"),
-            **({"also": [one.fingerprint for one in stage.also], "drop": stage.drop} if stage.also else {}),
-            **({"sees": stage.sees, "content": context.data_hash(stage.seen)} if stage.sees else {}),
-        },
-        "code": context.sources.hashes(roots(stage)),
-        "versions": {name: _version(name) for name in LIBRARIES},
-        "device": {"type": context.device, **_kept(stage.hardware, "hardware")},
-    }
-    return _drop_added(tree, context.added)
-
-
-def together_parts(group: Together, context: FingerprintContext) -> dict[str, Any]:
-    """As `parts`, of stages taken together."""
-    return {
-        "members": {name: trained.fingerprint for name, trained in group.members.items()},
-        "counted": list(group.counted),
-        "method": group.method,
-        "code": context.sources.hashes(["kdrun.lab.ensembles"]),
-        "versions": {name: _version(name) for name in ("scikit-learn", "numpy")},
-    }
-
-
-def federation_parts(stage: Federation, context: FingerprintContext) -> dict[str, Any]:
-    """As `parts`, of a federation. Epochs and schedule of the trainer have no part in it."""
-    method = METHODS[stage.federation["method"]][0].partition(".")[0]
-    modules = ["kdrun.federation.run", f"kdrun.federation.methods.{method}", *_of_data(stage.data)]
-    modules += _targets(stage.federation, stage.data, stage.trainer)
-    trainer = ("batch_size", "optimizer", "clip", "monitor", "mode")
-    federation = canonical(_kept(stage.federation, "federation"), numbers=True)
-    federation["options"] = asdict(options_of(stage.federation["method"], stage.federation.get("options") or {}))
-    return {
-        "federation": federation,
-        "data": identity(stage.data, context),
-        "trainer": canonical({key: stage.trainer[key] for key in trainer}, numbers=True),
-        "seed": stage.seed,
-        "code": context.sources.hashes(modules),
-        "versions": {name: _version(name) for name in LIBRARIES},
-        "device": {"type": context.device, **_kept(stage.hardware, "hardware")},
-    }
-
-
-def befallen(tree: dict[str, Any], incidents: list[Any]) -> dict[str, Any]:
-    """The parts of a federation in which machines or lines failed: its result is another one than that of `tree`."""
-    return {**tree, "incidents": incidents} if incidents else tree
-
-
 def fingerprint(tree: dict[str, Any]) -> str:
     """sha256 of the canonical JSON of `parts`, 64 hex digits."""
     text = json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -188,14 +117,7 @@ def nearest(tree: dict[str, Any], others: Iterable[tuple[str, dict[str, Any]]]):
     return name, found
 
 
-def roots(stage: Stage) -> list[str]:
-    """Modules whose source, with what they import below the same package, decides the result."""
-    modules = ["kdrun.learning.fit", *_of_data(stage.data)]
-    modules += [losses.resolve(name, node)[0] for name, node in stage.objective.items()]
-    return modules + _targets(stage.learner, stage.data, stage.trainer or {})
-
-
-def _of_data(data: dict[str, Any]) -> list[str]:
+def domain_modules(data: dict[str, Any]) -> list[str]:
     """Modules of the task, and of what makes a data set of a source."""
     task = data.get("task", "classification")
     found = [f"kdrun.domains.{HOMES[task]}.task"]
@@ -203,7 +125,7 @@ def _of_data(data: dict[str, Any]) -> list[str]:
     return found + (["kdrun.domains.images.views"] if data.get("view") else [])
 
 
-def _targets(*nodes: Any) -> list[str]:
+def targets_in(*nodes: Any) -> list[str]:
     """All `_target_` in these."""
     found, waiting = [], list(nodes)
     while waiting:
@@ -223,25 +145,24 @@ def identity(data: dict[str, Any], context: FingerprintContext) -> dict[str, Any
 
 def _view(data: dict[str, Any]) -> dict[str, Any]:
     """The data config without what is a label or a path."""
-    view = _kept(canonical(data, numbers=True), "data")
+    view = kept(canonical(data, numbers=True), "data")
     if view.get("tests"):
         view["tests"] = {
-            name: _kept(node, "data.tests.*") if isinstance(node, dict) else node
-            for name, node in view["tests"].items()
+            name: kept(node, "data.tests.*") if isinstance(node, dict) else node for name, node in view["tests"].items()
         }
     if current(data["_target_"]) == "kdrun.domains.translation.parallel_text.parallel_text":
-        view = _kept(view, "parallel_text")
+        view = kept(view, "parallel_text")
     if view.get("text"):
-        view["text"] = _kept(view["text"], "data.text")
+        view["text"] = kept(view["text"], "data.text")
     return view
 
 
-def _kept(node: dict[str, Any], place: str) -> dict[str, Any]:
+def kept(node: dict[str, Any], place: str) -> dict[str, Any]:
     """A node without the keys that LEFT_OUT names for its place."""
     return {key: value for key, value in node.items() if f"{place}.{key}" not in LEFT_OUT}
 
 
-def _drop_added(tree: dict[str, Any], added: dict[str, Any]) -> dict[str, Any]:
+def drop_added(tree: dict[str, Any], added: dict[str, Any]) -> dict[str, Any]:
     for dotted, default in added.items():
         *path, last = dotted.split(".")
         node: Any = tree
@@ -254,6 +175,15 @@ def _drop_added(tree: dict[str, Any], added: dict[str, Any]) -> dict[str, Any]:
                 parent = parent[key]
             del parent[last]
     return tree
+
+
+def versions(*names: str) -> dict[str, str | None]:
+    """Of libraries."""
+    return {name: _version(name) for name in names}
+
+
+def device(hardware: dict[str, Any], context: FingerprintContext) -> dict[str, Any]:
+    return {"type": context.device, **kept(hardware, "hardware")}
 
 
 @cache

@@ -24,6 +24,7 @@ from kdrun.files import Damaged, read_json, write_json
 from kdrun.locks import hold, waiting_text
 
 RECORD = "record.json"
+RESULTS = ("metrics.jsonl", "samples.*.jsonl", "*.safetensors", "data.*")
 ANEW = "anew"
 STRAY = "stray-"
 """Before the name of a file that somebody put into the folder of a stage."""
@@ -59,11 +60,15 @@ class Store:
         if anew and not (work / ANEW).is_file():
             shutil.rmtree(work)
             (self.work(fingerprint) / ANEW).touch()
-        for pattern in ("metrics.jsonl", "samples.*.jsonl", "*.safetensors"):
-            for path in work.glob(pattern):
-                if not path.name.startswith("best-"):  # beside a checkpoint
-                    path.unlink()
+        for path in self.results(work):
+            path.unlink()
         return work
+
+    @staticmethod
+    def results(work: Path) -> list[Path]:
+        """Files of a work folder that are results of its stage, rather than its state."""
+        paths = sorted(path for pattern in RESULTS for path in work.glob(pattern))
+        return [path for path in paths if not path.name.startswith("best-")]  # those are beside a checkpoint
 
     def has(self, fingerprint: str) -> bool:
         return (self.folder(fingerprint) / "manifest.json").is_file()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from kdrun.lab.stage import BEST, Stage, Trained
+from kdrun.lab.stages.base import BEST, Result, Stage
 from kdrun.learning.fitness import UnfitTeacher, check_guess, check_stated
 from kdrun.problems import UserError
 
@@ -61,25 +61,25 @@ def check_accuracy(stage: Stage) -> None:
             raise UnfitTeacher("\n".join([str(error), *otherwise(teacher)])) from None
 
 
-def check_noted(stage: Stage, trained: Trained) -> None:
+def check_noted(stage: Stage, result: Result) -> None:
     """Raises UnfitTeacher where a finished stage was taught by what is no better than a guess, as a control may be."""
-    notes = trained.record.get("teacher") or {}
+    notes = result.record.get("teacher") or {}
     if stage.teachers and not stage.teaching.get("unchecked"):
         for teacher, noted in zip(stage.teachers, [notes, *(notes.get("also") or ())], strict=False):
             check_guess(teacher.stage.learner["name"], noted)
 
 
-def otherwise(trained: Trained) -> list[str]:
+def otherwise(result: Result) -> list[str]:
     """Lines to tell where weights that were brought do far better under another normalisation; none where they do not."""
-    found = trained.record.get("otherwise")
+    found = result.record.get("otherwise")
     if found is None:
         return []
     from kdrun.networks.inputs import typed
 
     metric = "" if found["metric"] == "accuracy" else f"{found['metric']} "
-    key = trained.stage.stated.get("key", trained.stage.role)
+    key = result.stage.stated.get("key", result.stage.role)
     return [
-        f"{key} {trained.stage.learner['name']}: {metric}{found['given']:.4f} on {found['samples']} validation samples, "
+        f"{key} {result.stage.learner['name']}: {metric}{found['given']:.4f} on {found['samples']} validation samples, "
         f"{found['value']:.4f} with inputs normalised to {found['name']}; to use that:",
         typed(f"{key}.normalize", found),
     ]

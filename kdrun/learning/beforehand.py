@@ -38,27 +38,26 @@ def check_names(nodes: Iterable[Any]) -> None:
 def check_builds(stages: list[Any], module: Any, hardware: dict[str, Any]) -> None:
     """Networks with a forward pass, optimizers, schedules, objectives and metrics of all stages on the data of `module`.
 
-    stages: as strategies ask for them (lab.stage.Stage and Federation). Raises UserError for what cannot be built, and for
+    stages: as strategies ask for them (lab.stages). Raises UserError for what cannot be built, and for
     a term of an objective that these data, or this task, have nothing for.
     """
     networks: dict[str, nn.Module] = {}
     done: set[str] = set()
     given: dict[frozenset[str], set[str] | None] = {}
     for stage in stages:
-        federation, trainer = getattr(stage, "federation", None), getattr(stage, "trainer", None)
-        nodes = [*federation["private"], federation["proxy"]] if federation else [stage.learner["network"]]
+        trainer, nodes = stage.trainer, stage.networks
         for node in nodes:
             networks.setdefault(key := json.dumps(node, sort_keys=True), None)
             networks[key] = networks[key] or _network(node, module.spec)
         network = networks[json.dumps(nodes[0], sort_keys=True)]
-        parts = [nodes[0], trainer, getattr(stage, "objective", None)]
+        parts = [nodes[0], trainer, stage.objective]
         if trainer is None or (kind := json.dumps(parts, sort_keys=True)) in done:
             continue
         done.add(kind)
         _optimizer(trainer, hardware["device"])
         task = task_for(module, trainer.get("decoding"))
         monitored(trainer, task)
-        if federation:
+        if stage.objective is None:
             continue
         task.metrics()
         schedule(trainer["schedule"], trainer["epochs"], 1)(0)

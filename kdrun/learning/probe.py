@@ -32,10 +32,10 @@ class NotZero(RuntimeError):
 
 
 def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> dict[str, Any]:
-    """Look at one training step of a stage (lab.stage.Stage) on CPU.
+    """Look at one training step of a stage (lab.stages.fit.Fit) on CPU.
 
     seen: the data as the teachers see them, where that is otherwise. stored: for each teacher what a request says of it
-    (lab.lab.Lab.taught_by), None for one that is not in the store: it has random weights here, as a start has that is not there.
+    (lab.stages.fit.Fit.taught_by), None for one that is not in the store: it has random weights here, as a start has that is not there.
 
     Returns {"terms": {name: {"value", "gradient", "identity"}}, "trainable", "parameters", "flops", "teacher_flops",
     "step_seconds", "steps", "untrained"}; identity is the term's value for teacher = student, None for terms without a

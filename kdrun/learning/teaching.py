@@ -121,7 +121,7 @@ class Workshop:
         return self._sizes[key]
 
     def feature_width(self, stage: Any) -> int:
-        """Width of the features that a stage (lab.stage.Stage) keeps of its teacher; 0 where none are compared."""
+        """Width of the features that a stage (lab.stages.fit.Fit) keeps of its teacher; 0 where none are compared."""
         if stage.teacher is None or "teacher_features" not in build_objective(stage.objective).wanted:
             return 0
         learned = self.data(stage.data)

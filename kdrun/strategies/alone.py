@@ -10,7 +10,7 @@ from kdrun.strategies.cast import Cast, learn
 
 if TYPE_CHECKING:
     from kdrun.lab.lab import Lab
-    from kdrun.lab.stage import Trained
+    from kdrun.lab.stages.base import Result
 
 
 @dataclass(frozen=True)
@@ -23,5 +23,5 @@ class Alone(Strategy):
         "objective": "the student learns from labels alone, at weight 1",
     }
 
-    def run(self, lab: Lab, cast: Cast) -> Trained:
+    def run(self, lab: Lab, cast: Cast) -> Result:
         return learn(lab, cast.student, role="alone")

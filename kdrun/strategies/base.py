@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from kdrun.problems import UserError, closest, listed
 from kdrun.strategies.cast import Cast, learn, teach
 
 if TYPE_CHECKING:
     from kdrun.lab.lab import Lab
-    from kdrun.lab.stage import Trained
+    from kdrun.lab.stages.base import Result
 
 
 @dataclass(frozen=True)
@@ -29,17 +31,33 @@ class Strategy:
     """Dotted key, or part of the config, that this strategy does not use -> what it has in its place. Which keys it does not
     use follows from the stages it asks for (see strategies.unused); this is for the message."""
 
+    variants: ClassVar[dict[str, dict[str, Any]]] = {}
+    """Arm -> options in which it differs from the result; `run` then takes the arm's name as its third argument."""
+
+    against: ClassVar[str] = "alone"
+    """The arm that the result is held against: what would be there without a teacher."""
+
+    choices: ClassVar[dict[str, Sequence[str]]] = {}
+    """Option -> the values it can have."""
+
+    ranges: ClassVar[dict[str, tuple[Callable[[Any], bool], str]]] = {}
+    """Option -> (whether a value is allowed, in words what is); null is always."""
+
     def __post_init__(self) -> None:
+        for name, allowed in self.choices.items():
+            if (value := getattr(self, name)) not in allowed:
+                raise UserError(f"strategy.{name}={value}{closest(str(value), allowed)}; all: {listed(allowed)}")
+        for name, (allows, words) in self.ranges.items():
+            if (value := getattr(self, name)) is not None and not allows(value):
+                raise UserError(f"strategy.{name}={value}: {words}")
         for name in self.controls:
             if name not in self.arms:
-                from kdrun.problems import UserError, closest, listed
-
                 raise UserError(f"no control {name!r}{closest(name, self.arms)}; all: {listed(self.arms)}")
 
     def check(self, cast: Cast) -> None:
         """Raises UserError for options that do not go with the rest of the config. Nothing is loaded or trained for it."""
 
-    def run(self, lab: Lab, cast: Cast) -> Trained:
+    def run(self, lab: Lab, cast: Cast) -> Result:
         """Ask `lab` for stages; return the student."""
         raise NotImplementedError
 
@@ -51,13 +69,15 @@ class Strategy:
         """Epochs that `run` spends on the student, all its stages together but the family's first phase."""
         return cast.student.trainer["epochs"]
 
-    def control(self, name: str, lab: Lab, cast: Cast) -> Trained:
+    def control(self, name: str, lab: Lab, cast: Cast) -> Result:
         """One arm to compare with: the same student, seed and data in all of them.
 
         alone          on labels, with the run's trainer
         plain_kd       taught by the run's teacher from the first step (arXiv 1503.02531), with the run's trainer
         equal_compute  on labels, for as many optimisation steps as `run` spends on the student
         """
+        if name in self.variants:
+            return replace(self, **self.variants[name]).run(lab, cast, name)
         if name == "plain_kd":
             return teach(lab, cast.student, learn(lab, cast.teacher), role=name)
         epochs = {"equal_compute": {"epochs": self.student_epochs(cast)}, "alone": {}}[name]

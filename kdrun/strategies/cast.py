@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from kdrun import losses
-from kdrun.lab.stage import Stage, Trained
-from kdrun.problems import UserError
+from kdrun.lab.stages.base import Result
+from kdrun.lab.stages.fit import Fit
+from kdrun.objectives.weights import scaled
+from kdrun.problems import UserError, closest, listed
 
 if TYPE_CHECKING:
     from kdrun.lab.lab import Lab
@@ -59,7 +61,7 @@ class Learner:
 
     @property
     def stated(self) -> dict[str, Any]:
-        """See lab.stage.Stage.stated."""
+        """See lab.stages.fit.Fit.stated."""
         known = {name: self.config[name] for name in ("accuracy", "tolerance") if name in self.config}
         normalize = self.config.get("normalize")
         return {"key": self.key, **known, **({} if normalize is None else {"normalize": normalize})}
@@ -84,10 +86,26 @@ class Cast:
         """The assistants of the config, in its order."""
         return [self._learner(name, node, node["seed"]) for name, node in self.config["assistants"].items()]
 
+    def teachers(self, names: str | Sequence[str] = "auto") -> list[Learner]:
+        """Those of the assistants and the teacher that are named; "auto": all."""
+        known = {learner.role: learner for learner in (*self.assistants, self.teacher)}
+        names = list(known) if names == "auto" else names
+        if unknown := [name for name in names if name not in known]:
+            why = f"no teacher {unknown[0]!r}{closest(unknown[0], known)}; all: {listed(known)}"
+            raise UserError(f"strategy.teachers: {why}")
+        if len(set(names)) < len(names):
+            raise UserError(f"strategy.teachers={listed(names)}: a teacher is named twice")
+        return [known[name] for name in names]
+
     @property
     def student(self) -> Learner:
         """The student of the config."""
         return self._learner(STUDENT, self.config["student"], self.config["seed"])
+
+    def teaching_of(self, teacher: Result) -> dict[str, Any]:
+        """The node of the config that says how a result teaches; what is no assistant does as the config's teacher."""
+        key = getattr(teacher.stage, "stated", {}).get("key", TEACHER)
+        return self.config["assistants"].get(key.removeprefix("assistants."), self.config["teacher"])
 
     def check(self, arms: Iterable[str] = ()) -> None:
         """Raises UserError for names and keys of teachers that could not mean what they say. arms: of the strategy."""
@@ -126,33 +144,33 @@ def learn(
     lab: Lab,
     learner: Learner,
     *,
-    start: Trained | None = None,
+    start: Result | None = None,
     role: str | None = None,
     pretrain: bool = True,
     **trainer: Any,
-) -> Trained:
+) -> Result:
     """The learner trained on labels: from `start`, or from the family's first phase where it has one."""
     if start is None and pretrain:
         start = first_phase(lab, learner, role=role)
-    return lab.fit(supervised(learner, start=start, role=role, **trainer))
+    return lab.get(supervised(learner, start=start, role=role, **trainer))
 
 
 def teach(
     lab: Lab,
     learner: Learner,
-    teacher: Trained | Sequence[Trained],
+    teacher: Result | Sequence[Result],
     *,
-    start: Trained | None = None,
+    start: Result | None = None,
     role: str | None = None,
     teaching: dict[str, Any] | None = None,
     pretrain: bool = True,
     drop: float = 0.0,
     **trainer: Any,
-) -> Trained:
+) -> Result:
     """The learner taught by `teacher`: from `start`, or from a first phase under the same teacher. See `distil`."""
     if start is None and pretrain:
         start = first_phase(lab, learner, teacher, role=role, teaching=teaching, drop=drop)
-    return lab.fit(
+    return lab.get(
         distil(learner, teacher, start=start, role=role, teaching=teaching, drop=drop, **trainer),
     )
 
@@ -160,13 +178,13 @@ def teach(
 def first_phase(
     lab: Lab,
     learner: Learner,
-    teacher: Trained | Sequence[Trained] | None = None,
+    teacher: Result | Sequence[Result] | None = None,
     *,
-    start: Trained | None = None,
+    start: Result | None = None,
     role: str | None = None,
     teaching: dict[str, Any] | None = None,
     drop: float = 0.0,
-) -> Trained | None:
+) -> Result | None:
     """What `pretrain` in the config puts before a learner's main training: other data, a part of the network.
 
     None where the config has none, and for learners that bring their weights.
@@ -180,21 +198,21 @@ def first_phase(
         stage = supervised(learner, start=start, role=role, **settings)
     else:
         stage = distil(learner, teacher, start=start, role=role, teaching=teaching, drop=drop, **settings)
-    return lab.fit(replace(stage, data=merged(stage.data, pretrain.get("data") or {})))
+    return lab.get(replace(stage, data=merged(stage.data, pretrain.get("data") or {})))
 
 
 def supervised(
     learner: Learner,
     *,
-    start: Trained | None = None,
+    start: Result | None = None,
     role: str | None = None,
     data: dict[str, Any] | None = None,
     **trainer: Any,
-) -> Stage:
+) -> Fit:
     """Fit on labels alone; keyword arguments override the trainer, `data` keys of the data. A teacher that brings `weights`
     is only evaluated."""
     cast = learner.cast
-    return Stage(
+    return Fit(
         role=role or learner.role,
         learner=learner.identity,
         objective=cast.supervision,
@@ -209,9 +227,9 @@ def supervised(
 
 def distil(
     learner: Learner,
-    teacher: Trained | Sequence[Trained],
+    teacher: Result | Sequence[Result],
     *,
-    start: Trained | None = None,
+    start: Result | None = None,
     role: str | None = None,
     teaching: dict[str, Any] | None = None,
     drop: float = 0.0,
@@ -219,7 +237,7 @@ def distil(
     data: dict[str, Any] | None = None,
     sees: dict[str, Any] | None = None,
     **trainer: Any,
-) -> Stage:
+) -> Fit:
     """Fit under the run's objective, taught by `teacher`; keyword arguments override the trainer (`epochs=20`).
 
     Several teachers teach at once: each term is a mean over them, and `drop` is the probability of each to be left out of
@@ -227,9 +245,9 @@ def distil(
     same samples otherwise than the learner.
     """
     cast = learner.cast
-    settings = teaching if teaching is not None else cast.config["teacher"]
-    first, *also = [teacher] if isinstance(teacher, Trained) else teacher
-    return Stage(
+    first, *also = [teacher] if isinstance(teacher, Result) else teacher
+    settings = cast.teaching_of(first) if teaching is None else teaching
+    return Fit(
         role=role or learner.role,
         learner=learner.identity,
         objective=cast.config["objective"] if objective is None else objective,
@@ -245,6 +263,14 @@ def distil(
         drop=drop if also else 0.0,
         sees=sees or {},
         stated=learner.stated,
+    )
+
+
+def weighted(objective: dict[str, Any], factors: dict[str, float]) -> dict[str, Any]:
+    """An objective with the weights of these terms multiplied; a term that it lacks has the weight 1."""
+    terms = {name: {"weight": 1.0, **objective.get(name, {})} for name in factors}
+    return merged(
+        objective, {name: {**term, "weight": scaled(term["weight"], factors[name])} for name, term in terms.items()}
     )
 
 

@@ -11,7 +11,7 @@ from kdrun.strategies.cast import Cast, Learner, learn, merged, teach
 
 if TYPE_CHECKING:
     from kdrun.lab.lab import Lab
-    from kdrun.lab.stage import Trained
+    from kdrun.lab.stages.base import Result
 
 PRUNE, DISTIL, QUANTIZE = STEPS = ("prune", "distill", "quantize")
 COMPRESSED = "kdrun.networks.compressed.Compressed"
@@ -44,6 +44,13 @@ class Compress(Strategy):
     }
     instead: ClassVar[dict[str, str]] = {"assistants": "strategy=takd, evolving and cascaded have assistants"}
 
+    choices: ClassVar = {"importance": ("l2", "l1")}
+    ranges: ClassVar = {
+        "ratio": (lambda ratio: 0 < ratio < 1, "a share of channels, above 0 and below 1"),
+        "tune_epochs": (lambda epochs: epochs >= 1, "at least 1, or null"),
+        "tune_rate": (lambda rate: rate > 0, "above 0"),
+    }
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for step in self.order:
@@ -51,14 +58,6 @@ class Compress(Strategy):
                 raise UserError(f"strategy.order: no step {step!r}{closest(step, STEPS)}; steps: {listed(STEPS)}")
         if not self.order or len(set(self.order)) < len(self.order):
             raise UserError(f"strategy.order={self.order}: one to three different steps of {listed(STEPS)}")
-        if not 0 < self.ratio < 1:
-            raise UserError(f"strategy.ratio={self.ratio}: a share of channels, above 0 and below 1")
-        if self.importance not in ("l2", "l1"):
-            raise UserError(f"strategy.importance={self.importance}: l2 or l1{closest(self.importance, ('l2', 'l1'))}")
-        if self.tune_epochs is not None and self.tune_epochs < 1:
-            raise UserError(f"strategy.tune_epochs={self.tune_epochs}: at least 1, or null")
-        if self.tune_rate <= 0:
-            raise UserError(f"strategy.tune_rate={self.tune_rate}: above 0")
 
     def check(self, cast: Cast) -> None:
         task = cast.config["data"]["task"]
@@ -76,14 +75,14 @@ class Compress(Strategy):
         tuned = sum(step != DISTIL for step in self.order) * self._tuned(cast)
         return tuned + whole * ((DISTIL in self.order) + (self.order[0] != DISTIL))
 
-    def run(self, lab: Lab, cast: Cast) -> Trained:
+    def run(self, lab: Lab, cast: Cast) -> Result:
         return self._steps(lab, cast, learn(lab, cast.teacher), "student")
 
-    def control(self, name: str, lab: Lab, cast: Cast) -> Trained:
+    def control(self, name: str, lab: Lab, cast: Cast) -> Result:
         """untaught: the same steps, epochs and learning rates on labels alone; the others as everywhere, not compressed."""
         return self._steps(lab, cast, None, name) if name == "untaught" else super().control(name, lab, cast)
 
-    def _steps(self, lab: Lab, cast: Cast, teacher: Trained | None, role: str) -> Trained:
+    def _steps(self, lab: Lab, cast: Cast, teacher: Result | None, role: str) -> Result:
         learner, trained, done = cast.student, None, []
         if self.order[0] != DISTIL:
             trained = learn(lab, learner, role="alone")

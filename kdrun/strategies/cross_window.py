@@ -5,27 +5,23 @@ The views of a CT image are its Hounsfield windows, those of other images colour
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdrun.domains.ct.windows import WINDOWS, window
-from kdrun.domains.images.views import VIEWS
-from kdrun.lab.stage import Together
-from kdrun.objectives.weights import scaled
+from kdrun.lab.stages.combine import Combine
 from kdrun.problems import UserError, closest, listed
 from kdrun.strategies.base import Strategy
-from kdrun.strategies.cast import Cast, distil, merged, supervised
+from kdrun.strategies.cast import Cast, distil, merged, supervised, weighted
+from kdrun.strategies.views import AUTO, late_fusion, several, views_of
 
 if TYPE_CHECKING:
     from kdrun.lab.lab import Lab
-    from kdrun.lab.stage import Trained
+    from kdrun.lab.stages.base import Result
 
-AUTO, SELF = "auto", "self"
-BEST, WORST = "best_validation", "worst_validation"
-TRANSFERS = ("feature", "logit", "both")
-NORMS = ("none", "l2")
-STACKS = ("logistic", "mean", "none")
-FUSION = "kdrun.domains.ct.networks.late_fusion.LateFusion"
+BEST, WORST, SELF = "best_validation", "worst_validation", "self"
+SHARES = {"feature": {"feature": 1.0}, "logit": {"kd": 1.0}, "both": {"feature": 0.5, "kd": 0.5}}
+"""Of the teacher's weight, by what is transferred."""
+LOGIT = {"transfer": "logit"}
 
 
 @dataclass(frozen=True)
@@ -43,15 +39,9 @@ class CrossWindow(Strategy):
     stack         one answer of all views: logistic regression on their probabilities of validation, with C = 1 (the
                   paper); mean of the probabilities; none
 
-    The student's figures are a mean over all views but the one that is best on validation, whoever teaches, so that all arms
-    speak of the same views. A view that teaches counts as it was.
-
-    Where the config's teacher is another network than the student's, it is trained on the chosen view and teaches instead, if
-    need be through a linear layer between the widths.
-
-    From the paper (abstract and two re-implementations): the choice by validation, starts from the view's own weights, half of
-    the loss each, raw features, equal networks. Inferred: that the second training has the epochs, the optimizer and the schedule
-    of the first.
+    Figures are a mean over all views but the one that is best on validation, whoever teaches, so that all arms speak of the same
+    views. A view that teaches counts as it was. Where the config's teacher is another network than the student's, it is trained
+    on the chosen view and teaches instead. Inferred: the second training has the epochs and the schedule of the first.
     """
 
     teacher: str = "best_validation"
@@ -71,32 +61,74 @@ class CrossWindow(Strategy):
         "logit_kd": "views, soft targets of the best view",
         "late_fusion": "one network of all views, on labels",
     }
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        known = {"transfer": TRANSFERS, "feature_norm": NORMS, "stack": STACKS}
-        for name, choices in known.items():
-            if (value := getattr(self, name)) not in choices:
-                raise UserError(f"strategy.{name}={value}{closest(str(value), choices)}; all: {listed(choices)}")
-        if "test" in str(self.teacher).split("_"):
-            raise UserError(
-                f"strategy.teacher={self.teacher}: test chooses nothing; a teacher chosen on it would leak it to the students",
-                f"choose on validation: strategy.teacher={BEST}",
-            )
-        if not 0 < self.weight <= 1:
-            raise UserError(f"strategy.weight={self.weight}: above 0 and at most 1")
-        if self.epochs is not None and self.epochs < 1:
-            raise UserError(f"strategy.epochs={self.epochs}: the second training needs at least one epoch")
-        if self.views != AUTO and (isinstance(self.views, str) or len(self.views) < 2):
-            raise UserError(f"strategy.views={self.views}: auto, or a list of at least two views such as [lung, bone]")
-
-    # the result
+    variants: ClassVar = {"worst_teacher": {"teacher": WORST}, "self_teacher": {"teacher": SELF}, "logit_kd": LOGIT}
+    against: ClassVar[str] = "equal_compute"
+    choices: ClassVar = {"transfer": SHARES, "feature_norm": ("none", "l2"), "stack": ("logistic", "mean", "none")}
+    ranges: ClassVar = {
+        "teacher": (lambda name: "test" not in name.split("_"), f"test would leak: {BEST} is there to choose by"),
+        "weight": (lambda weight: 0 < weight <= 1, "above 0 and at most 1"),
+        "epochs": (lambda epochs: epochs >= 1, "the second training needs at least one epoch"),
+        "views": (lambda views: views == AUTO or several(views), "auto, or a list of at least two: [lung, bone]"),
+    }
 
     def check(self, cast: Cast) -> None:
         self._views(cast)
 
-    def run(self, lab: Lab, cast: Cast) -> Trained:
-        return self._taught(lab, cast, "student", self.teacher, self.transfer, self._before(lab, cast))
+    def run(self, lab: Lab, cast: Cast, role: str = "student") -> Result:
+        views, before, epochs = self._views(cast), self._before(lab, cast), self.student_epochs(cast)
+        chosen, after, teacher = self._chosen(lab, before), dict(before), None
+        # A control, or a teacher asked for as it is, may be no better than chance; the best view has to be.
+        teaching = {**cast.config["teacher"], "unchecked": role != "student" or self.teacher in (WORST, SELF)}
+        for name in [name for name in before if name != chosen]:
+            source = name if chosen == SELF else chosen
+            teacher = self._teacher(lab, cast, before, source)
+            settings = {"objective": self._objective(cast), "data": views[name], "teaching": teaching, "epochs": epochs}
+            settings |= {"start": before[name], "sees": {} if source == name else views[source]}
+            after[name] = lab.get(distil(cast.student, teacher, role=f"{role}_{name}", **settings))
+        return self._mean(lab, cast, role, before, after, teacher)
+
+    def _before(self, lab: Lab, cast: Cast) -> dict[str, Result]:
+        """Every view's network after its first training."""
+        views = self._views(cast).items()
+        return {name: lab.get(supervised(cast.student, role=f"before_{name}", data=view)) for name, view in views}
+
+    def _chosen(self, lab: Lab, before: dict[str, Result]) -> str:
+        """The view that teaches, or `self`."""
+        if self.teacher in (BEST, WORST):
+            return lab.choose(f"{self.teacher.split('_')[0]} view", before, worst=self.teacher == WORST)
+        return self.teacher
+
+    def _teacher(self, lab: Lab, cast: Cast, before: dict[str, Result], view: str) -> Result:
+        """The view's own network, or the config's teacher where that is another one."""
+        teacher = cast.teacher
+        if teacher.identity["network"] == cast.student.identity["network"] and not teacher.brought:
+            return before[view]
+        return lab.get(supervised(teacher, role=f"teacher_{view}", data=self._views(cast)[view]))
+
+    def _mean(self, lab: Lab, cast: Cast, role: str, before: dict, members: dict, teacher=None) -> Result:
+        """All views together; the mean is over those that were not best on validation before."""
+        best = lab.choose("best view", before)
+        counted, stack = tuple(name for name in members if name != best), None if self.stack == "none" else self.stack
+        return lab.get(Combine(role, members, counted, stack, cast.config["seed"], teacher))
+
+    def control(self, name: str, lab: Lab, cast: Cast) -> Result:
+        """One arm; views, networks, seed and data are those of `run`.
+
+        alone is every view before, equal_compute trained on from there on labels, but for the teacher's view; late_fusion is one
+        network of all views, for the epochs of both trainings.
+        """
+        views, student, epochs = self._views(cast), cast.student, self.student_epochs(cast)
+        if name in self.variants:
+            return super().control(name, lab, cast)
+        if name == "late_fusion":
+            return late_fusion(lab, student, views, student.trainer["epochs"] + epochs)
+        before = after = self._before(lab, cast)
+        if name == "equal_compute":
+            chosen, after = self._chosen(lab, before), dict(before)
+            for view in [view for view in before if view != chosen]:
+                settings = {"role": f"{name}_{view}", "data": views[view], "epochs": epochs}
+                after[view] = lab.get(supervised(student, start=before[view], **settings))
+        return self._mean(lab, cast, name, before, after)
 
     def label(self, cast: Cast) -> str:
         kinds = {BEST: "the best view", WORST: "the worst view", SELF: "themselves"}
@@ -105,182 +137,15 @@ class CrossWindow(Strategy):
     def student_epochs(self, cast: Cast) -> int:
         return cast.student.trainer["epochs"] if self.epochs is None else self.epochs
 
-    def control(self, name: str, lab: Lab, cast: Cast) -> Trained:
-        """One arm; views, networks, seed and data are those of `run`.
+    def _objective(self, cast: Cast) -> dict[str, Any]:
+        """The run's: labels with 1 - weight, what is transferred with weight, the other kind of transfer with none."""
+        shares = {"feature": 0.0, "kd": 0.0, **SHARES[self.transfer]}
+        factors = {"ce": 1 - self.weight, **{name: self.weight * share for name, share in shares.items()}}
+        objective = weighted(cast.config["objective"], factors)
+        return objective if self.feature_norm == "none" else merged(objective, {"feature": {"norm": self.feature_norm}})
 
-        alone          before: every view after its first training, on labels
-        equal_compute  the same weights trained on, for as many steps as the students, on labels alone; the teacher's view too
-                       stays as it was
-        worst_teacher, self_teacher
-                       as `run`, from the view with the worst validation, or from each view itself
-        logit_kd       as `run`, from soft targets
-        late_fusion    one network with an encoder for each view, whose features are concatenated (on labels, for the epochs
-                       of both trainings)
-        """
-        before = {} if name == "late_fusion" else self._before(lab, cast)
-        if name == "alone":
-            return self._together(lab, cast, name, before, before, None)
-        if name == "equal_compute":
-            teacher = self._teacher(lab, cast, before, self.teacher)
-            after = {
-                view: trained if view == teacher else self._continued(lab, cast, view, trained)
-                for view, trained in before.items()
-            }
-            return self._together(lab, cast, name, before, after, None)
-        if name == "late_fusion":
-            return self._fused(lab, cast)
-        if name == "logit_kd":
-            return self._taught(lab, cast, name, self.teacher, "logit", before)
-        return self._taught(
-            lab, cast, name, {"worst_teacher": WORST, "self_teacher": SELF}[name], self.transfer, before
-        )
-
-    # trainings
-
-    def _before(self, lab: Lab, cast: Cast) -> dict[str, Trained]:
-        """Every view's network after its first training."""
-        return {
-            name: lab.fit(supervised(cast.student, role=f"before_{name}", data=self._shown(cast, view)))
-            for name, view in self._views(cast).items()
-        }
-
-    def _taught(self, lab: Lab, cast: Cast, role: str, kind: str, transfer: str, before: dict[str, Trained]) -> Trained:
-        chosen = self._teacher(lab, cast, before, kind)
-        views, after, teacher = self._views(cast), dict(before), None
-        # A control, or a teacher asked for as it is, may be no better than chance; the best view has to be.
-        expected = role == "student" and kind not in (WORST, SELF)
-        for name, start in before.items():
-            source = name if chosen == SELF else chosen
-            if name == chosen:
-                continue
-            teacher = self._guide(lab, cast, before, source)
-            after[name] = lab.fit(
-                distil(
-                    cast.student,
-                    teacher,
-                    start=start,
-                    role=f"{role}_{name}",
-                    objective=self._objective(cast, transfer),
-                    data=self._shown(cast, views[name]),
-                    sees={} if source == name else self._shown(cast, views[source]),
-                    teaching={**cast.config["teacher"], "unchecked": not expected},
-                    epochs=self.student_epochs(cast),
-                )
-            )
-        return self._together(lab, cast, role, before, after, teacher)
-
-    def _guide(self, lab: Lab, cast: Cast, before: dict[str, Trained], name: str) -> Trained:
-        """Who teaches from a view: its own network, or the config's teacher where that is another one."""
-        teacher = cast.teacher
-        if teacher.identity["network"] == cast.student.identity["network"] and not teacher.brought:
-            return before[name]
-        return lab.fit(supervised(teacher, role=f"teacher_{name}", data=self._shown(cast, self._views(cast)[name])))
-
-    def _continued(self, lab: Lab, cast: Cast, name: str, start: Trained) -> Trained:
-        return lab.fit(
-            supervised(
-                cast.student,
-                start=start,
-                role=f"equal_compute_{name}",
-                data=self._shown(cast, self._views(cast)[name]),
-                epochs=self.student_epochs(cast),
-            )
-        )
-
-    def _fused(self, lab: Lab, cast: Cast) -> Trained:
-        student = cast.student
-        views = list(self._views(cast).values())
-        if self._over(cast) != "window":
-            raise UserError(
-                "strategy.controls: late_fusion reads all views as channels of one image, which data.window has and data.view not",
-                "leave it out: strategy.controls=[alone,equal_compute]",
-            )
-        network = {"_target_": FUSION, "encoder": {**student.identity["network"], "_partial_": True}}
-        stage = supervised(
-            student,
-            role="late_fusion_all",
-            data={self._over(cast): views},
-            epochs=student.trainer["epochs"] + self.student_epochs(cast),
-        )
-        trained = lab.fit(replace(stage, learner={"name": "late_fusion", "network": network, "weights": None}))
-        return self._group(lab, cast, "late_fusion", {"all": trained}, ("all",), None)
-
-    def _objective(self, cast: Cast, transfer: str) -> dict[str, Any]:
-        """The run's objective: labels with 1 - weight, what is transferred with weight, the other kind of transfer with none."""
-        given = cast.config["objective"]
-        shares = {"feature": {"feature": 1.0}, "logit": {"kd": 1.0}, "both": {"feature": 0.5, "kd": 0.5}}[transfer]
-        factors = {"ce": 1 - self.weight, **{name: self.weight * shares.get(name, 0.0) for name in ("feature", "kd")}}
-        own = {name: {"weight": 1.0, **given.get(name, {})} for name in factors}
-        own["feature"] |= {} if self.feature_norm == "none" else {"norm": self.feature_norm}
-        return merged(
-            given, {name: {**node, "weight": scaled(node["weight"], factors[name])} for name, node in own.items()}
-        )
-
-    # views
-
-    def _over(self, cast: Cast) -> str:
-        if self.over != AUTO:
-            return self.over
-        return "window" if "window" in cast.config["data"] else "view"
-
-    def _views(self, cast: Cast) -> dict[str, Any]:
-        """Name -> value of the key that chooses it."""
-        data, over = cast.config["data"], self._over(cast)
-        if data["task"] != "diagnosis":
-            raise UserError(
-                f"strategy=cross_window is for data.task=diagnosis, which keeps what is said of single samples; data.task={data['task']}",
-                "add data.task=diagnosis: the main metric is then the AUC",
-            )
-        if self.views != AUTO:
-            chosen = list(self.views)
-        elif over == "window":
-            chosen = list(data.get("among") or WINDOWS)
-        else:
-            raise UserError(
-                f"strategy.views=auto: data={data['name']} has no windows; name the views to train on",
-                f"strategy.views=[grey,edges]; all: {listed(VIEWS)}",
-            )
-        names = [_name(view, over, "window" in data) for view in chosen]
-        if len(set(names)) < len(names):
-            raise UserError(f"strategy.views={self.views}: a view is named twice")
-        if self.teacher not in (BEST, WORST, SELF, *names):
-            choices = [BEST, WORST, SELF, *names]
+    def _views(self, cast: Cast) -> dict[str, dict[str, Any]]:
+        views = views_of(cast.config["data"], self.views, self.over)
+        if self.teacher not in (choices := (BEST, WORST, SELF, *views)):
             raise UserError(f"strategy.teacher={self.teacher}{closest(self.teacher, choices)}; all: {listed(choices)}")
-        return dict(zip(names, chosen, strict=True))
-
-    def _shown(self, cast: Cast, view: Any) -> dict[str, Any]:
-        return {self._over(cast): view}
-
-    def _teacher(self, lab: Lab, cast: Cast, before: dict[str, Trained], kind: str) -> str:
-        """The view that teaches, or `self`."""
-        if kind in (BEST, WORST):
-            return lab.choose(f"{kind.split('_')[0]} view", before, worst=kind == WORST)
-        return kind
-
-    def _together(
-        self,
-        lab: Lab,
-        cast: Cast,
-        role: str,
-        before: dict[str, Trained],
-        members: dict[str, Trained],
-        teacher: Trained | None,
-    ) -> Trained:
-        best = lab.choose("best view", before)
-        counted = tuple(name for name in members if name != best)
-        return self._group(lab, cast, role, members, counted, None if self.stack == "none" else self.stack, teacher)
-
-    def _group(self, lab, cast: Cast, role, members, counted, method, teacher=None) -> Trained:
-        return lab.together(Together(role, members, counted, method, cast.config["seed"], teacher))
-
-
-def _name(view: Any, over: str, scans: bool) -> str:
-    """What a view is called. Raises UserError for a window that there is not, and for no view of ordinary images."""
-    if over == "window":
-        try:
-            return window(view).name
-        except UserError as error:
-            raise UserError(error.lines[0].replace("data.window", "strategy.views", 1), *error.lines[1:]) from None
-    if over == "view" and not scans and view not in VIEWS:
-        raise UserError(f"strategy.views: there is no view {view!r}{closest(str(view), VIEWS)}; all: {listed(VIEWS)}")
-    return str(view)
+        return views

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdrun.federation.methods.options import GatedOptions
 from kdrun.strategies.cast import Cast
-from kdrun.strategies.federated import Federated, checked
+from kdrun.strategies.clients import Federated, checked
 
 if TYPE_CHECKING:
     from kdrun.lab.lab import Lab
-    from kdrun.lab.stage import Trained
+    from kdrun.lab.stages.base import Result
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,13 @@ class EnergyGated(Federated):
         super().__post_init__()
         checked("energy_gated", self._options())
 
-    def run(self, lab: Lab, cast: Cast) -> Trained:
+    def run(self, lab: Lab, cast: Cast) -> Result:
         return self.federate(lab, cast, "student", "energy_gated", self._options())
 
     def label(self, cast: Cast) -> str:
         return "clients, energy-gated"
 
-    def control(self, name: str, lab: Lab, cast: Cast) -> Trained:
+    def control(self, name: str, lab: Lab, cast: Cast) -> Result:
         """Those of all federated strategies; and this one with the gate off, or with one direction alone."""
         own = {
             "gate_off": {"gate": "off"},

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from kdrun.problems import UserError, closest, listed
+from kdrun.problems import UserError
 from kdrun.strategies.base import Strategy
 from kdrun.strategies.cast import Cast, Learner, learn, teach
 from kdrun.strategies.takd import by_size, last_assistant
 
 if TYPE_CHECKING:
     from kdrun.lab.lab import Lab
-    from kdrun.lab.stage import Trained
+    from kdrun.lab.stages.base import Result
 
 ORDERS = ("ascending", "descending", "shuffled")
 STARTS = ("previous", "fresh")
@@ -43,37 +43,25 @@ class Evolving(Strategy):
         "takd_equal": "student, taught by a taught assistant, as many steps",
     }
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, value, known in (("order", self.order, ORDERS), ("start", self.start, STARTS)):
-            if value not in known:
-                raise UserError(f"strategy.{name}={value}{closest(value, known)}; all: {listed(known)}")
-        if any(epochs < 1 for epochs in self.epochs or ()):
-            raise UserError(f"strategy.epochs={self.epochs}: each hop needs at least one epoch")
+    choices: ClassVar = {"order": ORDERS, "start": STARTS}
+    ranges: ClassVar = {"epochs": (lambda epochs: min(epochs, default=1) >= 1, "each hop needs at least one epoch")}
 
     def check(self, cast: Cast) -> None:
         self._epochs(cast)
 
-    def run(self, lab: Lab, cast: Cast) -> Trained:
-        teachers = self._ordered(lab, cast)
-        trained = [learn(lab, teacher) for teacher in teachers]
-        student = None
-        for hop, (teacher, taught_by, epochs) in enumerate(zip(teachers, trained, self._epochs(cast), strict=True), 1):
-            student = teach(
-                lab,
-                cast.student,
-                taught_by,
-                start=student if self.start == "previous" else None,
-                role="student" if hop == len(teachers) else f"hop{hop}_{teacher.role}",
-                teaching=teacher.config,
-                epochs=epochs,
-            )
+    def run(self, lab: Lab, cast: Cast) -> Result:
+        learners = self._ordered(lab, cast)
+        teachers, student = [learn(lab, learner) for learner in learners], None
+        for hop, (teacher, epochs) in enumerate(zip(teachers, self._epochs(cast), strict=True), 1):
+            role = "student" if hop == len(teachers) else f"hop{hop}_{learners[hop - 1].role}"
+            start = student if self.start == "previous" else None
+            student = teach(lab, cast.student, teacher, start=start, role=role, epochs=epochs)
         return student
 
     def student_epochs(self, cast: Cast) -> int:
         return sum(self._epochs(cast))
 
-    def control(self, name: str, lab: Lab, cast: Cast) -> Trained:
+    def control(self, name: str, lab: Lab, cast: Cast) -> Result:
         """The arms of the paper; `_equal`: for as many optimisation steps as `run` spends on the student.
 
         takd is strategy=takd (arXiv 1902.03393): the assistants are distilled, the student is not moved.
@@ -82,14 +70,12 @@ class Evolving(Strategy):
         if kind not in ("plain_kd", "direct_junior", "takd"):
             return super().control(name, lab, cast)
         steps = {"epochs": self.student_epochs(cast)} if name.endswith(EQUAL) else {}
-        ladder = by_size(lab, [*cast.assistants, cast.teacher])
-        junior, senior = ladder[0], ladder[-1]
+        ladder = by_size(lab, cast.teachers())
         if kind == "takd":
-            taught_by, teacher = last_assistant(lab, cast)
+            teacher = last_assistant(lab, cast)
         else:
-            teacher = senior if kind == "plain_kd" else junior
-            taught_by = learn(lab, teacher)
-        return teach(lab, cast.student, taught_by, role=name, teaching=teacher.config, **steps)
+            teacher = learn(lab, ladder[-1 if kind == "plain_kd" else 0])
+        return teach(lab, cast.student, teacher, role=name, **steps)
 
     def _epochs(self, cast: Cast) -> list[int]:
         hops = 1 + len(cast.assistants)
@@ -100,7 +86,7 @@ class Evolving(Strategy):
         return epochs
 
     def _ordered(self, lab: Lab, cast: Cast) -> list[Learner]:
-        ladder = by_size(lab, [*cast.assistants, cast.teacher])
+        ladder = by_size(lab, cast.teachers())
         if self.order == "shuffled":
             import random
 

@@ -1,194 +1,16 @@
-"""What all federated strategies share: clients, their data, rounds, faults, and the methods that stand beside the result."""
+"""strategy=federated: known methods of federated learning, on the clients of all federated strategies."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from kdrun.federation.methods.options import options_of
-from kdrun.lab.stage import Federation
-from kdrun.problems import UserError, closest, listed
-from kdrun.strategies.base import Strategy
 from kdrun.strategies.cast import Cast
+from kdrun.strategies.clients import Federated, checked
 
 if TYPE_CHECKING:
     from kdrun.lab.lab import Lab
-    from kdrun.lab.stage import Trained
-
-PARTITIONS = ("label", "quantity", "iid")
-AGGREGATIONS = ("fedavg", "median", "trimmed_mean")
-ENGINES = ("in_process", "flower")
-
-
-@dataclass(frozen=True)
-class Federated(Strategy):
-    """Clients that learn together from samples that stay where they are.
-
-    Their private networks are the cast's student and its assistants, dealt out one after another; what travels is the cast's
-    teacher, a small network of one make for all. Every client is tested on its own test samples.
-
-    clients            how many
-    partition, alpha   who has which samples: label (of each class, shares from Dirichlet(alpha)), quantity, iid
-    minimum            training samples of each client at least
-    shift              strength of a change of appearance, one for each client; 0: none
-    rounds             of communication
-    participation      share of the clients that is called in each round
-    aggregation, trim  fedavg (weights by samples), median, trimmed_mean (with trim of both ends left out)
-    clip_norm          how far a client's weights may be from those that it was sent, as a norm; the server clips a longer step
-                       before it aggregates. null: any
-    faults             clients that go wrong on purpose: drop {client: [rounds]}, nan [clients], shapes [clients], scale
-                       {client: factor}, flip {client: share of labels}; on_bad: leave_out or stop
-    eval_every         rounds between evaluations
-    engine             in_process: one client after another, here; flower: clients as processes of Flower
-    superlink          of flower, null: its simulation on this machine; HOST:PORT of a SuperLink that was started without
-                       certificates; or the name of a connection in Flower's own config
-    timeout            of flower: seconds that the server waits for answers in a round
-    """
-
-    clients: int = 10
-    partition: str = "label"
-    alpha: float = 0.3
-    minimum: int = 8
-    shift: float = 0.0
-    rounds: int = 20
-    participation: float = 1.0
-    aggregation: str = "fedavg"
-    trim: float = 0.1
-    clip_norm: float | None = None
-    faults: dict[str, Any] = field(default_factory=dict)
-    eval_every: int = 1
-    engine: str = "in_process"
-    superlink: str | None = None
-    timeout: float = 3600.0
-
-    arms: ClassVar[dict[str, str]] = {
-        "alone": "clients alone",
-        "equal_compute": "clients alone, as many steps",
-        "fedavg": "FedAvg, one shared network",
-        "fedprox": "FedProx, one shared network",
-        "fedmd": "FedMD, predictions on public samples",
-        "feddf": "FedDF, ensemble on public samples",
-        "fedkd": "FedKD, weighted by losses",
-    }
-    instead: ClassVar[dict[str, str]] = {
-        "objective": "clients learn by their method: strategy.method and strategy.options, or strategy=energy_gated",
-        "trainer.epochs": "a round has strategy.backward_epochs and strategy.forward_epochs, and there are strategy.rounds",
-        "strategy.timeout": "it is for strategy.engine=flower",
-        "trainer.schedule": "clients train at a constant rate: trainer.optimizer.lr",
-        "teacher": "the teacher's network is what travels; clients train by student.trainer, or trainer",
-        "assistants": "their networks are those of clients, who train by student.trainer, or trainer",
-        "pretrain": "clients have no first phase",
-    }
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, known in (("partition", PARTITIONS), ("aggregation", AGGREGATIONS), ("engine", ENGINES)):
-            if (value := getattr(self, name)) not in known:
-                raise UserError(f"strategy.{name}={value}{closest(str(value), known)}; all: {listed(known)}")
-        for name in ("clients", "minimum", "rounds", "eval_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"strategy.{name}={getattr(self, name)}: at least 1")
-        if self.clients < 2:
-            raise UserError("strategy.clients=1: a federation has at least two")
-        if not self.alpha > 0:
-            raise UserError(f"strategy.alpha={self.alpha}: above 0; small is uneven")
-        if not 0 < self.participation <= 1:
-            raise UserError(f"strategy.participation={self.participation}: a share above 0 and at most 1")
-        if not 0 <= self.trim < 0.5:
-            raise UserError(f"strategy.trim={self.trim}: a share of each end in [0, 0.5)")
-        if self.clip_norm is not None and not 0 < self.clip_norm < float("inf"):
-            raise UserError(f"strategy.clip_norm={self.clip_norm}: a finite norm above 0, or null")
-        if not self.timeout > 0:
-            raise UserError(f"strategy.timeout={self.timeout}: seconds above 0")
-        if self.superlink is not None and self.engine != "flower":
-            raise UserError(f"strategy.superlink={self.superlink} is of strategy.engine=flower, not of {self.engine}")
-        if self.shift < 0:
-            raise UserError(f"strategy.shift={self.shift}: 0 or more")
-        if self.faults:
-            from kdrun.federation.faults import Faults
-
-            try:
-                Faults.of(self.faults, self.clients)
-            except UserError as error:
-                raise UserError(f"strategy.{error.lines[0]}", *error.lines[1:]) from None
-
-    def check(self, cast: Cast) -> None:
-        if self.engine == "flower":
-            from kdrun.federation.flower.start import require
-
-            require(self.superlink)
-        for learner in (cast.teacher, cast.student, *cast.assistants):
-            if learner.config["weights"] is not None:
-                raise UserError(
-                    f"{learner.role}.weights: networks of clients begin with random weights",
-                    "leave the weights out",
-                )
-        plain = {"ema": None, "accumulate": 1, "parts": None, "sharding": "none"}
-        for key, value in plain.items():
-            if cast.student.trainer[key] != value:
-                raise UserError(
-                    f"trainer.{key}={cast.student.trainer[key]}: clients train in a plain loop with a constant rate",
-                    f"leave it at {'null' if value is None else value}",
-                )
-
-    def federate(self, lab: Lab, cast: Cast, role: str, method: str, options: dict[str, Any]) -> Trained:
-        """One federation under a method of kdrun.federation.methods, on the clients and faults of this strategy."""
-        private = [cast.student, *cast.assistants]
-        settings = {
-            "clients": self.clients,
-            "partition": {"kind": self.partition, "alpha": self.alpha, "minimum": self.minimum},
-            "shift": {"strength": self.shift},
-            "private": [learner.identity["network"] for learner in private],
-            "proxy": cast.teacher.identity["network"],
-            "method": method,
-            "options": options,
-            "rounds": self.rounds,
-            "participation": self.participation,
-            "aggregation": {"how": self.aggregation, "trim": self.trim},
-            "faults": self.faults,
-            "eval_every": self.eval_every,
-        }
-        if self.clip_norm is not None:
-            settings["aggregation"]["clip_norm"] = self.clip_norm
-        if self.engine != "in_process":
-            paths = cast.config["paths"]
-            settings["engine"] = {
-                "name": self.engine,
-                "superlink": self.superlink,
-                "timeout": self.timeout,
-                "paths": {"cache": paths["cache"]},
-            }
-        return lab.federate(
-            Federation(
-                role,
-                {"name": method, "network": cast.teacher.identity["network"]},
-                settings,
-                cast.config["data"],
-                {key: cast.student.trainer[key] for key in Federation.TRAINER},
-                cast.config["hardware"],
-                cast.config["seed"],
-            )
-        )
-
-    def budget(self) -> dict[str, Any]:
-        """Options that say how much clients train in a round, the same in all methods."""
-        return {"backward_epochs": 1, "forward_epochs": 1}
-
-    def control(self, name: str, lab: Lab, cast: Cast) -> Trained:
-        """One arm: the same clients, samples, networks, faults and optimisation steps per round under another method.
-
-        alone   every client with its private network and its own samples, trained as often as it is in `run`; nothing travels
-        equal_compute
-                the same, for as many optimisation steps as private network and proxy have together in `run`
-        fedavg, fedprox
-                one shared network (that of all clients where they have the same, else the proxy), tested on every client
-        fedmd, feddf
-                need public samples: a tenth of each client's training samples becomes public, without labels
-        fedkd   private and proxy teach each other, weighted by their losses
-        """
-        if name == "alone":
-            return self.federate(lab, cast, name, "local", {**self.budget(), "forward_epochs": 0})
-        return self.federate(lab, cast, name, {"equal_compute": "local"}.get(name, name), self.budget())
+    from kdrun.lab.stages.base import Result
 
 
 @dataclass(frozen=True)
@@ -211,7 +33,7 @@ class Baseline(Federated):
         super().__post_init__()
         checked(self.method, {**self.budget(), **self.options})
 
-    def run(self, lab: Lab, cast: Cast) -> Trained:
+    def run(self, lab: Lab, cast: Cast) -> Result:
         role = "alone" if self.method == "local" else "student"
         return self.federate(lab, cast, role, self.method, {**self.budget(), **self.options})
 
@@ -220,11 +42,3 @@ class Baseline(Federated):
 
     def budget(self) -> dict[str, Any]:
         return {"backward_epochs": self.backward_epochs, "forward_epochs": self.forward_epochs}
-
-
-def checked(method: str, options: dict[str, Any]) -> None:
-    """Raises UserError, by the name of the strategy's option, for what the method does not take."""
-    try:
-        options_of(method, options)
-    except UserError as error:
-        raise UserError(f"strategy.{error.lines[0]}", *error.lines[1:]) from None

@@ -10,26 +10,24 @@ from kdrun.strategies.cast import Cast, Learner, learn, teach
 
 if TYPE_CHECKING:
     from kdrun.lab.lab import Lab
-    from kdrun.lab.stage import Trained
+    from kdrun.lab.stages.base import Result
 
 
 @dataclass(frozen=True)
 class Takd(Strategy):
     """Teacher-assistant distillation (Mirzadeh et al. 2020, arXiv 1902.03393) over all assistants of the cast."""
 
-    def run(self, lab: Lab, cast: Cast) -> Trained:
-        assistant, teacher = last_assistant(lab, cast)
-        return teach(lab, cast.student, assistant, teaching=teacher.config)
+    def run(self, lab: Lab, cast: Cast) -> Result:
+        return teach(lab, cast.student, last_assistant(lab, cast))
 
 
-def last_assistant(lab: Lab, cast: Cast) -> tuple[Trained, Learner]:
+def last_assistant(lab: Lab, cast: Cast) -> Result:
     """The smallest network of the cast, taught down the ladder from the largest, which alone learns from labels."""
-    teacher, *assistants = by_size(lab, [*cast.assistants, cast.teacher])[::-1]
+    teacher, *assistants = by_size(lab, cast.teachers())[::-1]
     taught = learn(lab, teacher)
     for assistant in assistants:
-        taught = teach(lab, assistant, taught, role=f"taught_{assistant.role}", teaching=teacher.config)
-        teacher = assistant
-    return taught, teacher
+        taught = teach(lab, assistant, taught, role=f"taught_{assistant.role}")
+    return taught
 
 
 def by_size(lab: Lab, learners: list[Learner]) -> list[Learner]:

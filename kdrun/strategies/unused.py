@@ -12,7 +12,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from kdrun.config.layers import mapping_leaves
-from kdrun.lab.stage import Federation, Stage, Together, Trained
+from kdrun.lab.stages.base import Result, Stage
 from kdrun.problems import Problems
 from kdrun.strategies.cast import Cast
 
@@ -73,26 +73,24 @@ class Blank:
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
-        self.stages: list[Stage | Federation] = []
+        self.stages: list[Stage] = []
         self.unread: dict[str, str] = {}  # key of a config that a stage has and does not read -> what it is for
 
-    def fit(self, stage: Any) -> Trained:
+    def get(self, stage: Stage) -> Result:
         tree = self._read(stage)
         self.asked.append(tree)
-        if not isinstance(stage, Together):
+        if stage.listed:
             self.stages.append(stage)
-        return Trained(json.dumps(tree, sort_keys=True, default=str), stage, {})
-
-    federate = together = fit
+        return Result(json.dumps(tree, sort_keys=True, default=str), stage, {})
 
     def parameters(self, learner: dict[str, Any], data: dict[str, Any]) -> int:
         return 0
 
-    def choose(self, what: str, candidates: dict[str, Trained], *, worst: bool = False) -> str:
+    def choose(self, what: str, candidates: dict[str, Result], *, worst: bool = False) -> str:
         self.asked.append([what, worst])
         return next(iter(candidates))
 
-    def _read(self, stage: Stage | Federation | Together) -> dict[str, Any]:
+    def _read(self, stage: Stage) -> dict[str, Any]:
         """What a stage reads."""
         tree = _plain({item.name: getattr(stage, item.name) for item in fields(stage)})
         tree["taught"] = stage.taught
@@ -112,7 +110,7 @@ class Blank:
 
 def _plain(value: Any) -> Any:
     """A copy in JSON types; a finished stage is what it was asked for."""
-    if isinstance(value, Trained):
+    if isinstance(value, Result):
         return value.fingerprint
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
@@ -172,7 +170,7 @@ def _why(cell: dict[str, Any], key: str, first: Blank) -> list[str]:
     return [f"no stage of {kind.__name__} depends on it"]
 
 
-def stages_of(cell: dict[str, Any]) -> list[Stage | Federation]:
+def stages_of(cell: dict[str, Any]) -> list[Stage]:
     """The stages that a strategy and its controls ask for; of one that decides by results, those before it does."""
     lab = Blank()
     with contextlib.suppress(Exception):

@@ -10,7 +10,7 @@ from kdrun.strategies.cast import Cast, learn, teach
 
 if TYPE_CHECKING:
     from kdrun.lab.lab import Lab
-    from kdrun.lab.stage import Trained
+    from kdrun.lab.stages.base import Result
 
 
 @dataclass(frozen=True)
@@ -19,5 +19,5 @@ class Vanilla(Strategy):
 
     instead: ClassVar[dict[str, str]] = {"assistants": "strategy=takd, evolving and cascaded have assistants"}
 
-    def run(self, lab: Lab, cast: Cast) -> Trained:
+    def run(self, lab: Lab, cast: Cast) -> Result:
         return teach(lab, cast.student, learn(lab, cast.teacher))

@@ -32,8 +32,8 @@ def look_for_teachers(points: Sequence[Point], progress: Callable[[int], None] =
         lab.forget()
         with point.job.allowing():
             fit_cells([{**cell, "hardware": hardware} for cell in point.job.cells], lab)
-        stages = [planned for planned in lab.planned if planned.trained.stage.teacher is not None]
-        taught_by = [planned.trained.stage.teacher for planned in stages if planned.status != DONE]
+        stages = [planned for planned in lab.planned if planned.result.stage.teacher is not None]
+        taught_by = [planned.result.stage.teacher for planned in stages if planned.status != DONE]
         needs[point.number] = list(dict.fromkeys(one.fingerprint for one in taught_by if not one.record))
         point.teacher = (TO_FIT if needs[point.number] else STORED) if stages else NO_TEACHER
     first: dict[str, int] = {}

@@ -70,8 +70,8 @@ def estimate(requires: dict[str, Any], jobs: Sequence[Any]) -> dict[str, Any] | 
     known: dict[str, dict[str, Any]] = {}
     total: dict[str, Any] = {"stages": len(lab.planned), "steps": 0, "flops": 0, "seconds": 0.0}
     for planned in lab.planned:
-        stage = planned.trained.stage
-        if stage.trainer is None:
+        stage = planned.result.stage
+        if stage.trainer is None or stage.objective is None:
             continue
         kind = json.dumps([stage.learner, stage.objective, stage.trainer], sort_keys=True)
         if kind not in known:

@@ -134,9 +134,9 @@ class Asked:
     def parameters(self, learner: Mapping[str, Any], data: Mapping[str, Any]) -> int:
         return sum(self.networks.of(learner["network"]).counts.values())
 
-    def fit(self, stage: Any) -> Any:
-        from kdrun.lab.stage import Trained
+    def get(self, stage: Any) -> Any:
+        from kdrun.lab.stages.base import Result
 
         if stage not in self.stages:
             self.stages.append(stage)
-        return Trained(f"{stage.label} {self.stages.index(stage)}", stage, {})
+        return Result(f"{stage.label} {self.stages.index(stage)}", stage, {})

@@ -129,8 +129,8 @@ def _branch(stage: dict[str, Any], duration):
     from rich.tree import Tree
 
     branch = Tree(_line(stage))
-    if about := stage.get("federation"):
-        for line in _clients(about):
+    if about := stage.get("about"):
+        for line in about:
             branch.add(Text(line))
         return _with_why(branch, stage)
     branch.add(
@@ -165,22 +165,6 @@ def _branch(stage: dict[str, Any], duration):
             f"{magnitude(estimate['flops'])} FLOPs (estimates)"
         )
     return _with_why(branch, stage)
-
-
-def _clients(about: dict[str, Any]) -> list[str]:
-    """Lines for people on a federation."""
-    partition, samples = about["partition"], sorted(about["partition"]["samples"])
-    how = partition["kind"] + (f", alpha {partition['alpha']:g}" if partition["kind"] != "iid" else "")
-    networks = ", ".join(f"{one['network'].rpartition('.')[2]} {one['parameters']:,}" for one in about["private"])
-    travels = {None: "nothing travels", "predictions": "predictions on public samples travel"}.get(
-        about["travels"], f"a {about['travels']} network of {magnitude(about['parameters'])} parameters travels"
-    )
-    sent = f", about {magnitude(about['bytes'])}B in all (estimate)" if about["bytes"] else ""
-    return [
-        f"{about['clients']} clients ({how}): {samples[0]:,} to {samples[-1]:,} training samples each",
-        f"private networks, parameters: {networks}",
-        f"{about['rounds']} rounds, at most {about['steps']:,} steps; {travels}{sent}",
-    ]
 
 
 def _with_why(branch, stage: dict[str, Any]):

@@ -578,14 +578,14 @@ def _stage_parts(job):
     """The fingerprint's parts of all stages, without reading data or code."""
     from types import SimpleNamespace
 
-    from kdrun.lab.fingerprint import ADDED, parts
+    from kdrun.lab.fingerprint import ADDED
     from kdrun.strategies.unused import stages_of
 
     sources = SimpleNamespace(hashes=lambda roots: {})
     context = SimpleNamespace(data_hash=str, device="cpu", sources=sources, added=ADDED, file_hash=str)
     found = []
     for stage in stages_of(job.config):
-        tree = parts(stage, context)
+        tree = stage.parts(context)
         found.append({key: value for key, value in tree.items() if key not in ("teacher", "start")})
         found[-1]["data"] = tree["data"]["view"]
     return found

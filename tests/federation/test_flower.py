@@ -13,7 +13,8 @@ pytest.importorskip("ray")
 
 from kdrun.federation.flower import start
 from kdrun.job.compose import compose
-from kdrun.lab.fingerprint import befallen, fingerprint
+from kdrun.lab.fingerprint import fingerprint
+from kdrun.lab.stages.federate import Federate
 from kdrun.problems import UserError
 from kdrun.strategies.cast import Cast
 from kdrun.strategies.energy_gated import EnergyGated
@@ -136,7 +137,7 @@ def test_the_engine_is_asked_for_beside_what_decides(cast):
     asked = []
 
     class Lab:
-        def federate(self, stage):
+        def get(self, stage):
             asked.append(stage.federation)
 
     Baseline(engine="flower", superlink="10.0.0.1:9092", timeout=5).federate(Lab(), cast, "student", "fedavg", {})
@@ -148,10 +149,10 @@ def test_the_engine_is_asked_for_beside_what_decides(cast):
     assert asked[2]["aggregation"] == {**asked[1]["aggregation"], "clip_norm": 2.5}
 
 
-def test_what_befell_machines_makes_another_result():
-    tree = {"seed": 0}
-    assert befallen(tree, []) == tree
-    assert fingerprint(befallen(tree, [[1, 2, "no answer"]])) != fingerprint(tree)
+def test_what_happened_to_machines_makes_another_result():
+    tree, stage = {"seed": 0}, Federate("student", {}, {}, {}, {}, {}, 0)
+    assert stage.parts_after(tree, {}) == tree
+    assert fingerprint(stage.parts_after(tree, {"incidents": [[1, 2, "no answer"]]})) != fingerprint(tree)
 
 
 def test_the_environment_is_as_it_was(monkeypatch):

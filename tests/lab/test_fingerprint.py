@@ -14,9 +14,9 @@ from kdrun.lab.fingerprint import (
     differences,
     fingerprint,
     nearest,
-    parts,
 )
-from kdrun.lab.stage import Stage, Trained
+from kdrun.lab.stages.base import Result
+from kdrun.lab.stages.fit import Fit
 
 TRAINER = {
     "epochs": 2,
@@ -38,7 +38,7 @@ TEACHING = {
     "tolerance": 0.03,
     "normalize": None,
 }
-STAGE = Stage(
+STAGE = Fit(
     role="student",
     learner={"name": "small", "network": {"_target_": "kdrun.networks.mlp.MLP", "width": 8}, "weights": None},
     objective={"ce": {"weight": 0.1}, "kd": {"weight": 0.9, "temperature": 4.0}},
@@ -60,14 +60,14 @@ STAGE = Stage(
     seed=0,
     teaching=TEACHING,
 )
-TEACHER = Trained("t" * 64, replace(STAGE, role="teacher"), {})
+TEACHER = Result("t" * 64, replace(STAGE, role="teacher"), {})
 
 
-def key(stage: Stage, data: str = "data", device: str = "cpu", added=None) -> str:
-    return fingerprint(parts(stage, FingerprintContext(lambda config: data, device, added)))
+def key(stage: Fit, data: str = "data", device: str = "cpu", added=None) -> str:
+    return fingerprint(stage.parts(FingerprintContext(lambda config: data, device, added)))
 
 
-def changed(path: str, value) -> Stage:
+def changed(path: str, value) -> Fit:
     name, *rest = path.split(".")
     node = copy.deepcopy(getattr(STAGE, name))
     inner = node
@@ -166,14 +166,14 @@ def test_key_order_does_not_matter(order):
 
 def test_sources_of_what_is_used_are_in_and_unused_objectives_are_not():
     context = FingerprintContext(lambda config: "data", "cpu")
-    code = parts(STAGE, context)["code"]
+    code = STAGE.parts(context)["code"]
     assert {
         "kdrun.objectives.kd",
         "kdrun.networks.mlp",
         "kdrun.learning.learner",
         "kdrun.domains.images.shipped.digits",
     } <= set(code)
-    alone = parts(replace(STAGE, objective={"ce": {"weight": 1.0}}), context)["code"]
+    alone = replace(STAGE, objective={"ce": {"weight": 1.0}}).parts(context)["code"]
     assert "kdrun.objectives.kd" not in alone
     assert not [module for module in code if module.startswith(("kdrun.lab", "kdrun.tracking", "kdrun.config"))]
 

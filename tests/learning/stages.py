@@ -64,4 +64,4 @@ def make_lab(root: Path, report: Report | None = None, **options) -> Lab:
 def teach(lab: Lab, *overrides: str, **options):
     """Teacher and distilled student of the tiny cell."""
     cast = Cast(cell(*overrides))
-    return lab.fit(distil(cast.student, lab.fit(supervised(cast.teacher)), **options))
+    return lab.get(distil(cast.student, lab.get(supervised(cast.teacher)), **options))

@@ -68,7 +68,7 @@ def five_steps(root: Path, name: str) -> list[dict[str, float]]:
     assistants = {name: {**node, "unchecked": True} for name, node in config["assistants"].items()}
     cast = Cast({**config, "teacher": {**config["teacher"], "unchecked": True}, "assistants": assistants})
     if name == "alone":
-        trained = lab.fit(supervised(cast.student, role="alone"))
+        trained = lab.get(supervised(cast.student, role="alone"))
     else:
         trained = build(config["strategy"]).run(lab, cast)
     rows = [json.loads(line) for line in (trained.path / "metrics.jsonl").read_text().splitlines()]

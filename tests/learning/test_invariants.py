@@ -101,9 +101,9 @@ def test_optimizer_checkpoint_and_parameters_hold_the_student_only(module):
 def test_the_checkpoint_is_plain_and_small(tmp_path):
     lab = make_lab(tmp_path)
     cast = Cast(cell())
-    stage = distil(cast.student, lab.fit(supervised(cast.teacher)))
+    stage = distil(cast.student, lab.get(supervised(cast.teacher)))
     with pytest.raises(Interrupted):
-        make_lab(tmp_path, Silent(7)).fit(stage)
+        make_lab(tmp_path, Silent(7)).get(stage)
     (path,) = tmp_path.glob("unfinished/*/checkpoint.pt")
     state = torch.load(path, weights_only=True)
     assert set(name.partition(".")[0] for name in state["state_dict"]) == {"student"}
@@ -203,8 +203,8 @@ def test_a_loss_that_is_not_finite_stops_the_stage(tmp_path):
 def test_two_processes_evaluate_like_one_and_end_equal(tmp_path):
     """Gloo on two CPU processes; the network has no batch normalisation, so one process computes the same sums."""
     overrides = ("student=mlp_64", "strategy=alone")
-    one = make_lab(tmp_path / "one").fit(supervised(Cast(cell(*overrides)).student))
-    two = make_lab(tmp_path / "two").fit(supervised(Cast(cell(*overrides, "hardware.devices=2")).student))
+    one = make_lab(tmp_path / "one").get(supervised(Cast(cell(*overrides)).student))
+    two = make_lab(tmp_path / "two").get(supervised(Cast(cell(*overrides, "hardware.devices=2")).student))
     assert two.record["test"]["last"]["accuracy"] == pytest.approx(one.record["test"]["last"]["accuracy"], abs=0.01)
     assert two.record["test"]["last"]["loss"] == pytest.approx(one.record["test"]["last"]["loss"], abs=1e-2)
     assert two.record["cost"]["steps"] == one.record["cost"]["steps"]
@@ -215,8 +215,8 @@ def test_channels_last_is_a_layout_not_another_result(tmp_path):
     from safetensors.torch import load_file
 
     overrides = ("student=resnet8_w2", "trainer.epochs=1", "data.limit.train=128")
-    plain = make_lab(tmp_path / "a").fit(supervised(Cast(cell(*overrides)).student))
-    other = make_lab(tmp_path / "b").fit(supervised(Cast(cell(*overrides, "hardware.channels_last=true")).student))
+    plain = make_lab(tmp_path / "a").get(supervised(Cast(cell(*overrides)).student))
+    other = make_lab(tmp_path / "b").get(supervised(Cast(cell(*overrides, "hardware.channels_last=true")).student))
     assert other.fingerprint == plain.fingerprint
     one, two = load_file(plain.weights("last")), load_file(other.weights("last"))
     assert all(torch.allclose(one[name], two[name], atol=1e-3) for name in one)

@@ -49,7 +49,7 @@ def ranks_alive(folder) -> bool:
 
 def test_evaluation_on_two_ranks_is_that_of_one_process(tmp_path, forked_ranks):
     """With batch normalisation, whose statistics each rank has of its own."""
-    trained = make_lab(tmp_path).fit(supervised(Cast(cell(*own("live"))).student))
+    trained = make_lab(tmp_path).get(supervised(Cast(cell(*own("live"))).student))
     config = cell(*own("live"))
     module = load_data(config["data"], config["paths"])
     network = build_network(config["student"]["network"], module.spec, 0).eval()
@@ -81,7 +81,7 @@ def test_ranks_with_different_numbers_of_samples_take_as_many_micro_batches(tmp_
         "data.limit.train=45",
     )
     one, two = (
-        make_lab(tmp_path / str(devices)).fit(supervised(Cast(cell(*overrides, f"hardware.devices={devices}")).student))
+        make_lab(tmp_path / str(devices)).get(supervised(Cast(cell(*overrides, f"hardware.devices={devices}")).student))
         for devices in (1, 2)
     )
     assert two.record["cost"]["steps"] == one.record["cost"]["steps"] == 5
@@ -92,7 +92,7 @@ def test_a_dead_rank_ends_the_stage_and_the_other_rank(tmp_path, tests_on_path):
     """These are real interpreters, as those of a run."""
     started = time.monotonic()
     with pytest.raises(RankFailed, match="rank 1 of 2 ended with exit code 9"):
-        make_lab(tmp_path).fit(supervised(Cast(cell(*own("exit"))).student))
+        make_lab(tmp_path).get(supervised(Cast(cell(*own("exit"))).student))
     assert time.monotonic() - started < 60
     assert not ranks_alive(tmp_path)
 
@@ -102,16 +102,16 @@ def test_a_mistake_that_a_rank_finds_is_told_as_one(tmp_path, forked_ranks):
         "hardware.devices=2", "student.network={_target_: kdrun.networks.mlp.MLP, hidden: [8], num_classes: 7}"
     )
     with pytest.raises(UserError, match="num_classes=7, but digits has 10 classes"):
-        make_lab(tmp_path).fit(supervised(Cast(wrong).student))
+        make_lab(tmp_path).get(supervised(Cast(wrong).student))
 
 
 def test_ranks_that_drift_apart_are_noticed(tmp_path, forked_ranks):
     with pytest.raises(RankFailed, match="other parameters than rank 0"):
-        make_lab(tmp_path).fit(supervised(Cast(cell(*own("drift"))).student))
+        make_lab(tmp_path).get(supervised(Cast(cell(*own("drift"))).student))
 
 
 def test_a_parameter_that_one_rank_does_not_use_in_a_step_holds_nobody_up(tmp_path, forked_ranks):
-    record = make_lab(tmp_path).fit(supervised(Cast(cell(*own("beside"))).student)).record
+    record = make_lab(tmp_path).get(supervised(Cast(cell(*own("beside"))).student)).record
     assert record["val"]["epochs"] == 3
 
 
@@ -146,8 +146,8 @@ def test_a_rank_without_images_neither_waits_nor_is_waited_for(tmp_path, mostly_
     """Its projector has no gradient of its own; both ranks have to end with the same parameters."""
     lab = make_lab(tmp_path / "lab")
     one, two = (Cast(cell(*mostly_text, *more)) for more in ((), ("hardware.devices=2",)))
-    teacher = lab.fit(supervised(one.teacher))
+    teacher = lab.get(supervised(one.teacher))
     unchecked = {**two.config["teacher"], "unchecked": True}  # nine validation samples tell no teacher from a guess
-    record = lab.fit(distil(two.student, teacher, teaching=unchecked)).record
+    record = lab.get(distil(two.student, teacher, teaching=unchecked)).record
     assert set(record["first_step"]) == {"ce", "kd", "kd_visual", "relation"}
-    assert set(lab.fit(supervised(two.student)).record["first_step"]) == {"ce"}
+    assert set(lab.get(supervised(two.student)).record["first_step"]) == {"ce"}

@@ -40,12 +40,12 @@ def test_stop_and_resume_equals_never_stopped(tmp_path, variant, stop_at):
     unbroken = teach(make_lab(tmp_path / "a"), *overrides)
     lab = make_lab(tmp_path / "b")
     cast = Cast(cell(*overrides))
-    stage = distil(cast.student, lab.fit(supervised(cast.teacher)))
+    stage = distil(cast.student, lab.get(supervised(cast.teacher)))
     stopping = make_lab(tmp_path / "b", Silent(stop_at))
     with pytest.raises(Interrupted):
         stopping.fit(stage)
     told = Silent()
-    resumed = make_lab(tmp_path / "b", told).fit(stage)
+    resumed = make_lab(tmp_path / "b", told).get(stage)
     same(unbroken, resumed)
     assert resumed.record["cost"]["tries"] == 2
     written = [json.loads(line) for line in (resumed.path / "metrics.jsonl").read_text().splitlines()]
@@ -56,11 +56,11 @@ def test_stopped_many_times(tmp_path):
     unbroken = teach(make_lab(tmp_path / "a"))
     lab = make_lab(tmp_path / "b")
     cast = Cast(cell())
-    stage = distil(cast.student, lab.fit(supervised(cast.teacher)))
+    stage = distil(cast.student, lab.get(supervised(cast.teacher)))
     tries = 0
     while True:
         try:
-            resumed = make_lab(tmp_path / "b", Silent(2)).fit(stage)
+            resumed = make_lab(tmp_path / "b", Silent(2)).get(stage)
             break
         except Interrupted:
             tries += 1
@@ -73,14 +73,14 @@ def test_a_checkpoint_of_another_stage_is_not_taken(tmp_path, caplog):
     cast = Cast(cell())
     stage = supervised(cast.student)
     with pytest.raises(Interrupted):
-        make_lab(tmp_path, Silent(3)).fit(stage)
+        make_lab(tmp_path, Silent(3)).get(stage)
     (work,) = (tmp_path / "unfinished").iterdir()
     other = supervised(Cast(cell("trainer.optimizer.lr=0.01")).student)
     lab = make_lab(tmp_path)
-    from kdrun.lab.fingerprint import fingerprint, parts
+    from kdrun.lab.fingerprint import fingerprint
 
-    work.rename(work.with_name(fingerprint(parts(other, lab.context))))
-    same(lab.fit(other), make_lab(tmp_path / "calm").fit(other))
+    work.rename(work.with_name(fingerprint(other.parts(lab.context))))
+    same(lab.get(other), make_lab(tmp_path / "calm").get(other))
     assert "state of another stage; it starts again" in caplog.text
 
 

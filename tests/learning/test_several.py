@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kdrun.lab.stage import Trained
+from kdrun.lab.stages.base import Result
 from kdrun.learning.teacher import SeveralTeachers
 from kdrun.problems import UserError
 from kdrun.strategies.cast import Cast, distil, learn, supervised, teach
@@ -26,8 +26,8 @@ class Says:
 
 def test_the_same_teacher_twice_teaches_like_once(tmp_path):
     lab, cast = make_lab(tmp_path), Cast(cell())
-    teacher = lab.fit(supervised(cast.teacher))
-    one, two = (lab.fit(distil(cast.student, who)) for who in (teacher, [teacher, teacher]))
+    teacher = lab.get(supervised(cast.teacher))
+    one, two = (lab.get(distil(cast.student, who)) for who in (teacher, [teacher, teacher]))
     assert one.fingerprint != two.fingerprint
     for name, tensor in load_file(one.weights("last")).items():
         torch.testing.assert_close(load_file(two.weights("last"))[name], tensor, rtol=1e-4, atol=1e-6)
@@ -38,9 +38,9 @@ def test_the_same_teacher_twice_teaches_like_once(tmp_path):
 def test_terms_are_means_over_teachers_and_labels_count_once(tmp_path):
     """Against two teachers the first step's values are the means of those against each."""
     lab, cast = make_lab(tmp_path), Cast(cell())
-    teachers = [lab.fit(supervised(cast.teacher, epochs=epochs)) for epochs in (1, 3)]
-    alone = [lab.fit(distil(cast.student, teacher, epochs=1)).record["first_step"] for teacher in teachers]
-    both = lab.fit(distil(cast.student, teachers, epochs=1)).record["first_step"]
+    teachers = [lab.get(supervised(cast.teacher, epochs=epochs)) for epochs in (1, 3)]
+    alone = [lab.get(distil(cast.student, teacher, epochs=1)).record["first_step"] for teacher in teachers]
+    both = lab.get(distil(cast.student, teachers, epochs=1)).record["first_step"]
     assert both["kd"]["value"] == pytest.approx(sum(one["kd"]["value"] for one in alone) / 2, rel=1e-5)
     assert both["ce"]["value"] == pytest.approx(alone[0]["ce"]["value"], rel=1e-6)
 
@@ -65,22 +65,22 @@ def test_a_cut_stage_with_dropped_teachers_ends_as_an_unbroken_one(tmp_path):
     ends = []
     for place, stop_at in ((tmp_path / "whole", None), (tmp_path / "cut", 8)):
         lab = make_lab(place)
-        teachers = [lab.fit(supervised(cast.teacher, epochs=epochs)) for epochs in (1, 2)]
+        teachers = [lab.get(supervised(cast.teacher, epochs=epochs)) for epochs in (1, 2)]
         stage = distil(cast.student, teachers, drop=0.5)
         if stop_at:
             with pytest.raises(Interrupted):
-                make_lab(place, Silent(stop_at)).fit(stage)
-        ends.append(load_file(make_lab(place).fit(stage).weights("last")))
+                make_lab(place, Silent(stop_at)).get(stage)
+        ends.append(load_file(make_lab(place).get(stage).weights("last")))
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
 def test_only_the_chosen_parts_move(tmp_path):
     lab = make_lab(tmp_path)
     cast = Cast(cell("student=resnet8_w2", "trainer.epochs=1"))
-    first = lab.fit(supervised(cast.student))
+    first = lab.get(supervised(cast.student))
     names = {name.partition(".")[0] for name in load_file(first.weights())}
     part = next(name for name in sorted(names) if "fc" in name or "head" in name or "classifier" in name)
-    second = lab.fit(supervised(cast.student, start=first, parts=[part]))
+    second = lab.get(supervised(cast.student, start=first, parts=[part]))
     before, after = load_file(first.weights()), load_file(second.weights("last"))
     moved = {
         n.partition(".")[0]
@@ -89,27 +89,27 @@ def test_only_the_chosen_parts_move(tmp_path):
     }
     assert moved == {part}
     with pytest.raises(UserError, match=f"no part 'x{part}'; closest: {part}"):
-        lab.fit(supervised(cast.student, parts=[f"x{part}"]))
+        lab.get(supervised(cast.student, parts=[f"x{part}"]))
 
 
 def test_the_gap_is_measured_before_and_after(tmp_path):
     lab, cast = make_lab(tmp_path), Cast(cell())
-    teacher = lab.fit(supervised(cast.teacher))
-    first = lab.fit(distil(cast.student, teacher, gap=True)).record["gap"]
+    teacher = lab.get(supervised(cast.teacher))
+    first = lab.get(distil(cast.student, teacher, gap=True)).record["gap"]
     assert 0 < first["kl_after"] < first["kl_before"]
     assert set(first["train"]) == set(first["val"]) >= {"accuracy", "loss"}
-    second = lab.fit(distil(cast.student, teacher, start=lab.fit(distil(cast.student, teacher, gap=True)), gap=True))
+    second = lab.get(distil(cast.student, teacher, start=lab.get(distil(cast.student, teacher, gap=True)), gap=True))
     assert second.record["gap"]["kl_before"] == pytest.approx(first["kl_after"], rel=1e-5)
-    assert "gap" not in lab.fit(distil(cast.student, teacher)).record
+    assert "gap" not in lab.get(distil(cast.student, teacher)).record
 
 
 class Notes:
     def __init__(self):
         self.stages = []
 
-    def fit(self, stage):
+    def get(self, stage):
         self.stages.append(stage)
-        return Trained(f"{len(self.stages)}", stage, {})
+        return Result(f"{len(self.stages)}", stage, {})
 
 
 def test_a_first_phase_comes_before_every_learner_and_is_taught_where_the_learner_is():

@@ -11,7 +11,7 @@ from forked import Forked, stand_in
 from safetensors.torch import load_file
 from torch import nn
 
-from kdrun.lab.fingerprint import fingerprint, parts
+from kdrun.lab.fingerprint import fingerprint
 from kdrun.learning import workers
 from kdrun.learning.report import Interrupted
 from kdrun.learning.sharding import check_shardable, units
@@ -74,9 +74,9 @@ class Stopping(Silent):
 def test_stopped_and_resumed_to_the_last_bit(tmp_path, forked_ranks):
     options = (*OWN, *FSDP, "trainer.epochs=8", "trainer/optimizer=adamw")
     stage = supervised(Cast(cell(*options)).student)
-    unbroken = make_lab(tmp_path / "a").fit(stage)
+    unbroken = make_lab(tmp_path / "a").get(stage)
     with pytest.raises(Interrupted):
-        make_lab(tmp_path / "b", Stopping(6)).fit(stage)
+        make_lab(tmp_path / "b", Stopping(6)).get(stage)
     (checkpoint,) = (tmp_path / "b" / "unfinished").glob("*/checkpoint.pt")
     saved = torch.load(checkpoint, weights_only=True)
     assert saved["kdrun"]["step"] < 40
@@ -84,7 +84,7 @@ def test_stopped_and_resumed_to_the_last_bit(tmp_path, forked_ranks):
     assert [tuple(values["exp_avg"].shape) for values in state["state"].values()] == [
         tuple(parameter.shape) for parameter in Blocks(10).parameters()
     ]
-    resumed = make_lab(tmp_path / "b").fit(stage)
+    resumed = make_lab(tmp_path / "b").get(stage)
     assert resumed.record["cost"]["tries"] == 2
     same(unbroken, resumed)
 
@@ -143,13 +143,13 @@ def test_one_device_trains_whole_and_says_so(tmp_path):
     report = Silent()
     report.note = told.append
     stage = supervised(Cast(cell("trainer.sharding=fsdp", "trainer.epochs=1")).student)
-    make_lab(tmp_path, report).fit(stage)
+    make_lab(tmp_path, report).get(stage)
     assert any("with one device" in note for note in told)
 
 
 def test_the_default_changes_no_fingerprint(tmp_path):
     stage = supervised(Cast(cell()).student)
-    assert "sharding" not in parts(stage, make_lab(tmp_path).context)["trainer"]
+    assert "sharding" not in stage.parts(make_lab(tmp_path).context)["trainer"]
     sharded = supervised(Cast(cell("trainer.sharding=fsdp")).student)
     context = make_lab(tmp_path).context
-    assert fingerprint(parts(stage, context)) != fingerprint(parts(sharded, context))
+    assert fingerprint(stage.parts(context)) != fingerprint(sharded.parts(context))

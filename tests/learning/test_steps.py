@@ -167,7 +167,7 @@ def test_parts_that_all_ranks_agree_on_hold_everything_once(rows):
 def test_a_job_of_a_network_with_batch_normalisation_in_micro_batches(tmp_path):
     cast = Cast(cell("student=resnet8_w2", "trainer.batch_size=4", "trainer.accumulate=3", "trainer.epochs=1",
                      "data.limit.train=25"))  # fmt: skip
-    record = make_lab(tmp_path).fit(supervised(cast.student)).record
+    record = make_lab(tmp_path).get(supervised(cast.student)).record
     assert record["cost"]["steps"] == 6
 
 
@@ -182,12 +182,12 @@ def buffers(path) -> dict:
 def test_frozen_parts_keep_their_statistics_and_trained_ones_do_not(tmp_path, ema):
     cast = Cast(cell("student=resnet8_w2", "trainer.epochs=2", f"trainer.ema={ema}"))
     lab = make_lab(tmp_path)
-    start = lab.fit(supervised(cast.student, epochs=1))
+    start = lab.get(supervised(cast.student, epochs=1))
     before = load_file(start.weights("best"))
-    head = lab.fit(supervised(cast.student, start=start, parts=["head"]))
+    head = lab.get(supervised(cast.student, start=start, parts=["head"]))
     after = load_file(head.weights("last"))
     assert all(torch.equal(before[name], after[name]) == (not name.startswith("head")) for name in before)
-    stage = load_file(lab.fit(supervised(cast.student, start=start, parts=["head", "stage3"])).weights("last"))
+    stage = load_file(lab.get(supervised(cast.student, start=start, parts=["head", "stage3"])).weights("last"))
     moved = {name for name in before if not torch.equal(before[name], stage[name])}
     assert {name.partition(".")[0] for name in moved} == {"head", "stage3"}
     assert any("running_var" in name for name in moved)
@@ -242,7 +242,7 @@ def test_a_network_that_froze_itself_keeps_its_statistics_too(module):
     )  # fmt: skip
     before = {name: tensor.clone() for name, tensor in learner.student.tower.state_dict().items()}
     learner.train()
-    make_trainer(HARDWARE, [], max_epochs=2).fit(learner, module.train_loader(64, 0), module.eval_loader("val", 256))
+    make_trainer(HARDWARE, [], max_epochs=2).get(learner, module.train_loader(64, 0), module.eval_loader("val", 256))
     assert (True, False, True) in modes and not any(norm for _, norm, _ in modes)
     assert all(torch.equal(before[name], tensor) for name, tensor in learner.student.tower.state_dict().items())
 

@@ -11,8 +11,7 @@ from torch.nn import functional
 
 from kdrun.domains.images.spec import DataSpec
 from kdrun.domains.images.task import Classification
-from kdrun.lab.fingerprint import fingerprint, parts
-from kdrun.lab.lab import settle_teaching
+from kdrun.lab.fingerprint import fingerprint
 from kdrun.learning import fit, seeds
 from kdrun.learning.firststep import NoEffect
 from kdrun.learning.report import Interrupted
@@ -48,7 +47,7 @@ BONE = {"window": "bone"}
 def before(lab, *overrides, data=None):
     """The cell's cast and its student's network trained on the bone window."""
     cast = Cast(cell(*CT, *overrides))
-    return cast, lab.fit(supervised(cast.student, data=data or BONE, epochs=3))
+    return cast, lab.get(supervised(cast.student, data=data or BONE, epochs=3))
 
 
 def weights(trained):
@@ -63,7 +62,7 @@ def test_the_teacher_sees_its_own_view_of_the_same_samples(tmp_path):
     """Values of the first step against both networks run by hand on both windows."""
     lab = make_lab(tmp_path)
     cast, teacher = before(lab)
-    student = lab.fit(distil(cast.student, teacher, sees=BONE, epochs=1))
+    student = lab.get(distil(cast.student, teacher, sees=BONE, epochs=1))
     found = student.record["first_step"]
     module = lab.shop.data(cast.config["data"])
     seen = lab.shop.seen({**cast.config["data"], **BONE}, module)
@@ -87,14 +86,14 @@ def test_cached_features_are_those_of_the_live_teacher_and_shared_between_views(
     cast, teacher = before(lab)
     settings = cast.config["teacher"]
     cached, online = (
-        lab.fit(distil(cast.student, teacher, sees=BONE, teaching={**settings, "source": source}))
+        lab.get(distil(cast.student, teacher, sees=BONE, teaching={**settings, "source": source}))
         for source in ("cached", "online")
     )
     for name, tensor in weights(cached).items():
         torch.testing.assert_close(weights(online)[name], tensor, rtol=1e-4, atol=1e-6)
     assert cached.record["teacher"]["features"] == 8 and cached.record["teacher"]["verified"] == 16
     assert len(list((tmp_path / "outputs").iterdir())) == 1
-    other = lab.fit(distil(cast.student, teacher, sees=BONE, data={"window": "mediastinal"}))
+    other = lab.get(distil(cast.student, teacher, sees=BONE, data={"window": "mediastinal"}))
     assert other.record["teacher"]["found"] is True and len(list((tmp_path / "outputs").iterdir())) == 1
     (folder,) = (tmp_path / "outputs").iterdir()
     assert np.load(folder / "logits.npy").shape == (1, 40, 2 + 8)
@@ -104,9 +103,9 @@ def test_what_a_teacher_sees_is_in_the_fingerprint(tmp_path):
     lab = make_lab(tmp_path)
     cast, teacher = before(lab)
     stages = [distil(cast.student, teacher, epochs=1, sees=sees) for sees in ({}, BONE, {"window": "mediastinal"})]
-    assert len({fingerprint(parts(lab.settled(stage), lab.context)) for stage in stages}) == 3
+    assert len({fingerprint(stage.settled(lab.shop).parts(lab.context)) for stage in stages}) == 3
     with pytest.raises(UserError, match="trained on inputs with mean"):  # of bone windows, in a lung window
-        lab.fit(stages[0])
+        lab.get(stages[0])
 
 
 def test_an_adaptor_trains_along_is_resumed_and_is_no_part_of_the_student(tmp_path):
@@ -114,16 +113,16 @@ def test_an_adaptor_trains_along_is_resumed_and_is_no_part_of_the_student(tmp_pa
     results = []
     for lab in labs:
         cast = Cast(cell(*CT, "trainer.checkpoint_seconds=0", "trainer.optimizer.momentum=0.9"))
-        teacher = make_lab(lab.store.root).fit(supervised(cast.teacher, data=BONE, epochs=2))  # 64 wide, the student 8
+        teacher = make_lab(lab.store.root).get(supervised(cast.teacher, data=BONE, epochs=2))  # 64 wide, the student 8
         stage = distil(cast.student, teacher, sees=BONE)
         if lab.report.stop_at:
             with pytest.raises(Interrupted):
-                lab.fit(stage)
+                lab.get(stage)
             (checkpoint,) = (lab.store.root / "unfinished").glob("*/checkpoint.pt")
             saved = torch.load(checkpoint, weights_only=True)
             assert saved["state_dict"]["adaptor.weight"].shape == (64, 8)
             lab = make_lab(lab.store.root)
-        results.append(lab.fit(stage))
+        results.append(lab.get(stage))
     same(*results)
     assert results[1].record["cost"]["tries"] == 2
     assert not any("adaptor" in name for name in weights(results[0]))
@@ -135,8 +134,8 @@ def test_an_adaptor_moves(tmp_path, monkeypatch):
     monkeypatch.setattr(fit, "_adaptor", lambda *given: made.append(plain(*given)) or made[-1])
     lab = make_lab(tmp_path)
     cast = Cast(cell(*CT))
-    teacher = lab.fit(supervised(cast.teacher, data=BONE, epochs=2))
-    lab.fit(distil(cast.student, teacher, sees=BONE, epochs=1))
+    teacher = lab.get(supervised(cast.teacher, data=BONE, epochs=2))
+    lab.get(distil(cast.student, teacher, sees=BONE, epochs=1))
     (adaptor,) = [one for one in made if one is not None]
     with seeded(seeds.derive(0, "adaptor")):
         fresh = nn.Linear(8, 64)
@@ -147,9 +146,9 @@ def test_a_student_that_starts_as_its_teacher_is_looked_at_once_they_differ(tmp_
     lab = make_lab(tmp_path)
     cast, own = before(lab, data={"window": "lung"})
     with pytest.raises(UnfitTeacher, match="no better than a guess"):  # lung windows show nothing here
-        lab.fit(distil(cast.student, own, start=own, epochs=1))
+        lab.get(distil(cast.student, own, start=own, epochs=1))
     settings = {**cast.config["teacher"], "unchecked": True}
-    trained = make_lab(tmp_path).fit(distil(cast.student, own, start=own, epochs=1, teaching=settings))
+    trained = make_lab(tmp_path).get(distil(cast.student, own, start=own, epochs=1, teaching=settings))
     assert trained.record["first_step"]["feature"]["value"] > 0
 
 
@@ -157,9 +156,9 @@ def test_features_that_nothing_compares_with_stop_the_run(tmp_path):
     """Not the same stage, but the same weights, and both networks given the same batches: the term is 0 and stays an error."""
     lab = make_lab(tmp_path)
     cast, own = before(lab, data={"window": "lung"})
-    again = lab.fit(supervised(cast.student, start=own, data={"window": "lung"}, epochs=1, optimizer={"lr": 1e-30}))
+    again = lab.get(supervised(cast.student, start=own, data={"window": "lung"}, epochs=1, optimizer={"lr": 1e-30}))
     with pytest.raises(NoEffect, match="feature"):
-        lab.fit(
+        lab.get(
             distil(
                 cast.student,
                 own,
@@ -175,14 +174,14 @@ def test_random_crops_of_two_views_are_refused(tmp_path):
     cast, teacher = before(lab)
     stage = distil(cast.student, teacher, sees=BONE, data={"augment": {"flip": True}})
     with pytest.raises(UserError, match=r"data.window=bone.*would differ"):
-        settle_teaching(stage, lab.shop)
+        stage.settled(lab.shop)
 
 
 def test_samples_that_are_not_the_same_are_refused(tmp_path):
     lab = make_lab(tmp_path)
     cast, teacher = before(lab)
     with pytest.raises(UserError, match="are not the samples of the student"):
-        lab.fit(distil(cast.student, teacher, sees={"window": "bone", "seed": 5}))
+        lab.get(distil(cast.student, teacher, sees={"window": "bone", "seed": 5}))
 
 
 def test_rows_of_validation_and_test_are_kept(tmp_path):

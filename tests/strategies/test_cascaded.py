@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kdrun.job.compose import compose
-from kdrun.lab.stage import Trained
+from kdrun.lab.stages.base import Result
 from kdrun.problems import UserError
 from kdrun.strategies.cascaded import Cascaded
 from kdrun.strategies.cast import Cast
@@ -25,7 +25,7 @@ class Notes:
     def parameters(self, learner, data):
         return SIZES[learner["name"]]
 
-    def fit(self, stage):
+    def get(self, stage):
         key = repr(
             [
                 stage.learner["name"], stage.seed, stage.data, stage.trainer, stage.objective, stage.drop,
@@ -34,7 +34,7 @@ class Notes:
         )  # fmt: skip
         if key not in self.known:
             self.stages.append(stage)
-            self.known[key] = Trained(stage.role, stage, {})
+            self.known[key] = Result(stage.role, stage, {})
         return self.known[key]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kdrun.job.compose import compose
-from kdrun.lab.stage import Trained
+from kdrun.lab.stages.base import Result
 from kdrun.problems import UserError
 from kdrun.strategies.cast import Cast
 from kdrun.strategies.compress import Compress
@@ -15,9 +15,9 @@ class Notes:
     def __init__(self):
         self.stages = []
 
-    def fit(self, stage):
+    def get(self, stage):
         self.stages.append(stage)
-        return Trained(stage.role, stage, {})
+        return Result(stage.role, stage, {})
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_the_arm_without_a_teacher_takes_the_same_steps(cell):
         ({"order": ["prune", "prune"]}, "different steps"),
         ({"order": []}, "one to three"),
         ({"ratio": 1.0}, "strategy.ratio"),
-        ({"importance": "l3"}, "l2 or l1"),
+        ({"importance": "l3"}, "l2, l1"),
         ({"tune_epochs": 0}, "at least 1"),
         ({"tune_rate": 0.0}, "above 0"),
     ],

@@ -10,7 +10,8 @@ from kdrun import api
 from kdrun.job.compose import compose
 from kdrun.job.plan import make_plan
 from kdrun.lab.lab import Lab
-from kdrun.lab.stage import Together, Trained
+from kdrun.lab.stages.base import Result
+from kdrun.lab.stages.combine import Combine
 from kdrun.learning.resampling import read_samples
 from kdrun.problems import UserError
 from kdrun.strategies.cast import Cast
@@ -40,18 +41,17 @@ class Notes:
 
     choose = Lab.choose
 
-    def fit(self, stage):
+    def get(self, stage):
+        if isinstance(stage, Combine):
+            self.groups.append(stage)
+            return Result(stage.role, stage, {})
         known = [one for one in self.stages if one == stage]
         if not known:
             self.stages.append(stage)
         window = stage.data["window"]
         scores = ({"auc": table[window]} for table in (VALIDATION, TEST)) if isinstance(window, str) else ({}, {})
         val, test = scores
-        return Trained(stage.role, stage, {"val": {"best": val}, "test": {"best": test}})
-
-    def together(self, group):
-        self.groups.append(group)
-        return Trained(group.role, group, {})
+        return Result(stage.role, stage, {"val": {"best": val}, "test": {"best": test}})
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_the_algorithm_of_the_paper(cell):
     weights = {name: term["weight"] for name, term in last.objective.items()}
     assert weights == {"ce": 0.5, "feature": 0.5, "kd": 0.0} and last.objective["feature"]["norm"] == "none"
     group = result.stage
-    assert isinstance(group, Together) and group.method == "logistic" and group.counted == ("lung", "mediastinal")
+    assert isinstance(group, Combine) and group.method == "logistic" and group.counted == ("lung", "mediastinal")
     assert {name: one.fingerprint for name, one in group.members.items()} == {
         "lung": "student_lung", "mediastinal": "student_mediastinal", "bone": "before_bone",
     }  # fmt: skip
@@ -225,7 +225,10 @@ def test_what_does_not_go_with_the_data_is_told_when_it_is_composed(words, messa
 
 
 def test_windows_of_ones_own(cell):
-    assert CrossWindow(views=[[40, 400], "lung"])._views(Cast(cell)) == {"40/400": [40, 400], "lung": "lung"}
+    assert CrossWindow(views=[[40, 400], "lung"])._views(Cast(cell)) == {
+        "40/400": {"window": [40, 400]},
+        "lung": {"window": "lung"},
+    }
 
 
 # whole runs

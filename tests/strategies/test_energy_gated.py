@@ -9,8 +9,10 @@ import pytest
 from kdrun.job import panel
 from kdrun.job.compose import compose
 from kdrun.job.plan import make_plan
-from kdrun.lab.fingerprint import FingerprintContext, federation_parts, together_parts
-from kdrun.lab.stage import Federation, Together, Trained
+from kdrun.lab.fingerprint import FingerprintContext
+from kdrun.lab.stages.base import Result
+from kdrun.lab.stages.combine import Combine
+from kdrun.lab.stages.federate import Federate
 from kdrun.problems import UserError
 from kdrun.strategies.cast import Cast
 from kdrun.strategies.energy_gated import EnergyGated
@@ -25,9 +27,9 @@ class Notes:
     def __init__(self):
         self.asked = []
 
-    def federate(self, stage):
+    def get(self, stage):
         self.asked.append(stage)
-        return Trained(stage.role, stage, {})
+        return Result(stage.role, stage, {})
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def test_what_is_asked_for(cast):
     lab = Notes()
     found = EnergyGated(alpha=0.1, beta=2.0, gate="hard", faults={"nan": [1]}).run(lab, cast)
     (stage,) = lab.asked
-    assert isinstance(stage, Federation) and found.stage.taught and stage.seed == 4
+    assert isinstance(stage, Federate) and found.stage.taught and stage.seed == 4
     settings = stage.federation
     assert settings["method"] == "energy_gated" and settings["partition"] == {
         "kind": "label",
@@ -68,14 +70,14 @@ def test_the_code_of_rooms_and_methods_is_in_the_fingerprint(cast):
     context = FingerprintContext(lambda data: "content", "cpu")
     lab = Notes()
     results = [EnergyGated().run(lab, cast), EnergyGated().control("fedprox", lab, cast)]
-    codes = [set(federation_parts(result.stage, context)["code"]) for result in results]
+    codes = [set(result.stage.parts(context)["code"]) for result in results]
     assert all(
         {"kdrun.federation.loop", "kdrun.federation.aggregate", "kdrun.federation.partition"} <= code for code in codes
     )
     assert "kdrun.federation.methods.energy_gated" in codes[0] - codes[1]
     assert "kdrun.federation.methods.shared" in codes[1] - codes[0]
-    group = Together("student", {"a": results[0]}, ("a",), "mean", 0)
-    assert {"kdrun.lab.ensembles", "kdrun.auc"} <= set(together_parts(group, context)["code"])
+    group = Combine("student", {"a": results[0]}, ("a",), "mean", 0)
+    assert {"kdrun.lab.ensembles", "kdrun.auc"} <= set(group.parts(context)["code"])
 
 
 def test_arms_have_the_same_clients_and_the_same_budget(cast):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kdrun.job.compose import compose
-from kdrun.lab.stage import Trained
+from kdrun.lab.stages.base import Result
 from kdrun.problems import UserError
 from kdrun.strategies.cast import Cast
 from kdrun.strategies.evolving import Evolving
@@ -23,9 +23,9 @@ class Notes:
     def parameters(self, learner, data):
         return SIZES[learner["name"]]
 
-    def fit(self, stage):
+    def get(self, stage):
         self.stages.append(stage)
-        return Trained(f"{stage.role} {stage.learner['name']} {len(self.stages)}", stage, {})
+        return Result(f"{stage.role} {stage.learner['name']} {len(self.stages)}", stage, {})
 
 
 @pytest.fixture(scope="module")

@@ -377,12 +377,12 @@ def test_a_stage_on_text_that_is_cut_ends_with_the_same_weights(folder, tmp_path
 
     config = compose([*TOY, "trainer.epochs=3", "strategy=alone", "trainer.checkpoint_seconds=1000"]).cells[0]
     stage = supervised(Cast({**config, "hardware": {**config["hardware"], "device": "cpu"}}).student)
-    whole = lab_of(tmp_path / "whole", config, Silent()).fit(stage)
+    whole = lab_of(tmp_path / "whole", config, Silent()).get(stage)
     for stop_at in (2, 5, 9):
         root = tmp_path / f"cut{stop_at}"
         with pytest.raises(Interrupted):
-            lab_of(root, config, Silent(stop_at)).fit(stage)
-        again = lab_of(root, config, Silent()).fit(stage)
+            lab_of(root, config, Silent(stop_at)).get(stage)
+        again = lab_of(root, config, Silent()).get(stage)
         files = [read_json(one.path / "manifest.json")["files"]["best.safetensors"] for one in (whole, again)]
         assert files[0] == files[1], json.dumps(again.record["val"])
 

@@ -1,0 +1,227 @@
+"""The stage that fits one learner, on labels or taught."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from kdrun import losses
+from kdrun.defaults import canonical, canonical_objective
+from kdrun.lab.fingerprint import device, domain_modules, drop_added, identity, kept, targets_in, versions
+from kdrun.lab.stages.base import BEST, Execution, Look, Result, Stage
+from kdrun.learning.request import FitRequest, StartsFrom, TaughtBy
+
+if TYPE_CHECKING:
+    from kdrun.lab.fingerprint import FingerprintContext
+    from kdrun.learning.teaching import Workshop
+
+
+@dataclass(frozen=True)
+class Fit(Stage):
+    """Fit `learner` from `start`, taught by `teacher` under `objective` on `data`; plain JSON types throughout.
+
+    objective  term name -> {"weight", options...}
+    trainer    the trainer group, already merged with the learner's own overrides; None = only evaluate `weights`
+    teaching   how the teacher's knowledge is brought: {"source", "fill", "verify", "tolerance", ...}
+    also       further teachers that teach at the same time; each term is a mean over all of them
+    drop       probability of each of several teachers to be left out of a step (one at least stays)
+    sees       keys of `data` in which the teacher sees the same samples otherwise: {"window": "bone"}
+    stated     what the config says of the learner that decides no result: its "key", the "accuracy" and "tolerance" it is
+               known for as a teacher, and "normalize" where it has a normalisation of its own (that is in `data` too)
+    """
+
+    role: str
+    learner: dict[str, Any]
+    objective: dict[str, Any]
+    data: dict[str, Any]
+    trainer: dict[str, Any] | None
+    hardware: dict[str, Any]
+    seed: int
+    start: Result | None = None
+    teacher: Result | None = None
+    teaching: dict[str, Any] = field(default_factory=dict)
+    also: tuple[Result, ...] = ()
+    drop: float = 0.0
+    sees: dict[str, Any] = field(default_factory=dict)
+    stated: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def seen(self) -> dict[str, Any]:
+        """The data config as the teacher sees it."""
+        return {**self.data, **self.sees}
+
+    @property
+    def teachers(self) -> tuple[Result, ...]:
+        return () if self.teacher is None else (self.teacher, *self.also)
+
+    def settled(self, workshop: Workshop) -> Fit:
+        """The stage with `teacher.source=auto` decided: cached where every view of a sample recurs, else online; and of
+        weights that were brought, with inputs normalised as they were trained on.
+
+        Raises UserError when a cache was asked for that cannot be right or would pass `teacher.cache_limit_gb`.
+        """
+        from kdrun.lab import teachers
+
+        stage = teachers.as_trained(self, workshop)
+        if stage.teacher is None:
+            return stage
+        return replace(stage, teaching=teachers.settle_teaching(stage, workshop))
+
+    def check(self, result: Result | None = None) -> list[str]:
+        """Raises UnfitTeacher where a teacher is below its stated accuracy, and where the result was taught by what is no
+        better than a guess. Returns what should be known of weights that were brought."""
+        from kdrun.lab import teachers
+
+        if result is None:
+            teachers.check_accuracy(self)
+            return []
+        teachers.check_noted(self, result)
+        return teachers.otherwise(result)
+
+    def parts(self, context: FingerprintContext) -> dict[str, Any]:
+        weights = self.learner["weights"]
+        tree = {
+            "learner": {
+                "network": canonical(self.learner["network"], numbers=True),
+                "weights": context.file_hash(weights) if weights else None,
+            },
+            "objective": {
+                name: term
+                for name, term in canonical_objective(self.objective, numbers=True).items()
+                if term.get("weight", 1.0) != 0  # such a term is never evaluated
+            },
+            "data": identity(self.data, context),
+            "trainer": self.trainer and canonical(kept(self.trainer, "trainer"), numbers=True),
+            "seed": self.seed if self.trainer is not None else None,
+            "start": self.start.fingerprint if self.start else None,
+            "teacher": self.teacher
+            and {
+                "fingerprint": self.teacher.fingerprint,
+                **kept(self.teaching, "teaching"),
+                **({"also": [other.fingerprint for other in self.also], "drop": self.drop} if self.also else {}),
+                **({"sees": self.sees, "content": context.data_hash(self.seen)} if self.sees else {}),
+            },
+            "code": context.sources.hashes(self.modules()),
+            "versions": versions("torch", "lightning"),
+            "device": device(self.hardware, context),
+        }
+        return drop_added(tree, context.added)
+
+    def modules(self) -> list[str]:
+        """Modules whose source, with what they import below the same package, decides the result."""
+        terms = [losses.resolve(name, node)[0] for name, node in self.objective.items()]
+        nodes = targets_in(self.learner, self.data, self.trainer or {})
+        return ["kdrun.learning.fit", *domain_modules(self.data), *terms, *nodes]
+
+    # the plan
+
+    def plan(self, look: Look) -> dict[str, Any]:
+        found, module = self._probed(look), look.module
+        samples = (self.trainer["epochs"] if self.trainer else 0) * module.spec.sizes["train"]
+        online = self.teacher is not None and self.teaching["source"] == "online"
+        per_sample = None
+        if found["flops"] is not None:
+            per_sample = 3 * found["flops"] + ((found["teacher_flops"] or 0) if online else 0)
+        # Evaluation and bookkeeping come on top of the measured step; a tenth is what they take on the shipped sets.
+        seconds = None if found["step_seconds"] is None else 1.1 * found["step_seconds"] * found["steps"]
+        return {
+            "learner": self.learner["name"],
+            "network": self.learner["network"]["_target_"],
+            "weights": self.learner["weights"],
+            "teacher": self.teacher and self._teacher_plan(look),
+            "start": self.start and self.start.fingerprint,
+            "objective": {name: term for name, term in self.objective.items() if term["weight"]},
+            "terms": found["terms"],
+            "untrained": found["untrained"],
+            "epochs": self.trainer["epochs"] if self.trainer else 0,
+            "parameters": found["parameters"],
+            "trainable": found["trainable"] if self.trainer else 0,
+            "flops": found["flops"],
+            "estimate": {
+                "seconds": seconds,
+                "steps": found["steps"],
+                "samples": samples,
+                "flops": None if per_sample is None else per_sample * samples,
+                "method": "one measured step times the number of steps; FLOPs counted forward, times 3 for training",
+            },
+        }
+
+    def _probed(self, look: Look) -> dict[str, Any]:
+        """What one step shows (learning.probe). Seeds of one stage differ in nothing that a probe has to tell twice."""
+        from kdrun.learning.probe import probe
+
+        teachers = [[one.stage.learner["network"], one.path and one.fingerprint] for one in self.teachers]
+        started = None if self.start is None else self.start.path is not None
+        alike = [self.learner, self.objective, self.trainer, self.teaching, teachers, started, self.sees, self.data]
+        kind = json.dumps(alike, sort_keys=True, default=str)
+        if kind not in look.known:
+            seen = look.workshop.seen(self.seen, look.module) if self.sees else None
+            stored = [self.taught_by(one, look.workshop) if one.path else None for one in self.teachers]
+            look.known[kind] = probe(self, look.module, seen, stored)
+        return look.known[kind]
+
+    def _teacher_plan(self, look: Look) -> dict[str, Any]:
+        from kdrun.learning.topk import cache_size
+
+        cached = self.teaching["source"] == "cached"
+        width = look.workshop.feature_width(self) if cached else 0
+        return {
+            "learner": self.teacher.stage.learner["name"],
+            "fingerprint": self.teacher.fingerprint,
+            **self.teaching,
+            "also": [{"learner": one.stage.learner["name"], "fingerprint": one.fingerprint} for one in self.also],
+            "drop": self.drop,
+            "cache_bytes": cache_size(look.module, self.objective, width) if cached else None,
+        }
+
+    # the run
+
+    def run(self, execution: Execution) -> dict[str, Any]:
+        request = self.request(execution)
+        if self.hardware["devices"] > 1 and self.trainer is not None:
+            import sys
+
+            from kdrun.learning.device import thread_environment
+            from kdrun.learning.workers import run_distributed
+
+            context = {
+                "paths": execution.paths,
+                "outputs": str(execution.workshop.outputs),
+                "locks": str(execution.locks),
+                "sys_path": sys.path,
+            }
+            return run_distributed(request, execution.report, context, thread_environment(self.hardware))
+        from kdrun.learning.fit import run_stage
+
+        return run_stage(request, execution.report, execution.workshop)
+
+    def request(self, execution: Execution) -> FitRequest:
+        """What the learning room is asked to do."""
+        names = ("label", "learner", "objective", "data", "sees", "trainer", "hardware", "seed", "teaching", "drop")
+        return FitRequest(
+            execution.fingerprint,
+            work=execution.work,
+            data_identity=execution.tree["data"],
+            seen_identity=identity(self.seen, execution.context) if self.sees else execution.tree["data"],
+            energy=execution.energy,
+            teachers=tuple(self.taught_by(teacher, execution.workshop) for teacher in self.teachers),
+            start=self.start and StartsFrom(self.start.fingerprint, str(self.start.weights())),
+            **{name: getattr(self, name) for name in names},
+        )
+
+    def taught_by(self, teacher: Result, workshop: Workshop) -> TaughtBy:
+        """What a request says of a teacher of this stage."""
+        from kdrun.lab.teachers import samples
+
+        # What a teacher reached on other data (a first phase has its own) says nothing of these.
+        alike = samples(teacher.stage.data) == samples(self.seen)
+        return TaughtBy(
+            teacher.fingerprint,
+            teacher.stage.learner["name"],
+            teacher.stage.learner["network"],
+            str(teacher.weights()),
+            # Else inputs that are normalised otherwise come from other data, or from another view of them: a mistake.
+            converts=teacher.stage.data.get("normalize") != self.seen.get("normalize"),
+            stated=teacher.record["val"][BEST].get(workshop.preflight_metric(self.data)) if alike else None,
+        )

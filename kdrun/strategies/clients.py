@@ -1,0 +1,194 @@
+"""What all federated strategies share: clients, their data, rounds, faults, and the methods that stand beside the result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kdrun.federation.methods.options import options_of
+from kdrun.lab.stages.federate import Federate
+from kdrun.problems import UserError
+from kdrun.strategies.base import Strategy
+from kdrun.strategies.cast import Cast
+
+if TYPE_CHECKING:
+    from kdrun.lab.lab import Lab
+    from kdrun.lab.stages.base import Result
+
+COUNT = (lambda number: number >= 1, "at least 1")
+PLAIN = {"ema": None, "accumulate": 1, "parts": None, "sharding": "none"}
+"""Settings of a trainer that clients, who train in a plain loop with a constant rate, do not have."""
+
+
+@dataclass(frozen=True)
+class Federated(Strategy):
+    """Clients that learn together from samples that stay where they are.
+
+    Their private networks are the cast's student and its assistants, dealt out one after another; what travels is the cast's
+    teacher, a small network of one make for all. Every client is tested on its own test samples.
+
+    clients            how many
+    partition, alpha   who has which samples: label (of each class, shares from Dirichlet(alpha)), quantity, iid
+    minimum            training samples of each client at least
+    shift              strength of a change of appearance, one for each client; 0: none
+    rounds             of communication
+    participation      share of the clients that is called in each round
+    aggregation, trim  fedavg (weights by samples), median, trimmed_mean (with trim of both ends left out)
+    clip_norm          how far a client's weights may be from those that it was sent, as a norm; the server clips a longer step
+                       before it aggregates. null: any
+    faults             clients that go wrong on purpose: drop {client: [rounds]}, nan [clients], shapes [clients], scale
+                       {client: factor}, flip {client: share of labels}; on_bad: leave_out or stop
+    eval_every         rounds between evaluations
+    engine             in_process: one client after another, here; flower: clients as processes of Flower
+    superlink          of flower, null: its simulation on this machine; HOST:PORT of a SuperLink that was started without
+                       certificates; or the name of a connection in Flower's own config
+    timeout            of flower: seconds that the server waits for answers in a round
+    """
+
+    clients: int = 10
+    partition: str = "label"
+    alpha: float = 0.3
+    minimum: int = 8
+    shift: float = 0.0
+    rounds: int = 20
+    participation: float = 1.0
+    aggregation: str = "fedavg"
+    trim: float = 0.1
+    clip_norm: float | None = None
+    faults: dict[str, Any] = field(default_factory=dict)
+    eval_every: int = 1
+    engine: str = "in_process"
+    superlink: str | None = None
+    timeout: float = 3600.0
+
+    arms: ClassVar[dict[str, str]] = {
+        "alone": "clients alone",
+        "equal_compute": "clients alone, as many steps",
+        "fedavg": "FedAvg, one shared network",
+        "fedprox": "FedProx, one shared network",
+        "fedmd": "FedMD, predictions on public samples",
+        "feddf": "FedDF, ensemble on public samples",
+        "fedkd": "FedKD, weighted by losses",
+    }
+    instead: ClassVar[dict[str, str]] = {
+        "objective": "clients learn by their method: strategy.method and strategy.options, or strategy=energy_gated",
+        "trainer.epochs": "a round has strategy.backward_epochs and strategy.forward_epochs, and there are strategy.rounds",
+        "strategy.timeout": "it is for strategy.engine=flower",
+        "trainer.schedule": "clients train at a constant rate: trainer.optimizer.lr",
+        "teacher": "the teacher's network is what travels; clients train by student.trainer, or trainer",
+        "assistants": "their networks are those of clients, who train by student.trainer, or trainer",
+        "pretrain": "clients have no first phase",
+    }
+
+    choices: ClassVar = {
+        "partition": ("label", "quantity", "iid"),
+        "aggregation": ("fedavg", "median", "trimmed_mean"),
+        "engine": ("in_process", "flower"),
+    }
+    ranges: ClassVar = {
+        "clients": (lambda number: number >= 2, "a federation has at least two"),
+        **dict.fromkeys(("minimum", "rounds", "eval_every"), COUNT),
+        "alpha": (lambda alpha: alpha > 0, "above 0; small is uneven"),
+        "participation": (lambda share: 0 < share <= 1, "a share above 0 and at most 1"),
+        "trim": (lambda share: 0 <= share < 0.5, "a share of each end in [0, 0.5)"),
+        "clip_norm": (lambda norm: 0 < norm < float("inf"), "a finite norm above 0, or null"),
+        "timeout": (lambda seconds: seconds > 0, "seconds above 0"),
+        "shift": (lambda strength: strength >= 0, "0 or more"),
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.superlink is not None and self.engine != "flower":
+            raise UserError(f"strategy.superlink={self.superlink} is of strategy.engine=flower, not of {self.engine}")
+        if self.faults:
+            from kdrun.federation.faults import Faults
+
+            try:
+                Faults.of(self.faults, self.clients)
+            except UserError as error:
+                raise UserError(f"strategy.{error.lines[0]}", *error.lines[1:]) from None
+
+    def check(self, cast: Cast) -> None:
+        if self.engine == "flower":
+            from kdrun.federation.flower.start import require
+
+            require(self.superlink)
+        for learner in (cast.teacher, cast.student, *cast.assistants):
+            if learner.config["weights"] is not None:
+                raise UserError(
+                    f"{learner.role}.weights: networks of clients begin with random weights",
+                    "leave the weights out",
+                )
+        for key, value in PLAIN.items():
+            if cast.student.trainer[key] != value:
+                raise UserError(
+                    f"trainer.{key}={cast.student.trainer[key]}: clients train in a plain loop with a constant rate",
+                    f"leave it at {'null' if value is None else value}",
+                )
+
+    def federate(self, lab: Lab, cast: Cast, role: str, method: str, options: dict[str, Any]) -> Result:
+        """One federation under a method of kdrun.federation.methods, on the clients and faults of this strategy."""
+        private = [cast.student, *cast.assistants]
+        settings = {
+            "clients": self.clients,
+            "partition": {"kind": self.partition, "alpha": self.alpha, "minimum": self.minimum},
+            "shift": {"strength": self.shift},
+            "private": [learner.identity["network"] for learner in private],
+            "proxy": cast.teacher.identity["network"],
+            "method": method,
+            "options": options,
+            "rounds": self.rounds,
+            "participation": self.participation,
+            "aggregation": {"how": self.aggregation, "trim": self.trim},
+            "faults": self.faults,
+            "eval_every": self.eval_every,
+        }
+        if self.clip_norm is not None:
+            settings["aggregation"]["clip_norm"] = self.clip_norm
+        if self.engine != "in_process":
+            paths = cast.config["paths"]
+            settings["engine"] = {
+                "name": self.engine,
+                "superlink": self.superlink,
+                "timeout": self.timeout,
+                "paths": {"cache": paths["cache"]},
+            }
+        return lab.get(
+            Federate(
+                role,
+                {"name": method, "network": cast.teacher.identity["network"]},
+                settings,
+                cast.config["data"],
+                {key: cast.student.trainer[key] for key in Federate.TRAINER},
+                cast.config["hardware"],
+                cast.config["seed"],
+            )
+        )
+
+    def budget(self) -> dict[str, Any]:
+        """Options that say how much clients train in a round, the same in all methods."""
+        return {"backward_epochs": 1, "forward_epochs": 1}
+
+    def control(self, name: str, lab: Lab, cast: Cast) -> Result:
+        """One arm: the same clients, samples, networks, faults and optimisation steps per round under another method.
+
+        alone   every client with its private network and its own samples, trained as often as it is in `run`; nothing travels
+        equal_compute
+                the same, for as many optimisation steps as private network and proxy have together in `run`
+        fedavg, fedprox
+                one shared network (that of all clients where they have the same, else the proxy), tested on every client
+        fedmd, feddf
+                need public samples: a tenth of each client's training samples becomes public, without labels
+        fedkd   private and proxy teach each other, weighted by their losses
+        """
+        if name == "alone":
+            return self.federate(lab, cast, name, "local", {**self.budget(), "forward_epochs": 0})
+        return self.federate(lab, cast, name, {"equal_compute": "local"}.get(name, name), self.budget())
+
+
+def checked(method: str, options: dict[str, Any]) -> None:
+    """Raises UserError, by the name of the strategy's option, for what the method does not take."""
+    try:
+        options_of(method, options)
+    except UserError as error:
+        raise UserError(f"strategy.{error.lines[0]}", *error.lines[1:]) from None
