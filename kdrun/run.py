@@ -118,7 +118,6 @@ def execute(job, run, console: Console, signals, quiet=False, force=False, tell=
     A seed that fails does not take the others with it; if all fail, or there is one only, its exception is raised.
     """
     from kdrun.checksums import told
-    from kdrun.domains.task import task_for
     from kdrun.job.progress import EventReport, RunReport
     from kdrun.job.summary import summarise
     from kdrun.lab.lab import Fitted
@@ -153,16 +152,15 @@ def execute(job, run, console: Console, signals, quiet=False, force=False, tell=
         planned = expected(cells[0])
         module = lab.shop.data(job.config["data"])
         if not module.spec.sizes["train"] and any(cell["student"]["weights"] is None for cell in cells):
-            from kdrun.domains.vision_language.module import BESIDE
-
-            raise UserError(f"data={job.config['data']['name']} has no training samples: it is for evaluation", BESIDE)
+            name = job.config["data"]["name"]
+            raise UserError(f"data={name} has no training samples: it is for evaluation", *module.domain.evaluates)
         audit = module.audit()
         run.update(audit=audit)
         for line in getattr(job, "notes", ()):
             report.note(line)
         if audit.get("summary"):
             report.note(audit["summary"])
-        task = task_for(module)
+        task = module.task()
         notes = task.notes()  # before the first stage, since a score that lacks its package is known now
         from kdrun.learning.beforehand import check_builds  # imports lightning, which `resolve` has made safe
 
@@ -212,7 +210,7 @@ def make_lab(
     """A lab on the store of this config. energy: its `energy`; None: nothing is measured.
 
     Raises UserError for a sensor that is asked for by name and cannot be read."""
-    from kdrun.data.build import content_hash, load_data
+    from kdrun.domains.load import content_hash, load_data
     from kdrun.lab.dry import DryLab
     from kdrun.lab.fingerprint import FingerprintContext
     from kdrun.lab.lab import Lab

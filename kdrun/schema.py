@@ -15,7 +15,7 @@ REQUIRED = "???"
 
 
 def key(default: Any, help: str, **rules: Any) -> Any:
-    """One key. rules: minimum, maximum (allowed), above, below (not allowed), choices, meant (what people type
+    """One key. rules: minimum, maximum (allowed), above, below (not allowed), choices (or "domains": the kinds of data that there are), meant (what people type
     instead of a choice), path, exists, words (taken as they are where a path is expected), irrelevant (the reason why
     it is no part of the identity of a job or a stage), left_out (likewise, of a stage alone), slot (of a target: its
     place in kdrun.slots), added (it came after results were hashed: while it has its default it is in no hash)."""
@@ -174,11 +174,6 @@ class Term:
     weight: Weight = key(1.0, "factor of this term in the sum", minimum=0)
 
 
-TASKS = ("classification", "diagnosis", "regression", "translation", "vision_language")
-MONITORS = {"regression": "r2"}
-"""Task -> what selects its best epoch where nobody said anything else, if that is not the default of `trainer.monitor`."""
-
-
 @dataclass
 class Limit:
     train: int | None = key(None, "use only so many training samples", minimum=1)
@@ -235,7 +230,7 @@ class Data:
     val_fraction: float = key(0.1, "share of the training data held out for validation", above=0, below=1)
     test_fraction: float = key(0.2, "share held out for test by sources without a test split", above=0, below=1)
     split_seed: int = key(0, "seed of the split", minimum=0)
-    task: str = key("classification", "what is learned from it", choices=TASKS, added=True)
+    task: str = key("classification", "what is learned from it", choices="domains", added=True)
     text: Text | None = key(None, "tokens of a text source", added=True)
     vision: Vision | None = key(None, "tokens and images of a vision-language source", added=True)
     view: str | None = key(None, "what is seen of each image: grey, edges, ...; null: the image", added=True)

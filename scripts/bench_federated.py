@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from kdrun.data.build import load_data
 from kdrun.domains.images.module import ImageDataModule
 from kdrun.domains.images.source import Images
 from kdrun.domains.images.spec import DataSpec
+from kdrun.domains.load import load_data
 from kdrun.federation.assemble import assemble
 from kdrun.federation.run import Play
 from kdrun.learning.report import Report

@@ -25,8 +25,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from kdrun.data.build import load_data
-from kdrun.domains.task import task_for
+from kdrun.domains.load import load_data
 from kdrun.job.compose import compose
 from kdrun.learning.callbacks import Keeping
 from kdrun.learning.learner import Learner
@@ -98,7 +97,7 @@ class Bench:
         return self.config["objective"] if taught else LABELS
 
     def frozen(self, name: str) -> FrozenTeacher:
-        return FrozenTeacher(self.network(name, seed=1), task_for(self.module), name)
+        return FrozenTeacher(self.network(name, seed=1), self.module.task(), name)
 
 
 def by_hand(bench: Bench, student: nn.Module, teacher: FrozenTeacher | None) -> Pace:
@@ -157,7 +156,7 @@ class Clock(Keeping):
 
 def by_kdrun(bench: Bench, student: nn.Module, teacher=None) -> Pace:
     """The learner under its Lightning trainer, with everything a run has on (see learning/fit.py)."""
-    task, objective = task_for(bench.module), build_objective(bench.objective(teacher is not None))
+    task, objective = bench.module.task(), build_objective(bench.objective(teacher is not None))
     task.prepare(objective.wanted)
     settings = {name: bench.trainer[name] for name in ("accumulate", "clip", "ema")}
     learner = Learner(

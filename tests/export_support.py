@@ -1,7 +1,6 @@
 """What tests of exports share: subjects with random weights and real data, made without a run."""
 
-from kdrun.data.build import load_data
-from kdrun.domains.task import task_for
+from kdrun.domains.load import load_data
 from kdrun.hardware.exports.subject import Subject
 from kdrun.networks.build import build_network
 from kdrun.networks.weights import save_weights
@@ -31,5 +30,5 @@ def subject_of(folder, node, data, seed=0, **changes) -> Subject:
     path = save_weights(network, folder / f"best-{seed}.safetensors", module.spec, node)
     return Subject(
         arm="student", label="student", seed=seed, stage=folder, weights=path, which="best", network=network.eval(),
-        node=node, spec=module.spec, module=module, task=task_for(module), source={"run": "toy", "stage": "student/seed=0"},
+        node=node, spec=module.spec, module=module, task=module.task(), source={"run": "toy", "stage": "student/seed=0"},
     )  # fmt: skip

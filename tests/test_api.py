@@ -109,7 +109,7 @@ def test_a_run_is_seen_as_its_record_shows_it(view, outputs):
 def test_a_loaded_network_has_the_recorded_test_accuracy_on_raw_pixels(view, arm, which):
     import torch
 
-    from kdrun.data.build import load_data
+    from kdrun.domains.load import load_data
 
     network = kdrun.load(view, arm, which=which)
     assert not network.training and all(not module.training for module in network.modules())

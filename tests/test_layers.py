@@ -38,7 +38,6 @@ HOMES = {"run": "job"}
 
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("data", "domains"): "the common half of a data set names kinds of data",
-    ("networks", "domains"): "a builder names kinds of data",
 }
 """(room, room above it) -> why it is still imported."""
 CIRCLES: tuple[frozenset[str], ...] = tuple(

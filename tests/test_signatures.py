@@ -149,7 +149,7 @@ def test_every_shipped_target_binds():
     """Each target node of each shipped option: its keys are parameters of the real thing, and are enough."""
     from kdrun import targets
     from kdrun.config.groups import conf_dirs, groups
-    from kdrun.data.build import COMMON
+    from kdrun.domains.load import COMMON
     from kdrun.job.compose import compose
     from kdrun.schema import BY_CONVERSATIONS, BY_IMAGES, BY_TEXT
 

@@ -1,6 +1,6 @@
 """What tests of text share: the config of a source, and a toy corpus."""
 
-from kdrun.data.build import COMMON as SHARED
+from kdrun.domains.load import COMMON as SHARED
 from kdrun.domains.translation.build import TEXT
 
 COMMON = {**SHARED, **TEXT, "val_fraction": 0.05, "test_fraction": 0.05}

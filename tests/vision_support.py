@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from kdrun.data.build import COMMON as SHARED
+from kdrun.domains.load import COMMON as SHARED
 from kdrun.domains.vision_language.build import VISION, vision_module
 from kdrun.domains.vision_language.source import Conversations, Sample, Turn
 

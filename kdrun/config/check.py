@@ -12,6 +12,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from kdrun import losses, slots, targets
+from kdrun.config.choices import choices_of
 from kdrun.config.meant import meant, nearest_path, schema_paths
 from kdrun.config.origins import Origins
 from kdrun.config.presets import PRESETS
@@ -324,16 +325,17 @@ class Check:
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         wrong = not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
-        if wrong and "choices" not in rules:
+        choices = choices_of(rules)
+        if wrong and choices is None:
             null = " or null" if rules.get("optional") else ""
             self.bad(path, f"expected {NAMES[kind]}{_limits(rules)}{null}, got {_quoted(value)}")
             return value
-        if "choices" in rules and value not in rules["choices"]:
+        if choices is not None and value not in choices:
             meant = rules.get("meant", {}).get(str(value))
-            near = f"; closest: {meant}" if meant else closest(str(value), rules["choices"])
+            near = f"; closest: {meant}" if meant else closest(str(value), choices)
             group = path.rpartition(".")[0]
             option = f"type {group}={value}" if value in self.where.groups.get(group, {}) else ""
-            self.bad(path, f"expected one of {listed(rules['choices'])}, got {_quoted(value)}{near}", option)
+            self.bad(path, f"expected one of {listed(choices)}, got {_quoted(value)}{near}", option)
         elif kind in (int, float):
             self.range(value, path, rules)
         if rules.get("path") and value not in rules.get("words", ()):

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdrun import slots
+from kdrun import kinds, slots
 from kdrun.config import allowed, variables
 from kdrun.config import groups as places
 from kdrun.config import overrides as words_of
@@ -24,7 +24,7 @@ from kdrun.config.origins import SETTINGS, Origins
 from kdrun.defaults import ADDED_TO_TARGETS, canonical, canonical_objective, strategy_options
 from kdrun.environment import variables_in
 from kdrun.problems import Problems
-from kdrun.schema import MONITORS, REQUIRED, Trainer, added, defaults, irrelevant
+from kdrun.schema import REQUIRED, Data, Trainer, added, defaults, irrelevant
 
 
 @dataclass(frozen=True)
@@ -142,9 +142,13 @@ def _monitor(tree: dict[str, Any], typed: Mapping[str, str]) -> None:
     """The default of `trainer.monitor` is that of the task. What was typed stays, so that a mistake is told."""
     trainer, data = tree.get("trainer"), tree.get("data")
     if isinstance(trainer, dict) and isinstance(data, dict) and "trainer.monitor" not in typed:
-        default = Trainer().monitor
-        if trainer.get("monitor") == default:
-            trainer["monitor"] = MONITORS.get(data.get("task"), default)
+        task, default = data.get("task", Data().task), Trainer()
+        if trainer.get("monitor") == default.monitor and task in kinds.names():
+            domain = kinds.find(task)
+            if domain.monitor != default.monitor:
+                trainer["monitor"] = domain.monitor
+                if "trainer.mode" not in typed:
+                    trainer["mode"] = domain.metrics[domain.monitor]
 
 
 def _given(tree: Mapping[str, Any], words: words_of.Words, origins: Origins) -> dict[str, str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import os
 import re
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
+from kdrun.plugins import CONFIGS, entry_points
 from kdrun.problems import UserError
 
 # The order in which groups are shown; others follow in alphabetical order.
@@ -24,7 +24,6 @@ ORDER = (
     "experiment",
     "network",
 )
-ENTRY_POINT_GROUP = "kdrun.conf"
 LEARNERS = ("teacher", "student")
 """Groups that offer every option of the group `network` beside the files of their own."""
 TABLES = "table"
@@ -74,47 +73,12 @@ def conf_dirs(given: Sequence[str] = ()) -> tuple[list[ConfDir], list[str]]:
             dirs.append(ConfDir(os.path.abspath(path), "--conf"))
     dirs.append(ConfDir(own, "kdrun"))
     broken = []
-    for name, value in plugins():
+    for name, value in entry_points(CONFIGS):
         try:
             dirs.append(ConfDir(_package_dir(value), f"plugin {name}", value.partition(".")[0]))
         except Exception as error:  # whatever is wrong with somebody else's package must not stop this run
             broken.append(f"plugin {name} ({value}) is left out: {error}")
     return dirs, broken
-
-
-def plugins() -> list[tuple[str, str]]:
-    """(name, package of configs) of every installed entry point `kdrun.conf`.
-
-    Scans the metadata folders by hand: importlib.metadata costs three times as much as all of `kdrun ls`.
-    """
-    found: dict[tuple[str, str], None] = {}
-    for folder in dict.fromkeys(sys.path):
-        try:
-            entries = list(os.scandir(folder or "."))
-        except OSError:
-            continue
-        for entry in entries:
-            if not entry.name.endswith((".dist-info", ".egg-info")):
-                continue
-            try:
-                with open(os.path.join(entry.path, "entry_points.txt"), encoding="utf-8") as file:
-                    text = file.read()
-            except (OSError, UnicodeDecodeError):
-                continue
-            if f"[{ENTRY_POINT_GROUP}]" in text:
-                found.update(dict.fromkeys(_section(text, ENTRY_POINT_GROUP)))
-    return sorted(found)
-
-
-def _section(text: str, group: str) -> Iterator[tuple[str, str]]:
-    inside = False
-    for line in text.splitlines():
-        line = line.partition("#")[0].strip()
-        if line.startswith("["):
-            inside = line == f"[{group}]"
-        elif inside and "=" in line:
-            name, _, value = line.partition("=")
-            yield name.strip(), value.strip()
 
 
 def _package_dir(package: str) -> str:

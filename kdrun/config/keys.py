@@ -10,6 +10,7 @@ import typing
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from kdrun.config.choices import choices_of
 from kdrun.config.groups import ConfDir, Groups, Option
 from kdrun.defaults import strategy_options
 
@@ -44,7 +45,7 @@ def values(key: str) -> list[str]:
     item = next((item for item in fields(node) if item.name == last), None)
     if item is None:
         return []
-    return list(item.metadata.get("choices", ())) or (["true", "false"] if item.type is bool else [])
+    return list(choices_of(item.metadata) or ()) or (["true", "false"] if item.type is bool else [])
 
 
 def chosen(words: Sequence[str], table: Groups, dirs: Sequence[ConfDir]) -> dict[str, str]:

@@ -7,6 +7,7 @@ import typing
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from kdrun.config.choices import choices_of
 from kdrun.config.groups import Groups
 from kdrun.problems import listed, nearest
 from kdrun.schema import Root, Target
@@ -40,7 +41,7 @@ def _keys(kind: type, value: Any) -> list[str]:
     """Keys of a dataclass that can have this value: those that list it, or for numbers and switches those of its type."""
     found = []
     for item in fields(kind):
-        choices = (*item.metadata.get("choices", ()), *item.metadata.get("meant", ()))
+        choices = (*(choices_of(item.metadata) or ()), *item.metadata.get("meant", ()))
         types_of = typing.get_args(item.type) if isinstance(item.type, types.UnionType) else (item.type,)
         number = isinstance(value, int | float) and not isinstance(value, bool)
         of_type = not isinstance(value, str) and (type(value) in types_of or (number and float in types_of))

@@ -4,6 +4,7 @@ version changes them. The mixing function is that of SplitMix64 (Steele, Lea and
 from __future__ import annotations
 
 import hashlib
+import math
 
 import numpy as np
 
@@ -23,6 +24,16 @@ def bits(key: int, ids: np.ndarray) -> np.ndarray:
     """uint64 [n]: 64 random bits for every id (int64 [n]) under this key."""
     state = np.bitwise_xor(_mix(ids.astype(np.int64, copy=False).view(np.uint64)), np.uint64(key))
     return _mix(state)
+
+
+def normals(ids: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """float32 [n, count], standard normal (Box and Muller 1958), a function of (seed, sample id, position)."""
+    own = bits(key("corruption", seed), ids)
+    keys = (own[:, None] + np.arange(count, dtype=np.uint64)).view(np.int64)
+    drawn = bits(key("corruption of a pixel", seed), keys)
+    radius = np.sqrt(-2 * np.log(((drawn >> np.uint64(32)).astype(np.float64) + 1) * 2.0**-32))
+    angle = 2 * math.pi * 2.0**-32 * (drawn & np.uint64(0xFFFFFFFF)).astype(np.float64)
+    return (radius * np.cos(angle)).astype(np.float32)
 
 
 def order(key: int, ids: np.ndarray) -> np.ndarray:

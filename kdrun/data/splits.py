@@ -8,48 +8,49 @@ from typing import Any
 import numpy as np
 
 from kdrun.data import randomness
-from kdrun.domains.images.source import SPLITS, TEST, TRAIN, UNUSED, VAL, Images
-from kdrun.domains.tabular.source import Table
+from kdrun.data.source import SPLITS, TEST, TRAIN, UNUSED, VAL, ArraySource
 from kdrun.problems import UserError
 
+BINS = 10
 
-def assign(images: Images | Table, config: dict[str, Any]) -> np.ndarray:
+
+def assign(source: ArraySource, config: dict[str, Any]) -> np.ndarray:
     """int8 [N]: the split of every sample after `val_fraction`, `test_fraction` and `limit`.
 
     Parts that the source brings stay as they are. Test is taken first, then val from what is left for training, so
     that test never chooses anything. A sample's part depends on its class (of a table: the quantile of its target), its id and
     `split_seed`.
     """
-    split = images.split.copy()
+    split = source.split.copy()
     seed = config["split_seed"]
     for part, option in ((TEST, "test_fraction"), (VAL, "val_fraction")):
         if not (split == part).any():
             fraction = config[option]
             if not 0 < fraction < 1:
-                raise UserError(f"data.{option}={fraction}: {images.name} has no such split of its own, give 0 < x < 1")
-            split[_share(images, np.flatnonzero(split == TRAIN), fraction, seed, option)] = part
+                raise UserError(f"data.{option}={fraction}: {source.name} has no such split of its own, give 0 < x < 1")
+            split[_share(source, np.flatnonzero(split == TRAIN), fraction, seed, option)] = part
     for name, part in SPLITS.items():
         limit = config["limit"].get(name)
         rows = np.flatnonzero(split == part)
         if limit is not None and limit < len(rows):
-            kept = _subset(images, rows, limit, seed, name)
+            kept = _subset(source, rows, limit, seed, name)
             split[rows] = UNUSED
             split[kept] = part
     return split
 
 
-def _share(images: Images | Table, rows: np.ndarray, fraction: float, seed: int, purpose: str) -> np.ndarray:
+def _share(source: ArraySource, rows: np.ndarray, fraction: float, seed: int, purpose: str) -> np.ndarray:
     """`fraction` of every class, rounded; at least one sample of a class that has two."""
     taken = []
-    for members in _by_class(images, rows, seed, purpose):
+    for members in _by_class(source, rows, seed, purpose):
         count = max(round(len(members) * fraction), 1)
         taken.append(members[: min(count, len(members) - 1)])
     return np.concatenate(taken) if taken else rows[:0]
 
 
-def _subset(images: Images | Table, rows: np.ndarray, limit: int, seed: int, purpose: str) -> np.ndarray:
+def _subset(source: ArraySource, rows: np.ndarray, limit: int, seed: int, purpose: str) -> np.ndarray:
     """Exactly `limit` rows, classes in proportion (largest remainders), one of each class where `limit` allows."""
-    groups = list(_by_class(images, rows, seed, f"limit.{purpose}"))
+    groups = list(_by_class(source, rows, seed, f"limit.{purpose}"))
     wanted = np.array([len(members) * limit / len(rows) for members in groups])
     counts = np.floor(wanted).astype(int)
     if limit >= len(groups):
@@ -61,9 +62,19 @@ def _subset(images: Images | Table, rows: np.ndarray, limit: int, seed: int, pur
     return np.concatenate([members[:count] for members, count in zip(groups, counts, strict=True)])
 
 
-def _by_class(images: Images | Table, rows: np.ndarray, seed: int, purpose: str) -> Iterator[np.ndarray]:
+def _by_class(source: ArraySource, rows: np.ndarray, seed: int, purpose: str) -> Iterator[np.ndarray]:
     """The rows of each class that has any, in ascending order of labels, shuffled by id."""
-    rows = rows[randomness.order(randomness.key(purpose, seed), images.ids[rows])]
-    labels = images.strata[rows]
+    rows = rows[randomness.order(randomness.key(purpose, seed), source.ids[rows])]
+    labels = source.strata[rows]
     for label in np.unique(labels):
         yield rows[labels == label]
+
+
+def quantile_bins(values: np.ndarray, of: np.ndarray | None = None, bins: int = BINS) -> np.ndarray:
+    """int64 [n], 0..bins-1: by which of the inner quantiles of `of` (float [m]; null: of `values` themselves) each of
+    `values` (float [n]) lies. What stands for the class where samples with real targets are drawn in proportion."""
+    reference = np.asarray(values if of is None else of, np.float64)
+    if not len(reference):
+        return np.zeros(len(values), np.int64)
+    edges = np.quantile(reference, np.arange(1, bins) / bins)
+    return np.searchsorted(edges, np.asarray(values, np.float64), side="right").astype(np.int64)

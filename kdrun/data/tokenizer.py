@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kdrun.data import kept
-from kdrun.domains.translation.source import text_hash
+from kdrun.data.source import text_hash
 from kdrun.files import sha256_file
 from kdrun.problems import UserError
 

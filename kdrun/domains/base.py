@@ -1,14 +1,21 @@
-"""What every task answers, so that the learner needs to know none of them."""
+"""What a kind of data answers: Domain (by `data.task`), Spec (what networks know of a data set), Task (what is learned from it).
+
+Nothing heavy is imported here or in a module `domain` or `spec`: `kdrun check` and `kdrun ls` ask domains, too.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import nn
+from kdrun.problems import UserError, listed
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
 @dataclass
@@ -32,8 +39,10 @@ class Prediction:
         """The logits, computed where only hidden and head are there."""
         if self.logits is not None:
             return self.logits
+        from torch.nn.functional import linear
+
         weight, bias = self.head if isinstance(self.head, tuple) else (self.head, None)
-        return torch.nn.functional.linear(self.hidden, weight, bias)
+        return linear(self.hidden, weight, bias)
 
 
 class Guess(float):
@@ -55,6 +64,7 @@ def largest_share(targets: list[torch.Tensor], what: str, right: list[torch.Tens
     right: bool, where a network is right on these targets. Then the limit is that of an exact McNemar test: only what one of
     the two has right and the other has not tells them apart. Without it, that of a binomial over as many samples.
     """
+    import torch
     from scipy.stats import binom
 
     flat = torch.cat(targets)
@@ -75,45 +85,169 @@ def symmetric(value: float, deviation: float, better: int) -> Guess:
 
 
 Batch = Mapping[str, Any]
-Tensors = dict[str, torch.Tensor | None]
+Tensors = "dict[str, torch.Tensor | None]"
 
 
-class Task(Protocol):
-    """Forward pass, named tensors for the objective, and metrics of one kind of problem.
+@dataclass(frozen=True)
+class Blank:
+    """Inputs of two samples as networks take them, with nothing on them; shape: of their logits; what: they are called."""
+
+    inputs: Any
+    shape: tuple[int, ...]
+    what: str
+
+
+class Spec:
+    """What networks, weights files and exports know of a data set. A subclass is a frozen dataclass, without torch.
+
+    Its fields are at least `name` (label of the data set) and `sizes` (samples per split, after limits).
+
+    kind          what weights files call the kind of data
+    per_position  outputs are for each position of a sequence, [B, L, V] of `vocabulary` tokens; else one of `outputs` numbers
+                  for each sample, [B, outputs]
+    keywords      networks are called with their inputs as keyword arguments
+    distribution  outputs are logits of a distribution
+    binary        of two classes a network may give one logit, that of the second
+    says          what the last dimension of an output is
+    unit          what one row of a batch is
+    compared      entries of `metadata` that have to be as they were trained, also where a network is trained further
+    unchanged     those that further training may change, and a network that is used as it is needs
+    chosen        entry -> (what it is for people, how it is chosen)
+    """
+
+    name: str
+    sizes: dict[str, int]
+    kind: ClassVar[str] = ""
+    per_position: ClassVar[bool] = False
+    keywords: ClassVar[bool] = False
+    distribution: ClassVar[bool] = True
+    binary: ClassVar[Any] = False
+    says: ClassVar[str] = "classes"
+    unit: ClassVar[Any] = "sample"
+    compared: ClassVar[tuple[str, ...]] = ()
+    unchanged: ClassVar[tuple[str, ...]] = ()
+    chosen: ClassVar[Mapping[str, tuple[str, str]]] = {}
+
+    @property
+    def about(self) -> str:
+        """One line for people."""
+        return self.name
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes of a sample; () where there are none."""
+        return ()
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the tensors that networks are called with, in order."""
+        return ("inputs",)
+
+    @property
+    def free_axes(self) -> dict[str, dict[int, str]]:
+        """Input, in the order of `input_names` -> axis -> name, of axes that may have any length in an exported graph."""
+        return {name: {0: "batch"} for name in self.input_names}
+
+    def metadata(self) -> dict[str, Any]:
+        """What a weights file keeps, in JSON types, so that its network can be built and used without the data; with "kind"."""
+        raise NotImplementedError
+
+    def arguments(self) -> dict[str, Any]:
+        """What networks may ask for by the name of a parameter, and only the data know."""
+        raise NotImplementedError
+
+    def blank(self) -> Blank:
+        """What a network is tried on before anything is trained."""
+        raise NotImplementedError
+
+    def check(self, metadata: Mapping[str, Any], path: Path, as_trained: bool = False) -> None:
+        """Raises UserError where a weights file's metadata are of other data than these (normalisation is compared elsewhere).
+
+        as_trained: the network is not trained further.
+        """
+        own = self.metadata()
+        for name in (*self.compared, *(self.unchanged if as_trained else ())):
+            theirs, ours = (self.comparable(name, node.get(name)) for node in (metadata, own))
+            if name in metadata and theirs != ours:
+                self.differs(name, theirs, ours, path, metadata)
+
+    def comparable(self, name: str, value: Any) -> Any:
+        """An entry of metadata as it is compared."""
+        return list(value) if isinstance(value, tuple | list) else value
+
+    def differs(self, name: str, theirs: Any, ours: Any, path: Path, metadata: Mapping[str, Any]) -> None:
+        """Raises UserError for an entry of metadata that is another one."""
+        what, hint = self.chosen.get(name, (name, ""))
+        theirs, ours = (listed(map(str, value)) if isinstance(value, list) else str(value) for value in (theirs, ours))
+        raise UserError(
+            f"{path} was trained with another {what}: {theirs}, {self.name} has {ours}", *([hint] if hint else [])
+        )
+
+    def described(self) -> dict[str, Any]:
+        """What the user of an exported file has to know: "outputs" (their meaning), and how inputs are made."""
+        return {"outputs": f"logits of the {self.says}"}
+
+    def usual_normalisations(self) -> dict[str, dict[str, list[float]]]:
+        """Name -> {"mean", "std"} that published weights for such inputs were trained with, to be tried where weights do badly."""
+        return {}
+
+    def corrupted(self, inputs: Any, ids: Any, seed: int) -> Mapping[str, Any]:
+        """Name of a corruption -> its five levels, each a function without arguments that gives the corrupted inputs.
+
+        inputs: float32 [n, ...], normalised; ids: int64 [n]. {} where inputs of this kind are not corrupted for scorecards.
+        """
+        return {}
+
+
+class Task:
+    """Forward pass, named tensors for the objective, and metrics of one kind of problem; the defaults are of tasks whose samples
+    one forward pass tells everything of.
 
     METRICS: name of each metric -> "max" or "min", the direction in which it gets better. Names are the same for
     every stage and every network, and `loss` is always the plain supervised loss, so that runs can be compared.
     MAIN: the metric that summaries report, and that selects the best epoch where `trainer.monitor` says nothing.
     PREFLIGHT: the metric by which a teacher is measured before it teaches; cheap to compute.
+    USABLE: what samples are called with which networks are compared and timed (see `usable`).
+    TYPICAL_TOKENS: of the output that `typical` makes, where it is made of tokens.
+    KEEPS: splits beside the test sets whose rows (see `evaluate`) are kept.
     """
 
     METRICS: Mapping[str, str]
     MAIN: str
     PREFLIGHT: str
+    KEEPS: tuple[str, ...] = ()
+    USABLE = "sample"
+    TYPICAL_TOKENS = 0
+    spec: Any
 
     def predict(self, network: nn.Module, inputs: Any) -> Prediction:
         """One forward pass; modes and gradients are the caller's business."""
-        ...
+        raise NotImplementedError
 
     def prepare(self, wanted: frozenset[str]) -> None:
-        """Optional. Told before training which tensors the objective can use."""
-        ...
+        """Told before training which tensors the objective can use."""
 
     def tensors(self, batch: Batch, student: Prediction, teacher: Prediction | None) -> Tensors:
         """What objectives can ask for, by parameter name; None for what is not there."""
-        ...
+        raise NotImplementedError
 
     def count(self, batch: Batch) -> int:
         """Valid positions in the batch: what a sum of per-position losses is divided by."""
-        ...
+        return len(batch["targets"])
 
     def metrics(self) -> Any:
         """A fresh torchmetrics MetricCollection with the names of METRICS."""
-        ...
+        raise NotImplementedError
 
     def update(self, metrics: Any, prediction: Prediction, batch: Batch) -> None:
         """Adds one batch to the metrics, as far as one forward pass tells them."""
-        ...
+        raise NotImplementedError
+
+    def judged(self, prediction: Prediction, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """(predictions, targets) as metrics of a config are given them: float32 logits [N, C] and classes [N] of the N positions
+        that count; of a regression numbers [N] in units of the target."""
+        logits, mask = prediction.dense().detach().float(), batch.get("mask")
+        return (logits, batch["targets"]) if mask is None else (logits[mask], batch["targets"][mask])
 
     def evaluate(
         self, metrics: Any, network: nn.Module, batch: Batch, final: bool = False
@@ -123,32 +257,124 @@ class Task(Protocol):
         final: on test, where generation may be more thorough than after every epoch. Then it may return one mapping of
         plain values for each sample, with its "id", which is kept beside the weights (see resampling.py).
         """
-        ...
+        self.update(metrics, self.predict(network, batch["inputs"]), batch)
+
+    def row_scores(self, rows: list[dict[str, Any]], val_rows: list[dict[str, Any]]) -> dict[str, float]:
+        """Further metrics of a test set, from what `evaluate` said of its samples and of those of the split "val" (KEEPS)."""
+        return {}
 
     def baselines(self) -> dict[str, dict[str, float]]:
         """Scores on test of what needs no network: {what it is: {metric: value}}."""
-        ...
+        return {}
 
     def notes(self) -> dict[str, str]:
         """What else a reader of the scores must know, as the signature of sacreBLEU."""
-        ...
+        return {}
 
     def size(self, inputs: Any) -> int:
         """Samples in `batch["inputs"]`."""
-        ...
+        return len(inputs)
 
     def typical(self, network: nn.Module) -> object:
         """A forward pass of one sample of typical size through a network on the meta device."""
-        ...
+        import torch
+
+        return network(torch.empty((1, *self.spec.shape), device="meta"))
 
     def flops(self, network: nn.Module) -> int | None:
         """FLOPs of that pass; None where they cannot be counted."""
-        ...
+        from kdrun.ledger.flops import counted_flops
 
-    def right(self, prediction: Prediction, batch: Batch) -> torch.Tensor:
-        """Optional, for a PREFLIGHT metric that is a share: bool, where the prediction is right, at positions that count."""
-        ...
+        return counted_flops(network, self.typical)
+
+    def right(self, prediction: Prediction, batch: Batch) -> torch.Tensor | None:
+        """For a PREFLIGHT metric that is a share: bool, where the prediction is right, at positions that count; else None."""
+        return None
 
     def trivial(self, targets: list[torch.Tensor], right: list[torch.Tensor] | None = None) -> Guess:
         """The PREFLIGHT metric of a guess that looks at no input, on these batches' targets; right: of the same, of a network."""
-        ...
+        raise NotImplementedError
+
+    def feature_width(self, network: nn.Module) -> int:
+        """D of the features [B, D] that objectives compare. Raises UserError where this task has none."""
+        raise UserError(
+            f"{self.spec.name}: the objective compares features, which this task does not give",
+            "objectives of logits: kd, jsd, kl_reverse",
+        )
+
+    def usable(self, samples: Any) -> Any:
+        """int64: positions of the samples of a split with which networks are compared and timed."""
+        import numpy as np
+
+        return np.arange(len(samples))
+
+    def generations(self, network: nn.Module, samples: Any, positions: Any) -> Any:
+        """For each of these samples a function that generates its output and says how many tokens that were, the end included."""
+        return ()
+
+
+class Domain:
+    """One kind of data and what is learned from it: a subclass in the module `domain` of its package, without torch.
+
+    name         value of `data.task`
+    kind         what weights files call it (Spec.kind); "": as `name`
+    metrics      as Task.METRICS
+    monitor      the metric that selects the best epoch where nobody said anything else
+    supervision  the term of an objective that learns from labels
+    settings     keys of nodes of its own below `data.`
+    normalised   its inputs are numbers that are normalised
+    augmented    training inputs can be augmented at random (`data.augment`), and have the layout of images
+    views        samples can be seen in several ways (`data.view`, and windows of scans)
+    keeps_rows   what networks say of single samples is kept, as {"id", "target", "probabilities"}
+    decoding     keys of `trainer.decoding` that it uses
+    evaluates    how data without training samples are used, for a message
+    """
+
+    name: str
+    kind: str = ""
+    metrics: Mapping[str, str]
+    monitor: str = "accuracy"
+    supervision: str = "ce"
+    settings: tuple[str, ...] = ()
+    normalised: bool = True
+    augmented: bool = False
+    views: bool = False
+    keeps_rows: bool = False
+    per_position: bool = False
+    decoding: frozenset[str] = frozenset()
+    evaluates: tuple[str, ...] = ()
+
+    def source_type(self) -> type:
+        """What its sources return; has `name` and `content_hash`."""
+        raise NotImplementedError
+
+    def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
+        """The data module (data.module.DataModule) of what a source returned: split, limited, normalised.
+
+        config: the keys that every data config has, with their defaults, and `settings`. Raises UserError.
+        """
+        raise NotImplementedError
+
+    def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Task:
+        """The task of a data module. decoding: `trainer.decoding`, for tasks that generate."""
+        raise NotImplementedError
+
+    def spec(self, metadata: Mapping[str, Any]) -> Any:
+        """The spec that a weights file was written with; sizes are those of no data set."""
+        raise NotImplementedError
+
+    def content_hash(self, source: Any, config: dict[str, Any]) -> str:
+        """sha256 hex digest of all that a data set depends on, beside the keys of its config."""
+        return source.content_hash
+
+    def code(self, config: dict[str, Any]) -> tuple[str, ...]:
+        """Modules that decide what a data set and its metrics are, in fingerprints of stages."""
+        return (f"{type(self).__module__.rpartition('.')[0]}.task",)
+
+    def left_out(self, target: str) -> tuple[str, ...]:
+        """Options of a source that are paths or labels and stay out of fingerprints, beside `name` and `root`."""
+        return ()
+
+    def explained(self) -> str:
+        """What it is, for a list."""
+        return (type(self).__doc__ or "").strip().partition("\n")[0]

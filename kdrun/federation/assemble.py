@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from kdrun.data import randomness
-from kdrun.domains.task import task_for
 from kdrun.federation import partition
 from kdrun.federation.client import Client
 from kdrun.federation.engine import Engine, InProcess
@@ -70,7 +69,7 @@ class Setting:
             raise UserError("hardware.devices: clients of one process run on one device", "give hardware.devices=1")
         self.config, self.seed = config, request.seed
         self.module = shop.data(request.data)
-        self.task = task_for(self.module)
+        self.task = self.module.task()
         number = config["clients"]
         self.method = build_method(config["method"], config.get("options") or {})
         aggregation = config.get("aggregation") or {}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kdrun.data import randomness
-from kdrun.domains.tabular.source import quantile_bins
+from kdrun.data.splits import quantile_bins
 from kdrun.problems import UserError, closest, listed
 
 KINDS = ("label", "iid", "quantity")

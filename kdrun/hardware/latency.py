@@ -40,7 +40,8 @@ def measure(
 
 def student_of(stage: Path, which: str = "best") -> tuple[Any, tuple[int, ...]]:
     """(network with the weights of a finished stage, shape of its inputs), from the stage's folder alone."""
-    from kdrun.networks.build import build_network, spec_of
+    from kdrun.kinds import spec_of
+    from kdrun.networks.build import build_network
     from kdrun.networks.weights import load_weights, read_metadata
 
     weights = stage / f"{which}.safetensors"

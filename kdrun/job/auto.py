@@ -116,8 +116,7 @@ def _options(conf_dirs: Sequence[str]) -> list[str]:
 
 def _times(jobs: dict[str, Job], conf_dirs: Sequence[str]) -> tuple[str, str, list[dict[str, Any]]]:
     """("measured" or "estimate", how, candidates without `meets`, the largest first)."""
-    from kdrun.data.build import load_data
-    from kdrun.domains.task import task_for
+    from kdrun.domains.load import load_data
     from kdrun.hardware import roofline
     from kdrun.hardware.targets import read_targets
     from kdrun.learning.device import resolve
@@ -137,7 +136,7 @@ def _times(jobs: dict[str, Job], conf_dirs: Sequence[str]) -> tuple[str, str, li
             node = job.config["student"]["network"]
             ms = _measured(name, network, node, module, resolve(hardware))
         else:
-            estimate = roofline.estimate(network, task_for(module).typical, figures, hardware["deploy"]["precision"])
+            estimate = roofline.estimate(network, module.task().typical, figures, hardware["deploy"]["precision"])
             ms = None if estimate is None else estimate.ms
         parameters = sum(parameter.numel() for parameter in network.parameters())
         found.append({"name": name, "parameters": parameters, "ms": ms})
@@ -149,15 +148,12 @@ def _measured(name: str, network: Any, node: dict[str, Any], module: Any, hardwa
     """p99 in milliseconds of one validation sample through the untrained network, by torch: weights do not change it."""
     from pathlib import Path
 
-    from kdrun.domains.task import task_for
     from kdrun.hardware.exports.measure import latency
     from kdrun.hardware.exports.sessions import TorchSession
     from kdrun.hardware.exports.subject import Subject
 
     nowhere = Path()
-    subject = Subject(
-        name, name, 0, nowhere, nowhere, "best", network.eval(), node, module.spec, module, task_for(module)
-    )
+    subject = Subject(name, name, 0, nowhere, nowhere, "best", network.eval(), node, module.spec, module, module.task())
     session = TorchSession(subject.bare(), hardware["threads"], hardware["device"])
     try:
         arrays = [tensor.numpy() for tensor in subject.inputs("val", 1)]

@@ -18,7 +18,6 @@ def make_plan(job: Any, *, why: bool = False) -> dict[str, Any]:
 
 
 def _make_plan(job: Any, why: bool) -> dict[str, Any]:
-    from kdrun.domains.task import task_for
     from kdrun.lab.fingerprint import differences
     from kdrun.lab.stages.base import Look
     from kdrun.learning.device import apply_threads, resolve
@@ -35,7 +34,7 @@ def _make_plan(job: Any, why: bool) -> dict[str, Any]:
     main = job.config["data"]
     planned = expected(job.config)
     module = lab.shop.data(main)
-    task_for(module).notes()  # a score that lacks its package is told now
+    module.task().notes()  # a score that lacks its package is told now
     data = {**_told(module), "audit": module.audit()}
     check_builds(*planned_on(planned, main, lab.shop), hardware)
     fit_cells([{**cell, "hardware": hardware} for cell in job.cells], lab)

@@ -15,9 +15,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from kdrun import kinds
 from kdrun.defaults import canonical
+from kdrun.domains.base import Domain
 from kdrun.lab.sources import Sources
-from kdrun.moved import current
 from kdrun.schema import Data, Hardware, Learner, Teacher, Trainer, added, irrelevant
 
 PLACES = {
@@ -27,14 +28,10 @@ PLACES = {
     "teaching": Teacher,
     "hardware": Hardware,
 }
-SENTENCES = [f"{split}{side}" for split in ("", "val_", "test_") for side in ("source", "target")]
 LEFT_OUT = {
     **{f"{at}.{key}": why for at, node in PLACES.items() for key, why in irrelevant(node, "left_out").items()},
     "data.root": "a path; the content of the data is in instead",
     "data.tests.*.root": "likewise",
-    **{f"parallel_text.{key}": "a path; the sentences are in instead" for key in SENTENCES},
-    "parallel_text.columns": "where in the files the sentences are",
-    "parallel_text.msgstr_language": "likewise",
     "teaching.unchecked": "a guard",
     "federation.engine": "where clients run; all engines give the same bits, which tests compare (tests/federation/test_flower*.py). "
     "What happened to machines, and so cannot be repeated, is in: see Federate.parts_after",
@@ -47,20 +44,6 @@ ADDED: dict[str, Any] = {
     for key, default in added(node).items()
 }
 """Keys that came after records existed: with their default they are in no fingerprint, so that an option orphans no result."""
-
-HOMES = {
-    "classification": "images",
-    "diagnosis": "ct",
-    "regression": "tabular",
-    "translation": "translation",
-    "vision_language": "vision_language",
-}
-BUILDERS = {
-    "translation": "kdrun.domains.translation.build",
-    "vision_language": "kdrun.domains.vision_language.build",
-    "regression": "kdrun.domains.tabular.module",
-}
-"""Modules that make a data set of a task from what a source gives, where it is not data.build alone."""
 
 
 class FingerprintContext:
@@ -119,10 +102,11 @@ def nearest(tree: dict[str, Any], others: Iterable[tuple[str, dict[str, Any]]]):
 
 def domain_modules(data: dict[str, Any]) -> list[str]:
     """Modules of the task, and of what makes a data set of a source."""
-    task = data.get("task", "classification")
-    found = [f"kdrun.domains.{HOMES[task]}.task"]
-    found += [BUILDERS[task]] if task in BUILDERS else []
-    return found + (["kdrun.domains.images.views"] if data.get("view") else [])
+    return list(_domain(data).code(data))
+
+
+def _domain(data: dict[str, Any]) -> Domain:
+    return kinds.find(data.get("task", "classification"))
 
 
 def targets_in(*nodes: Any) -> list[str]:
@@ -150,10 +134,11 @@ def _view(data: dict[str, Any]) -> dict[str, Any]:
         view["tests"] = {
             name: kept(node, "data.tests.*") if isinstance(node, dict) else node for name, node in view["tests"].items()
         }
-    if current(data["_target_"]) == "kdrun.domains.translation.parallel_text.parallel_text":
-        view = kept(view, "parallel_text")
-    if view.get("text"):
-        view["text"] = kept(view["text"], "data.text")
+    left_out = _domain(data).left_out(data["_target_"])
+    view = {key: value for key, value in view.items() if key not in left_out}
+    for key in _domain(data).settings:
+        if view.get(key):
+            view[key] = kept(view[key], f"data.{key}")
     return view
 
 

@@ -15,12 +15,11 @@ import torch
 from torch import nn
 
 from kdrun import losses, targets
-from kdrun.domains.task import task_for
 from kdrun.learning.fit import monitored
 from kdrun.learning.schedule import schedule
-from kdrun.networks.build import blank_inputs, build_network
+from kdrun.networks.build import build_network
 from kdrun.networks.parts import select_parts
-from kdrun.objectives.terms import LABELS, Objective, build_objective
+from kdrun.objectives.terms import Objective, build_objective
 from kdrun.problems import UserError
 
 
@@ -55,7 +54,7 @@ def check_builds(stages: list[Any], module: Any, hardware: dict[str, Any]) -> No
             continue
         done.add(kind)
         _optimizer(trainer, hardware["device"])
-        task = task_for(module, trainer.get("decoding"))
+        task = module.task(trainer.get("decoding"))
         monitored(trainer, task)
         if stage.objective is None:
             continue
@@ -134,7 +133,7 @@ def _optimizer(trainer: dict[str, Any], device: str) -> None:
 
 def _has_positions(objective: Objective, module: Any) -> None:
     """Raises UserError for a term over positions (image slots, say) that the training data have none of."""
-    counts = module.positions() if hasattr(module, "positions") else {LABELS: 1}
+    counts = module.positions()
     for term in objective.active:
         if not counts.get(term.over):
             what = {"visual_mask": "positions of images", "images": "images"}.get(term.over, term.over)
@@ -146,12 +145,11 @@ def _has_positions(objective: Objective, module: Any) -> None:
 
 def _given(objective: Objective, network: nn.Module, task: Any, spec: Any) -> set[str] | None:
     """Names of the tensors that a task gives to an objective; None where a blank input does not tell."""
-    if hasattr(task, "prepare"):
-        task.prepare(objective.wanted)
+    task.prepare(objective.wanted)
     batch: dict[str, Any] = defaultdict(lambda: torch.zeros(()))
     try:
         with torch.device(next(network.parameters()).device), torch.no_grad():
-            prediction = task.predict(network.eval(), blank_inputs(spec))
+            prediction = task.predict(network.eval(), spec.blank().inputs)
             tensors = task.tensors(batch, prediction, prediction)
     except Exception:  # a blank input is not for every network; the first real batch will tell
         return None

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from kdrun.domains.images.spec import SINGLE
-from kdrun.domains.task import task_for
 from kdrun.learning import seeds
 from kdrun.learning.adaptor import make_adaptor
 from kdrun.learning.callbacks import Keeping, usable_state
@@ -72,11 +70,11 @@ class Fit:
 def _prepared(request: FitRequest, report: Report, shop: Workshop, ledger: Ledger) -> Fit:
     """Data and network as the stage finds them."""
     module = shop.data(request.data)
-    if hasattr(module, "prepare") and (missing := module.features_missing()):
+    if missing := module.features_missing():
         report.stage("features of images", missing, 0, unit="image")
         module.prepare(report.advance)
     trainer = request.trainer or {}
-    task = task_for(module, trainer.get("decoding"))
+    task = module.task(trainer.get("decoding"))
     network = build_network(request.learner["network"], module.spec, seeds.derive(request.seed, "weights"))
     for source in (request.learner["weights"], request.start and request.start.weights):
         if source:
@@ -131,8 +129,7 @@ def _fitted(fit: Fit) -> dict[str, Any]:
     request = fit.request
     monitored(request.trainer, fit.task)
     objective = build_objective(request.objective)
-    if hasattr(fit.task, "prepare"):
-        fit.task.prepare(objective.wanted)
+    fit.task.prepare(objective.wanted)
     teacher = _teacher(fit, objective)
     loader = fit.module.train_loader(
         request.trainer["batch_size"], seeds.derive(request.seed, "data"), rank=request.rank, world=fit.world
@@ -324,7 +321,7 @@ def _cost(
         training_seconds=seconds,
         steps=learner.step,
         samples=samples,
-        tokens=None if spec.kind in SINGLE else learner.positions,
+        tokens=learner.positions if spec.per_position else None,
         flops=training_flops(flops, samples, of_teacher, taught),
     )
 

@@ -25,7 +25,7 @@ class Gap:
     """
 
     def __init__(self, request: FitRequest, network: nn.Module, module, task, seen=None):
-        if module.spec.kind == "table":
+        if not module.spec.distribution:
             raise UserError("trainer.gap: a divergence is one of distributions, which a regression does not give")
         self.request, self.module, self.task = request, module, task
         self.seen = module if seen is None else seen

@@ -31,27 +31,16 @@ class Tests:
     def __call__(self, splits: Sequence[str] = ("test",)) -> dict[str, Metrics]:
         """{test set: metrics}. A task that KEEPS rows of validation sets thresholds on them."""
         learner, metrics, rows = self.learner, {}, {}
-        for split in (*getattr(learner.task, "KEEPS", ()), *splits):
+        for split in (*learner.task.KEEPS, *splits):
             self.trainer.test(learner, self.module.eval_loader(split, **self.evaluation), verbose=False)
             metrics[split], rows[split] = learner.evaluated, learner.samples
             if rows[split] and self.work is not None:
                 write_samples(self.work, split, rows[split])
         for split in splits:
-            if "val" in rows:
-                metrics[split] = {**metrics[split], **learner.task.details(rows[split], rows["val"])}
-            elif rows[split] and hasattr(learner.task, "details"):
-                metrics[split] = {**metrics[split], **by_type(learner.task.details(rows[split])["types"])}
+            if rows[split]:
+                scores = learner.task.row_scores(rows[split], rows.get("val") or [])
+                metrics[split] = {**metrics[split], **scores}
         return {split: metrics[split] for split in splits}
-
-
-def by_type(types: dict[str, dict[str, Any]]) -> Metrics:
-    """`accuracy/colour`, and `f1/exist` where a type has one: scores of single types of questions beside those of all."""
-    return {
-        f"{score}/{name}": float(values[score])
-        for name, values in types.items()
-        for score in ("accuracy", "f1")
-        if values.get(score) is not None
-    }
 
 
 def test_rows(label: str, step: int, epoch: int, test: dict[str, Metrics]) -> list[dict[str, Any]]:

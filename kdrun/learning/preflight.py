@@ -19,7 +19,6 @@ SAMPLES = 4096
 """Validation samples that are looked at."""
 FAR = 0.05
 """Least difference of a score that is called far better; on few samples it is three standard errors of a difference."""
-IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 
 def preflight(frozen: Any, module: Any, task: Any, teacher: TaughtBy, teaching: dict[str, Any]) -> dict[str, Any]:
@@ -29,8 +28,9 @@ def preflight(frozen: Any, module: Any, task: Any, teacher: TaughtBy, teaching: 
     Raises UnfitTeacher when it is more than `tolerance` worse than its own record says, and when it does no better than a guess
     that looks at no input. What the config says of its accuracy is checked by the lab (lab.teachers).
     """
-    name, targets, right = task.PREFLIGHT, [], [] if hasattr(task, "right") else None
+    name, targets, right = task.PREFLIGHT, [], []
     value, seen = measure(frozen.outputs, module, task, next(frozen.network.parameters()).device, targets, right)
+    right = None if any(one is None for one in right) else right
     guess, better, stated = task.trivial(targets, right), task.METRICS[name], teacher.stated
     noted = {"metric": name, "better": better, "value": float(guess), "limit": guess.limit, "what": guess.what}
     notes = {name: value, "samples": seen, "stated": stated, "guess": noted}
@@ -73,12 +73,12 @@ def measure(
 
 def other_normalisation(learner: dict[str, Any], network: nn.Module, module: Any, task: Any) -> dict[str, Any]:
     """{"otherwise": {"name", "mean", "std", "metric", "value", "given", "samples"}} of weights that were brought, where the
-    network does far better under another usual normalisation of images than under that of the data (`given`).
+    network does far better under another usual normalisation of such inputs than under that of the data (`given`).
 
     {} where none is far better, and where the weights file itself says how its inputs were normalised.
     """
-    own = moments_of(module.spec)
-    if module.spec.kind != "images" or moments_of(read_metadata(learner["weights"])) is not None:
+    own, usual = moments_of(module.spec), module.spec.usual_normalisations()
+    if not usual or moments_of(read_metadata(learner["weights"])) is not None:
         return {}
     device = next(network.parameters()).device
 
@@ -88,27 +88,13 @@ def other_normalisation(learner: dict[str, Any], network: nn.Module, module: Any
 
     with evaluating(network):
         given, seen = scored(None)
-        others = {name: it for name, it in usual(len(own["mean"])).items() if not same(it, own)}
+        others = {name: it for name, it in usual.items() if not same(it, own)}
         values = {name: scored(moments)[0] for name, moments in others.items()}
     best = max(values, key=lambda name: values[name] if math.isfinite(values[name]) else -math.inf)
     if not values[best] - given > max(FAR, 3 * math.sqrt(0.5 / seen)):
         return {}
     found = {"name": best, **others[best], "metric": task.PREFLIGHT, "value": values[best], "given": given}
     return {"otherwise": {**found, "samples": seen}}
-
-
-def usual(channels: int) -> dict[str, Moments]:
-    """Normalisations of pixels in 0..1 that published weights were trained with; ImageNet's for one channel is its mean."""
-    found = {
-        "-1..1": {"mean": [0.5] * channels, "std": [0.5] * channels},
-        "0..1": {"mean": [0.0] * channels, "std": [1.0] * channels},
-        "0..255": {"mean": [0.0] * channels, "std": [1 / 255] * channels},
-    }
-    if channels == 3:
-        found["ImageNet"] = IMAGENET
-    elif channels == 1:
-        found["ImageNet"] = {name: [round(sum(values) / 3, 4)] for name, values in IMAGENET.items()}
-    return found
 
 
 def moved(value: Any, device: torch.device) -> Any:

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from kdrun.domains.task import task_for
 from kdrun.learning import seeds, topk
 from kdrun.learning.adaptor import make_adaptor
 from kdrun.learning.backend import Backend
@@ -42,7 +41,7 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
     teacher; untrained: who has random weights here and will have others ("teacher NAME", "start").
     Raises NoEffect or NotZero.
     """
-    task = task_for(module)
+    task = module.task()
     student = build_network(stage.learner["network"], module.spec, seeds.derive(stage.seed, "weights"))
     select_parts(student, (stage.trainer or {}).get("parts"))
     result: dict[str, Any] = {
@@ -60,8 +59,7 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
     _load_start(stage, student, module, result["untrained"])
     monitored(stage.trainer, task)
     objective = build_objective(stage.objective)
-    if hasattr(task, "prepare"):
-        task.prepare(objective.wanted)
+    task.prepare(objective.wanted)
     loader = module.train_loader(stage.trainer["batch_size"], seeds.derive(stage.seed, "data"))
     batch = next(iter(loader))
     taught, adaptor = None, None
@@ -104,9 +102,8 @@ def _load_start(stage, student, module, untrained: list[str]) -> None:
 
 def _teachers(stage, module, objective: Objective, stored, result: dict[str, Any]) -> list[FrozenTeacher]:
     """The frozen teachers of a stage, on the data as they see them; notes FLOPs of all together, and who is not trained."""
-    task, found, flops = task_for(module), [], []
-    if hasattr(task, "prepare"):
-        task.prepare(objective.wanted)
+    task, found, flops = module.task(), [], []
+    task.prepare(objective.wanted)
     for number, teacher in enumerate(stage.teachers):
         asked = stored[number] if number < len(stored) else None
         if asked is None:

@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from kdrun.domains.images.spec import SINGLE
-from kdrun.domains.task import task_for
+from kdrun.data.module import SAMPLE
 from kdrun.files import read_json
 from kdrun.learning import cache, positions, rowcache, seeds, topk
 from kdrun.learning.fitness import UnfitTeacher, check_guess
@@ -102,7 +101,7 @@ class Workshop:
         module = self._kept(self._beside, config)
         pairs = [(learned.samples(split), module.samples(split)) for split in ("train", "val")]
         alike = all(torch.equal(a.ids, b.ids) and torch.equal(a.targets, b.targets) for a, b in pairs)
-        if not alike or learned.images.source_hash != module.images.source_hash:
+        if not alike or learned.content != module.content:
             raise UserError(f"data={config['name']}: what the teacher would see are not the samples of the student")
         return module
 
@@ -132,22 +131,16 @@ class Workshop:
         """Width of a network's features on these data. Raises UserError where the task has none."""
         key = repr(("features", network, module.spec))
         if key not in self._sizes:
-            task = task_for(module)
-            if not hasattr(task, "feature_width"):
-                raise UserError(
-                    f"{module.spec.name}: the objective compares features, which this task does not give",
-                    "objectives of logits: kd, jsd, kl_reverse",
-                )
-            self._sizes[key] = task.feature_width(build_network(network, module.spec, 0))
+            self._sizes[key] = module.task().feature_width(build_network(network, module.spec, 0))
         return self._sizes[key]
 
     def preflight_metric(self, data: dict[str, Any]) -> str:
         """The metric that teachers on these data are measured by before they teach."""
-        return task_for(self.data(data)).PREFLIGHT
+        return self.data(data).task().PREFLIGHT
 
     def main_metric(self, data: dict[str, Any]) -> tuple[str, str]:
         """The metric that results on these data are judged by, and "max" or "min"."""
-        task = task_for(self.data(data))
+        task = self.data(data).task()
         return task.MAIN, task.METRICS[task.MAIN]
 
     def note_teaching(self, request: FitRequest, **values: Any) -> None:
@@ -166,7 +159,7 @@ def prepare_teacher(request: FitRequest, objective: Objective, module, task, rep
     """
     if request.sees:
         module = shop.seen(request.teachers_view, module)
-        task = task_for(module)
+        task = module.task()
         task.prepare(objective.wanted)
     if len(request.teachers) == 1:
         return _one_teacher(request, objective, module, task, report, shop)
@@ -229,7 +222,7 @@ def _one_teacher(
     shop.note_teaching(request, **({"features": features} if features else {}))
     if teaching["source"] == "online":
         return teaching_live() if k is None else topk.TopTeacher(live(), k)
-    if module.spec.kind not in SINGLE:
+    if module.cached_by != SAMPLE:
         return _cached_rows(request, module, k, live, device, report, shop)
     if module.random and not module.replayed:
         raise ValueError(

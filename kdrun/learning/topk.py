@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from kdrun.data.module import POSITION, SAMPLE
 from kdrun.domains.base import Prediction
-from kdrun.domains.images.spec import SINGLE
 from kdrun.learning import cache, positions
 from kdrun.learning.rowcache import RowCache
 from kdrun.learning.teacher import FrozenTeacher
@@ -73,13 +73,13 @@ def cache_size(module, objective: dict[str, Any], features: int = 0) -> int | No
     features: width of the features that the objective compares; 0 where it compares none.
     """
     k = wanted(objective)
-    if module.spec.kind in SINGLE:
+    if module.cached_by == SAMPLE:
         if k is not None:
             raise UserError(
                 "execution=topk (objective=word_kd_topk) is for text; for images objective.kd has all classes"
             )
         return cache.cache_bytes(module, features)
-    if module.spec.kind == "vision_language":
+    if module.cached_by == POSITION:
         if k is not None:
             raise UserError(
                 "execution=topk (objective=word_kd_topk) is for text; here objective.kd has the whole vocabulary, cached as well"

@@ -164,7 +164,7 @@ def _rank(work: Path, rank: int) -> int:
 
     import torch
 
-    from kdrun.data.build import load_data
+    from kdrun.domains.load import load_data
     from kdrun.learning.fit import run_stage
     from kdrun.learning.report import Interrupted
     from kdrun.learning.teaching import Workshop

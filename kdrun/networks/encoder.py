@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from kdrun import targets
-from kdrun.networks.build import CHANNEL_NAMES, CLASS_NAMES, SIZE_NAMES
 from kdrun.networks.capture import classifier
+from kdrun.networks.names import classified
 
 
 def logit_count(classes: int) -> int:
@@ -34,11 +34,7 @@ def encoder(
         raise ValueError(f"encoder is one {type(make).__name__}, and several may be needed: add _partial_: true to it")
     if isinstance(make, Mapping):
         make = targets.build({**make, "_partial_": True}, "network")
-    known = {
-        **dict.fromkeys(CLASS_NAMES, num_classes),
-        **dict.fromkeys(CHANNEL_NAMES, in_channels),
-        **dict.fromkeys(SIZE_NAMES, image_size),
-    }
+    known = classified(num_classes, in_channels, image_size)
     given = getattr(make, "keywords", {})
     accepted = inspect.signature(make).parameters
     network = make(**{name: value for name, value in known.items() if name in accepted and name not in given})

@@ -6,35 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdrun.problems import UserError, listed
+from kdrun.problems import UserError
 
 TOLERANCE = 1e-4
 """Largest difference of two means or deviations that are taken for the same."""
 Moments = dict[str, list[float]]
 """{"mean", "std"}: one number for each channel, or each feature of a table."""
-
-ALWAYS = {
-    "parallel_text": ("tokenizer", "languages", "pad", "bos", "eos", "unk"),
-    "vision_language": ("tokenizer", "tower"),
-    "images": (),
-    "table": (),
-}
-"""What has to be as it was trained, by kind of data, also where a network is trained further."""
-UNCHANGED = {
-    "vision_language": ("template", "image_size", "image_tokens"),
-    "images": ("shape",),
-}
-"""What further training may change, and a network that is used as it is needs."""
-
-SAID = {
-    "tower": ("vision tower", "choose it: data.vision.tower=NAME"),
-    "template": ("chat template", "choose it: data.vision.template=NAME"),
-    "image_size": ("image size", "choose it: data.vision.size=PIXELS, and data.size where the data have it"),
-    "image_tokens": ("number of image slots", "choose it: data.vision.image_tokens=NUMBER"),
-    "shape": ("image shape", "choose it: data.size=PIXELS, where the data have such a key"),
-    "languages": ("direction", "choose the languages of the data"),
-}
-"""What these are for people, and how they are chosen."""
 
 
 def moments_of(source: Any) -> Moments | None:
@@ -67,13 +44,7 @@ def check_data(
     metadata: Mapping[str, Any], spec: Any, path: Path, *, any_normalisation: bool = False, as_trained: bool = False
 ) -> None:
     """Raises UserError where a weights file's metadata are not of such data (see weights.load_weights)."""
-    if spec.kind == "table":
-        _check_columns(metadata, spec, path)
-    elif spec.kind == "images":
-        _check_classes(metadata, spec, path)
-    compared = (*ALWAYS[spec.kind], *(UNCHANGED.get(spec.kind, ()) if as_trained else ()))
-    for name in compared:
-        _check_same(name, metadata, spec, path)
+    spec.check(metadata, path, as_trained)
     theirs, ours = moments_of(metadata), moments_of(spec)
     if any_normalisation or theirs is None or ours is None or same(theirs, ours):
         return
@@ -82,59 +53,6 @@ def check_data(
         f"{spec.name} has {_numbers(ours['mean'])} and {_numbers(ours['std'])}; to train on as before:",
         typed("data.normalize", theirs),
     )
-
-
-def _check_same(name: str, metadata: Mapping[str, Any], spec: Any, path: Path) -> None:
-    theirs, ours = (_plain(value) for value in (metadata.get(name), spec.metadata().get(name)))
-    if name == "tower":  # without the size of its images, which is compared by itself
-        theirs, ours = (value and value.partition("/")[0] for value in (theirs, ours))
-    if name not in metadata or theirs == ours:
-        return
-    if name != "tokenizer":
-        what, hint = SAID.get(name, (f"{name} token" if spec.kind == "parallel_text" else name, ""))
-        raise UserError(
-            f"{path} was trained with another {what}: {_value(theirs)}, {spec.name} has {_value(ours)}",
-            *([hint] if hint else []),
-        )
-    group = "text" if spec.kind == "parallel_text" else "vision"
-    alike = f", both of {spec.vocabulary:,} tokens" if metadata.get("vocabulary") == spec.vocabulary else ""
-    raise UserError(
-        f"{path} was trained with another tokenizer: "
-        f"sha256 {str(theirs)[:12]}, {spec.name} has {str(ours)[:12]}{alike}",
-        "a tokenizer is trained on the training split: other data keys give another one",
-        f"give the data keys of that training, or its tokenizer: data.{group}.tokenizer=FILE",
-    )
-
-
-def _check_columns(metadata: Mapping[str, Any], spec: Any, path: Path) -> None:
-    """Features and target, and the moments of the target: outputs are in its deviations."""
-    own = spec.metadata()
-    for key in ("features", "target", "target_mean", "target_std"):
-        theirs, ours = metadata.get(key), own[key]
-        equal = theirs == ours or (isinstance(ours, float) and theirs is not None and abs(theirs - ours) <= TOLERANCE)
-        if not equal:
-            raise UserError(f"{path} was trained on another table: {key} {theirs}, {spec.name} has {ours}")
-
-
-def _check_classes(metadata: Mapping[str, Any], spec: Any, path: Path) -> None:
-    theirs, ours = metadata.get("classes"), list(spec.classes)
-    if theirs is None or list(theirs) == ours:
-        return
-    if len(theirs) != len(ours):
-        what = f"{len(theirs)} classes, {spec.name} has {len(ours)}"
-    else:
-        index = next(i for i, pair in enumerate(zip(theirs, ours, strict=True)) if pair[0] != pair[1])
-        order = ", the same names in another order" if sorted(theirs) == sorted(ours) else ""
-        what = f"class {index} = {theirs[index]!r}, {spec.name} has {ours[index]!r} there{order}"
-    raise UserError(f"{path} was trained on other classes: {what}")
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple | list) else value
-
-
-def _value(value: Any) -> str:
-    return listed(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def _numbers(values: Any) -> str:

@@ -20,8 +20,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from kdrun.domains.images.spec import DataSpec
-from kdrun.domains.tabular.spec import TableSpec
 from kdrun.files import located
 from kdrun.networks.inputs import check_data
 from kdrun.networks.matching import check_keys, check_values, without_prefix
@@ -51,7 +49,7 @@ class _Read:
 def save_weights(
     network: nn.Module,
     path: str | Path,
-    spec: DataSpec | TableSpec | None = None,
+    spec: Any = None,
     node: Mapping[str, Any] | None = None,
     state: Mapping[str, torch.Tensor] | None = None,
 ) -> Path:

@@ -154,10 +154,7 @@ def _positions(module: Any, said: dict[int, Any], chosen: list[int], name: str) 
 
 def _shown(module: Any, positions: Any) -> np.ndarray:
     """[n, H, W], [n, H, W, 3] in colour, or [n, D, H, W]: the pixels in 0..1 or uint8. Of several windows the first."""
-    from kdrun.domains.images.source import SPLITS
-
-    rows = np.flatnonzero(module.split == SPLITS["test"])[positions.numpy()]
-    pixels = np.stack([np.asarray(module.images.x[row]) for row in rows])
+    pixels = np.stack([np.asarray(module.source.x[row]) for row in module.rows("test")[positions.numpy()]])
     return np.moveaxis(pixels, 1, -1) if pixels.ndim == 4 and pixels.shape[1] == 3 else pixels[:, 0]
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from kdrun import losses
+from kdrun import kinds, losses
+from kdrun.domains.base import Domain
 from kdrun.lab.stages.base import Result
 from kdrun.lab.stages.fit import Fit
 from kdrun.objectives.weights import scaled
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 TEACHING = ("source", "fill", "verify", "cache_limit_gb", "accuracy", "tolerance")
 
 TEACHER, STUDENT, ALONE = "teacher", "student", "alone"
-NO_ACCURACY, NO_NUMBERS = ("regression", "translation"), ("translation",)
-"""Tasks without the metric `accuracy`, and those whose inputs cannot be normalised."""
-
 BOTH = f"{losses.HOME}.ce_kd.ce_kd"
 """The loss of labels and soft targets in one; OF_LABELS are its options that go with labels."""
 OF_LABELS = ("label_smoothing", "execution", "chunk", "memory_mb")
@@ -107,6 +105,11 @@ class Cast:
         key = getattr(teacher.stage, "stated", {}).get("key", TEACHER)
         return self.config["assistants"].get(key.removeprefix("assistants."), self.config["teacher"])
 
+    @property
+    def domain(self) -> Domain:
+        """The kind of data."""
+        return kinds.find(self.config["data"].get("task", "classification"))
+
     def check(self, arms: Iterable[str] = ()) -> None:
         """Raises UserError for names and keys of teachers that could not mean what they say. arms: of the strategy."""
         for name in self.config["assistants"]:
@@ -115,16 +118,15 @@ class Cast:
                     f"assistants.{name}: {name} is the name of other stages of the run, whose results it would be mixed with",
                     f"give it another name, as in assistants.mid_{name}",
                 )
-        task = self.config["data"]["task"]
         for learner in (self.teacher, *self.assistants):
-            if learner.config["accuracy"] is not None and task in NO_ACCURACY:
+            if learner.config["accuracy"] is not None and "accuracy" not in self.domain.metrics:
                 raise UserError(
-                    f"{learner.key}.accuracy={learner.config['accuracy']}: data.task={task} has no accuracy",
+                    f"{learner.key}.accuracy={learner.config['accuracy']}: data.task={self.domain.name} has no accuracy",
                     "leave it out: a teacher is held against its own record and against a guess",
                 )
-            if learner.config["normalize"] is not None and task in NO_NUMBERS:
+            if learner.config["normalize"] is not None and not self.domain.normalised:
                 raise UserError(
-                    f"{learner.key}.normalize: data.task={task} gives networks tokens, which are not normalised",
+                    f"{learner.key}.normalize: data.task={self.domain.name} gives networks tokens, which are not normalised",
                     "leave it out",
                 )
 
@@ -132,7 +134,7 @@ class Cast:
     def supervision(self) -> dict[str, Any]:
         """The objective without a teacher: the run's term of labels (cross-entropy, squared error) at weight 1, its options
         kept."""
-        name, objective = LABELS.get(self.config["data"]["task"], "ce"), self.config["objective"]
+        name, objective = self.domain.supervision, self.config["objective"]
         given = objective.get(name, {})
         both = [node for loss, node in (losses.resolve(*term) for term in objective.items()) if loss == BOTH]
         if name == "ce" and not given and both:

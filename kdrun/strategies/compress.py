@@ -60,10 +60,9 @@ class Compress(Strategy):
             raise UserError(f"strategy.order={self.order}: one to three different steps of {listed(STEPS)}")
 
     def check(self, cast: Cast) -> None:
-        task = cast.config["data"]["task"]
-        if task not in ("classification", "diagnosis", "regression"):
+        if cast.domain.per_position:
             raise UserError(
-                f"strategy=compress: takes apart networks of images and tables, data.task={task} is neither",
+                f"strategy=compress: takes apart networks of images and tables, data.task={cast.domain.name} is neither",
                 "8 bits of any network: hardware.deploy.precision=int8 when it is exported (kdrun export)",
             )
 

@@ -11,18 +11,38 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from kdrun import kinds
 from kdrun.config.layers import mapping_leaves
+from kdrun.domains.base import Domain
 from kdrun.lab.stages.base import Result, Stage
 from kdrun.problems import Problems
+from kdrun.schema import Decoding
 from kdrun.strategies.cast import Cast
 
 if TYPE_CHECKING:
     from kdrun.config.compose import Job
 
+DECODING = [item.name for item in fields(Decoding)]
 PARTS = ("strategy", "teacher", "assistants", "student", "objective", "data", "trainer", "pretrain", "hardware")
 """Parts of a config that stages are made of; no strategy decides whether the others are used."""
 
-IMAGES = ("classification", "diagnosis")
+
+def _domain(question: Callable[[Domain], bool]) -> Callable[[dict[str, Any]], bool]:
+    """For the kind of data: it answers this."""
+    return lambda tree: question(kinds.find(at(tree, "data.task") or "classification"))
+
+
+def _tasks(question: Callable[[Domain], bool]) -> str:
+    """`data.task=translation`: kinds of data of kdrun that answer this."""
+    return f"data.task={' or '.join(name for name, domain in kinds.shipped().items() if question(domain))}"
+
+
+def _decodes(name: str) -> Callable[[Domain], bool]:
+    return lambda domain: name in domain.decoding
+
+
+def _has(key: str) -> Callable[[Domain], bool]:
+    return lambda domain: key in domain.settings
 
 
 def _where(path: str, *values: Any) -> Callable[[dict[str, Any]], bool]:
@@ -39,23 +59,19 @@ RULES: tuple[tuple[str, str, Callable[[dict[str, Any]], bool]], ...] = (
     ("trainer.schedule.factor", "trainer.schedule.name=step", _where("trainer.schedule.name", "step")),
     ("trainer.schedule.floor", "trainer.schedule.name=cosine", _where("trainer.schedule.name", "cosine")),
     ("trainer.schedule.warmup_epochs", "trainer.schedule.warmup_steps=null", _where("trainer.schedule.warmup_steps", None)),
-    ("trainer.decoding", "a task that generates text", _where("data.task", "translation", "vision_language")),
-    *(
-        (f"trainer.decoding.{name}", "data.task=translation", _where("data.task", "translation"))
-        for name in ("beam", "val_beam", "length_penalty", "max_factor")
-    ),
+    ("trainer.decoding", "a task that generates text", _domain(lambda domain: bool(domain.decoding))),
+    *((f"trainer.decoding.{name}", _tasks(_decodes(name)), _domain(_decodes(name))) for name in DECODING),
     ("trainer.gap", "a student that is taught", _where("taught", True)),
     ("trainer.sharding", "hardware.devices of 2 and more", lambda tree: at(tree, "hardware.devices") != 1),
     ("trainer.devices", "no learner by itself: hardware.devices is that of all", lambda tree: False),
-    ("data.text", "data.task=translation", _where("data.task", "translation")),
-    ("data.vision", "data.task=vision_language", _where("data.task", "vision_language")),
-    ("data.augment", "a task of images", _where("data.task", *IMAGES)),
+    *((f"data.{key}", _tasks(_has(key)), _domain(_has(key))) for key in kinds.settings()),
+    ("data.augment", "a task of images", _domain(lambda domain: domain.augmented)),
     ("data.augment.views", "data.augment.seed", lambda tree: at(tree, "data.augment.seed") is not None),
     ("data.augment.seed", "data.augment.crop or data.augment.flip", lambda tree: bool(at(tree, "data.augment.crop") or at(tree, "data.augment.flip"))),
     ("teaching.fill", "a teacher whose outputs are cached", _where("teaching.source", "auto", "cached")),
     ("teaching.verify", "a teacher whose outputs are cached", _where("teaching.source", "auto", "cached")),
     ("teaching.cache_limit_gb", "a teacher whose outputs are cached", _where("teaching.source", "auto", "cached")),
-    ("hardware.channels_last", "a task of images", _where("data.task", *IMAGES)),
+    ("hardware.channels_last", "a task of images", _domain(lambda domain: domain.augmented)),
     ("learner.network.importance", "strategy.order with prune", lambda tree: at(tree, "learner.network.prune") != 0),
     ("federation.partition.alpha", "strategy.partition=label or quantity", _where("federation.partition.kind", "label", "quantity")),
     ("federation.aggregation.trim", "strategy.aggregation=trimmed_mean", _where("federation.aggregation.how", "trimmed_mean")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from kdrun import kinds
 from kdrun.domains.ct.windows import WINDOWS, window
 from kdrun.domains.images.views import VIEWS
 from kdrun.lab.stages.combine import Combine
@@ -34,7 +35,7 @@ def key_of(data: dict[str, Any], over: str = AUTO) -> str:
 def views_of(data: dict[str, Any], views: str | list[Any] = AUTO, over: str = AUTO) -> dict[str, dict[str, Any]]:
     """Name -> the keys of data that give this view. Raises UserError where the data have no such views."""
     key = key_of(data, over)
-    if data["task"] != "diagnosis":
+    if not kinds.find(data["task"]).keeps_rows:
         raise UserError(
             f"strategy=cross_window is for data.task=diagnosis, which keeps what is said of single samples; data.task={data['task']}",
             "add data.task=diagnosis: the main metric is then the AUC",

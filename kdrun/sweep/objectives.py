@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kdrun import kinds
 from kdrun.problems import UserError, closest, listed
 
 MAXIMIZE, MINIMIZE = DIRECTIONS = ("maximize", "minimize")
@@ -83,13 +84,6 @@ DECLARED = {
 }
 
 
-CLASSIFICATION = ("accuracy", "top5", "worst_class", "loss", "calibration", "gain")
-TRANSLATION = ("bleu", "chrf", "loss", "token_accuracy")
-DIAGNOSIS = ("auc", "accuracy", "worst_class", "loss", "calibration", "gain")
-VISION_LANGUAGE = ("accuracy", "token_accuracy", "loss", "gain")
-REGRESSION = ("r2", "rmse", "mae", "loss")
-
-
 def read_objectives(names: Sequence[str], directions: Sequence[str] | None = None) -> list[Objective]:
     """The declared objectives of these names, with `directions` in place of their own where given.
 
@@ -129,17 +123,12 @@ def read_objectives(names: Sequence[str], directions: Sequence[str] | None = Non
 
 def check_jobs(objectives: Sequence[Objective], jobs: Sequence[Any]) -> None:
     """Raises UserError where a job of the search (see config.compose.Job) would end without one of the objectives."""
-    of_task = {
-        "classification": CLASSIFICATION,
-        "diagnosis": DIAGNOSIS,
-        "regression": REGRESSION,
-        "translation": TRANSLATION,
-        "vision_language": VISION_LANGUAGE,
-    }
     for task in {job.config["data"]["task"] for job in jobs}:
+        known = kinds.find(task).metrics
+        has = [*known, *(["gain"] if "accuracy" in known else [])]
         for objective in objectives:
-            if objective.kind == VALIDATION and objective.name not in of_task[task]:
-                raise UserError(f"hydra.sweeper.objective={objective.name}: {task} has {listed(of_task[task])}")
+            if objective.kind == VALIDATION and objective.name not in has:
+                raise UserError(f"hydra.sweeper.objective={objective.name}: {task} has {listed(has)}")
     if any(objective.name == "energy" for objective in objectives):
         from kdrun.ledger.reader import foreseen
 

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-PRELOAD = ("kdrun.run", "kdrun.learning.fit", "kdrun.strategies.cast", "kdrun.data.build", "kdrun.tracking.mirror")
+PRELOAD = ("kdrun.run", "kdrun.learning.fit", "kdrun.strategies.cast", "kdrun.domains.load", "kdrun.tracking.mirror")
 LINE = 4096
 """Longest line in bytes that a pipe takes as one piece on every system we run on."""
 

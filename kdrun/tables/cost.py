@@ -17,7 +17,7 @@ def lacking(requires: dict[str, Any], jobs: Sequence[Any]) -> list[str]:
     """One line for everything that is not here. jobs: composed ones (kdrun.config.compose.Job)."""
     lines: dict[str, None] = {}
     for job in _distinct(jobs, "data") if requires.get("data") else []:
-        from kdrun.data.build import content_hash
+        from kdrun.domains.load import content_hash
 
         try:
             content_hash(job.config["data"], job.config["paths"])

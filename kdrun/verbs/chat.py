@@ -84,7 +84,7 @@ def prompts_of(view: Any, network: Any) -> Any:
     It has no samples where the tokenizer is at hand, so that a question costs no data set; else it is that of the run.
     Raises UserError where the tokenizer is not the one that the network was trained with.
     """
-    from kdrun.data.build import load_data
+    from kdrun.domains.load import load_data
 
     config, paths = view.config["data"], view.config["paths"]
     wanted = network.kdrun["tokenizer"]
@@ -148,7 +148,7 @@ def _kept_tokenizer(cache: Path, sha256: str, folder: Path) -> Path | None:
 
 def _without_data(config: dict[str, Any], tokenizer: str, cache: str) -> Any:
     """The data module of this config without its samples."""
-    from kdrun.data.build import separate
+    from kdrun.domains.load import separate
     from kdrun.domains.vision_language.build import VISION, vision_module
     from kdrun.domains.vision_language.source import Conversations, Sample, Turn
 

@@ -39,7 +39,7 @@ def main(args: Arguments) -> int:
 
 def translate(view: Any, network: Any, lines: list[str], options: dict[str, str]) -> list[str]:
     """The lines in the target language; the tokenizer is that of the run's data."""
-    from kdrun.data.build import load_data
+    from kdrun.domains.load import load_data
     from kdrun.domains.translation.task import Translation
 
     module = load_data(view.config["data"], view.config["paths"])
@@ -66,7 +66,7 @@ def comet_line(view: Any, options: dict[str, str]) -> str:
     from pathlib import Path
 
     from kdrun import api
-    from kdrun.data.build import load_data
+    from kdrun.domains.load import load_data
     from kdrun.domains.translation.scores import comet
     from kdrun.learning.resampling import read_samples
     from kdrun.tables.build import stage_folder

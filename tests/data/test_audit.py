@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from kdrun.domains.images.audit import audit
+from kdrun.data.audit import audit
 from kdrun.domains.images.source import Images
 from kdrun.problems import UserError
 

@@ -13,9 +13,9 @@ import pytest
 from ct_support import body, write_nifti
 from PIL import Image
 
-from kdrun.data.build import content_hash
 from kdrun.domains.ct.source import Scans
 from kdrun.domains.images.source import Images
+from kdrun.domains.load import content_hash
 from kdrun.domains.tabular.source import Table
 from kdrun.domains.translation.source import Pairs
 from kdrun.lab.fingerprint import FingerprintContext, identity
@@ -203,7 +203,14 @@ CHANGES = [
 def of(source, root, cache):
     """What of the data goes into a fingerprint."""
     _, target, options = SOURCES[source]
-    config = {"_target_": f"kdrun.data.{target}", "name": source, "root": str(root), **options(root)}
+    tasks = {
+        "diabetes": "regression",
+        "parallel_text": "translation",
+        "llava_json": "vision_language",
+        "pope": "vision_language",
+    }
+    task = tasks.get(source, "classification")
+    config = {"_target_": f"kdrun.data.{target}", "name": source, "task": task, "root": str(root), **options(root)}
     config = {key: value for key, value in config.items() if value is not None}
     return identity(config, FingerprintContext(lambda data: content_hash(data, {"cache": str(cache)}), "cpu"))
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from ct_support import body, write_nifti
 
-from kdrun.data.build import load_data
 from kdrun.data.class_labels import spelling
 from kdrun.data.csv_integers import csv_integers
 from kdrun.data.csv_table import read_csv
 from kdrun.domains.ct.ct_folder import ct_folder
 from kdrun.domains.images.shipped.mnist_5k import mnist_5k
+from kdrun.domains.load import load_data
 from kdrun.problems import UserError
 
 AFFINE = np.array([[-3.0, 0, 0, 0], [0, -2.0, 0, 0], [0, 0, 5.0, 0], [0, 0, 0, 1]])

@@ -3,15 +3,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from kdrun.data.build import load_data
+from kdrun.data.audit import audit
 from kdrun.data.fetch import default_cache, find, needed
 from kdrun.domains.ct.series import AIR, Volume
 from kdrun.domains.ct.shipped import ct_patches as source
 from kdrun.domains.ct.shipped.ct_patches import BLOCKS, OTHER, SIZE, TISSUES, ct_patches
 from kdrun.domains.ct.shipped.volumes import shipped
-from kdrun.domains.ct.source import refuse_shared
 from kdrun.domains.ct.windows import WINDOWS, windows
-from kdrun.domains.images.audit import audit
+from kdrun.domains.load import load_data
 from kdrun.problems import UserError
 
 SMALL = {"train": 12, "val": 3, "test": 5}
@@ -69,7 +68,7 @@ def test_splits_are_blocks_of_slices_with_a_gap_between(root):
     parts = {part: set(planes[inside & (scans.split == part)].tolist()) for part in (0, 1, 2)}
     for a, b in ((0, 1), (0, 2), (1, 2)):
         assert min(abs(x - y) for x in parts[a] for y in parts[b]) >= 2
-    refuse_shared(scans, scans.split)
+    scans.check_split(scans.split)
     for group in set(scans.groups):
         rows = [row for row, name in enumerate(scans.groups) if name == group]
         assert planes[rows].max() - planes[rows].min() < 6 or group.startswith("other")

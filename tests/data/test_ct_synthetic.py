@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
 
+from kdrun.data.audit import audit
 from kdrun.domains.ct.shipped.ct_synthetic import AMONG, Plan, band, ct_synthetic, scan
-from kdrun.domains.ct.source import refuse_shared
 from kdrun.domains.ct.windows import WINDOWS, window, windows
-from kdrun.domains.images.audit import audit
 from kdrun.problems import UserError
 
 SMALL = {"train": 10, "val": 4, "test": 6}
@@ -67,7 +66,7 @@ def test_what_it_returns():
     assert scans.views == AMONG and scans.classes == ("healthy", "diseased")
     assert [np.bincount(scans.y[scans.split == part]).tolist() for part in (0, 1, 2)] == [[10, 10], [4, 4], [6, 6]]
     assert len(set(scans.groups)) == 20
-    refuse_shared(scans, scans.split)
+    scans.check_split(scans.split)
     assert audit(scans, scans.split)["summary"] == "no sample is in two splits"
     same = [row for row, patient in enumerate(scans.groups) if patient == scans.groups[0]]
     assert len(same) == 2 and len({int(scans.y[row]) for row in same}) == 1
@@ -91,10 +90,10 @@ def test_a_shared_patient_is_refused():
     scans = ct_synthetic(**SMALL, scans=2)
     split = scans.split.copy()
     split[0] = -1
-    refuse_shared(scans, split)
+    scans.check_split(split)
     split[0] = 2
     with pytest.raises(UserError, match="1 of its patients in two splits: patient-0000000 in test and train"):
-        refuse_shared(scans, split)
+        scans.check_split(split)
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdrun.data.build import load_data
+from kdrun.data.source import part_of
 from kdrun.domains.images.image_folder import image_folder
-from kdrun.domains.images.source import part_of
+from kdrun.domains.load import load_data
 from kdrun.problems import UserError
 
 

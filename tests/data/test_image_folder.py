@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdrun.data.build import content_hash, load_data
 from kdrun.domains.images import image_folder as source
 from kdrun.domains.images.image_folder import image_folder
+from kdrun.domains.load import content_hash, load_data
 from kdrun.problems import UserError
 
 

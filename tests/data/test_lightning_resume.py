@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning import LightningModule, Trainer
 
-from kdrun.data.build import load_data
+from kdrun.domains.load import load_data
 
 PATHS = {"cache": "unused"}
 CONFIG = {"_target_": "kdrun.domains.images.shipped.digits.digits", "limit": {"train": 100}, "augment": {"crop": 1}}

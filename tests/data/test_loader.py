@@ -3,10 +3,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdrun.data.build import load_data
 from kdrun.data.loader import BatchLoader, batch_bounds
 from kdrun.data.samples import Samples
 from kdrun.domains.images.augment import Augment
+from kdrun.domains.load import load_data
 
 
 def samples(count=103, augment=None, prepared=True):
@@ -49,7 +49,7 @@ def test_a_batch_is_what_it_says():
     assert first["ids"].dtype == first["targets"].dtype == torch.int64
     assert first["view"] == 0 and first["size"] == 10 and batches[-1]["size"] == 3
     assert torch.equal(first["targets"], (first["ids"] - 1) // 3 % 7)
-    pixels = made.samples._pixels[(first["ids"] - 1) // 3]
+    pixels = made.samples._raw[(first["ids"] - 1) // 3]
     assert torch.allclose(first["inputs"], (pixels / 255 - 0.4) / 0.3, atol=1e-6)
 
 

@@ -205,7 +205,7 @@ def test_cifar_problems_are_named(tmp_path):
 
 def test_sources_import_no_torch():
     shipped = [f"domains.images.shipped.{name}" for name in ("digits", "mnist_5k", "fashion_mnist", "cifar")]
-    for name in (*shipped, "domains.images.image_folder", "data.build"):
+    for name in (*shipped, "domains.images.image_folder", "domains.load"):
         text = importlib.util.find_spec(f"kdrun.{name}").loader.get_source(f"kdrun.{name}")
         assert not any(
             line.startswith(("import torch", "from torch", "import lightning")) for line in text.splitlines()

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdrun.data.build import COMMON, load_data, separate
 from kdrun.data.splits import assign
 from kdrun.domains.images.source import Images
+from kdrun.domains.load import COMMON, load_data, separate
 from kdrun.problems import UserError
 
 PATHS = {"cache": "unused"}

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from kdrun.data import build
-from kdrun.data.build import load_data
-from kdrun.domains.images.audit import audit
-from kdrun.domains.images.source import SPLITS
+from kdrun.data.audit import audit
+from kdrun.data.source import SPLITS
+from kdrun.domains import load as build
+from kdrun.domains.load import load_data
 from kdrun.domains.tabular.shipped.diabetes import FEATURES, diabetes
 from kdrun.domains.tabular.source import Table, quantile_bins
 from kdrun.problems import UserError
@@ -27,7 +27,7 @@ CONFIG = {
 
 def loaded(monkeypatch=None, table: Table | None = None, **config):
     if table is not None:
-        monkeypatch.setattr(build, "load_source", lambda node, paths: table)
+        monkeypatch.setattr(build, "load_source", lambda node, paths, domain: table)
     return load_data({**CONFIG, **config}, {"cache": ""})
 
 
@@ -91,7 +91,7 @@ def test_splits_are_drawn_in_proportion_from_the_target():
     assert module.spec.sizes == {"train": 281, "val": 50, "test": 111}
     ids = [module.samples(split).ids.tolist() for split in SPLITS]
     assert sorted(one for own in ids for one in own) == list(range(442))
-    bins = quantile_bins(module.images.y)
+    bins = quantile_bins(module.source.y)
     shares = [np.bincount(bins[rows], minlength=10) / len(rows) for rows in ids]
     assert all(np.abs(share - np.bincount(bins) / 442).max() < 0.02 for share in shares)
     assert loaded().samples("test").ids.tolist() == ids[2] != loaded(split_seed=1).samples("test").ids.tolist()
@@ -100,7 +100,7 @@ def test_splits_are_drawn_in_proportion_from_the_target():
 
 def test_inputs_and_targets_are_standardised_by_the_training_split_alone():
     module = loaded()
-    table, spec = module.images, module.spec
+    table, spec = module.source, module.spec
     train = module.samples("train")
     inputs = train.inputs(torch.arange(len(train)))
     assert inputs.dtype == train.targets.dtype == torch.float32 and inputs.shape == (281, 10)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from kdrun.data.build import load_data
+from kdrun.domains.load import load_data
 from kdrun.federation.request import FederationRequest
 from kdrun.federation.run import run_federation
 from kdrun.learning.report import Report

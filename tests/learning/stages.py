@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from kdrun.data.build import content_hash, load_data
+from kdrun.domains.load import content_hash, load_data
 from kdrun.job.compose import compose
 from kdrun.lab.fingerprint import FingerprintContext
 from kdrun.lab.lab import Lab

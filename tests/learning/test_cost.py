@@ -1,6 +1,6 @@
 """The cost in a stage's record comes from injected readers and from what was really computed."""
 
-from kdrun.data.build import load_data
+from kdrun.domains.load import load_data
 from kdrun.learning.teaching import Workshop
 
 from .stages import cell, make_lab, teach

@@ -13,7 +13,7 @@ from kdrun.domains.images.task import Classification
 from kdrun.domains.tabular.spec import TableSpec
 from kdrun.domains.tabular.task import Regression
 from kdrun.learning.fitness import UnfitTeacher, check_guess, check_stated
-from kdrun.learning.preflight import preflight, usual
+from kdrun.learning.preflight import preflight
 from kdrun.learning.teacher import FrozenTeacher
 
 
@@ -131,6 +131,11 @@ def test_stated_and_tolerance(value, fit):
 
 
 def test_usual_normalisations_have_a_number_for_each_channel():
+    def usual(channels):
+        return DataSpec(
+            "toy", ("a", "b"), (channels, 2, 2), {}, (0.0,) * channels, (1.0,) * channels
+        ).usual_normalisations()
+
     for channels in (1, 2, 3, 7):
         assert all(len(it["mean"]) == len(it["std"]) == channels for it in usual(channels).values())
     assert "ImageNet" in usual(3) and "ImageNet" in usual(1) and "ImageNet" not in usual(2)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdrun.data.build import load_data
 from kdrun.domains.images.task import Classification
+from kdrun.domains.load import load_data
 from kdrun.learning.firststep import NoEffect, check_first_step
 from kdrun.learning.learner import Learner
 from kdrun.learning.microbatches import micro_batches

@@ -10,8 +10,8 @@ import pytest
 import torch
 from forked import stand_in
 
-from kdrun.data.build import load_data
 from kdrun.domains.images.task import Classification
+from kdrun.domains.load import load_data
 from kdrun.learning import workers
 from kdrun.learning.workers import RankFailed
 from kdrun.networks.build import build_network

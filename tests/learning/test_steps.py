@@ -8,8 +8,8 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from safetensors.torch import load_file
 from torch import nn
 
-from kdrun.data.build import load_data
 from kdrun.domains.images.task import Classification
+from kdrun.domains.load import load_data
 from kdrun.learning.firststep import NoEffect, check_first_step
 from kdrun.learning.learner import Learner
 from kdrun.learning.microbatches import micro_batch_sizes, micro_batches

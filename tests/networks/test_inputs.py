@@ -10,7 +10,7 @@ import pytest
 from kdrun.domains.images.spec import DataSpec
 from kdrun.domains.translation.spec import TextSpec
 from kdrun.domains.vision_language.spec import VisionSpec
-from kdrun.networks.build import spec_of
+from kdrun.kinds import spec_of
 from kdrun.networks.inputs import check_data, moments_of, typed
 from kdrun.problems import UserError
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from kdrun.domains.tabular.spec import TableSpec
-from kdrun.networks.build import build_network, data_arguments, spec_of
+from kdrun.kinds import spec_of
+from kdrun.networks.build import build_network, data_arguments
 from kdrun.networks.weights import load_weights, read_metadata, save_weights
 from kdrun.problems import UserError
 

@@ -2,14 +2,13 @@
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
 from kdrun.domains.images.spec import DataSpec
-from kdrun.domains.task import task_for
+from kdrun.domains.images.task import Classification
 from kdrun.domains.translation.spec import TextSpec
 from kdrun.domains.vision_language.networks.towers import build_tower
 from kdrun.domains.vision_language.spec import VisionSpec
@@ -73,7 +72,7 @@ def data_of(name: str):
 
 
 def task(data):
-    return task_for(SimpleNamespace(spec=data, task="classification"))
+    return Classification(data)
 
 
 @pytest.mark.parametrize("name", [*TEXT, *VISION])

@@ -113,14 +113,13 @@ def test_a_run_that_cannot_count_words_says_so_before_it_starts(folder, monkeypa
 
 
 def test_what_selects_the_epoch_counts_the_same_words(folder):
-    from kdrun.data.build import load_data
-    from kdrun.domains.task import task_for
+    from kdrun.domains.load import load_data
 
     node = {
         "_target_": "kdrun.domains.translation.parallel_text.parallel_text", "task": "translation", "source": "a.txt", "target": "b.txt",
         "source_language": "en", "target_language": "zh", "text": {"vocabulary": 400},
     }  # fmt: skip
-    task = task_for(load_data(node, {"cache": str(folder / "cache")}))
+    task = load_data(node, {"cache": str(folder / "cache")}).task()
     text = task.metrics()["text"]
     references = task.module.references("val")
     text.update([f"{line[:-2]}吧。" for line in references], references)

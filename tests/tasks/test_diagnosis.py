@@ -134,16 +134,16 @@ def rows(targets, positives):
 def test_sensitivity_and_specificity_are_at_the_threshold_of_validation():
     val = rows([0, 0, 1, 1], [0.1, 0.2, 0.3, 0.9])
     test = rows([0, 0, 0, 1, 1], [0.1, 0.24, 0.6, 0.26, 0.2])
-    assert task(2).details(test, val) == {
+    assert task(2).row_scores(test, val) == {
         "sensitivity": 0.5, "specificity": pytest.approx(2 / 3), "threshold": pytest.approx(0.25)
     }  # fmt: skip
 
 
 def test_what_has_no_threshold_is_left_out():
     val = rows([0, 0, 1, 1], [0.1, 0.2, 0.3, 0.9])
-    assert task(3).details(val, val) == {}
-    assert task(2).details(val, rows([0, 0], [0.1, 0.2])) == {} == task(2).details(val, [])
-    assert set(task(2).details(rows([1], [0.4]), val)) == {"sensitivity", "threshold"}
+    assert task(3).row_scores(val, val) == {}
+    assert task(2).row_scores(val, rows([0, 0], [0.1, 0.2])) == {} == task(2).row_scores(val, [])
+    assert set(task(2).row_scores(rows([1], [0.4]), val)) == {"sensitivity", "threshold"}
     assert task(2).KEEPS == ("val",)
 
 

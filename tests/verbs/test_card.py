@@ -171,8 +171,8 @@ def test_robustness_is_that_of_the_network_itself(outputs, run):
     import torch
 
     import kdrun
-    from kdrun.data.build import load_data
-    from kdrun.hardware.card.corruptions import corrupted
+    from kdrun.domains.images.corruptions import corrupted
+    from kdrun.domains.load import load_data
 
     assert typed(outputs, "arms=student", "calls=20", "runtime=torch") == 0
     found = next(one for one in read_cards(run.path) if one["runtime"] == "torch" and one["arm"] == "student")

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from kdrun import api, cli
-from kdrun.data import build
+from kdrun.domains import load as build
 from kdrun.problems import UserError
 from kdrun.verbs import chat
 

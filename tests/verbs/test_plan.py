@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from vision_support import COMMON, Store, mixed, tiny_tower
 
-from kdrun.data.build import load_data
+from kdrun.domains.load import load_data
 from kdrun.domains.vision_language.build import vision_module
 from kdrun.domains.vision_language.source import Conversations
 from kdrun.job.compose import compose

@@ -12,8 +12,8 @@ from pathlib import Path
 from kdrun.data import folders
 from kdrun.data.class_labels import absent, merged
 from kdrun.data.csv_table import lines, read_csv
+from kdrun.data.source import TRAIN, part_of
 from kdrun.domains.ct.series import NIFTI
-from kdrun.domains.images.source import TRAIN, part_of
 from kdrun.problems import Problems, UserError, listed
 
 COLUMNS = ("patient", "label", "split", "path")

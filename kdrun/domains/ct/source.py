@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from kdrun.domains.images.source import SPLITS, UNUSED, Images
+from kdrun.data.source import SPLITS, UNUSED
+from kdrun.domains.images.source import Images
 from kdrun.problems import UserError
 
 NAMES = {number: name for name, number in SPLITS.items()}
@@ -43,30 +44,22 @@ class Scans(Images):
             if rows.dtype != np.int64 or (self.split[rows] != UNUSED).any():
                 raise ValueError(f"{self.name}: samples of the test set {name} are in another split too")
 
-    def _parts(self) -> tuple[Any, ...]:
+    def parts(self) -> tuple[Any, ...]:
         codes: dict[str, int] = {}  # what a group is called depends on a key of this machine
         groups = np.array([codes.setdefault(group, len(codes)) for group in self.groups], np.int64)
         further = [part for name, rows in sorted(self.further.items()) for part in (name, rows)]
-        return (*super()._parts(), groups, self.views, *further)
+        return (*super().parts(), groups, self.views, *further)
 
-
-def refuse_shared(images: Images, split: np.ndarray) -> None:
-    """Raises UserError where a group is in two of train, val and test: a network would be tested on whom it knows."""
-    if not isinstance(images, Scans):
-        return
-    parts: dict[str, set[str]] = {}
-    for group, part in zip(images.groups, split.tolist(), strict=True):
-        if part != UNUSED:
-            parts.setdefault(group, set()).add(NAMES[part])
-    shared = sorted(group for group, found in parts.items() if len(found) > 1)
-    if shared:
-        shown = "; ".join(f"{group} in {' and '.join(sorted(parts[group]))}" for group in shared[:3])
-        raise UserError(
-            f"{images.name}: {len(shared)} of its {images.grouped} in two splits: {shown}{' ...' if len(shared) > 3 else ''}",
-            f"all samples of one of the {images.grouped} belong to one split",
-        )
-
-
-def further_of(images: Images) -> dict[str, np.ndarray]:
-    """Positions of the further test sets of any source, by name; {} where it has none."""
-    return images.further if isinstance(images, Scans) else {}
+    def check_split(self, split: np.ndarray) -> None:
+        """Raises UserError where a group is in two of train, val and test: a network would be tested on whom it knows."""
+        parts: dict[str, set[str]] = {}
+        for group, part in zip(self.groups, split.tolist(), strict=True):
+            if part != UNUSED:
+                parts.setdefault(group, set()).add(NAMES[part])
+        shared = sorted(group for group, found in parts.items() if len(found) > 1)
+        if shared:
+            shown = "; ".join(f"{group} in {' and '.join(sorted(parts[group]))}" for group in shared[:3])
+            raise UserError(
+                f"{self.name}: {len(shared)} of its {self.grouped} in two splits: {shown}{' ...' if len(shared) > 3 else ''}",
+                f"all samples of one of the {self.grouped} belong to one split",
+            )

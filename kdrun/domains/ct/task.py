@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 from torchmetrics import MetricCollection
 
+from kdrun import kinds
 from kdrun.auc import at_threshold, youden
 from kdrun.domains.base import Batch, Guess, symmetric
 from kdrun.domains.ct.scores import DiagnosisScores, probabilities
 from kdrun.domains.images.task import Classification
+
+DOMAIN = kinds.find("diagnosis")
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -25,9 +27,7 @@ class Diagnosis(Classification):
     A sample's row is {"id", "target", "probabilities": [C]}: what ensembles are made of and differences resampled over.
     """
 
-    METRICS = MappingProxyType(
-        {"auc": "max", "accuracy": "max", "worst_class": "max", "loss": "min", "calibration": "min"}
-    )
+    METRICS = DOMAIN.metrics
     MAIN = PREFLIGHT = "auc"
     KEEPS = ("val",)
     """Splits beside the test sets whose rows are kept: thresholds and stacks are fitted on them."""
@@ -47,7 +47,7 @@ class Diagnosis(Classification):
         columns = batch["ids"].tolist(), batch["targets"].tolist(), probabilities(prediction.logits).tolist()
         return [dict(zip(("id", "target", "probabilities"), row, strict=True)) for row in zip(*columns, strict=True)]
 
-    def details(self, rows: Rows, val_rows: Rows) -> dict[str, float]:
+    def row_scores(self, rows: Rows, val_rows: Rows) -> dict[str, float]:
         """{"sensitivity", "specificity", "threshold"} of the rows of two-class data, with the threshold of validation.
 
         The threshold has the largest Youden index on `val_rows`. What is not known is left out: everything where

@@ -12,7 +12,7 @@ from pathlib import Path
 from kdrun.data import folders
 from kdrun.data.class_labels import merged
 from kdrun.data.pictures import SUFFIXES
-from kdrun.domains.images.source import SPLITS, TRAIN, part_of
+from kdrun.data.source import SPLITS, TRAIN, part_of
 from kdrun.problems import UserError, listed
 
 WRITTEN = frozenset(

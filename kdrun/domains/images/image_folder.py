@@ -14,8 +14,9 @@ from kdrun.checksums import checksum_of
 from kdrun.data import pictures
 from kdrun.data.decoded import decoded, digests
 from kdrun.data.fetch import default_cache
+from kdrun.data.source import SPLITS
 from kdrun.domains.images.image_files import ImageFile, image_files
-from kdrun.domains.images.source import SPLITS, Images
+from kdrun.domains.images.source import Images
 from kdrun.files import new_array
 from kdrun.problems import UserError, listed
 

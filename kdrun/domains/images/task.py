@@ -1,32 +1,29 @@
-"""Images in, one of C classes out."""
-
-from types import MappingProxyType
+"""Images (or any other array) in, one of C classes out."""
 
 import torch
 from torch import nn
 from torchmetrics import MetricCollection
 
-from kdrun.domains.base import Batch, Guess, Prediction, Tensors, largest_share
+from kdrun import kinds
+from kdrun.domains.base import Batch, Guess, Prediction, Task, Tensors, largest_share
 from kdrun.domains.images.spec import DataSpec
 from kdrun.domains.scores import ClassificationScores
-from kdrun.domains.single import SinglePass
 from kdrun.networks.capture import captured, only_call
 from kdrun.networks.modes import evaluating
 from kdrun.networks.output import logits_of
 
+DOMAIN = kinds.find("classification")
+
 FEATURES = {"student_features", "teacher_features"}
 
 
-class Classification(SinglePass):
+class Classification(Task):
     """Single-label classification with the classes of a DataSpec.
 
-    A batch is {"inputs": float [B, C, H, W], "targets": int64 [B], ...}; every position counts, so there is no mask.
+    A batch is {"inputs": float [B, *shape], "targets": int64 [B], ...}; every position counts, so there is no mask.
     """
 
-    METRICS = MappingProxyType(
-        {"accuracy": "max", "top5": "max", "worst_class": "max", "loss": "min", "calibration": "min"}
-    )
-
+    METRICS = DOMAIN.metrics
     MAIN = PREFLIGHT = "accuracy"
 
     def __init__(self, spec: DataSpec) -> None:

@@ -7,27 +7,31 @@ from typing import Any
 
 import numpy as np
 
+from kdrun import kinds
+from kdrun.data.module import ArrayModule
+from kdrun.data.source import SPLITS, TRAIN
 from kdrun.data.splits import assign
-from kdrun.domains.images.module import ImageDataModule
-from kdrun.domains.images.source import SPLITS, TRAIN
 from kdrun.domains.tabular.source import Table
 from kdrun.domains.tabular.spec import TableSpec
 from kdrun.problems import UserError
 
+DOMAIN = kinds.find("regression")
 
-class TableDataModule(ImageDataModule):
-    """As of images in everything but: inputs are float32 [b, F], targets float32 [b] and standardised, nothing is augmented."""
 
-    images: Table
+class TableDataModule(ArrayModule):
+    """Inputs are float32 [b, F], targets float32 [b] and standardised, nothing is augmented."""
+
+    source: Table
     spec: TableSpec
 
     @cached_property
-    def _targets(self) -> np.ndarray:
-        return ((self.images.y - self.spec.target_mean) / self.spec.target_std).astype(np.float32)
+    def targets(self) -> np.ndarray:
+        """float32 [N]: standardised."""
+        return ((self.source.y - self.spec.target_mean) / self.spec.target_std).astype(np.float32)
 
 
 def table_module(table: Table, config: dict[str, Any]) -> TableDataModule:
-    """The data set of a table. config: the keys that every data config has (see build.COMMON).
+    """The data set of a table. config: the keys that every data config has .
 
     Where the source has no split of its own, samples are drawn in proportion from ten quantiles of the target.
     `normalize` replaces the moments of the features. Raises UserError for augmentation, of which tables have none.
@@ -54,7 +58,7 @@ def table_module(table: Table, config: dict[str, Any]) -> TableDataModule:
         target_mean=target_mean,
         target_std=target_std,
     )
-    return TableDataModule(table, split, spec, task=config["task"])
+    return TableDataModule(DOMAIN, table, split, spec)
 
 
 def _moments(values: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

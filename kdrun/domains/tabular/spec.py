@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
+
+from kdrun.domains.base import Blank, Spec
+from kdrun.networks.names import classified
+from kdrun.problems import UserError
+
+TOLERANCE = 1e-4
+"""Largest difference of two moments that are taken for the same."""
 
 
 @dataclass(frozen=True)
-class TableSpec:
+class TableSpec(Spec):
     """Rows of features and one real target, both standardised with the moments of the training split.
 
     name         label of the data set
@@ -31,6 +39,10 @@ class TableSpec:
     kind: ClassVar[str] = "table"
     outputs: ClassVar[int] = 1
     """Numbers that a network says of one sample."""
+    distribution: ClassVar[bool] = False
+    says: ClassVar[str] = "target"
+    unit: ClassVar[str] = "row"
+    input_names: ClassVar[tuple[str, ...]] = ("features",)
 
     @property
     def shape(self) -> tuple[int]:
@@ -41,6 +53,42 @@ class TableSpec:
     def about(self) -> str:
         """One line for people."""
         return f"{len(self.features)} features, target {self.target}"
+
+    def arguments(self) -> dict[str, Any]:
+        """Each feature is a channel of 1 x 1."""
+        return classified(self.outputs, len(self.features), 1)
+
+    def blank(self) -> Blank:
+        """Two rows of zeros."""
+        import torch
+
+        return Blank(torch.zeros(2, *self.shape), (2, self.outputs), f"rows of {len(self.features)} features")
+
+    def check(self, metadata: Mapping[str, Any], path: Path, as_trained: bool = False) -> None:
+        """Features and target, and the moments of the target: outputs are in its deviations."""
+        own = self.metadata()
+        for key in ("features", "target", "target_mean", "target_std"):
+            theirs, ours = metadata.get(key), own[key]
+            alike = isinstance(ours, float) and theirs is not None and abs(theirs - ours) <= TOLERANCE
+            if theirs != ours and not alike:
+                raise UserError(f"{path} was trained on another table: {key} {theirs}, {self.name} has {ours}")
+
+    def described(self) -> dict[str, Any]:
+        """Moments of features and target."""
+        note = "inputs are standardised: (feature - mean) / std"
+        raw = f"raw = output * {self.target_std!r} + {self.target_mean!r}"
+        return {
+            "normalisation": {"mean": list(self.mean), "std": list(self.std), "note": note},
+            "outputs": f"{self.target}, standardised: {raw}",
+        }
+
+    def corrupted(self, inputs: Any, ids: Any, seed: int) -> Mapping[str, Any]:
+        """Noise in units of the training deviation: 0.1, 0.2, 0.4, 0.7, 1."""
+        from functools import partial
+
+        from kdrun.domains.tabular.corruptions import LEVELS, noisy_rows
+
+        return {"noise": [partial(noisy_rows, level, inputs, ids, seed) for level in range(len(LEVELS))]}
 
     def metadata(self) -> dict[str, Any]:
         """What a weights file keeps, so that its network can be built and used without the data."""

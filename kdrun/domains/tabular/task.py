@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
-
 import torch
 from torch import nn
 from torchmetrics import MetricCollection
 
-from kdrun.domains.base import Batch, Guess, Prediction, Tensors
-from kdrun.domains.single import SinglePass
+from kdrun import kinds
+from kdrun.domains.base import Batch, Guess, Prediction, Task, Tensors
 from kdrun.domains.tabular.scores import RegressionScores
 from kdrun.domains.tabular.spec import TableSpec
 from kdrun.networks.output import logits_of
 
+DOMAIN = kinds.find("regression")
 
-class Regression(SinglePass):
+
+class Regression(Task):
     """Regression of the standardised target of a TableSpec.
 
     A batch is {"inputs": float32 [B, F], "targets": float32 [B], ...}; every position counts, so there is no mask. What a
@@ -23,7 +23,7 @@ class Regression(SinglePass):
     its own, so that a term of classes is refused.
     """
 
-    METRICS = MappingProxyType({"rmse": "min", "mae": "min", "r2": "max", "loss": "min"})
+    METRICS = DOMAIN.metrics
     MAIN = PREFLIGHT = "r2"
 
     def __init__(self, spec: TableSpec) -> None:
@@ -55,6 +55,12 @@ class Regression(SinglePass):
     def update(self, metrics: MetricCollection, prediction: Prediction, batch: Batch) -> None:
         """Adds one batch; outputs are taken in float32 whatever the network computes in."""
         metrics.update(prediction.logits.detach().float().squeeze(-1), batch["targets"])
+
+    def judged(self, prediction: Prediction, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """(predictions, targets), float32 [B], in units of the target."""
+        unit, middle = self.spec.target_std, self.spec.target_mean
+        outputs = prediction.logits.detach().float().squeeze(-1)
+        return outputs * unit + middle, batch["targets"] * unit + middle
 
     def trivial(self, targets: list[torch.Tensor], right: list[torch.Tensor] | None = None) -> Guess:
         """R2 of always naming the mean of these targets.

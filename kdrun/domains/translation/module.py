@@ -8,17 +8,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import LightningDataModule
 from torch import Tensor
 
+from kdrun import kinds
+from kdrun.data.module import TOP, DataModule
 from kdrun.data.ragged import Ragged
 from kdrun.data.tokenizer import Tokenizer
 from kdrun.domains.translation.loader import TextSamples, TokenLoader
 from kdrun.domains.translation.source import Pairs
 from kdrun.domains.translation.spec import TextSpec
 
+DOMAIN = kinds.find("translation")
 
-class TextDataModule(LightningDataModule):
+
+class TextDataModule(DataModule):
     """Sentence pairs with a split and a tokenizer.
 
     pairs      from a source
@@ -28,15 +31,11 @@ class TextDataModule(LightningDataModule):
     samples    split name -> the ids of its tokens
     found      what was left out on the way (see text_audit)
 
-    Batch sizes are tokens (see TokenLoader). As a data module of a Lightning Trainer it takes `batch_size`,
-    `eval_batch_size` and `seed` from its attributes.
+    Batch sizes are tokens (see TokenLoader).
     """
 
-    random = False
-    """Whether training inputs are changed at random."""
-    replayed = False
-    views = 1
     preflight_batch = 8192
+    cached_by = TOP
 
     def __init__(
         self,
@@ -47,15 +46,9 @@ class TextDataModule(LightningDataModule):
         samples: dict[str, TextSamples],
         found: dict[str, Any],
     ):
-        super().__init__()
-        self.pairs, self.rows_of, self.tokenizer, self.spec, self.found = pairs, rows, tokenizer, spec, found
+        super().__init__(DOMAIN, spec, batch_size=4096, eval_batch_size=8192)
+        self.pairs, self.rows_of, self.tokenizer, self.found = pairs, rows, tokenizer, found
         self._samples = samples
-        self.batch_size, self.eval_batch_size, self.seed = 4096, 8192, 0
-
-    @property
-    def train_ids(self) -> Tensor:
-        """int64 [n], ids of the training pairs in the order of the source."""
-        return self.samples("train").ids
 
     @property
     def extra_tests(self) -> tuple[str, ...]:
@@ -136,17 +129,3 @@ class TextDataModule(LightningDataModule):
         from kdrun.domains.translation.audit import audit
 
         return audit(self)
-
-    # For `trainer.fit(learner, datamodule=module)`.
-
-    def _place(self) -> dict[str, int]:
-        return {"rank": self.trainer.global_rank, "world": self.trainer.world_size} if self.trainer else {}
-
-    def train_dataloader(self) -> TokenLoader:
-        return self.train_loader(self.batch_size, self.seed, **self._place())
-
-    def val_dataloader(self) -> TokenLoader:
-        return self.eval_loader("val", self.eval_batch_size, **self._place())
-
-    def test_dataloader(self) -> TokenLoader:
-        return self.eval_loader("test", self.eval_batch_size, **self._place())

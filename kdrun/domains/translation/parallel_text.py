@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from kdrun.data.languages import UNSPACED, language_of, units, unspaced_share
+from kdrun.data.source import SPLITS
 from kdrun.data.text_keys import blank
-from kdrun.domains.images.source import SPLITS
 from kdrun.domains.translation.files import read_pair
 from kdrun.domains.translation.source import Pairs
 from kdrun.problems import UserError

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from kdrun.domains.images.source import SPLITS
+from kdrun.data.source import SPLITS, text_hash
 
 
 @dataclass(repr=False)
@@ -77,12 +75,3 @@ class Pairs:
     def content_hash(self) -> str:
         """As of images."""
         return self.source_hash
-
-
-def text_hash(lines: Iterable[str]) -> str:
-    """sha256 hex digest of lines of text."""
-    digest = hashlib.sha256()
-    for line in lines:
-        digest.update(line.encode())
-        digest.update(b"\n")
-    return digest.hexdigest()

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from kdrun.data import randomness
+from kdrun.data.source import TEST, TRAIN, UNUSED, VAL
 from kdrun.data.text_keys import near_key, pair_key
-from kdrun.domains.images.source import TEST, TRAIN, UNUSED, VAL
 from kdrun.domains.translation.source import Pairs
 from kdrun.problems import UserError
 

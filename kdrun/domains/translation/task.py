@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torchmetrics import Metric, MetricCollection
 
+from kdrun import kinds
 from kdrun.decoding.beam import Search, decode
-from kdrun.domains.base import Batch, Guess, Prediction, Tensors, symmetric
+from kdrun.domains.base import Batch, Guess, Prediction, Task, Tensors, symmetric
 from kdrun.domains.translation.scores import TextScores, copy_baseline, sentence_statistics, signatures, tokenize_for
-from kdrun.ledger.flops import counted_flops
 from kdrun.networks.output import logits_of
 from kdrun.problems import UserError
+
+DOMAIN = kinds.find("translation")
 
 UNIT, LARGEST_LOSS = 2.0**-20, 1e4
 HIDDEN = frozenset({"student_hidden", "teacher_hidden"})
@@ -24,7 +27,7 @@ TYPICAL_TOKENS = 16
 """Length of source and target for which FLOPs of a sentence are counted."""
 
 
-class Translation:
+class Translation(Task):
     """Translation with the vocabulary of a TextSpec; see data.text_module for what a batch is.
 
     module    the data module: it turns tokens into text, and knows the references
@@ -33,7 +36,7 @@ class Translation:
     BLEU and chrF are shares in 0..1 like all other scores here; people are shown them times 100.
     """
 
-    METRICS = MappingProxyType({"bleu": "max", "chrf": "max", "loss": "min", "token_accuracy": "max"})
+    METRICS = DOMAIN.metrics
     TYPICAL_TOKENS = TYPICAL_TOKENS
     MAIN, PREFLIGHT = "bleu", "loss"
 
@@ -133,6 +136,18 @@ class Translation:
         found = decode(network, sources, bos=spec.bos, eos=spec.eos, pad=spec.pad, search=self.search[final])
         return self.module.decode([hypotheses[0].tokens for hypotheses in found])
 
+    def generations(self, network: nn.Module, samples: Any, positions: Any) -> Iterator[Callable[[], int]]:
+        """Greedy translations of one sentence each."""
+        spec, search = self.spec, Search(beam=1)
+        for place in positions:
+            (source,) = samples.batch(np.array([place]))["inputs"]["source"].tolist()
+
+            def translate(source: list[int] = source) -> int:
+                (found,) = decode(network, [source], bos=spec.bos, eos=spec.eos, pad=spec.pad, search=search)
+                return len(found[0].tokens) + 1
+
+            yield translate
+
     def baselines(self) -> dict[str, dict[str, float]]:
         """What takes no network: {"copying the source": {"bleu", "chrf"}} on test, and likewise on further test sets."""
         found = {}
@@ -155,10 +170,6 @@ class Translation:
         tokens = torch.zeros((1, TYPICAL_TOKENS), dtype=torch.int64, device="meta")
         inputs = {"source": tokens, "source_mask": torch.ones_like(tokens, dtype=torch.bool), "target": tokens}
         return network(**inputs)
-
-    def flops(self, network: nn.Module) -> int | None:
-        """FLOPs of it."""
-        return counted_flops(network, self.typical)
 
     def trivial(self, targets: list[torch.Tensor], right: list[torch.Tensor] | None = None) -> Guess:
         """Loss of the tokens' own frequencies: nats per token of a guess that looks at nothing."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kdrun import kinds
 from kdrun.data.ragged import Ragged
 from kdrun.domains.vision_language import tokens as vision_tokens
 from kdrun.domains.vision_language.source import Conversations, ImageStore, Sample
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from kdrun.domains.vision_language.features import FeatureCache
     from kdrun.domains.vision_language.loader import VisionSamples
     from kdrun.domains.vision_language.module import VisionDataModule
+
+DOMAIN = kinds.find("vision_language")
 
 VISION = defaults(Vision)
 """The keys of `data.vision`, beside those of build.COMMON."""
@@ -50,7 +53,7 @@ def vision_module(
     like: a module whose tokenizer and vocabulary are taken, for the evaluation of a network that learned from its data.
     Raises UserError where nothing would be left to train on, though the source has training samples.
     """
-    from kdrun.domains.vision_language.module import BESIDE, VisionDataModule
+    from kdrun.domains.vision_language.module import VisionDataModule
 
     pictures = Pictures(conversations.images, common, cache)
     chosen, removed = assign(conversations, common)
@@ -63,7 +66,7 @@ def vision_module(
         if not len(conversations.corpus):
             raise UserError(
                 f"{conversations.name} has no text to make a tokenizer from: it is for evaluation",
-                BESIDE,
+                *DOMAIN.evaluates,
             )
         tokenizer = vision_tokens.trained(conversations.corpus, common["template"], Path(cache))
         vocabulary = -(-tokenizer.size // 8) * 8  # as wide as matrix units like; the ids beyond are never used

@@ -23,7 +23,7 @@ import numpy as np
 from kdrun.data.decoded import decoded, stamp
 from kdrun.data.fetch import default_cache
 from kdrun.data.pictures import MACHINE, BrokenImage, opened, range_of, refuse_ranges
-from kdrun.domains.translation.source import text_hash
+from kdrun.data.source import text_hash
 from kdrun.domains.vision_language.image_names import MISSING, below, near
 from kdrun.domains.vision_language.images import read_image
 from kdrun.domains.vision_language.source import Conversations, JoinedImages, Sample, Turn

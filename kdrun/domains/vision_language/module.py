@@ -8,23 +8,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import LightningDataModule
 from torch import Tensor
 
+from kdrun import kinds
+from kdrun.data.module import POSITION, DataModule
 from kdrun.domains.vision_language.loader import SampleLoader, VisionSamples
 from kdrun.domains.vision_language.source import Conversations, Sample, Turn
 from kdrun.domains.vision_language.spec import VisionSpec
 from kdrun.domains.vision_language.tokens import Encoder
 from kdrun.problems import UserError
 
-BESIDE = (
-    "as a further test set beside data to train on: data=llava_json data.root=FOLDER data.file=FILE "
-    "data.tests.NAME._target_=SOURCE data.tests.NAME.root=FOLDER"
-)
-"""How data without training samples are used."""
+DOMAIN = kinds.find("vision_language")
 
 
-class VisionDataModule(LightningDataModule):
+class VisionDataModule(DataModule):
     """Conversations on images with a split, a tokenizer and a chat template.
 
     conversations  from a source
@@ -34,15 +31,10 @@ class VisionDataModule(LightningDataModule):
     samples        split name -> the tokens of its samples
     pictures       what turns images into inputs (see vision_build.Pictures)
     found          what was left out on the way (see vision_audit)
-
-    As a data module of a Lightning Trainer it takes `batch_size`, `eval_batch_size` and `seed` from its attributes.
     """
 
-    random = False
-    """Whether training inputs are changed at random."""
-    replayed = False
-    views = 1
     preflight_batch = 64
+    cached_by = POSITION
 
     def __init__(
         self,
@@ -54,16 +46,10 @@ class VisionDataModule(LightningDataModule):
         pictures: Any,
         found: dict[str, Any],
     ):
-        super().__init__()
-        self.conversations, self.chosen, self.encoder, self.spec = conversations, rows, encoder, spec
+        super().__init__(DOMAIN, spec, batch_size=32, eval_batch_size=64)
+        self.conversations, self.chosen, self.encoder = conversations, rows, encoder
         self.pictures, self.found = pictures, found
         self._samples = samples
-        self.batch_size, self.eval_batch_size, self.seed = 32, 64, 0
-
-    @property
-    def train_ids(self) -> Tensor:
-        """int64 [n], ids of the training samples in the order of the source."""
-        return self.samples("train").ids
 
     @property
     def extra_tests(self) -> tuple[str, ...]:
@@ -75,10 +61,6 @@ class VisionDataModule(LightningDataModule):
         return self._samples[split]
 
     # Features.
-
-    def cache_bytes(self) -> int:
-        """Disk that the features of all images take; 0 where none are kept."""
-        return self.pictures.bytes
 
     def positions(self, split: str = "train") -> dict[str, int]:
         """What terms of an objective can be over (objectives.terms.Term.over) -> how many there are in a split."""
@@ -92,6 +74,15 @@ class VisionDataModule(LightningDataModule):
     def prepare(self, told: Callable[[int], None] = lambda done: None) -> None:
         """Compute the features that are missing now, not when a batch first needs them; told(images done)."""
         self.pictures.prepare(self._images_used(), told)
+
+    def cache_bytes(self) -> int:
+        """Disk that the features of all images take; 0 where none are kept."""
+        return self.pictures.bytes
+
+    def features_kept(self) -> tuple[Any, set[int]] | None:
+        """(their cache, numbers of the images that samples use); None for pixels."""
+        cache = self.pictures.features
+        return None if cache is None else (cache, set(self._images_used().tolist()))
 
     def _images_used(self) -> np.ndarray:
         flat = [samples.images.flat for samples in self._samples.values()]
@@ -180,7 +171,7 @@ class VisionDataModule(LightningDataModule):
     def train_loader(self, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> SampleLoader:
         """Shuffled; see SampleLoader. batch_size is in samples over all ranks."""
         if not len(self.samples("train")):
-            raise UserError(f"{self.spec.name} has no training samples: it is for evaluation", BESIDE)
+            raise UserError(f"{self.spec.name} has no training samples: it is for evaluation", *DOMAIN.evaluates)
         return SampleLoader(self.samples("train"), batch_size, seed=seed, rank=rank, world=world)
 
     def eval_loader(self, split: str, batch_size: int, rank: int = 0, world: int = 1) -> SampleLoader:
@@ -192,17 +183,3 @@ class VisionDataModule(LightningDataModule):
         from kdrun.domains.vision_language.audit import audit
 
         return audit(self)
-
-    # For `trainer.fit(learner, datamodule=module)`.
-
-    def _rank(self) -> dict[str, int]:
-        return {"rank": self.trainer.global_rank, "world": self.trainer.world_size} if self.trainer else {}
-
-    def train_dataloader(self) -> SampleLoader:
-        return self.train_loader(self.batch_size, self.seed, **self._rank())
-
-    def val_dataloader(self) -> SampleLoader:
-        return self.eval_loader("val", self.eval_batch_size, **self._rank())
-
-    def test_dataloader(self) -> SampleLoader:
-        return self.eval_loader("test", self.eval_batch_size, **self._rank())

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from kdrun.domains.translation.source import text_hash
+from kdrun.data.source import text_hash
 
 PARTS = ("captions", "questions")
 """What `part` of a source may be: samples of the first stage, samples of instruction tuning."""

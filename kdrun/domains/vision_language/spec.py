@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
+
+from kdrun.domains.base import Blank
+from kdrun.domains.translation.spec import TokenSpec
 
 
 @dataclass(frozen=True)
-class VisionSpec:
+class VisionSpec(TokenSpec):
     """Questions on images as a network and a task see them.
 
     name           label of the data set
@@ -50,6 +54,18 @@ class VisionSpec:
     std: tuple[float, ...] | None = None
 
     kind: ClassVar[str] = "vision_language"
+    settings: ClassVar[str] = "vision"
+    unit: ClassVar[str] = "question"
+    compared: ClassVar[tuple[str, ...]] = ("tokenizer", "tower")
+    unchanged: ClassVar[tuple[str, ...]] = ("template", "image_size", "image_tokens")
+    chosen = MappingProxyType(
+        {
+            "tower": ("vision tower", "choose it: data.vision.tower=NAME"),
+            "template": ("chat template", "choose it: data.vision.template=NAME"),
+            "image_size": ("image size", "choose it: data.vision.size=PIXELS, and data.size where the data have it"),
+            "image_tokens": ("number of image slots", "choose it: data.vision.image_tokens=NUMBER"),
+        }
+    )
 
     @property
     def about(self) -> str:
@@ -58,6 +74,41 @@ class VisionSpec:
             f"images of {self.image_size} pixels in {self.image_tokens} slots, {self.vocabulary:,} tokens, "
             f"{len(self.types)} types of questions"
         )
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Tokens, and pictures where there are slots for them."""
+        pictures = "pixel_values" if self.feature_width is None else "image_features"
+        return ("input_ids", "attention_mask", *((pictures,) if self.image_tokens else ()))
+
+    @property
+    def free_axes(self) -> dict[str, dict[int, str]]:
+        """Questions and their tokens; pictures."""
+        text = {0: "batch", 1: "length"}
+        return {name: text if name in ("input_ids", "attention_mask") else {0: "pictures"} for name in self.input_names}
+
+    def arguments(self) -> dict[str, Any]:
+        """Those of text, and the slots and size of an image, and the tower of the data where they have one."""
+        known = {name: getattr(self, name) for name in ("image_token", "image_tokens", "image_size")}
+        return {**super().arguments(), **known, **({} if self.tower is None else {"tower": self.tower})}
+
+    def comparable(self, name: str, value: Any) -> Any:
+        """A tower without the size of its images, which is compared by itself."""
+        value = super().comparable(name, value)
+        return value.partition("/")[0] if name == "tower" and value else value
+
+    def blank(self) -> Blank:
+        """Two prompts with a black image."""
+        import torch
+
+        tokens = torch.tensor([[self.bos, *self.image_tokens * [self.image_token], self.eos]] * 2)
+        inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+        if self.feature_width is None:
+            inputs["pixel_values"] = torch.zeros(2, 3, self.image_size, self.image_size)
+        else:
+            inputs["image_features"] = torch.zeros(2, self.image_tokens, self.feature_width)
+        what = f"prompts with an image of {self.image_tokens} tokens"
+        return Blank(inputs, (*tokens.shape, self.vocabulary), what)
 
     def metadata(self) -> dict[str, Any]:
         """What a weights file keeps, so that its network can be built without the data."""

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 from torchmetrics import Metric, MetricCollection
 
-from kdrun.domains.base import Batch, Guess, Prediction, Tensors, largest_share
+from kdrun import kinds
+from kdrun.domains.base import Batch, Guess, Prediction, Task, Tensors, largest_share
 from kdrun.domains.translation.task import TokenScores
 from kdrun.domains.vision_language.scores import QuestionOnly, rightness, type_table
-from kdrun.ledger.flops import counted_flops
 from kdrun.networks.output import logits_of
 
 if TYPE_CHECKING:
     from kdrun.domains.vision_language.source import Sample
+
+DOMAIN = kinds.find("vision_language")
 
 HIDDEN = frozenset({"student_hidden", "teacher_hidden"})
 LOGITS = frozenset({"student_logits", "teacher_logits"})
@@ -33,14 +35,15 @@ LONG_TYPES = ("caption",)
 """Types whose answers are sentences: on validation nothing is generated for them (see `evaluate`)."""
 
 
-class VisionLanguage:
+class VisionLanguage(Task):
     """Answers to questions about pictures, with a VisionSpec; see data.vision_module for what a batch is.
 
     module    the data module: it turns tokens into text, and knows the samples
     decoding  `trainer.decoding`: answers are generated greedily, with at most `max_extra` tokens; nothing else of it is used
     """
 
-    METRICS = MappingProxyType({"accuracy": "max", "loss": "min", "token_accuracy": "max"})
+    METRICS = DOMAIN.metrics
+    USABLE = "question with a picture"
     TYPICAL_TOKENS = TYPICAL_TOKENS
     MAIN, PREFLIGHT = "accuracy", "token_accuracy"
 
@@ -164,6 +167,30 @@ class VisionLanguage:
             samples = self.module.samples_of(torch.tensor([row["id"] for row in rows], dtype=torch.int64))
         return {"types": type_table(rows, samples, self.question_only)}
 
+    def row_scores(self, rows: list[dict[str, Any]], val_rows: list[dict[str, Any]]) -> dict[str, float]:
+        """`accuracy/colour`, and `f1/exist` where a type has one: scores of single types of questions beside those of all."""
+        return {
+            f"{score}/{name}": float(values[score])
+            for name, values in self.details(rows)["types"].items()
+            for score in ("accuracy", "f1")
+            if values.get(score) is not None
+        }
+
+    def judged(self, prediction: Prediction, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """(float32 logits [N, V], int64 tokens [N]) at the N answer positions."""
+        mask = batch["mask"]
+        return logits_at(prediction, mask).detach().float(), batch["targets"][mask]
+
+    def usable(self, samples: Any) -> np.ndarray:
+        """Questions with a picture, where the network takes any."""
+        return np.flatnonzero(samples.images.lengths() > 0) if self.spec.image_tokens else super().usable(samples)
+
+    def generations(self, network: nn.Module, samples: Any, positions: Any) -> Iterator[Callable[[], int]]:
+        """Greedy answers to one question each."""
+        for place in positions:
+            prompt = samples.prompts(np.array([place]))
+            yield lambda prompt=prompt: len(self.generate(network, prompt)[0]) + 1
+
     def baselines(self) -> dict[str, dict[str, float]]:
         """{"accuracy"} of answers that look at no picture, on test and likewise on further test sets.
 
@@ -212,10 +239,6 @@ class VisionLanguage:
         elif spec.image_tokens:
             inputs["pixel_values"] = torch.empty((1, 3, spec.image_size, spec.image_size), device="meta")
         return network(**inputs)
-
-    def flops(self, network: nn.Module) -> int | None:
-        """FLOPs of it."""
-        return counted_flops(network, self.typical)
 
     def right(self, prediction: Prediction, batch: Batch) -> torch.Tensor:
         """bool [N]: whether the likeliest token is the right one, at positions that count."""

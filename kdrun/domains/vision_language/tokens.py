@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdrun.data import kept
+from kdrun.data.source import text_hash
 from kdrun.data.tokenizer import USUAL_NAMES, HuggingFace
-from kdrun.domains.translation.source import text_hash
 from kdrun.domains.vision_language.templates import ASSISTANT, CHATML, USER, Template, template_of
 from kdrun.files import sha256_file
 from kdrun.problems import UserError

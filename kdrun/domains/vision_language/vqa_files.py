@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdrun.data import folders
-from kdrun.domains.images.source import SPLITS, part_of
+from kdrun.data.source import SPLITS, part_of
 from kdrun.domains.vision_language.files import Entry, assembled, each, look_at, read_json, text_of, texts_of
 from kdrun.domains.vision_language.source import PARTS, Conversations, Turn
 from kdrun.problems import UserError

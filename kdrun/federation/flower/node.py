@@ -36,7 +36,7 @@ STAYS = ("running",)
 def answered(text: str, paths: dict[str, str], threads: int, number: int, folder: Path, call: Call) -> Answer:
     """The answer of client `number` of the federation whose request is this JSON text.
 
-    paths    where data are on this machine, see data.build.load_data
+    paths    where data are on this machine, see domains.load.load_data
     threads  of torch in this process: the order of a sum over threads changes its last bits
     folder   under which the clients of this machine keep what is theirs
     What went wrong is an answer too, without what an exception may say of the samples.
@@ -59,7 +59,7 @@ def answered(text: str, paths: dict[str, str], threads: int, number: int, folder
 
 @lru_cache(maxsize=1)
 def _setting(text: str, paths: str) -> Setting:
-    from kdrun.data.build import load_data
+    from kdrun.domains.load import load_data
 
     places = json.loads(paths)
     return Setting(

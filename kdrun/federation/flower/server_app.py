@@ -26,7 +26,7 @@ def main(grid: Grid, context: Context) -> None:
     import torch
     from filelock import FileLock
 
-    from kdrun.data.build import load_data
+    from kdrun.domains.load import load_data
     from kdrun.federation.flower.engine import assemble_remote
     from kdrun.federation.run import played
     from kdrun.learning.teaching import Workshop

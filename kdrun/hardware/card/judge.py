@@ -11,9 +11,7 @@ import numpy as np
 import torch
 
 from kdrun.domains.base import Prediction
-from kdrun.domains.images.spec import SINGLE
 from kdrun.files import number, read_json
-from kdrun.hardware.card import robustness
 from kdrun.hardware.exports.artifact import Artifact
 from kdrun.hardware.exports.subject import Subject
 
@@ -22,6 +20,7 @@ QUICK_SECONDS = 0.6
 """What corrupted inputs may take at the end of a run."""
 FEWEST = 50
 """Samples with which a drop is worth telling."""
+NOT_CORRUPTED = "inputs are not images or rows ({})"
 
 
 @dataclass
@@ -50,8 +49,8 @@ class Judged:
 def judge(subject: Subject, artifact: Artifact, session: Any, samples: int, quick: bool, seed: int = 0) -> Judged:
     """Run the test set through `session`; samples: how many of it are corrupted at most, spread evenly over it."""
     found = Judged(subject, artifact, torch_value=torch_value(subject))
-    if subject.spec.kind not in SINGLE:
-        found.notes["robustness"] = f"inputs are not images or rows ({subject.spec.kind})"
+    if subject.spec.per_position:
+        found.notes["robustness"] = NOT_CORRUPTED.format(subject.spec.kind)
         found.notes["safety"] = "there are no classes"
         if artifact.runtime == "torch" and artifact.precision == "fp32":
             found.value = found.torch_value  # the same operators on the same weights
@@ -77,10 +76,11 @@ def judge(subject: Subject, artifact: Artifact, session: Any, samples: int, quic
     own = found.targets[rows]
     scored = lambda values: score(subject, values, own)  # noqa: E731
     chosen, spec = np.concatenate(inputs)[rows], subject.spec
-    if spec.kind == "table":
-        found.scores = robustness.table_scores(predict, scored, chosen, found.ids[rows], seed)
-    else:
-        found.scores = robustness.image_scores(predict, scored, chosen, found.ids[rows], spec.mean, spec.std, seed)
+    corrupted = spec.corrupted(chosen, found.ids[rows], seed)
+    if not corrupted:
+        found.notes["robustness"] = NOT_CORRUPTED.format(spec.kind)
+        return found
+    found.scores = {name: [scored(predict(level())) for level in levels] for name, levels in corrupted.items()}
     found.clean, found.samples = scored(found.outputs[rows]), len(rows)
     return found
 
@@ -118,7 +118,7 @@ def torch_value(subject: Subject) -> float | None:
         found = number((recorded or {}).get(subject.task.MAIN))
         if found is not None:
             return float(found)
-    if subject.spec.kind not in SINGLE:
+    if subject.spec.per_position:
         return None
     outputs, targets = [], []
     with torch.inference_mode():

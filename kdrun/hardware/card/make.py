@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from kdrun.config.allowed import agreed
-from kdrun.domains.images.spec import SINGLE
 from kdrun.hardware.card import figures, gates, robustness, safety
 from kdrun.hardware.card.cards import Card, keep_cards, order
 from kdrun.hardware.card.judge import CHUNK, Judged, judge, predictor
@@ -66,7 +65,7 @@ class _Maker:
     def cards(self, place: Place) -> list[Card]:
         """The cards of one table. Students are held against the teacher's own artifact in the same format."""
         device, place = _device(place)
-        slow = self.all[0].spec.kind not in SINGLE  # exporting a network of sequences takes many seconds
+        slow = self.all[0].spec.per_position  # exporting a network of sequences takes many seconds
         if self.request.quick and slow and place.runtime == "auto" and place.precision in POSSIBLE["safetensors"]:
             place = replace(place, runtime="torch")
         format = format_for(place.runtime, place.precision, installed_runtimes())
@@ -120,12 +119,12 @@ class _Maker:
             version = getattr(session, "version", None)
         notes = {**own.notes, **part.pop("notes")}
         generation = None
-        if here and subject.spec.kind not in SINGLE:
+        if here and subject.spec.per_position:
             generation = measure.generation(subject, 4 if self.request.quick else 16, self.threads, self._reader())
             if generation is not None and generation["joules_per_token"] is None:
                 generation |= figures.token_energy(part["energy"], subject.task.TYPICAL_TOKENS, place.batch)
         safe = None
-        if own.outputs is not None and subject.spec.kind == "images":
+        if own.outputs is not None and subject.spec.labels:
             safe = self._safety(own, teacher, alone, format, place.precision, device)
         elif own.outputs is not None:
             notes["safety"] = "there are no classes"

@@ -11,47 +11,10 @@ Scores are those of the task's main metric, where 1 is perfect.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-
-from kdrun.hardware.card.corruptions import CORRUPTIONS, TABLE_NOISE, corrupted, noisy_rows
-
-Predict = Callable[[np.ndarray], np.ndarray]
-Score = Callable[[np.ndarray], float]
-
-LEVELS = 5
-
-
-def image_scores(
-    predict: Predict,
-    score: Score,
-    inputs: np.ndarray,
-    ids: np.ndarray,
-    mean: Sequence[float],
-    std: Sequence[float],
-    seed: int = 0,
-) -> dict[str, list[float]]:
-    """Corruption -> its five scores.
-
-    predict   normalised inputs float32 [n, C, H, W] (volumes too) -> outputs; score: outputs of all samples -> the metric
-    inputs    clean ones, normalised with `mean` and `std` per channel; corruptions are applied to pixels in 0..1
-    """
-    shape = (1, -1, *[1] * (inputs.ndim - 2))
-    centre, spread = (np.asarray(values, dtype=np.float32).reshape(shape) for values in (mean, std))
-    pixels = np.clip(inputs * spread + centre, 0.0, 1.0)
-    return {
-        name: [score(predict((corrupted(name, level, pixels, ids, seed) - centre) / spread)) for level in range(LEVELS)]
-        for name in CORRUPTIONS
-    }
-
-
-def table_scores(
-    predict: Predict, score: Score, rows: np.ndarray, ids: np.ndarray, seed: int = 0
-) -> dict[str, list[float]]:
-    """{"noise": five scores} of standardised rows [n, F]."""
-    return {"noise": [score(predict(noisy_rows(level, rows, ids, seed))) for level in range(len(TABLE_NOISE))]}
 
 
 def summary(clean: float, scores: Mapping[str, Sequence[float]], teacher: Mapping[str, Any] | None) -> dict[str, Any]:

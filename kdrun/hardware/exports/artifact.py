@@ -79,11 +79,11 @@ class Artifact:
         if self.format == "torch_export":
             return TorchSession(captured(self.path, device), threads, device)
         from kdrun.hardware.exports.load import load_export
-        from kdrun.hardware.exports.subject import Bare, names_of
+        from kdrun.hardware.exports.subject import Bare
 
         network, config = load_export(self.folder)
         spec, dtype = config["spec"], next((one.dtype for one in network.parameters()), None)
-        names = names_of(spec) if spec.kind in ("parallel_text", "vision_language") else None
+        names = spec.input_names if spec.keywords else None
         return TorchSession(Bare(network, names, dtype if self.precision != "fp32" else None), threads, device)
 
     def record(self) -> dict[str, Any]:

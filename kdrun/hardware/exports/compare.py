@@ -69,7 +69,7 @@ def compare(subject: Subject, session: Session, samples: int | None = None) -> C
         low, high = min(low, float(own.min(initial=np.inf))), max(high, float(own.max(initial=-np.inf)))
         equal, seen = equal + int((labels(own) == labels(other)).sum()), seen + len(own)
         sizes.append(len(places))
-    agree = None if subject.spec.kind == "table" else equal / seen
+    agree = equal / seen if subject.spec.distribution else None
     return Comparison(most, max(high - low, 0.0), agree, len(positions), tuple(sorted(set(sizes))))
 
 

@@ -127,12 +127,12 @@ def _made(
 
 def _ways(subject: Subject, folder: Path, format: str, precision: str, calibration: int) -> dict[str, Any]:
     """Name -> function that writes the file; they are tried in this order."""
-    names, sample = subject.input_names, _several(subject.inputs("val", 3))
+    axes, sample = subject.spec.free_axes, _several(subject.inputs("val", 3))
 
     if format == "safetensors":
         return {"weights": lambda path: _save(subject, precision, path)}
     if format == "torch_export":
-        return {"captured": lambda path: graphs.exported(subject.bare(precision), sample, names, path)}
+        return {"captured": lambda path: graphs.exported(subject.bare(precision), sample, axes, path)}
     if format == "executorch":
         from kdrun.hardware.exports.executorch_file import write_executorch
 
@@ -146,17 +146,17 @@ def _ways(subject: Subject, folder: Path, format: str, precision: str, calibrati
         if rounded_layers(subject.network):  # trained in 8 bits: its own ranges are written, and none are looked for
 
             def written(path: Path) -> None:
-                graphs.traced(subject.bare(), sample, names, path)
+                graphs.traced(subject.bare(), sample, axes, path)
                 fold(path)
 
             return {"trained in 8 bits": written}
         # The file in fp32, which has been compared, is what is quantised: a wrong graph and coarse numbers are told apart.
         whole = export(subject, folder, "onnx", "fp32")
         arrays = (tuple(one.numpy() for one in batch) for batch in _calibration(subject, calibration))
-        return {"quantised": lambda path: quantise(whole.path, path, names, arrays, subject.sequences)}
+        return {"quantised": lambda path: quantise(whole.path, path, tuple(axes), arrays, subject.sequences)}
     module = subject.bare(precision)
     writers = graphs.onnx_writers(subject.sequences)
-    return {name: partial(write, module, sample, names) for name, write in writers.items()}
+    return {name: partial(write, module, sample, axes) for name, write in writers.items()}
 
 
 def _several(inputs: Inputs) -> Inputs:
@@ -185,28 +185,8 @@ def _save(subject: Subject, precision: str, path: Path) -> None:
 def describe(subject: Subject, precision: str, source: dict[str, Any]) -> dict[str, Any]:
     """config.json: what somebody without the run has to know to use the file."""
     spec = subject.spec.metadata()
-    outputs = {"name": "output", "type": "float32"}
-    told: dict[str, Any] = {}
-    if subject.spec.kind == "images":
-        told["normalisation"] = {
-            "mean": spec["mean"],
-            "std": spec["std"],
-            "note": "inputs are normalised: (pixel - mean) / std per channel, pixels scaled to 0..1 (uint8 divided by 255)",
-        }
-        told["classes"] = spec["classes"]
-        outputs["meaning"] = "logits of the classes; of two classes perhaps one logit, of the second"
-    elif subject.spec.kind == "table":
-        told["normalisation"] = {
-            "mean": spec["mean"],
-            "std": spec["std"],
-            "note": "inputs are standardised: (feature - mean) / std",
-        }
-        outputs["meaning"] = (
-            f"{spec['target']}, standardised: raw = output * {spec['target_std']!r} + {spec['target_mean']!r}"
-        )
-    else:
-        told["tokenizer"] = {"sha256": spec["tokenizer"], "note": "inputs are ids of the tokenizer with this content"}
-        outputs["meaning"] = "logits of the next token at every position"
+    told = subject.spec.described()
+    outputs = {"name": "output", "type": "float32", "meaning": told.pop("outputs")}
     return {
         "kdrun": __version__,
         "network": subject.node,
@@ -221,14 +201,14 @@ def describe(subject: Subject, precision: str, source: dict[str, Any]) -> dict[s
 
 def inputs_of(subject: Subject) -> list[dict[str, Any]]:
     """[{"name", "type", "shape"}] of what the network is called with; the name of an axis where its length is free."""
-    sample, axes = subject.inputs("val", 1), graphs.free_axes(subject.input_names)
+    sample, axes = subject.inputs("val", 1), subject.spec.free_axes
     return [
         {
             "name": name,
             "type": str(tensor.dtype).removeprefix("torch."),
             "shape": [free.get(axis, size) for axis, size in enumerate(tensor.shape)],
         }
-        for name, tensor, free in zip(subject.input_names, sample, axes, strict=True)
+        for (name, free), tensor in zip(axes.items(), sample, strict=True)
     ]
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,50 +18,39 @@ from torch.nn import functional
 from kdrun.problems import UserError
 
 OPSET = 18
-Axes = list[dict[int, str]]
+Axes = Mapping[str, dict[int, str]]
+"""Input -> which of its axes may have any length, with their names (domains.base.Spec.free_axes)."""
 
 
-def free_axes(names: Sequence[str]) -> Axes:
-    """For each input which of its axes may have any length, with their names."""
-    tokens = {"source": "source_length", "source_mask": "source_length", "target": "target_length"}
-    tokens |= {"input_ids": "length", "attention_mask": "length"}
-    pictures = ("image_features", "pixel_values")
-    return [
-        {0: "pictures" if name in pictures else "batch", **({1: tokens[name]} if name in tokens else {})}
-        for name in names
-    ]
-
-
-def traced(module: nn.Module, inputs: Sequence[Tensor], names: Sequence[str], path: Path) -> None:
+def traced(module: nn.Module, inputs: Sequence[Tensor], axes: Axes, path: Path) -> None:
     """ONNX by running the network once: quick, one file; a branch that depends on values is written as it went."""
     needs_onnx()
-    axes = free_axes(names)
     dynamic = {
-        **dict(zip(names, axes, strict=True)),
+        **axes,
         "output": {0: "batch", **({1: "positions"} if len(axes) > 1 else {})},
     }
-    with _exporting():
+    with _exporting(module):
         torch.onnx.export(
-            module, tuple(inputs), str(path), dynamo=False, input_names=list(names), output_names=["output"],
+            module, tuple(inputs), str(path), dynamo=False, input_names=list(axes), output_names=["output"],
             dynamic_axes=dynamic, opset_version=OPSET,
         )  # fmt: skip
     _strip(path)
 
 
-def captured(module: nn.Module, inputs: Sequence[Tensor], names: Sequence[str], path: Path) -> None:
+def captured(module: nn.Module, inputs: Sequence[Tensor], axes: Axes, path: Path) -> None:
     """ONNX from a graph of torch.export: slow to make; lengths are symbols and branches on values are refused."""
     needs_onnx()
-    with _exporting():
+    with _exporting(module):
         torch.onnx.export(
-            module, tuple(inputs), str(path), dynamo=True, input_names=list(names), output_names=["output"],
-            dynamic_shapes=_dynamic(names), external_data=False, verbose=False,
+            module, tuple(inputs), str(path), dynamo=True, input_names=list(axes), output_names=["output"],
+            dynamic_shapes=_dynamic(axes), external_data=False, verbose=False,
         )  # fmt: skip
     _strip(path)
 
 
-def exported(module: nn.Module, inputs: Sequence[Tensor], names: Sequence[str], path: Path) -> None:
+def exported(module: nn.Module, inputs: Sequence[Tensor], axes: Axes, path: Path) -> None:
     """A .pt2 file of torch.export."""
-    graph = program(module, inputs, _dynamic(names))
+    graph = program(module, inputs, _dynamic(axes))
     for node in graph.graph.nodes:  # lines of source, with the folders of this machine
         node.meta.pop("stack_trace", None)
     torch.export.save(graph, path)
@@ -70,7 +58,7 @@ def exported(module: nn.Module, inputs: Sequence[Tensor], names: Sequence[str], 
 
 def program(module: nn.Module, inputs: Sequence[Tensor], dynamic: Any) -> torch.export.ExportedProgram:
     """The graph of the module as torch.export captures it."""
-    with _exporting():
+    with _exporting(module):
         return torch.export.export(module, tuple(inputs), dynamic_shapes=dynamic)
 
 
@@ -113,19 +101,18 @@ def needs_onnx() -> None:
         raise UserError(f"ONNX needs onnx and onnxscript: pip install onnx onnxscript ({error})") from error
 
 
-def _dynamic(names: Sequence[str]) -> tuple[dict[int, Any], ...]:
-    return tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in free_axes(names))
+def _dynamic(axes: Axes) -> tuple[dict[int, Any], ...]:
+    return tuple(dict.fromkeys(free, torch.export.Dim.DYNAMIC) for free in axes.values())
 
 
 @contextlib.contextmanager
-def _exporting() -> Iterator[None]:
+def _exporting(module: nn.Module) -> Iterator[None]:
     """Quiet, without gradients, and with networks that look at no values on the way.
 
     - Networks say is_causal=length > 1. While a graph is made that is no bool but a symbol or a tensor, which
       scaled_dot_product_attention refuses. It is taken as it is for the sample (whose length is above 1): over a single position a
       causal mask changes nothing.
-    - LLaVA counts image places, to tell a mistake, and leaves the mask out where padding is on the right, to be faster. A graph
-      takes any padding, and its caller answers for the places.
+    - A network may have a context manager `exporting()`, within which its own code does so.
     """
     own = functional.scaled_dot_product_attention
 
@@ -134,11 +121,9 @@ def _exporting() -> Iterator[None]:
 
     with contextlib.ExitStack() as changes:
         changes.enter_context(mock.patch.object(functional, "scaled_dot_product_attention", attention))
-        if llava := sys.modules.get("kdrun.domains.vision_language.networks.llava"):
-            masked = mock.patch.object(llava, "_attention", lambda mask: (mask.bool(), llava._positions(mask.bool())))
-            changes.enter_context(masked)
-            unchecked = mock.patch.object(llava.LlavaNetwork, "_check_places", lambda *places: None)
-            changes.enter_context(unchecked)
+        for part in module.modules():
+            if hasattr(part, "exporting"):
+                changes.enter_context(part.exporting())
         changes.enter_context(contextlib.redirect_stdout(io.StringIO()))
         changes.enter_context(contextlib.redirect_stderr(io.StringIO()))
         changes.enter_context(warnings.catch_warnings())

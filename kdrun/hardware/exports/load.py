@@ -31,7 +31,8 @@ def load_export(folder: str | Path, targets: Sequence[str] = ()) -> tuple[Any, d
     from kdrun.networks.torchvision_operators import make_torchvision_importable
 
     make_torchvision_importable()
-    from kdrun.networks.build import build_network, spec_of
+    from kdrun.kinds import spec_of
+    from kdrun.networks.build import build_network
     from kdrun.networks.weights import load_weights
 
     config = read_json(folder / CONFIG)

@@ -217,24 +217,8 @@ def generation(
 
 def _generations(subject: Subject, count: int) -> Iterator[Callable[[], int]]:
     """For each sample a function that generates its output and says how many tokens that were, the end included."""
-    spec, network = subject.spec, subject.network
     samples, places = subject.module.samples("val"), subject.positions("val", count)
-    if spec.kind == "parallel_text":
-        from kdrun.decoding.beam import Search, decode
-
-        search = Search(beam=1)
-        for place in places:
-            (source,) = samples.batch(np.array([place]))["inputs"]["source"].tolist()
-
-            def translate(source: list[int] = source) -> int:
-                (found,) = decode(network, [source], bos=spec.bos, eos=spec.eos, pad=spec.pad, search=search)
-                return len(found[0].tokens) + 1
-
-            yield translate
-        return
-    for place in places:
-        prompt = samples.prompts(np.array([place]))
-        yield lambda prompt=prompt: len(subject.task.generate(network, prompt)[0]) + 1
+    return subject.task.generations(subject.network, samples, places)
 
 
 def _timed(call: Callable[[], Any], calls: int, clock: Clock) -> list[float]:

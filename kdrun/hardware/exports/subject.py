@@ -16,7 +16,6 @@ from kdrun.networks.compressed import rounded_layers, settled
 from kdrun.networks.output import logits_of
 from kdrun.problems import UserError
 
-UNITS = {"images": "image", "table": "row", "parallel_text": "sentence", "vision_language": "question"}
 Inputs = tuple[Tensor, ...]
 
 
@@ -32,7 +31,7 @@ class Subject:
     which    "best" (the epoch that validation chose) or "last"
     network  on the CPU, in eval mode
     node     the network's target node, from which the bare class is built
-    spec     what it knows of its data (data.spec.DataSpec, TableSpec, TextSpec, VisionSpec)
+    spec     what it knows of its data (domains.base.Spec)
     module   the data module with the view, window or client's samples that the network was trained on
     task     see kdrun.domains.base.Task
     part     name of a view, or "client 3"; None where the arm is one network
@@ -58,48 +57,41 @@ class Subject:
     @property
     def unit(self) -> str:
         """What one row of a batch is: "image", "volume", "row", "sentence", "question"."""
-        return "volume" if self.spec.kind == "images" and len(self.spec.shape) == 4 else UNITS[self.spec.kind]
+        return self.spec.unit
 
     @property
     def sequences(self) -> bool:
         """Whether there is an output per token."""
-        return self.spec.kind in ("parallel_text", "vision_language")
+        return self.spec.per_position
 
     @property
     def input_names(self) -> tuple[str, ...]:
         """Names of the tensors that the network is called with, in the order of `inputs`."""
-        return names_of(self.spec)
+        return self.spec.input_names
 
     def inputs(self, split: str, count: int) -> Inputs:
         """`count` samples spread evenly over a split (fewer where it has fewer), as one batch that the network is called with."""
         return self.batch(split, self.positions(split, count))[0]
 
     def positions(self, split: str, count: int) -> np.ndarray:
-        """int64: places of `count` samples spread evenly over a split. Of questions only those with a picture.
+        """int64: places of `count` samples spread evenly over a split, of those that networks are compared with (Task.usable).
 
         UserError where the split has none.
         """
-        samples = self.module.samples(split)
-        usable = np.arange(len(samples))
-        if self.spec.kind == "vision_language" and self.spec.image_tokens:
-            usable = np.flatnonzero(samples.images.lengths() > 0)
+        usable = self.task.usable(self.module.samples(split))
         if not len(usable):
-            what = "no question with a picture" if self.spec.kind == "vision_language" else "no sample"
             raise UserError(
-                f"{self.label}: {self.spec.name} has {what} in {split}, so nothing can be compared or timed"
+                f"{self.label}: {self.spec.name} has no {self.task.USABLE} in {split}, so nothing can be compared or timed"
             )
         return usable[np.unique(np.linspace(0, len(usable) - 1, min(count, len(usable))).astype(np.int64))]
 
     def batch(self, split: str, positions: np.ndarray) -> tuple[Inputs, dict[str, Any]]:
         """(inputs, batch) of the samples at these places; batch as tasks take it: inputs, targets, ids, masks. Nothing is
         augmented."""
-        samples = self.module.samples(split)
-        if self.sequences:
-            batch = samples.batch(positions)
+        batch = self.module.samples(split).batch(positions)
+        if self.spec.keywords:
             return tuple(batch["inputs"][name].contiguous() for name in self.input_names), batch
-        rows = torch.from_numpy(positions)
-        inputs = samples.inputs(rows)
-        return (inputs,), {"ids": samples.ids[rows], "inputs": inputs, "targets": samples.targets[rows]}
+        return (batch["inputs"],), batch
 
     def batches(self, split: str, size: int = 256) -> Iterator[tuple[Inputs, dict[str, Any]]]:
         """(inputs, batch) over all samples of a split once (see `positions` for questions), in the order of the source."""
@@ -110,7 +102,7 @@ class Subject:
     def counted(self, batch: dict[str, Any]) -> Tensor | None:
         """bool [B, T]: the positions of an output that the network was trained on; None: all. What it says of padding, or after
         a word of a question, is nobody's."""
-        return batch["mask"] if self.sequences else None
+        return batch.get("mask")
 
     def bare(self, precision: str = "fp32") -> Bare:
         """The network as a module of positional tensors that returns its first output, the logits; what is exported.
@@ -120,7 +112,7 @@ class Subject:
         dtype = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
         network = settled(self.network) if rounded_layers(self.network) else self.network
         network = network if dtype is None else copy.deepcopy(network).to(dtype)
-        return Bare(network, self.input_names if self.sequences else None, dtype).eval()
+        return Bare(network, self.input_names if self.spec.keywords else None, dtype).eval()
 
     def through(self, session: Any) -> nn.Module:
         """A module that looks like the network to a task (`task.predict`, `task.update`) and asks `session` instead.
@@ -159,13 +151,3 @@ class Through(nn.Module):
     def forward(self, *tensors: Tensor, **named: Tensor) -> Tensor:
         given = [*tensors, *(named[name] for name in self.names[len(tensors) :])]
         return torch.from_numpy(np.array(self.session(*(one.numpy() for one in given))))
-
-
-def names_of(spec: Any) -> tuple[str, ...]:
-    """Names of the tensors that a network for such data is called with."""
-    if spec.kind == "parallel_text":
-        return "source", "source_mask", "target"
-    if spec.kind == "vision_language":
-        pictures = "pixel_values" if spec.feature_width is None else "image_features"
-        return "input_ids", "attention_mask", *((pictures,) if spec.image_tokens else ())
-    return ("features",) if spec.kind == "table" else ("images",)

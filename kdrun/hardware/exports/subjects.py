@@ -112,7 +112,8 @@ def load_network(run: RunInfo, stage: dict[str, Any], which: str = "best") -> An
     from kdrun.networks.torchvision_operators import make_torchvision_importable
 
     make_torchvision_importable()  # before timm, which imports torchvision where it is installed
-    from kdrun.networks.build import build_network, spec_of
+    from kdrun.kinds import spec_of
+    from kdrun.networks.build import build_network
     from kdrun.networks.weights import load_weights, read_metadata
 
     path = stage_folder(run, stage) / f"{which}.safetensors"
@@ -134,8 +135,8 @@ def open_subject(
     from kdrun.networks.torchvision_operators import make_torchvision_importable
 
     make_torchvision_importable()  # before timm, which imports torchvision where it is installed
-    from kdrun.domains.task import task_for
-    from kdrun.networks.build import build_network, spec_of
+    from kdrun.kinds import spec_of
+    from kdrun.networks.build import build_network
     from kdrun.networks.weights import load_weights, read_metadata
 
     stage, part, arm = chosen["stage"], chosen["part"], chosen["arm"]
@@ -161,7 +162,7 @@ def open_subject(
         node=metadata["network"],
         spec=module.spec,
         module=module,
-        task=task_for(module, config["trainer"].get("decoding")),
+        task=module.task(config["trainer"].get("decoding")),
         part=part,
         source={
             "run": run.id,
@@ -189,7 +190,7 @@ def _job(run: RunInfo) -> Any:
 
 def _module(config: dict[str, Any], parts: dict[str, Any], seed: int, part: str | None, modules: dict[str, Any]) -> Any:
     """The data of a stage: those of the run's config, in the view (window, limits ...) that the stage says it had."""
-    from kdrun.data.build import load_data
+    from kdrun.domains.load import load_data
 
     view = {key: value for key, value in ((parts.get("data") or {}).get("view") or {}).items() if key != "text"}
     data = {**config["data"], **view}
@@ -234,6 +235,9 @@ class ShardSamples:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def inputs(self, positions: Any) -> Any:
-        """float32 [b, ...] of the samples at these positions."""
-        return self._shard.drawn(positions, None)
+    def batch(self, positions: Any) -> dict[str, Any]:
+        """{"ids", "inputs" float32 [b, ...], "targets"} of the samples at these positions (int64 [b])."""
+        import torch
+
+        rows = torch.from_numpy(positions)
+        return {"ids": self.ids[rows], "inputs": self._shard.drawn(rows, None), "targets": self.targets[rows]}

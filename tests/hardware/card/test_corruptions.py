@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from kdrun.hardware.card import corruptions
-from kdrun.hardware.card.corruptions import CORRUPTIONS, corrupted, noisy_rows, normals
+from kdrun.data.randomness import normals
+from kdrun.domains.images import corruptions
+from kdrun.domains.images.corruptions import CORRUPTIONS, corrupted
+from kdrun.domains.tabular.corruptions import noisy_rows
 
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.random((3, 2, 9, 7), dtype=np.float32)

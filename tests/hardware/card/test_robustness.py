@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from kdrun.domains.images.corruptions import corrupted, normalised_levels
+from kdrun.domains.tabular.spec import TableSpec
 from kdrun.hardware.card import robustness
-from kdrun.hardware.card.corruptions import corrupted
 
 KINDS = ("noise", "blur", "brightness", "contrast")
 
@@ -37,23 +38,16 @@ def test_pixels_are_corrupted_before_they_are_normalised():
     pixels = np.random.default_rng(0).random((6, 3, 5, 5), dtype=np.float32)
     ids, mean, std = np.arange(6), (0.2, 0.5, 0.6), (0.5, 0.25, 0.1)
     centre, spread = (np.array(values, dtype=np.float32).reshape(1, 3, 1, 1) for values in (mean, std))
-    seen = []
-
-    def predict(inputs):
-        seen.append(inputs)
-        return inputs.mean(axis=(1, 2, 3))
-
-    found = robustness.image_scores(
-        predict, lambda outputs: float(outputs.mean()), (pixels - centre) / spread, ids, mean, std, seed=2
-    )
-    assert tuple(found) == KINDS and all(len(values) == 5 for values in found.values()) and len(seen) == 20
-    for number, (name, level) in enumerate((name, level) for name in KINDS for level in range(5)):
+    levels = normalised_levels((pixels - centre) / spread, ids, mean, std, seed=2)
+    assert tuple(levels) == KINDS and all(len(values) == 5 for values in levels.values())
+    for name, level in ((name, level) for name in KINDS for level in range(5)):
         expected = (corrupted(name, level, pixels, ids, 2) - centre) / spread
-        np.testing.assert_allclose(seen[number], expected, atol=2e-5)
-        assert found[name][level] == pytest.approx(expected.mean(), abs=1e-4)
+        np.testing.assert_allclose(levels[name][level](), expected, atol=2e-5)
 
 
 def test_of_tables_there_is_noise_only():
     rows = np.zeros((20, 3), dtype=np.float32)
-    found = robustness.table_scores(lambda rows: rows, lambda outputs: float(outputs.std()), rows, np.arange(20))
-    assert list(found) == ["noise"] and found["noise"] == sorted(found["noise"])
+    spec = TableSpec("toy", ("a", "b", "c"), "y", {}, (0.0,) * 3, (1.0,) * 3, 0.0, 1.0)
+    levels = spec.corrupted(rows, np.arange(20), 0)
+    spread = [float(level().std()) for level in levels["noise"]]
+    assert list(levels) == ["noise"] and len(spread) == 5 and spread == sorted(spread)

@@ -18,12 +18,12 @@ import numpy as np
 from kdrun.data import randomness
 from kdrun.data.decoded import decoded
 from kdrun.data.fetch import default_cache, find, needed
+from kdrun.data.source import TEST, TRAIN, UNUSED, VAL
 from kdrun.domains.ct.resize import nearest, resize_planes, weights
 from kdrun.domains.ct.series import AIR
 from kdrun.domains.ct.shipped.volumes import organs, shipped
 from kdrun.domains.ct.source import Scans
 from kdrun.domains.ct.windows import views, windows
-from kdrun.domains.images.source import TEST, TRAIN, UNUSED, VAL
 from kdrun.problems import UserError
 
 TARGETS = ("ct_patches",)

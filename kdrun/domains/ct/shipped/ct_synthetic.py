@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from kdrun.data import randomness
+from kdrun.data.source import TEST, TRAIN, VAL
 from kdrun.domains.ct.series import AIR, MOST
 from kdrun.domains.ct.source import Scans
 from kdrun.domains.ct.windows import Window, views, windows
 from kdrun.domains.ct.windows import window as window_of
-from kdrun.domains.images.source import TEST, TRAIN, VAL
 from kdrun.problems import UserError
 
 TARGETS = ("ct_synthetic",)

@@ -15,7 +15,8 @@ import numpy as np
 
 from kdrun.data.decoded import decoded, stamp
 from kdrun.data.fetch import default_cache
-from kdrun.domains.images.source import TEST, TRAIN, Images
+from kdrun.data.source import TEST, TRAIN
+from kdrun.domains.images.source import Images
 from kdrun.problems import UserError
 
 TARGETS = ("cifar10", "cifar100")

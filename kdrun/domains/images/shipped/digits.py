@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from kdrun.data.csv_integers import csv_integers
-from kdrun.domains.images.source import TRAIN, Images
+from kdrun.data.source import TRAIN
+from kdrun.domains.images.source import Images
 from kdrun.problems import UserError
 
 TARGETS = ("digits",)

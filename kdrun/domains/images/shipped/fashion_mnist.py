@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from kdrun.data.fetch import default_cache, needed
+from kdrun.data.source import TEST, TRAIN
 from kdrun.domains.images.shipped.idx import read_idx
-from kdrun.domains.images.source import TEST, TRAIN, Images
+from kdrun.domains.images.source import Images
 from kdrun.problems import UserError
 
 TARGETS = ("fashion_mnist",)

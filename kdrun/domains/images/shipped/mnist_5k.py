@@ -9,7 +9,8 @@ import numpy as np
 
 from kdrun.data.csv_integers import csv_integers
 from kdrun.data.fetch import default_cache, needed
-from kdrun.domains.images.source import TRAIN, Images
+from kdrun.data.source import TRAIN
+from kdrun.domains.images.source import Images
 from kdrun.problems import UserError
 
 TARGETS = ("mnist_5k",)

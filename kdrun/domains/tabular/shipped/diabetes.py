@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdrun.domains.images.source import TRAIN
+from kdrun.data.source import TRAIN
 from kdrun.domains.tabular.source import Table
 from kdrun.problems import UserError
 

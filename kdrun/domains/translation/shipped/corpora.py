@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdrun.domains.images.source import SPLIT_NAMES, SPLITS, TRAIN, VAL
+from kdrun.data.source import SPLIT_NAMES, SPLITS, TRAIN, VAL
 from kdrun.domains.translation.files import Found, two_files
 from kdrun.domains.translation.parallel_text import Cleaning, assembled
 from kdrun.domains.translation.source import Pairs

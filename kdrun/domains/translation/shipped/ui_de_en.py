@@ -13,7 +13,7 @@ import numpy as np
 
 from kdrun.data import kept, randomness
 from kdrun.data.fetch import default_cache, needed
-from kdrun.domains.images.source import SPLITS, TRAIN, UNUSED
+from kdrun.data.source import SPLITS, TRAIN, UNUSED
 from kdrun.domains.translation import clean as text_clean
 from kdrun.domains.translation.shipped.ui_strings import read_table
 from kdrun.domains.translation.source import Pairs

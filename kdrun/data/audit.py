@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from kdrun.domains.images.source import SPLITS, Images
-from kdrun.domains.tabular.source import Table
+from kdrun.data.source import SPLITS, ArraySource
 from kdrun.problems import UserError
 
 NAMED = 3  # offenders that a message names
 
 
-def audit(images: Images | Table, split: np.ndarray) -> dict[str, Any]:
+def audit(source: ArraySource, split: np.ndarray) -> dict[str, Any]:
     """What was found in images, or in a table (whose inputs are rows, and which has no classes), in JSON types:
 
     samples         per split
@@ -33,14 +32,14 @@ def audit(images: Images | Table, split: np.ndarray) -> dict[str, Any]:
     training samples. The message names the first few and says how many there are.
     """
     used = {name: np.flatnonzero(split == part) for name, part in SPLITS.items()}
-    _refuse_senseless(images, used)
-    groups = _equal_pixels(images, split)
+    _refuse_senseless(source, used)
+    groups = _equal_pixels(source, split)
     shared = {f"{a}/{b}": {"pairs": 0, "samples": 0, "contradictions": 0} for a, b in combinations(SPLITS, 2)}
     duplicates, contradictions = dict.fromkeys(SPLITS, 0), 0
     for members in groups:
         labels = {name: Counter() for name in SPLITS}
         for position in members:
-            labels[_name(split[position])][images.y[position].item()] += 1
+            labels[_name(split[position])][source.y[position].item()] += 1
         counts = {name: found.total() for name, found in labels.items()}
         for name, count in counts.items():
             duplicates[name] += max(count - 1, 0)
@@ -52,15 +51,15 @@ def audit(images: Images | Table, split: np.ndarray) -> dict[str, Any]:
                 entry["pairs"] += counts[a] * counts[b]
                 entry["samples"] += counts[b]
                 entry["contradictions"] += counts[a] * counts[b] - equal
-    empty = {name: _empty_classes(images, rows) for name, rows in used.items()}
+    empty = {name: _empty_classes(source, rows) for name, rows in used.items()}
     found = {
         "samples": {name: len(rows) for name, rows in used.items()},
         "duplicates": duplicates,
         "shared": shared,
         "contradictions": contradictions,
         "empty_classes": {name: classes for name, classes in empty.items() if classes},
-        "unreadable": list(images.unreadable),
-        "notes": list(images.notes),
+        "unreadable": list(source.unreadable),
+        "notes": list(source.notes),
     }
     return {**found, "summary": summary(found)}
 
@@ -89,56 +88,55 @@ def summary(found: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _refuse_senseless(images: Images | Table, used: dict[str, np.ndarray]) -> None:
+def _refuse_senseless(source: ArraySource, used: dict[str, np.ndarray]) -> None:
     rows = np.concatenate(list(used.values()))
-    labels = images.y[rows]
+    labels = source.y[rows]
     real = labels.dtype.kind == "f"
-    wrong = rows[~np.isfinite(labels) if real else (labels < 0) | (labels >= len(images.classes))]
+    wrong = rows[~np.isfinite(labels) if real else (labels < 0) | (labels >= len(source.classes))]
     lines = []
     if len(wrong) and real:
-        named = _named(images, wrong, images.describe)
-        lines.append(f"{images.name}: {len(wrong)} targets are NaN or infinite: {named}")
+        named = _named(source, wrong, source.describe)
+        lines.append(f"{source.name}: {len(wrong)} targets are NaN or infinite: {named}")
     elif len(wrong):
-        named = _named(images, wrong, lambda position: f"{images.describe(position)} has label {images.y[position]}")
-        lines.append(f"{images.name}: {len(wrong)} labels are not in 0..{len(images.classes) - 1}: {named}")
-    if images.x.dtype.kind == "f":
-        finite = np.isfinite(images.x.reshape(len(images), -1)).all(axis=1)
+        named = _named(source, wrong, lambda position: f"{source.describe(position)} has label {source.y[position]}")
+        lines.append(f"{source.name}: {len(wrong)} labels are not in 0..{len(source.classes) - 1}: {named}")
+    if source.x.dtype.kind == "f":
+        finite = np.isfinite(source.x.reshape(len(source), -1)).all(axis=1)
         broken = rows[~finite[rows]]
         if len(broken):
-            named = _named(images, broken, images.describe)
-            what = "rows hold NaN or infinite features" if real else "images hold NaN or infinite pixels"
-            lines.append(f"{images.name}: {len(broken)} {what}: {named}")
-    empty = _empty_classes(images, used["train"])
+            named = _named(source, broken, source.describe)
+            lines.append(f"{source.name}: {len(broken)} {source.broken}: {named}")
+    empty = _empty_classes(source, used["train"])
     if empty:
         more = f" ... ({len(empty)} in all)" if len(empty) > NAMED else ""
-        lines.append(f"{images.name}: no training sample of class {', '.join(empty[:NAMED])}{more}")
-    elif not real and len(images.classes) < 2:
+        lines.append(f"{source.name}: no training sample of class {', '.join(empty[:NAMED])}{more}")
+    elif not real and len(source.classes) < 2:
         lines.append(
-            f"{images.name}: all samples are of one class ({', '.join(images.classes)}): there is nothing to learn"
+            f"{source.name}: all samples are of one class ({', '.join(source.classes)}): there is nothing to learn"
         )
     if lines:
         raise UserError(*lines)
 
 
-def _named(images: Images, positions: np.ndarray, describe) -> str:
+def _named(source: ArraySource, positions: np.ndarray, describe) -> str:
     shown = ", ".join(describe(int(position)) for position in positions[:NAMED])
     return shown + (" ..." if len(positions) > NAMED else "")
 
 
-def _empty_classes(images: Images | Table, rows: np.ndarray) -> list[str]:
-    present = set(np.unique(images.y[rows]).tolist())
-    return [name for number, name in enumerate(images.classes) if number not in present]
+def _empty_classes(source: ArraySource, rows: np.ndarray) -> list[str]:
+    present = set(np.unique(source.y[rows]).tolist())
+    return [name for number, name in enumerate(source.classes) if number not in present]
 
 
-def _equal_pixels(images: Images | Table, split: np.ndarray) -> list[list[int]]:
+def _equal_pixels(source: ArraySource, split: np.ndarray) -> list[list[int]]:
     """Groups of two or more used positions whose pixels are the same, byte for byte."""
     positions: dict[bytes, list[int]] = defaultdict(list)
     rows = np.flatnonzero(split >= 0)
-    width = images.x[:1].nbytes
+    width = source.x[:1].nbytes
     block = max(1, (16 << 20) // max(width, 1))
     for start in range(0, len(rows), block):
         chosen = rows[start : start + block]
-        content = memoryview(images.x[chosen].tobytes())
+        content = memoryview(source.x[chosen].tobytes())
         for number, position in enumerate(chosen.tolist()):
             pixels = content[number * width : (number + 1) * width]
             positions[hashlib.blake2b(pixels, digest_size=16).digest()].append(position)

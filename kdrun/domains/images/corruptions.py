@@ -8,38 +8,27 @@ size. Pixels are in 0..1 before and after; what leaves that range is cut off.
     brightness  x + b                                                                     b = 0.1, 0.2, 0.3, 0.4, 0.5
     contrast    m + c (x - m), m the mean of the channel in this image                    c = 0.8, 0.6, 0.45, 0.3, 0.2
 
-Rows of a table get noise only, in units of the training deviation: 0.1, 0.2, 0.4, 0.7, 1. Numpy only.
+Numpy only.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import MappingProxyType
 
 import numpy as np
 
-from kdrun.data import randomness
+from kdrun.data.randomness import normals
 
 NOISE = (0.04, 0.08, 0.12, 0.18, 0.26)
 BLUR = (0.0125, 0.02, 0.03, 0.045, 0.06)
 BRIGHTNESS = (0.1, 0.2, 0.3, 0.4, 0.5)
 CONTRAST = (0.8, 0.6, 0.45, 0.3, 0.2)
-TABLE_NOISE = (0.1, 0.2, 0.4, 0.7, 1.0)
 REACH = 4.0
 """Deviations after which the kernel of the blur ends."""
 
 Corruption = Callable[[np.ndarray, np.ndarray, float, int], np.ndarray]
-
-
-def normals(ids: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """float32 [n, count], standard normal (Box and Muller 1958), a function of (seed, sample id, position)."""
-    own = randomness.bits(randomness.key("corruption", seed), ids)
-    keys = (own[:, None] + np.arange(count, dtype=np.uint64)).view(np.int64)
-    bits = randomness.bits(randomness.key("corruption of a pixel", seed), keys)
-    radius = np.sqrt(-2 * np.log(((bits >> np.uint64(32)).astype(np.float64) + 1) * 2.0**-32))
-    angle = 2 * math.pi * 2.0**-32 * (bits & np.uint64(0xFFFFFFFF)).astype(np.float64)
-    return (radius * np.cos(angle)).astype(np.float32)
 
 
 def noise(pixels: np.ndarray, ids: np.ndarray, deviation: float, seed: int) -> np.ndarray:
@@ -91,6 +80,16 @@ def corrupted(name: str, level: int, pixels: np.ndarray, ids: np.ndarray, seed: 
     return np.clip(function(pixels, ids, strengths[level], seed), 0.0, 1.0).astype(np.float32, copy=False)
 
 
-def noisy_rows(level: int, rows: np.ndarray, ids: np.ndarray, seed: int = 0) -> np.ndarray:
-    """float32 [n, F]: standardised rows of a table with noise in units of the training deviation."""
-    return noise(rows, ids, TABLE_NOISE[level], seed).astype(np.float32, copy=False)
+def normalised_levels(
+    inputs: np.ndarray, ids: np.ndarray, mean: Sequence[float], std: Sequence[float], seed: int = 0
+) -> dict[str, list[Callable[[], np.ndarray]]]:
+    """Corruption -> its five levels, of inputs [n, C, H, W] that are normalised with `mean` and `std` per channel; pixels in 0..1
+    are corrupted, and normalised again."""
+    shape = (1, -1, *[1] * (inputs.ndim - 2))
+    centre, spread = (np.asarray(values, dtype=np.float32).reshape(shape) for values in (mean, std))
+    pixels = np.clip(inputs * spread + centre, 0.0, 1.0)
+
+    def level(name: str, number: int) -> Callable[[], np.ndarray]:
+        return lambda: (corrupted(name, number, pixels, ids, seed) - centre) / spread
+
+    return {name: [level(name, number) for number in range(len(levels))] for name, (_, levels) in CORRUPTIONS.items()}

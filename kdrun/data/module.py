@@ -1,0 +1,205 @@
+"""What data modules of all kinds have: a spec, splits with loaders, what may be cached; and one for arrays of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+
+from kdrun.data.loader import BatchLoader
+from kdrun.data.samples import Samples, tensor_of
+from kdrun.data.source import SPLITS, ArraySource
+
+SAMPLE, POSITION, TOP = "sample", "position", "top"
+"""What a teacher's outputs are kept by (DataModule.cached_by)."""
+
+
+class DataModule(LightningDataModule):
+    """A loaded data set: samples with stable ids in splits, and their loaders.
+
+    domain  the kind of data (domains.base.Domain)
+    spec    what networks and tasks know of it (domains.base.Spec)
+
+    As a data module of a Lightning Trainer it takes `batch_size`, `eval_batch_size` and `seed` from its attributes.
+    A subclass has `samples`, `inputs`, `train_loader` and `eval_loader`.
+    """
+
+    random = False
+    """Whether training inputs are changed at random."""
+    replayed = False
+    """Whether the same random changes come again in every run, so that outputs for them can be stored."""
+    views = 1
+    """Number of replayed views."""
+    preflight_batch = 256
+    """Batch size in which a teacher is measured before it teaches."""
+    cached_by = SAMPLE
+    """How outputs of a teacher are kept: one row per sample, all logits at each position that is taught, or, where that would be
+    too much, the most likely ones of each position."""
+
+    def __init__(self, domain: Any, spec: Any, batch_size: int = 128, eval_batch_size: int = 256) -> None:
+        super().__init__()
+        self.domain, self.spec = domain, spec
+        self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, 0
+
+    def task(self, decoding: dict[str, Any] | None = None) -> Any:
+        """What is learned from it (domains.base.Task). decoding: `trainer.decoding`, for tasks that generate."""
+        return self.domain.task(self, decoding)
+
+    @property
+    def train_ids(self) -> Tensor:
+        """int64 [n], ids of the training samples in the order of the source."""
+        return self.samples("train").ids
+
+    @property
+    def extra_tests(self) -> tuple[str, ...]:
+        """Names of further test sets, each a split like "test"."""
+        return ()
+
+    @property
+    def content(self) -> str:
+        """Hash of the raw content: equal for two modules that show the same samples in two ways."""
+        return ""
+
+    def positions(self, split: str = "train") -> dict[str, int]:
+        """What terms of an objective can be over (objectives.terms.Term.over) -> how many there are in a split."""
+        return {"mask": 1}
+
+    def audit(self) -> dict[str, Any]:
+        """What was found in the data, in JSON types: "samples" per split, "notes", "summary" (one line)."""
+        return {"samples": dict(self.spec.sizes), "notes": []}
+
+    # What is computed once and kept on disk before batches are made: features of images, say.
+
+    def features_missing(self) -> int:
+        """How many images (or the like) that samples use have no features yet; nothing is computed."""
+        return 0
+
+    def prepare(self, told: Callable[[int], None] = lambda done: None) -> None:
+        """Compute the features that are missing now, not when a batch first needs them; told(images done)."""
+
+    def features_kept(self) -> tuple[Any, set[int]] | None:
+        """(their cache, with `folder`, `missing(numbers)` and `bytes`; the numbers that samples use); None where none are kept."""
+        return None
+
+    # For `trainer.fit(learner, datamodule=module)`.
+
+    def _rank(self) -> dict[str, int]:
+        return {"rank": self.trainer.global_rank, "world": self.trainer.world_size} if self.trainer else {}
+
+    def train_dataloader(self) -> Any:
+        return self.train_loader(self.batch_size, self.seed, **self._rank())
+
+    def val_dataloader(self) -> Any:
+        return self.eval_loader("val", self.eval_batch_size, **self._rank())
+
+    def test_dataloader(self) -> Any:
+        return self.eval_loader("test", self.eval_batch_size, **self._rank())
+
+
+class ArrayModule(DataModule):
+    """Arrays of samples with a split and a normalisation.
+
+    source   see ArraySource
+    split    int8 [N]: what each sample is used for (see source.SPLITS)
+    spec     has `mean` and `std`, which channels (axis 1) are normalised with
+    augment  what is done to raw training samples (as images.augment.Augment), or None
+    """
+
+    def __init__(self, domain: Any, source: ArraySource, split: np.ndarray, spec: Any, augment: Any = None) -> None:
+        super().__init__(domain, spec)
+        self.source, self.split, self.augment = source, split, augment
+        self._samples: dict[str, Samples] = {}
+
+    @property
+    def extra_tests(self) -> tuple[str, ...]:
+        """Names of further test sets, each a split like "test"."""
+        return tuple(self.source.further)
+
+    @property
+    def content(self) -> str:
+        """Hash of the raw content."""
+        return self.source.source_hash
+
+    @property
+    def random(self) -> bool:
+        """Whether training inputs are augmented at random."""
+        return self.augment is not None and self.augment.random
+
+    @property
+    def replayed(self) -> bool:
+        """Whether the same views come again in every run, so that outputs for them can be stored."""
+        return self.augment is not None and self.augment.replayed
+
+    @property
+    def views(self) -> int:
+        """Number of replayed augmented views; 1 where nothing is replayed."""
+        return 1 if self.augment is None else self.augment.views
+
+    def rows(self, split: str) -> np.ndarray:
+        """int64 [n]: which samples of the source belong to a split."""
+        further = self.source.further
+        return further[split] if split in further else np.flatnonzero(self.split == SPLITS[split])
+
+    def samples(self, split: str) -> Samples:
+        """Ids, targets and inputs of "train", "val" or "test"; made when first asked for."""
+        if split not in self._samples:
+            rows = self.rows(split)
+            self._samples[split] = Samples(
+                self._inputs,
+                torch.from_numpy(rows),
+                torch.from_numpy(self.source.ids[rows]),
+                torch.from_numpy(self.targets[rows]),
+                self.spec.mean,
+                self.spec.std,
+                self.augment if split == "train" else None,
+            )
+        return self._samples[split]
+
+    @cached_property
+    def targets(self) -> np.ndarray:
+        """[N]: what is learned of each sample, as networks give it."""
+        return self.source.y
+
+    @cached_property
+    def _inputs(self) -> Tensor:
+        return tensor_of(self.source.x)
+
+    def inputs(self, ids: Tensor, view: int = 0) -> Tensor:
+        """float32 [b, ...]: training samples by id (int64 [b]) under a view, bit for bit as the loader gives them.
+
+        Raises KeyError for an id that is not in training, ValueError where views are not replayed.
+        """
+        samples = self.samples("train")
+        if self.random and not self.replayed:
+            raise ValueError("inputs of a view exist only where the augmentation is replayed: set data.augment.seed")
+        positions = self._position[1][torch.searchsorted(self._position[0], ids).clamp_(max=len(samples) - 1)]
+        if not torch.equal(samples.ids[positions], ids):
+            raise KeyError(f"sample id {int(ids[samples.ids[positions] != ids][0])} is not a training sample")
+        return samples.inputs(positions, None if self.augment is None else self.augment.key(None, view))
+
+    @cached_property
+    def _position(self) -> tuple[Tensor, Tensor]:
+        return torch.sort(self.samples("train").ids)
+
+    def train_loader(
+        self, batch_size: int, seed: int, rank: int = 0, world: int = 1, drop_last: bool = False
+    ) -> BatchLoader:
+        """Shuffled and augmented; see BatchLoader. batch_size is over all ranks."""
+        return BatchLoader(
+            self.samples("train"), batch_size, seed=seed, rank=rank, world=world, smallest=2, drop_last=drop_last
+        )
+
+    def eval_loader(self, split: str, batch_size: int, rank: int = 0, world: int = 1) -> BatchLoader:
+        """Every sample of the split exactly once over all ranks, in the order of the source."""
+        return BatchLoader(self.samples(split), max(batch_size, world), rank=rank, world=world, smallest=1)
+
+    def audit(self) -> dict[str, Any]:
+        """See audit.audit."""
+        from kdrun.data.audit import audit
+
+        return audit(self.source, self.split)

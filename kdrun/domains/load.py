@@ -1,0 +1,65 @@
+"""From the data config to a data set: call the source, and let the domain of `data.task` make a data module of what it returns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kdrun import kinds, targets
+from kdrun.domains.base import Domain
+from kdrun.problems import UserError
+from kdrun.schema import Data, defaults
+
+if TYPE_CHECKING:
+    from kdrun.data.module import DataModule
+
+COMMON = defaults(Data)
+"""The keys that every data config has; all others are arguments of the source."""
+
+
+def load_data(config: dict[str, Any], paths: dict[str, str]) -> DataModule:
+    """The data set of `config["data"]`, split and with its normalisation known.
+
+    Raises UserError when something is absent (with the command that brings it) or when training would be senseless.
+    """
+    node, common = separate(config)
+    domain = kinds.find(common["task"])
+    source = load_source(node, paths, domain)
+    if common["view"] is not None and not domain.views:
+        raise UserError(f"data.view={common['view']}: only images have views, {node['_target_']} gives none")
+    return domain.module(source, common, paths["cache"])
+
+
+def content_hash(config: dict[str, Any], paths: dict[str, str]) -> str:
+    """sha256 hex digest of all that is behind a data config; nothing that is cached is decoded again."""
+    node, common = separate(config)
+    domain = kinds.find(common["task"])
+    return domain.content_hash(load_source(node, paths, domain), common)
+
+
+def separate(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(the source's own node, the common keys with their defaults)."""
+    node = {key: value for key, value in config.items() if key not in COMMON}
+    common = {key: config.get(key, default) for key, default in COMMON.items()}
+    for group in ("limit", "augment"):
+        common[group] = {**COMMON[group], **(common[group] or {})}
+    return node, common
+
+
+def load_source(node: dict[str, Any], paths: dict[str, str], domain: Domain) -> Any:
+    """Call the source `node["_target_"]` with its arguments; `cache` is the folder for what is kept between runs.
+
+    Raises UserError where it does not return what the domain learns from.
+    """
+    source = targets.build(node, "source", cache=paths["cache"])
+    if isinstance(source, domain.source_type()):
+        return source
+    known = {name: kind.source_type() for name, kind in kinds.shipped().items()}
+    if tasks := [name for name, kind in known.items() if isinstance(source, kind)]:
+        raise UserError(
+            f"data.task={domain.name}: {node['_target_']} is a source for {' or '.join(tasks)}: data.task={tasks[0]}"
+        )
+    types = {kind.__name__: None for kind in (*known.values(), domain.source_type())}
+    raise UserError(
+        f"{node['_target_']} returned a {type(source).__name__}, not {', '.join(list(types)[:-1])} or {list(types)[-1]}: "
+        "it is no data source"
+    )

@@ -1,0 +1,63 @@
+"""Parallel text, as the rest of kdrun asks for it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from kdrun.domains.base import Domain
+from kdrun.moved import current
+
+
+class Translation(Domain):
+    """Sentences in one language in, sentences in another out."""
+
+    name, kind = "translation", "parallel_text"
+    metrics = MappingProxyType({"bleu": "max", "chrf": "max", "loss": "min", "token_accuracy": "max"})
+    settings = ("text",)
+    normalised, per_position = False, True
+    decoding = frozenset(("beam", "val_beam", "length_penalty", "max_factor", "max_extra"))
+
+    def source_type(self) -> type:
+        from kdrun.domains.translation.source import Pairs
+
+        return Pairs
+
+    def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
+        from kdrun.domains.translation.build import TEXT, text_module
+
+        return text_module(source, {**config, **TEXT, **(config["text"] or {})}, cache)
+
+    def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
+        from kdrun.domains.translation.task import Translation as Task
+
+        return Task(module, decoding)
+
+    def spec(self, metadata: Mapping[str, Any]) -> Any:
+        from kdrun.domains.translation.spec import TextSpec
+
+        return TextSpec.of(metadata)
+
+    def content_hash(self, source: Any, config: dict[str, Any]) -> str:
+        """With the content of a tokenizer that is given."""
+        path = (config["text"] or {}).get("tokenizer")
+        if path is None:
+            return source.content_hash
+        from kdrun.data.tokenizer import existing
+
+        return hashlib.sha256(f"{source.content_hash} {existing(path).sha256}".encode()).hexdigest()
+
+    def code(self, config: dict[str, Any]) -> tuple[str, ...]:
+        return (*super().code(config), "kdrun.domains.translation.build")
+
+    def left_out(self, target: str) -> tuple[str, ...]:
+        """Of pairs of files: paths, and where in them the sentences are, which are in instead."""
+        if current(target) != "kdrun.domains.translation.parallel_text.parallel_text":
+            return ()
+        paths = (f"{split}{side}" for split in ("", "val_", "test_") for side in ("source", "target"))
+        return (*paths, "columns", "msgstr_language")
+
+
+DOMAIN = Translation()

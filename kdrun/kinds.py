@@ -1,0 +1,74 @@
+"""Kinds of data by the name that `data.task` has: those that come with kdrun, each a folder of kdrun/domains, and those of installed
+packages. A module `domain` is imported when its kind is asked for: what a config may say is known without torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from kdrun.plugins import DOMAINS, entry_points
+from kdrun.problems import UserError, closest, listed
+
+
+@cache
+def shipped() -> dict[str, Any]:
+    """Those of kdrun by name; a folder with a module `domain` is one."""
+    here = os.path.join(os.path.dirname(__file__), "domains")
+    folders = sorted(name for name in os.listdir(here) if os.path.isfile(os.path.join(here, name, "domain.py")))
+    found = [import_module(f"kdrun.domains.{folder}.domain").DOMAIN for folder in folders]
+    return {domain.name: domain for domain in sorted(found, key=lambda domain: domain.name)}
+
+
+def names() -> tuple[str, ...]:
+    """All values that `data.task` may have; no installed package is imported."""
+    return (*shipped(), *(name for name in _installed(tuple(sys.path)) if name not in shipped()))
+
+
+def find(name: str) -> Any:
+    """The domain of a name. Raises UserError where there is none, or its package is broken."""
+    if name in shipped():
+        return shipped()[name]
+    installed = _installed(tuple(sys.path))
+    if name not in installed:
+        raise UserError(
+            f"data.task={name}: there is no such kind of data{closest(name, names())}", f"all: {listed(names())}"
+        )
+    return _loaded(name, installed[name])
+
+
+def of_kind(kind: str) -> Any:
+    """The domain of what a weights file says (Spec.kind)."""
+    of_kdrun = (domain for domain in shipped().values() if (domain.kind or domain.name) == kind)
+    return next(of_kdrun, None) or find(kind)
+
+
+def spec_of(metadata: Mapping[str, Any]) -> Any:
+    """The spec of the data that a weights file (networks.weights.read_metadata) was made for."""
+    return of_kind(metadata.get("kind", "images")).spec(metadata)
+
+
+def settings() -> tuple[str, ...]:
+    """Keys of nodes below `data.` that belong to kinds of data of kdrun."""
+    return tuple(key for domain in shipped().values() for key in domain.settings)
+
+
+@cache
+def _installed(path: tuple[str, ...]) -> dict[str, str]:
+    return dict(entry_points(DOMAINS))
+
+
+@cache
+def _loaded(name: str, value: str) -> Any:
+    module, _, word = value.partition(":")
+    try:
+        found = getattr(import_module(module), word)
+    except Exception as error:  # whatever is wrong with somebody else's package
+        raise UserError(f"data.task={name}: {value} cannot be loaded: {type(error).__name__}: {error}") from error
+    domain = found() if isinstance(found, type) else found
+    if not isinstance(domain, import_module("kdrun.domains.base").Domain) or domain.name != name:
+        raise UserError(f"data.task={name}: {value} is no kdrun.domains.base.Domain with name = {name!r}")
+    return domain
