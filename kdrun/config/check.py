@@ -240,7 +240,7 @@ class Check:
         """A value no schema describes: plain types, no dots in keys. slot: the place of targets in it (kdrun.slots)."""
         if isinstance(value, dict):
             for key in value:
-                if not isinstance(key, str | int) or "." in str(key):  # numbers are names too: of clients
+                if not isinstance(key, str | int | float) or "." in str(key):  # numbers are names too, and so is nan
                     self.bad(_join(path, str(key)), "a key may not contain a dot", "nest it instead: a: {b: ...}")
             if "_target_" in value:
                 return self.target(value, path, {"slot": slot})
