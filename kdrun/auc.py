@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike
 
+SEMANTICS = 1
+
 
 def auc(targets: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None) -> float:
     """AUC of targets [N] of 0 and 1 and scores [N]; weights [N] count a sample several times or not at all.

@@ -1,1 +1,3 @@
 """From a sequence-to-sequence network to sentences."""
+
+SEMANTICS = 1

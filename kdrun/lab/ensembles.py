@@ -19,6 +19,9 @@ from kdrun.problems import UserError, closest, listed
 if TYPE_CHECKING:
     import numpy as np
 
+SEMANTICS = 1
+USES = ("kdrun.auc",)
+
 METHODS = ("logistic", "mean")
 COMBINED = "combined"
 BINS = 15

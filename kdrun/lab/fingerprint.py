@@ -1,8 +1,8 @@
 """What trees of parts are made of, which determine the results of stages (lab.stages), and the hash of such a tree.
 
 In: the learner's network, the objective, the data view, the fit, the seed, the content of data and given weights, the
-fingerprints of start and teacher, the sources of the code that is used, library versions, device type and precision.
-Left out, each with its reason: see LEFT_OUT and CODE_LEFT_OUT.
+fingerprints of start and teacher, the versions of the code that is used (lab/sources.py), library versions, device type and precision.
+Left out, each with its reason: see LEFT_OUT.
 """
 
 from __future__ import annotations

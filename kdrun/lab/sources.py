@@ -1,40 +1,28 @@
-"""Content hashes of the source files that a stage's numbers come from, found by following imports in the text.
+"""What computes a stage, by its version: a number in each part of kdrun, the content of source files of everybody else.
 
-Nothing is imported: a module is located below its top-level package and its `import` statements are read with `ast`.
+A room or file of kdrun whose results enter a stage says `SEMANTICS = 1`, and raises the number when the same stage may give other
+results than before; any other edit (a comment, a name, a file that moves) leaves stored stages where they are. `scripts/golden.py` finds a
+change of results whose number was not raised. `USES` of a room names the rooms that it stands on. A file counts with the rooms
+that it lies in, so a part without a number of its own has theirs.
+
+Modules of a user have no such number. Their files are hashed, with what they import below the same package.
+
+Nothing is imported: a module is located below its top-level package, and its text is read.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
-# Below kdrun only these rooms compute; the others decide what is computed (their decisions are in the config), or
-# write down what was.
-ROOMS = (
-    "kdrun.learning",
-    "kdrun.federation",
-    "kdrun.domains",
-    "kdrun.objectives",
-    "kdrun.networks",
-    "kdrun.data",
-    "kdrun.decoding",
-)
-ALONE = ("kdrun.auc", "kdrun.lab.ensembles")
-"""Modules outside of a room that compute, too."""
+from kdrun.moved import current, original
 
-CODE_LEFT_OUT = {
-    "kdrun.data.fetch": "brings files; their content is hashed",
-    "kdrun.data.kept": "keeps files; they are keyed by what they were made from",
-    "kdrun.domains.translation.audit": "looks at sentences; changes none",
-    "kdrun.domains.vision_language.audit": "looks at conversations; changes none",
-    "kdrun.data.audit": "counts duplicates; changes no sample",
-    "kdrun.domains.load": "asks the domain, which is in by itself",
-    "kdrun.learning.fitness": "a guard: it may stop a run, never change it",
-    "kdrun.learning.report": "tells how far a stage is",
-    "kdrun.learning.workers": "starts processes",
-}
+OURS = "kdrun"
+_NUMBER = re.compile(r"^SEMANTICS = (\d+)$", re.M)
+_USES = re.compile(r"^USES = (\(.*?\))$", re.M | re.S)
 
 # Taken by version, not by content: their sources are the release's.
 LIBRARY_PACKAGES = (
@@ -52,41 +40,55 @@ LIBRARY_PACKAGES = (
 
 
 class Sources:
-    """`hashes(roots)`: module -> sha256 of its file, for every module reached; files are read once per instance."""
+    """`hashes(roots)`: what the code of a stage is known by; files are read once per instance.
 
-    def __init__(self) -> None:
+    package: the folder of kdrun (default: the one that is installed)."""
+
+    def __init__(self, package: Path | None = None) -> None:
+        self._package = Path(__file__).parent.parent if package is None else package
         self._read: dict[str, tuple[str, tuple[str, ...]] | None] = {}
-        self._found: dict[tuple[str, ...], dict[str, str]] = {}
+        self._said: dict[str, tuple[int | None, tuple[str, ...]]] = {}
+        self._found: dict[tuple[str, ...], dict[str, int | str]] = {}
 
-    def hashes(self, roots: list[str]) -> dict[str, str]:
+    def hashes(self, roots: list[str]) -> dict[str, int | str]:
+        """Part of kdrun -> its number, module of a user -> sha256 of its file. roots: dotted names of modules, or of what is in
+        them."""
         key = tuple(roots)
         if key not in self._found:
             self._found[key] = self._hashes(roots)
         return self._found[key]
 
-    def _hashes(self, roots: list[str]) -> dict[str, str]:
-        found: dict[str, str] = {}
-        waiting = [module for root in roots if (module := self._module_of(root))]
+    def _hashes(self, roots: list[str]) -> dict[str, int | str]:
+        found: dict[str, int | str] = {}
+        waiting, seen = list(roots), set()
         while waiting:
-            module = waiting.pop()
-            if module in found or not self._counts(module):
+            name = waiting.pop()
+            if name in seen:
                 continue
-            known = self._load(module)
-            if known is not None:
+            seen.add(name)
+            if name.partition(".")[0] == OURS:
+                for part in parts_of(current(name)):
+                    number, uses = self._semantics(part)
+                    waiting += uses
+                    if number is not None:
+                        found[part_name(part)] = number
+            elif (module := self._module_of(name)) and (known := self._load(module)):
                 found[module] = known[0]
-                waiting.extend(known[1])
+                waiting += known[1]
         return dict(sorted(found.items()))
 
-    @staticmethod
-    def _counts(module: str) -> bool:
-        top = module.partition(".")[0]
-        if top == "kdrun":
-            inside = module.startswith(tuple(f"{room}." for room in ROOMS)) and module not in CODE_LEFT_OUT
-            return inside or module in ALONE
-        return top not in LIBRARY_PACKAGES
+    def _semantics(self, part: str) -> tuple[int | None, tuple[str, ...]]:
+        """The number that a room or file of kdrun says, and the rooms it stands on."""
+        if part not in self._said:
+            base = self._package.joinpath(*part.split(".")[1:])
+            file = next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+            self._said[part] = (None, ()) if file is None else semantics(file.read_text(encoding="utf-8"))
+        return self._said[part]
 
     def _module_of(self, target: str) -> str | None:
         """The longest prefix of a dotted target that is a module file: `mylab.nets.Mine` -> `mylab.nets`."""
+        if target.partition(".")[0] in LIBRARY_PACKAGES:
+            return None
         names = target.split(".")
         for end in range(len(names), 0, -1):
             if locate(".".join(names[:end])) is not None:
@@ -94,6 +96,7 @@ class Sources:
         return None
 
     def _load(self, module: str) -> tuple[str, tuple[str, ...]] | None:
+        """sha256 of the file of a user's module, and what it imports of the same package and of kdrun."""
         if module not in self._read:
             path = locate(module)
             if path is None:
@@ -101,10 +104,27 @@ class Sources:
             else:
                 content = path.read_bytes()
                 imports = imported(content, module, is_package=path.name == "__init__.py")
-                top = module.partition(".")[0]
-                inside = tuple(name for name in imports if name.partition(".")[0] == top)
+                tops = (module.partition(".")[0], OURS)
+                inside = tuple(name for name in imports if name.partition(".")[0] in tops)
                 self._read[module] = (hashlib.sha256(content).hexdigest(), inside)
         return self._read[module]
+
+
+def parts_of(name: str) -> list[str]:
+    """Rooms and files on the way to a dotted name: `kdrun.objectives`, `kdrun.objectives.kd` ..."""
+    names = name.split(".")
+    return [".".join(names[:end]) for end in range(2, len(names) + 1)]
+
+
+def part_name(module: str) -> str:
+    """What a room or file of kdrun is called in a fingerprint: by its first name, without the package."""
+    return original(module.removesuffix(".__init__")).removeprefix(f"{OURS}.")
+
+
+def semantics(text: str) -> tuple[int | None, tuple[str, ...]]:
+    """(SEMANTICS, USES) that the text of a module says."""
+    number, uses = _NUMBER.search(text), _USES.search(text)
+    return number and int(number[1]), tuple(ast.literal_eval(uses[1])) if uses else ()
 
 
 def locate(module: str) -> Path | None:

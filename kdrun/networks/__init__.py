@@ -1,1 +1,3 @@
 """Builders of networks and their weight files; no training code."""
+
+SEMANTICS = 1

@@ -11,6 +11,8 @@ from kdrun.networks.folders import check_folder
 from kdrun.networks.torchvision_operators import make_torchvision_importable
 from kdrun.problems import UserError, nearest
 
+SEMANTICS = 1
+
 TARGETS = ("timm", "transformers_image_classifier")
 
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+SEMANTICS = 1
+
 
 class CNN(nn.Module):
     """Blocks of 3x3 convolution, batch norm and ReLU with 2x2 max pooling between them, mean over the map, linear.

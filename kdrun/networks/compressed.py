@@ -24,6 +24,8 @@ from kdrun import targets
 from kdrun.networks.modes import evaluating
 from kdrun.problems import UserError
 
+SEMANTICS = 1
+
 IMPORTANCE = ("l2", "l1")
 LOW, HIGH = -128, 127
 """Activations are rounded to signed 8 bits with a zero point, weights symmetrically to -127..127 (-128 is never reached)."""

@@ -6,6 +6,8 @@ from itertools import pairwise
 
 from torch import nn
 
+SEMANTICS = 1
+
 
 class MLP(nn.Sequential):
     """Flatten, then linear layers with ReLU between them.

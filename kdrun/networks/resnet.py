@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+SEMANTICS = 1
+
 
 class ResNet(nn.Module):
     """The paper's CIFAR-10 network: a 3x3 convolution, three stages of n basic blocks, mean over the map, linear.

@@ -5,6 +5,8 @@ from torch.nn import functional
 
 from kdrun.objectives.chunked import ce_chunked
 
+SEMANTICS = 1
+
 # torch skips targets equal to `ignore_index` in silence, by default -100. Positions are left out through the
 # mask here, so the index is set to one no data set has and a stray negative label is an error again.
 _NO_LABEL = -(2**40)

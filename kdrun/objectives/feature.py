@@ -2,6 +2,8 @@
 
 import torch
 
+SEMANTICS = 1
+
 NORMS = ("none", "l2")
 
 

@@ -7,6 +7,8 @@ import torch
 from kdrun.objectives.chunked import divergence_chunked
 from kdrun.objectives.divergences import of_logits
 
+SEMANTICS = 1
+
 
 def jsd(
     student_logits: torch.Tensor, teacher_logits: torch.Tensor, *, beta: float = 0.5, temperature: float = 1.0

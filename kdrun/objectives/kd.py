@@ -8,6 +8,8 @@ from kdrun.objectives.chunked import divergence_chunked
 from kdrun.objectives.divergences import of_logits
 from kdrun.objectives.topk import kd_topk
 
+SEMANTICS = 1
+
 
 def kd(student_logits: torch.Tensor, teacher_logits: torch.Tensor, *, temperature: float = 4.0) -> torch.Tensor:
     """Knowledge distillation of Hinton, Vinyals and Dean 2015 (arXiv 1503.02531), section 2; softmax as in equation 1.

@@ -7,6 +7,8 @@ import torch
 from kdrun.objectives.chunked import divergence_chunked
 from kdrun.objectives.divergences import of_logits
 
+SEMANTICS = 1
+
 
 def kl_reverse(student_logits: torch.Tensor, teacher_logits: torch.Tensor, *, temperature: float = 1.0) -> torch.Tensor:
     """Reverse Kullback-Leibler divergence (MiniLLM, arXiv 2306.08543, section 2.1; here token by token on given text).

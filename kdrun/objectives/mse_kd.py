@@ -2,6 +2,8 @@
 
 import torch
 
+SEMANTICS = 1
+
 
 def mse_kd(student_outputs: torch.Tensor, teacher_outputs: torch.Tensor) -> torch.Tensor:
     """Squared distance of what student and teacher say of a sample, as in mimic learning (Ba and Caruana, arXiv 1312.6184).

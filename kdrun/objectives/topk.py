@@ -7,6 +7,8 @@ import torch
 
 from kdrun.objectives.divergences import refuse_infinite
 
+SEMANTICS = 1
+
 
 def kd_topk(
     student_logits: torch.Tensor,

@@ -1,10 +1,20 @@
-"""Following imports in the text of a user's package, without running it."""
+"""What the code of a stage is known by: numbers in kdrun, hashes of files in a user's package; nothing is imported."""
 
+import re
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
-from kdrun.lab.sources import CODE_LEFT_OUT, Sources, imported, locate
+import kdrun
+from kdrun.config.groups import shipped
+from kdrun.federation.methods.options import METHODS
+from kdrun.lab.sources import Sources, imported, semantics
+
+PACKAGE = Path(kdrun.__file__).parent
+COMPUTES = ("learning", "federation", "objectives", "networks", "domains", "data", "decoding")
+"""Rooms whose code gives numbers."""
 
 
 @pytest.fixture
@@ -46,7 +56,85 @@ def test_relative_imports_are_resolved():
     assert set(imported(b"from .x import y", "p.q", is_package=True)) == {"p.q.x", "p.q.x.y"}
 
 
-def test_left_out_modules_exist_and_have_reasons():
-    for module, reason in CODE_LEFT_OUT.items():
-        assert locate(module) is not None, module
-        assert reason
+def test_what_a_users_module_takes_from_kdrun_counts_with_its_number(package):
+    (package / "blocks.py").write_text("from kdrun.networks.resnet import ResNet\nfrom kdrun.networks import quiet\n")
+    found = Sources().hashes(["sourcelab.nets.Mine"])
+    numbers = {name: value for name, value in found.items() if isinstance(value, int)}
+    assert set(numbers) == {"networks", "networks.resnet"}, "what has no number of its own has that of its room"
+    assert set(found) - set(numbers) == {"sourcelab.nets", "sourcelab.blocks"}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A copy of kdrun's sources that may be edited."""
+    folder = tmp_path_factory.mktemp("clone") / "kdrun"
+    return Path(shutil.copytree(PACKAGE, folder, ignore=shutil.ignore_patterns("__pycache__", "conf", "*.gz", "*.npz")))
+
+
+STAGE = ["kdrun.learning.fit", "kdrun.domains.images", "kdrun.objectives.kd.kd", "kdrun.networks.resnet.ResNet"]
+
+
+def test_an_edit_without_effect_leaves_stored_stages_where_they_are(clone):
+    before = Sources(clone).hashes(STAGE)
+    assert before == Sources().hashes(STAGE) and before["networks.resnet"] == 1
+    for name in ("objectives/kd.py", "learning/__init__.py", "networks/resnet.py"):
+        text = (clone / name).read_text()
+        (clone / name).write_text(f"# A comment.\n{text}\n\ndef _nobody_calls_this():\n    pass\n")
+    (clone / "networks/encoder.py").rename(clone / "networks/backbone.py")
+    assert Sources(clone).hashes(STAGE) == before
+
+
+@pytest.mark.parametrize(
+    "file, part",
+    [("objectives/kd.py", "objectives.kd"), ("learning/__init__.py", "learning"), ("data/__init__.py", "data")],
+)
+def test_a_raised_number_is_another_stage(clone, file, part):
+    before, text = Sources(clone).hashes(STAGE), (clone / file).read_text()
+    (clone / file).write_text(re.sub(r"(?m)^SEMANTICS = 1$", "SEMANTICS = 2", text))
+    try:
+        assert Sources(clone).hashes(STAGE) == {**before, part: 2}
+        assert Sources(clone).hashes(["kdrun.decoding"]) == {"decoding": 1}
+    finally:
+        (clone / file).write_text(text)
+
+
+def test_a_file_that_moved_keeps_its_number_under_its_first_name():
+    new, old = "kdrun.domains.translation.networks.transformer", "kdrun.networks.transformer"
+    found = Sources().hashes([f"{new}.Transformer"])
+    assert found == Sources().hashes([f"{old}.Transformer"]) and "networks.transformer" in found
+
+
+def test_every_room_that_computes_has_a_number():
+    rooms = [PACKAGE / room for room in COMPUTES] + [path.parent for path in PACKAGE.glob("domains/*/__init__.py")]
+    assert [room for room in rooms if semantics((room / "__init__.py").read_text())[0] is None] == []
+
+
+def test_what_a_config_names_has_a_number_of_its_own():
+    """Losses, networks and methods; the content of data is in a fingerprint by itself."""
+    conf = Path(shipped())
+    named = {
+        target
+        for path in conf.glob("**/*.yaml")
+        for target in re.findall(r"_target_: *(kdrun[\w.]*\.networks\.\w+)\.", path.read_text())
+    }
+    named |= {f"kdrun.federation.methods.{target.partition('.')[0]}" for target, *_ in METHODS.values()}
+    named |= {
+        f"kdrun.objectives.{path.stem}"
+        for path in PACKAGE.glob("objectives/*.py")
+        if f"\ndef {path.stem}(" in path.read_text()
+    }
+    assert len(named) > 20
+    files = [PACKAGE.joinpath(*name.split(".")[1:]).with_suffix(".py") for name in sorted(named)]
+    assert [str(file) for file in files if semantics(file.read_text())[0] is None] == []
+
+
+def test_a_room_says_what_it_stands_on():
+    """Rooms that compute and are imported from one that does are in its USES, or in those of what these use."""
+    kinds = [f"domains.{path.parent.name}" for path in sorted(PACKAGE.glob("domains/*/__init__.py"))]
+    for room in (*COMPUTES, *kinds):
+        folder, others = PACKAGE.joinpath(*room.split(".")), (*COMPUTES, *(kinds if room in kinds else ()))
+        files = folder.glob("*.py") if room == "domains" else folder.rglob("*.py")
+        names = {name for path in files for name in imported(path.read_bytes(), f"kdrun.{room}", is_package=True)}
+        needs = {other for other in others if any(name.startswith(f"kdrun.{other}.") for name in names)}
+        # The kind of data is in every stage by itself.
+        assert needs <= set(Sources().hashes([f"kdrun.{room}", "kdrun.domains"])), room

@@ -1,1 +1,3 @@
 """Images with one class each."""
+
+SEMANTICS = 1

@@ -1,1 +1,3 @@
 """Tables of numbers with one real target per row."""
+
+SEMANTICS = 1

@@ -1,1 +1,4 @@
 """Sentence pairs in two languages."""
+
+SEMANTICS = 1
+USES = ("kdrun.decoding",)

@@ -1,1 +1,4 @@
 """Questions about images, answered in words."""
+
+SEMANTICS = 1
+USES = ("kdrun.decoding",)

@@ -15,6 +15,8 @@ from kdrun.federation.messages import Broadcast
 from kdrun.federation.methods.base import Method
 from kdrun.problems import UserError
 
+SEMANTICS = 1
+
 
 class EnergyGated(Method):
     """A client's round: the private network learns from labels and from the global proxy,

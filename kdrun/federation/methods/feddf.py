@@ -8,6 +8,8 @@ from kdrun.federation import aggregate
 from kdrun.federation.loop import export, load, transfer
 from kdrun.federation.methods.shared import FedAvg
 
+SEMANTICS = 1
+
 
 class FedDF(FedAvg):
     """Lin et al. 2020 (arXiv 2006.07242), algorithm 1, for networks of one kind: the server starts from the average of the

@@ -7,6 +7,8 @@ from kdrun.federation.loop import label_loss, transfer
 from kdrun.federation.messages import Broadcast
 from kdrun.federation.methods.base import Method
 
+SEMANTICS = 1
+
 
 class FedKD(Method):
     """Wu et al. 2021 (arXiv 2108.13323): the private network (mentor) and the proxy (mentee) learn in the same step,

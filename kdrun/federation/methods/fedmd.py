@@ -13,6 +13,8 @@ from kdrun.federation.messages import Broadcast
 from kdrun.federation.methods.base import Method
 from kdrun.federation.methods.local import learn_private
 
+SEMANTICS = 1
+
 LOGITS = "logits"
 
 

@@ -7,6 +7,8 @@ from kdrun.federation.loop import label_loss
 from kdrun.federation.messages import Broadcast
 from kdrun.federation.methods.base import Method
 
+SEMANTICS = 1
+
 
 class Local(Method):
     """The private network learns from labels in as many steps as both directions of other methods together."""

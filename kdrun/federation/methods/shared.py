@@ -7,6 +7,8 @@ from kdrun.federation.loop import label_loss
 from kdrun.federation.messages import Broadcast
 from kdrun.federation.methods.base import Method
 
+SEMANTICS = 1
+
 
 class FedAvg(Method):
     """McMahan et al. 2017 (arXiv 1602.05629), algorithm 1: clients train the shared network, the server averages it."""

@@ -12,6 +12,8 @@ from kdrun.networks.encoder import encoder as encoder_of
 from kdrun.networks.encoder import logit_count
 from kdrun.networks.output import logits_of
 
+SEMANTICS = 1
+
 
 class LateFusion(nn.Module):
     """One encoder of the same make for each channel (a view of the sample), their features side by side, linear.

@@ -14,6 +14,8 @@ from kdrun.networks.encoder import logit_count
 from kdrun.networks.output import logits_of
 from kdrun.problems import UserError, closest
 
+SEMANTICS = 1
+
 TARGETS = ("monai",)
 
 CHANNELS = ("in_channels", "n_input_channels")

@@ -15,6 +15,8 @@ from torch.nn import functional
 
 from kdrun.networks.encoder import logit_count
 
+SEMANTICS = 1
+
 CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
 BATCH_NORMS = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 GROUPS, FEWEST = 8, 4

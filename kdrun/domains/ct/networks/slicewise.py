@@ -12,6 +12,8 @@ from kdrun.networks.encoder import encoder as encoder_of
 from kdrun.networks.encoder import logit_count
 from kdrun.networks.output import logits_of
 
+SEMANTICS = 1
+
 
 class Slicewise(nn.Module):
     """One 2-D encoder for all slices of a volume, the mean or the maximum of its features over slices, linear.

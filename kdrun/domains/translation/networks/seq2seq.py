@@ -14,6 +14,9 @@ from kdrun.networks.folders import check_folder
 from kdrun.networks.output import logits_of
 from kdrun.problems import UserError, closest
 
+SEMANTICS = 1
+
+
 # Embeddings are often padded to a round number of rows; more than this much larger means another tokenizer.
 MOST_UNUSED = 128
 

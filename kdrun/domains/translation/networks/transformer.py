@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+SEMANTICS = 1
+
 KeysValues = tuple[torch.Tensor, torch.Tensor]  # each [rows, heads, length, width / heads]
 Cache = list[KeysValues]  # self-attention of each decoder layer over the tokens so far
 

@@ -14,6 +14,9 @@ from torch import nn
 
 from kdrun.problems import UserError
 
+SEMANTICS = 1
+
+
 # Where the parts lie in transformers' LlavaForConditionalGeneration.
 TOWER, PROJECTOR = "model.model.vision_tower", "model.model.multi_modal_projector"
 LANGUAGE_MODEL, HEAD = "model.model.language_model", "model.lm_head"

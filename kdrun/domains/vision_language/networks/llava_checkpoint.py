@@ -19,6 +19,8 @@ from kdrun.domains.vision_language.networks.towers import Tower, build_tower
 from kdrun.networks.folders import check_folder
 from kdrun.problems import UserError, closest
 
+SEMANTICS = 1
+
 TARGETS = ("llava_checkpoint",)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

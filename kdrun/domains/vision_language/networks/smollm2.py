@@ -20,6 +20,8 @@ import torch
 
 from kdrun.problems import UserError
 
+SEMANTICS = 1
+
 TARGETS = ("llava_smollm2",)
 
 LABEL = "SmolLM2-135M-Instruct, Q4_1 dequantised"
