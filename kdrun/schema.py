@@ -32,7 +32,7 @@ class Target(dict):
 
 
 class Weight(float):
-    """Annotation of a weight of a term: a number, or a function of the step (objectives/weights.py)."""
+    """Annotation of a weight of a term: a number, or a function of the step (term_weights.py)."""
 
 
 CONTENT = "a path; the content of the file is in instead"

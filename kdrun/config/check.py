@@ -17,9 +17,9 @@ from kdrun.config.meant import meant, nearest_path, schema_paths
 from kdrun.config.origins import Origins
 from kdrun.config.presets import PRESETS
 from kdrun.environment import hidden
-from kdrun.objectives.weights import read_weight
 from kdrun.problems import Problems, UserError, closest, listed, nearest
 from kdrun.schema import EXTENDED, REQUIRED, Data, Root, Target, Term, Weight, defaults
+from kdrun.term_weights import read_weight
 
 _NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?")
 NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

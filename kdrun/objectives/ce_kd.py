@@ -6,6 +6,8 @@ from kdrun.objectives.ce import ce as cross_entropy
 from kdrun.objectives.chunked import ce_kd_chunked
 from kdrun.objectives.divergences import of_logits
 
+SEMANTICS = 1
+
 
 def ce_kd(
     student_logits: torch.Tensor,

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from kdrun.objectives.weights import WeightSchedule
 from kdrun.problems import UserError
+from kdrun.term_weights import WeightSchedule
 
 Tensors = Mapping[str, Any]
 LABELS, IMAGES = "mask", "images"

@@ -19,8 +19,8 @@ from typing import Any
 from kdrun import losses, slots, targets
 from kdrun.environment import resolved
 from kdrun.objectives.objective_term import Pairs, Term
-from kdrun.objectives.weights import read_weight
 from kdrun.problems import UserError, listed, nearest
+from kdrun.term_weights import read_weight
 
 OVER = {"labels": "mask", "image_slots": "visual_mask"}
 ADAPTORS = ("auto", "none", "linear", "conv")

@@ -6,8 +6,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from kdrun.objectives.weights import shown
 from kdrun.present.units import magnitude
+from kdrun.term_weights import shown
 
 
 def main(args) -> int:

@@ -4,8 +4,8 @@ import pytest
 
 from kdrun.config.compose import compose
 from kdrun.objectives.terms import build_objective
-from kdrun.objectives.weights import WeightSchedule
 from kdrun.problems import UserError
+from kdrun.term_weights import WeightSchedule
 
 WORDS = {
     ("objective=word_kd_topk", "model=nmt_transformer"): "3a03657484",

@@ -1,4 +1,4 @@
 """Questions about images, answered in words."""
 
 SEMANTICS = 1
-USES = ("kdrun.decoding",)
+USES = ("kdrun.decoding", "kdrun.domains.translation")
