@@ -180,3 +180,6 @@ def test_differences_name_the_keys_and_nearest_takes_the_fewest():
     far, near = {"a": {"b": 0, "c": 0}, "d": 0}, {"a": {"b": 1, "c": 2}, "d": 4}
     assert nearest(one, [("far", far), ("near", near)]) == ("near", {"d": (3, 4)})
     assert nearest(one, []) is None
+    mine, stored = {"code": {"learning": 1}}, {"code": {"kdrun.learning.fit": "ab" * 32, "mylab.nets": "cd" * 32}}
+    assert nearest(mine, [("old", stored)]) == ("old", {"code": (mine["code"], "files of an earlier kdrun")})
+    assert nearest(mine, [("new", {"code": {"learning": 2}})]) == ("new", {"code.learning": (1, 2)})
