@@ -114,7 +114,9 @@ def outcome(name: str, root: Path, folder: Path) -> dict[str, Any]:
     """What a job leaves, of the code below `root`, run in `folder`; {"failed": last lines} where it ends with an error."""
     folder.mkdir(parents=True)
     words = shlex.split(f"{JOBS[name]} {QUICK}")
-    words += [] if CLIENTS in JOBS[name] else ["teacher.tolerance=1"]  # a federation has no teacher that could fall short
+    words += (
+        [] if CLIENTS in JOBS[name] else ["teacher.tolerance=1"]
+    )  # a federation has no teacher that could fall short
     if "data=parallel_text" in words:
         write_text(folder / "text")
     begin = f"import sys, kdrun.cli; assert kdrun.__file__.startswith({str(root)!r}); sys.exit(kdrun.cli.main())"

@@ -40,7 +40,7 @@ LIBRARY_PACKAGES = (
 
 
 class Sources:
-    """`hashes(roots)`: what the code of a stage is known by; files are read once per instance.
+    """`versions(roots)`: what the code of a stage is known by; files are read once per instance.
 
     package: the folder of kdrun (default: the one that is installed)."""
 
@@ -50,15 +50,15 @@ class Sources:
         self._said: dict[str, tuple[int | None, tuple[str, ...]]] = {}
         self._found: dict[tuple[str, ...], dict[str, int | str]] = {}
 
-    def hashes(self, roots: list[str]) -> dict[str, int | str]:
+    def versions(self, roots: list[str]) -> dict[str, int | str]:
         """Part of kdrun -> its number, module of a user -> sha256 of its file. roots: dotted names of modules, or of what is in
         them."""
         key = tuple(roots)
         if key not in self._found:
-            self._found[key] = self._hashes(roots)
+            self._found[key] = self._collected(roots)
         return self._found[key]
 
-    def _hashes(self, roots: list[str]) -> dict[str, int | str]:
+    def _collected(self, roots: list[str]) -> dict[str, int | str]:
         found: dict[str, int | str] = {}
         waiting, seen = list(roots), set()
         while waiting:

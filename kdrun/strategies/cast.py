@@ -10,8 +10,8 @@ from kdrun import kinds, losses
 from kdrun.domains.base import Domain
 from kdrun.lab.stages.base import Result
 from kdrun.lab.stages.fit import Fit
-from kdrun.objectives.weights import scaled
 from kdrun.problems import UserError, closest, listed
+from kdrun.term_weights import scaled
 
 if TYPE_CHECKING:
     from kdrun.lab.lab import Lab

@@ -581,7 +581,7 @@ def _stage_parts(job):
     from kdrun.lab.fingerprint import ADDED
     from kdrun.strategies.unused import stages_of
 
-    sources = SimpleNamespace(hashes=lambda roots: {})
+    sources = SimpleNamespace(versions=lambda roots: {})
     context = SimpleNamespace(data_hash=str, device="cpu", sources=sources, added=ADDED, file_hash=str)
     found = []
     for stage in stages_of(job.config):

@@ -33,21 +33,21 @@ def package(tmp_path, monkeypatch):
 
 
 def test_reaches_relative_and_inner_imports_of_the_same_package_only(package):
-    found = Sources().hashes(["sourcelab.nets.Mine"])
+    found = Sources().versions(["sourcelab.nets.Mine"])
     assert set(found) == {"sourcelab.nets", "sourcelab.blocks", "sourcelab.deep", "sourcelab.deep.part"}
 
 
 def test_changes_with_what_it_reaches_and_not_with_the_rest(package):
-    before = Sources().hashes(["sourcelab.nets.Mine"])
+    before = Sources().versions(["sourcelab.nets.Mine"])
     (package / "unused.py").write_text("y = 2\n")
-    assert Sources().hashes(["sourcelab.nets.Mine"]) == before
+    assert Sources().versions(["sourcelab.nets.Mine"]) == before
     (package / "deep" / "part.py").write_text("x = 2\n")
-    after = Sources().hashes(["sourcelab.nets.Mine"])
+    after = Sources().versions(["sourcelab.nets.Mine"])
     assert {name for name in after if after[name] != before[name]} == {"sourcelab.deep.part"}
 
 
 def test_libraries_are_taken_by_version(package):
-    assert Sources().hashes(["torch.optim.SGD"]) == {}
+    assert Sources().versions(["torch.optim.SGD"]) == {}
 
 
 def test_relative_imports_are_resolved():
@@ -58,7 +58,7 @@ def test_relative_imports_are_resolved():
 
 def test_what_a_users_module_takes_from_kdrun_counts_with_its_number(package):
     (package / "blocks.py").write_text("from kdrun.networks.resnet import ResNet\nfrom kdrun.networks import quiet\n")
-    found = Sources().hashes(["sourcelab.nets.Mine"])
+    found = Sources().versions(["sourcelab.nets.Mine"])
     numbers = {name: value for name, value in found.items() if isinstance(value, int)}
     assert set(numbers) == {"networks", "networks.resnet"}, "what has no number of its own has that of its room"
     assert set(found) - set(numbers) == {"sourcelab.nets", "sourcelab.blocks"}
@@ -75,13 +75,13 @@ STAGE = ["kdrun.learning.fit", "kdrun.domains.images", "kdrun.objectives.kd.kd",
 
 
 def test_an_edit_without_effect_leaves_stored_stages_where_they_are(clone):
-    before = Sources(clone).hashes(STAGE)
-    assert before == Sources().hashes(STAGE) and before["networks.resnet"] == 1
+    before = Sources(clone).versions(STAGE)
+    assert before == Sources().versions(STAGE) and before["networks.resnet"] == 1
     for name in ("objectives/kd.py", "learning/__init__.py", "networks/resnet.py"):
         text = (clone / name).read_text()
         (clone / name).write_text(f"# A comment.\n{text}\n\ndef _nobody_calls_this():\n    pass\n")
     (clone / "networks/encoder.py").rename(clone / "networks/backbone.py")
-    assert Sources(clone).hashes(STAGE) == before
+    assert Sources(clone).versions(STAGE) == before
 
 
 @pytest.mark.parametrize(
@@ -89,19 +89,19 @@ def test_an_edit_without_effect_leaves_stored_stages_where_they_are(clone):
     [("objectives/kd.py", "objectives.kd"), ("learning/__init__.py", "learning"), ("data/__init__.py", "data")],
 )
 def test_a_raised_number_is_another_stage(clone, file, part):
-    before, text = Sources(clone).hashes(STAGE), (clone / file).read_text()
+    before, text = Sources(clone).versions(STAGE), (clone / file).read_text()
     (clone / file).write_text(re.sub(r"(?m)^SEMANTICS = 1$", "SEMANTICS = 2", text))
     try:
-        assert Sources(clone).hashes(STAGE) == {**before, part: 2}
-        assert Sources(clone).hashes(["kdrun.decoding"]) == {"decoding": 1}
+        assert Sources(clone).versions(STAGE) == {**before, part: 2}
+        assert Sources(clone).versions(["kdrun.decoding"]) == {"decoding": 1}
     finally:
         (clone / file).write_text(text)
 
 
 def test_a_file_that_moved_keeps_its_number_under_its_first_name():
     new, old = "kdrun.domains.translation.networks.transformer", "kdrun.networks.transformer"
-    found = Sources().hashes([f"{new}.Transformer"])
-    assert found == Sources().hashes([f"{old}.Transformer"]) and "networks.transformer" in found
+    found = Sources().versions([f"{new}.Transformer"])
+    assert found == Sources().versions([f"{old}.Transformer"]) and "networks.transformer" in found
 
 
 def test_every_room_that_computes_has_a_number():
@@ -146,4 +146,4 @@ def test_a_room_says_what_it_stands_on():
         needs = {other for other in others if any(name.startswith(f"kdrun.{other}.") for name in names)}
         needs -= KNOWN.get(room, set())
         # The kind of data is in every stage by itself.
-        assert needs <= set(Sources().hashes([f"kdrun.{room}", "kdrun.domains"])), room
+        assert needs <= set(Sources().versions([f"kdrun.{room}", "kdrun.domains"])), room

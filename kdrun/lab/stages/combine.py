@@ -59,7 +59,7 @@ class Combine(Stage):
             "members": {name: member.fingerprint for name, member in self.members.items()},
             "counted": list(self.counted),
             "method": self.method,
-            "code": context.sources.hashes(["kdrun.lab.ensembles"]),
+            "code": context.sources.versions(["kdrun.lab.ensembles"]),
             "versions": versions("scikit-learn", "numpy"),
         }
 

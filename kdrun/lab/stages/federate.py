@@ -65,7 +65,7 @@ class Federate(Stage):
             "data": identity(self.data, context),
             "trainer": canonical({key: self.trainer[key] for key in trainer}, numbers=True),
             "seed": self.seed,
-            "code": context.sources.hashes(modules),
+            "code": context.sources.versions(modules),
             "versions": versions("torch", "lightning"),
             "device": device(self.hardware, context),
         }

@@ -102,7 +102,7 @@ class Fit(Stage):
                 **({"also": [other.fingerprint for other in self.also], "drop": self.drop} if self.also else {}),
                 **({"sees": self.sees, "content": context.data_hash(self.seen)} if self.sees else {}),
             },
-            "code": context.sources.hashes(self.modules()),
+            "code": context.sources.versions(self.modules()),
             "versions": versions("torch", "lightning"),
             "device": device(self.hardware, context),
         }
