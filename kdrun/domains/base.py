@@ -367,10 +367,6 @@ class Domain:
         """sha256 hex digest of all that a data set depends on, beside the keys of its config."""
         return source.content_hash
 
-    def code(self, config: dict[str, Any]) -> tuple[str, ...]:
-        """Modules that decide what a data set and its metrics are, in fingerprints of stages."""
-        return (f"{type(self).__module__.rpartition('.')[0]}.task",)
-
     def left_out(self, target: str) -> tuple[str, ...]:
         """Options of a source that are paths or labels and stay out of fingerprints, beside `name` and `root`."""
         return ()

@@ -38,9 +38,5 @@ class Classification(Domain):
 
         return DataSpec.of(metadata)
 
-    def code(self, config: dict[str, Any]) -> tuple[str, ...]:
-        seen = ("kdrun.domains.images.views",) if config.get("view") else ()
-        return (*super().code(config), "kdrun.domains.images.module", *seen)
-
 
 DOMAIN = Classification()

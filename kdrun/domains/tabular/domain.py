@@ -36,8 +36,5 @@ class Regression(Domain):
 
         return TableSpec.of(metadata)
 
-    def code(self, config: dict[str, Any]) -> tuple[str, ...]:
-        return (*super().code(config), "kdrun.domains.tabular.module")
-
 
 DOMAIN = Regression()

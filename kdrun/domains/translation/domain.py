@@ -49,9 +49,6 @@ class Translation(Domain):
 
         return hashlib.sha256(f"{source.content_hash} {existing(path).sha256}".encode()).hexdigest()
 
-    def code(self, config: dict[str, Any]) -> tuple[str, ...]:
-        return (*super().code(config), "kdrun.domains.translation.build")
-
     def left_out(self, target: str) -> tuple[str, ...]:
         """Of pairs of files: paths, and where in them the sentences are, which are in instead."""
         if current(target) != "kdrun.domains.translation.parallel_text.parallel_text":

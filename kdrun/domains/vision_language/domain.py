@@ -52,8 +52,5 @@ class VisionLanguage(Domain):
 
         return hashlib.sha256(f"{source.source_hash} {tokenizer_hash(given)}".encode()).hexdigest()
 
-    def code(self, config: dict[str, Any]) -> tuple[str, ...]:
-        return (*super().code(config), "kdrun.domains.vision_language.build")
-
 
 DOMAIN = VisionLanguage()
