@@ -71,7 +71,10 @@ class Setting:
         self.module = shop.data(request.data)
         self.task = self.module.task()
         number = config["clients"]
-        self.method = build_method(config["method"], config.get("options") or {})
+        self.regression = self.module.samples("train").targets.is_floating_point()
+        self.method = build_method(
+            config["method"], config.get("options") or {}, self.regression, config.get("objective")
+        )
         aggregation = config.get("aggregation") or {}
         self.faults = Faults.of(config.get("faults"), number)
         self.rules = Rules(
@@ -83,11 +86,12 @@ class Setting:
             self.faults.on_bad,
             aggregation.get("clip_norm"),
         )
-        self.regression = self.module.samples("train").targets.is_floating_point()
         self.method.suits(self.regression)
         self.device = torch.device(hardware["device"])
         precision = hardware.get("precision", "fp32")
-        self._make_loop = partial(Loop, self.task, request.trainer, device=self.device, precision=precision)
+        self._make_loop = partial(
+            Loop, self.task, request.trainer, device=self.device, precision=precision, rounds=config["rounds"]
+        )
         self._layout = {"memory_format": torch.channels_last} if hardware.get("channels_last") else {}
         self.private = [config["private"][client % len(config["private"])] for client in range(number)]
         self.travelling = _travelling(config, self.method, self.private)

@@ -1,112 +1,134 @@
-"""Gradient steps and evaluation as clients and servers do them: one plain loop, without a trainer around it."""
+"""Training and evaluation as clients and servers do them: a plain loop over train_step, without a Lightning trainer."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from kdrun.domains.base import Prediction
 from kdrun.federation.messages import Arrays
 from kdrun.federation.shards import Shard
 from kdrun.learning import seeds
-from kdrun.learning.firststep import NoEffect, gradient_norms, joined
+from kdrun.learning.backend import Backend, wants_closure
+from kdrun.learning.schedule import schedule
+from kdrun.learning.step import train_step
 from kdrun.networks.modes import hold_frozen
 from kdrun.problems import UserError
 from kdrun.targets import build
-
-Terms = Sequence[tuple[str, float, Tensor]]
-"""(name, weight, value) of each part of a loss."""
 
 OUTPUTS_BATCH = 1024
 
 
 class Loop:
-    """What training needs: the task, the trainer's settings and where it runs.
+    """What training needs: the task, the trainer's settings and where it runs. To a step it is the task.
 
-    trainer    batch_size, eval_batch_size, optimizer (a target node) and clip of the config
+    trainer    batch_size, eval_batch_size, optimizer (a target node), clip and, where they are not as a federation has them by
+               default, accumulate and schedule of the config
     precision  fp32, or bf16 for automatic mixed precision
+    rounds     of the federation, which with `schedule` decides the rate at a step
     seen       {term: {"value", "gradient"}} at its first use; a term that does nothing stops the run (NoEffect)
     counted    plain numbers: optimisation "steps", and by role of a network samples that it was trained on
                ("trained/private") and frozen outputs that it gave ("asked/proxy")
     """
 
     def __init__(
-        self, task: Any, trainer: dict[str, Any], seed: int, device: torch.device | str = "cpu", precision: str = "fp32"
+        self,
+        task: Any,
+        trainer: dict[str, Any],
+        seed: int,
+        device: torch.device | str = "cpu",
+        precision: str = "fp32",
+        rounds: int = 1,
     ):
         if precision not in ("fp32", "bf16"):
             raise UserError(f"hardware.precision={precision}: a federation trains in fp32 or bf16")
-        self.task, self.seed, self.device = task, seed, torch.device(device)
-        self.batch_size, self.clip = trainer["batch_size"], trainer.get("clip")
+        self.task, self.trainer, self.seed, self.device = task, trainer, seed, torch.device(device)
         self.eval_batch_size = trainer.get("eval_batch_size") or OUTPUTS_BATCH
-        self.mixed = precision == "bf16"
+        self.mixed, self.rounds = precision == "bf16", rounds
         self.seen: dict[str, dict[str, float]] = {}
         self.counted: dict[str, int] = {"steps": 0}
         self._optimizer = build({**trainer["optimizer"], "_partial_": True}, "optimizer")
         self._metrics = task.metrics().to(self.device)
 
-    def logits(self, network: nn.Module, inputs: Any) -> Tensor:
-        """float32 [B, C] of one forward pass."""
-        if self.mixed:
-            with torch.autocast(self.device.type, torch.bfloat16):
-                return self.task.predict(network, inputs).logits.float()
-        return self.task.predict(network, inputs).logits
+    def predict(self, network: nn.Module, inputs: Any) -> Prediction:
+        """One forward pass, of which the logits are float32."""
+        if not self.mixed:
+            return self.task.predict(network, inputs)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            prediction = self.task.predict(network, inputs)
+        return replace(prediction, logits=prediction.logits.float())
+
+    def tensors(self, batch: dict[str, Any], student: Prediction, teacher: Prediction | None) -> dict[str, Any]:
+        return self.task.tensors(batch, student, teacher)
 
     def train(
         self,
         networks: Mapping[str, nn.Module],
+        objective: Any,
         shard: Shard,
         epochs: int,
         purpose: str,
         round: int,
-        terms: Callable[[dict[str, Any]], Terms],
+        *,
+        teacher: Outputs | None = None,
+        task: Any = None,
     ) -> dict[str, float]:
         """Steps on all batches of `epochs` passes; the means of the terms over the steps, by name.
 
-        networks  those that learn, by role, each with an optimizer of its own that begins anew
-        purpose   what is trained, with `round` part of the seed of order, augmentation and dropout
-        terms     batch -> parts of the loss
-        Raises FloatingPointError for a term that is not finite, NoEffect for one that does nothing at its first use.
+        networks   those that learn, by role; of several, the student of a step is all in an nn.ModuleDict
+        objective  objectives.terms.Objective, or what is called as one
+        purpose    what is trained, with `round` part of the seed of order, augmentation and dropout
+        task       in place of the loop itself, for other tensors
+        The optimizer begins anew. Raises FloatingPointError for a term that is not finite, NoEffect for one that does nothing
+        at its first use.
         """
-        seed = seeds.derive(self.seed, purpose, round)
-        parameters = [[p for p in network.parameters() if p.requires_grad] for network in networks.values()]
-        optimizers = [self._optimizer(params=each) for each in parameters]
-        for network in networks.values():
-            network.train()
-            hold_frozen(network)
-        kept: list[list[Tensor]] = []
-        names: list[str] = []
+        seed, settings = seeds.derive(self.seed, purpose, round), self.trainer
+        student = next(iter(networks.values())) if len(networks) == 1 else nn.ModuleDict(networks)
+        student.train()
+        hold_frozen(student)
+        backend = LoopBackend(self, task or self, student, networks.values(), objective)
+        groups = backend.trained
+        optimizer = self._optimizer(params=groups[0] if len(groups) == 1 else [{"params": each} for each in groups])
+        backend.closure = wants_closure(optimizer)
+        rate = self._rate(optimizer, epochs, round, len(shard.bounds(settings["batch_size"])))
         self._seed(seed)
-        for epoch in range(epochs):
-            for batch in shard.batches(self.batch_size, seed, epoch):
-                parts = terms(batch)
-                if any(name not in self.seen for name, _, _ in parts):
-                    self._check(parts, [p for each in parameters for p in each])
-                total = None
-                for _, weight, value in parts:
-                    weighted = value if weight == 1 else weight * value
-                    total = weighted if total is None else total + weighted
-                for each in parameters:
-                    for parameter in each:
-                        parameter.grad = None
-                total.backward()
-                for each, optimizer in zip(parameters, optimizers, strict=True):
-                    if self.clip is not None:
-                        torch.nn.utils.clip_grad_norm_(each, self.clip)
-                    optimizer.step()
-                kept.append([value.detach() for _, _, value in parts])
-                names = [name for name, _, _ in parts]
+        kept: list[list[Tensor]] = []
+        try:
+            for epoch in range(epochs):
+                for batch in shard.batches(settings["batch_size"], seed, epoch):
+                    rate(len(kept))
+                    kept.append(train_step(student, teacher, objective, batch, optimizer, len(kept), backend))
+        finally:
+            self.seen |= backend.seen
         self.counted["steps"] += len(kept) * len(networks)
         for role in networks:
             self._count(f"trained/{role}", epochs * len(shard))
         if not kept:
             return {}
-        means = torch.stack([torch.stack(values) for values in kept]).mean(dim=0).tolist()
+        *means, _ = torch.stack([torch.stack(values) for values in kept]).mean(dim=0).tolist()
+        names = [term.name for term in objective.active]
         return self._finite(dict(zip(names, means, strict=True)), networks.values())
+
+    def _rate(self, optimizer: torch.optim.Optimizer, epochs: int, round: int, batches: int) -> Callable[[int], None]:
+        """Sets the learning rates before a step of this round: as in the other rounds, or by `trainer.schedule`, which is a
+        function of the steps of all rounds, also of those in which a client was not called."""
+        if "schedule" not in self.trainer:
+            return lambda step: None
+        factor = schedule(self.trainer["schedule"], self.rounds * epochs, batches)
+        base = [group["lr"] for group in optimizer.param_groups]
+
+        def set_rate(step: int) -> None:
+            for group, rate in zip(optimizer.param_groups, base, strict=True):
+                group["lr"] = rate * factor(round * epochs * batches + step)
+
+        return set_rate
 
     def _seed(self, seed: int) -> None:
         """Dropout, and whatever else draws from the global generators. torch.manual_seed does it too, and takes 20 times as
@@ -127,51 +149,22 @@ class Loop:
                 raise FloatingPointError("weights are not finite")
         return means
 
-    def _check(self, parts: Terms, parameters: list[nn.Parameter]) -> None:
-        """Looks at terms that are new: see learning.firststep. One that is 0 with a gradient of 0 is looked at again in the next step."""
-        for name, _, value in parts:
-            if name in self.seen:
-                continue
-            number = float(value.detach())
-            if not np.isfinite(number):
-                raise FloatingPointError(f"the {name} term is {number} at its first use")
-            if not value.requires_grad:
-                raise NoEffect(f"the {name} term is {number:.6g} and depends on no parameter that is trained")
-            norm = joined(gradient_norms(value, parameters))
-            if number == 0.0 and norm == 0.0:
-                continue
-            if norm == 0.0 or not np.isfinite(norm):
-                raise NoEffect(
-                    f"the {name} term is {number:.6g} at its first use, and the norm of its gradient {norm:.6g}"
-                )
-            self.seen[name] = {"value": number, "gradient": norm}
-
     def _count(self, what: str, number: int) -> None:
         self.counted[what] = self.counted.get(what, 0) + number
 
-    def outputs(self, role: str, network: nn.Module, shard: Shard) -> Callable[[dict[str, Any]], Tensor]:
-        """batch of `shard` -> logits [B, C] of a network that is not trained meanwhile, in eval mode, without gradients.
+    def outputs(self, role: str, network: nn.Module, shard: Shard) -> Outputs:
+        """What a network that is not trained meanwhile says of batches of `shard`, in eval mode.
 
         Where a sample has the same inputs in every batch, all are computed at once and looked up.
         """
-        if shard.fixed:
-            table = self.table(role, network, shard)
-            return lambda batch: table.index_select(0, batch["positions"].to(table.device))
-        network.eval()
-
-        def live(batch: dict[str, Any]) -> Tensor:
-            self._count(f"asked/{role}", len(batch["positions"]))
-            with torch.no_grad():
-                return self.logits(network, batch["inputs"])
-
-        return live
+        return Stored(self.table(role, network, shard)) if shard.fixed else Live(self, role, network)
 
     @torch.no_grad()
     def table(self, role: str, network: nn.Module, shard: Shard) -> Tensor:
         """float32 [n, C]: logits on the samples of a shard in its order, in eval mode, nothing augmented."""
         network.eval()
         self._count(f"asked/{role}", len(shard))
-        return torch.cat([self.logits(network, batch["inputs"]) for batch in shard.whole(OUTPUTS_BATCH)])
+        return torch.cat([self.predict(network, batch["inputs"]).logits for batch in shard.whole(OUTPUTS_BATCH)])
 
     @torch.no_grad()
     def evaluate(self, network: nn.Module, shard: Shard, final: bool = False) -> dict[str, float]:
@@ -183,27 +176,51 @@ class Loop:
         return {name: float(value) for name, value in self._metrics.compute().items()}
 
 
-def label_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Scalar: mean cross-entropy for classes (targets int64 [B]), mean squared error for numbers (float [B] or [B, D])."""
-    if targets.is_floating_point():
-        return functional.mse_loss(logits, targets.reshape(logits.shape).to(logits.dtype))
-    return functional.cross_entropy(logits, targets)
+class Outputs(Protocol):
+    """Frozen outputs for batches of a shard."""
+
+    def outputs(self, batch: dict[str, Any], step: int = 0) -> Prediction: ...
 
 
-def transfer(logits: Tensor, taught: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """[B]: distance to frozen outputs. T^2 KL(taught || own) for classes, the squared error for numbers.
+class Stored:
+    """Outputs that were computed before: float32 [n, C] in the order of the shard."""
 
-    A class that the frozen outputs exclude (logit -inf) adds nothing.
-    """
-    if targets.is_floating_point():
-        return (logits - taught).square().sum(-1)
-    # As objectives.kd, without its own gradient, which is for vocabularies: a step of a small network is a tenth faster.
-    own, other = (torch.log_softmax(one if temperature == 1 else one / temperature, -1) for one in (logits, taught))
-    p = other.exp()
-    distance = (p * (other - own)).sum(-1)
-    if distance.is_cuda or not bool(distance.isfinite().all()):
-        distance = torch.where(p == 0, 0.0, p * (other - own)).sum(-1)
-    return distance * temperature**2
+    def __init__(self, table: Tensor):
+        self.table = table
+
+    def outputs(self, batch: dict[str, Any], step: int = 0) -> Prediction:
+        return Prediction(self.table.index_select(0, batch["positions"].to(self.table.device)))
+
+
+class Live:
+    """Outputs of a network in eval mode on each batch as it comes."""
+
+    def __init__(self, loop: Loop, role: str, network: nn.Module):
+        self.loop, self.role, self.network = loop, role, network.eval()
+
+    @torch.no_grad()
+    def outputs(self, batch: dict[str, Any], step: int = 0) -> Prediction:
+        self.loop._count(f"asked/{self.role}", len(batch["positions"]))
+        return self.loop.predict(self.network, batch["inputs"])
+
+
+class LoopBackend(Backend):
+    """The steps of a client or server: a term that is not finite at its first use is a training that diverged, and one that
+    begins with nothing, as that of two equal networks, is looked at again."""
+
+    def __init__(self, loop: Loop, task: Any, student: nn.Module, networks: Iterable[nn.Module], objective: Any):
+        trainer = loop.trainer
+        super().__init__(task, student, trainer.get("accumulate", 1), trainer.get("clip"), alike=True)
+        self.trained = [[p for p in network.parameters() if p.requires_grad] for network in networks]
+        self.seen = {term.name: loop.seen[term.name] for term in objective.active if term.name in loop.seen}
+        if self.accumulate > 1 and any(isinstance(part, _BatchNorm) and part.training for part in student.modules()):
+            self.smallest = 2
+
+    def check(self, objective, raw, part, scale=1.0):
+        for name, value in raw.items():
+            if name not in self.seen and not value.isfinite():
+                raise FloatingPointError(f"the {name} term is {float(value.detach())} at its first use")
+        super().check(objective, raw, part, scale)
 
 
 @torch.no_grad()

@@ -22,7 +22,8 @@ class Shard:
     flipped    bool [n]: whose label is wrong, None where none is
     change     applied to all inputs (a shift of the client's); it gets and gives float [B, ...]
 
-    A batch is {"ids" int64 [b], "inputs" float [b, ...], "targets" [b], "positions" int64 [b]: places in this shard}.
+    A batch is {"ids" int64 [b], "inputs" float [b, ...], "targets" [b], "positions" int64 [b]: places in
+    this shard}, and "size" where it is trained on.
     """
 
     def __init__(
@@ -53,19 +54,24 @@ class Shard:
         """Whether a sample has the same inputs in every batch."""
         return self._inputs is not None
 
+    def bounds(self, size: int) -> list[tuple[int, int, int]]:
+        """(first, end, size) of each batch of a pass; a last one of one sample joins the one before."""
+        return batch_bounds(len(self), size, smallest=2)
+
     def batches(self, size: int, seed: int, epoch: int) -> Iterator[dict[str, Any]]:
-        """All samples once, shuffled: a function of (seed, epoch). A last batch of one sample joins the one before."""
+        """All samples once, shuffled: a function of (seed, epoch)."""
         order = torch.from_numpy(randomness.order(randomness.key("order", seed, epoch), self.ids.numpy()))
         key = None if self._augment is None else self._augment.key(seed, self._augment.view(epoch))
         ids, targets = self.ids[order], self.targets.index_select(0, order.to(self.device))
         inputs = None if self._inputs is None else self._inputs.index_select(0, order.to(self.device))
-        for first, end, _ in batch_bounds(len(self), size, smallest=2):
+        for first, end, _ in self.bounds(size):
             positions = order[first:end]
             yield {
                 "ids": ids[first:end],
                 "inputs": self.drawn(positions, key) if inputs is None else inputs[first:end],
                 "targets": targets[first:end],
                 "positions": positions,
+                "size": end - first,
             }
 
     def whole(self, size: int) -> Iterator[dict[str, Any]]:

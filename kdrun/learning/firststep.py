@@ -73,7 +73,8 @@ def check_first_step(
             )
         norms = gradient_norms(raw[term.name], [parameter for _, parameter in named], scale)
         norm, of_student = joined(norms), joined(norms[:own])
-        if value == 0.0 and norm == 0.0 and alike and term.needs_teacher:
+        compares = term.needs_teacher or getattr(term.function, "starts_at_zero", False)
+        if value == 0.0 and norm == 0.0 and alike and compares:
             continue
         if not norm < math.inf or of_student == 0.0:
             beside = f", that of the adaptor alone {norm:.6g}" if norm > of_student else ""

@@ -6,6 +6,7 @@ import contextlib
 import inspect
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -67,11 +68,11 @@ class Term:
             return self.largest_weight
         return self.weight.at(step, total)
 
-    @property
+    @cached_property
     def needs_teacher(self) -> bool:
         return any(name.startswith("teacher_") for name in self.wants) or bool(self.pairs and self.pairs.teacher)
 
-    @property
+    @cached_property
     def pointwise(self) -> bool:
         """Whether each position's value depends on that position alone, said by `function.pointwise = True`.
 
@@ -80,13 +81,13 @@ class Term:
         """
         return getattr(self.loss or self.function, "pointwise", False)
 
-    @property
+    @cached_property
     def multiplies(self) -> bool:
         """Whether it multiplies hidden states by an output layer itself: that product belongs to the network, and is computed
         as the network is (in its types, under its autocast). All other terms are computed in float32 or wider."""
         return any(name.endswith("_head") for name in (*self.wants, *self.may_want))
 
-    @property
+    @cached_property
     def over(self) -> str:
         """What the values are per: valid positions of "mask" (labels), of "visual_mask" (image slots), or "images".
 
@@ -149,12 +150,15 @@ class Term:
         ]
 
     def _called(self, chosen: dict[str, Any], positions: torch.Size | None) -> torch.Tensor:
-        before = {name: versions(_tensors([value])) for name, value in chosen.items()}
-        device = next((tensor.device.type for tensor in _tensors(chosen.values())), "cpu")
+        tensors = list(_tensors(chosen.values()))
+        before = versions(tensors)
+        device = tensors[0].device.type if tensors else "cpu"
         whole = self.multiplies or not torch.is_autocast_enabled(device)
         with contextlib.nullcontext() if whole else torch.autocast(device, enabled=False):
             values = self.function(**chosen, **self.options)
-        if changed := [name for name, value in chosen.items() if versions(_tensors([value])) != before[name]]:
+        if versions(tensors) != before:
+            written = {id(x) for x, count in zip(tensors, before, strict=True) if versions([x]) != [count]}
+            changed = [name for name, value in chosen.items() if any(id(x) in written for x in _tensors([value]))]
             raise UserError(
                 f"objective.{self.name} changes {', '.join(changed)} in place",
                 "other terms are given the same tensors; use x / y instead of x.div_(y), x.clone() before a change",
@@ -171,7 +175,7 @@ class Term:
 
 def versions(tensors: Iterable[Any]) -> list[int]:
     """How often each of the tensors has been changed in place, as far as torch counts it."""
-    return [x._version if isinstance(x, torch.Tensor) and not x.is_inference() else 0 for x in tensors]
+    return [0 if not isinstance(x, torch.Tensor) or x.is_inference() else x._version for x in tensors]
 
 
 def _tensors(values: Iterable[Any]) -> Iterable[torch.Tensor]:

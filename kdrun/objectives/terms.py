@@ -35,7 +35,7 @@ class Objective:
     terms: tuple[Term, ...]
     steps: int | None = None
 
-    @property
+    @functools.cached_property
     def active(self) -> tuple[Term, ...]:
         """Terms whose weight is not always 0; the others are never evaluated."""
         return tuple(term for term in self.terms if term.largest_weight != 0)
@@ -180,7 +180,12 @@ def _valid(tensor: torch.Tensor | None, mask: torch.Tensor) -> torch.Tensor | No
 
 def _wide(tensor: Any, as_it_is: bool) -> Any:
     """In float32 where it is a float that is narrower."""
-    if not isinstance(tensor, torch.Tensor) or as_it_is or not tensor.is_floating_point():
+    if (
+        not isinstance(tensor, torch.Tensor)
+        or as_it_is
+        or not tensor.is_floating_point()
+        or tensor.dtype == torch.float32
+    ):
         return tensor
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 

@@ -18,6 +18,8 @@ from kdrun.federation.methods.build import build_method
 from kdrun.federation.shards import Shard
 from kdrun.learning import seeds
 from kdrun.learning.firststep import NoEffect
+from kdrun.objectives.objective_term import Term
+from kdrun.objectives.terms import Objective
 from kdrun.problems import UserError
 
 RATE, CLASSES, FEATURES = 0.1, 3, 4
@@ -56,6 +58,13 @@ class Numbers:
 
         return Prediction(network(inputs))
 
+    def tensors(self, batch, student, teacher):
+        return {
+            "student_outputs": student.logits,
+            "teacher_outputs": None if teacher is None else teacher.logits,
+            "targets": batch["targets"],
+        }
+
     def evaluate(self, metrics, network, batch, final=False):
         metrics.update(network(batch["inputs"]).squeeze(1), batch["targets"])
 
@@ -68,7 +77,7 @@ def linear(outputs, seed):
 def make(method, options=None, regression=False, public=False, private=None):
     spec = DataSpec("rows", ("a", "b", "c"), (1, 1, FEATURES), {}, (0.0,), (1.0,))
     task, outputs = (Numbers(), 1) if regression else (Classification(spec), CLASSES)
-    chosen = build_method(method, options or {})
+    chosen = build_method(method, options or {}, regression)
     shards = {
         split: Shard(Rows(12, seed, regression), np.arange(12)) for seed, split in enumerate(("train", "val", "test"))
     }
@@ -302,7 +311,9 @@ def test_a_term_that_does_nothing_stops_the_run():
             return inputs.flatten(1)[:, :CLASSES] + 0 * self.weight
 
     client = make("local", private=Deaf())
-    with pytest.raises(NoEffect, match=r"private_labels term is .* norm of its gradient 0"):
+    with pytest.raises(
+        NoEffect, match=r"private_labels term is .* its gradient .* has the norm 0: it would do nothing"
+    ):
         client.fit(Broadcast(0))
 
 
@@ -318,13 +329,13 @@ def test_a_client_that_diverges_is_as_it_was_before():
 
 def test_a_value_of_zero_with_a_gradient_is_a_term_like_any_other():
     client = make("local")
-    network = client.private
 
-    def terms(batch):
-        logits = client.loop.logits(network, batch["inputs"]).sum()
-        return [("centred", 1.0, logits - logits.detach())]
+    def centred(student_logits):
+        values = student_logits.sum(-1)
+        return values - values.detach()
 
-    client.loop.train({"private": network}, client.train, 1, "private", 0, terms)
+    objective = Objective((Term("centred", 1.0, centred, ("student_logits",)),))
+    client.loop.train({"private": client.private}, objective, client.train, 1, "private", 0)
     assert client.loop.seen["centred"]["value"] == 0.0 and client.loop.seen["centred"]["gradient"] > 0
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdrun.federation import aggregate
 from kdrun.federation.messages import Arrays, Broadcast, Expected, Update, form
+from kdrun.federation.methods.losses import Losses
+from kdrun.objectives.terms import Objective
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,19 +36,24 @@ class Method:
     JUDGED   which network is tested on a client's samples: its "private" one or the "shared" one
     TRAVELS  what goes both ways: weights of a "proxy" beside a private network, of the "shared" network, "predictions" on
              public samples, or None
-    TERMS    parts of the losses that every run must have seen, for options as they are
+    losses   terms that objectives are made of
     """
 
     JUDGED: ClassVar[str] = "private"
     TRAVELS: ClassVar[str | None] = None
 
-    def __init__(self, options: Any):
+    def __init__(self, options: Any, losses: Losses | None = None):
         self.options = options
+        self.losses = losses or Losses.of(False, getattr(options, "temperature", 1.0))
+
+    def objectives(self) -> Iterable[Objective]:
+        """Of all networks that learn."""
+        raise NotImplementedError
 
     @property
     def terms(self) -> tuple[str, ...]:
-        """Names of the parts of the losses that have a weight."""
-        raise NotImplementedError
+        """Names of the terms that every run must have seen."""
+        return tuple(dict.fromkeys(term.name for objective in self.objectives() for term in objective.active))
 
     def initial(self, hall: Hall) -> dict[str, np.ndarray]:
         """What the server sends in the first round."""

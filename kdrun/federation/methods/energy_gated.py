@@ -10,9 +10,10 @@ from torch import Tensor
 
 from kdrun.federation import energy
 from kdrun.federation.client import Client
-from kdrun.federation.loop import label_loss, transfer
 from kdrun.federation.messages import Broadcast
 from kdrun.federation.methods.base import Method
+from kdrun.federation.methods.losses import named, scaled
+from kdrun.objectives.terms import Objective
 from kdrun.problems import UserError
 
 SEMANTICS = 1
@@ -29,10 +30,18 @@ class EnergyGated(Method):
 
     TRAVELS = "proxy"
 
+    def objectives(self):
+        return (self._private(self._teaches("backward")), self._proxy)
+
+    def _private(self, taught: bool) -> Objective:
+        labels = self.losses.objective("private").terms
+        gated = named(self.losses.teaching, "gated", self.options.backward_weight) if taught else ()
+        return Objective((*labels, *(scaled(term, "gate") for term in gated)))
+
     @property
-    def terms(self):
-        both = {"gated": self._teaches("backward"), "forward": self._teaches("forward")}
-        return ("private_labels", "proxy_labels", *(name for name, used in both.items() if used))
+    def _proxy(self) -> Objective:
+        taught = "forward" if self._teaches("forward") else None
+        return self.losses.objective("proxy", taught, self.options.forward_weight)
 
     def _teaches(self, direction: str) -> bool:
         weight = {"backward": self.options.backward_weight, "forward": self.options.forward_weight}[direction]
@@ -55,29 +64,23 @@ class EnergyGated(Method):
         return sent, found | self._backward(client, client.receive(broadcast), round)
 
     def _backward(self, client: Client, proxy, round: int) -> dict[str, float]:
-        options, private, loop = self.options, client.private, client.loop
-        taught = None
+        options, loop = self.options, client.loop
+        teacher = task = None
         if self._teaches("backward") and round > 0:
-            taught = loop.outputs("proxy", proxy, client.train)
+            teacher, task = loop.outputs("proxy", proxy, client.train), Gated(self, client)
         elif round == 0 and options.first_round == "skip":
             return {}
-        gates: list[Tensor] = []
-        positions: list[Tensor] = []
-
-        def terms(batch):
-            logits = loop.logits(private, batch["inputs"])
-            parts = [("private_labels", 1.0, label_loss(logits, batch["targets"]))]
-            if taught is not None:
-                proxy_logits = taught(batch)
-                trust = self.trust(logits if options.gate_grad else logits.detach(), proxy_logits, client)
-                distance = transfer(logits, proxy_logits, batch["targets"], options.temperature)
-                parts.append(("gated", options.backward_weight, (trust * distance).mean()))
-                gates.append(trust.detach())
-                positions.append(batch["positions"])
-            return parts
-
-        found = loop.train({"private": private}, client.train, options.backward_epochs, "private", round, terms)
-        return found | (client.count_gates(gates, positions) if gates else {})
+        values = loop.train(
+            {"private": client.private},
+            self._private(teacher is not None),
+            client.train,
+            options.backward_epochs,
+            "private",
+            round,
+            teacher=teacher,
+            task=task,
+        )
+        return values | (client.count_gates(task.gates, task.positions) if task is not None and task.gates else {})
 
     def trust(self, private: Tensor, proxy: Tensor, client: Client) -> Tensor:
         """[B]: how far the proxy may teach on each sample of a batch."""
@@ -94,14 +97,26 @@ class EnergyGated(Method):
 
     def _forward(self, client: Client, proxy, round: int) -> dict[str, float]:
         options, loop = self.options, client.loop
-        taught = loop.outputs("private", client.private, client.train) if self._teaches("forward") else None
+        teacher = loop.outputs("private", client.private, client.train) if self._teaches("forward") else None
+        return loop.train(
+            {"proxy": proxy}, self._proxy, client.train, options.forward_epochs, "proxy", round, teacher=teacher
+        )
 
-        def terms(batch):
-            logits = loop.logits(proxy, batch["inputs"])
-            parts = [("proxy_labels", 1.0, label_loss(logits, batch["targets"]))]
-            if taught is not None:
-                distance = transfer(logits, taught(batch), batch["targets"], options.temperature)
-                parts.append(("forward", options.forward_weight, distance.mean()))
-            return parts
 
-        return loop.train({"proxy": proxy}, client.train, options.forward_epochs, "proxy", round, terms)
+class Gated:
+    """A client's loop as the task of its private network: batches have a `gate` beside the proxy's outputs.
+
+    gates, positions  of all batches so far
+    """
+
+    def __init__(self, method: EnergyGated, client: Client):
+        self.method, self.client, self.predict = method, client, client.loop.predict
+        self.gates: list[Tensor] = []
+        self.positions: list[Tensor] = []
+
+    def tensors(self, batch, student, teacher):
+        logits = student.logits if self.method.options.gate_grad else student.logits.detach()
+        gate = self.method.trust(logits, teacher.logits, self.client)
+        self.gates.append(gate.detach())
+        self.positions.append(batch["positions"])
+        return {**self.client.loop.tensors(batch, student, teacher), "gate": gate}

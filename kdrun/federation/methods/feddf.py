@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 
 from kdrun.federation import aggregate
-from kdrun.federation.loop import export, load, transfer
+from kdrun.federation.loop import Stored, export, load
+from kdrun.federation.methods.losses import named
 from kdrun.federation.methods.shared import FedAvg
+from kdrun.objectives.terms import Objective
 
 SEMANTICS = 1
 
@@ -18,7 +20,12 @@ class FedDF(FedAvg):
     It takes the trainer's optimizer and batch size; the paper has Adam and stops by validation.
     """
 
-    terms = ("shared_labels", "fusion")
+    @property
+    def fusion(self) -> Objective:
+        return Objective(named(self.losses.teaching, "fusion"))
+
+    def objectives(self):
+        return (*super().objectives(), self.fusion)
 
     def combine(self, arrays, updates, how, trim, round, hall):
         network, loop, public = hall.network, hall.loop, hall.public
@@ -33,15 +40,17 @@ class FedDF(FedAvg):
         usable = ensemble.isfinite().all() if numbers else not torch.log_softmax(ensemble, -1).isnan().any()
         average = aggregate.combine(updates, how, trim)
         load(network, average)
-
-        def terms(batch):
-            taught = ensemble.index_select(0, batch["positions"].to(loop.device))
-            logits = loop.logits(network, batch["inputs"])
-            return [("fusion", 1.0, transfer(logits, taught, batch["targets"], self.options.temperature).mean())]
-
         if usable:
             try:
-                loop.train({"shared": network}, public, self.options.distil_epochs, "fusion", round, terms)
+                loop.train(
+                    {"shared": network},
+                    self.fusion,
+                    public,
+                    self.options.distil_epochs,
+                    "fusion",
+                    round,
+                    teacher=Stored(ensemble),
+                )
             except FloatingPointError:
                 return average  # a client that scales its weights must not end the run
         else:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
 from kdrun.federation.client import Client
-from kdrun.federation.loop import label_loss, transfer
+from kdrun.federation.loop import Loop
 from kdrun.federation.messages import Broadcast
 from kdrun.federation.methods.base import Method
+from kdrun.federation.methods.losses import named
+from kdrun.objectives.terms import Objective
+
+ROLES = {"private": "proxy", "proxy": "private"}
+"""Who learns -> from whom."""
 
 SEMANTICS = 1
 
@@ -21,25 +31,59 @@ class FedKD(Method):
     """
 
     TRAVELS = "proxy"
-    terms = ("private_labels", "proxy_labels", "to_private", "to_proxy")
+
+    def objectives(self):
+        labels = {role: self.losses.objective(role) for role in ROLES}
+        teaching = {role: Objective(named(self.losses.teaching, f"to_{role}")) for role in ROLES}
+        return (Mutual(labels, teaching),)
 
     def work(self, client: Client, broadcast: Broadcast):
-        proxy, private, loop = client.receive(broadcast), client.private, client.loop
-        temperature = self.options.temperature
-
-        def terms(batch):
-            inputs, targets = batch["inputs"], batch["targets"]
-            mentor, mentee = loop.logits(private, inputs), loop.logits(proxy, inputs)
-            labels = label_loss(mentor, targets), label_loss(mentee, targets)
-            divisor = (labels[0] + labels[1]).detach()
-            return [
-                ("private_labels", 1.0, labels[0]),
-                ("proxy_labels", 1.0, labels[1]),
-                ("to_private", 1.0, transfer(mentor, mentee.detach(), targets, temperature).mean() / divisor),
-                ("to_proxy", 1.0, transfer(mentee, mentor.detach(), targets, temperature).mean() / divisor),
-            ]
-
-        networks = {"private": private, "proxy": proxy}
+        networks = {"private": client.private, "proxy": client.receive(broadcast)}
         epochs = max(self.options.backward_epochs, self.options.forward_epochs)
-        found = loop.train(networks, client.train, epochs, "mutual", broadcast.round, terms)
-        return client.send(), found
+        (objective,) = self.objectives()
+        values = client.loop.train(
+            networks, objective, client.train, epochs, "mutual", broadcast.round, task=Both(client.loop)
+        )
+        return client.send(), values
+
+
+@dataclass
+class Mutual:
+    """The sum of both losses; to a step it is an objective.
+
+    labels, teaching  by role of the network that learns
+    """
+
+    labels: dict[str, Objective]
+    teaching: dict[str, Objective]
+
+    @property
+    def active(self):
+        return tuple(term for part in (self.labels, self.teaching) for one in part.values() for term in one.active)
+
+    def __call__(self, tensors: dict[str, Any], count: float) -> tuple[Tensor, dict[str, Tensor]]:
+        totals, raw = [], {}
+        for role, objective in self.labels.items():
+            total, values = objective(tensors[role], count)
+            totals.append(total)
+            raw |= values
+        divisor = sum(totals).detach()
+        for role, objective in self.teaching.items():
+            total, values = objective(tensors[role], count)
+            totals.append(total / divisor)
+            raw |= {name: value / divisor for name, value in values.items()}
+        return sum(totals), raw
+
+
+class Both:
+    """Two networks on the same batch: what each says, beside the other's outputs as constants."""
+
+    def __init__(self, loop: Loop):
+        self.loop = loop
+
+    def predict(self, networks: nn.ModuleDict, inputs: Any) -> dict[str, Any]:
+        return {role: self.loop.predict(network, inputs) for role, network in networks.items()}
+
+    def tensors(self, batch, student, teacher):
+        constants = {role: replace(said, logits=said.logits.detach()) for role, said in student.items()}
+        return {role: self.loop.tensors(batch, student[role], constants[other]) for role, other in ROLES.items()}

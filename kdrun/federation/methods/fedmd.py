@@ -6,12 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from kdrun.federation import aggregate
 from kdrun.federation.client import Client
+from kdrun.federation.loop import Stored
 from kdrun.federation.messages import Broadcast
 from kdrun.federation.methods.base import Method
 from kdrun.federation.methods.local import learn_private
+from kdrun.objectives.objective_term import Term
+from kdrun.objectives.terms import Objective
 
 SEMANTICS = 1
 
@@ -30,12 +34,14 @@ class FedMD(Method):
 
     TRAVELS = "predictions"
 
+    def objectives(self):
+        digest = (self.digest,) if self.options.forward_epochs else ()
+        return (*digest, *((self.losses.objective("private"),) if self.options.backward_epochs else ()))
+
     @property
-    def terms(self):
-        return (
-            *(("digest",) if self.options.forward_epochs else ()),
-            *(("private_labels",) if self.options.backward_epochs else ()),
-        )
+    def digest(self) -> Objective:
+        what = self.losses.outputs
+        return Objective((Term("digest", 1.0, absolute, (f"student_{what}", f"teacher_{what}")),))
 
     def initial(self, hall):
         return {}
@@ -49,15 +55,18 @@ class FedMD(Method):
 
     def work(self, client: Client, broadcast: Broadcast):
         private, loop, round = client.private, client.loop, broadcast.round
-        found: dict[str, float] = {}
+        values: dict[str, float] = {}
         if LOGITS in broadcast.arrays:
-            consensus = torch.from_numpy(np.array(broadcast.arrays[LOGITS])).to(loop.device)
-
-            def terms(batch):
-                wanted = consensus.index_select(0, batch["positions"].to(loop.device))
-                return [("digest", 1.0, (loop.logits(private, batch["inputs"]) - wanted).abs().mean())]
-
+            consensus = Stored(torch.from_numpy(np.array(broadcast.arrays[LOGITS])).to(loop.device))
             epochs = self.options.forward_epochs
-            found |= loop.train({"private": private}, client.public, epochs, "digest", round, terms)
-        found |= learn_private(client, self.options.backward_epochs, round)
-        return {LOGITS: loop.table("private", private, client.public).cpu().numpy()}, found
+            values |= loop.train(
+                {"private": private}, self.digest, client.public, epochs, "digest", round, teacher=consensus
+            )
+        values |= learn_private(client, self.losses.objective("private"), self.options.backward_epochs, round)
+        return {LOGITS: loop.table("private", private, client.public).cpu().numpy()}, values
+
+
+def absolute(**outputs: Tensor) -> Tensor:
+    """[B]: mean absolute difference of what two networks say, [B, C] each."""
+    ours, consensus = outputs.values()
+    return (ours - consensus).abs().mean(-1)

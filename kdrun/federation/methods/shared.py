@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from torch import Tensor, nn
+
 from kdrun.federation.client import Client
-from kdrun.federation.loop import label_loss
 from kdrun.federation.messages import Broadcast
 from kdrun.federation.methods.base import Method
+from kdrun.objectives.objective_term import Term
+from kdrun.objectives.terms import Objective
 
 SEMANTICS = 1
 
@@ -15,35 +18,39 @@ class FedAvg(Method):
 
     JUDGED = "shared"
     TRAVELS = "shared"
-    terms = ("shared_labels",)
+
+    def objectives(self):
+        return (self.losses.objective("shared"),)
 
     def work(self, client: Client, broadcast: Broadcast):
-        network, loop = client.receive(broadcast), client.loop
+        network = client.receive(broadcast)
+        values = client.loop.train(
+            {"shared": network}, self.local(network), client.train, self.options.epochs, "shared", broadcast.round
+        )
+        return client.send(), values
 
-        def terms(batch):
-            return [("shared_labels", 1.0, label_loss(loop.logits(network, batch["inputs"]), batch["targets"]))]
-
-        found = loop.train({"shared": network}, client.train, self.options.epochs, "shared", broadcast.round, terms)
-        return client.send(), found
+    def local(self, network: nn.Module) -> Objective:
+        """What a client minimises, from a network as the server sent it."""
+        return self.losses.objective("shared")
 
 
 class FedProx(FedAvg):
     """Li et al. 2020 (arXiv 1812.06127), equation 2: the loss of a client has mu / 2 ||w - w_global||^2 beside its own."""
 
-    @property
-    def terms(self):
-        return ("shared_labels", *(("proximal",) if self.options.mu else ()))
+    def objectives(self):
+        return (self.local(nn.Module()),)
 
-    def work(self, client: Client, broadcast: Broadcast):
-        network, loop, weight = client.receive(broadcast), client.loop, self.options.mu / 2
-        sent = [(parameter, parameter.detach().clone()) for parameter in network.parameters()]
+    def local(self, network):
+        labels = self.losses.objective("shared").terms
+        return Objective((*labels, Term("proximal", self.options.mu / 2, proximal(network), ("targets",))))
 
-        def terms(batch):
-            parts = [("shared_labels", 1.0, label_loss(loop.logits(network, batch["inputs"]), batch["targets"]))]
-            if weight:
-                distance = sum((parameter - start).square().sum() for parameter, start in sent)
-                parts.append(("proximal", weight, distance))
-            return parts
 
-        found = loop.train({"shared": network}, client.train, self.options.epochs, "shared", broadcast.round, terms)
-        return client.send(), found
+def proximal(network: nn.Module):
+    """A term whose value is ||w - w_global||^2 at each position, w_global being the weights as they are now."""
+    start = [(parameter, parameter.detach().clone()) for parameter in network.parameters()]
+
+    def distance(targets: Tensor) -> Tensor:
+        return sum((parameter - before).square().sum() for parameter, before in start).expand(len(targets))
+
+    distance.starts_at_zero = True  # until the network has moved
+    return distance
