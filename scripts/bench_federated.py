@@ -27,6 +27,7 @@ from kdrun.domains.images.source import Images
 from kdrun.domains.images.spec import DataSpec
 from kdrun.domains.load import load_data
 from kdrun.federation.assemble import assemble
+from kdrun.federation.request import FederationRequest
 from kdrun.federation.run import Play
 from kdrun.learning.report import Report
 from kdrun.learning.teaching import Workshop
@@ -80,17 +81,17 @@ def now() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
-def request(case: str, clients: int, rounds: int, folder: Path) -> dict:
+def request(case: str, clients: int, rounds: int, folder: Path) -> FederationRequest:
     _, private, proxy = CASES[case]
-    return {
-        "fingerprint": "bench",
-        "label": "bench",
-        "work": str(folder),
-        "data": {"case": case},
-        "hardware": {"device": "cpu", "devices": 1, "precision": "fp32"},
-        "seed": 0,
-        "trainer": {"batch_size": BATCH, "optimizer": OPTIMIZER, "clip": None, "checkpoint_seconds": 30.0},
-        "federation": {
+    return FederationRequest(
+        fingerprint="bench",
+        label="bench",
+        work=folder,
+        data={"case": case},
+        hardware={"device": "cpu", "devices": 1, "precision": "fp32"},
+        seed=0,
+        trainer={"batch_size": BATCH, "optimizer": OPTIMIZER, "clip": None, "checkpoint_seconds": 30.0},
+        federation={
             "clients": clients,
             "partition": {"kind": "iid", "alpha": 1.0, "minimum": 8},
             "private": [private],
@@ -99,17 +100,17 @@ def request(case: str, clients: int, rounds: int, folder: Path) -> dict:
             "options": {"temperature": TEMPERATURE},
             "rounds": rounds,
         },
-    }
+    )
 
 
-def kdrun_rounds(asked: dict, shop: Workshop) -> tuple[float, float]:
+def kdrun_rounds(asked: FederationRequest, shop: Workshop) -> tuple[float, float]:
     """See Clock.rates."""
     clock = Clock()
     Play(asked, clock, assemble(asked, shop), Ledger(clocks())).rounds()
     return clock.rates()
 
 
-def hand_rounds(asked: dict, shop: Workshop) -> tuple[float, float]:
+def hand_rounds(asked: FederationRequest, shop: Workshop) -> tuple[float, float]:
     """The same of the loop that a person would write, with the very same samples and networks."""
     federation = assemble(asked, shop)
     shards = [client.shards for client in federation.clients]
@@ -117,7 +118,7 @@ def hand_rounds(asked: dict, shop: Workshop) -> tuple[float, float]:
     private = [client.private for client in federation.clients]
     proxy = federation.clients[0].proxy
     state = {name: tensor.clone() for name, tensor in proxy.state_dict().items()}
-    rounds, clock = asked["federation"]["rounds"], Clock()
+    rounds, clock = asked.federation["rounds"], Clock()
     for round in range(rounds):
         sent = []
         for own, network in zip(data, private, strict=True):
