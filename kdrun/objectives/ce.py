@@ -32,14 +32,17 @@ def ce(student_logits: torch.Tensor, targets: torch.Tensor, *, label_smoothing: 
             "targets hold one class index per position"
         )
     wide = torch.promote_types(student_logits.dtype, torch.float32)
+    logits, labels = student_logits.to(wide), targets
+    if targets.dim() != 1:
+        logits, labels = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)
     values = functional.cross_entropy(
-        student_logits.to(wide).reshape(-1, student_logits.shape[-1]),
-        targets.reshape(-1),
+        logits,
+        labels,
         reduction="none",
         ignore_index=_NO_LABEL,
         label_smoothing=label_smoothing,
     )
-    return values.view(targets.shape)
+    return values if targets.dim() == 1 else values.view(targets.shape)
 
 
 ce.pointwise = True  # see objective_term.Term

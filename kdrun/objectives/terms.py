@@ -116,7 +116,9 @@ class Objective:
             shape = None if term.over == IMAGES else _positions(seen if mask is not None else tensors, term.over)
             values = term.values(seen, shape)
             whole = mask is None or alone
-            raw[term.name] = (values if whole else torch.where(mask, values, 0.0)).sum() / number
+            values = values if whole else torch.where(mask, values, 0.0)
+            # One operation less to go back through, where a batch is computed in one part and everything in it counts.
+            raw[term.name] = values.mean() if number == values.numel() else values.sum() / number
         return self.total(raw, tensors, step), raw
 
     def total(self, raw: Mapping[str, torch.Tensor], tensors: Tensors, step: int | None = None) -> torch.Tensor:

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdrun.objectives.ce import ce
+from kdrun.objectives.mse import mse
+from kdrun.objectives.mse_kd import mse_kd
 from kdrun.objectives.objective_term import Term
 from kdrun.objectives.terms import Objective, build_objective
 from kdrun.problems import UserError
@@ -30,13 +33,10 @@ class Losses:
     @classmethod
     def of(cls, regression: bool, temperature: float = 1.0) -> Losses:
         """Cross-entropy and T^2 KL(teacher || student) for classes, squared errors for numbers."""
-        if regression:
-            labels, teaching = {"_target_": "kdrun.objectives.mse.mse"}, {"_target_": "kdrun.objectives.mse_kd.mse_kd"}
-        else:
-            labels = {"_target_": "kdrun.objectives.ce.ce"}
-            teaching = {"_target_": f"{__name__}.soft_targets", "temperature": temperature}
-        terms = build_objective({"labels": labels, "": teaching}).terms
-        return cls(terms[:1], terms[1:], "outputs" if regression else "logits")
+        what = "outputs" if regression else "logits"
+        both, options = (f"student_{what}", f"teacher_{what}"), {} if regression else {"temperature": temperature}
+        labels = Term("labels", 1.0, mse if regression else ce, (both[0], "targets"))
+        return cls((labels,), (Term("", 1.0, mse_kd if regression else soft_targets, both, options=options),), what)
 
     @classmethod
     def of_config(cls, node: Mapping[str, Any], regression: bool) -> Losses:
