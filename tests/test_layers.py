@@ -43,10 +43,6 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
 CIRCLES: tuple[frozenset[str], ...] = tuple(
     frozenset(f"kdrun.{name}" for name in names.split())
     for names in (
-        "domains.translation.audit domains.translation.module",
-        "domains.translation.files domains.translation.po domains.translation.tmx domains.translation.tsv",
-        "domains.vision_language.audit domains.vision_language.build domains.vision_language.module",
-        "domains.vision_language.networks.llava domains.vision_language.networks.llava_checkpoint",
         "federation.client federation.methods.base",
         "federation.flower.simulation federation.flower.start federation.outcome federation.run",
     )

@@ -5,15 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from kdrun.data.languages import UNSPACED, language_of, units, unspaced_share
 from kdrun.data.text_keys import COMPARED, near_key, pair_key
-
-if TYPE_CHECKING:
-    from kdrun.domains.translation.module import TextDataModule
 
 MOST_WORDS = 2_000_000
 """Target words of training above which near-duplicates are not looked for."""
@@ -23,7 +20,7 @@ NAMED = 4
 _WORDS = re.compile(r"[^\W\d_]+|\d+")
 
 
-def audit(module: TextDataModule) -> dict[str, Any]:
+def audit(module: Any) -> dict[str, Any]:
     """What was found, in JSON types:
 
     samples     pairs per split
@@ -102,7 +99,7 @@ def _share(values: Iterator[bool]) -> float | None:
     return sum(flags) / len(flags) if flags else None
 
 
-def _tokens(module: TextDataModule, split: str, ids: set[int] | frozenset[int]) -> dict[str, float | None]:
+def _tokens(module: Any, split: str, ids: set[int] | frozenset[int]) -> dict[str, float | None]:
     """Share of tokens, per side, that are among `ids`."""
     samples = module.samples(split)
     return {
@@ -111,14 +108,14 @@ def _tokens(module: TextDataModule, split: str, ids: set[int] | frozenset[int]) 
     }
 
 
-def _unspaced(module: TextDataModule, side: str) -> bool:
+def _unspaced(module: Any, side: str) -> bool:
     """Whether a side is in a script that puts no blanks between words, so that characters are counted."""
     language = module.spec.languages[0 if side == "source" else 1]
     texts = module.sources("val") if side == "source" else module.references("val")
     return language_of(language) in UNSPACED or unspaced_share(texts) > 0.5
 
 
-def _lengths(module: TextDataModule, split: str) -> dict[str, float | None]:
+def _lengths(module: Any, split: str) -> dict[str, float | None]:
     samples, found = module.samples(split), {}
     sides = (("source", samples.source, module.sources(split)), ("target", samples.target, module.references(split)))
     for side, tokens, texts in sides:
@@ -129,7 +126,7 @@ def _lengths(module: TextDataModule, split: str) -> dict[str, float | None]:
     return found
 
 
-def _near(module: TextDataModule) -> dict[str, dict[str, float | None]] | None:
+def _near(module: Any) -> dict[str, dict[str, float | None]] | None:
     """See `audit`. Only what the small splits have is held in memory; training goes by once."""
     training, unspaced = module.references("train"), _unspaced(module, "target")
     if sum(units(text, unspaced) for text in training) > MOST_WORDS:

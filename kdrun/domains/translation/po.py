@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kdrun.data.languages import side_of
-from kdrun.domains.translation.files import Found, lines_of
+from kdrun.domains.translation.text_files import Found, lines_of
 from kdrun.problems import UserError
 
 _PO_STRING = re.compile(r'\s*"((?:[^"\\]|\\.)*)"\s*')

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.data.languages import is_unspaced, side_of, tag_of
-from kdrun.domains.translation.files import Found, content_of
+from kdrun.domains.translation.text_files import Found, content_of
 from kdrun.problems import UserError
 
 UNREADABLE = "with a character that XML forbids"

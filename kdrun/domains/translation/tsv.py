@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdrun.data.languages import is_language, side_of
-from kdrun.domains.translation.files import Found, lines_of
+from kdrun.domains.translation.text_files import Found, lines_of
 from kdrun.problems import UserError, closest, listed
 
 NAMED = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,16 +12,13 @@ from kdrun.data.text_keys import COMPARED
 from kdrun.domains.vision_language.files import UNREAD
 from kdrun.domains.vision_language.splits import conversation_key
 
-if TYPE_CHECKING:
-    from kdrun.domains.vision_language.module import VisionDataModule
-
 NAMED = 4
 """Reasons that the summary names."""
 FEW = 20
 """Samples of val or test below which the summary says so: less than that chooses an epoch, or judges one, by chance."""
 
 
-def audit(module: VisionDataModule) -> dict[str, Any]:
+def audit(module: Any) -> dict[str, Any]:
     """What was found, in JSON types:
 
     samples      per split
@@ -96,12 +93,12 @@ def summary(found: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _unknown(module: VisionDataModule, split: str) -> float | None:
+def _unknown(module: Any, split: str) -> float | None:
     unk, tokens = module.encoder.tokenizer.unk, module.samples(split).tokens.flat
     return float((tokens == unk).mean()) if unk is not None and len(tokens) else None
 
 
-def _lengths(module: VisionDataModule, split: str) -> dict[str, float | None]:
+def _lengths(module: Any, split: str) -> dict[str, float | None]:
     samples = module.samples(split)
     if not len(samples):
         return {"tokens": None, "answer": None}

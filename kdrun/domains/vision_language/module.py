@@ -145,7 +145,7 @@ class VisionDataModule(DataModule):
         images   files (a path, an open file, a PIL image), or uint8 [n, 3, H, W] of the spec's size; they come first
         history  turns before this one
         """
-        from kdrun.domains.vision_language.build import encoded
+        from kdrun.domains.vision_language.encoded import encoded
         from kdrun.domains.vision_language.images import read_image
 
         if isinstance(images, np.ndarray):

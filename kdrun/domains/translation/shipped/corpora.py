@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from kdrun.data.source import SPLIT_NAMES, SPLITS, TRAIN, VAL
-from kdrun.domains.translation.files import Found, two_files
 from kdrun.domains.translation.parallel_text import Cleaning, assembled
 from kdrun.domains.translation.source import Pairs
+from kdrun.domains.translation.text_files import Found, two_files
 from kdrun.problems import UserError, closest
 
 TARGETS = ("iwslt14_de_en", "wmt17_en_de", "wmt23_en_cs")

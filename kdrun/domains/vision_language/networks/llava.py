@@ -274,9 +274,9 @@ class Llava(LlavaNetwork):
         if heads % (kv_heads or heads):
             raise ValueError(f"heads={heads} must be a multiple of kv_heads={kv_heads}")
         needs_transformers()
-        from kdrun.domains.vision_language.networks import llava_checkpoint
+        from kdrun.domains.vision_language.networks.tower_model import check_tokens, from_packaged_tower
 
-        model = llava_checkpoint.from_packaged_tower(
+        model = from_packaged_tower(
             tower,
             image_size,
             {
@@ -299,7 +299,7 @@ class Llava(LlavaNetwork):
             image_token,
         )
         super().__init__(model, vocabulary, pad, eos, image_token, image_tokens, image_size, max_length, packaged=True)
-        llava_checkpoint.check_tokens(self, self.tower.tokens(image_size))
+        check_tokens(self, self.tower.tokens(image_size))
 
 
 def needs_transformers() -> None:

@@ -75,7 +75,7 @@ def llava_smollm2(
     from kdrun.domains.vision_language.networks.llava import LlavaNetwork, needs_transformers
 
     needs_transformers()
-    from kdrun.domains.vision_language.networks.llava_checkpoint import check_tokens, from_packaged_tower
+    from kdrun.domains.vision_language.networks.tower_model import check_tokens, from_packaged_tower
 
     path = Path(file) if file else smollm2_file()
     gguf = Gguf(path)
