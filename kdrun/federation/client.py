@@ -16,7 +16,6 @@ from kdrun.federation.messages import Arrays, Broadcast, Update
 from kdrun.federation.shards import Shard
 
 if TYPE_CHECKING:
-    from kdrun.federation.methods.base import Method
     from kdrun.ledger.spending import Spending
 
 COUNTED = ("clean", "corrupted", "gated")
@@ -27,6 +26,7 @@ class Client:
 
     number    from 0
     shards    its own samples: {"train", "val", "test"}
+    method    a methods.base.Method: what it does in a round
     private   its own network, never sent; None where the method has only a shared one
     proxy     a network of the shape of what travels; every call begins by loading what the server sent, so that clients of one
               process may use the same. None where no weights travel
@@ -40,7 +40,7 @@ class Client:
         number: int,
         shards: Mapping[str, Shard],
         loop: Loop,
-        method: Method,
+        method: Any,
         private: nn.Module | None,
         proxy: nn.Module | None,
         public: Shard | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,8 +12,6 @@ from kdrun.federation.loop import export
 from kdrun.federation.messages import Update, size
 from kdrun.ledger.flops import parameters
 
-if TYPE_CHECKING:
-    from kdrun.federation.run import Play
 
 ROLES = ("private", "proxy", "shared")
 
@@ -35,7 +33,7 @@ def means(values: Sequence[Mapping[str, float]], task: Any) -> dict[str, float |
     return found
 
 
-def client_results(play: Play, test: Mapping[str, Sequence[Mapping[str, float]]]) -> list[dict[str, Any]]:
+def client_results(play: Any, test: Mapping[str, Sequence[Mapping[str, float]]]) -> list[dict[str, Any]]:
     """Per client: val and test of the best and of the last round, sizes, traffic, time, gates, and when it was left out."""
     server, found = play.federation.server, []
     for client in play.federation.clients:
@@ -68,7 +66,7 @@ def _private_bytes(client: Any, messages: int) -> int | None:
 
 
 def outcome_of(
-    play: Play, test: dict[str, Any], first_step: dict[str, Any], training: Mapping[str, Any]
+    play: Any, test: dict[str, Any], first_step: dict[str, Any], training: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Like the outcome of learning.fit.run_stage, with means over clients as metrics, and:
 
@@ -124,7 +122,7 @@ def outcome_of(
     }
 
 
-def _energy(play: Play, clients: list[dict[str, Any]], work: list[dict[str, int | None]]) -> dict[str, Any] | None:
+def _energy(play: Any, clients: list[dict[str, Any]], work: list[dict[str, int | None]]) -> dict[str, Any] | None:
     """`cost.energy` of the stage (see ledger.spending); every client gets its own part as "energy", and "server" is what is left.
 
     work: FLOPs by phase of each client, and of the server last.
@@ -149,7 +147,7 @@ def _energy(play: Play, clients: list[dict[str, Any]], work: list[dict[str, int 
     return {**found, "server": {"joules": None if left is None else max(0.0, round(left, 8))}}
 
 
-def _flops(play: Play) -> dict[str, Any]:
+def _flops(play: Any) -> dict[str, Any]:
     """FLOPs of all training and of all frozen outputs, from forward passes that are counted on the meta device.
 
     work: of each client and of the server, by phase.

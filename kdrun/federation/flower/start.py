@@ -27,7 +27,7 @@ QUIET = {
 
 
 def start(request: FederationRequest, report: Report, shop: Workshop) -> dict[str, Any]:
-    """The outcome of run.run_federation with clients as Flower apps.
+    """The outcome of run_federation with clients as Flower apps.
 
     request.federation["engine"]: name (flower), superlink (None: Flower's simulation on this machine; HOST:PORT; or the name
     of a connection in Flower's own config), timeout (seconds that the server waits for answers) and paths (where data are).

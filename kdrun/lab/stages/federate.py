@@ -21,7 +21,7 @@ class Federate(Stage):
     """Clients that learn together, each from samples of its own, over rounds: one stage, resumed after any client.
 
     learner     {"name", "network": node of what travels}, for labels
-    federation  everything else that decides, in JSON types: see kdrun.federation.run.run_federation
+    federation  everything else that decides, in JSON types: see kdrun.federation.start.run_federation
     trainer     the settings TRAINER of a trainer: clients train in a plain loop at a constant rate
     """
 
@@ -103,7 +103,7 @@ class Federate(Stage):
         }
 
     def run(self, execution: Execution) -> dict[str, Any]:
-        from kdrun.federation.run import run_federation
+        from kdrun.federation.start import run_federation
 
         names = ("label", "federation", "data", "trainer", "hardware", "seed")
         settings = {name: getattr(self, name) for name in names}
