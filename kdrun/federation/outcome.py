@@ -12,7 +12,6 @@ from kdrun.federation.loop import export
 from kdrun.federation.messages import Update, size
 from kdrun.ledger.flops import parameters
 
-
 ROLES = ("private", "proxy", "shared")
 
 
