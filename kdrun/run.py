@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import signal
 import sys
 import time
@@ -118,6 +117,7 @@ def execute(job, run, console: Console, signals, quiet=False, force=False, tell=
     A seed that fails does not take the others with it; if all fail, or there is one only, its exception is raised.
     """
     from kdrun.checksums import told
+    from kdrun.job.cells import expected, fit_cells, make_lab, name_results, planned_on, stage_entry
     from kdrun.job.progress import EventReport, RunReport
     from kdrun.job.summary import summarise
     from kdrun.lab.lab import Fitted
@@ -174,140 +174,6 @@ def execute(job, run, console: Console, signals, quiet=False, force=False, tell=
     summary |= {"remarks": list(lab.remarks)} if lab.remarks else {}
     summary["seconds"] = round(time.monotonic() - started, 3)
     return {"summary": summary, "stages": stages, "audit": audit, "seconds": summary["seconds"], "errors": errors}
-
-
-def expected(cell: dict[str, Any]) -> list[Any]:
-    """The stages that a cell asks for as far as that is known before any has run; all code that they name is imported.
-
-    Raises UserError with file and line where an import fails."""
-    from dataclasses import fields
-
-    from kdrun.learning.beforehand import check_names
-    from kdrun.strategies.unused import stages_of
-
-    check_names([cell["strategy"], cell["data"]])
-    stages = stages_of(cell)
-    check_names([getattr(stage, item.name) for stage in stages for item in fields(stage)])
-    return stages
-
-
-def planned_on(stages: list[Any], data: dict[str, Any], shop: Any) -> tuple[list[Any], Any]:
-    """(stages, their data): those that learn from the job's data; where none does, from those of the first stage."""
-    wanted = data if any(stage.data == data for stage in stages) or not stages else stages[0].data
-    return [stage for stage in stages if stage.data == wanted], shop.data(wanted)
-
-
-def make_lab(
-    paths: dict[str, str],
-    hardware: dict[str, Any],
-    report,
-    fitted,
-    *,
-    force: bool = False,
-    dry: bool = False,
-    energy: dict[str, Any] | None = None,
-):
-    """A lab on the store of this config. energy: its `energy`; None: nothing is measured.
-
-    Raises UserError for a sensor that is asked for by name and cannot be read."""
-    from kdrun.domains.load import content_hash, load_data
-    from kdrun.lab.dry import DryLab
-    from kdrun.lab.fingerprint import FingerprintContext
-    from kdrun.lab.lab import Lab
-    from kdrun.lab.store import Store
-    from kdrun.learning.teaching import Workshop
-
-    def stop_while_waiting() -> None:
-        if report.stop_requested():
-            raise Interrupted
-
-    from kdrun.learning.report import Interrupted
-
-    store = Store(paths["store"], stop_while_waiting)
-    context = FingerprintContext(lambda data: content_hash(data, paths), hardware["device"])
-    shop = Workshop(lambda data: load_data(data, paths), store.root / "outputs", store.lock, waiting=store.waiting_text)
-    if dry:
-        return DryLab(store, context, shop, paths, report, fitted)
-    shop.meter(energy, hardware)
-    return Lab(store, context, shop, paths, report, fitted, force=force, energy=energy)
-
-
-def fit_cells(cells: list[dict[str, Any]], lab, failed: Callable[[int, BaseException], None] | None = None):
-    """Run the strategy and its control arms for every cell.
-
-    Returns arms {arm: {seed: record and its "folder"}}, labels {arm: text} and teachers {seed: record}. With `failed`, a cell that raises is
-    reported to it and the next one follows; a mistake of the user and an interruption concern all of them.
-    """
-    from kdrun.learning.report import Interrupted
-    from kdrun.strategies.cast import Cast
-    from kdrun.targets import build
-
-    arms: dict[str, dict[int, Any]] = {}
-    teachers: dict[int, Any] = {}
-    strategy = build(cells[0]["strategy"], "strategy")
-    Cast(cells[0]).check(strategy.arms)
-    strategy.check(Cast(cells[0]))
-    labels = {name: strategy.arms[name] for name in strategy.controls}
-
-    def kept(trained) -> dict[str, Any]:
-        return {**trained.record, "folder": trained.path}
-
-    def fit(cell: dict[str, Any]) -> None:
-        cast, seed = Cast(cell), cell["seed"]
-        student = strategy.run(lab, cast)
-        own = "student" if student.stage.taught else "alone"
-        labels[own] = strategy.label(cast) if own == "student" else strategy.arms["alone"]
-        arms.setdefault(own, {})[seed] = kept(student)
-        if student.stage.teacher is not None:
-            teachers[seed] = student.stage.teacher.record
-        for name in strategy.controls:
-            if name != own:
-                arms.setdefault(name, {})[seed] = kept(strategy.control(name, lab, cast))
-
-    for cell in cells:
-        try:
-            fit(cell)
-        except (UserError, Interrupted):
-            raise
-        except Exception as error:
-            if failed is None:
-                raise
-            failed(cell["seed"], error)
-    return arms, labels, teachers
-
-
-def stage_entry(item) -> dict[str, Any]:
-    """A stage as the run record lists it."""
-    record = item.result.record
-    start = getattr(item.result.stage, "start", None)
-    return {
-        "label": item.result.stage.label,
-        "role": item.result.stage.role,
-        "learner": record["learner"],
-        "fingerprint": item.result.fingerprint,
-        "seed": item.result.stage.seed,
-        "source": item.source,
-        "path": str(item.result.path),
-        "further": record.get("further") or {},
-        **({} if start is None else {"start": start.fingerprint}),
-        **{key: record[key] for key in ("gap", "members", "counted", "stack", "clients", "bytes") if record.get(key)},
-        **{key: record[key] for key in ("val", "test", "cost", "parameters", "flops", "teacher", "first_step")},
-    }
-
-
-def name_results(stages: list[dict[str, Any]], arms: dict[str, dict[int, Any]]) -> None:
-    """The result of an arm has the arm's name as its role: where a strategy asks for several stages of this role, the lab has
-    numbered them, and those on the way to the result get the numbers."""
-    for arm, records in arms.items():
-        results = {record["fingerprint"] for record in records.values()}
-        numbered = [s for s in stages if s["fingerprint"] in results and re.fullmatch(rf"{arm}_\d+", s["role"])]
-        if not numbered:
-            continue
-        for stage in stages:
-            if stage["role"] == arm and stage["fingerprint"] not in results:
-                stage["role"] = f"{arm}_1"
-        for stage in numbered:
-            stage["role"] = arm
 
 
 def facts(run, result: dict[str, Any], mirror) -> tuple[dict[str, str], dict[str, str]]:

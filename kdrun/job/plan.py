@@ -18,11 +18,11 @@ def make_plan(job: Any, *, why: bool = False) -> dict[str, Any]:
 
 
 def _make_plan(job: Any, why: bool) -> dict[str, Any]:
+    from kdrun.job.cells import expected, fit_cells, make_lab, planned_on
     from kdrun.lab.fingerprint import differences
     from kdrun.lab.stages.base import Look
     from kdrun.learning.device import apply_threads, resolve
     from kdrun.learning.report import Report
-    from kdrun.run import expected, fit_cells, make_lab, planned_on
     from kdrun.tracking.credentials import resolve_mode
 
     resolve_mode(job.config["tracker"])

@@ -11,9 +11,9 @@ from kdrun.sweep.points import DONE, NO_TEACHER, STORED, TO_FIT, Point
 
 def look_for_teachers(points: Sequence[Point], progress: Callable[[int], None] = lambda done: None) -> None:
     """Set `teacher` of every point. Points with the same data are looked at together: one view is in memory at a time."""
+    from kdrun.job.cells import fit_cells, make_lab
     from kdrun.learning.device import resolve
     from kdrun.learning.report import Report
-    from kdrun.run import fit_cells, make_lab
 
     labs: dict[str, Any] = {}
     needs: dict[int, list[str]] = {}

@@ -48,13 +48,13 @@ def estimate(requires: dict[str, Any], jobs: Sequence[Any]) -> dict[str, Any] | 
     """
     if "shape" not in requires:
         return None
+    from kdrun.job.cells import fit_cells
     from kdrun.lab.dry import DryLab
     from kdrun.lab.fingerprint import FingerprintContext
     from kdrun.lab.store import Store
     from kdrun.learning.device import apply_threads, resolve
     from kdrun.learning.report import Report
     from kdrun.learning.teaching import Workshop
-    from kdrun.run import fit_cells
 
     hardware = resolve({**jobs[0].config["hardware"], "device": "cpu", "precision": "fp32"})
     apply_threads(hardware)

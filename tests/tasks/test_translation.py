@@ -18,12 +18,12 @@ from kdrun.domains.translation.build import text_module
 from kdrun.domains.translation.parallel_text import parallel_text
 from kdrun.domains.translation.task import Text, TokenScores, Translation
 from kdrun.files import read_json
+from kdrun.job.cells import make_lab
 from kdrun.learning.learner import Learner
 from kdrun.learning.microbatches import micro_batches
 from kdrun.learning.report import Report
 from kdrun.networks.build import build_network
 from kdrun.objectives.terms import build_objective
-from kdrun.run import make_lab
 
 pytest.importorskip("sentencepiece")
 pytest.importorskip("sacrebleu")
