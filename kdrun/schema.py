@@ -323,6 +323,13 @@ class Paths:
 
 
 @dataclass
+class Metric:
+    """A metric beside those of the task; further keys are arguments of the class that `_target_` names."""
+
+    mode: str | None = key(None, "which is better; null: as the metric itself says", choices=("max", "min"))
+
+
+@dataclass
 class Root:
     seed: int = key(REQUIRED, "the student's seed; one run instead of several", minimum=0)
     seeds: list[int] = key(REQUIRED, "seeds=5 is 0..4, seeds=[3,7] names them", minimum=0)
@@ -334,6 +341,7 @@ class Root:
     objective: dict[str, Term] = key({}, "terms of the loss, by name")
     data: Data = key(Data, "data set, split and augmentation")
     trainer: Trainer = key(Trainer, "how learners are trained")
+    metrics: dict[str, Metric] = key({}, "metrics beside those of the task, by name", added=True)
     pretrain: Pretrain | None = key(None, "a first phase of every learner", added=True)
     hardware: Hardware = key(Hardware, "device, precision, threads")
     energy: Energy = key(Energy, "how energy is measured", irrelevant="a meter changes nothing that is trained")
@@ -350,7 +358,7 @@ class Root:
     extra: dict[str, Any] = key({}, "free values, for interpolation or your own code")
 
 
-EXTENDED: dict[type, str] = {Data: "_target_", Term: "_target_"}
+EXTENDED: dict[type, str] = {Data: "_target_", Term: "_target_", Metric: "_target_"}
 """Dataclasses whose further keys are arguments of the callable they name."""
 
 

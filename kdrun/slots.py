@@ -1,6 +1,6 @@
 """What a config may call, place by place. Decided twice: from the source, before anything is imported, and on the object.
 
-A config has five places for a `_target_`: network, optimizer, loss, source of data, strategy. Of the packages that are always there
+A config has six places for a `_target_`: network, optimizer, loss, metric, source of data, strategy. Of the packages that are always there
 (SHIPPED) a place takes classes with the right base, and functions that kdrun declares: those in `TARGETS` of their module, and for
 a loss the function, or the module with state, that has its module's name. Of a package that the user has allowed it takes any class or function that is
 defined there. What a module merely imports is never called through it.
@@ -23,7 +23,7 @@ from kdrun.environment import READABLE, hidden, readable
 from kdrun.moved import current
 from kdrun.problems import UserError
 
-SHIPPED = ("kdrun", "torch", "transformers", "timm")
+SHIPPED = ("kdrun", "torch", "transformers", "timm", "torchmetrics")
 """Packages of which a place takes some things without being asked. No setting opens the rest of them."""
 
 NEVER = frozenset({*sys.stdlib_module_names, "__main__"})
@@ -67,6 +67,7 @@ SLOTS = {
     "loss": Slot(
         "loss", ("torch.nn.modules.module.Module",), ("kdrun.objectives",), "losses of kdrun: docs/objectives.md"
     ),
+    "metric": Slot("metric", ("torchmetrics.metric.Metric",), ("torchmetrics",), "metrics of torchmetrics"),
     "source": Slot("source of data", (), ("kdrun.domains",), "sources of kdrun: kdrun ls data"),
     "strategy": Slot(
         "strategy", ("kdrun.strategies.base.Strategy",), ("kdrun.strategies",), "strategies of kdrun: kdrun ls strategy"

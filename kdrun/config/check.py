@@ -18,10 +18,12 @@ from kdrun.config.origins import Origins
 from kdrun.config.presets import PRESETS
 from kdrun.environment import hidden
 from kdrun.problems import Problems, UserError, closest, listed, nearest
-from kdrun.schema import EXTENDED, REQUIRED, Data, Root, Target, Term, Weight, defaults
+from kdrun.schema import EXTENDED, REQUIRED, Data, Metric, Root, Target, Term, Weight, defaults
 from kdrun.term_weights import read_weight
 
 _NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?")
+METRIC_SUPPLIED = ("num_classes", "num_labels", "task")
+"""Arguments of metrics that the data supply where they are left out (see domains.added)."""
 NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -113,6 +115,8 @@ class Check:
         if kind is Term:
             return self.term(tree, path)
         common = [item.name for item in fields(kind)]
+        if kind is Metric:
+            return self.target(tree, path, {"supplied": METRIC_SUPPLIED, "common": common, "slot": "metric"})
         return self.target(tree, path, {"supplied": ("cache",), "common": common, "slot": "source"})
 
     def term(self, tree: dict[str, Any], path: str) -> dict[str, Any]:

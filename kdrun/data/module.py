@@ -46,9 +46,14 @@ class DataModule(LightningDataModule):
         self.domain, self.spec = domain, spec
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, 0
 
-    def task(self, decoding: dict[str, Any] | None = None) -> Any:
-        """What is learned from it (domains.base.Task). decoding: `trainer.decoding`, for tasks that generate."""
-        return self.domain.task(self, decoding)
+    def task(self, decoding: dict[str, Any] | None = None, metrics: dict[str, Any] | None = None) -> Any:
+        """What is learned from it (domains.base.Task).
+
+        decoding: `trainer.decoding`, for tasks that generate. metrics: `metrics` of the config, beside those of the task; UserError
+        for one that does not fit.
+        """
+        task = self.domain.task(self, decoding)
+        return task.with_metrics(metrics) if metrics else task
 
     @property
     def train_ids(self) -> Tensor:

@@ -5,7 +5,6 @@ Nothing heavy is imported here or in a module `domain` or `spec`: `kdrun check` 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,8 @@ from kdrun.problems import UserError, listed
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from kdrun.domains.guess import Guess
 
 
 @dataclass
@@ -43,45 +44,6 @@ class Prediction:
 
         weight, bias = self.head if isinstance(self.head, tuple) else (self.head, None)
         return linear(self.hidden, weight, bias)
-
-
-class Guess(float):
-    """What a guess that looks at no input reaches by the PREFLIGHT metric, in float64.
-
-    limit: what such a guess passes by chance in 1 of 40 cases, on as many samples; a network that does not pass it is no
-    better than the guess. what: the guess in words.
-    """
-
-    def __new__(cls, value: float, limit: float, what: str = "a guess that looks at no input") -> Guess:
-        guess = super().__new__(cls, value)
-        guess.limit, guess.what = limit, what
-        return guess
-
-
-def largest_share(targets: list[torch.Tensor], what: str, right: list[torch.Tensor] | None = None) -> Guess:
-    """The share of right answers of always naming the commonest value.
-
-    right: bool, where a network is right on these targets. Then the limit is that of an exact McNemar test: only what one of
-    the two has right and the other has not tells them apart. Without it, that of a binomial over as many samples.
-    """
-    import torch
-    from scipy.stats import binom
-
-    flat = torch.cat(targets)
-    counts = torch.bincount(flat)
-    largest, seen = int(counts.max()), len(flat)
-    if right is None:
-        chance = float(binom.ppf(0.975, seen, largest / seen))
-    else:
-        unlike = int((torch.cat(right) != (flat == counts.argmax())).sum())
-        chance = largest + 2 * float(binom.ppf(0.975, unlike, 0.5)) - unlike if unlike else largest
-    # Half a sample more: a share is a multiple of 1 / seen, perhaps rounded to float32.
-    return Guess(largest / seen, (chance + 0.5) / seen, what)
-
-
-def symmetric(value: float, deviation: float, better: int) -> Guess:
-    """A guess whose figure has a standard deviation by chance; better: 1 where larger is better, else -1."""
-    return Guess(value, value + better * 1.96 * (0.0 if math.isnan(deviation) else deviation))
 
 
 Batch = Mapping[str, Any]
@@ -219,6 +181,8 @@ class Task:
     USABLE = "sample"
     TYPICAL_TOKENS = 0
     spec: Any
+    added: Mapping[str, Any] = {}
+    """Name -> torchmetrics.Metric that the config adds (see domains.added)."""
 
     def predict(self, network: nn.Module, inputs: Any) -> Prediction:
         """One forward pass; modes and gradients are the caller's business."""
@@ -249,6 +213,34 @@ class Task:
         logits, mask = prediction.dense().detach().float(), batch.get("mask")
         return (logits, batch["targets"]) if mask is None else (logits[mask], batch["targets"][mask])
 
+    def example(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Made-up predictions and targets of the form of `judged`."""
+        import torch
+
+        generator = torch.Generator().manual_seed(0)
+        if not self.spec.distribution:
+            return torch.randn(16, generator=generator), torch.randn(16, generator=generator)
+        classes = self.spec.vocabulary if self.spec.per_position else self.spec.outputs
+        return torch.randn(2 * classes, classes, generator=generator), torch.arange(2 * classes) % classes
+
+    def with_metrics(self, nodes: Mapping[str, Any]) -> Task:
+        """The task with the metrics of a config added (see domains.added.add_metrics)."""
+        from kdrun.domains.added import add_metrics
+
+        return add_metrics(self, nodes)
+
+    def collection(self) -> Any:
+        """`metrics` and those that the config adds, as `evaluate` fills them."""
+        from kdrun.domains.added import collection
+
+        return collection(self)
+
+    def update_added(self, metrics: Any, prediction: Prediction, batch: Batch) -> None:
+        """Adds one batch to the metrics that the config adds, where the collection has them."""
+        from kdrun.domains.added import update_added
+
+        update_added(self, metrics, prediction, batch)
+
     def evaluate(
         self, metrics: Any, network: nn.Module, batch: Batch, final: bool = False
     ) -> list[dict[str, Any]] | None:
@@ -257,7 +249,9 @@ class Task:
         final: on test, where generation may be more thorough than after every epoch. Then it may return one mapping of
         plain values for each sample, with its "id", which is kept beside the weights (see resampling.py).
         """
-        self.update(metrics, self.predict(network, batch["inputs"]), batch)
+        prediction = self.predict(network, batch["inputs"])
+        self.update(metrics, prediction, batch)
+        self.update_added(metrics, prediction, batch)
 
     def row_scores(self, rows: list[dict[str, Any]], val_rows: list[dict[str, Any]]) -> dict[str, float]:
         """Further metrics of a test set, from what `evaluate` said of its samples and of those of the split "val" (KEEPS)."""

@@ -69,7 +69,7 @@ class Setting:
             raise UserError("hardware.devices: clients of one process run on one device", "give hardware.devices=1")
         self.config, self.seed = config, request.seed
         self.module = shop.data(request.data)
-        self.task = self.module.task()
+        self.task = self.module.task(metrics=request.metrics)
         number = config["clients"]
         self.regression = self.module.samples("train").targets.is_floating_point()
         self.method = build_method(

@@ -55,7 +55,7 @@ class Loop:
         self.seen: dict[str, dict[str, float]] = {}
         self.counted: dict[str, int] = {"steps": 0}
         self._optimizer = build({**trainer["optimizer"], "_partial_": True}, "optimizer")
-        self._metrics = task.metrics().to(self.device)
+        self._metrics = task.collection().to(self.device)
 
     def predict(self, network: nn.Module, inputs: Any) -> Prediction:
         """One forward pass, of which the logits are float32."""

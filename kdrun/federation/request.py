@@ -17,7 +17,7 @@ class FederationRequest:
     federation   clients, partition {kind, alpha, minimum}, shift {strength}, private (network nodes, cycled over clients),
                  proxy (a network node), method, options, rounds, participation, aggregation {how, trim, clip_norm}, faults,
                  eval_every, engine (absent: all clients in this process; else see flower.start.start)
-    data, trainer, hardware, energy
+    data, trainer, hardware, energy, metrics
                  nodes of the config, with `hardware` resolved; of `trainer` what lab.stages.federate.Federate.TRAINER names
     """
 
@@ -30,6 +30,7 @@ class FederationRequest:
     hardware: dict[str, Any]
     seed: int
     energy: dict[str, Any] | None = None
+    metrics: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """JSON types, for another process."""

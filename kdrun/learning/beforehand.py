@@ -49,16 +49,16 @@ def check_builds(stages: list[Any], module: Any, hardware: dict[str, Any]) -> No
             networks.setdefault(key := json.dumps(node, sort_keys=True), None)
             networks[key] = networks[key] or _network(node, module.spec)
         network = networks[json.dumps(nodes[0], sort_keys=True)]
-        parts = [nodes[0], trainer, stage.objective]
+        parts = [nodes[0], trainer, stage.objective, stage.metrics]
         if trainer is None or (kind := json.dumps(parts, sort_keys=True)) in done:
             continue
         done.add(kind)
         _optimizer(trainer, hardware["device"])
-        task = module.task(trainer.get("decoding"))
+        task = module.task(trainer.get("decoding"), stage.metrics)
         monitored(trainer, task)
         if stage.objective is None:
             continue
-        task.metrics()
+        task.collection()
         schedule(trainer["schedule"], trainer["epochs"], 1)(0)
         select_parts(network, trainer.get("parts"))
         for parameter in network.parameters():

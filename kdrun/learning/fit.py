@@ -74,7 +74,7 @@ def _prepared(request: FitRequest, report: Report, shop: Workshop, ledger: Ledge
         report.stage("features of images", missing, 0, unit="image")
         module.prepare(report.advance)
     trainer = request.trainer or {}
-    task = module.task(trainer.get("decoding"))
+    task = module.task(trainer.get("decoding"), request.metrics)
     network = build_network(request.learner["network"], module.spec, seeds.derive(request.seed, "weights"))
     for source in (request.learner["weights"], request.start and request.start.weights):
         if source:

@@ -84,7 +84,7 @@ class Learner(LightningModule):
         self.backend = LightningBackend(self, accumulate=accumulate, clip=clip, adaptor=adaptor, alike=alike)
         self._ema = Held(_average(student, ema) if ema is not None else None)
         self._whole = Held(whole)
-        self._metrics = Held(task.metrics())
+        self._metrics = Held(task.collection())
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning sets this name some forty times a step; the full nn.Module.__setattr__ costs 0.1 ms per step for it.

@@ -41,7 +41,7 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
     teacher; untrained: who has random weights here and will have others ("teacher NAME", "start").
     Raises NoEffect or NotZero.
     """
-    task = module.task()
+    task = module.task(metrics=stage.metrics)
     student = build_network(stage.learner["network"], module.spec, seeds.derive(stage.seed, "weights"))
     select_parts(student, (stage.trainer or {}).get("parts"))
     result: dict[str, Any] = {

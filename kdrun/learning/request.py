@@ -43,7 +43,7 @@ class FitRequest:
     label           for rows and messages
     work            folder for its checkpoints and results
     learner         {"name", "network", "weights"} of the student
-    objective, data, trainer, hardware, energy, teaching
+    objective, data, trainer, hardware, energy, teaching, metrics
                     nodes of the config, with `hardware` resolved
     data_identity   what the data are (see lab.fingerprint)
     sees            keys of `data` in which the teachers' view differs; seen_identity: what the data are that they see
@@ -70,6 +70,7 @@ class FitRequest:
     drop: float = 0.0
     start: StartsFrom | None = None
     rank: int = 0
+    metrics: dict[str, Any] | None = None
 
     @property
     def teacher(self) -> TaughtBy | None:

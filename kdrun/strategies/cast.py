@@ -224,6 +224,7 @@ def supervised(
         seed=learner.seed,
         start=start,
         stated=learner.stated,
+        metrics=cast.config.get("metrics") or {},
     )
 
 
@@ -265,6 +266,7 @@ def distil(
         drop=drop if also else 0.0,
         sees=sees or {},
         stated=learner.stated,
+        metrics=cast.config.get("metrics") or {},
     )
 
 

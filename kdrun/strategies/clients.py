@@ -162,6 +162,7 @@ class Federated(Strategy):
                 {key: cast.student.trainer[key] for key in Federate.TRAINER},
                 cast.config["hardware"],
                 cast.config["seed"],
+                cast.config.get("metrics") or {},
             )
         )
 

@@ -2,13 +2,14 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
 
+from kdrun import kinds
 from kdrun.domains.images.spec import DataSpec
-from kdrun.domains.images.task import Classification
 from kdrun.domains.translation.spec import TextSpec
 from kdrun.domains.vision_language.networks.towers import build_tower
 from kdrun.domains.vision_language.spec import VisionSpec
@@ -72,7 +73,7 @@ def data_of(name: str):
 
 
 def task(data):
-    return Classification(data)
+    return kinds.of_kind(data.kind).task(SimpleNamespace(spec=data))
 
 
 @pytest.mark.parametrize("name", [*TEXT, *VISION])

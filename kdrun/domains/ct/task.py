@@ -12,8 +12,9 @@ from torchmetrics import MetricCollection
 
 from kdrun import kinds
 from kdrun.auc import at_threshold, youden
-from kdrun.domains.base import Batch, Guess, symmetric
+from kdrun.domains.base import Batch
 from kdrun.domains.ct.scores import DiagnosisScores, probabilities
+from kdrun.domains.guess import Guess, symmetric
 from kdrun.domains.images.task import Classification
 
 DOMAIN = kinds.find("diagnosis")
@@ -42,6 +43,7 @@ class Diagnosis(Classification):
         """One forward pass says everything; when final, also a row per sample."""
         prediction = self.predict(network, batch["inputs"])
         self.update(metrics, prediction, batch)
+        self.update_added(metrics, prediction, batch)
         if not final:
             return None
         columns = batch["ids"].tolist(), batch["targets"].tolist(), probabilities(prediction.logits).tolist()

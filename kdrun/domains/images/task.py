@@ -5,7 +5,8 @@ from torch import nn
 from torchmetrics import MetricCollection
 
 from kdrun import kinds
-from kdrun.domains.base import Batch, Guess, Prediction, Task, Tensors, largest_share
+from kdrun.domains.base import Batch, Prediction, Task, Tensors
+from kdrun.domains.guess import Guess, largest_share
 from kdrun.domains.images.spec import DataSpec
 from kdrun.domains.scores import ClassificationScores
 from kdrun.networks.capture import captured, only_call
@@ -85,7 +86,7 @@ class Classification(Task):
 
     def update(self, metrics: MetricCollection, prediction: Prediction, batch: Batch) -> None:
         """Adds one batch; the logits are taken in float32 whatever the network computes in."""
-        metrics.update(prediction.logits.detach().float(), batch["targets"])
+        metrics["scores"].update(prediction.logits.detach().float(), batch["targets"])
 
     def right(self, prediction: Prediction, batch: Batch) -> torch.Tensor:
         """bool [B]: whether the largest logit is that of the target."""

@@ -7,7 +7,8 @@ from torch import nn
 from torchmetrics import MetricCollection
 
 from kdrun import kinds
-from kdrun.domains.base import Batch, Guess, Prediction, Task, Tensors
+from kdrun.domains.base import Batch, Prediction, Task, Tensors
+from kdrun.domains.guess import Guess
 from kdrun.domains.tabular.scores import RegressionScores
 from kdrun.domains.tabular.spec import TableSpec
 from kdrun.networks.output import logits_of
@@ -54,7 +55,7 @@ class Regression(Task):
 
     def update(self, metrics: MetricCollection, prediction: Prediction, batch: Batch) -> None:
         """Adds one batch; outputs are taken in float32 whatever the network computes in."""
-        metrics.update(prediction.logits.detach().float().squeeze(-1), batch["targets"])
+        metrics["scores"].update(prediction.logits.detach().float().squeeze(-1), batch["targets"])
 
     def judged(self, prediction: Prediction, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """(predictions, targets), float32 [B], in units of the target."""

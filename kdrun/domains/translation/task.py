@@ -14,7 +14,8 @@ from torchmetrics import Metric, MetricCollection
 
 from kdrun import kinds
 from kdrun.decoding.beam import Search, decode
-from kdrun.domains.base import Batch, Guess, Prediction, Task, Tensors, symmetric
+from kdrun.domains.base import Batch, Prediction, Task, Tensors
+from kdrun.domains.guess import Guess, symmetric
 from kdrun.domains.translation.scores import TextScores, copy_baseline, sentence_statistics, signatures, tokenize_for
 from kdrun.networks.output import logits_of
 from kdrun.problems import UserError
@@ -111,7 +112,9 @@ class Translation(Task):
         On test it returns each sentence's translation and its counts (see text_scores.FIELDS).
         """
         inputs = batch["inputs"]
-        self.update(metrics, self.predict(network, inputs), batch)
+        prediction = self.predict(network, inputs)
+        self.update(metrics, prediction, batch)
+        self.update_added(metrics, prediction, batch)
         rows = (
             batch["mask"].any(dim=1).nonzero().flatten()
         )  # a rank without a pair of its own has one that counts nothing

@@ -14,7 +14,8 @@ from torch import nn
 from torchmetrics import Metric, MetricCollection
 
 from kdrun import kinds
-from kdrun.domains.base import Batch, Guess, Prediction, Task, Tensors, largest_share
+from kdrun.domains.base import Batch, Prediction, Task, Tensors
+from kdrun.domains.guess import Guess, largest_share
 from kdrun.domains.translation.task import TokenScores
 from kdrun.domains.vision_language.scores import QuestionOnly, rightness, type_table
 from kdrun.networks.output import logits_of
@@ -117,6 +118,7 @@ class VisionLanguage(Task):
         prediction = self._predict(network, batch["inputs"], hidden=hasattr(network, "hidden"), logits=False)
         logits = logits_at(prediction, mask)
         self._add_tokens(metrics, logits, targets[mask])
+        self.update_added(metrics, prediction, batch)
         # A rank without a sample of its own has one that counts nothing.
         rows = mask.any(dim=1).nonzero().flatten().tolist()
         if not rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdrun.defaults import canonical
@@ -42,6 +42,7 @@ class Federate(Stage):
     trainer: dict[str, Any]
     hardware: dict[str, Any]
     seed: int
+    metrics: dict[str, Any] = field(default_factory=dict)
     objective: ClassVar[None] = None
 
     @property
@@ -56,7 +57,7 @@ class Federate(Stage):
         """Epochs and schedule of the trainer have no part in it."""
         method = METHODS[self.federation["method"]][0].partition(".")[0]
         modules = ["kdrun.federation.run", f"kdrun.federation.methods.{method}", *domain_modules(self.data)]
-        modules += targets_in(self.federation, self.data, self.trainer)
+        modules += targets_in(self.federation, self.data, self.trainer, self.metrics)
         trainer = ("batch_size", "optimizer", "clip", "monitor", "mode")
         federation = canonical(kept(self.federation, "federation"), numbers=True)
         federation["options"] = asdict(options_of(self.federation["method"], self.federation.get("options") or {}))
@@ -68,6 +69,7 @@ class Federate(Stage):
             "code": context.sources.versions(modules),
             "versions": versions("torch", "lightning"),
             "device": device(self.hardware, context),
+            **({"metrics": canonical(self.metrics, numbers=True)} if self.metrics else {}),
         }
 
     def parts_after(self, tree: dict[str, Any], outcome: dict[str, Any]) -> dict[str, Any]:
@@ -105,7 +107,7 @@ class Federate(Stage):
     def run(self, execution: Execution) -> dict[str, Any]:
         from kdrun.federation.start import run_federation
 
-        names = ("label", "federation", "data", "trainer", "hardware", "seed")
+        names = ("label", "federation", "data", "trainer", "hardware", "seed", "metrics")
         settings = {name: getattr(self, name) for name in names}
         request = FederationRequest(execution.fingerprint, work=execution.work, energy=execution.energy, **settings)
         outcome = run_federation(request, execution.report, execution.workshop)

@@ -27,6 +27,7 @@ class Fit(Stage):
     also       further teachers that teach at the same time; each term is a mean over all of them
     drop       probability of each of several teachers to be left out of a step (one at least stays)
     sees       keys of `data` in which the teacher sees the same samples otherwise: {"window": "bone"}
+    metrics    those of the config beside the task's
     stated     what the config says of the learner that decides no result: its "key", the "accuracy" and "tolerance" it is
                known for as a teacher, and "normalize" where it has a normalisation of its own (that is in `data` too)
     """
@@ -45,6 +46,7 @@ class Fit(Stage):
     drop: float = 0.0
     sees: dict[str, Any] = field(default_factory=dict)
     stated: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
 
     @property
     def seen(self) -> dict[str, Any]:
@@ -106,12 +108,13 @@ class Fit(Stage):
             "versions": versions("torch", "lightning"),
             "device": device(self.hardware, context),
         }
+        tree |= {"metrics": canonical(self.metrics, numbers=True)} if self.metrics else {}
         return drop_added(tree, context.added)
 
     def modules(self) -> list[str]:
         """Modules whose source, with what they import below the same package, decides the result."""
         terms = [losses.resolve(name, node)[0] for name, node in self.objective.items()]
-        nodes = targets_in(self.learner, self.data, self.trainer or {})
+        nodes = targets_in(self.learner, self.data, self.trainer or {}, self.metrics)
         return ["kdrun.learning.fit", *domain_modules(self.data), *terms, *nodes]
 
     # the plan
@@ -198,7 +201,19 @@ class Fit(Stage):
 
     def request(self, execution: Execution) -> FitRequest:
         """What the learning room is asked to do."""
-        names = ("label", "learner", "objective", "data", "sees", "trainer", "hardware", "seed", "teaching", "drop")
+        names = (
+            "label",
+            "learner",
+            "objective",
+            "data",
+            "sees",
+            "trainer",
+            "hardware",
+            "seed",
+            "teaching",
+            "drop",
+            "metrics",
+        )
         return FitRequest(
             execution.fingerprint,
             work=execution.work,
