@@ -15,6 +15,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdrun.parts import WHOLE, Part, is_group, parts_of
 from kdrun.problems import UserError, closest, listed
 
 if TYPE_CHECKING:
@@ -232,6 +233,7 @@ def load(
     outputs: str | Path = "outputs",
     targets: Sequence[str] = (),
     conf_dirs: Sequence[str] = (),
+    part: str | None = None,
 ) -> nn.Module:
     """A trained network of a run, on the CPU, in eval mode.
 
@@ -239,6 +241,7 @@ def load(
     arm    "student" (the strategy's own result), a control such as "alone", or "teacher"
     seed   default: the first of the run
     which  "best" (the epoch that validation chose) or "last"
+    part   of an arm that is several networks, the one that is wanted: the name of a view, "client 3" ...
     targets, conf_dirs  packages of your own that the network may be from, and folders whose kdrun.yaml names such; needed for a run
            that you did not start here yourself
 
@@ -256,12 +259,13 @@ def load(
     view = run if isinstance(run, RunView) else RunView.find(run, outputs)
     packages, variables = agreed(view.path.resolve().parent.parent, conf_dirs)
     with allowing([*targets, *packages], variables):
-        stage = stage_of(view, arm, seed)
-        return load_network(RunInfo(view.id, view.path, view.record, view.status), stage, which)
+        chosen = part_of(view, arm, seed, part)
+        info = RunInfo(view.id, view.path, view.record, view.status)
+        return load_network(info, chosen.stage, which, chosen.weights(which))
 
 
-def stage_of(view: RunView, arm: str, seed: int | None) -> dict[str, Any]:
-    """The last stage of an arm: where a strategy fits the student several times, that is its result."""
+def part_of(view: RunView, arm: str, seed: int | None, part: str | None) -> Part:
+    """The network of an arm: the last stage of its role, since where a strategy fits several that is its result."""
     roles = list(dict.fromkeys(stage["role"] for stage in view.stages))
     if arm == "student" and arm not in roles and "alone" in roles:
         arm = "alone"  # the own result of a strategy without a teacher
@@ -269,15 +273,20 @@ def stage_of(view: RunView, arm: str, seed: int | None) -> dict[str, Any]:
         problem = f"{view.id} ({view.status}) has no stage '{arm}'"
         raise UserError(problem + closest(arm, roles), f"it has: {listed(roles) or 'none yet'}")
     found = {stage["seed"]: stage for stage in view.stages if stage["role"] == arm}
-    several = [stage for stage in found.values() if stage.get("members")]
-    if several:
-        single = [role for role in roles if role.startswith((f"{arm}_", "before_"))]
-        raise UserError(f"{arm} of {view.id} is several networks together; one of them: {listed(single)}")
     if seed is None:
-        return next(iter(found.values()))
+        seed = next(iter(found))
     if seed not in found:
         raise UserError(f"{arm} of {view.id} has no seed {seed}; it has: {listed(map(str, found))}")
-    return found[seed]
+    parts = parts_of(found[seed], view.stages)
+    if part is None and not is_group(found[seed]):
+        return Part(WHOLE, found[seed], {})
+    if part is None and len(parts) == 1:
+        return next(iter(parts.values()))
+    if part is None:
+        raise UserError(f"{arm} of {view.id} is several networks together; part= names one of them: {listed(parts)}")
+    if part not in parts:
+        raise UserError(f"{arm} of {view.id} has no part '{part}'{closest(part, parts)}", f"it has: {listed(parts)}")
+    return parts[part]
 
 
 def _view(info: RunInfo) -> RunView:

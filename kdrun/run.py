@@ -13,6 +13,7 @@ from typing import Any
 
 from kdrun.environment import hidden
 from kdrun.files import short
+from kdrun.parts import is_group
 from kdrun.present.console import Console, harmless
 from kdrun.problems import UserError, disk_problem
 
@@ -165,11 +166,13 @@ def execute(job, run, console: Console, signals, quiet=False, force=False, tell=
         from kdrun.learning.beforehand import check_builds  # imports lightning, which `resolve` has made safe
 
         check_builds(*planned_on(planned, job.config["data"], lab.shop), hardware)
-        arms, labels, teachers = fit_cells(cells, lab, failed if len(cells) > 1 else None)
+        arms, labels, teachers, against = fit_cells(cells, lab, failed if len(cells) > 1 else None)
         name_results(stages, arms)
     if len(errors) == len(cells):
         raise next(iter(errors.values()))
-    summary = summarise(task.MAIN, arms, labels, teachers, [cell["seed"] for cell in cells], errors, lab.decisions)
+    summary = summarise(
+        task.MAIN, arms, labels, teachers, [cell["seed"] for cell in cells], errors, lab.decisions, against
+    )
     summary |= {"baselines": task.baselines(), "notes": notes}
     summary |= {"remarks": list(lab.remarks)} if lab.remarks else {}
     summary["seconds"] = round(time.monotonic() - started, 3)
@@ -184,7 +187,7 @@ def facts(run, result: dict[str, Any], mirror) -> tuple[dict[str, str], dict[str
     from kdrun.tracking.mirror import send_command
 
     stages, audit = result["stages"], result["audit"]
-    fits = [stage for stage in stages if not stage.get("members")]
+    fits = [stage for stage in stages if not is_group(stage)]
     stored = sum(stage["source"] == "store" for stage in fits)
     trained = sum(stage["cost"]["seconds"] for stage in stages if stage["source"] != "store")
     new = f"{count_of(len(fits) - stored, 'stage')} run ({duration(trained)}), {stored} found in the store"

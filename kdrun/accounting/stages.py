@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdrun.accounting.formulas import NOTHING, UNKNOWN, Amount, amount, total
+from kdrun.parts import is_group
 
 PHASES = ("prepare", "teacher", "train", "evaluate")
 ALONE, STUDENT = "alone", "student"
@@ -53,7 +54,7 @@ class Item:
     @property
     def together(self) -> bool:
         """Finished stages looked at together: nothing is trained."""
-        return bool(self.entry.get("members"))
+        return is_group(self.entry)
 
     @property
     def units(self) -> tuple[float | None, str]:

@@ -24,6 +24,7 @@ from kdrun.accounting.formulas import (
 from kdrun.accounting.stages import ALONE, STUDENT, Item, Library
 from kdrun.files import number
 from kdrun.measures import measure
+from kdrun.parts import parts_of
 
 Record = Mapping[str, Any]
 
@@ -114,9 +115,10 @@ def of_run(
         serving=_serving(students, library, options, cards),
         how=_how(items),
         clients=[
-            {"seed": item.seed, "role": item.role, **{k: c.get(k) for k in ("client", "energy", "seconds")}}
+            {"seed": item.seed, "role": item.role, **{k: part.facts.get(k) for k in ("client", "energy", "seconds")}}
             for item in students
-            for c in item.entry.get("clients") or ()
+            for part in parts_of(item.entry).values()
+            if part.stage is item.entry and part.file
         ],
     )
     for item in students[:1]:

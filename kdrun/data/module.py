@@ -14,6 +14,7 @@ from torch import Tensor
 from kdrun.data.loader import BatchLoader
 from kdrun.data.samples import Samples, tensor_of
 from kdrun.data.source import SPLITS, ArraySource
+from kdrun.problems import UserError
 
 SAMPLE, POSITION, TOP = "sample", "position", "top"
 """What a teacher's outputs are kept by (DataModule.cached_by)."""
@@ -77,6 +78,10 @@ class DataModule(LightningDataModule):
     def audit(self) -> dict[str, Any]:
         """What was found in the data, in JSON types: "samples" per split, "notes", "summary" (one line)."""
         return {"samples": dict(self.spec.sizes), "notes": []}
+
+    def relabelled(self, rows: list[dict[str, Any]]) -> DataModule:
+        """The same data with generated targets (rows of Task.targets_of) in place of those of the training samples."""
+        raise UserError(f"{self.spec.name}: training samples of these data take no generated targets")
 
     # What is computed once and kept on disk before batches are made: features of images, say.
 

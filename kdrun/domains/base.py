@@ -302,6 +302,11 @@ class Task:
 
         return np.arange(len(samples))
 
+    def targets_of(self, network: nn.Module, samples: Any, positions: Any) -> list[dict[str, Any]]:
+        """What the network gives as targets of these samples, one mapping of plain values for each, with its "id": the rows that
+        DataModule.relabelled takes. UserError where networks of the task generate no targets."""
+        raise UserError(f"{type(self).__name__}: networks of this task generate no targets to learn from")
+
     def generations(self, network: nn.Module, samples: Any, positions: Any) -> Any:
         """For each of these samples a function that generates its output and says how many tokens that were, the end included."""
         return ()

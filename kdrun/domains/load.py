@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdrun import kinds, targets
 from kdrun.domains.base import Domain
+from kdrun.files import Damaged
 from kdrun.problems import UserError
 from kdrun.schema import Data, defaults
 
 if TYPE_CHECKING:
     from kdrun.data.module import DataModule
 
+GENERATED = "generated"
+"""Key that a stage adds: {"path", "sha256"} of rows with which the training samples are relabelled."""
 COMMON = defaults(Data)
 """The keys that every data config has; all others are arguments of the source."""
 
@@ -21,6 +27,8 @@ def load_data(config: dict[str, Any], paths: dict[str, str]) -> DataModule:
 
     Raises UserError when something is absent (with the command that brings it) or when training would be senseless.
     """
+    if generated := config.get(GENERATED):
+        return load_data(_without_generated(config), paths).relabelled(read_generated(**generated))
     node, common = separate(config)
     domain = kinds.find(common["task"])
     source = load_source(node, paths, domain)
@@ -31,9 +39,21 @@ def load_data(config: dict[str, Any], paths: dict[str, str]) -> DataModule:
 
 def content_hash(config: dict[str, Any], paths: dict[str, str]) -> str:
     """sha256 hex digest of all that is behind a data config; nothing that is cached is decoded again."""
-    node, common = separate(config)
+    node, common = separate(_without_generated(config))
     domain = kinds.find(common["task"])
     return domain.content_hash(load_source(node, paths, domain), common)
+
+
+def _without_generated(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key != GENERATED}
+
+
+def read_generated(path: str, sha256: str) -> list[dict[str, Any]]:
+    """Rows of generated targets. Raises Damaged where the file is not the one that was stored."""
+    content = Path(path).read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise Damaged(f"{path}: generated targets have changed since they were stored")
+    return [json.loads(line) for line in content.splitlines()]
 
 
 def separate(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -68,8 +68,9 @@ def make_lab(
 def fit_cells(cells: list[dict[str, Any]], lab, failed: Callable[[int, BaseException], None] | None = None):
     """Run the strategy and its control arms for every cell.
 
-    Returns arms {arm: {seed: record and its "folder"}}, labels {arm: text} and teachers {seed: record}. With `failed`, a cell that raises is
-    reported to it and the next one follows; a mistake of the user and an interruption concern all of them.
+    Returns arms {arm: {seed: record, its "folder" and the parts of the result as "results"}}, labels {arm: text}, teachers
+    {seed: record} and the arm that the result is held against. With `failed`, a cell that raises is reported to it and the next
+    one follows; a mistake of the user and an interruption concern all of them.
     """
     from kdrun.learning.report import Interrupted
     from kdrun.strategies.cast import Cast
@@ -83,7 +84,7 @@ def fit_cells(cells: list[dict[str, Any]], lab, failed: Callable[[int, BaseExcep
     labels = {name: strategy.arms[name] for name in strategy.controls}
 
     def kept(trained) -> dict[str, Any]:
-        return {**trained.record, "folder": trained.path}
+        return {**trained.record, "folder": trained.path, "results": trained.parts}
 
     def fit(cell: dict[str, Any]) -> None:
         cast, seed = Cast(cell), cell["seed"]
@@ -91,8 +92,8 @@ def fit_cells(cells: list[dict[str, Any]], lab, failed: Callable[[int, BaseExcep
         own = "student" if student.stage.taught else "alone"
         labels[own] = strategy.label(cast) if own == "student" else strategy.arms["alone"]
         arms.setdefault(own, {})[seed] = kept(student)
-        if student.stage.teacher is not None:
-            teachers[seed] = student.stage.teacher.record
+        if student.stage.source is not None:
+            teachers[seed] = student.stage.source.record
         for name in strategy.controls:
             if name != own:
                 arms.setdefault(name, {})[seed] = kept(strategy.control(name, lab, cast))
@@ -106,7 +107,7 @@ def fit_cells(cells: list[dict[str, Any]], lab, failed: Callable[[int, BaseExcep
             if failed is None:
                 raise
             failed(cell["seed"], error)
-    return arms, labels, teachers
+    return arms, labels, teachers, strategy.against
 
 
 def stage_entry(item) -> dict[str, Any]:
@@ -123,7 +124,7 @@ def stage_entry(item) -> dict[str, Any]:
         "path": str(item.result.path),
         "further": record.get("further") or {},
         **({} if start is None else {"start": start.fingerprint}),
-        **{key: record[key] for key in ("gap", "members", "counted", "stack", "clients", "bytes") if record.get(key)},
+        **{key: record[key] for key in item.result.stage.told if record.get(key)},
         **{key: record[key] for key in ("val", "test", "cost", "parameters", "flops", "teacher", "first_step")},
     }
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kdrun.job.summary import summarise
+from kdrun.parts import against, parts_of
 from kdrun.tracking.record import DONE
 
 Record = dict[str, Any]
@@ -54,7 +55,8 @@ def _summary(records: Sequence[Record], merged: Record) -> Record:
     by_fingerprint = {stage["fingerprint"]: stage for stage in merged["stages"]}
     for stage in merged["stages"]:
         if stage["role"] in labels:
-            arms.setdefault(stage["role"], {})[stage["seed"]] = stage
+            entry = {**stage, "results": parts_of(stage, merged["stages"])}
+            arms.setdefault(stage["role"], {})[stage["seed"]] = entry
         if stage["role"] in ("student", "alone"):
             teacher = by_fingerprint.get((stage.get("teacher") or {}).get("fingerprint"))
             if teacher is not None:
@@ -64,6 +66,6 @@ def _summary(records: Sequence[Record], merged: Record) -> Record:
         int(n): why for one in known for arm in one["arms"].values() for n, why in (arm.get("missing") or {}).items()
     }
     lost |= {seed: record["error"] for record in records if record.get("error") for seed in record["seeds"]}
-    summary = summarise(known[0]["metric"], arms, labels, teachers, merged["seeds"], lost, decisions)
+    summary = summarise(known[0]["metric"], arms, labels, teachers, merged["seeds"], lost, decisions, against(known[0]))
     seconds = [one.get("seconds") for one in known]
     return {**known[0], **summary, "seconds": None if None in seconds else sum(seconds)}

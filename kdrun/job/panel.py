@@ -10,19 +10,21 @@ from rich.table import Table
 from rich.text import Text
 
 from kdrun.measures import measure
+from kdrun.parts import gains_of, has_last
 from kdrun.present.console import Console, show_page
 from kdrun.present.console import facts as fact_table
 from kdrun.present.results import arm_label, distinct
 from kdrun.present.units import share
 
+COMBINED = "combined"
+MOST_PARTS = 12
+
 
 def show(console: Console, summary: dict[str, Any], facts: dict[str, str], copied: dict[str, str]) -> None:
     """Print the panel. facts: label -> text, in order, below the table (cost, audit); copied: below the panel."""
     body: list[RenderableType] = [results(summary), Text()]
-    if summary.get("decisions"):
-        body += [parts(summary), Text()]
-    if any(arm.get("clients") for arm in summary["arms"].values()):
-        body += [clients(summary), Text()]
+    if any(arm.get("several") for arm in summary["arms"].values()):
+        body += [parts(summary), Text(), gains(summary), Text()]
     body += [Text(summary["verdict"], style="bold"), Text(), details(summary, facts)]
     show_page(console, "kdrun", body, copied.items())
 
@@ -31,7 +33,7 @@ def results(summary: dict[str, Any]) -> Table:
     """Teacher and arms: test metric of the selected and of the last epoch, mean and sample deviation over seeds."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column(f"{summary['split']} {measure(summary['metric']).title}")
-    both = not summary.get("decisions")  # views taken together have no last epoch
+    both = any(map(has_last, summary["arms"].values()))
     table.add_column("best epoch", justify="right")
     if both:
         table.add_column("last epoch", justify="right")
@@ -58,42 +60,49 @@ def results(summary: dict[str, Any]) -> Table:
 
 
 def parts(summary: dict[str, Any]) -> Table:
-    """A row for each view and for the one answer of all, a column for each arm that has them; best epoch, mean over seeds."""
+    """A row for each part (view, client ...) and for the one answer of all, a column for each arm; best epoch, mean over seeds."""
     order = {"alone": 0, "equal_compute": 1, "student": 3}  # what was there before to the left, the result to the right
     arms = dict(sorted(summary["arms"].items(), key=lambda item: order.get(item[0], 2)))
-    arms = {name: arm for name, arm in arms.items() if arm.get("parts")}
+    arms = {name: arm for name, arm in arms.items() if arm.get("several")}
     found, figure = measure(summary["metric"]), measure(summary["metric"]).figure
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column(f"{found.title} of each view")
+    table.add_column(f"{found.title} of each part")
     for arm in arms.values():
         table.add_column(arm["label"], justify="right", max_width=18)
-    names = dict.fromkeys(name for arm in arms.values() for name in arm["parts"])
-    for name in sorted(names, key=lambda name: name == "combined"):
-        label = "all together" if name == "combined" else name
-        values = (arm["parts"].get(name) for arm in arms.values())
-        table.add_row(label, *("" if value is None else cell(value, figure) for value in values))
+    names = list(dict.fromkeys(name for arm in arms.values() for name in arm["several"]))
+    for name in (*names[:MOST_PARTS], COMBINED):
+        label = "all together" if name == COMBINED else name
+        values = [{**(arm.get("parts") or {}), **arm["several"]}.get(name) for arm in arms.values()]
+        if any(values):
+            table.add_row(label, *("" if value is None else cell(value, figure) for value in values))
+    if len(names) > MOST_PARTS:
+        table.add_row(f"and {len(names) - MOST_PARTS} more", *("" for _ in arms))
     return table
 
 
-def clients(summary: dict[str, Any]) -> Table:
-    """A row for each arm of a federation: points that clients gained over being alone, and what travelled; of gated methods
-    the mean trust in samples (with right / with wrong labels) and the share that was trusted less than half."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("points over alone")
-    for name in ("mean", "worst", "p10", "sent, MB", "trust", "gated"):
-        table.add_column(name, justify="right")
+def gains(summary: dict[str, Any]) -> Table:
+    """A row for each arm whose result has several parts: points that these gained over being alone; and of networks that send
+    something what travelled, of gated ones the mean trust in samples (with right / with wrong labels) and the share of samples
+    that was trusted less than half."""
+    rows = []
     for name, arm in summary["arms"].items():
-        found = arm.get("clients")
-        if not found:
+        if not (gained := gains_of(arm)):
             continue
-        gains = [found["delta"].get(key) for key in ("avg", "worst", "p10")]
-        shown = ["" if name == "alone" else "n/a" if gain is None else cell(gain, _points) for gain in gains]
-        sent = [found["bytes"][way] for way in ("up", "down")]
-        trust = [found["gate"].get(key) for key in ("gate_clean", "gate_corrupted")]
-        text = " / ".join(f"{value:.2f}" for value in trust if value is not None)
-        gated = found["gate"].get("gated")
-        megabytes = "n/a" if None in sent else f"{sum(sent) / 1e6:.2f}"
-        table.add_row(arm["label"], *shown, megabytes, text, "" if gated is None else f"{100 * gated:.0f} %")
+        found = [gained["delta"].get(key) for key in ("avg", "worst", "p10")]
+        shown = ["" if name == "alone" else "n/a" if gain is None else cell(gain, _points) for gain in found]
+        sent = [(gained.get("bytes") or {}).get(way, 0) for way in ("up", "down")]
+        gate = gained.get("gate") or {}
+        trust = [gate[key] for key in ("gate_clean", "gate_corrupted") if gate.get(key) is not None]
+        megabytes = "" if not gained.get("bytes") else "n/a" if None in sent else f"{sum(sent) / 1e6:.2f}"
+        gated = "" if gate.get("gated") is None else f"{100 * gate['gated']:.0f} %"
+        rows.append((arm["label"], *shown, megabytes, " / ".join(f"{value:.2f}" for value in trust), gated))
+    names = ("points over alone", "mean", "worst", "p10", "sent, MB", "trust", "gated")
+    used = [place for place in range(len(names)) if place < 4 or any(row[place] for row in rows)]
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for place in used:
+        table.add_column(names[place], justify="right" if place else "left")
+    for row in rows:
+        table.add_row(*(row[place] for place in used))
     return table
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdrun.measures import measure
+from kdrun.parts import Part, parts_of
 from kdrun.present.units import count_of
 from kdrun.tracking.record import describe_error, status_of
 
@@ -25,6 +26,7 @@ def summarise(
     seeds: Sequence[int],
     errors: Mapping[int, BaseException | Mapping[str, Any]],
     decisions: Sequence[dict[str, Any]] = (),
+    against: str = "alone",
 ) -> dict[str, Any]:
     """The summary of a run record. A seed without a result is named as missing in its arm, and in no mean.
 
@@ -34,8 +36,8 @@ def summarise(
     teachers  seed -> record of the stage that taught it; empty if nothing taught
     seeds     all seeds of the job
     errors    seed -> why it has no (or not every) result, as an exception or as a record says it
-    decisions what the lab chose on validation. Students of a run with any go on from weights of their own, so that they are
-              held against `equal_compute`, which did the same on labels, and there is no gap to a teacher
+    decisions what the lab chose on validation
+    against   the arm that the student is held against; only where that is the student alone is there a gap to a teacher
     """
     summary: dict[str, Any] = {"metric": metric, "split": "test", "teacher": None, "arms": {}, "verdict": None}
     for arm, records in arms.items():
@@ -48,9 +50,14 @@ def summarise(
         if same:  # as plain KD of strategy=vanilla is its student, and equal compute the student alone
             summary["arms"][arm]["same_as"] = same
         stages_of[arm] = stages
-    if any("clients" in record for records in arms.values() for record in records.values()):
-        for arm, records in arms.items():
-            summary["arms"][arm]["clients"] = clients_of(metric, records, arms.get("alone", {}))
+    parts = {
+        arm: {seed: record.get("results") or parts_of(record) for seed, record in records.items()}
+        for arm, records in arms.items()
+    }
+    for arm, of_seeds in parts.items():
+        if any(len(found) > 1 for found in of_seeds.values()):
+            summary["arms"][arm]["several"] = over_parts(metric, of_seeds)
+            summary["arms"][arm]["gains"] = gains(metric, of_seeds, parts.get("alone", {}), arms[arm])
     student = next(iter(arms.get("student", arms.get("alone", {})).values()), None)
     distinct = {record["fingerprint"]: record for record in teachers.values()}
     if distinct:
@@ -77,11 +84,12 @@ def summarise(
         }
     if decisions:
         summary["decisions"] = list(decisions)
-    against = "equal_compute" if decisions and "equal_compute" in summary.get("differences", {}) else "alone"
+    against = against if against in arms else "alone"
+    summary["compared_with"] = against
     if against in summary.get("differences", {}):
         summary["difference"] = summary["differences"][against]
         summary["against"] = summary["arms"][against]["label"]
-        if not decisions:
+        if against == "alone":
             summary["gap_closed"] = {w: _gap_closed(summary, w) if distinct else None for w in WHICH}
     summary["verdict"] = verdict(summary)
     return summary
@@ -120,35 +128,46 @@ def _arm(metric: str, label: str, records: dict[int, dict[str, Any]]) -> dict[st
     return arm
 
 
-def clients_of(metric: str, records: dict[int, dict[str, Any]], alone: dict[int, dict[str, Any]]) -> dict[str, Any]:
-    """What a federation brought its clients, at the best round: each a mean over seeds with its deviation.
+def over_parts(metric: str, of_seeds: Mapping[int, Mapping[str, Part]]) -> dict[str, Any]:
+    """Name of each part that every seed has -> mean and deviation over seeds of its test metric, at the best epoch."""
+    names = dict.fromkeys(name for parts in of_seeds.values() for name in parts)
+    values = {
+        name: [parts[name].figure(metric) if name in parts else None for parts in of_seeds.values()] for name in names
+    }
+    return {name: _spread(known) for name, known in values.items() if None not in known}
 
-    delta    avg, worst and p10 over clients of (test metric minus that of the same client alone): below 0 is negative transfer
+
+def gains(
+    metric: str,
+    of_seeds: Mapping[int, Mapping[str, Part]],
+    alone: Mapping[int, Mapping[str, Part]],
+    records: Mapping[int, dict[str, Any]],
+) -> dict[str, Any]:
+    """What a result of several parts brought these, at the best epoch: each a mean over seeds with its deviation.
+
+    delta    avg, worst and p10 over parts of (test metric minus that of the same part alone): below 0 is negative transfer
     gate     mean trust on clean and on corrupted samples; gated: share of samples trusted less than half
-    bytes    up, down, and private: what the same messages would have been with private weights, a mean over seeds
+    bytes    of parts that send something: up, down, and private: what the same messages would have been with private weights
     """
     from kdrun.federation.effects import deltas
 
     found: dict[str, Any] = {"delta": {}, "gate": {}, "bytes": {}}
-    pairs = []
-    for seed, record in records.items():
-        if seed in alone:
-            one, other = (
-                {c["client"]: c["test"]["best"].get(metric) for c in r["clients"]} for r in (record, alone[seed])
-            )
-            pairs.append(deltas(one, other))
+    both = [(parts, alone[seed]) for seed, parts in of_seeds.items() if set(alone.get(seed, ())) == set(parts)]
+    pairs = [deltas(*({name: part.figure(metric) for name, part in side.items()} for side in pair)) for pair in both]
     for name in ("avg", "worst", "p10") if pairs else ():
         values = [pair[name] for pair in pairs]
         found["delta"][name] = None if None in values else _spread(values)
+    facts = [part.facts for parts in of_seeds.values() for part in parts.values()]
     for name in ("gate_clean", "gate_corrupted", "gated"):
-        values = [c[name] for record in records.values() for c in record["clients"] if c.get(name) is not None]
+        values = [known[name] for known in facts if known.get(name) is not None]
         if values:
             found["gate"][name] = statistics.fmean(values)
-    for name in ("up", "down", "private"):
-        values = [record["bytes"][name] for record in records.values()]
+    sent = [record["bytes"] for record in records.values() if record.get("bytes")]
+    for name in ("up", "down", "private") if sent else ():
+        values = [traffic[name] for traffic in sent]
         found["bytes"][name] = None if None in values else statistics.fmean(values)
-    left = {str(c["client"]) for record in records.values() for c in record["clients"] if c["left_out"]}
-    return {**found, "left_out": sorted(left, key=int)}
+    left = {name for parts in of_seeds.values() for name, part in parts.items() if part.facts.get("left_out")}
+    return {**found, "left_out": sorted(left)}
 
 
 def _spread(values: Sequence[float]) -> dict[str, float | None]:
@@ -230,7 +249,7 @@ def verdict(summary: dict[str, Any]) -> str:
         found = measure(summary["metric"]).text(arm["best"]["mean"])
         return f"{arm['label']}: {found}, {count_of(arm['n'], 'seed')}; there is nothing to compare it with."
     found = summary["difference"]["best"]
-    over = summary.get("against") if summary.get("decisions") else "the student alone"
+    over = "the student alone" if summary["compared_with"] == "alone" else summary["against"]
     points = f"{100 * found['mean']:+.2f} points over {over}"
     if found["interval"] is None:
         text = f"Distillation: {points}, one seed, which says nothing about chance (use seeds=5)."
@@ -248,7 +267,7 @@ def verdict(summary: dict[str, Any]) -> str:
     if arm["missing"] or (summary["arms"].get("alone") or {}).get("missing"):
         text += f" Not every seed has a result: {arm['n']} of {arm['of']}."
     closed = (summary.get("gap_closed") or {}).get("best")
-    if summary["teacher"] is not None and closed is None and not summary.get("decisions"):
+    if summary["teacher"] is not None and closed is None and summary["compared_with"] == "alone":
         gap, _ = _gap(summary, "best")
         text += f" The teacher is not clearly better than the student alone ({100 * gap:+.2f} points): there is no gap to close."
     return text

@@ -112,7 +112,9 @@ class References:
                 return set()  # a run lists all of its stages, so that nothing hangs on this
             teacher = (parts.get("teacher") or {}).get("fingerprint")
             members = (parts.get("members") or {}).values()
-            self._parents[fingerprint] = {name for name in (parts.get("start"), teacher, *members) if name}
+            generated = (parts.get("data") or {}).get("generated")
+            made_of = (parts.get("start"), teacher, generated, *members)
+            self._parents[fingerprint] = {name for name in made_of if name}
         return self._parents[fingerprint]
 
     @property

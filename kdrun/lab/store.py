@@ -76,7 +76,7 @@ class Store:
     def unfinished(self, fingerprint: str) -> bool:
         """Whether an earlier try left a checkpoint to go on from."""
         folder = self.root / "unfinished" / fingerprint
-        states = (folder / "checkpoint.pt", folder / "federation" / "state.json")
+        states = (folder / "checkpoint.pt", folder / "federation" / "state.json", folder / "generated.part")
         return any(path.is_file() or previous_of(path).is_file() for path in states)
 
     def get(self, fingerprint: str) -> dict[str, Any] | None:

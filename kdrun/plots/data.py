@@ -15,6 +15,7 @@ from typing import Any
 
 from kdrun.files import number
 from kdrun.measures import MEASURES
+from kdrun.parts import against, groups_of, is_group, parts_of, start_of
 from kdrun.present.fronts import stairs
 from kdrun.tracking.metrics import read_metrics
 from kdrun.tracking.record import DONE, METRICS
@@ -114,19 +115,6 @@ def stages_of(record: dict[str, Any], kind: str) -> dict[int, dict[str, Any]]:
     return {stage["seed"]: stage for stage in record.get("stages") or [] if stage["role"] == kind}
 
 
-def member_stages(record: dict[str, Any]) -> dict[str, dict[int, dict[str, dict[str, Any]]]]:
-    """Role -> seed -> view -> finished stage of each network, for roles that are several networks taken together, one per
-    view (strategy=cross_window); {} of any other run."""
-    stages = record.get("stages") or []
-    known = {stage.get("fingerprint"): stage for stage in stages if not stage.get("members")}
-    found: dict[str, dict[int, dict[str, dict[str, Any]]]] = {}
-    for stage in stages:
-        members = {view: known.get(one) for view, one in (stage.get("members") or {}).items()}
-        if members and None not in members.values():
-            found.setdefault(stage["role"], {})[stage["seed"]] = members
-    return found
-
-
 def labels_of(record: dict[str, Any]) -> dict[str, str]:
     """Stage kind -> what to call it."""
     summary = record.get("summary") or {}
@@ -195,21 +183,16 @@ def _ending(run: RunInfo, kind: str, seed: str) -> str:
 
 
 def run_groups(run: RunInfo) -> dict[str, list[Group]]:
-    """Metric name -> one group per stage kind of one run; of a run with views one per arm, a mean over views."""
+    """Metric name -> one group per stage kind of one run; of networks together one per arm, a mean over parts."""
     labels, result = labels_of(run.record or {}), {}
     for name, traces in _metrics_in_order(read_traces(run)):
-        if over_views := _over_views(run.record or {}, traces):
+        if means := _over_parts(run.record or {}, traces):
             several = {
-                kind
-                for kind, seeds in member_stages(run.record or {}).items()
-                if any(len(m) > 1 for m in seeds.values())
+                kind for kind, seeds in groups_of(run.record or {}).items() if any(len(m) > 1 for m in seeds.values())
             }
-            kinds = in_order(trace.kind for trace in over_views)
             result[name] = [
-                Group(
-                    k, labels[k] + (", mean of views" if k in several else ""), [t for t in over_views if t.kind == k]
-                )
-                for k in kinds
+                Group(k, labels[k] + (", mean of parts" if k in several else ""), [t for t in means if t.kind == k])
+                for k in in_order(trace.kind for trace in means)
             ]
             continue
         kinds = in_order(trace.kind for trace in traces)
@@ -217,18 +200,16 @@ def run_groups(run: RunInfo) -> dict[str, list[Group]]:
     return result
 
 
-def _over_views(record: dict[str, Any], traces: list[Trace]) -> list[Trace]:
-    """A trace per arm and seed: at each epoch the mean over the views that count. It has no epoch that validation
-    selected, since each view has its own."""
-    known = {(trace.kind, trace.seed): trace for trace in traces}
-    counted = {stage["role"]: stage.get("counted") or [] for stage in record.get("stages") or []}
-    found = []
-    for arm, seeds in member_stages(record).items():
-        for seed, members in seeds.items():
-            views = [known.get((members[view]["role"], members[view]["seed"])) for view in counted[arm]]
-            if not views or None in views:
+def _over_parts(record: dict[str, Any], traces: list[Trace]) -> list[Trace]:
+    """A trace per arm and seed of networks together: at each epoch the mean over the parts that count. It has no epoch that
+    validation selected, since each part has its own."""
+    known, found = {(trace.kind, trace.seed): trace for trace in traces}, []
+    for arm, seeds in groups_of(record).items():
+        for seed, parts in seeds.items():
+            counted = [known.get((part.stage["role"], part.stage["seed"])) for part in parts.values() if part.counted]
+            if not counted or None in counted:
                 continue
-            lines = [dict(zip(trace.epochs, trace.values, strict=True)) for trace in views]
+            lines = [dict(zip(trace.epochs, trace.values, strict=True)) for trace in counted]
             epochs = sorted(set.intersection(*map(set, lines)))
             found.append(Trace(arm, seed, epochs, [statistics.fmean(line[e] for line in lines) for e in epochs]))
     return found
@@ -241,7 +222,7 @@ def runs_groups(runs: Sequence[tuple[str, RunInfo]]) -> dict[str, list[Group]]:
         own = own_arm(run.record or {})
         for name, traces in _metrics_in_order(read_traces(run)):
             own_traces = [trace for trace in traces if trace.kind == own]
-            own_traces = own_traces or [trace for trace in _over_views(run.record or {}, traces) if trace.kind == own]
+            own_traces = own_traces or [trace for trace in _over_parts(run.record or {}, traces) if trace.kind == own]
             if own_traces:
                 result[name].append(Group("run", label, own_traces, place))
     return dict(_metrics_in_order(result))
@@ -259,9 +240,9 @@ def _metrics_in_order(found: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def run_points(run: RunInfo) -> list[Point]:
-    """One point per stage kind of a run that has a test result; of a run with views one per arm, not for each view."""
+    """One point per stage kind of a run that has a test result; of networks together one per arm, not for each part."""
     record = run.record or {}
-    labels, kinds = labels_of(record), list(member_stages(record)) or [s["role"] for s in record.get("stages") or []]
+    labels, kinds = labels_of(record), list(groups_of(record)) or [s["role"] for s in record.get("stages") or []]
     points = (point(record, kind, labels[kind]) for kind in in_order(kinds))
     return [found for found in points if found is not None]
 
@@ -325,16 +306,17 @@ def _seconds(record: dict[str, Any], stage: dict[str, Any]) -> float | None:
         if one["label"] not in needed:
             needed[one["label"]] = one
             left += [known.get(name) for name in _needs(record, one)]
-    times = [training_seconds(one) for one in needed.values() if not one.get("members")]
+    times = [training_seconds(one) for one in needed.values() if not is_group(one)]
     return None if not times or None in times else sum(times)
 
 
 def _needs(record: dict[str, Any], stage: dict[str, Any]) -> list[str]:
     """Fingerprints of the stages that this one was made from."""
-    members = stage.get("members") or {}
-    if members:
-        starts = [stages_of(record, f"before_{view}").get(stage["seed"]) for view in members]
-        return [*members.values(), *(start["fingerprint"] for start in starts if start)]
+    if is_group(stage):
+        stages = record.get("stages") or []
+        parts = parts_of(stage, stages).values()
+        starts = [start for part in parts if (start := start_of(part, stages))]
+        return [*stage["members"].values(), *(start["fingerprint"] for start in starts)]
     teacher = stage.get("teacher") or {}
     names = [
         teacher.get("fingerprint"),
@@ -363,8 +345,7 @@ def pairs_of(run: RunInfo, label: str | None = None) -> Pairs | None:
     """The student beside its first control (alone, if it is there), seed by seed; None if there are no two arms."""
     summary = (run.record or {}).get("summary") or {}
     arms = summary.get("arms") or {}
-    first = ("equal_compute",) if summary.get("decisions") else ()  # what the verdict is over
-    control = next((arm for arm in (*first, *CONTROLS, *arms) if arm in arms and arm != "student"), None)
+    control = next((arm for arm in (against(summary), *CONTROLS, *arms) if arm in arms and arm != "student"), None)
     if "student" not in arms or control is None:
         return None
     values: dict[int, list[float | None]] = defaultdict(lambda: [None, None])
@@ -377,7 +358,7 @@ def pairs_of(run: RunInfo, label: str | None = None) -> Pairs | None:
             values[int(seed)][side] = None
             missing.append((int(seed), side, entry.get("status") or "missing"))
     found = (summary.get("differences") or {}).get(control) or (
-        summary.get("difference") if control == "alone" else None
+        summary.get("difference") if control == against(summary) else None
     )
     difference = (found or {}).get("best")
     return Pairs(

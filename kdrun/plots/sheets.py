@@ -1,4 +1,4 @@
-"""The contact sheet of a run of strategy=cross_window: which test samples, with which networks, under which titles.
+"""The contact sheet of a run whose result is networks with a view each: which test samples, with which networks, under which titles.
 
 Networks and what they said of test samples come from the store, images from the data. `windows` draws.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdrun.files import number
-from kdrun.plots.data import member_stages, stages_of
+from kdrun.parts import groups_of, start_of
 from kdrun.plots.windows import Maps, contact_sheet, sheet_data
 from kdrun.problems import UserError, closest, listed
 
@@ -70,35 +70,29 @@ _METHODS = {"grad_cam": "Grad-CAM", "occlusion": "occlusion"}
 
 
 def _seeds(record: dict[str, Any]) -> list[int]:
-    return list(member_stages(record).get(OWN, {}))
+    return list(groups_of(record).get(OWN, {}))
 
 
 def _pairs(run: RunInfo, seed: int | None) -> tuple[int, dict[str, tuple[dict[str, Any], dict[str, Any]]]]:
     """(seed, view -> (stage before, stage after)), in the order of training; the same stage twice for the view that teaches."""
-    record = run.record or {}
-    own = member_stages(record).get(OWN)
+    stages = (run.record or {}).get("stages") or []
+    own = groups_of(run.record or {}).get(OWN)
     if not own:
-        strategy = ((record.get("choices") or {}).get("strategy")) or "unknown"
-        if strategy != "cross_window":
-            raise UserError(
-                f"kind=windows is for runs of strategy=cross_window; {run.id} is of strategy={strategy}",
-                f"it has: kdrun plot {run.id} (curves, cost, seeds)",
-            )
-        raise UserError(
-            f"kind=windows: {run.id} ({run.status}) has no seed with a result yet",
-            f"to continue it: kdrun rerun {run.id}",
-        )
+        done = any(stage["role"] == OWN for stage in stages)
+        why = "its result is one network" if done else f"it is {run.status} and has no result yet"
+        hint = f"kdrun plot {run.id} (curves, cost, seeds)" if done else f"to continue it: kdrun rerun {run.id}"
+        raise UserError(f"kind=windows compares networks with a view each before and after; {run.id}: {why}", hint)
     if seed is not None and seed not in own:
         raise UserError(f"{run.id} has no result of seed {seed}; it has: {listed(map(str, own))}")
     seed = next(iter(own)) if seed is None else seed
-    starts = {view: stages_of(record, f"before_{view}").get(seed) for view in own[seed]}
+    starts = {view: start_of(part, stages) for view, part in own[seed].items()}
     if None in starts.values():
         missing = ", ".join(view for view, stage in starts.items() if stage is None)
         raise UserError(f"kind=windows: the record of {run.id} does not hold what was before: {missing}")
-    pairs, trained = {}, [stage["role"].removeprefix("before_") for stage in record["stages"]]
-    for view, last in sorted(own[seed].items(), key=lambda item: trained.index(item[0])):
-        same = last["fingerprint"] == starts[view]["fingerprint"]
-        pairs[view] = (starts[view], starts[view] if same else last)
+    pairs, trained = {}, [stage["fingerprint"] for stage in stages]
+    for view, part in sorted(own[seed].items(), key=lambda item: trained.index(starts[item[0]]["fingerprint"])):
+        same = part.stage["fingerprint"] == starts[view]["fingerprint"]
+        pairs[view] = (starts[view], starts[view] if same else part.stage)
     return seed, pairs
 
 

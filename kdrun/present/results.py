@@ -6,6 +6,7 @@ from typing import Any
 
 from kdrun.files import number
 from kdrun.measures import measure
+from kdrun.parts import against, has_last, is_group
 from kdrun.present.units import MISSING, duration, share
 
 
@@ -45,25 +46,21 @@ def arm_label(arms: dict[str, Any], name: str) -> str:
     return f"{label} (= {'; '.join(also)})" if also else label
 
 
-OF_VIEWS = {"alone": "before", "equal_compute": "continued"}
-"""Controls of networks with a view each, as in the tables of views."""
+ALONE = "alone"
 
 
 def result_rows(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """(what, best epoch, last epoch, n) for the teacher, each arm and the gap closed."""
     metric, rows = summary.get("metric"), []
-    of_views = bool(
-        summary.get("decisions")
-    )  # networks with a view each, at their selected epochs: there is no last one
     if teacher := summary.get("teacher"):
         name = f"teacher {teacher.get('learner') or ''}".strip()
         rows.append((name, *(percent(teacher.get(w), metric) for w in ("best", "last")), str(teacher.get("n", 1))))
     arms = summary.get("arms") or {}
     for name, arm in distinct(arms).items():
         values = (percent(arm.get(which), metric) for which in ("best", "last"))
-        values = (next(values), "-") if of_views else values
+        values = values if has_last(arm) else (next(values), "-")
         rows.append((arm_label(arms, name), *values, count_text(arm)))
-    if "gap_closed" in summary and not of_views:  # the teacher saw another view than those that the mean is over
+    if "gap_closed" in summary and against(summary) == ALONE:
         closed = summary["gap_closed"] or {}
         rows.append(("gap closed", share(closed.get("best")), share(closed.get("last")), ""))
     return rows
@@ -95,11 +92,8 @@ def difference_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
     """(student minus a control, difference, bootstrap interval, interval of Student's t, n): best and last epoch.
 
     Where a task keeps what it says of single samples there is a further row per metric, whose bootstrap is over these.
-    Networks with a view each are taken together at their selected epochs, so there is no last one; single views are in
-    tables of their own (report.views).
+    Differences of single parts are in tables of their own (report.parts).
     """
-    of_views = bool(summary.get("decisions"))
-    epochs = ("best",) if of_views else ("best", "last")
     metric, arms = summary.get("metric"), summary.get("arms") or {}
     found = summary.get("differences") or ({"alone": summary["difference"]} if summary.get("difference") else {})
     rows: list[tuple[str, ...]] = []
@@ -107,10 +101,11 @@ def difference_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
         if (arms.get(control) or {}).get("same_as") in arms:  # a difference of 0, or one that stands there already
             continue
         label = (arms.get(control) or {}).get("label") or control
-        name = f"minus {OF_VIEWS.get(control, control.replace('_', ' ')) if of_views else label}"
+        name = f"minus {label}"
+        epochs = ("best", "last") if has_last(arms.get("student") or {}) else ("best",)
         rows += [(f"{name}, {w}", *difference_texts(pair[w], metric)) for w in epochs if pair.get(w)]
         for metric_name, over in (pair.get("resampled") or {}).items():
-            if of_views and "/" in metric_name:
+            if "/" in metric_name:
                 continue
             mean, interval, *_ = difference_texts({"interval_t": None, **over}, metric_name)
             rows.append(
@@ -151,9 +146,9 @@ def stage_rows(stages: list[dict[str, Any]], metric: str) -> list[tuple[str, ...
         figures = [_best_and_last(stage.get(split), metric) for split in ("val", "test")]
         cost = stage.get("cost") or {}
         fingerprint = str(stage.get("fingerprint") or MISSING)[:8]
-        if stage.get("members"):  # nothing was trained, and the selected epochs are all there is
+        if is_group(stage):  # nothing was trained, and the selected epochs are all there is
             figures = [figure.partition(" / ")[0] for figure in figures]
-            rows.append((stage["label"], fingerprint, f"{len(stage['members'])} views", *figures, "-"))
+            rows.append((stage["label"], fingerprint, f"{len(stage['members'])} networks", *figures, "-"))
             continue
         rows.append((stage["label"], fingerprint, source_text(stage), *figures, duration(cost.get("seconds"))))
     return rows
@@ -162,6 +157,8 @@ def stage_rows(stages: list[dict[str, Any]], metric: str) -> list[tuple[str, ...
 def source_text(stage: dict[str, Any]) -> str:
     """`trained`, `stored` (by an earlier run), `continued`, or `loaded`: weights from a file that were only evaluated."""
     source = stage.get("source") or MISSING
+    if stage.get("generated") and source != "store":
+        return f"{stage['generated']['rows']:,} rows"
     if source in ("trained", "resumed") and (stage.get("cost") or {}).get("steps") == 0:
         return "loaded"
     return {"store": "stored", "resumed": "continued"}.get(source, source)

@@ -6,6 +6,7 @@ import base64
 from typing import Any
 
 from kdrun.measures import measure
+from kdrun.parts import against, has_last, is_group
 from kdrun.plots.data import in_order, labels_of, metric_of, own_arm, result_of, stages_of, training_seconds
 from kdrun.plots.subject import Subject
 from kdrun.present.results import count_text, difference_rows, percent
@@ -13,8 +14,8 @@ from kdrun.present.units import MISSING, duration, share
 from kdrun.report.card import scorecard
 from kdrun.report.figures import Figures
 from kdrun.report.markup import Html, section, table, tag
+from kdrun.report.parts import part_tables
 from kdrun.report.sections import audit, config, count, failure, reproduce, words
-from kdrun.report.views import view_tables
 from kdrun.tracking.record import DONE, FAILURES, log_tail
 from kdrun.tracking.registry import RunInfo
 
@@ -49,7 +50,9 @@ def body(subject: Subject) -> list[Html]:
         _failures(run, record),
         _against_controls(record, figures),
         section(
-            "Views", *(table(_title(t.caption), t.head, t.rows, left=t.left) for t in view_tables(record)), _sheet(run)
+            "Parts and decisions",
+            *(table(_title(t.caption), t.head, t.rows, left=t.left) for t in part_tables(record)),
+            _sheet(run),
         ),
         section("Curves", figures.html("curves")),
         *([section("Hops", figures.html("hops"))] if any(s.get("gap") for s in record["stages"] or ()) else []),
@@ -112,7 +115,6 @@ def _against_controls(record: dict[str, Any], figures: Figures) -> Html:
 
 def _result_rows(summary: dict[str, Any]) -> list[tuple[str, tuple[Any, ...]]]:
     metric, rows = summary.get("metric"), []
-    of_views = bool(summary.get("decisions"))  # see show.result_rows
     if teacher := summary.get("teacher"):
         figures = (percent(teacher.get(which), metric) for which in ("best", "last"))
         name = f"teacher {teacher.get('learner') or ''}".strip()
@@ -120,9 +122,9 @@ def _result_rows(summary: dict[str, Any]) -> list[tuple[str, tuple[Any, ...]]]:
     arms = summary.get("arms") or {}
     for arm in in_order(arms):
         figures = (percent(arms[arm].get(which), metric) for which in ("best", "last"))
-        figures = (next(figures), "") if of_views else figures
+        figures = figures if has_last(arms[arm]) else (next(figures), "")
         rows.append((arm, (arms[arm].get("label") or arm, *figures, count_text(arms[arm]))))
-    if (closed := summary.get("gap_closed")) and not of_views:
+    if (closed := summary.get("gap_closed")) and against(summary) == "alone":
         rows.append(("gap", ("gap closed", share(closed.get("best")), share(closed.get("last")), "")))
     return rows
 
@@ -152,7 +154,7 @@ def _stage_costs(record: dict[str, Any]) -> Html:
     labels, metric, rows = labels_of(record), metric_of(record), []
     for kind in in_order(stage["role"] for stage in record.get("stages") or []):
         stages = list(stages_of(record, kind).values())
-        if stages[0].get("members"):
+        if is_group(stages[0]):
             continue  # nothing was trained: networks taken together
         known = [training_seconds(stage) for stage in stages]
         seconds = duration(sum(known) / len(known)) if known and None not in known else MISSING

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from kdrun.files import number
+from kdrun.parts import is_group
 from kdrun.present.results import seeds_text
 from kdrun.present.units import MISSING, duration
 from kdrun.report.markup import Html, block, code, facts, folded, section, table, tag
@@ -132,7 +133,7 @@ def reproduce(run: RunInfo, record: dict[str, Any]) -> Html:
     seconds = seconds_of(record, run.status)
     stages = [
         (stage["label"], stage.get("learner") or MISSING,
-         f"{len(stage['members'])} views together" if stage.get("members") else stage.get("source") or MISSING,
+         f"{len(stage['members'])} networks together" if is_group(stage) else stage.get("source") or MISSING,
          code(str(stage.get("fingerprint") or MISSING)[:SHORT]))
         for stage in record.get("stages") or []
     ]  # fmt: skip

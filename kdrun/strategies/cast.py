@@ -10,6 +10,7 @@ from kdrun import kinds, losses
 from kdrun.domains.base import Domain
 from kdrun.lab.stages.base import Result
 from kdrun.lab.stages.fit import Fit
+from kdrun.lab.stages.generate import Generate
 from kdrun.problems import UserError, closest, listed
 from kdrun.term_weights import scaled
 
@@ -201,6 +202,18 @@ def first_phase(
     else:
         stage = distil(learner, teacher, start=start, role=role, teaching=teaching, drop=drop, **settings)
     return lab.get(replace(stage, data=merged(stage.data, pretrain.get("data") or {})))
+
+
+def generate(lab: Lab, cast: Cast, teacher: Result, *, role: str = "generated", **decoding: Any) -> Result:
+    """Targets that a trained teacher generates for the training samples, once; keywords override trainer.decoding.
+
+    A Fit learns from them: `replace(supervised(cast.student), generated=...)`.
+    """
+    search = {**cast.config["trainer"]["decoding"], **decoding}
+    search.pop("val_beam", None)  # of validation alone
+    teaching = {key: cast.teaching_of(teacher)[key] for key in ("accuracy", "tolerance")}
+    stage = teacher.stage
+    return lab.get(Generate(role, stage.data, search, cast.config["hardware"], stage.seed, teacher, teaching))
 
 
 def supervised(

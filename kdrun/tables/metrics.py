@@ -12,6 +12,7 @@ from typing import Any
 
 from kdrun.files import number
 from kdrun.measures import MEASURES, Measure
+from kdrun.parts import gains_of
 
 Record = dict[str, Any]
 WHICH = ("best", "last")
@@ -96,19 +97,19 @@ OVER_SAMPLES = {name: name.removesuffix("_difference") for name in METRICS if na
 """Differences whose interval is over test samples, not over seeds; known at the selected epoch only."""
 DIFFERENCES = {"difference", *OVER_SAMPLES}
 ENERGIES = ("joules", "energy_with_teacher")
-OF_CLIENTS = {
+OF_PARTS = {
     "clients_mean": ("delta", "avg"),
     "clients_worst": ("delta", "worst"),
     "clients_p10": ("delta", "p10"),
     "trust_clean": ("gate", "gate_clean"),
     "trust_flipped": ("gate", "gate_corrupted"),
 }
-"""What a summary says of the clients of a federation, at the best round."""
+"""What a summary says of the parts of a result (see kdrun.parts.gains_of), at the best epoch."""
 
 
 def per_epoch(metric: str) -> bool:
     """Whether there is a figure of the best epoch and one of the last."""
-    return METRICS[metric].scored or metric in DIFFERENCES or metric in OF_CLIENTS or metric == "gap_closed"
+    return METRICS[metric].scored or metric in DIFFERENCES or metric in OF_PARTS or metric == "gap_closed"
 
 
 @dataclass
@@ -143,8 +144,8 @@ def measure(record: Record, arm: str, metric: str, split: str = "test") -> Measu
         return _over_samples(record, arm, OVER_SAMPLES[metric])
     if metric == "gap_closed":
         return _gap_closed(record)
-    if metric in OF_CLIENTS or metric == "sent":
-        return _of_clients(record, own_arm(record) if arm == "student" else arm, metric)
+    if metric in OF_PARTS or metric == "sent":
+        return _of_parts(record, own_arm(record) if arm == "student" else arm, metric)
     if arm == "teacher":
         stages = list(teachers(record).values())
         found = Measured(arm, len(stages), len(stages), applies=bool(stages))
@@ -272,19 +273,20 @@ def _over_samples(record: Record, control: str, metric: str) -> Measured:
     return found
 
 
-def _of_clients(record: Record, arm: str, metric: str) -> Measured:
+def _of_parts(record: Record, arm: str, metric: str) -> Measured:
     n, of = _counts(record, arm)
     found = Measured(arm, n, of, missing=missing_seeds(record, arm))
-    told = (arms_of(record).get(arm) or {}).get("clients")
+    told = gains_of(arms_of(record).get(arm) or {})
     if not told:
-        found.applies = bool(arms_of(record)) and any(one.get("clients") for one in arms_of(record).values())
+        found.applies = bool(arms_of(record)) and any(map(gains_of, arms_of(record).values()))
         return found
     if metric == "sent":
-        sent = [told["bytes"].get(way) for way in ("up", "down")]
+        found.applies = bool(told.get("bytes"))
+        sent = [(told.get("bytes") or {}).get(way) for way in ("up", "down")]
         found.values[ONCE] = {"mean": None if None in sent else sum(sent), "sd": None}
         return found
-    group, name = OF_CLIENTS[metric]
-    value = told[group].get(name)
+    group, name = OF_PARTS[metric]
+    value = (told.get(group) or {}).get(name)
     found.applies = group == "delta" or value is not None  # not every arm has a gate
     found.values["best"] = value if isinstance(value, dict) else {"mean": value, "sd": None}
     return found

@@ -13,7 +13,7 @@ from typing import Any
 from kdrun.config.groups import Option, conf_dirs, tables
 from kdrun.files import sha256_file
 from kdrun.problems import ConfigProblems, Problems, UserError, closest, listed
-from kdrun.tables.metrics import DIFFERENCES, METRICS, OF_CLIENTS, ONCE, WHICH, per_epoch
+from kdrun.tables.metrics import DIFFERENCES, METRICS, OF_PARTS, ONCE, WHICH, per_epoch
 from kdrun.tables.source import Source, read_source
 
 EPOCHS = ("best", "last", "unknown")
@@ -220,7 +220,7 @@ def _columns(source: Source) -> list[Column]:
     for number, path in source.entries(("columns",), FIELDS[("columns",)]):
         identity = _identity(source, path, [column.id for column in columns], number)
         metric = source.choice((*path, "metric"), METRICS) or "accuracy"
-        which = source.choice((*path, "which"), (*WHICH, "both")) or ("best" if metric in OF_CLIENTS else "both")
+        which = source.choice((*path, "which"), (*WHICH, "both")) or ("best" if metric in OF_PARTS else "both")
         arm = source.text((*path, "arm")) or ("alone" if metric in DIFFERENCES else "student")
         bold = source.get((*path, "bold")) or False
         if metric == "gap_closed" and arm != "student":

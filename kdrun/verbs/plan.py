@@ -145,6 +145,8 @@ def _branch(stage: dict[str, Any], duration):
         for other in teacher["also"]:
             dropped = f", each left out of a step with probability {teacher['drop']:g}" if teacher["drop"] else ""
             branch.add(Text.assemble(f"and teacher {other['learner']} ", (other["fingerprint"][:12], "dim"), dropped))
+    if stage.get("generated"):
+        branch.add(f"targets of training samples from {stage['generated']}")
     for name, term in stage["objective"].items():
         options = ", ".join(
             f"{key} {shown(value) if key == 'weight' else value}" for key, value in term.items() if key != "_target_"

@@ -138,8 +138,9 @@ def audit_text(audit: dict[str, Any]) -> str:
 
 
 def _print_page(run: RunInfo, record: dict[str, Any]) -> None:
+    from kdrun.parts import gains_of
     from kdrun.present.console import Console, blank, bold, columns, dim, facts, show_page
-    from kdrun.report.views import view_tables
+    from kdrun.report.parts import part_tables
 
     summary, stages = record["summary"] or {}, record["stages"] or []
     body: list[Any] = [facts(header(run, record))]
@@ -151,11 +152,11 @@ def _print_page(run: RunInfo, record: dict[str, Any]) -> None:
     if rows := difference_rows(summary):
         unit = "points" if is_points(summary.get("metric")) else summary["metric"]
         body += [blank(), columns((f"student, {unit}", "difference", "95 % bootstrap", "95 % Student's t", "n"), rows)]
-    if any(arm.get("clients") for arm in (summary.get("arms") or {}).values()):
-        from kdrun.job.panel import clients
+    if any(map(gains_of, (summary.get("arms") or {}).values())):
+        from kdrun.job.panel import gains
 
-        body += [blank(), clients(summary)]
-    for found in view_tables(record):
+        body += [blank(), gains(summary)]
+    for found in part_tables(record):
         body += [blank(), dim(found.caption), columns(found.head, found.rows, found.left)]
     if summary.get("verdict"):
         body += [blank(), bold(summary["verdict"])]

@@ -72,7 +72,7 @@ def comet_line(view: Any, options: dict[str, str]) -> str:
     from kdrun.tables.build import stage_folder
 
     seed = options.get("seed")
-    stage = api.stage_of(view, options.get("arm", "student"), None if seed is None else int(seed))
+    stage = api.part_of(view, options.get("arm", "student"), None if seed is None else int(seed), None).stage
     folder = stage_folder(stage, view.path.resolve().parent.parent)
     rows = read_samples(folder) if folder else []
     if not rows:

@@ -71,7 +71,7 @@ usage: kdrun show [RUN|SWEEP] [--outputs DIR] [--json]
   kdrun show RUN                       as listed by kdrun runs
   kdrun show SWEEP                     every job of a sweep, and its configurations over their seeds
 
-Of strategy=cross_window also: decisions with all their values, and each view before, continued on labels, and after.""",
+Also decisions with all their values, and of results that are several networks (views, clients) each part in every arm.""",
     "rerun": """\
 usage: kdrun rerun RUN [--outputs DIR] [--conf DIR] [--force] [-q]
 
@@ -131,7 +131,7 @@ usage: kdrun plot [RUN ...|SWEEP] [kind=NAME] [method=NAME] [rows=N] [seed=N] [-
   kdrun plot SWEEP                     all runs of a sweep
   kdrun plot RUN kind=curves           one figure: curves, cost, seeds, hops
   kdrun plot RUN kind=card             accuracy against latency, from the cards that kdrun card has made
-  kdrun plot RUN kind=windows          strategy=cross_window: test samples in every view, with maps of what the networks
+  kdrun plot RUN kind=windows          a result with views: test samples in every view, with maps of what the networks
                                        look at, before and after; needs the networks in the store, and the data.
                                        rows=6, seed= (the first) and method=occlusion choose otherwise
 

@@ -8,6 +8,7 @@ from typing import Any
 from tracking.support import begin, make_job
 
 from kdrun.job.summary import summarise
+from kdrun.parts import parts_of
 from kdrun.tracking.registry import RunInfo, read_run
 
 VIEWS = ("lung", "bone", "zero")
@@ -63,7 +64,9 @@ def make_views_run(outputs: Path, seeds: int = 2, views: tuple[str, ...] = VIEWS
 
         def fit(role: str, view: str, more: float, seconds: float, seed: int = seed) -> dict[str, Any]:
             value = auc(view, seed, more)
-            found = entry(role, seed, {"auc": value, "calibration": 0.1}, seconds)
+            found = entry(
+                role, seed, {"auc": value, "calibration": 0.1}, seconds, further={"elsewhere": {"auc": value}}
+            )
             for epoch in range(2):
                 scores = {"val/auc": value - 0.01 * (1 - epoch), "train/loss": 1.0 - 0.1 * epoch, "train/ce": 0.5}
                 run.metrics.write(found["label"], 10 * (epoch + 1), epoch, scores)
@@ -95,8 +98,14 @@ def make_views_run(outputs: Path, seeds: int = 2, views: tuple[str, ...] = VIEWS
             stages.append(together)
             arms[arm][seed] = together
     teachers = {seed: stages[1] for seed in range(seeds)}
-    summary = summarise("auc", arms, ARMS, teachers, list(range(seeds)), {})
+    for of_seeds in arms.values():
+        for stage in of_seeds.values():
+            stage["results"] = parts_of(stage, stages)
+    summary = summarise("auc", arms, ARMS, teachers, list(range(seeds)), {}, decisions, "equal_compute")
+    for of_seeds in arms.values():
+        for stage in of_seeds.values():
+            del stage["results"]
     summary["differences"]["equal_compute"]["resampled"] = RESAMPLED
-    run.finish(summary={**summary, "decisions": decisions}, stages=stages, choices={"strategy": "cross_window"})
+    run.finish(summary=summary, stages=stages, choices={"strategy": "cross_window"})
     run.close()
     return read_run(run.dir)

@@ -146,21 +146,21 @@ def test_negative_transfer_is_reported_client_by_client(ran):
             for role in ("student", "alone")
         )
         gains.append([one - other for one, other in zip(ours, alone, strict=True)])
-    delta = arms["student"]["clients"]["delta"]
+    delta = arms["student"]["gains"]["delta"]
     assert delta["avg"]["mean"] == pytest.approx(sum(map(sum, gains)) / 8)
     assert delta["worst"]["mean"] == pytest.approx(sum(map(min, gains)) / 2)
-    assert arms["alone"]["clients"]["delta"]["avg"]["mean"] == 0 and arms["student"]["clients"]["left_out"] == ["1"]
-    assert arms["alone"]["clients"]["bytes"] == {"up": 0, "down": 0, "private": None}
-    assert 0 < arms["student"]["clients"]["bytes"]["up"] < arms["student"]["clients"]["bytes"]["private"]
-    gate = arms["student"]["clients"]["gate"]
+    assert arms["alone"]["gains"]["delta"]["avg"]["mean"] == 0 and arms["student"]["gains"]["left_out"] == ["client 1"]
+    assert arms["alone"]["gains"]["bytes"] == {"up": 0, "down": 0, "private": None}
+    assert 0 < arms["student"]["gains"]["bytes"]["up"] < arms["student"]["gains"]["bytes"]["private"]
+    gate = arms["student"]["gains"]["gate"]
     assert 0 < gate["gate_corrupted"] < 1 and 0 < gate["gate_clean"] < 1
-    table = panel.clients(record["summary"])
+    table = panel.gains(record["summary"])
     assert table.row_count == 3
 
 
 def test_a_table_reads_what_clients_gained(ran):
     _, record = ran
-    told = record["summary"]["arms"]["student"]["clients"]
+    told = record["summary"]["arms"]["student"]["gains"]
     for metric, value in {
         "clients_mean": told["delta"]["avg"]["mean"],
         "clients_worst": told["delta"]["worst"]["mean"],
@@ -179,7 +179,7 @@ def test_the_second_time_everything_is_found_and_a_plan_says_so(ran):
     assert plan["estimate"] == {"stages": 0, "seconds": 0} and len(plan["stages"]) == 6
     about = plan["stages"][0]["federation"]
     assert about["clients"] == 4 and sum(about["partition"]["samples"]) == 1146
-    sent = record["summary"]["arms"]["student"]["clients"]["bytes"]
+    sent = record["summary"]["arms"]["student"]["gains"]["bytes"]
     assert about["bytes"] == pytest.approx(sent["up"] + sent["down"], rel=0.25)  # names and shapes travel too
 
 

@@ -204,15 +204,15 @@ def test_stopped_and_resumed_the_sums_go_on_and_lost_work_is_waste(tmp_path):
             return False
 
     with pytest.raises(Interrupted):
-        metered(make_lab(tmp_path / "store", Silent(3)), tmp_path).fit(stage)
+        metered(make_lab(tmp_path / "store", Silent(3)), tmp_path).get(stage)
     (side,) = (tmp_path / "store" / "unfinished").glob("*/energy.json")
     spent = json.loads(side.read_text())
     assert spent["tries"] == 1 and spent["joules"]["rapl"] > 0
     with pytest.raises(RuntimeError, match="luck"):
-        metered(make_lab(tmp_path / "store", Crashing()), tmp_path).fit(stage)
+        metered(make_lab(tmp_path / "store", Crashing()), tmp_path).get(stage)
     both = json.loads(side.read_text())
     assert both["tries"] == 2 and both["joules"]["rapl"] > spent["joules"]["rapl"]
-    done = metered(make_lab(tmp_path / "store"), tmp_path).fit(stage)
+    done = metered(make_lab(tmp_path / "store"), tmp_path).get(stage)
     energy = check(done.record)
     assert done.record["cost"]["tries"] == 3
     assert 0 < energy["waste_joules"] < both["joules"]["rapl"]

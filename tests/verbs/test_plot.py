@@ -71,7 +71,7 @@ def test_windows_are_of_one_run_of_one_strategy(tmp_path, capsys):
     one, other = make_run(tmp_path), make_run(tmp_path, "cd" * 32)
     for words, said in (
         ([one.id, other.id], "one run at a time; given: 2 runs"),
-        ([one.id], "kind=windows is for runs of strategy=cross_window"),
+        ([one.id], "its result is one network"),
         ([one.id, "rows=x"], "rows=x: expected a whole number"),
         ([one.id, "rows=0"], "rows=0: at least one test sample"),
         ([one.id, "method=cam"], "there is: grad_cam, occlusion"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -58,6 +59,18 @@ class TextDataModule(DataModule):
     def samples(self, split: str) -> TextSamples:
         """Ids and tokens of a split, in the order of the source."""
         return self._samples[split]
+
+    def relabelled(self, rows: list[dict[str, Any]]) -> TextDataModule:
+        """Training pairs with these texts, cut to `max_length`, as targets; a pair without one is left out."""
+        texts, train = {row["id"]: row["text"] for row in rows}, self.samples("train")
+        kept = np.array([place for place, number in enumerate(train.ids.tolist()) if number in texts], np.int64)
+        target = Ragged.of(self.tokenizer.encode([texts[number] for number in train.ids[kept].tolist()], "target"))
+        target = target.cut(np.arange(len(kept)), self.spec.max_length, self.spec.eos)
+        source = train.source.cut(kept, self.spec.max_length, self.spec.eos)
+        samples = TextSamples(train.ids[kept].numpy(), source, target, train.pad, train.bos)
+        spec = replace(self.spec, sizes={**self.spec.sizes, "train": len(kept)})
+        chosen = {**self.rows_of, "train": self.rows_of["train"][kept]}
+        return TextDataModule(self.pairs, chosen, self.tokenizer, spec, {**self._samples, "train": samples}, self.found)
 
     # Single pairs, for outputs that are stored.
 

@@ -139,6 +139,14 @@ class Translation(Task):
         found = decode(network, sources, bos=spec.bos, eos=spec.eos, pad=spec.pad, search=self.search[final])
         return self.module.decode([hypotheses[0].tokens for hypotheses in found])
 
+    def targets_of(self, network: nn.Module, samples: Any, positions: np.ndarray) -> list[dict[str, Any]]:
+        """Translations as on test (`beam`) of the sources at these positions."""
+        sources = [
+            samples.source.flat[slice(*samples.source.starts[place : place + 2])].tolist() for place in positions
+        ]
+        texts = self.translate(network, sources)
+        return [{"id": int(samples.ids[place]), "text": text} for place, text in zip(positions, texts, strict=True)]
+
     def generations(self, network: nn.Module, samples: Any, positions: Any) -> Iterator[Callable[[], int]]:
         """Greedy translations of one sentence each."""
         spec, search = self.spec, Search(beam=1)

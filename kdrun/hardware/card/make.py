@@ -19,6 +19,7 @@ from kdrun.hardware.exports.subject import Subject
 from kdrun.hardware.exports.subjects import subjects
 from kdrun.ledger.figures import Figures, energy_figures
 from kdrun.ledger.machine import machine_words
+from kdrun.parts import parts_of
 from kdrun.problems import UserError, closest, listed
 from kdrun.slots import allowing
 from kdrun.tracking.registry import RunInfo, slugify
@@ -169,7 +170,7 @@ class _Maker:
         """`teacher resnet8`, `student alone`, `student resnet8_w4`, with a view or client."""
         stages = (self.run.record or {}).get("stages") or ()
         stage = next((one for one in stages if one["fingerprint"] == subject.source.get("fingerprint")), {})
-        learner = None if stage.get("clients") else stage.get("learner")  # of a federation it names the method
+        learner = None if len(parts_of(stage)) > 1 else stage.get("learner")  # which there names the method
         name = "student alone" if subject.arm == "alone" else subject.arm.replace("_", " ")
         if subject.arm in ("teacher", "student") and learner not in (None, subject.arm):
             name = f"{name} {learner}"
@@ -253,7 +254,7 @@ class _Maker:
 
 
 def chosen_subjects(run: RunInfo, request: Request, tell: Tell) -> list[Subject]:
-    """Networks that are asked for, and those they are held against; of several views or clients the first, or `request.part`."""
+    """Networks that are asked for, and those they are held against; of several parts the first, or `request.part`."""
     seeds = None if request.seed is None else [request.seed]
     there = {stage["role"] for stage in (run.record or {}).get("stages") or ()}
     arms = None

@@ -8,6 +8,7 @@ from typing import Any
 
 from kdrun.hardware.exports.formats import check_precision, format_for, installed_runtimes
 from kdrun.hardware.targets import Target, chosen_targets
+from kdrun.parts import is_group
 from kdrun.problems import UserError, closest, listed
 
 OPTIONS = ("hardware", "precision", "runtime", "arms", "seed", "part", "batch", "calls", "samples", "critical")
@@ -127,7 +128,7 @@ def _number(options: Mapping[str, str], key: str, least: int) -> int | None:
 
 
 def _check_result(record: Mapping[str, Any]) -> None:
-    if not any(not stage.get("members") for stage in record.get("stages") or ()):
+    if not any(not is_group(stage) for stage in record.get("stages") or ()):
         raise UserError(
             f"{record['id']} ({record['status']}) has no trained network to measure",
             "runs that have: kdrun runs status=done",

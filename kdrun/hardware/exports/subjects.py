@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from kdrun.hardware.exports.subject import Subject
+from kdrun.parts import WHOLE, is_group, parts_of
 from kdrun.problems import UserError, closest, listed
 from kdrun.tracking.registry import RunInfo
 
 ARMS = ("teacher", "alone", "student")
-CLIENT = "client-(?P<number>[0-9]+)"
 Tell = Callable[[str], None]
 
 
@@ -72,24 +71,17 @@ def stages_of(
 def _networks(
     run: RunInfo, arm: str, stage: dict[str, Any], entries: list[dict[str, Any]], which: str, tell: Tell
 ) -> Iterator[dict[str, Any]]:
-    """The networks of one arm and seed."""
-    if members := stage.get("members"):
-        tell(
-            f"{stage['label']} is {len(members)} networks together, without weights of its own: each is taken by itself"
-        )
-        known = {entry["fingerprint"]: entry for entry in entries}
-        for view, fingerprint in members.items():
-            if fingerprint in known:
-                yield {"arm": arm, "part": view, "stage": known[fingerprint], "file": f"{which}.safetensors"}
-        return
-    folder = stage_folder(run, stage)
-    clients = sorted(folder.glob(f"client-*.{which}.safetensors"))
-    for path in clients:
-        number = int(re.match(CLIENT, path.name)["number"])
-        yield {"arm": arm, "part": f"client {number}", "stage": stage, "file": path.name}
-    if clients and (folder / f"{which}.safetensors").is_file():
-        tell(f"{stage['label']}: what travels between clients is not its result, and is left out")
-    if not clients:
+    """The networks of one arm and seed: one for each part of the result that has weights of its own, else one."""
+    parts = parts_of(stage, entries)
+    if is_group(stage):
+        tell(f"{stage['label']} is {len(parts)} networks together, without weights of its own: each is taken by itself")
+    there = [part for part in parts.values() if (stage_folder(run, part.stage) / part.weights(which)).is_file()]
+    if any(part.file for part in there) and (stage_folder(run, stage) / f"{which}.safetensors").is_file():
+        tell(f"{stage['label']}: what travels between its parts is not its result, and is left out")
+    for part in there:
+        name = None if part.name == WHOLE else part.name
+        yield {"arm": arm, "part": name, "stage": part.stage, "file": part.weights(which)}
+    if not there and not is_group(stage):
         yield {"arm": arm, "part": None, "stage": stage, "file": f"{which}.safetensors"}
 
 
@@ -106,7 +98,7 @@ def stage_folder(run: RunInfo, stage: dict[str, Any]) -> Path:
     return store.folder(stage["fingerprint"])
 
 
-def load_network(run: RunInfo, stage: dict[str, Any], which: str = "best") -> Any:
+def load_network(run: RunInfo, stage: dict[str, Any], which: str = "best", file: str | None = None) -> Any:
     """The trained network of a stage of the run's record, on the CPU, in eval mode. `network.kdrun` says what its inputs are, and
     where it is from."""
     from kdrun.networks.torchvision_operators import make_torchvision_importable
@@ -116,7 +108,9 @@ def load_network(run: RunInfo, stage: dict[str, Any], which: str = "best") -> An
     from kdrun.networks.build import build_network
     from kdrun.networks.weights import load_weights, read_metadata
 
-    path = stage_folder(run, stage) / f"{which}.safetensors"
+    path = stage_folder(run, stage) / (file or f"{which}.safetensors")
+    if not path.is_file():
+        raise UserError(f"{stage['label']} of {run.id} kept no weights: {path.name} is not in its folder")
     metadata = read_metadata(path)
     spec = spec_of(metadata)
     network = build_network(metadata["network"], spec, seed=0)
@@ -197,47 +191,6 @@ def _module(config: dict[str, Any], parts: dict[str, Any], seed: int, part: str 
     key = json.dumps(data, sort_keys=True)
     if key not in modules:
         modules[key] = load_data(data, config["paths"])
-    if parts.get("federation") and part is not None:
-        return OfClient(modules[key], parts["federation"], seed, int(part.rpartition(" ")[2]))
-    return modules[key]
+    from kdrun.federation.shares import data_of_part
 
-
-class OfClient:
-    """The data module of a federation as one client has it: its own samples of every split, shifted as its are.
-
-    module      of all clients together
-    federation  as the stage's fingerprint holds it; seed: of the stage; client: its number
-    """
-
-    def __init__(self, module: Any, federation: dict[str, Any], seed: int, client: int):
-        from types import SimpleNamespace
-
-        from kdrun.federation.assemble import Setting
-        from kdrun.federation.request import FederationRequest
-
-        # What a client holds is decided in one place, which asks for nothing else than the data here.
-        request = FederationRequest("", "", Path(), federation, {}, {}, {"device": "cpu"}, seed)
-        setting = Setting(request, SimpleNamespace(data=lambda config: module))
-        self.spec, self.task, self._shards = module.spec, module.task, setting.shards(client)
-        self.extra_tests: tuple[str, ...] = ()
-
-    def samples(self, split: str) -> ShardSamples:
-        """Ids, targets and inputs of this client."""
-        return ShardSamples(self._shards[split])
-
-
-class ShardSamples:
-    """A shard (federation.shards.Shard) as data.samples.Samples: unaugmented inputs by position."""
-
-    def __init__(self, shard: Any):
-        self.ids, self.targets, self._shard = shard.ids, shard.targets, shard
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def batch(self, positions: Any) -> dict[str, Any]:
-        """{"ids", "inputs" float32 [b, ...], "targets"} of the samples at these positions (int64 [b])."""
-        import torch
-
-        rows = torch.from_numpy(positions)
-        return {"ids": self.ids[rows], "inputs": self._shard.drawn(rows, None), "targets": self.targets[rows]}
+    return data_of_part(modules[key], parts, seed, part)

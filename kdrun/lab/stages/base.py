@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kdrun.checksums import checksum_of
+from kdrun.parts import Part, parts_of
+
 if TYPE_CHECKING:
     from kdrun.lab.fingerprint import FingerprintContext
     from kdrun.learning.report import Report
     from kdrun.learning.teaching import Workshop
 
-BEST, LAST = "best", "last"
+BEST, LAST, DATA = "best", "last", "data.jsonl"
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,18 @@ class Result:
     def metrics(self) -> dict[str, float]:
         """Validation metrics of the selected epoch: what a strategy may decide on. Never test."""
         return self.record.get("val", {}).get(BEST, {})
+
+    def data_file(self) -> dict[str, str]:
+        """{"path", "sha256"} of the rows that a Generate stage left; data are loaded with them."""
+        assert self.path is not None, "a planned stage has no data yet"
+        return {"path": str(self.path / DATA), "sha256": checksum_of(self.path / DATA)}
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """Name -> network of the result: one, or one for each view, client ..."""
+        members = getattr(self.stage, "members", {}).values()
+        entries = [{"fingerprint": member.fingerprint, **member.record} for member in members]
+        return parts_of({"fingerprint": self.fingerprint, **self.record}, entries)
 
 
 @dataclass(frozen=True)
@@ -75,6 +90,7 @@ class Stage:
     trainer   how it is trained; objective: by which terms. None where nothing is, and where it has a way of its own
     start     the result that its weights come from; teacher: the first that teaches. None where there is none
     listed    whether plans show it and its fit counts as one
+    told      what runs repeat of its record, beside what all stages have
     """
 
     role: str
@@ -87,6 +103,7 @@ class Stage:
     trainer: dict[str, Any] | None
     objective: dict[str, Any] | None
     listed: ClassVar[bool] = True
+    told: ClassVar[tuple[str, ...]] = ()
 
     @property
     def label(self) -> str:
@@ -97,6 +114,11 @@ class Stage:
     def taught(self) -> bool:
         """Whether somebody teaches."""
         return self.teacher is not None
+
+    @property
+    def source(self) -> Result | None:
+        """The teacher whose knowledge it is about, whichever way it comes."""
+        return self.teacher
 
     @property
     def teachers(self) -> tuple[Result, ...]:

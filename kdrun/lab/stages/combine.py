@@ -33,6 +33,7 @@ class Combine(Stage):
     trainer: ClassVar[None] = None
     objective: ClassVar[None] = None
     listed: ClassVar[bool] = False
+    told: ClassVar[tuple[str, ...]] = ("members", "counted", "stack")
 
     @property
     def _first(self) -> Stage:

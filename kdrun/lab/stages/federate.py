@@ -44,6 +44,7 @@ class Federate(Stage):
     seed: int
     metrics: dict[str, Any] = field(default_factory=dict)
     objective: ClassVar[None] = None
+    told: ClassVar[tuple[str, ...]] = ("clients", "bytes")
 
     @property
     def taught(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdrun import losses
 from kdrun.defaults import canonical, canonical_objective
@@ -28,6 +28,7 @@ class Fit(Stage):
     drop       probability of each of several teachers to be left out of a step (one at least stays)
     sees       keys of `data` in which the teacher sees the same samples otherwise: {"window": "bone"}
     metrics    those of the config beside the task's
+    generated  the data of a Generate stage whose targets stand for those of the training samples
     stated     what the config says of the learner that decides no result: its "key", the "accuracy" and "tolerance" it is
                known for as a teacher, and "normalize" where it has a normalisation of its own (that is in `data` too)
     """
@@ -47,11 +48,21 @@ class Fit(Stage):
     sees: dict[str, Any] = field(default_factory=dict)
     stated: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    generated: Result | None = None
+    told: ClassVar[tuple[str, ...]] = ("gap",)
 
     @property
     def seen(self) -> dict[str, Any]:
         """The data config as the teacher sees it."""
         return {**self.data, **self.sees}
+
+    @property
+    def taught(self) -> bool:
+        return self.source is not None
+
+    @property
+    def source(self) -> Result | None:
+        return self.teacher or (self.generated and self.generated.stage.teacher)
 
     @property
     def teachers(self) -> tuple[Result, ...]:
@@ -93,7 +104,8 @@ class Fit(Stage):
                 for name, term in canonical_objective(self.objective, numbers=True).items()
                 if term.get("weight", 1.0) != 0  # such a term is never evaluated
             },
-            "data": identity(self.data, context),
+            "data": identity(self.data, context)
+            | ({"generated": self.generated.fingerprint} if self.generated else {}),
             "trainer": self.trainer and canonical(kept(self.trainer, "trainer"), numbers=True),
             "seed": self.seed if self.trainer is not None else None,
             "start": self.start.fingerprint if self.start else None,
@@ -136,6 +148,7 @@ class Fit(Stage):
             "start": self.start and self.start.fingerprint,
             "objective": {name: term for name, term in self.objective.items() if term["weight"]},
             "terms": found["terms"],
+            "generated": self.generated and self.generated.stage.label,
             "untrained": found["untrained"],
             "epochs": self.trainer["epochs"] if self.trainer else 0,
             "parameters": found["parameters"],
@@ -201,22 +214,11 @@ class Fit(Stage):
 
     def request(self, execution: Execution) -> FitRequest:
         """What the learning room is asked to do."""
-        names = (
-            "label",
-            "learner",
-            "objective",
-            "data",
-            "sees",
-            "trainer",
-            "hardware",
-            "seed",
-            "teaching",
-            "drop",
-            "metrics",
-        )
+        names = ("label", "learner", "objective", "sees", "trainer", "hardware", "seed", "teaching", "drop", "metrics")
         return FitRequest(
             execution.fingerprint,
             work=execution.work,
+            data={**self.data, **({} if self.generated is None else {"generated": self.generated.data_file()})},
             data_identity=execution.tree["data"],
             seen_identity=identity(self.seen, execution.context) if self.sees else execution.tree["data"],
             energy=execution.energy,

@@ -1,0 +1,87 @@
+"""Let a trained network generate targets for the training samples: the data that a stage leaves (lab.stages.generate)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kdrun.files import write_atomic
+from kdrun.learning.outcome import cost_of, size_of
+from kdrun.learning.report import Interrupted, Report
+from kdrun.learning.request import TaughtBy
+from kdrun.learning.teaching import Workshop, live_teacher
+from kdrun.ledger.spending import TEACHER
+from kdrun.networks.modes import evaluating
+
+SEMANTICS = 1
+ROWS = "data.jsonl"
+"""The generated rows, one a line: {"id": of the training sample, and what it was given}."""
+STATE = "generated.part"
+BLOCK = 64
+"""Samples at a time; a try that goes on begins with a whole block, so that batches are those of an uninterrupted one."""
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """What is asked: a network (`teacher`), the data whose training samples it reads, and how it generates (`decoding`)."""
+
+    label: str
+    work: Path
+    teacher: TaughtBy
+    data: dict[str, Any]
+    decoding: dict[str, Any]
+    hardware: dict[str, Any]
+    energy: dict[str, Any] | None = None
+
+
+def run_generation(request: GenerateRequest, report: Report, workshop: Workshop) -> dict[str, Any]:
+    """The outcome, in JSON types; the rows lie in the work folder as ROWS. Raises Interrupted after the state was saved, and
+    UserError for a task that generates no targets."""
+    with workshop.open_ledger(request.work, request.hardware, request.energy) as ledger:
+        module = workshop.data(request.data)
+        task = module.task(request.decoding)
+        network = live_teacher(request.teacher, module, task, torch.device(request.hardware["device"])).network
+        samples = module.samples("train")
+        state = request.work / STATE
+        lines = _whole_blocks(state, len(samples))
+        report.stage(request.label, len(samples), len(lines), unit="sample")
+        ledger.energy.enter(TEACHER)
+        with torch.inference_mode(), evaluating(network), open(state, "w") as file:
+            file.writelines(lines)
+            for first in range(len(lines), len(samples), BLOCK):
+                positions = np.arange(first, min(first + BLOCK, len(samples)))
+                new = [json.dumps(row) + "\n" for row in task.targets_of(network, samples, positions)]
+                lines += new
+                file.writelines(new)
+                file.flush()
+                report.advance(len(lines))
+                if report.stop_requested():
+                    raise Interrupted
+        write_atomic(request.work / ROWS, "".join(lines))
+        nothing = {"student": 0, "teacher": None, "total": None, "method": "not counted"}
+        return {
+            "monitor": task.MAIN,
+            "val": {"best": {}, "last": {}, "epoch_best": None, "epochs": 0},
+            "test": {"best": {}, "last": {}},
+            "further": {},
+            "history": [],
+            "first_step": None,
+            "teacher": {"fingerprint": request.teacher.fingerprint, "source": "online"},
+            "generated": {"rows": len(lines)},
+            "cost": cost_of(ledger, None, steps=0, samples=len(lines), flops=nothing),
+            **size_of(network, task),
+        }
+
+
+def _whole_blocks(state: Path, of: int) -> list[str]:
+    """The lines of an earlier try, as far as their blocks are whole."""
+    if not state.is_file():
+        return []
+    lines = state.read_text().splitlines(keepends=True)
+    lines = lines[:-1] if lines and not lines[-1].endswith("\n") else lines
+    return lines[:of] if len(lines) >= of else lines[: len(lines) // BLOCK * BLOCK]

@@ -1,0 +1,204 @@
+"""What a run says of decisions and of each part of its results (views, clients ...), as plain tables: for `kdrun show` and pages."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kdrun.files import number
+from kdrun.measures import measure
+from kdrun.parts import Part, against, is_group, parts_of
+from kdrun.plots.data import stages_of
+from kdrun.present.results import interval_text, is_points, percent, signed
+from kdrun.present.units import MISSING
+
+STUDENT, COMBINED = "student", "combined"
+FIRST = ("alone", "equal_compute")
+"""Arms that stand to the left: what was there before."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """caption: what it shows; head: of its columns; left: how many of them are text."""
+
+    caption: str
+    head: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    left: int = 1
+
+
+def part_tables(record: dict[str, Any]) -> list[Table]:
+    """Decisions; where results have several parts also the test metric of each in every arm, the difference to what the student
+    is held against, scores beside the main one, and further test sets. Tables without rows are left out."""
+    summary = record.get("summary") or {}
+    found = [_decisions(summary)] if summary.get("decisions") else []
+    arms = {arm: parts for arm in _arms(record) if (parts := _parts(record, arm))}
+    names = list(dict.fromkeys(name for seeds in arms.values() for parts in seeds for name in parts))
+    if any(len(parts) > 1 for seeds in arms.values() for parts in seeds):
+        found.append(_of_parts(record, arms, names, "test"))
+        found += [_differences(record, arms, names), _scores(record, list(arms))]
+        found += [_of_parts(record, arms, names, split) for split in _further(record)]
+    return [table for table in found if table.rows]
+
+
+def _arms(record: dict[str, Any]) -> list[str]:
+    """Arms with a result: what was there before, other controls, the student."""
+    arms = (record.get("summary") or {}).get("arms") or {}
+    order = {arm: place for place, arm in enumerate(FIRST)} | {STUDENT: len(FIRST) + 1}
+    return sorted(arms, key=lambda arm: order.get(arm, len(FIRST)))
+
+
+def _parts(record: dict[str, Any], arm: str) -> list[dict[str, Part]]:
+    """The parts of an arm's result in each seed."""
+    stages = record.get("stages") or []
+    return [parts for stage in stages_of(record, arm).values() if (parts := parts_of(stage, stages))]
+
+
+def _decisions(summary: dict[str, Any]) -> Table:
+    rows = []
+    for one in summary["decisions"]:
+        better = -1 if measure(one["metric"]).better == "max" else 1
+        values = sorted(one["values"].items(), key=lambda item: better * item[1])
+        shown = ", ".join(f"{name} {measure(one['metric']).text(value)}" for name, value in values)
+        rows.append((one["what"], str(one["seed"]), one["chosen"], shown))
+    metric = measure(summary["decisions"][0]["metric"]).label
+    return Table("decisions, all on validation", ("what", "seed", "chosen", f"validation {metric}"), rows, left=4)
+
+
+def _label(record: dict[str, Any], arm: str) -> str:
+    return record["summary"]["arms"][arm].get("label") or arm
+
+
+def _of_parts(
+    record: dict[str, Any], arms: dict[str, list[dict[str, Part]]], names: Sequence[str], split: str
+) -> Table:
+    """A row for each part, the mean, and the one answer of all; a column for each arm."""
+    metric, rows = record["summary"]["metric"], []
+    for name in names:
+        spreads = [
+            _over_seeds([parts[name].figure(metric, split) if name in parts else None for parts in seeds])
+            for seeds in arms.values()
+        ]
+        rows.append((_named(record, name), *(percent(spread, metric) for spread in spreads)))
+    for name, label in ((metric, _mean(arms)), (f"{metric}/{COMBINED}", "all together")):
+        rows.append((label, *(percent(_spread(record, arm, split, name), metric) for arm in arms)))
+    rows = [row for row in rows if set(row[1:]) != {MISSING}]
+    return Table(
+        f"{split.replace('_', ' ')} {measure(metric).title}", ("", *(_label(record, arm) for arm in arms)), rows
+    )
+
+
+def _mean(arms: dict[str, list[dict[str, Part]]]) -> str:
+    """`mean`, and how many of the parts it is over where it is not over all."""
+    parts = [list(one.values()) for seeds in arms.values() for one in seeds if len(one) > 1]
+    counted = {(sum(part.counted for part in one), len(one)) for one in parts}
+    if all(some == of for some, of in counted):
+        return "mean"
+    return "mean of " + " or ".join(f"{some} of {of}" for some, of in sorted(counted))
+
+
+def _differences(record: dict[str, Any], arms: dict[str, list[dict[str, Part]]], names: Sequence[str]) -> Table:
+    """The student minus what it is held against, for each part that was taught: over samples, and DeLong's p-value of each seed."""
+    summary, control = record["summary"], against(record["summary"])
+    metric = summary["metric"]
+    resampled = ((summary.get("differences") or {}).get(control) or {}).get("resampled") or {}
+    labels = {f"{metric}/{name}": name for name in names}
+    labels |= {metric: _mean(arms), f"{metric}/{COMBINED}": "all together"}
+    delong = any(over.get("delong") for over in resampled.values())
+    same = _same(arms.get(STUDENT, []), arms.get(control, []))
+    rows = []
+    for name, label in labels.items():
+        over = resampled.get(name)
+        if not over or label in same:
+            continue
+        cells = [signed(over["mean"], name), interval_text(over["interval"], name), p_text(over["p_value"])]
+        if delong:
+            cells.append(", ".join(p_text(one.get("p_value")) for one in over.get("delong") or ()))
+        rows.append((label, *cells))
+    head = (
+        "",
+        "points" if is_points(metric) else metric,
+        "95 % bootstrap",
+        "p",
+        *(("DeLong p, by seed",) if delong else ()),
+    )
+    samples = next(iter(resampled.values()))["samples"] if resampled else 0
+    who = f"student minus {_label(record, control)}" if control in summary["arms"] else "student"
+    return Table(f"{who}; chance in {samples:,} test samples, not in training", head, rows)
+
+
+def _scores(record: dict[str, Any], arms: Sequence[str]) -> Table:
+    """Arms of networks together against scores beside the main one: a mean over the parts that count, and the answer of all."""
+    arms = [arm for arm in arms if any(is_group(stage) for stage in stages_of(record, arm).values())]
+    binary = any(_spread(record, arm, "test", "sensitivity") for arm in arms)
+    shown = ("sensitivity", "specificity") if binary else ("accuracy", "worst_class")
+    names = (*shown, "calibration")
+    rows = [
+        (_label(record, arm), *(_figure(_spread(record, arm, "test", name), name) for name in names)) for arm in arms
+    ]
+    for arm in arms:
+        both = [(_spread(record, arm, "test", f"{name}/{COMBINED}"), name) for name in shown]
+        if None not in [value for value, _ in both]:
+            rows.append((f"{_label(record, arm)}, all together", *(_figure(*one) for one in both), ""))
+    rows = [row for row in rows if set(row[1:]) - {MISSING, ""}]
+    threshold = " at the threshold of validation (Youden)" if binary else ""
+    titles = [measure(name).title.replace("calibration", "ECE") for name in names]
+    return Table(f"test, mean of the parts that count{threshold}", ("", *titles), rows)
+
+
+def _figure(value: dict[str, float | None] | None, name: str) -> str:
+    """Without the unit, which the head of the column has."""
+    return percent(value, name).removesuffix(" %")
+
+
+def _further(record: dict[str, Any]) -> list[str]:
+    return sorted({name for stage in record["stages"] if is_group(stage) for name in stage.get("further") or {}})
+
+
+def _same(one: list[dict[str, Part]], other: list[dict[str, Part]]) -> set[str]:
+    """Parts whose network is one and the same in two arms, in every seed: those that teach."""
+    names = {name for parts in one for name in parts}
+    pairs = list(zip(one, other, strict=False))
+
+    def network(parts: dict[str, Part], name: str) -> Any:
+        return name in parts and (parts[name].stage.get("fingerprint"), parts[name].file)
+
+    return {name for name in names if pairs and all(network(a, name) == network(b, name) for a, b in pairs)}
+
+
+def _named(record: dict[str, Any], part: str) -> str:
+    """The part, and what validation chose it for, with the number of seeds where these differ."""
+    decisions, notes = (record["summary"].get("decisions") or ()), []
+    for what in dict.fromkeys(one["what"] for one in decisions):
+        chosen = [one["chosen"] for one in decisions if one["what"] == what]
+        if times := chosen.count(part):
+            notes.append(what if times == len(chosen) else f"{what} in {times} of {len(chosen)}")
+    return f"{part} ({', '.join(notes)})" if notes else part
+
+
+def _over_seeds(values: Sequence[float | None]) -> dict[str, float | None] | None:
+    """{"mean", "sd"}; None unless every seed has a finite figure."""
+    if not values or None in values or not all(map(math.isfinite, values)):
+        return None
+    return {"mean": statistics.fmean(values), "sd": statistics.stdev(values) if len(values) > 1 else None}
+
+
+def _spread(record: dict[str, Any], arm: str, split: str, name: str) -> dict[str, float | None] | None:
+    """Over seeds, of a figure of an arm's result on a set at the selected epochs."""
+    wholes = [
+        Part("", stage, {"test": stage.get("test") or {}, **_sets(stage)}) for stage in stages_of(record, arm).values()
+    ]
+    return _over_seeds([whole.figure(name, split) for whole in wholes])
+
+
+def _sets(stage: dict[str, Any]) -> dict[str, Any]:
+    return {name: {"best": figures} for name, figures in (stage.get("further") or {}).items()}
+
+
+def p_text(value: Any) -> str:
+    """`0.032`, `< 0.001`"""
+    value = number(value)
+    return MISSING if value is None or not math.isfinite(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
