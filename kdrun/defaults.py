@@ -58,6 +58,8 @@ written out in every hash, all other defaults in none, so that hashes of old rec
 
 ADDED_TO_TARGETS = {
     "strategy.clip_norm": None,
+    "strategy.losses": "method",
+    "strategy.rate": "constant",
     "strategy.superlink": None,
     "strategy.timeout": 3600.0,
     "data.columns": None,

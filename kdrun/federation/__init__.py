@@ -1,4 +1,4 @@
 """Many clients, each with its own data: who has what, what travels, how it is put together, and what each client gained."""
 
-SEMANTICS = 1
-USES = ("kdrun.learning",)
+SEMANTICS = 2
+USES = ("kdrun.learning", "kdrun.objectives")

@@ -19,9 +19,10 @@ def planned(stage: Any, module: Any) -> dict[str, Any]:
     from kdrun.learning import seeds
 
     config = stage.federation
-    method = build_method(config["method"], config["options"])
+    regression = module.samples("train").targets.is_floating_point()
+    method = build_method(config["method"], config["options"], regression, config.get("objective"))
     targets = {split: module.samples(split).targets.numpy() for split in ("train", "val", "test")}
-    method.suits(module.samples("train").targets.is_floating_point())
+    method.suits(regression)
     how = config["partition"]
     shares = partition.shares(
         targets, config["clients"], how["kind"], how["alpha"], seeds.derive(stage.seed, "partition"), how["minimum"]

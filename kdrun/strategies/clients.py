@@ -5,19 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdrun.federation.methods.options import options_of
+from kdrun import losses
+from kdrun.federation.methods.options import TEACHING, WHOLE_BATCH, options_of
 from kdrun.lab.stages.federate import Federate
 from kdrun.problems import UserError
 from kdrun.strategies.base import Strategy
 from kdrun.strategies.cast import Cast
+from kdrun.targets import signature
 
 if TYPE_CHECKING:
     from kdrun.lab.lab import Lab
     from kdrun.lab.stages.base import Result
 
 COUNT = (lambda number: number >= 1, "at least 1")
-PLAIN = {"ema": None, "accumulate": 1, "parts": None, "sharding": "none"}
-"""Settings of a trainer that clients, who train in a plain loop with a constant rate, do not have."""
+PLAIN = {"ema": None, "parts": None, "sharding": "none"}
+"""Settings of a trainer that clients, who train in a plain loop, do not have."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,9 @@ class Federated(Strategy):
                        before it aggregates. null: any
     faults             clients that go wrong on purpose: drop {client: [rounds]}, nan [clients], shapes [clients], scale
                        {client: factor}, flip {client: share of labels}; on_bad: leave_out or stop
+    losses             method: those of the method; objective: the terms of the run's objective in their place: those without a
+                       teacher for labels, the others where one network teaches another
+    rate               constant: trainer.optimizer.lr; schedule: by trainer.schedule, over the passes of all rounds
     eval_every         rounds between evaluations
     engine             in_process: one client after another, here; flower: clients as processes of Flower
     superlink          of flower, null: its simulation on this machine; HOST:PORT of a SuperLink that was started without
@@ -56,6 +61,8 @@ class Federated(Strategy):
     trim: float = 0.1
     clip_norm: float | None = None
     faults: dict[str, Any] = field(default_factory=dict)
+    losses: str = "method"
+    rate: str = "constant"
     eval_every: int = 1
     engine: str = "in_process"
     superlink: str | None = None
@@ -71,10 +78,10 @@ class Federated(Strategy):
         "fedkd": "FedKD, weighted by losses",
     }
     instead: ClassVar[dict[str, str]] = {
-        "objective": "clients learn by their method: strategy.method and strategy.options, or strategy=energy_gated",
+        "objective": "clients learn by their method, whose losses strategy.losses=objective replaces as far as it has them",
         "trainer.epochs": "a round has strategy.backward_epochs and strategy.forward_epochs, and there are strategy.rounds",
         "strategy.timeout": "it is for strategy.engine=flower",
-        "trainer.schedule": "clients train at a constant rate: trainer.optimizer.lr",
+        "trainer.schedule": "clients train at a constant rate, trainer.optimizer.lr, or with strategy.rate=schedule",
         "teacher": "the teacher's network is what travels; clients train by student.trainer, or trainer",
         "assistants": "their networks are those of clients, who train by student.trainer, or trainer",
         "pretrain": "clients have no first phase",
@@ -84,6 +91,8 @@ class Federated(Strategy):
         "partition": ("label", "quantity", "iid"),
         "aggregation": ("fedavg", "median", "trimmed_mean"),
         "engine": ("in_process", "flower"),
+        "losses": ("method", "objective"),
+        "rate": ("constant", "schedule"),
     }
     ranges: ClassVar = {
         "clients": (lambda number: number >= 2, "a federation has at least two"),
@@ -122,7 +131,7 @@ class Federated(Strategy):
         for key, value in PLAIN.items():
             if cast.student.trainer[key] != value:
                 raise UserError(
-                    f"trainer.{key}={cast.student.trainer[key]}: clients train in a plain loop with a constant rate",
+                    f"trainer.{key}={cast.student.trainer[key]}: clients train in a plain loop",
                     f"leave it at {'null' if value is None else value}",
                 )
 
@@ -145,6 +154,8 @@ class Federated(Strategy):
         }
         if self.clip_norm is not None:
             settings["aggregation"]["clip_norm"] = self.clip_norm
+        if self.losses == "objective":
+            settings["objective"] = objective_of(method, cast.config["objective"])
         if self.engine != "in_process":
             paths = cast.config["paths"]
             settings["engine"] = {
@@ -159,12 +170,24 @@ class Federated(Strategy):
                 {"name": method, "network": cast.teacher.identity["network"]},
                 settings,
                 cast.config["data"],
-                {key: cast.student.trainer[key] for key in Federate.TRAINER},
+                self._trainer(cast.student.trainer, method),
                 cast.config["hardware"],
                 cast.config["seed"],
                 cast.config.get("metrics") or {},
             )
         )
+
+    def _trainer(self, trainer: dict[str, Any], method: str) -> dict[str, Any]:
+        """What clients use of a trainer; what came later is left out where it is as it was."""
+        used = {key: trainer[key] for key in Federate.TRAINER}
+        if trainer["accumulate"] != 1:
+            if method in WHOLE_BATCH:
+                raise UserError(
+                    f"trainer.accumulate={trainer['accumulate']}: losses of {method} depend on whole batches",
+                    "leave it at 1",
+                )
+            used["accumulate"] = trainer["accumulate"]
+        return {**used, "schedule": trainer["schedule"]} if self.rate == "schedule" else used
 
     def budget(self) -> dict[str, Any]:
         """Options that say how much clients train in a round, the same in all methods."""
@@ -185,6 +208,16 @@ class Federated(Strategy):
         if name == "alone":
             return self.federate(lab, cast, name, "local", {**self.budget(), "forward_epochs": 0})
         return self.federate(lab, cast, name, {"equal_compute": "local"}.get(name, name), self.budget())
+
+
+def objective_of(method: str, objective: dict[str, Any]) -> dict[str, Any]:
+    """The terms of an objective that clients use under a method: all, or those that need no teacher."""
+    if method in TEACHING:
+        return objective
+    targets = {name: losses.resolve(name, term)[0] for name, term in objective.items()}
+    known = {name: signature(target) for name, target in targets.items()}
+    taught = [name for name, it in known.items() if it and any(key.startswith("teacher_") for key in it.parameters)]
+    return {name: term for name, term in objective.items() if name not in taught}
 
 
 def checked(method: str, options: dict[str, Any]) -> None:

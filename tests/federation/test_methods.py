@@ -53,6 +53,8 @@ class Numbers:
 
         return MetricCollection({"rmse": MeanSquaredError(squared=False)})
 
+    collection = metrics
+
     def predict(self, network, inputs):
         from kdrun.domains.base import Prediction
 
@@ -74,10 +76,10 @@ def linear(outputs, seed):
     return nn.Sequential(nn.Flatten(), nn.Linear(FEATURES, outputs))
 
 
-def make(method, options=None, regression=False, public=False, private=None):
+def make(method, options=None, regression=False, public=False, private=None, objective=None, rounds=1, **trainer):
     spec = DataSpec("rows", ("a", "b", "c"), (1, 1, FEATURES), {}, (0.0,), (1.0,))
     task, outputs = (Numbers(), 1) if regression else (Classification(spec), CLASSES)
-    chosen = build_method(method, options or {}, regression)
+    chosen = build_method(method, options or {}, regression, objective)
     shards = {
         split: Shard(Rows(12, seed, regression), np.arange(12)) for seed, split in enumerate(("train", "val", "test"))
     }
@@ -85,7 +87,8 @@ def make(method, options=None, regression=False, public=False, private=None):
     common = Shard(Rows(8, 9), np.arange(8), targets=torch.zeros(8, dtype=torch.int64)) if public else None
     private = None if shared else private or linear(outputs, 1)
     proxy = linear(outputs, 2) if chosen.TRAVELS in ("proxy", "shared") else None
-    return Client(0, shards, Loop(task, TRAINER, seed=5), chosen, private, proxy, common)
+    loop = Loop(task, {**TRAINER, **trainer}, seed=5, rounds=rounds)
+    return Client(0, shards, loop, chosen, private, proxy, common)
 
 
 def batches(client, purpose, round, epochs, shard=None):
@@ -391,3 +394,73 @@ def test_frozen_batch_norm_of_a_client_keeps_its_statistics():
     after = export(client.private)
     assert all(np.array_equal(before[name], after[name]) for name in before if name.startswith("0."))
     assert not np.array_equal(before["1.running_mean"], after["1.running_mean"])
+
+
+def test_an_objective_stands_in_place_of_the_losses_of_a_method():
+    client = make("fedavg", objective={"ce": {"weight": 0.5, "label_smoothing": 0.3}})
+    network = copy.deepcopy(client.proxy)
+    for batch in batches(client, "shared", 0, 2):
+        logits, targets = network(batch["inputs"]), batch["targets"]
+        descend(network, 0.5 * nn.functional.cross_entropy(logits, targets, label_smoothing=0.3))
+    update = client.fit(Broadcast(0, export(client.proxy)))
+    same(network, update.arrays)
+    assert set(update.metrics) == {"shared_ce"}
+
+
+def test_what_an_objective_says_of_teachers_is_gated():
+    client = make("energy_gated", {"backward_weight": 0.5}, objective={"ce": {}, "jsd": {"weight": 2.0, "beta": 0.5}})
+    private, taught = copy.deepcopy(client.private), copy.deepcopy(client.proxy)
+    for batch in batches(client, "private", 1, 1):
+        logits, frozen = private(batch["inputs"]), taught(batch["inputs"]).detach()
+        gates = trusts(logits, frozen, client.method.options)
+        total = 0.0
+        for f, g, target, gate in zip(logits, frozen, batch["targets"], gates, strict=True):
+            p, q = soft(f, 1.0), soft(g, 1.0)
+            middle = (p + q) / 2
+            total = total + label(f, target) + 0.5 * 2.0 * gate * 0.5 * (kl(p, middle) + kl(q, middle))
+        descend(private, total / len(logits))
+    update = client.fit(Broadcast(1, export(client.proxy)))
+    same(private, export(client.private))
+    assert {"private_ce", "gated_jsd", "proxy_ce", "forward_jsd"} <= set(update.metrics)
+    assert client.method.terms == ("private_ce", "gated_jsd", "proxy_ce", "forward_jsd")
+
+
+@pytest.mark.parametrize(
+    ("objective", "told"),
+    [
+        ({"ce": {}, "feature": {}}, "objective.feature compares features"),
+        ({"kd": {}}, "learn from labels at least"),
+    ],
+)
+def test_an_objective_that_clients_cannot_have(objective, told):
+    with pytest.raises(UserError, match=told):
+        make("energy_gated", objective=objective)
+
+
+def test_rates_follow_a_schedule_over_all_rounds():
+    plan = {"name": "cosine", "floor": 0.0, "factor": 0.1, "milestones": [], "warmup_epochs": 0, "warmup_steps": None}
+    client = make("local", {"backward_epochs": 1, "forward_epochs": 0}, rounds=4, schedule=plan)
+    private = copy.deepcopy(client.private)
+    for step, batch in enumerate(batches(client, "private", 2, 1), 2 * 3):
+        factor = 0.5 * (1 + math.cos(math.pi * step / 12))
+        before = [parameter.detach().clone() for parameter in private.parameters()]
+        descend(private, nn.functional.cross_entropy(private(batch["inputs"]), batch["targets"]))
+        with torch.no_grad():
+            for parameter, old in zip(private.parameters(), before, strict=True):
+                parameter.copy_(old + factor * (parameter - old))
+    client.fit(Broadcast(2))
+    same(private, export(client.private))
+
+
+def test_a_batch_of_a_client_can_be_computed_in_parts():
+    whole, parts = make("local"), make("local", accumulate=3)
+    for client in (whole, parts):
+        client.fit(Broadcast(0))
+    same(whole.private, export(parts.private))
+
+
+def test_clients_take_optimizers_of_two_passes():
+    client = make("local", optimizer={"_target_": "torch.optim.LBFGS", "lr": 0.1, "max_iter": 3})
+    before = client.loop.evaluate(client.private, client.train)["loss"]
+    client.fit(Broadcast(0))
+    assert client.loop.evaluate(client.private, client.train)["loss"] < before

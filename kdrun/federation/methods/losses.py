@@ -15,6 +15,7 @@ from kdrun.objectives.mse_kd import mse_kd
 from kdrun.objectives.objective_term import Term
 from kdrun.objectives.terms import Objective, build_objective
 from kdrun.problems import UserError
+from kdrun.term_weights import WeightSchedule
 
 FEATURES = ("student_features", "teacher_features")
 
@@ -45,11 +46,17 @@ class Losses:
         labels = tuple(term for term in objective.active if not term.needs_teacher)
         if not labels:
             raise UserError("objective: clients learn from labels at least; give ce a weight above 0")
-        if wants := sorted(objective.wanted.intersection(FEATURES)):
-            raise UserError(
-                f"objective wants {', '.join(wants)}: networks of clients are of different makes, and keep no adaptor",
-                "give terms of logits: ce, kd, jsd, kl_reverse",
-            )
+        for term in objective.active:
+            if term.pairs is not None or objective.wanted.intersection(FEATURES) & {*term.wants, *term.may_want}:
+                raise UserError(
+                    f"objective.{term.name} compares features: networks of clients are of different makes, and keep no adaptor",
+                    "give terms of logits: ce, kd, jsd, kl_reverse",
+                )
+            if isinstance(term.function, type) or isinstance(term.weight, WeightSchedule):
+                raise UserError(
+                    f"objective.{term.name}: terms of clients have no state and a constant weight",
+                    "give functions, and numbers as weights",
+                )
         teaching = tuple(term for term in objective.active if term.needs_teacher)
         return cls(labels, teaching, "outputs" if regression else "logits")
 

@@ -150,6 +150,13 @@ METHODS: Mapping[str, tuple[str, type[Options]]] = MappingProxyType(
 """Name -> module and class below this package, and its options."""
 
 
+WHOLE_BATCH = ("energy_gated", "fedkd")
+"""Methods whose losses depend on the whole batch: it cannot be computed in parts."""
+
+TEACHING = ("energy_gated", "feddf", "fedkd")
+"""Methods in which one network teaches another by a loss that an objective may have in place of theirs."""
+
+
 def options_of(method: str, given: Mapping[str, Any]) -> Options:
     """Raises UserError for an unknown method or option, or a value that an option cannot have."""
     if method not in METHODS:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdrun.defaults import canonical
+from kdrun import losses
+from kdrun.defaults import canonical, canonical_objective
 from kdrun.federation.methods.options import METHODS, options_of
 from kdrun.federation.request import FederationRequest
 from kdrun.lab.fingerprint import device, domain_modules, identity, kept, targets_in, versions
@@ -21,8 +22,8 @@ class Federate(Stage):
     """Clients that learn together, each from samples of its own, over rounds: one stage, resumed after any client.
 
     learner     {"name", "network": node of what travels}, for labels
-    federation  everything else that decides, in JSON types: see kdrun.federation.start.run_federation
-    trainer     the settings TRAINER of a trainer: clients train in a plain loop at a constant rate
+    federation  everything else that decides, in JSON types: see kdrun.federation.request.FederationRequest
+    trainer     the settings TRAINER of a trainer, and accumulate and schedule where clients use them
     """
 
     TRAINER: ClassVar[tuple[str, ...]] = (
@@ -55,12 +56,15 @@ class Federate(Stage):
         return [*self.federation["private"], self.federation["proxy"]]
 
     def parts(self, context: FingerprintContext) -> dict[str, Any]:
-        """Epochs and schedule of the trainer have no part in it."""
+        """Epochs of the trainer have no part in it."""
         method = METHODS[self.federation["method"]][0].partition(".")[0]
         modules = ["kdrun.federation.run", f"kdrun.federation.methods.{method}", *domain_modules(self.data)]
         modules += targets_in(self.federation, self.data, self.trainer, self.metrics)
-        trainer = ("batch_size", "optimizer", "clip", "monitor", "mode")
+        trainer = [key for key in self.trainer if key not in ("eval_batch_size", "checkpoint_seconds")]
         federation = canonical(kept(self.federation, "federation"), numbers=True)
+        if "objective" in federation:
+            modules += [losses.resolve(name, node)[0] for name, node in self.federation["objective"].items()]
+            federation["objective"] = canonical_objective(self.federation["objective"], numbers=True)
         federation["options"] = asdict(options_of(self.federation["method"], self.federation.get("options") or {}))
         return {
             "federation": federation,
