@@ -26,6 +26,7 @@ class Prediction:
     logits: float [B, C], or [B, L, C] for sequences; None where hidden and head are given instead.
     mask: bool, the shape of logits without its last dimension, True where a position counts; None: all count.
     features: further tensors by name, for objectives that compare more than logits.
+    captured: what modules of the network gave, by the path or glob that names them (see networks/capture.py).
     hidden, head: float [B, L, D] and [C, D] (or a pair of that and a bias [C]) whose product the logits are, for
         vocabularies so large that losses compute them piece by piece.
     """
@@ -35,6 +36,7 @@ class Prediction:
     features: dict[str, torch.Tensor] = field(default_factory=dict)
     hidden: torch.Tensor | None = None
     head: Any = None
+    captured: dict[str, list[torch.Tensor]] = field(default_factory=dict)
 
     def dense(self) -> torch.Tensor:
         """The logits, computed where only hidden and head are there."""

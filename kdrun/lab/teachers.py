@@ -113,9 +113,9 @@ def settle_teaching(stage: Stage, shop: Any) -> dict[str, Any]:
     if size is None:
         if teaching["source"] == "cached":
             raise UserError(
-                "teacher.source=cached: what this objective needs of a teacher (whole distributions, or states before the "
-                "output layer) is not kept",
-                "for text objective=word_kd_topk keeps the likeliest tokens; or use teacher.source=online",
+                "teacher.source=cached: what this objective needs of a teacher (whole distributions, states before the "
+                "output layer, or what is captured of its modules) is not kept",
+                "use teacher.source=online; for text, objective=word_kd_topk keeps the likeliest tokens",
             )
         return {**teaching, "source": "online", "fill": None}
     size /= 1e9

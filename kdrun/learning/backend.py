@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kdrun.learning.adaptor import Adaptors
 from kdrun.learning.firststep import check_first_step
 from kdrun.learning.microbatches import micro_batches
 from kdrun.learning.sharding import each_rank_alone
-from kdrun.objectives.terms import IMAGES, Objective
+from kdrun.learning.wiring import predicted
+from kdrun.networks.capture import Capture
+from kdrun.objectives.objective_term import FROM_BATCH, IMAGES
+from kdrun.objectives.terms import Objective
 
 MASKS = {IMAGES: "visual_mask"}
 """What a term is over -> the positions in a batch that it needs, where that has another name."""
@@ -26,7 +30,9 @@ class Backend:
     student     its parameters are those that terms have to reach
     accumulate  largest number of parts that a batch is computed in; the gradient is that of the whole batch
     clip        largest gradient norm, or None
-    adaptor     between features of two widths; trains along, or None
+    adaptor     between features of student and teacher; trains along, or None (see adaptor.Adaptors)
+    capture     what is captured of the student, or None
+    beside      what else trains along: modules by name, terms that have parameters
     alike       the student starts as a copy of its teacher (see firststep)
     trained     parameters that learn, one list per network: each network's gradient is clipped by itself
     rollout     (student, batch) -> batch, called before the teacher is asked; None where batches are used as they come
@@ -43,11 +49,14 @@ class Backend:
         student: nn.Module,
         accumulate: int = 1,
         clip: float | None = None,
-        adaptor: nn.Module | None = None,
+        adaptor: Adaptors | None = None,
+        capture: Capture | None = None,
+        beside: Mapping[str, nn.Module] | None = None,
         alike: bool = False,
     ):
         self.task, self.student, self.accumulate, self.clip = task, student, accumulate, clip
-        self.adaptor, self.alike = adaptor, alike
+        self.adaptor, self.capture, self.alike = adaptor, capture, alike
+        self.beside = {**({} if adaptor is None else {"adaptor": adaptor}), **(beside or {})}
         self.trained: Sequence[list[nn.Parameter]] = ()
         self.rollout: Callable[[nn.Module, dict[str, Any]], dict[str, Any]] | None = getattr(task, "rollout", None)
         self.seen: dict[str, dict[str, float]] = {}
@@ -71,6 +80,10 @@ class Backend:
         """The smallest of all ranks."""
         return number
 
+    def predict(self, student: nn.Module, inputs: Any) -> Any:
+        """The student's forward pass, with what is captured in it."""
+        return predicted(self.task, student, inputs, self.capture)
+
     def loss(self, objective: Objective, batch, prediction, taught, count) -> tuple[Tensor, dict[str, Tensor]]:
         """(total, raw means by term); with several teachers, each of the terms that need one is a mean over them."""
         if not isinstance(taught, list):
@@ -86,18 +99,23 @@ class Backend:
         return objective.total(raw, tensors), raw
 
     def tensors(self, batch: dict[str, Any], prediction, taught) -> dict[str, Any]:
-        """What the task gives, the student's features as wide as the teacher's."""
+        """What the task gives and what is captured, the student's as large as the teacher's; and what the batch says of itself."""
         tensors = self.task.tensors(batch, prediction, taught)
+        tensors |= {name: batch[name] for name in FROM_BATCH if name in batch}
         if self.adaptor is not None:
-            tensors["student_features"] = self.adaptor(tensors["student_features"])
+            if self.adaptor.features is not None:
+                tensors["student_features"] = self.adaptor.features(tensors["student_features"])
+            tensors["captured"] = self.adaptor.captured(prediction, taught)
         return tensors
 
     def check(self, objective: Objective, raw: dict[str, Tensor], part: dict[str, Any], scale: float = 1.0) -> None:
         """Looks at each term on the first part of a batch that has it: text alone has nothing over image slots, though
         the rest of its batch, on this rank or on another, may have. scale: see firststep.gradient_norms."""
+        if not any(name not in self.seen for name in raw):
+            return
         masks = {term.name: part.get(MASKS.get(term.over, term.over)) for term in objective.active}
         here = {name: value for name, value in raw.items() if masks[name] is None or bool(masks[name].any())}
-        looked = check_first_step(objective, here, self.student, self.seen, self.alike, self.adaptor, scale)
+        looked = check_first_step(objective, here, self.student, self.seen, self.alike, self.beside, scale)
         self.seen = {**self.seen, **looked}
 
     def backward(self, total: Tensor) -> None:

@@ -17,6 +17,7 @@ from torch import nn
 from kdrun import losses, targets
 from kdrun.learning.fit import monitored
 from kdrun.learning.schedule import schedule
+from kdrun.learning.wiring import dry_shapes, of_data, shapes_of, wire
 from kdrun.networks.build import build_network
 from kdrun.networks.parts import select_parts
 from kdrun.objectives.terms import Objective, build_objective
@@ -65,6 +66,7 @@ def check_builds(stages: list[Any], module: Any, hardware: dict[str, Any]) -> No
             parameter.requires_grad_(True)
         objective = build_objective(stage.objective)
         _has_positions(objective, module)
+        _wire(objective, stage, network, task, module)
         if objective.wanted not in given:
             given[objective.wanted] = _given(objective, network, task, module.spec)
         for term in objective.active if given[objective.wanted] is not None else ():
@@ -141,6 +143,36 @@ def _has_positions(objective: Objective, module: Any) -> None:
                 f"objective.{term.name} is over {what}, and the training data of {module.spec.name} have none",
                 f"to leave it out: '~objective.{term.name}' or objective.{term.name}.weight=0",
             )
+
+
+def _wire(objective: Objective, stage: Any, network: nn.Module, task: Any, module: Any) -> None:
+    """Raises UserError for a module path that a network lacks, for features that do not go together, and for a term's class that
+    cannot be made."""
+    captures = objective.captures("teacher")
+    if captures and stage.teaching.get("source") == "cached":
+        raise UserError(
+            f"teacher.source=cached: what {next(iter(captures.values())).rpartition('.')[0]} captures of the teacher is not kept",
+            "give teacher.source=online",
+        )
+    task.prepare(objective.wanted)
+    student = shapes_of(network, objective, "student", task, module.spec)
+    if stage.sees and captures:  # of data that are not here
+        return
+    teachers = [teacher.stage.learner["network"] for teacher in stage.teachers]
+    try:
+        wire(
+            objective,
+            student,
+            [dry_shapes(node, objective, "teacher", task, module.spec) for node in teachers],
+            None,
+            0,
+            1,
+            **of_data(module),
+        )
+    except UserError:
+        raise
+    except Exception as error:
+        raise broken("cannot make the terms of the objective", error) from error
 
 
 def _given(objective: Objective, network: nn.Module, task: Any, spec: Any) -> set[str] | None:

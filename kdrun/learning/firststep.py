@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -42,13 +42,13 @@ def check_first_step(
     student: nn.Module,
     seen: Collection[str] = (),
     alike: bool = False,
-    adaptor: nn.Module | None = None,
+    beside: Mapping[str, nn.Module] | None = None,
     scale: float = 1.0,
 ) -> dict[str, Any]:
     """Value and gradient norm of every term on the first batch that has it, before anything is changed by that batch.
 
     raw: terms of this batch. seen: terms that were looked at already. alike: the student starts as a copy of its teacher, so
-    that a term that compares them may still do nothing; it is then looked at on the next batch. adaptor: trains along.
+    that a term that compares them may still do nothing; it is then looked at on the next batch. beside: what trains along.
     scale: see gradient_norms.
     Returns {term: {"value": float, "gradient": float}} of the others. The value may be 0: the gradient is what trains.
     Raises NoEffect when a term or its gradient is not finite, when its gradient is zero for all parameters of the student,
@@ -58,8 +58,8 @@ def check_first_step(
     if not named:
         raise NoEffect("the student has no trainable parameters")
     own = len(named)
-    if adaptor is not None:
-        named += [(f"adaptor.{name}", parameter) for name, parameter in adaptor.named_parameters()]
+    for part, module in (beside or {}).items():
+        named += [(f"{part}.{name}", parameter) for name, parameter in module.named_parameters()]
     reached = [False] * len(named)
     report: dict[str, Any] = {}
     active = [term for term in objective.active if term.name in raw and term.name not in seen]
@@ -77,7 +77,7 @@ def check_first_step(
         if value == 0.0 and norm == 0.0 and alike and compares:
             continue
         if not norm < math.inf or of_student == 0.0:
-            beside = f", that of the adaptor alone {norm:.6g}" if norm > of_student else ""
+            beside = f", that of the {' and '.join(beside)} alone {norm:.6g}" if norm > of_student else ""
             raise NoEffect(
                 f"the {term.name} term is {value:.6g} on the first batch, and its gradient by the student's parameters has "
                 f"the norm {of_student:.6g}{beside}: it would {'do nothing' if of_student == 0.0 else 'end the run'}"

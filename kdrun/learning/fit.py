@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from kdrun.learning import seeds
-from kdrun.learning.adaptor import make_adaptor
+from kdrun.learning.adaptor import Adaptors
 from kdrun.learning.callbacks import Keeping, usable_state
 from kdrun.learning.firststep import NoEffect
 from kdrun.learning.gap import Gap
@@ -24,6 +24,7 @@ from kdrun.learning.sharding import check_shardable
 from kdrun.learning.teacher import TeacherSource, state_digest
 from kdrun.learning.teaching import Workshop, prepare_teacher
 from kdrun.learning.trainer import Epochs, make_trainer
+from kdrun.learning.wiring import dry_shapes, of_data, wire
 from kdrun.ledger.ledger import Ledger, phase_flops, training_flops
 from kdrun.ledger.spending import EVALUATE, PREPARE, TEACHER, TRAIN
 from kdrun.networks.build import build_network
@@ -156,10 +157,11 @@ def _teacher(fit: Fit, objective: Objective) -> TeacherSource | None:
 def _learner(fit: Fit, objective: Objective, teacher: TeacherSource | None, steps: int) -> Learner:
     """The student with all that trains it. steps: of an epoch."""
     request, trainer = fit.request, fit.request.trainer
-    adaptor = None if teacher is None else _adaptor(fit, objective)
+    objective, adaptor = _wired(fit, objective, steps * trainer["epochs"])
     sharded = _sharded(fit)
-    if sharded and adaptor is not None:
-        raise UserError("trainer.sharding=fsdp does not go with features of two widths", "give trainer.sharding=none")
+    if sharded and (adaptor is not None or objective.modules):
+        what = "features that are captured or of two widths, nor with terms that have parameters or memory"
+        raise UserError(f"trainer.sharding=fsdp does not go with {what}", "give trainer.sharding=none")
     if sharded:
         check_shardable(fit.network, trainer, request.hardware)
     return Learner(
@@ -189,13 +191,24 @@ def _sharded(fit: Fit) -> bool:
     return fit.world > 1
 
 
-def _adaptor(fit: Fit, objective: Objective) -> nn.Linear | None:
-    """Between the features of the student and of its teachers; None where nothing compares them."""
-    if "student_features" not in objective.wanted:
-        return None
-    notes = fit.notes
-    widths = {note["features"] for note in (notes, *notes.get("also", ())) if "features" in note}
-    return make_adaptor(fit.shop.width(fit.request.learner["network"], fit.module), widths, fit.request.seed)
+def _wired(fit: Fit, objective: Objective, steps: int) -> tuple[Objective, Adaptors | None]:
+    """The objective as it begins, and what lies between the features of the student and of its teachers; None where nothing
+    compares them. steps: of the stage."""
+    request, module, features = fit.request, fit.module, None
+    if objective.takes("student_features") and request.teachers:
+        notes = fit.notes
+        widths = [note["features"] for note in (notes, *notes.get("also", ())) if "features" in note]
+        features = fit.shop.width(request.learner["network"], module), widths
+    seen = fit.shop.seen(request.teachers_view, module) if request.sees and objective.captures("teacher") else module
+    return wire(
+        objective,
+        dry_shapes(request.learner["network"], objective, "student", fit.task, module.spec),
+        [dry_shapes(teacher.network, objective, "teacher", fit.task, seen.spec) for teacher in request.teachers],
+        features,
+        request.seed,
+        steps,
+        **of_data(module),
+    )
 
 
 def _keeping(fit: Fit, teacher: TeacherSource | None) -> Keeping:

@@ -12,12 +12,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from kdrun.learning.adaptor import Adaptors
 from kdrun.learning.backend import LightningBackend, wants_closure
 from kdrun.learning.sharding import gather
 from kdrun.learning.step import train_step
 from kdrun.learning.teacher import TeacherSource
+from kdrun.learning.wiring import capture_of
 from kdrun.networks.modes import hold_frozen
 from kdrun.objectives.terms import Objective
+from kdrun.term_weights import WeightSchedule
 
 
 class Held:
@@ -30,9 +33,10 @@ class Held:
 class Learner(LightningModule):
     """Trains `student`; everything else is held where Lightning, the optimizer and checkpoints cannot see it.
 
-    student    the network to train; but for the adaptor the only submodule
+    student    the network to train; but for the adaptor and terms that have state the only submodule
     task       what a batch is (see domains/base.py)
-    objective  weighted sum of terms (see objectives/terms.py)
+    objective  weighted sum of terms (see objectives/terms.py), begun; what its terms learn or remember is in checkpoints to go on
+               from and not in what is kept
     optimizer  parameters -> torch optimizer
     rate       step -> factor on the optimizer's learning rates
     teacher    source of frozen outputs, or None
@@ -40,8 +44,8 @@ class Learner(LightningModule):
     clip       largest gradient norm, or None
     ema        decay of an exponential moving average of the weights that is then evaluated and kept, or None
     whole      where the student is sharded over ranks: a whole copy, which is evaluated and kept, or None
-    adaptor    from the student's features to the width of the teacher's; trains along, is in checkpoints to go on from and
-               not in what is kept. None where the widths are equal or nothing compares features
+    adaptor    from the student's features to the sizes of the teacher's; likewise. None where nothing compares features, or
+               those of the last layers alone and they are as wide
     alike      the student starts as a copy of its teacher
     """
 
@@ -58,13 +62,14 @@ class Learner(LightningModule):
         clip: float | None = None,
         ema: float | None = None,
         whole: nn.Module | None = None,
-        adaptor: nn.Module | None = None,
+        adaptor: Adaptors | None = None,
         alike: bool = False,
     ):
         super().__init__()
         self.automatic_optimization = False
         self.student = student
         self.adaptor = adaptor
+        self.terms = nn.ModuleDict(objective.modules) if objective.modules else None
         self.task = task
         self.objective = objective
         # A teacher none of whose terms has weight is not asked at all.
@@ -81,7 +86,16 @@ class Learner(LightningModule):
         self._make_optimizer = optimizer
         self._rate = rate
         self._base_rates: list[float] = []
-        self.backend = LightningBackend(self, accumulate=accumulate, clip=clip, adaptor=adaptor, alike=alike)
+        beside = {} if self.terms is None else {"terms": self.terms}
+        self.backend = LightningBackend(
+            self,
+            accumulate=accumulate,
+            clip=clip,
+            adaptor=adaptor,
+            capture=capture_of(student, objective, "student"),
+            beside=beside,
+            alike=alike,
+        )
         self._ema = Held(_average(student, ema) if ema is not None else None)
         self._whole = Held(whole)
         self._metrics = Held(task.collection())
@@ -124,7 +138,7 @@ class Learner(LightningModule):
         return self
 
     def configure_optimizers(self):
-        learning = [self.student] if self.adaptor is None else [self.student, self.adaptor]
+        learning = [self.student, *self.backend.beside.values()]
         trained = [parameter for part in learning for parameter in part.parameters() if parameter.requires_grad]
         optimizer = self._make_optimizer(trained)
         self.backend.trained, self.backend.closure = [trained], wants_closure(optimizer)
@@ -151,6 +165,7 @@ class Learner(LightningModule):
         factor = self._rate(self.step)
         for group, base in zip(optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = base * factor
+        batch = {**batch, "epoch": self.trainer.current_epoch}
         values = train_step(self.student, self.teacher, self.objective, batch, optimizer, self.step, self.backend)
         if self.average is not None:
             self.average.update_parameters(self.student)
@@ -166,22 +181,37 @@ class Learner(LightningModule):
         return torch.stack([torch.stack(values) for values in self.losses])
 
     def flush_losses(self) -> dict[str, float]:
-        """Means since the last call, as logged: `loss`, and per term the raw value and, where not 1, value times weight.
+        """Means since the last call, as logged: `loss`, and per term the raw value and, where not 1, value times weight; the
+        weight itself where it depends on the step. A term without weight in all these steps has no value.
 
         Raises: FloatingPointError naming the term that is not finite.
         """
         if not self.losses:
             return {}
-        mean = self.stacked_losses().mean(dim=0)
+        stacked = self.stacked_losses()
         self.losses.clear()
+        terms = self.objective.active
+        steps = range(self.step - len(stacked), self.step)
+        weights = {term.name: [term.weight_at(step, self.objective.steps) for step in steps] for term in terms}
+        scheduled = [number for number, term in enumerate(terms) if isinstance(term.weight, WeightSchedule)]
+        if scheduled:  # their weighted values, step by step
+            factors = stacked.new_tensor([weights[terms[number].name] for number in scheduled]).T
+            stacked = torch.cat([stacked, stacked[:, scheduled] * factors], dim=1)
+        mean = stacked.mean(dim=0)
         if self.trainer.world_size > 1:
             mean = self.trainer.strategy.reduce(mean, reduce_op="mean")
-        *raw, total = mean.tolist()
-        values = {"loss": total}
-        for term, value in zip(self.objective.active, raw, strict=True):
-            values[term.name] = value
-            if term.weight != 1:
-                values[f"{term.name}_weighted"] = value * term.weight
+        means = mean.tolist()
+        values, products = {"loss": means[len(terms)]}, dict(zip(scheduled, means[len(terms) + 1 :], strict=True))
+        for number, term in enumerate(terms):
+            counted = sum(weight != 0 for weight in weights[term.name])
+            if not counted:
+                continue  # it was not computed
+            values[term.name] = means[number] * (len(steps) / counted)
+            if number in products:
+                values[f"{term.name}_weight"] = sum(weights[term.name]) / len(steps)
+                values[f"{term.name}_weighted"] = products[number]
+            elif term.weight != 1:
+                values[f"{term.name}_weighted"] = means[number] * term.weight
         for name, value in values.items():
             if value != value or value in (float("inf"), float("-inf")):
                 raise FloatingPointError(f"the {name} term became {value} at step {self.step} of training")

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from kdrun.learning import seeds, topk
-from kdrun.learning.adaptor import make_adaptor
 from kdrun.learning.backend import Backend
 from kdrun.learning.firststep import check_first_step
 from kdrun.learning.fit import monitored
 from kdrun.learning.request import TaughtBy
 from kdrun.learning.teacher import FrozenTeacher
 from kdrun.learning.teaching import live_teacher
+from kdrun.learning.wiring import capture_of, of_data, shapes_of, wire
 from kdrun.ledger.flops import parameters
 from kdrun.networks.build import build_network
 from kdrun.networks.modes import hold_frozen
@@ -62,27 +64,39 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
     task.prepare(objective.wanted)
     loader = module.train_loader(stage.trainer["batch_size"], seeds.derive(stage.seed, "data"))
     batch = next(iter(loader))
-    taught, adaptor = None, None
+    taught, shapes, widths = None, [], []
     if objective.needs_teacher:
         teachers = _teachers(stage, seen or module, objective, stored, result)
         inputs = batch if seen is None else {**batch, "inputs": seen.inputs(batch["ids"], batch["view"])}
+        for teacher in teachers:
+            teacher.capture = capture_of(teacher.network, objective, "teacher")
+            shapes.append(shapes_of(teacher.network, objective, "teacher", teacher.task, (seen or module).spec))
         taught = [_as_told(teacher.outputs(inputs), stage.objective) for teacher in teachers]
-        if "student_features" in objective.wanted:
+        if objective.takes("student_features"):
             widths = [teacher.task.feature_width(teacher.network) for teacher in teachers]
-            adaptor = make_adaptor(task.feature_width(student), widths, stage.seed)
-    backend = Backend(task, student, adaptor=adaptor)
+    objective, adaptor = wire(
+        objective,
+        shapes_of(student, objective, "student", task, module.spec),
+        shapes,
+        (task.feature_width(student), widths) if widths else None,
+        stage.seed,
+        **of_data(module),
+    )
+    beside = {"terms": nn.ModuleDict(objective.modules)} if objective.modules else {}
+    capture = capture_of(student, objective, "student")
+    backend = Backend(task, student, adaptor=adaptor, capture=capture, beside=beside)
     count = batch.get("sizes", batch["size"])
     hold_frozen(student.train())
     for _ in range(2):  # the first step pays for allocations; the second is the one that counts
         started = time.perf_counter()
-        prediction = task.predict(student, batch["inputs"])
+        prediction = backend.predict(student, batch["inputs"])
         total, raw = backend.loss(
             objective, batch, prediction, taught[0] if taught and len(taught) == 1 else taught, count
         )
         total.backward(retain_graph=True)
         result["step_seconds"] = time.perf_counter() - started
     alike = bool(stage.start and stage.teacher) and stage.start.fingerprint == stage.teacher.fingerprint
-    result["terms"] = check_first_step(objective, raw, student, alike=alike, adaptor=adaptor)
+    result["terms"] = check_first_step(objective, raw, student, alike=alike, beside=backend.beside)
     identity = _identity(objective, task, batch, prediction, _as_told(prediction, stage.objective))
     for name, found in result["terms"].items():
         found["identity"] = identity.get(name)
@@ -125,10 +139,14 @@ def _as_told(prediction, objective: dict[str, Any]):
 
 
 def _identity(objective: Objective, task, batch: dict[str, Any], prediction, told) -> dict[str, float]:
-    """Raw value of every term that needs a teacher when the teacher says exactly what the student says."""
+    """Raw value of every term that needs a teacher when the teacher says exactly what the student says; not of terms that capture
+    modules, which two networks have of different make, or that learn or remember something."""
+    plain = [term for term in objective.active if not term.pairs and term.name not in objective.modules]
     with torch.no_grad():
-        _, raw = objective(task.tensors(batch, prediction, told), batch.get("sizes", batch["size"]))
-    values = {term.name: float(raw[term.name]) for term in objective.active if term.needs_teacher and term.name in raw}
+        _, raw = replace(objective, terms=tuple(plain))(
+            task.tensors(batch, prediction, told), batch.get("sizes", batch["size"])
+        )
+    values = {term.name: float(raw[term.name]) for term in plain if term.needs_teacher and term.name in raw}
     for name, value in values.items():
         if not abs(value) <= IDENTITY_TOLERANCE:
             raise NotZero(f"the {name} term is {value} for a student that equals its teacher; it must be 0")

@@ -29,6 +29,7 @@ def train_step(
     """
     if backend.rollout is not None:
         batch = backend.rollout(student, batch)
+    batch = {**batch, "step": step}  # weights and terms may depend on it
     count = backend.count(batch)  # of the whole batch over all parts and ranks, so that these can be split at will
 
     def gradients() -> list[Tensor]:
@@ -37,7 +38,7 @@ def train_step(
         for part in backend.parts(batch):
             # Teacher first: it frees its memory.
             taught = None if teacher is None else teacher.outputs(part, step)
-            prediction = backend.task.predict(student, part["inputs"])
+            prediction = backend.predict(student, part["inputs"])
             total, raw = backend.loss(objective, part, prediction, taught, count)
             if len(backend.seen) < len(objective.active):
                 backend.check(objective, raw, part)

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdrun.domains.base import Prediction
+from kdrun.learning.wiring import predicted
+from kdrun.networks.capture import Capture
 from kdrun.objectives.objective_term import versions
 from kdrun.problems import UserError
 
@@ -41,10 +43,12 @@ class FrozenTeacher:
 
     normalize: {"scale": [C], "shift": [C]} that turns inputs as the student sees them into inputs as this teacher was
     trained on (x * scale + shift), or None when both agree.
+    capture: what is captured of the network, or None.
     batch_statistics: whether batch normalisation uses those of each batch; see use_batch_statistics.
     """
 
     batch_statistics = False
+    capture: Capture | None = None
 
     def __init__(self, network: nn.Module, task, fingerprint: str, normalize: dict[str, Tensor] | None = None):
         network.requires_grad_(False)
@@ -64,7 +68,7 @@ class FrozenTeacher:
         self.samples += self.task.size(inputs)
         given = inputs.values() if isinstance(inputs, Mapping) else [inputs]
         before = versions(given)
-        said = self.task.predict(self.network, as_seen(inputs, self.normalize))
+        said = predicted(self.task, self.network, as_seen(inputs, self.normalize), self.capture)
         if versions(given) != before:
             raise UserError(
                 f"the teacher {type(self.network).__name__} changes its inputs in place, and its student would be given what "

@@ -19,6 +19,7 @@ from kdrun.learning.preflight import moved, preflight
 from kdrun.learning.report import Report
 from kdrun.learning.request import FitRequest, TaughtBy
 from kdrun.learning.teacher import FrozenTeacher, OtherView, SeveralTeachers, renormalisation
+from kdrun.learning.wiring import capture_of
 from kdrun.ledger.flops import parameters
 from kdrun.ledger.ledger import Ledger, Reader, clocks
 from kdrun.ledger.reader import Metering, open_metering
@@ -121,7 +122,7 @@ class Workshop:
 
     def feature_width(self, stage: Any) -> int:
         """Width of the features that a stage (lab.stages.fit.Fit) keeps of its teacher; 0 where none are compared."""
-        if stage.teacher is None or "teacher_features" not in build_objective(stage.objective).wanted:
+        if stage.teacher is None or not build_objective(stage.objective).takes("teacher_features"):
             return 0
         learned = self.data(stage.data)
         module = self.seen(stage.seen, learned) if stage.sees else learned
@@ -212,13 +213,14 @@ def _one_teacher(
         if teaching.get("mode") == "batch_stats":  # it was measured with its own, as what is known of it was
             frozen.use_batch_statistics()
             shop.note_teaching(request, mode="batch_stats")
+        frozen.capture = capture_of(frozen.network, objective, "teacher")
         return frozen
 
     def teaching_live():
         return OtherView(live(), module.inputs) if request.sees else live()
 
     k = topk.wanted(request.objective)
-    features = shop.width(teacher.network, module) if "teacher_features" in objective.wanted else 0
+    features = shop.width(teacher.network, module) if objective.takes("teacher_features") else 0
     shop.note_teaching(request, **({"features": features} if features else {}))
     if teaching["source"] == "online":
         return teaching_live() if k is None else topk.TopTeacher(live(), k)

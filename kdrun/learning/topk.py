@@ -34,7 +34,8 @@ def reduced(prediction: Prediction, k: int) -> Prediction:
     """The k most likely classes of every position: features top_ids [..., k] and top_log_probs float32 [..., k]."""
     log_probs = torch.log_softmax(prediction.dense().float(), -1)
     values, ids = log_probs.topk(min(k, log_probs.shape[-1]), dim=-1)
-    return Prediction(None, prediction.mask, {"top_ids": ids, "top_log_probs": values})  # type: ignore[arg-type]
+    features = {"top_ids": ids, "top_log_probs": values}
+    return Prediction(None, prediction.mask, features, captured=prediction.captured)
 
 
 class TopTeacher:
@@ -73,6 +74,8 @@ def cache_size(module, objective: dict[str, Any], features: int = 0) -> int | No
     features: width of the features that the objective compares; 0 where it compares none.
     """
     k = wanted(objective)
+    if build_objective(objective).captures("teacher"):
+        return None
     if module.cached_by == SAMPLE:
         if k is not None:
             raise UserError(

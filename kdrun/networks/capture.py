@@ -1,14 +1,19 @@
-"""What a network computes before its last layer: the features that feature distillation compares."""
+"""What a network computes on the way: before its last layer, and what any of its modules gives."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from kdrun.problems import UserError
+from kdrun.problems import UserError, listed
+
+Result = TypeVar("Result")
 
 
 def classifier(network: nn.Module) -> nn.Module:
@@ -62,3 +67,90 @@ def only_call(network: nn.Module, calls: list[torch.Tensor]) -> torch.Tensor:
             f" in a pass in {'training' if network.training else 'evaluation'} mode"
         )
     return calls[0]
+
+
+OUTPUT = "output:"
+"""What begins the name of something that the task gives (`output:logits`), as opposed to the path of a module."""
+
+
+def matching(network: nn.Module, pattern: str, key: str = "") -> list[str]:
+    """Paths of the modules of a network that a path or a glob (`blocks.*.norm`: one name for each star) names, in its order.
+
+    key: of the config, for the message. Raises UserError with the nearest paths where there are none.
+    """
+    wanted = pattern.split(".")
+    names = [name for name, _ in network.named_modules() if name]
+    matches = [
+        name for name in names if len(parts := name.split(".")) == len(wanted) and all(map(fnmatchcase, parts, wanted))
+    ]
+    if not matches:
+        near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.5)
+        top = [name for name, _ in network.named_children()]
+        raise UserError(
+            f"{key + '=' if key else ''}{pattern}: {type(network).__name__} has no module of this path"
+            + (f"; closest: {', '.join(near)}" if near else ""),
+            f"its modules: {listed(top, 12)}",
+        )
+    return matches
+
+
+class Capture:
+    """What modules of an untouched network give in a forward pass, by hooks that are there during the pass only.
+
+    patterns: path or glob -> key of the config that names it (see `matching`); of one that names several modules, all are
+    captured. Raises UserError for a path that the network
+    lacks, and for a network that was compiled: its compiled code calls no hooks.
+    """
+
+    def __init__(self, network: nn.Module, patterns: Mapping[str, str]):
+        self.network = network
+        self.paths = {pattern: matching(network, pattern, key) for pattern, key in patterns.items()}
+        if any(hasattr(part, "_orig_mod") or part._compiled_call_impl is not None for part in network.modules()):
+            raise UserError(
+                f"{type(network).__name__} is compiled, and compiled code leaves out what captures its modules",
+                "leave torch.compile out, or compare logits",
+            )
+
+    def of(self, forward: Callable[[], Result]) -> tuple[Result, dict[str, list[torch.Tensor]]]:
+        """(what `forward` returns, {pattern: what each of its modules gave}), for one pass through the network.
+
+        Each is a copy, since a network may go on by changing it in place. Raises UserError where a module was called twice or
+        not at all, gave no tensor, or ran where no gradient can come from.
+        """
+        calls: dict[str, list[torch.Tensor]] = {path: [] for paths in self.paths.values() for path in paths}
+        learning = torch.is_grad_enabled()
+
+        def keep(path: str) -> Callable[[nn.Module, tuple, Any], None]:
+            def hook(module: nn.Module, inputs: tuple, output: Any) -> None:
+                if learning and not torch.is_grad_enabled():
+                    raise UserError(
+                        f"{path} of {type(self.network).__name__} runs without gradients: in activation checkpointing, give "
+                        "use_reentrant=False"
+                    )
+                calls[path].append(first_tensor(output, path).clone())
+
+            return hook
+
+        modules = dict(self.network.named_modules())
+        handles = [modules[path].register_forward_hook(keep(path)) for path in calls]
+        try:
+            result = forward()
+        finally:
+            for handle in handles:
+                handle.remove()
+        for path, given in calls.items():
+            if len(given) != 1:
+                raise UserError(
+                    f"{path} of {type(self.network).__name__} was called {len(given)} times in a forward pass; what is captured "
+                    "is called once"
+                )
+        return result, {pattern: [calls[path][0] for path in paths] for pattern, paths in self.paths.items()}
+
+
+def first_tensor(output: Any, path: str) -> torch.Tensor:
+    """The tensor in what a module gave: itself, or the first of a tuple, a list or a mapping (an output of transformers)."""
+    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else [output]
+    for part in parts:
+        if isinstance(part, torch.Tensor):
+            return part
+    raise UserError(f"{path} gives a {type(output).__name__} without a tensor, which cannot be captured")

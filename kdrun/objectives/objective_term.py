@@ -130,7 +130,7 @@ class Term:
         """
         given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
         self.check_wants(given)
-        chosen = {name: given.get(name) for name in self.wants}
+        chosen = {name: given.get(name, 0 if name in ("step", "epoch") else None) for name in self.wants}
         chosen |= {name: given[name] for name in self.may_want if name in given}
         calls = [{**chosen, **captured} for captured in self._captured(given)]
         values = [self._called(call, positions) for call in calls]
@@ -144,10 +144,9 @@ class Term:
         if not self.pairs.each:
             lists = {"student_captured": students, "teacher_captured": teachers}
             return [{name: tensors for name, tensors in lists.items() if tensors}]
-        return [
-            {"student_features": student, "teacher_features": teacher}
-            for student, teacher in zip(students, teachers, strict=True)
-        ]
+        sides = {"student_features": students, "teacher_features": teachers}
+        sides = {name: tensors for name, tensors in sides.items() if tensors}
+        return [dict(zip(sides, pair, strict=True)) for pair in zip(*sides.values(), strict=True)]
 
     def _called(self, chosen: dict[str, Any], positions: torch.Size | None) -> torch.Tensor:
         tensors = list(_tensors(chosen.values()))

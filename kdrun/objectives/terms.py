@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,25 +55,33 @@ class Objective:
         )
         return frozenset([name for term in self.active for name in (*term.wants, *term.may_want)]) | set(outputs)
 
-    def captures(self, who: str) -> tuple[str, ...]:
-        """What active terms capture of the inside of the "student" or the "teacher", each once."""
-        return tuple(dict.fromkeys(path for term in self.active if term.pairs for path in getattr(term.pairs, who)))
+    def captures(self, who: str) -> dict[str, str]:
+        """What active terms capture of the inside of the "student" or the "teacher": path -> key of the config that names it."""
+        terms = [term for term in reversed(self.active) if term.pairs]
+        return {path: f"objective.{term.name}.{who}" for term in terms for path in getattr(term.pairs, who)}
+
+    def takes(self, name: str) -> bool:
+        """Whether an active term can use a tensor of this name that the task gives."""
+        return any(name in (*term.wants, *term.may_want) for term in self.active)
 
     @property
     def modules(self) -> dict[str, nn.Module]:
         """Terms that are modules, with parameters or memory; only after `begin`."""
         return {term.name: term.function for term in self.active if isinstance(term.function, nn.Module)}
 
-    def begin(self, steps: int | None = None, **supplied: Any) -> Objective:
+    def begin(
+        self, steps: int | None = None, supplied: Callable[[Term], Mapping[str, Any]] = lambda term: {}
+    ) -> Objective:
         """The objective of one stage: weights know the number of steps, and terms that have state begin without any.
 
-        supplied: arguments that classes of terms may ask for by name (see learning/fit.py).
+        supplied: of a term, the arguments that its class may ask for by name (losses.SUPPLIED).
         """
-        active = self.active
-        return Objective(tuple(term.begin(supplied) if term in active else term for term in self.terms), steps)
+        return Objective(
+            tuple(term.begin(supplied(term)) if term.largest_weight else term for term in self.terms), steps
+        )
 
     def __call__(
-        self, tensors: Tensors, count: Count, taught_only: bool = False, step: int | None = None
+        self, tensors: Tensors, count: Count, taught_only: bool = False
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The total (float32 scalar) and the raw, unweighted mean of each active term, both with their gradients.
 
@@ -81,15 +89,16 @@ class Objective:
         accumulation steps and ranks, so that these can be split at will. A mapping where terms are over different
         positions (see Term.over). A term over none is left out of the result.
         taught_only: only terms that need a teacher, for the second of several.
-        step: of the optimizer, 0 for the first; a term whose weight is 0 there is left out. None: all are computed, each with
-        the largest of its weights.
+
+        tensors["step"] is the number of steps before this one: a term whose weight is 0 there is left out. Without it all are
+        computed, each with the largest of its weights. tensors["captured"] has what terms capture (learning/adaptor.py).
 
         Masked positions are left out, or replaced by zeros where a term looks at more than one position, before it sees
         them: a NaN in padding would otherwise come back through the gradient (0 * NaN), even if its value were masked
         afterwards.
         """
         forms: dict[tuple[str, bool, bool], Tensors] = {}
-        raw = {}
+        raw, step = {}, tensors.get("step")
         for term in self.active:
             if (taught_only and not term.needs_teacher) or not term.weight_at(step, self.steps):
                 continue
@@ -119,11 +128,11 @@ class Objective:
             values = values if whole else torch.where(mask, values, 0.0)
             # One operation less to go back through, where a batch is computed in one part and everything in it counts.
             raw[term.name] = values.mean() if number == values.numel() else values.sum() / number
-        return self.total(raw, tensors, step), raw
+        return self.total(raw, tensors), raw
 
-    def total(self, raw: Mapping[str, torch.Tensor], tensors: Tensors, step: int | None = None) -> torch.Tensor:
+    def total(self, raw: Mapping[str, torch.Tensor], tensors: Tensors) -> torch.Tensor:
         """The weighted sum of raw values; where none is there, 0 with a gradient of 0 for what the student gave."""
-        weighted = list(self.weighted(raw, step).values())
+        weighted = list(self.weighted(raw, tensors.get("step")).values())
         if not any(value.requires_grad for value in weighted):
             weighted.append(_nothing(tensors))
         return functools.reduce(operator.add, weighted)

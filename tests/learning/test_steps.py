@@ -242,7 +242,7 @@ def test_a_network_that_froze_itself_keeps_its_statistics_too(module):
     )  # fmt: skip
     before = {name: tensor.clone() for name, tensor in learner.student.tower.state_dict().items()}
     learner.train()
-    make_trainer(HARDWARE, [], max_epochs=2).get(learner, module.train_loader(64, 0), module.eval_loader("val", 256))
+    make_trainer(HARDWARE, [], max_epochs=2).fit(learner, module.train_loader(64, 0), module.eval_loader("val", 256))
     assert (True, False, True) in modes and not any(norm for _, norm, _ in modes)
     assert all(torch.equal(before[name], tensor) for name, tensor in learner.student.tower.state_dict().items())
 
@@ -254,7 +254,9 @@ def looked(function, student, adaptor=None, **options):
     """check_first_step of one term on random inputs. function(logits, features) -> scalar."""
     inputs = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     objective = build_objective(CE)
-    return check_first_step(objective, {"ce": function(inputs)}, student, adaptor=adaptor, **options)
+    return check_first_step(
+        objective, {"ce": function(inputs)}, student, beside={} if adaptor is None else {"adaptor": adaptor}, **options
+    )
 
 
 def test_a_value_of_zero_with_a_gradient_is_a_term_like_any_other():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kdrun.objectives.feature import feature
+from kdrun.objectives.hint import hint
 
 
 def slow(student: list[float], teacher: list[float], norm: str) -> float:
@@ -59,3 +60,16 @@ def test_what_is_refused():
         feature(student, teacher[:, :4])
     with pytest.raises(ValueError, match="none, l2"):
         feature(student, teacher, norm="l1")
+
+
+def test_a_hint_is_the_mean_squared_error_of_each_sample():
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(3, 4, 2, 2, generator=generator) for _ in range(2))
+    slow = [
+        math.fsum((s - t) ** 2 for s, t in zip(a.flatten().tolist(), b.flatten().tolist(), strict=True)) / 16
+        for a, b in zip(student, teacher, strict=True)
+    ]
+    assert hint(student, teacher).tolist() == pytest.approx(slow, rel=1e-5)
+    assert hint(student, student).tolist() == [0.0] * 3
+    with pytest.raises(ValueError, match="disagree"):
+        hint(student, teacher[:, :2])

@@ -1,0 +1,93 @@
+"""What connects an objective with the networks of one stage: captures, adaptors, and terms that have state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from kdrun.domains.base import Prediction
+from kdrun.learning import seeds
+from kdrun.learning.adaptor import Adaptors, Shapes, captured_at, make_adaptors
+from kdrun.networks.build import build_network, seeded
+from kdrun.networks.capture import OUTPUT, Capture
+from kdrun.networks.modes import evaluating
+from kdrun.objectives.objective_term import Term
+from kdrun.objectives.terms import Objective
+
+
+def capture_of(network: nn.Module, objective: Objective, who: str) -> Capture | None:
+    """What an objective captures of the modules of the "student" or the "teacher"; None for nothing."""
+    patterns = {path: key for path, key in objective.captures(who).items() if not path.startswith(OUTPUT)}
+    return Capture(network, patterns) if patterns else None
+
+
+def predicted(task: Any, network: nn.Module, inputs: Any, capture: Capture | None) -> Prediction:
+    """A forward pass, with what is captured in it."""
+    if capture is None:
+        return task.predict(network, inputs)
+    prediction, prediction.captured = capture.of(lambda: task.predict(network, inputs))
+    return prediction
+
+
+def shapes_of(network: nn.Module, objective: Objective, who: str, task: Any, spec: Any) -> Shapes:
+    """Shapes of what an objective captures of a network, by a dry forward pass on blank inputs, where its parameters are.
+
+    Raises UserError for a path that the network lacks, with the nearest ones.
+    """
+    paths = objective.captures(who)
+    if not paths:
+        return {}
+    capture = capture_of(network, objective, who)
+    with torch.device(next(network.parameters()).device), torch.no_grad(), evaluating(network):
+        prediction = predicted(task, network, spec.blank().inputs, capture)
+    return {path: [tuple(tensor.shape[1:]) for tensor in captured_at(path, prediction)] for path in paths}
+
+
+def dry_shapes(node: dict[str, Any], objective: Objective, who: str, task: Any, spec: Any) -> Shapes:
+    """As `shapes_of`, of a network that is built for it without memory for its weights, where it can be."""
+    if not objective.captures(who):
+        return {}
+    try:
+        with torch.device("meta"):
+            network = build_network(node, spec, 0)
+        return shapes_of(network, objective, who, task, spec)
+    except Exception:  # perhaps the meta device alone is at fault: the real one tells
+        return shapes_of(build_network(node, spec, 0), objective, who, task, spec)
+
+
+def of_data(module: Any) -> dict[str, Any]:
+    """What data give to classes of terms that ask for it by name (losses.SUPPLIED)."""
+    return {"sample_ids": module.train_ids.sort().values, "classes": getattr(module.spec, "outputs", None)}
+
+
+def wire(
+    objective: Objective,
+    student: Shapes,
+    teachers: Sequence[Shapes],
+    features: tuple[int, Sequence[int]] | None,
+    seed: int,
+    steps: int | None = None,
+    **supplied: Any,
+) -> tuple[Objective, Adaptors | None]:
+    """(the objective as it begins a stage, its adaptors), functions of the run's seed.
+
+    student, teachers: see `shapes_of`; features: widths of the last layers' inputs (see adaptor.make_adaptors). steps: of the
+    stage. supplied: what classes of terms may ask for beside shapes (losses.SUPPLIED).
+    """
+    adaptors = make_adaptors(objective, student, teachers, features, seed)
+
+    def of_term(term: Term) -> dict[str, Any]:
+        if term.pairs is None:
+            return supplied
+        ours = [shape for path in term.pairs.student for shape in student[path]]
+        theirs = [shape for path in term.pairs.teacher for shape in teachers[0][path]]
+        if ours and theirs:
+            between = zip(adaptors.pairs[term.name], ours, theirs, strict=True)
+            ours = [tuple(fit(torch.zeros(1, *own), torch.zeros(1, *other)).shape[1:]) for fit, own, other in between]
+        return {**supplied, "student_shapes": ours, "teacher_shapes": theirs}
+
+    with seeded(seeds.derive(seed, "objective")):
+        return objective.begin(steps, of_term), adaptors
