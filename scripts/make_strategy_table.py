@@ -44,26 +44,26 @@ from kdrun.strategies.cast import Cast, learn, teach
 
 
 @dataclass(frozen=True)
-class LabelsFirst(Strategy):
-    """The student learns from labels for some epochs and then from the teacher."""
+class BetterOfTwo(Strategy):
+    """The teacher and the assistants are trained; the one that is best on validation teaches the student."""
 
-    labels: int = 2
+    epochs: int | None = None
 
     def run(self, lab: Lab, cast: Cast) -> Result:
-        teacher = learn(lab, cast.teacher)
-        start = learn(lab, cast.student, role="labels_first", epochs=self.labels)
-        return teach(lab, cast.student, teacher, start=start)
+        teachers = {learner.role: learn(lab, learner) for learner in cast.teachers()}
+        better = lab.choose("better teacher", teachers)
+        return teach(lab, cast.student, teachers[better], epochs=self.student_epochs(cast))
 
     def student_epochs(self, cast: Cast) -> int:
-        return self.labels + cast.student.trainer["epochs"]
+        return self.epochs or cast.student.trainer["epochs"]
 ```
 
 ```yaml
-# conf/strategy/labels_first.yaml
+# conf/strategy/better_of_two.yaml
 # the first line says what it is, for `kdrun ls strategy`
-_target_: mylab.LabelsFirst
+_target_: mylab.BetterOfTwo
 controls: [alone, equal_compute]
-labels: 2
+epochs: null
 ```
 
 ```yaml
@@ -72,17 +72,23 @@ targets: {mylab: true}
 ```
 
 ```sh
-kdrun --conf conf strategy=labels_first strategy.labels=1
+kdrun --conf conf strategy=better_of_two model=mlp_ladder
 ```
 
 `run` is called once for each seed. It asks for stages and returns the last one; it sees validation (`Result.metrics`), never test. `kdrun plan` calls
-it as well, with a lab that fits nothing: decide through `lab.choose`, or by what the config says. What it is made of:
+it as well, with a lab that fits nothing: decide through `lab.choose`, or by what the config says. What was chosen, by which metric, and from which
+values is in the record, in `kdrun show` and on the page of the run. A stage is asked for with `lab.get(...)`, which finds it in the store or runs it;
+`learn` and `teach` do so for a learner with its first phase. Several finished results of the same samples are one with `lab.get(Combine(...))`,
+whose parts every command shows, exports and loads; `generate` makes training targets of a trained network. What it is made of:
 '''
 PARTS = (
-    ("kdrun.strategies.cast", ("learn", "teach", "supervised", "distil")),
-    ("kdrun.strategies.cast", ("Cast.teacher", "Cast.student", "Cast.assistants", "Learner.trainer", "Learner.seed")),
+    ("kdrun.strategies.cast", ("learn", "teach", "generate", "supervised", "distil")),
+    (
+        "kdrun.strategies.cast",
+        ("Cast.teacher", "Cast.student", "Cast.assistants", "Cast.teachers", "Learner.trainer", "Learner.seed"),
+    ),
     ("kdrun.lab.lab", ("Lab.get", "Lab.choose", "Lab.parameters")),
-    ("kdrun.lab.stages.base", ("Result.metrics", "Result.weights", "Result.record")),
+    ("kdrun.lab.stages.base", ("Result.metrics", "Result.parts", "Result.weights", "Result.record")),
     (
         "kdrun.strategies.base",
         ("Strategy.run", "Strategy.check", "Strategy.label", "Strategy.student_epochs", "Strategy.control"),

@@ -205,6 +205,8 @@ class Federated(Strategy):
                 need public samples: a tenth of each client's training samples becomes public, without labels
         fedkd   private and proxy teach each other, weighted by their losses
         """
+        if name in self.variants:
+            return super().control(name, lab, cast)
         if name == "alone":
             return self.federate(lab, cast, name, "local", {**self.budget(), "forward_epochs": 0})
         return self.federate(lab, cast, name, {"equal_compute": "local"}.get(name, name), self.budget())

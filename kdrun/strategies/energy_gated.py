@@ -58,26 +58,21 @@ class EnergyGated(Federated):
         "backward_only": "only the global proxy teaches",
     }
 
+    variants: ClassVar = {
+        "gate_off": {"gate": "off"},
+        "forward_only": {"directions": "forward"},
+        "backward_only": {"directions": "backward"},
+    }
+
     def __post_init__(self) -> None:
         super().__post_init__()
         checked("energy_gated", self._options())
 
-    def run(self, lab: Lab, cast: Cast) -> Result:
-        return self.federate(lab, cast, "student", "energy_gated", self._options())
+    def run(self, lab: Lab, cast: Cast, role: str = "student") -> Result:
+        return self.federate(lab, cast, role, "energy_gated", self._options())
 
     def label(self, cast: Cast) -> str:
         return "clients, energy-gated"
-
-    def control(self, name: str, lab: Lab, cast: Cast) -> Result:
-        """Those of all federated strategies; and this one with the gate off, or with one direction alone."""
-        own = {
-            "gate_off": {"gate": "off"},
-            "forward_only": {"directions": "forward"},
-            "backward_only": {"directions": "backward"},
-        }
-        if name not in own:
-            return super().control(name, lab, cast)
-        return self.federate(lab, cast, name, "energy_gated", {**self._options(), **own[name]})
 
     def budget(self) -> dict[str, Any]:
         return {"backward_epochs": self.backward_epochs, "forward_epochs": self.forward_epochs}

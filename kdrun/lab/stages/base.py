@@ -87,7 +87,7 @@ class Stage:
     learner   {"name", "network": target node, "weights": path or None} of the network that it is about
     data      the data config
     hardware  where it runs
-    trainer   how it is trained; objective: by which terms. None where nothing is, and where it has a way of its own
+    trainer   how it is trained; objective: by which terms; metrics: those beside the task's. None where nothing is, and where it has a way of its own
     start     the result that its weights come from; teacher: the first that teaches. None where there is none
     listed    whether plans show it and its fit counts as one
     told      what runs repeat of its record, beside what all stages have
@@ -102,6 +102,7 @@ class Stage:
     teacher: Result | None = None
     trainer: dict[str, Any] | None
     objective: dict[str, Any] | None
+    metrics: dict[str, Any] | None
     listed: ClassVar[bool] = True
     told: ClassVar[tuple[str, ...]] = ()
 

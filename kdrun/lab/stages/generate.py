@@ -31,6 +31,7 @@ class Generate(Stage):
     teaching: dict[str, Any] = field(default_factory=dict)
     trainer: ClassVar[None] = None
     objective: ClassVar[None] = None
+    metrics: ClassVar[None] = None
     told: ClassVar[tuple[str, ...]] = ("generated",)
 
     @property
