@@ -11,6 +11,7 @@ from kdrun.plots.data import in_order, labels_of, metric_of, own_arm, result_of,
 from kdrun.plots.subject import Subject
 from kdrun.present.results import count_text, difference_rows, percent
 from kdrun.present.units import MISSING, duration, share
+from kdrun.report.added import added_metrics
 from kdrun.report.card import scorecard
 from kdrun.report.figures import Figures
 from kdrun.report.markup import Html, section, table, tag
@@ -54,6 +55,7 @@ def body(subject: Subject) -> list[Html]:
             *(table(_title(t.caption), t.head, t.rows, left=t.left) for t in part_tables(record)),
             _sheet(run),
         ),
+        section("Metrics", *(table(_title(t.caption), t.head, t.rows, left=t.left) for t in added_metrics(record))),
         section("Curves", figures.html("curves")),
         *([section("Hops", figures.html("hops"))] if any(s.get("gap") for s in record["stages"] or ()) else []),
         section("Cost", _stage_costs(record), figures.html("cost")),

@@ -1,0 +1,24 @@
+"""What metrics of a config (`metrics.NAME`) say on test, as a plain table: for `kdrun show` and for pages."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from kdrun.files import number
+from kdrun.present.units import MISSING
+from kdrun.report.parts import Table
+
+
+def added_metrics(record: dict[str, Any]) -> list[Table]:
+    """Test figures of the metrics that the config adds, at the selected epoch: a mean over seeds for each role; [] without any."""
+    names = list((record.get("config") or {}).get("metrics") or {})
+    values: dict[str, list[dict[str, Any]]] = {}
+    for stage in record.get("stages") or []:
+        if best := (stage.get("test") or {}).get("best"):
+            values.setdefault(stage["role"], []).append(best)
+    rows = []
+    for role, figures in values.items():
+        known = [[value for one in figures if (value := number(one.get(name))) is not None] for name in names]
+        rows.append((role, *(f"{statistics.fmean(found):.4f}" if found else MISSING for found in known)))
+    return [Table("metrics of the config, on test, best epoch", ("", *names), rows)] if names and rows else []

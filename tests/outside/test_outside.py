@@ -1,0 +1,72 @@
+"""A package outside of kdrun adds a kind of data, a network and a metric; every verb takes them as those of kdrun."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import kdrun
+from kdrun import kinds
+from kdrun.cli import main
+from kdrun.problems import UserError
+
+HERE = str(Path(__file__).parent)
+WORDS = (
+    "data=tones", "data.count=320", "teacher=ear", "student=ear_small", "trainer.optimizer.lr=0.05",
+    "metrics.near._target_=tonelab.metric.WithinSteps", "metrics.near.steps=2",
+    "metrics.f1._target_=torchmetrics.classification.MulticlassF1Score", "trainer.monitor=f1",
+    "trainer.epochs=2", "teacher.trainer.epochs=8", "trainer.batch_size=32", "teacher.tolerance=1",
+    "seed=0", "tracker=none", "hardware=cpu", "card=false",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch):
+    monkeypatch.syspath_prepend(HERE)
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tonelab"]:
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    return tmp_path_factory.mktemp("outside")
+
+
+@pytest.fixture
+def run(outputs, monkeypatch):
+    monkeypatch.chdir(outputs)
+    return kdrun.run(*WORDS)
+
+
+def test_a_kind_of_data_of_an_installed_package_is_one_of_those_there_are():
+    assert "tones" in kinds.names() and kinds.find("tones").source_type().__name__ == "Waveforms"
+    with pytest.raises(UserError, match=r"data\.task=tone: .*closest: tones"):
+        kinds.find("tone")
+
+
+def test_plan_and_check_know_it(capsys, outputs, monkeypatch):
+    monkeypatch.chdir(outputs)
+    assert main(["plan", *WORDS]) == 0
+    page = capsys.readouterr().out
+    assert "tones" in page and "student/seed=0" in page
+    wrong = [word.replace("MulticlassF1Score", "BinaryF1Score") for word in WORDS]
+    assert main(["plan", *wrong]) == 2
+    assert "metrics.f1: torchmetrics.classification.BinaryF1Score cannot judge this task" in capsys.readouterr().err
+
+
+def test_a_run_has_its_metrics_in_record_and_page(run, capsys):
+    student = next(stage for stage in run.record["stages"] if stage["role"] == "student")
+    assert run.status == "done" and {"pitch_accuracy", "near", "f1"} <= set(student["test"]["best"])
+    assert run.config["trainer"]["monitor"] == "f1" and run.record["summary"]["metric"] == "pitch_accuracy"
+    assert student["test"]["best"]["near"] >= student["test"]["best"]["pitch_accuracy"]
+    assert main(["show", run.id]) == 0
+    page = capsys.readouterr().out
+    assert "near" in page and "metrics of the config" in page
+
+
+def test_its_networks_are_loaded_with_their_weights(run):
+    import torch
+
+    network = kdrun.load(run, "student")
+    assert len(network.kdrun["classes"]) == 16 and network(torch.zeros(3, 1, 2000)).shape == (3, 16)
