@@ -24,8 +24,6 @@ TEACHER, STUDENT, ALONE = "teacher", "student", "alone"
 BOTH = f"{losses.HOME}.ce_kd.ce_kd"
 """The loss of labels and soft targets in one; OF_LABELS are its options that go with labels."""
 OF_LABELS = ("label_smoothing", "execution", "chunk", "memory_mb")
-LABELS = {"regression": "mse"}
-"""Task -> the term that learns from labels, where it is not ce."""
 
 
 @dataclass(frozen=True)
