@@ -181,12 +181,12 @@ def test_an_exported_network_says_nothing_of_what_it_may_call(received, capsys):
 
 
 def test_a_pt2_file_that_was_not_made_here_is_not_opened(tmp_path, monkeypatch):
-    from kdrun.hardware.exports.sessions import _captured
+    from kdrun.hardware.exports.sessions import captured
 
     monkeypatch.setenv("KDRUN_CACHE", str(tmp_path))
     (tmp_path / "model.pt2").write_bytes(b"sent")
     with pytest.raises(kdrun.UserError, match="not made here"):
-        _captured(tmp_path / "model.pt2", "cpu")
+        captured(tmp_path / "model.pt2", "cpu")
 
 
 def test_what_a_file_allows_is_told_once(received, caplog, capsys):
