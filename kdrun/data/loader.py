@@ -7,6 +7,7 @@ from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -105,6 +106,59 @@ class BatchLoader:
                 "view": view,
                 "size": size,
             }
+
+
+class MaskedLoader(BatchLoader):
+    """Batches of rows of different lengths. Every rank takes its part of the rows of every batch; one that gets none (fewer rows
+    than ranks) has the first row with masks that are False throughout, so all ranks take equally many steps.
+
+    samples  `batch(positions, sizes)`, and `sizes(positions)`: what sums of losses are divided by, over all ranks
+    MASKS    names of the masks of a batch
+    """
+
+    MASKS: tuple[str, ...] = ("mask",)
+
+    def __init__(self, samples: Any, batch_size: int, *, seed: int | None = None, rank: int = 0, world: int = 1):
+        if not 0 <= rank < world:
+            raise ValueError(f"rank {rank} is not one of {world}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: at least 1")
+        self.samples, self.batch_size, self.seed = samples, batch_size, seed
+        self.rank, self.world = rank, world
+        self.epoch = self._cursor = self._start = 0
+        self._bounds = self._split()
+
+    def _split(self) -> list[tuple[int, int]]:
+        """(first, end) of every batch in the order of an epoch."""
+        raise NotImplementedError
+
+    def _order(self) -> tuple[np.ndarray, np.ndarray]:
+        """This epoch's (positions of samples, numbers of batches): batch k is order[slice(*bounds[k])]."""
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        start, self._start = self._start, 0
+        self._cursor = start
+        order, numbers = self._order()
+        last = len(numbers) - 1
+        for index in range(start, last + 1):
+            first, end = self._bounds[numbers[index]]
+            # Before the batch leaves: whoever saves state while working on it has begun this batch.
+            self._cursor = 0 if index == last else index + 1
+            yield self._part(order[first:end])
+
+    def _part(self, rows: np.ndarray) -> dict[str, Any]:
+        """This rank's rows of a batch."""
+        share, extra = divmod(len(rows), self.world)
+        first = self.rank * share + min(self.rank, extra)
+        own = rows[first : first + share + (self.rank < extra)]
+        sizes = self.samples.sizes(rows)
+        if len(own):
+            return self.samples.batch(own, sizes)
+        batch = self.samples.batch(rows[:1], sizes)
+        for mask in self.MASKS:
+            batch[mask].zero_()
+        return batch
 
 
 def batch_bounds(

@@ -205,7 +205,7 @@ def test_an_empty_target_has_its_end_alone():
 def test_what_is_refused():
     with pytest.raises(ValueError, match="rank 2 is not one of 2"):
         TokenLoader(samples(5), 10, rank=2, world=2)
-    with pytest.raises(ValueError, match="at least one token"):
+    with pytest.raises(ValueError, match="at least 1"):
         TokenLoader(samples(5), 0)
 
 

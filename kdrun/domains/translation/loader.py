@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
 from kdrun.data import randomness
-from kdrun.data.loader import BatchLoader
+from kdrun.data.loader import MaskedLoader
 from kdrun.data.ragged import Ragged
 
 SIMILAR = 0.8
@@ -38,6 +37,10 @@ class TextSamples:
         """int64 [n]: tokens of the longer side, what a row of a batch is counted as."""
         return np.maximum(self.source.lengths(), self.target.lengths())
 
+    def sizes(self, positions: np.ndarray) -> int:
+        """Target tokens of these pairs."""
+        return int(self.target.lengths(positions).sum())
+
     def batch(self, positions: np.ndarray, size: int | None = None) -> dict[str, Any]:
         """The pairs at these positions as a batch (see TokenLoader). size: target tokens, where it is not theirs."""
         source, source_mask = map(torch.from_numpy, self.source.padded(positions, self.pad))
@@ -57,7 +60,7 @@ class TextSamples:
         }
 
 
-class TokenLoader(BatchLoader):
+class TokenLoader(MaskedLoader):
     """Iterates one split as one of `world` ranks; resumes at any batch (see BatchLoader for how).
 
     A batch is a dict: "ids" int64 [b]; "inputs": source int64 [b, S], source_mask bool [b, S], target int64 [b, T]
@@ -70,40 +73,16 @@ class TokenLoader(BatchLoader):
 
     Which pairs may come together is fixed by their lengths; within such a bucket, and among the batches, the order is
     new in every epoch. So the number of batches never changes, and only one batch of an epoch is not full.
-    Every rank takes its part of the rows of every batch. A rank that gets none (fewer rows than ranks) has the first
-    row with a mask that is False throughout, so all ranks take equally many steps.
     """
 
-    def __init__(
-        self, samples: TextSamples, batch_size: int, *, seed: int | None = None, rank: int = 0, world: int = 1
-    ):
-        if not 0 <= rank < world:
-            raise ValueError(f"rank {rank} is not one of {world}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: at least one token")
-        self.samples, self.batch_size, self.seed = samples, batch_size, seed
-        self.rank, self.world = rank, world
-        self.epoch = self._cursor = self._start = 0
-        self._sorted, self._buckets = buckets(
-            samples.lengths, samples.ids.numpy(), batch_size, SIMILAR if seed is not None else 1.0
-        )
-        self._bounds = [
+    def _split(self) -> list[tuple[int, int]]:
+        similar = SIMILAR if self.seed is not None else 1.0
+        self._sorted, self._buckets = buckets(self.samples.lengths, self.samples.ids.numpy(), self.batch_size, similar)
+        return [
             (first, min(first + rows, end)) for begin, end, rows in self._buckets for first in range(begin, end, rows)
         ]
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        start, self._start = self._start, 0
-        self._cursor = start
-        order, numbers = self._order()
-        last = len(numbers) - 1
-        for index in range(start, last + 1):
-            first, end = self._bounds[numbers[index]]
-            # Before the batch leaves: whoever saves state while working on it has begun this batch.
-            self._cursor = 0 if index == last else index + 1
-            yield self._part(order[first:end])
-
     def _order(self) -> tuple[np.ndarray, np.ndarray]:
-        """This epoch's (positions of samples, numbers of batches): batch k is order[slice(*bounds[k])]."""
         order, numbers = self._sorted, np.arange(len(self._bounds))
         if self.seed is None:
             return order, numbers
@@ -113,18 +92,6 @@ class TokenLoader(BatchLoader):
             members = order[begin:end]
             order[begin:end] = members[randomness.order(key, ids[members])]
         return order, randomness.order(randomness.key("batches", self.seed, self.epoch), numbers)
-
-    def _part(self, rows: np.ndarray) -> dict[str, Any]:
-        """This rank's rows of a batch."""
-        share, extra = divmod(len(rows), self.world)
-        first = self.rank * share + min(self.rank, extra)
-        own = rows[first : first + share + (self.rank < extra)]
-        size = int(self.samples.target.lengths(rows).sum())
-        if len(own):
-            return self.samples.batch(own, size)
-        batch = self.samples.batch(rows[:1], size)
-        batch["mask"].zero_()
-        return batch
 
 
 def buckets(lengths: np.ndarray, ids: np.ndarray, budget: int, similar: float) -> tuple[np.ndarray, list[tuple]]:

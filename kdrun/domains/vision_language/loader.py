@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdrun.data import randomness
-from kdrun.data.loader import BatchLoader
+from kdrun.data.loader import MaskedLoader
 from kdrun.data.ragged import Ragged
 
 WINDOW = 32
@@ -123,7 +123,7 @@ class VisionSamples:
         return ids, real, labels, slots
 
 
-class SampleLoader(BatchLoader):
+class SampleLoader(MaskedLoader):
     """Iterates one split as one of `world` ranks; resumes at any batch (see BatchLoader for how).
 
     A batch is a dict:
@@ -141,35 +141,16 @@ class SampleLoader(BatchLoader):
     seed        of the order; None: the order of the source, the same in every epoch (evaluation)
 
     In training, samples of similar length come together: those of WINDOW batches, which are new in every epoch, are
-    sorted, and the batches shuffled. Every rank takes its part of the rows of every batch. A rank that gets none has the
-    first row with masks that are False throughout, so all ranks take equally many steps.
+    sorted, and the batches shuffled.
     """
 
-    def __init__(
-        self, samples: VisionSamples, batch_size: int, *, seed: int | None = None, rank: int = 0, world: int = 1
-    ):
-        if not 0 <= rank < world:
-            raise ValueError(f"rank {rank} is not one of {world}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: at least one sample")
-        self.samples, self.batch_size, self.seed = samples, batch_size, seed
-        self.rank, self.world = rank, world
-        self.epoch = self._cursor = self._start = 0
-        self._bounds = [(first, min(first + batch_size, len(samples))) for first in range(0, len(samples), batch_size)]
+    MASKS = ("mask", "visual_mask")
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        start, self._start = self._start, 0
-        self._cursor = start
-        order, numbers = self._order()
-        last = len(numbers) - 1
-        for index in range(start, last + 1):
-            first, end = self._bounds[numbers[index]]
-            # Before the batch leaves: whoever saves state while working on it has begun this batch.
-            self._cursor = 0 if index == last else index + 1
-            yield self._part(order[first:end])
+    def _split(self) -> list[tuple[int, int]]:
+        count, size = len(self.samples), self.batch_size
+        return [(first, min(first + size, count)) for first in range(0, count, size)]
 
     def _order(self) -> tuple[np.ndarray, np.ndarray]:
-        """This epoch's (positions of samples, numbers of batches): batch k is order[slice(*bounds[k])]."""
         numbers = np.arange(len(self._bounds))
         if self.seed is None:
             return np.arange(len(self.samples)), numbers
@@ -178,16 +159,3 @@ class SampleLoader(BatchLoader):
             members = order[first : first + WINDOW * self.batch_size]
             order[first : first + len(members)] = members[np.argsort(-self.samples.lengths[members], kind="stable")]
         return order, randomness.order(randomness.key("batches", self.seed, self.epoch), numbers)
-
-    def _part(self, rows: np.ndarray) -> dict[str, Any]:
-        """This rank's rows of a batch."""
-        share, extra = divmod(len(rows), self.world)
-        first = self.rank * share + min(self.rank, extra)
-        own = rows[first : first + share + (self.rank < extra)]
-        sizes = self.samples.sizes(rows)
-        if len(own):
-            return self.samples.batch(own, sizes)
-        batch = self.samples.batch(rows[:1], sizes)
-        for mask in ("mask", "visual_mask"):
-            batch[mask].zero_()
-        return batch
