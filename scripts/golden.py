@@ -72,7 +72,7 @@ NO_RESULTS = (
     "path",
     "step_ms",
 )
-NO_RESULTS += ("fingerprint", "job_hash", "key", "start", "verdict", "notes")
+NO_RESULTS += ("fingerprint", "job_hash", "key", "start", "members", "verdict", "notes")
 """Names of what may differ between two runs of the same arithmetic: times, where things lie, and words."""
 
 

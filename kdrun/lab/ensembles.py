@@ -83,6 +83,11 @@ def combine(
     }
 
 
+def keeps_probabilities(folder: str | Path) -> bool:
+    """Whether a stage kept probabilities of its validation and test samples."""
+    return all((rows := read_samples(folder, split)) and "probabilities" in rows[0] for split in ("val", "test"))
+
+
 class _Rows:
     """The rows of all members on one split: ids, targets [N], and probabilities [N, C] by view."""
 

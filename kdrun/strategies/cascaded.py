@@ -1,7 +1,4 @@
-"""strategy=cascaded: one student in grades, smallest teacher first (LLaVA-CKD, arXiv 2605.10641).
-
-A grade is that of LLaVA-KD (arXiv 2410.16236): first phase distilled, supervised phase, main phase distilled.
-"""
+"""strategy=cascaded: one student in grades (see grades.py), smallest teacher first (LLaVA-CKD, arXiv 2605.10641)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""strategy=cross_window: one network per view of the samples; the best on validation teaches the others (arXiv 2605.12562).
-
-The views of a CT image are its Hounsfield windows, those of other images colour, grey, edges ...
-"""
+"""strategy=cross_window: one network per view of the samples; the best on validation teaches the others (arXiv 2605.12562)."""
 
 from __future__ import annotations
 
@@ -20,8 +17,6 @@ if TYPE_CHECKING:
 
 BEST, WORST, SELF = "best_validation", "worst_validation", "self"
 SHARES = {"feature": {"feature": 1.0}, "logit": {"kd": 1.0}, "both": {"feature": 0.5, "kd": 0.5}}
-"""Of the teacher's weight, by what is transferred."""
-LOGIT = {"transfer": "logit"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,11 @@ class CrossWindow(Strategy):
         "logit_kd": "views, soft targets of the best view",
         "late_fusion": "one network of all views, on labels",
     }
-    variants: ClassVar = {"worst_teacher": {"teacher": WORST}, "self_teacher": {"teacher": SELF}, "logit_kd": LOGIT}
+    variants: ClassVar = {
+        "worst_teacher": {"teacher": WORST},
+        "self_teacher": {"teacher": SELF},
+        "logit_kd": {"transfer": "logit"},
+    }
     against: ClassVar[str] = "equal_compute"
     choices: ClassVar = {"transfer": SHARES, "feature_norm": ("none", "l2"), "stack": ("logistic", "mean", "none")}
     ranges: ClassVar = {

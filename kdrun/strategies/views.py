@@ -1,4 +1,4 @@
-"""Views of samples that a strategy trains networks on: windows of CT images, colours and edges of others."""
+"""Views of samples that a strategy trains networks on: Hounsfield windows of CT images, colour, grey, edges of others."""
 
 from __future__ import annotations
 

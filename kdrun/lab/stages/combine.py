@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kdrun.files import number
 from kdrun.lab.fingerprint import versions
 from kdrun.lab.stages.base import BEST, LAST, Execution, Result, Stage
 
@@ -20,7 +22,8 @@ class Combine(Stage):
     role     what it is for, as of every stage
     members  name of a part (a view, a budget, a task) -> its result
     counted  whose scores the mean is over
-    method   how their probabilities become one answer: "logistic" (a stack fitted on validation), "mean", or None
+    method   how their probabilities become one answer: "logistic" (a stack fitted on validation), "mean", or None: there is none,
+             and any task will do
     teacher  who taught the counted members, or None
     """
 
@@ -65,14 +68,15 @@ class Combine(Stage):
         }
 
     def run(self, execution: Execution) -> dict[str, Any]:
-        from kdrun.lab.ensembles import combine
+        from kdrun.lab.ensembles import combine, keeps_probabilities
         from kdrun.learning.resampling import write_samples
 
         started, processor = time.perf_counter(), time.process_time()
         with execution.workshop.open_ledger(execution.work, self.hardware, execution.energy) as ledger:
             ledger.energy.enter("evaluate")
             folders = {name: member.path for name, member in self.members.items()}
-            combined = combine(folders, list(self.counted), self.method)
+            kept = self.method is not None or all(keeps_probabilities(folder) for folder in folders.values())
+            combined = combine(folders, list(self.counted), self.method) if kept else self._means()
             energy = ledger.energy.record()  # by sensors alone: nothing here is counted in FLOPs
         for split, rows in combined["rows"].items():
             write_samples(execution.work, split, rows)
@@ -98,3 +102,17 @@ class Combine(Stage):
             "parameters": first["parameters"],
             "flops": first["flops"],
         }
+
+    def _means(self) -> dict[str, Any]:
+        """As ensembles.combine, from records alone: figures that all counted members have, at their selected epochs."""
+        records = [self.members[name].record for name in self.counted]
+        sets = {split: [record[split][BEST] for record in records] for split in ("val", "test")}
+        sets |= {name: [record["further"].get(name, {}) for record in records] for name in records[0]["further"]}
+
+        def mean(figures: list[dict[str, Any]], name: str) -> float | None:
+            values = [number(known.get(name)) for known in figures]
+            return None if None in values else statistics.fmean(values)
+
+        means = {split: {name: mean(figures, name) for name in figures[0]} for split, figures in sets.items()}
+        known = {split: {name: v for name, v in found.items() if v is not None} for split, found in means.items()}
+        return {"rows": {}, "metrics": known, "stack": None}
