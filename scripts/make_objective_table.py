@@ -24,10 +24,24 @@ HEAD = """\
 
 Written by `scripts/make_objective_table.py` from the docstrings; do not edit.
 
-An objective is a weighted sum of terms, `objective.NAME.weight` times the mean of the term over all valid positions.
-A term with weight 0 is not evaluated. Records hold the raw means, so that runs with other weights can be compared.
-Terms over image slots or pictures have their mean over those, and are left out of a batch without any.
-How the terms whose names begin with `vocabulary_` do without logits: [vocabulary-losses.md](vocabulary-losses.md).
+An objective is a weighted sum of terms, `objective.NAME.weight` times the mean of the term over all valid positions. A term is the
+loss NAME of the table, or the one that `_target_` names, with that loss's options and these settings:
+
+- `weight`: a number, or a function of the step: `{linear: {from: 0, to: 1, steps: 0.3}}`, `cosine` likewise,
+  `{step: {from: 0, to: 1, at: 500}}`. `steps`, `start` and `at` are whole numbers of steps, or fractions of all.
+- `over`: `labels` or `image_slots`, the positions that the mean is over; for losses whose positions do not look at each other.
+- `execution`: `dense`; `chunked` (`chunk`, `memory_mb`), which never holds all logits: [vocabulary-losses.md](vocabulary-losses.md);
+  `topk` (`k`), from the teacher's likeliest classes, which are kept on disk for text.
+- `student`, `teacher`: module paths of each network (`layer3`, globs `blocks.*.norm`, lists of as many), or `output:NAME` of the task,
+  for losses that compare features; without them these are what goes into the last linear layer.
+- `adaptor`, `resize`: what lies between two sizes. `auto` is a linear layer, or a convolution of kernel 1 for grids, where widths differ;
+  `linear`, `conv`, `none`. Grids are brought together by `pool`, `interpolate`, `none`, or `auto`.
+
+A term with weight 0 is not evaluated; one whose weight is 0 at a step is not computed there. Records hold the raw means, so that runs with
+other weights can be compared. Terms over image slots or pictures have their mean over those, and are left out of a batch without any.
+Names that were losses of their own still stand for a loss and settings: `kd_topk` (kd, `execution: topk`, temperature 1), `kd_visual` (kd,
+`over: image_slots`), `vocabulary_ce` (ce, `execution: chunked`), `vocabulary_kd` and `vocabulary_ce_kd` (ce_kd, `execution: chunked`) and
+`vocabulary_kd_visual` (kd, both).
 """
 OVER = {"mask": "valid positions", "visual_mask": "image slots", "images": "samples with a picture"}
 OWN = """\
@@ -46,9 +60,27 @@ mine:
 ```
 
 with `targets.mylab=true` to allow the package. Tensors are taken by parameter name from what the task gives
-(`student_logits`, `teacher_logits`, `targets`); keyword-only parameters are options. Where positions do not look at each
-other, `mine.pointwise = True` below the function says so: padding is then left out before it is computed.
-`mine.over = "visual_mask"` makes it a term over image slots, `mine.over = "images"` one with a value per sample.
+(`student_logits`, `teacher_logits`, `targets`), and `ids` (of the samples), `step` and `epoch` likewise; keyword-only parameters are
+options. Where positions do not look at each other, `mine.pointwise = True` below the function says so: padding is then left out before
+it is computed. `mine.over = "visual_mask"` makes it a term over image slots, `mine.over = "images"` one with a value per sample.
+
+A loss that learns or remembers something is a class: its constructor takes the options, `forward` the tensors. Its parameters are in the
+optimizer; parameters and buffers are in the checkpoints that a run goes on from, to the last bit, and in nothing that is kept of the student.
+
+```python
+class Contrast(nn.Module):
+    def __init__(self, sample_ids, student_shapes, teacher_shapes, width: int = 128):  # the first three are given by kdrun by name
+        super().__init__()
+        self.project = nn.Linear(student_shapes[0][0], width)
+        self.memory = Memory(sample_ids, width)  # kdrun.objectives.sample_memory: rows by sample id, the same on all ranks
+
+    def forward(self, student_captured, teacher_captured, ids): ...  # lists, one tensor per pair; one value per sample
+```
+
+A loss that compares the inside of both networks takes `student_features` and `teacher_features`, and is called for each pair of modules that
+`student` and `teacher` name (`objective.mine.student=layer3 objective.mine.teacher=layer4`); with `student_captured` and
+`teacher_captured` it gets lists of all. The student's come through the adaptor (`adaptor: none` where unlike sizes are welcome). Paths are
+checked against both networks before anything is trained. A teacher whose modules are captured is asked in every step, not read from disk.
 """
 
 
@@ -70,23 +102,30 @@ def page() -> str:
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """What a file says of the function that has its name; None for a file without one."""
+    """What a file says of the function, or of the class, that has its name; None for a file without one."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    function = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == path.stem), None)
-    if function is None:
+    capitals = "".join(word.capitalize() for word in path.stem.split("_"))
+    loss = next((n for n in tree.body if getattr(n, "name", None) in (path.stem, capitals)), None)
+    if loss is None:
         return None
-    given = function.args
+    methods = {n.name: n.args for n in loss.body if isinstance(n, ast.FunctionDef)}
+    given = methods["forward"] if isinstance(loss, ast.ClassDef) else loss.args
+    taken = methods["__init__"] if isinstance(loss, ast.ClassDef) else loss.args
+    names, defaults = taken.kwonlyargs, taken.kw_defaults
+    if isinstance(loss, ast.ClassDef):
+        names = [*taken.args[len(taken.args) - len(taken.defaults) :], *names]
+        defaults = [*taken.defaults, *defaults]
     options = [
         f"{argument.arg}: {ast.unparse(default)}" if default is not None else argument.arg
-        for argument, default in zip(given.kwonlyargs, given.kw_defaults, strict=True)
+        for argument, default in zip(names, defaults, strict=True)
     ]
     summary = (ast.get_docstring(tree) or "").splitlines()[0]
     return {
         "name": path.stem,
         "summary": summary.rstrip("."),
-        "tensors": [argument.arg for argument in given.args],
+        "tensors": [argument.arg for argument in given.args if argument.arg != "self"],
         "options": options,
-        "docstring": textwrap.dedent(ast.get_docstring(function) or ""),
+        "docstring": textwrap.dedent(ast.get_docstring(loss) or ""),
         "over": over(tree, path.stem),
         "used": used(path.stem),
     }

@@ -100,6 +100,8 @@ def test_a_missing_import_in_a_module_of_the_users(verb, word, words, capsys, tm
         ("student.trainer.parts=[projector]", ["projector"]),
         ("objective.kd_visual.weight=1", ["kd_visual is over positions of images", "'~objective.kd_visual'"]),
         ("objective.mse_kd.weight=1", ["objective.mse_kd wants student_outputs"]),
+        ("objective.hint={student: nowhere}", ["objective.hint.student=nowhere", "has no module of this path"]),
+        ("objective.hint={adaptor: nothing, student: a}", ["objective.hint.adaptor must be one of auto, none"]),
     ],
 )  # fmt: skip
 def test_what_the_student_cannot_build_is_told_before_its_teacher_is_trained(word, said, words):
