@@ -71,6 +71,14 @@ def test_a_taught_student_on_two_ranks(tmp_path, forked_ranks):
         assert set(record["first_step"]) == {"ce", "kd"}
 
 
+def test_what_a_term_remembers_is_the_same_on_all_ranks(tmp_path, forked_ranks):
+    words = ("hardware.devices=2", "targets.learning=true", "trainer.batch_size=50", "trainer.epochs=2")
+    terms = [f"+objective.{name}={{_target_: learning.losses.{kind}}}" for name, kind in
+             (("shared", "Shared"), ("warm", "LearnedTemperature"))]  # fmt: skip
+    record = teach(make_lab(tmp_path), *words, *terms).record
+    assert set(record["first_step"]) == {"ce", "kd", "shared", "warm"}
+
+
 def test_ranks_with_different_numbers_of_samples_take_as_many_micro_batches(tmp_path, forked_ranks):
     """Nine samples are five and four: of three parts, one rank would make three and the other two, and wait for ever."""
     overrides = (
