@@ -2,6 +2,8 @@
 
 import torch
 
+SEMANTICS = 1
+
 
 def hint(student_features: torch.Tensor, teacher_features: torch.Tensor) -> torch.Tensor:
     """Mean squared error of what a module of the student gives, after a regressor, to what one of the teacher gives: FitNets

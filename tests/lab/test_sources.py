@@ -121,7 +121,7 @@ def test_what_a_config_names_has_a_number_of_its_own():
     named |= {
         f"kdrun.objectives.{path.stem}"
         for path in PACKAGE.glob("objectives/*.py")
-        if f"\ndef {path.stem}(" in path.read_text()
+        if re.search(rf"(?m)^(def {path.stem}|class {path.stem.title().replace('_', '')})\b", path.read_text())
     }
     assert len(named) > 20
     files = [PACKAGE.joinpath(*name.split(".")[1:]).with_suffix(".py") for name in sorted(named)]
