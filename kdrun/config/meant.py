@@ -10,7 +10,7 @@ from typing import Any
 from kdrun.config.choices import choices_of
 from kdrun.config.groups import Groups
 from kdrun.problems import listed, nearest
-from kdrun.schema import Root, Target
+from kdrun.schema import Root, Target, Weight
 
 
 def meant(path: str, value: Any, groups: Groups, kind: type | None = None) -> str:
@@ -44,7 +44,7 @@ def _keys(kind: type, value: Any) -> list[str]:
         choices = (*(choices_of(item.metadata) or ()), *item.metadata.get("meant", ()))
         types_of = typing.get_args(item.type) if isinstance(item.type, types.UnionType) else (item.type,)
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        of_type = not isinstance(value, str) and (type(value) in types_of or (number and float in types_of))
+        of_type = not isinstance(value, str) and (type(value) in types_of or (number and {float, Weight} & {*types_of}))
         if of_type or value in choices:
             found.append(item.name)
     return found
