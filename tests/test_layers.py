@@ -34,9 +34,7 @@ LAYERS = (
     ("leaves",),
 )
 """Rooms from the door down: each may import those below it, none beside it."""
-EXCEPTIONS: dict[tuple[str, str], str] = {
-    ("data", "domains"): "the common half of a data set names kinds of data",
-}
+EXCEPTIONS: dict[tuple[str, str], str] = {}
 """(room, room above it) -> why it is still imported."""
 
 

@@ -39,8 +39,8 @@ def read_bundle(path: Path, wanted: set[str]) -> dict[str, bytes]:
 # The names of pictures are code points; those with 1f3fb to 1f3ff are in a colour of skin.
 _EMOJI = r"(^|/)img/{}/64/(?![^/]*1f3f[b-f])[^/]+\.png$"
 
-BUNDLES = {
+EXTRACTS = {
     "emoji_twitter": Bundle(re.compile(_EMOJI.format("twitter"))),
     "emoji_google": Bundle(re.compile(_EMOJI.format("google"))),
 }
-"""What a file of fetchable.toml may name as its `extract`, beside the tables of ui_strings."""
+"""What a file of fetchable.toml may name as its `extract`."""

@@ -4,7 +4,7 @@
     <cache>/fetched/.<name>-<hash>/      work in progress: `files` (finished ones), `downloads` (what clients got)
     <cache>/locks/                       one process at a time fetches a thing
 
-A file may be an extract: made out of many members of an archive (see ui_strings and bundles), which is then not kept. It
+A file may be an extract: made out of many members of an archive (an entry of EXTRACTS of a module), which is then not kept. It
 is pinned like any other, so archives of other versions serve as well if what is extracted is the same.
 Nothing here changes a sample: what the sources read is hashed by content.
 """
@@ -23,12 +23,11 @@ import zlib
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
 from kdrun.data import archives, clients
-from kdrun.data.bundles import BUNDLES
-from kdrun.domains.translation.shipped.ui_strings import EXTRACTS
 from kdrun.files import sync_folder
 from kdrun.problems import UserError, closest
 
@@ -180,7 +179,8 @@ class _Attempt:
             archives.search(place, set(self.missing()), lambda name, content: self._take(name, content, called))
             for name, file in self.missing().items():
                 if "extract" in file:
-                    extract = {**EXTRACTS, **BUNDLES}[file["extract"]]
+                    module, _, key = file["extract"].partition(":")
+                    extract = import_module(module).EXTRACTS[key]
                     for members in archives.members(place, extract.members):
                         self._take(name, io.BytesIO(extract.table(members)), called)
         except (OSError, EOFError, ValueError, zlib.error, tarfile.TarError, zipfile.BadZipFile) as error:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdrun.data.bundles import BUNDLES, read_bundle
+from kdrun.data.bundles import EXTRACTS, read_bundle
 from kdrun.data.fetch import Fetchable, FetchFailed, fetch, registry
 from kdrun.domains.vision_language.shipped.checks import blind
 from kdrun.domains.vision_language.shipped.emoji import CATEGORIES
@@ -46,7 +46,7 @@ def folder(tmp_path_factory):
     """The files that `kdrun fetch emoji` would bring, made up."""
     root = tmp_path_factory.mktemp("emoji")
     for style in ("twitter", "google"):
-        bundle = BUNDLES[f"emoji_{style}"]
+        bundle = EXTRACTS[f"emoji_{style}"]
         members = package(style)
         wanted = {path: content for path, content in members.items() if bundle.members.search(path)}
         (root / f"emoji-{style}.tar").write_bytes(bundle.table(wanted))
@@ -188,7 +188,7 @@ def test_the_pictures_are_part_of_the_hash(small, folder, tmp_path):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     pictures = read_bundle(folder / "emoji-google.tar", {f"{place:04x}.png" for place in range(len(NAMES))})
     pictures["0000.png"] = png(77, "google")
-    (tmp_path / "emoji-google.tar").write_bytes(BUNDLES["emoji_google"].table(pictures))
+    (tmp_path / "emoji-google.tar").write_bytes(EXTRACTS["emoji_google"].table(pictures))
     assert emoji_vqa(**SMALL, root=tmp_path).source_hash != small.source_hash
 
 
@@ -201,7 +201,7 @@ def test_mistakes_are_named(folder, tmp_path):
         emoji_vqa(size=8, root=folder)
     for name in ("emoji.json", "emoji-twitter.tar", "emoji-google.tar"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
-    (tmp_path / "emoji-twitter.tar").write_bytes(BUNDLES["emoji_twitter"].table({"0000.png": png(0, "twitter")}))
+    (tmp_path / "emoji-twitter.tar").write_bytes(EXTRACTS["emoji_twitter"].table({"0000.png": png(0, "twitter")}))
     with pytest.raises(UserError, match="does not hold the emoji that are needed"):
         emoji_vqa(root=tmp_path)
     (tmp_path / "emoji-twitter.tar").write_bytes(b"no archive, however long it may be" * 100)
@@ -224,8 +224,8 @@ def test_fetching_keeps_pictures_and_names_only(folder, tmp_path):
         {"name": name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), **extract}
         for name, extract in (
             ("emoji.json", {}),
-            ("emoji-twitter.tar", {"extract": "emoji_twitter"}),
-            ("emoji-google.tar", {"extract": "emoji_google"}),
+            ("emoji-twitter.tar", {"extract": "kdrun.data.bundles:emoji_twitter"}),
+            ("emoji-google.tar", {"extract": "kdrun.data.bundles:emoji_google"}),
         )
         for content in [(folder / name).read_bytes()]
     )

@@ -1,6 +1,7 @@
 import pytest
 
-from kdrun.domains.translation.clean import clean, common_words, normalised, pieces, refusal, text_of
+from kdrun.data.text_keys import normalised
+from kdrun.domains.translation.clean import clean, common_words, pieces, refusal, text_of
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from text_support import COMMON
 
-from kdrun.domains.translation.clean import normalised
+from kdrun.data.text_keys import normalised
 from kdrun.domains.translation.source import Pairs
 from kdrun.domains.translation.splits import assign
 from kdrun.problems import UserError

@@ -10,8 +10,8 @@ from text_support import COMMON
 
 from kdrun.data import clients, fetch
 from kdrun.data.fetch import Fetchable, FetchFailed
+from kdrun.data.text_keys import normalised
 from kdrun.domains.translation.build import text_module
-from kdrun.domains.translation.clean import normalised
 from kdrun.domains.translation.shipped.ui_de_en import FILES, ui_de_en
 from kdrun.domains.translation.shipped.ui_strings import EXTRACTS, read_table
 from kdrun.problems import UserError
@@ -110,7 +110,12 @@ def test_extracts():
 
 def entry():
     files = tuple(
-        {"name": file, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "extract": name}
+        {
+            "name": file,
+            "bytes": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "extract": f"kdrun.domains.translation.shipped.ui_strings:{name}",
+        }
         for file, (name, content) in tables().items()
     )
     packages = (

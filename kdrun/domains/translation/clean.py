@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import html
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from functools import cache
 
 WORDS = (3, 40)
 """Fewest and most English words of a pair."""
@@ -39,7 +37,6 @@ _LINES = re.compile(r"\s*\n\s*")
 _END = r"(?<=[^\s.\d][^\s.\d][.!?])"
 _END_QUOTED = r"(?<=[^\s.\d][^\s.\d][.!?][\"”“’')])"
 _SENTENCES = re.compile(rf"(?:{_END}|{_END_QUOTED})\s+(?=[\"„“‚'(]?[A-ZÄÖÜ])")
-_TOKEN = re.compile(r"\d+|[^\W\d_]+(?:['’][^\W\d_]+)*")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
 
@@ -122,36 +119,3 @@ def clean(
 def common_words(sentences: Iterable[str]) -> frozenset[str]:
     """The words that occur in small letters somewhere."""
     return frozenset(word for sentence in sentences for word in _WORD.findall(sentence) if word == word.lower())
-
-
-def normalised(sentence: str, common: frozenset[str] | None = None) -> str:
-    """What near-duplicates have in common: small letters; digits 0; no punctuation; one space.
-
-    common: of an English text; then capitalised words outside of it are names, and names are `@` like one another,
-    however many follow each other. (Not for languages that capitalise nouns.)
-    """
-    words = []
-    for token in (_TOKEN if sentence.isascii() else _tokens(sentence)).findall(sentence):
-        if token[0].isdigit():
-            word = "0"
-        elif common is not None and token != token.lower() and token.lower() not in common:
-            word = "@"
-        else:
-            word = token.lower()
-        if not words or word not in "@0" or words[-1] != word:
-            words.append(word)
-    return " ".join(words)
-
-
-def _tokens(sentence: str) -> re.Pattern[str]:
-    """_TOKEN, or in a text with combining marks one that counts these to their words: Hindi and Thai write vowels so."""
-    mark, token = _marked()
-    return token if mark.search(sentence) else _TOKEN
-
-
-@cache
-def _marked() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    kinds = {code: unicodedata.category(chr(code)) for code in (*range(0x300, 0xFE00), *range(0xFE20, 0xFE30))}
-    mark = "".join(chr(code) for code, kind in kinds.items() if kind in ("Mn", "Mc"))
-    letters = rf"[^\W\d_](?:[^\W\d_]|[{mark}])*"
-    return re.compile(f"[{mark}]"), re.compile(rf"\d+|{letters}(?:['’]{letters})*")

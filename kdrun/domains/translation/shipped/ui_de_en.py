@@ -14,6 +14,7 @@ import numpy as np
 from kdrun.data import kept, randomness
 from kdrun.data.fetch import default_cache, needed
 from kdrun.data.source import SPLITS, TRAIN, UNUSED
+from kdrun.data.text_keys import normalised
 from kdrun.domains.translation import clean as text_clean
 from kdrun.domains.translation.shipped.ui_strings import read_table
 from kdrun.domains.translation.source import Pairs
@@ -67,7 +68,7 @@ def ui_de_en(
         split=split[used],
         ids=ids[used],
         extra=() if domain == "all" else ("shift",),
-        groups=[text_clean.normalised(sentence, common) for sentence in texts["en"]],
+        groups=[normalised(sentence, common) for sentence in texts["en"]],
         dropped=dict(sum((Counter(found) for part, found in dropped.items() if _within(part, domain)), Counter())),
     )
 
