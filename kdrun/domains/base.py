@@ -327,6 +327,7 @@ class Domain:
     augmented    training inputs can be augmented at random (`data.augment`), and have the layout of images
     views        samples can be seen in several ways (`data.view`, and windows of scans)
     keeps_rows   what networks say of single samples is kept, as {"id", "target", "probabilities"}
+    generates    what a teacher generates can be the targets of its student
     decoding     keys of `trainer.decoding` that it uses
     evaluates    how data without training samples are used, for a message
     """
@@ -342,6 +343,7 @@ class Domain:
     views: bool = False
     keeps_rows: bool = False
     per_position: bool = False
+    generates: bool = False
     decoding: frozenset[str] = frozenset()
     evaluates: tuple[str, ...] = ()
 
@@ -363,6 +365,11 @@ class Domain:
     def spec(self, metadata: Mapping[str, Any]) -> Any:
         """The spec that a weights file was written with; sizes are those of no data set."""
         raise NotImplementedError
+
+    def stand_in(self, requires: Mapping[str, Any], count: int) -> Any:
+        """A data module of `count` made-up training samples, for the plan of a table whose data are not here: as `requires` of
+        the table says (shape, classes ...)."""
+        raise UserError(f"data.task={self.name}: no samples can be made up in the place of data that are not here")
 
     def content_hash(self, source: Any, config: dict[str, Any]) -> str:
         """sha256 hex digest of all that a data set depends on, beside the keys of its config."""

@@ -37,9 +37,9 @@ class SequenceKD(Strategy):
     }
 
     def check(self, cast: Cast) -> None:
-        if cast.config["data"]["task"] != "translation":
+        if not cast.domain.generates:
             raise UserError(
-                f"strategy=sequence_kd: a teacher that generates sequences; data.task={cast.config['data']['task']} has none",
+                f"strategy=sequence_kd: a teacher that generates sequences; data.task={cast.domain.name} has none",
                 "strategy=vanilla distils the outputs of any task",
             )
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from kdrun import kinds
 from kdrun.problems import UserError
 
 IMAGES = 16
@@ -61,7 +62,7 @@ def estimate(requires: dict[str, Any], jobs: Sequence[Any]) -> dict[str, Any] | 
     from kdrun.learning.probe import probe
 
     paths = jobs[0].config["paths"]
-    module = _stand_in(requires)
+    module = kinds.find(requires.get("task", "classification")).stand_in(requires, IMAGES)
     store = Store(paths["store"])
     shop = Workshop(lambda data: module, store.root / "outputs", store.lock)
     lab = DryLab(store, FingerprintContext(lambda data: "not here", "cpu"), shop, paths, Report(), lambda item: None)
@@ -84,28 +85,3 @@ def estimate(requires: dict[str, Any], jobs: Sequence[Any]) -> dict[str, Any] | 
         total["flops"] += epochs * requires["train"] * (3 * (found["flops"] or 0) + taught)
         total["seconds"] += steps * (found["step_seconds"] or 0.0) * batch / min(batch, IMAGES)
     return total
-
-
-def _stand_in(requires: dict[str, Any]):
-    """A few random images of the right shape and number of classes."""
-    import numpy as np
-
-    from kdrun.domains.images.module import ImageDataModule
-    from kdrun.domains.images.source import Images
-    from kdrun.domains.images.spec import DataSpec
-
-    shape, classes, count = tuple(requires["shape"]), requires["classes"], IMAGES
-    random = np.random.default_rng(0)
-    names = tuple(f"class {number}" for number in range(classes))
-    images = Images(
-        random.integers(256, size=(count, *shape), dtype=np.uint8),
-        random.integers(classes, size=count),
-        np.zeros(count, np.int8),
-        np.arange(count),
-        names,
-        "stand-in",
-        "",
-    )
-    sizes = {"train": count, "val": 0, "test": 0}
-    spec = DataSpec("stand-in", names, shape, sizes, (0.5,) * shape[0], (0.25,) * shape[0])
-    return ImageDataModule(images, images.split, spec)

@@ -38,5 +38,22 @@ class Classification(Domain):
 
         return DataSpec.of(metadata)
 
+    def stand_in(self, requires: Mapping[str, Any], count: int) -> Any:
+        """Random images of a shape and number of classes."""
+        import numpy as np
+
+        from kdrun.domains.images.module import ImageDataModule
+        from kdrun.domains.images.source import Images
+        from kdrun.domains.images.spec import DataSpec
+
+        shape, random = tuple(requires["shape"]), np.random.default_rng(0)
+        classes = tuple(f"class {number}" for number in range(requires["classes"]))
+        pixels = random.integers(256, size=(count, *shape), dtype=np.uint8)
+        targets = random.integers(len(classes), size=count)
+        images = Images(pixels, targets, np.zeros(count, np.int8), np.arange(count), classes, "stand-in", "")
+        sizes = {"train": count, "val": 0, "test": 0}
+        spec = DataSpec("stand-in", classes, shape, sizes, (0.5,) * shape[0], (0.25,) * shape[0])
+        return ImageDataModule(images, images.split, spec, domain=self)
+
 
 DOMAIN = Classification()
