@@ -132,14 +132,14 @@ class Term:
         self.check_wants(given)
         chosen = {name: given.get(name, 0 if name in ("step", "epoch") else None) for name in self.wants}
         chosen |= {name: given[name] for name in self.may_want if name in given}
+        if self.pairs is None:
+            return self._called(chosen, positions)
         calls = [{**chosen, **captured} for captured in self._captured(given)]
         values = [self._called(call, positions) for call in calls]
         return values[0] if len(values) == 1 else torch.stack(values).mean(0)
 
     def _captured(self, given: Tensors) -> list[dict[str, Any]]:
         """What was captured, by parameter name, for each call of the function."""
-        if self.pairs is None:
-            return [{}]
         students, teachers = given["captured"]
         if not self.pairs.each:
             lists = {"student_captured": students, "teacher_captured": teachers}

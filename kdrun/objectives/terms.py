@@ -98,12 +98,12 @@ class Objective:
         afterwards.
         """
         forms: dict[tuple[str, bool, bool], Tensors] = {}
-        raw, step = {}, tensors.get("step")
+        raw, step, by_name = {}, tensors.get("step"), isinstance(count, Mapping)
         for term in self.active:
             if (taught_only and not term.needs_teacher) or not term.weight_at(step, self.steps):
                 continue
-            number = count.get(term.over, 0) if isinstance(count, Mapping) else count
-            if term.over != LABELS and not isinstance(count, Mapping):
+            number = count.get(term.over, 0) if by_name else count
+            if term.over != LABELS and not by_name:
                 raise UserError(f"objective.{term.name} is over {term.over}, which this task does not have")
             if not number:
                 continue
