@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import traceback
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +16,9 @@ from kdrun.learning.backend import Backend, wants_closure
 from kdrun.learning.firststep import NoEffect
 from kdrun.learning.step import train_step
 from kdrun.objectives.terms import build_objective
+from kdrun.strategies.cast import Cast, supervised
+
+from .stages import cell, make_lab
 
 
 class Rows:
@@ -128,3 +134,24 @@ def test_a_term_that_does_nothing_leaves_the_weights_as_they_were():
 
 def constant(student_logits: torch.Tensor) -> torch.Tensor:
     return student_logits.detach()[:, 0]
+
+
+FRAMES: list[str] = []
+
+
+def looked(student_logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """A loss that notes who called it."""
+    inside = [frame for frame in traceback.extract_stack() if f"{os.sep}kdrun{os.sep}" in frame.filename]
+    FRAMES[:] = [f"{frame.filename}:{frame.name}" for frame in inside]
+    return torch.nn.functional.cross_entropy(student_logits, targets, reduction="none")
+
+
+def test_from_the_lab_to_the_loss_it_is_not_far(tmp_path):
+    lab, cast = make_lab(tmp_path), Cast(cell())
+    with slots.allowing(["tests"]):
+        stage = supervised(cast.student, epochs=1)
+        lab.get(replace(stage, objective={"looked": {"weight": 1.0, "_target_": "tests.learning.test_step.looked"}}))
+    from tests.learning.test_step import FRAMES
+
+    assert FRAMES[0].endswith("get") and FRAMES[-1].endswith("objective_term.py:_called")
+    assert len(FRAMES) <= 14, "\n".join(FRAMES)
