@@ -115,9 +115,9 @@ def test_a_run_without_a_finished_stage_is_told(vanilla, tmp_path):
 def test_every_view_is_a_network_with_its_own_inputs(views):
     told = []
     found = subjects(views, arms=["student"], tell=told.append)
-    assert [one.label for one in found] == ["student edges", "student grey"]
+    assert [one.label for one in found] == ["student grey", "student edges"], "in the order of training"
     assert told == ["student/seed=0 is 2 networks together, without weights of its own: each is taken by itself"]
-    edges, grey = found
+    grey, edges = found
     assert not np.array_equal(grey.inputs("val", 4)[0].numpy(), edges.inputs("val", 4)[0].numpy())
     for one in found:
         assert accuracy(one) == pytest.approx(
