@@ -329,6 +329,7 @@ class Domain:
     keeps_rows   what networks say of single samples is kept, as {"id", "target", "probabilities"}
     generates    what a teacher generates can be the targets of its student
     decoding     keys of `trainer.decoding` that it uses
+    commands     verbs of the command line that ask a run of this kind for answers to inputs of the user's
     evaluates    how data without training samples are used, for a message
     """
 
@@ -345,6 +346,7 @@ class Domain:
     per_position: bool = False
     generates: bool = False
     decoding: frozenset[str] = frozenset()
+    commands: tuple[str, ...] = ()
     evaluates: tuple[str, ...] = ()
 
     def source_type(self) -> type:

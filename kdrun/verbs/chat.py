@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from kdrun import kinds
 from kdrun.problems import UserError, closest, listed
 from kdrun.verbs.lines import print_line, read_lines
 from kdrun.verbs.runs import outputs_folder
@@ -27,10 +28,10 @@ def main(args: Arguments) -> int:
 
     view = api.RunView.find(run, outputs_folder(args))
     learned = view.config.get("data", {}).get("task", "classification")
-    if learned != "vision_language":
+    if "chat" not in (commands := kinds.find(learned).commands):
         raise UserError(
             f"{view.id} learned {learned}, not vision_language: it cannot be asked about pictures",
-            *(["kdrun translate asks a run that learned translation"] if learned == "translation" else []),
+            *(f"kdrun {command} asks a run that learned {learned}" for command in commands),
         )
     if view.status != "done" and not view.summary:
         raise UserError(f"{view.id} is not finished, it is {view.status}", f"to continue it: kdrun rerun {view.id}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kdrun import kinds
 from kdrun.problems import UserError
 from kdrun.verbs.lines import print_line, read_lines
 from kdrun.verbs.runs import options_in, outputs_folder
@@ -22,8 +23,9 @@ def main(args: Arguments) -> int:
     from kdrun import api
 
     view = api.RunView.find(args.words[0] if args.words else "last", outputs_folder(args))
-    if view.config["data"].get("task") != "translation":
-        raise UserError(f"{view.id} learned {view.config['data'].get('task', 'classification')}, not translation")
+    learned = view.config["data"].get("task", "classification")
+    if "translate" not in kinds.find(learned).commands:
+        raise UserError(f"{view.id} learned {learned}, not translation")
     if "comet" in options:
         print(comet_line(view, options))
         return 0

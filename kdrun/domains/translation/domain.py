@@ -17,6 +17,7 @@ class Translation(Domain):
     name, kind = "translation", "parallel_text"
     metrics = MappingProxyType({"bleu": "max", "chrf": "max", "loss": "min", "token_accuracy": "max"})
     settings = ("text",)
+    commands = ("translate",)
     normalised, per_position, generates = False, True, True
     decoding = frozenset(("beam", "val_beam", "length_penalty", "max_factor", "max_extra"))
 

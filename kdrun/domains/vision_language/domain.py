@@ -16,6 +16,7 @@ class VisionLanguage(Domain):
     name = "vision_language"
     metrics = MappingProxyType({"accuracy": "max", "loss": "min", "token_accuracy": "max"})
     settings = ("vision",)
+    commands = ("chat",)
     per_position = True
     decoding = frozenset(("max_extra",))
     evaluates = (

@@ -275,7 +275,7 @@ def chosen_subjects(run: RunInfo, request: Request, tell: Tell) -> list[Subject]
 
 
 def _classes(subject: Subject) -> list[str]:
-    return [str(name) for name in getattr(subject.spec, "classes", ())]
+    return [str(name) for name in subject.spec.labels]
 
 
 def _check_critical(all: list[Subject], critical: tuple[str, ...]) -> None:
