@@ -139,7 +139,8 @@ def test_of_all_modules_below_the_allowed_prefixes_only_declared_things_can_be_c
             continue
         if not slots.below(name, homes):
             for word in list(vars(module)):
-                assert shuffled.random() > SHARE or slots.refusal(f"{name}.{word}"), f"{name}.{word}"
+                if not slots.below(f"{name}.{word}", homes):  # a room below `kdrun` is looked at by its own name
+                    assert shuffled.random() > SHARE or slots.refusal(f"{name}.{word}"), f"{name}.{word}"
             continue
         for word, value in list(vars(module).items()):
             ways = [word]
