@@ -161,7 +161,12 @@ def test_of_all_modules_below_the_allowed_prefixes_only_declared_things_can_be_c
     assert {slot for slot, _ in functions} == {"network", "loss", "source"}
     from kdrun.strategies.base import Strategy
 
-    kinds = {"network": [torch.nn.Module], "optimizer": [torch.optim.Optimizer], "strategy": [Strategy]}
+    kinds = {
+        "network": [torch.nn.Module],
+        "loss": [torch.nn.Module],
+        "optimizer": [torch.optim.Optimizer],
+        "strategy": [Strategy],
+    }
     if "transformers" in sys.modules:
         kinds["network"].append(sys.modules["transformers"].PretrainedConfig)
     assert all(issubclass(one, tuple(kinds[slot])) for slot, one in classes)

@@ -10,17 +10,19 @@ from kdrun.problems import UserError
 
 
 def expected(cell: dict[str, Any]) -> list[Any]:
-    """The stages that a cell asks for as far as that is known before any has run; all code that they name is imported.
+    """The stages that a cell asks for as far as that is known before any has run; all code that they name is imported, and module
+    paths are looked up.
 
-    Raises UserError with file and line where an import fails."""
+    Raises UserError with file and line where an import fails, with the nearest paths for one that a network lacks."""
     from dataclasses import fields
 
-    from kdrun.learning.beforehand import check_names
+    from kdrun.learning.beforehand import check_names, check_paths
     from kdrun.strategies.unused import stages_of
 
     check_names([cell["strategy"], cell["data"]])
     stages = stages_of(cell)
     check_names([getattr(stage, item.name) for stage in stages for item in fields(stage)])
+    check_paths(stages)
     return stages
 
 

@@ -17,11 +17,20 @@ from torch import nn
 from kdrun import losses, targets
 from kdrun.learning.fit import monitored
 from kdrun.learning.schedule import schedule
-from kdrun.learning.wiring import dry_shapes, of_data, shapes_of, wire
-from kdrun.networks.build import build_network
+from kdrun.learning.wiring import capture_of, dry_shapes, of_data, shapes_of, wire
+from kdrun.networks.build import build_network, seeded
 from kdrun.networks.parts import select_parts
 from kdrun.objectives.terms import Objective, build_objective
 from kdrun.problems import UserError
+
+TYPICAL = {
+    **dict.fromkeys(("num_classes", "num_labels"), 10),
+    **dict.fromkeys(("in_channels", "in_chans"), 3),
+    **dict.fromkeys(("image_size", "img_size"), 32),
+    **dict.fromkeys(("vocabulary", "vocab_size"), 256),
+    **{"pad": 0, "bos": 1, "eos": 2, "max_length": 32, "image_token": 3, "image_tokens": 4},
+}
+"""What networks ask of data, where none have been looked at yet."""
 
 
 def check_names(nodes: Iterable[Any]) -> None:
@@ -33,6 +42,25 @@ def check_names(nodes: Iterable[Any]) -> None:
             raise
         except Exception as error:
             raise broken(f"_target_ {name} cannot be imported", error) from error
+
+
+def check_paths(stages: Iterable[Any]) -> None:
+    """Raises UserError for a module path of an objective that the student or a teacher lacks. No data are needed: networks are built
+    for TYPICAL ones, without memory for their weights; one that cannot be is left to `check_builds`."""
+    for stage in stages:
+        if getattr(stage, "objective", None) is None or stage.trainer is None:
+            continue
+        objective = build_objective(stage.objective)
+        teachers = [("teacher", teacher.stage.learner["network"]) for teacher in stage.teachers]
+        for who, node in [("student", stage.learner["network"]), *teachers]:
+            if not objective.captures(who):
+                continue
+            try:
+                with torch.device("meta"), seeded(0):
+                    network = targets.build(node, "network", **TYPICAL)
+            except Exception:
+                continue
+            capture_of(network, objective, who)
 
 
 def check_builds(stages: list[Any], module: Any, hardware: dict[str, Any]) -> None:
@@ -50,7 +78,8 @@ def check_builds(stages: list[Any], module: Any, hardware: dict[str, Any]) -> No
             networks.setdefault(key := json.dumps(node, sort_keys=True), None)
             networks[key] = networks[key] or _network(node, module.spec)
         network = networks[json.dumps(nodes[0], sort_keys=True)]
-        parts = [nodes[0], trainer, stage.objective, stage.metrics]
+        teachers = [teacher.stage.learner["network"] for teacher in getattr(stage, "teachers", ())]
+        parts = [nodes[0], trainer, stage.objective, stage.metrics, teachers]
         if trainer is None or (kind := json.dumps(parts, sort_keys=True)) in done:
             continue
         done.add(kind)
