@@ -37,7 +37,7 @@ def looked_at(answers: torch.Tensor, targets: torch.Tensor, classes: int, kind=C
     batch = {"inputs": answers.float().view(-1, 1, 1, 1), "targets": targets}
     module = SimpleNamespace(eval_loader=lambda split, batch_size: [batch], preflight_batch=256)
     teacher = FrozenTeacher(Answers(classes), task, "t")
-    return preflight(teacher, module, task, {"name": "t", "stated": None}, {"tolerance": 0.03})
+    return preflight(teacher, module, task, SimpleNamespace(name="t", stated=None), {"tolerance": 0.03})
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5, 6, 7, 10])
