@@ -1,4 +1,5 @@
-"""A package outside of kdrun adds a kind of data, a network and a metric; every verb takes them as those of kdrun."""
+"""A package outside of kdrun adds a strategy, two losses, a metric, networks, a source and a kind of data; every verb takes them as
+those of kdrun."""
 
 import sys
 from pathlib import Path
@@ -12,10 +13,10 @@ from kdrun.problems import UserError
 
 HERE = str(Path(__file__).parent)
 WORDS = (
-    "data=tones", "data.count=320", "teacher=ear", "student=ear_small", "trainer.optimizer.lr=0.05",
+    "strategy=better_ear", "objective=ears", "model=ears", "data.count=320", "trainer.optimizer.lr=0.05",
     "metrics.near._target_=tonelab.metric.WithinSteps", "metrics.near.steps=2",
     "metrics.f1._target_=torchmetrics.classification.MulticlassF1Score", "trainer.monitor=f1",
-    "trainer.epochs=2", "teacher.trainer.epochs=8", "trainer.batch_size=32", "teacher.tolerance=1",
+    "trainer.epochs=2", "teacher.trainer.epochs=8", "assistants.other.trainer.epochs=1", "trainer.batch_size=32", "teacher.tolerance=1",
     "seed=0", "tracker=none", "hardware=cpu", "card=false",
 )  # fmt: skip
 
@@ -70,3 +71,20 @@ def test_its_networks_are_loaded_with_their_weights(run):
 
     network = kdrun.load(run, "student")
     assert len(network.kdrun["classes"]) == 16 and network(torch.zeros(3, 1, 2000)).shape == (3, 16)
+
+
+def test_its_strategy_chooses_on_validation_and_its_losses_teach(run):
+    decision = run.record["summary"]["decisions"][0]
+    values = decision["values"]
+    assert decision["split"] == "val" and decision["chosen"] == max(values, key=values.get) == "teacher"
+    student = next(stage for stage in run.record["stages"] if stage["role"] == "student")
+    assert {"ce", "soft", "filters"} <= set(student["first_step"])
+    assert all(term["gradient"] > 0 for term in student["first_step"].values())
+
+
+@pytest.mark.parametrize("verb", ["show", "report", "plot", "compare", "card", "export", "energy"])
+def test_every_command_takes_it(verb, run, capsys):
+    code = main([verb, run.id, *([run.id] if verb == "compare" else [])])
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    assert said.out

@@ -1,0 +1,16 @@
+"""Two teachers of one make; the one that hears better teaches the student."""
+
+from dataclasses import dataclass
+
+from kdrun.strategies.base import Strategy
+from kdrun.strategies.cast import learn, teach
+
+
+@dataclass(frozen=True)
+class BetterEar(Strategy):
+    """The teacher and the assistants are trained on labels; the one that is best on validation teaches the student."""
+
+    def run(self, lab, cast):
+        teachers = {learner.role: learn(lab, learner) for learner in cast.teachers()}
+        better = lab.choose("better ear", teachers)
+        return teach(lab, cast.student, teachers[better])
