@@ -82,9 +82,16 @@ def test_its_strategy_chooses_on_validation_and_its_losses_teach(run):
     assert all(term["gradient"] > 0 for term in student["first_step"].values())
 
 
-@pytest.mark.parametrize("verb", ["show", "report", "plot", "compare", "card", "export", "energy"])
+@pytest.mark.parametrize("verb", ["show", "report", "plot", "card", "export", "energy"])
 def test_every_command_takes_it(verb, run, capsys):
-    code = main([verb, run.id, *([run.id] if verb == "compare" else [])])
+    code = main([verb, run.id])
     said = capsys.readouterr()
     assert code == 0, said.err
     assert said.out
+
+
+def test_it_is_compared_with_a_run_of_another_strategy(run, capsys):
+    words = [word for word in WORDS if not word.startswith(("strategy", "assistants"))]
+    other = kdrun.run(*words, "strategy=vanilla")
+    assert main(["compare", run.id, other.id]) == 0
+    assert "better_ear" in capsys.readouterr().out
