@@ -6,10 +6,9 @@ import ast
 from collections.abc import Mapping
 from typing import Any
 
-from kdrun import losses
+from kdrun import kinds, losses
 from kdrun.moved import current, original
 from kdrun.problems import UserError
-from kdrun.schema import BY_CONVERSATIONS, BY_IMAGES, BY_TEXT
 from kdrun.targets import RESERVED, signature
 
 WRITTEN: Mapping[str, str] = {
@@ -70,25 +69,23 @@ ADDED_TO_TARGETS = {
 STRATEGIES = "kdrun.strategies."
 """Options of strategies are all written out; those that came later are left out by ADDED_TO_TARGETS."""
 
-SUPPLIED = (*BY_IMAGES, *BY_TEXT, *BY_CONVERSATIONS, "cache")
-"""Arguments that the data, or kdrun, supply where a node leaves them out: there a default is not what is left out."""
-
 MISSING = object()
 
 
-def canonical(node: Any, numbers: bool = False) -> Any:
+def canonical(node: Any, numbers: bool = False, task: str | None = None) -> Any:
     """A copy of a tree in which every node with `_target_` has those defaults, and only those, that WRITTEN names.
 
-    numbers: 4 is 4.0 where a number with a fraction is due. Nodes whose signature is not known stay as they are.
+    numbers: 4 is 4.0 where a number with a fraction is due. task: the kind of data that networks are given arguments by; where
+    those are left out, it is not their default that is meant. Nodes whose signature is not known stay as they are.
     """
     if isinstance(node, list):
-        return [canonical(item, numbers) for item in node]
+        return [canonical(item, numbers, task) for item in node]
     if not isinstance(node, Mapping):
         return node
-    tree = {name: canonical(value, numbers) for name, value in node.items()}
+    tree = {name: canonical(value, numbers, task) for name, value in node.items()}
     if "_target_" in tree:
         target = str(tree["_target_"])
-        tree = {**_defaults(tree, current(target), numbers), "_target_": original(target)}
+        tree = {**_defaults(tree, current(target), numbers, task), "_target_": original(target)}
     return tree
 
 
@@ -121,10 +118,10 @@ def strategy_options(node: Any) -> Any:
     return {"_target_": target, **{name: value for name, value in options.items() if value is not MISSING}, **node}
 
 
-def _defaults(node: dict[str, Any], target: str, numbers: bool) -> dict[str, Any]:
-    written = WRITTEN.get(target, "").split()
+def _defaults(node: dict[str, Any], target: str, numbers: bool, task: str | None) -> dict[str, Any]:
+    written, supplied = WRITTEN.get(target, "").split(), {*kinds.supplied(task), "cache"}
     for name, (default, is_float) in _parameters(target).items():
-        if name in RESERVED or name in SUPPLIED:
+        if name in RESERVED or name in supplied:
             continue
         if numbers and is_float and type(node.get(name)) is int:
             node[name] = float(node[name])

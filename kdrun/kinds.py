@@ -51,9 +51,20 @@ def spec_of(metadata: Mapping[str, Any]) -> Any:
     return of_kind(metadata.get("kind", "images")).spec(metadata)
 
 
-def settings() -> tuple[str, ...]:
-    """Keys of nodes below `data.` that belong to kinds of data of kdrun."""
-    return tuple(key for domain in shipped().values() for key in domain.settings)
+def settings(task: str | None = None) -> dict[str, type]:
+    """Key below `data.` -> dataclass of its node (Domain.settings), of all kinds of data of kdrun and of an installed `task`."""
+    return {key: node for domain in _with(task) for key, node in domain.settings.items()}
+
+
+def supplied(task: str | None = None) -> frozenset[str]:
+    """Arguments of networks that data supply (Domain.supplies), of all kinds of data of kdrun and of an installed `task`."""
+    return frozenset(name for domain in _with(task) for name in domain.supplies)
+
+
+def _with(task: str | None) -> list[Any]:
+    """The kinds of data of kdrun, and that of an installed package which a config names."""
+    installed = [find(task)] if isinstance(task, str) and task not in shipped() and task in names() else []
+    return [*shipped().values(), *installed]
 
 
 @cache

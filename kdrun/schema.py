@@ -6,9 +6,12 @@ Annotations are real objects here (no `from __future__ import annotations`): the
 import os
 import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, is_dataclass, make_dataclass
+from dataclasses import fields as fields_of_class
 from functools import cache
 from typing import Any
+
+from kdrun import kinds
 
 REQUIRED = "???"
 """As in OmegaConf: a value that has to be given."""
@@ -18,7 +21,8 @@ def key(default: Any, help: str, **rules: Any) -> Any:
     """One key. rules: minimum, maximum (allowed), above, below (not allowed), choices (or "domains": the kinds of data that there are), meant (what people type
     instead of a choice), path, exists, words (taken as they are where a path is expected), irrelevant (the reason why
     it is no part of the identity of a job or a stage), left_out (likewise, of a stage alone), slot (of a target: its
-    place in kdrun.slots), added (it came after results were hashed: while it has its default it is in no hash)."""
+    place in kdrun.slots), supplied (of a target: arguments that need not be
+    there; "domains": those that the kind of data knows), added (it came after results were hashed: while it has its default it is in no hash)."""
     metadata = {"help": help, **rules}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -120,12 +124,6 @@ class Pretrain:
     trainer: Trainer = key({}, "settings of the trainer for the first phase", partial=True)
 
 
-BY_IMAGES = ("num_classes", "num_labels", "in_channels", "in_chans", "image_size", "img_size")
-BY_TEXT = ("vocabulary", "vocab_size", "pad", "bos", "eos", "max_length")
-BY_CONVERSATIONS = ("image_token", "image_tokens", "tower")
-"""Arguments of networks that their data supplies."""
-
-
 @dataclass
 class Learner:
     name: str | None = key(None, "label; null: the option of the group", left_out="a label")
@@ -133,7 +131,7 @@ class Learner:
         {"_target_": REQUIRED},
         "network and its arguments",
         slot="network",
-        supplied=(*BY_IMAGES, *BY_TEXT, *BY_CONVERSATIONS),
+        supplied="domains",
     )
     weights: str | None = key(
         None, "safetensors (or torch) file to start from", path=True, exists=True, left_out=CONTENT
@@ -190,49 +188,15 @@ class Augment:
 
 
 @dataclass
-class Text:
-    """How sentences become tokens."""
-
-    vocabulary: int = key(4_000, "pieces of the joint tokenizer that is trained on the training split", minimum=1)
-    tokenizer: str | None = key(
-        None, "file or folder of an existing tokenizer instead", path=True, exists=True, left_out=CONTENT
-    )
-    max_length: int = key(128, "longest sequence in tokens; longer pairs are left out of training", minimum=2)
-    duplicates: str = key("remove", "what to do with pairs that are in two splits", choices=("remove", "keep"))
-    bleu: str = key(
-        "auto",
-        "how sentences are cut into words for BLEU; auto: by the target language",
-        choices=("auto", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "flores200", "flores101", "none"),
-        added=True,
-    )
-
-
-@dataclass
-class Vision:
-    """How conversations about images become tokens."""
-
-    tower: str | None = key("efficientnet_lite0", "vision tower whose features are cached; null: networks see pixels")
-    size: int = key(96, "height and width of images", minimum=1)
-    features: str = key("cached", "tower features: kept on disk or computed each step", choices=("cached", "online"))
-    image_tokens: int | None = key(None, "slots of an image, where the tower is the network's own", minimum=1)
-    tokenizer: str | None = key(
-        None, "tokenizer file or folder, or smollm2; null: trained on words", path=True, exists=True, words=("smollm2",)
-    )
-    template: str = key("plain", "chat template", choices=("plain", "chatml", "vicuna", "tokenizer"))
-    max_length: int = key(128, "longest sequence in tokens, image slots included", minimum=2)
-
-
-@dataclass
 class Data:
-    """Keys that every source has; further keys are arguments of the source named by `_target_`."""
+    """Keys that every source has, beside the nodes of kinds of data (see `fields`); further keys are arguments of the source named by
+    `_target_`."""
 
     name: str | None = key(None, "label; null: the option of the group", left_out="a label")
     val_fraction: float = key(0.1, "share of the training data held out for validation", above=0, below=1)
     test_fraction: float = key(0.2, "share held out for test by sources without a test split", above=0, below=1)
     split_seed: int = key(0, "seed of the split", minimum=0)
     task: str = key("classification", "what is learned from it", choices="domains", added=True)
-    text: Text | None = key(None, "tokens of a text source", added=True)
-    vision: Vision | None = key(None, "tokens and images of a vision-language source", added=True)
     view: str | None = key(None, "what is seen of each image: grey, edges, ...; null: the image", added=True)
     limit: Limit = key(Limit, "use part of a split")
     augment: Augment = key(Augment, "random augmentation of the training split")
@@ -369,10 +333,32 @@ def default_cache() -> str:
     return given or os.path.join(base, "kdrun")
 
 
-def defaults(node: type = Root) -> dict[str, Any]:
-    """The plain defaults of a node, with REQUIRED where a value has to come from elsewhere."""
+def fields(node: type = Root, task: str | None = None) -> tuple[Field, ...]:
+    """The keys of a node. Those of `data` are followed by the nodes of the kinds of data of kdrun, and by those of `task` where
+    an installed package has it (Domain.settings)."""
+    return (*_fields(node), *(_settings(tuple(kinds.settings(task).items())) if node is Data else ()))
+
+
+@cache
+def _fields(node: type) -> tuple[Field, ...]:
+    """With types that are types, also where the module of a kind of data postpones annotations."""
+    types = typing.get_type_hints(node)
+    for item in fields_of_class(node):
+        item.type = types[item.name]
+    return fields_of_class(node)
+
+
+@cache
+def _settings(nodes: tuple[tuple[str, type], ...]) -> tuple[Field, ...]:
+    help = {name: (kind.__doc__ or "").partition("\n")[0] for name, kind in nodes}
+    kinds_of = [(name, kind | None, key(None, help[name], added=True)) for name, kind in nodes]
+    return fields_of_class(make_dataclass("Settings", kinds_of))
+
+
+def defaults(node: type = Root, task: str | None = None) -> dict[str, Any]:
+    """The plain defaults of a node, with REQUIRED where a value has to come from elsewhere. task: as for `fields`."""
     result: dict[str, Any] = {}
-    for item in fields(node):
+    for item in fields(node, task):
         value = item.default if item.default_factory is MISSING else item.default_factory()
         result[item.name] = defaults(type(value)) if is_dataclass(value) else value
     if node is Paths:
@@ -381,26 +367,27 @@ def defaults(node: type = Root) -> dict[str, Any]:
 
 
 @cache
-def irrelevant(node: type = Root, *rules: str) -> Mapping[str, str]:
-    """Dotted key -> why it is no part of a job's identity; with the rule `left_out` of a stage's."""
+def irrelevant(node: type = Root, *rules: str, task: str | None = None) -> Mapping[str, str]:
+    """Dotted key -> why it is no part of a job's identity; with the rule `left_out` of a stage's. task: as for `fields`."""
     return {
         path: next(item.metadata[rule] for rule in ("irrelevant", *rules) if rule in item.metadata)
-        for path, item, _ in _keys(node, "")
+        for path, item, _ in _keys(node, "", task)
         if {"irrelevant", *rules} & {*item.metadata}
     }
 
 
 @cache
-def added(node: type = Root) -> Mapping[str, Any]:
-    """Dotted key -> default, of keys below a node that are left out of a hash while they have it."""
-    return {path: defaults(home)[item.name] for path, item, home in _keys(node, "") if item.metadata.get("added")}
+def added(node: type = Root, task: str | None = None) -> Mapping[str, Any]:
+    """Dotted key -> default, of keys below a node that are left out of a hash while they have it. task: as for `fields`."""
+    keys = _keys(node, "", task)
+    return {path: defaults(home, task)[item.name] for path, item, home in keys if item.metadata.get("added")}
 
 
-def _keys(node: type, prefix: str) -> Iterator[tuple[str, Any, type]]:
-    """(dotted key, field, its dataclass) of all that is below a node, also of `Text | None`, but not of mappings by name."""
-    for item in fields(node):
+def _keys(node: type, prefix: str, task: str | None) -> Iterator[tuple[str, Any, type]]:
+    """(dotted key, field, its dataclass) of all that is below a node, also of `Normalize | None`, but not of mappings by name."""
+    for item in fields(node, task):
         path = f"{prefix}{item.name}"
         yield path, item, node
         for inner in (item.type, *typing.get_args(item.type)):
             if is_dataclass(inner) and typing.get_origin(item.type) is not dict:
-                yield from _keys(inner, f"{path}.")
+                yield from _keys(inner, f"{path}.", task)

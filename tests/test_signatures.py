@@ -147,13 +147,12 @@ def test_real_targets_are_found_without_importing_them(target, names):
 
 def test_every_shipped_target_binds():
     """Each target node of each shipped option: its keys are parameters of the real thing, and are enough."""
-    from kdrun import targets
+    from kdrun import kinds, targets
     from kdrun.config.groups import conf_dirs, groups
     from kdrun.domains.load import COMMON
     from kdrun.job.compose import compose
-    from kdrun.schema import BY_CONVERSATIONS, BY_IMAGES, BY_TEXT
 
-    supplied = {*BY_IMAGES, *BY_TEXT, *BY_CONVERSATIONS, "params", "cache"}
+    supplied = {*kinds.supplied(), "params", "cache"}
     common = set(COMMON)
     seen = set()
     table = groups(conf_dirs()[0])

@@ -7,10 +7,12 @@ import torch
 from torch import nn
 
 from kdrun.domains.load import COMMON as SHARED
-from kdrun.domains.vision_language.build import VISION, vision_module
+from kdrun.domains.vision_language.build import vision_module
+from kdrun.domains.vision_language.domain import Vision
 from kdrun.domains.vision_language.source import Conversations, Sample, Turn
+from kdrun.schema import defaults
 
-COMMON = {**SHARED, **VISION, "tower": "tiny", "size": 32, "max_length": 64}
+COMMON = {**SHARED, **defaults(Vision), "tower": "tiny", "size": 32, "max_length": 64}
 
 
 class Store:

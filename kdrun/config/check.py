@@ -8,17 +8,17 @@ import re
 import types
 import typing
 from collections.abc import Collection, Iterable
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from typing import Any
 
-from kdrun import losses, slots, targets
+from kdrun import kinds, losses, slots, targets
 from kdrun.config.choices import choices_of
 from kdrun.config.meant import meant, nearest_path, schema_paths
 from kdrun.config.origins import Origins
 from kdrun.config.presets import PRESETS
 from kdrun.environment import hidden
 from kdrun.problems import Problems, UserError, closest, listed, nearest
-from kdrun.schema import EXTENDED, REQUIRED, Data, Metric, Root, Target, Term, Weight, defaults
+from kdrun.schema import EXTENDED, REQUIRED, Data, Metric, Root, Target, Term, Weight, defaults, fields
 from kdrun.term_weights import read_weight
 
 _NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -42,11 +42,13 @@ class Check:
         self.allowed = list(allowed)
         self.folder = folder or os.getcwd()
         self.base_trainer: dict[str, Any] = {}
+        self.task: str | None = None  # the kind of data
         self.variables: Collection[str] = ()  # of the environment: no message shows their values
 
     def root(self, tree: dict[str, Any]) -> dict[str, Any]:
         trainer = tree.get("trainer")
         self.base_trainer = trainer if isinstance(trainer, dict) else {}
+        self.task = tree["data"].get("task") if isinstance(tree.get("data"), dict) else None
         result = self.node(tree, Root, "", partial=False)
         if (first := result.get("pretrain")) and isinstance(tree.get("data"), dict):
             missing, self.missing = self.missing, False  # what data lack was told there
@@ -65,11 +67,11 @@ class Check:
         if not isinstance(tree, dict):
             self.bad(
                 path,
-                f"expected a mapping with the keys {listed((f.name for f in fields(kind)), 8)}, got {tree!r}",
+                f"expected a mapping with the keys {listed((f.name for f in fields(kind, self.task)), 8)}, got {tree!r}",
                 meant(path, tree, self.where.groups, kind),
             )
             return {}
-        known = {item.name: item for item in fields(kind)}
+        known = {item.name: item for item in fields(kind, self.task)}
         extended = kind in EXTENDED
         for name in tree:
             if not isinstance(name, str) or "." in name:
@@ -83,7 +85,7 @@ class Check:
             elif partial:
                 continue
             else:
-                value = defaults(kind)[name]
+                value = defaults(kind, self.task)[name]
             result[name] = self.value(value, item.type, _join(path, name), dict(item.metadata))
         if extended:
             rest = {name: value for name, value in tree.items() if name not in known}
@@ -100,9 +102,9 @@ class Check:
         for typed in self.where.typed_below(full) or [full]:
             rest = typed[len(full) :]
             near = nearest(name, [*known, *(self.where.groups if not path else ())])
-            found = _join(path, near) + rest if near else nearest_path(typed)
-            if found and rest and found not in schema_paths():
-                found = nearest_path(found) or _join(path, near or "")
+            found = _join(path, near) + rest if near else nearest_path(typed, self.task)
+            if found and rest and found not in schema_paths(task=self.task):
+                found = nearest_path(found, self.task) or _join(path, near or "")
             if found:
                 self.bad(typed, f"no such key; closest: {found}", self.where.home(found))
             elif path:
@@ -114,7 +116,7 @@ class Check:
         """Further keys of a node that names a callable: a data source, or a term of the objective."""
         if kind is Term:
             return self.term(tree, path)
-        common = [item.name for item in fields(kind)]
+        common = [item.name for item in fields(kind, self.task)]
         if kind is Metric:
             return self.target(tree, path, {"supplied": METRIC_SUPPLIED, "common": common, "slot": "metric"})
         return self.target(tree, path, {"supplied": ("cache",), "common": common, "slot": "source"})
@@ -158,6 +160,8 @@ class Check:
             return {}
         name = tree.get("_target_", REQUIRED)
         slot = rules.get("slot")
+        if rules.get("supplied") == "domains":
+            rules = {**rules, "supplied": kinds.supplied(self.task)}
         inner = targets.inner_slot(slot)
         result = {key: self.free(value, _join(path, str(key)), inner) for key, value in tree.items()}
         if name == REQUIRED or name is None:

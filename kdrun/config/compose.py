@@ -162,7 +162,7 @@ def _given(tree: Mapping[str, Any], words: words_of.Words, origins: Origins) -> 
     for key, text in words.typed.items():
         found[key] = text
     texts = [value for _, value in words_of.leaves(tree) if isinstance(value, str) and "${" in value]
-    left_out = set(irrelevant())
+    left_out = set(irrelevant(task=(tree.get("data") or {}).get("task")))
     read = {name for text in texts for name in re.findall(r"\$\{([\w.]+)\}", text)}
     return {
         key: said
@@ -275,7 +275,8 @@ def hash_of(cells: Sequence[Mapping[str, Any]]) -> str:
     trainer.checkpoint_seconds (also of single learners). hardware.threads stays: the order of a sum over threads
     changes its last digits. A default that is written out is one that is not (kdrun.defaults).
     """
-    left_out, later = irrelevant(), {**added(), **ADDED_TO_TARGETS}
+    task = (cells[0].get("data") or {}).get("task") if cells else None
+    left_out, later = irrelevant(task=task), {**added(task=task), **ADDED_TO_TARGETS}
     kept = [_without(_canonical(cell), left_out, later, "") for cell in cells]
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -287,12 +288,14 @@ def _canonical(cell: Mapping[str, Any]) -> dict[str, Any]:
     result = {**cell, **{name: canonical(cell[name]) for name in ("strategy", "data", "trainer") if name in cell}}
     if isinstance(cell.get("objective"), Mapping):
         result["objective"] = canonical_objective(cell["objective"])
-    learners = {name: cell[name] for name in ("teacher", "student") if isinstance(cell.get(name), Mapping)}
-    result |= {name: {**learner, "network": canonical(learner["network"])} for name, learner in learners.items()}
+    task = (cell.get("data") or {}).get("task")
+
+    def networks(learners: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: {**each, "network": canonical(each["network"], task=task)} for name, each in learners.items()}
+
+    result |= networks({name: cell[name] for name in ("teacher", "student") if isinstance(cell.get(name), Mapping)})
     if isinstance(cell.get("assistants"), Mapping):
-        result["assistants"] = {
-            name: {**learner, "network": canonical(learner["network"])} for name, learner in cell["assistants"].items()
-        }
+        result["assistants"] = networks(cell["assistants"])
     return result
 
 

@@ -19,7 +19,7 @@ def known_keys(words: Sequence[str], table: Groups, dirs: Sequence[ConfDir]) -> 
     """Dotted key -> one line of help, for the choices that `words` make."""
     from kdrun.schema import Root
 
-    found = dict(_of_schema(Root, ""))
+    found = dict(_of_schema(Root, "", task_of(words, table, dirs)))
     for group, name in chosen(words, table, dirs).items():
         option = table.get(group, {}).get(name)
         if option is not None and group not in ("model", "experiment"):
@@ -29,20 +29,29 @@ def known_keys(words: Sequence[str], table: Groups, dirs: Sequence[ConfDir]) -> 
     return found
 
 
-def values(key: str) -> list[str]:
-    """What can stand after `key=` where the schema has a list of it."""
-    from dataclasses import fields, is_dataclass
+def task_of(words: Sequence[str], table: Groups, dirs: Sequence[ConfDir]) -> str | None:
+    """The kind of data that these words choose, as far as a file or a word says it."""
+    typed = dict(word.partition("=")[::2] for word in words if "=" in word)
+    option = table.get("data", {}).get(chosen(words, table, dirs).get("data", ""))
+    tree = _load(option.file) if option else None
+    said = typed.get("data.task") or (tree.get("task") if isinstance(tree, dict) else None)
+    return said if isinstance(said, str) else None
 
-    from kdrun.schema import Root
+
+def values(key: str, task: str | None = None) -> list[str]:
+    """What can stand after `key=` where the schema has a list of it. task: the kind of data."""
+    from dataclasses import is_dataclass
+
+    from kdrun.schema import Root, fields
 
     node: Any = Root
     *parents, last = key.split(".")
     for part in parents:
-        item = next((item for item in fields(node) if item.name == part), None) if is_dataclass(node) else None
+        item = next((item for item in fields(node, task) if item.name == part), None) if is_dataclass(node) else None
         node = _kind(item.type) if item is not None else None
     if node is None or not is_dataclass(node):
         return []
-    item = next((item for item in fields(node) if item.name == last), None)
+    item = next((item for item in fields(node, task) if item.name == last), None)
     if item is None:
         return []
     return list(choices_of(item.metadata) or ()) or (["true", "false"] if item.type is bool else [])
@@ -106,15 +115,15 @@ def _leaves(tree: dict[str, Any], path: str) -> Iterator[str]:
             yield f"{path}.{key}"
 
 
-def _of_schema(node: type, prefix: str) -> Iterator[tuple[str, str]]:
-    from dataclasses import fields, is_dataclass
+def _of_schema(node: type, prefix: str, task: str | None) -> Iterator[tuple[str, str]]:
+    from dataclasses import is_dataclass
 
-    from kdrun.schema import Target
+    from kdrun.schema import Target, fields
 
-    for item in fields(node):
+    for item in fields(node, task):
         kind = _kind(item.type)
         if is_dataclass(kind):
-            yield from _of_schema(kind, f"{prefix}{item.name}.")
+            yield from _of_schema(kind, f"{prefix}{item.name}.", task)
         elif kind is not Target and typing.get_origin(kind) is not dict:
             yield f"{prefix}{item.name}", item.metadata.get("help", "")
 

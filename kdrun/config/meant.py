@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import types
 import typing
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from typing import Any
 
 from kdrun.config.choices import choices_of
 from kdrun.config.groups import Groups
 from kdrun.problems import listed, nearest
-from kdrun.schema import Root, Target, Weight
+from kdrun.schema import Root, Target, Weight, fields
 
 
 def meant(path: str, value: Any, groups: Groups, kind: type | None = None) -> str:
@@ -60,25 +60,25 @@ def _own(file: str) -> str:
     return yaml.safe_dump(tree, default_flow_style=True, width=10_000, sort_keys=False).strip()
 
 
-def schema_paths(kind: type = Root, prefix: str = "") -> dict[str, dict[str, Any]]:
-    """Every dotted key of the schema -> its metadata; nodes too."""
+def schema_paths(kind: type = Root, prefix: str = "", task: str | None = None) -> dict[str, dict[str, Any]]:
+    """Every dotted key of the schema -> its metadata; nodes too. task: as for schema.fields."""
     found: dict[str, dict[str, Any]] = {}
-    for item in fields(kind):
+    for item in fields(kind, task):
         path = f"{prefix}{item.name}"
         found[path] = {**item.metadata, "type": item.type}
         inner = item.type
         if isinstance(inner, types.UnionType):
             inner = next(part for part in typing.get_args(inner) if part is not types.NoneType)
         if is_dataclass(inner):
-            found |= schema_paths(inner, f"{path}.")
+            found |= schema_paths(inner, f"{path}.", task)
         elif inner is Target and item.name == "optimizer":
             found |= {f"{path}.{name}": {"help": "of the optimizer"} for name in ("_target_", *item.metadata["ranges"])}
     return found
 
 
-def nearest_path(path: str) -> str | None:
+def nearest_path(path: str, task: str | None = None) -> str | None:
     """The key of the schema that a wrong path most likely meant: `model.optimzer.lr` -> `trainer.optimizer.lr`."""
-    known = list(schema_paths())
+    known = list(schema_paths(task=task))
     parts = path.split(".")
     whole = nearest(path, known)
     if whole:

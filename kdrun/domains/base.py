@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdrun.problems import UserError, listed
@@ -322,7 +323,8 @@ class Domain:
     metrics      as Task.METRICS
     monitor      the metric that selects the best epoch where nobody said anything else
     supervision  the term of an objective that learns from labels
-    settings     keys of nodes of its own below `data.`
+    settings     key below `data.` -> dataclass of keys (schema.key) of a node of its own
+    supplies     arguments that networks may be given: the names of Spec.arguments
     normalised   its inputs are numbers that are normalised
     augmented    training inputs can be augmented at random (`data.augment`), and have the layout of images
     views        samples can be seen in several ways (`data.view`, and windows of scans)
@@ -338,7 +340,8 @@ class Domain:
     metrics: Mapping[str, str]
     monitor: str = "accuracy"
     supervision: str = "ce"
-    settings: tuple[str, ...] = ()
+    settings: Mapping[str, type] = MappingProxyType({})
+    supplies: tuple[str, ...] = ()
     normalised: bool = True
     augmented: bool = False
     views: bool = False
@@ -356,7 +359,7 @@ class Domain:
     def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
         """The data module (data.module.DataModule) of what a source returned: split, limited, normalised.
 
-        config: the keys that every data config has, with their defaults, and `settings`. Raises UserError.
+        config: the keys that every data config has, and `settings`, all with their defaults. Raises UserError.
         """
         raise NotImplementedError
 

@@ -58,10 +58,14 @@ def read_generated(path: str, sha256: str) -> list[dict[str, Any]]:
 
 def separate(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """(the source's own node, the common keys with their defaults)."""
-    node = {key: value for key, value in config.items() if key not in COMMON}
-    common = {key: config.get(key, default) for key, default in COMMON.items()}
+    task = config.get("task", COMMON["task"])
+    known = defaults(Data, task)
+    node = {key: value for key, value in config.items() if key not in known}
+    common = {key: config.get(key, default) for key, default in known.items()}
     for group in ("limit", "augment"):
-        common[group] = {**COMMON[group], **(common[group] or {})}
+        common[group] = {**known[group], **(common[group] or {})}
+    for group, kind in kinds.find(task).settings.items():
+        common[group] = {**defaults(kind), **(common[group] or {})}
     return node, common
 
 

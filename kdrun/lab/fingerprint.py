@@ -143,9 +143,14 @@ def _view(data: dict[str, Any]) -> dict[str, Any]:
         }
     left_out = _domain(data).left_out(data["_target_"])
     view = {key: value for key, value in view.items() if key not in left_out}
-    for key in _domain(data).settings:
+    for key, kind in _domain(data).settings.items():
         if view.get(key):
-            view[key] = kept(view[key], f"data.{key}")
+            left_out, later = irrelevant(kind, "left_out"), added(kind)
+            view[key] = {
+                name: value
+                for name, value in view[key].items()
+                if name not in left_out and not (name in later and later[name] == value)
+            }
     return view
 
 

@@ -150,11 +150,11 @@ def _kept_tokenizer(cache: Path, sha256: str, folder: Path) -> Path | None:
 def _without_data(config: dict[str, Any], tokenizer: str, cache: str) -> Any:
     """The data module of this config without its samples."""
     from kdrun.domains.load import separate
-    from kdrun.domains.vision_language.build import VISION, vision_module
+    from kdrun.domains.vision_language.build import vision_module
     from kdrun.domains.vision_language.source import Conversations, Sample, Turn
 
     _, common = separate(config)
-    common = {**common, **VISION, **(common["vision"] or {}), "tokenizer": tokenizer}
+    common = {**common, **common["vision"], "tokenizer": tokenizer}
     asked = (Sample(0, (), (Turn("?", "!"),), "chat"),)
     return vision_module(
         Conversations("chat", {"train": (), "val": (), "test": asked}, _NoImages(), (), ""), common, cache

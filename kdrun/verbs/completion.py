@@ -117,23 +117,23 @@ def candidates(words: Sequence[str]) -> dict[str, str]:
         if verb == "ls":
             found = dict.fromkeys(table, "")
         elif "=" in word:
-            found = _values(word, table)
+            found = _values(word, before, table, dirs)
         else:
             found = {} if verb or any("=" in item for item in before) else dict(VERBS)
             found |= _keys(word, before, table, dirs)
     return {name: help for name, help in found.items() if name.startswith(word)}
 
 
-def _values(word: str, table: Groups) -> dict[str, str]:
+def _values(word: str, before: list[str], table: Groups, dirs: list[ConfDir]) -> dict[str, str]:
     """After `group=` its options, after a key with choices those; in a list `a,b` the last one is completed."""
     key, _, value = word.partition("=")
     start = f"{key}=" + (value.rpartition(",")[0] + "," if "," in value else "")
     key = key.lstrip("+").removeprefix("--")
     if key in table:
         return {f"{start}{name}": option.summary for name, option in table[key].items()}
-    from kdrun.config.keys import values
+    from kdrun.config.keys import task_of, values
 
-    return {f"{start}{name}": "" for name in values(key)}
+    return {f"{start}{name}": "" for name in values(key, task_of(before, table, dirs))}
 
 
 def _keys(word: str, before: list[str], table: Groups, dirs: list[ConfDir]) -> dict[str, str]:

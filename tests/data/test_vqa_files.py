@@ -10,9 +10,10 @@ from PIL import Image
 from vision_support import SHARED, conversations, mixed, module_of, tiny_tower
 
 from kdrun import targets
-from kdrun.domains.vision_language.build import VISION
+from kdrun.domains.vision_language.domain import Vision
 from kdrun.domains.vision_language.vqa_files import LETTER, SHORT, gqa, mme, pope, scienceqa, textvqa
 from kdrun.problems import UserError
+from kdrun.schema import defaults
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
 NAMES = ("llava_json", "textvqa", "gqa", "scienceqa", "mme", "pope")
@@ -184,7 +185,7 @@ def test_configs(name):
     config = yaml.safe_load((CONF / f"{name}.yaml").read_text())
     accepted = inspect.signature(targets.locate(config["_target_"])).parameters
     assert name == config["name"] == config["_target_"].rpartition(".")[2] and config.pop("task") == "vision_language"
-    assert config.pop("vision").keys() <= VISION.keys()
+    assert config.pop("vision").keys() <= defaults(Vision).keys()
     own = {key: value for key, value in config.items() if key not in SHARED and key != "_target_"}
     assert own.keys() == accepted.keys() - {"cache"}
     for key, value in own.items():

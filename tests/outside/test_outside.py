@@ -46,6 +46,36 @@ def test_a_kind_of_data_of_an_installed_package_is_one_of_those_there_are():
         kinds.find("tone")
 
 
+def test_its_node_below_data_and_what_it_supplies_are_known_before_anything_runs():
+    from kdrun.config.compose import compose
+
+    job = compose(WORDS)
+    assert (
+        job.config["data"]["hearing"] == {"level": 0.5, "side": "both"}
+        and "rate" not in job.config["student"]["network"]
+    )
+    assert (
+        compose([*WORDS, "data.hearing.level=1"]).hash != job.hash == compose([*WORDS, "data.hearing.level=0.5"]).hash
+    )
+    for word, message in {
+        "data.hearing.level=0": r"data\.hearing\.level=0: expected a number above 0",
+        "data.hearing.levl=2": r"data\.hearing\.levl=2: no such key; closest: data\.hearing\.level",
+        "data.hearing.side=lft": "expected one of left, right, both, got 'lft'; closest: left",
+        "data.hering.level=2": r"data\.hering.*closest: data\.hearing",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            compose([*WORDS, word])
+    assert "hearing" not in compose(["data=digits", "strategy=alone", "student=resnet8", "seed=0"]).config["data"]
+
+
+def test_its_node_is_completed():
+    from kdrun.verbs.completion import candidates
+
+    assert list(candidates(["data=tones", "data.hearing.l"])) == ["data.hearing.level="]
+    assert "data.hearing.side=left" in candidates(["data=tones", "data.hearing.side=l"])
+    assert not candidates(["data=digits", "data.hearing.l"])
+
+
 def test_plan_and_check_know_it(capsys, outputs, monkeypatch):
     monkeypatch.chdir(outputs)
     assert main(["plan", *WORDS]) == 0

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from kdrun.domains.base import Domain
+from kdrun.domains.images.domain import Classification
 
 
 class Regression(Domain):
@@ -15,6 +16,7 @@ class Regression(Domain):
     name, kind = "regression", "table"
     metrics = MappingProxyType({"rmse": "min", "mae": "min", "r2": "max", "loss": "min"})
     monitor, supervision = "r2", "mse"
+    supplies = Classification.supplies
 
     def source_type(self) -> type:
         from kdrun.domains.tabular.source import Table

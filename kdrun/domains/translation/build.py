@@ -14,14 +14,10 @@ from kdrun.domains.translation.source import Pairs
 from kdrun.domains.translation.spec import TextSpec
 from kdrun.domains.translation.splits import assign
 from kdrun.problems import UserError
-from kdrun.schema import Text, defaults
 
 if TYPE_CHECKING:
     from kdrun.domains.translation.loader import TextSamples
     from kdrun.domains.translation.module import TextDataModule
-
-TEXT = defaults(Text)
-"""The keys of `data.text`, beside those of build.COMMON."""
 
 BLOCK = 100_000
 """Sentences that are encoded at a time: lists of ids take far more memory than arrays."""
@@ -30,7 +26,7 @@ BLOCK = 100_000
 def text_module(pairs: Pairs, common: dict[str, Any], cache: str | Path) -> TextDataModule:
     """The data module of sentence pairs.
 
-    common: the keys of TEXT and of build.COMMON, all present
+    common: the keys of domain.Text and of load.COMMON, all present
         duplicates   remove or keep pairs that are in two splits (see text_splits.assign)
         tokenizer    path of an existing one (see tokenizer.existing); None: one is trained on the training split, joint
                      for both languages, with `vocabulary` pieces

@@ -4,11 +4,31 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from kdrun.domains.base import Domain
 from kdrun.moved import current
+from kdrun.schema import CONTENT, key
+
+
+@dataclass
+class Text:
+    """How sentences become tokens."""
+
+    vocabulary: int = key(4_000, "pieces of the joint tokenizer that is trained on the training split", minimum=1)
+    tokenizer: str | None = key(
+        None, "file or folder of an existing tokenizer instead", path=True, exists=True, left_out=CONTENT
+    )
+    max_length: int = key(128, "longest sequence in tokens; longer pairs are left out of training", minimum=2)
+    duplicates: str = key("remove", "what to do with pairs that are in two splits", choices=("remove", "keep"))
+    bleu: str = key(
+        "auto",
+        "how sentences are cut into words for BLEU; auto: by the target language",
+        choices=("auto", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "flores200", "flores101", "none"),
+        added=True,
+    )
 
 
 class Translation(Domain):
@@ -16,7 +36,8 @@ class Translation(Domain):
 
     name, kind = "translation", "parallel_text"
     metrics = MappingProxyType({"bleu": "max", "chrf": "max", "loss": "min", "token_accuracy": "max"})
-    settings = ("text",)
+    settings = MappingProxyType({"text": Text})
+    supplies = ("vocabulary", "vocab_size", "pad", "bos", "eos", "max_length")
     commands = ("translate",)
     normalised, per_position, generates = False, True, True
     decoding = frozenset(("beam", "val_beam", "length_penalty", "max_factor", "max_extra"))
@@ -27,9 +48,9 @@ class Translation(Domain):
         return Pairs
 
     def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
-        from kdrun.domains.translation.build import TEXT, text_module
+        from kdrun.domains.translation.build import text_module
 
-        return text_module(source, {**config, **TEXT, **(config["text"] or {})}, cache)
+        return text_module(source, {**config, **config["text"]}, cache)
 
     def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
         from kdrun.domains.translation.task import Translation as Task
@@ -43,7 +64,7 @@ class Translation(Domain):
 
     def content_hash(self, source: Any, config: dict[str, Any]) -> str:
         """With the content of a tokenizer that is given."""
-        path = (config["text"] or {}).get("tokenizer")
+        path = config["text"]["tokenizer"]
         if path is None:
             return source.content_hash
         from kdrun.data.tokenizer import existing

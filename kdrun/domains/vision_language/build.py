@@ -16,7 +16,6 @@ from kdrun.domains.vision_language.source import Conversations, ImageStore
 from kdrun.domains.vision_language.spec import VisionSpec
 from kdrun.domains.vision_language.splits import assign
 from kdrun.problems import UserError
-from kdrun.schema import Vision, defaults
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
     from kdrun.domains.vision_language.module import VisionDataModule
 
 DOMAIN = kinds.find("vision_language")
-
-VISION = defaults(Vision)
-"""The keys of `data.vision`, beside those of build.COMMON."""
 
 SIGLIP = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 """What pixels are normalised with for a network's own tower, unless `data.normalize` says otherwise."""
@@ -38,7 +34,7 @@ def vision_module(
 ) -> VisionDataModule:
     """The data module of conversations on images.
 
-    common: the keys of VISION and of build.COMMON, all present
+    common: the keys of domain.Vision and of load.COMMON, all present
         tower         name of a vision tower (networks.towers); None: the network's own, to which pixels are given
         size          height and width of images: those that the source gives
         features      cached: the tower's features are kept below `cache`; online: networks get pixels

@@ -4,10 +4,28 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from kdrun.domains.base import Domain
+from kdrun.domains.translation.domain import Translation
+from kdrun.schema import key
+
+
+@dataclass
+class Vision:
+    """How conversations about images become tokens."""
+
+    tower: str | None = key("efficientnet_lite0", "vision tower whose features are cached; null: networks see pixels")
+    size: int = key(96, "height and width of images", minimum=1)
+    features: str = key("cached", "tower features: kept on disk or computed each step", choices=("cached", "online"))
+    image_tokens: int | None = key(None, "slots of an image, where the tower is the network's own", minimum=1)
+    tokenizer: str | None = key(
+        None, "tokenizer file or folder, or smollm2; null: trained on words", path=True, exists=True, words=("smollm2",)
+    )
+    template: str = key("plain", "chat template", choices=("plain", "chatml", "vicuna", "tokenizer"))
+    max_length: int = key(128, "longest sequence in tokens, image slots included", minimum=2)
 
 
 class VisionLanguage(Domain):
@@ -15,7 +33,8 @@ class VisionLanguage(Domain):
 
     name = "vision_language"
     metrics = MappingProxyType({"accuracy": "max", "loss": "min", "token_accuracy": "max"})
-    settings = ("vision",)
+    settings = MappingProxyType({"vision": Vision})
+    supplies = (*Translation.supplies, "image_token", "image_tokens", "image_size", "tower")
     commands = ("chat",)
     per_position = True
     decoding = frozenset(("max_extra",))
@@ -30,9 +49,9 @@ class VisionLanguage(Domain):
         return Conversations
 
     def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
-        from kdrun.domains.vision_language.build import VISION, vision_module
+        from kdrun.domains.vision_language.build import vision_module
 
-        return vision_module(source, {**config, **VISION, **(config["vision"] or {})}, cache)
+        return vision_module(source, {**config, **config["vision"]}, cache)
 
     def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
         from kdrun.domains.vision_language.task import VisionLanguage as Task
@@ -46,7 +65,7 @@ class VisionLanguage(Domain):
 
     def content_hash(self, source: Any, config: dict[str, Any]) -> str:
         """With the content of a tokenizer that is given, in the place of the text that one would be made from."""
-        given = (config["vision"] or {}).get("tokenizer")
+        given = config["vision"]["tokenizer"]
         if not given:
             return source.content_hash
         from kdrun.domains.vision_language.tokens import tokenizer_hash

@@ -96,7 +96,7 @@ class Fit(Stage):
         weights = self.learner["weights"]
         tree = {
             "learner": {
-                "network": canonical(self.learner["network"], numbers=True),
+                "network": canonical(self.learner["network"], numbers=True, task=self.data.get("task")),
                 "weights": context.file_hash(weights) if weights else None,
             },
             "objective": {

@@ -1,8 +1,18 @@
 """Tones and their pitches, as kdrun asks for them (see kdrun.domains.base.Domain)."""
 
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from kdrun.domains.base import Domain
+from kdrun.schema import key
+
+
+@dataclass
+class Hearing:
+    """How tones reach an ear."""
+
+    level: float = key(1.0, "factor of what is heard", above=0)
+    side: str = key("both", "label of the ear", choices=("left", "right", "both"), left_out="a label")
 
 
 class Tones(Domain):
@@ -11,6 +21,8 @@ class Tones(Domain):
     name = "tones"
     metrics = MappingProxyType({"pitch_accuracy": "max", "loss": "min"})
     monitor = "pitch_accuracy"
+    settings = MappingProxyType({"hearing": Hearing})
+    supplies = ("num_classes", "in_channels", "rate")
 
     def source_type(self):
         from tonelab.source import Waveforms
@@ -24,7 +36,7 @@ class Tones(Domain):
         from tonelab.task import ToneSpec
 
         split = assign(source, config)
-        level = source.x[split == TRAIN].std()
+        level = source.x[split == TRAIN].std() / config["hearing"]["level"]
         sizes = {name: int((split == part).sum()) for name, part in SPLITS.items()}
         shape = source.x.shape[1:]
         name = config["name"] or source.name

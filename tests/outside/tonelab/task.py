@@ -10,6 +10,7 @@ from torchmetrics.aggregation import MeanMetric
 from kdrun import kinds
 from kdrun.domains.base import Blank, Prediction, Spec, Task
 from kdrun.domains.guess import largest_share
+from tonelab.source import RATE
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class ToneSpec(Spec):
         return cls(metadata["data"], classes, shape, {}, mean, std)
 
     def arguments(self) -> dict[str, Any]:
-        return {"num_classes": self.outputs, "in_channels": self.shape[0]}
+        return {"num_classes": self.outputs, "in_channels": self.shape[0], "rate": RATE}
 
     def blank(self) -> Blank:
         return Blank(torch.zeros(2, *self.shape), (2, self.outputs), f"tones of shape {self.shape}")
