@@ -10,6 +10,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+from kdrun import targets
 from kdrun.plugins import DOMAINS, entry_points
 from kdrun.problems import UserError, closest, listed
 
@@ -59,6 +60,20 @@ def settings(task: str | None = None) -> dict[str, type]:
 def supplied(task: str | None = None) -> frozenset[str]:
     """Arguments of networks that data supply (Domain.supplies), of all kinds of data of kdrun and of an installed `task`."""
     return frozenset(name for domain in _with(task) for name in domain.supplies)
+
+
+def metrics_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the metrics of every stage of a run: those of its kind of data, and those that its config adds."""
+    return (*find(config["data"]["task"]).metrics, *(config.get("metrics") or {}))
+
+
+def direction(config: Mapping[str, Any], name: str) -> str:
+    """ "max" or "min", of one of `metrics_of`; "" where neither the config nor the class of an added metric says it."""
+    node = (config.get("metrics") or {}).get(name)
+    if node is None:
+        return find(config["data"]["task"]).metrics[name]
+    larger = None if node.get("mode") else getattr(targets.locate(node["_target_"], "metric"), "higher_is_better", None)
+    return node.get("mode") or {True: "max", False: "min"}.get(larger, "")
 
 
 def _with(task: str | None) -> list[Any]:

@@ -84,14 +84,23 @@ DECLARED = {
 }
 
 
-def read_objectives(names: Sequence[str], directions: Sequence[str] | None = None) -> list[Objective]:
-    """The declared objectives of these names, with `directions` in place of their own where given.
+def read_objectives(
+    names: Sequence[str], directions: Sequence[str] | None = None, jobs: Sequence[Any] = ()
+) -> list[Objective]:
+    """The objectives of these names, with `directions` in place of their own where given: declared ones, and metrics that an
+    installed kind of data or the config of a job (see config.compose.Job) adds.
 
     Raises UserError for an unknown name, one of test, one this machine cannot measure, or directions that do not fit.
     """
     word = f"hydra.sweeper.objective={names[0] if len(names) == 1 else '[' + ','.join(names) + ']'}"
     if not names:
         raise UserError("hydra.sweeper.objective: no name", f"all: {listed(DECLARED)}")
+    known = {**DECLARED}
+    for job in jobs:
+        with job.allowing():
+            known |= {
+                name: _added(job.config, name) for name in names if name in set(kinds.metrics_of(job.config)) - {*known}
+            }
     for name in names:
         if "test" in name.lower().replace("/", "_").split("_"):
             raise UserError(
@@ -99,19 +108,25 @@ def read_objectives(names: Sequence[str], directions: Sequence[str] | None = Non
                 f"a search chooses on validation or cost: {listed(DECLARED)}",
                 "the test figures of the chosen run are in its record: kdrun show RUN",
             )
-        if name not in DECLARED:
-            plain = name.removeprefix("val/")
-            near = f"; closest: {plain}" if plain in DECLARED else closest(plain, DECLARED)
-            raise UserError(f"{word}: no objective {name!r}{near}", f"all: {listed(DECLARED)}")
+        if name not in known:
+            plain, has = name.removeprefix("val/"), {**DECLARED, **_metrics(jobs)}
+            near = f"; closest: {plain}" if plain in has else closest(plain, has)
+            raise UserError(f"{word}: no objective {name!r}{near}", f"all: {listed(has)}")
     if len(set(names)) < len(names):
         raise UserError(f"{word}: the same objective twice")
-    found = [DECLARED[name] for name in names]
+    found = [known[name] for name in names]
     if "energy" in names:
         from kdrun.ledger.reader import here
 
         unit = "J" if here() else "J, estimate"
         found = [replace(objective, unit=unit) if objective.name == "energy" else objective for objective in found]
     if directions is None:
+        for objective in found:
+            if not objective.direction:
+                raise UserError(
+                    f"{word}: metrics.{objective.name} does not say whether more is better",
+                    f"add metrics.{objective.name}.mode=max, or min",
+                )
         return found
     wrong = next((direction for direction in directions if direction not in DIRECTIONS), None)
     if wrong is not None:
@@ -121,10 +136,18 @@ def read_objectives(names: Sequence[str], directions: Sequence[str] | None = Non
     return [replace(objective, direction=direction) for objective, direction in zip(found, directions, strict=True)]
 
 
+def _added(config: dict[str, Any], name: str) -> Objective:
+    direction = {"max": MAXIMIZE, "min": MINIMIZE}.get(kinds.direction(config, name), "")
+    return Objective(name, direction, VALIDATION, f"{name} of the student, best epoch, mean over seeds")
+
+
+def _metrics(jobs: Sequence[Any]) -> dict[str, None]:
+    return {name: None for job in jobs for name in kinds.metrics_of(job.config)}
+
+
 def check_jobs(objectives: Sequence[Objective], jobs: Sequence[Any]) -> None:
     """Raises UserError where a job of the search (see config.compose.Job) would end without one of the objectives."""
-    for task in {job.config["data"]["task"] for job in jobs}:
-        known = kinds.find(task).metrics
+    for task, known in {(job.config["data"]["task"], kinds.metrics_of(job.config)) for job in jobs}:
         has = [*known, *(["gain"] if "accuracy" in known else [])]
         for objective in objectives:
             if objective.kind == VALIDATION and objective.name not in has:

@@ -36,15 +36,18 @@ def search(
     """
     from importlib.util import find_spec
 
+    from kdrun.job.compose import compose
+
     settings, words = take_settings(overrides)
-    objectives = read_objectives(settings.objective, settings.direction)
+    space = read_space(words, conf_dirs)
+    composed = space.check(lambda words: compose(words, conf_dirs))
+    objectives = read_objectives(settings.objective, settings.direction, composed)
     pruner = _pruner(settings, objectives)
     if jobs > 1 and any(objective.name == "latency" for objective in objectives):
         raise UserError(f"jobs={jobs}: latency cannot be measured while other trials use the machine", "jobs=1 can")
-    space = read_space(words, conf_dirs)
     if find_spec("optuna") is None:
         raise UserError("hydra/sweeper=optuna needs optuna: pip install optuna")
-    plan, identity, notes = _plan(space, settings, objectives, pruner, conf_dirs, command_arguments)
+    plan, identity, notes = _plan(space, composed, settings, objectives, pruner, conf_dirs, command_arguments)
     from kdrun.sweep.search_loop import Search
     from kdrun.sweep.search_result import Result
     from kdrun.sweep.search_study import Study
@@ -80,13 +83,11 @@ def _pruner(settings: Settings, objectives: Sequence[Objective]) -> str:
     return settings.pruner or ("median" if possible else "none")
 
 
-def _plan(space: Space, settings: Settings, objectives, pruner: str, conf_dirs, arguments):
+def _plan(space: Space, jobs: Sequence[Any], settings: Settings, objectives, pruner: str, conf_dirs, arguments):
     """(plan without points, what the search is, notes). How many trials and how long is no part of it: both may grow."""
-    from kdrun.job.compose import compose
     from kdrun.strategies.unused import refuse_unused
     from kdrun.sweep.plan import make_plan
 
-    jobs = space.check(lambda words: compose(words, conf_dirs))
     refuse_unused(jobs)
     check_jobs(objectives, jobs)
     identity = {

@@ -126,7 +126,7 @@ def _mark(cells: Sequence[dict[str, Any]], columns: Sequence[dict[str, Any]]) ->
         if not column["bold"]:
             continue
         own = [c for c in cells if c["column"] == column["id"] and c["n"] == c["of"] and c["validation"] is not None]
-        better = max if METRICS[column["metric"]].better == "max" else min
+        better = max if (column.get("better") or METRICS[column["metric"]].better) == "max" else min
         best = better((cell["validation"] for cell in own), default=None)
         for cell in own:
             cell["bold"] = cell["validation"] == best

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kdrun import kinds
 from kdrun.files import number
+from kdrun.problems import Problems, closest, listed
 from kdrun.tables.metrics import METRICS, Measured, Record, arms_of, is_alone, main_score, measure, stages_of, teachers
 from kdrun.tracking.provenance import cells_of
 
@@ -186,6 +188,23 @@ def _scores(entries: Sequence[Entry]) -> Iterator[str]:
                     own = stage["test"][which][summary["metric"]]
                     if number(own) != number(values[which]):
                         yield f"{place}: {summary['metric']} {which} is {values[which]} in the summary, {own} in its stage"
+
+
+def direction_of(column: Any, jobs: Sequence[Any], place: str, problems: Problems) -> str:
+    """What is better ("max", "min", "": nobody says) of a metric that the data or the config of a column's jobs adds."""
+    name, place = column.metric, f"{place}: column {column.id}"
+    job = next((job for job in jobs if name in kinds.metrics_of(job.config)), None)
+    if job is None:
+        has = dict.fromkeys(name for job in jobs for name in kinds.metrics_of(job.config))
+        problems.add(f"{place}: no job has the metric {name!r}{closest(name, has)}", f"they have: {listed(has)}")
+        return ""
+    with job.allowing():
+        better = kinds.direction(job.config, name)
+    if column.bold and not better:
+        problems.add(
+            f"{place}: metrics.{name} does not say whether more is better", f"add metrics.{name}.mode=max, or min"
+        )
+    return better
 
 
 def _shares(place: str, scores: dict[str, Any]) -> Iterator[str]:

@@ -40,11 +40,11 @@ UNITS = {"loss": "nats", "auc": "plain", "r2": "plain", "rmse": "plain", "mae": 
 
 class Metrics(dict):
     """Metrics by name; scores of a part (`accuracy/colour` of a type of questions, `auc/lung` of a view) are named after it
-    and need no entry."""
+    and need no entry. What an installed kind of data or a config adds is a plain number; its column says which is better."""
 
     def __missing__(self, name: str) -> Metric:
         if not name.startswith(BY_TYPE):
-            raise KeyError(name)
+            return Metric("plain", f"{name}: a metric of the data or the config", True)
         score, kind = name.split("/", 1)
         if kind == "combined":
             help = f"{MEASURES[score].label} (combined): of the one answer of all members"

@@ -6,10 +6,11 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from kdrun import kinds
 from kdrun.config.groups import Option, conf_dirs, tables
 from kdrun.files import sha256_file
 from kdrun.problems import ConfigProblems, Problems, UserError, closest, listed
@@ -32,7 +33,7 @@ class Row:
 class Column:
     """overrides: a column may choose configs of its own; columns of a row with the same overrides share the row's job.
 
-    split: test, or the name of a further test set of the data."""
+    split: test, or the name of a further test set of the data. better: max or min, of a metric that the data or the config adds."""
 
     id: str
     label: str
@@ -42,11 +43,13 @@ class Column:
     which: str
     bold: bool
     split: str = "test"
+    better: str = ""
 
     @property
     def definition(self) -> dict[str, Any]:
         """What rendering needs to know."""
-        names = ("id", "label", "arm", "metric", "which", "bold", *(("split",) if self.split != "test" else ()))
+        names = ["id", "label", "arm", "metric", "which", "bold"]
+        names += [name for name, usual in (("split", "test"), ("better", "")) if getattr(self, name) != usual]
         return {name: getattr(self, name) for name in names}
 
 
@@ -170,7 +173,7 @@ def read_spec(option: Option) -> Spec:
     for number, row in enumerate(source.items(("rows",))):
         if isinstance(row, dict) and row.get("published") is not None:
             figures[str(row.get("id"))] = (("rows", number, "published"), row["published"])
-    columns = _columns(source)
+    columns = _columns(source, _added_metrics(source))
     published = source.mapping(("published",), FIELDS[("published",)])
     source.choice(("published", "epoch"), EPOCHS)
     for row, values in source.mapping(("published", "figures"), None).items():
@@ -215,11 +218,14 @@ def _rows(source: Source) -> list[Row]:
     return rows
 
 
-def _columns(source: Source) -> list[Column]:
+def _columns(source: Source, added: Set[str]) -> list[Column]:
+    """added: metrics beside those of kdrun."""
     columns: list[Column] = []
     for number, path in source.entries(("columns",), FIELDS[("columns",)]):
         identity = _identity(source, path, [column.id for column in columns], number)
-        metric = source.choice((*path, "metric"), METRICS) or "accuracy"
+        metric = source.get((*path, "metric"))
+        if metric not in added:
+            metric = source.choice((*path, "metric"), METRICS) or "accuracy"
         which = source.choice((*path, "which"), (*WHICH, "both")) or ("best" if metric in OF_PARTS else "both")
         arm = source.text((*path, "arm")) or ("alone" if metric in DIFFERENCES else "student")
         bold = source.get((*path, "bold")) or False
@@ -241,6 +247,15 @@ def _columns(source: Source) -> list[Column]:
         overrides = _overrides(source, (*path, "overrides"))
         columns.append(Column(identity, label, overrides, arm, metric, which, bold, split))
     return columns
+
+
+def _added_metrics(source: Source) -> set[str]:
+    """Metrics that the words of the file add (`metrics.NAME.KEY=VALUE`), and those of installed kinds of data."""
+    named = re.findall(r"\bmetrics\.(\w+)\.", json.dumps(source.content, default=str))
+    return {
+        *named,
+        *(name for task in kinds.names() if task not in kinds.shipped() for name in kinds.find(task).metrics),
+    }
 
 
 def _identity(source: Source, path: tuple, taken: list[str], number: int) -> str:
@@ -337,13 +352,17 @@ def compose_jobs(request: Request, given: Sequence[str] = ()) -> tuple[list[Job]
 
 def check_jobs(spec: Spec, jobs: Sequence[Job], composed: Sequence[Any]) -> None:
     """What only shows in composed configs: factors that are no keys, arms that no job has. Raises ConfigProblems."""
-    from kdrun.tables.checks import flat
+    from kdrun.tables.checks import direction_of, flat
 
     problems = Problems()
     known = {key for job in composed for key in flat(job.config)}
     for factor in spec.factors:
         if not any(key == factor or key.startswith(f"{factor}.") for key in known):
             problems.add(f"{spec.shown}: factors: no key {factor!r} in any job{closest(factor, known)}")
+    for number, column in enumerate(spec.columns):
+        if column.metric not in METRICS:
+            owners = [found for job, found in zip(jobs, composed, strict=True) if column.id in job.columns]
+            spec.columns[number] = replace(column, better=direction_of(column, owners, spec.shown, problems))
     by_id = {column.id: column for column in spec.columns}
     for job, found in zip(jobs, composed, strict=True):
         strategy = found.config["strategy"]

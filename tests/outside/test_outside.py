@@ -76,6 +76,36 @@ def test_its_node_is_completed():
     assert not candidates(["data=digits", "data.hearing.l"])
 
 
+TABLE = """\
+title: Ears
+base: [%s]
+seeds: 1
+rows: [{id: ears}]
+columns:
+  - {id: pitch, metric: pitch_accuracy, bold: true}
+  - {id: near, metric: near, bold: true}
+"""
+
+
+def test_a_column_and_the_objective_of_a_search_are_metrics_of_the_data_and_of_the_config(tmp_path, monkeypatch):
+    from kdrun.config.compose import compose
+    from kdrun.sweep.objectives import read_objectives
+    from kdrun.tables.spec import Request, compose_jobs, find_table, read_spec
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf" / "table").mkdir(parents=True)
+    words = [word for word in WORDS if not word.startswith("seed")]
+    (tmp_path / "conf" / "table" / "ears.yaml").write_text(TABLE % ", ".join(map(repr, words)))
+    spec = read_spec(find_table("ears", ["conf"]))
+    compose_jobs(Request(spec, [], None), ["conf"])
+    assert [column.definition["better"] for column in spec.columns] == ["max", "max"]
+    jobs = [compose([*WORDS, "metrics.far._target_=tonelab.metric.WithinSteps", "metrics.far.mode=min"])]
+    directions = {each.name: each.direction for each in read_objectives(["pitch_accuracy", "near", "far"], None, jobs)}
+    assert directions == {"pitch_accuracy": "maximize", "near": "maximize", "far": "minimize"}
+    with pytest.raises(UserError, match="no objective 'nera'; closest: near"):
+        read_objectives(["nera"], None, jobs)
+
+
 def test_plan_and_check_know_it(capsys, outputs, monkeypatch):
     monkeypatch.chdir(outputs)
     assert main(["plan", *WORDS]) == 0
