@@ -82,6 +82,12 @@ def _with(task: str | None) -> list[Any]:
     return [*shipped().values(), *installed]
 
 
+def choices_of(rules: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """What a key with these rules (schema.key) may be set to; None: any value of its type. "domains": all kinds of data."""
+    choices = rules.get("choices")
+    return names() if choices == "domains" else choices
+
+
 @cache
 def _installed(path: tuple[str, ...]) -> dict[str, str]:
     return dict(entry_points(DOMAINS))

@@ -4,6 +4,7 @@ Annotations are real objects here (no `from __future__ import annotations`): the
 """
 
 import os
+import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, is_dataclass, make_dataclass
@@ -324,6 +325,12 @@ class Root:
 
 EXTENDED: dict[type, str] = {Data: "_target_", Term: "_target_", Metric: "_target_"}
 """Dataclasses whose further keys are arguments of the callable they name."""
+
+
+def bare(kind: Any) -> Any:
+    """`X | None` -> X."""
+    parts = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    return next(part for part in parts if part is not types.NoneType)
 
 
 def default_cache() -> str:

@@ -12,13 +12,14 @@ from dataclasses import is_dataclass
 from typing import Any
 
 from kdrun import kinds, losses, slots, targets
-from kdrun.config.choices import choices_of
 from kdrun.config.meant import meant, nearest_path, schema_paths
 from kdrun.config.origins import Origins
 from kdrun.config.presets import PRESETS
+from kdrun.config.trees import merged
 from kdrun.environment import hidden
+from kdrun.kinds import choices_of
 from kdrun.problems import Problems, UserError, closest, listed, nearest
-from kdrun.schema import EXTENDED, REQUIRED, Data, Metric, Root, Target, Term, Weight, defaults, fields
+from kdrun.schema import EXTENDED, REQUIRED, Data, Metric, Root, Target, Term, Weight, bare, defaults, fields
 from kdrun.term_weights import read_weight
 
 _NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -52,7 +53,7 @@ class Check:
         result = self.node(tree, Root, "", partial=False)
         if (first := result.get("pretrain")) and isinstance(tree.get("data"), dict):
             missing, self.missing = self.missing, False  # what data lack was told there
-            changed = self.node(_over(tree["data"], first["data"]), Data, "pretrain.data", partial=False)
+            changed = self.node(merged(tree["data"], first["data"]), Data, "pretrain.data", partial=False)
             self.missing = missing
             first["data"] = {name: changed[name] for name in first["data"] if name in changed}
         return result
@@ -272,7 +273,7 @@ class Check:
         if isinstance(kind, types.UnionType):
             if value is None:
                 return None
-            kind = next(part for part in typing.get_args(kind) if part is not types.NoneType)
+            kind = bare(kind)
             rules = {**rules, "optional": True}
         if kind is Weight:
             return self.weight(value, path, rules)
@@ -399,13 +400,3 @@ def shipped_terms() -> list[str]:
     return [
         name for name in names if losses.resolve(name, {})[0].rpartition(".")[2] in callables(f"{losses.HOME}.{name}")
     ]
-
-
-def _over(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `over` in its place, mapping by mapping."""
-    both = {
-        key: _over(base[key], value)
-        for key, value in over.items()
-        if isinstance(value, dict) and isinstance(base.get(key), dict)
-    }
-    return {**base, **over, **both}

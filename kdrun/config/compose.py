@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -17,10 +16,11 @@ from kdrun.config import allowed, variables
 from kdrun.config import groups as places
 from kdrun.config import overrides as words_of
 from kdrun.config.check import Check
-from kdrun.config.groups import ConfDir, Option
+from kdrun.config.groups import ConfDir
 from kdrun.config.hydra import compose_groups
 from kdrun.config.layers import settle, typed_leaves
 from kdrun.config.origins import SETTINGS, Origins
+from kdrun.config.trees import leaves, merged, put_at
 from kdrun.defaults import ADDED_TO_TARGETS, canonical, canonical_objective, strategy_options
 from kdrun.environment import variables_in
 from kdrun.problems import Problems
@@ -78,15 +78,12 @@ def compose(overrides: Sequence[str] = (), conf_dirs: Sequence[str] = (), *, mis
     if composed is None:
         problems.stop()
         raise AssertionError("a failed composition has a problem")
-    tree = words_of.merged(defaults(), composed.tree)
+    tree = merged(defaults(), copy.deepcopy(composed.tree))
     words_of.apply(tree, words, problems)
     tree["strategy"] = strategy_options(tree.get("strategy"))
     _add_controls(tree, problems)
     _monitor(tree, words.typed)
-    main = next(d for d in dirs if os.path.isfile(os.path.join(d.path, "config.yaml")))
-    origins = Origins(
-        words.typed, composed.choices, table, Option("config", os.path.join(main.path, "config.yaml"), main)
-    )
+    origins = Origins(words.typed, composed.choices, table, places.main_option(dirs))
     notes = settle(tree, typed_leaves(words.values), origins)
     seeds = _seeds(tree, words.typed, origins, problems)
     names = _own_packages(tree, dirs, words.typed)
@@ -161,7 +158,7 @@ def _given(tree: Mapping[str, Any], words: words_of.Words, origins: Origins) -> 
             found |= dict.fromkeys(origins.keys_of(key, name), text)
     for key, text in words.typed.items():
         found[key] = text
-    texts = [value for _, value in words_of.leaves(tree) if isinstance(value, str) and "${" in value]
+    texts = [value for _, value in leaves(tree) if isinstance(value, str) and "${" in value]
     left_out = set(irrelevant(task=(tree.get("data") or {}).get("task")))
     read = {name for text in texts for name in re.findall(r"\$\{([\w.]+)\}", text)}
     return {
@@ -205,7 +202,7 @@ def _resolved(
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    open_ends = [(path, value) for path, value in words_of.leaves(tree) if isinstance(value, str) and "${" in value]
+    open_ends = [(path, value) for path, value in leaves(tree) if isinstance(value, str) and "${" in value]
     read = {word for path, text in open_ends for word in re.findall(r"\w+", f"{path} {text}")}
     parts = {
         name: value for name, value in tree.items() if name in read
@@ -222,14 +219,14 @@ def _resolved(
             except OmegaConfBaseException as error:
                 name = type(error).__name__
                 if "Missing" in name:  # what it points to is named as missing already
-                    _set(cell, path, REQUIRED if not missing else None)
+                    put_at(cell, path, REQUIRED if not missing else None)
                     continue
                 place = "" if path in origins.typed or origins.place(path) else origins.text(value)
                 reason = str(error).splitlines()[0]
                 problems.add(f"{origins(path)}: {value} leads nowhere", reason, f"in {place}" if place else "")
-                _set(cell, path, None)
+                put_at(cell, path, None)
                 continue
-            _set(cell, path, OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found)
+            put_at(cell, path, OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found)
         cells.append(cell)
     return cells
 
@@ -243,13 +240,6 @@ def _checked(trees: list[dict[str, Any]], check: Check, choices: Mapping[str, An
         else:
             cells.append(_named(check.root(tree), choices))
     return cells
-
-
-def _set(tree: Any, path: str, value: Any) -> None:
-    *parents, last = path.split(".")
-    for part in parents:
-        tree = tree[int(part)] if isinstance(tree, list) else tree[part]
-    tree[int(last) if isinstance(tree, list) else last] = value
 
 
 def _named(cell: dict[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:

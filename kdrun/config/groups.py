@@ -130,6 +130,12 @@ class Option:
 Groups = dict[str, dict[str, Option]]
 
 
+def main_option(dirs: Sequence[ConfDir]) -> Option:
+    """config.yaml, from which every job is composed: of the first folder that has one."""
+    files = [(os.path.join(conf.path, "config.yaml"), conf) for conf in dirs]
+    return next(Option("config", file, conf) for file, conf in files if os.path.isfile(file))
+
+
 def groups(dirs: Sequence[ConfDir]) -> Groups:
     """group -> option -> Option, in the order of showing: all that a job can be composed of."""
     table = {group: options for group, options in _folders(dirs).items() if group.partition("/")[0] != TABLES}

@@ -11,7 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 from kdrun.config.groups import LEARNERS, ConfDir, Groups, near
-from kdrun.config.presets import PRESETS, defaults_of, mistakes
+from kdrun.config.option_file import defaults_of
+from kdrun.config.presets import PRESETS, mistakes
 from kdrun.problems import Problems, closest, listed
 
 

@@ -5,14 +5,15 @@ Reads at most a dozen small YAML files; composes nothing, so it is fast and, whe
 
 from __future__ import annotations
 
-import types
 import typing
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from kdrun.config.choices import choices_of
-from kdrun.config.groups import ConfDir, Groups, Option
+from kdrun.config.groups import ConfDir, Groups, Option, main_option
+from kdrun.config.option_file import load
+from kdrun.config.trees import leaves
 from kdrun.defaults import strategy_options
+from kdrun.kinds import choices_of
 
 
 def known_keys(words: Sequence[str], table: Groups, dirs: Sequence[ConfDir]) -> dict[str, str]:
@@ -33,8 +34,7 @@ def task_of(words: Sequence[str], table: Groups, dirs: Sequence[ConfDir]) -> str
     """The kind of data that these words choose, as far as a file or a word says it."""
     typed = dict(word.partition("=")[::2] for word in words if "=" in word)
     option = table.get("data", {}).get(chosen(words, table, dirs).get("data", ""))
-    tree = _load(option.file) if option else None
-    said = typed.get("data.task") or (tree.get("task") if isinstance(tree, dict) else None)
+    said = typed.get("data.task") or (load(option.file).get("task") if option else None)
     return said if isinstance(said, str) else None
 
 
@@ -42,13 +42,13 @@ def values(key: str, task: str | None = None) -> list[str]:
     """What can stand after `key=` where the schema has a list of it. task: the kind of data."""
     from dataclasses import is_dataclass
 
-    from kdrun.schema import Root, fields
+    from kdrun.schema import Root, bare, fields
 
     node: Any = Root
     *parents, last = key.split(".")
     for part in parents:
         item = next((item for item in fields(node, task) if item.name == part), None) if is_dataclass(node) else None
-        node = _kind(item.type) if item is not None else None
+        node = bare(item.type) if item is not None else None
     if node is None or not is_dataclass(node):
         return []
     item = next((item for item in fields(node, task) if item.name == last), None)
@@ -59,41 +59,25 @@ def values(key: str, task: str | None = None) -> list[str]:
 
 def chosen(words: Sequence[str], table: Groups, dirs: Sequence[ConfDir]) -> dict[str, str]:
     """group -> option: config.yaml's defaults, over them the family's, the preset's, and what is typed."""
-    import os
-
-    main = next(
-        os.path.join(d.path, "config.yaml") for d in dirs if os.path.isfile(os.path.join(d.path, "config.yaml"))
-    )
     typed = dict(word.partition("=")[::2] for word in words if "=" in word)
-    result = {key: value for key, value in _defaults(_load(main)) if isinstance(value, str)}
+    result = {key: value for key, value in _defaults(load(main_option(dirs).file)) if isinstance(value, str)}
     for preset in ("model", "experiment"):
         option = table.get(preset, {}).get(typed.get(preset, result.get(preset, "")))
-        entries = _defaults(_load(option.file)) if option else []
+        entries = _defaults(load(option.file)) if option else []
         result |= {
             k.removeprefix("override /"): v for k, v in entries if k.startswith("override /") and isinstance(v, str)
         }
     return result | {group: name for group, name in typed.items() if group in table}
 
 
-def _load(file: str) -> Any:
-    import yaml
-
-    try:
-        with open(file, encoding="utf-8") as text:
-            return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return None
-
-
-def _defaults(tree: Any) -> list[tuple[str, Any]]:
-    entries = tree.get("defaults") if isinstance(tree, dict) else None
-    pairs = [entry if isinstance(entry, dict) else {"": entry} for entry in entries or ()]
+def _defaults(tree: dict[str, Any]) -> list[tuple[str, Any]]:
+    pairs = [entry if isinstance(entry, dict) else {"": entry} for entry in tree.get("defaults") or ()]
     return [(str(key).removeprefix("optional "), value) for pair in pairs for key, value in pair.items()]
 
 
 def _of_file(option: Option, package: str, table: Groups, depth: int) -> Iterator[str]:
-    tree = _load(option.file)
-    if not isinstance(tree, dict) or depth > 4:
+    tree = load(option.file)
+    if depth > 4:
         return
     for key, value in _defaults(tree):
         absolute = key.startswith("/")
@@ -104,32 +88,18 @@ def _of_file(option: Option, package: str, table: Groups, depth: int) -> Iterato
             below = inner or ("" if not key else key.rpartition("/")[2])
             yield from _of_file(part, f"{package}.{below}".rstrip("."), table, depth + 1)
     own = {key: value for key, value in tree.items() if key != "defaults"}
-    yield from _leaves(strategy_options(own) if package == "strategy" else own, package)
-
-
-def _leaves(tree: dict[str, Any], path: str) -> Iterator[str]:
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{path}.{key}")
-        else:
-            yield f"{path}.{key}"
+    own = strategy_options(own) if package == "strategy" else own
+    yield from (path for path, _ in leaves(own, package, lists=False) if own)
 
 
 def _of_schema(node: type, prefix: str, task: str | None) -> Iterator[tuple[str, str]]:
     from dataclasses import is_dataclass
 
-    from kdrun.schema import Target, fields
+    from kdrun.schema import Target, bare, fields
 
     for item in fields(node, task):
-        kind = _kind(item.type)
+        kind = bare(item.type)
         if is_dataclass(kind):
             yield from _of_schema(kind, f"{prefix}{item.name}.", task)
         elif kind is not Target and typing.get_origin(kind) is not dict:
             yield f"{prefix}{item.name}", item.metadata.get("help", "")
-
-
-def _kind(kind: Any) -> Any:
-    """`X | None` -> X."""
-    if isinstance(kind, types.UnionType):
-        return next(part for part in typing.get_args(kind) if part is not types.NoneType)
-    return kind

@@ -7,10 +7,11 @@ import typing
 from dataclasses import is_dataclass
 from typing import Any
 
-from kdrun.config.choices import choices_of
 from kdrun.config.groups import Groups
+from kdrun.config.option_file import load
+from kdrun.kinds import choices_of
 from kdrun.problems import listed, nearest
-from kdrun.schema import Root, Target, Weight, fields
+from kdrun.schema import Root, Target, Weight, bare, fields
 
 
 def meant(path: str, value: Any, groups: Groups, kind: type | None = None) -> str:
@@ -54,9 +55,7 @@ def _own(file: str) -> str:
     """What an option's file says, on one line as it can be typed; without the options it is composed of."""
     import yaml
 
-    with open(file, encoding="utf-8") as text:
-        tree = yaml.safe_load(text) or {}
-    tree.pop("defaults", None)
+    tree = {name: value for name, value in load(file).items() if name != "defaults"}
     return yaml.safe_dump(tree, default_flow_style=True, width=10_000, sort_keys=False).strip()
 
 
@@ -66,9 +65,7 @@ def schema_paths(kind: type = Root, prefix: str = "", task: str | None = None) -
     for item in fields(kind, task):
         path = f"{prefix}{item.name}"
         found[path] = {**item.metadata, "type": item.type}
-        inner = item.type
-        if isinstance(inner, types.UnionType):
-            inner = next(part for part in typing.get_args(inner) if part is not types.NoneType)
+        inner = bare(item.type)
         if is_dataclass(inner):
             found |= schema_paths(inner, f"{path}.", task)
         elif inner is Target and item.name == "optimizer":

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kdrun.config.groups import Groups, Option
-from kdrun.config.presets import PRESETS, defaults_of, mistakes
+from kdrun.config.option_file import defaults_of, line_of, own_keys, package_of
+from kdrun.config.presets import PRESETS, mistakes
 
 SETTINGS = ("objective", "trainer", "trainer/optimizer")
 """Groups whose options are settings, which a strategy may not use. The others say who takes part, and in what: a job without a
@@ -46,7 +47,7 @@ class Origins:
             for name in [names] if isinstance(names, str) else names or []:
                 option = self.groups.get(group, {}).get(name)
                 if option is not None:
-                    package = _package(option, package or group.replace("/", "."))
+                    package = package_of(option.file, package or group.replace("/", "."))
                     found.append((f"{package}.{option.part}".strip("."), option))
         # As in config.yaml: a family is over the groups, an experiment over all.
         return sorted(
@@ -58,7 +59,7 @@ class Origins:
         group, _, package = group.partition("@")
         part = package or group.replace("/", ".")
         option = self.groups.get(group, {}).get(name)
-        own = {} if option is None or defaults_of(option.file) else _own_keys(option.file)
+        own = {} if option is None or defaults_of(option.file) else own_keys(option.file)
         return [f"{part}.{key}" for key in own] or [part]
 
     def of_own_experiments(self) -> dict[str, str]:
@@ -73,23 +74,18 @@ class Origins:
                 if group.partition("@")[0] in SETTINGS:
                     said = f"{group}={name} ({option.shown}, line {line})"
                     found |= dict.fromkeys(self.keys_of(group, name), said)
-            for key, value in _own_keys(option.file).items():
-                found[key] = f"{key}={value} ({option.shown}, line {_line(option.file, '', key)})"
+            for key, value in own_keys(option.file).items():
+                found[key] = f"{key}={value} ({option.shown}, line {line_of(option.file, '', key)})"
         return found
 
     def place(self, path: str) -> str | None:
         """File and line that set `path`; where it is set twice, the last one."""
         found = None
         for package, option in self.files():
-            line = self.line(option, package, path)
+            line = line_of(option.file, package, path)
             if line is not None:
                 found = f"{option.shown}, line {line}"
         return found
-
-    @staticmethod
-    def line(option: Option, package: str, path: str) -> int | None:
-        """The line of an option's file that sets `path`; None where it does not."""
-        return _line(option.file, package, path)
 
     def text(self, wanted: str) -> str | None:
         """File and line that contain `wanted` (an interpolation)."""
@@ -118,59 +114,3 @@ class Origins:
         chosen = self.choices.get(group)
         option = self.groups.get(group, {}).get(chosen) if isinstance(chosen, str) else None
         return mistakes(option, self.groups) if option else [[f"{group}: no such key"]]
-
-
-def _package(option: Option, default: str) -> str:
-    """A header `# @package NAME` wins over the folder; `_global_` is the root."""
-    with open(option.file, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if line.strip() and not line.startswith("#"):
-                break
-            words = line.lstrip("#").split()
-            if words[:1] == ["@package"] and len(words) > 1:
-                return "" if words[1] == "_global_" else words[1].replace("_global_.", "").replace("_group_", default)
-    return default
-
-
-def _own_keys(file: str) -> dict[str, object]:
-    """Dotted key -> value of what a file says itself, beside the options it is composed of. A list is one value."""
-    import yaml
-
-    found: dict[str, object] = {}
-
-    def walk(node: dict[str, object], prefix: str) -> None:
-        for name, value in node.items():
-            if isinstance(value, dict) and value:
-                walk(value, f"{prefix}{name}.")
-            else:
-                found[f"{prefix}{name}"] = value
-
-    with open(file, encoding="utf-8") as text:
-        tree = yaml.safe_load(text)
-    walk({name: value for name, value in (tree or {}).items() if name != "defaults"}, "")
-    return found
-
-
-def _line(file: str, package: str, path: str) -> int | None:
-    import yaml
-
-    inside = package.split(".") if package else []
-    parts = path.split(".")
-    if parts[: len(inside)] != inside:
-        return None
-    try:
-        with open(file, encoding="utf-8") as text:
-            node = yaml.compose(text, yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return None
-    line = 1
-    for part in parts[len(inside) :]:
-        if not isinstance(node, yaml.MappingNode):
-            return None
-        for name, value in node.value:
-            if name.value == part:
-                line, node = name.start_mark.line + 1, value
-                break
-        else:
-            return None
-    return line

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kdrun.config.groups import ORDER, ConfDir, Groups
+from kdrun.config.trees import at
 from kdrun.problems import Problems, UserError, closest, listed
 
 LAUNCHERS = {"submitit_slurm": "launch", "submitit_local": "launch", "joblib": "launch", "ray": "ray", "ray_aws": "ray"}
@@ -242,10 +243,8 @@ def split_sweep(overrides: Sequence[str], table: Groups) -> list[list[str]]:
 def apply(tree: dict[str, Any], words: Words, problems: Problems) -> None:
     """Put the typed values into `tree`. Unknown keys are put in too: the schema check names them."""
     for key, text in words.deleted:
-        *parents, last = key.split(".")
-        node: Any = tree
-        for part in parents:
-            node = node.get(part) if isinstance(node, dict) else None
+        above, _, last = key.rpartition(".")
+        node: Any = at(tree, above)
         if isinstance(node, dict) and last in node:
             del node[last]
         else:
@@ -287,26 +286,3 @@ def put(node: dict[str, Any], name: str, value: Any) -> None:
             put(old, str(inner), item)
     else:
         node[name] = value
-
-
-def merged(*trees: dict[str, Any]) -> dict[str, Any]:
-    """Later trees over earlier ones, mapping by mapping, into fresh dicts."""
-    result: dict[str, Any] = {}
-    for tree in trees:
-        for name, value in tree.items():
-            old = result.get(name)
-            if isinstance(value, dict):
-                result[name] = merged(old, value) if isinstance(old, dict) else merged(value)
-            else:
-                result[name] = list(value) if isinstance(value, list) else value
-    return result
-
-
-def leaves(tree: Any, path: str = "") -> Iterable[tuple[str, Any]]:
-    """(dotted key, value) of everything that is not a mapping with entries; lists count as mappings of positions."""
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else None
-    if not items:
-        yield path, tree
-        return
-    for name, value in items:
-        yield from leaves(value, f"{path}.{name}" if path else str(name))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kdrun.config.groups import Groups, Option
+from kdrun.config.option_file import defaults_of, load, package_of
 
 PRESETS = ("experiment", "model")
 """Groups whose files set other groups and keys at the root; they have no node of their own."""
@@ -16,7 +15,7 @@ def mistakes(option: Option, table: Groups) -> list[list[str]]:
     entries = defaults_of(option.file)
     if entries is None:
         return []  # not YAML; composing says where
-    if not _at_root(option.file):
+    if package_of(option.file, option.group) and load(option.file):
         found.append(
             [
                 f"{option.shown}, line 1: its values land below `{option.group}` and change nothing",
@@ -33,33 +32,4 @@ def mistakes(option: Option, table: Groups) -> list[list[str]]:
             found.append(
                 [f"{option.shown}, line {line}: `- {key}: {value}` does not choose {group}", f"write `{right}`"]
             )
-    return found
-
-
-def _at_root(file: str) -> bool:
-    with open(file, encoding="utf-8", errors="replace") as text:
-        for line in text:
-            if line.strip() and not line.startswith("#"):
-                return False
-            if line.lstrip("#").split()[:2] == ["@package", "_global_"]:
-                return True
-    return True  # nothing but comments: nothing lands anywhere
-
-
-def defaults_of(file: str) -> list[tuple[str, str, int]] | None:
-    """(key, value, line) of the entries `- key: value` of a defaults list; None where the file is not YAML."""
-    import yaml
-
-    try:
-        with open(file, encoding="utf-8") as text:
-            root: Any = yaml.compose(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return None
-    found = []
-    for name, node in root.value if isinstance(root, yaml.MappingNode) else ():
-        if name.value == "defaults" and isinstance(node, yaml.SequenceNode):
-            for entry in node.value:
-                if isinstance(entry, yaml.MappingNode) and entry.value:
-                    key, value = entry.value[0]
-                    found.append((str(key.value), str(value.value), key.start_mark.line + 1))
     return found

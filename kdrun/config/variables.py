@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdrun.config.overrides import leaves
+from kdrun.config.trees import at, leaves, put_at
 from kdrun.environment import MARK, mark
 from kdrun.problems import Problems
 
@@ -35,15 +35,15 @@ class Named:
         tree = copy.deepcopy(tree)
         for path, text in self._marked(number):
             if _is_label(path):
-                _set(tree, path, text)
+                put_at(tree, path, text)
         return tree
 
     def put(self, cell: dict[str, Any], number: int) -> None:
         """Names in place of values in a checked cell."""
         for path, text in self._marked(number):
-            value = _at(cell, path)
+            value = at(cell, path)
             if isinstance(value, str) and _is_hidden(path, value):
-                _set(cell, path, text)
+                put_at(cell, path, text)
 
     def origin(self, name: str, typed: Mapping[str, str]) -> str:
         """What reads a variable: "" where it was typed."""
@@ -106,19 +106,3 @@ def _is_hidden(path: str, value: str) -> bool:
         return True
     known = path in schema_paths() or path.rpartition(".")[2] == "_target_"
     return not known and not (os.path.isabs(value) and os.path.exists(value))
-
-
-def _at(tree: Any, path: str) -> Any:
-    for part in path.split("."):
-        if isinstance(tree, list):
-            tree = tree[int(part)] if part.isdigit() and int(part) < len(tree) else None
-        else:
-            tree = tree.get(part) if isinstance(tree, dict) else None
-    return tree
-
-
-def _set(tree: Any, path: str, value: Any) -> None:
-    *parents, last = path.split(".")
-    for part in parents:
-        tree = tree[int(part)] if isinstance(tree, list) else tree[part]
-    tree[int(last) if isinstance(tree, list) else last] = value

@@ -12,7 +12,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from kdrun import kinds
-from kdrun.config.layers import mapping_leaves
+from kdrun.config.trees import at, leaves
 from kdrun.domains.base import Domain
 from kdrun.lab.stages.base import Result, Stage
 from kdrun.problems import Problems
@@ -214,8 +214,8 @@ def _asked(cell: dict[str, Any]) -> Blank | None:
 
 
 def _changes_nothing(cell: dict[str, Any], key: str, first: Blank) -> bool:
-    leaves = list(mapping_leaves(at(cell, key), key))
-    return bool(leaves) and all(_leaf_changes_nothing(cell, path, value, first) for path, value in leaves)
+    below = list(leaves(at(cell, key), key, lists=False))
+    return bool(below) and all(_leaf_changes_nothing(cell, path, value, first) for path, value in below)
 
 
 def _leaf_changes_nothing(cell: dict[str, Any], path: str, value: Any, first: Blank) -> bool:
@@ -263,10 +263,3 @@ def _others(cell: dict[str, Any], path: str, value: Any) -> Iterator[Any]:
         yield {"x": 1}
     elif value is None:
         yield from (1, "x", [1])
-
-
-def at(tree: Any, path: str) -> Any:
-    """The value at a dotted path; None where there is none."""
-    for part in path.split(".") if path else ():
-        tree = tree.get(part) if isinstance(tree, dict) else None
-    return tree

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdrun.config.compose import hash_of, split_sweep
-from kdrun.config.overrides import leaves
+from kdrun.config.trees import leaves
 from kdrun.job.compose import compose
 from kdrun.problems import ConfigProblems, UserError
 from kdrun.schema import Root, defaults, irrelevant

@@ -1,0 +1,43 @@
+"""Trees of configs by dotted keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+
+def at(tree: Any, path: str) -> Any:
+    """The value at a dotted key, in which lists count as mappings of positions; None where there is none."""
+    for part in path.split(".") if path else ():
+        if isinstance(tree, list):
+            tree = tree[int(part)] if part.isdigit() and int(part) < len(tree) else None
+        else:
+            tree = tree.get(part) if isinstance(tree, dict) else None
+    return tree
+
+
+def put_at(tree: Any, path: str, value: Any) -> None:
+    """Replace the value at a dotted key; all above it must be there."""
+    above, _, last = path.rpartition(".")
+    node = at(tree, above)
+    node[int(last) if isinstance(node, list) else last] = value
+
+
+def leaves(tree: Any, path: str = "", lists: bool = True) -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of everything that is not a mapping with entries; lists: a list counts as one of positions."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if lists and isinstance(tree, list) else None
+    if not items:
+        yield path, tree
+        return
+    for name, value in items:
+        yield from leaves(value, f"{path}.{name}" if path else str(name), lists)
+
+
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over` in its place, mapping by mapping."""
+    both = {
+        key: merged(base[key], value)
+        for key, value in over.items()
+        if isinstance(value, dict) and isinstance(base.get(key), dict)
+    }
+    return {**base, **over, **both}
