@@ -14,6 +14,14 @@ from kdrun.problems import UserError, closest
 HOW = ("fedavg", "median", "trimmed_mean")
 
 
+def check(how: str, trim: float) -> None:
+    """Raises UserError for a way that there is not, or a trim outside [0, 0.5)."""
+    if how not in HOW:
+        raise UserError(f"aggregation.how={how}: one of {', '.join(HOW)}{closest(str(how), HOW)}")
+    if not 0 <= trim < 0.5:
+        raise UserError(f"aggregation.trim={trim}: a share of each end in [0, 0.5)")
+
+
 def combine(updates: Mapping[int, Update], how: str = "fedavg", trim: float = 0.1) -> dict[str, np.ndarray]:
     """Array by array, in the order of the clients' numbers whatever the order in which they answered.
 
@@ -26,10 +34,7 @@ def combine(updates: Mapping[int, Update], how: str = "fedavg", trim: float = 0.
     """
     if not updates:
         raise ValueError("there is nothing to combine")
-    if how not in HOW:
-        raise UserError(f"aggregation={how} is none of {', '.join(HOW)}{closest(how, HOW)}")
-    if not 0 <= trim < 0.5:
-        raise UserError(f"aggregation.trim={trim}: a share of each end in [0, 0.5)")
+    check(how, trim)
     ordered = [updates[client] for client in sorted(updates)]
     total = sum(update.samples for update in ordered)
     combined = {}

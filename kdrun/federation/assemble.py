@@ -16,8 +16,7 @@ from kdrun.federation.client import Client
 from kdrun.federation.engine import Engine, InProcess
 from kdrun.federation.faults import Faults
 from kdrun.federation.loop import Loop
-from kdrun.federation.methods.base import Hall, Method
-from kdrun.federation.methods.build import build_method
+from kdrun.federation.methods.base import Hall, Method, build_method
 from kdrun.federation.request import FederationRequest
 from kdrun.federation.server import Rules, Server
 from kdrun.federation.shards import Shard

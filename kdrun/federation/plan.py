@@ -15,7 +15,7 @@ def planned(stage: Any, module: Any) -> dict[str, Any]:
     stage: lab.stages.federate.Federate. The partition is made, so that one that cannot be is told now.
     """
     from kdrun.federation import partition
-    from kdrun.federation.methods.build import build_method
+    from kdrun.federation.methods.base import build_method
     from kdrun.learning import seeds
 
     config = stage.federation

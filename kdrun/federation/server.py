@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from kdrun.data import randomness
-from kdrun.federation.aggregate import HOW, clip
+from kdrun.federation.aggregate import check, clip
 from kdrun.federation.engine import Engine
 from kdrun.federation.faults import BadUpdate, Failure
 from kdrun.federation.messages import Broadcast, Update, refusal, size
 from kdrun.federation.methods.base import Hall, Method
-from kdrun.problems import UserError, closest
+from kdrun.problems import UserError
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,7 @@ class Rules:
             raise UserError(f"clients={self.clients}, rounds={self.rounds}: at least 1 of each")
         if not 0 < self.participation <= 1:
             raise UserError(f"participation={self.participation}: a share above 0 and at most 1")
-        if self.how not in HOW:
-            raise UserError(f"aggregation.how={self.how}: one of {', '.join(HOW)}{closest(str(self.how), HOW)}")
-        if not 0 <= self.trim < 0.5:
-            raise UserError(f"aggregation.trim={self.trim}: a share of each end in [0, 0.5)")
+        check(self.how, self.trim)
         if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
             raise UserError(f"aggregation.clip_norm={self.clip_norm}: a finite norm above 0, or null")
 

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from kdrun.ledger.figures import Figures
-from kdrun.ledger.flops import on_meta
+from kdrun.ledger.flops import watched
 
 BYTES = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 METHOD = "roofline over operators: launch + max(operations / (peak * utilisation), bytes / bandwidth)"
@@ -62,15 +62,7 @@ def operators(network: nn.Module, forward: Callable[[nn.Module], object]) -> lis
 
     Raises whatever the network raises where its forward pass needs values.
     """
-    shadow = on_meta(network).eval()
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # in eval mode a transformer layer would be one unknown operator
-    try:
-        with torch.no_grad(), _Watch() as watch:
-            forward(shadow)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-    return watch.found
+    return watched(network, forward, _Watch()).found
 
 
 class _Watch(TorchDispatchMode):

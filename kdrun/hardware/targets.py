@@ -6,7 +6,7 @@ No torch here: `kdrun card hardware=...` checks its words before anything heavy 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,9 +44,7 @@ def read_targets(given: Sequence[str] = (), words: Sequence[str] | None = None) 
     words = machine_words() if words is None else words
     figures = read_figures(given)
     options = groups(conf_dirs(given)[0]).get("hardware", {})
-    return {
-        name: _target(name, option.file, figures.get(name), given, words) for name, option in sorted(options.items())
-    }
+    return {name: _target(name, options, figures.get(name), words) for name in sorted(options)}
 
 
 def chosen_targets(names: Sequence[str], given: Sequence[str] = ()) -> list[Target]:
@@ -58,8 +56,8 @@ def chosen_targets(names: Sequence[str], given: Sequence[str] = ()) -> list[Targ
     return [targets[name] for name in names]
 
 
-def _target(name: str, file: str, figures: Figures | None, given: Sequence[str], words: Sequence[str]) -> Target:
-    node = _composed(name, given)
+def _target(name: str, options: Mapping[str, Any], figures: Figures | None, words: Sequence[str]) -> Target:
+    node = _composed(options, name)
     published = figures is not None and any(value is not None for value in figures.peak_tflops.values())
     here, why = True, "it is whatever machine kdrun runs on"
     if figures is not None and figures.match is not None:
@@ -72,25 +70,17 @@ def _target(name: str, file: str, figures: Figures | None, given: Sequence[str],
     return Target(name, figures if known else None, node["deploy"], node["device"], here, why)
 
 
-def _composed(name: str, given: Sequence[str]) -> dict[str, Any]:
+def _composed(options: Mapping[str, Any], name: str) -> dict[str, Any]:
     """`deploy` and `device` of an option with those it inherits from, read without composing a job."""
-    import yaml
-
-    from kdrun.config.groups import conf_dirs, groups
+    from kdrun.config.option_file import load
     from kdrun.schema import Hardware, defaults
 
-    options = groups(conf_dirs(given)[0])["hardware"]
-    node, chain = defaults(Hardware), [name]
-    while True:
-        with open(options[chain[-1]].file, encoding="utf-8") as file:
-            tree = yaml.safe_load(file) or {}
+    node, chain = defaults(Hardware), {}
+    while name in options and name not in chain:
+        tree = chain[name] = load(options[name].file)
         parents = [item for item in tree.get("defaults") or () if isinstance(item, str) and item != "_self_"]
-        if not parents or parents[0] not in options or parents[0] in chain:
-            break
-        chain.append(parents[0])
-    for option in reversed(chain):
-        with open(options[option].file, encoding="utf-8") as file:
-            tree = yaml.safe_load(file) or {}
+        name = parents[0] if parents else ""
+    for tree in reversed(chain.values()):
         node["device"] = tree.get("device", node["device"])
         node["deploy"] |= tree.get("deploy") or {}
     return node

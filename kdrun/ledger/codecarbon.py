@@ -17,14 +17,19 @@ COUNTRY = "USA"
 """CodeCarbon wants one for its emissions, which kdrun does not take from it; energy does not depend on it."""
 
 
+def require() -> None:
+    """Raises Unreadable where the package is not installed; imports nothing."""
+    if importlib.util.find_spec("codecarbon") is None:
+        raise Unreadable("CodeCarbon: the package codecarbon is not installed: pip install codecarbon")
+
+
 class CodeCarbon:
     """Raises Unreadable where the package is not installed."""
 
     method, machine_wide, estimate = "codecarbon", True, True
 
     def __init__(self, interval: float = 0.5):
-        if importlib.util.find_spec("codecarbon") is None:
-            raise Unreadable("CodeCarbon: the package codecarbon is not installed: pip install codecarbon")
+        require()
         disabled = logging.root.manager.disable
         logging.disable(logging.CRITICAL)  # it tells at its construction what it was asked not to tell
         try:

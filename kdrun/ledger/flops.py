@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+Mode = TypeVar("Mode", bound=Any)
 
 
 def parameters(network: nn.Module) -> int:
@@ -32,20 +35,26 @@ def counted_flops(network: nn.Module, forward: Callable[[nn.Module], object]) ->
     all. Never 0.
     """
     try:
-        shadow = on_meta(network)
-        shadow.eval()  # what it returns is the network itself where that is a frozen teacher's
-        # On a CPU tensor the counter sees neither fused attention nor LSTM, and in eval mode a transformer layer is
-        # one fused operator it does not know; on the meta device without that fast path all of them are seen.
-        fast = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
-            with torch.no_grad(), FlopCounterMode(display=False) as counter:
-                forward(shadow)
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fast)
+        counter = watched(network, forward, FlopCounterMode(display=False))
     except Exception:  # any network of a user's own; a missing figure must not stop a run
         return None
     return counter.get_total_flops() or None
+
+
+def watched(network: nn.Module, forward: Callable[[nn.Module], object], mode: Mode) -> Mode:
+    """The mode (a TorchDispatchMode) after it has seen `forward`, called with a copy of the network on the meta device in eval mode."""
+    shadow = on_meta(network)
+    shadow.eval()  # what it returns is the network itself where that is a frozen teacher's
+    # On a CPU tensor the counter sees neither fused attention nor LSTM, and in eval mode a transformer layer is
+    # one fused operator it does not know; on the meta device without that fast path all of them are seen.
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad(), mode:
+            forward(shadow)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    return mode
 
 
 def on_meta(network: nn.Module) -> nn.Module:

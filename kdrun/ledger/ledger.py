@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 from kdrun.ledger.spending import Spending
 
 
-class Reader(Protocol):
+@dataclass(frozen=True)
+class Reader:
     """A counter that only grows while a stage runs.
 
     name  what it counts, with its unit: "seconds", "cpu_seconds" ...
@@ -17,21 +19,12 @@ class Reader(Protocol):
     """
 
     name: str
-
-    def read(self) -> float | None: ...
-
-
-class Clock:
-    """A reader of one of Python's clocks."""
-
-    def __init__(self, name: str, clock: Callable[[], float]):
-        self.name = name
-        self.read = clock
+    read: Callable[[], float | None]
 
 
 def clocks() -> list[Reader]:
     """Wall time, and processor time of this process."""
-    return [Clock("seconds", time.monotonic), Clock("cpu_seconds", time.process_time)]
+    return [Reader("seconds", time.monotonic), Reader("cpu_seconds", time.process_time)]
 
 
 class Ledger:

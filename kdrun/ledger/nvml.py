@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kdrun.ledger.sensor import STUCK_SECONDS, Counter, Unreadable
+from kdrun.ledger.sensor import Counter, Unreadable
 
 MILLI = 1e-3
 
@@ -107,7 +107,7 @@ class Nvml:
                 continue
         return found
 
-    def _meter(self, handle: Any, clock: Callable[[], float]) -> Counter | Integral:
+    def _meter(self, handle: Any, clock: Callable[[], float]) -> Counter:
         def energy() -> float:
             return self._asked(self._nvml.nvmlDeviceGetTotalEnergyConsumption, handle)
 
@@ -124,37 +124,17 @@ class Nvml:
             raise OSError(str(error)) from error
 
 
-class Integral:
+class Integral(Counter):
     """Joules from watts by the trapezium rule: sum of (P_k + P_k+1) / 2 * (t_k+1 - t_k). Raises Unreadable without power."""
 
     def __init__(self, watts: Callable[[], float], clock: Callable[[], float]):
-        self._watts, self._clock = watts, clock
         try:
-            self._last, self._at = watts(), clock()
+            super().__init__(watts, 1.0, clock)
         except OSError as error:
             raise Unreadable(f"NVML: neither energy nor power of the GPU can be read ({error})") from error
-        self._dark = 0.0
-        self.joules: float | None = 0.0
 
-    def restart(self) -> None:
-        """As Counter.restart."""
-        self._last, self._at, self._dark = self._watts(), self._clock(), 0.0
-        self.joules = self.joules or 0.0
-
-    def read(self) -> float | None:
-        if self.joules is None:
-            return None
-        try:
-            watts = self._watts()
-        except OSError:
-            self.joules = None
-            return None
-        now = self._clock()
-        step, seconds = (watts + self._last) / 2 * (now - self._at), now - self._at
-        self._last, self._at = watts, now
-        self._dark = 0.0 if step > 0 else self._dark + seconds
-        self.joules = None if self._dark > STUCK_SECONDS else self.joules + step
-        return self.joules
+    def _step(self, value: float, now: float) -> float:
+        return (value + self._last) / 2 * (now - self._at)
 
 
 def visible(text: str | None, whole: Sequence[str], parts: Sequence[str] = ()) -> list[str]:

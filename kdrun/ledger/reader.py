@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from kdrun.ledger.spending import Model, Spending
 from kdrun.problems import UserError, closest, listed
 
 AUTO, NONE, NVML, RAPL, CODECARBON, MODEL = READERS = ("auto", "none", "nvml", "rapl", "codecarbon", "model")
-SENSORS = (NVML, RAPL, CODECARBON)
+SENSORS = {NVML: "nvml.Nvml", RAPL: "rapl.Rapl", CODECARBON: "codecarbon.CodeCarbon"}
+"""Reader -> module and class below this package."""
 
 
 @dataclass
@@ -53,22 +56,25 @@ def check_reader(settings: Mapping[str, Any] | None, hardware: Mapping[str, Any]
 
     `auto`, `none` and `model` ask for no sensor.
     """
-    reader = (settings or {}).get("reader", AUTO)
-    if reader not in READERS:
-        raise UserError(
-            f"energy.reader={reader}: no such reader{closest(str(reader), READERS)}", f"readers: {listed(READERS)}"
-        )
+    reader = _known((settings or {}).get("reader", AUTO))
     if reader in (NVML, RAPL):
         for sensor in _wanted(reader, hardware, {}):
             sensor.close()
     elif reader == CODECARBON:
-        import importlib.util
+        from kdrun.ledger.codecarbon import require
 
-        if importlib.util.find_spec("codecarbon") is None:
-            raise _refused(reader, [_MISSING])
+        try:
+            require()
+        except Unreadable as error:
+            raise _refused(reader, [str(error)]) from None
 
 
-_MISSING = "CodeCarbon: the package codecarbon is not installed: pip install codecarbon"
+def _known(reader: Any) -> str:
+    if reader not in READERS:
+        raise UserError(
+            f"energy.reader={reader}: no such reader{closest(str(reader), READERS)}", f"readers: {listed(READERS)}"
+        )
+    return reader
 
 
 def here() -> list[str]:
@@ -116,11 +122,7 @@ def open_metering(
     """
     if settings is None or settings["reader"] == NONE:
         return Metering()
-    reader = settings["reader"]
-    if reader not in READERS:
-        raise UserError(
-            f"energy.reader={reader}: no such reader{closest(str(reader), READERS)}", f"readers: {listed(READERS)}"
-        )
+    reader = _known(settings["reader"])
     why: list[str] = []
     found = [] if reader == MODEL else _wanted(reader, hardware, sensors or {}, why, settings["interval"])
     meter = Meter(found, settings["interval"], processes=hardware.get("devices", 1)) if found else None
@@ -172,22 +174,12 @@ def _refused(reader: str, reasons: list[str]) -> UserError:
 
 
 def _openers(hardware: Mapping[str, Any], interval: float) -> dict[str, Callable[[], Sensor]]:
-    def nvml() -> Sensor:
-        from kdrun.ledger.nvml import Nvml
+    arguments = {NVML: (hardware.get("devices") or 1,), RAPL: (), CODECARBON: (interval,)}
+    return {name: partial(_open, *place.split("."), *arguments[name]) for name, place in SENSORS.items()}
 
-        return Nvml(hardware.get("devices") or 1)
 
-    def rapl() -> Sensor:
-        from kdrun.ledger.rapl import Rapl
-
-        return Rapl()
-
-    def codecarbon() -> Sensor:
-        from kdrun.ledger.codecarbon import CodeCarbon
-
-        return CodeCarbon(interval)
-
-    return {NVML: nvml, RAPL: rapl, CODECARBON: codecarbon}
+def _open(module: str, kind: str, *arguments: Any) -> Sensor:
+    return getattr(import_module(f"kdrun.ledger.{module}"), kind)(*arguments)
 
 
 def _energy_figures(hardware: Mapping[str, Any]) -> Any:

@@ -79,10 +79,8 @@ class Counter:
             self.joules = None
             return None
         now = self._clock()
-        step = value - self._last
-        if step < 0:
-            step = None if self._span is None else step + self._span
-        if step is None or (self._span is not None and (now - self._at) * self._most > self._span * self._unit):
+        step = self._step(value, now)
+        if step is None:
             self.joules = None
             return None
         self._last, self._at = value, now
@@ -93,3 +91,11 @@ class Counter:
             self.stuck = True
             self.joules = None
         return self.joules
+
+    def _step(self, value: float, now: float) -> float | None:
+        """What was counted since the last read; None where it cannot be known."""
+        step = value - self._last
+        if step < 0:
+            step = None if self._span is None else step + self._span
+        wrapped = self._span is not None and (now - self._at) * self._most > self._span * self._unit
+        return None if wrapped else step

@@ -129,9 +129,7 @@ class Spending:
             self.note()
             self._meter.end()
 
-    def record(
-        self, flops: Mapping[str, float | None] | None = None, interval: float | None = None
-    ) -> dict[str, Any] | None:
+    def record(self, flops: Mapping[str, float | None] | None = None) -> dict[str, Any] | None:
         """`cost.energy` of the stage's record; None where nothing is known.
 
         flops: phase -> FLOPs of all tries, for the model; None: not counted. A phase that it lacks has seconds and no joules.

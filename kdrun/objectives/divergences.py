@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
+from kdrun.objectives.wide import wide_pair
+
 KINDS = ("forward", "reverse", "jsd")
 FAR = 80.0
 """Differences of log-probabilities beyond this are read as this: the lesser probability is then below 1e-34."""
@@ -120,10 +122,7 @@ def of_logits(
             f"the student has {student.shape[-1]} classes and the teacher {teacher.shape[-1]}: "
             "soft targets need the same classes in the same order"
         )
-    if student.shape != teacher.shape:
-        raise ValueError(f"student_logits {tuple(student.shape)} and teacher_logits {tuple(teacher.shape)} disagree")
-    wide = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
-    return Divergence.apply(student.to(wide), teacher.detach().to(wide), kind, temperature, beta)
+    return Divergence.apply(*wide_pair(student, teacher, "logits"), kind, temperature, beta)
 
 
 def refuse_infinite(values: torch.Tensor, kind: str) -> None:

@@ -2,6 +2,8 @@
 
 import torch
 
+from kdrun.objectives.wide import wide_pair
+
 SEMANTICS = 1
 
 NORMS = ("none", "l2")
@@ -22,12 +24,7 @@ def feature(student_features: torch.Tensor, teacher_features: torch.Tensor, *, n
     """
     if norm not in NORMS:
         raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}")
-    if student_features.shape != teacher_features.shape:
-        raise ValueError(
-            f"student_features {tuple(student_features.shape)} and teacher_features {tuple(teacher_features.shape)} disagree"
-        )
-    wide = torch.promote_types(torch.promote_types(student_features.dtype, teacher_features.dtype), torch.float32)
-    student, teacher = student_features.to(wide), teacher_features.detach().to(wide)
+    student, teacher = wide_pair(student_features, teacher_features, "features")
     if norm == "l2":
         student, teacher = (torch.nn.functional.normalize(each, dim=-1) for each in (student, teacher))
         return (student - teacher).square().sum(-1)

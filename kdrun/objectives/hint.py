@@ -2,6 +2,8 @@
 
 import torch
 
+from kdrun.objectives.wide import wide_pair
+
 SEMANTICS = 1
 
 
@@ -18,13 +20,8 @@ def hint(student_features: torch.Tensor, teacher_features: torch.Tensor) -> torc
     student_features, teacher_features: float [B, ...], computed in float32 or wider.
     Returns [B]; equal features give exactly 0. Raises ValueError where the shapes disagree.
     """
-    if student_features.shape != teacher_features.shape:
-        raise ValueError(
-            f"student_features {tuple(student_features.shape)} and teacher_features {tuple(teacher_features.shape)} disagree"
-        )
-    wide = torch.promote_types(torch.promote_types(student_features.dtype, teacher_features.dtype), torch.float32)
-    difference = student_features.to(wide) - teacher_features.detach().to(wide)
-    return difference.square().flatten(1).mean(1)
+    student, teacher = wide_pair(student_features, teacher_features, "features")
+    return (student - teacher).square().flatten(1).mean(1)
 
 
 hint.pointwise = True  # see objective_term.Term

@@ -2,6 +2,8 @@
 
 import torch
 
+from kdrun.objectives.wide import wide_pair
+
 SEMANTICS = 1
 
 
@@ -16,12 +18,8 @@ def mse_kd(student_outputs: torch.Tensor, teacher_outputs: torch.Tensor) -> torc
     student_outputs, teacher_outputs: float [..., K] (K = 1 for one target), any float type, computed in float32 or wider.
     Returns [...]; equal outputs give exactly 0 and exactly no gradient. Raises ValueError where the shapes disagree.
     """
-    if student_outputs.shape != teacher_outputs.shape:
-        raise ValueError(
-            f"student_outputs {tuple(student_outputs.shape)} and teacher_outputs {tuple(teacher_outputs.shape)} disagree"
-        )
-    wide = torch.promote_types(torch.promote_types(student_outputs.dtype, teacher_outputs.dtype), torch.float32)
-    return (student_outputs.to(wide) - teacher_outputs.detach().to(wide)).square().mean(-1)
+    student, teacher = wide_pair(student_outputs, teacher_outputs, "outputs")
+    return (student - teacher).square().mean(-1)
 
 
 mse_kd.pointwise = True  # see objective_term.Term

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class EnergyGated(Federated):
+class EnergyGated(Federated, GatedOptions):
     """Each client keeps a private network of any make and sends only a proxy; the average of the proxies teaches the private
     networks, sample by sample, weighted by a gate on the disagreement of the two.
 
     backward_epochs, forward_epochs
                  of a round: the private network's, and the proxy's
-    directions   both; forward: only private networks teach; backward: only the global proxy teaches
+    directions   both; forward: only private networks teach; backward: only the global proxy teaches. A network that is not
+                 taught learns from labels alone, in as many steps
     order        which step of a round comes first (inferred)
     first_round  before it the global proxy has learned nothing. labels: private networks learn from labels alone; skip: they
                  do not learn (both inferred)
@@ -30,26 +31,11 @@ class EnergyGated(Federated):
     gate         logistic; hard: 1 below the mean, else 0; off: 1
     beta         slope of the logistic gate
     temperature  of energy and distillation (inferred)
-    statistics   of energies, by which they are normalised: of the batch, or running
+    statistics   of energies, by which they are normalised: of the batch, or running (for batches below 8)
     gate_grad    whether gradients flow through the gate (inferred: no)
     backward_weight, forward_weight
                  of what is taught, beside labels with 1 (inferred)
     """
-
-    backward_epochs: int = 1
-    forward_epochs: int = 1
-    directions: str = "both"
-    order: str = "backward_first"
-    first_round: str = "labels"
-    energy: str = "auto"
-    energy_norm: str = "entropy"
-    gate: str = "logistic"
-    beta: float = 1.0
-    temperature: float = 2.0
-    statistics: str = "batch"
-    gate_grad: bool = False
-    backward_weight: float = 1.0
-    forward_weight: float = 1.0
 
     arms: ClassVar[dict[str, str]] = {
         **Federated.arms,

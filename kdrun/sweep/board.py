@@ -15,8 +15,7 @@ from kdrun.job.summary import validation_of
 from kdrun.measures import measure
 from kdrun.present.console import STYLES, Console, columns, harmless
 from kdrun.present.units import MISSING, count_of, duration, share
-from kdrun.sweep.plan import Plan
-from kdrun.sweep.points import DONE, TO_FIT, Point
+from kdrun.sweep.plan import DONE, TO_FIT, Plan, Point
 from kdrun.tracking.record import FAILURES
 
 ROWS = 30
@@ -110,17 +109,10 @@ class Board:
         return "waiting" if point.number in self.chosen and point.status in ("new", "interrupted") else point.status
 
     def _row(self, point: Point) -> tuple[Any, ...]:
-        now = self._now.get(point.number)
+        now, status = self._now.get(point.number), self._status(point)
+        first = (str(point.number), Text(self.plan.label(point)))
         if now is None:
-            status = self._status(point)
-            return (
-                str(point.number),
-                Text(self.plan.label(point)),
-                Text(status, STYLES.get(status, "dim")),
-                "",
-                "",
-                _validation(point),
-            )
+            return (*first, Text(status, STYLES.get(status, "dim")), "", "", _validation(point))
         total = now.get("total")
         progress = f"{100 * now['done'] / total:3.0f} %" if total else ""
         values = now.get("values") or {}
@@ -128,29 +120,13 @@ class Board:
             (measure(name).text(values[name]) for name in ("auc", "accuracy", "bleu", "r2") if name in values), ""
         )
         elapsed = duration(time.monotonic() - now["started"])
-        return (
-            str(point.number),
-            Text(self.plan.label(point)),
-            Text("running", "cyan"),
-            Text(now.get("label", "starting")),
-            f"{progress} {elapsed}",
-            value,
-        )
+        return (*first, Text(status, "cyan"), Text(now.get("label", "starting")), f"{progress} {elapsed}", value)
 
 
 def show_plan(plan: Plan, console: Console, chosen: set[int]) -> None:
     """The jobs before they start: overrides, status, teacher, folder (it ends with the hash). Many jobs of one status are counted, not listed."""
     listed = plan.points if len(plan.points) <= 2 * ROWS or not console.is_terminal else plan.points[: 2 * ROWS]
-    rows = [
-        (
-            str(p.number),
-            plan.label(p),
-            Text(status_text(p), STYLES.get(p.status, "")),
-            p.teacher,
-            p.run_id or p.job.slug,
-        )
-        for p in listed
-    ]
+    rows = [(*_begin(plan, p, status_text(p)), p.teacher, p.run_id or p.job.slug) for p in listed]
     if _fits(rows, console.width):
         table = columns(("job", "overrides", "status", "teacher", "folder"), rows, left=5, whole=(0, 3, 4))
     else:  # the folders are in sweep.json, and in `kdrun runs sweep=last`
@@ -163,6 +139,11 @@ def show_plan(plan: Plan, console: Console, chosen: set[int]) -> None:
     counts = ", ".join(f"{number} {name}" for name, number in count(plan.points).items())
     console.whole(f"{count_of(len(plan.points), 'job')}: {counts}; {len(chosen)} to run")
     console.whole(f"sweep {plan.id}")
+
+
+def _begin(plan: Plan, point: Point, status: str) -> tuple[Any, ...]:
+    """The first cells of a row: number, what tells the job from the others, status."""
+    return str(point.number), plan.label(point), Text(status, STYLES.get(point.status, ""))
 
 
 def _fits(rows: list[tuple[Any, ...]], width: int) -> bool:
@@ -188,15 +169,7 @@ def show_results(plan: Plan, console: Console) -> None:
     metric = next((summary["metric"] for p in plan.points if (summary := p.record.get("summary"))), None)
     heads = [f"{name} {measure(metric).title}" if name in ("val", "test") else name for name in FIGURES]
     names = ("job", "overrides", "status", *heads)
-    rows = [
-        (
-            str(p.number),
-            plan.label(p),
-            Text(p.status, STYLES.get(p.status, "")),
-            *result_figures(p.record, p.status, metric),
-        )
-        for p in plan.points
-    ]
+    rows = [(*_begin(plan, p, p.status), *result_figures(p.record, p.status, metric)) for p in plan.points]
     console.print(columns(names, rows, left=3, whole=(0, 2)))
     groups = repetitions([point.overrides for point in plan.points], [point.record for point in plan.points])
     if len(groups) < len(plan.points):

@@ -16,8 +16,7 @@ from kdrun.ledger.machine import visible_gpus
 from kdrun.present.console import Console
 from kdrun.problems import UserError
 from kdrun.sweep.board import Board, count, show_plan, show_results
-from kdrun.sweep.plan import Plan, freeze
-from kdrun.sweep.points import DONE, Point
+from kdrun.sweep.plan import DONE, Plan, Point, freeze
 from kdrun.sweep.pool import Pool, cores, targets_of
 from kdrun.tracking.record import FAILURES
 

@@ -109,7 +109,7 @@ def task(config: Any, place: str) -> int:
     submitit's processes are made for one job each, and Slurm's signals go to them. Those of joblib and Ray are used
     again, and joblib ends all of them when one dies: there the job gets a process of its own.
     """
-    from kdrun.sweep.pool import oom_kills
+    from kdrun.sweep.pool import oom_kills, record_death
 
     folder = Path(place)
     request = read_json(folder / REQUEST)
@@ -126,19 +126,8 @@ def task(config: Any, place: str) -> int:
     kills = oom_kills()
     code = subprocess.call([sys.executable, "-c", text], stdin=subprocess.DEVNULL)
     if code < 0:
-        _record_death(Path(config.run), -code, oom_kills() > kills)
+        record_death(Path(config.run), code, oom_kills() > kills)
     return code if code >= 0 else 1
-
-
-def _record_death(run: Path, number: int, memory: bool) -> None:
-    """Write how a job ended that a signal took away. A crash would come again; a kill from outside would not."""
-    from kdrun.tracking.record import FAILED, INTERRUPTED, OUT_OF_MEMORY
-    from kdrun.tracking.registry import end_run
-
-    killed = number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    status = OUT_OF_MEMORY if memory and number == signal.SIGKILL else INTERRUPTED if killed else FAILED
-    text = f"its process ended by {signal.Signals(number).name}" + (": the system's memory ran out" if memory else "")
-    end_run(run, status, {"type": "Killed", "message": text, "where": ""})
 
 
 def run_here(place: str, run: str, force: bool) -> int:

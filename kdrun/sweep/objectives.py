@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun import kinds
+from kdrun.measures import MEASURES
 from kdrun.problems import UserError, closest, listed
 
 MAXIMIZE, MINIMIZE = DIRECTIONS = ("maximize", "minimize")
@@ -36,7 +37,6 @@ class Objective:
     name: str
     direction: str
     kind: str
-    help: str
     unit: str = ""
     factor: float = 1.0
     digits: int = 4
@@ -57,29 +57,38 @@ class Objective:
         return "n/a" if value is None else f"{self.factor * value:,.{self.digits}f}"
 
 
+def _validated(name: str) -> Objective:
+    found = MEASURES[name]
+    better = MAXIMIZE if found.better == "max" else MINIMIZE
+    unit = found.unit if found.unit == "%" else ""
+    return Objective(name, better, VALIDATION, unit, found.factor, found.digits)
+
+
+VALIDATED = (
+    "accuracy",
+    "top5",
+    "worst_class",
+    "loss",
+    "calibration",
+    "bleu",
+    "chrf",
+    "token_accuracy",
+    "auc",
+    "r2",
+    "rmse",
+    "mae",
+)
+
 DECLARED = {
     objective.name: objective
     for objective in (
-        Objective(
-            "accuracy", MAXIMIZE, VALIDATION, "accuracy of the student, best epoch, mean over seeds", "%", 100, 2
-        ),
-        Objective("top5", MAXIMIZE, VALIDATION, "share whose class is among the five likeliest", "%", 100, 2),
-        Objective("worst_class", MAXIMIZE, VALIDATION, "lowest accuracy of any class", "%", 100, 2),
-        Objective("loss", MINIMIZE, VALIDATION, "cross-entropy in nats"),
-        Objective("calibration", MINIMIZE, VALIDATION, "expected calibration error", "%", 100, 2),
-        Objective("bleu", MAXIMIZE, VALIDATION, "sacreBLEU of generated text", "", 100, 2),
-        Objective("chrf", MAXIMIZE, VALIDATION, "chrF of generated text", "", 100, 2),
-        Objective("token_accuracy", MAXIMIZE, VALIDATION, "share of right next tokens", "%", 100, 2),
-        Objective("auc", MAXIMIZE, VALIDATION, "area under the ROC curve, a mean of each class against the rest"),
-        Objective("r2", MAXIMIZE, VALIDATION, "share of the variance of the target that is explained"),
-        Objective("rmse", MINIMIZE, VALIDATION, "root of the mean squared error, in units of the target"),
-        Objective("mae", MINIMIZE, VALIDATION, "mean absolute error, in units of the target"),
-        Objective("gain", MAXIMIZE, VALIDATION, "accuracy above the student alone, paired by seed", "points", 100, 2),
-        Objective("parameters", MINIMIZE, COST, "parameters of the student", digits=0),
-        Objective("flops", MINIMIZE, COST, "FLOPs of one forward pass of one sample", digits=0),
-        Objective("seconds", MINIMIZE, COST, "training time of the student, mean over seeds", "s", digits=1),
-        Objective("latency", MINIMIZE, COST, "median time of one sample through the student, here", "ms", digits=3),
-        Objective("energy", MINIMIZE, COST, "energy of the student's stage, mean over seeds", "J", digits=4),
+        *map(_validated, VALIDATED),
+        Objective("gain", MAXIMIZE, VALIDATION, "points", 100, 2),
+        Objective("parameters", MINIMIZE, COST, digits=0),
+        Objective("flops", MINIMIZE, COST, digits=0),
+        Objective("seconds", MINIMIZE, COST, "s", digits=1),
+        Objective("latency", MINIMIZE, COST, "ms", digits=3),
+        Objective("energy", MINIMIZE, COST, "J", digits=4),
     )
 }
 
@@ -212,18 +221,18 @@ def _value(name: str, record: dict[str, Any]) -> float | None:
 
 def _latency(record: dict[str, Any], known: dict[str, float]) -> float:
     """Median milliseconds of one sample through the student, which is read from the folder of its stage."""
-    from kdrun.hardware.latency import measure as time_of
-    from kdrun.hardware.latency import student_of
+    from kdrun.hardware.exports.load import open_network
+    from kdrun.hardware.exports.measure import latency_of
 
     config = record["config"]
     device, threads = config["hardware"]["device"], config["hardware"]["threads"]
     key = json.dumps([config["student"]["network"], config["data"], device, threads], sort_keys=True)
     if key not in known:
         try:
-            network, shape = student_of(Path(_stages(record, arm(record))[0]["path"]))
+            network, spec, _ = open_network(Path(_stages(record, arm(record))[0]["path"], "best.safetensors"))
         except (UserError, OSError, KeyError) as error:
             raise Unmeasured(f"no latency: {error}") from error
-        known[key] = time_of(network, shape, device, threads, LATENCY_REPEATS)["p50_ms"]
+        known[key] = latency_of(network, spec.shape, device, threads, LATENCY_REPEATS)["p50_ms"]
     return known[key]
 
 

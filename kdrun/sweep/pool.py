@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdrun.config.allowed import targets_in
 from kdrun.environment import READABLE
 from kdrun.ledger.machine import visible_gpus
 from kdrun.slots import ENVIRONMENT
@@ -94,12 +95,7 @@ class Pool:
         """(status, error) of a job whose process is gone; one that could not write its end gets it written here."""
         if read_record(folder)["status"] == RUNNING or code < 0:
             kills, self._kills = self._kills, oom_kills()
-            memory = code == -signal.SIGKILL and self._kills > kills
-            name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            text = f"its process ended by {name}" + (": the system's memory ran out" if memory else "")
-            crashed = code in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGILL, -signal.SIGFPE)
-            status = OUT_OF_MEMORY if memory else FAILED if crashed or code > 0 else INTERRUPTED
-            end_run(folder, status, {"type": "Killed" if code < 0 else "Exit", "message": text, "where": ""})
+            record_death(folder, code, self._kills > kills)
         info = read_run(folder)
         return info.status, (info.record or {}).get("error")
 
@@ -156,6 +152,19 @@ class Pool:
         self._server.stdout.close()  # type: ignore[union-attr]
 
 
+def record_death(run: Path, code: int, memory: bool) -> None:
+    """Write how a job ended that could not write it itself. A crash would come again; a kill from outside would not.
+
+    code: as of subprocess, negative for a signal; memory: whether the system killed processes for want of it meanwhile.
+    """
+    memory = memory and code == -signal.SIGKILL
+    crashed = code in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGILL, -signal.SIGFPE)
+    status = OUT_OF_MEMORY if memory else FAILED if crashed or code > 0 else INTERRUPTED
+    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    text = f"its process ended by {name}" + (": the system's memory ran out" if memory else "")
+    end_run(run, status, {"type": "Killed" if code < 0 else "Exit", "message": text, "where": ""})
+
+
 def _environment(threads: int) -> dict[str, str]:
     count = str(threads)
     return mirror_environment() | {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OMP_WAIT_POLICY": "passive"}
@@ -177,14 +186,4 @@ def oom_kills() -> int:
 
 def targets_of(configs: Iterable[dict[str, Any]]) -> list[str]:
     """Modules of all `_target_`s in these configs: worth importing before the jobs are forked."""
-    found: set[str] = set()
-    nodes: list[Any] = list(configs)
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, dict):
-            if isinstance(node.get("_target_"), str):
-                found.add(node["_target_"].rpartition(".")[0])
-            nodes.extend(node.values())
-        elif isinstance(node, list):
-            nodes.extend(node)
-    return sorted(found)
+    return sorted({target.rpartition(".")[0] for target in targets_in(list(configs))} - {""})

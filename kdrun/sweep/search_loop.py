@@ -112,7 +112,7 @@ class Search:
 
     def _remember(self) -> None:
         """The points of what earlier calls asked for, as the study has them."""
-        from kdrun.sweep.points import Point
+        from kdrun.sweep.plan import Point
 
         for trial in self.study.trials():
             known = trial.user_attrs
@@ -130,8 +130,7 @@ class Search:
 
     def _begin(self, drawn: dict[str, Any], notes: dict[str, Any], **attributes: Any) -> None:
         """One new trial: composed, frozen, written into the study and started; or ended at once where its end is known."""
-        from kdrun.sweep.plan import freeze_point
-        from kdrun.sweep.points import DONE, Point
+        from kdrun.sweep.plan import DONE, Point, freeze_point
         from kdrun.tracking.record import FAILURES
 
         overrides = self.space.overrides(drawn)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kdrun.sweep.points import DONE, NO_TEACHER, STORED, TO_FIT, Point
+from kdrun.sweep.plan import DONE, NO_TEACHER, STORED, TO_FIT, Point
 
 
 def look_for_teachers(points: Sequence[Point], progress: Callable[[int], None] = lambda done: None) -> None:

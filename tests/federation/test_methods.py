@@ -13,8 +13,7 @@ from kdrun.domains.images.task import Classification
 from kdrun.federation.client import Client
 from kdrun.federation.loop import Loop, export
 from kdrun.federation.messages import Broadcast, Update
-from kdrun.federation.methods.base import Hall
-from kdrun.federation.methods.build import build_method
+from kdrun.federation.methods.base import Hall, build_method
 from kdrun.federation.shards import Shard
 from kdrun.learning import seeds
 from kdrun.learning.firststep import NoEffect

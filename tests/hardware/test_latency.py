@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdrun.hardware.latency import measure
+from kdrun.hardware.exports.measure import latency_of as measure
 from kdrun.problems import UserError
 
 

@@ -9,8 +9,7 @@ from plots.records import make_run
 
 from kdrun.present.console import Console
 from kdrun.sweep.board import Board, show_results
-from kdrun.sweep.plan import Plan
-from kdrun.sweep.points import Point
+from kdrun.sweep.plan import Plan, Point
 
 
 def planned(tmp_path, status="done"):

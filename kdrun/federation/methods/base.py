@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdrun.federation import aggregate
 from kdrun.federation.messages import Arrays, Broadcast, Expected, Update, form
 from kdrun.federation.methods.losses import Losses
+from kdrun.federation.methods.options import METHODS, options_of
 from kdrun.objectives.terms import Objective
 
 if TYPE_CHECKING:
@@ -77,3 +79,18 @@ class Method:
 
     def suits(self, regression: bool) -> None:
         """Raises UserError where the method cannot be used on these targets."""
+
+
+def build_method(
+    name: str, options: Mapping[str, Any], regression: bool = False, objective: Mapping[str, Any] | None = None
+) -> Method:
+    """objective: of the config, whose terms stand in place of the method's; None: those of the method.
+
+    Raises UserError for an unknown name or option, or a value that an option cannot have."""
+    chosen = options_of(name, options)
+    module, kind = METHODS[name][0].split(".")
+    if objective is None:
+        losses = Losses.of(regression, getattr(chosen, "temperature", 1.0))
+    else:
+        losses = Losses.of_config(objective, regression)
+    return getattr(import_module(f"kdrun.federation.methods.{module}"), kind)(chosen, losses)

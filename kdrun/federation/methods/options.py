@@ -5,17 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from kdrun.problems import UserError, closest, listed
 
 ENERGIES = ("disagreement", "free_energy", "entropy", "squared_error")
 NORMS = ("entropy", "log_classes")
 GATES = ("logistic", "hard", "off")
-STATISTICS = ("batch", "running")
-DIRECTIONS = ("both", "forward", "backward")
-ORDERS = ("backward_first", "forward_first")
-FIRST = ("labels", "skip")
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value: Any, above: bool) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and value < float("inf") and (value > 0 if above else value >= 0)
+
+
+COUNT = (lambda value: _is_whole(value, 0), "a whole number of at least 0")
+WEIGHT = (lambda value: _is_number(value, above=False), "a finite number of at least 0")
+POSITIVE = (lambda value: _is_number(value, above=True), "a finite number above 0")
+LEARNS = (
+    lambda value: _is_whole(value, 1), "both networks must learn; directions=forward or backward turns one teaching off"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -23,16 +36,22 @@ class Options:
     """Options of all methods: passes over a client's samples in a round, in each of the two directions.
 
     A method without two directions trains for the sum of both, so that all have the same number of optimisation steps.
+    choices: option -> the values it can have; ranges: option -> (whether a value is allowed, in words what is).
     """
 
     backward_epochs: int = 1
     forward_epochs: int = 1
 
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    ranges: ClassVar[Mapping[str, Any]] = {"backward_epochs": COUNT, "forward_epochs": COUNT}
+
     def __post_init__(self) -> None:
-        for name in ("backward_epochs", "forward_epochs"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                raise UserError(f"{name}={value}: a whole number of at least 0")
+        for name, allowed in self.choices.items():
+            if (value := getattr(self, name)) not in allowed:
+                raise UserError(f"{name}={value}: one of {', '.join(allowed)}{closest(str(value), allowed)}")
+        for name, (allows, words) in self.ranges.items():
+            if not allows(value := getattr(self, name)):
+                raise UserError(f"{name}={value}: {words}")
         if self.epochs == 0:
             raise UserError("backward_epochs=0 and forward_epochs=0: nothing would be learned")
 
@@ -48,10 +67,10 @@ class PublicOptions(Options):
 
     public: float = 0.1
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.public < 1:
-            raise UserError(f"public={self.public}: a share of training above 0 and below 1")
+    ranges: ClassVar = {
+        **Options.ranges,
+        "public": (lambda share: 0 < share < 1, "a share of training above 0 and below 1"),
+    }
 
 
 @dataclass(frozen=True)
@@ -60,23 +79,7 @@ class ProxOptions(Options):
 
     mu: float = 0.01
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least_zero("mu", self.mu)
-
-
-@dataclass(frozen=True)
-class FusionOptions(PublicOptions):
-    """distil_epochs: passes of the server over the public samples in a round; temperature of its distillation."""
-
-    distil_epochs: int = 1
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.distil_epochs, int) or self.distil_epochs < 1:
-            raise UserError(f"distil_epochs={self.distil_epochs}: a whole number of at least 1")
-        at_least_zero("temperature", self.temperature, above=True)
+    ranges: ClassVar = {**Options.ranges, "mu": WEIGHT}
 
 
 @dataclass(frozen=True)
@@ -85,24 +88,25 @@ class KDOptions(Options):
 
     temperature: float = 1.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least_zero("temperature", self.temperature, above=True)
+    ranges: ClassVar = {**Options.ranges, "temperature": POSITIVE}
+
+
+@dataclass(frozen=True)
+class FusionOptions(KDOptions, PublicOptions):
+    """distil_epochs: passes of the server over the public samples in a round."""
+
+    distil_epochs: int = 1
+
+    ranges: ClassVar = {
+        **PublicOptions.ranges,
+        **KDOptions.ranges,
+        "distil_epochs": (lambda value: _is_whole(value, 1), "a whole number of at least 1"),
+    }
 
 
 @dataclass(frozen=True)
 class GatedOptions(Options):
-    """directions  forward: private networks teach proxies; backward: the global proxy teaches private networks. A network
-                that is not taught learns from labels alone, in as many steps
-    order       which step comes first in a round (inferred)
-    first_round the global proxy has learned nothing before round 0, so nothing is taught backward in it. labels: private
-                networks learn from labels alone; skip: they do not learn at all, and teach as they are (both inferred)
-    energy, energy_norm, gate, beta, temperature: see energy.py; energy=auto is disagreement for classes, squared_error for
-                numbers. The temperature is that of the distillation too
-    statistics  of energies, by which they are normalised: of the batch, or running (for batches below 8)
-    gate_grad   whether gradients flow through the gate into the private network (inferred: no)
-    backward_weight, forward_weight   of the terms that teach, beside labels with 1 (inferred)
-    """
+    """See strategies.energy_gated.EnergyGated, which has the same options, and energy.py."""
 
     directions: str = "both"
     order: str = "backward_first"
@@ -117,23 +121,20 @@ class GatedOptions(Options):
     backward_weight: float = 1.0
     forward_weight: float = 1.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of("directions", self.directions, DIRECTIONS)
-        one_of("order", self.order, ORDERS)
-        one_of("first_round", self.first_round, FIRST)
-        one_of("energy", self.energy, ("auto", *ENERGIES))
-        one_of("energy_norm", self.energy_norm, NORMS)
-        one_of("gate", self.gate, GATES)
-        one_of("statistics", self.statistics, STATISTICS)
-        for name in ("beta", "backward_weight", "forward_weight"):
-            at_least_zero(name, getattr(self, name))
-        at_least_zero("temperature", self.temperature, above=True)
-        for name in ("backward_epochs", "forward_epochs"):
-            if getattr(self, name) == 0:
-                raise UserError(
-                    f"{name}=0: both networks must learn; directions=forward or backward turns one teaching off"
-                )
+    choices: ClassVar = {
+        "directions": ("both", "forward", "backward"),
+        "order": ("backward_first", "forward_first"),
+        "first_round": ("labels", "skip"),
+        "energy": ("auto", *ENERGIES),
+        "energy_norm": NORMS,
+        "gate": GATES,
+        "statistics": ("batch", "running"),
+    }
+    ranges: ClassVar = {
+        **dict.fromkeys(("backward_epochs", "forward_epochs"), LEARNS),
+        **dict.fromkeys(("beta", "backward_weight", "forward_weight"), WEIGHT),
+        "temperature": POSITIVE,
+    }
 
 
 METHODS: Mapping[str, tuple[str, type[Options]]] = MappingProxyType(
@@ -167,16 +168,3 @@ def options_of(method: str, given: Mapping[str, Any]) -> Options:
         if name not in known:
             raise UserError(f"options.{name}: {method} has no such option{closest(name, known)}; all: {listed(known)}")
     return kind(**given)
-
-
-def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    """Raises UserError where an option is none of those allowed."""
-    if value not in allowed:
-        raise UserError(f"{name}={value}: one of {', '.join(allowed)}{closest(str(value), allowed)}")
-
-
-def at_least_zero(name: str, value: Any, above: bool = False) -> None:
-    """Raises UserError where an option is no finite number of at least 0 (or above 0)."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not value < float("inf") or (value <= 0 if above else value < 0):
-        raise UserError(f"{name}={value}: a finite number {'above' if above else 'of at least'} 0")

@@ -97,27 +97,25 @@ def rows(cards: Sequence[Card]) -> list[list[Any]]:
     """One row of COLUMNS for each card; of an estimated card the time of a call stands as p99_ms, and `kind` says what it is."""
     found = []
     for card in cards:
-        energy, safety, robustness, latency = (
-            card.get(name) or {} for name in ("energy", "safety", "robustness", "latency")
-        )
-        values = {
-            **{
-                name: card[name]
-                for name in ("arm", "seed", "target", "precision", "runtime", "batch", "kind", "passed")
-            },
-            "part": card.get("part"),
-            **{name: card["quality"][name] for name in ("metric", "value", "retention")},
-            "p50_ms": latency.get("p50_ms"),
-            "p99_ms": gates.p99(card),
-            "peak_mb": card["memory"]["peak_mb"],
-            "export_bytes": card["memory"]["weights_bytes"],
-            "joules": energy.get("joules"),
-            "energy_estimate": energy.get("estimate"),
-            "robustness_drop": robustness.get("drop"),
-            **{name: safety.get(name) for name in ("worst_class_recall", "worst_class_drop", "ece")},
-        }
-        found.append([values[name] for name in COLUMNS])
+        values = {**card, **_figures(card), "p50_ms": (card.get("latency") or {}).get("p50_ms")}
+        found.append([values.get(name) for name in COLUMNS])
     return found
+
+
+def _figures(card: Card) -> dict[str, Any]:
+    """Column -> what is known of it, of those that stand in a part of a card."""
+    energy, safety, robustness = (card.get(name) or {} for name in ("energy", "safety", "robustness"))
+    return {
+        **{name: card["quality"][name] for name in ("metric", "value", "retention")},
+        "p99_ms": gates.p99(card),
+        "peak_mb": card["memory"]["peak_mb"],
+        "export_bytes": card["memory"]["weights_bytes"],
+        "joules": energy.get("joules"),
+        "energy_estimate": energy.get("estimate"),
+        "robustness_drop": robustness.get("drop"),
+        **{name: safety.get(name) for name in ("worst_class_recall", "worst_class_drop", "ece")},
+        "passed": card["passed"],
+    }
 
 
 def flat(cards: Sequence[Card]) -> dict[str, Any]:
@@ -131,20 +129,11 @@ def flat(cards: Sequence[Card]) -> dict[str, Any]:
         for card in group:
             part = f"/{card['part']}" if card.get("part") else ""
             place = f"card/{target}/{precision}" + ("" if card is result else f"/{card['arm']}{part}")
-            said = "_estimate" if card["kind"] == "estimate" else ""
-            energy, safety, robustness = (card.get(name) or {} for name in ("energy", "safety", "robustness"))
-            values = {
-                f"p99_ms{said}" if not said else f"latency_ms{said}": gates.p99(card),
-                f"peak_mb{said}": card["memory"]["peak_mb"],
-                "export_bytes": card["memory"]["weights_bytes"],
-                f"joules{'_estimate' if energy.get('estimate') else ''}": energy.get("joules"),
-                card["quality"]["metric"]: card["quality"]["value"],
-                "retention": card["quality"]["retention"],
-                "robustness_drop": robustness.get("drop"),
-                "worst_class_recall": safety.get("worst_class_recall"),
-                "worst_class_drop": safety.get("worst_class_drop"),
-                "ece": safety.get("ece"),
-                "passed": card["passed"],
-            }
-            found |= {f"{place}/{name}": value for name, value in values.items() if value is not None}
+            values = _figures(card)
+            names = {"value": values.pop("metric")}
+            if card["kind"] == "estimate":
+                names |= {"p99_ms": "latency_ms_estimate", "peak_mb": "peak_mb_estimate"}
+            if values.pop("energy_estimate"):
+                names["joules"] = "joules_estimate"
+            found |= {f"{place}/{names.get(name, name)}": value for name, value in values.items() if value is not None}
     return found

@@ -126,7 +126,7 @@ class _Maker:
                 generation |= figures.token_energy(part["energy"], subject.task.TYPICAL_TOKENS, place.batch)
         safe = None
         if own.outputs is not None and subject.spec.labels:
-            safe = self._safety(own, teacher, alone, format, place.precision, device)
+            safe = self._safety(own, teacher, alone, device)
         elif own.outputs is not None:
             notes["safety"] = "there are no classes"
         return {
@@ -209,15 +209,8 @@ class _Maker:
             return None
         return found
 
-    def _safety(
-        self, own: Judged, teacher: Judged | None, alone: Judged | None, format: str, precision: str, device: str
-    ) -> dict[str, Any]:
+    def _safety(self, own: Judged, teacher: Judged | None, alone: Judged | None, device: str) -> dict[str, Any]:
         classes = [str(name) for name in own.subject.spec.classes]
-        for name in self.request.critical:
-            if name not in classes:
-                raise UserError(
-                    f"critical={name}: no such class{closest(name, classes)}", f"classes: {listed(classes)}"
-                )
         outputs = [None if one is None else one.outputs for one in (teacher, alone)]
         found = safety.of(own.outputs, own.targets, classes, *outputs, self.request.critical)
         if len(classes) == 2:
@@ -274,12 +267,8 @@ def chosen_subjects(run: RunInfo, request: Request, tell: Tell) -> list[Subject]
     return found
 
 
-def _classes(subject: Subject) -> list[str]:
-    return [str(name) for name in subject.spec.labels]
-
-
 def _check_critical(all: list[Subject], critical: tuple[str, ...]) -> None:
-    classes = _classes(all[0]) if all else []
+    classes = [str(name) for name in all[0].spec.labels] if all else []
     for name in critical:
         if name not in classes:
             has = f"classes: {listed(classes)}" if classes else "these data have no classes"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from kdrun.config.trees import at
 from kdrun.hardware.card import gates
 from kdrun.hardware.card.cards import Card, grouped, point
 from kdrun.hardware.card.pareto import Front, axes_of, pareto
@@ -72,31 +73,40 @@ def rows(group: Sequence[Card]) -> list[list[str]]:
     metric = group[0]["quality"]["metric"]
     found = measure(metric)
     estimate = group[0]["kind"] == "estimate"
+    ms = lambda key: _cell(f"latency.{key}", "{:.3g}", _said)  # noqa: E731
+    measured = (
+        ("latency p50, ms", ms("p50_ms")),
+        ("latency p95, ms", ms("p95_ms")),
+        ("latency p99, ms", ms("p99_ms")),
+        ("latency jitter, p99 - p50, ms", ms("jitter_ms")),
+        ("timed calls", _cell("latency.calls", "{:,}")),
+    )
     listed: list[tuple[str, Callable[[Card], str]]] = [
-        (f"test {found.title}", lambda c: _number(c["quality"]["value"], found.figure)),
-        ("  retention of the teacher's, %", lambda c: _number(c["quality"]["retention"], _percent)),
-        ("  of the network in torch", lambda c: _number(c["quality"].get("torch_value"), found.figure)),
-        ("latency, ms" if estimate else "latency p50, ms", _time("ms" if estimate else "p50_ms")),
-        *(() if estimate else (("latency p95, ms", _time("p95_ms")), ("latency p99, ms", _time("p99_ms")))),
-        *(() if estimate else (("latency jitter, p99 - p50, ms", _time("jitter_ms")), ("timed calls", _calls))),
+        (f"test {found.title}", _cell("quality.value", found.figure)),
+        ("  retention of the teacher's, %", _cell("quality.retention", _percent)),
+        ("  of the network in torch", _cell("quality.torch_value", found.figure)),
+        *((("latency, ms", ms("ms")),) if estimate else measured),
         ("throughput, per second (batch)", _throughput),
-        ("ms per token", lambda c: _number((c.get("generation") or {}).get("ms_per_token"), _three)),
-        ("J per token", _token_joules),
-        ("file, kB", lambda c: _number(c["memory"]["weights_bytes"], lambda value: f"{value / 1e3:,.1f}")),
-        ("memory, weights and largest layer, MB" if estimate else "peak memory of a process, MB", _memory),
-        ("  of it the bare runtime, MB", lambda c: _number(c["memory"]["runtime_mb"], lambda value: f"{value:.1f}")),
+        ("ms per token", _cell("generation.ms_per_token", "{:.3g}")),
+        ("J per token", _cell("generation.joules_per_token", "{:.3g}", _estimated("generation"))),
+        ("file, kB", _file),
+        (
+            "memory, weights and largest layer, MB" if estimate else "peak memory of a process, MB",
+            _cell("memory.peak_mb", "{:.3g}", _said),
+        ),
+        ("  of it the bare runtime, MB", _cell("memory.runtime_mb", "{:.1f}")),
         ("energy, mJ per call", _energy),
-        ("MACs", lambda c: _number(c["compute"]["macs"], lambda value: f"{value:,}")),
-        ("parameters", lambda c: _number(c["compute"]["parameters"], lambda value: f"{value:,}")),
+        ("MACs", _cell("compute.macs", "{:,}")),
+        ("parameters", _cell("compute.parameters", "{:,}")),
         *_robustness_rows(group, found.factor),
         ("recall of the worst class, %", _worst),
-        ("  points below the teacher's worst class", _safety("worst_class_drop", _points)),
+        ("  points below the teacher's worst class", _cell("safety.worst_class_drop", _points)),
         ("  class that loses most, points", _largest),
-        ("calibration error, %", _safety("ece", _percent)),
-        ("errors where the teacher errs, %", _safety("inherited_errors", _percent)),
-        ("  of the student alone there, %", _safety("inherited_errors_alone", _percent)),
-        ("sensitivity, %", _safety("sensitivity", _percent)),
-        ("specificity, %", _safety("specificity", _percent)),
+        ("calibration error, %", _cell("safety.ece", _percent)),
+        ("errors where the teacher errs, %", _cell("safety.inherited_errors", _percent)),
+        ("  of the student alone there, %", _cell("safety.inherited_errors_alone", _percent)),
+        ("sensitivity, %", _cell("safety.sensitivity", _percent)),
+        ("specificity, %", _cell("safety.specificity", _percent)),
         *_critical_rows(group),
         ("file against network", _difference),
         *((GATES[name], _gate(name)) for name in gates.GATES),
@@ -180,7 +190,7 @@ def runs_table(named: Sequence[tuple[str, Card]]) -> list[str]:
                 _number(card["quality"]["value"], found.figure),
                 _p99(card),
                 _energy(card),
-                _number(card["memory"]["weights_bytes"], lambda value: f"{value / 1e3:,.1f}"),
+                _file(card),
                 VERDICTS[card["passed"]],
                 place,
             ]
@@ -195,7 +205,7 @@ def line(card: Card) -> str:
     """One line for a panel: time, size, gates, and where that was measured."""
     said = _said(card)
     time = _number(gates.p99(card), lambda value: f"{value:.3g} ms{said}")
-    size = _number(card["memory"]["weights_bytes"], lambda value: f"{value / 1e3:,.1f} kB")
+    size = f"{_file(card)} kB" if card["memory"]["weights_bytes"] is not None else MISSING
     where = f"{card['target']}, {card['precision']}, {RUNTIMES.get(card['runtime'], card['runtime'])}"
     calls = (card["latency"] or {}).get("calls")
     timed = f", {calls:,} calls" if calls else ""
@@ -229,45 +239,33 @@ def _points(value: float) -> str:
     return f"{100 * value:+.2f}"
 
 
-def _three(value: float) -> str:
-    return f"{value:.3g}"
-
-
 def _said(card: Mapping[str, Any]) -> str:
     return " estimate" if card["kind"] == "estimate" else ""
 
 
-def _time(key: str) -> Callable[[Card], str]:
-    return lambda card: _number((card["latency"] or {}).get(key), lambda value: f"{value:.3g}{_said(card)}")
+def _estimated(part: str) -> Callable[[Card], str]:
+    return lambda card: " estimate" if at(card, f"{part}.estimate") else ""
+
+
+def _cell(
+    path: str, text: str | Callable[[Any], str], said: Callable[[Card], str] = lambda card: ""
+) -> Callable[[Card], str]:
+    """The figure at a dotted path of a card, as a format or a function writes it, and what is said behind it."""
+    write = text.format if isinstance(text, str) else text
+    return lambda card: _number(at(card, path), lambda value: write(value) + said(card))
+
+
+_file = _cell("memory.weights_bytes", lambda value: f"{value / 1e3:,.1f}")
+_energy = _cell("energy.joules", lambda value: f"{1e3 * value:.3g}", _estimated("energy"))
 
 
 def _p99(card: Card) -> str:
     return _number(gates.p99(card), lambda value: f"{value:.3g}{_said(card)}")
 
 
-def _calls(card: Card) -> str:
-    return _number((card["latency"] or {}).get("calls"), lambda value: f"{value:,}")
-
-
 def _throughput(card: Card) -> str:
     found = card["throughput"]
     return MISSING if not found else f"{found['per_second']:,.0f} ({found['batch']})"
-
-
-def _token_joules(card: Card) -> str:
-    found = card.get("generation") or {}
-    said = " estimate" if found.get("estimate") else ""
-    return _number(found.get("joules_per_token"), lambda value: f"{value:.3g}{said}")
-
-
-def _memory(card: Card) -> str:
-    return _number(card["memory"]["peak_mb"], lambda value: f"{value:.3g}{_said(card)}")
-
-
-def _energy(card: Card) -> str:
-    found = card["energy"] or {}
-    said = " estimate" if found.get("estimate") else ""
-    return _number(found.get("joules"), lambda value: f"{1e3 * value:.3g}{said}")
 
 
 def _robustness_rows(group: Sequence[Card], factor: float) -> list[tuple[str, Callable[[Card], str]]]:
@@ -277,8 +275,8 @@ def _robustness_rows(group: Sequence[Card], factor: float) -> list[tuple[str, Ca
     kinds = [name for name in ("noise", "blur", "brightness", "contrast") if name in known]
     digits, unit = (2, ", points") if factor == 100 else (4, "")
 
-    def of(key: str, factor: float = factor) -> Callable[[Card], str]:
-        return lambda card: _number((card["robustness"] or {}).get(key), lambda value: f"{factor * value:.{digits}f}")
+    def of(key: str) -> Callable[[Card], str]:
+        return _cell(f"robustness.{key}", lambda value: f"{factor * value:.{digits}f}")
 
     def five(kind: str) -> Callable[[Card], str]:
         show = lambda card: " ".join(f"{factor * value:.{digits - 1}f}" for value in card["robustness"][kind])  # noqa: E731
@@ -289,7 +287,7 @@ def _robustness_rows(group: Sequence[Card], factor: float) -> list[tuple[str, Ca
         (f"  mean drop{unit} ({known['samples']:,} samples)", of("drop")),
         (f"  the teacher's drop{unit}", of("teacher_drop")),
         (f"  mean corruption error{', %' if unit else ''}", of("error")),
-        ("  relative to the teacher's, %", lambda c: _number((c["robustness"] or {}).get("relative_error"), _percent)),
+        ("  relative to the teacher's, %", _cell("robustness.relative_error", _percent)),
     ]
 
 
@@ -317,10 +315,6 @@ def _worst(card: Card) -> str:
 def _largest(card: Card) -> str:
     found = (card["safety"] or {}).get("largest_drop")
     return MISSING if not found else f"{_points(-found['drop'])} (class {found['class']})"
-
-
-def _safety(key: str, text: Callable[[float], str]) -> Callable[[Card], str]:
-    return lambda card: _number((card["safety"] or {}).get(key), text)
 
 
 def _difference(card: Card) -> str:

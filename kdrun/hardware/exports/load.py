@@ -28,16 +28,23 @@ def load_export(folder: str | Path, targets: Sequence[str] = ()) -> tuple[Any, d
         raise UserError(
             f"{folder}: no exported network here ({CONFIG} and {WEIGHTS}); kdrun export RUN format=safetensors"
         )
+    config = read_json(folder / CONFIG)
+    with allowing(targets):
+        network, spec, _ = open_network(folder / WEIGHTS, {**config["spec"], "network": config["network"]})
+    return network.to(DTYPES[config["precision"]]).requires_grad_(False), {**config, "spec": spec}
+
+
+def open_network(path: Path, metadata: dict[str, Any] | None = None) -> tuple[Any, Any, dict[str, Any]]:
+    """(network in eval mode on the CPU, spec of its data, metadata) of a weights file, by what it says of itself, or by `metadata`."""
     from kdrun.networks.torchvision_operators import make_torchvision_importable
 
-    make_torchvision_importable()
+    make_torchvision_importable()  # before timm, which imports torchvision where it is installed
     from kdrun.kinds import spec_of
     from kdrun.networks.build import build_network
-    from kdrun.networks.weights import load_weights
+    from kdrun.networks.weights import load_weights, read_metadata
 
-    config = read_json(folder / CONFIG)
-    spec = spec_of(config["spec"])
-    with allowing(targets):
-        network = build_network(config["network"], spec, seed=0)
-    load_weights(network, folder / WEIGHTS, spec)
-    return network.to(DTYPES[config["precision"]]).eval().requires_grad_(False), {**config, "spec": spec}
+    metadata = read_metadata(path) if metadata is None else metadata
+    spec = spec_of(metadata)
+    network = build_network(metadata["network"], spec, seed=0)
+    load_weights(network, path, spec)
+    return network.eval(), spec, metadata

@@ -48,6 +48,32 @@ def latency(
     return found
 
 
+def latency_of(
+    network: Any, shape: Sequence[int], device: str = "cpu", threads: int = 1, repeats: int = 100
+) -> dict[str, float]:
+    """{"p50_ms", "p95_ms", "repeats"} of a forward pass in eval mode on one input of `shape` [C, H, W], fp32.
+
+    device: "cpu", "cuda", "mps" or "auto". Weights, mode, device of the network and the thread count are as before afterwards.
+    """
+    import torch
+
+    from kdrun.hardware.exports.sessions import TorchSession
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    home = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    mode = network.training
+    session = None
+    try:
+        session = TorchSession(network.eval(), threads, device)
+        found = latency(session, [np.zeros((1, *shape), np.float32)], calls=repeats, warm_up=10)
+    finally:
+        if session is not None:
+            session.close()
+        network.to(home).train(mode)
+    return {"p50_ms": found["p50_ms"], "p95_ms": found["p95_ms"], "repeats": repeats}
+
+
 def latencies(
     parts: Sequence[tuple[Session, Sequence[np.ndarray], int]],
     warm_up: int = 50,

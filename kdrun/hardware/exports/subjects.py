@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdrun.files import read_json
 from kdrun.hardware.exports.subject import Subject
 from kdrun.parts import WHOLE, is_group, parts_of
 from kdrun.problems import UserError, closest, listed
@@ -101,58 +102,45 @@ def stage_folder(run: RunInfo, stage: dict[str, Any]) -> Path:
 def load_network(run: RunInfo, stage: dict[str, Any], which: str = "best", file: str | None = None) -> Any:
     """The trained network of a stage of the run's record, on the CPU, in eval mode. `network.kdrun` says what its inputs are, and
     where it is from."""
-    from kdrun.networks.torchvision_operators import make_torchvision_importable
+    from kdrun.hardware.exports.load import open_network
 
-    make_torchvision_importable()  # before timm, which imports torchvision where it is installed
-    from kdrun.kinds import spec_of
-    from kdrun.networks.build import build_network
-    from kdrun.networks.weights import load_weights, read_metadata
-
-    path = stage_folder(run, stage) / (file or f"{which}.safetensors")
-    if not path.is_file():
-        raise UserError(f"{stage['label']} of {run.id} kept no weights: {path.name} is not in its folder")
-    metadata = read_metadata(path)
-    spec = spec_of(metadata)
-    network = build_network(metadata["network"], spec, seed=0)
-    load_weights(network, path, spec)
+    network, _, metadata = open_network(_weights(run, stage, file or f"{which}.safetensors"))
     known = {name: value for name, value in metadata.items() if name not in ("network", "kind")}
     origin = {"run": run.id, "stage": stage["label"], "fingerprint": stage["fingerprint"], "which": which}
     network.kdrun = {**known, **origin}
-    return network.eval()
+    return network
+
+
+def _weights(run: RunInfo, stage: dict[str, Any], file: str) -> Path:
+    path = stage_folder(run, stage) / file
+    if not path.is_file():
+        raise UserError(f"{stage['label']} of {run.id} kept no weights: {path.name} is not in its folder")
+    return path
 
 
 def open_subject(
     run: RunInfo, chosen: dict[str, Any], which: str = "best", modules: dict[str, Any] | None = None
 ) -> Subject:
     """The network of an entry of `stages_of`, with its data. modules: data modules of earlier calls, by their config."""
-    from kdrun.files import read_json
-    from kdrun.networks.torchvision_operators import make_torchvision_importable
-
-    make_torchvision_importable()  # before timm, which imports torchvision where it is installed
-    from kdrun.kinds import spec_of
-    from kdrun.networks.build import build_network
-    from kdrun.networks.weights import load_weights, read_metadata
+    from kdrun.hardware.exports.load import open_network
+    from kdrun.networks.inputs import check_data
 
     stage, part, arm = chosen["stage"], chosen["part"], chosen["arm"]
-    folder = stage_folder(run, stage)
-    weights = folder / chosen["file"]
-    if not weights.is_file():
-        raise UserError(f"{stage['label']} of {run.id} kept no weights: {weights.name} is not in its folder")
+    weights = _weights(run, stage, chosen["file"])
     job = _job(run)
     config = job.config
-    metadata, parts = read_metadata(weights), read_json(folder / "record.json").get("parts") or {}
     with job.allowing():
-        module = _module(config, parts, stage["seed"], part, {} if modules is None else modules)
-        network = build_network(metadata["network"], spec_of(metadata), seed=0)
-    load_weights(network, weights, module.spec)
+        module = _module(weights.parent, config, stage["seed"], part, {} if modules is None else modules)
+        network, _, metadata = open_network(weights)
+    check_data(metadata, module.spec, weights)
     return Subject(
         arm=arm,
         label=f"{arm} {part}" if part else arm,
         seed=stage["seed"],
-        stage=folder,
+        stage=weights.parent,
         weights=weights,
         which=which,
-        network=network.eval().requires_grad_(False),
+        network=network.requires_grad_(False),
         node=metadata["network"],
         spec=module.spec,
         module=module,
@@ -170,10 +158,7 @@ def open_subject(
 
 def data_of(run: RunInfo, stage: dict[str, Any]) -> Any:
     """The data as a stage of the run saw them."""
-    from kdrun.files import read_json
-
-    parts = read_json(stage_folder(run, stage) / "record.json").get("parts") or {}
-    return _module(_job(run).config, parts, stage["seed"], None, {})
+    return _module(stage_folder(run, stage), _job(run).config, stage["seed"], None, {})
 
 
 def _job(run: RunInfo) -> Any:
@@ -182,15 +167,15 @@ def _job(run: RunInfo) -> Any:
     return job_from_record(run.record, run.dir.resolve().parent.parent)
 
 
-def _module(config: dict[str, Any], parts: dict[str, Any], seed: int, part: str | None, modules: dict[str, Any]) -> Any:
+def _module(folder: Path, config: dict[str, Any], seed: int, part: str | None, modules: dict[str, Any]) -> Any:
     """The data of a stage: those of the run's config, in the view (window, limits ...) that the stage says it had."""
     from kdrun.domains.load import load_data
+    from kdrun.federation.shares import data_of_part
 
+    parts = read_json(folder / "record.json").get("parts") or {}
     view = {key: value for key, value in ((parts.get("data") or {}).get("view") or {}).items() if key != "text"}
     data = {**config["data"], **view}
     key = json.dumps(data, sort_keys=True)
     if key not in modules:
         modules[key] = load_data(data, config["paths"])
-    from kdrun.federation.shares import data_of_part
-
     return data_of_part(modules[key], parts, seed, part)
