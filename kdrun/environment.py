@@ -35,23 +35,20 @@ def _digest(value: str) -> str:
 
 def variables_in(node: Any) -> Iterator[str]:
     """Names of the variables that a tree of configs reads."""
-    if isinstance(node, str):
-        yield from (found[1] for found in MARK.finditer(node))
-    for item in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        yield from variables_in(item)
+    return (found[1] for found in _marks(node))
 
 
 def differing(node: Any) -> list[str]:
     """Variables that are not set, or have another value than when the config was frozen."""
-    found = {match.groups() for text in _texts(node) for match in MARK.finditer(text)}
+    found = {mark.groups() for mark in _marks(node)}
     return sorted(name for name, digest in found if name not in os.environ or _digest(os.environ[name]) != digest)
 
 
-def _texts(node: Any) -> Iterator[str]:
+def _marks(node: Any) -> Iterator[re.Match[str]]:
     if isinstance(node, str):
-        yield node
+        yield from MARK.finditer(node)
     for item in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        yield from _texts(item)
+        yield from _marks(item)
 
 
 def resolved(node: Any) -> Any:

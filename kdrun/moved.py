@@ -13,7 +13,7 @@ MODULES = {
     **{
         f"kdrun.data.{name}": f"{_D}.images.shipped.{name}" for name in ("cifar", "digits", "fashion_mnist", "mnist_5k")
     },
-    "kdrun.domains.load": f"{_D}.load",
+    "kdrun.data.load": f"{_D}.load",
     "kdrun.data.images": f"{_D}.images.source",
     "kdrun.data.image_folder": f"{_D}.images.image_folder",
     "kdrun.data.views": f"{_D}.images.views",

@@ -115,10 +115,7 @@ class Client:
         """Joules (None without a sensor) and seconds since a moment belong to this phase of this client."""
         joules, now = self._moment()
         taken = {"joules": None if None in (joules, since[0]) else joules - since[0], "seconds": now - since[1]}
-        before = self.phases.get(phase) or {"joules": 0.0, "seconds": 0.0}
-        self.phases[phase] = {
-            name: None if None in (before[name], value) else before[name] + value for name, value in taken.items()
-        }
+        self.phases = summed(self.phases, {phase: taken})
 
     def keep(self, round: int) -> None:
         """This round is the best so far."""
@@ -194,3 +191,13 @@ class Client:
     def send(self) -> dict[str, np.ndarray]:
         """What travels back: the proxy (or the shared network) as it is now."""
         return export(self.proxy, self._state["proxy"])
+
+
+def summed(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+    """{phase: {what: amount}} of both together; None where one of them is not known."""
+    found = {phase: dict(amounts) for phase, amounts in one.items()}
+    for phase, amounts in other.items():
+        before = found.setdefault(phase, dict.fromkeys(amounts, 0.0))
+        for what, amount in amounts.items():
+            before[what] = None if None in (before[what], amount) else before[what] + amount
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -16,13 +16,6 @@ Mode = TypeVar("Mode", bound=Any)
 def parameters(network: nn.Module) -> int:
     """Number of parameters; a tied one counts once, buffers do not count."""
     return sum(parameter.numel() for parameter in network.parameters())
-
-
-def forward_flops(
-    network: nn.Module, shape: Sequence[int], batch: int = 1, dtype: torch.dtype = torch.float32
-) -> int | None:
-    """`counted_flops` of one forward pass on `batch` inputs of `shape`."""
-    return counted_flops(network, lambda shadow: shadow(torch.empty((batch, *shape), dtype=dtype, device="meta")))
 
 
 def counted_flops(network: nn.Module, forward: Callable[[nn.Module], object]) -> int | None:

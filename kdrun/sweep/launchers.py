@@ -37,16 +37,12 @@ POLL_SECONDS, PROBE_SECONDS = 0.5, 5.0
 PREFIX = "hydra.launcher."
 
 
-def check(launcher: str, settings: Sequence[str] = ()) -> None:
-    """Raises UserError for a launcher or a setting of it that cannot work. Imports neither torch nor the engine.
+def check(launcher: str, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """{dotted key below hydra.launcher: value}, checked against the types of the plugin's config.
 
-    settings: words `hydra.launcher.KEY=VALUE`, as typed.
+    settings: words `hydra.launcher.KEY=VALUE`, as typed. Raises UserError for a launcher or a setting of it that cannot work.
+    Imports neither torch nor the engine.
     """
-    _values(launcher, settings)
-
-
-def _values(launcher: str, settings: Sequence[str]) -> dict[str, Any]:
-    """{dotted key below hydra.launcher: value}, checked against the types of the plugin's config."""
     schema, problems = _schema(launcher), Problems()
     values = dict(filter(None, [_value(word, launcher, schema, problems) for word in settings]))
     if launcher == SLURM and not (shutil.which("sbatch") and shutil.which("srun")):
@@ -147,7 +143,7 @@ def launch(
     """
     from kdrun.job.progress import Signals
 
-    values = _values(launcher, settings)
+    values = check(launcher, settings)
     sweep_folder = Path(sweep_folder).absolute()
     followed = {number: _Followed(Path(folder).absolute()) for number, folder in folders.items()}
     place = _place(sweep_folder)

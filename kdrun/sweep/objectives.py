@@ -64,25 +64,13 @@ def _validated(name: str) -> Objective:
     return Objective(name, better, VALIDATION, unit, found.factor, found.digits)
 
 
-VALIDATED = (
-    "accuracy",
-    "top5",
-    "worst_class",
-    "loss",
-    "calibration",
-    "bleu",
-    "chrf",
-    "token_accuracy",
-    "auc",
-    "r2",
-    "rmse",
-    "mae",
-)
+OF_TEST = ("sensitivity", "specificity")
+"""Measures at a threshold that validation chooses, so that it has none of them."""
 
 DECLARED = {
     objective.name: objective
     for objective in (
-        *map(_validated, VALIDATED),
+        *(_validated(name) for name in MEASURES if name not in OF_TEST),
         Objective("gain", MAXIMIZE, VALIDATION, "points", 100, 2),
         Objective("parameters", MINIMIZE, COST, digits=0),
         Objective("flops", MINIMIZE, COST, digits=0),

@@ -13,10 +13,9 @@ from kdrun.hardware.exports.formats import (
     POSSIBLE,
     PRECISIONS,
     RUNTIMES,
-    check_format,
     check_pair,
-    check_precision,
     installed_runtimes,
+    known,
 )
 from kdrun.problems import UserError, listed
 from kdrun.tracking.registry import RunInfo, slugify
@@ -99,8 +98,8 @@ def folder_of(run: RunInfo, subject: Any, to: Path | None = None) -> Path:
 def read_options(words: list[str]) -> Request:
     """KEY=VALUE words of this command. UserError for what there is not, with the nearest; nothing heavy is imported."""
     found = options_in(words, OPTIONS)
-    formats = [check_format(word) for word in _list(found, "format", "safetensors,onnx", FORMATS)]
-    precisions = [check_precision(word) for word in _list(found, "precision", "fp32", PRECISIONS)]
+    formats = [known("format", word, FORMATS) for word in _list(found, "format", "safetensors,onnx", FORMATS)]
+    precisions = [known("precision", word, PRECISIONS) for word in _list(found, "precision", "fp32", PRECISIONS)]
     pairs = [(format, precision) for precision in precisions for format in formats]
     possible = [(format, precision) for format, precision in pairs if precision in POSSIBLE[format]]
     if not possible:

@@ -6,7 +6,7 @@ from torch import nn
 
 from kdrun.hardware.roofline import error, estimate, measured_figures, on, operators
 from kdrun.ledger.figures import Figures
-from kdrun.ledger.flops import counted_flops, forward_flops
+from kdrun.ledger.flops import counted_flops
 
 DEVICE = Figures(
     "device",
@@ -66,7 +66,7 @@ def test_operations_are_those_of_the_counter_with_attention_too():
     convolution = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 64, 5)
     )
-    assert sum(one.flops for one in operators(convolution, on((3, 8, 8)))) == forward_flops(convolution, (3, 8, 8))
+    assert sum(one.flops for one in operators(convolution, on((3, 8, 8)))) == counted_flops(convolution, on((3, 8, 8)))
 
 
 def test_the_network_is_as_it_was_and_one_that_needs_values_is_unknown():

@@ -13,7 +13,8 @@ from kdrun.domains.images.spec import DataSpec
 from kdrun.domains.translation.spec import TextSpec
 from kdrun.domains.vision_language.networks.towers import build_tower
 from kdrun.domains.vision_language.spec import VisionSpec
-from kdrun.ledger.flops import forward_flops, parameters
+from kdrun.hardware.roofline import on
+from kdrun.ledger.flops import counted_flops, parameters
 from kdrun.networks.build import build_network
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -90,7 +91,7 @@ def node(name: str) -> dict:
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32)])
 def test_runs_on_every_shipped_image_size_and_can_be_counted(name, shape):
     network = build_network(node(name), spec(shape), seed=0)
-    assert forward_flops(network, shape) > 0
+    assert counted_flops(network, on(shape)) > 0
     first = (CONF / "network" / f"{name}.yaml").read_text().splitlines()[0]
     if said := re.search(r"\(([\d.]+) (M|k) parameters\)", first):
         assert parameters(network) / WORDS[said[2]] == pytest.approx(float(said[1]), rel=0.1)

@@ -131,7 +131,8 @@ def test_latency_is_measured_on_the_stored_student_which_stays_as_it_is(tmp_path
     import torch
 
     from kdrun.domains.images.spec import DataSpec
-    from kdrun.hardware import latency
+    from kdrun.hardware.exports.load import open_network
+    from kdrun.hardware.exports.measure import latency_of
     from kdrun.networks.build import build_network
     from kdrun.networks.weights import save_weights
 
@@ -139,10 +140,10 @@ def test_latency_is_measured_on_the_stored_student_which_stays_as_it_is(tmp_path
     node = {"_target_": "kdrun.networks.mlp.MLP", "hidden": [16]}
     network = build_network(node, spec, 3)
     save_weights(network, tmp_path / "best.safetensors", spec, node)
-    loaded, shape = latency.student_of(tmp_path)
+    loaded, spec, _ = open_network(tmp_path / "best.safetensors")
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in network.state_dict().items())
     threads = torch.get_num_threads()
-    found = latency.measure(loaded.train(), shape, "cpu", 2, 20)
+    found = latency_of(loaded.train(), spec.shape, "cpu", 2, 20)
     assert 0 < found["p50_ms"] <= found["p95_ms"] and found["repeats"] == 20
     assert loaded.training and torch.get_num_threads() == threads
     one = {**stage("student", 0, 0.5), "path": str(tmp_path)}

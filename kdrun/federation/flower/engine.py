@@ -12,7 +12,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from kdrun.federation.assemble import Federation, Setting
-from kdrun.federation.client import Client
+from kdrun.federation.client import Client, summed
 from kdrun.federation.faults import Failure
 from kdrun.federation.flower.calls import EVALUATE, FIT, WHO, Answer, Call, versions
 from kdrun.federation.flower.records import answer_of, call_records
@@ -45,7 +45,7 @@ class Shadow(Client):
         if facts and "numbers" in facts:
             numbers = {**self.numbers(), **facts["numbers"]}
             numbers["evaluated"] += self.evaluated
-            numbers["phases"] = _summed(self.phases, numbers["phases"])
+            numbers["phases"] = summed(self.phases, numbers["phases"])
             self._know(facts["samples"], numbers)
 
     def _know(self, samples: Mapping[str, int], numbers: dict[str, Any]) -> None:
@@ -270,16 +270,6 @@ class FlowerEngine:
         if self.ended():
             raise RuntimeError("Flower ended before the federation did; what it said is in the log")
         time.sleep(POLL)
-
-
-def _summed(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    """{phase: {what: amount}} of both together; None where one of them is not known."""
-    found = {phase: dict(amounts) for phase, amounts in one.items()}
-    for phase, amounts in other.items():
-        before = found.setdefault(phase, dict.fromkeys(amounts, 0.0))
-        for what, amount in amounts.items():
-            before[what] = None if None in (before[what], amount) else before[what] + amount
-    return found
 
 
 def _ended(answer: Answer) -> Exception:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdrun.hardware.exports.formats import check_precision, format_for, installed_runtimes
+from kdrun.hardware.exports.formats import PRECISIONS, format_for, installed_runtimes, known
 from kdrun.hardware.targets import Target, chosen_targets
 from kdrun.parts import is_group
 from kdrun.problems import UserError, closest, listed
@@ -60,12 +60,10 @@ def read_request(words: Sequence[str], record: Mapping[str, Any], conf_dirs: Seq
     targets = chosen_targets(names, conf_dirs)
     precisions = _names(options, "precision")
     for word in precisions or ():
-        check_precision(word)
+        known("precision", word, PRECISIONS)
     runtime = options.get("runtime")
-    if runtime is not None and runtime not in RUNTIMES:
-        raise UserError(
-            f"runtime={runtime}: no such runtime{closest(runtime, RUNTIMES)}", f"runtimes: {listed(RUNTIMES)}"
-        )
+    if runtime is not None:
+        known("runtime", runtime, RUNTIMES)
     batch = _number(options, "batch", 1)
     places = []
     for target in targets:

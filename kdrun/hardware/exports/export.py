@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
@@ -91,14 +93,9 @@ def _made(
             write(path)
             if format == "torch_export":
                 note_made(path)
-            draft = Artifact(
-                work, format, precision, [path], {}, 0, 0.0, None, None, inputs=inputs, settings=settings
-            )  # fmt: skip
-            session = draft.session()
-            try:
+            draft = Artifact(work, format, precision, [path], {}, 0, 0.0, None, None, {}, inputs, source, settings)
+            with contextlib.closing(draft.session()) as session:
                 compared = compare(subject, session)
-            finally:
-                session.close()
             require(compared, precision, what)
         except (KeyboardInterrupt, MemoryError):
             raise
@@ -106,22 +103,17 @@ def _made(
             failures.append((way, error))
             path.unlink(missing_ok=True)
             continue
-        draft = Artifact(
-            work,
-            format,
-            precision,
-            [path],
-            {path.name: sha256_file(path)},
-            path.stat().st_size,
-            compared.max_difference,
-            compared.tolerance(precision),
-            compared.labels_agree,
-            {"samples": compared.samples, "batches": list(compared.batches), "range": compared.range, "way": way},
-            inputs,
-            source,
-            settings,
+        said = {"samples": compared.samples, "batches": list(compared.batches), "range": compared.range, "way": way}
+        made = replace(
+            draft,
+            sha256={path.name: sha256_file(path)},
+            bytes=path.stat().st_size,
+            max_difference=compared.max_difference,
+            tolerance=compared.tolerance(precision),
+            labels_agree=compared.labels_agree,
+            compared=said,
         )
-        return draft.record()
+        return made.record()
     raise _failed(what, failures)
 
 

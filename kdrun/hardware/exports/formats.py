@@ -37,25 +37,16 @@ AGREEMENT = {"int8": 0.90}
 a tolerance in its place: see compare.INT8_OF_NUMBERS."""
 
 
-def check_format(word: str) -> str:
-    """The format of this name. UserError with the nearest otherwise."""
-    if word not in FORMATS:
-        raise UserError(f"format={word}: no such format{closest(word, FORMATS)}", f"formats: {listed(FORMATS)}")
-    return word
-
-
-def check_precision(word: str) -> str:
-    """The number format of this name. UserError with the nearest otherwise."""
-    if word not in PRECISIONS:
-        raise UserError(
-            f"precision={word}: no such precision{closest(word, PRECISIONS)}", f"precisions: {listed(PRECISIONS)}"
-        )
+def known(key: str, word: str, words: Sequence[str]) -> str:
+    """The word, which is one of those that `key` (format, precision, runtime) may have. UserError with the nearest otherwise."""
+    if word not in words:
+        raise UserError(f"{key}={word}: no such {key}{closest(word, words)}", f"{key}s: {listed(words)}")
     return word
 
 
 def check_pair(format: str, precision: str) -> None:
     """UserError where this format is not written in this number format, with what can be had instead."""
-    check_format(format), check_precision(precision)
+    known("format", format, FORMATS), known("precision", precision, PRECISIONS)
     if precision not in POSSIBLE[format]:
         others = [name for name in FORMATS if precision in POSSIBLE[name]]
         raise UserError(
@@ -73,7 +64,7 @@ def format_for(runtime: str, precision: str, installed: Sequence[str] = ("torch"
     if runtime == "auto":
         runtime = "onnxruntime" if "onnxruntime" in installed and precision in POSSIBLE["onnx"] else "torch"
     format = {"torch": "safetensors", "onnxruntime": "onnx", "executorch": "executorch"}[runtime]
-    check_pair(format, check_precision(precision))
+    check_pair(format, precision)
     return format
 
 

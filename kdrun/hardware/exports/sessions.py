@@ -128,7 +128,7 @@ class TorchSession:
             self._before = None
 
     def _moved(self, arrays: Sequence[np.ndarray]) -> list[Any]:
-        return [self._torch.from_numpy(np.ascontiguousarray(array)).to(self.device) for array in arrays]
+        return [tensor.to(self.device) for tensor in _tensors(arrays)]
 
 
 class ExecutorchSession:
@@ -138,26 +138,22 @@ class ExecutorchSession:
     threads: dict[str, int | None]
 
     def __init__(self, path: Path):
-        runtime = import_executorch("runtime")
-        import torch
+        from importlib.metadata import version
 
-        self._torch = torch
+        runtime = import_executorch("runtime")
         self._program = runtime.Runtime.get().load_program(path)  # kept: methods live in it
         self._method = self._program.load_method("forward")
-        self.version, self.threads = _version("executorch"), {"intra_op": None, "inter_op": None}
+        self.version, self.threads = version("executorch"), {"intra_op": None, "inter_op": None}
 
     def __call__(self, *arrays: np.ndarray) -> np.ndarray:
-        return self._method.execute(self._given(arrays))[0].float().numpy().copy()  # its memory is used again
+        return self._method.execute(_tensors(arrays))[0].float().numpy().copy()  # its memory is used again
 
     def bind(self, *arrays: np.ndarray) -> Callable[[], Any]:
-        execute, given = self._method.execute, self._given(arrays)
+        execute, given = self._method.execute, _tensors(arrays)
         return lambda: execute(given)
 
     def close(self) -> None:
         self._method = self._program = None
-
-    def _given(self, arrays: Sequence[np.ndarray]) -> list[Any]:
-        return [self._torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
 
 
 def import_onnxruntime() -> Any:
@@ -208,7 +204,7 @@ def captured(path: Path, device: str) -> Any:
     return program.module()
 
 
-def _version(package: str) -> str:
-    from importlib.metadata import version
+def _tensors(arrays: Sequence[np.ndarray]) -> list[Any]:
+    import torch
 
-    return version(package)
+    return [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
