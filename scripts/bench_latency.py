@@ -47,7 +47,8 @@ def main() -> None:
                                      array, options))  # fmt: skip
         with TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
-            graphs.traced(network, (torch.from_numpy(array).repeat(2, *[1] * len(shape)),), {"images": {0: "batch"}}, path)
+            batch = torch.from_numpy(array).repeat(2, *[1] * len(shape))
+            graphs.traced(network, (batch,), {"images": {0: "batch"}}, path)
             told(case, "onnxruntime", *compare(OnnxSession(path, ["images"]), lambda p=path, a=array: bare_p50(p, a, options.calls),
                                                array, options))  # fmt: skip
 
