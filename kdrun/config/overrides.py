@@ -98,11 +98,21 @@ def read(overrides: Sequence[str], table: Groups, dirs: Sequence[ConfDir], probl
     return words
 
 
-def parse(text: str, problems: Problems) -> Any:
-    """Hydra's Override, a (key, mapping) pair, or None where the words cannot be read."""
+def parsed(text: str, options: Any = None) -> Any:
+    """Hydra's Override of one word; ValueError, with what Hydra says, where it cannot be read. options: what glob() chooses from."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except (HydraException, RecursionError) as error:
+        raise ValueError((str(error).splitlines() or ["it cannot be read"])[0]) from error
+    override.config_loader = options
+    return override
+
+
+def parse(text: str, problems: Problems) -> Any:
+    """Hydra's Override, a (key, mapping) pair, or None where the words cannot be read."""
     added = re.match(r"\+{0,2}([\w./@]+)\+=(.*)", text)
     if added:
         key, value = added.groups()
@@ -119,8 +129,8 @@ def parse(text: str, problems: Problems) -> Any:
         problems.add(f"{text}: no key before '='")
         return None
     try:
-        return OverridesParser.create().parse_override(text)
-    except (HydraException, RecursionError) as error:
+        return parsed(text)
+    except ValueError as error:
         key, _, value = text.partition("=")
         mapping = _mapping(value)
         if mapping is not None:
@@ -142,10 +152,9 @@ def _mapping(value: str) -> dict[str, Any] | None:
     return None
 
 
-def _unreadable(text: str, key: str, value: str, error: str) -> list[str]:
+def _unreadable(text: str, key: str, value: str, reason: str) -> list[str]:
     if not re.fullmatch(r"[+~]{0,2}[\w./@$-]+", key):
         return [f"{text}: {key!r} is not a key; keys are words joined by dots"]
-    reason = error.splitlines()[0] if error else "it cannot be read"
     if any(sign in value for sign in "=(){}[]:, '\"") and value.count("[") == value.count("]"):
         inner = value.replace("'", "\\'")
         return [f"{text}: the value has signs of the override grammar; quote it twice: \"{key}='{inner}'\""]
@@ -212,15 +221,13 @@ def split_sweep(overrides: Sequence[str], table: Groups) -> list[list[str]]:
     """
     from itertools import product
 
-    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    parser = OverridesParser.create(config_loader=_Options(table))  # type: ignore[arg-type]
     choices: dict[str, list[str]] = {}
     for text in overrides:
         try:
-            (override,) = parser.parse_overrides([text])
-        except (HydraException, RecursionError):
+            override = parsed(text, _Options(table))
+        except ValueError:
             choices[text] = [text]  # compose() explains it
             continue
         key = override.get_key_element()

@@ -11,6 +11,7 @@ import numpy as np
 from kdrun.federation.loop import export
 from kdrun.federation.messages import Update, size
 from kdrun.ledger.flops import parameters
+from kdrun.ledger.spending import known_sum
 
 ROLES = ("private", "proxy", "shared")
 
@@ -101,7 +102,7 @@ def outcome_of(
         "bytes": {
             "up": sum(server.up.values()),
             "down": sum(server.down.values()),
-            "private": None if None in private else sum(private),
+            "private": known_sum(private),
         },
         "first_step": first_step,
         "teacher": None,
@@ -127,10 +128,8 @@ def _energy(play: Any, clients: list[dict[str, Any]], work: list[dict[str, int |
     work: FLOPs by phase of each client, and of the server last.
     """
     spending, phases = play.ledger.energy, ("train", "evaluate")
-    sums = {phase: [one[phase] for one in work if phase in one] for phase in phases}
-    found = spending.record(
-        None if any(None in values for values in sums.values()) else {p: sum(v) for p, v in sums.items()}
-    )
+    sums = {phase: known_sum(one[phase] for one in work if phase in one) for phase in phases}
+    found = spending.record(None if None in sums.values() else sums)
     if found is None:
         return None
     left: float | None = found["joules"]
@@ -139,8 +138,7 @@ def _energy(play: Any, clients: list[dict[str, Any]], work: list[dict[str, int |
         if found["method"] == "flops":
             for phase in phases:
                 own[phase]["joules"] = spending.modelled(flops[phase])
-        values = [own[phase]["joules"] for phase in phases]
-        joules = None if None in values else sum(values)
+        joules = known_sum(own[phase]["joules"] for phase in phases)
         entry["energy"] = {"joules": joules, "phases": own}
         left = None if None in (left, joules) else left - joules
     return {**found, "server": {"joules": None if left is None else max(0.0, round(left, 8))}}
@@ -153,46 +151,43 @@ def _flops(play: Any) -> dict[str, Any]:
     """
     federation, task = play.federation, play.federation.task
     samples: dict[str, int] = {}
-    learned: int | None = 0
-    asked: int | None = 0
-    forward: list[int | None] = []
+    passes: dict[str, list[int | None]] = {"trained": [], "asked": []}
     known: dict[int, int | None] = {}
     work: list[dict[str, int | None]] = []
 
-    def per_sample(network: Any) -> int | None:
+    def cost(network: Any, count: int) -> int | None:
+        """FLOPs of so many forward passes of one sample."""
         if id(network) not in known:
             known[id(network)] = task.flops(network)
-        return known[id(network)]
+        return None if known[id(network)] is None else known[id(network)] * count
 
     hall = federation.server.hall
     workers = [(client.loop, {"private": client.private, "proxy": client.proxy}) for client in federation.clients]
     workers.append((hall.loop, {"private": None, "proxy": hall.network}))
     for loop, networks in workers:
-        before = (learned, asked)
+        own = []
         for what, count in loop.counted.items():
             kind, _, role = what.partition("/")
-            if kind not in ("trained", "asked"):
-                continue
-            one = per_sample(networks["proxy" if role == "shared" else role])
-            if kind == "trained":
-                samples[role] = samples.get(role, 0) + count
-                learned = None if one is None or learned is None else learned + 3 * one * count
-            else:
-                asked = None if one is None or asked is None else asked + one * count
-        known_now = None not in (learned, asked)
-        work.append({"train": learned + asked - sum(before) if known_now else None})
-    for client, own in zip(federation.clients, work, strict=False):
-        one = per_sample(client.proxy if client.private is None else client.private)
-        forward.append(one)
-        own["evaluate"] = None if one is None else one * client.evaluated
+            if kind in passes:
+                network = networks["proxy" if role == "shared" else role]
+                own.append(cost(network, 3 * count if kind == "trained" else count))
+                passes[kind].append(own[-1])
+                if kind == "trained":
+                    samples[role] = samples.get(role, 0) + count
+        work.append({"train": known_sum(own)})
+    judged = [client.proxy if client.private is None else client.private for client in federation.clients]
+    for client, network, own in zip(federation.clients, judged, work, strict=False):
+        own["evaluate"] = cost(network, client.evaluated)
+    forward = known_sum(cost(network, 1) for network in judged)
+    learned, asked = known_sum(passes["trained"]), known_sum(passes["asked"])
     return {
         "samples": samples,
         "work": work,
-        "forward": None if None in forward else round(sum(forward) / len(forward)),
+        "forward": None if forward is None else round(forward / len(judged)),
         "flops": {
             "student": learned,
             "teacher": asked,
-            "total": None if learned is None or asked is None else learned + asked,
+            "total": known_sum([learned, asked]),
             "method": "forward passes counted on the meta device; a training step is three of them",
         },
     }

@@ -69,8 +69,8 @@ class Spending:
         """(joules of this try by all sensors, clock) now: what `taken` measures from. None without a sensor that works."""
         with self._lock:
             self._mark()
-            totals = [_sum(by.values()) for by in self._joules.values()]
-            return (_sum(totals) if totals else None), self._mark_seconds
+            totals = [known_sum(by.values()) for by in self._joules.values()]
+            return (known_sum(totals) if totals else None), self._mark_seconds
 
     def taken(self, since: tuple[float | None, float], flops: float | None = None) -> dict[str, Any]:
         """{"joules", "seconds", "estimate"} since a moment: by the sensors, else by the model from FLOPs, else None."""
@@ -218,7 +218,7 @@ class Spending:
         for phase in PHASES:
             values = [by[phase] for by in (earlier, own) if phase in by]
             if values:
-                found[phase] = _sum(values)
+                found[phase] = known_sum(values)
         return found
 
     def _seconds_by_phase(self) -> dict[str, float]:
@@ -260,7 +260,7 @@ class Spending:
         joules = {}
         for name, by in self._joules.items():
             before = spent["joules"].get(name, 0.0 if first else None)
-            joules[name] = _sum([before, *by.values()])
+            joules[name] = known_sum([before, *by.values()])
         return {
             "joules": joules,
             "seconds": spent["seconds"] + sum(self._seconds.values()),
@@ -278,7 +278,7 @@ def coverage(parts: Any) -> str:
     return "+".join(found) if len(found) > 1 else f"{found[0]} only"
 
 
-def _sum(values: Any) -> float | None:
+def known_sum(values: Any) -> float | None:
     """The sum; None as soon as one is not known."""
     found = list(values)
     return None if None in found else sum(found)

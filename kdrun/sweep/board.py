@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import Any
 
 from rich.console import Group
@@ -89,9 +90,7 @@ class Board:
 
     @harmless
     def _table(self) -> Any:
-        counts: dict[str, int] = {}
-        for point in self.plan.points:
-            counts[self._status(point)] = counts.get(self._status(point), 0) + 1
+        counts = Counter(map(self._status, self.plan.points))
         urgent = [p for p in self.plan.points if p.number in self._now or p.status in FAILURES]
         rest = [p for p in self.plan.points if p not in urgent]
         shown = sorted([*urgent, *rest][:ROWS], key=lambda point: point.number)
@@ -157,10 +156,7 @@ def status_text(point: Point) -> str:
 
 def count(points: list[Point]) -> dict[str, int]:
     """status -> how many points have it, in the order in which they appear."""
-    counts: dict[str, int] = {}
-    for point in points:
-        counts[point.status] = counts.get(point.status, 0) + 1
-    return counts
+    return Counter(point.status for point in points)
 
 
 @harmless

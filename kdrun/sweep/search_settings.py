@@ -57,8 +57,7 @@ def take_settings(overrides: Sequence[str]) -> tuple[Settings, list[str]]:
 
 
 def _read(name: str, text: str) -> Any:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
+    from kdrun.config.overrides import parsed
 
     names = [field.name for field in fields(Settings)]
     if name not in names:
@@ -66,9 +65,9 @@ def _read(name: str, text: str) -> Any:
     if name == "storage":
         return _storage(text)
     try:
-        override = OverridesParser.create().parse_override(text)
-    except (HydraException, RecursionError) as error:
-        raise UserError(f"{text}: {str(error).splitlines()[0]}") from None
+        override = parsed(text)
+    except ValueError as error:
+        raise UserError(f"{text}: {error}") from None
     value = override.value()
     if override.is_sweep_override():
         raise UserError(f"{text}: several go in brackets: 'hydra.sweeper.{name}=[{text.partition('=')[2]}]'")

@@ -151,19 +151,16 @@ class Space:
 
 def read_space(overrides: Sequence[str], conf_dirs: Sequence[str] = ()) -> Space:
     """The space that these words open. Raises UserError naming the word that is no range, or if nothing is swept."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
     from kdrun.config import groups
+    from kdrun.config.overrides import parsed
 
     table = groups.groups(groups.conf_dirs(conf_dirs)[0])
-    parser = OverridesParser.create()
     words: dict[str, str] = {}
     parameters: dict[str, Choices | Numbers] = {}
     for text in overrides:
         try:
-            (override,) = parser.parse_overrides([text])
-        except (HydraException, RecursionError):
+            override = parsed(text)
+        except ValueError:
             words[text] = text  # compose() explains it
             continue
         key = override.get_key_element()

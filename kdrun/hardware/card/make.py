@@ -134,7 +134,7 @@ class _Maker:
             "label": self._label(subject),
             "part": subject.part,
             "seed": subject.seed,
-            "unit": subject.unit,
+            "unit": subject.spec.unit,
             "target": place.target.name,
             "precision": place.precision,
             "runtime": own.artifact.runtime,

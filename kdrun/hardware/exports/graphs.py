@@ -78,14 +78,8 @@ def _strip(path: Path) -> None:
     import onnx
 
     model = onnx.load(path)
-    for part in (
-        model,
-        model.graph,
-        *model.graph.node,
-        *model.graph.value_info,
-        *model.graph.initializer,
-        *model.functions,
-    ):
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.value_info, *graph.initializer, *model.functions):
         for name in ("metadata_props", "doc_string"):
             if name in part.DESCRIPTOR.fields_by_name:
                 part.ClearField(name)

@@ -55,19 +55,9 @@ class Subject:
     targets: tuple[str, ...] = ()
 
     @property
-    def unit(self) -> str:
-        """What one row of a batch is: "image", "volume", "row", "sentence", "question"."""
-        return self.spec.unit
-
-    @property
     def sequences(self) -> bool:
         """Whether there is an output per token."""
         return self.spec.per_position
-
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        """Names of the tensors that the network is called with, in the order of `inputs`."""
-        return self.spec.input_names
 
     def inputs(self, split: str, count: int) -> Inputs:
         """`count` samples spread evenly over a split (fewer where it has fewer), as one batch that the network is called with."""
@@ -90,7 +80,7 @@ class Subject:
         augmented."""
         batch = self.module.samples(split).batch(positions)
         if self.spec.keywords:
-            return tuple(batch["inputs"][name].contiguous() for name in self.input_names), batch
+            return tuple(batch["inputs"][name].contiguous() for name in self.spec.input_names), batch
         return (batch["inputs"],), batch
 
     def batches(self, split: str, size: int = 256) -> Iterator[tuple[Inputs, dict[str, Any]]]:
@@ -112,14 +102,14 @@ class Subject:
         dtype = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
         network = settled(self.network) if rounded_layers(self.network) else self.network
         network = network if dtype is None else copy.deepcopy(network).to(dtype)
-        return Bare(network, self.input_names if self.spec.keywords else None, dtype).eval()
+        return Bare(network, self.spec.input_names if self.spec.keywords else None, dtype).eval()
 
     def through(self, session: Any) -> nn.Module:
         """A module that looks like the network to a task (`task.predict`, `task.update`) and asks `session` instead.
 
         It has no parameters. It does not generate: of translation and answers only teacher-forced scores are known of it.
         """
-        return Through(session, self.input_names)
+        return Through(session, self.spec.input_names)
 
 
 class Bare(nn.Module):

@@ -66,7 +66,7 @@ def outputs(subject, *tensors):
     """What the network itself says, called as training calls it."""
     with torch.no_grad():
         if subject.sequences:
-            return logits_of(subject.network(**dict(zip(subject.input_names, tensors, strict=True)))).numpy()
+            return logits_of(subject.network(**dict(zip(subject.spec.input_names, tensors, strict=True)))).numpy()
         return logits_of(subject.network(*tensors)).numpy()
 
 

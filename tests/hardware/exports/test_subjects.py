@@ -58,7 +58,7 @@ def recorded(run, label):
 def test_teacher_alone_and_student_of_the_first_seed(vanilla):
     found = subjects(vanilla)
     assert [(one.arm, one.seed) for one in found] == [("teacher", 0), ("alone", 0), ("student", 0)]
-    assert {one.unit for one in found} == {"image"} and {one.input_names for one in found} == {("images",)}
+    assert {one.spec.unit for one in found} == {"image"} and {one.spec.input_names for one in found} == {("images",)}
     for one in found:
         assert not one.network.training and not any(weight.requires_grad for weight in one.network.parameters())
         assert accuracy(one) == pytest.approx(
