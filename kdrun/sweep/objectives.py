@@ -57,20 +57,16 @@ class Objective:
         return "n/a" if value is None else f"{self.factor * value:,.{self.digits}f}"
 
 
-def _validated(name: str) -> Objective:
+def _validated(name: str, mode: str) -> Objective:
     found = MEASURES[name]
-    better = MAXIMIZE if found.better == "max" else MINIMIZE
     unit = found.unit if found.unit == "%" else ""
-    return Objective(name, better, VALIDATION, unit, found.factor, found.digits)
+    return Objective(name, f"{mode}imize", VALIDATION, unit, found.factor, found.digits)
 
-
-OF_TEST = ("sensitivity", "specificity")
-"""Measures at a threshold that validation chooses, so that it has none of them."""
 
 DECLARED = {
     objective.name: objective
     for objective in (
-        *(_validated(name) for name in MEASURES if name not in OF_TEST),
+        *(_validated(name, mode) for kind in kinds.shipped().values() for name, mode in kind.metrics.items()),
         Objective("gain", MAXIMIZE, VALIDATION, "points", 100, 2),
         Objective("parameters", MINIMIZE, COST, digits=0),
         Objective("flops", MINIMIZE, COST, digits=0),
