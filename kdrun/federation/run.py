@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from kdrun.checksums import mended
-from kdrun.federation.assemble import Federation, assemble
+from kdrun.federation.assemble import Federation
 from kdrun.federation.faults import Failure
 from kdrun.federation.kept import Kept
 from kdrun.federation.loop import Loop, load
@@ -30,21 +30,6 @@ if TYPE_CHECKING:
 
 NOTE_SECONDS = 5.0
 """How often a try writes down what it has taken, as in learning.callbacks."""
-
-
-def run_federation(request: FederationRequest, report: Report, shop: Workshop) -> dict[str, Any]:
-    """Play the federation of `request`; plain data in, plain data out (see outcome.outcome_of).
-
-    The work folder then holds client-NN.best.safetensors and client-NN.last.safetensors of private networks, best.safetensors
-    and last.safetensors of what travels (where weights travel), and metrics.jsonl.
-    Raises: Interrupted after the state was saved; BadUpdate where faults.on_bad=stop; NoEffect for a part of a loss that does
-    nothing.
-    """
-    if request.federation.get("engine"):
-        from kdrun.federation.flower.start import start as start_flower
-
-        return start_flower(request, report, shop)
-    return played(request, report, shop, assemble)
 
 
 def played(

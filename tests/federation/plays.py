@@ -9,7 +9,7 @@ import torch
 
 from kdrun.domains.load import load_data
 from kdrun.federation.request import FederationRequest
-from kdrun.federation.run import run_federation
+from kdrun.federation.start import run_federation
 from kdrun.learning.report import Report
 from kdrun.learning.teaching import Workshop
 

@@ -224,7 +224,7 @@ def test_stopped_and_resumed_the_sums_go_on_and_lost_work_is_waste(tmp_path):
 def test_clients_of_a_federation_and_the_server_sum_to_the_stage(tmp_path, sensor):
     from federation.plays import Silent, request, shop
 
-    from kdrun.federation.run import run_federation
+    from kdrun.federation.start import run_federation
     from kdrun.learning.report import Interrupted
     from kdrun.ledger.meter import Meter, Presence
     from kdrun.ledger.reader import Metering

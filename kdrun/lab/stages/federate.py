@@ -110,7 +110,7 @@ class Federate(Stage):
         }
 
     def run(self, execution: Execution) -> dict[str, Any]:
-        from kdrun.federation.run import run_federation
+        from kdrun.federation.start import run_federation
 
         names = ("label", "federation", "data", "trainer", "hardware", "seed", "metrics")
         settings = {name: getattr(self, name) for name in names}
