@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun import kinds
-from kdrun.measures import MEASURES
+from kdrun.measures import measure as shown_as
 from kdrun.problems import UserError, closest, listed
 
 MAXIMIZE, MINIMIZE = DIRECTIONS = ("maximize", "minimize")
@@ -57,10 +57,10 @@ class Objective:
         return "n/a" if value is None else f"{self.factor * value:,.{self.digits}f}"
 
 
-def _validated(name: str, mode: str) -> Objective:
-    found = MEASURES[name]
+def _validated(name: str, mode: str | None) -> Objective:
+    found, direction = shown_as(name), {"max": MAXIMIZE, "min": MINIMIZE}.get(mode, "")
     unit = found.unit if found.unit == "%" else ""
-    return Objective(name, f"{mode}imize", VALIDATION, unit, found.factor, found.digits)
+    return Objective(name, direction, VALIDATION, unit, found.factor, found.digits)
 
 
 DECLARED = {
@@ -92,7 +92,9 @@ def read_objectives(
     for job in jobs:
         with job.allowing():
             known |= {
-                name: _added(job.config, name) for name in names if name in set(kinds.metrics_of(job.config)) - {*known}
+                name: _validated(name, kinds.direction(job.config, name))
+                for name in names
+                if name in set(kinds.metrics_of(job.config)) - {*known}
             }
     for name in names:
         if "test" in name.lower().replace("/", "_").split("_"):
@@ -127,11 +129,6 @@ def read_objectives(
     if len(directions) != len(names):
         raise UserError(f"hydra.sweeper.direction: {len(names)} needed, one for each of {', '.join(names)}")
     return [replace(objective, direction=direction) for objective, direction in zip(found, directions, strict=True)]
-
-
-def _added(config: dict[str, Any], name: str) -> Objective:
-    direction = {"max": MAXIMIZE, "min": MINIMIZE}.get(kinds.direction(config, name), "")
-    return Objective(name, direction, VALIDATION, f"{name} of the student, best epoch, mean over seeds")
 
 
 def _metrics(jobs: Sequence[Any]) -> dict[str, None]:
