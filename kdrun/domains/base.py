@@ -5,7 +5,7 @@ Nothing heavy is imported here or in a module `domain` or `spec`: `kdrun check` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -383,6 +383,22 @@ class Domain:
     def left_out(self, target: str) -> tuple[str, ...]:
         """Options of a source that are paths or labels and stay out of fingerprints, beside `name` and `root`."""
         return ()
+
+    def view_key(self, data: Mapping[str, Any]) -> str:
+        """The key of data that chooses one of several views of a sample."""
+        return "view"
+
+    def view_names(self, data: Mapping[str, Any], key: str) -> Sequence[Any]:
+        """The views that this key of data chooses from; () where any may be one."""
+        return ()
+
+    def view_name(self, view: Any, data: Mapping[str, Any], key: str) -> str:
+        """What a view is called. Raises UserError where there is none such."""
+        return str(view)
+
+    def view_about(self, name: str) -> str:
+        """What a person wants to know of a view, in a few signs; "" where there is nothing to say."""
+        return ""
 
     def explained(self) -> str:
         """What it is, for a list."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kdrun import kinds
 from kdrun.files import number
 from kdrun.parts import groups_of, start_of
 from kdrun.plots.windows import Maps, contact_sheet, sheet_data
@@ -58,7 +59,8 @@ def write_sheet(run: RunInfo, *, method: str = "grad_cam", rows: int = ROWS, see
     )
     path = run.dir / "plots" / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    captions = {view: _caption(view, pair) for view, pair in pairs.items()}
+    domain = kinds.find(record["config"]["data"]["task"])
+    captions = {view: _caption(domain.view_about(view), pair) for view, pair in pairs.items()}
     note = "Not typical samples, but those whose p changed most, in turn one of each class."
     heading = f"{record.get('name') or run.id}, seed {seed}, {_METHODS[method]}"
     return contact_sheet(
@@ -178,16 +180,8 @@ def _maps(
     return np.concatenate([one.maps[""] for one in found]), np.concatenate([one.probabilities[""] for one in found])
 
 
-def _caption(view: str, pair: tuple[dict[str, Any], dict[str, Any]]) -> str:
-    """`level -600, width 1500 HU; AUC 0.972 to 0.990`"""
-    from kdrun.domains.ct.windows import window
-
-    try:
-        level_width = view.split("/")
-        hu = window([float(part) for part in level_width] if len(level_width) == 2 else view)
-        text = f"L {hu.level:g}  W {hu.width:g} HU"
-    except (UserError, ValueError):
-        text = ""
+def _caption(text: str, pair: tuple[dict[str, Any], dict[str, Any]]) -> str:
+    """`L -600  W 1500 HU   test AUC 0.972 to 0.990`; text: what the kind of data says of the view."""
     values = [number(((stage.get("test") or {}).get("best") or {}).get("auc")) for stage in pair]
     if None not in values:
         teaches = pair[0] is pair[1]

@@ -6,10 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kdrun import kinds
-from kdrun.domains.ct.windows import WINDOWS, window
-from kdrun.domains.images.views import VIEWS
 from kdrun.lab.stages.combine import Combine
-from kdrun.problems import UserError, closest, listed
+from kdrun.problems import UserError, listed
 from kdrun.strategies.cast import Learner, supervised
 
 if TYPE_CHECKING:
@@ -26,45 +24,40 @@ def several(views: Any) -> bool:
 
 
 def key_of(data: dict[str, Any], over: str = AUTO) -> str:
-    """The key of data that chooses the view; auto: window where the data have one, else view."""
-    if over != AUTO:
-        return over
-    return "window" if "window" in data else "view"
+    """The key of data that chooses the view; auto: as the kind of data says (window where the data have one, else view)."""
+    return kinds.find(data["task"]).view_key(data) if over == AUTO else over
 
 
 def views_of(data: dict[str, Any], views: str | list[Any] = AUTO, over: str = AUTO) -> dict[str, dict[str, Any]]:
     """Name -> the keys of data that give this view. Raises UserError where the data have no such views."""
-    key = key_of(data, over)
-    if not kinds.find(data["task"]).keeps_rows:
+    key, domain = key_of(data, over), kinds.find(data["task"])
+    if not domain.keeps_rows:
         raise UserError(
             f"strategy=cross_window is for data.task=diagnosis, which keeps what is said of single samples; data.task={data['task']}",
             "add data.task=diagnosis: the main metric is then the AUC",
         )
     if views != AUTO:
         chosen = list(views)
-    elif key == "window":
-        chosen = list(data.get("among") or WINDOWS)
+    elif key != "view":
+        chosen = list(domain.view_names(data, key))
     else:
         raise UserError(
             f"strategy.views=auto: data={data['name']} has no windows; name the views to train on",
-            f"strategy.views=[grey,edges]; all: {listed(VIEWS)}",
+            f"strategy.views=[grey,edges]; all: {listed(domain.view_names(data, key))}",
         )
-    names = [_name(view, key, "window" in data) for view in chosen]
+    names = [_name(view, data, key) for view in chosen]
     if len(set(names)) < len(names):
         raise UserError(f"strategy.views={views}: a view is named twice")
     return {name: {key: view} for name, view in zip(names, chosen, strict=True)}
 
 
-def _name(view: Any, key: str, scans: bool) -> str:
-    """What a view is called. Raises UserError for a window that there is not, and for no view of ordinary images."""
-    if key == "window":
-        try:
-            return window(view).name
-        except UserError as error:
-            raise UserError(error.lines[0].replace("data.window", "strategy.views", 1), *error.lines[1:]) from None
-    if key == "view" and not scans and view not in VIEWS:
-        raise UserError(f"strategy.views: there is no view {view!r}{closest(str(view), VIEWS)}; all: {listed(VIEWS)}")
-    return str(view)
+def _name(view: Any, data: dict[str, Any], key: str) -> str:
+    """What a view is called. Raises UserError where the data have none such."""
+    try:
+        return kinds.find(data["task"]).view_name(view, data, key)
+    except UserError as error:
+        first = error.lines[0].removeprefix(f"data.{key}")
+        raise UserError(f"strategy.views{'' if first != error.lines[0] else ': '}{first}", *error.lines[1:]) from None
 
 
 def late_fusion(lab: Lab, student: Learner, views: dict[str, dict[str, Any]], epochs: int) -> Result:

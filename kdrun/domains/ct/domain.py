@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from kdrun.domains.images.domain import Classification
+from kdrun.problems import UserError, closest, listed
 
 
 class Diagnosis(Classification):
@@ -21,6 +23,37 @@ class Diagnosis(Classification):
         from kdrun.domains.ct.task import Diagnosis as Task
 
         return Task(module.spec)
+
+    def view_key(self, data: Mapping[str, Any]) -> str:
+        return "window" if "window" in data else "view"
+
+    def view_names(self, data: Mapping[str, Any], key: str) -> Sequence[Any]:
+        """Windows of scans, or views of ordinary images."""
+        from kdrun.domains.ct.windows import WINDOWS
+        from kdrun.domains.images.views import VIEWS
+
+        return list(data.get("among") or WINDOWS) if key == "window" else list(VIEWS)
+
+    def view_name(self, view: Any, data: Mapping[str, Any], key: str) -> str:
+        from kdrun.domains.ct.windows import window
+
+        if key == "window":
+            return window(view).name
+        known = self.view_names(data, key)
+        if "window" not in data and view not in known:
+            raise UserError(f"there is no view {view!r}{closest(str(view), known)}; all: {listed(known)}")
+        return str(view)
+
+    def view_about(self, name: str) -> str:
+        """`L -600  W 1500 HU`, of a window."""
+        from kdrun.domains.ct.windows import window
+
+        level_width = name.split("/")
+        try:
+            found = window([float(part) for part in level_width] if len(level_width) == 2 else name)
+        except (UserError, ValueError):
+            return ""
+        return f"L {found.level:g}  W {found.width:g} HU"
 
 
 DOMAIN = Diagnosis()
