@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from kdrun.verbs.arguments import FLAGS, VERBS, Arguments
@@ -94,7 +94,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.help:
             print(help_text(args.verb if args.named else None), end="")
             return 0
-        return _call(args)
+        work = _work(args)
+        with _allowed(args):
+            return work(args)
     except UserError as error:
         from kdrun.present.escape import printable
 
@@ -106,6 +108,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader is gone (`kdrun ls | head`): nothing to say, nobody to say it to
         return 0
+    except Exception as error:
+        return _bug(error)
 
 
 def help_text(verb: str | None = None) -> str:
@@ -167,7 +171,8 @@ TOP = ("seed", "seeds", "name", "model", "teacher", "student", "strategy", "obje
        "tracker", "experiment")  # fmt: skip
 
 
-def _call(args: Arguments) -> int:
+def _work(args: Arguments) -> Callable[[Arguments], int]:
+    """The function that does what a command asks for. Raises UserError for flags that do not go with it."""
     from importlib import import_module
 
     from kdrun.problems import UserError
@@ -185,26 +190,25 @@ def _call(args: Arguments) -> int:
     if "cfg" in args.options:
         if args.options["cfg"] != "job":
             raise UserError(f"--cfg {args.options['cfg']}: only `--cfg job` exists")
-        return _print_config(args)
+        return _print_config
     if args.words and args.verb in ("run", "plan", "check"):
         raise UserError(f"'{args.words[0]}' is not KEY=VALUE", "see kdrun --help")
-    try:
-        with _allowed(args):
-            return import_module(f"kdrun.verbs.{args.verb}").main(args)
-    except (UserError, KeyboardInterrupt, BrokenPipeError):
-        raise
-    except Exception as error:
-        from kdrun.problems import disk_problem
+    return import_module(f"kdrun.verbs.{args.verb}").main
 
-        if problem := disk_problem(error):
-            for line in problem:
-                print(f"kdrun: {line}", file=sys.stderr)
-            return 1
-        import traceback
 
-        traceback.print_exc()
-        print("kdrun: this is a bug in kdrun; please report it with the lines above", file=sys.stderr)
+def _bug(error: Exception) -> int:
+    """Tells of what nothing else has dealt with: a full disk, or a mistake in kdrun."""
+    from kdrun.problems import disk_problem
+
+    if problem := disk_problem(error):
+        for line in problem:
+            print(f"kdrun: {line}", file=sys.stderr)
         return 1
+    import traceback
+
+    traceback.print_exception(error)
+    print("kdrun: this is a bug in kdrun; please report it with the lines above", file=sys.stderr)
+    return 1
 
 
 def _print_config(args: Arguments) -> int:

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,15 +39,17 @@ def run_job(
     folder: the run folder in which the job lies frozen already. tell: takes events instead of a console; then nothing is
     printed and the tracker is not waited for. max_threads: upper limit of hardware.threads.
     """
+    from kdrun.job.cells import fit_cells
     from kdrun.job.opening import finished_meanwhile, opened
     from kdrun.job.progress import Signals
+    from kdrun.job.work import work_of
     from kdrun.ledger.reader import check_reader
     from kdrun.tracking.credentials import resolve_mode
     from kdrun.tracking.provenance import Provenance
 
     provenance = provenance or Provenance.collect(sys.argv[1:] if arguments is None else arguments)
-    quiet = quiet or json or tell is not None
-    resolve_mode(job.config["tracker"])  # a tracker that cannot work is told before a folder is made
+    quiet, tracker = quiet or json or tell is not None, job.config["tracker"]
+    resolve_mode(tracker)  # a tracker that cannot work is told before a folder is made
     if folder is None:
         check_reader(job.config.get("energy"), job.config["hardware"])  # and so is a sensor that is not there
     with job.allowing(), Signals() as signals:
@@ -56,7 +57,114 @@ def run_job(
         run = opened(job, folder, provenance, signals, tell, console)
         if isinstance(run, Path):
             return DONE if folder is not None else finished_meanwhile(run, console, json)
-        return _run(job, run, console, signals, quiet, force, json, provenance.command, tell, max_threads)
+        ending = Ending(run, signals, provenance.command, tell)
+        with ending.recorded(tracker):
+            ending.start_mirror(tracker)
+            with work_of(job, run, console, signals, quiet, force, tell, max_threads) as work:
+                fitted = fit_cells(work.cells, work.lab, work.failed)
+            ending.finish(work.result(*fitted), card=bool(job.config.get("card")))
+        ending.show(console, tracker, quiet, json)
+        return ending.code
+
+
+class Ending:
+    """How a run ends: its record and log, its mirror, what is told, the exit code.
+
+    tell: takes events instead of a console, or None. command: what continues the run.
+    """
+
+    def __init__(self, run, signals, command: str, tell: Callable[[dict[str, Any]], None] | None):
+        self.run, self.signals, self.command, self.tell = run, signals, command, tell
+        self.code = FAILED
+        self.mirror: Any = None
+        self.result: dict[str, Any] | None = None
+
+    @contextlib.contextmanager
+    def recorded(self, tracker: dict[str, Any]) -> Iterator[None]:
+        """What is raised inside is recorded and told, and decides the exit code."""
+        if self.tell is None:
+            from kdrun.tracking.mirror import upload_notice
+
+            for line in upload_notice(self.run.dir.parent, tracker):
+                print(f"kdrun: {line}", file=sys.stderr)
+        try:
+            with _log(self.run.log_path):
+                try:
+                    yield
+                except BaseException as error:
+                    self.fail(error)
+        finally:
+            with contextlib.suppress(OSError):  # told by fail
+                self.run.close()
+
+    def start_mirror(self, tracker: dict[str, Any]) -> None:
+        from kdrun.tracking.mirror import start_mirror
+
+        self.mirror = start_mirror(self.run, tracker)
+        if self.mirror and self.mirror.process and self.tell:
+            self.tell({"kind": "mirror", "pid": self.mirror.process.pid, "timeout": tracker["timeout"]})
+
+    def finish(self, result: dict[str, Any], card: bool) -> None:
+        """Records the result of Work, of which some seeds may have failed. card: whether one is made."""
+        self.result = result
+        fields = {name: result[name] for name in ("summary", "stages", "audit")}
+        if result["errors"]:
+            seed, error = next(iter(result["errors"].items()))
+            self.fail(error, f"seed {seed}: ", **fields)
+            return
+        self.run.finish(**fields)
+        if card and self.tell is None:  # jobs of sweeps and tables make none by themselves
+            from kdrun.hardware.card.ending import card_at_end
+
+            result["card"] = card_at_end(self.run.dir)
+        self.code = DONE
+
+    def show(self, console: Console, tracker: dict[str, Any], quiet: bool, json: bool) -> None:
+        """What people see when all is over; the mirror has its time for the rest."""
+        if self.mirror is not None:
+            if self.tell:
+                self.mirror.end()  # it sends the rest by itself
+            elif notice := self.mirror.finish(tracker["timeout"]):
+                console.whole(notice, "yellow")
+        if self.result is not None and not quiet:
+            _show(console, self.run, self.result, self.mirror)
+        if self.code == DONE and json:
+            from kdrun.files import dump_json
+
+            print(dump_json({"id": self.run.id, "path": str(self.run.dir), "summary": self.result["summary"]}))
+
+    def fail(self, error: BaseException, prefix: str = "", **fields: Any) -> None:
+        """Records how the run ended, tells it in a few lines, and chooses the exit code."""
+        from kdrun.learning.report import Interrupted
+
+        # A signal that cut something short (a process, a wait) shows as whatever broke: it was still the signal.
+        stopped = isinstance(error, (Interrupted, KeyboardInterrupt)) or self.signals.received is not None
+        try:
+            self.run.fail(KeyboardInterrupt() if stopped else error, **fields)
+        except OSError as second:  # nothing can be written any more, so that the record says what it said before
+            if not stopped and disk_problem(error) is None:
+                error = second
+        errors = Console(stderr=True, quiet=self.tell is not None)
+        if stopped:
+            errors.whole("kdrun: stopped; finished stages and the state of this one are saved. To continue:")
+            errors.whole(self.command)
+            self.code = 128 + (self.signals.received or signal.SIGINT)
+        elif isinstance(error, UserError):
+            for line in error.lines:
+                errors.whole(hidden(f"kdrun: {line}"))
+            self.code = MISTAKE
+        elif problem := disk_problem(error):
+            for line in problem:
+                errors.whole(f"kdrun: {line}")
+            errors.whole(self.command)
+            self.code = FAILED
+        else:
+            for text in (
+                f"the run failed: {prefix}{type(error).__name__}: {error}",
+                f"traceback: {short(self.run.log_path)}",
+            ):
+                errors.whole(hidden(f"kdrun: {text}"))
+            self.code = FAILED
 
 
 @harmless
@@ -65,118 +173,6 @@ def _show(console: Console, run, result: dict[str, Any], mirror) -> None:
     from kdrun.job.panel import show
 
     show(console, result["summary"], *facts(run, result, mirror))
-
-
-def _run(job, run, console: Console, signals, quiet, force, json, command, tell, max_threads) -> int:
-    from kdrun.tracking.mirror import start_mirror, upload_notice
-
-    tracker = job.config["tracker"]
-    mirror = result = None
-    if tell is None:
-        for line in upload_notice(run.dir.parent, tracker):
-            print(f"kdrun: {line}", file=sys.stderr)
-    try:
-        with _log(run.log_path):
-            try:
-                mirror = start_mirror(run, tracker)
-                if mirror and mirror.process and tell:
-                    tell({"kind": "mirror", "pid": mirror.process.pid, "timeout": tracker["timeout"]})
-                result = execute(job, run, console, signals, quiet, force, tell, max_threads)
-                fields = {name: result[name] for name in ("summary", "stages", "audit")}
-                code = DONE
-                if result["errors"]:
-                    seed, error = next(iter(result["errors"].items()))
-                    code = _failed(run, error, signals, command, tell, f"seed {seed}: ", **fields)
-                else:
-                    run.finish(**fields)
-                    if job.config.get("card") and tell is None:  # jobs of sweeps and tables make none by themselves
-                        from kdrun.hardware.card.ending import card_at_end
-
-                        result["card"] = card_at_end(run.dir)
-            except BaseException as error:
-                code = _failed(run, error, signals, command, tell)
-    finally:
-        with contextlib.suppress(OSError):  # told by _failed
-            run.close()
-    if mirror is not None:
-        if tell:
-            mirror.end()  # it sends the rest by itself
-        elif notice := mirror.finish(tracker["timeout"]):
-            console.whole(notice, "yellow")
-    if result is not None and not quiet:
-        _show(console, run, result, mirror)
-    if code == DONE and json:
-        from kdrun.files import dump_json
-
-        print(dump_json({"id": run.id, "path": str(run.dir), "summary": result["summary"]}))
-    return code
-
-
-def execute(job, run, console: Console, signals, quiet=False, force=False, tell=None, max_threads=None):
-    """Fit all stages of all cells. Returns summary, stages, audit, seconds and errors {seed: exception}.
-
-    A seed that fails does not take the others with it; if all fail, or there is one only, its exception is raised.
-    """
-    from kdrun.checksums import told
-    from kdrun.job.cells import expected, fit_cells, make_lab, name_results, planned_on, stage_entry
-    from kdrun.job.progress import EventReport, RunReport
-    from kdrun.job.summary import summarise
-    from kdrun.lab.lab import Fitted
-    from kdrun.learning.device import apply_threads, resolve
-
-    started = time.monotonic()
-    hardware = resolve(job.config["hardware"])
-    apply_threads(hardware, max_threads)
-    cells = [{**cell, "hardware": hardware} for cell in job.cells]
-    stages: list[dict[str, Any]] = []
-    errors: dict[int, BaseException] = {}
-    rows = run.metrics.write_rows
-    if tell:
-        reporting = EventReport(tell, rows, signals, run.mended)
-    else:
-        reporting = RunReport(console, rows, signals, quiet, run.mended)
-    with contextlib.ExitStack() as sensors, reporting as report, told(report.mended):
-
-        def fitted(item: Fitted) -> None:
-            report.finished(item.result.stage.label, item.source, item.result.record)
-            stages.append(stage_entry(item))
-            run.update(stages=stages)
-
-        def failed(seed: int, error: BaseException) -> None:
-            errors[seed] = error
-            logging.getLogger("kdrun").error("seed %d failed", seed, exc_info=error)
-            report.note(f"seed {seed} failed: {type(error).__name__}: {error}")
-
-        energy = job.config.get("energy")
-        lab = make_lab(job.config["paths"], hardware, report, fitted, force=force, energy=energy)
-        sensors.callback(lab.shop.close)
-        planned = expected(cells[0])
-        module = lab.shop.data(job.config["data"])
-        if not module.spec.sizes["train"] and any(cell["student"]["weights"] is None for cell in cells):
-            name = job.config["data"]["name"]
-            raise UserError(f"data={name} has no training samples: it is for evaluation", *module.domain.evaluates)
-        audit = module.audit()
-        run.update(audit=audit)
-        for line in getattr(job, "notes", ()):
-            report.note(line)
-        if audit.get("summary"):
-            report.note(audit["summary"])
-        task = module.task()
-        notes = task.notes()  # before the first stage, since a score that lacks its package is known now
-        from kdrun.learning.beforehand import check_builds  # imports lightning, which `resolve` has made safe
-
-        check_builds(*planned_on(planned, job.config["data"], lab.shop), hardware)
-        arms, labels, teachers, against = fit_cells(cells, lab, failed if len(cells) > 1 else None)
-        name_results(stages, arms)
-    if len(errors) == len(cells):
-        raise next(iter(errors.values()))
-    summary = summarise(
-        task.MAIN, arms, labels, teachers, [cell["seed"] for cell in cells], errors, lab.decisions, against
-    )
-    summary |= {"baselines": task.baselines(), "notes": notes}
-    summary |= {"remarks": list(lab.remarks)} if lab.remarks else {}
-    summary["seconds"] = round(time.monotonic() - started, 3)
-    return {"summary": summary, "stages": stages, "audit": audit, "seconds": summary["seconds"], "errors": errors}
 
 
 def facts(run, result: dict[str, Any], mirror) -> tuple[dict[str, str], dict[str, str]]:
@@ -206,39 +202,6 @@ def facts(run, result: dict[str, Any], mirror) -> tuple[dict[str, str], dict[str
         if send := send_command(run.dir):
             next_ones["W&B"] = send
     return lines, {**next_ones, "record": short(run.dir)}
-
-
-def _failed(run, error: BaseException, signals, command: str, tell, prefix: str = "", **fields: Any) -> int:
-    """Record how the run ended, tell it in a few lines, and choose the exit code."""
-    from kdrun.learning.report import Interrupted
-
-    # A signal that cut something short (a process, a wait) shows as whatever broke: it was still the signal.
-    stopped = isinstance(error, (Interrupted, KeyboardInterrupt)) or signals.received is not None
-    try:
-        run.fail(KeyboardInterrupt() if stopped else error, **fields)
-    except OSError as second:  # nothing can be written any more, so that the record says what it said before
-        if not stopped and disk_problem(error) is None:
-            error = second
-    errors = Console(stderr=True, quiet=tell is not None)
-    if stopped:
-        errors.whole("kdrun: stopped; finished stages and the state of this one are saved. To continue:")
-        errors.whole(command)
-        return 128 + (signals.received or signal.SIGINT)
-    if isinstance(error, UserError):
-        for line in error.lines:
-            errors.whole(hidden(f"kdrun: {line}"))
-        return MISTAKE
-    if problem := disk_problem(error):
-        for line in problem:
-            errors.whole(f"kdrun: {line}")
-        errors.whole(command)
-        return FAILED
-    for text in (
-        f"the run failed: {prefix}{type(error).__name__}: {error}",
-        f"traceback: {short(run.log_path)}",
-    ):
-        errors.whole(hidden(f"kdrun: {text}"))
-    return FAILED
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ from dataclasses import dataclass
 from kdrun.lab.lab import Lab
 from kdrun.lab.stages.base import Result
 from kdrun.strategies.base import Strategy
-from kdrun.strategies.cast import Cast, learn, teach
+from kdrun.strategies.cast import Cast, distil, supervised
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class BetterOfTwo(Strategy):
     epochs: int | None = None
 
     def run(self, lab: Lab, cast: Cast) -> Result:
-        teachers = {learner.role: learn(lab, learner) for learner in cast.teachers()}
+        teachers = {learner.role: lab.get(supervised(learner)) for learner in cast.teachers()}
         better = lab.choose("better teacher", teachers)
-        return teach(lab, cast.student, teachers[better], epochs=self.student_epochs(cast))
+        return lab.get(distil(cast.student, teachers[better], epochs=self.student_epochs(cast)))
 
     def student_epochs(self, cast: Cast) -> int:
         return self.epochs or cast.student.trainer["epochs"]
@@ -77,12 +77,13 @@ kdrun --conf conf strategy=better_of_two model=mlp_ladder
 
 `run` is called once for each seed. It asks for stages and returns the last one; it sees validation (`Result.metrics`), never test. `kdrun plan` calls
 it as well, with a lab that fits nothing: decide through `lab.choose`, or by what the config says. What was chosen, by which metric, and from which
-values is in the record, in `kdrun show` and on the page of the run. A stage is asked for with `lab.get(...)`, which finds it in the store or runs it;
-`learn` and `teach` do so for a learner with its first phase. Several finished results of the same samples are one with `lab.get(Combine(...))`,
-whose parts every command shows, exports and loads; `generate` makes training targets of a trained network. What it is made of:
+values is in the record, in `kdrun show` and on the page of the run. A stage is made by `supervised` or `distil`, with the learner's first phase where the
+config has one, and asked for with `lab.get(...)`, which finds it in the store or runs it. Several finished results of the same samples are one with
+`lab.get(Combine(...))`, whose parts every command shows, exports and loads; `generate` makes the stage of training targets of a trained network. What it is
+made of:
 '''
 PARTS = (
-    ("kdrun.strategies.cast", ("learn", "teach", "generate", "supervised", "distil")),
+    ("kdrun.strategies.cast", ("supervised", "distil", "generate")),
     (
         "kdrun.strategies.cast",
         ("Cast.teacher", "Cast.student", "Cast.assistants", "Cast.teachers", "Learner.trainer", "Learner.seed"),

@@ -88,27 +88,24 @@ def fit_cells(cells: list[dict[str, Any]], lab, failed: Callable[[int, BaseExcep
     def kept(trained) -> dict[str, Any]:
         return {**trained.record, "folder": trained.path, "results": trained.parts}
 
-    def fit(cell: dict[str, Any]) -> None:
-        cast, seed = Cast(cell), cell["seed"]
-        student = strategy.run(lab, cast)
-        own = "student" if student.stage.taught else "alone"
-        labels[own] = strategy.label(cast) if own == "student" else strategy.arms["alone"]
-        arms.setdefault(own, {})[seed] = kept(student)
-        if student.stage.source is not None:
-            teachers[seed] = student.stage.source.record
-        for name in strategy.controls:
-            if name != own:
-                arms.setdefault(name, {})[seed] = kept(strategy.control(name, lab, cast))
-
     for cell in cells:
+        cast, seed = Cast(cell), cell["seed"]
         try:
-            fit(cell)
+            student = strategy.run(lab, cast)
+            own = "student" if student.stage.taught else "alone"
+            labels[own] = strategy.label(cast) if own == "student" else strategy.arms["alone"]
+            arms.setdefault(own, {})[seed] = kept(student)
+            if student.stage.source is not None:
+                teachers[seed] = student.stage.source.record
+            for name in strategy.controls:
+                if name != own:
+                    arms.setdefault(name, {})[seed] = kept(strategy.control(name, lab, cast))
         except (UserError, Interrupted):
             raise
         except Exception as error:
             if failed is None:
                 raise
-            failed(cell["seed"], error)
+            failed(seed, error)
     return arms, labels, teachers, strategy.against
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,13 +68,20 @@ class Lab:
         self._labels: dict[str, str] = {}
 
     def get(self, stage: Stage) -> Result:
-        """The result of a stage: from this job, from the store, or by running it."""
-        stage = stage.settled(self.shop)
+        """The result of a stage: from this job, from the store, or by running it. So is that of a stage it starts from."""
+        stage = stage.started(self.get).settled(self.shop)
         self.check(stage)
         tree = stage.parts(self.context)
         key = fingerprint(tree)
         if key not in self._results:
-            self._results[key] = self._result(self._labelled(stage, key), key, tree)
+            stage = self._labelled(stage, key)
+            with self._alone_on(stage, key):
+                result = self._stored(stage, key, tree)
+                if result is None:
+                    execution = self._execution(key, tree)
+                    outcome = stage.run(execution)
+                    result = self._keep(stage, execution, outcome)
+                self._results[key] = result
         self.check(stage, self._results[key])
         return self._results[key]
 
@@ -120,19 +128,21 @@ class Lab:
             stage = replace(stage, role=f"{role}_{number}")
         return stage
 
-    def _result(self, stage: Stage, key: str, tree: dict[str, Any]) -> Result:
-        if key in self._broken:  # a teacher that five seeds share is not tried five times
+    @contextlib.contextmanager
+    def _alone_on(self, stage: Stage, key: str) -> Iterator[None]:
+        """No other process runs the stage meanwhile, and one that failed is not tried again: five seeds may share a teacher."""
+        if key in self._broken:
             raise self._broken[key]
         with self.store.lock(
             key, lambda: self.report.note(self.store.waiting_text(key, f"has been fitting {stage.label}"))
         ):
             try:
-                return self._stored(stage, key) or self._run(stage, key, tree)
+                yield
             except Exception as error:
                 self._broken[key] = error
                 raise
 
-    def _stored(self, stage: Stage, key: str) -> Result | None:
+    def _stored(self, stage: Stage, key: str, tree: dict[str, Any]) -> Result | None:
         """What is in the store and whole; None where the stage has to be run."""
         if self.force:
             return None
@@ -145,16 +155,19 @@ class Lab:
             return None
         folder = self.store.folder(key)
         self.report.rows(read_rows(folder / "metrics.jsonl", stage.label))
-        return self._done(Result(key, stage, record, folder), "store")
+        result = Result(key, stage, record, folder)
+        self._fitted(Fitted(result, "store"))
+        return result
 
-    def _run(self, stage: Stage, key: str, tree: dict[str, Any]) -> Result:
-        work = self.store.begin(key, self.force)
-        source = "resumed" if self.store.unfinished(key) else "trained"
-        locks = self.store.root / "locks"
-        outcome = stage.run(
-            Execution(key, tree, self.context, work, self.shop, self.report, self.energy, self.paths, locks)
-        )
-        tree = stage.parts_after(tree, outcome)
+    def _execution(self, key: str, tree: dict[str, Any]) -> Execution:
+        """What the stage is run with; state of an earlier try is in its work folder."""
+        work, locks = self.store.begin(key, self.force), self.store.root / "locks"
+        resumes = bool(self.store.unfinished(key))
+        return Execution(key, tree, self.context, work, self.shop, self.report, self.energy, self.paths, locks, resumes)
+
+    def _keep(self, stage: Stage, execution: Execution, outcome: dict[str, Any]) -> Result:
+        """Puts what a stage left into the store."""
+        tree = stage.parts_after(execution.tree, outcome)
         key = fingerprint(tree)
         record = {
             "schema": 1,
@@ -166,12 +179,10 @@ class Lab:
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
             **{name: value for name, value in outcome.items() if name != "label"},
         }
-        folder = self.store.put(key, self.store.results(work), record)
-        shutil.rmtree(work, ignore_errors=True)  # where the key has changed it is still there
-        return self._done(Result(key, stage, read_json(folder / "record.json"), folder), source)
-
-    def _done(self, result: Result, source: str) -> Result:
-        self._fitted(Fitted(result, source))
+        folder = self.store.put(key, self.store.results(execution.work), record)
+        shutil.rmtree(execution.work, ignore_errors=True)  # where the key has changed it is still there
+        result = Result(key, stage, read_json(folder / "record.json"), folder)
+        self._fitted(Fitted(result, "resumed" if execution.resumes else "trained"))
         return result
 
 

@@ -84,22 +84,11 @@ class Backend:
         """The student's forward pass, with what is captured in it."""
         return predicted(self.task, student, inputs, self.capture)
 
-    def loss(self, objective: Objective, batch, prediction, taught, count) -> tuple[Tensor, dict[str, Tensor]]:
-        """(total, raw means by term); with several teachers, each of the terms that need one is a mean over them."""
-        if not isinstance(taught, list):
-            return objective(self.tensors(batch, prediction, taught), count)
-        tensors = self.tensors(batch, prediction, taught[0])
-        _, raw = objective(tensors, count)
-        for further in taught[1:]:
-            _, more = objective(self.tensors(batch, prediction, further), count, taught_only=True)
-            raw |= {name: raw[name] + value for name, value in more.items()}
-        for term in objective.active:
-            if term.needs_teacher and term.name in raw:
-                raw[term.name] = raw[term.name] / len(taught)
-        return objective.total(raw, tensors), raw
-
-    def tensors(self, batch: dict[str, Any], prediction, taught) -> dict[str, Any]:
-        """What the task gives and what is captured, the student's as large as the teacher's; and what the batch says of itself."""
+    def tensors(self, batch: dict[str, Any], prediction, taught) -> dict[str, Any] | list[dict[str, Any]]:
+        """What the task gives and what is captured, the student's as large as the teacher's; and what the batch says of itself.
+        With several teachers a list, for each of them."""
+        if isinstance(taught, list):
+            return [self.tensors(batch, prediction, each) for each in taught]
         tensors = self.task.tensors(batch, prediction, taught)
         tensors |= {name: batch[name] for name in FROM_BATCH if name in batch}
         if self.adaptor is not None:

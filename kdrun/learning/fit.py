@@ -43,7 +43,11 @@ def run_stage(request: FitRequest, report: Report, shop: Workshop) -> dict[str, 
     """
     with shop.open_ledger(request.work, request.hardware, request.energy, request.rank) as ledger:
         fit = _prepared(request, report, shop, ledger)
-        return _evaluated(fit) if request.trainer is None else _fitted(fit)
+        if request.trainer is None:
+            return _evaluated(fit)
+        training = _training(fit)
+        training.trainer.fit(training.learner, **training.loaders, ckpt_path=training.checkpoint, weights_only=True)
+        return _finished(fit, training)
 
 
 @dataclass
@@ -125,9 +129,22 @@ def _evaluated(fit: Fit) -> dict[str, Any]:
     return outcome
 
 
-def _fitted(fit: Fit) -> dict[str, Any]:
-    """The outcome of a stage that trains."""
-    request = fit.request
+@dataclass
+class Training:
+    """What a stage is trained with. checkpoint: state of an earlier try, or None."""
+
+    learner: Learner
+    teacher: TeacherSource | None
+    keeping: Keeping
+    gap: Gap | None
+    trainer: Any
+    loaders: dict[str, Any]
+    checkpoint: Any
+
+
+def _training(fit: Fit) -> Training:
+    """The Lightning trainer before the first epoch, or before what is left of them, and what it is given."""
+    request, epochs = fit.request, fit.request.trainer["epochs"]
     monitored(request.trainer, fit.task)
     objective = build_objective(request.objective)
     fit.task.prepare(objective.wanted)
@@ -138,11 +155,22 @@ def _fitted(fit: Fit) -> dict[str, Any]:
     learner = _learner(fit, objective, teacher, len(loader))
     keeping = _keeping(fit, teacher)
     gap = _gap(fit) if request.trainer.get("gap") and teacher is not None else None
-    trainer = _trained(fit, learner, keeping, loader)
-    if teacher is not None:
-        teacher.close()
-    _check_trained(fit, learner, trainer)
-    return _outcome(fit, learner, keeping, trainer, gap)
+    seeds.seed_everything(request.seed, "fit", request.rank)
+    trainer = make_trainer(request.hardware, callbacks=[keeping], max_epochs=epochs, sharded=learner.sharded)
+    checkpoint = usable_state(request.work, keeping.identity, request.label, request.rank == 0)
+    fit.report.stage(request.label, epochs * len(loader), 0)
+    fit.ledger.energy.enter(TRAIN)
+    validation = fit.module.eval_loader("val", **_evaluation(fit))
+    loaders = {"train_dataloaders": Epochs(loader, learner), "val_dataloaders": validation}
+    return Training(learner, teacher, keeping, gap, trainer, loaders, checkpoint)
+
+
+def _finished(fit: Fit, training: Training) -> dict[str, Any]:
+    """The outcome of a stage whose epochs are over."""
+    if training.teacher is not None:
+        training.teacher.close()
+    _check_trained(fit, training.learner, training.trainer)
+    return _outcome(fit, training.learner, training.keeping, training.trainer, training.gap)
 
 
 def _teacher(fit: Fit, objective: Objective) -> TeacherSource | None:
@@ -232,24 +260,6 @@ def _gap(fit: Fit) -> Gap:
     request = fit.request
     seen = fit.shop.seen(request.teachers_view, fit.module) if request.sees else None
     return Gap(request, fit.network, fit.module, fit.task, seen)
-
-
-def _trained(fit: Fit, learner: Learner, keeping: Keeping, loader: Any) -> Any:
-    """The Lightning trainer after all epochs, or what is left of them."""
-    request, epochs = fit.request, fit.request.trainer["epochs"]
-    seeds.seed_everything(request.seed, "fit", request.rank)
-    trainer = make_trainer(request.hardware, callbacks=[keeping], max_epochs=epochs, sharded=learner.sharded)
-    checkpoint = usable_state(request.work, keeping.identity, request.label, request.rank == 0)
-    fit.report.stage(request.label, epochs * len(loader), 0)
-    fit.ledger.energy.enter(TRAIN)
-    trainer.fit(
-        learner,
-        train_dataloaders=Epochs(loader, learner),
-        val_dataloaders=fit.module.eval_loader("val", **_evaluation(fit)),
-        ckpt_path=checkpoint,
-        weights_only=True,
-    )
-    return trainer
 
 
 def _evaluation(fit: Fit) -> dict[str, Any]:

@@ -90,9 +90,8 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
     for _ in range(2):  # the first step pays for allocations; the second is the one that counts
         started = time.perf_counter()
         prediction = backend.predict(student, batch["inputs"])
-        total, raw = backend.loss(
-            objective, batch, prediction, taught[0] if taught and len(taught) == 1 else taught, count
-        )
+        given = backend.tensors(batch, prediction, taught[0] if taught and len(taught) == 1 else taught)
+        total, raw = objective(given, count)
         total.backward(retain_graph=True)
         result["step_seconds"] = time.perf_counter() - started
     alike = bool(stage.start and stage.teacher) and stage.start.fingerprint == stage.teacher.fingerprint

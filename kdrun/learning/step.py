@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from torch import Tensor, clear_autocast_cache, nn
@@ -22,45 +23,49 @@ def train_step(
     """One step of the optimizer on a batch. Returns detached scalars: the mean of each active term, then the total.
 
     teacher    source of constants (see teacher.TeacherSource); None where no term needs one
-    optimizer  takes one step; one that computes gradients more than once (L-BFGS, SAM) is given a closure for it
+    optimizer  takes one step; one that computes gradients more than once (L-BFGS, SAM) is given a closure for it. None: the
+               gradients stay for the caller
     step       number of steps before this one
     backend    where it is computed: task, parts of a batch, precision, ranks (see backend.Backend)
     Raises NoEffect where a term does nothing on the first batch that has it; the weights are then as they were.
     """
     if backend.rollout is not None:
         batch = backend.rollout(student, batch)
+    if backend.closure:
+        return step_of_several_passes(student, teacher, objective, batch, optimizer, step, backend)
     batch = {**batch, "step": step}  # weights and terms may depend on it
     count = backend.count(batch)  # of the whole batch over all parts and ranks, so that these can be split at will
+    values: list[Tensor] = []
+    backend.zero_gradients()
+    for part in backend.parts(batch):
+        # Teacher first: it frees its memory.
+        taught = None if teacher is None else teacher.outputs(part, step)
+        prediction = backend.predict(student, part["inputs"])
+        total, raw = objective(backend.tensors(part, prediction, taught), count)
+        if len(backend.seen) < len(objective.active):
+            backend.check(objective, raw, part)
+        backend.backward(total)
+        here = [*values_of(objective, raw, total), total.detach()]
+        values = [sum(pair) for pair in zip(values, here, strict=True)] if values else here
+    backend.clip_gradients()
+    if optimizer is not None:
+        optimizer.step()
+    return values
 
-    def gradients() -> list[Tensor]:
-        backend.zero_gradients()
-        values: list[Tensor] = []
-        for part in backend.parts(batch):
-            # Teacher first: it frees its memory.
-            taught = None if teacher is None else teacher.outputs(part, step)
-            prediction = backend.predict(student, part["inputs"])
-            total, raw = backend.loss(objective, part, prediction, taught, count)
-            if len(backend.seen) < len(objective.active):
-                backend.check(objective, raw, part)
-            backend.backward(total)
-            here = [*values_of(objective, raw, total), total.detach()]
-            values = [sum(pair) for pair in zip(values, here, strict=True)] if values else here
-        backend.clip_gradients()
-        return values
 
+def step_of_several_passes(student, teacher, objective, batch, optimizer, step, backend) -> list[Tensor]:
+    """As train_step, of an optimizer that asks a closure for gradients: the values of the weights before the step."""
+    single = copy.copy(backend)
+    single.closure, single.rollout = False, None
     passes: list[list[Tensor]] = []
 
     def closure() -> Tensor:
         clear_autocast_cache()  # of weights as they were in the pass before
-        passes.append(gradients())
+        passes.append(train_step(student, teacher, objective, batch, None, step, single))
         return passes[-1][-1]
 
-    if backend.closure:
-        optimizer.step(closure)
-        return passes[0]
-    values = gradients()
-    optimizer.step()
-    return values
+    optimizer.step(closure)
+    return passes[0]
 
 
 def values_of(objective: Objective, raw: dict[str, Tensor], total: Tensor) -> list[Tensor]:

@@ -123,20 +123,33 @@ class Term:
                 f"given here: {', '.join(sorted(given))}",
             )
 
-    def values(self, tensors: Tensors, positions: torch.Size | None) -> torch.Tensor:
+    def __call__(self, tensors: Tensors, positions: torch.Size | None) -> torch.Tensor:
         """float32, one value per position, computed in float32 or wider outside of autocast (but see `multiplies`).
 
         Raises UserError where tensors lack, the result has another shape, or the term changes a tensor that it is given.
         """
+        calls, results = self._calls(tensors), []
+        for call in calls:
+            given = list(_tensors(call.values()))
+            before = versions(given)
+            device = given[0].device.type if given else "cpu"
+            whole = self.multiplies or not torch.is_autocast_enabled(device)
+            with contextlib.nullcontext() if whole else torch.autocast(device, enabled=False):
+                values = self.function(**call, **self.options)
+            if versions(given) != before:
+                raise self._changed(call, given, before)
+            if not isinstance(values, torch.Tensor) or not values.dim() or values.shape != (positions or values.shape):
+                raise self._of_other_shape(values, positions)
+            results.append(values.float())
+        return results[0] if len(results) == 1 else torch.stack(results).mean(0)
+
+    def _calls(self, tensors: Tensors) -> list[dict[str, Any]]:
+        """What the function is given in each of its calls."""
         given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
         self.check_wants(given)
         chosen = {name: given.get(name, 0 if name in ("step", "epoch") else None) for name in self.wants}
         chosen |= {name: given[name] for name in self.may_want if name in given}
-        if self.pairs is None:
-            return self._called(chosen, positions)
-        calls = [{**chosen, **captured} for captured in self._captured(given)]
-        values = [self._called(call, positions) for call in calls]
-        return values[0] if len(values) == 1 else torch.stack(values).mean(0)
+        return [chosen] if self.pairs is None else [{**chosen, **captured} for captured in self._captured(given)]
 
     def _captured(self, given: Tensors) -> list[dict[str, Any]]:
         """What was captured, by parameter name, for each call of the function."""
@@ -148,28 +161,21 @@ class Term:
         sides = {name: tensors for name, tensors in sides.items() if tensors}
         return [dict(zip(sides, pair, strict=True)) for pair in zip(*sides.values(), strict=True)]
 
-    def _called(self, chosen: dict[str, Any], positions: torch.Size | None) -> torch.Tensor:
-        tensors = list(_tensors(chosen.values()))
-        before = versions(tensors)
-        device = tensors[0].device.type if tensors else "cpu"
-        whole = self.multiplies or not torch.is_autocast_enabled(device)
-        with contextlib.nullcontext() if whole else torch.autocast(device, enabled=False):
-            values = self.function(**chosen, **self.options)
-        if versions(tensors) != before:
-            written = {id(x) for x, count in zip(tensors, before, strict=True) if versions([x]) != [count]}
-            changed = [name for name, value in chosen.items() if any(id(x) in written for x in _tensors([value]))]
-            raise UserError(
-                f"objective.{self.name} changes {', '.join(changed)} in place",
-                "other terms are given the same tensors; use x / y instead of x.div_(y), x.clone() before a change",
-            )
+    def _changed(self, call: dict[str, Any], tensors: list[torch.Tensor], before: list[int]) -> UserError:
+        written = {id(x) for x, count in zip(tensors, before, strict=True) if versions([x]) != [count]}
+        changed = [name for name, value in call.items() if any(id(x) in written for x in _tensors([value]))]
+        return UserError(
+            f"objective.{self.name} changes {', '.join(changed)} in place",
+            "other terms are given the same tensors; use x / y instead of x.div_(y), x.clone() before a change",
+        )
+
+    def _of_other_shape(self, values: Any, positions: torch.Size | None) -> UserError:
         shape = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
-        if not isinstance(values, torch.Tensor) or values.dim() == 0 or values.shape != (positions or values.shape):
-            expected = "[batch] or [batch, length]" if positions is None else str(tuple(positions))
-            raise UserError(
-                f"objective.{self.name} returned {shape}, expected one value per position, {expected}",
-                "a term leaves its mean or sum to kdrun, so that padding and accumulation change nothing",
-            )
-        return values.float()
+        expected = "[batch] or [batch, length]" if positions is None else str(tuple(positions))
+        return UserError(
+            f"objective.{self.name} returned {shape}, expected one value per position, {expected}",
+            "a term leaves its mean or sum to kdrun, so that padding and accumulation change nothing",
+        )
 
 
 def versions(tensors: Iterable[Any]) -> list[int]:

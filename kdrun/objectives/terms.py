@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,54 +81,67 @@ class Objective:
         )
 
     def __call__(
-        self, tensors: Tensors, count: Count, taught_only: bool = False
+        self, tensors: Tensors | Sequence[Tensors], count: Count
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The total (float32 scalar) and the raw, unweighted mean of each active term, both with their gradients.
 
+        tensors: by name; of several teachers those with each of them, and terms that need a teacher are means over all.
         count: what a sum over positions is divided by: valid positions of the whole effective batch, over all
         accumulation steps and ranks, so that these can be split at will. A mapping where terms are over different
         positions (see Term.over). A term over none is left out of the result.
-        taught_only: only terms that need a teacher, for the second of several.
 
         tensors["step"] is the number of steps before this one: a term whose weight is 0 there is left out. Without it all are
         computed, each with the largest of its weights. tensors["captured"] has what terms capture (learning/adaptor.py).
+        """
+        several = () if isinstance(tensors, Mapping) else tensors
+        tensors = several[0] if several else tensors
+        raw, step, by_name = {}, tensors.get("step"), isinstance(count, Mapping)
+        for number, given in enumerate(several or (tensors,)):
+            forms: dict[tuple[str, bool, bool], Tensors] = {}
+            for term in self.active:
+                if (number and not term.needs_teacher) or not term.weight_at(step, self.steps):
+                    continue
+                positions = count.get(term.over, 0) if by_name else count
+                if term.over != LABELS and not by_name:
+                    raise UserError(f"objective.{term.name} is over {term.over}, which this task does not have")
+                if not positions:
+                    continue
+                mask = None if term.over == IMAGES else given.get(term.over)
+                seen, shape = self._seen(term, given, mask, forms)
+                values = term(seen, shape)
+                if mask is not None and not term.pointwise:
+                    values = torch.where(mask, values, 0.0)
+                # One operation less to go back through, where a batch is computed in one part and everything in it counts.
+                mean = values.mean() if positions == values.numel() else values.sum() / positions
+                raw[term.name] = raw[term.name] + mean if number else mean
+        if several:
+            taught = {term.name for term in self.active if term.needs_teacher}
+            raw = {name: value / len(several) if name in taught else value for name, value in raw.items()}
+        return self.total(raw, tensors), raw
+
+    def _seen(
+        self, term: Term, tensors: Tensors, mask: torch.Tensor | None, forms: dict[tuple[str, bool, bool], Tensors]
+    ) -> tuple[Tensors, torch.Size | None]:
+        """The tensors as a term is given them, and the shape of its values; forms: those of terms before it, by kind.
 
         Masked positions are left out, or replaced by zeros where a term looks at more than one position, before it sees
         them: a NaN in padding would otherwise come back through the gradient (0 * NaN), even if its value were masked
         afterwards.
         """
-        forms: dict[tuple[str, bool, bool], Tensors] = {}
-        raw, step, by_name = {}, tensors.get("step"), isinstance(count, Mapping)
-        for term in self.active:
-            if (taught_only and not term.needs_teacher) or not term.weight_at(step, self.steps):
-                continue
-            number = count.get(term.over, 0) if by_name else count
-            if term.over != LABELS and not by_name:
-                raise UserError(f"objective.{term.name} is over {term.over}, which this task does not have")
-            if not number:
-                continue
-            mask = None if term.over == IMAGES else tensors.get(term.over)
-            alone = mask is not None and term.pointwise
-            form = (term.over, term.pointwise, term.multiplies)
-            change = _clean if mask is not None and not alone else _valid if alone else lambda tensor, mask: tensor
-            if form not in forms:
-                forms[form] = {
-                    name: tensor if name.endswith("_head") else _wide(change(tensor, mask), term.multiplies)
-                    for name, tensor in tensors.items()
-                    if name in self._used[form] or name == term.over
-                }
-            seen = forms[form]
-            if term.pairs is not None:
-                both = tensors["captured"][term.name]
-                captured = tuple([_wide(change(x, mask), term.multiplies) for x in part] for part in both)
-                seen = {**seen, "captured": captured}
-            shape = None if term.over == IMAGES else _positions(seen if mask is not None else tensors, term.over)
-            values = term.values(seen, shape)
-            whole = mask is None or alone
-            values = values if whole else torch.where(mask, values, 0.0)
-            # One operation less to go back through, where a batch is computed in one part and everything in it counts.
-            raw[term.name] = values.mean() if number == values.numel() else values.sum() / number
-        return self.total(raw, tensors), raw
+        form = (term.over, term.pointwise, term.multiplies)
+        change = _unchanged if mask is None else _valid if term.pointwise else _clean
+        if form not in forms:
+            forms[form] = {
+                name: tensor if name.endswith("_head") else _wide(change(tensor, mask), term.multiplies)
+                for name, tensor in tensors.items()
+                if name in self._used[form] or name == term.over
+            }
+        seen = forms[form]
+        if term.pairs is not None:
+            both = tensors["captured"][term.name]
+            captured = tuple([_wide(change(x, mask), term.multiplies) for x in part] for part in both)
+            seen = {**seen, "captured": captured}
+        return seen, None if term.over == IMAGES else _positions(seen if mask is not None else tensors, term.over)
 
     def total(self, raw: Mapping[str, torch.Tensor], tensors: Tensors) -> torch.Tensor:
         """The weighted sum of raw values; where none is there, 0 with a gradient of 0 for what the student gave."""
@@ -170,6 +183,10 @@ def build_objective(config: Mapping[str, Any], allowed: Collection[str] = ()) ->
         named = ", ".join(f"objective.{name}.weight" for name in config) or "the objective has no terms"
         raise UserError(f"nothing to minimise: give at least one term a weight above 0 ({named})")
     return Objective(terms)
+
+
+def _unchanged(tensor: Any, mask: None) -> Any:
+    return tensor
 
 
 def _clean(tensor: torch.Tensor | None, mask: torch.Tensor) -> torch.Tensor | None:

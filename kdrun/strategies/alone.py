@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from kdrun.strategies.base import Strategy
-from kdrun.strategies.cast import Cast, learn
+from kdrun.strategies.cast import Cast, supervised
 
 if TYPE_CHECKING:
     from kdrun.lab.lab import Lab
@@ -24,4 +24,4 @@ class Alone(Strategy):
     }
 
     def run(self, lab: Lab, cast: Cast) -> Result:
-        return learn(lab, cast.student, role="alone")
+        return lab.get(supervised(cast.student, role="alone"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdrun.problems import UserError, closest, listed
-from kdrun.strategies.cast import Cast, learn, teach
+from kdrun.strategies.cast import Cast, distil, supervised
 
 if TYPE_CHECKING:
     from kdrun.lab.lab import Lab
@@ -79,6 +79,7 @@ class Strategy:
         if name in self.variants:
             return replace(self, **self.variants[name]).run(lab, cast, name)
         if name == "plain_kd":
-            return teach(lab, cast.student, learn(lab, cast.teacher), role=name)
+            teacher = lab.get(supervised(cast.teacher))
+            return lab.get(distil(cast.student, teacher, role=name))
         epochs = {"equal_compute": {"epochs": self.student_epochs(cast)}, "alone": {}}[name]
-        return learn(lab, cast.student, role=name, **epochs)
+        return lab.get(supervised(cast.student, role=name, **epochs))

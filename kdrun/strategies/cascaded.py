@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kdrun.problems import UserError
 from kdrun.strategies.base import Strategy
-from kdrun.strategies.cast import Cast, learn
+from kdrun.strategies.cast import Cast, supervised
 from kdrun.strategies.grades import GRADES, first_phases, grade, sft_epochs, spent_in
 from kdrun.strategies.takd import by_size
 
@@ -83,30 +83,30 @@ class Cascaded(Strategy):
         if self.scheme != "bottom_up":
             drop = self.drop if self.scheme == "dgkd" else 0.0
             teachers, (epochs,) = self._at_once(self.scheme, lab, cast), self._epochs(cast)
-            return grade(self, lab, cast.student, teachers, "student", epochs, drop=drop)
+            return lab.get(grade(self, cast.student, teachers, "student", epochs, drop=drop))
         return self._cascade(lab, cast, "student", self.order, self._epochs(cast))
 
     def _cascade(self, lab: Lab, cast: Cast, role: str, order: str, epochs: Sequence[int]) -> Result:
         """Teachers are trained first: a failure of theirs then costs nothing of the student."""
         learners = by_size(lab, cast.teachers(self.teachers))[:: 1 if order == ORDERS[0] else -1]
-        teachers, student = [learn(lab, learner) for learner in learners], None
+        teachers, student = [lab.get(supervised(learner)) for learner in learners], None
         prefix = "" if role == "student" else f"{role}_"
         names = [f"{prefix}grade{number}_{learner.role}" for number, learner in enumerate(learners[:-1], 1)]
         for teacher, name, of_hop in zip(teachers, [*names, role], epochs, strict=True):
-            student = grade(self, lab, cast.student, [teacher], name, of_hop, start=student)
+            student = lab.get(grade(self, cast.student, [teacher], name, of_hop, start=student))
         return student
 
     def _at_once(self, scheme: str, lab: Lab, cast: Cast) -> list[Result]:
         """Who teaches the student at once, largest first. takd: the smallest assistant alone, taught down the ladder."""
         largest, *assistants = by_size(lab, cast.teachers(self.teachers))[::-1]
-        teachers = [learn(lab, largest)]
+        teachers = [lab.get(supervised(largest))]
         for assistant in assistants:
             if scheme == "joint":
-                teachers.append(learn(lab, assistant))
+                teachers.append(lab.get(supervised(assistant)))
             elif scheme == "takd":
-                teachers = [grade(self, lab, assistant, teachers, f"taught_{assistant.role}")]
+                teachers = [lab.get(grade(self, assistant, teachers, f"taught_{assistant.role}"))]
             else:
-                teachers = [*teachers, grade(self, lab, assistant, teachers, f"guided_{assistant.role}")]
+                teachers = [*teachers, lab.get(grade(self, assistant, teachers, f"guided_{assistant.role}"))]
         return teachers
 
     def control(self, name: str, lab: Lab, cast: Cast) -> Result:
@@ -118,19 +118,19 @@ class Cascaded(Strategy):
         """
         student, spent, kind = cast.student, spent_in(self, self._epochs(cast)), name.removesuffix(EQUAL)
         if name == "equal_compute":
-            start, epochs = first_phases(lab, student, name, spent.first), self.student_epochs(cast)
-            return learn(lab, student, start=start, role=name, pretrain=False, epochs=epochs)
+            start, epochs = first_phases(student, name, spent.first), self.student_epochs(cast)
+            return lab.get(supervised(student, start=start, role=name, pretrain=False, epochs=epochs))
         if name == "reversed":
             each = len(cast.teachers(self.teachers)) * [student.trainer["epochs"]]
             epochs = spent.distilled if self.scheme == "bottom_up" else each
             return self._cascade(lab, cast, name, ORDERS[1 - ORDERS.index(self.order)], epochs)
         if name in SCHEMES:
             drop = self.drop if name == "dgkd" else 0.0
-            return grade(self, lab, student, self._at_once(name, lab, cast), name, drop=drop)
+            return lab.get(grade(self, student, self._at_once(name, lab, cast), name, drop=drop))
         if kind in ("plain_kd", "direct_junior"):
-            teacher = learn(lab, by_size(lab, cast.teachers(self.teachers))[-1 if kind == "plain_kd" else 0])
+            teacher = lab.get(supervised(by_size(lab, cast.teachers(self.teachers))[-1 if kind == "plain_kd" else 0]))
             equal = {} if kind == name else {"epochs": sum(spent.distilled), "spent": spent}
-            return grade(self, lab, student, [teacher], name, **equal)
+            return lab.get(grade(self, student, [teacher], name, **equal))
         return super().control(name, lab, cast)
 
     def student_epochs(self, cast: Cast) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdrun import kinds, losses
 from kdrun.domains.base import Domain
@@ -13,9 +13,6 @@ from kdrun.lab.stages.fit import Fit
 from kdrun.lab.stages.generate import Generate
 from kdrun.problems import UserError, closest, listed
 from kdrun.term_weights import scaled
-
-if TYPE_CHECKING:
-    from kdrun.lab.lab import Lab
 
 # What a teacher's config says of how it teaches, as opposed to what it is.
 TEACHING = ("source", "fill", "verify", "cache_limit_gb", "accuracy", "tolerance")
@@ -141,90 +138,23 @@ class Cast:
         return {name: {**given, "weight": 1.0}}
 
 
-def learn(
-    lab: Lab,
-    learner: Learner,
-    *,
-    start: Result | None = None,
-    role: str | None = None,
-    pretrain: bool = True,
-    **trainer: Any,
-) -> Result:
-    """The learner trained on labels: from `start`, or from the family's first phase where it has one."""
-    if start is None and pretrain:
-        start = first_phase(lab, learner, role=role)
-    return lab.get(supervised(learner, start=start, role=role, **trainer))
-
-
-def teach(
-    lab: Lab,
-    learner: Learner,
-    teacher: Result | Sequence[Result],
-    *,
-    start: Result | None = None,
-    role: str | None = None,
-    teaching: dict[str, Any] | None = None,
-    pretrain: bool = True,
-    drop: float = 0.0,
-    **trainer: Any,
-) -> Result:
-    """The learner taught by `teacher`: from `start`, or from a first phase under the same teacher. See `distil`."""
-    if start is None and pretrain:
-        start = first_phase(lab, learner, teacher, role=role, teaching=teaching, drop=drop)
-    return lab.get(
-        distil(learner, teacher, start=start, role=role, teaching=teaching, drop=drop, **trainer),
-    )
-
-
-def first_phase(
-    lab: Lab,
-    learner: Learner,
-    teacher: Result | Sequence[Result] | None = None,
-    *,
-    start: Result | None = None,
-    role: str | None = None,
-    teaching: dict[str, Any] | None = None,
-    drop: float = 0.0,
-) -> Result | None:
-    """What `pretrain` in the config puts before a learner's main training: other data, a part of the network.
-
-    None where the config has none, and for learners that bring their weights.
-    """
-    pretrain = learner.cast.config.get("pretrain")
-    if not pretrain or learner.brought:
-        return None
-    role = f"{role or learner.role}_first"
-    settings = pretrain.get("trainer") or {}
-    if teacher is None:
-        stage = supervised(learner, start=start, role=role, **settings)
-    else:
-        stage = distil(learner, teacher, start=start, role=role, teaching=teaching, drop=drop, **settings)
-    return lab.get(replace(stage, data=merged(stage.data, pretrain.get("data") or {})))
-
-
-def generate(lab: Lab, cast: Cast, teacher: Result, *, role: str = "generated", **decoding: Any) -> Result:
-    """Targets that a trained teacher generates for the training samples, once; keywords override trainer.decoding.
-
-    A Fit learns from them: `replace(supervised(cast.student), generated=...)`.
-    """
-    search = {**cast.config["trainer"]["decoding"], **decoding}
-    search.pop("val_beam", None)  # of validation alone
-    teaching = {key: cast.teaching_of(teacher)[key] for key in ("accuracy", "tolerance")}
-    stage = teacher.stage
-    return lab.get(Generate(role, stage.data, search, cast.config["hardware"], stage.seed, teacher, teaching))
-
-
 def supervised(
     learner: Learner,
     *,
-    start: Result | None = None,
+    start: Result | Fit | None = None,
     role: str | None = None,
     data: dict[str, Any] | None = None,
+    pretrain: bool = True,
     **trainer: Any,
 ) -> Fit:
-    """Fit on labels alone; keyword arguments override the trainer, `data` keys of the data. A teacher that brings `weights`
-    is only evaluated."""
+    """The learner trained on labels alone: from `start`, or from the family's first phase where it has one.
+
+    Keyword arguments override the trainer (`epochs=20`), `data` keys of the data. A teacher that brings `weights` is only
+    evaluated.
+    """
     cast = learner.cast
+    if start is None and pretrain:
+        start = first_phase(learner, role=role, data=data)
     return Fit(
         role=role or learner.role,
         learner=learner.identity,
@@ -243,22 +173,26 @@ def distil(
     learner: Learner,
     teacher: Result | Sequence[Result],
     *,
-    start: Result | None = None,
+    start: Result | Fit | None = None,
     role: str | None = None,
     teaching: dict[str, Any] | None = None,
     drop: float = 0.0,
     objective: dict[str, Any] | None = None,
     data: dict[str, Any] | None = None,
     sees: dict[str, Any] | None = None,
+    pretrain: bool = True,
     **trainer: Any,
 ) -> Fit:
-    """Fit under the run's objective, taught by `teacher`; keyword arguments override the trainer (`epochs=20`).
+    """The learner taught by `teacher`, under the run's objective: from `start`, or from a first phase under the same teacher.
 
     Several teachers teach at once: each term is a mean over them, and `drop` is the probability of each to be left out of
     a step. objective: instead of the run's. data: keys that differ from the run's; sees: those in which the teacher sees the
-    same samples otherwise than the learner.
+    same samples otherwise than the learner. Other keyword arguments override the trainer (`epochs=20`).
     """
     cast = learner.cast
+    if start is None and pretrain:
+        same = {"role": role, "teaching": teaching, "drop": drop, "objective": objective, "data": data, "sees": sees}
+        start = first_phase(learner, teacher, **same)
     first, *also = [teacher] if isinstance(teacher, Result) else teacher
     settings = cast.teaching_of(first) if teaching is None else teaching
     return Fit(
@@ -279,6 +213,43 @@ def distil(
         stated=learner.stated,
         metrics=cast.config.get("metrics") or {},
     )
+
+
+def first_phase(
+    learner: Learner,
+    teacher: Result | Sequence[Result] | None = None,
+    *,
+    start: Result | Fit | None = None,
+    role: str | None = None,
+    **options: Any,
+) -> Fit | None:
+    """What `pretrain` in the config puts before a learner's main training: other data, a part of the network.
+
+    None where the config has none, and for learners that bring their weights. options: of `supervised`, or of `distil`.
+    """
+    pretrain = learner.cast.config.get("pretrain")
+    if not pretrain or learner.brought:
+        return None
+    options |= {
+        "start": start,
+        "role": f"{role or learner.role}_first",
+        "pretrain": False,
+        **(pretrain.get("trainer") or {}),
+    }
+    stage = supervised(learner, **options) if teacher is None else distil(learner, teacher, **options)
+    return replace(stage, data=merged(stage.data, pretrain.get("data") or {}))
+
+
+def generate(cast: Cast, teacher: Result, *, role: str = "generated", **decoding: Any) -> Generate:
+    """Targets that a trained teacher generates for the training samples, once; keywords override trainer.decoding.
+
+    A Fit learns from the result: `replace(supervised(cast.student), generated=...)`.
+    """
+    search = {**cast.config["trainer"]["decoding"], **decoding}
+    search.pop("val_beam", None)  # of validation alone
+    teaching = {key: cast.teaching_of(teacher)[key] for key in ("accuracy", "tolerance")}
+    stage = teacher.stage
+    return Generate(role, stage.data, search, cast.config["hardware"], stage.seed, teacher, teaching)
 
 
 def weighted(objective: dict[str, Any], factors: dict[str, float]) -> dict[str, Any]:

@@ -135,7 +135,7 @@ class Federated(Strategy):
                     f"leave it at {'null' if value is None else value}",
                 )
 
-    def federate(self, lab: Lab, cast: Cast, role: str, method: str, options: dict[str, Any]) -> Result:
+    def federate(self, cast: Cast, role: str, method: str, options: dict[str, Any]) -> Federate:
         """One federation under a method of kdrun.federation.methods, on the clients and faults of this strategy."""
         private = [cast.student, *cast.assistants]
         settings = {
@@ -164,17 +164,15 @@ class Federated(Strategy):
                 "timeout": self.timeout,
                 "paths": {"cache": paths["cache"]},
             }
-        return lab.get(
-            Federate(
-                role,
-                {"name": method, "network": cast.teacher.identity["network"]},
-                settings,
-                cast.config["data"],
-                self._trainer(cast.student.trainer, method),
-                cast.config["hardware"],
-                cast.config["seed"],
-                cast.config.get("metrics") or {},
-            )
+        return Federate(
+            role,
+            {"name": method, "network": cast.teacher.identity["network"]},
+            settings,
+            cast.config["data"],
+            self._trainer(cast.student.trainer, method),
+            cast.config["hardware"],
+            cast.config["seed"],
+            cast.config.get("metrics") or {},
         )
 
     def _trainer(self, trainer: dict[str, Any], method: str) -> dict[str, Any]:
@@ -208,8 +206,8 @@ class Federated(Strategy):
         if name in self.variants:
             return super().control(name, lab, cast)
         if name == "alone":
-            return self.federate(lab, cast, name, "local", {**self.budget(), "forward_epochs": 0})
-        return self.federate(lab, cast, name, {"equal_compute": "local"}.get(name, name), self.budget())
+            return lab.get(self.federate(cast, name, "local", {**self.budget(), "forward_epochs": 0}))
+        return lab.get(self.federate(cast, name, {"equal_compute": "local"}.get(name, name), self.budget()))
 
 
 def objective_of(method: str, objective: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdrun.problems import UserError, closest, listed
 from kdrun.strategies.base import Strategy
-from kdrun.strategies.cast import Cast, Learner, learn, merged, teach
+from kdrun.strategies.cast import Cast, Learner, distil, merged, supervised
 
 if TYPE_CHECKING:
     from kdrun.lab.lab import Lab
@@ -75,7 +75,7 @@ class Compress(Strategy):
         return tuned + whole * ((DISTIL in self.order) + (self.order[0] != DISTIL))
 
     def run(self, lab: Lab, cast: Cast) -> Result:
-        return self._steps(lab, cast, learn(lab, cast.teacher), "student")
+        return self._steps(lab, cast, lab.get(supervised(cast.teacher)), "student")
 
     def control(self, name: str, lab: Lab, cast: Cast) -> Result:
         """untaught: the same steps, epochs and learning rates on labels alone; the others as everywhere, not compressed."""
@@ -84,7 +84,7 @@ class Compress(Strategy):
     def _steps(self, lab: Lab, cast: Cast, teacher: Result | None, role: str) -> Result:
         learner, trained, done = cast.student, None, []
         if self.order[0] != DISTIL:
-            trained = learn(lab, learner, role="alone")
+            trained = lab.get(supervised(learner, role="alone"))
         for step in self.order:
             done.append(step)
             learner = self._compressed(cast.student, done)
@@ -92,9 +92,9 @@ class Compress(Strategy):
             # The last stage is what is compared, the others are on the way to it.
             stage = role if step == self.order[-1] else f"{role}_{step}"
             if teacher is None:
-                trained = learn(lab, learner, start=trained, role=stage, **settings)
+                trained = lab.get(supervised(learner, start=trained, role=stage, **settings))
             else:
-                trained = teach(lab, learner, teacher, start=trained, role=stage, **settings)
+                trained = lab.get(distil(learner, teacher, start=trained, role=stage, **settings))
         return trained
 
     def _compressed(self, student: Learner, done: list[str]) -> Learner:

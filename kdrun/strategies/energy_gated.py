@@ -55,7 +55,7 @@ class EnergyGated(Federated, GatedOptions):
         checked("energy_gated", self._options())
 
     def run(self, lab: Lab, cast: Cast, role: str = "student") -> Result:
-        return self.federate(lab, cast, role, "energy_gated", self._options())
+        return lab.get(self.federate(cast, role, "energy_gated", self._options()))
 
     def label(self, cast: Cast) -> str:
         return "clients, energy-gated"

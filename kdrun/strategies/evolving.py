@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kdrun.problems import UserError
 from kdrun.strategies.base import Strategy
-from kdrun.strategies.cast import Cast, Learner, learn, teach
+from kdrun.strategies.cast import Cast, Learner, distil, supervised
 from kdrun.strategies.takd import by_size, last_assistant
 
 if TYPE_CHECKING:
@@ -51,11 +51,11 @@ class Evolving(Strategy):
 
     def run(self, lab: Lab, cast: Cast) -> Result:
         learners = self._ordered(lab, cast)
-        teachers, student = [learn(lab, learner) for learner in learners], None
+        teachers, student = [lab.get(supervised(learner)) for learner in learners], None
         for hop, (teacher, epochs) in enumerate(zip(teachers, self._epochs(cast), strict=True), 1):
             role = "student" if hop == len(teachers) else f"hop{hop}_{learners[hop - 1].role}"
             start = student if self.start == "previous" else None
-            student = teach(lab, cast.student, teacher, start=start, role=role, epochs=epochs)
+            student = lab.get(distil(cast.student, teacher, start=start, role=role, epochs=epochs))
         return student
 
     def student_epochs(self, cast: Cast) -> int:
@@ -74,8 +74,8 @@ class Evolving(Strategy):
         if kind == "takd":
             teacher = last_assistant(lab, cast)
         else:
-            teacher = learn(lab, ladder[-1 if kind == "plain_kd" else 0])
-        return teach(lab, cast.student, teacher, role=name, **steps)
+            teacher = lab.get(supervised(ladder[-1 if kind == "plain_kd" else 0]))
+        return lab.get(distil(cast.student, teacher, role=name, **steps))
 
     def _epochs(self, cast: Cast) -> list[int]:
         hops = 1 + len(cast.assistants)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from kdrun.strategies.cast import Learner, first_phase, learn, teach
+from kdrun.strategies.cast import Learner, distil, first_phase, supervised
 
 if TYPE_CHECKING:
-    from kdrun.lab.lab import Lab
     from kdrun.lab.stages.base import Result
+    from kdrun.lab.stages.fit import Fit
 
 GRADES = ("first_full", "all_full", "dft_only")
 
@@ -38,7 +38,6 @@ def spent_in(options: Options, distilled: list[int]) -> Spent:
 
 def grade(
     options: Options,
-    lab: Lab,
     learner: Learner,
     teachers: list[Result],
     role: str,
@@ -47,31 +46,34 @@ def grade(
     drop: float = 0.0,
     start: Result | None = None,
     spent: Spent | None = None,
-) -> Result:
-    """The learner after a grade; `start` is what came before, None in the first.
+) -> Fit:
+    """The main phase of a grade, which starts from those before it; `start` is what came before the grade, None in the first.
 
     epochs  of the main phase; None: as the learner's trainer says
     spent   how often the first phase is run, and of how many the supervised phase has the epochs; None: one of each
     """
     full = {"all_full": True, "first_full": start is None, "dft_only": False}[options.stages_per_teacher]
-    firsts, supervised, _ = spent or Spent(1, int(options.sft), [])
+    firsts, phases, _ = spent or Spent(1, int(options.sft), [])
+    before: Result | Fit | None = start
     if full:
-        start = first_phases(lab, learner, role, firsts, start, teacher=teachers, drop=drop)
+        before = first_phases(learner, role, firsts, start, teacher=teachers, drop=drop)
     elif start is None:
-        start = first_phases(lab, learner, role, firsts)
-    if full and supervised:
-        length = supervised * sft_epochs(options, learner)
-        start = learn(lab, learner, start=start, role=f"{role}_sft", pretrain=False, epochs=length)
+        before = first_phases(learner, role, firsts)
+    if full and phases:
+        length = phases * sft_epochs(options, learner)
+        before = supervised(learner, start=before, role=f"{role}_sft", pretrain=False, epochs=length)
     settings = {"epochs": learner.trainer["epochs"] if epochs is None else epochs}
     settings |= {"gap": True} if learner.role == "student" else {}
-    return teach(lab, learner, teachers, start=start, role=role, pretrain=False, drop=drop, **settings)
+    return distil(learner, teachers, start=before, role=role, pretrain=False, drop=drop, **settings)
 
 
-def first_phases(lab: Lab, learner: Learner, role: str, count: int, start: Result | None = None, **taught: Any):
-    """The learner after `count` first phases in turn, on labels or taught; `start` where the family has none."""
+def first_phases(
+    learner: Learner, role: str, count: int, start: Result | Fit | None = None, **taught: Any
+) -> Result | Fit | None:
+    """`count` first phases in turn, on labels or taught, as the last of them; `start` where the family has none."""
     for number in range(1, count + 1):
         name = role if number == 1 else f"{role}_{number}"
-        start = first_phase(lab, learner, start=start, role=name, **taught) or start
+        start = first_phase(learner, start=start, role=name, **taught) or start
     return start
 
 

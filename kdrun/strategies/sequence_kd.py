@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kdrun.problems import UserError
 from kdrun.strategies.base import Strategy
-from kdrun.strategies.cast import Cast, generate, learn, supervised
+from kdrun.strategies.cast import Cast, generate, supervised
 
 if TYPE_CHECKING:
     from kdrun.lab.lab import Lab
@@ -44,10 +44,10 @@ class SequenceKD(Strategy):
             )
 
     def run(self, lab: Lab, cast: Cast) -> Result:
-        teacher = learn(lab, cast.teacher)
+        teacher = lab.get(supervised(cast.teacher))
         search = {"beam": self.beam}
         search |= {} if self.length_penalty is None else {"length_penalty": self.length_penalty}
-        decodes = generate(lab, cast, teacher, **search)
+        decodes = lab.get(generate(cast, teacher, **search))
         return lab.get(replace(supervised(cast.student), generated=decodes))
 
     def label(self, cast: Cast) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kdrun.strategies.base import Strategy
-from kdrun.strategies.cast import Cast, Learner, learn, teach
+from kdrun.strategies.cast import Cast, Learner, distil, supervised
 
 if TYPE_CHECKING:
     from kdrun.lab.lab import Lab
@@ -18,15 +18,16 @@ class Takd(Strategy):
     """Teacher-assistant distillation (Mirzadeh et al. 2020, arXiv 1902.03393) over all assistants of the cast."""
 
     def run(self, lab: Lab, cast: Cast) -> Result:
-        return teach(lab, cast.student, last_assistant(lab, cast))
+        teacher = last_assistant(lab, cast)
+        return lab.get(distil(cast.student, teacher))
 
 
 def last_assistant(lab: Lab, cast: Cast) -> Result:
     """The smallest network of the cast, taught down the ladder from the largest, which alone learns from labels."""
     teacher, *assistants = by_size(lab, cast.teachers())[::-1]
-    taught = learn(lab, teacher)
+    taught = lab.get(supervised(teacher))
     for assistant in assistants:
-        taught = teach(lab, assistant, taught, role=f"taught_{assistant.role}")
+        taught = lab.get(distil(assistant, taught, role=f"taught_{assistant.role}"))
     return taught
 
 

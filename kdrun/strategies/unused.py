@@ -93,6 +93,7 @@ class Blank:
         self.unread: dict[str, str] = {}  # key of a config that a stage has and does not read -> what it is for
 
     def get(self, stage: Stage) -> Result:
+        stage = stage.started(self.get)
         tree = self._read(stage)
         self.asked.append(tree)
         if stage.listed:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from kdrun.strategies.base import Strategy
-from kdrun.strategies.cast import Cast, learn, teach
+from kdrun.strategies.cast import Cast, distil, supervised
 
 if TYPE_CHECKING:
     from kdrun.lab.lab import Lab
@@ -20,4 +20,5 @@ class Vanilla(Strategy):
     instead: ClassVar[dict[str, str]] = {"assistants": "strategy=takd, evolving and cascaded have assistants"}
 
     def run(self, lab: Lab, cast: Cast) -> Result:
-        return teach(lab, cast.student, learn(lab, cast.teacher))
+        teacher = lab.get(supervised(cast.teacher))
+        return lab.get(distil(cast.student, teacher))

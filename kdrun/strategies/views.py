@@ -69,6 +69,6 @@ def late_fusion(lab: Lab, student: Learner, views: dict[str, dict[str, Any]], ep
         )
     network = {"_target_": FUSION, "encoder": {**student.identity["network"], "_partial_": True}}
     windows = [view["window"] for view in views.values()]
-    stage = supervised(student, role="late_fusion_all", data={"window": windows}, epochs=epochs)
+    stage = supervised(student, role="late_fusion_all", data={"window": windows}, epochs=epochs, pretrain=False)
     fused = lab.get(replace(stage, learner={"name": "late_fusion", "network": network, "weights": None}))
     return lab.get(Combine("late_fusion", {"all": fused}, ("all",), None, student.cast.config["seed"]))

@@ -137,6 +137,7 @@ class Asked:
     def get(self, stage: Any) -> Any:
         from kdrun.lab.stages.base import Result
 
+        stage = stage.started(self.get)
         if stage not in self.stages:
             self.stages.append(stage)
         return Result(f"{stage.label} {self.stages.index(stage)}", stage, {})

@@ -134,15 +134,8 @@ def test_options_that_are_refused(options, message):
 
 
 def test_the_engine_is_asked_for_beside_what_decides(cast):
-    asked = []
-
-    class Lab:
-        def get(self, stage):
-            asked.append(stage.federation)
-
-    Baseline(engine="flower", superlink="10.0.0.1:9092", timeout=5).federate(Lab(), cast, "student", "fedavg", {})
-    Baseline().federate(Lab(), cast, "student", "fedavg", {})
-    Baseline(clip_norm=2.5).federate(Lab(), cast, "student", "fedavg", {})
+    strategies = (Baseline(engine="flower", superlink="10.0.0.1:9092", timeout=5), Baseline(), Baseline(clip_norm=2.5))
+    asked = [strategy.federate(cast, "student", "fedavg", {}).federation for strategy in strategies]
     engine = asked[0].pop("engine")
     assert engine == {"name": "flower", "superlink": "10.0.0.1:9092", "timeout": 5, "paths": engine["paths"]}
     assert set(engine["paths"]) == {"cache"} and asked[0] == asked[1]

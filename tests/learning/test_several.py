@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from kdrun.lab.stages.base import Result
 from kdrun.learning.teacher import SeveralTeachers
 from kdrun.problems import UserError
-from kdrun.strategies.cast import Cast, distil, learn, supervised, teach
+from kdrun.strategies.cast import Cast, distil, supervised
 
 from .stages import cell, make_lab
 
@@ -108,6 +108,7 @@ class Notes:
         self.stages = []
 
     def get(self, stage):
+        stage = stage.started(self.get)
         self.stages.append(stage)
         return Result(f"{len(self.stages)}", stage, {})
 
@@ -115,13 +116,13 @@ class Notes:
 def test_a_first_phase_comes_before_every_learner_and_is_taught_where_the_learner_is():
     config = cell("pretrain.data.limit.train=50", "pretrain.trainer.epochs=2")
     lab, cast = Notes(), Cast(config)
-    teach(lab, cast.student, learn(lab, cast.teacher))
+    lab.get(distil(cast.student, lab.get(supervised(cast.teacher))))
     assert [(s.role, s.start and s.start.fingerprint, s.teacher and s.teacher.fingerprint) for s in lab.stages] == [
         ("teacher_first", None, None), ("teacher", "1", None), ("student_first", None, "2"), ("student", "3", "2"),
     ]  # fmt: skip
     assert [(s.data["limit"]["train"], s.trainer["epochs"]) for s in lab.stages] == [(50, 2), (300, 3)] * 2
     lab = Notes()
-    learn(lab, Cast(cell()).student)
+    lab.get(supervised(Cast(cell()).student))
     assert [stage.role for stage in lab.stages] == ["student"]
 
 

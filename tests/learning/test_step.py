@@ -5,20 +5,17 @@ from __future__ import annotations
 import copy
 import os
 import traceback
-from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from kdrun import slots
+from kdrun.cli import main
 from kdrun.learning.backend import Backend, wants_closure
 from kdrun.learning.firststep import NoEffect
 from kdrun.learning.step import train_step
 from kdrun.objectives.terms import build_objective
-from kdrun.strategies.cast import Cast, supervised
-
-from .stages import cell, make_lab
 
 
 class Rows:
@@ -142,16 +139,17 @@ FRAMES: list[str] = []
 def looked(student_logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """A loss that notes who called it."""
     inside = [frame for frame in traceback.extract_stack() if f"{os.sep}kdrun{os.sep}" in frame.filename]
-    FRAMES[:] = [f"{frame.filename}:{frame.name}" for frame in inside]
+    FRAMES[:] = [f"{frame.filename.rpartition(f'{os.sep}kdrun{os.sep}')[2]}: {frame.name}" for frame in inside]
     return torch.nn.functional.cross_entropy(student_logits, targets, reduction="none")
 
 
-def test_from_the_lab_to_the_loss_it_is_not_far(tmp_path):
-    lab, cast = make_lab(tmp_path), Cast(cell())
-    with slots.allowing(["tests"]):
-        stage = supervised(cast.student, epochs=1)
-        lab.get(replace(stage, objective={"looked": {"weight": 1.0, "_target_": "tests.learning.test_step.looked"}}))
+def test_from_the_shell_to_the_loss_it_is_not_far(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = "strategy=vanilla data=digits teacher=mlp_64 student=mlp_16 strategy.controls=[] trainer.epochs=1 data.limit.train=200"
+    words += " objective.looked._target_=tests.learning.test_step.looked objective.looked.weight=1 targets.tests=true"
+    words += " card=false tracker=none hardware=cpu seed=0"
+    assert main(words.split()) == 0
     from tests.learning.test_step import FRAMES
 
-    assert FRAMES[0].endswith("get") and FRAMES[-1].endswith("objective_term.py:_called")
-    assert len(FRAMES) <= 14, "\n".join(FRAMES)
+    assert FRAMES[0] == "cli.py: main" and FRAMES[-1] == os.path.join("objectives", "objective_term.py: __call__")
+    assert len(FRAMES) <= 12, "\n".join(FRAMES)

@@ -26,6 +26,7 @@ class Notes:
         return SIZES[learner["name"]]
 
     def get(self, stage):
+        stage = stage.started(self.get)
         key = repr(
             [
                 stage.learner["name"], stage.seed, stage.data, stage.trainer, stage.objective, stage.drop,

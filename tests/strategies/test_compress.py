@@ -16,6 +16,7 @@ class Notes:
         self.stages = []
 
     def get(self, stage):
+        stage = stage.started(self.get)
         self.stages.append(stage)
         return Result(stage.role, stage, {})
 

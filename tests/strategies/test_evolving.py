@@ -24,6 +24,7 @@ class Notes:
         return SIZES[learner["name"]]
 
     def get(self, stage):
+        stage = stage.started(self.get)
         self.stages.append(stage)
         return Result(f"{stage.role} {stage.learner['name']} {len(self.stages)}", stage, {})
 

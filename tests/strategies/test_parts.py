@@ -16,15 +16,16 @@ MODULE = '''
 from dataclasses import dataclass
 from kdrun.lab.stages.combine import Combine
 from kdrun.strategies.base import Strategy
-from kdrun.strategies.cast import learn, teach
+from kdrun.strategies.cast import distil, supervised
 
 @dataclass(frozen=True)
 class Budgets(Strategy):
     """A student for each budget of epochs."""
 
     def run(self, lab, cast):
-        teacher = learn(lab, cast.teacher)
-        parts = {f"{n} epochs": teach(lab, cast.student, teacher, role=f"budget_{n}", epochs=n) for n in (1, 2)}
+        teacher = lab.get(supervised(cast.teacher))
+        stages = {f"{n} epochs": distil(cast.student, teacher, role=f"budget_{n}", epochs=n) for n in (1, 2)}
+        parts = {name: lab.get(stage) for name, stage in stages.items()}
         return lab.get(Combine("student", parts, tuple(parts), None, cast.config["seed"], teacher))
 '''
 WORDS = (

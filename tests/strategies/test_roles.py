@@ -13,14 +13,14 @@ from kdrun.problems import UserError
 MINE = """
 from dataclasses import dataclass
 from kdrun.strategies.base import Strategy
-from kdrun.strategies.cast import learn, teach
+from kdrun.strategies.cast import distil, supervised
 
 @dataclass(frozen=True)
 class Twice(Strategy):
     def run(self, lab, cast):
-        teacher = learn(lab, cast.teacher)
-        first = teach(lab, cast.student, teacher, epochs=1)
-        return teach(lab, cast.student, teacher, start=first)
+        teacher = lab.get(supervised(cast.teacher))
+        first = lab.get(distil(cast.student, teacher, epochs=1))
+        return lab.get(distil(cast.student, teacher, start=first))
 """
 QUICK = ("teacher=mlp_64", "student=mlp_8", "trainer.epochs=3", "hardware=cpu", "tracker=none", "card=false")
 

@@ -50,12 +50,12 @@ def test_generated_targets_are_a_stage(config):
     cast = Cast({**cell, "hardware": {**cell["hardware"], "device": "cpu"}})
     teacher = lab_of(cell).get(supervised(cast.teacher))
     with pytest.raises(Interrupted):
-        generate(lab_of(cell, Stopping()), cast, teacher, beam=2)
+        lab_of(cell, Stopping()).get(generate(cast, teacher, beam=2))
     (state,) = (lab_of(cell).store.root / "unfinished").glob("*/generated.part")
     first = state.read_text()
     state.write_text(first + '{"id": 3, "te')  # killed while it wrote
     lab = lab_of(cell)
-    decodes = generate(lab, cast, teacher, beam=2)
+    decodes = lab.get(generate(cast, teacher, beam=2))
     rows = read_generated(**decodes.data_file())
     known = lab.shop.data(cell["data"])
     assert [row["id"] for row in rows] == known.train_ids.tolist()

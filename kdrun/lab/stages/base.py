@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -58,6 +59,7 @@ class Execution:
     workshop    data, caches and meters of the learning room
     energy      the config's `energy`; None: nothing is measured
     paths       the config's paths, and `locks` the folder of locks, for processes that a stage starts
+    resumes     whether there is such state
     """
 
     fingerprint: str
@@ -69,6 +71,7 @@ class Execution:
     energy: dict[str, Any] | None
     paths: dict[str, str]
     locks: Path
+    resumes: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ class Stage:
     data      the data config
     hardware  where it runs
     trainer   how it is trained; objective: by which terms; metrics: those beside the task's. None where nothing is, and where it has a way of its own
-    start     the result that its weights come from; teacher: the first that teaches. None where there is none
+    start     the result that its weights come from, or the stage that has it; teacher: the first that teaches. None where there
+              is none
     listed    whether plans show it and its fit counts as one
     told      what runs repeat of its record, beside what all stages have
     """
@@ -98,7 +102,7 @@ class Stage:
     data: dict[str, Any]
     hardware: dict[str, Any]
     seed: int
-    start: Result | None = None
+    start: Result | Stage | None = None
     teacher: Result | None = None
     trainer: dict[str, Any] | None
     objective: dict[str, Any] | None
@@ -129,6 +133,10 @@ class Stage:
     def networks(self) -> list[dict[str, Any]]:
         """Target nodes of the networks that it builds."""
         return [self.learner["network"]]
+
+    def started(self, get: Callable[[Stage], Result]) -> Stage:
+        """The stage with the result to start from; get: of a lab."""
+        return replace(self, start=get(self.start)) if isinstance(self.start, Stage) else self
 
     def settled(self, workshop: Workshop) -> Stage:
         """The stage with everything decided that a config may leave open."""

@@ -40,7 +40,7 @@ class Fit(Stage):
     trainer: dict[str, Any] | None
     hardware: dict[str, Any]
     seed: int
-    start: Result | None = None
+    start: Result | Fit | None = None
     teacher: Result | None = None
     teaching: dict[str, Any] = field(default_factory=dict)
     also: tuple[Result, ...] = ()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from kdrun.strategies.base import Strategy
-from kdrun.strategies.cast import learn, teach
+from kdrun.strategies.cast import distil, supervised
 
 
 @dataclass(frozen=True)
@@ -11,6 +11,6 @@ class BetterEar(Strategy):
     """The teacher and the assistants are trained on labels; the one that is best on validation teaches the student."""
 
     def run(self, lab, cast):
-        teachers = {learner.role: learn(lab, learner) for learner in cast.teachers()}
+        teachers = {learner.role: lab.get(supervised(learner)) for learner in cast.teachers()}
         better = lab.choose("better ear", teachers)
-        return teach(lab, cast.student, teachers[better])
+        return lab.get(distil(cast.student, teachers[better]))

@@ -1,0 +1,112 @@
+"""What a job is fitted with: its cells, its lab and its report, and the summary of what came out."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdrun.job.cells import expected, make_lab, name_results, planned_on, stage_entry
+from kdrun.present.console import Console
+from kdrun.problems import UserError
+
+
+@dataclass
+class Work:
+    """The cells of a job while they are fitted.
+
+    stages  as the record lists them; errors: of the seeds that failed, while others go on
+    """
+
+    run: Any
+    report: Any
+    cells: list[dict[str, Any]]
+    started: float
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    errors: dict[int, BaseException] = field(default_factory=dict)
+    lab: Any = None
+    task: Any = None
+    audit: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def failed(self) -> Callable[[int, BaseException], None] | None:
+        """Takes a seed that failed and its exception: it does not take the others with it. None where there is only one."""
+        return self._failed if len(self.cells) > 1 else None
+
+    def _failed(self, seed: int, error: BaseException) -> None:
+        self.errors[seed] = error
+        logging.getLogger("kdrun").error("seed %d failed", seed, exc_info=error)
+        self.report.note(f"seed {seed} failed: {type(error).__name__}: {error}")
+
+    def fitted(self, item: Any) -> None:
+        """Records a stage that the job used."""
+        self.report.finished(item.result.stage.label, item.source, item.result.record)
+        self.stages.append(stage_entry(item))
+        self.run.update(stages=self.stages)
+
+    def result(self, arms, labels, teachers, against) -> dict[str, Any]:
+        """Summary, stages, audit, seconds and errors {seed: exception}, of what cells.fit_cells returned.
+
+        Raises the exception of the first seed where all failed.
+        """
+        from kdrun.job.summary import summarise
+
+        name_results(self.stages, arms)
+        if len(self.errors) == len(self.cells):
+            raise next(iter(self.errors.values()))
+        seeds = [cell["seed"] for cell in self.cells]
+        summary = summarise(self.task.MAIN, arms, labels, teachers, seeds, self.errors, self.lab.decisions, against)
+        summary |= {"baselines": self.task.baselines(), "notes": self.notes}
+        summary |= {"remarks": list(self.lab.remarks)} if self.lab.remarks else {}
+        seconds = summary["seconds"] = round(time.monotonic() - self.started, 3)
+        kept = {"stages": self.stages, "audit": self.audit, "errors": self.errors}
+        return {"summary": summary, "seconds": seconds, **kept}
+
+
+@contextlib.contextmanager
+def work_of(
+    job, run, console: Console, signals, quiet=False, force=False, tell=None, max_threads=None
+) -> Iterator[Work]:
+    """The work of a job, its data looked at and everything that it names built once. Arguments as of kdrun.run.run_job."""
+    from kdrun.checksums import told
+    from kdrun.job.progress import EventReport, RunReport
+    from kdrun.learning.device import apply_threads, resolve
+
+    started = time.monotonic()
+    hardware = resolve(job.config["hardware"])
+    apply_threads(hardware, max_threads)
+    rows, energy = run.metrics.write_rows, job.config.get("energy")
+    if tell:
+        reporting = EventReport(tell, rows, signals, run.mended)
+    else:
+        reporting = RunReport(console, rows, signals, quiet, run.mended)
+    with contextlib.ExitStack() as sensors, reporting as report, told(report.mended):
+        work = Work(run, report, [{**cell, "hardware": hardware} for cell in job.cells], started)
+        work.lab = make_lab(job.config["paths"], hardware, report, work.fitted, force=force, energy=energy)
+        sensors.callback(work.lab.shop.close)
+        _look(work, job, hardware)
+        yield work
+
+
+def _look(work: Work, job, hardware: dict[str, Any]) -> None:
+    """Reads the data, notes what is to be known of them, and builds each network of the plan once."""
+    shop, data = work.lab.shop, job.config["data"]
+    planned = expected(work.cells[0])
+    module = shop.data(data)
+    if not module.spec.sizes["train"] and any(cell["student"]["weights"] is None for cell in work.cells):
+        raise UserError(f"data={data['name']} has no training samples: it is for evaluation", *module.domain.evaluates)
+    work.audit = module.audit()
+    work.run.update(audit=work.audit)
+    for line in getattr(job, "notes", ()):
+        work.report.note(line)
+    if work.audit.get("summary"):
+        work.report.note(work.audit["summary"])
+    work.task = module.task()
+    work.notes = work.task.notes()  # before the first stage, since a score that lacks its package is known now
+    from kdrun.learning.beforehand import check_builds  # imports lightning, which `resolve` has made safe
+
+    check_builds(*planned_on(planned, data, shop), hardware)
