@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdrun.parts import WHOLE, Part, is_group, parts_of
 from kdrun.problems import UserError, closest, listed
+from kdrun.records import arms_of, own_arm
 
 if TYPE_CHECKING:
     from torch import nn
@@ -68,9 +69,8 @@ class RunView:
 
     def accuracy(self, arm: str | None = None, which: str = "best") -> float | None:
         """Mean test metric over the seeds of an arm (default: the strategy's own), as a fraction; None if not known."""
-        arms = self.summary.get("arms") or {}
-        found = arms.get(arm) if arm else arms.get("student") or arms.get("alone")
-        return ((found or {}).get(which) or {}).get("mean")
+        found = arms_of(self.record).get(arm or own_arm(self.record)) or {}
+        return (found.get(which) or {}).get("mean")
 
     def metrics(self, stage: str | None = None) -> Any:
         """Rows of metrics.jsonl (of one stage, as in "student/seed=0"): a DataFrame where pandas is, else dicts."""
@@ -84,11 +84,11 @@ class RunView:
         return f"<Run {self.id}: {self.status}" + ("" if accuracy is None else f", test {accuracy:.4f}") + ">"
 
     def _repr_html_(self) -> str:
-        from kdrun.present.results import result_rows
+        from kdrun.present.results import error_text, result_rows
 
         lines = [f"<b>{escape(self.id)}</b> {escape(self.status)}"]
         if error := self.record.get("error"):
-            lines.append(escape(f"{error['type']}: {error['message']}"))
+            lines.append(escape(error_text(error)))
         if self.summary:
             head = "".join(f"<th>{name}</th>" for name in ("", "best epoch", "last epoch", "seeds"))
             rows = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in result_rows(self.summary)]
@@ -290,9 +290,7 @@ def part_of(view: RunView, arm: str, seed: int | None, part: str | None) -> Part
 
 
 def _view(info: RunInfo) -> RunView:
-    if info.record is None:
-        raise UserError(f"the record of {info.id} cannot be read: {info.problem}")
-    return RunView(info.id, info.dir, info.status, info.record)
+    return RunView(info.id, info.dir, info.status, info.known_record())
 
 
 def _raise_if_stopped(code: int) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdrun.files import number
+from kdrun.records import figure_of
 
 BEST = "best"
 WHOLE = "student"
@@ -41,7 +41,7 @@ class Part:
         return f"{self.file}{which}.safetensors"
 
     def figure(self, metric: str, split: str = "test", which: str = BEST) -> float | None:
-        return number(((self.figures.get(split) or {}).get(which) or {}).get(metric))
+        return figure_of(self.figures, metric, split, which)
 
 
 def parts_of(entry: Entry, stages: Iterable[Entry] = ()) -> dict[str, Part]:
@@ -54,19 +54,19 @@ def parts_of(entry: Entry, stages: Iterable[Entry] = ()) -> dict[str, Part]:
             return {}
         counted = entry.get("counted") or members
         return {
-            name: Part(name, known[one], _figures(known[one]), name in counted, facts=known[one])
+            name: Part(name, known[one], figures_of(known[one]), name in counted, facts=known[one])
             for name, one in sorted(members.items(), key=lambda item: order.index(item[1]))
         }
     if clients := entry.get("clients"):
         names = [(client, f"client {client['client']}") for client in clients]
         return {
-            name: Part(name, entry, _figures(client), file=f"client-{client['client']:02d}.", facts=client)
+            name: Part(name, entry, figures_of(client), file=f"client-{client['client']:02d}.", facts=client)
             for client, name in names
         }
-    return {WHOLE: Part(WHOLE, entry, _figures(entry), facts=entry)}
+    return {WHOLE: Part(WHOLE, entry, figures_of(entry), facts=entry)}
 
 
-def _figures(said: Entry) -> dict[str, Any]:
+def figures_of(said: Entry) -> dict[str, Any]:
     further = {name: {BEST: figures} for name, figures in (said.get("further") or {}).items()}
     return {"val": said.get("val") or {}, "test": said.get("test") or {}, **further}
 

@@ -75,27 +75,16 @@ def co2e(joules: float | None, pue: float = PUE, grid: float = GRID) -> float | 
     return None if joules is None else joules / JOULES_PER_KWH * pue * grid
 
 
-def amortised(teacher: float, reuses: int, student: float) -> float:
-    """E_teacher / N + E_student of one of N students that use the same teacher outputs."""
-    return teacher / reuses + student
+def break_even(spent: float | None, reference: float | None, student: float | None) -> float | None:
+    """spent / (reference - student): how often the student has to take less than the reference until what was spent is saved;
+    inf: never, because it takes as much or more.
 
-
-def break_even_reuse(teacher: float | None, alone: float | None, distilled: float | None) -> float | None:
-    """N* = E_teacher / (E_alone - E_distilled): students that have to use the teacher's work before each of them is cheaper than
-    one without a teacher. inf: never, because a distilled student alone takes as much as one without a teacher, or more."""
-    return _ratio(teacher, alone, distilled)
-
-
-def break_even_serving(extra: float | None, reference: float | None, student: float | None) -> float | None:
-    """T* = E_extra / (j_ref - j_student): inferences after which a student that cost `extra` more has saved it, where one of the
-    reference takes j_ref and one of the student j_student joules. inf: never."""
-    return _ratio(extra, reference, student)
-
-
-def _ratio(spent: float | None, one: float | None, other: float | None) -> float | None:
-    if None in (spent, one, other):
+    N* = E_teacher / (E_alone - E_distilled): students that have to use the teacher's work before each of them is cheaper than
+    one without a teacher. T* = E_extra / (j_ref - j_student): inferences after which a student that cost more has saved it.
+    """
+    if None in (spent, reference, student):
         return None
-    return spent / (one - other) if one > other else math.inf
+    return spent / (reference - student) if reference > student else math.inf
 
 
 def dominated(points: Mapping[str, tuple[float | None, float | None]], better: str = "max") -> dict[str, str]:

@@ -36,7 +36,6 @@ class Item:
 
     fingerprint: str
     role: str
-    label: str
     seed: int
     source: str
     learner: str
@@ -71,7 +70,11 @@ def item_of(entry: Mapping[str, Any]) -> Item:
     found = (energy or {}).get("phases") or {}
     estimate = (energy or {}).get("estimate")
     # A phase that the model does not count has no joules and is left out; the record's total does not hold it either.
-    phases = {phase: amount(found[phase]["joules"], estimate) for phase in PHASES if _joules(found, phase) is not None}
+    phases = {
+        phase: amount(found[phase]["joules"], estimate)
+        for phase in PHASES
+        if (found.get(phase) or {}).get("joules") is not None
+    }
     notes = [teaching, *(teaching.get("also") or ())] if teaching and not members else []
     teachers = tuple(note["fingerprint"] for note in notes if note.get("fingerprint"))
     start = (entry["start"],) if entry.get("start") else ()
@@ -86,7 +89,6 @@ def item_of(entry: Mapping[str, Any]) -> Item:
     return Item(
         fingerprint=entry["fingerprint"],
         role=entry["role"],
-        label=entry["label"],
         seed=entry["seed"],
         source=entry.get("source") or "",
         learner=entry.get("learner") or "",
@@ -101,10 +103,6 @@ def item_of(entry: Mapping[str, Any]) -> Item:
         energy=energy,
         entry=dict(entry),
     )
-
-
-def _joules(phases: Mapping[str, Any], phase: str) -> float | None:
-    return (phases.get(phase) or {}).get("joules")
 
 
 def _online(cost: Mapping[str, Any], notes: list[Mapping[str, Any]], train: Amount) -> Amount:

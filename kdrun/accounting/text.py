@@ -9,9 +9,7 @@ from typing import Any
 from kdrun.accounting.formulas import GRID, PUE, Amount, co2e, kwh, total
 from kdrun.accounting.stages import item_of
 from kdrun.files import number
-from kdrun.present.units import MISSING
-
-PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
+from kdrun.present.units import MISSING, PREFIXES, scaled
 
 
 def si(value: float | None, unit: str) -> str:
@@ -22,10 +20,9 @@ def si(value: float | None, unit: str) -> str:
     if value == 0 or not math.isfinite(value):
         return f"{value:.0f} {unit}"
     value = float(f"{value:.3g}")
-    size, prefix = next(((s, p) for s, p in PREFIXES if abs(value) >= s), PREFIXES[-1])
-    scaled = value / size
-    digits = max(0, 2 - math.floor(math.log10(abs(scaled)) + 1e-9))
-    return f"{scaled:.{digits}f} {prefix}{unit}"
+    value, prefix = scaled(value, (*PREFIXES[2:], (1e-3, "m"), (1e-6, "µ"), (1e-9, "n")))
+    digits = max(0, 2 - math.floor(math.log10(abs(value)) + 1e-9))
+    return f"{value:.{digits}f} {prefix}{unit}"
 
 
 def joules_text(value: Amount) -> str:
@@ -37,9 +34,8 @@ def energy_text(value: Amount, pue: float = PUE, grid: float = GRID) -> str:
     """`14.3 mJ (3.98 nWh, 1.91 ng CO2e), estimate`."""
     if value.joules is None:
         return MISSING
-    carbon = co2e(value.joules, pue, grid)
-    text = f"{si(value.joules, 'J')} ({si(1e3 * kwh(value.joules), 'Wh')}, {si(1e3 * carbon, 'g')} CO2e)"
-    return text + (f", {value.word}" if value.word else "")
+    hours, carbon = si(1e3 * kwh(value.joules), "Wh"), si(1e3 * co2e(value.joules, pue, grid), "g")
+    return f"{si(value.joules, 'J')} ({hours}, {carbon} CO2e)" + (f", {value.word}" if value.word else "")
 
 
 def fitted(stages: Iterable[Mapping[str, Any]]) -> Amount:

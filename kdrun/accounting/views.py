@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdrun.accounting.formulas import (
-    GRID,
-    NOTHING,
-    PUE,
-    UNKNOWN,
-    Amount,
-    break_even_reuse,
-    break_even_serving,
-    co2e,
-    dominated,
-    kwh,
-    mean,
-    total,
-)
+from kdrun.accounting import formulas
+from kdrun.accounting.formulas import GRID, NOTHING, PUE, UNKNOWN, Amount, break_even, co2e, kwh, mean, total
 from kdrun.accounting.stages import ALONE, STUDENT, Item, Library
 from kdrun.files import number
 from kdrun.measures import measure
 from kdrun.parts import parts_of
+from kdrun.records import arms_of, figure_of, metric_of, own_arm, spread, validation_of
 
 Record = Mapping[str, Any]
 
@@ -85,7 +73,6 @@ class RunView:
     serving: dict[str, Any] | None
     how: list[str]
     clients: list[dict[str, Any]] = field(default_factory=list)
-    unit: str = ""
     per_unit: dict[str, float | None] = field(default_factory=dict)
     beaten: dict[str, str] = field(default_factory=dict)
 
@@ -95,9 +82,9 @@ def of_run(
 ) -> RunView:
     """Everything that one run's record says of energy. library: of all runs of the outputs folder; sweeps: of those it is in."""
     items = library.of(record)
-    own = _own(items)
+    own = own_arm(record)
     students = [item for item in items if item.role == own]
-    metric = (record.get("summary") or {}).get("metric") or "accuracy"
+    metric = metric_of(record)
     rows = _rows(items, own, record)
     view = RunView(
         run=str(record.get("id")),
@@ -121,18 +108,11 @@ def of_run(
             if part.stage is item.entry and part.file
         ],
     )
-    for item in students[:1]:
-        view.unit = item.units[1]
     view.per_unit = {
         row.name: row.energy.joules / row.units for row in rows if row.units and row.energy.joules is not None
     }
-    better = measure(metric).better
-    view.beaten = dominated({arm.name: (arm.single.joules, arm.quality) for arm in view.arms}, better)
+    view.beaten = _beaten(view.arms, metric)
     return view
-
-
-def _own(items: Sequence[Item]) -> str:
-    return STUDENT if any(item.role == STUDENT for item in items) else ALONE
 
 
 def _users(library: Library, item: Item) -> int:
@@ -148,7 +128,7 @@ def _rows(items: Sequence[Item], own: str, record: Record) -> list[Row]:
     teaching = {name for item in items for name in item.teachers} | {
         i.fingerprint for i in items if i.role == "teacher"
     }
-    arms = (record.get("summary") or {}).get("arms") or {}
+    arms = arms_of(record)
     teachers = [item for item in items if item.fingerprint in teaching]
     others = [item for item in items if item.fingerprint not in teaching]
     rows = [_row("data and features", items, "prepare")]
@@ -198,18 +178,19 @@ def _seconds(items: Sequence[Item], phase: str) -> float | None:
 
 
 def _arms(items: Sequence[Item], library: Library, record: Record, metric: str) -> list[Arm]:
-    arms = (record.get("summary") or {}).get("arms") or {}
-    found = []
+    arms, found = arms_of(record), []
     for role in dict.fromkeys(item.role for item in items):
         group = [item for item in items if item.role == role]
-        if role not in arms and role != "teacher":
-            continue
-        values = [number(((item.entry.get("test") or {}).get("best") or {}).get(metric)) for item in group]
-        name = f"teacher {group[0].learner}" if role == "teacher" else arms[role].get("label") or role
-        quality = None if None in values else sum(values) / len(values)
-        single = mean(library.alone([item]) for item in group)
-        found.append(Arm(name, single, mean(library.shared(item) for item in group), quality, len(group)))
+        if role in arms or role == "teacher":
+            name = f"teacher {group[0].learner}" if role == "teacher" else arms[role].get("label") or role
+            found.append(_arm(name, group, library, metric))
     return found
+
+
+def _arm(name: str, items: Sequence[Item], library: Library, metric: str) -> Arm:
+    quality = spread([figure_of(item.entry, metric) for item in items])["mean"]
+    single, shared = mean(library.alone([item]) for item in items), mean(library.shared(item) for item in items)
+    return Arm(name, single, shared, quality, len(items))
 
 
 def _reuse(items: Sequence[Item], students: Sequence[Item], library: Library) -> dict[str, float | None]:
@@ -226,8 +207,8 @@ def _reuse(items: Sequence[Item], students: Sequence[Item], library: Library) ->
     reference = mean(item.total for item in alone)
     found: dict[str, float | None] = {}
     if any(item.caches for item in taught):
-        found["outputs"] = break_even_reuse(outputs.joules, reference.joules, own.joules)
-    found["outputs and training" if found else "training"] = break_even_reuse(
+        found["outputs"] = break_even(outputs.joules, reference.joules, own.joules)
+    found["outputs and training" if found else "training"] = break_even(
         (outputs + trained).joules, reference.joules, own.joules
     )
     return found
@@ -260,7 +241,7 @@ def _serving(
         "student": student,
         "source": source,
         "estimate": estimate or bool(extra.word),
-        "inferences": break_even_serving(extra.joules, reference, student),
+        "inferences": formulas.break_even(extra.joules, reference, student),
     }
 
 
@@ -296,32 +277,21 @@ def of_runs(named: Mapping[str, Record], library: Library) -> tuple[list[Arm], d
     """The own arm of each of several runs, which of them is beaten by which, and the metric."""
     arms, metric = [], "accuracy"
     for name, record in named.items():
-        items = library.of(record)
-        own = _own(items)
         metric = (record.get("summary") or {}).get("metric") or metric
-        group = [item for item in items if item.role == own]
-        values = [number(((item.entry.get("test") or {}).get("best") or {}).get(metric)) for item in group]
-        quality = sum(values) / len(values) if values and None not in values else None
-        single = mean(library.alone([item]) for item in group)
-        arms.append(Arm(name, single, mean(library.shared(item) for item in group), quality, len(group)))
-    points = {arm.name: (arm.single.joules, arm.quality) for arm in arms}
-    return arms, dominated(points, measure(metric).better), metric
+        group = [item for item in library.of(record) if item.role == own_arm(record)]
+        arms.append(_arm(name, group, library, metric))
+    return arms, _beaten(arms, metric), metric
+
+
+def _beaten(arms: Sequence[Arm], metric: str) -> dict[str, str]:
+    return formulas.dominated({arm.name: (arm.single.joules, arm.quality) for arm in arms}, measure(metric).better)
 
 
 def chosen(named: Mapping[str, Record]) -> str | None:
     """The run that is best on validation (mean over seeds of its own arm); None where that is not known."""
-    best, found = None, None
-    for name, record in named.items():
-        metric = (record.get("summary") or {}).get("metric") or "accuracy"
-        entries = record.get("stages") or []
-        own = STUDENT if any(entry["role"] == STUDENT for entry in entries) else ALONE
-        values = [number(((e.get("val") or {}).get("best") or {}).get(metric)) for e in entries if e["role"] == own]
-        if not values or None in values or any(math.isnan(value) for value in values):
-            continue
-        value = sum(values) / len(values) * (1 if measure(metric).better == "max" else -1)
-        if best is None or value > best:
-            best, found = value, name
-    return found
+    known = {name: value["mean"] for name, record in named.items() if (value := validation_of(record))}
+    better = measure(metric_of(next(iter(named.values()), {}))).better
+    return (max if better == "max" else min)(known, key=known.__getitem__, default=None)
 
 
 def as_json(value: Amount | None, options: Options) -> dict[str, Any]:

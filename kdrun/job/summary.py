@@ -13,6 +13,7 @@ from typing import Any
 from kdrun.measures import measure
 from kdrun.parts import Part, parts_of
 from kdrun.present.units import count_of
+from kdrun.records import spread
 from kdrun.tracking.record import describe_error, status_of
 
 WHICH = ("best", "last")
@@ -112,18 +113,18 @@ def _arm(metric: str, label: str, records: dict[int, dict[str, Any]]) -> dict[st
     arm: dict[str, Any] = {"label": label, "n": len(seeds), "seeds": seeds}
     for which in WHICH:
         values = [seed[which] for seed in seeds.values()]
-        arm[which] = _spread(values)
+        arm[which] = spread(values)
     parts = {name for record in records.values() for name in record["test"]["best"] if name.startswith(f"{metric}/")}
     if parts:  # of types of questions, of views; what one seed lacks has no mean
         arm["parts"] = {
-            name.partition("/")[2]: _spread([record["test"]["best"][name] for record in records.values()])
+            name.partition("/")[2]: spread([record["test"]["best"][name] for record in records.values()])
             for name in sorted(parts)
             if all(name in record["test"]["best"] for record in records.values())
         }
     sets = {name for record in records.values() for name in record.get("further") or {}}
     if sets:  # test sets beside the main one, at the selected epoch
         found = {name: [record["further"][name][metric] for record in records.values()] for name in sorted(sets)}
-        arm["further"] = {name: _spread(values) for name, values in found.items()}
+        arm["further"] = {name: spread(values) for name, values in found.items()}
     arm["seconds"] = sum(record["cost"]["seconds"] for record in records.values())
     return arm
 
@@ -134,7 +135,7 @@ def over_parts(metric: str, of_seeds: Mapping[int, Mapping[str, Part]]) -> dict[
     values = {
         name: [parts[name].figure(metric) if name in parts else None for parts in of_seeds.values()] for name in names
     }
-    return {name: _spread(known) for name, known in values.items() if None not in known}
+    return {name: spread(known) for name, known in values.items() if None not in known}
 
 
 def gains(
@@ -156,7 +157,7 @@ def gains(
     pairs = [deltas(*({name: part.figure(metric) for name, part in side.items()} for side in pair)) for pair in both]
     for name in ("avg", "worst", "p10") if pairs else ():
         values = [pair[name] for pair in pairs]
-        found["delta"][name] = None if None in values else _spread(values)
+        found["delta"][name] = None if None in values else spread(values)
     facts = [part.facts for parts in of_seeds.values() for part in parts.values()]
     for name in ("gate_clean", "gate_corrupted", "gated"):
         values = [known[name] for known in facts if known.get(name) is not None]
@@ -168,10 +169,6 @@ def gains(
         found["bytes"][name] = None if None in values else statistics.fmean(values)
     left = {name for parts in of_seeds.values() for name, part in parts.items() if part.facts.get("left_out")}
     return {**found, "left_out": sorted(left)}
-
-
-def _spread(values: Sequence[float]) -> dict[str, float | None]:
-    return {"mean": statistics.fmean(values), "sd": statistics.stdev(values) if len(values) > 1 else None}
 
 
 def difference(one: dict[int, Any], other: dict[int, Any], which: str, metric: str) -> dict[str, Any]:
@@ -283,14 +280,3 @@ def _test(record: dict[str, Any], which: str, metric: str) -> float:
 
 def _ratio(one: float | None, other: float | None) -> float | None:
     return one / other if one and other else None
-
-
-def validation_of(record: Mapping[str, Any]) -> dict[str, float | None] | None:
-    """{"mean", "sd"} over seeds of the metric on validation, at the selected epochs, of a run's own result: what runs are
-    compared by. None unless every seed has a finite figure."""
-    summary, stages = record.get("summary") or {}, record.get("stages") or []
-    own = "student" if "student" in (summary.get("arms") or {}) else "alone"
-    metric = summary.get("metric")
-    values = [((stage.get("val") or {}).get("best") or {}).get(metric) for stage in stages if stage["role"] == own]
-    known = [value for value in values if isinstance(value, int | float) and math.isfinite(value)]
-    return _spread(known) if known and len(known) == len(values) == len(record.get("seeds") or []) else None

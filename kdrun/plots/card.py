@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.hardware.card import gates
-from kdrun.hardware.card.cards import Card, own, read_cards
+from kdrun.hardware.card.cards import Card, grouped, own, read_cards
 from kdrun.plots.subject import Subject
 from kdrun.present.fronts import stairs
 from kdrun.problems import UserError
@@ -33,11 +33,7 @@ def spots_of(subject: Subject, runs: Sequence[tuple[str, Any]]) -> dict[tuple[An
     for number, (label, run) in enumerate(runs):
         cards = read_cards(run.dir)
         if len(runs) > 1:
-            settings = dict.fromkeys(
-                (c["target"], c["precision"], c["runtime"], c["device"], c["batch"]) for c in cards
-            )
-            keys = ("target", "precision", "runtime", "device", "batch")
-            cards = [own([c for c in cards if tuple(c[key] for key in keys) == one]) for one in settings]
+            cards = [own(group) for group in grouped(cards).values()]
         for card in cards:
             if card is None or gates.p99(card) is None or card["quality"]["value"] is None:
                 continue
@@ -51,20 +47,11 @@ def spots_of(subject: Subject, runs: Sequence[tuple[str, Any]]) -> dict[tuple[An
 
 def write_card(subject: Subject, runs: Sequence[tuple[str, Any]]) -> list[Path]:
     """card.png and card.svg in the `plots` folder of the subject. UserError where there are no cards."""
-    from kdrun.files import write_atomic
-
     found = spots_of(subject, runs)
-    from kdrun.plots.paper import compose, page, png, svg
+    from kdrun.plots.paper import compose, page, save
 
     with page():
-        figure = compose(panels(found))
-        folder = subject.folder / "plots"
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = []
-        for suffix, content in ((".png", png(figure)), (".svg", svg(figure))):
-            paths.append(folder / f"{NAME}{suffix}")
-            write_atomic(paths[-1], content)
-    return paths
+        return save(compose(panels(found)), subject.folder / "plots", NAME)
 
 
 def panels(found: dict[tuple[Any, ...], list[Spot]]) -> list[Any]:
@@ -90,27 +77,31 @@ def panels(found: dict[tuple[Any, ...], list[Spot]]) -> list[Any]:
 
 def _draw(ax: Any, spots: list[Spot], title: str, kind: str, names: dict[str, tuple[str, int]]) -> dict[str, Any]:
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import LogLocator
 
-    from kdrun.plots.paper import COLOURS, FAINT, PAPER, axis_name, mark, percent_limits, quiet_grid, scale_of, style
+    from kdrun.plots import paper
+    from kdrun.plots.paper import COLOURS, mark
 
     metric = spots[0].card["quality"]["metric"]
-    scale = scale_of(metric)
+    scale = paper.scale_of(metric)
     places = [(gates.p99(spot.card), scale * spot.card["quality"]["value"]) for spot in spots]
-    _axis(ax, [x for x, _ in places], kind)
+    times = [x for x, _ in places]
+    paper.cost_axis(ax, "time of a call (ms), estimate" if kind == "estimate" else "p99 latency (ms)", times, room=1.8)
+    if max(times) / min(times) > 20:  # small numbers of milliseconds are long words
+        ax.xaxis.set_major_locator(LogLocator(numticks=5))
     limit = next((limit for s in spots if (limit := s.card["gates"]["deadline"]["limit"]) is not None), None)
-    styles = {label: style(*one) for label, one in names.items()}
+    styles = {label: paper.style(*one) for label, one in names.items()}
     legend: dict[str, Any] = {label: mark(look[2], look[0]) for label, look in styles.items()}
     several = len({spot.card["precision"] for spot in spots}) > 1
     for spot, (x, y) in zip(spots, places, strict=True):
         colour, _, marker = styles[spot.label]
         failed = spot.card["passed"] is False
-        ax.plot(x, y, marker, color=colour, markerfacecolor=PAPER if failed else colour, zorder=3)
+        ax.plot(x, y, marker, color=colour, markerfacecolor=paper.PAPER if failed else colour, zorder=3)
         if failed:
             ax.plot(x, y, "x", color=COLOURS[5], markersize=8, markeredgewidth=1.1, zorder=4)
     steps = stairs(places, lambda place: place)
     steps.append((ax.get_xlim()[1], steps[-1][1]))  # slower ones with that quality are beaten
-    ax.step(*zip(*steps, strict=True), where="post", color=FAINT, linewidth=0.8, zorder=1)
-    legend["Pareto front"] = Line2D([], [], color=FAINT, linewidth=0.8)
+    legend |= paper.front_line(ax, steps)
     if any(spot.card["passed"] is False for spot in spots):
         legend["fails a gate"] = mark("x", COLOURS[5], markersize=7, markeredgewidth=1.1)
     if limit is not None and limit <= ax.get_xlim()[1]:
@@ -119,13 +110,10 @@ def _draw(ax: Any, spots: list[Spot], title: str, kind: str, names: dict[str, tu
     elif limit is not None:
         ax.set_xlabel(f"{ax.get_xlabel()}\ndeadline: {limit:g} ms")
     ax.set_title(title)
-    ax.set_ylabel(axis_name(metric))
-    if scale == 100:
-        percent_limits(ax)
-    quiet_grid(ax)
+    paper.metric_axis(ax, metric)
     if several:
         for (x, y), text in _texts(ax, places, [spot.card["precision"] for spot in spots]):
-            ax.annotate(text, (x, y), xytext=(5, 3.5), textcoords="offset points", fontsize=6, color=FAINT)
+            ax.annotate(text, (x, y), xytext=(5, 3.5), textcoords="offset points", fontsize=6, color=paper.FAINT)
     return legend
 
 
@@ -144,21 +132,3 @@ def _texts(
         else:
             groups.append([index])
     return [(places[max(g, key=lambda i: places[i][0])], ", ".join(dict.fromkeys(words[i] for i in g))) for g in groups]
-
-
-def _axis(ax: Any, values: list[float], kind: str) -> None:
-    """Log from a factor of five on; else from 0."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
-
-    from kdrun.plots.paper import STEPS, log_axis, short_number
-
-    ax.set_xlabel("time of a call (ms), estimate" if kind == "estimate" else "p99 latency (ms)")
-    if max(values) / min(values) >= 5:
-        log_axis(ax.xaxis, values)
-        if max(values) / min(values) > 20:  # small numbers of milliseconds are long words
-            ax.xaxis.set_major_locator(LogLocator(numticks=5))
-        ax.set_xlim(min(values) / 1.6, max(values) * 1.8)
-    else:
-        ax.set_xlim(0, max(values) * 1.18)
-        ax.xaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))

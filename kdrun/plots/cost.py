@@ -5,27 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from kdrun.plots import paper
 from kdrun.plots.data import Point, pareto
-from kdrun.plots.paper import (
-    COLOURS,
-    FAINT,
-    MOST_COLOURED,
-    PAPER,
-    STEPS,
-    Panel,
-    axis_name,
-    log_axis,
-    mark,
-    number_mark,
-    percent_limits,
-    quiet_grid,
-    scale_of,
-    short_number,
-    style,
-)
+from kdrun.plots.paper import COLOURS, FAINT, MOST_COLOURED, PAPER, Panel, axis_name, mark, number_mark, scale_of, style
 
 AXES = {
     "seconds": "training time with teachers (s)",
@@ -51,7 +34,7 @@ def _draw(ax: Axes, points: list[Point], cost: str, metric: str) -> dict[str, An
     own = [point for point in points if point.own]
     crowded = len(own) > MOST_COLOURED
     costs = [point.costs[cost] for point in points]
-    _axis(ax, costs, cost)
+    paper.cost_axis(ax, AXES[cost], costs)
     legend: dict[str, Any] = {}
     for point, x in zip(points, costs, strict=True):
         colour, _, marker = style(point.kind, point.number)
@@ -71,29 +54,12 @@ def _draw(ax: Axes, points: list[Point], cost: str, metric: str) -> dict[str, An
             ax.annotate(f"{number}", (x, scale * point.mean), bbox=behind, **place)
     if crowded:
         legend["other runs"] = mark("o", COLOURS[0])
-    steps = [(point.costs[cost], scale * point.mean) for point in front]
-    ax.step(*zip(*steps, strict=True), where="post", color=FAINT, linewidth=0.8, zorder=1)
-    legend["Pareto front"] = Line2D([], [], color=FAINT, linewidth=0.8)
+    legend |= paper.front_line(ax, [(point.costs[cost], scale * point.mean) for point in front])
     if any(point.sd is not None for point in points):
         legend["bars: ± sample deviation"] = mark("|", FAINT, markersize=7)
-    ax.set_ylabel(axis_name(metric))
-    if scale == 100:
-        percent_limits(ax)
-    quiet_grid(ax)
+    paper.metric_axis(ax, metric)
     return legend
 
 
 def _seeds(point: Point) -> str:
     return f"n = {point.n}" if point.n == point.of else f"n = {point.n} of {point.of}"
-
-
-def _axis(ax: Axes, values: list[float], cost: str) -> None:
-    """Log from a factor of five on; a linear axis begins at 0, for cost is a ratio scale."""
-    ax.set_xlabel(AXES[cost])
-    if max(values) / min(values) >= 5:
-        log_axis(ax.xaxis, values)
-        ax.set_xlim(min(values) / 1.6, max(values) * 1.6)
-    else:
-        ax.set_xlim(0, max(values) * 1.12)
-        ax.xaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))

@@ -11,23 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from kdrun.plots.data import Group, Trace
-from kdrun.plots.paper import (
-    COLOURS,
-    FAINT,
-    MOST_COLOURED,
-    PAPER,
-    STEPS,
-    Panel,
-    log_axis,
-    mark,
-    metric_label,
-    percent_limits,
-    quiet_grid,
-    scale_of,
-    style,
-    words,
-)
+from kdrun.plots import paper
+from kdrun.plots.data import Group, Trace, mean_line
+from kdrun.plots.paper import COLOURS, FAINT, MOST_COLOURED, PAPER, STEPS, Panel, log_axis, mark, metric_label, scale_of
 
 Line = dict[int, float]
 """Epoch -> value in the unit of the axis."""
@@ -59,7 +45,7 @@ def _draw(ax: Axes, name: str, groups: list[Group], chosen: str | None) -> dict[
     lines: dict[str, Any] = {}
     marks: dict[str, Any] = {}
     for group in groups:
-        colour, dash, _ = style(group.kind, group.number)
+        colour, dash, _ = paper.style(group.kind, group.number)
         whole = [trace for trace in group.traces if trace.problem is None]
         label = f"{group.label} (n = {len(whole)})" if whole else group.label
         values = [_line(trace, name) for trace in whole]
@@ -88,8 +74,8 @@ def _line(trace: Trace, name: str) -> Line:
 
 
 def _mean(ax: Axes, lines: list[Line], **look: Any) -> None:
-    epochs = sorted(set.intersection(*map(set, lines))) if lines else []
-    ax.plot(epochs, [statistics.fmean(line[epoch] for line in lines) for epoch in epochs], **look)
+    mean = mean_line(lines)
+    ax.plot(list(mean), list(mean.values()), **look)
 
 
 def _band(ax: Axes, lines: list[Line], colour: str) -> None:
@@ -105,7 +91,7 @@ def _mark_ends(ax: Axes, name: str, group: Group, colour: str, dash: Any, marks:
         if trace.problem is not None and line:
             ax.plot(list(line), list(line.values()), color=colour, linestyle=dash, linewidth=0.7)
             ax.plot(*list(line.items())[-1], "x", color=colour, markeredgewidth=1.1, zorder=4)
-            marks[f"{group.label}, seed {trace.seed}: {words(trace.problem)}"] = mark("x", colour)
+            marks[f"{group.label}, seed {trace.seed}: {paper.words(trace.problem)}"] = mark("x", colour)
         elif name.startswith("val/") and trace.selected in line:
             edge = {"markeredgecolor": PAPER, "markeredgewidth": 0.6}
             ax.plot(trace.selected, line[trace.selected], "o", color=colour, markersize=4.2, zorder=4, **edge)
@@ -121,8 +107,8 @@ def _axes(ax: Axes, name: str, groups: list[Group]) -> None:
     if wide:
         log_axis(ax.yaxis, values)
     elif scale_of(name) == 100:
-        percent_limits(ax)
-    quiet_grid(ax)
+        paper.percent_limits(ax)
+    paper.quiet_grid(ax)
 
 
 def _metric_name(name: str) -> str:

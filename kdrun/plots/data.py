@@ -17,6 +17,7 @@ from kdrun.files import number
 from kdrun.measures import MEASURES
 from kdrun.parts import against, groups_of, is_group, parts_of, start_of
 from kdrun.present.fronts import stairs
+from kdrun.records import arms_of, figure_of, metric_of, own_arm, spread, stages_of
 from kdrun.tracking.metrics import read_metrics
 from kdrun.tracking.record import DONE, METRICS
 from kdrun.tracking.registry import RunInfo
@@ -97,33 +98,14 @@ class Pairs:
     bootstrap: bool = False
 
 
-def metric_of(record: dict[str, Any]) -> str:
-    """The metric a run is judged by."""
-    summary, config = record.get("summary") or {}, record.get("config") or {}
-    return summary.get("metric") or (config.get("trainer") or {}).get("monitor") or "accuracy"
-
-
-def own_arm(record: dict[str, Any]) -> str:
-    """The arm that is the strategy's own result: "student", or "alone" where nothing taught."""
-    arms = (record.get("summary") or {}).get("arms") or {}
-    kinds = {stage["role"] for stage in record.get("stages") or []}
-    return "student" if "student" in arms or "student" in kinds or "alone" not in {*arms, *kinds} else "alone"
-
-
-def stages_of(record: dict[str, Any], kind: str) -> dict[int, dict[str, Any]]:
-    """seed -> finished stage of this role."""
-    return {stage["seed"]: stage for stage in record.get("stages") or [] if stage["role"] == kind}
-
-
 def labels_of(record: dict[str, Any]) -> dict[str, str]:
     """Stage kind -> what to call it."""
-    summary = record.get("summary") or {}
     labels = {stage["role"]: stage["role"].replace("_", " ") for stage in record.get("stages") or []}
     for kind, stages in ((kind, stages_of(record, kind)) for kind in list(labels)):
         if kind not in ("student", *CONTROLS):
             learners = {stage.get("learner") for stage in stages.values()} - {None, kind}
             labels[kind] = " ".join([labels[kind], *sorted(learners)])
-    return labels | {arm: entry.get("label") or arm for arm, entry in (summary.get("arms") or {}).items()}
+    return labels | {arm: entry.get("label") or arm for arm, entry in arms_of(record).items()}
 
 
 def in_order(kinds: Iterable[str]) -> list[str]:
@@ -177,7 +159,7 @@ def _weighted(values: list[tuple[int, float]]) -> float:
 
 
 def _ending(run: RunInfo, kind: str, seed: str) -> str:
-    arm = (((run.record or {}).get("summary") or {}).get("arms") or {}).get(kind) or {}
+    arm = arms_of(run.record or {}).get(kind) or {}
     status = ((arm.get("missing") or {}).get(seed) or {}).get("status") or run.status
     return "unfinished" if status == DONE else status
 
@@ -209,10 +191,15 @@ def _over_parts(record: dict[str, Any], traces: list[Trace]) -> list[Trace]:
             counted = [known.get((part.stage["role"], part.stage["seed"])) for part in parts.values() if part.counted]
             if not counted or None in counted:
                 continue
-            lines = [dict(zip(trace.epochs, trace.values, strict=True)) for trace in counted]
-            epochs = sorted(set.intersection(*map(set, lines)))
-            found.append(Trace(arm, seed, epochs, [statistics.fmean(line[e] for line in lines) for e in epochs]))
+            mean = mean_line([dict(zip(trace.epochs, trace.values, strict=True)) for trace in counted])
+            found.append(Trace(arm, seed, list(mean), list(mean.values())))
     return found
+
+
+def mean_line(lines: Sequence[dict[int, float]]) -> dict[int, float]:
+    """Epoch -> mean of lines (epoch -> value), over the epochs that all of them have."""
+    epochs = sorted(set.intersection(*map(set, lines))) if lines else []
+    return {epoch: statistics.fmean(line[epoch] for line in lines) for epoch in epochs}
 
 
 def runs_groups(runs: Sequence[tuple[str, RunInfo]]) -> dict[str, list[Group]]:
@@ -270,22 +257,16 @@ def point(record: dict[str, Any], kind: str, label: str) -> Point | None:
     values = [value for stage in stages.values() if (value := result_of(stage, "test", metric)) is not None]
     if not values:
         return None
-    arm = ((record.get("summary") or {}).get("arms") or {}).get(kind) or {}
+    arm, found = arms_of(record).get(kind) or {}, spread(values)
     of = arm.get("of") or len(values) + len(arm.get("missing") or {})
-    costs = {name: found for name in COSTS if (found := _cost(record, stages.values(), name)) is not None}
-    return Point(kind, label, *mean_and_deviation(values), len(values), of, costs)
+    costs = {name: cost for name in COSTS if (cost := _cost(record, stages.values(), name)) is not None}
+    return Point(kind, label, found["mean"], found["sd"], len(values), of, costs)
 
 
 def result_of(stage: dict[str, Any], split: str, metric: str, which: str = "best") -> float | None:
     """A finite figure of a stage, or None."""
-    figures = (stage.get(split) or {}).get(which)
-    value = number(figures.get(metric) if isinstance(figures, dict) else figures)
+    value = figure_of(stage, metric, split, which)
     return value if value is not None and math.isfinite(value) else None
-
-
-def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and sample deviation; None for one value."""
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def _cost(record: dict[str, Any], stages: Iterable[dict[str, Any]], name: str) -> float | None:

@@ -7,10 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from kdrun.files import write_atomic
-from kdrun.plots.data import metric_of, pairs_of, run_groups, run_points, runs_groups, runs_points
+from kdrun.plots.data import pairs_of, run_groups, run_points, runs_groups, runs_points
 from kdrun.plots.subject import Subject
 from kdrun.problems import UserError
+from kdrun.records import metric_of
 
 FIGURES = ("curves", "cost", "seeds", "hops")
 WHY = {
@@ -25,13 +25,18 @@ def have_matplotlib() -> bool:
     return find_spec("matplotlib") is not None
 
 
+def need_matplotlib() -> None:
+    """UserError without it."""
+    if not have_matplotlib():
+        raise UserError("kdrun plot needs matplotlib: pip install matplotlib")
+
+
 def panels_of(subject: Subject) -> dict[str, list[Any]]:
     """Figure -> its panels; an empty list where records do not hold what it shows. UserError without matplotlib.
 
     `hops` is a key only where stages measured their gap: other runs do not lack it.
     """
-    if not have_matplotlib():
-        raise UserError("kdrun plot needs matplotlib: pip install matplotlib")
+    need_matplotlib()
     from kdrun.plots.cost import cost_panels
     from kdrun.plots.curves import curve_panels
     from kdrun.plots.hops import hop_panels, read_hops
@@ -60,7 +65,7 @@ def write_figures(subject: Subject) -> tuple[list[Path], dict[str, str]]:
     first one under names that tell which runs they show.
     """
     panels = panels_of(subject)
-    from kdrun.plots.paper import compose, page, png, svg
+    from kdrun.plots.paper import compose, page, save
 
     folder, paths, ending = subject.folder / "plots", [], ""
     if subject.kind == "runs":
@@ -70,9 +75,5 @@ def write_figures(subject: Subject) -> tuple[list[Path], dict[str, str]]:
         for name, found in panels.items():
             if not found:
                 continue
-            figure = compose(found)
-            folder.mkdir(parents=True, exist_ok=True)
-            for suffix, content in ((".png", png(figure)), (".svg", svg(figure))):
-                paths.append(folder / f"{name}{ending}{suffix}")
-                write_atomic(paths[-1], content)
+            paths += save(compose(found), folder, f"{name}{ending}")
     return paths, {name: WHY[name] for name, found in panels.items() if not found}

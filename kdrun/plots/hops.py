@@ -17,21 +17,10 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from kdrun.files import number
-from kdrun.plots.data import metric_of, result_of
-from kdrun.plots.paper import (
-    COLOURS,
-    FAINT,
-    INK,
-    KINDS,
-    PAPER,
-    Panel,
-    axis_name,
-    log_axis,
-    mark,
-    percent_limits,
-    quiet_grid,
-    scale_of,
-)
+from kdrun.plots import paper
+from kdrun.plots.data import result_of
+from kdrun.plots.paper import COLOURS, FAINT, INK, KINDS, PAPER, Panel, axis_name, log_axis, mark, quiet_grid, scale_of
+from kdrun.records import arms_of, metric_of
 
 OWN = "student"
 LOOKS = (
@@ -112,7 +101,7 @@ def _shared(record: dict[str, Any], metric: str) -> list[tuple[str, dict[str, An
     its results and its selected epoch."""
     found, stages = [], record["stages"]
     roles = {(stage["role"], stage["seed"]) for stage in stages}
-    for arm, entry in ((record.get("summary") or {}).get("arms") or {}).items():
+    for arm, entry in arms_of(record).items():
         for seed, result in (entry.get("seeds") or {}).items():
             if (arm, int(seed)) in roles:
                 continue
@@ -128,8 +117,8 @@ def _ended(stage: dict[str, Any], result: dict[str, Any], metric: str) -> bool:
 
 
 def _controls(record: dict[str, Any]) -> list[str]:
-    summary, strategy = record.get("summary") or {}, (record.get("config") or {}).get("strategy") or {}
-    names = {*(summary.get("arms") or {}), *(strategy.get("controls") or [])} - {OWN}
+    strategy = (record.get("config") or {}).get("strategy") or {}
+    names = {*arms_of(record), *(strategy.get("controls") or [])} - {OWN}
     return sorted(names, key=len, reverse=True)  # plain_kd_equal before plain_kd
 
 
@@ -225,10 +214,8 @@ def _result(ax: Axes, hops: Hops) -> dict[str, Any]:
             lines[hop.arm, colour].append((x, statistics.fmean(best)))
     for (_, colour), points in lines.items():
         ax.plot(*zip(*points, strict=True), color=colour, linewidth=0.8, alpha=0.6, zorder=1)
+    paper.metric_axis(ax, hops.metric)
     _teacher_axis(ax, hops)
-    ax.set_ylabel(axis_name(hops.metric))
-    if scale == 100:
-        percent_limits(ax)
     return {**_legend(hops), "last epoch": mark("_", FAINT, markersize=9)}
 
 

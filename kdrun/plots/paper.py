@@ -12,6 +12,7 @@ import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from textwrap import fill
 from typing import Any
 
@@ -21,11 +22,13 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from kdrun.files import write_atomic
 from kdrun.measures import MEASURES
 from kdrun.plots.data import FRACTIONS
 from kdrun.present.escape import CONTROLS
+from kdrun.present.units import PREFIXES, scaled
 
 COLUMN, DOUBLE = 3.5, 7.0
 """Widths in inches of one and of two columns of a paper."""
@@ -231,12 +234,44 @@ def log_axis(axis: Axis, values: Sequence[float]) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+def cost_axis(ax: Axes, name: str, values: Sequence[float], room: float = 1.6) -> None:
+    """An x axis of a cost: log from a factor of five on; a linear one begins at 0, for cost is a ratio scale."""
+    ax.set_xlabel(name)
+    if max(values) / min(values) >= 5:
+        log_axis(ax.xaxis, values)
+        ax.set_xlim(min(values) / 1.6, max(values) * room)
+    else:
+        ax.set_xlim(0, max(values) * (1 + (room - 1) / 5))
+        ax.xaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+
+
+def front_line(ax: Axes, steps: Sequence[tuple[float, float]]) -> dict[str, Line2D]:
+    """Draws a Pareto front as stairs; the entry of the legend."""
+    ax.step(*zip(*steps, strict=True), where="post", color=FAINT, linewidth=0.8, zorder=1)
+    return {"Pareto front": Line2D([], [], color=FAINT, linewidth=0.8)}
+
+
+def metric_axis(ax: Axes, metric: str) -> None:
+    """The y axis of a test metric."""
+    ax.set_ylabel(axis_name(metric))
+    if scale_of(metric) == 100:
+        percent_limits(ax)
+    quiet_grid(ax)
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Writes NAME.png and NAME.svg into a folder and returns their paths. Call it inside `page`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.png", folder / f"{name}.svg"]
+    for path, content in zip(paths, (png(figure), svg(figure)), strict=True):
+        write_atomic(path, content)
+    return paths
+
+
 def short_number(value: float) -> str:
     """`0.05`, `20`, `50k`, `1.5M`"""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:g}{unit}"
-    return f"{value:g}"
+    return "{:g}{}".format(*scaled(value, PREFIXES[2:]))
 
 
 def percent_limits(ax: Axes) -> None:

@@ -10,23 +10,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from kdrun.plots import paper
 from kdrun.plots.data import Pairs
-from kdrun.plots.paper import (
-    COLOURS,
-    COLUMN,
-    DOUBLE,
-    FAINT,
-    INK,
-    KINDS,
-    LETTER,
-    Panel,
-    axis_name,
-    mark,
-    percent_limits,
-    quiet_grid,
-    scale_of,
-    words,
-)
+from kdrun.plots.paper import COLOURS, COLUMN, FAINT, INK, KINDS, Panel, axis_name, mark, quiet_grid, scale_of, words
 
 ROW = 0.06
 """Height of a line of small text, as a part of the axis."""
@@ -48,7 +34,7 @@ def seed_panels(pairs: list[Pairs], metric: str) -> list[Panel]:
     names = [_row_name(one).splitlines() for one in pairs]
     longest = max((len(line) for lines in names for line in lines), default=0)
     height = 0.6 + (0.1 + 0.12 * max(map(len, names), default=1)) * len(pairs)
-    width = COLUMN if longest < 24 else min(DOUBLE, 2.6 + longest * LETTER)
+    width = COLUMN if longest < 24 else min(paper.DOUBLE, 2.6 + longest * paper.LETTER)
     return [Panel("seeds", alt, lambda ax: _differences(ax, pairs, metric), height, width)] if pairs else []
 
 
@@ -92,9 +78,7 @@ def _slopes(ax: Axes, pairs: Pairs, metric: str) -> dict[str, Any]:
         names.append(label)
     ax.set_xlim(-0.45, 1.5)
     ax.set_xticks([0, 1], names)
-    ax.set_ylabel(axis_name(metric))
-    if scale_of(metric) == 100:
-        percent_limits(ax)
+    paper.metric_axis(ax, metric)
     _name_missing(ax, pairs, [look[0] for look in looks])
     low, high = ax.get_ylim()
     alone = {seed: value for seed, value in sides[0].items() if seed not in sides[1]}
@@ -102,7 +86,6 @@ def _slopes(ax: Axes, pairs: Pairs, metric: str) -> dict[str, Any]:
         for height, seed in spread([(value, seed) for seed, value in ends.items()], (high - low) * ROW):
             _small(ax, f"seed {seed}", side, height, left=side == 0)
     ax.set_title(difference_text(pairs, metric))
-    quiet_grid(ax)
     return {}
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdrun import kinds
-from kdrun.files import number
 from kdrun.parts import groups_of, start_of
 from kdrun.plots.windows import Maps, contact_sheet, sheet_data
 from kdrun.problems import UserError, closest, listed
+from kdrun.records import figure_of
 
 if TYPE_CHECKING:
     from kdrun.tracking.registry import RunInfo
@@ -182,7 +182,7 @@ def _maps(
 
 def _caption(text: str, pair: tuple[dict[str, Any], dict[str, Any]]) -> str:
     """`L -600  W 1500 HU   test AUC 0.972 to 0.990`; text: what the kind of data says of the view."""
-    values = [number(((stage.get("test") or {}).get("best") or {}).get("auc")) for stage in pair]
+    values = [figure_of(stage, "auc") for stage in pair]
     if None not in values:
         teaches = pair[0] is pair[1]
         change = f"{values[0]:.3f}, teaches" if teaches else f"{values[0]:.3f} \N{RIGHTWARDS ARROW} {values[1]:.3f}"

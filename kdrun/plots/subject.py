@@ -66,9 +66,7 @@ def _find(outputs: Path, word: str, tables: bool) -> Subject:
         if sweep is None:
             raise UserError(*error.lines, *_other_guess(outputs, word, tables)) from None
         return sweep
-    if run.record is None:
-        raise UserError(f"the record of {run.id} cannot be read: {run.problem}")
-    return Subject("run", run.id, run.dir, [(run.id, run)], run.record)
+    return Subject("run", run.id, run.dir, [(run.id, run)], run.known_record())
 
 
 def _other_guess(outputs: Path, word: str, tables: bool) -> list[str]:
@@ -76,6 +74,19 @@ def _other_guess(outputs: Path, word: str, tables: bool) -> list[str]:
     names = [path.name for kind in kinds for path in sorted((outputs / kind).glob("*/"))]
     guess = nearest(word, names)
     return [f"closest among {' and '.join(kinds)}: {guess}"] if guess else []
+
+
+def runs_of(subject: Subject, outputs: Path, *, unfinished: bool = False) -> list[tuple[str, RunInfo]]:
+    """(label, run) of a run, several runs, a sweep, or the jobs of a table: those that are finished, or all that have begun."""
+    if subject.kind != "table":
+        return list(subject.runs)
+    jobs = [job for job in subject.record.get("jobs") or () if job.get("run")]
+    jobs = [job for job in jobs if unfinished or job.get("status") == DONE]
+    found = [(job["label"], read_run(runs_folder(outputs) / job["run"])) for job in jobs]
+    found = [(label, run) for label, run in found if run.record is not None]
+    if not found:
+        raise UserError(f"the table {subject.name} has no finished runs here", f"run them: kdrun table {subject.name}")
+    return found
 
 
 def find_sweep(outputs: Path, word: str) -> Subject | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from kdrun.files import number
 from kdrun.measures import measure
 from kdrun.parts import against, has_last, is_group
 from kdrun.present.units import MISSING, duration, share
+from kdrun.records import arms_of, before_and_after
 
 
 def seeds_text(seeds: list[int]) -> str:
@@ -17,16 +19,19 @@ def seeds_text(seeds: list[int]) -> str:
     return ",".join(map(str, seeds)) or MISSING
 
 
-def percent(value: Any, metric: str | None = None) -> str:
-    """`97.41 ± 0.32 %` of a number or {"mean", "sd"}; a loss or an unknown metric keeps its own unit. None: n/a."""
+def figure_text(value: Any, metric: str | None = None) -> str:
+    """`97.41 ± 0.32` of a number or {"mean", "sd"}, without the unit, for a column whose head has it. None: n/a."""
     mean, deviation = (value.get("mean"), value.get("sd")) if isinstance(value, dict) else (value, None)
-    mean, deviation = number(mean), number(deviation)
+    mean, deviation, shown = number(mean), number(deviation), measure(metric)
     if mean is None:
         return MISSING
-    shown = measure(metric)
-    text, _, unit = shown.text(mean).partition(" ")
-    spread = "" if deviation is None else f" ± {shown.factor * deviation:.{shown.digits}f}"
-    return f"{text}{spread}{unit and ' ' + unit}"
+    return shown.figure(mean) + ("" if deviation is None else f" ± {shown.figure(deviation)}")
+
+
+def percent(value: Any, metric: str | None = None) -> str:
+    """`97.41 ± 0.32 %`; a loss or an unknown metric keeps its own unit. None: n/a."""
+    text = figure_text(value, metric)
+    return f"{text} %" if measure(metric).unit == "%" and text != MISSING else text
 
 
 def is_points(metric: str | None) -> bool:
@@ -46,20 +51,30 @@ def arm_label(arms: dict[str, Any], name: str) -> str:
     return f"{label} (= {'; '.join(also)})" if also else label
 
 
+def arm_text(record: dict[str, Any], arm: str) -> str:
+    """What an arm of a run is called."""
+    return (arms_of(record).get(arm) or {}).get("label") or arm
+
+
 ALONE = "alone"
 
 
-def result_rows(summary: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """(what, best epoch, last epoch, n) for the teacher, each arm and the gap closed."""
+def result_rows(summary: dict[str, Any], text: Callable[..., str] = percent) -> list[tuple[str, str, str, str]]:
+    """(what, best epoch, last epoch, n) for the teacher, what takes no network, each arm (with its further test sets) and the
+    gap closed. text: how a figure is written, with or without its unit."""
     metric, rows = summary.get("metric"), []
     if teacher := summary.get("teacher"):
         name = f"teacher {teacher.get('learner') or ''}".strip()
-        rows.append((name, *(percent(teacher.get(w), metric) for w in ("best", "last")), str(teacher.get("n", 1))))
+        rows.append((name, *(text(teacher.get(w), metric) for w in ("best", "last")), str(teacher.get("n", 1))))
+    for name, scores in (summary.get("baselines") or {}).items():
+        if metric in scores:
+            rows.append((name, *2 * [text(scores[metric], metric)], ""))
     arms = summary.get("arms") or {}
-    for name, arm in distinct(arms).items():
-        values = (percent(arm.get(which), metric) for which in ("best", "last"))
-        values = values if has_last(arm) else (next(values), "-")
-        rows.append((arm_label(arms, name), *values, count_text(arm)))
+    for name in before_and_after(distinct(arms)):
+        arm = arms[name]
+        last = text(arm.get("last"), metric) if has_last(arm) else "-"
+        rows.append((arm_label(arms, name), text(arm.get("best"), metric), last, count_text(arm)))
+        rows += [(f"  on {test}", text(value, metric), "-", "") for test, value in (arm.get("further") or {}).items()]
     if "gap_closed" in summary and against(summary) == ALONE:
         closed = summary["gap_closed"] or {}
         rows.append(("gap closed", share(closed.get("best")), share(closed.get("last")), ""))
@@ -86,6 +101,13 @@ def reason_text(reason: dict[str, Any]) -> str:
     kind = f"{reason.get('status') or ''} {reason.get('type') or ''}".strip() or MISSING
     message = (reason.get("message") or "").strip().partition("\n")[0]
     return f"{kind}: {message}" if message else kind
+
+
+def error_text(error: dict[str, Any] | None) -> str:
+    """`ValueError: a message (file.py:3 in f)`; nothing where there is no error."""
+    if not error:
+        return ""
+    return f"{error.get('type')}: {error.get('message')}" + (f" ({error['where']})" if error.get("where") else "")
 
 
 def difference_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -167,4 +189,4 @@ def source_text(stage: dict[str, Any]) -> str:
 def _best_and_last(split: dict[str, Any] | None, metric: str) -> str:
     values = [(split or {}).get(which) for which in ("best", "last")]
     figures = [value.get(metric) if isinstance(value, dict) else value for value in values]
-    return " / ".join(percent(figure, metric).removesuffix(" %") for figure in figures)
+    return " / ".join(figure_text(figure, metric) for figure in figures)

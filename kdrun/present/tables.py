@@ -56,9 +56,12 @@ def _width(rows: Sequence[Row], names: Sequence[str]) -> int:
 
 
 def plain_table(rows: Sequence[Row]) -> list[str]:
+    """Rows below their names."""
+    return aligned([list(rows[0]), *([row[name] for name in rows[0]] for row in rows)])
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Aligned text without colour, nothing cut: for pipes and files."""
-    rows = [{name: printable(text).replace("\n", " ") for name, text in row.items()} for row in rows]
-    names = list(rows[0])
-    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
-    lines = [dict(zip(names, names, strict=True)), *rows]
-    return ["  ".join(line[name].ljust(widths[name]) for name in names).rstrip() for line in lines]
+    rows = [[printable(text).replace("\n", " ") for text in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]

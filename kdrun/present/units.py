@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from kdrun.files import number
 
 MISSING = "n/a"
+PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
+
+
+def scaled(value: float, units: Sequence[tuple[float, str]] = PREFIXES) -> tuple[float, str]:
+    """(value in the largest of the units (size, name) that it reaches, its name); in the smallest one where it reaches none."""
+    size, name = next((unit for unit in units if abs(value) >= unit[0]), units[-1])
+    return value / size, name
 
 
 def duration(seconds: Any) -> str:
@@ -30,18 +38,14 @@ def age(created: str | None, at: datetime | None = None) -> str:
     if not created:
         return MISSING
     seconds = max(0.0, ((at or datetime.now(UTC)) - datetime.fromisoformat(created)).total_seconds())
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{int(seconds // size)} {unit} ago"
-    return f"{int(seconds)} s ago"
+    value, unit = scaled(seconds, ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")))
+    return f"{int(value)} {unit} ago"
 
 
 def size_text(count: int) -> str:
     """Bytes as `12.3 MB`."""
-    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"
+    value, prefix = scaled(count, PREFIXES[2:])
+    return f"{value:.1f} {prefix}B" if prefix else f"{count} bytes"
 
 
 def share(value: Any) -> str:
@@ -50,16 +54,14 @@ def share(value: Any) -> str:
     return MISSING if fraction is None or not math.isfinite(fraction) else f"{100 * fraction:.0f} %"
 
 
-def count_of(number: int, one: str, several: str | None = None) -> str:
+def count_of(number: int, one: str) -> str:
     """`1 stage`, `3 stages`."""
-    return f"{number:,} {one if number == 1 else several or one + 's'}"
+    return f"{number:,} {one}{'' if number == 1 else 's'}"
 
 
 def magnitude(number: float | None) -> str:
     """A count as `12.3 M`; n/a where it is not known."""
     if number is None:
         return MISSING
-    for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.1f} {unit}"
-    return str(int(number))
+    value, prefix = scaled(number)
+    return f"{value:.1f} {prefix}" if prefix else str(int(number))

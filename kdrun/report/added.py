@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from kdrun.files import number
 from kdrun.present.units import MISSING
+from kdrun.records import figure_of
 from kdrun.report.parts import Table
 
 
@@ -15,10 +15,10 @@ def added_metrics(record: dict[str, Any]) -> list[Table]:
     names = list((record.get("config") or {}).get("metrics") or {})
     values: dict[str, list[dict[str, Any]]] = {}
     for stage in record.get("stages") or []:
-        if best := (stage.get("test") or {}).get("best"):
-            values.setdefault(stage["role"], []).append(best)
+        if (stage.get("test") or {}).get("best"):
+            values.setdefault(stage["role"], []).append(stage)
     rows = []
-    for role, figures in values.items():
-        known = [[value for one in figures if (value := number(one.get(name))) is not None] for name in names]
+    for role, stages in values.items():
+        known = [[value for stage in stages if (value := figure_of(stage, name)) is not None] for name in names]
         rows.append((role, *(f"{statistics.fmean(found):.4f}" if found else MISSING for found in known)))
     return [Table("metrics of the config, on test, best epoch", ("", *names), rows)] if names and rows else []

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kdrun.files import number
 from kdrun.measures import measure
-from kdrun.parts import Part, against, is_group, parts_of
-from kdrun.plots.data import stages_of
-from kdrun.present.results import interval_text, is_points, percent, signed
+from kdrun.parts import Part, against, figures_of, is_group, parts_of
+from kdrun.present.results import arm_text, figure_text, interval_text, is_points, percent, signed
 from kdrun.present.units import MISSING
+from kdrun.records import arms_of, before_and_after, spread, stages_of
 
 STUDENT, COMBINED = "student", "combined"
-FIRST = ("alone", "equal_compute")
-"""Arms that stand to the left: what was there before."""
 
 
 @dataclass(frozen=True)
@@ -35,20 +32,15 @@ def part_tables(record: dict[str, Any]) -> list[Table]:
     is held against, scores beside the main one, and further test sets. Tables without rows are left out."""
     summary = record.get("summary") or {}
     found = [_decisions(summary)] if summary.get("decisions") else []
-    arms = {arm: parts for arm in _arms(record) if (parts := _parts(record, arm))}
+    arms = {arm: parts for arm in before_and_after(arms_of(record)) if (parts := _parts(record, arm))}
     names = list(dict.fromkeys(name for seeds in arms.values() for parts in seeds for name in parts))
     if any(len(parts) > 1 for seeds in arms.values() for parts in seeds):
         found.append(_of_parts(record, arms, names, "test"))
         found += [_differences(record, arms, names), _scores(record, list(arms))]
-        found += [_of_parts(record, arms, names, split) for split in _further(record)]
+        groups = [stage for stage in record["stages"] if is_group(stage)]
+        further = sorted({name for stage in groups for name in stage.get("further") or {}})
+        found += [_of_parts(record, arms, names, split) for split in further]
     return [table for table in found if table.rows]
-
-
-def _arms(record: dict[str, Any]) -> list[str]:
-    """Arms with a result: what was there before, other controls, the student."""
-    arms = (record.get("summary") or {}).get("arms") or {}
-    order = {arm: place for place, arm in enumerate(FIRST)} | {STUDENT: len(FIRST) + 1}
-    return sorted(arms, key=lambda arm: order.get(arm, len(FIRST)))
 
 
 def _parts(record: dict[str, Any], arm: str) -> list[dict[str, Part]]:
@@ -68,10 +60,6 @@ def _decisions(summary: dict[str, Any]) -> Table:
     return Table("decisions, all on validation", ("what", "seed", "chosen", f"validation {metric}"), rows, left=4)
 
 
-def _label(record: dict[str, Any], arm: str) -> str:
-    return record["summary"]["arms"][arm].get("label") or arm
-
-
 def _of_parts(
     record: dict[str, Any], arms: dict[str, list[dict[str, Part]]], names: Sequence[str], split: str
 ) -> Table:
@@ -87,7 +75,7 @@ def _of_parts(
         rows.append((label, *(percent(_spread(record, arm, split, name), metric) for arm in arms)))
     rows = [row for row in rows if set(row[1:]) != {MISSING}]
     return Table(
-        f"{split.replace('_', ' ')} {measure(metric).title}", ("", *(_label(record, arm) for arm in arms)), rows
+        f"{split.replace('_', ' ')} {measure(metric).title}", ("", *(arm_text(record, arm) for arm in arms)), rows
     )
 
 
@@ -126,7 +114,7 @@ def _differences(record: dict[str, Any], arms: dict[str, list[dict[str, Part]]],
         *(("DeLong p, by seed",) if delong else ()),
     )
     samples = next(iter(resampled.values()))["samples"] if resampled else 0
-    who = f"student minus {_label(record, control)}" if control in summary["arms"] else "student"
+    who = f"student minus {arm_text(record, control)}" if control in summary["arms"] else "student"
     return Table(f"{who}; chance in {samples:,} test samples, not in training", head, rows)
 
 
@@ -137,25 +125,17 @@ def _scores(record: dict[str, Any], arms: Sequence[str]) -> Table:
     shown = ("sensitivity", "specificity") if binary else ("accuracy", "worst_class")
     names = (*shown, "calibration")
     rows = [
-        (_label(record, arm), *(_figure(_spread(record, arm, "test", name), name) for name in names)) for arm in arms
+        (arm_text(record, arm), *(figure_text(_spread(record, arm, "test", name), name) for name in names))
+        for arm in arms
     ]
     for arm in arms:
         both = [(_spread(record, arm, "test", f"{name}/{COMBINED}"), name) for name in shown]
         if None not in [value for value, _ in both]:
-            rows.append((f"{_label(record, arm)}, all together", *(_figure(*one) for one in both), ""))
+            rows.append((f"{arm_text(record, arm)}, all together", *(figure_text(*one) for one in both), ""))
     rows = [row for row in rows if set(row[1:]) - {MISSING, ""}]
     threshold = " at the threshold of validation (Youden)" if binary else ""
     titles = [measure(name).title.replace("calibration", "ECE") for name in names]
     return Table(f"test, mean of the parts that count{threshold}", ("", *titles), rows)
-
-
-def _figure(value: dict[str, float | None] | None, name: str) -> str:
-    """Without the unit, which the head of the column has."""
-    return percent(value, name).removesuffix(" %")
-
-
-def _further(record: dict[str, Any]) -> list[str]:
-    return sorted({name for stage in record["stages"] if is_group(stage) for name in stage.get("further") or {}})
 
 
 def _same(one: list[dict[str, Part]], other: list[dict[str, Part]]) -> set[str]:
@@ -181,21 +161,13 @@ def _named(record: dict[str, Any], part: str) -> str:
 
 def _over_seeds(values: Sequence[float | None]) -> dict[str, float | None] | None:
     """{"mean", "sd"}; None unless every seed has a finite figure."""
-    if not values or None in values or not all(map(math.isfinite, values)):
-        return None
-    return {"mean": statistics.fmean(values), "sd": statistics.stdev(values) if len(values) > 1 else None}
+    return spread(values) if values and None not in values and all(map(math.isfinite, values)) else None
 
 
 def _spread(record: dict[str, Any], arm: str, split: str, name: str) -> dict[str, float | None] | None:
     """Over seeds, of a figure of an arm's result on a set at the selected epochs."""
-    wholes = [
-        Part("", stage, {"test": stage.get("test") or {}, **_sets(stage)}) for stage in stages_of(record, arm).values()
-    ]
-    return _over_seeds([whole.figure(name, split) for whole in wholes])
-
-
-def _sets(stage: dict[str, Any]) -> dict[str, Any]:
-    return {name: {"best": figures} for name, figures in (stage.get("further") or {}).items()}
+    stages = stages_of(record, arm).values()
+    return _over_seeds([Part("", stage, figures_of(stage)).figure(name, split) for stage in stages])
 
 
 def p_text(value: Any) -> str:

@@ -6,11 +6,12 @@ import base64
 from typing import Any
 
 from kdrun.measures import measure
-from kdrun.parts import against, has_last, is_group
-from kdrun.plots.data import in_order, labels_of, metric_of, own_arm, result_of, stages_of, training_seconds
+from kdrun.parts import is_group
+from kdrun.plots.data import in_order, labels_of, result_of, training_seconds
 from kdrun.plots.subject import Subject
-from kdrun.present.results import count_text, difference_rows, percent
-from kdrun.present.units import MISSING, duration, share
+from kdrun.present.results import arm_label, difference_rows, error_text, percent, result_rows
+from kdrun.present.units import duration
+from kdrun.records import arms_of, metric_of, own_arm, spread, stages_of
 from kdrun.report.added import added_metrics
 from kdrun.report.card import scorecard
 from kdrun.report.figures import Figures
@@ -33,14 +34,6 @@ def headline(run: RunInfo, record: dict[str, Any]) -> tuple[str, str]:
     if run.status in FAILURES:
         return f"No result: {words(run.status)}", error_text(error) or "The record tells no reason."
     return f"No result yet: {words(run.status)}", error_text(error) or "There is nothing to judge."
-
-
-def error_text(error: dict[str, Any]) -> str:
-    """`ValueError: a message (file.py:3 in f)`"""
-    if not error:
-        return ""
-    where = f" ({error['where']})" if error.get("where") else ""
-    return f"{error.get('type')}: {error.get('message')}{where}"
 
 
 def body(subject: Subject) -> list[Html]:
@@ -88,58 +81,40 @@ def _failures(run: RunInfo, record: dict[str, Any]) -> Html:
 
 
 def _against_controls(record: dict[str, Any], figures: Figures) -> Html:
-    summary = record.get("summary") or {}
-    metric, split = summary.get("metric"), summary.get("split") or "test"
-    head = ("", "selected epoch", "last epoch", "seeds")
-    seeds = table(
-        _title(f"{split} {measure(metric).label} of the selected epoch, seed by seed"),
-        ("arm", *(f"seed {seed}" for seed in _seeds(record))),
-        _seed_rows(record),
-    )
-    own, rows = own_arm(record), _result_rows(summary)
+    summary, arms, own = record.get("summary") or {}, arms_of(record), own_arm(record)
+    what = f"{summary.get('split') or 'test'} {measure(summary.get('metric')).label}"
+    rows, marked = result_rows(summary), arm_label(arms, own) if own in arms else None
     return section(
         "Student against controls",
         table(
-            _title(f"{split} {measure(metric).label}: mean ± sample deviation over seeds"),
-            head,
-            [row for _, row in rows],
-            marked=[index for index, (arm, _) in enumerate(rows) if arm == own],
+            _title(f"{what}: mean ± sample deviation over seeds"),
+            ("", "selected epoch", "last epoch", "seeds"),
+            rows,
+            marked=[index for index, row in enumerate(rows) if row[0] == marked],
         ),
         table(
             "Student minus control in points, paired by seed; 95 % intervals of the mean",
             ("control", "difference", "bootstrap", "Student’s t", "pairs"),
             difference_rows(summary),
         ),
-        seeds,
+        table(
+            _title(f"{what} of the selected epoch, seed by seed"),
+            ("arm", *(f"seed {seed}" for seed in _seeds(record))),
+            _seed_rows(record),
+        ),
         figures.html("seeds"),
     )
 
 
-def _result_rows(summary: dict[str, Any]) -> list[tuple[str, tuple[Any, ...]]]:
-    metric, rows = summary.get("metric"), []
-    if teacher := summary.get("teacher"):
-        figures = (percent(teacher.get(which), metric) for which in ("best", "last"))
-        name = f"teacher {teacher.get('learner') or ''}".strip()
-        rows.append(("teacher", (name, *figures, str(teacher.get("n", 1)))))
-    arms = summary.get("arms") or {}
-    for arm in in_order(arms):
-        figures = (percent(arms[arm].get(which), metric) for which in ("best", "last"))
-        figures = figures if has_last(arms[arm]) else (next(figures), "")
-        rows.append((arm, (arms[arm].get("label") or arm, *figures, count_text(arms[arm]))))
-    if (closed := summary.get("gap_closed")) and against(summary) == "alone":
-        rows.append(("gap", ("gap closed", share(closed.get("best")), share(closed.get("last")), "")))
-    return rows
-
-
 def _seeds(record: dict[str, Any]) -> list[str]:
-    arms = ((record.get("summary") or {}).get("arms") or {}).values()
-    found = {seed for arm in arms for seed in (*(arm.get("seeds") or {}), *(arm.get("missing") or {}))}
+    found = {
+        seed for arm in arms_of(record).values() for seed in (*(arm.get("seeds") or {}), *(arm.get("missing") or {}))
+    }
     return sorted(found, key=int)
 
 
 def _seed_rows(record: dict[str, Any]) -> list[tuple[Any, ...]]:
-    summary, rows = record.get("summary") or {}, []
-    arms, metric = summary.get("arms") or {}, summary.get("metric")
+    arms, metric, rows = arms_of(record), metric_of(record), []
     for arm in in_order(arms):
         cells = []
         for seed in _seeds(record):
@@ -159,19 +134,10 @@ def _stage_costs(record: dict[str, Any]) -> Html:
         if is_group(stages[0]):
             continue  # nothing was trained: networks taken together
         known = [training_seconds(stage) for stage in stages]
-        seconds = duration(sum(known) / len(known)) if known and None not in known else MISSING
         validation = [value for stage in stages if (value := result_of(stage, "val", metric)) is not None]
-        mean = percent(sum(validation) / len(validation), metric) if validation else MISSING
-        first = stages[0]
-        rows.append(
-            (labels[kind], str(len(stages)), seconds, count(first.get("parameters")), count(first.get("flops")), mean)
-        )
-    head = (
-        "stage",
-        "fits",
-        "training time, mean",
-        "parameters",
-        "FLOPs per sample",
-        f"validation {measure(metric).label}",
-    )
+        sizes = (count(stages[0].get(key)) for key in ("parameters", "flops"))
+        mean = percent(spread(validation)["mean"], metric)
+        rows.append((labels[kind], str(len(stages)), duration(spread(known)["mean"]), *sizes, mean))
+    scores = f"validation {measure(metric).label}"
+    head = ("stage", "fits", "training time, mean", "parameters", "FLOPs per sample", scores)
     return table("What each kind of stage cost, whether it was trained now or found in the store", head, rows)

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdrun.job.over_seeds import repetitions, without_seeds
-from kdrun.job.summary import validation_of
-from kdrun.plots.data import metric_of, own_arm
 from kdrun.plots.subject import Subject, short_labels
-from kdrun.present.results import count_text, difference_texts, percent
+from kdrun.present.results import count_text, difference_texts, error_text, percent
 from kdrun.present.units import MISSING, duration
+from kdrun.records import arms_of, metric_of, own_arm, validation_of
 from kdrun.report.figures import Figures
 from kdrun.report.markup import Html, block, code, facts, folded, section, table, tag
-from kdrun.report.run_page import LOG_LINES, error_text
+from kdrun.report.run_page import LOG_LINES
 from kdrun.report.sections import code_state, failure, plain, versions_text, words
 from kdrun.tracking.flatten import flatten
 from kdrun.tracking.record import DONE, FAILURES, log_tail
@@ -44,44 +43,33 @@ class Row:
 
     @property
     def arm(self) -> dict[str, Any]:
-        return ((self.record.get("summary") or {}).get("arms") or {}).get(own_arm(self.record)) or {}
+        return arms_of(self.record).get(own_arm(self.record)) or {}
 
 
 def rows_of(subject: Subject) -> list[Row]:
     """The points of a sweep in their order."""
-    points, runs = subject.record.get("points") or [], _runs(subject)
-    found = [runs.get(point.get("run")) for point in points]
-    labels = short_labels([p.get("overrides") or [] for p in points], [run.record if run else None for run in found])
-    return [
-        Row(point.get("number", index), label, point.get("run") or "", run, _validation(run) if run else None)
-        for index, (point, label, run) in enumerate(zip(points, labels, found, strict=True))
-    ]
+    points = subject.record.get("points") or []
+    runs = {part.id: part for _, run in subject.runs for part in getattr(run, "parts", ()) or (run,)}
+    return _rows(points, [point.get("overrides") or [] for point in points], runs)
 
 
 def configurations(subject: Subject) -> list[Row]:
     """One row for all points that differ in the seed alone: what can be chosen. Its number is that of the first."""
-    points, runs = subject.record.get("points") or [], _runs(subject)
+    singles = rows_of(subject)
+    words = [point.get("overrides") or [] for point in subject.record.get("points") or []]
+    groups = repetitions(words, [row.record or None for row in singles])
+    points = [subject.record["points"][group[0]] for group in groups]
+    words = [without_seeds(words[group[0]]) if len(groups) > 1 else words[group[0]] for group in groups]
+    return _rows(points, words, {run.id: run for _, run in subject.runs})
+
+
+def _rows(points: list[dict[str, Any]], words: list[list[str]], runs: dict[str, RunInfo]) -> list[Row]:
     found = [runs.get(point.get("run")) for point in points]
-    words = [point.get("overrides") or [] for point in points]
-    groups = repetitions(words, [run.record if run else None for run in found])
-    labels = short_labels([without_seeds(words[g[0]]) if len(groups) > 1 else words[g[0]] for g in groups],
-                          [found[g[0]].record if found[g[0]] else None for g in groups])  # fmt: skip
-    together = {run.id: run for _, run in subject.runs}
+    labels = short_labels(words, [run.record if run else None for run in found])
     return [
-        Row(
-            points[g[0]].get("number", g[0]),
-            label,
-            points[g[0]].get("run") or "",
-            run,
-            _validation(run) if run else None,
-        )
-        for g, label in zip(groups, labels, strict=True)
-        for run in [together.get(points[g[0]].get("run"))]
+        Row(point.get("number", index), label, point.get("run") or "", run, _validation(run) if run else None)
+        for index, (point, label, run) in enumerate(zip(points, labels, found, strict=True))
     ]
-
-
-def _runs(subject: Subject) -> dict[str, RunInfo]:
-    return {part.id: part for _, run in subject.runs for part in getattr(run, "parts", ()) or (run,)}
 
 
 def _validation(run: RunInfo) -> float | None:

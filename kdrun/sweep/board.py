@@ -11,11 +11,11 @@ from rich.live import Live
 from rich.text import Text
 
 from kdrun.job.over_seeds import over_seeds, repetitions, without_seeds
-from kdrun.job.panel import cell, seeds
-from kdrun.job.summary import validation_of
 from kdrun.measures import measure
 from kdrun.present.console import STYLES, Console, columns, harmless
+from kdrun.present.results import count_text, figure_text, percent
 from kdrun.present.units import MISSING, count_of, duration, share
+from kdrun.records import arms_of, metric_of, own_arm, validation_of
 from kdrun.sweep.plan import DONE, TO_FIT, Plan, Point
 from kdrun.tracking.record import FAILURES
 
@@ -189,35 +189,26 @@ FIGURES = ("val", "test", "seeds", "points over alone", "gap closed")
 def result_figures(record: dict[str, Any], status: str, metric: str | None) -> tuple[str, ...]:
     """(validation, test, seeds, points over the student alone, gap closed) of the own result of a run."""
     summary = record.get("summary") or {}
-    arm = own_arm(summary)
+    arm = arms_of(record).get(own_arm(record))
     difference = ((summary.get("difference") or {}).get("best") or {}).get("mean")
     validation = validation_of(record) if status == DONE else None
     return (
-        "" if validation is None else cell(validation, measure(metric).figure),
-        cell(arm["best"], measure(metric).figure) if arm else MISSING,
-        seeds(arm) if arm else MISSING,
+        "" if validation is None else figure_text(validation, metric),
+        figure_text(arm["best"], metric) if arm else MISSING,
+        count_text(arm) if arm else MISSING,
         MISSING if difference is None else f"{100 * difference:+.2f}",
         share((summary.get("gap_closed") or {}).get("best")),
     )
 
 
-def own_arm(summary: dict[str, Any]) -> dict[str, Any] | None:
-    """The arm that the strategy itself produced."""
-    arms = summary.get("arms") or {}
-    return arms.get("student") or arms.get("alone")
-
-
 def result(point: Point) -> str:
     """` test accuracy 94.00 ± 0.75 %` once there is a result."""
-    summary = point.record.get("summary") or {}
-    arm = own_arm(summary) if point.status == DONE else None
-    if not arm:
-        return ""
-    shown = measure(summary["metric"])
-    return f", test {shown.label} {cell(arm['best'], shown.figure)}{f' {shown.unit}' if shown.unit == '%' else ''}"
+    arm = arms_of(point.record).get(own_arm(point.record)) if point.status == DONE else None
+    metric = metric_of(point.record)
+    return f", test {measure(metric).label} {percent(arm['best'], metric)}" if arm else ""
 
 
 def _validation(point: Point) -> str:
     """Validation at the selected epochs of a job that is done, mean and deviation over its seeds."""
     value = validation_of(point.record) if point.status == DONE else None
-    return "" if value is None else cell(value, measure(point.record["summary"]["metric"]).figure)
+    return "" if value is None else figure_text(value, metric_of(point.record))

@@ -8,19 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.files import read_json, write_atomic, write_json
+from kdrun.tables import metrics
 from kdrun.tables.checks import Entry
-from kdrun.tables.metrics import (
-    METRICS,
-    ONCE,
-    WHICH,
-    Measured,
-    Record,
-    main_metric,
-    main_score,
-    measure,
-    per_epoch,
-    teachers,
-)
+from kdrun.tables.metrics import METRICS, ONCE, WHICH, Measured, Record, main_metric, main_score, measure, per_epoch
 from kdrun.tables.spec import Job, Request
 
 SCHEMA = 1
@@ -34,12 +24,9 @@ def table_folder(outputs: str | os.PathLike[str], name: str) -> Path:
 
 def entries_of(jobs: Sequence[Job], records: Sequence[Record | None]) -> list[Entry]:
     """Each job with its record; `label` names it within the table."""
-    found = []
-    for job, record in zip(jobs, records, strict=True):
-        single = sum(other.row == job.row for other in jobs) == 1
-        label = job.row if single else f"{job.row} ({job.columns[0]})"
-        found.append(Entry(job.row, job.columns, label, record))
-    return found
+    rows = [job.row for job in jobs]
+    labels = [row if rows.count(row) == 1 else f"{row} ({job.columns[0]})" for row, job in zip(rows, jobs, strict=True)]
+    return [Entry(j.row, j.columns, label, record) for j, label, record in zip(jobs, labels, records, strict=True)]
 
 
 def build(request: Request, entries: Sequence[Entry], jobs: Sequence[Job], hashes: Sequence[str], found: Any) -> Record:
@@ -94,12 +81,7 @@ def make_cells(
                 "metric": column["metric"],
                 "run": record["id"] if record else None,
                 "job_hash": record["job_hash"] if record else None,
-                "applies": found.applies,
-                "n": found.n,
-                "of": found.of,
-                "missing": found.missing,
-                "values": found.values,
-                "validation": found.validation,
+                **{key: getattr(found, key) for key in ("applies", "n", "of", "missing", "values", "validation")},
                 "bold": False,
                 **({"remark": found.remark} if found.remark else {}),
             }
@@ -178,7 +160,7 @@ def _job(entry: Entry, job: Job, job_hash: str, number: int, outputs: str) -> di
                 **({} if main_metric(stage) == "accuracy" else {"metric": main_metric(stage)}),
                 **{which: main_score(stage, which) for which in WHICH},
             }
-            for fingerprint, stage in teachers(record).items()
+            for fingerprint, stage in metrics.teachers(record).items()
         },
         "seconds": (record.get("summary") or {}).get("seconds"),
     }
@@ -186,8 +168,8 @@ def _job(entry: Entry, job: Job, job_hash: str, number: int, outputs: str) -> di
 
 def stage_folder(stage: Record, outputs: str | os.PathLike[str]) -> Path | None:
     """Where a stage lies: as recorded, or in the store of this outputs folder; None where it is gone."""
-    fingerprint = stage["fingerprint"]
-    for folder in (Path(stage["path"]), Path(outputs) / "store" / "stages" / fingerprint[:2] / fingerprint):
+    fingerprint = stage.get("fingerprint") or ""
+    for folder in (Path(stage.get("path") or "."), Path(outputs) / "store" / "stages" / fingerprint[:2] / fingerprint):
         if (folder / "record.json").is_file():
             return folder
     return None
@@ -197,8 +179,7 @@ def data_of(record: Record, outputs: str | os.PathLike[str]) -> dict[str, Any]:
     """{"name", "content"}: content is the sha256 of the raw data as a stage in the store names it, None where unknown."""
     name = ((record.get("config") or {}).get("data") or {}).get("name")
     for stage in record.get("stages") or []:
-        folder = stage_folder(stage, outputs)
-        if folder is not None:
+        if folder := stage_folder(stage, outputs):
             parts = read_json(folder / "record.json").get("parts") or {}
             return {"name": name, "content": (parts.get("data") or {}).get("content")}
     return {"name": name, "content": None}

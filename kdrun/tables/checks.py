@@ -10,7 +10,9 @@ from typing import Any
 from kdrun import kinds
 from kdrun.files import number
 from kdrun.problems import Problems, closest, listed
-from kdrun.tables.metrics import METRICS, Measured, Record, arms_of, is_alone, main_score, measure, stages_of, teachers
+from kdrun.records import arms_of
+from kdrun.tables.metrics import METRICS, WHICH, Measured, Record, is_alone, main_score, measure, stages_of, teachers
+from kdrun.tracking.flatten import flatten
 from kdrun.tracking.provenance import cells_of
 
 SHARES = [name for name, metric in METRICS.items() if metric.unit == "share"]
@@ -53,16 +55,6 @@ def check(
     return found
 
 
-def flat(node: Any, path: str = "") -> dict[str, Any]:
-    """Dotted key -> value; lists and empty mappings are values."""
-    if not isinstance(node, dict) or not node:
-        return {path: node}
-    found: dict[str, Any] = {}
-    for name, value in node.items():
-        found |= flat(value, f"{path}.{name}" if path else name)
-    return found
-
-
 def _hashes(entries: Sequence[Entry]) -> Iterator[str]:
     from kdrun.config.compose import hash_of
 
@@ -90,7 +82,7 @@ def _relevant(record: Record) -> dict[str, str]:
     from kdrun.schema import irrelevant
 
     left_out = {"seed", "seeds", *irrelevant()}
-    cells = [flat(cell) for cell in cells_of(record)]
+    cells = [flatten(cell) for cell in cells_of(record)]
     found = {}
     for key in sorted({key for cell in cells for key in cell}):
         rule = key[key.index("trainer.") :] if ".trainer." in key else key  # a learner's own trainer
@@ -174,7 +166,7 @@ def _scores(entries: Sequence[Entry]) -> Iterator[str]:
         for stage in entry.record["stages"]:
             place = f"row {entry.label}, {stage['label']}"
             for split in ("val", "test"):
-                for which in ("best", "last"):
+                for which in WHICH:
                     yield from _shares(f"{place}, {split} {which}", (stage.get(split) or {}).get(which) or {})
         summary = entry.record["summary"] or {}
         for arm, result in arms_of(entry.record).items():
@@ -184,7 +176,7 @@ def _scores(entries: Sequence[Entry]) -> Iterator[str]:
                 if stage is None:
                     yield f"{place}: the summary has a result, but the record lists no such stage"
                     continue
-                for which in ("best", "last"):
+                for which in WHICH:
                     own = stage["test"][which][summary["metric"]]
                     if number(own) != number(values[which]):
                         yield f"{place}: {summary['metric']} {which} is {values[which]} in the summary, {own} in its stage"
@@ -231,26 +223,19 @@ def _teachers(entries: Sequence[Entry]) -> Iterator[str]:
             for name in ("ce", "mse")
         }
         key = json.dumps([own, rest, labels], sort_keys=True)
-        mine = {fingerprint: _results(stage) for fingerprint, stage in teachers(entry.record).items()}
-        label, theirs = first.setdefault(key, (entry.label, mine))
-        if mine.keys() != theirs.keys() and not _incomplete(entry.record):
-            one, other = (", ".join(name[:12] for name in found) for found in (theirs, mine))
+        scores = {name: [main_score(stage, w) for w in WHICH] for name, stage in teachers(entry.record).items()}
+        label, theirs = first.setdefault(key, (entry.label, scores))
+        arms = arms_of(entry.record).values()
+        complete = arms and not any(arm.get("missing") for arm in arms)  # else some teachers are missing, too
+        if complete and scores.keys() != theirs.keys():
+            one, other = (", ".join(name[:12] for name in found) for found in (theirs, scores))
             yield f"teacher {config['teacher']['name']}: stage {one} in {label}, {other} in {entry.label}"
-        for fingerprint in mine.keys() & theirs.keys():
-            if mine[fingerprint] != theirs[fingerprint]:
+        for fingerprint in scores.keys() & theirs.keys():
+            if scores[fingerprint] != theirs[fingerprint]:
                 yield (
                     f"teacher {config['teacher']['name']} ({fingerprint[:12]}): test score {theirs[fingerprint]} in "
-                    f"{label}, {mine[fingerprint]} in {entry.label}"
+                    f"{label}, {scores[fingerprint]} in {entry.label}"
                 )
-
-
-def _results(stage: Record) -> list[Any]:
-    return [main_score(stage, which) for which in ("best", "last")]
-
-
-def _incomplete(record: Record) -> bool:
-    """Whether seeds are missing: with a teacher of its own for each seed, so are some teachers."""
-    return any(arm.get("missing") for arm in arms_of(record).values()) or not arms_of(record)
 
 
 def _origins(entries: Sequence[Entry]) -> Iterator[str]:

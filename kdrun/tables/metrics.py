@@ -5,14 +5,13 @@ Test figures describe; where something is chosen (the bold cell of a column), th
 
 from __future__ import annotations
 
-import math
-import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
 from kdrun.files import number
 from kdrun.measures import MEASURES, Measure
 from kdrun.parts import gains_of
+from kdrun.records import arms_of, figure_of, own_arm, seed_results, spread
 
 Record = dict[str, Any]
 WHICH = ("best", "last")
@@ -57,40 +56,35 @@ class Metrics(dict):
         return super().__contains__(name) or (isinstance(name, str) and name.startswith(BY_TYPE))
 
 
+OTHERS = {
+    "difference": ("points", "difference: student minus a control, in points, paired by seed [95 % bootstrap]"),
+    "clients_mean": ("gain", "clients mean: points over the same client alone, mean over clients"),
+    "clients_worst": ("gain", "clients worst: points over the same client alone, of the client that lost most"),
+    "clients_p10": ("gain", "clients p10: points over the same client alone, 10th percentile of clients"),
+    "sent": ("megabytes", "sent: megabytes up and down, all clients and rounds"),
+    "trust_clean": ("plain", "trust clean: mean gate on samples with right labels"),
+    "trust_flipped": ("plain", "trust flipped: mean gate on samples whose labels were flipped"),
+    "gap_closed": ("gap", "gap closed: (student - alone) / (teacher - alone)"),
+    "seconds": ("seconds", "seconds: wall time of one stage of that arm; a shared teacher is not in it"),
+    "cpu_seconds": ("seconds", "cpu seconds: processor time of one stage of that arm"),
+    "joules": ("joules", "joules: energy of one stage of that arm; a shared teacher is not in it"),
+    "energy_with_teacher": (
+        "joules",
+        "energy with teacher: joules from nothing, with all training and outputs of its teachers",
+    ),
+    "parameters": ("count", "parameters: of the network of that arm"),
+    "flops": ("flops", "FLOPs: of one forward pass of one sample"),
+}
+"""Metrics that are no score of a task -> (unit, help)."""
+PAIRED = "difference: student minus a control, in points, mean over seeds [95 % paired bootstrap over test samples]"
 METRICS = Metrics(
     {
+        **{name: Metric(UNITS.get(name, "share"), _help(m), True, m.better) for name, m in MEASURES.items()},
+        **{name: Metric(*entry) for name, entry in OTHERS.items()},
         **{
-            name: Metric(UNITS.get(name, "share"), _help(measure), True, measure.better)
-            for name, measure in MEASURES.items()
-        },
-        "difference": Metric(
-            "points", "difference: student minus a control, in points, paired by seed [95 % bootstrap]"
-        ),
-        **{
-            f"{name}_difference": Metric(
-                "points",
-                f"{MEASURES[name].label} difference: student minus a control, in points, mean over seeds [95 % paired "
-                "bootstrap over test samples]",
-            )
+            f"{name}_difference": Metric("points", f"{MEASURES[name].label} {PAIRED}")
             for name in ("bleu", "chrf", "accuracy", "auc")
         },
-        "clients_mean": Metric("gain", "clients mean: points over the same client alone, mean over clients"),
-        "clients_worst": Metric(
-            "gain", "clients worst: points over the same client alone, of the client that lost most"
-        ),
-        "clients_p10": Metric("gain", "clients p10: points over the same client alone, 10th percentile of clients"),
-        "sent": Metric("megabytes", "sent: megabytes up and down, all clients and rounds"),
-        "trust_clean": Metric("plain", "trust clean: mean gate on samples with right labels"),
-        "trust_flipped": Metric("plain", "trust flipped: mean gate on samples whose labels were flipped"),
-        "gap_closed": Metric("gap", "gap closed: (student - alone) / (teacher - alone)"),
-        "seconds": Metric("seconds", "seconds: wall time of one stage of that arm; a shared teacher is not in it"),
-        "cpu_seconds": Metric("seconds", "cpu seconds: processor time of one stage of that arm"),
-        "joules": Metric("joules", "joules: energy of one stage of that arm; a shared teacher is not in it"),
-        "energy_with_teacher": Metric(
-            "joules", "energy with teacher: joules from nothing, with all training and outputs of its teachers"
-        ),
-        "parameters": Metric("count", "parameters: of the network of that arm"),
-        "flops": Metric("flops", "FLOPs: of one forward pass of one sample"),
     }
 )
 OVER_SAMPLES = {name: name.removesuffix("_difference") for name in METRICS if name.endswith("_difference")}
@@ -158,42 +152,21 @@ def measure(record: Record, arm: str, metric: str, split: str = "test") -> Measu
         found = Measured(name, n, of, missing=missing_seeds(record, name))
     if per_epoch(metric):
         for which in WHICH:
-            found.values[which] = statistic([_score(stage, split, which, metric) for stage in stages])
-        found.validation = statistic([_score(stage, "val", "best", metric) for stage in stages])["mean"]
+            found.values[which] = spread([_score(stage, split, which, metric) for stage in stages])
+        found.validation = spread([_score(stage, "val", "best", metric) for stage in stages])["mean"]
     elif metric in ENERGIES:
         _energy(found, record, stages, metric)
     else:
         sized = metric in ("parameters", "flops")
-        found.values[ONCE] = statistic([number((stage if sized else stage["cost"]).get(metric)) for stage in stages])
+        found.values[ONCE] = spread([number((stage if sized else stage["cost"]).get(metric)) for stage in stages])
         if sized:
             found.values[ONCE]["sd"] = None
     return found
 
 
-def statistic(values: list[float | None]) -> dict[str, Any]:
-    """{"mean", "sd"}: None without values, and as soon as one of them is not known."""
-    known = [value for value in values if value is not None]
-    if not known or len(known) < len(values):
-        return {"mean": None, "sd": None}
-    spread = len(known) > 1 and all(map(math.isfinite, known))
-    return {"mean": statistics.fmean(known), "sd": statistics.stdev(known) if spread else None}
-
-
-def arms_of(record: Record) -> dict[str, Any]:
-    return (record.get("summary") or {}).get("arms") or {}
-
-
-def own_arm(record: Record) -> str:
-    """The arm that the strategy itself produced."""
-    return "alone" if is_alone(record) else "student"
-
-
 def is_alone(record: Record) -> bool:
     """Whether this run is the student without a teacher."""
-    arms = arms_of(record)
-    if arms:
-        return "student" not in arms
-    return str(((record.get("config") or {}).get("strategy") or {}).get("_target_")).endswith(".Alone")
+    return own_arm(record) == "alone"
 
 
 def missing_seeds(record: Record, arm: str) -> dict[str, dict[str, Any]]:
@@ -234,11 +207,9 @@ def teachers(record: Record) -> dict[str, Record]:
 
 
 def _score(stage: Record, split: str, which: str, metric: str) -> float | None:
-    if split not in ("val", "test"):
-        scores = (stage.get("further") or {}).get(split) if which == "best" else None
-    else:
-        scores = (stage.get(split) or {}).get(which)
-    return number((scores or {}).get(metric))
+    if split in ("val", "test"):
+        return figure_of(stage, metric, split, which)
+    return number(((stage.get("further") or {}).get(split) or {}).get(metric)) if which == "best" else None
 
 
 def _counts(record: Record, arm: str) -> tuple[int, int]:
@@ -253,10 +224,12 @@ def _difference(record: Record, control: str) -> Measured:
     if is_alone(record):
         return Measured(control, applies=False)
     found = _paired(record, control)
-    student, other = ((arms_of(record).get(arm) or {}).get("seeds") or {} for arm in ("student", control))
-    for which in WHICH if set(student) & set(other) else ():
-        one, two = ({seed: number(result[which]) for seed, result in arm.items()} for arm in (student, other))
-        result = paired_difference(one, two)
+    arms = [arms_of(record).get(arm) or {} for arm in ("student", control)]
+    for which in WHICH:
+        student, other = (seed_results(arm, which) for arm in arms)
+        if not student.keys() & other.keys():
+            continue
+        result = paired_difference(student, other)
         found.n = result["n"]
         found.values[which] = {name: result[name] for name in ("mean", "sd", "interval")}
     return found
@@ -300,7 +273,7 @@ def _energy(found: Measured, record: Record, stages: list[Record], metric: str) 
     library = Library([record])
     items = [item_of(stage) for stage in stages]
     amounts = [item.total if metric == "joules" else library.alone([item]) for item in items]
-    found.values[ONCE] = statistic([one.joules for one in amounts])
+    found.values[ONCE] = spread([one.joules for one in amounts])
     if word := total(amounts).word:
         found.remark = f"energy: {word}"
 

@@ -12,10 +12,12 @@ from typing import Any
 from kdrun.present.escape import csv_cell, markdown_code
 from kdrun.present.escape import latex as latex_text
 from kdrun.present.escape import markdown as markdown_text
+from kdrun.present.tables import aligned
+from kdrun.present.units import MISSING, PREFIXES, scaled
 from kdrun.tables.metrics import DIFFERENCES, METRICS, ONCE, WHICH, per_epoch
 
 Table = dict[str, Any]
-MISSING, NO_MEANING = "n/a", "-"
+NO_MEANING = "-"
 CSV_FIELDS = ("row", "column", "arm", "metric", "which", "mean", "sd", "low", "high", "n", "of", "published", "difference", "run", "job_hash")  # fmt: skip
 
 
@@ -77,8 +79,7 @@ def number_text(value: float | None, unit: str) -> str:
     if unit == "count":
         return f"{value:,.0f}"
     if unit == "flops":
-        name, size = next((pair for pair in (("G", 1e9), ("M", 1e6)) if value >= pair[1]), ("k", 1e3))
-        return f"{value / size:.2f} {name}"
+        return "{:.2f} {}".format(*scaled(value, PREFIXES[2:5]))
     scale, form = {
         "share": (100, ".2f"),
         "points": (100, "+.2f"),
@@ -142,38 +143,29 @@ def explanation(table: Table) -> list[str]:
     return lines
 
 
+def commit_text(state: dict[str, Any]) -> str:
+    return f"{state['commit'] or 'not known'}{' with uncommitted changes' if state['dirty'] else ''}"
+
+
 def provenance_lines(table: Table) -> list[tuple[str, str]]:
     """(what, text): command, table file, jobs, commits, data, machine, versions."""
     origin = table["provenance"]
     seconds = [job["seconds"] for job in table["jobs"] if job["seconds"] is not None]
+    data = [f"{item['name']}, sha256 {item['content'] or MISSING}" for item in origin["data"]]
+    versions = [f"{name} {' and '.join(found)}" for name, found in sorted(origin["versions"].items()) if found]
+    machines = [
+        f"{item['cpu'] or MISSING}, cores: {item['cores'] or MISSING}, {item['device']}, {item['precision']}"
+        for item in origin["machines"]
+    ]
     return [
         ("command", origin["command"]),
         ("table file", f"{origin['spec']['file']}, sha256 {origin['spec']['sha256']}"),
         ("seeds", ", ".join(map(str, table["seeds"]))),
-        ("commit", "; ".join(_commit(item) for item in origin["commits"]) or MISSING),
-        (
-            "data",
-            "; ".join(f"{item['name']}, sha256 {item['content'] or MISSING}" for item in origin["data"]) or MISSING,
-        ),
-        ("machine", "; ".join(", ".join(_machine(item)) for item in origin["machines"]) or MISSING),
-        (
-            "versions",
-            ", ".join(f"{name} {' and '.join(found)}" for name, found in sorted(origin["versions"].items()) if found),
-        ),
+        ("commit", "; ".join(map(commit_text, origin["commits"])) or MISSING),
+        ("data", "; ".join(data) or MISSING),
+        ("machine", "; ".join(machines) or MISSING),
+        ("versions", ", ".join(versions)),
         ("time", f"{sum(seconds):.0f} s in {len(table['jobs'])} jobs" if seconds else MISSING),
-    ]
-
-
-def _commit(item: dict[str, Any]) -> str:
-    return f"{item['commit'] or 'not known'}{' with uncommitted changes' if item['dirty'] else ''}"
-
-
-def _machine(item: dict[str, Any]) -> list[str]:
-    return [
-        str(item["cpu"] or MISSING),
-        f"cores: {item['cores'] or MISSING}",
-        str(item["device"]),
-        str(item["precision"]),
     ]
 
 
@@ -286,11 +278,6 @@ def show(table: Table) -> None:
 def plain(cell: Text) -> str:
     text = f"*{cell.text}*" if cell.bold else cell.text
     return text + "".join(f" [{mark}]" for mark in cell.marks)
-
-
-def aligned(rows: list[list[str]]) -> list[str]:
-    widths = [max(len(row[number]) for row in rows) for number in range(len(rows[0]))]
-    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _show_rich(title: str, headings: list[str], rows: list[list[Text]]) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 from kdrun import kinds
 from kdrun.config.groups import Option, conf_dirs, tables
 from kdrun.files import sha256_file
-from kdrun.problems import ConfigProblems, Problems, UserError, closest, listed
+from kdrun.problems import Problems, UserError, closest, each, listed
 from kdrun.tables.metrics import DIFFERENCES, METRICS, OF_PARTS, ONCE, WHICH, per_epoch
 from kdrun.tables.source import Source, read_source
+from kdrun.tracking.flatten import flatten
 
 EPOCHS = ("best", "last", "unknown")
 ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -342,8 +343,7 @@ def compose_jobs(request: Request, given: Sequence[str] = ()) -> tuple[list[Job]
         try:
             composed.append(compose(job.overrides, given))
         except UserError as error:
-            found = error.problems if isinstance(error, ConfigProblems) else [error.lines]
-            for lines in found:
+            for lines in each(error):
                 problems.add(f"{request.spec.shown}, row {job.row}: {lines[0]}", *lines[1:])
     problems.stop()
     check_jobs(request.spec, jobs, composed)
@@ -352,10 +352,10 @@ def compose_jobs(request: Request, given: Sequence[str] = ()) -> tuple[list[Job]
 
 def check_jobs(spec: Spec, jobs: Sequence[Job], composed: Sequence[Any]) -> None:
     """What only shows in composed configs: factors that are no keys, arms that no job has. Raises ConfigProblems."""
-    from kdrun.tables.checks import direction_of, flat
+    from kdrun.tables.checks import direction_of
 
     problems = Problems()
-    known = {key for job in composed for key in flat(job.config)}
+    known = {key for job in composed for key in flatten(job.config)}
     for factor in spec.factors:
         if not any(key == factor or key.startswith(f"{factor}.") for key in known):
             problems.add(f"{spec.shown}: factors: no key {factor!r} in any job{closest(factor, known)}")

@@ -9,22 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.files import number
+from kdrun.present.units import MISSING, duration
 from kdrun.problems import UserError, closest, listed
+from kdrun.records import arms_of, figure_of, own_arm
+from kdrun.tables import metrics
 from kdrun.tables.build import stage_folder
-from kdrun.tables.metrics import (
-    DIFFERENCES,
-    OVER_SAMPLES,
-    WHICH,
-    Record,
-    arms_of,
-    main_metric,
-    main_score,
-    missing_seeds,
-    own_arm,
-    stages_of,
-    teachers,
-)
-from kdrun.tables.render import plain, printed_cell, published_text
+from kdrun.tables.metrics import DIFFERENCES, OVER_SAMPLES, WHICH, Record, main_metric, main_score, stages_of, teachers
+from kdrun.tables.render import commit_text, plain, printed_cell, published_text
 from kdrun.tables.verify import record_of
 from kdrun.tracking.registry import runs_folder
 
@@ -53,20 +44,11 @@ def trace(table: Record, cell: dict[str, Any], outputs: str | os.PathLike[str]) 
         "cell": f"{table['name']}:{cell['row']}:{cell['column']}",
         "printed": printed,
         "published": published_text(cell) or None,
-        "arm": cell["arm"],
-        "metric": cell["metric"],
-        "values": cell["values"],
-        "n": cell["n"],
-        "of": cell["of"],
-        "missing": cell["missing"],
+        **{key: cell[key] for key in ("arm", "metric", "values", "n", "of", "missing")},
         "run": record["id"] if record else job["run"],
         "here": record is not None,
         "status": record["status"] if record else job["status"],
-        "job_hash": job["job_hash"],
-        "overrides": job["overrides"],
-        "commit": job["commit"],
-        "dirty": job["dirty"],
-        "data": job["data"],
+        **{key: job[key] for key in ("job_hash", "overrides", "commit", "dirty", "data")},
         "seeds": None,
         "teachers": [{"fingerprint": key, **value} for key, value in job["teachers"].items()],
         "hardware": None,
@@ -105,7 +87,7 @@ def _of_record(table: Record, record: Record, cell: dict[str, Any], outputs: str
 
 def seed_values(record: Record, arm: str, cell: dict[str, Any]) -> list[dict[str, Any]]:
     """One entry for each seed of the job: its values and selected epoch, or why there are none."""
-    by_seed, missing = stages_of(record, arm), cell["missing"] or missing_seeds(record, arm)
+    by_seed, missing = stages_of(record, arm), cell["missing"] or metrics.missing_seeds(record, arm)
     controls = stages_of(record, cell["arm"]) if cell["metric"] in DIFFERENCES else {}
     scored = (record["summary"] or {}).get("metric", "accuracy")
     found = []
@@ -116,16 +98,12 @@ def seed_values(record: Record, arm: str, cell: dict[str, Any]) -> list[dict[str
         stage = by_seed.get(seed) or {"test": {}, "val": {}}
         name = OVER_SAMPLES.get(cell["metric"], cell["metric"])
         name = name if name in (stage["test"].get("best") or {}) else scored
-        values = {which: _score(stage, which, name) for which in WHICH}
+        values = {which: figure_of(stage, name, which=which) for which in WHICH}
         entry = {"seed": seed, "status": "done", "metric": name, **values, "epoch_best": stage["val"].get("epoch_best")}
         if controls.get(seed):
-            entry["control"] = {which: _score(controls[seed], which, name) for which in WHICH}
+            entry["control"] = {which: figure_of(controls[seed], name, which=which) for which in WHICH}
         found.append(entry)
     return found
-
-
-def _score(stage: Record, which: str, metric: str) -> float | None:
-    return number((stage["test"].get(which) or {}).get(metric))
 
 
 def teacher_values(record: Record) -> list[dict[str, Any]]:
@@ -144,17 +122,14 @@ def teacher_values(record: Record) -> list[dict[str, Any]]:
 def _stage(stage: Record, shared: bool, outputs: str | os.PathLike[str]) -> dict[str, Any]:
     folder = stage_folder(stage, outputs)
     return {
-        "label": stage["label"],
-        "learner": stage["learner"],
-        "fingerprint": stage["fingerprint"],
-        "source": stage["source"],
+        **{key: stage[key] for key in ("label", "learner", "fingerprint", "source")},
         "seconds": number(stage["cost"].get("seconds")),
         "shared": shared,
         "folder": str(folder) if folder else None,
     }
 
 
-def lines_of(found: dict[str, Any], duration: Any) -> Sequence[tuple[str, str]]:
+def lines_of(found: dict[str, Any]) -> Sequence[tuple[str, str]]:
     """(label, text) of the page that `kdrun why` prints."""
     gone = "" if found["here"] else " (its record is not here)"
     n = f"n = {found['n']} of {found['of']} seeds" if found["of"] else "no meaning here"
@@ -171,20 +146,16 @@ def lines_of(found: dict[str, Any], duration: Any) -> Sequence[tuple[str, str]]:
     if not found["seeds"]:
         lines += [(f"seed {s}", f"no result, {reason['status']}") for s, reason in found["missing"].items()]
     lines += [
-        ("run", f"{found['run'] or 'n/a'}, {found['status']}{gone}"),
-        ("commit", f"{found['commit'] or 'n/a'}{' with uncommitted changes' if found['dirty'] else ''}"),
+        ("run", f"{found['run'] or MISSING}, {found['status']}{gone}"),
+        ("commit", commit_text(found)),
         ("config", f"hash {found['job_hash']}"),
         ("overrides", " ".join(found["overrides"])),
         ("data", f"{found['data']['name'] or 'n/a'}, sha256 {found['data']['content'] or 'n/a'}"),
     ]
     for teacher in found["teachers"]:
         best, last = (f"{100 * teacher[which]:.2f}" for which in WHICH)
-        lines.append(
-            (
-                "teacher",
-                f"{teacher['learner']} {teacher['fingerprint']}, test {teacher.get('metric', 'accuracy')} {best} ({last})",
-            )
-        )
+        scores = f"test {teacher.get('metric', 'accuracy')} {best} ({last})"
+        lines.append(("teacher", f"{teacher['learner']} {teacher['fingerprint']}, {scores}"))
     if found["hardware"]:
         lines.append(("hardware", ", ".join(f"{key} {value}" for key, value in found["hardware"].items() if value)))
     for stage in found["stages"] or []:
@@ -200,9 +171,8 @@ def lines_of(found: dict[str, Any], duration: Any) -> Sequence[tuple[str, str]]:
 
 def _seed_text(entry: dict[str, Any]) -> str:
     epoch = "" if entry["epoch_best"] is None else f", selected epoch {entry['epoch_best'] + 1}"
-    return f"{entry['metric']} {_pair(entry)}{epoch}" + (
-        f"; control {_pair(entry['control'])}" if "control" in entry else ""
-    )
+    control = f"; control {_pair(entry['control'])}" if "control" in entry else ""
+    return f"{entry['metric']} {_pair(entry)}{epoch}{control}"
 
 
 def _pair(values: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from kdrun.problems import UserError, nearest
+from kdrun.problems import UserError, closest
 
 TRACKERS = ("wandb", "none")
 MODES = ("auto", "online", "offline")
@@ -49,9 +49,7 @@ def resolve_mode(tracker: Mapping[str, Any], environment: Mapping[str, str] | No
     name, mode = tracker.get("name", "none"), tracker.get("mode", "auto")
     for value, options, key in ((name, TRACKERS, "tracker"), (mode, MODES, "tracker.mode")):
         if value not in options:
-            guess = nearest(str(value), list(options))
-            closest = f"; closest: {guess}" if guess else ""
-            raise UserError(f"no {key} '{value}'{closest}; all: {', '.join(options)}")
+            raise UserError(f"no {key} '{value}'{closest(str(value), options)}; all: {', '.join(options)}")
     if name == "none":
         return None
     if mode == "online":

@@ -1,4 +1,4 @@
-"""Nested mappings <-> one mapping with dotted keys, as W&B shows configs in columns."""
+"""Nested mappings as one mapping with dotted keys, as W&B shows configs in columns."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 def flatten(tree: dict[str, Any], separator: str = ".") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}. Lists and empty mappings are values. A separator inside a key is escaped with a
-    backslash, so {"a": {"b": 1}, "a.b": 2} keeps both and `unflatten` always gives the tree back."""
+    backslash, so {"a": {"b": 1}, "a.b": 2} keeps both."""
     flat: dict[str, Any] = {}
 
     def visit(prefix: str, node: dict[str, Any]) -> None:
@@ -21,28 +21,3 @@ def flatten(tree: dict[str, Any], separator: str = ".") -> dict[str, Any]:
 
     visit("", tree)
     return flat
-
-
-def unflatten(flat: dict[str, Any], separator: str = ".") -> dict[str, Any]:
-    """The tree `flatten` was given."""
-    tree: dict[str, Any] = {}
-    for path, value in flat.items():
-        *folders, last = _split(path, separator)
-        node = tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[last] = value
-    return tree
-
-
-def _split(path: str, separator: str) -> list[str]:
-    parts, current, characters = [], "", iter(path)
-    for character in characters:
-        if character == "\\":
-            current += next(characters, "")
-        elif character == separator:
-            parts.append(current)
-            current = ""
-        else:
-            current += character
-    return [*parts, current]

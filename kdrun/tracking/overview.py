@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from kdrun.records import arms_of, own_arm
 from kdrun.tracking.filters import cast_of
 from kdrun.tracking.record import RUNNING, now
 from kdrun.tracking.registry import RunInfo
@@ -15,8 +16,7 @@ def overview(run: RunInfo) -> dict[str, Any]:
     over `n` of its `of` seeds."""
     record = run.record or {}
     summary = record.get("summary") or {}
-    arms = summary.get("arms") or {}
-    arm = arms.get("student") or next(iter(arms.values()), {})
+    arm = arms_of(record).get(own_arm(record)) or {}
     return {
         "id": run.id,
         "path": str(run.dir),

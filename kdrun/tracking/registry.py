@@ -16,16 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.problems import UserError, nearest
-from kdrun.tracking.record import (
-    DONE,
-    INTERRUPTED,
-    LOCK,
-    RECORD,
-    RUNNING,
-    Run,
-    empty_record,
-    read_record,
-)
+from kdrun.tracking.record import DONE, INTERRUPTED, LOCK, RECORD, RUNNING, Run, empty_record, read_record
 
 RUNS = "runs"
 SLUG_LENGTH = 60
@@ -50,6 +41,12 @@ class RunInfo:
     def created(self) -> str:
         """Sorts by time; a broken record falls back to "" (the end of the list)."""
         return (self.record or {}).get("created") or ""
+
+    def known_record(self) -> dict[str, Any]:
+        """The record. UserError where it cannot be read."""
+        if self.record is None:
+            raise UserError(f"the record of {self.id} cannot be read: {self.problem}")
+        return self.record
 
 
 def slugify(text: str) -> str:
@@ -256,13 +253,11 @@ def _registry_lock(runs: Path, seconds: float = REGISTRY_SECONDS) -> Iterator[No
 
     lock = filelock.FileLock(runs / LOCK, thread_local=False, poll_interval=0.01)
     try:
-        lock.acquire(timeout=seconds)
+        held = lock.acquire(timeout=seconds)
     except filelock.Timeout:
         raise RuntimeError(f"{runs / LOCK} has been held by another process for {seconds:.0f} s") from None
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def is_locked(folder: Path) -> bool:

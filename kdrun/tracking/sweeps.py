@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.files import read_json
-from kdrun.problems import UserError, nearest
+from kdrun.problems import UserError, closest
 
 SCHEMA = 1
 SWEEPS, SWEEP = "sweeps", "sweep.json"
@@ -47,5 +47,4 @@ def find_sweep(outputs: str | os.PathLike[str], text: str) -> SweepInfo:
         return matches[0]
     if matches:
         raise UserError(f"'{text}' could be {len(matches)} sweeps: {', '.join(s.id for s in matches[:5])}")
-    guess = nearest(text, [sweep.id for sweep in sweeps])
-    raise UserError(f"no sweep '{text}' in {Path(outputs, SWEEPS)}" + (f"; closest: {guess}" if guess else ""))
+    raise UserError(f"no sweep '{text}' in {Path(outputs, SWEEPS)}{closest(text, [sweep.id for sweep in sweeps])}")

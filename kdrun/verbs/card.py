@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdrun.files import dump_json
 from kdrun.hardware.card import gates
 from kdrun.hardware.card.cards import Card, grouped, own, read_cards
 from kdrun.hardware.card.render import front_of, runs_table, tables
 from kdrun.hardware.card.request import Place, Request, read_request
-from kdrun.plots.subject import Subject, find_subject
-from kdrun.problems import UserError
-from kdrun.tracking.record import DONE
-from kdrun.tracking.registry import RunInfo, read_run, runs_folder
+from kdrun.plots.subject import find_subject, runs_of
+from kdrun.tracking.registry import RunInfo
+from kdrun.verbs.arguments import Arguments
 from kdrun.verbs.runs import is_folder, outputs_folder
-
-if TYPE_CHECKING:
-    from kdrun.verbs.arguments import Arguments
 
 NOT_KEPT = ("calls", "samples", "critical")
 """Options with which cards of several runs are made anew, even where there are some."""
@@ -44,9 +39,9 @@ def main(args: Arguments) -> int:
     anew = any(word.partition("=")[0] in NOT_KEPT for word in words)
     several = []
     for label, run, request in asked:
-        several += [
-            (label, card) for card in (None if anew else _kept(run, request)) or _own(_make(run, request, tell))
-        ]
+        cards = None if anew else _kept(run, request)
+        cards = cards or [own(group) for group in grouped(_make(run, request, tell)).values()]
+        several += [(label, card) for card in cards if card is not None]
     groups: dict[tuple[Any, ...], list[tuple[str, Card]]] = {}
     for label, card in several:
         groups.setdefault(next(iter(grouped([card]))), []).append((label, card))
@@ -57,18 +52,6 @@ def main(args: Arguments) -> int:
         return 0
     print("\n\n".join("\n".join(runs_table(group)) for group in groups.values()))
     return 0
-
-
-def runs_of(subject: Subject, outputs: Path) -> list[tuple[str, RunInfo]]:
-    """(label, run) of a run, several runs, a sweep, or the finished jobs of a table."""
-    if subject.kind != "table":
-        return list(subject.runs)
-    jobs = [job for job in subject.record.get("jobs") or () if job.get("run") and job.get("status") == DONE]
-    found = [(job["label"], read_run(runs_folder(outputs) / job["run"])) for job in jobs]
-    found = [(label, run) for label, run in found if run.record is not None]
-    if not found:
-        raise UserError(f"the table {subject.name} has no finished runs here", f"run them: kdrun table {subject.name}")
-    return found
 
 
 def _make(run: RunInfo, request: Request, tell: Any) -> list[Card]:
@@ -98,10 +81,6 @@ def _at(place: Place, cards: Sequence[Card], seed: int | None) -> Card | None:
             and not card["quick"]
         ]
     )
-
-
-def _own(cards: Sequence[Card]) -> list[Card]:
-    return [card for group in grouped(cards).values() if (card := own(group)) is not None]
 
 
 def _fronts(groups: dict[tuple[Any, ...], list[Card]]) -> list[dict[str, Any]]:

@@ -8,15 +8,13 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdrun import kinds
 from kdrun.problems import UserError, closest, listed
+from kdrun.verbs.arguments import Arguments
 from kdrun.verbs.lines import print_line, read_lines
-from kdrun.verbs.runs import outputs_folder
-
-if TYPE_CHECKING:
-    from kdrun.verbs.arguments import Arguments
+from kdrun.verbs.runs import outputs_folder, whole_number
 
 OPTIONS = ("arm", "seed", "which", "max_extra")
 
@@ -39,8 +37,8 @@ def main(args: Arguments) -> int:
     if missing:
         raise UserError(f"--image {missing[0]}: there is no such file")
     arm = options.get("arm", "teacher" if args.teacher else "student")
-    network = api.load(view, arm, _number(options, "seed"), options.get("which", "best"))
-    answer = Answers(view, network, args.image, _number(options, "max_extra"))
+    network = api.load(view, arm, whole_number(options, "seed"), options.get("which", "best"))
+    answer = Answers(view, network, args.image, whole_number(options, "max_extra", least=1))
     for line in [question] if question else read_lines():
         if unknown := answer.unknown(line):
             print(f"kdrun: words that the network never saw: {', '.join(unknown)}", file=sys.stderr)
@@ -125,14 +123,6 @@ def _pixels(path: str, size: int) -> Any:
         return read_image(Path(path).expanduser(), size)
     except BrokenImage as error:
         raise UserError(f"--image {path}: {error}") from None
-
-
-def _number(options: dict[str, str], name: str) -> int | None:
-    if name not in options:
-        return None
-    if not options[name].isdecimal() or (name == "max_extra" and int(options[name]) < 1):
-        raise UserError(f"{name}={options[name]}: a whole number" + (" from 1 on" if name == "max_extra" else ""))
-    return int(options[name])
 
 
 def _kept_tokenizer(cache: Path, sha256: str, folder: Path) -> Path | None:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from kdrun.config.groups import Groups, Option, conf_dirs, groups, tables
-from kdrun.problems import ConfigProblems, UserError
-
-if TYPE_CHECKING:
-    from kdrun.verbs.arguments import Arguments
+from kdrun.config.groups import Option, conf_dirs, groups, tables
+from kdrun.problems import UserError, each
+from kdrun.verbs.arguments import Arguments
 
 
 def main(args: Arguments) -> int:
@@ -22,15 +18,14 @@ def main(args: Arguments) -> int:
     checked = 0
     for group, options in table.items():
         for name, option in options.items():
-            word = _choosing(group, name, base.choices, table)
+            word = _choosing(group, name, base.choices)
             if word is None:
                 continue
             checked += 1
             try:
                 compose([*args.overrides, *word], args.conf_dirs, missing=False)
             except UserError as error:
-                problems = error.problems if isinstance(error, ConfigProblems) else [error.lines]
-                for lines in problems:
+                for lines in each(error):
                     first = lines[0] if option.shown in lines[0] else f"{option.shown}: {lines[0]}"
                     found |= dict.fromkeys([first, *(f"  {line}" for line in lines[1:])])
     described = tables(dirs)
@@ -53,7 +48,7 @@ def _table(option: Option, args: Arguments) -> list[str]:
     return []
 
 
-def _choosing(group: str, name: str, choices: dict[str, str], table: Groups) -> list[str] | None:
+def _choosing(group: str, name: str, choices: dict[str, str]) -> list[str] | None:
     """The words that choose an option; a group that others use is chosen where they use it."""
     if group in choices or group in ("model", "experiment"):
         return [f"{group}={name}"]

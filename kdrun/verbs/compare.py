@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from kdrun.files import dump_json, number, read_json
+from kdrun.files import dump_json, number
 from kdrun.present.results import count_text, difference_texts, percent, reason_text, seeds_text, signed
 from kdrun.present.units import MISSING, duration, share
 from kdrun.problems import UserError
+from kdrun.records import arms_of, own_arm, seed_results
+from kdrun.tables.build import data_of
 from kdrun.tracking.filters import as_text, config_values
 from kdrun.tracking.registry import RunInfo, find_run
+from kdrun.verbs.arguments import Arguments
 from kdrun.verbs.runs import outputs_folder, print_table, take_no
-
-if TYPE_CHECKING:
-    from kdrun.verbs.arguments import Arguments
 
 LABELS = ("name", "paths", "tracker")
 """Parts of a config that change no result: shown only where nothing else differs."""
@@ -62,8 +62,7 @@ def chosen_runs(outputs: Path, words: list[str]) -> list[RunInfo]:
             if (outputs / "sweeps" / word).is_dir():
                 raise UserError(f"{word} is a sweep, not a run", f"its runs: kdrun runs sweep={word}") from None
             raise error
-        if run.record is None:
-            raise UserError(f"the record of {run.id} cannot be read: {run.problem}")
+        run.known_record()
         if run.id in (other.id for other in runs):
             raise UserError(f"{run.id} is named twice")
         runs.append(run)
@@ -87,8 +86,8 @@ def view(run: RunInfo) -> dict[str, Any]:
     """What is compared of one run; None = not known."""
     record = run.record or {}
     summary, git = record["summary"] or {}, record["git"] or {}
-    arms = summary.get("arms") or {}
-    own = own_arm(arms)
+    arms, own = arms_of(record), own_arm(record)
+    data = {"content": data_of(record, run.dir.parent.parent)["content"]}
     stage = next((stage for stage in record["stages"] if stage.get("role") == own), {})
     return {
         "id": run.id,
@@ -97,7 +96,7 @@ def view(run: RunInfo) -> dict[str, Any]:
         "seeds": record["seeds"],
         "metric": summary.get("metric"),
         "arms": arms,
-        "own": own,
+        "own": own if own in arms else None,
         "teacher": summary.get("teacher"),
         "gap_closed": summary.get("gap_closed"),
         "verdict": summary.get("verdict"),
@@ -106,28 +105,8 @@ def view(run: RunInfo) -> dict[str, Any]:
         **{key: stage.get(key) for key in ("parameters", "flops")},
         "commits": {name: state.get("commit") for name, state in git.items()},
         "dirty": any(state.get("dirty") for state in git.values()),
-        "data": data_of(run),
+        "data": {**data, "samples": (record["audit"] or {}).get("samples")},
     }
-
-
-def own_arm(arms: dict[str, Any]) -> str | None:
-    """The arm that is the strategy's own result; the others are controls."""
-    return "student" if "student" in arms else next(iter(arms), None)
-
-
-def data_of(run: RunInfo) -> dict[str, Any]:
-    """{"content": hash of the data, None if no stage of the run is in the store any more, "samples": per split}."""
-    record = run.record or {}
-    content = None
-    for stage in record["stages"]:
-        name = stage.get("fingerprint") or ""
-        for folder in (Path(stage.get("path") or ""), run.dir.parent.parent / "store" / "stages" / name[:2] / name):
-            if content is None:
-                try:
-                    content = read_json(folder / "record.json")["parts"]["data"]["content"]
-                except (OSError, ValueError, KeyError):
-                    continue
-    return {"content": content, "samples": (record["audit"] or {}).get("samples")}
 
 
 def paired(first: dict[str, Any], other: dict[str, Any]) -> dict[str, Any] | None:
@@ -139,14 +118,7 @@ def paired(first: dict[str, Any], other: dict[str, Any]) -> dict[str, Any] | Non
         return None
     found = {}
     for which in WHICH:
-        one, two = (
-            {
-                seed: result[which]
-                for seed, result in (run["arms"][run["own"]].get("seeds") or {}).items()
-                if number(result.get(which)) is not None
-            }
-            for run in (first, other)
-        )
+        one, two = (seed_results(run["arms"][run["own"]], which) for run in (first, other))
         if len(one.keys() & two.keys()) < 2:
             return None
         found[which] = paired_difference(two, one)
@@ -178,13 +150,9 @@ def result_rows(views: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     rows = [("status", *(one["status"] for one in views))]
     if any(one["teacher"] for one in views):
         rows.append(("teacher", *((one["teacher"] or {}).get("learner") or ABSENT for one in views)))
-        for which in WHICH:
-            values = [(one["teacher"] or {}).get(which) for one in views]
-            rows.append((f"teacher, {which}", *_figures(views, values)))
+        rows += _figure_rows("teacher", views, [one["teacher"] or {} for one in views])
     for arm in dict.fromkeys(name for one in views for name in one["arms"]):
-        for which in WHICH:
-            values = [one["arms"].get(arm, {}).get(which) for one in views]
-            rows.append((f"{arm}, {which}", *_figures(views, values)))
+        rows += _figure_rows(arm, views, [one["arms"].get(arm, {}) for one in views])
         rows.append((f"{arm}, seeds", *(_count(one["arms"].get(arm)) for one in views)))
     if any(one["gap_closed"] for one in views):
         for which in WHICH:
@@ -200,6 +168,10 @@ def result_rows(views: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     if "data differ" in warnings(views):
         rows.append(("data", *map(_data, views)))
     return rows
+
+
+def _figure_rows(name: str, views: list[dict[str, Any]], results: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    return [(f"{name}, {which}", *_figures(views, [result.get(which) for result in results])) for which in WHICH]
 
 
 def _figures(views: list[dict[str, Any]], values: list[Any]) -> list[str]:
@@ -240,8 +212,7 @@ def _data(one: dict[str, Any]) -> str:
 
 def _ending(one: dict[str, Any]) -> str | None:
     """The verdict, or how the run failed."""
-    error = one["error"] or {}
-    return one["verdict"] or (f"{one['status']} {error['type']}: {error['message']}" if error else None)
+    return one["verdict"] or (reason_text({**one["error"], "status": one["status"]}) if one["error"] else None)
 
 
 def _value_text(values: list[Any]) -> str:

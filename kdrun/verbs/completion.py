@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 from kdrun.config.groups import ConfDir, Groups, conf_dirs, groups, tables
 from kdrun.problems import UserError
-
-if TYPE_CHECKING:
-    from kdrun.verbs.arguments import Arguments
+from kdrun.verbs.arguments import Arguments
 
 # Each script calls the command that is being completed (it may lie in a virtual environment that is not active) with
 # all words up to the cursor. No space follows `key=` and `node.`; where there is no candidate, files are offered.
@@ -62,6 +60,7 @@ complete -c kdrun -l from -r -F
 complete -c kdrun -l outputs -r -F
 """
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
+WHICH = ("best", "last")
 FILES = ("--conf", "--from", "--outputs")
 
 
@@ -97,12 +96,19 @@ def candidates(words: Sequence[str]) -> dict[str, str]:
     elif verb in ("show", "rerun", "sync", "compare", "plot", "report", "energy"):
         found = dict.fromkeys(_runs(before), "")
     elif verb == "export":
-        found = _export(word, before)
+        from kdrun.hardware.exports.formats import FORMATS, PRECISIONS
+        from kdrun.verbs.export import OPTIONS
+
+        known = {"format": FORMATS, "precision": PRECISIONS, "which": WHICH, "arm": ("student", "alone", "teacher")}
+        found = _options(word, before, OPTIONS, known)
     elif verb == "card":
-        found = _card(word, before)
+        from kdrun.hardware.card.request import OPTIONS, RUNTIMES
+        from kdrun.hardware.exports.formats import PRECISIONS
+
+        targets = groups(_dirs(before)).get("hardware", {}) if word.startswith("hardware=") else {}
+        found = _options(word, before, OPTIONS, {"precision": PRECISIONS, "runtime": RUNTIMES, "hardware": targets})
     elif verb in ("table", "why") and "=" not in word:
-        dirs = conf_dirs([path for path in _given(before) if os.path.isdir(path)])[0]
-        found = {name: option.summary for name, option in tables(dirs).items()}
+        found = {name: option.summary for name, option in tables(_dirs(before)).items()}
     elif verb == "runs" and "=" not in word:
         from kdrun.tracking.filters import KEYS
 
@@ -112,7 +118,7 @@ def candidates(words: Sequence[str]) -> dict[str, str]:
     elif verb == "fetch":
         found = dict.fromkeys(_fetchable(), "")
     else:
-        dirs = conf_dirs([path for path in _given(before) if os.path.isdir(path)])[0]
+        dirs = _dirs(before)
         table = groups(dirs)
         if verb == "ls":
             found = dict.fromkeys(table, "")
@@ -126,8 +132,7 @@ def candidates(words: Sequence[str]) -> dict[str, str]:
 
 def _values(word: str, before: list[str], table: Groups, dirs: list[ConfDir]) -> dict[str, str]:
     """After `group=` its options, after a key with choices those; in a list `a,b` the last one is completed."""
-    key, _, value = word.partition("=")
-    start = f"{key}=" + (value.rpartition(",")[0] + "," if "," in value else "")
+    key, start = _start(word)
     key = key.lstrip("+").removeprefix("--")
     if key in table:
         return {f"{start}{name}": option.summary for name, option in table[key].items()}
@@ -150,45 +155,28 @@ def _keys(word: str, before: list[str], table: Groups, dirs: list[ConfDir]) -> d
     return found
 
 
-def _card(word: str, before: list[str]) -> dict[str, str]:
-    """Options of kdrun card and their values; runs."""
-    from kdrun.hardware.card.request import OPTIONS, RUNTIMES
-    from kdrun.hardware.exports.formats import PRECISIONS
-
-    key, equals, value = word.partition("=")
-    if not equals:
-        return {**dict.fromkeys(_runs(before), ""), **{f"{name}=": "" for name in OPTIONS}}
-    start = f"{key}=" + (value.rpartition(",")[0] + "," if "," in value else "")
-    if key == "hardware":
-        dirs = conf_dirs([path for path in _given(before) if os.path.isdir(path)])[0]
-        return {f"{start}{name}": option.summary for name, option in groups(dirs).get("hardware", {}).items()}
-    return dict.fromkeys((f"{start}{name}" for name in {"precision": PRECISIONS, "runtime": RUNTIMES}.get(key, ())), "")
+def _start(word: str) -> tuple[str, str]:
+    """(key, what stands before the value that is being typed) of `key=a,b`."""
+    key, _, value = word.partition("=")
+    return key, f"{key}=" + (value.rpartition(",")[0] + "," if "," in value else "")
 
 
-def _export(word: str, before: list[str]) -> dict[str, str]:
-    """Options of kdrun export and their values; runs."""
-    from kdrun.hardware.exports.formats import FORMATS, PRECISIONS
-    from kdrun.verbs.export import OPTIONS
-
-    key, equals, value = word.partition("=")
-    if not equals:
-        return {**dict.fromkeys(_runs(before), ""), **{f"{name}=": "" for name in OPTIONS}}
-    start = f"{key}=" + (value.rpartition(",")[0] + "," if "," in value else "")
-    known = {
-        "format": FORMATS,
-        "precision": PRECISIONS,
-        "which": ("best", "last"),
-        "arm": ("student", "alone", "teacher"),
+def _options(word: str, before: list[str], names: Iterable[str], known: Mapping[str, Iterable[str]]) -> dict[str, str]:
+    """Runs and the options of a verb; after `key=` the values that are known for it."""
+    if "=" not in word:
+        return {**dict.fromkeys(_runs(before), ""), **{f"{name}=": "" for name in names}}
+    key, start = _start(word)
+    values = known.get(key, ())
+    return {
+        f"{start}{name}": getattr(values[name], "summary", "") if isinstance(values, dict) else "" for name in values
     }
-    return dict.fromkeys((f"{start}{name}" for name in known.get(key, ())), "")
 
 
-def _given(words: list[str]) -> Iterator[str]:
-    for number, word in enumerate(words):
-        if word == "--conf" and number + 1 < len(words):
-            yield words[number + 1]
-        elif word.startswith("--conf="):
-            yield word.partition("=")[2]
+def _dirs(words: list[str]) -> list[ConfDir]:
+    """Folders of options, those that were typed included."""
+    typed = [word.partition("=")[2] for word in words if word.startswith("--conf=")]
+    typed += [path for flag, path in pairwise(words) if flag == "--conf"]
+    return conf_dirs([path for path in typed if os.path.isdir(path)])[0]
 
 
 def _runs(words: list[str]) -> list[str]:

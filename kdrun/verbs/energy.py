@@ -4,54 +4,65 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdrun.accounting.formulas import Amount, total
 from kdrun.accounting.stages import Library
 from kdrun.accounting.text import energy_text, si
 from kdrun.accounting.views import Arm, Options, RunView, as_json, chosen, of_run, of_runs
-from kdrun.files import dump_json, number, read_json
+from kdrun.files import dump_json, number
+from kdrun.hardware.card.cards import read_cards
 from kdrun.measures import measure
+from kdrun.plots.subject import find_subject, runs_of
 from kdrun.present.results import percent
 from kdrun.present.units import MISSING, duration, share
-from kdrun.problems import UserError, closest, nearest
-from kdrun.tracking.registry import RunInfo, find_run, list_runs
-from kdrun.verbs.runs import is_folder, outputs_folder
-
-if TYPE_CHECKING:
-    from kdrun.verbs.arguments import Arguments
+from kdrun.problems import UserError, closest
+from kdrun.tracking.registry import RunInfo, list_runs
+from kdrun.verbs.arguments import Arguments
+from kdrun.verbs.runs import is_folder, one_word, outputs_folder
 
 OPTIONS = ("pue", "grid", "serving")
 
 
 def main(args: Arguments) -> int:
     """Print the page of one run, or that of the runs of a sweep or a table; with --json the same as one object."""
-    if len(args.words) > 1:
-        raise UserError(f"one run, sweep or table at a time; given: {', '.join(args.words)}")
+    word = one_word(args, "run, sweep or table")
     options, outputs = options_of(args), outputs_folder(args)
-    word = args.words[0] if args.words else "last"
-    runs = list_runs(outputs)
+    runs, subject = list_runs(outputs), find_subject(outputs, [word], tables=True)
     library = Library(run.record for run in runs if run.record)
-    if found := _several(word, outputs, runs):
-        kind, name, records = found
+    if subject.kind != "run":
+        records = {}
+        for label, run in runs_of(subject, outputs, unfinished=True):
+            if run.record.get("stages"):
+                parts = getattr(run, "parts", ())
+                name = label if subject.kind == "table" else run.id
+                records[f"{label}, {len(parts)} runs" if parts else name] = run.record
+        if not records:
+            raise UserError(
+                f"{subject.kind} {subject.name}: none of its runs has a finished stage in this outputs folder"
+            )
         arms, beaten, metric = of_runs(records, library)
         # Stages of their runs, each once: what it took to be able to choose one.
         own = Library(records.values())
         everything = library.alone(own.items.values())
-        content = {"kind": kind, "name": name, "metric": metric, "chosen": chosen(records), "all": everything}
+        content = {
+            "kind": subject.kind,
+            "name": subject.name,
+            "metric": metric,
+            "chosen": chosen(records),
+            "all": everything,
+        }
         if args.json:
             print(dump_json(_runs_json(content, arms, beaten, options)))
         else:
             _print_runs(content, arms, beaten, options)
         return 0
-    run = find_run(outputs, word)
-    if run.record is None:
-        raise UserError(f"the record of {run.id} cannot be read: {run.problem}")
-    if not run.record.get("stages"):
+    ((_, run),), record = subject.runs, subject.record
+    if not record.get("stages"):
         raise UserError(f"{run.id} has no finished stage yet: nothing is known of its energy")
     if run.id not in {other.id for other in runs}:
-        library = Library([*(other.record for other in runs if other.record), run.record])
-    view = of_run(run.record, library, options, _sweeps_of(run, outputs, runs), _cards(run.dir))
+        library = Library([*(other.record for other in runs if other.record), record])
+    view = of_run(record, library, options, _sweeps_of(run, outputs, runs), read_cards(run.dir))
     print(dump_json(_run_json(view, options))) if args.json else _print_run(view, options)
     return 0
 
@@ -88,47 +99,6 @@ def _positive(text: str) -> float | None:
 # what is meant
 
 
-def _several(word: str, outputs: Path, runs: list[RunInfo]) -> tuple[str, str, dict[str, Any]] | None:
-    """(kind, name, {label: record}) of a sweep or a table; None where the word means neither."""
-    from kdrun.tracking.sweeps import find_sweep, list_sweeps
-
-    records = {run.id: run.record for run in runs if run.record and run.record.get("stages")}
-    path = outputs / "tables" / word / "table.json"
-    if path.is_file():
-        jobs = read_json(path)["jobs"]
-        found = {job["label"]: records[job["run"]] for job in jobs if job["run"] in records}
-        return "table", word, _any(found, f"table {word}")
-    sweeps = list_sweeps(outputs)
-    exact = any(run.id == word for run in runs)
-    if word != "last" and not exact and any(sweep.id.startswith(word) for sweep in sweeps):
-        from kdrun.plots.subject import SeedRuns, over_seeds_of
-
-        sweep = find_sweep(outputs, word)
-        points = [point for point in sweep.record["points"] if point["run"] in records]
-        infos = {run.id: run for run in runs}
-        together = over_seeds_of([point["overrides"] for point in points], [infos[point["run"]] for point in points])
-        found = {
-            f"{label}, {len(run.parts)} runs" if isinstance(run, SeedRuns) else run.id: run.record
-            for label, run in together
-        }
-        return "sweep", sweep.id, _any(found, f"sweep {sweep.id}")
-    if word != "last" and not exact and not any(run.id.startswith(word) for run in runs):
-        near = nearest(word, [*(sweep.id for sweep in sweeps), *_tables(outputs)])
-        if near:
-            raise UserError(f"no run, sweep or table '{word}' in {outputs}; closest: {near}")
-    return None
-
-
-def _any(found: dict[str, Any], what: str) -> dict[str, Any]:
-    if not found:
-        raise UserError(f"{what}: none of its runs has a finished stage in this outputs folder")
-    return found
-
-
-def _tables(outputs: Path) -> list[str]:
-    return [path.parent.name for path in (outputs / "tables").glob("*/table.json")]
-
-
 def _sweeps_of(run: RunInfo, outputs: Path, runs: list[RunInfo]) -> dict[str, Library]:
     """Sweeps that this run is a point of, with the stages of all their points."""
     from kdrun.tracking.sweeps import list_sweeps
@@ -140,14 +110,6 @@ def _sweeps_of(run: RunInfo, outputs: Path, runs: list[RunInfo]) -> dict[str, Li
         if run.id in ids:
             found[sweep.id] = Library(records[name] for name in ids if name in records)
     return found
-
-
-def _cards(folder: Path) -> list[dict[str, Any]]:
-    try:
-        found = read_json(folder / "card" / "cards.json")
-    except (OSError, ValueError):
-        return []
-    return found if isinstance(found, list) else []
 
 
 # text
@@ -176,14 +138,11 @@ def _serving_text(view: RunView) -> str | None:
         return None
     if found["source"] is None:
         return f"{MISSING}: joules of one inference are not known (a card of both, or serving=TEACHER,STUDENT)"
-    if found["inferences"] is not None and math.isfinite(found["inferences"]):
-        count = (
-            f"after {found['inferences']:,.0f} inferences"
-            if found["inferences"] >= 0.5
-            else "from the first inference on"
-        )
+    inferences = found["inferences"]
+    if inferences is None or math.isinf(inferences):
+        count = break_even_text(inferences, "inferences")
     else:
-        count = break_even_text(found["inferences"], "inferences")
+        count = f"after {inferences:,.0f} inferences" if inferences >= 0.5 else "from the first inference on"
     pair = f"{si(found['reference'], 'J')} by the teacher, {si(found['student'], 'J')} by the student"
     return f"{count} ({pair}; {found['source']})" + (", estimate" if found["estimate"] else "")
 
@@ -191,18 +150,15 @@ def _serving_text(view: RunView) -> str | None:
 def _lines(view: RunView, options: Options) -> list[tuple[str, str]]:
     """Label and text of the lines below the stage table."""
     over = f", shared by {view.students} students of the same teacher" if view.students > 1 else ""
-    lines = [
-        ("with all it needs", energy_text(view.alone, options.pue, options.grid)),
-        ("trained in this run", energy_text(view.here, options.pue, options.grid)),
+    amounts = [
+        ("with all it needs", view.alone, ""),
+        ("trained in this run", view.here, ""),
+        *([("wasted work", view.waste, "; not in the other lines")] if view.waste.joules else []),
+        ("one student", view.single, ""),
+        ("amortised", view.amortised, over),
+        *(("with its sweep", value, f", all points of {name}") for name, value in view.sweeps.items()),
     ]
-    if view.waste.joules:
-        lines.append(("wasted work", f"{energy_text(view.waste, options.pue, options.grid)}; not in the other lines"))
-    lines += [
-        ("one student", energy_text(view.single, options.pue, options.grid)),
-        ("amortised", energy_text(view.amortised, options.pue, options.grid) + over),
-    ]
-    for name, value in view.sweeps.items():
-        lines.append(("with its sweep", f"{energy_text(value, options.pue, options.grid)}, all points of {name}"))
+    lines = [(name, energy_text(value, options.pue, options.grid) + more) for name, value, more in amounts]
     lines += _reuse_lines(view)
     if serving := _serving_text(view):
         lines.append(("break-even serving", serving))
@@ -302,9 +258,7 @@ def _panel(body: list[Any], title: str) -> None:
 def _run_json(view: RunView, options: Options) -> dict[str, Any]:
     serving = view.serving and {**view.serving, "extra": as_json(view.serving["extra"], options)}
     return {
-        "run": view.run,
-        "pue": options.pue,
-        "grid": options.grid,
+        **{"run": view.run, "pue": options.pue, "grid": options.grid},
         "method": view.how,
         "stages": [
             {

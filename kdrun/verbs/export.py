@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdrun.files import dump_json
 from kdrun.hardware.exports.formats import (
@@ -17,13 +17,13 @@ from kdrun.hardware.exports.formats import (
     installed_runtimes,
     known,
 )
+from kdrun.present.tables import print_table
+from kdrun.present.units import MISSING
 from kdrun.problems import UserError, listed
 from kdrun.tracking.registry import RunInfo, slugify
-from kdrun.verbs.runs import options_in
+from kdrun.verbs.arguments import Arguments
+from kdrun.verbs.runs import options_in, whole_number
 from kdrun.verbs.show import chosen_run
-
-if TYPE_CHECKING:
-    from kdrun.verbs.arguments import Arguments
 
 OPTIONS = ("arm", "seed", "which", "format", "precision", "calibration", "to")
 FOLDER = "exports"
@@ -49,8 +49,7 @@ def main(args: Arguments) -> int:
     pairs that do not go together (with `all`: that cannot be had here) are left out and told."""
     request = read_options(args.overrides)
     run = chosen_run(args)
-    if run.record is None:
-        raise UserError(f"the record of {run.id} cannot be read: {run.problem}")
+    run.known_record()
     made, failed, left_out = [], [], []
 
     def tell(line: str) -> None:
@@ -107,19 +106,17 @@ def read_options(words: list[str]) -> Request:
     which = found.get("which", "best")
     if which not in ("best", "last"):
         raise UserError(f"which={which}: best or last")
-    for name in ("seed", "calibration"):
-        if name in found and not found[name].isdecimal():
-            raise UserError(f"{name}={found[name]}: a whole number")
+    seed, calibration = whole_number(found, "seed"), whole_number(found, "calibration", default=256)
     if found.get("calibration") == "0":
         raise UserError("calibration=0: int8 takes its ranges from at least one training sample")
     return Request(
         arms=_list(found, "arm", "student", ()),
-        seeds=[int(found["seed"])] if "seed" in found else None,
+        seeds=None if seed is None else [seed],
         which=which,
         pairs=possible,
         left_out=[pair for pair in pairs if pair not in possible],
         whatever=any(found.get(name, "").strip("[] ") == "all" for name in ("format", "precision")),
-        calibration=int(found.get("calibration", 256)),
+        calibration=calibration,
         to=Path(found["to"]).expanduser() if found.get("to") else None,
     )
 
@@ -138,29 +135,20 @@ def _list(found: dict[str, str], name: str, default: str, known: tuple[str, ...]
 def _print(made: list[tuple[Any, Any]]) -> None:
     if not made:
         return
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    from kdrun.present.console import Console
-
     seeds = len({subject.seed for subject, _ in made}) > 1
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for name in ("network", "format", "precision"):
-        table.add_column(name, no_wrap=True)
-    for name in ("kB", "difference", "allowed", "labels, %"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for subject, artifact in made:
-        agree, allowed = artifact.labels_agree, artifact.tolerance
-        table.add_row(
-            f"{subject.label}, seed {subject.seed}" if seeds else subject.label,
-            artifact.format,
-            artifact.precision,
-            f"{artifact.bytes / 1e3:,.1f}",
-            f"{artifact.max_difference:.1e}",
-            "-" if allowed is None else f"{allowed:.1e}",
-            "n/a" if agree is None else f"{100 * agree:.1f}",
-        )
-    console = Console()
-    console.print(table)
+    print_table(
+        [
+            {
+                "network": f"{subject.label}, seed {subject.seed}" if seeds else subject.label,
+                "format": artifact.format,
+                "precision": artifact.precision,
+                "kB": f"{artifact.bytes / 1e3:,.1f}",
+                "difference": f"{artifact.max_difference:.1e}",
+                "allowed": "-" if artifact.tolerance is None else f"{artifact.tolerance:.1e}",
+                "labels, %": MISSING if artifact.labels_agree is None else f"{100 * artifact.labels_agree:.1f}",
+            }
+            for subject, artifact in made
+        ]
+    )
     for _, artifact in made:
         print(artifact.path)

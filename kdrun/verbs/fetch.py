@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdrun.data.fetch import Fetchable, FetchFailed, default_cache, fetch, find, progress, registry
 from kdrun.files import dump_json
-
-if TYPE_CHECKING:
-    from kdrun.verbs.arguments import Arguments
+from kdrun.present.tables import aligned
+from kdrun.verbs.arguments import Arguments
 
 
 def main(args: Arguments) -> int:
@@ -84,11 +83,16 @@ def _list(cache: Path, as_json: bool) -> int:
     if as_json:
         print(dump_json(views))
         return 0
-    width = max(len(view["name"]) for view in views)
-    licences = max(len(view["licence"]) for view in views)
-    for view in views:
-        state = "present" if view["present"] else "absent "
-        size = f"{view['download_bytes'] / 1e6:6.1f} MB"
-        print(f"{view['name']:{width}}  {state}  {size}  {view['licence']:{licences}}  {view['about']}")
+    rows = [
+        [
+            v["name"],
+            "present" if v["present"] else "absent",
+            f"{v['download_bytes'] / 1e6:6.1f} MB",
+            v["licence"],
+            v["about"],
+        ]
+        for v in views
+    ]
+    print("\n".join(aligned(rows)))
     print(f"\ncache: {cache}\nto bring one: kdrun fetch NAME")
     return 0

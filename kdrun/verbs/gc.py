@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdrun.files import dump_json
 from kdrun.lab.garbage import Item, References, delete, find, size_of
 from kdrun.present.units import duration, size_text
 from kdrun.tracking.registry import runs_folder
+from kdrun.verbs.arguments import Arguments
 from kdrun.verbs.runs import outputs_folder, print_table, take_no
-
-if TYPE_CHECKING:
-    from kdrun.verbs.arguments import Arguments
 
 
 def main(args: Arguments) -> int:

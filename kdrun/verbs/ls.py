@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from kdrun.config.groups import TABLES, conf_dirs, groups, tables
 from kdrun.problems import UserError, closest
-
-if TYPE_CHECKING:
-    from kdrun.verbs.arguments import Arguments
+from kdrun.verbs.arguments import Arguments
 
 
 def main(args: Arguments) -> int:

@@ -6,7 +6,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from kdrun.present.units import magnitude
+from kdrun.job import auto
+from kdrun.present.units import count_of, duration, magnitude
 from kdrun.term_weights import shown
 
 
@@ -61,7 +62,6 @@ def _show(plan: dict[str, Any]) -> None:
     from rich.tree import Tree
 
     from kdrun.present.console import Console
-    from kdrun.present.units import count_of, duration
 
     console = Console()
     tree = Tree(Text.assemble((plan["job"]["slug"], "bold"), f"  seeds {plan['job']['seeds']}"))
@@ -75,31 +75,22 @@ def _show(plan: dict[str, Any]) -> None:
         missing, size = plan["features"]["missing"], magnitude(plan["features"]["bytes"])
         state = f"{missing:,} images have none yet" if missing else "all there"
         tree.add(f"features of images: {size}B on disk, {state}")
-    for line in (*chosen(plan["job"]["auto"]), *plan["assumed"]):
+    chosen = plan["job"]["auto"]
+    for line in (*(["\n".join(auto.lines(chosen))] if chosen else []), *plan["assumed"]):
         tree.add(Text(line))
     shown: dict[str, str] = {}
     for stage in plan["stages"]:
         role, _, seed = stage["label"].rpartition("/")
         first = shown.setdefault(json.dumps([role, _alike(stage)], sort_keys=True), seed)
-        tree.add(_branch(stage, duration) if first == seed else _line(stage, f"as {first}"))
+        tree.add(_branch(stage) if first == seed else _line(stage, f"as {first}"))
     console.print(tree)
-    new = plan["estimate"]["stages"]
+    new, seconds = plan["estimate"]["stages"], plan["estimate"]["seconds"]
+    time = "their time is not estimated" if seconds is None else f"about {duration(seconds)} (estimate)"
     console.print(
-        f"{new} of {count_of(len(plan['stages']), 'stage')} to run, {_time(plan['estimate']['seconds'], duration)}"
+        f"{new} of {count_of(len(plan['stages']), 'stage')} to run, {time}"
         if new
         else "every stage is in the store: running this trains nothing"
     )
-
-
-def chosen(auto: dict[str, Any] | None) -> list[str]:
-    """How `student=auto` was settled, where it was asked for."""
-    from kdrun.job.auto import lines
-
-    return [] if auto is None else ["\n".join(lines(auto))]
-
-
-def _time(seconds: float | None, duration) -> str:
-    return "their time is not estimated" if seconds is None else f"about {duration(seconds)} (estimate)"
 
 
 def _alike(stage: dict[str, Any]) -> dict[str, Any]:
@@ -124,7 +115,7 @@ def _line(stage: dict[str, Any], more: str = ""):
     )
 
 
-def _branch(stage: dict[str, Any], duration):
+def _branch(stage: dict[str, Any]):
     from rich.text import Text
     from rich.tree import Tree
 

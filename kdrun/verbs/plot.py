@@ -5,16 +5,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kdrun.files import dump_json
-from kdrun.plots.figures import FIGURES, write_figures
-from kdrun.plots.subject import Subject, find_subject
+from kdrun.plots.figures import FIGURES, need_matplotlib, write_figures
+from kdrun.plots.subject import Subject, find_subject, runs_of
 from kdrun.problems import UserError, closest, listed
-from kdrun.verbs.runs import is_folder, outputs_folder, take_no
-
-if TYPE_CHECKING:
-    from kdrun.verbs.arguments import Arguments
+from kdrun.verbs.arguments import Arguments
+from kdrun.verbs.runs import options_in, outputs_folder, whole_number
 
 WINDOWS, CARD = "windows", "card"
 KINDS = (*FIGURES, WINDOWS, CARD)
@@ -48,42 +45,29 @@ def main(args: Arguments) -> int:
 
 def _options(args: Arguments) -> dict[str, str]:
     """kind, and of kind=windows method, rows and seed. UserError for any other KEY=VALUE."""
-    given = [word for word in args.overrides if not is_folder(word)]
-    options = dict(word.partition("=")[::2] for word in given if word.partition("=")[0] in OPTIONS)
+    options = options_in(args.overrides, OPTIONS)
     kind = options.get("kind")
     if "kind" in options and kind not in KINDS:
         raise UserError(f"kind={kind}: no such figure{closest(str(kind), KINDS)}", f"there is: {listed(KINDS)}")
     if kind != WINDOWS and (extra := [word for word in options if word != "kind"]):
         raise UserError(f"{extra[0]}={options[extra[0]]} belongs to kind=windows", "see kdrun plot --help")
-    args.overrides = [word for word in args.overrides if word.partition("=")[0] not in OPTIONS]
-    take_no(args, words=False)
     return options
 
 
 def _card(subject: Subject, outputs: Path) -> list[Path]:
     from kdrun.plots.card import write_card
-    from kdrun.plots.figures import have_matplotlib
-    from kdrun.verbs.card import runs_of
 
-    if not have_matplotlib():
-        raise UserError("kdrun plot needs matplotlib: pip install matplotlib")
+    need_matplotlib()
     return write_card(subject, runs_of(subject, outputs))
 
 
 def _sheet(subject: Subject, options: dict[str, str]) -> Path:
-    from kdrun.plots.figures import have_matplotlib
     from kdrun.plots.sheets import write_sheet
 
     if subject.kind != "run":
         what = subject.name if subject.kind == "runs" else f"the {subject.kind} {subject.name}"
         raise UserError(f"kind=windows is of one run at a time; given: {what}")
-    if not have_matplotlib():
-        raise UserError("kdrun plot needs matplotlib: pip install matplotlib")
-    numbers = {}
-    for name in ("rows", "seed"):
-        if name in options:
-            if not options[name].isdecimal():
-                raise UserError(f"{name}={options[name]}: expected a whole number")
-            numbers[name] = int(options[name])
+    need_matplotlib()
+    numbers = {name: whole_number(options, name) for name in ("rows", "seed") if name in options}
     ((_, run),) = subject.runs
     return write_sheet(run, method=options.get("method", "grad_cam"), **numbers)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdrun.environment import differing, variables_in
 from kdrun.problems import UserError
 from kdrun.tracking.provenance import package_versions
+from kdrun.verbs.arguments import Arguments
 from kdrun.verbs.runs import is_folder
 from kdrun.verbs.show import chosen_run
-
-if TYPE_CHECKING:
-    from kdrun.verbs.arguments import Arguments
 
 
 def main(args: Arguments) -> int:
@@ -25,18 +23,17 @@ def main(args: Arguments) -> int:
             "for a changed run give its overrides again: kdrun show RUN lists the command",
         )
     run = chosen_run(args)
-    if run.record is None:
-        raise UserError(f"the record of {run.id} cannot be read: {run.problem}")
-    if run.record["config"] is None:
+    record = run.known_record()
+    if record["config"] is None:
         raise UserError(f"{run.id} ended before its config was stored; there is nothing to run again")
-    told = [f"{name} of the environment is not what it was" for name in differing(run.record["config"])]
-    for line in (*version_changes(run.record), *told):
+    told = [f"{name} of the environment is not what it was" for name in differing(record["config"])]
+    for line in (*version_changes(record), *told):
         print(f"kdrun: {line}", file=sys.stderr)
     from kdrun.config.allowed import keep, names_in
     from kdrun.run import run_job
     from kdrun.tracking.jobs import job_from_record
 
-    job = job_from_record(run.record, run.dir.resolve().parent.parent)
+    job = job_from_record(record, run.dir.resolve().parent.parent)
     keep(
         job.config["paths"]["outputs"],
         dict.fromkeys(names_in(job.config.get("targets")), ""),

@@ -51,13 +51,13 @@ def sweep(args) -> int:
         return execute(grid(engine.words, args.conf_dirs, arguments=sys.argv[1:]), pool=pool, **how)
 
 
-def grid(words: list[str], conf_dirs: list[str], *, arguments: list[str], bar: bool = True):
+def grid(words: list[str], conf_dirs: list[str], *, arguments: list[str]):
     """The plan of a multirun, with a bar while it is made where that takes long enough to be seen."""
     from kdrun.config.compose import split_sweep
     from kdrun.sweep.plan import make_plan
 
     points = split_sweep(words, conf_dirs)
-    if not bar or not sys.stderr.isatty():
+    if not sys.stderr.isatty():
         return make_plan(points, conf_dirs, arguments=arguments)
     from rich.progress import Progress
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdrun.files import dump_json
 from kdrun.present.results import percent, seeds_text
@@ -16,9 +16,7 @@ from kdrun.tracking.filters import KEYS, select
 from kdrun.tracking.overview import overview
 from kdrun.tracking.record import STATUSES
 from kdrun.tracking.registry import list_runs, runs_folder
-
-if TYPE_CHECKING:
-    from kdrun.verbs.arguments import Arguments
+from kdrun.verbs.arguments import Arguments
 
 WIDE = ("gap closed", "seeds", "data", "duration", "networks")
 """Columns a narrow terminal goes without, first to last."""
@@ -70,6 +68,22 @@ def options_in(words: Iterable[str], allowed: Collection[str]) -> dict[str, str]
             raise UserError(f"{word}: no option {key!r}{closest(key, allowed)}; all: {listed(allowed)}")
         found[key] = value
     return found
+
+
+def whole_number(options: Mapping[str, str], name: str, least: int = 0, default: int | None = None) -> int | None:
+    """An option as a number; the default where it was not typed. UserError for anything else."""
+    if name not in options:
+        return default
+    if not options[name].isdecimal() or int(options[name]) < least:
+        raise UserError(f"{name}={options[name]}: a whole number" + (f" from {least} on" if least else ""))
+    return int(options[name])
+
+
+def one_word(args: Arguments, what: str = "run") -> str:
+    """The one word that was typed; `last` where there is none."""
+    if len(args.words) > 1:
+        raise UserError(f"one {what} at a time; given: {', '.join(args.words)}")
+    return args.words[0] if args.words else "last"
 
 
 def take_no(args: Arguments, *, words: bool = True) -> None:

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdrun.accounting.text import fitted, joules_text
 from kdrun.files import dump_json
+from kdrun.job import auto
 from kdrun.measures import measure
-from kdrun.present.results import difference_rows, is_points, missing_rows, result_rows, seeds_text, stage_rows
+from kdrun.plots.subject import find_subject
+from kdrun.present.results import (
+    difference_rows,
+    error_text,
+    is_points,
+    missing_rows,
+    result_rows,
+    seeds_text,
+    stage_rows,
+)
 from kdrun.present.units import MISSING, age, duration
-from kdrun.problems import UserError
+from kdrun.report.sections import machine_text
 from kdrun.tables.metrics import main_metric
 from kdrun.tracking.mirror import describe_mirror, read_state, send_command
 from kdrun.tracking.overview import seconds_of
 from kdrun.tracking.record import log_tail
 from kdrun.tracking.registry import RunInfo, find_run
-from kdrun.verbs.runs import outputs_folder
-
-if TYPE_CHECKING:
-    from kdrun.verbs.arguments import Arguments
+from kdrun.verbs.arguments import Arguments
+from kdrun.verbs.runs import one_word, outputs_folder
 
 LOG_LINES = 12
 FOLDERS = {"figures": "plots", "exports": "exports", "cards": "card"}
@@ -31,31 +39,16 @@ PACKAGES = ("kdrun", "torch", "lightning", "python")
 
 def main(args: Arguments) -> int:
     """Print the page, or with --json the record with its real status, folder and tracker state."""
-    if sweep := _sweep(args):
-        return _show_sweep(sweep, args)
-    run = chosen_run(args)
-    if run.record is None:
-        raise UserError(f"the record of {run.id} cannot be read: {run.problem}")
+    subject = find_subject(outputs_folder(args), [one_word(args)])
+    if subject.kind == "sweep":
+        return _show_sweep(subject, args)
+    ((_, run),), record = subject.runs, subject.record
     if args.json:
         extra = {"status": run.status, "path": str(run.dir), "tracker": read_state(run.dir) or None}
-        print(dump_json({**run.record, **extra}))
+        print(dump_json({**record, **extra}))
         return 0
-    _print_page(run, run.record)
+    _print_page(run, record)
     return 0
-
-
-def _sweep(args: Arguments) -> Any:
-    """The sweep that is meant; None where the word names a run, or nothing."""
-    if len(args.words) != 1:
-        return None
-    outputs = outputs_folder(args)
-    try:
-        find_run(outputs, args.words[0])
-    except UserError:
-        from kdrun.plots.subject import find_sweep
-
-        return find_sweep(outputs, args.words[0])
-    return None
 
 
 def _show_sweep(sweep: Any, args: Arguments) -> int:
@@ -97,9 +90,7 @@ def _show_sweep(sweep: Any, args: Arguments) -> int:
 
 def chosen_run(args: Arguments) -> RunInfo:
     """The run named on the command line (default: the last one)."""
-    if len(args.words) > 1:
-        raise UserError(f"one run at a time; given: {', '.join(args.words)}")
-    return find_run(outputs_folder(args), args.words[0] if args.words else "last")
+    return find_run(outputs_folder(args), one_word(args))
 
 
 def header(run: RunInfo, record: dict[str, Any]) -> list[tuple[str, str]]:
@@ -109,32 +100,18 @@ def header(run: RunInfo, record: dict[str, Any]) -> list[tuple[str, str]]:
     where = " (git.diff)" if git.get("diff_sha256") else ""
     changed = f" with uncommitted changes{where}" if git.get("dirty") else ""
     versions = record["versions"] or {}
-    machine = record["hardware"] or {}
     lines = [
         ("name", record["name"] or MISSING),
         ("status", run.status + (f", attempt {attempts}" if attempts > 1 else "")),
         ("started", f"{age(record['created'])} ({record['created']}), took {duration(seconds_of(record, run.status))}"),
         ("seeds", seeds_text(record["seeds"])),
-        *([("student", auto_text(record["auto"]))] if record.get("auto") else []),
+        *([("student", auto.lines(record["auto"])[0])] if record.get("auto") else []),
         ("code", f"commit {git['commit'][:10]}{changed}" if git.get("commit") else "no commit known"),
         ("versions", ", ".join(f"{name} {versions[name]}" for name in PACKAGES if versions.get(name)) or MISSING),
-        ("machine", f"{machine.get('cpu') or MISSING}, cores: {machine.get('cores') or MISSING}"),
-        ("device", ", ".join(str(machine[key]) for key in ("device", "precision") if machine.get(key)) or MISSING),
+        ("machine", machine_text(record["hardware"] or {}) or MISSING),
     ]
     tracker = describe_mirror(run.dir)
     return [*lines, ("W&B", tracker)] if tracker else lines
-
-
-def auto_text(auto: dict[str, Any]) -> str:
-    """How `student=auto` was settled."""
-    from kdrun.job.auto import lines
-
-    return lines(auto)[0]
-
-
-def audit_text(audit: dict[str, Any]) -> str:
-    """The audit's own sentence, else its entries."""
-    return audit.get("summary") or ", ".join(f"{key} {json.dumps(value)}" for key, value in audit.items())
 
 
 def _print_page(run: RunInfo, record: dict[str, Any]) -> None:
@@ -178,13 +155,16 @@ def _print_page(run: RunInfo, record: dict[str, Any]) -> None:
 
 def closing(run: RunInfo, record: dict[str, Any]) -> list[tuple[str, str]]:
     """Label and text of the lines at the end: data, energy, what was mended, how it failed, and which files there are."""
-    lines = [("data", audit_text(record["audit"]))] if record["audit"] else []
+    lines = []
+    if audit := record["audit"]:
+        entries = (f"{key} {json.dumps(value)}" for key, value in audit.items())
+        lines.append(("data", audit.get("summary") or ", ".join(entries)))
     if (spent := fitted(record["stages"] or [])).joules:
         lines.append(("energy", joules_text(spent)))
     for attempt in record["attempts"]:
         lines += [("mended", f"{mend['what']} ({mend['at']})") for mend in attempt.get("mended") or ()]
     if error := record["error"]:
-        lines.append(("error", f"{error['type']}: {error['message']} ({error['where']})"))
+        lines.append(("error", error_text(error)))
     return [*lines, *((name, ", ".join(files)) for name, files in files_of(run.dir).items())]
 
 
@@ -192,16 +172,13 @@ def files_of(folder: Path) -> dict[str, list[str]]:
     """What lies in a run folder: files, and the contents of the folders of figures, exported networks and cards."""
     found = {"files": sorted(p.name for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))}
     for label, name in FOLDERS.items():
-        inside = sorted({str(_shown(p.relative_to(folder))) for p in folder.glob(f"{name}/**/*") if p.is_file()})
+        paths = [path.relative_to(folder) for path in folder.glob(f"{name}/**/*") if path.is_file()]
+        # The folder of an exported network instead of each of its files.
+        inside = sorted({str(path.parent if len(path.parts) > 2 else path) for path in paths})
         if inside:
             more = [f"and {len(inside) - MOST_FILES} more"] if len(inside) > MOST_FILES else []
             found[label] = [*inside[:MOST_FILES], *more]
     return found
-
-
-def _shown(path: Path) -> Path:
-    """The folder of an exported network instead of each of its files."""
-    return path.parent if len(path.parts) > 2 else path
 
 
 def copied(run: RunInfo, record: dict[str, Any]) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdrun.files import dump_json
 from kdrun.present.results import reason_text
@@ -17,10 +17,8 @@ from kdrun.tracking.filters import BROKEN
 from kdrun.tracking.overview import moment
 from kdrun.tracking.record import DONE, FAILURES, INTERRUPTED, METRICS, PLANNED, PRUNED, RUNNING
 from kdrun.tracking.registry import RunInfo, list_runs
+from kdrun.verbs.arguments import Arguments
 from kdrun.verbs.runs import outputs_folder, print_table, take_no
-
-if TYPE_CHECKING:
-    from kdrun.verbs.arguments import Arguments
 
 MOST = 20
 """Lines of one kind that fit a screen; --json has all."""

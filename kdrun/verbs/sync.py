@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from kdrun.files import dump_json
 from kdrun.tracking.registry import find_run, list_runs
 from kdrun.tracking.sync import FAILED, SENT, Outcome, sync_run
+from kdrun.verbs.arguments import Arguments
 from kdrun.verbs.runs import outputs_folder
-
-if TYPE_CHECKING:
-    from kdrun.verbs.arguments import Arguments
 
 
 def main(args: Arguments) -> int:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdrun.files import dump_json
-from kdrun.problems import ConfigProblems, UserError
-
-if TYPE_CHECKING:
-    from kdrun.verbs.arguments import Arguments
+from kdrun.problems import UserError, each
+from kdrun.verbs.arguments import Arguments
 
 FAILED = 1
 
@@ -167,12 +165,12 @@ def list_tables(args: Arguments, outputs: str | None) -> int:
             done = sum(finished_run(folder, job_hash) is not None for job_hash, folder in distinct.items())
             view |= {"title": spec.title, "done": done, "of": len(distinct)}
         except UserError as error:
-            view["problem"] = error.problems[0][0] if isinstance(error, ConfigProblems) else error.lines[0]
+            view["problem"] = each(error)[0][0]
         views.append(view)
     if args.json:
         print(dump_json(views))
         return 0
-    from kdrun.tables.render import aligned
+    from kdrun.present.tables import aligned
 
     rows = [[v["name"], v["problem"] or f"{v['done']} of {v['of']} jobs done", v["title"]] for v in views]
     print("\n".join(aligned([["table", "status", "title"], *rows])))

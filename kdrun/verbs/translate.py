@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdrun import kinds
 from kdrun.problems import UserError
+from kdrun.verbs.arguments import Arguments
 from kdrun.verbs.lines import print_line, read_lines
-from kdrun.verbs.runs import options_in, outputs_folder
-
-if TYPE_CHECKING:
-    from kdrun.verbs.arguments import Arguments
+from kdrun.verbs.runs import one_word, options_in, outputs_folder, whole_number
 
 OPTIONS = ("arm", "seed", "which", "beam", "length_penalty", "comet")
 
@@ -18,11 +16,10 @@ OPTIONS = ("arm", "seed", "which", "beam", "length_penalty", "comet")
 def main(args: Arguments) -> int:
     """Print one line for each line of standard input; an empty line stays empty."""
     options = options_in(args.overrides, OPTIONS)
-    if len(args.words) > 1:
-        raise UserError(f"one run at a time; given: {', '.join(args.words)}")
+    run = one_word(args)
     from kdrun import api
 
-    view = api.RunView.find(args.words[0] if args.words else "last", outputs_folder(args))
+    view = api.RunView.find(run, outputs_folder(args))
     learned = view.config["data"].get("task", "classification")
     if "translate" not in kinds.find(learned).commands:
         raise UserError(f"{view.id} learned {learned}, not translation")
@@ -30,10 +27,7 @@ def main(args: Arguments) -> int:
         print(comet_line(view, options))
         return 0
     lines = list(read_lines())
-    seed = options.get("seed")
-    network = api.load(
-        view, options.get("arm", "student"), None if seed is None else int(seed), options.get("which", "best")
-    )
+    network = api.load(view, options.get("arm", "student"), whole_number(options, "seed"), options.get("which", "best"))
     for text in translate(view, network, lines, options):
         print_line(text)
     return 0
@@ -73,20 +67,14 @@ def comet_line(view: Any, options: dict[str, str]) -> str:
     from kdrun.learning.resampling import read_samples
     from kdrun.tables.build import stage_folder
 
-    seed = options.get("seed")
-    stage = api.part_of(view, options.get("arm", "student"), None if seed is None else int(seed), None).stage
+    stage = api.part_of(view, options.get("arm", "student"), whole_number(options, "seed"), None).stage
     folder = stage_folder(stage, view.path.resolve().parent.parent)
     rows = read_samples(folder) if folder else []
     if not rows:
         raise UserError(f"{stage['label']} of {view.id} kept no translations: fit it again (kdrun rerun {view.id})")
     module = load_data(view.config["data"], view.config["paths"])
-    texts = dict(
-        zip(
-            module.samples("test").ids.tolist(),
-            zip(module.sources("test"), module.references("test"), strict=True),
-            strict=True,
-        )
-    )
+    pairs = zip(module.sources("test"), module.references("test"), strict=True)
+    texts = dict(zip(module.samples("test").ids.tolist(), pairs, strict=True))
     sources, references = zip(*(texts[row["id"]] for row in rows), strict=True)
     score = comet(Path(options["comet"]), sources, [row["text"] for row in rows], references)
     if score is None:

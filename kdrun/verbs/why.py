@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kdrun.files import dump_json
 from kdrun.problems import UserError, listed
-
-if TYPE_CHECKING:
-    from kdrun.verbs.arguments import Arguments
+from kdrun.verbs.arguments import Arguments
 
 
 def main(args: Arguments) -> int:
     """Print the page, or with --json the same as one object."""
-    from kdrun.present.units import duration
     from kdrun.tables.trace import find_cell, lines_of, trace
     from kdrun.tables.verify import stored_table
     from kdrun.verbs.runs import outputs_folder, take_no
@@ -34,7 +29,7 @@ def main(args: Arguments) -> int:
         print(dump_json(found))
         return 0
     previous = ""
-    for label, text in lines_of(found, duration):
+    for label, text in lines_of(found):
         print(f"{'' if label == previous else label:<10} {text}".rstrip())
         previous = label
     return 0

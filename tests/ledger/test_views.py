@@ -8,10 +8,8 @@ import pytest
 
 from kdrun.accounting.formulas import (
     Amount,
-    amortised,
     amount,
-    break_even_reuse,
-    break_even_serving,
+    break_even,
     co2e,
     dominated,
     kwh,
@@ -38,10 +36,10 @@ def test_the_published_table():
         assert total(amount(KWH * part, False) for part in parts).joules == pytest.approx(KWH * printed), name
     student = {name: KWH * parts[2] for name, parts in STAGES.items()}
     found = [
-        break_even_reuse(KWH * 11.00, student["sft 1B"], student["kd 1B"]),
-        break_even_reuse(KWH * 11.00, student["sft 13B"], student["kd 13B"]),
-        break_even_reuse(KWH * 10.60, student["sft 1B"], KWH * SYNTHETIC_1B),
-        break_even_reuse(KWH * 10.60, student["sft 13B"], student["synthetic 13B"]),
+        break_even(KWH * 11.00, student["sft 1B"], student["kd 1B"]),
+        break_even(KWH * 11.00, student["sft 13B"], student["kd 13B"]),
+        break_even(KWH * 10.60, student["sft 1B"], KWH * SYNTHETIC_1B),
+        break_even(KWH * 10.60, student["sft 13B"], student["synthetic 13B"]),
     ]
     assert [round(value, 1) for value in found] == [10.0, 3.5, 11.2, 2.4]
     assert round(STAGES["kd 1B"][-1] / STAGES["sft 1B"][-1], 1) == 2.4
@@ -57,13 +55,13 @@ def test_single_use_is_dominated_as_published():
 
 def test_at_the_break_even_both_cost_the_same_and_after_it_distillation_less():
     teacher, alone, distilled = 11.0, 6.3, 5.2
-    n = break_even_reuse(teacher, alone, distilled)
-    assert amortised(teacher, n, distilled) == pytest.approx(alone)
-    assert amortised(teacher, n + 1, distilled) < alone < amortised(teacher, n - 1, distilled)
+    n = break_even(teacher, alone, distilled)
+    assert teacher / n + distilled == pytest.approx(alone)
+    assert teacher / (n + 1) + distilled < alone < teacher / (n - 1) + distilled
 
 
-@pytest.mark.parametrize("function", [break_even_reuse, break_even_serving])
-def test_never_and_not_known(function):
+def test_never_and_not_known():
+    function = break_even
     assert math.isinf(function(1.0, 2.0, 2.0)) and math.isinf(function(1.0, 2.0, 3.0))
     assert function(None, 2.0, 1.0) is None and function(1.0, None, 1.0) is None and function(1.0, 2.0, None) is None
     assert function(6.0, 3.0, 1.0) == 3.0
@@ -241,7 +239,7 @@ def test_with_its_sweep_all_points_are_charged():
     assert found.sweeps["sweep"].joules == 100 + 70 + 59
 
 
-def test_break_even_serving_from_options_and_from_cards():
+def test_break_even_from_options_and_from_cards():
     run = record(TEACHER, BUILDER, ALONE)
     extra = 70.0
     assert view(run).serving["inferences"] is None

@@ -53,7 +53,7 @@ def test_stages_of_one_learner_are_numbered_and_the_result_has_the_arms_name(vie
 
 
 def test_rows_energy_and_curves_take_each_stage_by_itself(view):
-    from kdrun.plots.data import stages_of
+    from kdrun.records import stages_of
 
     rows = view.metrics()
     rows = rows.to_dict("records") if hasattr(rows, "to_dict") else rows

@@ -269,7 +269,7 @@ def test_the_training_process_imports_no_wandb(tmp_path, fake_wandb):
         from pathlib import Path
         from tracking.support import TRACKER, begin, feed
         from kdrun.tracking.mirror import start_mirror
-        import kdrun.tracking.credentials, kdrun.report.push, kdrun.tracking.reader, kdrun.tracking.sync
+        import kdrun.tracking.credentials, kdrun.report.push, kdrun.tracking.sync
         run = begin(Path(sys.argv[1]))
         mirror = start_mirror(run, TRACKER)
         feed(run), run.finish(), run.close()

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from tracking.support import TRACKER, begin, feed, processes_with, python, wait_for
+from tracking.wandb_reader import messages, read_wandb
 
 from kdrun.tracking.flatten import flatten
 from kdrun.tracking.mirror import start_mirror
-from kdrun.tracking.reader import messages, read_wandb
 
 
 def offline_folders(run_dir: Path) -> list[Path]:

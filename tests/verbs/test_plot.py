@@ -50,7 +50,7 @@ def test_mistakes(tmp_path, capsys):
     assert main(["plot", "digitz-abababab", "--outputs", str(tmp_path)]) == 2
     assert "closest: digits-abababab" in capsys.readouterr().err
     for word, said in (
-        ("trainer.lr=1", "does not take trainer.lr=1"),
+        ("trainer.lr=1", "trainer.lr=1: no option"),
         ("seed=1", "seed=1 belongs to kind=windows"),
         ("kind=window", "kind=window: no such figure; closest: windows"),
     ):
@@ -72,7 +72,7 @@ def test_windows_are_of_one_run_of_one_strategy(tmp_path, capsys):
     for words, said in (
         ([one.id, other.id], "one run at a time; given: 2 runs"),
         ([one.id], "its result is one network"),
-        ([one.id, "rows=x"], "rows=x: expected a whole number"),
+        ([one.id, "rows=x"], "rows=x: a whole number"),
         ([one.id, "rows=0"], "rows=0: at least one test sample"),
         ([one.id, "method=cam"], "there is: grad_cam, occlusion"),
     ):

@@ -43,9 +43,7 @@ def stages_of(
     """[{"arm", "part", "label", "stage": entry of the record, "file": name in the stage's folder}], without reading weights."""
     if which not in ("best", "last"):
         raise UserError(f"which={which}: best or last")
-    record = run.record
-    if record is None:
-        raise UserError(f"the record of {run.id} cannot be read: {run.problem}")
+    record = run.known_record()
     entries = record.get("stages") or []
     if not entries:
         raise UserError(f"{run.id} ({run.status}) has no finished stage yet", f"to continue it: kdrun rerun {run.id}")

@@ -1,4 +1,4 @@
-"""A small reader of W&B's `.wandb` files, for tests and for looking into a run without W&B's own tools.
+"""A small reader of W&B's `.wandb` files.
 
 Format (wandb 0.24 to 0.31): seven bytes of header, then LevelDB log framing in blocks of 32 KiB. A piece is
 crc32 (4 bytes, little endian, over type byte and body), length (2), type (1: full, 2: first, 3: middle, 4: last), body;

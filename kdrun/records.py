@@ -1,0 +1,71 @@
+"""What run records say of arms and stages, as plain values: which arm is the result, figures, means over seeds."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from kdrun.files import number
+
+Record = Mapping[str, Any]
+
+
+def arms_of(record: Record) -> dict[str, Any]:
+    return (record.get("summary") or {}).get("arms") or {}
+
+
+def own_arm(record: Record) -> str:
+    """The arm that is the strategy's own result: "student", or "alone" where nothing teaches."""
+    target = ((record.get("config") or {}).get("strategy") or {}).get("_target_")
+    if not arms_of(record) and target:  # no result yet
+        return "alone" if str(target).endswith(".Alone") else "student"
+    names = arms_of(record) or {stage["role"] for stage in record.get("stages") or []}
+    return "alone" if "alone" in names and "student" not in names else "student"
+
+
+def before_and_after(arms: Iterable[str]) -> list[str]:
+    """Arms from what was there before to the result: alone, equal compute, other controls, the student."""
+    order = {"alone": 0, "equal_compute": 1, "student": 3}
+    return sorted(arms, key=lambda arm: order.get(arm, 2))
+
+
+def metric_of(record: Record) -> str:
+    """The metric a run is judged by."""
+    summary, config = record.get("summary") or {}, record.get("config") or {}
+    return summary.get("metric") or (config.get("trainer") or {}).get("monitor") or "accuracy"
+
+
+def stages_of(record: Record, role: str) -> dict[int, dict[str, Any]]:
+    """seed -> finished stage of this role; of several the last one."""
+    return {stage["seed"]: stage for stage in record.get("stages") or [] if stage["role"] == role}
+
+
+def figure_of(stage: Record, metric: str, split: str = "test", which: str = "best") -> float | None:
+    """A figure of a stage at its selected (best) or last epoch; None where it is not known."""
+    figures = (stage.get(split) or {}).get(which)
+    return number(figures.get(metric) if isinstance(figures, Mapping) else figures)
+
+
+def seed_results(arm: Record, which: str) -> dict[str, float]:
+    """seed -> result of an arm at its best or last epoch, of seeds that have one."""
+    found = {seed: number(result.get(which)) for seed, result in (arm.get("seeds") or {}).items()}
+    return {seed: value for seed, value in found.items() if value is not None}
+
+
+def spread(values: Sequence[float | None]) -> dict[str, float | None]:
+    """{"mean", "sd"}, sd the sample deviation: both None without values and where one is not known."""
+    if not values or None in values:
+        return {"mean": None, "sd": None}
+    several = len(values) > 1 and all(map(math.isfinite, values))
+    return {"mean": statistics.fmean(values), "sd": statistics.stdev(values) if several else None}
+
+
+def validation_of(record: Record) -> dict[str, float | None] | None:
+    """`spread` over seeds of the metric on validation, at the selected epochs, of a run's own result: what runs are compared
+    by. None unless every seed has a finite figure."""
+    stages = [stage for stage in record.get("stages") or [] if stage["role"] == own_arm(record)]
+    values = [figure_of(stage, metric_of(record), "val") for stage in stages]
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return spread(known) if known and len(known) == len(values) == len(record.get("seeds") or known) else None
