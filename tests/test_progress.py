@@ -38,7 +38,7 @@ def test_a_broken_display_ends_no_run(tmp_path, monkeypatch, capsys):
     def broken(*args, **kwargs):
         raise TypeError("unsupported format string")
 
-    for module, name in ((progress, "_scores"), (progress, "_result"), (panel, "results")):
+    for module, name in ((progress, "_scores"), (progress, "_result"), (panel, "result_rows")):
         monkeypatch.setattr(module, name, broken)
     assert main([*WORDS, f"paths.outputs={tmp_path}"]) == 0
     (path,) = tmp_path.glob("runs/*/record.json")
