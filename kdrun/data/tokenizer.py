@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from kdrun.data import kept
 from kdrun.data.source import text_hash
 from kdrun.files import sha256_file
+from kdrun.optional import needed
 from kdrun.problems import UserError
 
 RECIPE = {
@@ -106,11 +107,7 @@ def existing(path: str | Path) -> Tokenizer:
 
 
 def _library() -> Any:
-    try:
-        import sentencepiece
-    except ImportError:
-        raise UserError("text needs SentencePiece: pip install sentencepiece") from None
-    return sentencepiece
+    return needed("sentencepiece", "text needs SentencePiece")
 
 
 def _until(row: Sequence[int], eos: int, left_out: frozenset[int], size: int) -> list[int]:

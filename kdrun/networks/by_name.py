@@ -7,9 +7,11 @@ from typing import Any
 
 from torch import nn
 
+from kdrun.networks import quiet
 from kdrun.networks.folders import check_folder
 from kdrun.networks.torchvision_operators import make_torchvision_importable
-from kdrun.problems import UserError, nearest
+from kdrun.optional import needed
+from kdrun.problems import UserError, closest
 
 SEMANTICS = 1
 
@@ -30,20 +32,14 @@ def timm(
     Raises UserError where timm is absent or has no such network.
     """
     make_torchvision_importable()
-    try:
-        import timm as library
-    except ModuleNotFoundError as error:
-        if error.name != "timm":
-            raise  # installed, but something it needs is not: its own message says what
-        raise UserError(f"{model_name} needs timm: pip install timm") from error
+    library = needed("timm", f"{model_name} needs timm")
     if options.pop("pretrained", False):
         raise UserError(
             f"{model_name}: pretrained=true would download weights",
             "put the file beside the network instead: teacher.weights=PATH",
         )
     if not library.is_model(model_name.split(".")[0]):
-        guess = nearest(model_name, library.list_models())
-        raise UserError(f"timm has no network {model_name!r}" + (f": did you mean {guess!r}?" if guess else ""))
+        raise UserError(f"timm has no network {model_name!r}{closest(model_name, library.list_models())}")
     if img_size is not None and library.get_pretrained_cfg(model_name).fixed_input_size:
         options["img_size"] = img_size
     return library.create_model(model_name, pretrained=False, num_classes=num_classes, in_chans=in_chans, **options)
@@ -66,29 +62,17 @@ def transformers_image_classifier(
     Raises UserError where transformers is absent, has no such class, or the folder does not fit the data.
     """
     make_torchvision_importable()
-    try:
-        import transformers
-
-        import kdrun.networks.quiet  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name != "transformers":
-            raise  # installed, but something it needs is not: its own message says what
-        raise UserError(f"{architecture} needs transformers: pip install transformers") from error
+    transformers = quiet.transformers(architecture)
     network_class = getattr(transformers, architecture, None)
     if network_class is None or getattr(network_class, "config_class", None) is None:
         known = [name for name in dir(transformers) if name.endswith("ForImageClassification")]
-        guess = nearest(architecture, known)
-        raise UserError(f"transformers has no {architecture!r}" + (f": did you mean {guess!r}?" if guess else ""))
+        raise UserError(f"transformers has no {architecture!r}{closest(architecture, known)}")
     if path is not None:
         return _from_folder(network_class, Path(path), config, num_labels)
     known = network_class.config_class().to_dict()
     for name in config or {}:
         if name != "num_labels" and name not in known:
-            guess = nearest(name, known)
-            raise UserError(
-                f"{network_class.config_class.__name__} has no field {name!r}"
-                + (f": did you mean {guess!r}?" if guess else "")
-            )
+            raise UserError(f"{network_class.config_class.__name__} has no field {name!r}{closest(name, known)}")
     from_data = {"num_channels": in_channels, "image_size": image_size}
     fields = {name: value for name, value in from_data.items() if value is not None and name in known}
     if num_labels is not None:

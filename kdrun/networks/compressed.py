@@ -22,6 +22,7 @@ from torch.nn import functional
 import kdrun.networks.quiet  # noqa: F401
 from kdrun import targets
 from kdrun.networks.modes import evaluating
+from kdrun.optional import needed
 from kdrun.problems import UserError
 
 SEMANTICS = 1
@@ -133,10 +134,7 @@ def _said(base: Callable[..., nn.Module]) -> str:
 def take_out(network: nn.Module, example: torch.Tensor, share: float, importance: str) -> None:
     """Structured magnitude pruning of every layer but the last linear one, in place; layers that depend on each other lose the same
     channels. Batch-norm statistics and modes are as before. Raises UserError where the network cannot be taken apart."""
-    try:
-        import torch_pruning
-    except ImportError:
-        raise UserError("pruning needs torch-pruning: pip install torch-pruning") from None
+    torch_pruning = needed("torch_pruning", "pruning needs torch-pruning", "torch-pruning")
     layers = [part for part in network.modules() if isinstance(part, nn.Linear)]
     before = sum(parameter.numel() for parameter in network.parameters())
     try:
@@ -273,10 +271,7 @@ def without_rounding(network: nn.Module) -> None:
 
 
 def _observer() -> nn.Module:
-    try:
-        from torchao.quantization.pt2e import MovingAverageMinMaxObserver
-    except ImportError:
-        raise UserError("quantisation-aware training needs torchao: pip install torchao") from None
-    return MovingAverageMinMaxObserver(
+    observers = needed("torchao.quantization.pt2e", "quantisation-aware training needs torchao")
+    return observers.MovingAverageMinMaxObserver(
         averaging_constant=0.01, dtype=torch.qint8, qscheme=torch.per_tensor_affine, quant_min=LOW, quant_max=HIGH
     )

@@ -2,6 +2,9 @@
 load, and of names in torch that are going to change. Nothing a person who trains can act on."""
 
 import logging
+from typing import Any
+
+from kdrun.optional import needed
 
 logging.getLogger("torchao").setLevel(logging.ERROR)
 
@@ -12,3 +15,8 @@ class _Enums(logging.Filter):
 
 
 logging.getLogger("torch.utils._pytree").addFilter(_Enums())
+
+
+def transformers(what: str) -> Any:
+    """The package. Raises UserError where it is not installed and `what` needs it."""
+    return needed("transformers", f"{what} needs transformers")

@@ -49,7 +49,7 @@ def test_timm_networks_fit_the_data(model_name):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"model_name": "resnet18d_"}, "did you mean 'resnet18d'"),
+        ({"model_name": "resnet18d_"}, "closest: resnet18d"),
         ({"model_name": "resnet18", "pretrained": True}, "weights="),
     ],
 )
@@ -89,8 +89,8 @@ def test_transformers_from_a_local_folder(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"architecture": "ResNetForImageClasification"}, "did you mean 'ResNetForImageClassification'"),
-        ({"architecture": "ResNetForImageClassification", "config": {"depth": [1]}}, "did you mean 'depths'"),
+        ({"architecture": "ResNetForImageClasification"}, "closest: ResNetForImageClassification"),
+        ({"architecture": "ResNetForImageClassification", "config": {"depth": [1]}}, "closest: depths"),
         ({"architecture": "ResNetForImageClassification", "path": "nowhere"}, "no config.json in nowhere"),
         ({"architecture": "ResNetForImageClassification", "path": "x", "config": RESNET}, "either config or path"),
     ],

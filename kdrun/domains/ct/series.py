@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 
 from kdrun.data import folders
 from kdrun.domains.ct.nifti import read_nifti
-from kdrun.problems import UserError
+from kdrun.optional import needed
 
 AIR = -1024
 """HU where there is nothing, and the least that is kept."""
@@ -150,11 +149,7 @@ def read_series(files: Sequence[Path], choose: Choose | None = None) -> Volume |
 
 
 def _headers(files: Sequence[Path]) -> list[tuple[Path, Any]]:
-    if find_spec("pydicom") is None:
-        raise UserError("reading DICOM files needs pydicom: pip install pydicom")
-    import pydicom
-
-    found = []
+    pydicom, found = needed("pydicom", "reading DICOM files needs pydicom"), []
     for path in files:
         if not _maybe_dicom(path):
             continue

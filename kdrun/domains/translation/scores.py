@@ -14,6 +14,7 @@ import torch
 from torchmetrics import Metric
 
 from kdrun.data.languages import UNSPACED, language_of, unspaced_share
+from kdrun.optional import needed
 from kdrun.problems import UserError
 
 TOKENIZERS = {
@@ -146,17 +147,12 @@ def comet(
     """
     if model_path is None or not Path(model_path).is_file():
         return None
-    try:
-        from comet import load_from_checkpoint
-    except ModuleNotFoundError as error:
-        if error.name != "comet":
-            raise
-        raise UserError(f"{model_path} needs COMET: pip install unbabel-comet") from error
+    library = needed("comet", f"{model_path} needs COMET", "unbabel-comet")
     samples = [
         {"src": source, "mt": hypothesis, "ref": reference}
         for source, hypothesis, reference in zip(sources, hypotheses, references, strict=True)
     ]
-    model = load_from_checkpoint(str(model_path), local_files_only=True)
+    model = library.load_from_checkpoint(str(model_path), local_files_only=True)
     return float(model.predict(samples, batch_size=batch_size, gpus=gpus, progress_bar=False).system_score)
 
 
@@ -168,10 +164,5 @@ def _score(metric: str, totals: np.ndarray) -> float:
 
 @cache
 def _metrics(tokenize: str = "13a") -> dict[str, Any]:
-    try:
-        from sacrebleu.metrics import BLEU, CHRF
-    except ModuleNotFoundError as error:
-        if error.name not in ("sacrebleu", "sacrebleu.metrics"):
-            raise  # installed, but something it needs is not: its own message says what
-        raise UserError("BLEU and chrF need sacreBLEU: pip install sacrebleu") from error
-    return {"bleu": BLEU(tokenize=tokenize), "chrf": CHRF()}
+    library = needed("sacrebleu.metrics", "BLEU and chrF need sacreBLEU")
+    return {"bleu": library.BLEU(tokenize=tokenize), "chrf": library.CHRF()}

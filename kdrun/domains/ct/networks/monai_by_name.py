@@ -12,6 +12,7 @@ from torch import nn
 from kdrun.ledger.flops import on_meta
 from kdrun.networks.encoder import logit_count
 from kdrun.networks.output import logits_of
+from kdrun.optional import needed
 from kdrun.problems import UserError, closest
 
 SEMANTICS = 1
@@ -37,7 +38,8 @@ def monai(
     forward: float [B, C, H, W] or [B, C, D, H, W] -> logits, as a tensor or first of a tuple.
     Raises UserError where MONAI is absent, has no such network, or the network is no classifier.
     """
-    nets = _library(architecture)
+    needed("monai", f"{architecture} needs MONAI")
+    nets = import_module("monai.networks.nets")
     known = {key for key, found in vars(nets).items() if inspect.isclass(found) and issubclass(found, nn.Module)}
     if architecture not in known:
         own = {getattr(nets, key).__name__ for key in known}  # many have several spellings
@@ -71,16 +73,6 @@ def monai(
         raise UserError(f"{architecture} of MONAI needs a further package", str(error).splitlines()[0]) from error
     _refuse_maps(network, architecture, (in_channels, *sides))
     return network
-
-
-def _library(name: str) -> Any:
-    try:
-        import_module("monai")
-    except ModuleNotFoundError as error:
-        if error.name != "monai":
-            raise  # installed, but something it needs is not: its own message says what
-        raise UserError(f"{name} needs MONAI: pip install monai") from error
-    return import_module("monai.networks.nets")
 
 
 def _arguments(network_class: type) -> set[str]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from kdrun.networks import quiet
 from kdrun.networks.folders import check_folder
 from kdrun.networks.output import logits_of
 from kdrun.problems import UserError, closest
@@ -143,20 +144,8 @@ def _some(mask: torch.Tensor) -> torch.Tensor:
     return mask | ~mask.any(1, keepdim=True)
 
 
-def _transformers() -> Any:
-    try:
-        import transformers
-
-        import kdrun.networks.quiet  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name != "transformers":
-            raise  # installed, but something it needs is not: its own message says what
-        raise UserError("this network needs transformers: pip install transformers") from error
-    return transformers
-
-
 def _random(config: Mapping[str, Any], data: Mapping[str, Any]) -> nn.Module:
-    library = _transformers()
+    library = quiet.transformers("this network")
     fields = dict(config)
     kind = fields.pop("model_type", None)
     known = library.models.auto.modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
@@ -171,7 +160,7 @@ def _random(config: Mapping[str, Any], data: Mapping[str, Any]) -> nn.Module:
 
 
 def _pretrained(model: str) -> nn.Module:
-    library = _transformers()
+    library = quiet.transformers("this network")
     check_folder(model)
     try:
         network, report = library.AutoModelForSeq2SeqLM.from_pretrained(

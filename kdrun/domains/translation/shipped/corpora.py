@@ -17,6 +17,7 @@ from kdrun.data.source import SPLIT_NAMES, SPLITS, TRAIN, VAL
 from kdrun.domains.translation.parallel_text import Cleaning, assembled
 from kdrun.domains.translation.source import Pairs
 from kdrun.domains.translation.text_files import Found, two_files
+from kdrun.optional import needed
 from kdrun.problems import UserError, closest
 
 TARGETS = ("iwslt14_de_en", "wmt17_en_de", "wmt23_en_cs")
@@ -160,19 +161,16 @@ def _parquet(root: Path) -> dict[str, list[Path]]:
 
 
 def _rows(files: list[Path], languages: tuple[str, str]) -> Iterator[tuple[str, str]]:
-    try:
-        import pyarrow
-        import pyarrow.ipc
-        import pyarrow.parquet
-    except ImportError:
-        raise UserError(f"{files[0]} needs pyarrow: pip install pyarrow") from None
+    pyarrow, ipc, parquet = (
+        needed(module, f"{files[0]} needs pyarrow") for module in ("pyarrow", "pyarrow.ipc", "pyarrow.parquet")
+    )
     for path in files:
         try:
             if path.suffix == ".parquet":
-                table = pyarrow.parquet.read_table(path, columns=["translation"])
+                table = parquet.read_table(path, columns=["translation"])
             else:
                 with pyarrow.memory_map(str(path)) as mapped:
-                    table = pyarrow.ipc.open_stream(mapped).read_all()
+                    table = ipc.open_stream(mapped).read_all()
             if "translation" not in table.column_names:
                 raise KeyError("translation")
         except (OSError, KeyError, pyarrow.ArrowException) as error:

@@ -12,6 +12,7 @@ from unittest import mock
 import torch
 from torch import nn
 
+from kdrun.networks import quiet
 from kdrun.problems import UserError
 
 SEMANTICS = 1
@@ -273,7 +274,7 @@ class Llava(LlavaNetwork):
             raise ValueError(f"width must be an even multiple of heads={heads}, got {width}")
         if heads % (kv_heads or heads):
             raise ValueError(f"heads={heads} must be a multiple of kv_heads={kv_heads}")
-        needs_transformers()
+        quiet.transformers("LLaVA")
         from kdrun.domains.vision_language.networks.tower_model import check_tokens, from_packaged_tower
 
         model = from_packaged_tower(
@@ -300,16 +301,6 @@ class Llava(LlavaNetwork):
         )
         super().__init__(model, vocabulary, pad, eos, image_token, image_tokens, image_size, max_length, packaged=True)
         check_tokens(self, self.tower.tokens(image_size))
-
-
-def needs_transformers() -> None:
-    """Raises UserError where transformers is not installed."""
-    try:
-        import transformers  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name != "transformers":
-            raise  # installed, but something it needs is not: its own message says what
-        raise UserError("LLaVA networks need transformers: pip install transformers") from error
 
 
 def _attention(mask: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:

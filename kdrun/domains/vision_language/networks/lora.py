@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from kdrun.optional import needed
 from kdrun.problems import UserError
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -23,10 +24,7 @@ def add_lora(
     alpha: the additions are scaled by alpha / rank; 2 * rank where left out. targets: last parts of names of linear maps.
     Raises UserError where peft is absent or there is no such map.
     """
-    try:
-        import peft
-    except ModuleNotFoundError as error:
-        raise UserError("lora needs peft: pip install peft") from error
+    peft = needed("peft", "lora needs peft")
     linear = {
         name.rpartition(".")[2] for name, module in language_model.named_modules() if isinstance(module, nn.Linear)
     }

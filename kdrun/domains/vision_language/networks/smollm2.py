@@ -18,6 +18,8 @@ from uuid import uuid4
 import numpy as np
 import torch
 
+from kdrun.networks import quiet
+from kdrun.optional import needed
 from kdrun.problems import UserError
 
 SEMANTICS = 1
@@ -72,9 +74,9 @@ def llava_smollm2(
     file: the GGUF file; the fetched one where left out.
     Raises UserError where the file is not there, the data were not made with its tokenizer, or samples are too long.
     """
-    from kdrun.domains.vision_language.networks.llava import LlavaNetwork, needs_transformers
+    from kdrun.domains.vision_language.networks.llava import LlavaNetwork
 
-    needs_transformers()
+    quiet.transformers("LLaVA")
     from kdrun.domains.vision_language.networks.tower_model import check_tokens, from_packaged_tower
 
     path = Path(file) if file else smollm2_file()
@@ -116,15 +118,11 @@ class Gguf:
     """A GGUF file of a Llama-type model. Raises UserError where the package gguf is absent or the file is none."""
 
     def __init__(self, path: str | Path) -> None:
-        try:
-            import gguf
-        except ModuleNotFoundError as error:
-            raise UserError("reading SmolLM2 needs gguf: pip install gguf") from error
-        self.path, self._library = Path(path), gguf
+        self.path, self._library = Path(path), needed("gguf", "reading SmolLM2 needs gguf")
         if not self.path.is_file():
             raise UserError(f"there is no file {self.path}")
         try:
-            self._reader = gguf.GGUFReader(self.path)
+            self._reader = self._library.GGUFReader(self.path)
         except ValueError as error:
             raise UserError(f"{self.path} is no GGUF file: {str(error).splitlines()[0]}") from error
         if self.value("general.architecture") != "llama":
