@@ -10,6 +10,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -36,19 +37,25 @@ def search(place: Path, wanted: set[str], take: Take) -> None:
     if name:
         with open(place, "rb") as file:
             _give(name, place.name, file, take)
-    elif place.name.endswith(ZIPS):
+    else:
+        for path, opened in _contents(place):
+            inside = PurePosixPath(path).name
+            if name := _match(inside, wanted):
+                with opened() as file:
+                    _give(name, inside, file, take)
+
+
+def _contents(place: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
+    """(path, function that opens it) of each file of an archive; of another file nothing."""
+    if place.name.endswith(ZIPS):
         with zipfile.ZipFile(place) as archive:
-            for member in archive.namelist():
-                inside = PurePosixPath(member).name
-                if name := _match(inside, wanted):
-                    with archive.open(member) as file:
-                        _give(name, inside, file, take)
-    elif place.name.endswith((*TARS, ".deb")):
+            for name in archive.namelist():
+                yield name, partial(archive.open, name)
+    elif is_archive(place):
         with _tar(place) as archive:
             for member in archive:
-                inside = PurePosixPath(member.name).name
-                if member.isfile() and (name := _match(inside, wanted)):
-                    _give(name, inside, archive.extractfile(member), take)
+                if member.isfile():
+                    yield member.name, partial(archive.extractfile, member)
 
 
 def members(place: Path, wanted: re.Pattern[str]) -> Iterator[dict[str, bytes]]:
@@ -63,15 +70,7 @@ def members(place: Path, wanted: re.Pattern[str]) -> Iterator[dict[str, bytes]]:
             if is_archive(path):
                 yield from members(path, wanted)
         return
-    found = {}
-    if place.name.endswith(ZIPS):
-        with zipfile.ZipFile(place) as archive:
-            found = {name: archive.read(name) for name in archive.namelist() if wanted.search(name)}
-    elif is_archive(place):
-        with _tar(place) as archive:
-            for member in archive:
-                if member.isfile() and wanted.search(member.name):
-                    found[member.name] = archive.extractfile(member).read()
+    found = {path: opened().read() for path, opened in _contents(place) if wanted.search(path)}
     if found:
         yield found
 

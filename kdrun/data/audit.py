@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from itertools import combinations
 from typing import Any
 
@@ -74,9 +75,7 @@ def summary(found: dict[str, Any]) -> str:
             parts.append(f"{entry['samples']} {second} samples are also in {first}{differing}")
     if not parts:
         parts.append("no sample is in two splits")
-    repeated = [f"{count} in {name}" for name, count in found["duplicates"].items() if count]
-    if repeated:
-        parts.append(f"repeated: {', '.join(repeated)}")
+    parts += repeated(found["duplicates"])
     if found["contradictions"]:
         parts.append(f"{found['contradictions']} repeated with another label")
     for name, classes in found["empty_classes"].items():
@@ -86,6 +85,19 @@ def summary(found: dict[str, Any]) -> str:
         parts.append(f"{len(found['unreadable'])} unreadable files left out: {names}")
     parts += found["notes"]
     return "; ".join(parts)
+
+
+def repeated(duplicates: dict[str, int]) -> list[str]:
+    """`repeated: 12 in train`, for a summary; [] where nothing is."""
+    counts = [f"{count} in {name}" for name, count in duplicates.items() if count]
+    return [f"repeated: {', '.join(counts)}"] if counts else []
+
+
+def most_of(counts: Iterable[tuple[str, int]], write: str = "{count} {name}", most: int = 4) -> str:
+    """`5 too long, 3 empty ...`: the largest counts."""
+    ordered = sorted(counts, key=lambda item: -item[1])
+    named = ", ".join(write.format(name=name, count=count) for name, count in ordered[:most])
+    return named + (" ..." if len(ordered) > most else "")
 
 
 def _refuse_senseless(source: ArraySource, used: dict[str, np.ndarray]) -> None:

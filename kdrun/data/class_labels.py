@@ -8,27 +8,10 @@ from collections.abc import Callable, Sequence
 
 from kdrun.problems import Problems, UserError
 
-ABSENT = frozenset(
-    (
-        "",
-        "na",
-        "n/a",
-        "#n/a",
-        "<na>",
-        "nan",
-        "-nan",
-        "nat",
-        "null",
-        "none",
-        "?",
-        "-",
-        "--",
-        ".",
-        "missing",
-        *(f"#{word}!" for word in ("ref", "value", "div/0", "num", "null", "spill", "calc")),
-        "#name?",
-    )
-)
+ABSENT = {
+    *("", "na", "n/a", "#n/a", "<na>", "nan", "-nan", "nat", "null", "none", "?", "-", "--", ".", "missing", "#name?"),
+    *(f"#{word}!" for word in ("ref", "value", "div/0", "num", "null", "spill", "calc")),
+}
 """What stands in tables, in small letters, where there is no value."""
 TRUTH = {"true": 1, "false": 0}
 """Programs write these for one another."""

@@ -11,11 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kdrun.checksums import mended, read_manifest, write_manifest
-from kdrun.files import Damaged, sync_folder
+from kdrun.files import Damaged, new_array, sync_folder
 from kdrun.problems import UserError
 
 THREADS = 8
+RAW = "raw.npy"
+BLOCK = 64
+"""Rows that are copied at a time."""
 
 
 def decoded(cache: str | Path, name: str, key: Any, make: Callable[[Path], None]) -> Path:
@@ -71,6 +76,20 @@ def digests(root: Path, files: Sequence[Path], cache: str | Path) -> list[str]:
     seen = [[path.relative_to(root).as_posix(), *stamp(path)] for path in files]
     folder = decoded(cache, "file_hashes", [str(root.resolve()), seen], hash_all)
     return json.loads((folder / "digests.json").read_text())
+
+
+def keep_rows(raw: np.ndarray, rows: np.ndarray, target: Path, about: dict[str, Any]) -> None:
+    """Write pixels.npy, these rows (ascending) of the memory map RAW in the folder, which goes, and about.json."""
+    if len(rows) == len(raw):
+        raw.flush()
+        (target / RAW).rename(target / "pixels.npy")
+    else:
+        pixels = new_array(target / "pixels.npy", raw.dtype, (len(rows), *raw.shape[1:]))
+        for start in range(0, len(rows), BLOCK):
+            pixels[start : start + BLOCK] = raw[rows[start : start + BLOCK]]
+        pixels.flush()
+        (target / RAW).unlink()
+    (target / "about.json").write_text(json.dumps(about))
 
 
 def _digest(path: Path) -> str:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from kdrun.data import archives, clients
-from kdrun.files import sync_folder
+from kdrun.files import sync_folder, write_atomic
 from kdrun.problems import UserError, closest
 
 REGISTRY = Path(__file__).with_name("fetchable.toml")
@@ -257,10 +257,7 @@ class _Attempt:
             lines.append(f"if you have {names} or an archive with it: kdrun fetch {self.entry.name} --from PATH")
             raise FetchFailed(*lines)
         about = {"name": self.entry.name, "licence": self.entry.licence, "files": list(self.entry.files)}
-        with open(self.files / "about.json", "w", encoding="utf-8") as file:
-            json.dump(about, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
+        write_atomic(self.files / "about.json", json.dumps(about, indent=1))
         if self.target.exists():  # incomplete, or it would not be fetched
             shutil.rmtree(self.target)
         sync_folder(self.files)

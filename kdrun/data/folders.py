@@ -7,12 +7,13 @@ import shlex
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from kdrun.problems import UserError
 
-SYSTEM = frozenset(
-    (
+SYSTEM = {
+    *(
         "__macosx",
         "__pycache__",
         "@eadir",
@@ -22,20 +23,34 @@ SYSTEM = frozenset(
         "@tmp",
         "#recycle",
         "#snapshot",
-        "~snapshot",
-        "lost+found",
-        "$recycle.bin",
-        "recycler",
-        "system volume information",
-        "network trash folder",
-        "temporary items",
-        "thumbs.db",
-        "ehthumbs.db",
-        "desktop.ini",
-        "icon\r",
-    )
-)
+    ),
+    *("~snapshot", "lost+found", "$recycle.bin", "recycler", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
+    *("system volume information", "network trash folder", "temporary items"),
+}
 """Names, in small letters, of what operating systems, archivers and network drives put into folders."""
+
+
+def existing(root: str | Path, key: str = "root") -> Path:
+    """The folder that `data.<key>` names. Raises UserError where there is none."""
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise UserError(f"data.{key}={root}: there is no such folder")
+    return root
+
+
+def shipped(data: str, root: str | Path | None, names: Iterable[str]) -> list[Path]:
+    """Files of scikit-learn's own data sets, or of `root` in their place. Importing scikit-learn takes over a second and is not
+    needed for them. Raises UserError for what is not there; data: what was asked for, as `data=NAME`."""
+    if root is None:
+        found = find_spec("sklearn")
+        if found is None or not found.submodule_search_locations:
+            raise UserError(f"data={data} needs scikit-learn, which is not installed: pip install scikit-learn")
+        root = Path(next(iter(found.submodule_search_locations)), "datasets", "data")
+    paths = [Path(root) / name for name in names]
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"data={data} needs {path}, which is not there; it comes with scikit-learn: reinstall it")
+    return paths
 
 
 def visible(name: str) -> bool:

@@ -26,7 +26,6 @@ class BatchLoader:
     smallest    samples per rank below which a last batch is joined to the one before: 2 for training, since batch
                 normalisation cannot use a single sample, and 1 for evaluation, since no rank may be without a step.
                 So all ranks take equally many steps, no sample is left out and none is seen twice
-    drop_last   leave out a last batch that is not full
 
     For Lightning this is a stateful, sized iterable whose `state_dict()` its checkpoints hold; the learning room calls
     `set_epoch` before each pass. Given to a trainer directly, it is told the epoch by way of `batch_sampler`.
@@ -41,7 +40,6 @@ class BatchLoader:
         rank: int = 0,
         world: int = 1,
         smallest: int = 2,
-        drop_last: bool = False,
     ):
         if not 0 <= rank < world:
             raise ValueError(f"rank {rank} is not one of {world}")
@@ -49,7 +47,7 @@ class BatchLoader:
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
-        self._bounds = batch_bounds(len(samples), batch_size, rank, world, smallest, drop_last)
+        self._bounds = batch_bounds(len(samples), batch_size, rank, world, smallest)
         self._cursor = 0  # batches given out in this epoch
         self._start = 0  # where the next iteration begins; other than 0 only after load_state_dict
 
@@ -162,7 +160,7 @@ class MaskedLoader(BatchLoader):
 
 
 def batch_bounds(
-    count: int, batch_size: int, rank: int = 0, world: int = 1, smallest: int = 1, drop_last: bool = False
+    count: int, batch_size: int, rank: int = 0, world: int = 1, smallest: int = 1
 ) -> list[tuple[int, int, int]]:
     """(first, end, size) for every batch: this rank's part of the order, and the size of the whole batch.
 
@@ -173,9 +171,7 @@ def batch_bounds(
     if batch_size < least:
         raise ValueError(f"batch_size={batch_size} is too small for {world} ranks: at least {least}")
     edges = [*range(0, count, batch_size), count] if count else [0]
-    if len(edges) > 1 and drop_last and count - edges[-2] < batch_size:
-        del edges[-1]
-    elif len(edges) > 2 and count - edges[-2] < least:
+    if len(edges) > 2 and count - edges[-2] < least:
         del edges[-2]
     if world > 1 and 0 < count < least:
         raise ValueError(f"{count} samples are too few for {world} ranks: at least {least}")

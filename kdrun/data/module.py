@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -61,6 +61,19 @@ class DataModule(LightningDataModule):
         """int64 [n], ids of the training samples in the order of the source."""
         return self.samples("train").ids
 
+    def trained(self, ids: Tensor) -> Tensor:
+        """int64 [b]: positions in `train_ids` of training samples by id (int64 [b]). KeyError for an id that is not in training."""
+        known, order = self._sorted_ids
+        found = order[torch.searchsorted(known, ids).clamp_(max=len(known) - 1)]
+        wrong = self.train_ids[found] != ids
+        if wrong.any():
+            raise KeyError(f"sample id {int(ids[wrong][0])} is not a training sample")
+        return found
+
+    @cached_property
+    def _sorted_ids(self) -> tuple[Tensor, Tensor]:
+        return torch.sort(self.train_ids)
+
     @property
     def extra_tests(self) -> tuple[str, ...]:
         """Names of further test sets, each a split like "test"."""
@@ -87,13 +100,16 @@ class DataModule(LightningDataModule):
 
     def features_missing(self) -> int:
         """How many images (or the like) that samples use have no features yet; nothing is computed."""
-        return 0
+        kept = self.features_kept()
+        return 0 if kept is None else kept[0].missing(np.array(sorted(kept[1]), np.int64))
 
     def prepare(self, told: Callable[[int], None] = lambda done: None) -> None:
         """Compute the features that are missing now, not when a batch first needs them; told(images done)."""
+        if kept := self.features_kept():
+            kept[0].build(np.array(sorted(kept[1]), np.int64), told)
 
     def features_kept(self) -> tuple[Any, set[int]] | None:
-        """(their cache, with `folder`, `missing(numbers)` and `bytes`; the numbers that samples use); None where none are kept."""
+        """(their cache, with `folder`, `missing(numbers)`, `build(numbers, told)` and `bytes`; the numbers that samples use); None where none are kept."""
         return None
 
     # For `trainer.fit(learner, datamodule=module)`.
@@ -109,6 +125,39 @@ class DataModule(LightningDataModule):
 
     def test_dataloader(self) -> Any:
         return self.eval_loader("test", self.eval_batch_size, **self._rank())
+
+
+class TokenModule(DataModule):
+    """Sequences of tokens.
+
+    samples  split -> its samples, as LOADER takes them
+    coder    `decode(lists of ids) -> texts`: what stands before the first end token
+    LOADER   a MaskedLoader
+    """
+
+    LOADER: type
+
+    def __init__(
+        self, domain: Any, spec: Any, samples: dict[str, Any], coder: Any, batch_size: int, eval_batch_size: int
+    ):
+        super().__init__(domain, spec, batch_size, eval_batch_size)
+        self._samples, self._coder = samples, coder
+
+    def samples(self, split: str) -> Any:
+        """Ids and tokens of a split, in the order of the source."""
+        return self._samples[split]
+
+    def decode(self, rows: Iterable[Sequence[int] | Tensor]) -> list[str]:
+        """Text of lists of ids (or of rows of a tensor): what stands before the first eos."""
+        return self._coder.decode([row.tolist() if isinstance(row, Tensor) else row for row in rows])
+
+    def train_loader(self, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> Any:
+        """Shuffled; batch_size is over all ranks, in the unit of LOADER."""
+        return self.LOADER(self.samples("train"), batch_size, seed=seed, rank=rank, world=world)
+
+    def eval_loader(self, split: str, batch_size: int, rank: int = 0, world: int = 1) -> Any:
+        """Every sample of the split (also "train") exactly once over all ranks."""
+        return self.LOADER(self.samples(split), batch_size, rank=rank, world=world)
 
 
 class ArrayModule(DataModule):
@@ -127,27 +176,22 @@ class ArrayModule(DataModule):
 
     @property
     def extra_tests(self) -> tuple[str, ...]:
-        """Names of further test sets, each a split like "test"."""
         return tuple(self.source.further)
 
     @property
     def content(self) -> str:
-        """Hash of the raw content."""
         return self.source.source_hash
 
     @property
     def random(self) -> bool:
-        """Whether training inputs are augmented at random."""
         return self.augment is not None and self.augment.random
 
     @property
     def replayed(self) -> bool:
-        """Whether the same views come again in every run, so that outputs for them can be stored."""
         return self.augment is not None and self.augment.replayed
 
     @property
     def views(self) -> int:
-        """Number of replayed augmented views; 1 where nothing is replayed."""
         return 1 if self.augment is None else self.augment.views
 
     def rows(self, split: str) -> np.ndarray:
@@ -187,29 +231,16 @@ class ArrayModule(DataModule):
         samples = self.samples("train")
         if self.random and not self.replayed:
             raise ValueError("inputs of a view exist only where the augmentation is replayed: set data.augment.seed")
-        positions = self._position[1][torch.searchsorted(self._position[0], ids).clamp_(max=len(samples) - 1)]
-        if not torch.equal(samples.ids[positions], ids):
-            raise KeyError(f"sample id {int(ids[samples.ids[positions] != ids][0])} is not a training sample")
-        return samples.inputs(positions, None if self.augment is None else self.augment.key(None, view))
+        return samples.inputs(self.trained(ids), None if self.augment is None else self.augment.key(None, view))
 
-    @cached_property
-    def _position(self) -> tuple[Tensor, Tensor]:
-        return torch.sort(self.samples("train").ids)
-
-    def train_loader(
-        self, batch_size: int, seed: int, rank: int = 0, world: int = 1, drop_last: bool = False
-    ) -> BatchLoader:
+    def train_loader(self, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> BatchLoader:
         """Shuffled and augmented; see BatchLoader. batch_size is over all ranks."""
-        return BatchLoader(
-            self.samples("train"), batch_size, seed=seed, rank=rank, world=world, smallest=2, drop_last=drop_last
-        )
+        return BatchLoader(self.samples("train"), batch_size, seed=seed, rank=rank, world=world, smallest=2)
 
     def eval_loader(self, split: str, batch_size: int, rank: int = 0, world: int = 1) -> BatchLoader:
-        """Every sample of the split exactly once over all ranks, in the order of the source."""
         return BatchLoader(self.samples(split), max(batch_size, world), rank=rank, world=world, smallest=1)
 
     def audit(self) -> dict[str, Any]:
-        """See audit.audit."""
         from kdrun.data.audit import audit
 
         return audit(self.source, self.split)

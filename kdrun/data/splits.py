@@ -39,6 +39,20 @@ def assign(source: ArraySource, config: dict[str, Any]) -> np.ndarray:
     return split
 
 
+def sizes_of(source: ArraySource, split: np.ndarray) -> dict[str, int]:
+    """Samples per split and further test set."""
+    sizes = {name: int((split == part).sum()) for name, part in SPLITS.items()}
+    return sizes | {name: len(rows) for name, rows in source.further.items()}
+
+
+def told_moments(source: ArraySource, given: dict[str, Any], count: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """`data.normalize` as mean and deviation of `count` columns or channels. Raises UserError where it is none."""
+    mean, std = (tuple(map(float, given[name])) for name in ("mean", "std"))
+    if not len(mean) == len(std) == count or min(std) <= 0:
+        raise UserError(f"data.normalize: {source.name} needs {count} means and {count} positive deviations")
+    return mean, std
+
+
 def _share(source: ArraySource, rows: np.ndarray, fraction: float, seed: int, purpose: str) -> np.ndarray:
     """`fraction` of every class, rounded; at least one sample of a class that has two."""
     taken = []

@@ -41,7 +41,8 @@ RECIPE = {
 }
 SMALLEST = 4 + 256 + 8
 """Special tokens, bytes, and a few pieces."""
-
+FILES = ("tokenizer*", "*.model", "*.spm", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
+"""What the tokenizer of a Hugging Face model's folder is made of."""
 
 USUAL_NAMES = {
     "pad": ("<pad>", "[PAD]", "<|pad|>"),
@@ -147,26 +148,38 @@ class SentencePiece:
         return self._model.decode(ids) if ids else []
 
 
+def read_tokenizers_file(path: Path) -> tuple[Any, dict[str, str | None]]:
+    """(tokenizers.Tokenizer of a `tokenizer.json`, role -> its token of USUAL_NAMES). Raises UserError where it is none."""
+    library = needed("tokenizers", f"{path} needs Hugging Face's tokenizers", "transformers")
+    try:
+        model = library.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise UserError(f"{path} is no file of Hugging Face's tokenizers: {str(error)[:200]}") from None
+    model.no_padding()
+    model.no_truncation()
+    known = model.get_vocab(with_added_tokens=True)
+    return model, {role: next(filter(known.__contains__, names), None) for role, names in USUAL_NAMES.items()}
+
+
+def read_folder(folder: Path) -> tuple[Any, list[str]]:
+    """(transformers' tokenizer of a folder, "sha256  name" of each of its files). Raises UserError where it holds none."""
+    library = needed("transformers", f"{folder} needs transformers")
+    try:
+        made = library.AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"{folder} holds no tokenizer: {str(error).splitlines()[0][:200]}") from None
+    files = sorted({path for pattern in FILES for path in folder.glob(pattern) if path.is_file()})
+    return made, [f"{sha256_file(path)}  {path.name}" for path in files]
+
+
 class TokenizersFile:
     """A `tokenizer.json` by itself: special tokens are known by USUAL_NAMES."""
 
     def __init__(self, path: Path):
-        try:
-            from tokenizers import Tokenizer as Reader
-        except ImportError:
-            raise UserError(f"{path} needs Hugging Face's tokenizers: pip install transformers") from None
-        try:
-            self._model = Reader.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception
-            raise UserError(f"{path} is no file of Hugging Face's tokenizers: {str(error)[:200]}") from None
-        self._model.no_padding()
-        self._model.no_truncation()
+        self._model, names = read_tokenizers_file(path)
         self.sha256 = sha256_file(path)
         self.size = self._model.get_vocab_size()
-        ids = {}
-        for role, names in USUAL_NAMES.items():
-            found = (self._model.token_to_id(name) for name in names)
-            ids[role] = next((number for number in found if number is not None), None)
+        ids = {role: None if name is None else self._model.token_to_id(name) for role, name in names.items()}
         if ids["eos"] is None:
             raise UserError(f"{path} has no end-of-sentence token; known names: {', '.join(USUAL_NAMES['eos'])}")
         self.eos: int = ids["eos"]
@@ -187,19 +200,9 @@ class HuggingFace:
     """The tokenizer of a Hugging Face model's folder, with the target side's own vocabulary or language where it has
     one. bos is the model's `decoder_start_token_id` where its config.json has that."""
 
-    FILES = ("tokenizer*", "*.model", "*.spm", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
-
     def __init__(self, folder: Path):
-        try:
-            from transformers import AutoTokenizer
-        except ImportError:
-            raise UserError(f"{folder} needs transformers: pip install transformers") from None
-        try:
-            self._model = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, ImportError) as error:
-            raise UserError(f"{folder} holds no tokenizer: {str(error).splitlines()[0][:200]}") from None
-        files = sorted({path for pattern in self.FILES for path in folder.glob(pattern) if path.is_file()})
-        self.sha256 = text_hash(f"{sha256_file(path)}  {path.name}" for path in files)
+        self._model, files = read_folder(folder)
+        self.sha256 = text_hash(files)
         config = folder / "config.json"
         start = json.loads(config.read_text()).get("decoder_start_token_id") if config.is_file() else None
         if self._model.eos_token_id is None:

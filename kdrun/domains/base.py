@@ -6,7 +6,7 @@ Nothing heavy is imported here or in a module `domain` or `spec`: `kdrun check` 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -78,6 +78,7 @@ class Spec:
     compared      entries of `metadata` that have to be as they were trained, also where a network is trained further
     unchanged     those that further training may change, and a network that is used as it is needs
     chosen        entry -> (what it is for people, how it is chosen)
+    unsaved       fields that no weights file keeps
     """
 
     name: str
@@ -92,6 +93,7 @@ class Spec:
     compared: ClassVar[tuple[str, ...]] = ()
     unchanged: ClassVar[tuple[str, ...]] = ()
     chosen: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    unsaved: ClassVar[tuple[str, ...]] = ("name", "sizes")
 
     @property
     def about(self) -> str:
@@ -114,8 +116,20 @@ class Spec:
         return {name: {0: "batch"} for name in self.input_names}
 
     def metadata(self) -> dict[str, Any]:
-        """What a weights file keeps, in JSON types, so that its network can be built and used without the data; with "kind"."""
-        raise NotImplementedError
+        """What a weights file keeps, in JSON types, so that its network can be built and used without the data: "kind", "data" (its
+        name) and the fields, without those of `unsaved` and those that may be None and are."""
+        values = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in self.unsaved}
+        kept = {name: value for name, value in values.items() if value is not None or name not in type(self).__dict__}
+        lists = {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
+        return {"kind": self.kind, "data": self.name, **lists}
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, Any]) -> Spec:
+        """The spec that a weights file was written with; sizes are those of no data set."""
+        kept = [one for one in fields(cls) if one.name not in cls.unsaved]
+        values = {one.name: metadata[one.name] for one in kept if one.default is MISSING or one.name in metadata}
+        tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        return cls(name=metadata["data"], sizes={}, **tuples)
 
     def arguments(self) -> dict[str, Any]:
         """What networks may ask for by the name of a parameter, and only the data know."""

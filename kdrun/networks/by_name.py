@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from kdrun.networks import quiet
-from kdrun.networks.folders import check_folder
+from kdrun.networks.folders import check_fields, pretrained
 from kdrun.networks.torchvision_operators import make_torchvision_importable
 from kdrun.optional import needed
 from kdrun.problems import UserError, closest
@@ -70,9 +70,7 @@ def transformers_image_classifier(
     if path is not None:
         return _from_folder(network_class, Path(path), config, num_labels)
     known = network_class.config_class().to_dict()
-    for name in config or {}:
-        if name != "num_labels" and name not in known:
-            raise UserError(f"{network_class.config_class.__name__} has no field {name!r}{closest(name, known)}")
+    check_fields(network_class.config_class.__name__, config or {}, {**known, "num_labels": None})
     from_data = {"num_channels": in_channels, "image_size": image_size}
     fields = {name: value for name, value in from_data.items() if value is not None and name in known}
     if num_labels is not None:
@@ -85,16 +83,8 @@ def _from_folder(network_class: Any, path: Path, config: dict[str, Any] | None, 
         raise UserError(f"{network_class.__name__}: give either config or path, not both")
     if not (path / "config.json").is_file():
         raise UserError(f"{network_class.__name__}: no config.json in {path}")
-    check_folder(str(path))
-    network, report = network_class.from_pretrained(
-        path, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True
-    )
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if names := sorted(map(str, report.get(kind) or ())):
-            raise UserError(
-                f"{path} does not fit {network_class.__name__}: {len(names)} {kind.replace('_', ' ')}",
-                ", ".join(names[:3]) + (" ..." if len(names) > 3 else ""),
-            )
+    wrong = ("missing_keys", "unexpected_keys", "mismatched_keys")
+    network = pretrained(network_class, str(path), wrong, local_files_only=True, use_safetensors=True)
     if num_labels is not None and network.config.num_labels != num_labels:
         raise UserError(f"{path} has {network.config.num_labels} classes, the data have {num_labels}")
     return network

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kdrun.problems import UserError
+from torch import nn
+
+from kdrun.problems import UserError, closest
 
 
 def check_folder(name: str) -> None:
@@ -25,6 +28,35 @@ def check_folder(name: str) -> None:
         raise UserError(f"{path / 'config.json'} is no JSON: {error}") from None
     if _has(content, "checkpoint_path"):
         raise UserError(f"{path / 'config.json'}: checkpoint_path is refused: it would unpickle a file")
+
+
+def pretrained(
+    kind: Any, name: str, wrong: tuple[str, ...] = ("missing_keys", "mismatched_keys"), **options: Any
+) -> nn.Module:
+    """A network of transformers from a folder or hub name; no code that comes with it is run.
+
+    kind: its class. wrong: what of transformers' report must be empty. Raises UserError where weights are not there or not all fit.
+    """
+    check_folder(name)
+    try:
+        model, report = kind.from_pretrained(name, trust_remote_code=False, output_loading_info=True, **options)
+    except (OSError, ValueError, RuntimeError) as error:  # not there, or not of this kind
+        raise UserError(f"cannot load {name}: {(str(error).splitlines() or [''])[0]}") from error
+    for problem in wrong:
+        if names := sorted(map(str, report.get(problem) or ())):
+            more = " ..." if len(names) > 3 else ""
+            what = problem.replace("_", " ")
+            raise UserError(
+                f"{name} does not fit {type(model).__name__}: {len(names)} {what}: {', '.join(names[:3])}{more}"
+            )
+    return model
+
+
+def check_fields(kind: str, fields: Iterable[str], known: Mapping[str, Any]) -> None:
+    """Raises UserError for a field that a configuration does not have."""
+    for name in fields:
+        if name not in known:
+            raise UserError(f"{kind} has no field {name!r}{closest(name, known)}")
 
 
 def _has(node: Any, key: str) -> bool:

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from kdrun.files import located
+from kdrun.files import located, sync_folder
 from kdrun.networks.inputs import check_data
 from kdrun.networks.matching import check_keys, check_values, without_prefix
 from kdrun.problems import UserError
@@ -90,9 +90,10 @@ def save_state(state: Mapping[str, torch.Tensor], path: str | Path, metadata: Ma
             except SafetensorError as error:
                 raise (_disk_error(error) or error) from error
             temporary.chmod(mode)
-            _to_disk(temporary)
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
             os.replace(temporary, path)
-            _to_disk(path.parent)
+            sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
     return path
@@ -224,11 +225,3 @@ def _identity(tensor: torch.Tensor) -> tuple:
     """Equal for tensors that are the same memory; an empty tensor is only itself."""
     pointer = tensor.data_ptr() if tensor.numel() else id(tensor)
     return pointer, tensor.device, tensor.dtype, tuple(tensor.shape), tensor.stride()
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

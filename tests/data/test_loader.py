@@ -141,14 +141,14 @@ def test_ranks_together_are_the_single_process(world):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 5), st.sampled_from([1, 2]), st.booleans())
-def test_bounds(count, batch_size, world, smallest, drop_last):
+@given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 5), st.sampled_from([1, 2]))
+def test_bounds(count, batch_size, world, smallest):
     least = smallest * world if world > 1 or batch_size > 1 else 1
     if batch_size < least or (world > 1 and count < least):
         with pytest.raises(ValueError, match=r"batch_size|too few"):
-            batch_bounds(count, batch_size, 0, world, smallest, drop_last)
+            batch_bounds(count, batch_size, 0, world, smallest)
         return
-    ranks = [batch_bounds(count, batch_size, rank, world, smallest, drop_last) for rank in range(world)]
+    ranks = [batch_bounds(count, batch_size, rank, world, smallest) for rank in range(world)]
     assert len({len(rank) for rank in ranks}) == 1
     position = 0
     for step in zip(*ranks, strict=True):
@@ -159,7 +159,7 @@ def test_bounds(count, batch_size, world, smallest, drop_last):
         for first, end, _ in step:
             assert first == position
             position = end
-    assert position == (count // batch_size * batch_size if drop_last else count)
+    assert position == count
 
 
 def test_no_last_batch_of_one():

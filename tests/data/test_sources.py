@@ -50,7 +50,7 @@ def test_digits_do_not_import_scikit_learn():
 
 
 def test_absent_scikit_learn_is_named(monkeypatch):
-    monkeypatch.setattr("kdrun.domains.images.shipped.digits.find_spec", lambda name: None)
+    monkeypatch.setattr("kdrun.data.folders.find_spec", lambda name: None)
     with pytest.raises(UserError, match="scikit-learn"):
         digits()
 

@@ -9,7 +9,7 @@ import torch
 from vision_support import Store, Tower, conversations, mixed, module_of, question, tiny_tower
 
 from kdrun.domains.vision_language import features as vision_features
-from kdrun.domains.vision_language.features import BLOCK, FeatureCache, cache_bytes
+from kdrun.domains.vision_language.features import BLOCK, FeatureCache
 
 COUNT = 5 * BLOCK + 3
 EVERY = np.arange(COUNT)
@@ -179,11 +179,11 @@ def test_captions_and_questions_of_a_store_share_them(tmp_path, monkeypatch):
 def test_size_is_told_before(tmp_path, monkeypatch):
     tiny_tower(monkeypatch)
     module = module_of(tmp_path, conversations(mixed(20), mixed(3, 50), mixed(3, 60)))
-    assert module.cache_bytes() == cache_bytes(200, 4, 3) == 200 * 28
+    assert module.pictures.features.bytes == 200 * 28
     assert not (tmp_path / "cache" / "features").exists()
     module.prepare()
     stored = sum(path.stat().st_size for path in module.pictures.features.folder.glob("*.npy"))
-    assert stored == pytest.approx(module.cache_bytes(), abs=300)
+    assert stored == pytest.approx(module.pictures.features.bytes, abs=300)
 
 
 def test_values_beyond_float16(tmp_path):

@@ -78,7 +78,7 @@ class TestBatch:
         expected = (torch.from_numpy(Store(200).pixels(numbers)).float() - 127) / 128
         assert torch.equal(batch["inputs"]["pixel_values"], expected)
         assert module.spec.feature_width is None and module.spec.tower == "tiny@0123456789ab/32"
-        assert module.cache_bytes() == 0 and not (tmp_path / "cache" / "features").exists()
+        assert module.features_kept() is None and not (tmp_path / "cache" / "features").exists()
 
     def test_the_networks_own_tower(self, tmp_path):
         source = conversations(mixed(8), mixed(3, 50), mixed(3, 60))

@@ -60,7 +60,7 @@ def test_what_depends_on_the_data_differs_between_them(plan):
 
 def test_features_of_both_phases_are_counted_once(plan, job):
     module = load_data(job.config["data"], job.config["paths"])
-    assert plan["features"]["bytes"] == module.cache_bytes() > 0
+    assert plan["features"]["bytes"] == module.pictures.features.bytes > 0
     assert 0 < plan["features"]["missing"] == module.features_missing()  # captions are about the same images
 
 

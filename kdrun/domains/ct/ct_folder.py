@@ -16,7 +16,7 @@ import numpy as np
 
 from kdrun.checksums import checksum_of
 from kdrun.data import folders
-from kdrun.data.decoded import decoded, digests
+from kdrun.data.decoded import RAW, decoded, digests, keep_rows
 from kdrun.data.fetch import default_cache
 from kdrun.domains.ct.labels import SHOWN, Row, check_places, code, read_labels, secret
 from kdrun.domains.ct.resize import fit, resize_planes, weights
@@ -64,9 +64,7 @@ def ct_folder(
     """
     if root is None:
         raise UserError("data=ct_folder needs data.root=FOLDER, with one folder or NIfTI file for each patient")
-    root = Path(root)
-    if not root.is_dir():
-        raise UserError(f"data.root={root}: there is no such folder")
+    root = folders.existing(root)
     chosen = windows(window)
     low, high = _checked(slices, size, fraction, spacing, incomplete)
     cache = Path(cache or default_cache())
@@ -195,9 +193,8 @@ def _cut(
     if problems.found and incomplete == "stop":
         problems.add("to go on with the others: data.incomplete=leave_out")
         problems.stop()
-    places = [target / "raw.npy", target / "pixels.npy"]
     dims = (len(chosen), count, shape["size"], shape["size"])
-    raw = new_array(places[0], np.uint8, (max(len(usable), 1), *dims))
+    raw = new_array(target / RAW, np.uint8, (max(len(usable), 1), *dims))
     readable, persons = [], []
     for place in usable:
         try:
@@ -213,16 +210,7 @@ def _cut(
         problems.stop()
     if not readable:
         raise UserError(f"none of {len(rows)} scans can be used", *problems.found[0])
-    if len(readable) == len(raw):
-        raw.flush()
-        places[0].rename(places[1])
-    else:
-        pixels = new_array(places[1], np.uint8, (len(readable), *dims))
-        for place in range(len(readable)):
-            pixels[place] = raw[place]
-        pixels.flush()
-        places[0].unlink()
-    (target / "about.json").write_text(json.dumps({"readable": readable, "persons": persons}))
+    keep_rows(raw, np.arange(len(readable)), target, {"readable": readable, "persons": persons})
 
 
 def _usable(rows: list[Row], choose: Any) -> tuple[list[int], Problems]:

@@ -51,7 +51,6 @@ class Scans(Images):
         return (*super().parts(), groups, self.views, *further)
 
     def check_split(self, split: np.ndarray) -> None:
-        """Raises UserError where a group is in two of train, val and test: a network would be tested on whom it knows."""
         parts: dict[str, set[str]] = {}
         for group, part in zip(self.groups, split.tolist(), strict=True):
             if part != UNUSED:

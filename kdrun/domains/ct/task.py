@@ -34,7 +34,6 @@ class Diagnosis(Classification):
     """Splits beside the test sets whose rows are kept: thresholds and stacks are fitted on them."""
 
     def metrics(self) -> MetricCollection:
-        """A fresh collection whose compute() has exactly the names of METRICS (see DiagnosisScores)."""
         return MetricCollection({"scores": DiagnosisScores(self.classes)})
 
     def evaluate(

@@ -40,7 +40,6 @@ class Classification(Domain):
         return DataSpec.of(metadata)
 
     def stand_in(self, requires: Mapping[str, Any], count: int) -> Any:
-        """Random images of a shape and number of classes."""
         import numpy as np
 
         from kdrun.domains.images.module import ImageDataModule

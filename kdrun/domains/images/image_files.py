@@ -43,8 +43,7 @@ def image_files(root: Path, alike: str = "stop") -> tuple[list[ImageFile], list[
     where a split is there twice, for a class none of whose files is an image, and (see class_labels.merged) for names of
     classes that differ only in spelling.
     """
-    if not root.is_dir():
-        raise UserError(f"data.root={root}: there is no such folder")
+    folders.existing(root)
     tops = {top: list(folders.files(top)) for top in folders.folders(root)}
     parts = _parts(root, tops)
     notes = []

@@ -6,13 +6,14 @@ import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
 from kdrun.checksums import checksum_of
 from kdrun.data import pictures
-from kdrun.data.decoded import decoded, digests
+from kdrun.data.decoded import RAW, decoded, digests, keep_rows
 from kdrun.data.fetch import default_cache
 from kdrun.data.source import SPLITS
 from kdrun.domains.images.image_files import ImageFile, image_files
@@ -52,7 +53,13 @@ def image_folder(
     files, notes = image_files(root, alike)
     cache = Path(cache or default_cache())
     contents = digests(root, [file.path for file in files], cache)
-    key = [FORMAT, _pillow(), [[file.name, digest] for file, digest in zip(files, contents, strict=True)], size, grey]
+    key = [
+        FORMAT,
+        version("pillow"),
+        [[file.name, digest] for file, digest in zip(files, contents, strict=True)],
+        size,
+        grey,
+    ]
     folder = decoded(cache, "image_folder", key, lambda target: _decode(files, size, grey, target))
     about = json.loads((folder / "about.json").read_text())
     x = np.load(folder / "pixels.npy", mmap_mode="c")
@@ -94,12 +101,11 @@ def _decode(files: list[ImageFile], size: int | None, grey: bool, target: Path) 
     """Write pixels.npy, uint8 [readable, C, H, W], and about.json."""
     # One array for all, so the shape must be known first.
     with ThreadPoolExecutor(THREADS) as pool:
-        firsts = (file for start in (files[:64], files[64:]) for file in start)
-        first = next((image for file in firsts if (image := _read(file.path, size, grey)).pixels is not None), None)
+        first = next((image for file in files if (image := _read(file.path, size, grey)).pixels is not None), None)
         if first is None:
             raise UserError(f"none of {len(files)} images can be read, for example {files[0].path}")
         shape = first.pixels.shape
-        raw = new_array(target / "raw.npy", np.uint8, (len(files), *shape))
+        raw = new_array(target / RAW, np.uint8, (len(files), *shape))
 
         def place(position: int) -> _Read:
             image = _read(files[position].path, size, grey)
@@ -117,22 +123,13 @@ def _decode(files: list[ImageFile], size: int | None, grey: bool, target: Path) 
         images = list(pool.map(place, range(len(files))))
     pictures.refuse_ranges((file.name, image.range) for file, image in zip(files, images, strict=True))
     readable = np.flatnonzero([image.pixels is not None for image in images])
-    pixels = new_array(target / "pixels.npy", np.uint8, (len(readable), *shape))
-    for start in range(0, len(readable), 1024):
-        pixels[start : start + 1024] = raw[readable[start : start + 1024]]
-    pixels.flush()
-    (target / "raw.npy").unlink()
     broken = {file.name: image.reason for file, image in zip(files, images, strict=True) if image.pixels is None}
     several = sum(image.frames > 1 for image in images)
     notes = [f"{name}: {reason}" for name, reason in list(broken.items())[:NAMED]]
     if several:
         notes.append(f"{several} files with several frames, of which the first is read")
-    about = {
-        "readable": readable.tolist(),
-        "unreadable": list(broken),
-        "notes": notes,
-    }
-    (target / "about.json").write_text(json.dumps(about))
+    about = {"readable": readable.tolist(), "unreadable": list(broken), "notes": notes}
+    keep_rows(raw, readable, target, about)
 
 
 @dataclass(frozen=True)
@@ -161,9 +158,3 @@ def _read(path: Path, size: int | None, grey: bool) -> _Read:
     except pictures.BrokenImage as error:
         return _Read(None, str(error))
     return _Read(pixels[None] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1)), "", frames, values)
-
-
-def _pillow() -> str:
-    from importlib.metadata import version
-
-    return version("pillow")

@@ -8,12 +8,11 @@ import numpy as np
 
 from kdrun import kinds
 from kdrun.data.module import ArrayModule
-from kdrun.data.source import SPLITS, TRAIN
-from kdrun.data.splits import assign
+from kdrun.data.source import TRAIN
+from kdrun.data.splits import assign, sizes_of, told_moments
 from kdrun.domains.images.augment import Augment
 from kdrun.domains.images.source import Images
 from kdrun.domains.images.spec import DataSpec
-from kdrun.problems import UserError
 
 DOMAIN = kinds.find("classification")
 
@@ -39,7 +38,6 @@ class ImageDataModule(ArrayModule):
 
     @property
     def images(self) -> Images:
-        """What the source returned."""
         return self.source
 
 
@@ -56,10 +54,7 @@ def image_module(images: Images, config: dict[str, Any], domain: Any = DOMAIN) -
         name=config["name"] or images.name,
         classes=images.classes,
         shape=tuple(images.x.shape[1:]),
-        sizes={
-            **{name: int((split == part).sum()) for name, part in SPLITS.items()},
-            **{name: len(rows) for name, rows in images.further.items()},
-        },
+        sizes=sizes_of(images, split),
         mean=mean,
         std=std,
     )
@@ -73,10 +68,7 @@ def _moments(images: Images, split: np.ndarray, given: dict[str, Any] | None) ->
     """
     channels = images.x.shape[1]
     if given is not None:
-        mean, std = tuple(map(float, given["mean"])), tuple(map(float, given["std"]))
-        if len(mean) != channels or len(std) != channels or min(std) <= 0:
-            raise UserError(f"data.normalize: {images.name} needs {channels} means and {channels} positive deviations")
-        return mean, std
+        return told_moments(images, given, channels)
     rows = np.flatnonzero(split == TRAIN)
     if images.x.dtype == np.uint8:
         counts = np.zeros((channels, 256), np.int64)

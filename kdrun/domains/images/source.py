@@ -7,9 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kdrun.data.source import SPLITS, TEST, TRAIN, UNUSED, VAL, ArraySource, check_columns
-
-__all__ = ["SPLITS", "TEST", "TRAIN", "UNUSED", "VAL", "Images"]
+from kdrun.data.source import ArraySource, check_columns
 
 
 @dataclass
@@ -49,5 +47,4 @@ class Images(ArraySource):
         return (self.decoded, self.x.shape, str(self.x.dtype), self.y, self.split, self.ids, self.classes)
 
     def describe(self, position: int) -> str:
-        """How to name one sample to a person: its file, or its id."""
         return super().describe(position) if self.names is None else self.names[position]

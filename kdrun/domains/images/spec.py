@@ -40,32 +40,26 @@ class DataSpec(Spec):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes."""
         return self.classes
 
     @property
     def binary(self) -> bool:
-        """Whether a network may give one logit."""
         return len(self.classes) == 2
 
     @property
     def unit(self) -> str:
-        """What one row of a batch is."""
         return "volume" if len(self.shape) == 4 else "image"
 
     @property
     def input_names(self) -> tuple[str, ...]:
-        """Of the one tensor that networks are called with."""
         return ("images",)
 
     @property
     def outputs(self) -> int:
-        """Numbers that a network says of one sample."""
         return len(self.classes)
 
     @property
     def about(self) -> str:
-        """One line for people."""
         return f"{tuple(self.shape)}, {len(self.classes)} classes"
 
     def arguments(self) -> dict[str, Any]:
@@ -75,7 +69,6 @@ class DataSpec(Spec):
         return classified(self.outputs, channels, size)
 
     def blank(self) -> Blank:
-        """Two black images."""
         import torch
 
         shape = tuple(self.shape)
@@ -95,7 +88,6 @@ class DataSpec(Spec):
         super().check(metadata, path, as_trained)
 
     def described(self) -> dict[str, Any]:
-        """Normalisation and classes."""
         return {
             "normalisation": {
                 "mean": [float(value) for value in self.mean],
@@ -121,25 +113,10 @@ class DataSpec(Spec):
         return usual
 
     def corrupted(self, inputs: Any, ids: Any, seed: int) -> Mapping[str, Any]:
-        """Noise, blur, brightness and contrast of pixels in 0..1 (see corruptions)."""
         from kdrun.domains.images.corruptions import normalised_levels
 
         return normalised_levels(inputs, ids, self.mean, self.std, seed)
 
     def metadata(self) -> dict[str, Any]:
-        """What a weights file keeps, so that its network can be built and used without the data."""
-        return {
-            **({} if self.kind == "images" else {"kind": self.kind}),
-            "data": self.name,
-            "classes": list(self.classes),
-            "shape": list(self.shape),
-            "mean": [float(value) for value in self.mean],
-            "std": [float(value) for value in self.std],
-        }
-
-    @classmethod
-    def of(cls, metadata: Mapping[str, Any]) -> DataSpec:
-        """The spec that a weights file was written with; sizes are those of no data set."""
-        lists = (tuple(metadata[name]) for name in ("classes", "shape", "mean", "std"))
-        classes, shape, mean, std = lists
-        return cls(metadata["data"], classes, shape, {}, mean, std)
+        """A file that says no kind is of images."""
+        return {key: value for key, value in super().metadata().items() if (key, value) != ("kind", "images")}

@@ -33,7 +33,6 @@ class Classification(Task):
         self._features = False
 
     def prepare(self, wanted: frozenset[str]) -> None:
-        """Features are kept only where the objective compares them."""
         self._features = bool(FEATURES & wanted)
 
     def predict(self, network: nn.Module, inputs: torch.Tensor) -> Prediction:
@@ -81,7 +80,6 @@ class Classification(Task):
         }
 
     def metrics(self) -> MetricCollection:
-        """A fresh collection whose compute() has exactly the names of METRICS (see ClassificationScores)."""
         return MetricCollection({"scores": ClassificationScores(self.classes)})
 
     def update(self, metrics: MetricCollection, prediction: Prediction, batch: Batch) -> None:
@@ -89,7 +87,6 @@ class Classification(Task):
         metrics["scores"].update(prediction.logits.detach().float(), batch["targets"])
 
     def right(self, prediction: Prediction, batch: Batch) -> torch.Tensor:
-        """bool [B]: whether the largest logit is that of the target."""
         return prediction.logits.argmax(1) == batch["targets"]
 
     def trivial(self, targets: list[torch.Tensor], right: list[torch.Tensor] | None = None) -> Guess:

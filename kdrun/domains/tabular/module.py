@@ -9,8 +9,8 @@ import numpy as np
 
 from kdrun import kinds
 from kdrun.data.module import ArrayModule
-from kdrun.data.source import SPLITS, TRAIN
-from kdrun.data.splits import assign
+from kdrun.data.source import TRAIN
+from kdrun.data.splits import assign, sizes_of, told_moments
 from kdrun.domains.tabular.source import Table
 from kdrun.domains.tabular.spec import TableSpec
 from kdrun.problems import UserError
@@ -26,7 +26,6 @@ class TableDataModule(ArrayModule):
 
     @cached_property
     def targets(self) -> np.ndarray:
-        """float32 [N]: standardised."""
         return ((self.source.y - self.spec.target_mean) / self.spec.target_std).astype(np.float32)
 
 
@@ -44,15 +43,12 @@ def table_module(table: Table, config: dict[str, Any]) -> TableDataModule:
     if (given := config["normalize"]) is None:
         mean, std = _moments(table.x[split == TRAIN])
     else:
-        mean, std = (tuple(map(float, given[name])) for name in ("mean", "std"))
-        if not len(mean) == len(std) == len(table.features) or min(std) <= 0:
-            count = len(table.features)
-            raise UserError(f"data.normalize: {table.name} needs {count} means and {count} positive deviations")
+        mean, std = told_moments(table, given, len(table.features))
     spec = TableSpec(
         name=config["name"] or table.name,
         features=table.features,
         target=table.target,
-        sizes={name: int((split == part).sum()) for name, part in SPLITS.items()},
+        sizes=sizes_of(table, split),
         mean=mean,
         std=std,
         target_mean=target_mean,

@@ -55,5 +55,4 @@ class Table(ArraySource):
 
     @cached_property
     def strata(self) -> np.ndarray:
-        """int64 [N]: what splits are drawn in proportion from."""
         return quantile_bins(self.y)

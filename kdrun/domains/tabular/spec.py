@@ -46,12 +46,10 @@ class TableSpec(Spec):
 
     @property
     def shape(self) -> tuple[int]:
-        """Of one input."""
         return (len(self.features),)
 
     @property
     def about(self) -> str:
-        """One line for people."""
         return f"{len(self.features)} features, target {self.target}"
 
     def arguments(self) -> dict[str, Any]:
@@ -59,7 +57,6 @@ class TableSpec(Spec):
         return classified(self.outputs, len(self.features), 1)
 
     def blank(self) -> Blank:
-        """Two rows of zeros."""
         import torch
 
         return Blank(torch.zeros(2, *self.shape), (2, self.outputs), f"rows of {len(self.features)} features")
@@ -74,7 +71,6 @@ class TableSpec(Spec):
                 raise UserError(f"{path} was trained on another table: {key} {theirs}, {self.name} has {ours}")
 
     def described(self) -> dict[str, Any]:
-        """Moments of features and target."""
         note = "inputs are standardised: (feature - mean) / std"
         raw = f"raw = output * {self.target_std!r} + {self.target_mean!r}"
         return {
@@ -89,23 +85,3 @@ class TableSpec(Spec):
         from kdrun.domains.tabular.corruptions import LEVELS, noisy_rows
 
         return {"noise": [partial(noisy_rows, level, inputs, ids, seed) for level in range(len(LEVELS))]}
-
-    def metadata(self) -> dict[str, Any]:
-        """What a weights file keeps, so that its network can be built and used without the data."""
-        return {
-            "kind": self.kind,
-            "data": self.name,
-            "features": list(self.features),
-            "target": self.target,
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "target_mean": self.target_mean,
-            "target_std": self.target_std,
-        }
-
-    @classmethod
-    def of(cls, metadata: Mapping[str, Any]) -> TableSpec:
-        """The spec that a weights file was written with; sizes are those of no data set."""
-        features, mean, std = (tuple(metadata[name]) for name in ("features", "mean", "std"))
-        moments = metadata["target_mean"], metadata["target_std"]
-        return cls(metadata["data"], features, metadata["target"], {}, mean, std, *moments)

@@ -50,15 +50,12 @@ class Regression(Task):
         }
 
     def metrics(self) -> MetricCollection:
-        """A fresh collection whose compute() has exactly the names of METRICS (see RegressionScores)."""
         return MetricCollection({"scores": RegressionScores(self.spec.target_std)})
 
     def update(self, metrics: MetricCollection, prediction: Prediction, batch: Batch) -> None:
-        """Adds one batch; outputs are taken in float32 whatever the network computes in."""
         metrics["scores"].update(prediction.logits.detach().float().squeeze(-1), batch["targets"])
 
     def judged(self, prediction: Prediction, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """(predictions, targets), float32 [B], in units of the target."""
         unit, middle = self.spec.target_std, self.spec.target_mean
         outputs = prediction.logits.detach().float().squeeze(-1)
         return outputs * unit + middle, batch["targets"] * unit + middle

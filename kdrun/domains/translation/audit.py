@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from kdrun.data.audit import most_of, repeated
 from kdrun.data.languages import UNSPACED, language_of, units, unspaced_share
 from kdrun.data.text_keys import COMPARED, near_key, pair_key
 
 MOST_WORDS = 2_000_000
 """Target words of training above which near-duplicates are not looked for."""
-NAMED = 4
-"""Reasons that the summary names."""
 
 _WORDS = re.compile(r"[^\W\d_]+|\d+")
 
@@ -82,13 +81,9 @@ def summary(found: dict[str, Any]) -> str:
     near = (found["near"] or {}).get("test")
     if near and near["one_word"] is not None:
         parts.append(f"{near['one_word']:.0%} of test are one word away from training")
-    repeated = [f"{count} in {name}" for name, count in found["duplicates"].items() if count]
-    if repeated:
-        parts.append(f"repeated: {', '.join(repeated)}")
+    parts += repeated(found["duplicates"])
     if found["dropped"]:
-        most = sorted(found["dropped"].items(), key=lambda item: -item[1])
-        named = ", ".join(f"{count} {reason}" for reason, count in most[:NAMED]) + (" ..." if len(most) > NAMED else "")
-        parts.append(f"left out: {named}")
+        parts.append(f"left out: {most_of(found['dropped'].items())}")
     for name, cut in found["cut"].items():
         parts.append(f"{cut['source']} sources and {cut['target']} targets of {name} were cut")
     return "; ".join(parts)

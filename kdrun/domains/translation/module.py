@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdrun import kinds
-from kdrun.data.module import TOP, DataModule
+from kdrun.data.module import TOP, TokenModule
 from kdrun.data.ragged import Ragged
 from kdrun.data.tokenizer import Tokenizer
 from kdrun.domains.translation.loader import TextSamples, TokenLoader
@@ -22,7 +22,7 @@ from kdrun.domains.translation.spec import TextSpec
 DOMAIN = kinds.find("translation")
 
 
-class TextDataModule(DataModule):
+class TextDataModule(TokenModule):
     """Sentence pairs with a split and a tokenizer.
 
     pairs      from a source
@@ -37,6 +37,7 @@ class TextDataModule(DataModule):
 
     preflight_batch = 8192
     cached_by = TOP
+    LOADER = TokenLoader
 
     def __init__(
         self,
@@ -47,18 +48,12 @@ class TextDataModule(DataModule):
         samples: dict[str, TextSamples],
         found: dict[str, Any],
     ):
-        super().__init__(DOMAIN, spec, batch_size=4096, eval_batch_size=8192)
+        super().__init__(DOMAIN, spec, samples, tokenizer, batch_size=4096, eval_batch_size=8192)
         self.pairs, self.rows_of, self.tokenizer, self.found = pairs, rows, tokenizer, found
-        self._samples = samples
 
     @property
     def extra_tests(self) -> tuple[str, ...]:
-        """Names of further test sets, each a split like "test"."""
         return tuple(name for name in self.pairs.extra if self.spec.sizes[name])
-
-    def samples(self, split: str) -> TextSamples:
-        """Ids and tokens of a split, in the order of the source."""
-        return self._samples[split]
 
     def relabelled(self, rows: list[dict[str, Any]]) -> TextDataModule:
         """Training pairs with these texts, cut to `max_length`, as targets; a pair without one is left out."""
@@ -76,16 +71,7 @@ class TextDataModule(DataModule):
 
     def rows(self, ids: Tensor) -> Tensor:
         """int64 [b]: positions in `train_ids` of pairs by id. KeyError for an id that is not in training."""
-        known, order = self._position
-        found = order[torch.searchsorted(known, ids).clamp_(max=len(known) - 1)]
-        wrong = self.train_ids[found] != ids
-        if wrong.any():
-            raise KeyError(f"sample id {int(ids[wrong][0])} is not a training sample")
-        return found
-
-    @cached_property
-    def _position(self) -> tuple[Tensor, Tensor]:
-        return torch.sort(self.train_ids)
+        return self.trained(ids)
 
     def inputs(self, ids: Tensor, view: int = 0) -> dict[str, Any]:
         """The batch of these training pairs, in this order: the tokens that the loader gives, padded to their longest."""
@@ -123,22 +109,7 @@ class TextDataModule(DataModule):
         source, mask = map(torch.from_numpy, made.padded(every, self.spec.pad))
         return {"source": source, "source_mask": mask}
 
-    def decode(self, rows: Iterable[Sequence[int] | Tensor]) -> list[str]:
-        """Text of lists of ids (or of rows of a tensor): what stands before the first eos."""
-        return self.tokenizer.decode([row.tolist() if isinstance(row, Tensor) else row for row in rows])
-
-    # Loaders.
-
-    def train_loader(self, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> TokenLoader:
-        """Shuffled within lengths; see TokenLoader. batch_size is in tokens over all ranks."""
-        return TokenLoader(self.samples("train"), batch_size, seed=seed, rank=rank, world=world)
-
-    def eval_loader(self, split: str, batch_size: int, rank: int = 0, world: int = 1) -> TokenLoader:
-        """Every pair of the split exactly once over all ranks, longest first."""
-        return TokenLoader(self.samples(split), batch_size, rank=rank, world=world)
-
     def audit(self) -> dict[str, Any]:
-        """See text_audit.audit."""
         from kdrun.domains.translation.audit import audit
 
         return audit(self)

@@ -95,11 +95,6 @@ def corpus_scores(hypotheses: Sequence[str], references: Sequence[str], tokenize
     return scores(sentence_statistics(hypotheses, references, tokenize).sum(0))
 
 
-def copy_baseline(sources: Sequence[str], references: Sequence[str], tokenize: str = "13a") -> dict[str, float]:
-    """What a system scores that copies its input: names and numbers are often the same in both languages."""
-    return corpus_scores(sources, references, tokenize)
-
-
 def signatures(tokenize: str = "13a") -> dict[str, str]:
     """sacreBLEU's description of each score (tokenisation, smoothing, version), to be printed beside it."""
     metrics = _metrics(tokenize)

@@ -73,5 +73,4 @@ class Pairs:
 
     @property
     def content_hash(self) -> str:
-        """As of images."""
         return self.source_hash

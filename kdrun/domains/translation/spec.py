@@ -14,9 +14,17 @@ from kdrun.problems import UserError
 
 
 class TokenSpec(Spec):
-    """What specs share whose networks have an output for every token of a sequence.
+    """What specs share whose networks have an output for every token of a sequence. Fields:
 
-    Fields: vocabulary, pad, bos, eos, max_length, tokenizer (sha256 of its content). settings: the node of `data` that has `tokenizer`.
+    name        label of the data set
+    vocabulary  number of ids, all below it
+    pad         id that fills rows; it may equal eos, so nothing is ever found out by comparing with it
+    bos, eos    ids that start a text (what a decoder starts from), and that end it
+    sizes       samples per split: train, val, test, and further test sets
+    max_length  most tokens of a sequence, eos included
+    tokenizer   sha256 of its content
+
+    settings: the node of `data` that has `tokenizer`.
     """
 
     per_position: ClassVar[bool] = True
@@ -25,7 +33,6 @@ class TokenSpec(Spec):
     settings: ClassVar[str]
 
     def arguments(self) -> dict[str, Any]:
-        """Size of the vocabulary, special tokens, and the longest sequence."""
         known = {name: getattr(self, name) for name in ("pad", "bos", "eos", "max_length")}
         return {**dict.fromkeys(VOCABULARY, self.vocabulary), **known}
 
@@ -41,7 +48,6 @@ class TokenSpec(Spec):
         )
 
     def described(self) -> dict[str, Any]:
-        """The tokenizer."""
         note = "inputs are ids of the tokenizer with this content"
         return {
             "tokenizer": {"sha256": self.tokenizer, "note": note},
@@ -51,18 +57,10 @@ class TokenSpec(Spec):
 
 @dataclass(frozen=True)
 class TextSpec(TokenSpec):
-    """A parallel corpus as a network and a task see it.
+    """A parallel corpus as a network and a task see it: the fields of TokenSpec of a joint vocabulary, and
 
-    name        label of the data set
     languages   (source, target), as in ("de", "en")
-    vocabulary  size of the joint vocabulary; ids are below it
-    pad         id that fills rows; it may equal eos, so nothing is ever found out by comparing with it
-    bos         id that the decoder starts from
-    eos         id that ends a sentence, source and target
     unk         id of what the vocabulary lacks
-    sizes       sentence pairs per split: train, val, test, and further test sets
-    max_length  most tokens of a sequence, eos included
-    tokenizer   sha256 of the tokenizer's file
     bleu        how sentences are cut into words for BLEU: auto, or a name of sacreBLEU's
     """
 
@@ -82,6 +80,7 @@ class TextSpec(TokenSpec):
     settings: ClassVar[str] = "text"
     unit: ClassVar[str] = "sentence"
     input_names: ClassVar[tuple[str, ...]] = ("source", "source_mask", "target")
+    unsaved: ClassVar[tuple[str, ...]] = (*Spec.unsaved, "bleu")
     compared: ClassVar[tuple[str, ...]] = ("tokenizer", "languages", "pad", "bos", "eos", "unk")
     chosen = MappingProxyType(
         {
@@ -92,32 +91,16 @@ class TextSpec(TokenSpec):
 
     @property
     def about(self) -> str:
-        """One line for people."""
         return f"{' to '.join(self.languages)}, {self.vocabulary:,} tokens"
 
     @property
     def free_axes(self) -> dict[str, dict[int, str]]:
-        """Sentences, and tokens of source and target."""
         source = {0: "batch", 1: "source_length"}
         return {"source": source, "source_mask": source, "target": {0: "batch", 1: "target_length"}}
 
     def blank(self) -> Blank:
-        """Two sentences of end tokens."""
         import torch
 
         tokens = torch.full((2, 5), self.eos)
         inputs = {"source": tokens, "source_mask": torch.ones_like(tokens, dtype=torch.bool), "target": tokens[:, :4]}
         return Blank(inputs, (2, 4, self.vocabulary), "sentences of 5 tokens")
-
-    def metadata(self) -> dict[str, Any]:
-        """What a weights file keeps, so that its network can be built without the data."""
-        return {"kind": self.kind, "data": self.name, **{name: getattr(self, name) for name in KEPT}}
-
-    @classmethod
-    def of(cls, metadata: Mapping[str, Any]) -> TextSpec:
-        """The spec that a weights file was written with; sizes are those of no data set."""
-        known = {name: metadata[name] for name in KEPT}
-        return cls(name=metadata["data"], sizes={}, **{**known, "languages": tuple(known["languages"])})
-
-
-KEPT = ("languages", "vocabulary", "pad", "bos", "eos", "unk", "max_length", "tokenizer")

@@ -16,7 +16,7 @@ from kdrun import kinds
 from kdrun.decoding.beam import Search, decode
 from kdrun.domains.base import Batch, Prediction, Task, Tensors
 from kdrun.domains.guess import Guess, symmetric
-from kdrun.domains.translation.scores import TextScores, copy_baseline, sentence_statistics, signatures, tokenize_for
+from kdrun.domains.translation.scores import TextScores, corpus_scores, sentence_statistics, signatures, tokenize_for
 from kdrun.networks.output import logits_of
 from kdrun.problems import UserError
 
@@ -28,7 +28,54 @@ TYPICAL_TOKENS = 16
 """Length of source and target for which FLOPs of a sentence are counted."""
 
 
-class Translation(Task):
+class TokenTask(Task):
+    """What tasks share whose networks have an output for every token of a sequence (see TokenSpec).
+
+    READ  the input of a network, int64 [B, L], for whose positions it gives logits [B, L, V]
+    """
+
+    READ: str
+
+    def _predict(self, network: nn.Module, inputs: dict[str, torch.Tensor], hidden: bool, logits: bool) -> Prediction:
+        """One teacher-forced pass that gives hidden states and output layer, logits, or both.
+
+        Raises ValueError where the output does not have the data's V tokens; UserError where a network has no `hidden`.
+        """
+        if hidden:
+            if not hasattr(network, "hidden"):
+                name = type(network).__name__
+                raise UserError(f"{name} has no hidden(): use objective=word_kd, with all logits at once")
+            states, weight, bias = network.hidden(**inputs)
+            found = Prediction(None, hidden=states, head=weight if bias is None else (weight, bias))
+            if logits:
+                found.logits = found.dense()
+            shape = (*states.shape[:2], len(weight))
+        else:
+            found = Prediction(logits_of(network(**inputs)))
+            shape = tuple(found.logits.shape)
+        expected = (*inputs[self.READ].shape, self.spec.vocabulary)
+        if shape != expected:
+            raise ValueError(
+                f"{type(network).__name__} returned logits of shape {shape}, expected {expected}: "
+                f"{self.spec.name} has {self.spec.vocabulary} tokens"
+            )
+        return found
+
+    def outputs(self, student: Prediction, teacher: Prediction | None) -> Tensors:
+        """student_ and teacher_ logits [B, L, V], hidden [B, L, D], head [V, D] and bias [V]; None for what is not there."""
+        found: Tensors = {}
+        for who, prediction in (("student", student), ("teacher", teacher or Prediction(None))):
+            weight, bias = prediction.head if isinstance(prediction.head, tuple) else (prediction.head, None)
+            found |= {f"{who}_logits": prediction.logits, f"{who}_hidden": prediction.hidden}
+            found |= {f"{who}_head": weight, f"{who}_bias": bias}
+        return found
+
+    def count(self, batch: Batch) -> int:
+        """Target tokens in the batch, end tokens included."""
+        return int(batch["mask"].sum())
+
+
+class Translation(TokenTask):
     """Translation with the vocabulary of a TextSpec; see data.text_module for what a batch is.
 
     module    the data module: it turns tokens into text, and knows the references
@@ -40,6 +87,7 @@ class Translation(Task):
     METRICS = DOMAIN.metrics
     TYPICAL_TOKENS = TYPICAL_TOKENS
     MAIN, PREFLIGHT = "bleu", "loss"
+    READ = "target"
 
     def __init__(self, module: Any, decoding: dict[str, Any] | None = None):
         self.module, self.spec = module, module.spec
@@ -54,54 +102,22 @@ class Translation(Task):
         return tokenize_for(self.spec.bleu, self.spec.languages[1], self.module.references("val"))
 
     def prepare(self, wanted: frozenset[str]) -> None:
-        """From now on `predict` gives hidden states and output layer where tensors of the objective are made of these."""
         self.hidden = bool(wanted & HIDDEN) and "student_logits" not in wanted
 
     def predict(self, network: nn.Module, inputs: dict[str, torch.Tensor]) -> Prediction:
-        """One teacher-forced pass. Raises ValueError where the logits are not [B, T, V] with the data's V.
-
-        UserError where an objective computes logits piece by piece and the network has no `hidden`.
-        """
-        if self.hidden:
-            if not hasattr(network, "hidden"):
-                raise UserError(
-                    f"{type(network).__name__} has no hidden(): use objective=word_kd, with all logits at once"
-                )
-            states, weight, bias = network.hidden(**inputs)
-            found = Prediction(None, hidden=states, head=weight if bias is None else (weight, bias))
-            shape = (*states.shape[:2], len(weight))
-        else:
-            found = Prediction(logits_of(network(**inputs)))
-            shape = tuple(found.logits.shape)
-        expected = (*inputs["target"].shape, self.spec.vocabulary)
-        if shape != expected:
-            raise ValueError(
-                f"{type(network).__name__} returned logits of shape {shape}, expected {expected}: "
-                f"{self.spec.name} has {self.spec.vocabulary} tokens"
-            )
-        return found
+        """See TokenTask."""
+        return self._predict(network, inputs, self.hidden, not self.hidden)
 
     def tensors(self, batch: Batch, student: Prediction, teacher: Prediction | None) -> Tensors:
-        """targets [B, T], mask [B, T], features of both; student_ and teacher_ logits [B, T, V], or where `prepare` asked for
-        them hidden [B, T, D], head [V, D] and bias [V]."""
+        """targets [B, T], mask [B, T], features of both, and `outputs`."""
         found: Tensors = {"targets": batch["targets"], "mask": batch["mask"], **student.features}
         found |= {f"teacher_{name}": value for name, value in (teacher.features if teacher else {}).items()}
-        for who, prediction in (("student", student), ("teacher", teacher or Prediction(None))):
-            weight, bias = prediction.head if isinstance(prediction.head, tuple) else (prediction.head, None)
-            found |= {f"{who}_logits": prediction.logits, f"{who}_hidden": prediction.hidden}
-            found |= {f"{who}_head": weight, f"{who}_bias": bias}
-        return found
-
-    def count(self, batch: Batch) -> int:
-        """Target tokens in the batch, end tokens included."""
-        return int(batch["mask"].sum())
+        return found | self.outputs(student, teacher)
 
     def metrics(self) -> MetricCollection:
-        """A fresh collection whose compute() has exactly the names of METRICS."""
         return MetricCollection({"tokens": TokenScores(), "text": Text(self.tokenize)})
 
     def update(self, metrics: MetricCollection, prediction: Prediction, batch: Batch) -> None:
-        """Adds what one pass tells: loss and token accuracy."""
         metrics["tokens"].update(prediction.dense().detach().float(), batch["targets"], batch["mask"])
 
     def evaluate(
@@ -148,7 +164,6 @@ class Translation(Task):
         return [{"id": int(samples.ids[place]), "text": text} for place, text in zip(positions, texts, strict=True)]
 
     def generations(self, network: nn.Module, samples: Any, positions: Any) -> Iterator[Callable[[], int]]:
-        """Greedy translations of one sentence each."""
         spec, search = self.spec, Search(beam=1)
         for place in positions:
             (source,) = samples.batch(np.array([place]))["inputs"]["source"].tolist()
@@ -163,21 +178,18 @@ class Translation(Task):
         """What takes no network: {"copying the source": {"bleu", "chrf"}} on test, and likewise on further test sets."""
         found = {}
         for split in ("test", *self.module.extra_tests):
-            scores = copy_baseline(self.module.sources(split), self.module.references(split), self.tokenize)
+            scores = corpus_scores(self.module.sources(split), self.module.references(split), self.tokenize)
             name = "copying the source" + ("" if split == "test" else f", on {split}")
             found[name] = {metric: value / 100 for metric, value in scores.items()}
         return found
 
     def notes(self) -> dict[str, str]:
-        """Signatures of the scores, for records."""
         return signatures(self.tokenize)
 
     def size(self, inputs: dict[str, torch.Tensor]) -> int:
-        """Sentences in the batch."""
         return len(inputs["source"])
 
     def typical(self, network: nn.Module) -> object:
-        """One sentence of TYPICAL_TOKENS in and out, teacher-forced."""
         tokens = torch.zeros((1, TYPICAL_TOKENS), dtype=torch.int64, device="meta")
         inputs = {"source": tokens, "source_mask": torch.ones_like(tokens, dtype=torch.bool), "target": tokens}
         return network(**inputs)

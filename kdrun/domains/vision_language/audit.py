@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from kdrun.data.audit import most_of, repeated
 from kdrun.data.text_keys import COMPARED
 from kdrun.domains.vision_language.files import UNREAD
 from kdrun.domains.vision_language.splits import conversation_key
 
-NAMED = 4
-"""Reasons that the summary names."""
 FEW = 20
 """Samples of val or test below which the summary says so: less than that chooses an epoch, or judges one, by chance."""
 
@@ -72,19 +71,13 @@ def summary(found: dict[str, Any]) -> str:
     few = [f"{count} in {name}" for name in ("val", "test") if 0 < (count := found["samples"].get(name, 0)) < FEW]
     if few:
         parts.append(f"few samples: {', '.join(few)}")
-    repeated = [f"{count} in {name}" for name, count in found["duplicates"].items() if count]
-    if repeated:
-        parts.append(f"repeated: {', '.join(repeated)}")
+    parts += repeated(found["duplicates"])
     left_out = [(name, value) for name, value in found["dropped"].items() if isinstance(value, int) and value]
     left_out += [("too long", found["too_long"])] if found["too_long"] else []
     if left_out:
-        most = sorted(left_out, key=lambda item: -item[1])
-        named = ", ".join(f"{count} {reason}" for reason, count in most[:NAMED]) + (" ..." if len(most) > NAMED else "")
-        parts.append(f"left out: {named}")
+        parts.append(f"left out: {most_of(left_out)}")
     if unread := found["dropped"].get(UNREAD):
-        most = sorted(unread.items(), key=lambda item: (-item[1], item[0]))
-        named = ", ".join(f"{key} ({count})" for key, count in most[:NAMED]) + (" ..." if len(most) > NAMED else "")
-        parts.append(f"{UNREAD}: {named}")
+        parts.append(f"{UNREAD}: {most_of(sorted(unread.items()), '{name} ({count})')}")
     parts += [f"{count} of {name} were cut" for name, count in found["cut"].items()]
     parts += [f"{count} of {name} have more images than fit" for name, count in found["no_room"].items()]
     unknown = {name: share for name, share in found["unknown"].items() if share and share >= 0.001}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,20 +155,6 @@ class Pictures:
         from kdrun.domains.vision_language.features import FeatureCache
 
         return FeatureCache(self._cache, self.images, self._tower, self.size)
-
-    @property
-    def bytes(self) -> int:
-        """Disk that the features of all images take."""
-        return self.features.bytes if self.features else 0
-
-    def missing(self, numbers: np.ndarray) -> int:
-        """How many of these images have no features yet."""
-        return self.features.missing(numbers) if self.features else 0
-
-    def prepare(self, numbers: np.ndarray, told: Callable[[int], None] = lambda done: None) -> None:
-        """Compute the features of these images that are missing."""
-        if self.features:
-            self.features.build(numbers, told)
 
     def __call__(self, numbers: np.ndarray) -> dict[str, Tensor]:
         """{"image_features": float32 [n, T, C]} or {"pixel_values": float32 [n, 3, H, W]} of images by number."""

@@ -36,11 +36,6 @@ LARGEST = 65504.0
 """What float16 can hold."""
 
 
-def cache_bytes(images: int, tokens: int, width: int) -> int:
-    """Disk that the features of so many images take."""
-    return images * (tokens * width * 2 + 4)
-
-
 class FeatureCache:
     """Features of the images of a store.
 
@@ -69,7 +64,7 @@ class FeatureCache:
     @property
     def bytes(self) -> int:
         """Disk that the features take once all are there."""
-        return cache_bytes(len(self.images), self.tokens, self.width)
+        return len(self.images) * (self.tokens * self.width * 2 + 4)
 
     def missing(self, wanted: np.ndarray) -> int:
         """How many of these images have no features yet; nothing is computed."""

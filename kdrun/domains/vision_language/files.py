@@ -26,7 +26,7 @@ from kdrun.data.pictures import MACHINE, BrokenImage, opened, range_of, refuse_r
 from kdrun.data.source import text_hash
 from kdrun.domains.vision_language.image_names import MISSING, below, near
 from kdrun.domains.vision_language.images import read_image
-from kdrun.domains.vision_language.source import Conversations, JoinedImages, Sample, Turn
+from kdrun.domains.vision_language.source import Conversations, JoinedImages, Sample
 from kdrun.problems import UserError
 
 THREADS = 8
@@ -42,16 +42,8 @@ SHIFT = 40
 """Ids of samples are the number of their file of questions times 2^SHIFT, plus their position in it."""
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A sample whose images are names of files below the folder of images; see conversations.Sample."""
-
-    id: int
-    images: tuple[str, ...]
-    turns: tuple[Turn, ...]
-    type: str
-    choices: tuple[str, ...] = ()
-    answers: tuple[str, ...] = ()
+Entry = Sample
+"""One whose images are still names of files below the folder of images."""
 
 
 class FileImages:
@@ -191,8 +183,7 @@ def assembled(
                 lost["missing image" if reason.startswith(MISSING) else "broken image"] += 1
                 named.setdefault(bad[0], reason)
                 continue
-            images = tuple(found.number[image] for image in entry.images)
-            kept.append(Sample(entry.id, images, entry.turns, entry.type, entry.choices, entry.answers))
+            kept.append(replace(entry, images=tuple(found.number[image] for image in entry.images)))
     total, first = sum(lost.values()), [f"{_short(image)}: {reason}" for image, reason in named.items()][:NAMED]
     if total > limit_broken * count:
         raise UserError(
@@ -265,13 +256,10 @@ def with_tests(conversations: Conversations, tests: Mapping[str, Conversations])
         for place, digest in enumerate(getattr(other.images, "digests", ())):
             places[place] = known.setdefault(digest, places[place])
         samples[name] = [
-            Sample(
-                (number << (SHIFT + 4)) + sample.id,
-                tuple(places[image] for image in sample.images),
-                sample.turns,
-                sample.type,
-                sample.choices,
-                sample.answers,
+            replace(
+                sample,
+                id=(number << (SHIFT + 4)) + sample.id,
+                images=tuple(places[image] for image in sample.images),
             )
             for sample in other.samples["test"] or other.samples["val"]
         ]

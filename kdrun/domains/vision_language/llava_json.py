@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from posixpath import normpath
 
+from kdrun.data.folders import existing
 from kdrun.data.text_keys import blank
 from kdrun.domains.vision_language.files import (
     SHIFT,
@@ -92,9 +93,7 @@ def llava_json(
             "data.part=captions needs data.captions=FILE, the conversations of the first stage",
             "pretrain=null leaves the first stage out",
         )
-    root = Path(root).expanduser()
-    if not root.is_dir():
-        raise UserError(f"data.root={root}: there is no such folder")
+    root = existing(root)
     folder = _below(root, images, "images")
     given = {"file": file, "captions": captions, "val_file": val_file, "test_file": test_file}
     left_out: dict[str, Counter[str]] = {key: Counter() for key in given}

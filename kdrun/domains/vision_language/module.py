@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kdrun import kinds
-from kdrun.data.module import POSITION, DataModule
+from kdrun.data.module import POSITION, TokenModule
 from kdrun.domains.vision_language.loader import SampleLoader, VisionSamples
 from kdrun.domains.vision_language.source import Conversations, Sample, Turn
 from kdrun.domains.vision_language.spec import VisionSpec
@@ -21,7 +21,7 @@ from kdrun.problems import UserError
 DOMAIN = kinds.find("vision_language")
 
 
-class VisionDataModule(DataModule):
+class VisionDataModule(TokenModule):
     """Conversations on images with a split, a tokenizer and a chat template.
 
     conversations  from a source
@@ -35,6 +35,7 @@ class VisionDataModule(DataModule):
 
     preflight_batch = 64
     cached_by = POSITION
+    LOADER = SampleLoader
 
     def __init__(
         self,
@@ -46,47 +47,24 @@ class VisionDataModule(DataModule):
         pictures: Any,
         found: dict[str, Any],
     ):
-        super().__init__(DOMAIN, spec, batch_size=32, eval_batch_size=64)
+        super().__init__(DOMAIN, spec, samples, encoder, batch_size=32, eval_batch_size=64)
         self.conversations, self.chosen, self.encoder = conversations, rows, encoder
         self.pictures, self.found = pictures, found
-        self._samples = samples
 
     @property
     def extra_tests(self) -> tuple[str, ...]:
-        """Names of further test sets, each a split like "test"."""
         return tuple(name for name in self.conversations.further if self.spec.sizes.get(name))
-
-    def samples(self, split: str) -> VisionSamples:
-        """Ids and tokens of a split, in the order of the source."""
-        return self._samples[split]
 
     # Features.
 
     def positions(self, split: str = "train") -> dict[str, int]:
-        """What terms of an objective can be over (objectives.terms.Term.over) -> how many there are in a split."""
         samples = self._samples[split]
         return samples.sizes(np.arange(len(samples.lengths)))
 
-    def features_missing(self) -> int:
-        """How many images that samples use have no features yet; nothing is computed."""
-        return self.pictures.missing(self._images_used())
-
-    def prepare(self, told: Callable[[int], None] = lambda done: None) -> None:
-        """Compute the features that are missing now, not when a batch first needs them; told(images done)."""
-        self.pictures.prepare(self._images_used(), told)
-
-    def cache_bytes(self) -> int:
-        """Disk that the features of all images take; 0 where none are kept."""
-        return self.pictures.bytes
-
     def features_kept(self) -> tuple[Any, set[int]] | None:
-        """(their cache, numbers of the images that samples use); None for pixels."""
         cache = self.pictures.features
-        return None if cache is None else (cache, set(self._images_used().tolist()))
-
-    def _images_used(self) -> np.ndarray:
-        flat = [samples.images.flat for samples in self._samples.values()]
-        return np.unique(np.concatenate([np.zeros(0, np.int32), *flat])).astype(np.int64)
+        used = (samples.images.flat.tolist() for samples in self._samples.values())
+        return None if cache is None else (cache, set().union(*used))
 
     # Single samples, by id.
 
@@ -133,10 +111,6 @@ class VisionDataModule(DataModule):
 
     # Text.
 
-    def decode(self, rows: Iterable[Sequence[int] | Tensor]) -> list[str]:
-        """Text of lists of ids (or of rows of a tensor): what stands before the first eos."""
-        return self.encoder.decode([row.tolist() if isinstance(row, Tensor) else row for row in rows])
-
     def encode_prompt(
         self, question: str, images: Sequence[Any] | np.ndarray = (), history: Sequence[Turn] = ()
     ) -> dict[str, Tensor]:
@@ -166,20 +140,13 @@ class VisionDataModule(DataModule):
             )
         return made.prompts(np.zeros(1, np.int64))
 
-    # Loaders.
-
     def train_loader(self, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> SampleLoader:
-        """Shuffled; see SampleLoader. batch_size is in samples over all ranks."""
+        """See TokenModule. Raises UserError where there are no training samples."""
         if not len(self.samples("train")):
             raise UserError(f"{self.spec.name} has no training samples: it is for evaluation", *DOMAIN.evaluates)
-        return SampleLoader(self.samples("train"), batch_size, seed=seed, rank=rank, world=world)
-
-    def eval_loader(self, split: str, batch_size: int, rank: int = 0, world: int = 1) -> SampleLoader:
-        """Every sample of the split (also "train") exactly once over all ranks, in the order of the source."""
-        return SampleLoader(self.samples(split), batch_size, rank=rank, world=world)
+        return super().train_loader(batch_size, seed, rank, world)
 
     def audit(self) -> dict[str, Any]:
-        """See vision_audit.audit."""
         from kdrun.domains.vision_language.audit import audit
 
         return audit(self)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -13,22 +12,14 @@ from kdrun.domains.translation.spec import TokenSpec
 
 @dataclass(frozen=True)
 class VisionSpec(TokenSpec):
-    """Questions on images as a network and a task see them.
+    """Questions on images as a network and a task see them: the fields of TokenSpec (sequences with their image slots), and
 
-    name           label of the data set
-    vocabulary     ids are below it, that of the image token included
-    pad            id that fills rows; it may equal eos, so nothing is ever found out by comparing with it
-    bos            id that starts a text, where the chat template wants one
-    eos            id that ends an answer
     image_token    id whose place a feature of an image takes
     image_tokens   how many of these an image has
     image_size     height and width of an image in pixels
     feature_width  width of the tower's features that the data bring ready-made; None: they bring pixels
     tower          identity of the tower that the features are of, and the size of its images
                    ("efficientnet_lite0@<hash>/96"); None where the network brings its own
-    sizes          samples per split: train, val, test, and further test sets
-    max_length     most tokens of a sample, image slots included
-    tokenizer      sha256 of the tokenizer
     template       name of the chat template
     types          types of questions, sorted
     mean, std      per channel, what pixels in 0..1 are normalised with for a network's own tower; None where the data bring
@@ -69,7 +60,6 @@ class VisionSpec(TokenSpec):
 
     @property
     def about(self) -> str:
-        """One line for people."""
         return (
             f"images of {self.image_size} pixels in {self.image_tokens} slots, {self.vocabulary:,} tokens, "
             f"{len(self.types)} types of questions"
@@ -77,18 +67,15 @@ class VisionSpec(TokenSpec):
 
     @property
     def input_names(self) -> tuple[str, ...]:
-        """Tokens, and pictures where there are slots for them."""
         pictures = "pixel_values" if self.feature_width is None else "image_features"
         return ("input_ids", "attention_mask", *((pictures,) if self.image_tokens else ()))
 
     @property
     def free_axes(self) -> dict[str, dict[int, str]]:
-        """Questions and their tokens; pictures."""
         text = {0: "batch", 1: "length"}
         return {name: text if name in ("input_ids", "attention_mask") else {0: "pictures"} for name in self.input_names}
 
     def arguments(self) -> dict[str, Any]:
-        """Those of text, and the slots and size of an image, and the tower of the data where they have one."""
         known = {name: getattr(self, name) for name in ("image_token", "image_tokens", "image_size")}
         return {**super().arguments(), **known, **({} if self.tower is None else {"tower": self.tower})}
 
@@ -98,7 +85,6 @@ class VisionSpec(TokenSpec):
         return value.partition("/")[0] if name == "tower" and value else value
 
     def blank(self) -> Blank:
-        """Two prompts with a black image."""
         import torch
 
         tokens = torch.tensor([[self.bos, *self.image_tokens * [self.image_token], self.eos]] * 2)
@@ -109,33 +95,3 @@ class VisionSpec(TokenSpec):
             inputs["image_features"] = torch.zeros(2, self.image_tokens, self.feature_width)
         what = f"prompts with an image of {self.image_tokens} tokens"
         return Blank(inputs, (*tokens.shape, self.vocabulary), what)
-
-    def metadata(self) -> dict[str, Any]:
-        """What a weights file keeps, so that its network can be built without the data."""
-        kept = {name: getattr(self, name) for name in KEPT}
-        moments = {} if self.mean is None else {"mean": list(self.mean), "std": list(self.std)}
-        return {"kind": self.kind, "data": self.name, **kept, "types": list(self.types), **moments}
-
-    @classmethod
-    def of(cls, metadata: Mapping[str, Any]) -> VisionSpec:
-        """The spec that a weights file was written with; sizes are those of no data set."""
-        known = {name: metadata[name] for name in KEPT}
-        known |= {name: tuple(metadata[name]) for name in ("mean", "std") if name in metadata}
-        return cls(name=metadata["data"], sizes={}, **{**known, "types": tuple(known["types"])})
-
-
-KEPT = (
-    "vocabulary",
-    "pad",
-    "bos",
-    "eos",
-    "image_token",
-    "image_tokens",
-    "image_size",
-    "feature_width",
-    "tower",
-    "max_length",
-    "tokenizer",
-    "template",
-    "types",
-)

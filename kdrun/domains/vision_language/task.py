@@ -14,29 +14,25 @@ from torch import nn
 from torchmetrics import Metric, MetricCollection
 
 from kdrun import kinds
-from kdrun.domains.base import Batch, Prediction, Task, Tensors
+from kdrun.domains.base import Batch, Prediction, Tensors
 from kdrun.domains.guess import Guess, largest_share
-from kdrun.domains.translation.task import TokenScores
+from kdrun.domains.translation.task import HIDDEN, TYPICAL_TOKENS, TokenScores, TokenTask
 from kdrun.domains.vision_language.scores import QuestionOnly, rightness, type_table
-from kdrun.networks.output import logits_of
 
 if TYPE_CHECKING:
     from kdrun.domains.vision_language.source import Sample
 
 DOMAIN = kinds.find("vision_language")
 
-HIDDEN = frozenset({"student_hidden", "teacher_hidden"})
 LOGITS = frozenset({"student_logits", "teacher_logits"})
 UNIT = 2520
 """Shares of right answers are summed as whole multiples of 1 / UNIT: exact for the tenths of ten answers."""
-TYPICAL_TOKENS = 16
-"""Text beside an image for which FLOPs of a sample are counted."""
 NEW_TOKENS = 10
 LONG_TYPES = ("caption",)
 """Types whose answers are sentences: on validation nothing is generated for them (see `evaluate`)."""
 
 
-class VisionLanguage(Task):
+class VisionLanguage(TokenTask):
     """Answers to questions about pictures, with a VisionSpec; see data.vision_module for what a batch is.
 
     module    the data module: it turns tokens into text, and knows the samples
@@ -47,6 +43,7 @@ class VisionLanguage(Task):
     USABLE = "question with a picture"
     TYPICAL_TOKENS = TYPICAL_TOKENS
     MAIN, PREFLIGHT = "accuracy", "token_accuracy"
+    READ = "input_ids"
 
     def __init__(self, module: Any, decoding: dict[str, Any] | None = None):
         self.module, self.spec = module, module.spec
@@ -54,52 +51,21 @@ class VisionLanguage(Task):
         self.most = int((decoding or {}).get("max_extra", NEW_TOKENS))
 
     def prepare(self, wanted: frozenset[str]) -> None:
-        """From now on `predict` gives what these tensors need: logits, or hidden states and the output layer, or both."""
         self.hidden = bool(wanted & HIDDEN)
         self.logits = not self.hidden or bool(wanted & LOGITS)
 
     def predict(self, network: nn.Module, inputs: dict[str, torch.Tensor]) -> Prediction:
-        """One teacher-forced pass. Raises ValueError where the output does not have the data's V tokens."""
+        """See TokenTask."""
         return self._predict(network, inputs, self.hidden, self.logits)
 
-    def _predict(self, network: nn.Module, inputs: dict[str, torch.Tensor], hidden: bool, logits: bool) -> Prediction:
-        if hidden:
-            states, weight, bias = network.hidden(**inputs)
-            found = Prediction(None, hidden=states, head=weight if bias is None else (weight, bias))
-            if logits:
-                found.logits = found.dense()
-            shape = (*states.shape[:2], len(weight))
-        else:
-            found = Prediction(logits_of(network(**inputs)))
-            shape = tuple(found.logits.shape)
-        expected = (*inputs["input_ids"].shape, self.spec.vocabulary)
-        if shape != expected:
-            raise ValueError(
-                f"{type(network).__name__} gives logits of shape {shape}, expected {expected}: "
-                f"{self.spec.name} has {self.spec.vocabulary} tokens"
-            )
-        return found
-
     def tensors(self, batch: Batch, student: Prediction, teacher: Prediction | None) -> Tensors:
-        """targets int64 [B, L], mask and visual_mask bool [B, L]; of student_ and of teacher_: logits [B, L, V], or where
-        `prepare` asked for them hidden [B, L, D], head [V, D] and bias [V]. None for what is not there."""
-        found: Tensors = {name: batch[name] for name in ("targets", "mask", "visual_mask")}
-        for who, prediction in (("student", student), ("teacher", teacher or Prediction(None))):
-            weight, bias = prediction.head if isinstance(prediction.head, tuple) else (prediction.head, None)
-            found |= {f"{who}_logits": prediction.logits, f"{who}_hidden": prediction.hidden}
-            found |= {f"{who}_head": weight, f"{who}_bias": bias}
-        return found
-
-    def count(self, batch: Batch) -> int:
-        """Response tokens in the batch, end tokens included."""
-        return int(batch["mask"].sum())
+        """targets int64 [B, L], mask and visual_mask bool [B, L], and `outputs`."""
+        return {name: batch[name] for name in ("targets", "mask", "visual_mask")} | self.outputs(student, teacher)
 
     def metrics(self) -> MetricCollection:
-        """A fresh collection whose compute() has exactly the names of METRICS."""
         return MetricCollection({"tokens": TokenScores(), "answers": AnswerScores()})
 
     def update(self, metrics: MetricCollection, prediction: Prediction, batch: Batch) -> None:
-        """Adds what one pass tells: loss and token accuracy."""
         mask = batch["mask"]
         self._add_tokens(metrics, logits_at(prediction, mask).detach(), batch["targets"][mask])
         metrics["answers"].update(())  # none, which torchmetrics takes for a mistake unless it is said
@@ -188,7 +154,6 @@ class VisionLanguage(Task):
         return np.flatnonzero(samples.images.lengths() > 0) if self.spec.image_tokens else super().usable(samples)
 
     def generations(self, network: nn.Module, samples: Any, positions: Any) -> Iterator[Callable[[], int]]:
-        """Greedy answers to one question each."""
         for place in positions:
             prompt = samples.prompts(np.array([place]))
             yield lambda prompt=prompt: len(self.generate(network, prompt)[0]) + 1
@@ -218,14 +183,12 @@ class VisionLanguage(Task):
         return QuestionOnly(self.module.chosen["train"])
 
     def notes(self) -> dict[str, str]:
-        """How answers are made and compared, for records."""
         return {
             "accuracy": f"greedy answers of at most {self.most} tokens, compared as in VQA; yes or no as in POPE; "
             "choices by letter or text"
         }
 
     def size(self, inputs: dict[str, torch.Tensor]) -> int:
-        """Samples in the batch."""
         return len(inputs["input_ids"])
 
     def typical(self, network: nn.Module) -> object:
@@ -243,7 +206,6 @@ class VisionLanguage(Task):
         return network(**inputs)
 
     def right(self, prediction: Prediction, batch: Batch) -> torch.Tensor:
-        """bool [N]: whether the likeliest token is the right one, at positions that count."""
         mask = batch["mask"]
         return logits_at(prediction, mask).argmax(-1) == batch["targets"][mask]
 

@@ -39,7 +39,6 @@ class Template:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """All markup, for a tokenizer that is made for it."""
         return (self.opening, self.asked, self.end, self.following, self.after_image)
 
 

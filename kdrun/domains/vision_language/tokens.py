@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from kdrun.data import kept
 from kdrun.data.source import text_hash
-from kdrun.data.tokenizer import USUAL_NAMES, HuggingFace
+from kdrun.data.tokenizer import read_folder, read_tokenizers_file
 from kdrun.domains.vision_language.templates import ASSISTANT, CHATML, USER, Template, template_of
 from kdrun.files import sha256_file
+from kdrun.optional import needed
 from kdrun.problems import UserError
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def trained(corpus: Iterable[str], template: str, cache: Path) -> VisionTokenize
 
     Text comes back as it was, but for runs of white space, which are one space. The order of the corpus does not matter.
     """
-    library = _library()
+    library = needed("tokenizers", "questions on images need Hugging Face's tokenizers", "transformers")
     special = SPECIAL + (CHATML if template == "chatml" else ())
     words = sorted({*corpus, *_markup_words(template, special)})
     settings = {"special": special, "most": MOST_WORDS, "version": library.__version__, "format": 1}
@@ -165,15 +166,7 @@ def existing(path: str | Path) -> VisionTokenizer:
         return _folder(path)
     if not path.is_file():
         raise UserError(f"data.vision.tokenizer={path}: there is no such file or folder")
-    library = _library()
-    try:
-        model = library.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception
-        raise UserError(f"{path} is no file of Hugging Face's tokenizers: {str(error)[:200]}") from None
-    names = {
-        role: next((name for name in usual if model.token_to_id(name) is not None), None)
-        for role, usual in USUAL_NAMES.items()
-    }
+    model, names = read_tokenizers_file(path)
     return VisionTokenizer(model, sha256_file(path), names, called=str(path))
 
 
@@ -192,24 +185,14 @@ def _place(path: str | Path) -> Path:
 
 
 def _folder(folder: Path) -> VisionTokenizer:
-    try:
-        from transformers import AutoTokenizer
-    except ImportError:
-        raise UserError(f"{folder} needs transformers: pip install transformers") from None
-    try:
-        made = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"{folder} holds no tokenizer: {str(error).splitlines()[0][:200]}") from None
+    made, files = read_folder(folder)
     model = getattr(made, "backend_tokenizer", None)
     if model is None:
         raise UserError(f"the tokenizer in {folder} is not one of Hugging Face's fast ones: it has no tokenizer.json")
-    files = sorted({path for pattern in HuggingFace.FILES for path in folder.glob(pattern) if path.is_file()})
-    files += sorted(folder.glob("chat_template*"))
+    files += [f"{sha256_file(path)}  {path.name}" for path in sorted(folder.glob("chat_template*"))]
     names = {role: getattr(made, f"{role}_token") for role in ("pad", "bos", "eos", "unk")}
     render = _Render(made) if made.chat_template else None
-    return VisionTokenizer(
-        model, text_hash(f"{sha256_file(path)}  {path.name}" for path in files), names, render, f"{folder}'s tokenizer"
-    )
+    return VisionTokenizer(model, text_hash(files), names, render, f"{folder}'s tokenizer")
 
 
 class _Render:
@@ -220,14 +203,6 @@ class _Render:
 
     def __call__(self, messages: Sequence[dict[str, str]], ask: bool) -> str:
         return self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=ask)
-
-
-def _library() -> Any:
-    try:
-        import tokenizers
-    except ImportError:
-        raise UserError("questions on images need Hugging Face's tokenizers: pip install transformers") from None
-    return tokenizers
 
 
 @dataclass(frozen=True)

@@ -204,10 +204,7 @@ def _root(root: str | Path | None, name: str, part: str) -> Path:
         raise UserError(f"{name} has no captions: it has no data for a first stage", "pretrain=null")
     if root is None:
         raise UserError(f"data={name} needs data.root=FOLDER with its official files")
-    root = Path(root).expanduser()
-    if not root.is_dir():
-        raise UserError(f"data.root={root}: there is no such folder")
-    return root
+    return folders.existing(root)
 
 
 def _lines(path: Path) -> list[str]:

@@ -1,18 +1,16 @@
-"""The 1,797 handwritten digits of 8x8 pixels that scikit-learn ships (UCI Optical Recognition, BSD-3 / CC BY 4.0).
-
-Read from the installed package's file: importing scikit-learn takes over a second and is not needed for it.
-"""
+"""The 1,797 handwritten digits of 8x8 pixels that scikit-learn ships (UCI Optical Recognition, BSD-3 / CC BY 4.0)."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-from importlib.util import find_spec
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from kdrun.data.csv_integers import csv_integers
+from kdrun.data.folders import shipped
 from kdrun.data.source import TRAIN
 from kdrun.domains.images.source import Images
 from kdrun.problems import UserError
@@ -27,31 +25,26 @@ def digits(root: str | Path | None = None, *, cache: str | Path | None = None) -
 
     root: folder with `digits.csv.gz` instead of scikit-learn's own.
     """
-    folder = Path(root) if root is not None else _installed()
-    path = folder / "digits.csv.gz"
-    if not path.is_file():
-        raise UserError(f"data=digits needs {path}, which is not there; it comes with scikit-learn: reinstall it")
+    (path,) = shipped("digits", root, ["digits.csv.gz"])
     text = gzip.decompress(path.read_bytes())
+    return labelled("digits", text, path, 8, lambda counts: np.rint(counts * (255 / LEVELS)))
+
+
+def labelled(name: str, text: bytes, path: Path, side: int, pixels: Callable[[np.ndarray], np.ndarray]) -> Images:
+    """Digits from a table with the values of side * side pixels and the label in each line. UserError for another table."""
     try:
-        table = csv_integers(text, 65)
+        table = csv_integers(text, side**2 + 1)
     except ValueError as error:
-        raise UserError(f"{path}: {error}", "expected 64 counts and the label in each line, no header") from None
-    counts, labels = table[:, :64], table[:, 64].copy()
-    pixels = np.rint(counts * (255 / LEVELS)).astype(np.uint8).reshape(-1, 1, 8, 8)
+        raise UserError(
+            f"{path}: {error}", f"expected {side**2} pixels and the label in each line, no header"
+        ) from None
     return Images(
-        x=pixels,
-        y=labels,
-        split=np.full(len(labels), TRAIN, np.int8),
-        ids=np.arange(len(labels)),
+        x=pixels(table[:, :-1]).astype(np.uint8).reshape(-1, 1, side, side),
+        y=table[:, -1].copy(),
+        split=np.full(len(table), TRAIN, np.int8),
+        ids=np.arange(len(table)),
         classes=tuple(str(digit) for digit in range(10)),
-        name="digits",
+        name=name,
         source_hash=hashlib.sha256(text).hexdigest(),
         determined=True,
     )
-
-
-def _installed() -> Path:
-    found = find_spec("sklearn")
-    if found is None or not found.submodule_search_locations:
-        raise UserError("data=digits needs scikit-learn, which is not installed: pip install scikit-learn")
-    return Path(next(iter(found.submodule_search_locations)), "datasets", "data")

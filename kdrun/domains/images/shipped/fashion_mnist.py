@@ -15,18 +15,7 @@ from kdrun.problems import UserError
 
 TARGETS = ("fashion_mnist",)
 
-CLASSES = (
-    "t-shirt",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-)
+CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 PARTS = (("train", TRAIN), ("t10k", TEST))
 
 

@@ -1,18 +1,17 @@
 """The 442 diabetes patients that scikit-learn ships (Efron, Hastie, Johnstone and Tibshirani, Annals of Statistics 2004).
 
-Read from the installed package's files: importing scikit-learn takes over a second and is not needed for it. They hold raw
-values; scikit-learn's own loader scales them by moments of all patients, those of test included.
+The package's files hold raw values; scikit-learn's own loader scales them by moments of all patients, those of test included.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
+from kdrun.data.folders import shipped
 from kdrun.data.source import TRAIN
 from kdrun.domains.tabular.source import Table
 from kdrun.problems import UserError
@@ -30,20 +29,15 @@ def diabetes(root: str | Path | None = None, *, cache: str | Path | None = None)
 
     root: folder with the two files instead of scikit-learn's own.
     """
-    folder = Path(root) if root is not None else _installed()
-    for name in (ROWS, TARGET):
-        if not (folder / name).is_file():
-            raise UserError(
-                f"data=diabetes needs {folder / name}, which is not there; scikit-learn brings it: reinstall it"
-            )
-    texts = [gzip.decompress((folder / name).read_bytes()) for name in (ROWS, TARGET)]
+    paths = shipped("diabetes", root, (ROWS, TARGET))
+    texts = [gzip.decompress(path.read_bytes()) for path in paths]
     try:
         rows, target = (np.array([line.split() for line in text.split(b"\n") if line], np.float32) for text in texts)
         if rows.shape != (len(target), len(FEATURES)) or target.shape[1] != 1:
             raise ValueError(f"{rows.shape} features for {target.shape} targets")
     except ValueError as error:
         wanted = f"expected {len(FEATURES)} numbers and one target a line, between blanks"
-        raise UserError(f"{ROWS} and {TARGET} in {folder}: {error}", wanted) from None
+        raise UserError(f"{ROWS} and {TARGET} in {paths[0].parent}: {error}", wanted) from None
     return Table(
         x=rows,
         y=target[:, 0].copy(),
@@ -55,10 +49,3 @@ def diabetes(root: str | Path | None = None, *, cache: str | Path | None = None)
         source_hash=hashlib.sha256(b"\0".join(texts)).hexdigest(),
         determined=True,
     )
-
-
-def _installed() -> Path:
-    found = find_spec("sklearn")
-    if found is None or not found.submodule_search_locations:
-        raise UserError("data=diabetes needs scikit-learn, which is not installed: pip install scikit-learn")
-    return Path(next(iter(found.submodule_search_locations)), "datasets", "data")

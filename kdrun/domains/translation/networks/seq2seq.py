@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from kdrun.networks import quiet
-from kdrun.networks.folders import check_folder
+from kdrun.networks.folders import check_fields, pretrained
 from kdrun.networks.output import logits_of
 from kdrun.problems import UserError, closest
 
@@ -151,24 +151,10 @@ def _random(config: Mapping[str, Any], data: Mapping[str, Any]) -> nn.Module:
     known = library.models.auto.modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
     if kind not in known:
         raise UserError(f"transformers has no sequence-to-sequence model_type={kind}{closest(str(kind), known)}")
-    possible = library.AutoConfig.for_model(kind).to_dict()
-    for name in fields:
-        if name not in possible:
-            raise UserError(f"{kind} has no field {name!r}{closest(name, possible)}")
+    check_fields(kind, fields, library.AutoConfig.for_model(kind).to_dict())
     from_data = {name: value for name, value in data.items() if value is not None}
     return library.AutoModelForSeq2SeqLM.from_config(library.AutoConfig.for_model(kind, **{**from_data, **fields}))
 
 
 def _pretrained(model: str) -> nn.Module:
-    library = quiet.transformers("this network")
-    check_folder(model)
-    try:
-        network, report = library.AutoModelForSeq2SeqLM.from_pretrained(
-            model, trust_remote_code=False, output_loading_info=True
-        )
-    except (OSError, ValueError) as error:  # not there, or not of this kind
-        raise UserError(f"cannot load {model}: {str(error).splitlines()[0]}") from error
-    for kind in ("missing_keys", "mismatched_keys"):
-        if names := sorted(map(str, report.get(kind) or ())):
-            raise UserError(f"{model}: {len(names)} {kind.replace('_', ' ')}: {', '.join(names[:3])}")
-    return network.float()
+    return pretrained(quiet.transformers("this network").AutoModelForSeq2SeqLM, model).float()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -86,9 +87,9 @@ class Transformer(nn.Module):
         else:
             self.output.weight = self.target_embedding.weight
         self.dropout = nn.Dropout(dropout)
-        sizes = (width, heads, feedforward, dropout, attention_dropout, activation_dropout, norm == "pre")
-        self.encoder = nn.ModuleList(EncoderLayer(*sizes) for _ in range(encoder_layers))
-        self.decoder = nn.ModuleList(DecoderLayer(*sizes) for _ in range(decoder_layers))
+        sizes = Sizes(width, heads, feedforward, dropout, attention_dropout, activation_dropout, norm == "pre")
+        self.encoder = nn.ModuleList(EncoderLayer(sizes) for _ in range(encoder_layers))
+        self.decoder = nn.ModuleList(DecoderLayer(sizes) for _ in range(decoder_layers))
         self.encoder_norm = nn.LayerNorm(width) if norm == "pre" else nn.Identity()
         self.decoder_norm = nn.LayerNorm(width) if norm == "pre" else nn.Identity()
 
@@ -168,24 +169,37 @@ def sinusoids(positions: torch.Tensor, width: int, length: int) -> torch.Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
+class Sizes(NamedTuple):
+    """Of a layer, as of the Transformer; pre: norm before each sublayer."""
+
+    width: int
+    heads: int
+    feedforward: int
+    dropout: float
+    attention_dropout: float
+    activation_dropout: float
+    pre: bool
+
+    def residual(self) -> Residual:
+        return Residual(self.width, self.dropout, self.pre)
+
+    def inner(self) -> nn.Sequential:
+        """The feed-forward sublayer."""
+        hidden = nn.Linear(self.width, self.feedforward)
+        return nn.Sequential(
+            hidden, nn.ReLU(), nn.Dropout(self.activation_dropout), nn.Linear(self.feedforward, self.width)
+        )
+
+
 class EncoderLayer(nn.Module):
     """Self-attention and a feed-forward layer, each in a residual sum."""
 
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        feedforward: int,
-        dropout: float,
-        attention_dropout: float,
-        activation_dropout: float,
-        pre: bool,
-    ) -> None:
+    def __init__(self, sizes: Sizes) -> None:
         super().__init__()
-        self.attention = SelfAttention(width, heads, attention_dropout)
-        self.attention_residual = Residual(width, dropout, pre)
-        self.feedforward = _feedforward(width, feedforward, activation_dropout)
-        self.feedforward_residual = Residual(width, dropout, pre)
+        self.attention = SelfAttention(sizes.width, sizes.heads, sizes.attention_dropout)
+        self.attention_residual = sizes.residual()
+        self.feedforward = sizes.inner()
+        self.feedforward_residual = sizes.residual()
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """x [b, S, width], mask bool [b, 1, 1, S] -> [b, S, width]."""
@@ -197,23 +211,14 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     """Causal self-attention, attention to the source, and a feed-forward layer, each in a residual sum."""
 
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        feedforward: int,
-        dropout: float,
-        attention_dropout: float,
-        activation_dropout: float,
-        pre: bool,
-    ) -> None:
+    def __init__(self, sizes: Sizes) -> None:
         super().__init__()
-        self.attention = SelfAttention(width, heads, attention_dropout)
-        self.attention_residual = Residual(width, dropout, pre)
-        self.cross_attention = CrossAttention(width, heads, attention_dropout)
-        self.cross_residual = Residual(width, dropout, pre)
-        self.feedforward = _feedforward(width, feedforward, activation_dropout)
-        self.feedforward_residual = Residual(width, dropout, pre)
+        self.attention = SelfAttention(sizes.width, sizes.heads, sizes.attention_dropout)
+        self.attention_residual = sizes.residual()
+        self.cross_attention = CrossAttention(sizes.width, sizes.heads, sizes.attention_dropout)
+        self.cross_residual = sizes.residual()
+        self.feedforward = sizes.inner()
+        self.feedforward_residual = sizes.residual()
 
     def forward(
         self, x: torch.Tensor, memory: KeysValues, mask: torch.Tensor, past: KeysValues | None = None
@@ -311,10 +316,6 @@ class CrossAttention(Attention):
         """
         together = x.reshape(mask.shape[0], -1, x.shape[-1])
         return self.attend(self.split(self.queries(together)), memory, attn_mask=mask).reshape(x.shape)
-
-
-def _feedforward(width: int, hidden: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, width))
 
 
 def _projection(width: int, parts: int) -> nn.Linear:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kdrun.data.folders import existing
 from kdrun.data.source import SPLIT_NAMES, SPLITS, TRAIN, VAL
 from kdrun.domains.translation.parallel_text import Cleaning, assembled
 from kdrun.domains.translation.source import Pairs
@@ -79,9 +80,7 @@ def _corpus(
     known = ("-".join(languages), "-".join(reversed(languages)))
     if direction not in known:
         raise UserError(f"data.direction={direction}: {name} has {' and '.join(known)}{closest(direction, known)}")
-    root = Path(root).expanduser()
-    if not root.is_dir():
-        raise UserError(f"data.root={root}: there is no such folder")
+    root = existing(root)
     pair = tuple(direction.split("-"))
     pairs = assembled(name, pair, _saved(root, pair) or _plain(root, pair), clean)
     if val_every and not (pairs.split == VAL).any():

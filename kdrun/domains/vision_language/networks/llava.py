@@ -59,14 +59,9 @@ class LlavaNetwork(nn.Module):
         self.packaged = packaged
         self.notes: list[str] = []
         rows = model.get_output_embeddings().weight.shape[0]
-        if rows < vocabulary:
+        if not 0 <= rows - vocabulary <= MOST_UNUSED:
             raise UserError(
-                f"the language model knows {rows} tokens, the data's tokenizer has {vocabulary}",
-                "a network made for another tokenizer cannot be used: give data.vision.tokenizer the one it comes with",
-            )
-        if rows - vocabulary > MOST_UNUSED:
-            raise UserError(
-                f"the language model knows {rows} tokens, the data's tokenizer has only {vocabulary}",
+                f"the language model knows {rows} tokens, the data's tokenizer has {'' if rows < vocabulary else 'only '}{vocabulary}",
                 "a network made for another tokenizer cannot be used: give data.vision.tokenizer the one it comes with",
             )
         if rows > vocabulary:

@@ -15,7 +15,7 @@ from torch import nn
 import kdrun.networks.quiet  # noqa: F401
 from kdrun.domains.vision_language.networks.llava import LlavaNetwork
 from kdrun.domains.vision_language.networks.tower_model import check_tokens
-from kdrun.networks.folders import check_folder
+from kdrun.networks.folders import check_fields, check_folder, pretrained
 from kdrun.problems import UserError, closest
 
 SEMANTICS = 1
@@ -56,7 +56,7 @@ def llava_checkpoint(
         raise UserError(f"dtype={dtype}: one of {', '.join(DTYPES)}{closest(dtype, DTYPES)}")
     on_meta = torch.empty(0).is_meta
     if path is not None and not on_meta:
-        model = _pretrained(transformers.LlavaForConditionalGeneration, path, DTYPES[dtype])
+        model = pretrained(transformers.LlavaForConditionalGeneration, path, dtype=DTYPES[dtype])
     elif config is not None:
         model = _from_parts(config, *((None, None) if on_meta else (vision_tower, language_model)), DTYPES[dtype])
     elif path is not None:
@@ -99,10 +99,7 @@ def _from_parts(
     fields: Mapping[str, Any], tower: str | None, language_model: str | None, dtype: torch.dtype
 ) -> nn.Module:
     """The network of a configuration: with random weights, or with two pretrained halves and a new projector."""
-    possible = transformers.LlavaConfig().to_dict()
-    for name in fields:
-        if name not in possible:
-            raise UserError(f"LlavaConfig has no field {name!r}{closest(name, possible)}")
+    check_fields("LlavaConfig", fields, transformers.LlavaConfig().to_dict())
     config = transformers.LlavaConfig(**fields)
     if tower is None and language_model is None:
         return transformers.LlavaForConditionalGeneration(config).to(dtype)
@@ -111,8 +108,8 @@ def _from_parts(
     with torch.device("meta"):  # nothing is drawn at random only to be replaced
         model = transformers.LlavaForConditionalGeneration(config)
     inner = model.model
-    vision = _pretrained(type(inner.vision_tower), tower, dtype)
-    text = _pretrained(transformers.AutoModelForCausalLM, language_model, dtype)
+    vision = pretrained(type(inner.vision_tower), tower, dtype=dtype)
+    text = pretrained(transformers.AutoModelForCausalLM, language_model, dtype=dtype)
     for part, loaded, meant in ((tower, vision, config.vision_config), (language_model, text, config.text_config)):
         for key in ("hidden_size", "num_hidden_layers", "vocab_size", "image_size"):
             if getattr(loaded.config, key, None) != getattr(meant, key, None):
@@ -121,19 +118,6 @@ def _from_parts(
                 )
     inner.vision_tower, inner.language_model, model.lm_head = vision, text.get_decoder(), text.get_output_embeddings()
     inner.multi_modal_projector = type(inner.multi_modal_projector)(config).to(dtype)
-    return model
-
-
-def _pretrained(kind: Any, name: str, dtype: torch.dtype) -> nn.Module:
-    """Weights of a folder or hub name. Raises UserError where they are not there or not all of them fit."""
-    check_folder(name)
-    try:
-        model, report = kind.from_pretrained(name, trust_remote_code=False, output_loading_info=True, dtype=dtype)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"cannot load {name}: {(str(error).splitlines() or [''])[0]}") from error
-    for problem in ("missing_keys", "mismatched_keys"):
-        if names := sorted(map(str, report.get(problem) or ())):
-            raise UserError(f"{name}: {len(names)} {problem.replace('_', ' ')}: {', '.join(names[:3])}")
     return model
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -57,18 +57,47 @@ class Pictures:
         return drawn
 
 
-def check(part: str, sizes: dict[str, int], per_image: int, captions: float = 0.0) -> None:
-    """UserError for arguments that no composed source can serve."""
-    if part not in PARTS:
-        raise UserError(f"data.part={part}: one of {', '.join(PARTS)}{closest(str(part), PARTS)}")
-    if not 0 <= captions <= 1:
-        raise UserError(f"data.captions={captions}: a share of the training pictures, 0 to 1")
-    for name, size in sizes.items():
-        least = 0 if name == "further" else 1
-        if not isinstance(size, int) or not least <= size <= MOST:
-            raise UserError(f"data.{name}={size}: how many questions, {least} to {MOST:,}")
-    if not isinstance(per_image, int) or not 1 <= per_image <= 5:
-        raise UserError(f"data.per_image={per_image}: 1 to 5 questions about every picture")
+@dataclass(frozen=True)
+class Composition:
+    """What is asked of a composed source. Raises UserError for what none can serve.
+
+    train, val, test: questions; further: questions of each generalisation split
+    per_image  questions about every picture, each of another type
+    together   training questions about a picture are one sample of several exchanges, which are learned in one pass
+    captions   share of the training pictures whose captions are among the training samples of part "questions" as well
+    """
+
+    part: str
+    train: int
+    val: int
+    test: int
+    further: int
+    per_image: int
+    seed: int
+    together: bool = False
+    captions: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.part not in PARTS:
+            raise UserError(f"data.part={self.part}: one of {', '.join(PARTS)}{closest(str(self.part), PARTS)}")
+        if not 0 <= self.captions <= 1:
+            raise UserError(f"data.captions={self.captions}: a share of the training pictures, 0 to 1")
+        for name, size in self.sizes.items():
+            least = 0 if name == "further" else 1
+            if not isinstance(size, int) or not least <= size <= MOST:
+                raise UserError(f"data.{name}={size}: how many questions, {least} to {MOST:,}")
+        if not isinstance(self.per_image, int) or not 1 <= self.per_image <= 5:
+            raise UserError(f"data.per_image={self.per_image}: 1 to 5 questions about every picture")
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in ("train", "val", "test", "further")}
+
+
+def least_size(size: int, least: int, things: str) -> None:
+    """UserError for pictures of fewer pixels."""
+    if not isinstance(size, int) or size < least:
+        raise UserError(f"data.size={size}: at least {least} pixels, or {things} cannot be told apart")
 
 
 class _Composed(NamedTuple):
@@ -83,25 +112,10 @@ _RECENT: dict[tuple, _Composed] = {}
 """What was composed last in this process: a run asks for the same data several times."""
 
 
-def compose(
-    world: World,
-    painter: Painter,
-    *,
-    part: str,
-    sizes: dict[str, int],
-    per_image: int,
-    seed: int,
-    together: bool = False,
-    captions: float = 0.0,
-) -> Conversations:
-    """The conversations of one part.
-
-    sizes      train, val, test: questions; further: questions of each generalisation split
-    per_image  questions about every picture, each of another type
-    together   training questions about a picture are one sample of several exchanges, which are learned in one pass
-    captions   share of the training pictures whose captions are among the training samples of part "questions" as well
-    Both parts have the same pictures, one caption for each in part "captions", which has no split of unnamed things.
-    """
+def compose(world: World, painter: Painter, asked: Composition) -> Conversations:
+    """The conversations of one part. Both have the same pictures, one caption for each in part "captions", which has no split of
+    unnamed things."""
+    part, sizes, per_image, seed = asked.part, asked.sizes, asked.per_image, asked.seed
     key = (world.name, painter.digest, *sorted(sizes.items()), per_image, seed)
     if key not in _RECENT:
         while len(_RECENT) >= 2:
@@ -110,11 +124,11 @@ def compose(
     found = _RECENT[key]
     digest = hashlib.sha256(f"{found.pictures.source_hash} {part}".encode())
     chosen = dict(found.samples[part])
-    if together and part == "questions":
+    if asked.together and part == "questions":
         chosen["train"] = _joined(chosen["train"])
-    if captions and part == "questions":
+    if asked.captions and part == "questions":
         told = found.samples["captions"]["train"]
-        chosen["train"] = [*chosen["train"], *told[: round(captions * len(told))]]
+        chosen["train"] = [*chosen["train"], *told[: round(asked.captions * len(told))]]
     for name, samples in chosen.items():
         digest.update(name.encode())
         for sample in samples:

@@ -13,11 +13,10 @@ import numpy as np
 
 from kdrun.data import randomness
 from kdrun.data.fetch import default_cache, needed
-from kdrun.domains.vision_language.shipped.build import check, compose
+from kdrun.domains.vision_language.shipped.build import Composition, compose, least_size
 from kdrun.domains.vision_language.shipped.emoji import CATEGORIES, FILES, EmojiPainter
-from kdrun.domains.vision_language.shipped.scenes import Asked, Split, World
+from kdrun.domains.vision_language.shipped.scenes import WORDINGS, Asked, Split, World
 from kdrun.domains.vision_language.source import Conversations
-from kdrun.problems import UserError
 
 TARGETS = ("emoji_vqa",)
 
@@ -36,7 +35,7 @@ APART = (
     ("vegetable", "plant"),
 )
 """Categories that training never shows together."""
-TEMPLATES = {
+TEMPLATES = WORDINGS | {
     "kind of": ("which {one} is there?", "what {one} do you see?", "name the {one}."),
     "kind at": ("what is at the {cell}?", "what do you see at the {cell}?", "name the thing at the {cell}."),
     "group at": (
@@ -44,18 +43,9 @@ TEMPLATES = {
         "which category is at the {cell}?",
         "what sort of thing do you see at the {cell}?",
     ),
-    "where": ("where is the {one}?", "in which place is the {one}?", "where do you see the {one}?"),
-    "count": ("how many {one} are there?", "how many {one} do you see?", "what is the number of {one}?"),
-    "exist": ("is there {a_one}?", "do you see {a_one}?", "does the picture show {a_one}?"),
     "beside": ("what is {side} the {one}?", "what do you see {side} the {one}?", "name the thing {side} the {one}."),
-    "more": (
-        "are there more {one} than {other}?",
-        "do you see more {one} than {other}?",
-        "does the picture show more {one} than {other}?",
-    ),
     "choice kind": ("which of these is at the {cell}?", "what is at the {cell}?"),
     "choice group": ("which of these categories is at the {cell}?", "what kind of thing is at the {cell}?"),
-    "caption": ("describe the picture.", "what does the picture show?", "what do you see?", "give a description."),
 }
 FORMS = {
     "name": ("group",),
@@ -95,18 +85,13 @@ def emoji_vqa(
     seed             of everything that is drawn by lot; which emoji are unseen does not depend on it
     root             folder with the three files that `kdrun fetch emoji` brings, instead of those in the cache
     """
-    sizes = {"train": train, "val": val, "test": test, "further": further}
-    check(part, sizes, per_image, captions)
-    if not isinstance(size, int) or size < 32:
-        raise UserError(f"data.size={size}: at least 32 pixels, or emoji cannot be told apart")
+    asked = Composition(part, train, val, test, further, per_image, seed, together, captions)
+    least_size(size, 32, "emoji")
     if root is not None:
         files = {name: Path(root) / name for name in FILES}
     else:
         files = needed("emoji", cache or default_cache(), "data=emoji_vqa")
-    painter = EmojiPainter(size, files)
-    return compose(
-        WORLD, painter, part=part, sizes=sizes, per_image=per_image, seed=seed, together=together, captions=captions
-    )
+    return compose(WORLD, EmojiPainter(size, files), asked)
 
 
 def _describe(asked: Asked) -> str:
@@ -134,9 +119,7 @@ def _splits() -> dict[str, Split]:
         seen += [(name, category) for name in sorted(shuffled[count:])]
     known = {"pairs": tuple(seen), "types": TYPES, "style": "twitter"}
     return {
-        "train": Split("train", fits=_apart, **known),
-        "val": Split("val", fits=_apart, **known),
-        "test": Split("test", fits=_apart, **known),
+        **{name: Split(name, fits=_apart, **known) for name in ("train", "val", "test")},
         "objects": Split("objects", tuple(unseen), UNNAMED, named=False, fits=_apart, style="twitter"),
         "combinations": Split("combinations", fits=lambda pairs: not _apart(pairs), **known),
         "style": Split("style", fits=_apart, **{**known, "style": "google"}),

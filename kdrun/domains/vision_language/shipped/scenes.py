@@ -20,6 +20,18 @@ SHARES = {"train": range(0, 16), "val": range(16, 20), "test": range(20, 26), "s
 """Which of 32 shares of all possible scenes a split takes its own from, so that no two have one in common, whatever
 their sizes. What has things or combinations that no other split has needs no share."""
 ATTEMPTS = 10_000
+WORDINGS = {
+    "where": ("where is the {one}?", "in which place is the {one}?", "where do you see the {one}?"),
+    "count": ("how many {one} are there?", "how many {one} do you see?", "what is the number of {one}?"),
+    "exist": ("is there {a_one}?", "do you see {a_one}?", "does the picture show {a_one}?"),
+    "more": (
+        "are there more {one} than {other}?",
+        "do you see more {one} than {other}?",
+        "does the picture show more {one} than {other}?",
+    ),
+    "caption": ("describe the picture.", "what does the picture show?", "what do you see?", "give a description."),
+}
+"""Templates of questions that are asked alike whatever the things are."""
 
 
 class Draw:

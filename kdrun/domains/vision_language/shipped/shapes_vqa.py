@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdrun.domains.vision_language.shipped.build import check, compose
-from kdrun.domains.vision_language.shipped.scenes import Asked, Split, World
+from kdrun.domains.vision_language.shipped.build import Composition, compose, least_size
+from kdrun.domains.vision_language.shipped.scenes import WORDINGS, Asked, Split, World
 from kdrun.domains.vision_language.shipped.shapes import COLOURS, HELD_OUT, SHAPES, ShapePainter
 from kdrun.domains.vision_language.source import Conversations
-from kdrun.problems import UserError
 
 TARGETS = ("shapes_vqa",)
 
@@ -23,7 +22,7 @@ WORDS = (
     *("arm", "bag", "bed", "bus", "cat", "cow", "cup", "day", "dog", "ear", "egg", "fan", "gas", "hat", "ice", "ink"),
     *("jar", "key", "leg", "map", "net", "oil", "pan", "pen", "rat", "sea", "sky", "sun", "tea", "toy", "van", "wax"),
 )
-TEMPLATES = {
+TEMPLATES = WORDINGS | {
     "kind of": ("what shape is the {one}?", "which shape does the {one} have?", "what is the shape of the {one}?"),
     "kind at": ("what shape is at the {cell}?", "which shape is at the {cell}?", "what do you see at the {cell}?"),
     "group of": ("what colour is the {one}?", "which colour does the {one} have?", "what is the colour of the {one}?"),
@@ -32,24 +31,15 @@ TEMPLATES = {
         "which colour is at the {cell}?",
         "what is the colour at the {cell}?",
     ),
-    "where": ("where is the {one}?", "in which place is the {one}?", "where do you see the {one}?"),
-    "count": ("how many {one} are there?", "how many {one} do you see?", "what is the number of {one}?"),
-    "exist": ("is there {a_one}?", "do you see {a_one}?", "does the picture show {a_one}?"),
     "beside": (
         "what shape is directly {side} the {one}?",
         "which shape is directly {side} the {one}?",
         "what do you see directly {side} the {one}?",
     ),
-    "more": (
-        "are there more {one} than {other}?",
-        "do you see more {one} than {other}?",
-        "does the picture show more {one} than {other}?",
-    ),
     "larger": ("is the {one} larger than the {other}?", "is the {one} bigger than the {other}?"),
     "text": ("what does the text say?", "which word is written?", "what is written in the picture?"),
     "choice kind": ("which of these is at the {cell}?", "what shape is at the {cell}?"),
     "choice group": ("which of these colours is at the {cell}?", "what colour is the thing at the {cell}?"),
-    "caption": ("describe the picture.", "what does the picture show?", "what do you see?", "give a description."),
 }
 FORMS = {
     "shape": ("group",),
@@ -90,20 +80,9 @@ def shapes_vqa(
     captions         share of the training pictures that are described in part "questions" as well, or what a network knows
                      of describing is forgotten
     """
-    check(part, {"train": train, "val": val, "test": test, "further": further}, per_image, captions)
-    if not isinstance(size, int) or size < 48:
-        raise UserError(f"data.size={size}: at least 48 pixels, or shapes cannot be told apart")
-    sizes = {"train": train, "val": val, "test": test, "further": further}
-    return compose(
-        WORLD,
-        ShapePainter(size),
-        part=part,
-        sizes=sizes,
-        per_image=per_image,
-        seed=seed,
-        together=together,
-        captions=captions,
-    )
+    asked = Composition(part, train, val, test, further, per_image, seed, together, captions)
+    least_size(size, 48, "shapes")
+    return compose(WORLD, ShapePainter(size), asked)
 
 
 def _describe(asked: Asked) -> str:
@@ -125,9 +104,7 @@ def _splits() -> dict[str, Split]:
     ]
     seen = tuple((shape, colour) for shape in SHAPES for colour in colours if (shape, colour) not in apart)
     return {
-        "train": Split("train", seen, TYPES),
-        "val": Split("val", seen, TYPES),
-        "test": Split("test", seen, TYPES),
+        **{name: Split(name, seen, TYPES) for name in ("train", "val", "test")},
         "objects": Split(
             "objects", tuple((shape, colour) for shape in HELD_OUT for colour in colours), UNNAMED, named=False
         ),
