@@ -26,7 +26,6 @@ MODULES = {
     "kdrun.data.conversations": f"{_D}.vision_language.source",
     "kdrun.data.llava_json": f"{_D}.vision_language.llava_json",
     "kdrun.data.vqa_files": f"{_D}.vision_language.vqa_files",
-    "kdrun.data.vqa_checks": f"{_D}.vision_language.shipped.checks",
     "kdrun.data.vqa_sheet": f"{_D}.vision_language.sheet",
     "kdrun.data.emoji_vqa": f"{_D}.vision_language.shipped.emoji_vqa",
     "kdrun.data.shapes_vqa": f"{_D}.vision_language.shipped.shapes_vqa",

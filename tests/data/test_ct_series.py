@@ -1,5 +1,7 @@
 """DICOM series. The files are written byte by byte, and pydicom reads them."""
 
+import sys
+
 import numpy as np
 import pytest
 from ct_support import UID, body, dicom, write_series
@@ -138,7 +140,7 @@ def test_empty_folders_and_damaged_files(tmp_path):
 
 def test_without_pydicom_the_package_is_named(tmp_path, monkeypatch):
     write_series(tmp_path / "a", body())
-    monkeypatch.setattr("kdrun.domains.ct.series.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(UserError, match="needs pydicom: pip install pydicom"):
         read_volume(tmp_path / "a")
 

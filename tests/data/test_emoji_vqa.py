@@ -7,11 +7,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from blind_guesses import blind
 from PIL import Image
 
 from kdrun.data.bundles import EXTRACTS, read_bundle
 from kdrun.data.fetch import Fetchable, FetchFailed, fetch, registry
-from kdrun.domains.vision_language.shipped.checks import blind
 from kdrun.domains.vision_language.shipped.emoji import CATEGORIES
 from kdrun.domains.vision_language.shipped.emoji_vqa import APART, WORLD, emoji_vqa
 from kdrun.domains.vision_language.shipped.scenes import meaning

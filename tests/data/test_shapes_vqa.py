@@ -3,9 +3,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from blind_guesses import accuracy, blind
 
 from kdrun.domains.vision_language.sheet import contact_sheet
-from kdrun.domains.vision_language.shipped.checks import accuracy, blind
 from kdrun.domains.vision_language.shipped.scenes import Scenes, meaning
 from kdrun.domains.vision_language.shipped.shapes import BACKGROUNDS, COLOURS, HELD_OUT, SHAPES
 from kdrun.domains.vision_language.shipped.shapes_vqa import WORLD, shapes_vqa

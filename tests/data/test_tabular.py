@@ -57,7 +57,7 @@ def test_diabetes_does_not_import_scikit_learn():
 def test_absent_files_are_named(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"diabetes_data_raw\.csv\.gz, which is not there"):
         diabetes(tmp_path)
-    monkeypatch.setattr("kdrun.domains.tabular.shipped.diabetes.find_spec", lambda name: None)
+    monkeypatch.setattr("kdrun.data.folders.find_spec", lambda name: None)
     with pytest.raises(UserError, match="scikit-learn, which is not installed"):
         diabetes()
 

@@ -66,7 +66,7 @@ def test_inputs_by_id_are_the_loaders_tokens(module):
             assert torch.equal(again[key], batch[key])
         assert all(torch.equal(again["inputs"][key], batch["inputs"][key]) for key in batch["inputs"])
         assert torch.equal(module.lengths(batch["ids"]), batch["mask"].sum(dim=1))
-        assert torch.equal(module.train_ids[module.rows(batch["ids"])], batch["ids"])
+        assert torch.equal(module.train_ids[module.trained(batch["ids"])], batch["ids"])
     with pytest.raises(KeyError, match="not a training sample"):
         module.inputs(module.samples("test").ids[:2])
 

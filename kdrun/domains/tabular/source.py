@@ -14,18 +14,12 @@ from kdrun.data.splits import quantile_bins
 
 @dataclass
 class Table(ArraySource):
-    """Rows with a real target as their source gives them.
+    """Rows with a real target as their source gives them; see ArraySource for what is not here.
 
-    x            float32 [N, F], raw
-    y            float32 [N], raw, in the unit of the target
-    split        int8 [N]: 0 train, 1 val, 2 test, -1 unused (see data.source.SPLITS). A source without a split says 0 throughout
-    ids          int64 [N], unique: the position of the sample in the raw source
-    features     names of the F columns
-    target       what y is
-    name         of the source
-    source_hash  sha256 hex digest of the raw content, whatever file it came in
-    notes        what a person should know of how the source was read: one sentence each, without a full stop
-    determined   whether all columns follow from the raw content alone, so that source_hash stands for all
+    x         float32 [N, F], raw
+    y         float32 [N], raw, in the unit of the target
+    features  names of the F columns
+    target    what y is
     """
 
     x: np.ndarray

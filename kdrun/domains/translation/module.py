@@ -69,17 +69,13 @@ class TextDataModule(TokenModule):
 
     # Single pairs, for outputs that are stored.
 
-    def rows(self, ids: Tensor) -> Tensor:
-        """int64 [b]: positions in `train_ids` of pairs by id. KeyError for an id that is not in training."""
-        return self.trained(ids)
-
     def inputs(self, ids: Tensor, view: int = 0) -> dict[str, Any]:
         """The batch of these training pairs, in this order: the tokens that the loader gives, padded to their longest."""
-        return self.samples("train").batch(self.rows(ids).numpy())
+        return self.samples("train").batch(self.trained(ids).numpy())
 
     def lengths(self, ids: Tensor) -> Tensor:
         """int64 [b]: target positions (end included) of training pairs by id."""
-        return torch.from_numpy(self.samples("train").target.lengths(self.rows(ids).numpy()))
+        return torch.from_numpy(self.samples("train").target.lengths(self.trained(ids).numpy()))
 
     # Text.
 

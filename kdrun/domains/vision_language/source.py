@@ -13,8 +13,6 @@ from kdrun.data.source import text_hash
 
 PARTS = ("captions", "questions")
 """What `part` of a source may be: samples of the first stage, samples of instruction tuning."""
-GENERALISATION = ("objects", "combinations", "style")
-"""Further test sets that a source may have: unseen things, unseen combinations, an unseen way of drawing."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ class Conversations:
     """A set of conversations as its source gives it.
 
     name         of the source
-    samples      by split: train, val, test, and further test sets (see GENERALISATION)
+    samples      by split: train, val, test, and further test sets ("objects": unseen things, for example)
     images       the pictures that samples refer to
     corpus       the training text of all parts, which a tokenizer is made from: the same for every part
     source_hash  sha256 hex digest of everything that determines samples and pixels

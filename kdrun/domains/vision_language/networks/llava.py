@@ -100,14 +100,10 @@ class LlavaNetwork(nn.Module):
         return nn.functional.linear(hidden, weight, bias)
 
     def hidden(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        image_features: torch.Tensor | None = None,
-        pixel_values: torch.Tensor | None = None,
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, *pictures: Any, **named: Any
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """(hidden [b, L, D], weight [vocabulary, D], bias [vocabulary] or None): what forward multiplies."""
-        embeddings = self.embed(input_ids, image_features, pixel_values)
+        """(hidden [b, L, D], weight [vocabulary, D], bias [vocabulary] or None): what forward multiplies. Further inputs: as its."""
+        embeddings = self.embed(input_ids, *pictures, **named)
         mask, positions = _attention(attention_mask)
         output = self.model.model.language_model(
             inputs_embeds=embeddings, attention_mask=mask, position_ids=positions, use_cache=False

@@ -110,10 +110,7 @@ class EmojiPainter:
         picture = Image.new("RGB", (self.size, self.size), BACKGROUNDS[scene.background])
         for thing in scene.things:
             sprite = self._sprite(scene.style, thing.kind)
-            row, column = divmod(thing.cell, 2)
-            left = round((column + 0.5 + thing.dx / 100) * self.cell - sprite.width / 2)
-            top = round((row + 0.5 + thing.dy / 100) * self.cell - sprite.height / 2)
-            picture.paste(sprite, (left, top), sprite)
+            picture.paste(sprite, thing.corner(2, self.cell, sprite.width), sprite)
         return picture
 
     def _sprite(self, style: str, name: str) -> Image.Image:

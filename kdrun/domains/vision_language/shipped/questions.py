@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 from kdrun.domains.vision_language.shipped.scenes import ANYTHING, Asked, Deck, Draw, Scene, Split, Thing, World
@@ -54,8 +55,8 @@ class Asker:
             "both": tuple(Asked(*pair) for pair in split.pairs) if split.named else (),
         }
         self.finders = {
-            world.kinds: self._kinds,
-            world.groups: self._groups,
+            world.kinds: partial(self._called, "kind"),
+            world.groups: partial(self._called, "group"),
             "position": self._positions,
             "count": self._counts,
             "exist": self._exists,
@@ -115,17 +116,12 @@ class Asker:
                 if described[asked] == 1:
                     yield asked, thing
 
-    def _kinds(self, scene: Scene) -> Iterator[Found]:
-        for asked, thing in self._unique(scene, self.world.forms[self.world.kinds]):
-            yield Found(("kind of", asked), thing.kind)
+    def _called(self, side: str, scene: Scene) -> Iterator[Found]:
+        """side: kind or group."""
+        for asked, thing in self._unique(scene, self.world.forms[getattr(self.world, f"{side}s")]):
+            yield Found((f"{side} of", asked), getattr(thing, side))
         for thing in scene.things:
-            yield Found(("kind at", thing.cell), thing.kind)
-
-    def _groups(self, scene: Scene) -> Iterator[Found]:
-        for asked, thing in self._unique(scene, self.world.forms[self.world.groups]):
-            yield Found(("group of", asked), thing.group)
-        for thing in scene.things:
-            yield Found(("group at", thing.cell), thing.group)
+            yield Found((f"{side} at", thing.cell), getattr(thing, side))
 
     def _positions(self, scene: Scene) -> Iterator[Found]:
         for asked, thing in self._unique(scene, self.world.forms["position"]):

@@ -83,6 +83,12 @@ class Thing(NamedTuple):
     turn: int = 0
     shade: int = 0
 
+    def corner(self, grid: int, cell: float, width: int) -> tuple[int, int]:
+        """Left and top pixel of its square picture, on a grid of cells of so many pixels."""
+        row, column = divmod(self.cell, grid)
+        left, top = (column + 0.5 + self.dx / 100) * cell - width / 2, (row + 0.5 + self.dy / 100) * cell - width / 2
+        return round(left), round(top)
+
 
 class Word(NamedTuple):
     """A written word that fills a row; shade: of its colour."""

@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 
 from PIL import Image, ImageChops, ImageDraw, ImageFont, features
 
-from kdrun.domains.vision_language.shipped.scenes import Scene, Thing, Word
+from kdrun.domains.vision_language.shipped.scenes import Scene, Word
 from kdrun.problems import UserError
 
 COLOURS = {
@@ -114,17 +114,10 @@ class ShapePainter:
         for thing in scene.things:
             style = scene.style if scene.style == "filled" else ("outlined", "striped")[thing.shade % 2]
             mask = self.mask(thing.kind, style, thing.large, thing.turn)
-            picture.paste(_shaded(COLOURS[thing.group], thing.shade), self._corner(thing, mask.width), mask)
+            picture.paste(_shaded(COLOURS[thing.group], thing.shade), thing.corner(3, self.cell, mask.width), mask)
         if scene.word is not None:
             self._write(picture, scene.word, scene.style != "filled")
         return picture
-
-    def _corner(self, thing: Thing, width: int) -> tuple[int, int]:
-        row, column = divmod(thing.cell, 3)
-        return (
-            round((column + 0.5 + thing.dx / 100) * self.cell - width / 2),
-            round((row + 0.5 + thing.dy / 100) * self.cell - width / 2),
-        )
 
     def _mask(self, shape: str, style: str, large: bool, turn: int) -> Image.Image:
         """Grey [width, width]: how much of every pixel is covered."""
