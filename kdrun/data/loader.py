@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -43,13 +43,16 @@ class BatchLoader:
     ):
         if not 0 <= rank < world:
             raise ValueError(f"rank {rank} is not one of {world}")
-        self.samples = samples
-        self.batch_size = batch_size
-        self.seed = seed
+        self.samples, self.batch_size, self.seed = samples, batch_size, seed
+        self.rank, self.world, self.smallest = rank, world, smallest
         self.epoch = 0
-        self._bounds = batch_bounds(len(samples), batch_size, rank, world, smallest)
+        self._bounds = self._split()
         self._cursor = 0  # batches given out in this epoch
         self._start = 0  # where the next iteration begins; other than 0 only after load_state_dict
+
+    def _split(self) -> list[tuple[int, ...]]:
+        """The bounds of every batch in the order of an epoch."""
+        return batch_bounds(len(self.samples), self.batch_size, self.rank, self.world, self.smallest)
 
     def __len__(self) -> int:
         return len(self._bounds)
@@ -81,7 +84,15 @@ class BatchLoader:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         start, self._start = self._start, 0
         self._cursor = start
-        samples, augment, last = self.samples, self.samples.augment, len(self._bounds) - 1
+        batch, last = self._epoch(), len(self) - 1
+        for index in range(start, last + 1):
+            # Before the batch leaves: whoever saves state while working on it has begun this batch.
+            self._cursor = 0 if index == last else index + 1
+            yield batch(index)
+
+    def _epoch(self) -> Callable[[int], dict[str, Any]]:
+        """The batches of this epoch by number."""
+        samples, augment = self.samples, self.samples.augment
         view, key = 0, None
         order: Tensor | None = None
         if self.seed is not None:
@@ -93,11 +104,10 @@ class BatchLoader:
         else:
             order = torch.arange(len(samples))
         ids, targets = samples.ids[order], samples.targets[order]
-        for index in range(start, last + 1):
+
+        def batch(index: int) -> dict[str, Any]:
             first, end, size = self._bounds[index]
-            # Before the batch leaves: whoever saves state while working on it has begun this batch.
-            self._cursor = 0 if index == last else index + 1
-            yield {
+            return {
                 "ids": ids[first:end],
                 "inputs": samples.inputs(order[first:end], key),
                 "targets": targets[first:end],
@@ -105,10 +115,14 @@ class BatchLoader:
                 "size": size,
             }
 
+        return batch
+
 
 class MaskedLoader(BatchLoader):
     """Batches of rows of different lengths. Every rank takes its part of the rows of every batch; one that gets none (fewer rows
     than ranks) has the first row with masks that are False throughout, so all ranks take equally many steps.
+
+    A subclass has `_split`, giving (first, end) of every batch, and `_order`.
 
     samples  `batch(positions, sizes)`, and `sizes(positions)`: what sums of losses are divided by, over all ranks
     MASKS    names of the masks of a batch
@@ -117,33 +131,17 @@ class MaskedLoader(BatchLoader):
     MASKS: tuple[str, ...] = ("mask",)
 
     def __init__(self, samples: Any, batch_size: int, *, seed: int | None = None, rank: int = 0, world: int = 1):
-        if not 0 <= rank < world:
-            raise ValueError(f"rank {rank} is not one of {world}")
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: at least 1")
-        self.samples, self.batch_size, self.seed = samples, batch_size, seed
-        self.rank, self.world = rank, world
-        self.epoch = self._cursor = self._start = 0
-        self._bounds = self._split()
-
-    def _split(self) -> list[tuple[int, int]]:
-        """(first, end) of every batch in the order of an epoch."""
-        raise NotImplementedError
+        super().__init__(samples, batch_size, seed=seed, rank=rank, world=world)
 
     def _order(self) -> tuple[np.ndarray, np.ndarray]:
         """This epoch's (positions of samples, numbers of batches): batch k is order[slice(*bounds[k])]."""
         raise NotImplementedError
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        start, self._start = self._start, 0
-        self._cursor = start
+    def _epoch(self) -> Callable[[int], dict[str, Any]]:
         order, numbers = self._order()
-        last = len(numbers) - 1
-        for index in range(start, last + 1):
-            first, end = self._bounds[numbers[index]]
-            # Before the batch leaves: whoever saves state while working on it has begun this batch.
-            self._cursor = 0 if index == last else index + 1
-            yield self._part(order[first:end])
+        return lambda index: self._part(order[slice(*self._bounds[numbers[index]])])
 
     def _part(self, rows: np.ndarray) -> dict[str, Any]:
         """This rank's rows of a batch."""

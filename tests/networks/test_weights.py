@@ -7,7 +7,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 from kdrun.domains.images.spec import DataSpec
-from kdrun.networks import weights
 from kdrun.networks.resnet import ResNet
 from kdrun.networks.weights import load_state, load_weights, read_metadata, save_state, save_weights
 from kdrun.problems import UserError
@@ -93,7 +92,7 @@ def test_channels_last_weights_survive(tmp_path):
     assert equal(network(), other)
 
 
-@pytest.mark.parametrize("failing", ["save_file", "_to_disk"])
+@pytest.mark.parametrize("failing", ["save_file", "os.fsync"])
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch, failing):
     path = save_weights(network(), tmp_path / "best.safetensors")
     before = path.read_bytes()
@@ -101,7 +100,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch, failing):
     def fail(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr(weights, failing, fail)
+    monkeypatch.setattr(f"kdrun.networks.weights.{failing}", fail)
     with pytest.raises(OSError, match="disk full"):
         save_weights(network(1), path)
     assert path.read_bytes() == before
