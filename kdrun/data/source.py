@@ -91,9 +91,9 @@ class ArraySource:
         return f"id {int(self.ids[position])}"
 
 
-def check_columns(source: Any, count: int, y: Any) -> None:
-    """Raises ValueError where y, split and ids of a source are not [count] of their types, or ids not unique."""
-    for name, dtype in (("y", y), ("split", np.int8), ("ids", np.int64)):
+def check_columns(source: Any, count: int, **others: Any) -> None:
+    """Raises ValueError where split, ids and other columns of a source are not [count] of their types, or ids not unique."""
+    for name, dtype in {**others, "split": np.int8, "ids": np.int64}.items():
         array = getattr(source, name)
         if array.shape != (count,) or array.dtype != dtype:
             raise ValueError(f"{source.name}: {name} is {array.dtype}{array.shape}, not {np.dtype(dtype)}({count},)")

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from kdrun.networks import quiet
-from kdrun.networks.folders import check_fields, pretrained
+from kdrun.networks.folders import check_fields, pretrained, refuse_download
 from kdrun.networks.torchvision_operators import make_torchvision_importable
 from kdrun.optional import needed
 from kdrun.problems import UserError, closest
@@ -33,11 +33,7 @@ def timm(
     """
     make_torchvision_importable()
     library = needed("timm", f"{model_name} needs timm")
-    if options.pop("pretrained", False):
-        raise UserError(
-            f"{model_name}: pretrained=true would download weights",
-            "put the file beside the network instead: teacher.weights=PATH",
-        )
+    refuse_download(options, model_name)
     if not library.is_model(model_name.split(".")[0]):
         raise UserError(f"timm has no network {model_name!r}{closest(model_name, library.list_models())}")
     if img_size is not None and library.get_pretrained_cfg(model_name).fixed_input_size:

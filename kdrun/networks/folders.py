@@ -52,6 +52,15 @@ def pretrained(
     return model
 
 
+def refuse_download(options: dict[str, Any], name: str) -> None:
+    """UserError where `pretrained` is asked of a library; the option is taken out."""
+    if options.pop("pretrained", False):
+        raise UserError(
+            f"{name}: pretrained=true would download weights",
+            "put the file beside the network instead: teacher.weights=PATH",
+        )
+
+
 def check_fields(kind: str, fields: Iterable[str], known: Mapping[str, Any]) -> None:
     """Raises UserError for a field that a configuration does not have."""
     for name in fields:

@@ -318,9 +318,7 @@ def _slice(path: Path, header: Any) -> np.ndarray:
 
     try:
         whole = pydicom.dcmread(_content(path), force=True)
-        if (
-            "TransferSyntaxUID" not in whole.file_meta
-        ):  # without a header of the file, pixels are taken for uncompressed
+        if "TransferSyntaxUID" not in whole.file_meta:  # without a header, pixels are taken for uncompressed
             implicit = pydicom.uid.ImplicitVRLittleEndian, pydicom.uid.ExplicitVRLittleEndian
             whole.file_meta.TransferSyntaxUID = implicit[0] if whole.original_encoding[0] else implicit[1]
         pixels = whole.pixel_array

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kdrun.data.source import SPLITS, text_hash
+from kdrun.data.source import SPLITS, check_columns, text_hash
 
 
 @dataclass(repr=False)
@@ -43,12 +43,7 @@ class Pairs:
         count = len(self.source)
         if len(self.target) != count or (self.groups is not None and len(self.groups) != count):
             raise ValueError(f"{self.name}: source, target and groups differ in length")
-        for name, dtype in (("split", np.int8), ("ids", np.int64)):
-            array = getattr(self, name)
-            if array.shape != (count,) or array.dtype != dtype:
-                raise ValueError(f"{self.name}: {name} is {array.dtype}{array.shape}, not {np.dtype(dtype)}({count},)")
-        if len(np.unique(self.ids)) != count:
-            raise ValueError(f"{self.name}: ids are not unique")
+        check_columns(self, count)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -62,13 +57,8 @@ class Pairs:
     def source_hash(self) -> str:
         """sha256 hex digest of the pairs with their splits and ids, whatever files they came in."""
         about = [self.languages, self.extra, self.lowercase, self.groups is not None]
-        columns = [
-            self.split.tolist(),
-            self.ids.tolist(),
-            self.source,
-            self.target,
-            *([self.groups] if self.groups else []),
-        ]
+        groups = [self.groups] if self.groups else []
+        columns = [self.split.tolist(), self.ids.tolist(), self.source, self.target, *groups]
         return text_hash(json.dumps(row) for row in (about, *zip(*columns, strict=True)))
 
     @property

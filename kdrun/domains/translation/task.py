@@ -131,9 +131,7 @@ class Translation(TokenTask):
         prediction = self.predict(network, inputs)
         self.update(metrics, prediction, batch)
         self.update_added(metrics, prediction, batch)
-        rows = (
-            batch["mask"].any(dim=1).nonzero().flatten()
-        )  # a rank without a pair of its own has one that counts nothing
+        rows = batch["mask"].any(dim=1).nonzero().flatten()  # a rank without a pair has one that counts nothing
         if not len(rows):
             return None
         sources = [inputs["source"][row][inputs["source_mask"][row]].tolist() for row in rows]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kdrun.domains.vision_language.features import FeatureCache
+    from kdrun.domains.vision_language.loader import VisionSamples
     from kdrun.domains.vision_language.module import VisionDataModule
 
 DOMAIN = kinds.find("vision_language")
@@ -69,10 +70,8 @@ def vision_module(
             f"data.vision.max_length={most}: an image takes {pictures.slots} tokens, "
             f"the chat template {encoder.head} before it"
         )
-    samples, found = (
-        {},
-        {"dropped": dict(conversations.report), "removed": removed, "too_long": 0, "cut": {}, "no_room": {}},
-    )
+    samples: dict[str, VisionSamples] = {}
+    found = {"dropped": dict(conversations.report), "removed": removed, "too_long": 0, "cut": {}, "no_room": {}}
     for name, given in chosen.items():
         made, kept, over = encoded(given, encoder, most, tokenizer.pad, pictures, leave_out=name == "train")
         samples[name], chosen[name] = made, [given[position] for position in kept]

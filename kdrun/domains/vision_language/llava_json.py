@@ -33,7 +33,7 @@ from kdrun.domains.vision_language.files import (
     with_tests,
 )
 from kdrun.domains.vision_language.image_names import below
-from kdrun.domains.vision_language.source import PARTS, Conversations, Turn
+from kdrun.domains.vision_language.source import Conversations, Turn, check_part
 from kdrun.problems import UserError
 
 TARGETS = ("llava_json",)
@@ -86,8 +86,7 @@ def llava_json(
     """
     if root is None or file is None:
         raise UserError("data=llava_json needs data.root=FOLDER and data.file=FILE, a JSON of conversations in it")
-    if part not in PARTS:
-        raise UserError(f"data.part={part}: {' or '.join(PARTS)}")
+    check_part(part)
     if part == "captions" and captions is None:
         raise UserError(
             "data.part=captions needs data.captions=FILE, the conversations of the first stage",

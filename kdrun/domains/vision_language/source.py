@@ -10,9 +10,16 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from kdrun.data.source import text_hash
+from kdrun.problems import UserError, closest
 
 PARTS = ("captions", "questions")
 """What `part` of a source may be: samples of the first stage, samples of instruction tuning."""
+
+
+def check_part(part: str) -> None:
+    """UserError where a source has no such part."""
+    if part not in PARTS:
+        raise UserError(f"data.part={part}: one of {', '.join(PARTS)}{closest(str(part), PARTS)}")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from kdrun.data import folders
 from kdrun.data.source import SPLITS, part_of
 from kdrun.domains.vision_language.files import Entry, assembled, each, look_at, read_json, text_of, texts_of
-from kdrun.domains.vision_language.source import PARTS, Conversations, Turn
+from kdrun.domains.vision_language.source import Conversations, Turn, check_part
 from kdrun.problems import UserError
 
 TARGETS = ("textvqa", "gqa", "scienceqa", "mme", "pope")
@@ -198,8 +198,7 @@ def pope(
 
 
 def _root(root: str | Path | None, name: str, part: str) -> Path:
-    if part not in PARTS:
-        raise UserError(f"data.part={part}: {' or '.join(PARTS)}")
+    check_part(part)
     if part == "captions":
         raise UserError(f"{name} has no captions: it has no data for a first stage", "pretrain=null")
     if root is None:

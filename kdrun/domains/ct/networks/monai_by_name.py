@@ -11,6 +11,7 @@ from torch import nn
 
 from kdrun.ledger.flops import on_meta
 from kdrun.networks.encoder import logit_count
+from kdrun.networks.folders import refuse_download
 from kdrun.networks.output import logits_of
 from kdrun.optional import needed
 from kdrun.problems import UserError, closest
@@ -44,11 +45,7 @@ def monai(
     if architecture not in known:
         own = {getattr(nets, key).__name__ for key in known}  # many have several spellings
         raise UserError(f"MONAI has no network {architecture!r}{closest(architecture, sorted(own))}")
-    if options.pop("pretrained", False):
-        raise UserError(
-            f"{architecture}: pretrained=true would download weights",
-            "put the file beside the network instead: teacher.weights=PATH",
-        )
+    refuse_download(options, architecture)
     make = getattr(nets, architecture)
     accepted = _arguments(make)
     for key in options:

@@ -13,8 +13,8 @@ import numpy as np
 from kdrun.data import randomness
 from kdrun.domains.vision_language.shipped.questions import PAIRS, Asker, caption
 from kdrun.domains.vision_language.shipped.scenes import Deck, Draw, Scene, Scenes, World
-from kdrun.domains.vision_language.source import PARTS, Conversations, Sample, Turn
-from kdrun.problems import UserError, closest
+from kdrun.domains.vision_language.source import PARTS, Conversations, Sample, Turn, check_part
+from kdrun.problems import UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -78,8 +78,7 @@ class Composition:
     captions: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.part not in PARTS:
-            raise UserError(f"data.part={self.part}: one of {', '.join(PARTS)}{closest(str(self.part), PARTS)}")
+        check_part(self.part)
         if not 0 <= self.captions <= 1:
             raise UserError(f"data.captions={self.captions}: a share of the training pictures, 0 to 1")
         for name, size in self.sizes.items():
