@@ -207,7 +207,7 @@ class TestEntries:
         [
             ({"file": "none.json"}, "there is no such file"),
             ({"file": None}, "needs data.root"),
-            ({"part": "x"}, "captions or questions"),
+            ({"part": "x"}, "one of captions, questions"),
             ({"part": "captions"}, "(?s)needs data.captions.*pretrain=null"),
             ({"size": 0}, "height and width"),
             ({"limit_broken": 2}, "a share from 0 to 1"),
