@@ -26,12 +26,8 @@ BLOCK = 100_000
 def text_module(pairs: Pairs, common: dict[str, Any], cache: str | Path) -> TextDataModule:
     """The data module of sentence pairs.
 
-    common: the keys of domain.Text and of load.COMMON, all present
-        duplicates   remove or keep pairs that are in two splits (see text_splits.assign)
-        tokenizer    path of an existing one (see tokenizer.existing); None: one is trained on the training split, joint
-                     for both languages, with `vocabulary` pieces
-        max_length   most tokens of a sequence, eos included: longer pairs are left out of training, and elsewhere cut
-        bleu         how sentences are cut into words for BLEU (see tasks.text_scores.tokenize_for)
+    common: the keys of domain.Text (which says what they are for) and of load.COMMON, all present. Pairs of more than `max_length`
+    tokens, eos included, are left out of training, and elsewhere cut.
     Raises UserError where nothing would be left to train on.
     """
     from kdrun.domains.translation.module import TextDataModule

@@ -34,15 +34,8 @@ def vision_module(
 ) -> VisionDataModule:
     """The data module of conversations on images.
 
-    common: the keys of domain.Vision and of load.COMMON, all present
-        tower         name of a vision tower (networks.towers); None: the network's own, to which pixels are given
-        size          height and width of images: those that the source gives
-        features      cached: the tower's features are kept below `cache`; online: networks get pixels
-        image_tokens  slots of an image, where the tower is the network's own
-        tokenizer     path of an existing one (see vision_tokens.existing); None: one of words, made from the corpus
-        template      see vision_templates
-        max_length    most tokens of a sample, image slots included: longer ones are left out of training; elsewhere their
-                      text loses its beginning
+    common: the keys of domain.Vision (which says what they are for) and of load.COMMON, all present. Samples of more than
+    `max_length` tokens, image slots included, are left out of training; elsewhere their text loses its beginning.
     like: a module whose tokenizer and vocabulary are taken, for the evaluation of a network that learned from its data.
     Raises UserError where nothing would be left to train on, though the source has training samples.
     """
