@@ -100,27 +100,17 @@ def figures_of(name: str, node: Any, problems: Problems, where: str) -> Figures 
     for key in node:
         if key not in KEYS:
             problems.add(f"{where}: figures.{key}: no such key{closest(str(key), KEYS)}; it has: {listed(KEYS)}")
-    peaks = node.get("peak_tflops") or {}
-    if not isinstance(peaks, Mapping):
-        problems.add(f"{where}: figures.peak_tflops: expected FORMAT: NUMBER, got {peaks!r}")
-        return None
-    for key in peaks:
-        if key not in FORMATS:
-            problems.add(f"{where}: figures.peak_tflops.{key}: no such format; formats: {listed(FORMATS)}")
-    if not isinstance(node.get("source"), str):
-        problems.add(f"{where}: figures.source: where the figures are published has to be said")
-    values = {f"peak_tflops.{key}": peaks.get(key) for key in FORMATS}
-    constants = {}
-    for table, allowed in (("power_w", None), ("joules_per_tflop", FORMATS)):
-        given = node.get(table) or {}
+    tables = {}
+    for table, named in (("peak_tflops", "FORMAT"), ("power_w", "NAME"), ("joules_per_tflop", "FORMAT")):
+        tables[table] = given = node.get(table) or {}
         if not isinstance(given, Mapping):
-            problems.add(f"{where}: figures.{table}: expected NAME: NUMBER, got {given!r}")
+            problems.add(f"{where}: figures.{table}: expected {named}: NUMBER, got {given!r}")
             return None
         for key in given:
-            if allowed and key not in allowed:
+            if named == "FORMAT" and key not in FORMATS:
                 problems.add(f"{where}: figures.{table}.{key}: no such format; formats: {listed(FORMATS)}")
-        values |= {f"{table}.{key}": value for key, value in given.items()}
-        constants[table] = {str(key): value for key, value in given.items() if value is not None}
+    if not isinstance(node.get("source"), str):
+        problems.add(f"{where}: figures.source: where the figures are published has to be said")
     share = node.get("utilisation", UTILISATION)
     if not _positive(share) or share > 1:
         problems.add(f"{where}: figures.utilisation: a share of the peak, above 0 and at most 1; got {share!r}")
@@ -132,6 +122,7 @@ def figures_of(name: str, node: Any, problems: Problems, where: str) -> Figures 
         match is None or re.compile(match)
     except (re.error, TypeError) as error:
         problems.add(f"{where}: figures.match: not a regular expression: {match!r} ({error})")
+    values = {f"{table}.{key}": value for table, given in tables.items() for key, value in given.items()}
     values |= {key: node.get(key) for key in ("memory_gb", "bandwidth_gb_s")}
     for key, value in values.items():
         if value is not None and not _positive(value):
@@ -140,14 +131,14 @@ def figures_of(name: str, node: Any, problems: Problems, where: str) -> Figures 
             )
     if len(problems.found) > before:
         return None
-    speeds = {key: values[f"peak_tflops.{key}"] for key in FORMATS}
+    constants = ("power_w", "joules_per_tflop")
     return Figures(
         name,
-        speeds,
+        {key: tables["peak_tflops"].get(key) for key in FORMATS},
         values["memory_gb"],
         values["bandwidth_gb_s"],
         node["source"],
-        **constants,
+        *({str(key): value for key, value in tables[name].items() if value is not None} for name in constants),
         utilisation=share,
         launch_us=launch,
         match=match,
