@@ -187,12 +187,10 @@ class Check:
 
     def arguments(self, node: dict[str, Any], signature: targets.Signature, path: str, rules: dict[str, Any]) -> None:
         known = signature.parameters
-        tensors = (
-            {n for n, p in known.items() if p.kind == "positional"}
-            if rules.get("tensors") and signature.kind != "class"
-            else set()
-        )
-        options = [name for name in known if name not in tensors and name not in rules.get("supplied", ())]
+        takes_tensors = rules.get("tensors") and signature.kind != "class"
+        tensors = {name for name, item in known.items() if takes_tensors and item.kind == "positional"}
+        supplied = {*tensors, *rules.get("supplied", ())}
+        options = [name for name in known if name not in supplied]
         called = signature.target.rpartition(".")[2]
         for name, value in node.items():
             if name in targets.RESERVED:
@@ -222,12 +220,7 @@ class Check:
                 node[name] = self.path(value)
         if not node.get("_partial_") and self.missing:
             for name, parameter in known.items():
-                if (
-                    parameter.required
-                    and name not in node
-                    and name not in tensors
-                    and name not in rules.get("supplied", ())
-                ):
+                if parameter.required and name not in node and name not in supplied:
                     self.bad(path, f"{called} needs {name!r}: {_join(path, name)}=VALUE")
 
     def dropping(self, path: str) -> str:

@@ -164,13 +164,8 @@ def energy_figures(hardware: Mapping[str, Any]) -> Figures | None:
     """Constants of the energy model for a run on `hardware` (its resolved node): the target's own where it computes there, those
     of conf/hardware/cpu.yaml on any other CPU; None for a GPU of which nothing is published.
     """
-    own = figures_in(hardware)
-    device = hardware.get("device")
-    if (
-        own is not None
-        and device != "cpu"
-        and own.match
-        and any(re.search(own.match, word) for word in machine_words())
-    ):
-        return own
-    return read_figures().get("cpu") if device == "cpu" else None
+    own, device = figures_in(hardware), hardware.get("device")
+    if device == "cpu":
+        return read_figures().get("cpu")
+    here = own is not None and own.match and any(re.search(own.match, word) for word in machine_words())
+    return own if here else None

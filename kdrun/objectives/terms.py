@@ -208,12 +208,7 @@ def _valid(tensor: torch.Tensor | None, mask: torch.Tensor) -> torch.Tensor | No
 
 def _wide(tensor: Any, as_it_is: bool) -> Any:
     """In float32 where it is a float that is narrower."""
-    if (
-        not isinstance(tensor, torch.Tensor)
-        or as_it_is
-        or not tensor.is_floating_point()
-        or tensor.dtype == torch.float32
-    ):
+    if as_it_is or not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
         return tensor
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 

@@ -106,13 +106,12 @@ def busy() -> dict[str, str]:
         load = os.getloadavg()[0]
     except (OSError, AttributeError):
         return {}
-    return (
-        {
-            "undisturbed times": f"the machine was busy while they were measured ({load:.0f} processes for {cores} cores), p99 may be too high"
-        }
-        if load >= cores + 1
-        else {}
+    if load < cores + 1:
+        return {}
+    said = (
+        f"the machine was busy while they were measured ({load:.0f} processes for {cores} cores), p99 may be too high"
     )
+    return {"undisturbed times": said}
 
 
 def most_per_second(
