@@ -129,7 +129,7 @@ def test_every_client_has_its_network_and_its_own_samples(clients, tmp_path):
     told = []
     found = subjects(clients, arms=["student"], tell=told.append)
     assert [one.label for one in found] == ["student client 0", "student client 1", "student client 2"]
-    assert told == ["student/seed=0: what travels between clients is not its result, and is left out"]
+    assert told == ["student/seed=0: what travels between its parts is not its result, and is left out"]
     results = recorded(clients, "student/seed=0")["clients"]
     for one, client in zip(found, results, strict=True):
         assert len(one.module.samples("test")) == client["samples"]["test"]
