@@ -32,7 +32,7 @@ def key(default: Any, help: str, **rules: Any) -> Any:
     return field(default=default, metadata=metadata)
 
 
-class Target(dict):
+class TargetNode(dict):
     """Annotation of a node with `_target_`: its other keys are checked against the signature of what it names."""
 
 
@@ -79,7 +79,7 @@ class Trainer:
     eval_batch_size: int = key(
         512, "samples per evaluation step; changes no result", minimum=1, left_out="its metrics are sums over samples"
     )
-    optimizer: Target = key(
+    optimizer: TargetNode = key(
         {"_target_": "torch.optim.SGD", "lr": 0.1},
         "optimizer and its arguments",
         slot="optimizer",
@@ -126,9 +126,9 @@ class Pretrain:
 
 
 @dataclass
-class Learner:
+class LearnerConfig:
     name: str | None = key(None, "label; null: the option of the group", left_out="a label")
-    network: Target = key(
+    network: TargetNode = key(
         {"_target_": REQUIRED},
         "network and its arguments",
         slot="network",
@@ -141,7 +141,7 @@ class Learner:
 
 
 @dataclass
-class Teacher(Learner):
+class Teacher(LearnerConfig):
     accuracy: float | None = key(
         None,
         "accuracy the teacher is known for; checked first",
@@ -167,7 +167,7 @@ class Teacher(Learner):
 
 
 @dataclass
-class Term:
+class TermConfig:
     """One term of the objective; further keys are settings of it (kdrun.losses) and options of its loss."""
 
     weight: Weight = key(1.0, "factor of this term in the sum", minimum=0)
@@ -181,7 +181,7 @@ class Limit:
 
 
 @dataclass
-class Augment:
+class AugmentConfig:
     crop: int = key(0, "pixels of padding for random crops; 0: none", minimum=0)
     flip: bool = key(False, "mirror half of the images")
     seed: int | None = key(None, "stored seed, so that augmentation can be replayed; null: the run's seed", minimum=0)
@@ -200,7 +200,7 @@ class Data:
     task: str = key("classification", "what is learned from it", choices="domains", added=True)
     view: str | None = key(None, "what is seen of each image: grey, edges, ...; null: the image", added=True)
     limit: Limit = key(Limit, "use part of a split")
-    augment: Augment = key(Augment, "random augmentation of the training split")
+    augment: AugmentConfig = key(AugmentConfig, "random augmentation of the training split")
     normalize: Normalize | None = key(None, "mean and std; null: computed from the training split")
 
 
@@ -288,7 +288,7 @@ class Paths:
 
 
 @dataclass
-class Metric:
+class MetricConfig:
     """A metric beside those of the task; further keys are arguments of the class that `_target_` names."""
 
     mode: str | None = key(None, "which is better; null: as the metric itself says", choices=("max", "min"))
@@ -299,14 +299,14 @@ class Root:
     seed: int = key(REQUIRED, "the student's seed; one run instead of several", minimum=0)
     seeds: list[int] = key(REQUIRED, "seeds=5 is 0..4, seeds=[3,7] names them", minimum=0)
     name: str | None = key(None, "label of the run", irrelevant="a label")
-    strategy: Target = key({"_target_": REQUIRED}, "which stages are run, in which order", slot="strategy")
+    strategy: TargetNode = key({"_target_": REQUIRED}, "which stages are run, in which order", slot="strategy")
     teacher: Teacher = key(Teacher, "the network that teaches")
     assistants: dict[str, Teacher] = key({}, "networks between teacher and student, by name")
-    student: Learner = key(Learner, "the network that learns")
-    objective: dict[str, Term] = key({}, "terms of the loss, by name")
+    student: LearnerConfig = key(LearnerConfig, "the network that learns")
+    objective: dict[str, TermConfig] = key({}, "terms of the loss, by name")
     data: Data = key(Data, "data set, split and augmentation")
     trainer: Trainer = key(Trainer, "how learners are trained")
-    metrics: dict[str, Metric] = key({}, "metrics beside those of the task, by name", added=True)
+    metrics: dict[str, MetricConfig] = key({}, "metrics beside those of the task, by name", added=True)
     pretrain: Pretrain | None = key(None, "a first phase of every learner", added=True)
     hardware: Hardware = key(Hardware, "device, precision, threads")
     energy: Energy = key(Energy, "how energy is measured", irrelevant="a meter changes nothing that is trained")
@@ -323,7 +323,7 @@ class Root:
     extra: dict[str, Any] = key({}, "free values, for interpolation or your own code")
 
 
-EXTENDED: dict[type, str] = {Data: "_target_", Term: "_target_", Metric: "_target_"}
+EXTENDED: dict[type, str] = {Data: "_target_", TermConfig: "_target_", MetricConfig: "_target_"}
 """Dataclasses whose further keys are arguments of the callable they name."""
 
 

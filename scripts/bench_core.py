@@ -26,7 +26,7 @@ from kdrun.domains.images.spec import DataSpec
 from kdrun.domains.images.task import Classification
 from kdrun.learning.cache import CachedTeacher, OutputCache
 from kdrun.learning.callbacks import Keeping
-from kdrun.learning.learner import Learner
+from kdrun.learning.learner import LearnerModule
 from kdrun.learning.report import Report
 from kdrun.learning.teacher import FrozenTeacher
 from kdrun.learning.trainer import Epochs, make_trainer
@@ -101,7 +101,7 @@ class Clock(Keeping):
 
 def kdrun_loop(module, student, teacher, objective=KD) -> float:
     """Seconds per step of the learner under its Lightning trainer, with everything a run has on."""
-    learner = Learner(
+    learner = LearnerModule(
         student, Classification(module.spec), build_objective(objective), optimizer=optimizer, teacher=teacher
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -28,7 +28,7 @@ from kdrun.domains.images.spec import DataSpec
 from kdrun.domains.load import load_data
 from kdrun.federation.assemble import assemble
 from kdrun.federation.request import FederationRequest
-from kdrun.federation.run import Play
+from kdrun.federation.run import FederationRun
 from kdrun.learning.report import Report
 from kdrun.learning.teaching import Workshop
 from kdrun.ledger.ledger import Ledger, clocks
@@ -103,16 +103,16 @@ def request(case: str, clients: int, rounds: int, folder: Path) -> FederationReq
     )
 
 
-def kdrun_rounds(asked: FederationRequest, shop: Workshop) -> tuple[float, float]:
+def kdrun_rounds(asked: FederationRequest, workshop: Workshop) -> tuple[float, float]:
     """See Clock.rates."""
     clock = Clock()
-    Play(asked, clock, assemble(asked, shop), Ledger(clocks())).rounds()
+    FederationRun(asked, clock, assemble(asked, workshop), Ledger(clocks())).rounds()
     return clock.rates()
 
 
-def hand_rounds(asked: FederationRequest, shop: Workshop) -> tuple[float, float]:
+def hand_rounds(asked: FederationRequest, workshop: Workshop) -> tuple[float, float]:
     """The same of the loop that a person would write, with the very same samples and networks."""
-    federation = assemble(asked, shop)
+    federation = assemble(asked, workshop)
     shards = [client.shards for client in federation.clients]
     data = [{split: next(shard.whole(1 << 20)) for split, shard in one.items()} for one in shards]
     private = [client.private for client in federation.clients]
@@ -196,13 +196,13 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             digits = {"_target_": "kdrun.domains.images.shipped.digits.digits", "name": "digits"}
             module = load_data(digits, {"cache": folder}) if CASES[case][0] == "digits" else pixels(options.clients)
-            shop = Workshop(lambda config, module=module: module, Path(folder))
+            workshop = Workshop(lambda config, module=module: module, Path(folder))
             asked = request(case, options.clients, options.rounds, Path(folder))
             for repeat in range(options.repeats):
                 # Who comes first changes every time: a machine that others use drifts by more than the difference.
                 for who in ("hand", "ours") if repeat % 2 else ("ours", "hand"):
                     (hand if who == "hand" else ours).append(
-                        (hand_rounds if who == "hand" else kdrun_rounds)(asked, shop)
+                        (hand_rounds if who == "hand" else kdrun_rounds)(asked, workshop)
                     )
         wall, processor = (statistics.median(a[k] / b[k] for a, b in zip(ours, hand, strict=True)) for k in (0, 1))
         rates = [statistics.median(one[0] for one in some) for some in (hand, ours)]

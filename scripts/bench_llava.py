@@ -28,7 +28,7 @@ from torch.nn import functional
 from kdrun.domains.load import load_data
 from kdrun.job.compose import compose
 from kdrun.learning.callbacks import Keeping
-from kdrun.learning.learner import Learner
+from kdrun.learning.learner import LearnerModule
 from kdrun.learning.positions import CachedPositions, PositionCache, cache_bytes
 from kdrun.learning.report import Report
 from kdrun.learning.schedule import schedule
@@ -159,7 +159,7 @@ def by_kdrun(bench: Bench, student: nn.Module, teacher=None) -> Pace:
     task, objective = bench.module.task(), build_objective(bench.objective(teacher is not None))
     task.prepare(objective.wanted)
     settings = {name: bench.trainer[name] for name in ("accumulate", "clip", "ema")}
-    learner = Learner(
+    learner = LearnerModule(
         student, task, objective, optimizer=bench.optimizer, rate=bench.rate(), teacher=teacher, **settings
     )
     options = {"monitor": "loss", "mode": "min", "log_every": bench.trainer["log_every"], "seconds": 1e9}

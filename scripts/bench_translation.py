@@ -26,7 +26,7 @@ import torch
 from torch.nn import functional
 
 from kdrun.data.ragged import Ragged
-from kdrun.decoding.beam import Search, decode
+from kdrun.decoding.beam import BeamSearch, decode
 from kdrun.domains.translation.loader import TextSamples
 from kdrun.domains.translation.module import TextDataModule
 from kdrun.domains.translation.networks.seq2seq import HuggingFaceSeq2Seq
@@ -34,7 +34,7 @@ from kdrun.domains.translation.networks.transformer import Transformer
 from kdrun.domains.translation.spec import TextSpec
 from kdrun.domains.translation.task import Translation
 from kdrun.learning.callbacks import Keeping
-from kdrun.learning.learner import Learner
+from kdrun.learning.learner import LearnerModule
 from kdrun.learning.report import Report
 from kdrun.learning.teacher import FrozenTeacher
 from kdrun.learning.trainer import Epochs, make_trainer
@@ -77,7 +77,9 @@ def searched(network: torch.nn.Module, sentences: list[list[int]]) -> list[list[
     """What kdrun's beam search finds in the same batches."""
     found: list[list[int]] = [[] for _ in sentences]
     for rows in batches_of(sentences):
-        best = decode(network, [sentences[row] for row in rows], bos=BOS, eos=EOS, pad=PAD, search=Search(beam=BEAM))
+        best = decode(
+            network, [sentences[row] for row in rows], bos=BOS, eos=EOS, pad=PAD, search=BeamSearch(beam=BEAM)
+        )
         for row, hypotheses in zip(rows, best, strict=True):
             found[row] = hypotheses[0].tokens
     return found
@@ -92,7 +94,7 @@ def generated(network: HuggingFaceSeq2Seq, sentences: list[list[int]], early_sto
             source,
             attention_mask=torch.ones_like(source),
             num_beams=BEAM,
-            max_new_tokens=int(Search().longest(torch.tensor(source.shape[1]))) + 1,
+            max_new_tokens=int(BeamSearch().longest(torch.tensor(source.shape[1]))) + 1,
             min_new_tokens=1,
             suppress_tokens=[PAD, BOS],
             forced_eos_token_id=EOS,
@@ -203,7 +205,7 @@ def kdrun_loop(module, student, teacher) -> float:
     """Target tokens per second of the learner under its Lightning trainer, with everything a run has on."""
     task = Quiet(module)
     frozen = FrozenTeacher(teacher, task, "t")
-    learner = Learner(student, task, build_objective(WORD_KD), optimizer=adam, teacher=frozen)
+    learner = LearnerModule(student, task, build_objective(WORD_KD), optimizer=adam, teacher=frozen)
     options = {"monitor": "loss", "mode": "min", "log_every": 20, "seconds": 1e9, "identity": {}, "epochs": 1}
     with tempfile.TemporaryDirectory() as folder:
         clock = Clock(Path(folder), Report(), "bench", ledger=Ledger(clocks()), **options)

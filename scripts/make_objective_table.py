@@ -68,13 +68,18 @@ A loss that learns or remembers something is a class: its constructor takes the 
 optimizer; parameters and buffers are in the checkpoints that a run goes on from, to the last bit, and in nothing that is kept of the student.
 
 ```python
+from kdrun.objectives.sample_memory import SampleMemory
+
+
 class Contrast(nn.Module):
-    def __init__(self, sample_ids, student_shapes, teacher_shapes, width: int = 128):  # the first three are given by kdrun by name
+    # kdrun gives the first three by name; `width` is an option
+    def __init__(self, sample_ids, student_shapes, teacher_shapes, width: int = 128):
         super().__init__()
         self.project = nn.Linear(student_shapes[0][0], width)
-        self.memory = Memory(sample_ids, width)  # kdrun.objectives.sample_memory: rows by sample id, the same on all ranks
+        self.memory = SampleMemory(sample_ids, width)  # rows by sample id, the same on all ranks
 
-    def forward(self, student_captured, teacher_captured, ids): ...  # lists, one tensor per pair; one value per sample
+    # lists, one tensor for each pair of modules; returns one value per sample
+    def forward(self, student_captured, teacher_captured, ids): ...
 ```
 
 A loss that compares the inside of both networks takes `student_features` and `teacher_features`, and is called for each pair of modules that

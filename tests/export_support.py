@@ -1,7 +1,7 @@
 """What tests of exports share: subjects with random weights and real data, made without a run."""
 
 from kdrun.domains.load import load_data
-from kdrun.hardware.exports.subject import Subject
+from kdrun.hardware.exports.subject import TrainedNetwork
 from kdrun.networks.build import build_network
 from kdrun.networks.weights import save_weights
 
@@ -23,12 +23,12 @@ SCANS = {
 }  # fmt: skip
 
 
-def subject_of(folder, node, data, seed=0, **changes) -> Subject:
+def subject_of(folder, node, data, seed=0, **changes) -> TrainedNetwork:
     """A network with the weights of a seed, its file in `folder`, on the data of a config."""
     module = load_data({**data, **changes}, {"cache": str(folder / "cache")})
     network = build_network(node, module.spec, seed)
     path = save_weights(network, folder / f"best-{seed}.safetensors", module.spec, node)
-    return Subject(
+    return TrainedNetwork(
         arm="student", label="student", seed=seed, stage=folder, weights=path, which="best", network=network.eval(),
         node=node, spec=module.spec, module=module, task=module.task(), source={"run": "toy", "stage": "student/seed=0"},
     )  # fmt: skip

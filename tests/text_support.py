@@ -1,10 +1,10 @@
 """What tests of text share: the config of a source, and a toy corpus."""
 
 from kdrun.domains.load import COMMON as SHARED
-from kdrun.domains.translation.domain import Text
+from kdrun.domains.translation.domain import TextConfig
 from kdrun.schema import defaults
 
-COMMON = {**SHARED, **defaults(Text), "val_fraction": 0.05, "test_fraction": 0.05}
+COMMON = {**SHARED, **defaults(TextConfig), "val_fraction": 0.05, "test_fraction": 0.05}
 
 COLOURS = ("rote", "red"), ("grüne", "green"), ("blaue", "blue"), ("weiße", "white"), ("alte", "old"), ("neue", "new")
 THINGS = ("Lampe", "lamp"), ("Tür", "door"), ("Uhr", "clock"), ("Wand", "wall"), ("Box", "box"), ("Bank", "bench")

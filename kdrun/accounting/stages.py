@@ -14,7 +14,7 @@ ALONE, STUDENT = "alone", "student"
 
 
 @dataclass(frozen=True)
-class Cache:
+class CacheCost:
     """Outputs of a teacher on disk: what building them took. built: by this very stage, so that it is in the stage's joules."""
 
     key: str
@@ -23,7 +23,7 @@ class Cache:
 
 
 @dataclass(frozen=True)
-class Item:
+class StageCost:
     """One stage.
 
     phases     phase -> joules; total: of all phases
@@ -45,7 +45,7 @@ class Item:
     online: Amount
     needs: tuple[str, ...]
     teachers: tuple[str, ...]
-    caches: tuple[Cache, ...]
+    caches: tuple[CacheCost, ...]
     waste: Amount
     energy: dict[str, Any] | None
     entry: dict[str, Any] = field(repr=False)
@@ -62,7 +62,7 @@ class Item:
         return (cost["tokens"], "token") if cost.get("tokens") else (cost.get("samples"), "sample")
 
 
-def item_of(entry: Mapping[str, Any]) -> Item:
+def item_of(entry: Mapping[str, Any]) -> StageCost:
     """From an entry of `stages` in a run record."""
     cost, teaching = entry.get("cost") or {}, entry.get("teacher") or {}
     energy = cost.get("energy")
@@ -79,14 +79,16 @@ def item_of(entry: Mapping[str, Any]) -> Item:
     teachers = tuple(note["fingerprint"] for note in notes if note.get("fingerprint"))
     start = (entry["start"],) if entry.get("start") else ()
     caches = tuple(
-        Cache(note["cache"]["key"], amount(note["cache"]["joules"], note["cache"]["estimate"]), not note.get("found"))
+        CacheCost(
+            note["cache"]["key"], amount(note["cache"]["joules"], note["cache"]["estimate"]), not note.get("found")
+        )
         for note in notes
         if note.get("cache")
     )
     whole = amount((energy or {}).get("joules"), estimate)
     if members and energy is None:
         whole = NOTHING  # a look at files of finished stages, which no model counts
-    return Item(
+    return StageCost(
         fingerprint=entry["fingerprint"],
         role=entry["role"],
         seed=entry["seed"],
@@ -126,7 +128,7 @@ class Library:
     """All stages of some runs, each once, and who uses whom."""
 
     def __init__(self, records: Iterable[Mapping[str, Any]]):
-        self.items: dict[str, Item] = {}
+        self.items: dict[str, StageCost] = {}
         self.readers: dict[str, set[str]] = {}
         self.users: dict[str, set[str]] = {}
         for record in records:
@@ -138,16 +140,16 @@ class Library:
                 for cache in item.caches:
                     self.readers.setdefault(cache.key, set()).add(item.fingerprint)
 
-    def of(self, record: Mapping[str, Any]) -> list[Item]:
+    def of(self, record: Mapping[str, Any]) -> list[StageCost]:
         """The distinct stages of a run, as its own record tells them."""
         found = {}
         for entry in record.get("stages") or []:
             found.setdefault(entry["fingerprint"], item_of(entry))
         return list(found.values())
 
-    def alone(self, items: Iterable[Item]) -> Amount:
+    def alone(self, items: Iterable[StageCost]) -> Amount:
         """What these stages cost from nothing: each of them and of those that they need once, and every cache once."""
-        needed: dict[str, Item | None] = {}
+        needed: dict[str, StageCost | None] = {}
         queue = list(items)
         while queue:
             item = queue.pop()
@@ -167,7 +169,7 @@ class Library:
             [*(item.total for item in found), *(c.energy for k, c in caches.items() if k not in built), *missing]
         )
 
-    def shared(self, item: Item) -> Amount:
+    def shared(self, item: StageCost) -> Amount:
         """One stage, where what it needs is divided by the number of stages of all runs that use the same.
 
         E_own + sum of E(needed) / N(needed) + E(cache) / N(cache), and so on for what those need.

@@ -8,7 +8,7 @@ from typing import Any
 
 from kdrun.accounting import formulas
 from kdrun.accounting.formulas import GRID, NOTHING, PUE, UNKNOWN, Amount, break_even, co2e, kwh, mean, total
-from kdrun.accounting.stages import ALONE, STUDENT, Item, Library
+from kdrun.accounting.stages import ALONE, STUDENT, Library, StageCost
 from kdrun.files import number
 from kdrun.measures import measure
 from kdrun.parts import parts_of
@@ -18,7 +18,7 @@ Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Options:
+class EnergyOptions:
     """pue: building over machines; grid: kg CO2e per kWh; serving: joules of one inference (reference, student)."""
 
     pue: float = PUE
@@ -27,7 +27,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Row:
+class StageRow:
     """One line of the stage table. units: samples or tokens that training went through; count: stages in it."""
 
     name: str
@@ -55,12 +55,12 @@ class Arm:
 
 
 @dataclass
-class RunView:
+class RunEnergy:
     """See `of_run`."""
 
     run: str
     metric: str
-    rows: list[Row]
+    rows: list[StageRow]
     alone: Amount
     here: Amount
     waste: Amount
@@ -78,15 +78,19 @@ class RunView:
 
 
 def of_run(
-    record: Record, library: Library, options: Options, sweeps: Mapping[str, Library], cards: Sequence[Record] = ()
-) -> RunView:
+    record: Record,
+    library: Library,
+    options: EnergyOptions,
+    sweeps: Mapping[str, Library],
+    cards: Sequence[Record] = (),
+) -> RunEnergy:
     """Everything that one run's record says of energy. library: of all runs of the outputs folder; sweeps: of those it is in."""
     items = library.of(record)
     own = own_arm(record)
     students = [item for item in items if item.role == own]
     metric = metric_of(record)
     rows = _rows(items, own, record)
-    view = RunView(
+    view = RunEnergy(
         run=str(record.get("id")),
         metric=metric,
         rows=rows,
@@ -115,7 +119,7 @@ def of_run(
     return view
 
 
-def _users(library: Library, item: Item) -> int:
+def _users(library: Library, item: StageCost) -> int:
     """Stages that used the same outputs, else the same teacher."""
     shared = [len(library.readers[cache.key]) for cache in item.caches] or [
         len(library.users[t]) for t in item.teachers
@@ -123,7 +127,7 @@ def _users(library: Library, item: Item) -> int:
     return max(shared, default=1)
 
 
-def _rows(items: Sequence[Item], own: str, record: Record) -> list[Row]:
+def _rows(items: Sequence[StageCost], own: str, record: Record) -> list[StageRow]:
     """Disjoint parts whose sum is that of all stages of this run."""
     teaching = {name for item in items for name in item.teachers} | {
         i.fingerprint for i in items if i.role == "teacher"
@@ -137,7 +141,7 @@ def _rows(items: Sequence[Item], own: str, record: Record) -> list[Row]:
     asked = [item for item in items if item.teachers]
     if asked:
         parts = [item.phases.get("teacher", NOTHING) + item.online for item in asked]
-        rows.append(Row("teacher inference", total(parts), _seconds(asked, "teacher"), count=len(asked)))
+        rows.append(StageRow("teacher inference", total(parts), _seconds(asked, "teacher"), count=len(asked)))
     for role in sorted({item.role for item in others}, key=lambda role: (role != own, role)):
         group = [item for item in others if item.role == role and not item.together]
         label = (arms.get(role) or {}).get("label") or role.replace("_", " ")
@@ -147,37 +151,37 @@ def _rows(items: Sequence[Item], own: str, record: Record) -> list[Row]:
     lost = [item for item in items if item.energy is None and not item.together]
     if lost:
         rows.append(
-            Row("not known", UNKNOWN, sum(i.entry["cost"].get("seconds") or 0.0 for i in lost), count=len(lost))
+            StageRow("not known", UNKNOWN, sum(i.entry["cost"].get("seconds") or 0.0 for i in lost), count=len(lost))
         )
     return [row for row in rows if row.count]
 
 
-def _row(name: str, items: Sequence[Item], phase: str) -> Row:
+def _row(name: str, items: Sequence[StageCost], phase: str) -> StageRow:
     found = [item for item in items if phase in item.phases]
-    return Row(name, total(item.phases[phase] for item in found), _seconds(found, phase), count=len(found))
+    return StageRow(name, total(item.phases[phase] for item in found), _seconds(found, phase), count=len(found))
 
 
-def _trained(name: str, items: Sequence[Item]) -> Row:
+def _trained(name: str, items: Sequence[StageCost]) -> StageRow:
     found = [item for item in items if "train" in item.phases]
     units = [item.units[0] for item in found]
     energy = total(_train(item) for item in found)
     count = sum(units) if units and None not in units else None
     unit = found[0].units[1] if found else ""
-    return Row(name, energy, _seconds(found, "train"), count or None, unit, len(found))
+    return StageRow(name, energy, _seconds(found, "train"), count or None, unit, len(found))
 
 
-def _train(item: Item) -> Amount:
+def _train(item: StageCost) -> Amount:
     """Training without the forward passes of an online teacher."""
     if not item.online.joules:
         return item.phases["train"]
     return item.phases["train"] - item.online
 
 
-def _seconds(items: Sequence[Item], phase: str) -> float | None:
+def _seconds(items: Sequence[StageCost], phase: str) -> float | None:
     return sum(item.seconds.get(phase, 0.0) for item in items)
 
 
-def _arms(items: Sequence[Item], library: Library, record: Record, metric: str) -> list[Arm]:
+def _arms(items: Sequence[StageCost], library: Library, record: Record, metric: str) -> list[Arm]:
     arms, found = arms_of(record), []
     for role in dict.fromkeys(item.role for item in items):
         group = [item for item in items if item.role == role]
@@ -187,13 +191,13 @@ def _arms(items: Sequence[Item], library: Library, record: Record, metric: str) 
     return found
 
 
-def _arm(name: str, items: Sequence[Item], library: Library, metric: str) -> Arm:
+def _arm(name: str, items: Sequence[StageCost], library: Library, metric: str) -> Arm:
     quality = spread([figure_of(item.entry, metric) for item in items])["mean"]
     single, shared = mean(library.alone([item]) for item in items), mean(library.shared(item) for item in items)
     return Arm(name, single, shared, quality, len(items))
 
 
-def _reuse(items: Sequence[Item], students: Sequence[Item], library: Library) -> dict[str, float | None]:
+def _reuse(items: Sequence[StageCost], students: Sequence[StageCost], library: Library) -> dict[str, float | None]:
     """N* for the cached outputs, and for them and the teacher's training; {} where there is nothing to compare."""
     alone = [item for item in items if item.role == ALONE]
     taught = [item for item in students if item.teachers]
@@ -215,7 +219,7 @@ def _reuse(items: Sequence[Item], students: Sequence[Item], library: Library) ->
 
 
 def _serving(
-    students: Sequence[Item], library: Library, options: Options, cards: Sequence[Record]
+    students: Sequence[StageCost], library: Library, options: EnergyOptions, cards: Sequence[Record]
 ) -> dict[str, Any] | None:
     """T*: inferences after which the student has saved what it cost, where else the teacher would be served.
 
@@ -260,7 +264,7 @@ def _served(cards: Sequence[Record]) -> tuple[float, float, str, bool] | None:
     return None
 
 
-def _how(items: Sequence[Item]) -> list[str]:
+def _how(items: Sequence[StageCost]) -> list[str]:
     """`flops (model), estimate`: each way in which energy of these stages is known."""
     found: dict[str, None] = {}
     for item in items:
@@ -294,7 +298,7 @@ def chosen(named: Mapping[str, Record]) -> str | None:
     return (max if better == "max" else min)(known, key=known.__getitem__, default=None)
 
 
-def as_json(value: Amount | None, options: Options) -> dict[str, Any]:
+def as_json(value: Amount | None, options: EnergyOptions) -> dict[str, Any]:
     """An amount in JSON types, with kWh and kg of CO2e. kind: measured, estimate, partly estimate, or None: not known."""
     value = value or UNKNOWN
     return {

@@ -19,7 +19,19 @@ from kdrun.config.trees import merged
 from kdrun.environment import hidden
 from kdrun.kinds import choices_of
 from kdrun.problems import Problems, UserError, closest, listed, nearest
-from kdrun.schema import EXTENDED, REQUIRED, Data, Metric, Root, Target, Term, Weight, bare, defaults, fields
+from kdrun.schema import (
+    EXTENDED,
+    REQUIRED,
+    Data,
+    MetricConfig,
+    Root,
+    TargetNode,
+    TermConfig,
+    Weight,
+    bare,
+    defaults,
+    fields,
+)
 from kdrun.term_weights import read_weight
 
 _NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -115,10 +127,10 @@ class Check:
 
     def extension(self, tree: dict[str, Any], kind: type, path: str) -> dict[str, Any]:
         """Further keys of a node that names a callable: a data source, or a term of the objective."""
-        if kind is Term:
+        if kind is TermConfig:
             return self.term(tree, path)
         common = [item.name for item in fields(kind, self.task)]
-        if kind is Metric:
+        if kind is MetricConfig:
             return self.target(tree, path, {"supplied": METRIC_SUPPLIED, "common": common, "slot": "metric"})
         return self.target(tree, path, {"supplied": ("cache",), "common": common, "slot": "source"})
 
@@ -270,7 +282,7 @@ class Check:
             rules = {**rules, "optional": True}
         if kind is Weight:
             return self.weight(value, path, rules)
-        if kind is Target:
+        if kind is TargetNode:
             added = self.inherited(value) if path.endswith(".trainer.optimizer") else {}
             result = self.target({**added, **value} if added else value, path, rules)
             return {name: item for name, item in result.items() if name not in added}

@@ -28,7 +28,7 @@ class Words:
 
 
 @dataclass(frozen=True)
-class Engine:
+class HydraWords:
     """What the `hydra/...` and `hydra....` words of a multirun say about how it is run, and the other words."""
 
     words: list[str]
@@ -37,7 +37,7 @@ class Engine:
     settings: list[str]
 
 
-def without_engine(overrides: Sequence[str]) -> Engine:
+def without_engine(overrides: Sequence[str]) -> HydraWords:
     """Take the launcher, its settings and the sweeper out of a multirun's words. UserError for a name we do not have."""
     kept, settings = [], []
     chosen: dict[str, str | None] = {"hydra/launcher": None, "hydra/sweeper": None}
@@ -58,7 +58,7 @@ def without_engine(overrides: Sequence[str]) -> Engine:
         raise UserError(f"{searching[0]}: a setting of a search: add hydra/sweeper=optuna")
     if settings and not launcher:
         raise UserError(f"{settings[0]}: which launcher? add hydra/launcher=NAME; all: {listed(LAUNCHERS)}")
-    return Engine(kept, launcher, sweeper, settings)
+    return HydraWords(kept, launcher, sweeper, settings)
 
 
 def read(overrides: Sequence[str], table: Groups, dirs: Sequence[ConfDir], problems: Problems) -> Words:

@@ -37,7 +37,7 @@ class Decodable(Protocol):
 
 
 @dataclass(frozen=True)
-class Search:
+class BeamSearch:
     """How to search. The defaults are those by which the EKD paper chooses checkpoints, and fairseq's for the rest.
 
     beam: hypotheses kept per sentence; 1 is greedy search.
@@ -92,7 +92,7 @@ def decode(
     bos: int,
     eos: int,
     pad: int,
-    search: Search | None = None,
+    search: BeamSearch | None = None,
     max_tokens: int = 2048,
     max_sentences: int = 256,
 ) -> list[list[Hypothesis]]:
@@ -105,7 +105,7 @@ def decode(
     What a sentence becomes does not depend on the others, but for the rounding of matrix products. The network is put
     in eval mode for the time of the call and runs on the device of its parameters.
     """
-    search = search or Search()
+    search = search or BeamSearch()
     found: list[list[Hypothesis]] = [[] for _ in sources]
     device = next(network.parameters()).device
     with evaluating(network), torch.inference_mode():
@@ -153,7 +153,7 @@ def beam_search(
     bos: int,
     eos: int,
     never: Sequence[int] | set[int] = (),
-    search: Search | None = None,
+    search: BeamSearch | None = None,
 ) -> list[list[Hypothesis]]:
     """The best hypotheses of each row of source int64 [b, S] with source_mask bool [b, S], best first.
 
@@ -162,7 +162,7 @@ def beam_search(
     At every step the 2 * beam best continuations of a sentence are looked at: those among the first `beam` that end
     finish, and the first `beam` that do not end live on. Sentences that are done leave the batch.
     """
-    search = search or Search()
+    search = search or BeamSearch()
     beam, penalty = search.beam, search.length_penalty
     never = torch.tensor(sorted(never), dtype=torch.int64, device=source.device)
     sentences = [_Sentence(row) for row in range(source.shape[0])]
@@ -272,7 +272,7 @@ def largest(values: torch.Tensor, most: int, group: int = 64) -> tuple[torch.Ten
 
 def _done(
     sentences: list[_Sentence],
-    search: Search,
+    search: BeamSearch,
     best_alive: torch.Tensor,
     length: int,
     longest: torch.Tensor,

@@ -16,7 +16,7 @@ from kdrun.federation.client import Client
 from kdrun.federation.engine import Engine, InProcess
 from kdrun.federation.faults import Faults
 from kdrun.federation.loop import Loop
-from kdrun.federation.methods.base import Hall, Method, build_method
+from kdrun.federation.methods.base import Method, ServerResources, build_method
 from kdrun.federation.request import FederationRequest
 from kdrun.federation.server import Rules, Server
 from kdrun.federation.shards import Shard
@@ -49,9 +49,9 @@ class Federation:
         return self.method.JUDGED == "shared"
 
 
-def assemble(request: FederationRequest, shop: Workshop) -> Federation:
+def assemble(request: FederationRequest, workshop: Workshop) -> Federation:
     """What `request` describes (see request.FederationRequest), all of it here. Raises UserError where it cannot be."""
-    setting = Setting(request, shop)
+    setting = Setting(request, workshop)
     clients = [setting.client(number) for number in range(setting.rules.clients)]
     return setting.federation(clients, InProcess(clients, setting.faults))
 
@@ -62,12 +62,12 @@ class Setting:
     Each piece is a function of the request alone, whoever asks for it and in which order.
     """
 
-    def __init__(self, request: FederationRequest, shop: Workshop):
+    def __init__(self, request: FederationRequest, workshop: Workshop):
         config, hardware = request.federation, request.hardware
         if hardware.get("devices", 1) > 1:
             raise UserError("hardware.devices: clients of one process run on one device", "give hardware.devices=1")
         self.config, self.seed = config, request.seed
-        self.module = shop.data(request.data)
+        self.module = workshop.data(request.data)
         self.task = self.module.task(metrics=request.metrics)
         number = config["clients"]
         self.regression = self.module.samples("train").targets.is_floating_point()
@@ -97,7 +97,7 @@ class Setting:
 
     def federation(self, clients: list[Client], engine: Engine) -> Federation:
         """The server, which reaches these clients through this engine, and all that is needed around it."""
-        server = Server(self.method, engine, self.hall(), self.rules, self.seed)
+        server = Server(self.method, engine, self.resources(), self.rules, self.seed)
         nodes = {"private": self.private, "proxy": self.travelling}
         return Federation(self.module, self.task, self.method, clients, engine, server, nodes)
 
@@ -116,11 +116,11 @@ class Setting:
     def client_loop(self, number: int) -> Loop:
         return self._make_loop(seed=seeds.derive(self.seed, "client", number))
 
-    def hall(self) -> Hall:
+    def resources(self) -> ServerResources:
         """What the server has of its own."""
         width = 1 if self.regression else len(self.module.spec.classes)
         network = None if self.travelling is None else self.network(self.travelling, "proxy")
-        return Hall(network, self.public, self._make_loop(seed=seeds.derive(self.seed, "server")), width)
+        return ServerResources(network, self.public, self._make_loop(seed=seeds.derive(self.seed, "server")), width)
 
     def network(self, node: dict[str, Any], *purpose: object) -> nn.Module:
         """A network as it is at the beginning: its weights are a function of the run's seed and its purpose."""

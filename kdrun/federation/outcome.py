@@ -33,16 +33,16 @@ def means(values: Sequence[Mapping[str, float]], task: Any) -> dict[str, float |
     return found
 
 
-def client_results(play: Any, test: Mapping[str, Sequence[Mapping[str, float]]]) -> list[dict[str, Any]]:
+def client_results(running: Any, test: Mapping[str, Sequence[Mapping[str, float]]]) -> list[dict[str, Any]]:
     """Per client: val and test of the best and of the last round, sizes, traffic, time, gates, and when it was left out."""
-    server, found = play.federation.server, []
-    for client in play.federation.clients:
+    server, found = running.federation.server, []
+    for client in running.federation.clients:
         number = client.number
         network = client.proxy if client.private is None else client.private
         found.append(
             {
                 "client": number,
-                "val": {which: dict(play.val[which][number]) for which in ("best", "last")},
+                "val": {which: dict(running.val[which][number]) for which in ("best", "last")},
                 "test": {which: dict(test[which][number]) for which in ("best", "last")},
                 "samples": {split: len(shard) for split, shard in client.shards.items()},
                 "parameters": parameters(network),
@@ -66,7 +66,7 @@ def _private_bytes(client: Any, messages: int) -> int | None:
 
 
 def outcome_of(
-    play: Any, test: dict[str, Any], first_step: dict[str, Any], training: Mapping[str, Any]
+    running: Any, test: dict[str, Any], first_step: dict[str, Any], training: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Like the outcome of learning.fit.run_stage, with means over clients as metrics, and:
 
@@ -76,28 +76,28 @@ def outcome_of(
     rounds   of each round: clients called and whose answers came, who was left out and why, bytes so far, means of losses
     bytes    up, down, and private: what sending private weights instead would have been (None without private networks)
     """
-    federation = play.federation
+    federation = running.federation
     server, task = federation.server, federation.task
-    clients = client_results(play, test)
+    clients = client_results(running, test)
     private = [client["bytes_private"] for client in clients]
-    flops = _flops(play)
-    energy = _energy(play, clients, flops["work"])
+    flops = _flops(running)
+    energy = _energy(running, clients, flops["work"])
     sizes = [client["parameters"] for client in clients]
     return {
-        "label": play.label,
-        "monitor": play.monitor,
+        "label": running.label,
+        "monitor": running.monitor,
         "judged": federation.method.JUDGED,
-        "method": play.request.federation["method"],
+        "method": running.request.federation["method"],
         "val": {
-            "best": means(play.val["best"], task),
-            "last": means(play.val["last"], task),
-            "epoch_best": play.best,
+            "best": means(running.val["best"], task),
+            "last": means(running.val["last"], task),
+            "epoch_best": running.best,
             "epochs": server.rules.rounds,
         },
         "test": {which: means(test[which], task) for which in ("best", "last")},
         "further": {},
-        "history": play.history,
-        "rounds": play.played,
+        "history": running.history,
+        "rounds": running.played,
         "clients": clients,
         "bytes": {
             "up": sum(server.up.values()),
@@ -107,11 +107,11 @@ def outcome_of(
         "first_step": first_step,
         "teacher": None,
         "cost": {
-            **{name: None if value is None else round(value, 3) for name, value in play.ledger.totals().items()},
-            "tries": play.ledger.tries,
+            **{name: None if value is None else round(value, 3) for name, value in running.ledger.totals().items()},
+            "tries": running.ledger.tries,
             "tokens": None,
             "training_seconds": training.get("seconds"),
-            "steps": play.steps,
+            "steps": running.steps,
             "samples": sum(flops["samples"].values()),
             "flops": flops["flops"],
             "energy": energy,
@@ -122,18 +122,18 @@ def outcome_of(
     }
 
 
-def _energy(play: Any, clients: list[dict[str, Any]], work: list[dict[str, int | None]]) -> dict[str, Any] | None:
+def _energy(running: Any, clients: list[dict[str, Any]], work: list[dict[str, int | None]]) -> dict[str, Any] | None:
     """`cost.energy` of the stage (see ledger.spending); every client gets its own part as "energy", and "server" is what is left.
 
     work: FLOPs by phase of each client, and of the server last.
     """
-    spending, phases = play.ledger.energy, ("train", "evaluate")
+    spending, phases = running.ledger.energy, ("train", "evaluate")
     sums = {phase: known_sum(one[phase] for one in work if phase in one) for phase in phases}
     found = spending.record(None if None in sums.values() else sums)
     if found is None:
         return None
     left: float | None = found["joules"]
-    for client, entry, flops in zip(play.federation.clients, clients, work, strict=False):
+    for client, entry, flops in zip(running.federation.clients, clients, work, strict=False):
         own = {phase: dict(client.phases.get(phase) or {"joules": 0.0, "seconds": 0.0}) for phase in phases}
         if found["method"] == "flops":
             for phase in phases:
@@ -144,12 +144,12 @@ def _energy(play: Any, clients: list[dict[str, Any]], work: list[dict[str, int |
     return {**found, "server": {"joules": None if left is None else max(0.0, round(left, 8))}}
 
 
-def _flops(play: Any) -> dict[str, Any]:
+def _flops(running: Any) -> dict[str, Any]:
     """FLOPs of all training and of all frozen outputs, from forward passes that are counted on the meta device.
 
     work: of each client and of the server, by phase.
     """
-    federation, task = play.federation, play.federation.task
+    federation, task = running.federation, running.federation.task
     samples: dict[str, int] = {}
     passes: dict[str, list[int | None]] = {"trained": [], "asked": []}
     known: dict[int, int | None] = {}
@@ -161,9 +161,9 @@ def _flops(play: Any) -> dict[str, Any]:
             known[id(network)] = task.flops(network)
         return None if known[id(network)] is None else known[id(network)] * count
 
-    hall = federation.server.hall
+    resources = federation.server.resources
     workers = [(client.loop, {"private": client.private, "proxy": client.proxy}) for client in federation.clients]
-    workers.append((hall.loop, {"private": None, "proxy": hall.network}))
+    workers.append((resources.loop, {"private": None, "proxy": resources.network}))
     for loop, networks in workers:
         own = []
         for what, count in loop.counted.items():

@@ -35,18 +35,18 @@ NOTE_SECONDS = 5.0
 def played(
     request: FederationRequest,
     report: Report,
-    shop: Workshop,
+    workshop: Workshop,
     put_together: Callable[[FederationRequest, Workshop], Federation],
 ) -> dict[str, Any]:
     """The outcome of all rounds of a federation as `put_together` gives it."""
-    with shop.open_ledger(request.work, request.hardware, request.energy) as ledger:
-        federation = put_together(request, shop)
-        play = Play(request, report, federation, ledger)
-        play.rounds()
-        return play.finish()
+    with workshop.open_ledger(request.work, request.hardware, request.energy) as ledger:
+        federation = put_together(request, workshop)
+        running = FederationRun(request, report, federation, ledger)
+        running.rounds()
+        return running.finish()
 
 
-class Play:
+class FederationRun:
     """One federation from its first round, or from where it was left, to its outcome."""
 
     def __init__(self, request: FederationRequest, report: Report, federation: Federation, ledger: Ledger):
@@ -136,7 +136,7 @@ class Play:
         return sum(loop.counted["steps"] for loop in self._loops())
 
     def _loops(self) -> list[Loop]:
-        return [*(client.loop for client in self.federation.clients), self.federation.server.hall.loop]
+        return [*(client.loop for client in self.federation.clients), self.federation.server.resources.loop]
 
     def _maybe_save(self) -> None:
         stop = self.report.stop_requested()
@@ -220,7 +220,7 @@ class Play:
         write_json(self.work / "outcome.json", outcome)
         if federation.method.JUDGED == "private":
             federation.engine.leave(self.work, spec, federation.nodes["private"])
-        if (proxy := federation.server.hall.network) is not None:
+        if (proxy := federation.server.resources.network) is not None:
             for which, arrays in (("last", federation.server.arrays), ("best", self.best_arrays)):
                 load(proxy, arrays)
                 save_weights(proxy, self.work / f"{which}.safetensors", spec, federation.nodes["proxy"])

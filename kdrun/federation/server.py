@@ -18,7 +18,7 @@ from kdrun.federation.aggregate import check, clip
 from kdrun.federation.engine import Engine
 from kdrun.federation.faults import BadUpdate, Failure
 from kdrun.federation.messages import Broadcast, Update, refusal, size
-from kdrun.federation.methods.base import Hall, Method
+from kdrun.federation.methods.base import Method, ServerResources
 from kdrun.problems import UserError
 
 
@@ -54,10 +54,10 @@ class Rules:
 class Server:
     """State of the rounds; `collect` goes through a round client by client and can be left after any of them."""
 
-    def __init__(self, method: Method, engine: Engine, hall: Hall, rules: Rules, seed: int):
-        self.method, self.engine, self.hall, self.rules, self.seed = method, engine, hall, rules, seed
+    def __init__(self, method: Method, engine: Engine, resources: ServerResources, rules: Rules, seed: int):
+        self.method, self.engine, self.resources, self.rules, self.seed = method, engine, resources, rules, seed
         self.round = 0
-        self.arrays = method.initial(hall)
+        self.arrays = method.initial(resources)
         self.came: dict[int, Update] = {}  # usable answers of this round
         self.done: list[int] = []  # clients that were called in this round, whatever came of it
         self.left_out: dict[int, list[tuple[int, str]]] = {client: [] for client in range(rules.clients)}
@@ -77,7 +77,7 @@ class Server:
         todo = [client for client in self.chosen() if client not in self.done]
         broadcast = Broadcast(self.round, self.arrays)
         down = size(broadcast)
-        expected = self.method.expected(self.arrays, self.hall) if self.method.TRAVELS else {}
+        expected = self.method.expected(self.arrays, self.resources) if self.method.TRAVELS else {}
         for client, answer in self.engine.fit(todo, broadcast):
             self.down[client] += down
             self.calls[client] += 1
@@ -116,7 +116,7 @@ class Server:
             rules, came = self.rules, self.came
             if rules.clip_norm is not None and self.method.TRAVELS != "predictions":
                 came, found["clipped"] = clip(came, self.arrays, rules.clip_norm)
-            self.arrays = self.method.combine(self.arrays, came, rules.how, rules.trim, self.round, self.hall)
+            self.arrays = self.method.combine(self.arrays, came, rules.how, rules.trim, self.round, self.resources)
         self.came, self.done = {}, []
         self.round += 1
         return found
@@ -135,7 +135,7 @@ class Server:
             "left_out": [[client, entries] for client, entries in self.left_out.items()],
             "came": {client: [update.samples, dict(update.metrics)] for client, update in self.came.items()},
             **{name: list(getattr(self, name).values()) for name in ("up", "down", "calls", "answers")},
-            "hall": {"seen": self.hall.loop.seen, "counted": self.hall.loop.counted},
+            "hall": {"seen": self.resources.loop.seen, "counted": self.resources.loop.counted},
         }
 
     def parts(self) -> dict[str, tuple[str, Mapping[str, Any]]]:
@@ -160,7 +160,7 @@ class Server:
         }
         for name in ("up", "down", "calls", "answers"):
             setattr(self, name, dict(enumerate(numbers[name])))
-        self.hall.loop.seen, self.hall.loop.counted = numbers["hall"]["seen"], numbers["hall"]["counted"]
+        self.resources.loop.seen, self.resources.loop.counted = numbers["hall"]["seen"], numbers["hall"]["counted"]
 
 
 def _mean(values: list[float]) -> float:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from kdrun.learning.teaching import Workshop
 
 
-def run_federation(request: FederationRequest, report: Report, shop: Workshop) -> dict[str, Any]:
-    """Play the federation of `request`; plain data in, plain data out (see outcome.outcome_of).
+def run_federation(request: FederationRequest, report: Report, workshop: Workshop) -> dict[str, Any]:
+    """Run the federation of `request`; plain data in, plain data out (see outcome.outcome_of).
 
     The work folder then holds client-NN.best.safetensors and client-NN.last.safetensors of private networks, best.safetensors
     and last.safetensors of what travels (where weights travel), and metrics.jsonl.
@@ -24,5 +24,5 @@ def run_federation(request: FederationRequest, report: Report, shop: Workshop) -
     if request.federation.get("engine"):
         from kdrun.federation.flower.start import start as start_flower
 
-        return start_flower(request, report, shop)
-    return played(request, report, shop, assemble)
+        return start_flower(request, report, workshop)
+    return played(request, report, workshop, assemble)

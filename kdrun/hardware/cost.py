@@ -24,7 +24,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdrun.ledger.figures import UTILISATION, Figures
+from kdrun.ledger.figures import UTILISATION, DeviceFigures
 from kdrun.problems import UserError
 
 FACTORS = {"trained": 6, "passed": 4, "frozen": 2}
@@ -35,7 +35,7 @@ TOWER, PROJECTOR, LANGUAGE_MODEL = "vision_tower", "projector", "language_model"
 
 
 @dataclass(frozen=True)
-class Part:
+class ParameterGroup:
     """Some parameters that see the same tokens. tokens: in one sample; kind: a key of FACTORS."""
 
     name: str
@@ -50,7 +50,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Work:
+class StageWork:
     """One stage of training.
 
     teachers     for each teacher its parts (all frozen)
@@ -61,12 +61,12 @@ class Work:
     """
 
     name: str
-    parts: Sequence[Part]
+    parts: Sequence[ParameterGroup]
     samples: int
     epochs: int
     batch: int
     tokens: float
-    teachers: Sequence[Sequence[Part]] = ()
+    teachers: Sequence[Sequence[ParameterGroup]] = ()
     precision: str = "fp32"
     width: int | None = None
     layers: int | None = None
@@ -93,7 +93,7 @@ def llava_parts(
     image_tokens: float,
     lora: int = 0,
     cached: bool = False,
-) -> list[Part]:
+) -> list[ParameterGroup]:
     """Parts of a vision-language network, each with its kind.
 
     counts        part -> its parameters: vision_tower, projector, language_model
@@ -111,13 +111,15 @@ def llava_parts(
             continue
         adapted = name == LANGUAGE_MODEL and lora > 0 and name in trained
         own = name in trained and not adapted
-        parts.append(Part(name, counts[name], seen, "trained" if own else "passed" if above or adapted else "frozen"))
-        parts += [Part("adapters", lora, seen, "trained")] if adapted else []
+        parts.append(
+            ParameterGroup(name, counts[name], seen, "trained" if own else "passed" if above or adapted else "frozen")
+        )
+        parts += [ParameterGroup("adapters", lora, seen, "trained")] if adapted else []
         above = above or name in trained
     return parts
 
 
-def flops(work: Work) -> dict[str, float]:
+def flops(work: StageWork) -> dict[str, float]:
     """Operations of the whole stage: by kind, of the teachers, and total."""
     passes = work.samples * work.epochs
     found = {kind: passes * sum(part.flops for part in work.parts if part.kind == kind) for kind in FACTORS}
@@ -125,7 +127,7 @@ def flops(work: Work) -> dict[str, float]:
     return {**found, "total": sum(found.values())}
 
 
-def memory(work: Work) -> dict[str, float | None]:
+def memory(work: StageWork) -> dict[str, float | None]:
     """GB (10^9 bytes) on one device: each item and their total; None where it is not known."""
     half = work.precision in ("bf16", "fp16")
     frozen_bytes = work.frozen_bytes or (2 if half else 4)
@@ -147,14 +149,16 @@ def memory(work: Work) -> dict[str, float | None]:
     return {**found, "total": sum(found.values()) if known else None}
 
 
-def hours(operations: float, figures: Figures, precision: str, devices: int = 1, utilisation: float = UTILISATION):
+def hours(
+    operations: float, figures: DeviceFigures, precision: str, devices: int = 1, utilisation: float = UTILISATION
+):
     """Wall time; None where no peak is published for this number format."""
     peak = figures.peak_tflops.get(precision)
     return None if peak is None else operations / (devices * peak * 1e12 * utilisation) / 3600
 
 
 def rows(
-    works: Iterable[Work], targets: Mapping[str, Figures], utilisation: float = UTILISATION
+    works: Iterable[StageWork], targets: Mapping[str, DeviceFigures], utilisation: float = UTILISATION
 ) -> list[dict[str, Any]]:
     """One entry for each stage, in JSON types: {"name", "flops", "memory_gb", "targets": {name: {"hours", "fits", ...}}}.
 
@@ -176,7 +180,9 @@ def rows(
     return found
 
 
-def lines(works: Sequence[Work], targets: Mapping[str, Figures], utilisation: float = UTILISATION) -> list[str]:
+def lines(
+    works: Sequence[StageWork], targets: Mapping[str, DeviceFigures], utilisation: float = UTILISATION
+) -> list[str]:
     """The same for people: three kinds of line for each stage, and a sum for each target where there are several stages."""
     found = rows(works, targets, utilisation)
     if not found:

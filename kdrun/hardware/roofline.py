@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from kdrun.ledger.figures import Figures
+from kdrun.ledger.figures import DeviceFigures
 from kdrun.ledger.flops import watched
 
 BYTES = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "int8": 1}
@@ -96,7 +96,7 @@ def on(shape: Sequence[int], batch: int = 1) -> Callable[[nn.Module], object]:
 def estimate(
     network: nn.Module,
     forward: Callable[[nn.Module], object] | Sequence[int],
-    figures: Figures,
+    figures: DeviceFigures,
     precision: str = "fp32",
 ) -> Estimate | None:
     """The pass on the device of `figures`; `forward` as in `operators`, or the shape of one input.
@@ -110,7 +110,7 @@ def estimate(
     return of(found, sum(one.numel() for one in network.parameters()), figures, precision) if found else None
 
 
-def of(found: Sequence[Operator], parameters: int, figures: Figures, precision: str) -> Estimate:
+def of(found: Sequence[Operator], parameters: int, figures: DeviceFigures, precision: str) -> Estimate:
     """`estimate` from operators that were counted before."""
     size, peak, bandwidth = BYTES[precision], figures.peak_tflops.get(precision), figures.bandwidth_gb_s
     memory = (parameters + max((one.elements for one in found), default=0)) * size / 1e6
@@ -126,7 +126,7 @@ def of(found: Sequence[Operator], parameters: int, figures: Figures, precision: 
     return Estimate(1e3 * seconds, joules, bound / seconds if seconds else None, memory)
 
 
-def measured_figures(threads: int = 1, seconds: float = 0.3) -> Figures:
+def measured_figures(threads: int = 1, seconds: float = 0.3) -> DeviceFigures:
     """What this machine's CPU reaches with so many threads: float32 matrix products of 1,024 squared, and copies of 256 MB (read and
     written), and products of 1 x 4 numbers, which take what it takes to start one; the best of as many as fit into `seconds` each.
     utilisation is 1, for these are reached, not printed.
@@ -145,7 +145,7 @@ def measured_figures(threads: int = 1, seconds: float = 0.3) -> Figures:
     finally:
         torch.set_num_threads(before)
     said = f"measured: matrix products and copies on this CPU, threads: {threads}"
-    return Figures("local", {"fp32": peak}, None, bandwidth, said, utilisation=1.0, launch_us=launch)
+    return DeviceFigures("local", {"fp32": peak}, None, bandwidth, said, utilisation=1.0, launch_us=launch)
 
 
 def _best(work: Callable[[], Any], seconds: float) -> float:

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdrun.ledger.figures import Figures, read_figures
+from kdrun.ledger.figures import DeviceFigures, read_figures
 from kdrun.ledger.machine import machine_words
 from kdrun.problems import UserError, closest, listed
 
 
 @dataclass(frozen=True)
-class Target:
+class HardwareTarget:
     """One option of the group `hardware`.
 
     figures   what is published of it; None: nothing, because it is whatever machine this is
@@ -27,14 +27,14 @@ class Target:
     """
 
     name: str
-    figures: Figures | None
+    figures: DeviceFigures | None
     deploy: dict[str, Any]
     device: str
     here: bool
     why: str
 
 
-def read_targets(given: Sequence[str] = (), words: Sequence[str] | None = None) -> dict[str, Target]:
+def read_targets(given: Sequence[str] = (), words: Sequence[str] | None = None) -> dict[str, HardwareTarget]:
     """Name -> target of every hardware option, own `--conf` folders included.
 
     words: what this machine says it is (default: `machine_words`). Raises UserError with all mistakes in the files.
@@ -47,7 +47,7 @@ def read_targets(given: Sequence[str] = (), words: Sequence[str] | None = None) 
     return {name: _target(name, options, figures.get(name), words) for name in sorted(options)}
 
 
-def chosen_targets(names: Sequence[str], given: Sequence[str] = ()) -> list[Target]:
+def chosen_targets(names: Sequence[str], given: Sequence[str] = ()) -> list[HardwareTarget]:
     """The targets of these names. UserError for one that there is not, with the nearest."""
     targets = read_targets(given)
     for name in names:
@@ -56,7 +56,9 @@ def chosen_targets(names: Sequence[str], given: Sequence[str] = ()) -> list[Targ
     return [targets[name] for name in names]
 
 
-def _target(name: str, options: Mapping[str, Any], figures: Figures | None, words: Sequence[str]) -> Target:
+def _target(
+    name: str, options: Mapping[str, Any], figures: DeviceFigures | None, words: Sequence[str]
+) -> HardwareTarget:
     node = _composed(options, name)
     published = figures is not None and any(value is not None for value in figures.peak_tflops.values())
     here, why = True, "it is whatever machine kdrun runs on"
@@ -67,7 +69,7 @@ def _target(name: str, options: Mapping[str, Any], figures: Figures | None, word
     elif published:
         here, why = False, "its file has no `figures.match`"
     known = figures is not None and (published or figures.match is not None)
-    return Target(name, figures if known else None, node["deploy"], node["device"], here, why)
+    return HardwareTarget(name, figures if known else None, node["deploy"], node["device"], here, why)
 
 
 def _composed(options: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -150,10 +150,12 @@ def _measured(name: str, network: Any, node: dict[str, Any], module: Any, hardwa
 
     from kdrun.hardware.exports.measure import latency
     from kdrun.hardware.exports.sessions import TorchSession
-    from kdrun.hardware.exports.subject import Subject
+    from kdrun.hardware.exports.subject import TrainedNetwork
 
     nowhere = Path()
-    subject = Subject(name, name, 0, nowhere, nowhere, "best", network.eval(), node, module.spec, module, module.task())
+    subject = TrainedNetwork(
+        name, name, 0, nowhere, nowhere, "best", network.eval(), node, module.spec, module, module.task()
+    )
     session = TorchSession(subject.bare(), hardware["threads"], hardware["device"])
     try:
         arrays = [tensor.numpy() for tensor in subject.inputs("val", 1)]

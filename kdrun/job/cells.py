@@ -26,10 +26,10 @@ def expected(cell: dict[str, Any]) -> list[Any]:
     return stages
 
 
-def planned_on(stages: list[Any], data: dict[str, Any], shop: Any) -> tuple[list[Any], Any]:
+def planned_on(stages: list[Any], data: dict[str, Any], workshop: Any) -> tuple[list[Any], Any]:
     """(stages, their data): those that learn from the job's data; where none does, from those of the first stage."""
     wanted = data if any(stage.data == data for stage in stages) or not stages else stages[0].data
-    return [stage for stage in stages if stage.data == wanted], shop.data(wanted)
+    return [stage for stage in stages if stage.data == wanted], workshop.data(wanted)
 
 
 def make_lab(
@@ -60,11 +60,13 @@ def make_lab(
 
     store = Store(paths["store"], stop_while_waiting)
     context = FingerprintContext(lambda data: content_hash(data, paths), hardware["device"])
-    shop = Workshop(lambda data: load_data(data, paths), store.root / "outputs", store.lock, waiting=store.waiting_text)
+    workshop = Workshop(
+        lambda data: load_data(data, paths), store.root / "outputs", store.lock, waiting=store.waiting_text
+    )
     if dry:
-        return DryLab(store, context, shop, paths, report, fitted)
-    shop.meter(energy, hardware)
-    return Lab(store, context, shop, paths, report, fitted, force=force, energy=energy)
+        return DryLab(store, context, workshop, paths, report, fitted)
+    workshop.meter(energy, hardware)
+    return Lab(store, context, workshop, paths, report, fitted, force=force, energy=energy)
 
 
 def fit_cells(cells: list[dict[str, Any]], lab, failed: Callable[[int, BaseException], None] | None = None):

@@ -33,23 +33,25 @@ def _make_plan(job: Any, why: bool) -> dict[str, Any]:
     lab = make_lab(job.config["paths"], hardware, Report(), lambda item: None, dry=True)
     main = job.config["data"]
     planned = expected(job.config)
-    module = lab.shop.data(main)
+    module = lab.workshop.data(main)
     module.task().notes()  # a score that lacks its package is told now
     data = {**_told(module), "audit": module.audit()}
-    check_builds(*planned_on(planned, main, lab.shop), hardware)
+    check_builds(*planned_on(planned, main, lab.workshop), hardware)
     fit_cells([{**cell, "hardware": hardware} for cell in job.cells], lab)
     stages: dict[str, dict[str, Any]] = {}
     others, features, probes = [], Features(), {}
-    # All stages of one data view before the next: the shop keeps one at a time.
+    # All stages of one data view before the next: the workshop keeps one at a time.
     for view in _views([main, *(planned.result.stage.data for planned in lab.planned)]):
-        module = lab.shop.data(view)
+        module = lab.workshop.data(view)
         features.add(module)
         differs = {key: there for key, (_, there) in differences(main, view).items()}
         if differs:
             others.append({**_told(module), "differs": differs})
         for planned in lab.planned:
             if planned.result.stage.data == view:
-                stages[planned.result.fingerprint] = _entry(planned, Look(module, lab.shop, probes), differs, lab, why)
+                stages[planned.result.fingerprint] = _entry(
+                    planned, Look(module, lab.workshop, probes), differs, lab, why
+                )
     ordered = [stages[planned.result.fingerprint] for planned in lab.planned]
     new = [stage for stage in ordered if stage["status"] != "done"]
     known = [stage["estimate"]["seconds"] for stage in new if stage["estimate"]["seconds"] is not None]

@@ -87,16 +87,16 @@ def work_of(
     with contextlib.ExitStack() as sensors, reporting as report, told(report.mended):
         work = Work(run, report, [{**cell, "hardware": hardware} for cell in job.cells], started)
         work.lab = make_lab(job.config["paths"], hardware, report, work.fitted, force=force, energy=energy)
-        sensors.callback(work.lab.shop.close)
+        sensors.callback(work.lab.workshop.close)
         _look(work, job, hardware)
         yield work
 
 
 def _look(work: Work, job, hardware: dict[str, Any]) -> None:
     """Reads the data, notes what is to be known of them, and builds each network of the plan once."""
-    shop, data = work.lab.shop, job.config["data"]
+    workshop, data = work.lab.workshop, job.config["data"]
     planned = expected(work.cells[0])
-    module = shop.data(data)
+    module = workshop.data(data)
     if not module.spec.sizes["train"] and any(cell["student"]["weights"] is None for cell in work.cells):
         raise UserError(f"data={data['name']} has no training samples: it is for evaluation", *module.domain.evaluates)
     work.audit = module.audit()
@@ -109,4 +109,4 @@ def _look(work: Work, job, hardware: dict[str, Any]) -> None:
     work.notes = work.task.notes()  # before the first stage, since a score that lacks its package is known now
     from kdrun.learning.beforehand import check_builds  # imports lightning, which `resolve` has made safe
 
-    check_builds(*planned_on(planned, data, shop), hardware)
+    check_builds(*planned_on(planned, data, workshop), hardware)

@@ -19,10 +19,10 @@ from kdrun import kinds
 from kdrun.defaults import canonical
 from kdrun.domains.base import Domain
 from kdrun.lab.sources import Sources
-from kdrun.schema import Data, Hardware, Learner, Teacher, Trainer, added, irrelevant
+from kdrun.schema import Data, Hardware, LearnerConfig, Teacher, Trainer, added, irrelevant
 
 PLACES = {
-    "learner": Learner,
+    "learner": LearnerConfig,
     "data": Data,
     "trainer": Trainer,
     "teaching": Teacher,

@@ -33,7 +33,7 @@ TRASH = "trash"
 
 
 @dataclass(frozen=True)
-class Item:
+class Garbage:
     """Something to delete. size in bytes; age in seconds since it was last written to.
 
     kind         stage, outputs, unfinished, damaged or leftover
@@ -174,14 +174,14 @@ def _store_of(record: dict[str, Any], outputs: Path) -> Path | None:
     return outputs / store.relative_to(paths["outputs"]) if store.is_relative_to(paths["outputs"]) else store
 
 
-def find(references: References) -> list[Item]:
+def find(references: References) -> list[Garbage]:
     """Everything in the store that can go, by kind and name. Nothing is changed."""
     root = references.store.root
     found = [*_stages(references), *_outputs(references), *_unfinished(references), *_leftovers(root)]
     return [*found, *_damaged(references, {item.path for item in found})]
 
 
-def _stages(references: References) -> Iterator[Item]:
+def _stages(references: References) -> Iterator[Garbage]:
     for folder in sorted(references.store.root.glob("stages/??/*")):
         fingerprint, _, ending = folder.name.partition(".")
         if ending.startswith("damaged-"):
@@ -203,7 +203,7 @@ def _described(folder: Path) -> str:
         return f"stage {folder.name[:12]}"
 
 
-def _outputs(references: References) -> Iterator[Item]:
+def _outputs(references: References) -> Iterator[Garbage]:
     for folder in sorted(references.store.root.glob("outputs/*")):
         lock, name = f"outputs-{folder.name}", f"teacher outputs {folder.name[:12]}"
         try:
@@ -216,13 +216,13 @@ def _outputs(references: References) -> Iterator[Item]:
             yield _item("outputs", name, folder, f"no run refers to the teacher {teacher[:12]}", lock, teacher)
 
 
-def _unfinished(references: References) -> Iterator[Item]:
+def _unfinished(references: References) -> Iterator[Garbage]:
     for folder in sorted(references.store.root.glob("unfinished/*")):
         if _abandoned(references, folder, folder.name):
             yield _item("unfinished", f"stage {folder.name[:12]}", folder, "no run will continue it", folder.name)
 
 
-def _damaged(references: References, known: set[Path]) -> Iterator[Item]:
+def _damaged(references: References, known: set[Path]) -> Iterator[Garbage]:
     """What would be found damaged, and made again, when somebody wanted it."""
     root = references.store.root
     for pattern, lock in (("stages/??/*", "{}"), ("outputs/*", "outputs-{}"), ("unfinished/*", "{}")):
@@ -248,16 +248,16 @@ def _abandoned(references: References, folder: Path, lock: str) -> bool:
         return held
 
 
-def _leftovers(root: Path) -> Iterator[Item]:
+def _leftovers(root: Path) -> Iterator[Garbage]:
     for path in sorted((root / TRASH).glob("*")):
         yield _item("leftover", path.name[:12], path, "an earlier deletion was cut short", None)
 
 
-def _item(kind: str, name: str, path: Path, why: str, lock: str | None, fingerprint: str | None = None) -> Item:
-    return Item(kind, name, path, size_of(path), age_of(path), why, lock, fingerprint)
+def _item(kind: str, name: str, path: Path, why: str, lock: str | None, fingerprint: str | None = None) -> Garbage:
+    return Garbage(kind, name, path, size_of(path), age_of(path), why, lock, fingerprint)
 
 
-def delete(items: Sequence[Item], references: References) -> Iterator[tuple[Item, str | None]]:
+def delete(items: Sequence[Garbage], references: References) -> Iterator[tuple[Garbage, str | None]]:
     """Delete one after the other; yields each with None, or with the reason why it is still there."""
     trash = references.store.root / TRASH
     for item in items:

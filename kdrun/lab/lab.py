@@ -32,7 +32,7 @@ class Lab:
 
     store     where results are kept
     context   what fingerprints need (data hashes, device)
-    shop      the learning room's workshop (data, caches)
+    workshop      the learning room's workshop (data, caches)
     paths     the config's paths, for processes that stages start
     report    hears what happens
     fitted    called with every stage that this job used, in order
@@ -46,7 +46,7 @@ class Lab:
         self,
         store: Store,
         context: FingerprintContext,
-        shop: Any,
+        workshop: Any,
         paths: dict[str, str],
         report: Report,
         fitted: Callable[[Fitted], None] = lambda item: None,
@@ -55,7 +55,7 @@ class Lab:
     ):
         self.store = store
         self.context = context
-        self.shop = shop
+        self.workshop = workshop
         self.paths = paths
         self.report = report
         self.force = force
@@ -69,7 +69,7 @@ class Lab:
 
     def get(self, stage: Stage) -> Result:
         """The result of a stage: from this job, from the store, or by running it. So is that of a stage it starts from."""
-        stage = stage.started(self.get).settled(self.shop)
+        stage = stage.started(self.get).settled(self.workshop)
         self.check(stage)
         tree = stage.parts(self.context)
         key = fingerprint(tree)
@@ -92,7 +92,7 @@ class Lab:
         figure.
         """
         some = next(iter(candidates.values())).stage
-        metric, direction = self.shop.main_metric(some.data)
+        metric, direction = self.workshop.main_metric(some.data)
         values = {name: result.metrics[metric] for name, result in candidates.items()}
         unknown = [name for name, value in values.items() if not isinstance(value, int | float) or value != value]
         if unknown:
@@ -111,7 +111,7 @@ class Lab:
 
     def parameters(self, learner: dict[str, Any], data: dict[str, Any]) -> int:
         """Number of parameters of a learner's network on these data; nothing is fitted for it."""
-        return self.shop.parameters(learner["network"], data)
+        return self.workshop.parameters(learner["network"], data)
 
     def check(self, stage: Stage, result: Result | None = None) -> None:
         """Raises UnfitTeacher for a teacher that is not fit for the stage; notes what should be known, once."""
@@ -163,7 +163,9 @@ class Lab:
         """What the stage is run with; state of an earlier try is in its work folder."""
         work, locks = self.store.begin(key, self.force), self.store.root / "locks"
         resumes = bool(self.store.unfinished(key))
-        return Execution(key, tree, self.context, work, self.shop, self.report, self.energy, self.paths, locks, resumes)
+        return Execution(
+            key, tree, self.context, work, self.workshop, self.report, self.energy, self.paths, locks, resumes
+        )
 
     def _keep(self, stage: Stage, execution: Execution, outcome: dict[str, Any]) -> Result:
         """Puts what a stage left into the store."""

@@ -10,7 +10,7 @@ from kdrun.learning.fitness import UnfitTeacher, check_guess, check_stated
 from kdrun.problems import UserError
 
 
-def as_trained(stage: Stage, shop: Any) -> Stage:
+def as_trained(stage: Stage, workshop: Any) -> Stage:
     """A stage that only evaluates weights, on inputs normalised as these were trained on, as far as their file says it.
 
     Raises UserError where the config says otherwise, or normalises what the data do not.
@@ -20,7 +20,7 @@ def as_trained(stage: Stage, shop: Any) -> Stage:
         return stage
     from kdrun.networks.inputs import moments_of, same, shown
 
-    if given is not None and moments_of(shop.data(stage.data).spec) is None:
+    if given is not None and moments_of(workshop.data(stage.data).spec) is None:
         raise UserError(
             f"{key}.normalize: networks for data={stage.data['name']} are given no pixels or numbers that it could change",
             "leave it out",
@@ -39,7 +39,7 @@ def as_trained(stage: Stage, shop: Any) -> Stage:
                 f"leave {key}.normalize out: the file says how its inputs are normalised",
             )
         return stage
-    ours = moments_of(shop.data(stage.data).spec)
+    ours = moments_of(workshop.data(stage.data).spec)
     if ours is None or same(ours, learned):
         return stage
     return replace(stage, data={**stage.data, "normalize": learned})
@@ -85,7 +85,7 @@ def otherwise(result: Result) -> list[str]:
     ]
 
 
-def settle_teaching(stage: Stage, shop: Any) -> dict[str, Any]:
+def settle_teaching(stage: Stage, workshop: Any) -> dict[str, Any]:
     """`teaching` with source decided and checked; `fill` is None when nothing is cached."""
     from kdrun.learning.topk import cache_size
 
@@ -99,7 +99,7 @@ def settle_teaching(stage: Stage, shop: Any) -> dict[str, Any]:
         teaching = {**teaching, "source": "online"}
     if teaching["source"] == "online" and not stage.sees:
         return {**teaching, "fill": None}
-    module = shop.data(stage.data)
+    module = workshop.data(stage.data)
     recurring = not module.random or module.replayed
     if stage.sees and not recurring:
         shown = ", ".join(f"data.{key}={value}" for key, value in stage.sees.items())
@@ -109,7 +109,7 @@ def settle_teaching(stage: Stage, shop: Any) -> dict[str, Any]:
         )
     if teaching["source"] == "online":
         return {**teaching, "fill": None}
-    size = cache_size(module, stage.objective, shop.feature_width(stage))
+    size = cache_size(module, stage.objective, workshop.feature_width(stage))
     if size is None:
         if teaching["source"] == "cached":
             raise UserError(

@@ -13,7 +13,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from kdrun.checksums import check_seal, keep_previous, mended, previous_of, sealing
 from kdrun.files import Damaged, sha256_file
 from kdrun.learning import seeds
-from kdrun.learning.learner import Learner
+from kdrun.learning.learner import LearnerModule
 from kdrun.learning.report import Interrupted, Report
 from kdrun.ledger.ledger import Ledger
 from kdrun.ledger.spending import EVALUATE, TRAIN
@@ -114,18 +114,18 @@ class Keeping(Callback):
         self._best_file: str | None = None
         self._best_sha256: str | None = None
 
-    def taught(self, learner: Learner) -> int:
+    def taught(self, learner: LearnerModule) -> int:
         """Samples the teacher was asked for, over all tries."""
         return self.taught_earlier + (0 if learner.teacher is None else learner.teacher.samples)
 
     # Lightning calls these
 
-    def on_train_batch_start(self, trainer, learner: Learner, batch, batch_idx) -> None:
+    def on_train_batch_start(self, trainer, learner: LearnerModule, batch, batch_idx) -> None:
         if self._random is not None:  # as late as possible: nothing may draw between this and the first resumed step
             seeds.restore(self._random)
             self._random = None
 
-    def on_train_batch_end(self, trainer, learner: Learner, outputs, batch, batch_idx) -> None:
+    def on_train_batch_end(self, trainer, learner: LearnerModule, outputs, batch, batch_idx) -> None:
         log = learner.step % self.log_every == 0
         if log:
             self._write_losses(trainer, learner)
@@ -144,13 +144,13 @@ class Keeping(Callback):
         if stop:
             raise Interrupted
 
-    def on_validation_start(self, trainer, learner: Learner) -> None:
+    def on_validation_start(self, trainer, learner: LearnerModule) -> None:
         self.ledger.energy.enter(EVALUATE)
 
-    def on_validation_end(self, trainer, learner: Learner) -> None:
+    def on_validation_end(self, trainer, learner: LearnerModule) -> None:
         self.ledger.energy.enter(TRAIN)
 
-    def on_train_epoch_end(self, trainer, learner: Learner) -> None:
+    def on_train_epoch_end(self, trainer, learner: LearnerModule) -> None:
         self._write_losses(trainer, learner)
         epoch = trainer.current_epoch
         values = learner.evaluated
@@ -171,7 +171,7 @@ class Keeping(Callback):
         if stop:
             raise Interrupted
 
-    def on_save_checkpoint(self, trainer, learner: Learner, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer, learner: LearnerModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["kdrun"] = {
             "identity": self.identity,
             "random": seeds.capture(),
@@ -190,7 +190,7 @@ class Keeping(Callback):
             "asked": self.asked,
         }
 
-    def on_load_checkpoint(self, trainer, learner: Learner, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, trainer, learner: LearnerModule, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["kdrun"]
         if state["identity"] != self.identity:
             raise RuntimeError(f"the checkpoint belongs to {state['identity']}, this stage is {self.identity}")
@@ -212,7 +212,7 @@ class Keeping(Callback):
 
     # ours
 
-    def save(self, trainer, learner: Learner) -> None:
+    def save(self, trainer, learner: LearnerModule) -> None:
         """The whole state, atomically, beside the one before it; the selected weights lie beside them and are written only when
         they are new."""
         path, needed = self.work / CHECKPOINT, {self._best_file}
@@ -233,7 +233,7 @@ class Keeping(Callback):
         decision = (self.report.stop_requested(), time.monotonic() - self._saved >= self.seconds)
         return tuple(trainer.strategy.broadcast(decision, src=0)) if trainer.world_size > 1 else decision
 
-    def _write_losses(self, trainer, learner: Learner) -> None:
+    def _write_losses(self, trainer, learner: LearnerModule) -> None:
         values = learner.flush_losses()
         if values:
             rate = trainer.optimizers[0].param_groups[0]["lr"]

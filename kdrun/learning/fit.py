@@ -14,7 +14,7 @@ from kdrun.learning.adaptor import Adaptors
 from kdrun.learning.callbacks import Keeping, usable_state
 from kdrun.learning.firststep import NoEffect
 from kdrun.learning.gap import Gap
-from kdrun.learning.learner import Learner
+from kdrun.learning.learner import LearnerModule
 from kdrun.learning.outcome import Tests, cost_of, leave, size_of, test_rows
 from kdrun.learning.preflight import other_normalisation
 from kdrun.learning.report import Report
@@ -35,14 +35,14 @@ from kdrun.problems import UserError, closest, listed
 from kdrun.targets import build
 
 
-def run_stage(request: FitRequest, report: Report, shop: Workshop) -> dict[str, Any]:
+def run_stage(request: FitRequest, report: Report, workshop: Workshop) -> dict[str, Any]:
     """Fit (or, without a trainer, only evaluate) what `request` describes; the outcome is in JSON types.
 
     The work folder then holds best.safetensors, last.safetensors, metrics.jsonl and outcome.json.
     Raises: Interrupted after the state was saved; FloatingPointError for a loss that is not finite; NoEffect.
     """
-    with shop.open_ledger(request.work, request.hardware, request.energy, request.rank) as ledger:
-        fit = _prepared(request, report, shop, ledger)
+    with workshop.open_ledger(request.work, request.hardware, request.energy, request.rank) as ledger:
+        fit = _prepared(request, report, workshop, ledger)
         if request.trainer is None:
             return _evaluated(fit)
         training = _training(fit)
@@ -51,12 +51,12 @@ def run_stage(request: FitRequest, report: Report, shop: Workshop) -> dict[str, 
 
 
 @dataclass
-class Fit:
+class RunningFit:
     """One stage while it runs: what was asked, its data, what a batch is, and the network that it begins with."""
 
     request: FitRequest
     report: Report
-    shop: Workshop
+    workshop: Workshop
     ledger: Ledger
     module: Any
     task: Any
@@ -69,12 +69,12 @@ class Fit:
     @property
     def notes(self) -> dict[str, Any]:
         """What was measured of the teachers."""
-        return self.shop.teaching_notes(self.request) or {}
+        return self.workshop.teaching_notes(self.request) or {}
 
 
-def _prepared(request: FitRequest, report: Report, shop: Workshop, ledger: Ledger) -> Fit:
+def _prepared(request: FitRequest, report: Report, workshop: Workshop, ledger: Ledger) -> RunningFit:
     """Data and network as the stage finds them."""
-    module = shop.data(request.data)
+    module = workshop.data(request.data)
     if missing := module.features_missing():
         report.stage("features of images", missing, 0, unit="image")
         module.prepare(report.advance)
@@ -88,16 +88,16 @@ def _prepared(request: FitRequest, report: Report, shop: Workshop, ledger: Ledge
     if request.hardware["channels_last"]:
         network.to(memory_format=torch.channels_last)  # convolutions then give and take this layout by themselves
     select_parts(network, trainer.get("parts"))
-    return Fit(request, report, shop, ledger, module, task, network)
+    return RunningFit(request, report, workshop, ledger, module, task, network)
 
 
-def _evaluated(fit: Fit) -> dict[str, Any]:
+def _evaluated(fit: RunningFit) -> dict[str, Any]:
     """The outcome of weights that were brought: no training, one look at validation and at test."""
     request, module, network = fit.request, fit.module, fit.network
     evaluation = {"batch_size": module.preflight_batch, "rank": 0, "world": 1}
     fit.ledger.energy.enter(EVALUATE)
     trainer = make_trainer({**request.hardware, "devices": 1}, callbacks=[], max_epochs=0)
-    learner = Learner(network, fit.task, build_objective({"ce": {"weight": 1.0}}))
+    learner = LearnerModule(network, fit.task, build_objective({"ce": {"weight": 1.0}}))
     trainer.validate(learner, module.eval_loader("val", **evaluation), verbose=False)
     size, val = size_of(network, fit.task), learner.evaluated
     samples = sum(module.spec.sizes.get(split, 0) for split in ("val", "test", *module.extra_tests))
@@ -133,7 +133,7 @@ def _evaluated(fit: Fit) -> dict[str, Any]:
 class Training:
     """What a stage is trained with. checkpoint: state of an earlier try, or None."""
 
-    learner: Learner
+    learner: LearnerModule
     teacher: TeacherSource | None
     keeping: Keeping
     gap: Gap | None
@@ -142,7 +142,7 @@ class Training:
     checkpoint: Any
 
 
-def _training(fit: Fit) -> Training:
+def _training(fit: RunningFit) -> Training:
     """The Lightning trainer before the first epoch, or before what is left of them, and what it is given."""
     request, epochs = fit.request, fit.request.trainer["epochs"]
     monitored(request.trainer, fit.task)
@@ -165,7 +165,7 @@ def _training(fit: Fit) -> Training:
     return Training(learner, teacher, keeping, gap, trainer, loaders, checkpoint)
 
 
-def _finished(fit: Fit, training: Training) -> dict[str, Any]:
+def _finished(fit: RunningFit, training: Training) -> dict[str, Any]:
     """The outcome of a stage whose epochs are over."""
     if training.teacher is not None:
         training.teacher.close()
@@ -173,16 +173,16 @@ def _finished(fit: Fit, training: Training) -> dict[str, Any]:
     return _outcome(fit, training.learner, training.keeping, training.trainer, training.gap)
 
 
-def _teacher(fit: Fit, objective: Objective) -> TeacherSource | None:
+def _teacher(fit: RunningFit, objective: Objective) -> TeacherSource | None:
     if not objective.needs_teacher:
         return None
     fit.ledger.energy.enter(TEACHER)
-    teacher = prepare_teacher(fit.request, objective, fit.module, fit.task, fit.report, fit.shop)
+    teacher = prepare_teacher(fit.request, objective, fit.module, fit.task, fit.report, fit.workshop)
     fit.ledger.energy.enter(PREPARE)
     return teacher
 
 
-def _learner(fit: Fit, objective: Objective, teacher: TeacherSource | None, steps: int) -> Learner:
+def _learner(fit: RunningFit, objective: Objective, teacher: TeacherSource | None, steps: int) -> LearnerModule:
     """The student with all that trains it. steps: of an epoch."""
     request, trainer = fit.request, fit.request.trainer
     objective, adaptor = _wired(fit, objective, steps * trainer["epochs"])
@@ -192,7 +192,7 @@ def _learner(fit: Fit, objective: Objective, teacher: TeacherSource | None, step
         raise UserError(f"trainer.sharding=fsdp does not go with {what}", "give trainer.sharding=none")
     if sharded:
         check_shardable(fit.network, trainer, request.hardware)
-    return Learner(
+    return LearnerModule(
         copy.deepcopy(fit.network) if sharded else fit.network,
         fit.task,
         objective,
@@ -208,7 +208,7 @@ def _learner(fit: Fit, objective: Objective, teacher: TeacherSource | None, step
     )
 
 
-def _sharded(fit: Fit) -> bool:
+def _sharded(fit: RunningFit) -> bool:
     """Whether the student lies in parts over several devices."""
     if fit.request.trainer.get("sharding", "none") != "fsdp":
         return False
@@ -219,15 +219,17 @@ def _sharded(fit: Fit) -> bool:
     return fit.world > 1
 
 
-def _wired(fit: Fit, objective: Objective, steps: int) -> tuple[Objective, Adaptors | None]:
+def _wired(fit: RunningFit, objective: Objective, steps: int) -> tuple[Objective, Adaptors | None]:
     """The objective as it begins, and what lies between the features of the student and of its teachers; None where nothing
     compares them. steps: of the stage."""
     request, module, features = fit.request, fit.module, None
     if objective.takes("student_features") and request.teachers:
         notes = fit.notes
         widths = [note["features"] for note in (notes, *notes.get("also", ())) if "features" in note]
-        features = fit.shop.width(request.learner["network"], module), widths
-    seen = fit.shop.seen(request.teachers_view, module) if request.sees and objective.captures("teacher") else module
+        features = fit.workshop.width(request.learner["network"], module), widths
+    seen = (
+        fit.workshop.seen(request.teachers_view, module) if request.sees and objective.captures("teacher") else module
+    )
     return wire(
         objective,
         dry_shapes(request.learner["network"], objective, "student", fit.task, module.spec),
@@ -239,7 +241,7 @@ def _wired(fit: Fit, objective: Objective, steps: int) -> tuple[Objective, Adapt
     )
 
 
-def _keeping(fit: Fit, teacher: TeacherSource | None) -> Keeping:
+def _keeping(fit: RunningFit, teacher: TeacherSource | None) -> Keeping:
     request, trainer = fit.request, fit.request.trainer
     return Keeping(
         request.work,
@@ -256,18 +258,18 @@ def _keeping(fit: Fit, teacher: TeacherSource | None) -> Keeping:
     )
 
 
-def _gap(fit: Fit) -> Gap:
+def _gap(fit: RunningFit) -> Gap:
     request = fit.request
-    seen = fit.shop.seen(request.teachers_view, fit.module) if request.sees else None
+    seen = fit.workshop.seen(request.teachers_view, fit.module) if request.sees else None
     return Gap(request, fit.network, fit.module, fit.task, seen)
 
 
-def _evaluation(fit: Fit) -> dict[str, Any]:
+def _evaluation(fit: RunningFit) -> dict[str, Any]:
     """How loaders of validation and test divide samples."""
     return {"batch_size": fit.request.trainer["eval_batch_size"], "rank": fit.request.rank, "world": fit.world}
 
 
-def _check_trained(fit: Fit, learner: Learner, trainer: Any) -> None:
+def _check_trained(fit: RunningFit, learner: LearnerModule, trainer: Any) -> None:
     """Raises NoEffect for a term that no batch had, RuntimeError where ranks ended with different parameters: gradients were
     then not averaged."""
     if unseen := [term.name for term in learner.objective.active if term.name not in learner.first_step]:
@@ -279,7 +281,9 @@ def _check_trained(fit: Fit, learner: Learner, trainer: Any) -> None:
             raise RuntimeError(f"rank {trainer.global_rank} ended with other parameters than rank 0")
 
 
-def _outcome(fit: Fit, learner: Learner, keeping: Keeping, trainer: Any, gap: Gap | None) -> dict[str, Any]:
+def _outcome(
+    fit: RunningFit, learner: LearnerModule, keeping: Keeping, trainer: Any, gap: Gap | None
+) -> dict[str, Any]:
     """Test of the last and of the selected epoch, weights and rows in the work folder, and the outcome."""
     request, module = fit.request, fit.module
     epochs, first = request.trainer["epochs"], request.rank == 0
@@ -306,7 +310,7 @@ def _outcome(fit: Fit, learner: Learner, keeping: Keeping, trainer: Any, gap: Ga
         **measured,
         "history": keeping.history,
         "first_step": learner.first_step,
-        "teacher": fit.shop.teaching_notes(request),
+        "teacher": fit.workshop.teaching_notes(request),
         "cost": _cost(fit, learner, keeping, size["flops"], splits, training.get("seconds")),
         **size,
     }
@@ -319,7 +323,9 @@ def _outcome(fit: Fit, learner: Learner, keeping: Keeping, trainer: Any, gap: Ga
     return outcome
 
 
-def _tested(tests: Tests, learner: Learner, keeping: Keeping, epochs: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def _tested(
+    tests: Tests, learner: LearnerModule, keeping: Keeping, epochs: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """({"last", "best": metrics of test}, metrics of further test sets); the learner then has the selected weights."""
     test = {"last": tests()["test"]}
     if keeping.best["epoch"] == epochs - 1:
@@ -331,7 +337,7 @@ def _tested(tests: Tests, learner: Learner, keeping: Keeping, epochs: int) -> tu
 
 
 def _cost(
-    fit: Fit, learner: Learner, keeping: Keeping, flops: int | None, splits: list[str], seconds
+    fit: RunningFit, learner: LearnerModule, keeping: Keeping, flops: int | None, splits: list[str], seconds
 ) -> dict[str, Any]:
     """flops: of one sample; splits: that were evaluated; seconds: of training."""
     spec, taught = fit.module.spec, keeping.taught(learner)

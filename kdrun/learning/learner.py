@@ -30,7 +30,7 @@ class Held:
         self.value = value
 
 
-class Learner(LightningModule):
+class LearnerModule(LightningModule):
     """Trains `student`; everything else is held where Lightning, the optimizer and checkpoints cannot see it.
 
     student    the network to train; but for the adaptor and terms that have state the only submodule
@@ -131,7 +131,7 @@ class Learner(LightningModule):
     def average(self) -> AveragedModel | None:
         return self._ema.value
 
-    def train(self, mode: bool = True) -> Learner:
+    def train(self, mode: bool = True) -> LearnerModule:
         """As of any module, but statistics of what is frozen stay as they are."""
         super().train(mode)
         hold_frozen(self.student)
@@ -270,7 +270,7 @@ class Learner(LightningModule):
 
 
 # Lightning reads this in every step; made anew each time it takes 60 microseconds.
-Learner.training_step.__signature__ = inspect.signature(Learner.training_step)
+LearnerModule.training_step.__signature__ = inspect.signature(LearnerModule.training_step)
 
 
 def _average(student: nn.Module, decay: float) -> AveragedModel:

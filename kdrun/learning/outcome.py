@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.files import write_atomic, write_json
-from kdrun.learning.learner import Learner
+from kdrun.learning.learner import LearnerModule
 from kdrun.learning.report import Report
 from kdrun.learning.resampling import write_samples
 from kdrun.ledger.flops import parameters
@@ -23,7 +23,7 @@ class Tests:
     """Reads test sets with what a learner keeps; what the task tells of samples goes to samples.SPLIT.jsonl in `work`."""
 
     trainer: Any
-    learner: Learner
+    learner: LearnerModule
     module: Any
     evaluation: dict[str, Any]
     work: Path | None

@@ -21,7 +21,7 @@ from kdrun.learning.request import FitRequest, TaughtBy
 from kdrun.learning.teacher import FrozenTeacher, OtherView, SeveralTeachers, renormalisation
 from kdrun.learning.wiring import capture_of
 from kdrun.ledger.flops import parameters
-from kdrun.ledger.ledger import Ledger, Reader, clocks
+from kdrun.ledger.ledger import CostCounter, Ledger, clocks
 from kdrun.ledger.reader import Metering, open_metering
 from kdrun.networks.build import build_network
 from kdrun.networks.inputs import moments_of, same
@@ -51,7 +51,7 @@ class Workshop:
         load_data: Callable[[dict[str, Any]], Any],
         outputs: Path,
         lock: Callable[..., AbstractContextManager] = lambda name, waiting=None: nullcontext(),
-        readers: Callable[[], list[Reader]] = clocks,
+        readers: Callable[[], list[CostCounter]] = clocks,
         waiting: Callable[[str, str], str] = lambda name, does: f"waiting for another process that {does}",
     ):
         self._load_data = load_data
@@ -151,7 +151,7 @@ class Workshop:
         return self._notes.get(request.fingerprint)
 
 
-def prepare_teacher(request: FitRequest, objective: Objective, module, task, report: Report, shop: Workshop):
+def prepare_teacher(request: FitRequest, objective: Objective, module, task, report: Report, workshop: Workshop):
     """The source of the teachers' outputs for this stage (see teacher.TeacherSource), checked.
 
     Where request.sees says so, a teacher sees the same samples otherwise than the student, who learns from `module`.
@@ -159,19 +159,19 @@ def prepare_teacher(request: FitRequest, objective: Objective, module, task, rep
     "also". Raises: UnfitTeacher; ValueError when a cache would have to hold outputs for randomly augmented inputs.
     """
     if request.sees:
-        module = shop.seen(request.teachers_view, module)
+        module = workshop.seen(request.teachers_view, module)
         task = module.task()
         task.prepare(objective.wanted)
     if len(request.teachers) == 1:
-        return _one_teacher(request, objective, module, task, report, shop)
+        return _one_teacher(request, objective, module, task, report, workshop)
     sources, notes = [], []
     for number, teacher in enumerate(request.teachers):
         single = replace(request, teachers=(teacher,), fingerprint=f"{request.fingerprint}/{number}")
-        sources.append(_one_teacher(single, objective, module, task, report, shop))
-        notes.append(shop.teaching_notes(single) or {})
+        sources.append(_one_teacher(single, objective, module, task, report, workshop))
+        notes.append(workshop.teaching_notes(single) or {})
     flops = [found.get("flops") for found in notes]
     whole = None if None in flops else sum(flops)
-    shop.note_teaching(request, **notes[0] | {"flops": whole, "also": notes[1:], "drop": request.drop})
+    workshop.note_teaching(request, **notes[0] | {"flops": whole, "also": notes[1:], "drop": request.drop})
     return SeveralTeachers(sources, request.drop, seeds.derive(request.seed, "drop"))
 
 
@@ -199,20 +199,20 @@ def live_teacher(
 
 
 def _one_teacher(
-    request: FitRequest, objective: Objective, module, task, report: Report, shop: Workshop
+    request: FitRequest, objective: Objective, module, task, report: Report, workshop: Workshop
 ) -> cache.CachedTeacher | FrozenTeacher:
     teaching, teacher = request.teaching, request.teacher
     device = torch.device(request.hardware["device"])
-    shop.note_teaching(request, source=teaching["source"], fingerprint=teacher.fingerprint)
+    workshop.note_teaching(request, source=teaching["source"], fingerprint=teacher.fingerprint)
 
     def live() -> FrozenTeacher:
         frozen = live_teacher(
-            teacher, module, task, device, lambda network: shop.note_teaching(request, flops=task.flops(network))
+            teacher, module, task, device, lambda network: workshop.note_teaching(request, flops=task.flops(network))
         )
-        shop.note_teaching(request, **preflight(frozen, module, task, teacher, teaching))
+        workshop.note_teaching(request, **preflight(frozen, module, task, teacher, teaching))
         if teaching.get("mode") == "batch_stats":  # it was measured with its own, as what is known of it was
             frozen.use_batch_statistics()
-            shop.note_teaching(request, mode="batch_stats")
+            workshop.note_teaching(request, mode="batch_stats")
         frozen.capture = capture_of(frozen.network, objective, "teacher")
         return frozen
 
@@ -220,12 +220,12 @@ def _one_teacher(
         return OtherView(live(), module.inputs) if request.sees else live()
 
     k = topk.wanted(request.objective)
-    features = shop.width(teacher.network, module) if objective.takes("teacher_features") else 0
-    shop.note_teaching(request, **({"features": features} if features else {}))
+    features = workshop.width(teacher.network, module) if objective.takes("teacher_features") else 0
+    workshop.note_teaching(request, **({"features": features} if features else {}))
     if teaching["source"] == "online":
         return teaching_live() if k is None else topk.TopTeacher(live(), k)
     if module.cached_by != SAMPLE:
-        return _cached_rows(request, module, k, live, device, report, shop)
+        return _cached_rows(request, module, k, live, device, report, workshop)
     if module.random and not module.replayed:
         raise ValueError(
             "cached teacher outputs do not fit randomly augmented inputs; "
@@ -233,13 +233,13 @@ def _one_teacher(
         )
     parts = _parts(request, module) | ({"features": features} if features else {})
     key = cache.cache_key(parts)
-    folder = shop.outputs / key
-    with shop.lock(f"outputs-{key}", lambda: report.note(shop.waiting(f"outputs-{key}", COMPUTES))):
+    folder = workshop.outputs / key
+    with workshop.lock(f"outputs-{key}", lambda: report.note(workshop.waiting(f"outputs-{key}", COMPUTES))):
         stored = cache.OutputCache(folder, module.train_ids, module.views, module.spec.outputs, parts, features)
         if teaching["fill"] == "first_epoch":
             network = live()
             source = OtherView(network, module.inputs) if request.sees else network
-            verify = partial(_verify, stored, network, module, device, teaching["verify"], request, shop)
+            verify = partial(_verify, stored, network, module, device, teaching["verify"], request, workshop)
             verify = verify if teaching["verify"] else None
             if verify is not None and stored.any():  # of an earlier try, or of another stage
                 verify()
@@ -249,22 +249,22 @@ def _one_teacher(
             network = live()
             label = f"outputs of {teacher.name}"
             report.stage(label, module.views * len(module.train_ids), 0, unit="sample")
-            before = _moment(shop, network)
+            before = _moment(workshop, network)
             stored.build(network, module.inputs, device, report.advance)
-            _note_cache(request, shop, key, network, before, module.views * len(module.train_ids))
+            _note_cache(request, workshop, key, network, before, module.views * len(module.train_ids))
             network.close()
-            stored.finish({"preflight": shop.teaching_notes(request)})
+            stored.finish({"preflight": workshop.teaching_notes(request)})
         else:
             network = None
-            _note_found(request, shop, folder)
+            _note_found(request, workshop, folder)
         if teaching["verify"]:
             network = network or live()
-            _verify(stored, network, module, device, teaching["verify"], request, shop)
+            _verify(stored, network, module, device, teaching["verify"], request, workshop)
         asked = 0 if network is None else network.samples
     return cache.CachedTeacher(stored, teacher.fingerprint, asked=asked)
 
 
-def _cached_rows(request, module, k: int | None, live, device: torch.device, report: Report, shop: Workshop):
+def _cached_rows(request, module, k: int | None, live, device: torch.device, report: Report, workshop: Workshop):
     """What a teacher of sequences says, from disk, computed first where it is not there: its k most likely tokens, or all
     its logits at the positions it teaches at (k is None)."""
     teaching, teacher = request.teaching, request.teacher
@@ -275,25 +275,25 @@ def _cached_rows(request, module, k: int | None, live, device: torch.device, rep
     def source():
         return live() if k is None else topk.TopTeacher(live(), k)
 
-    with shop.lock(f"outputs-{key}", lambda: report.note(shop.waiting(f"outputs-{key}", COMPUTES))):
-        folder, network = shop.outputs / key, None
+    with workshop.lock(f"outputs-{key}", lambda: report.note(workshop.waiting(f"outputs-{key}", COMPUTES))):
+        folder, network = workshop.outputs / key, None
         stored = (
             positions.PositionCache(folder, module, parts) if k is None else topk.TopCache(folder, module, k, parts)
         )
         if not stored.complete:
             network = source()
             report.stage(f"outputs of {teacher.name}", len(stored.ids), 0, unit="sentence" if k else "sample")
-            before = _moment(shop, network)
+            before = _moment(workshop, network)
             stored.build(network, device, report.advance, moved)
-            _note_cache(request, shop, key, network, before, len(stored.ids))
-            stored.finish({"preflight": shop.teaching_notes(request)})
+            _note_cache(request, workshop, key, network, before, len(stored.ids))
+            stored.finish({"preflight": workshop.teaching_notes(request)})
         else:
-            _note_found(request, shop, stored.folder)
+            _note_found(request, workshop, stored.folder)
         if teaching["verify"]:
             network = network or source()
             seed = seeds.derive(request.seed, "verify")
             worst = stored.largest_error(network, device, teaching["verify"], seed, moved)
-            shop.note_teaching(request, verified=teaching["verify"], largest_error=worst)
+            workshop.note_teaching(request, verified=teaching["verify"], largest_error=worst)
             if not worst <= TOP_TOLERANCE:
                 raise stored.refused("log-probabilities", worst, TOP_TOLERANCE)
         if network is not None:
@@ -302,38 +302,38 @@ def _cached_rows(request, module, k: int | None, live, device: torch.device, rep
     return read(stored, teacher.fingerprint, asked=0 if network is None else network.samples)
 
 
-def _note_found(request: FitRequest, shop: Workshop, folder: Path) -> None:
+def _note_found(request: FitRequest, workshop: Workshop, folder: Path) -> None:
     """What was measured of a teacher when its outputs were stored. Raises UnfitTeacher as `preflight` would."""
     notes = read_json(folder / "manifest.json").get("preflight") or {}
-    shop.note_teaching(request, **notes, found=True)
+    workshop.note_teaching(request, **notes, found=True)
     if not request.teaching.get("unchecked"):
         check_guess(request.teacher.name, notes)
 
 
-def _moment(shop: Workshop, network) -> tuple[Any, int]:
+def _moment(workshop: Workshop, network) -> tuple[Any, int]:
     """What `_note_cache` measures from."""
-    return None if shop.ledger is None else shop.ledger.energy.moment(), network.samples
+    return None if workshop.ledger is None else workshop.ledger.energy.moment(), network.samples
 
 
-def _note_cache(request, shop: Workshop, key: str, network, before: tuple[Any, int], samples: int) -> None:
+def _note_cache(request, workshop: Workshop, key: str, network, before: tuple[Any, int], samples: int) -> None:
     """What building these outputs took, for every stage that reads them: it goes into their manifest with the notes.
 
     Rows of an earlier try that was stopped are counted as if they had been computed now; the joules are then an estimate.
     """
-    computed, flops = network.samples - before[1], (shop.teaching_notes(request) or {}).get("flops")
+    computed, flops = network.samples - before[1], (workshop.teaching_notes(request) or {}).get("flops")
     taken = {"joules": None, "seconds": None, "estimate": None}
     if before[0] is not None:
-        taken = shop.ledger.energy.taken(before[0], None if flops is None else flops * computed)
+        taken = workshop.ledger.energy.taken(before[0], None if flops is None else flops * computed)
     part = samples / computed if computed else None
     if part is None or part > 1:
         joules = None if None in (part, taken["joules"]) else taken["joules"] * part
         taken = {**taken, "joules": joules, "estimate": None if joules is None else True}
-    shop.note_teaching(request, cache={"key": key, "samples": samples, **taken})
+    workshop.note_teaching(request, cache={"key": key, "samples": samples, **taken})
 
 
-def _verify(stored, network, module, device, count: int, request, shop: Workshop) -> None:
+def _verify(stored, network, module, device, count: int, request, workshop: Workshop) -> None:
     worst = stored.largest_error(network, module.inputs, device, count, seeds.derive(request.seed, "verify"))
-    shop.note_teaching(request, verified=count, largest_error=worst)
+    workshop.note_teaching(request, verified=count, largest_error=worst)
     if not worst <= VERIFY_TOLERANCE:
         raise stored.refused("outputs", worst, VERIFY_TOLERANCE)
 

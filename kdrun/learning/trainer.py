@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from kdrun.learning.callbacks import AtomicCheckpointIO
-from kdrun.learning.learner import Learner
+from kdrun.learning.learner import LearnerModule
 from kdrun.learning.sharding import ShardedStrategy
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -19,7 +19,7 @@ class Epochs:
     before it has counted the epoch as complete.
     """
 
-    def __init__(self, loader, learner: Learner):
+    def __init__(self, loader, learner: LearnerModule):
         self.loader = loader
         self.learner = learner
 

@@ -112,7 +112,7 @@ class _Events:
                 getattr(self.report, method)(*arguments)
 
 
-class _Telling(Report):
+class _RankReport(Report):
     """Rank 0's report: every call becomes a line of events.jsonl. Other ranks tell nothing."""
 
     def __init__(self, work: Path, rank: int):
@@ -171,16 +171,16 @@ def _rank(work: Path, rank: int) -> int:
 
     torch.set_num_threads(request.hardware["threads"])
     locks = Path(context["locks"])
-    shop = Workshop(
+    workshop = Workshop(
         lambda config: load_data(config, context["paths"]),
         Path(context["outputs"]),
         lambda name, waiting=None: hold(locks / f"{name}.lock", waiting),
         waiting=lambda name, does: waiting_text(locks / f"{name}.lock", does),
     )
     try:
-        telling = _Telling(work, rank)
+        telling = _RankReport(work, rank)
         with told(telling.mended):
-            run_stage(request, telling, shop)
+            run_stage(request, telling, workshop)
     except Interrupted:
         return INTERRUPTED
     except UserError as mistake:

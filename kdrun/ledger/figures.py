@@ -32,7 +32,7 @@ UTILISATION = 0.4
 
 
 @dataclass(frozen=True)
-class Figures:
+class DeviceFigures:
     """One device; None: not published.
 
     peak_tflops       number format -> 10^12 operations a second, dense
@@ -66,7 +66,7 @@ class Figures:
         return None if peak is None or power is None else flops * 1e-12 * power / (peak * self.utilisation)
 
 
-def read_figures(given: Sequence[str] = ()) -> dict[str, Figures]:
+def read_figures(given: Sequence[str] = ()) -> dict[str, DeviceFigures]:
     """Name -> figures of every hardware config that has some, own `--conf` folders included, in alphabetical order.
 
     Raises one UserError that names all mistakes with their files.
@@ -91,7 +91,7 @@ def read_figures(given: Sequence[str] = ()) -> dict[str, Figures]:
     return found
 
 
-def figures_of(name: str, node: Any, problems: Problems, where: str) -> Figures | None:
+def figures_of(name: str, node: Any, problems: Problems, where: str) -> DeviceFigures | None:
     """One `figures` node; None, and what is wrong told to `problems`, where it cannot be used."""
     before = len(problems.found)
     if not isinstance(node, Mapping):
@@ -132,7 +132,7 @@ def figures_of(name: str, node: Any, problems: Problems, where: str) -> Figures 
     if len(problems.found) > before:
         return None
     constants = ("power_w", "joules_per_tflop")
-    return Figures(
+    return DeviceFigures(
         name,
         {key: tables["peak_tflops"].get(key) for key in FORMATS},
         values["memory_gb"],
@@ -149,7 +149,7 @@ def _positive(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
-def figures_in(hardware: Mapping[str, Any]) -> Figures | None:
+def figures_in(hardware: Mapping[str, Any]) -> DeviceFigures | None:
     """Published figures of the `hardware` node of a run's config; None where it has none of a device."""
     node = hardware.get("figures")
     if not node:
@@ -160,7 +160,7 @@ def figures_in(hardware: Mapping[str, Any]) -> Figures | None:
     return found if found.match is not None or any(found.peak_tflops.values()) else None
 
 
-def energy_figures(hardware: Mapping[str, Any]) -> Figures | None:
+def energy_figures(hardware: Mapping[str, Any]) -> DeviceFigures | None:
     """Constants of the energy model for a run on `hardware` (its resolved node): the target's own where it computes there, those
     of conf/hardware/cpu.yaml on any other CPU; None for a GPU of which nothing is published.
     """

@@ -11,7 +11,7 @@ from kdrun.ledger.spending import Spending
 
 
 @dataclass(frozen=True)
-class Reader:
+class CostCounter:
     """A counter that only grows while a stage runs.
 
     name  what it counts, with its unit: "seconds", "cpu_seconds" ...
@@ -22,9 +22,9 @@ class Reader:
     read: Callable[[], float | None]
 
 
-def clocks() -> list[Reader]:
+def clocks() -> list[CostCounter]:
     """Wall time, and processor time of this process."""
-    return [Reader("seconds", time.monotonic), Reader("cpu_seconds", time.process_time)]
+    return [CostCounter("seconds", time.monotonic), CostCounter("cpu_seconds", time.process_time)]
 
 
 class Ledger:
@@ -35,7 +35,7 @@ class Ledger:
     ends that count.
     """
 
-    def __init__(self, readers: Sequence[Reader], energy: Spending | None = None):
+    def __init__(self, readers: Sequence[CostCounter], energy: Spending | None = None):
         self.energy = energy or Spending()
         self._readers = list(readers)
         self._start = {reader.name: reader.read() for reader in self._readers}
@@ -46,7 +46,7 @@ class Ledger:
         """name -> amount over all tries; None as soon as one of them could not be read."""
         return {reader.name: self._total(reader) for reader in self._readers}
 
-    def _total(self, reader: Reader) -> float | None:
+    def _total(self, reader: CostCounter) -> float | None:
         now, start, earlier = reader.read(), self._start[reader.name], self._earlier.get(reader.name, 0.0)
         if now is None or start is None or earlier is None:
             return None

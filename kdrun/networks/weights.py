@@ -40,7 +40,7 @@ class LoadedWeights:
 
 
 @dataclass
-class _Read:
+class _WeightsFile:
     tensors: dict[str, torch.Tensor]
     metadata: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -151,7 +151,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     return _safetensors_metadata(path) if path.suffix == ".safetensors" else {}
 
 
-def _read(path: Path) -> _Read:
+def _read(path: Path) -> _WeightsFile:
     if not path.is_file():
         raise UserError(f"no weights file at {path}")
     if path.suffix == ".safetensors":
@@ -159,7 +159,7 @@ def _read(path: Path) -> _Read:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         ties = metadata.pop(_TIES, {})
-        return _Read(tensors | {name: tensors[tied] for name, tied in ties.items()}, metadata)
+        return _WeightsFile(tensors | {name: tensors[tied] for name, tied in ties.items()}, metadata)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -180,13 +180,13 @@ def _safetensors_metadata(path: Path) -> dict[str, Any]:
         raise UserError(f"cannot read {path} as safetensors: {error}") from error
 
 
-def _unwrapped(content: Any, path: Path) -> _Read:
+def _unwrapped(content: Any, path: Path) -> _WeightsFile:
     """The mapping of names to tensors in a torch file: the content itself, or one well-known entry of it."""
     for name in (None, *_CONTAINERS):
         found = content if name is None else content.get(name) if isinstance(content, Mapping) else None
         if isinstance(found, Mapping) and found and all(isinstance(value, torch.Tensor) for value in found.values()):
             notes = [] if name is None else [f"{path.name}: took the weights under {name!r}"]
-            return _Read(dict(found), notes=notes)
+            return _WeightsFile(dict(found), notes=notes)
     kind = f"keys {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else type(content).__name__
     raise UserError(f"{path} holds no mapping from names to tensors ({kind})")
 

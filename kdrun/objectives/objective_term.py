@@ -21,7 +21,7 @@ FROM_BATCH = ("ids", "step", "epoch")
 
 
 @dataclass(frozen=True)
-class Pairs:
+class CapturePairs:
     """What a term compares of the inside of both networks.
 
     student, teacher: module paths, globs of them, or `output:NAME`; see networks/capture.py. Either may be empty.
@@ -56,7 +56,7 @@ class Term:
     options: dict[str, Any] = field(default_factory=dict)
     loss: Any = None
     moved: str | None = None
-    pairs: Pairs | None = None
+    pairs: CapturePairs | None = None
 
     @property
     def largest_weight(self) -> float:

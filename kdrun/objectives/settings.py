@@ -18,7 +18,7 @@ from typing import Any
 
 from kdrun import losses, slots, targets
 from kdrun.environment import resolved
-from kdrun.objectives.objective_term import Pairs, Term
+from kdrun.objectives.objective_term import CapturePairs, Term
 from kdrun.problems import UserError, listed, nearest
 from kdrun.term_weights import read_weight
 
@@ -142,7 +142,7 @@ def _options(name: str, target: str, function: Any, allowed: list[str] | None, n
     return node
 
 
-def _pairs(name: str, tensors: Mapping[str, bool], settings: Mapping[str, Any]) -> Pairs | None:
+def _pairs(name: str, tensors: Mapping[str, bool], settings: Mapping[str, Any]) -> CapturePairs | None:
     """What is captured for a term; None where it takes no features, or the features that its task gives."""
     each = any(key in tensors for key in EACH)
     takes = EACH if each else LISTS if any(key in tensors for key in LISTS) else ()
@@ -168,7 +168,7 @@ def _pairs(name: str, tensors: Mapping[str, bool], settings: Mapping[str, Any]) 
     for key, words in (("adaptor", ADAPTORS), ("resize", RESIZES)):
         if settings[key] not in words:
             raise UserError(f"objective.{name}.{key} must be one of {listed(words)}, got {settings[key]!r}")
-    return Pairs(chosen["student"], chosen["teacher"], each, settings["adaptor"], settings["resize"])
+    return CapturePairs(chosen["student"], chosen["teacher"], each, settings["adaptor"], settings["resize"])
 
 
 def _paths(name: str, who: str, value: Any) -> tuple[str, ...]:

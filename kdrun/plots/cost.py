@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from kdrun.plots import paper
-from kdrun.plots.data import Point, pareto
+from kdrun.plots.data import CostPoint, pareto
 from kdrun.plots.paper import COLOURS, FAINT, MOST_COLOURED, PAPER, Panel, axis_name, mark, number_mark, scale_of, style
 
 AXES = {
@@ -17,7 +17,7 @@ AXES = {
 }
 
 
-def cost_panels(points: list[Point], metric: str) -> list[Panel]:
+def cost_panels(points: list[CostPoint], metric: str) -> list[Panel]:
     """Test metric against each cost in which at least two points differ."""
     panels = []
     for cost, axis in AXES.items():
@@ -29,7 +29,7 @@ def cost_panels(points: list[Point], metric: str) -> list[Panel]:
     return panels
 
 
-def _draw(ax: Axes, points: list[Point], cost: str, metric: str) -> dict[str, Any]:
+def _draw(ax: Axes, points: list[CostPoint], cost: str, metric: str) -> dict[str, Any]:
     scale, front = scale_of(metric), pareto(points, cost)
     own = [point for point in points if point.own]
     crowded = len(own) > MOST_COLOURED
@@ -61,5 +61,5 @@ def _draw(ax: Axes, points: list[Point], cost: str, metric: str) -> dict[str, An
     return legend
 
 
-def _seeds(point: Point) -> str:
+def _seeds(point: CostPoint) -> str:
     return f"n = {point.n}" if point.n == point.of else f"n = {point.n} of {point.of}"

@@ -62,7 +62,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Point:
+class CostPoint:
     """Test accuracy of the selected epoch over seeds, beside what it cost. costs lacks what is not known.
 
     n of `of` seeds finished; sd is None for one seed. own: the result of a run's strategy, not of an arm beside it.
@@ -81,7 +81,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class SeedPairs:
     """Test results of the same seeds with two arms. seeds: seed -> (control, student), None where there is none.
 
     missing     (seed, 0 for the control or 1 for the student, status) of every result that is not there
@@ -226,7 +226,7 @@ def _metrics_in_order(found: dict[str, Any]) -> list[tuple[str, Any]]:
 # cost
 
 
-def run_points(run: RunInfo) -> list[Point]:
+def run_points(run: RunInfo) -> list[CostPoint]:
     """One point per stage kind of a run that has a test result; of networks together one per arm, not for each part."""
     record = run.record or {}
     labels, kinds = labels_of(record), list(groups_of(record)) or [s["role"] for s in record.get("stages") or []]
@@ -234,7 +234,7 @@ def run_points(run: RunInfo) -> list[Point]:
     return [found for found in points if found is not None]
 
 
-def runs_points(runs: Sequence[tuple[str, RunInfo]]) -> list[Point]:
+def runs_points(runs: Sequence[tuple[str, RunInfo]]) -> list[CostPoint]:
     """The own result of every run, and each distinct teacher and student alone beside them, once."""
     points, seen = [], set()
     for place, (label, run) in enumerate(runs):
@@ -251,7 +251,7 @@ def runs_points(runs: Sequence[tuple[str, RunInfo]]) -> list[Point]:
     return points
 
 
-def point(record: dict[str, Any], kind: str, label: str) -> Point | None:
+def point(record: dict[str, Any], kind: str, label: str) -> CostPoint | None:
     """Test result and cost of one kind of stage over its seeds; None where no seed has a result."""
     metric, stages = metric_of(record), stages_of(record, kind)
     values = [value for stage in stages.values() if (value := result_of(stage, "test", metric)) is not None]
@@ -260,7 +260,7 @@ def point(record: dict[str, Any], kind: str, label: str) -> Point | None:
     arm, found = arms_of(record).get(kind) or {}, spread(values)
     of = arm.get("of") or len(values) + len(arm.get("missing") or {})
     costs = {name: cost for name in COSTS if (cost := _cost(record, stages.values(), name)) is not None}
-    return Point(kind, label, found["mean"], found["sd"], len(values), of, costs)
+    return CostPoint(kind, label, found["mean"], found["sd"], len(values), of, costs)
 
 
 def result_of(stage: dict[str, Any], split: str, metric: str, which: str = "best") -> float | None:
@@ -312,7 +312,7 @@ def training_seconds(stage: dict[str, Any]) -> float | None:
     return number(cost.get("training_seconds", cost.get("seconds")))
 
 
-def pareto(points: Sequence[Point], cost: str) -> list[Point]:
+def pareto(points: Sequence[CostPoint], cost: str) -> list[CostPoint]:
     """Points that no other beats: none is both at most as expensive and at least as accurate."""
     return stairs(
         (point for point in points if cost in point.costs), lambda point: (point.costs[cost], point.mean), SAME
@@ -322,7 +322,7 @@ def pareto(points: Sequence[Point], cost: str) -> list[Point]:
 # seeds
 
 
-def pairs_of(run: RunInfo, label: str | None = None) -> Pairs | None:
+def pairs_of(run: RunInfo, label: str | None = None) -> SeedPairs | None:
     """The student beside its first control (alone, if it is there), seed by seed; None if there are no two arms."""
     summary = (run.record or {}).get("summary") or {}
     arms = summary.get("arms") or {}
@@ -342,7 +342,7 @@ def pairs_of(run: RunInfo, label: str | None = None) -> Pairs | None:
         summary.get("difference") if control == against(summary) else None
     )
     difference = (found or {}).get("best")
-    return Pairs(
+    return SeedPairs(
         label or run.id,
         arms[control].get("label") or control,
         arms["student"].get("label") or "student",

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from kdrun.plots import paper
-from kdrun.plots.data import Pairs
+from kdrun.plots.data import SeedPairs
 from kdrun.plots.paper import COLOURS, COLUMN, FAINT, INK, KINDS, Panel, axis_name, mark, quiet_grid, scale_of, words
 
 ROW = 0.06
@@ -25,7 +25,7 @@ WIDTHS = {"bootstrap": 2.2, "t": 0.7}
 """Of the lines of intervals: the t interval is mostly the longer one, and shows beyond the other."""
 
 
-def seed_panels(pairs: list[Pairs], metric: str) -> list[Panel]:
+def seed_panels(pairs: list[SeedPairs], metric: str) -> list[Panel]:
     """One run: its two arms joined seed by seed. Several: their differences, one row each."""
     texts = [f"{one.label}: {difference_text(one, metric)}" for one in pairs]
     alt = f"{axis_name(metric)} seed by seed; {'; '.join(texts)}".replace("\n", ", ")
@@ -38,7 +38,7 @@ def seed_panels(pairs: list[Pairs], metric: str) -> list[Panel]:
     return [Panel("seeds", alt, lambda ax: _differences(ax, pairs, metric), height, width)] if pairs else []
 
 
-def difference_text(pairs: Pairs, metric: str) -> str:
+def difference_text(pairs: SeedPairs, metric: str) -> str:
     """`difference +2.52 points, n = 3, paired` (or `one seed`) and, on a line of its own, its interval."""
     scale, found = scale_of(metric), pairs.difference
     if not found or found.get("mean") is None:
@@ -54,12 +54,12 @@ def difference_text(pairs: Pairs, metric: str) -> str:
     return "\n".join([text, *(f"95 % interval, {one}" for one in told)])
 
 
-def _intervals(pairs: Pairs) -> dict[str, str]:
+def _intervals(pairs: SeedPairs) -> dict[str, str]:
     """Key of a difference -> what interval it holds; an effect is claimed only where all of them exclude 0."""
     return {"interval": "bootstrap", "interval_t": "t"} if pairs.bootstrap else {"interval": "t"}
 
 
-def _slopes(ax: Axes, pairs: Pairs, metric: str) -> dict[str, Any]:
+def _slopes(ax: Axes, pairs: SeedPairs, metric: str) -> dict[str, Any]:
     sides = [{seed: value for seed, both in pairs.seeds.items() if (value := _shown(both[side], metric)) is not None}
              for side in (0, 1)]  # fmt: skip
     looks = (KINDS["alone"], KINDS["student"])
@@ -93,7 +93,7 @@ def _shown(value: float | None, metric: str) -> float | None:
     return scale_of(metric) * value if value is not None and math.isfinite(value) else None
 
 
-def _name_missing(ax: Axes, pairs: Pairs, colours: list[str]) -> None:
+def _name_missing(ax: Axes, pairs: SeedPairs, colours: list[str]) -> None:
     """A cross and a name for every seed that an arm lacks, on a strip below all values that has no scale."""
     if not pairs.missing:
         return
@@ -131,7 +131,7 @@ def spread(values: list[tuple[float, Any]], least: float) -> list[tuple[float, A
     ]
 
 
-def _differences(ax: Axes, pairs: list[Pairs], metric: str) -> dict[str, Any]:
+def _differences(ax: Axes, pairs: list[SeedPairs], metric: str) -> dict[str, Any]:
     scale, blue, drawn = scale_of(metric), COLOURS[0], {}
     for row, one in enumerate(pairs):
         found = one.difference or {}
@@ -162,7 +162,7 @@ def _differences(ax: Axes, pairs: list[Pairs], metric: str) -> dict[str, Any]:
     return legend | ({"no pair": mark("x", INK)} if any(not one.difference for one in pairs) else {})
 
 
-def _row_name(pairs: Pairs) -> str:
+def _row_name(pairs: SeedPairs) -> str:
     """The label; below it the seeds that are missing."""
     lost = {seed: words(status) for seed, _, status in pairs.missing}
     named = ", ".join(f"seed {seed}: {status}" for seed, status in sorted(lost.items()))

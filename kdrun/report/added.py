@@ -7,10 +7,10 @@ from typing import Any
 
 from kdrun.present.units import MISSING
 from kdrun.records import figure_of
-from kdrun.report.parts import Table
+from kdrun.report.parts import PageTable
 
 
-def added_metrics(record: dict[str, Any]) -> list[Table]:
+def added_metrics(record: dict[str, Any]) -> list[PageTable]:
     """Test figures of the metrics that the config adds, at the selected epoch: a mean over seeds for each role; [] without any."""
     names = list((record.get("config") or {}).get("metrics") or {})
     values: dict[str, list[dict[str, Any]]] = {}
@@ -21,4 +21,4 @@ def added_metrics(record: dict[str, Any]) -> list[Table]:
     for role, stages in values.items():
         known = [[value for stage in stages if (value := figure_of(stage, name)) is not None] for name in names]
         rows.append((role, *(f"{statistics.fmean(found):.4f}" if found else MISSING for found in known)))
-    return [Table("metrics of the config, on test, best epoch", ("", *names), rows)] if names and rows else []
+    return [PageTable("metrics of the config, on test, best epoch", ("", *names), rows)] if names and rows else []

@@ -21,7 +21,7 @@ CAPTIONS = {
 NOTE = "Figures need matplotlib, which is not installed here: pip install matplotlib, then kdrun report again."
 
 
-class Figures:
+class PageFigures:
     """The figures of a subject, drawn when first asked for, each plot a figure of its own under one legend.
 
     Ids get a number of their own per plot: two plots on one page must not share a clip path.

@@ -18,7 +18,7 @@ STUDENT, COMBINED = "student", "combined"
 
 
 @dataclass(frozen=True)
-class Table:
+class PageTable:
     """caption: what it shows; head: of its columns; left: how many of them are text."""
 
     caption: str
@@ -27,7 +27,7 @@ class Table:
     left: int = 1
 
 
-def part_tables(record: dict[str, Any]) -> list[Table]:
+def part_tables(record: dict[str, Any]) -> list[PageTable]:
     """Decisions; where results have several parts also the test metric of each in every arm, the difference to what the student
     is held against, scores beside the main one, and further test sets. Tables without rows are left out."""
     summary = record.get("summary") or {}
@@ -49,7 +49,7 @@ def _parts(record: dict[str, Any], arm: str) -> list[dict[str, Part]]:
     return [parts for stage in stages_of(record, arm).values() if (parts := parts_of(stage, stages))]
 
 
-def _decisions(summary: dict[str, Any]) -> Table:
+def _decisions(summary: dict[str, Any]) -> PageTable:
     rows = []
     for one in summary["decisions"]:
         better = -1 if measure(one["metric"]).better == "max" else 1
@@ -57,12 +57,12 @@ def _decisions(summary: dict[str, Any]) -> Table:
         shown = ", ".join(f"{name} {measure(one['metric']).text(value)}" for name, value in values)
         rows.append((one["what"], str(one["seed"]), one["chosen"], shown))
     metric = measure(summary["decisions"][0]["metric"]).label
-    return Table("decisions, all on validation", ("what", "seed", "chosen", f"validation {metric}"), rows, left=4)
+    return PageTable("decisions, all on validation", ("what", "seed", "chosen", f"validation {metric}"), rows, left=4)
 
 
 def _of_parts(
     record: dict[str, Any], arms: dict[str, list[dict[str, Part]]], names: Sequence[str], split: str
-) -> Table:
+) -> PageTable:
     """A row for each part, the mean, and the one answer of all; a column for each arm."""
     metric, rows = record["summary"]["metric"], []
     for name in names:
@@ -74,7 +74,7 @@ def _of_parts(
     for name, label in ((metric, _mean(arms)), (f"{metric}/{COMBINED}", "all together")):
         rows.append((label, *(percent(_spread(record, arm, split, name), metric) for arm in arms)))
     rows = [row for row in rows if set(row[1:]) != {MISSING}]
-    return Table(
+    return PageTable(
         f"{split.replace('_', ' ')} {measure(metric).title}", ("", *(arm_text(record, arm) for arm in arms)), rows
     )
 
@@ -88,7 +88,7 @@ def _mean(arms: dict[str, list[dict[str, Part]]]) -> str:
     return "mean of " + " or ".join(f"{some} of {of}" for some, of in sorted(counted))
 
 
-def _differences(record: dict[str, Any], arms: dict[str, list[dict[str, Part]]], names: Sequence[str]) -> Table:
+def _differences(record: dict[str, Any], arms: dict[str, list[dict[str, Part]]], names: Sequence[str]) -> PageTable:
     """The student minus what it is held against, for each part that was taught: over samples, and DeLong's p-value of each seed."""
     summary, control = record["summary"], against(record["summary"])
     metric = summary["metric"]
@@ -115,10 +115,10 @@ def _differences(record: dict[str, Any], arms: dict[str, list[dict[str, Part]]],
     )
     samples = next(iter(resampled.values()))["samples"] if resampled else 0
     who = f"student minus {arm_text(record, control)}" if control in summary["arms"] else "student"
-    return Table(f"{who}; chance in {samples:,} test samples, not in training", head, rows)
+    return PageTable(f"{who}; chance in {samples:,} test samples, not in training", head, rows)
 
 
-def _scores(record: dict[str, Any], arms: Sequence[str]) -> Table:
+def _scores(record: dict[str, Any], arms: Sequence[str]) -> PageTable:
     """Arms of networks together against scores beside the main one: a mean over the parts that count, and the answer of all."""
     arms = [arm for arm in arms if any(is_group(stage) for stage in stages_of(record, arm).values())]
     binary = any(_spread(record, arm, "test", "sensitivity") for arm in arms)
@@ -135,7 +135,7 @@ def _scores(record: dict[str, Any], arms: Sequence[str]) -> Table:
     rows = [row for row in rows if set(row[1:]) - {MISSING, ""}]
     threshold = " at the threshold of validation (Youden)" if binary else ""
     titles = [measure(name).title.replace("calibration", "ECE") for name in names]
-    return Table(f"test, mean of the parts that count{threshold}", ("", *titles), rows)
+    return PageTable(f"test, mean of the parts that count{threshold}", ("", *titles), rows)
 
 
 def _same(one: list[dict[str, Part]], other: list[dict[str, Part]]) -> set[str]:

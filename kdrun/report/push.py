@@ -107,7 +107,7 @@ def push(folder: Path, settings: dict[str, Any], end: End) -> None:
     record = read_json(folder / RECORD)
     attempt = len(record["attempts"])
     run, mode = start_wandb(folder, settings, record)
-    figures = Figures(run, folder)
+    figures = PushedFigures(run, folder)
     cursor = Cursor(folder, settings["id"])
     tail = Tail(folder / METRICS)
     steps: set[str] = set()
@@ -146,7 +146,7 @@ def push(folder: Path, settings: dict[str, Any], end: End) -> None:
     write_state(folder, finished=True, mode=mode, exit_code=exit_code, rows=sent, attempt=attempt, url=url)
 
 
-class Figures:
+class PushedFigures:
     """The figures of the run, as files in its folder and as images at W&B. What goes wrong is said in the mirror's log
     and changes nothing else: figures can be drawn again from the record at any time.
     """

@@ -14,7 +14,7 @@ from kdrun.present.units import duration
 from kdrun.records import arms_of, metric_of, own_arm, spread, stages_of
 from kdrun.report.added import added_metrics
 from kdrun.report.card import scorecard
-from kdrun.report.figures import Figures
+from kdrun.report.figures import PageFigures
 from kdrun.report.markup import Html, section, table, tag
 from kdrun.report.parts import part_tables
 from kdrun.report.sections import audit, config, count, failure, reproduce, words
@@ -39,7 +39,7 @@ def headline(run: RunInfo, record: dict[str, Any]) -> tuple[str, str]:
 def body(subject: Subject) -> list[Html]:
     """The sections, in order."""
     ((_, run),) = subject.runs
-    record, figures = subject.record, Figures(subject)
+    record, figures = subject.record, PageFigures(subject)
     return [
         _failures(run, record),
         _against_controls(record, figures),
@@ -80,7 +80,7 @@ def _failures(run: RunInfo, record: dict[str, Any]) -> Html:
     return section("What failed", *failure(error_text(error), log_tail(run.dir, LOG_LINES)))
 
 
-def _against_controls(record: dict[str, Any], figures: Figures) -> Html:
+def _against_controls(record: dict[str, Any], figures: PageFigures) -> Html:
     summary, arms, own = record.get("summary") or {}, arms_of(record), own_arm(record)
     what = f"{summary.get('split') or 'test'} {measure(summary.get('metric')).label}"
     rows, marked = result_rows(summary), arm_label(arms, own) if own in arms else None

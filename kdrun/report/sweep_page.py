@@ -10,7 +10,7 @@ from kdrun.plots.subject import Subject, short_labels
 from kdrun.present.results import count_text, difference_texts, error_text, percent
 from kdrun.present.units import MISSING, duration
 from kdrun.records import arms_of, metric_of, own_arm, validation_of
-from kdrun.report.figures import Figures
+from kdrun.report.figures import PageFigures
 from kdrun.report.markup import Html, block, code, facts, folded, section, table, tag
 from kdrun.report.run_page import LOG_LINES
 from kdrun.report.sections import code_state, failure, plain, versions_text, words
@@ -24,7 +24,7 @@ TRIALS = ("trials", "best", "pareto", "storage")
 
 
 @dataclass(frozen=True)
-class Row:
+class PointRow:
     """One point. validation: mean over seeds of the metric at the selected epochs; None unless every seed has it."""
 
     number: int
@@ -46,14 +46,14 @@ class Row:
         return arms_of(self.record).get(own_arm(self.record)) or {}
 
 
-def rows_of(subject: Subject) -> list[Row]:
+def rows_of(subject: Subject) -> list[PointRow]:
     """The points of a sweep in their order."""
     points = subject.record.get("points") or []
     runs = {part.id: part for _, run in subject.runs for part in getattr(run, "parts", ()) or (run,)}
     return _rows(points, [point.get("overrides") or [] for point in points], runs)
 
 
-def configurations(subject: Subject) -> list[Row]:
+def configurations(subject: Subject) -> list[PointRow]:
     """One row for all points that differ in the seed alone: what can be chosen. Its number is that of the first."""
     singles = rows_of(subject)
     words = [point.get("overrides") or [] for point in subject.record.get("points") or []]
@@ -63,11 +63,11 @@ def configurations(subject: Subject) -> list[Row]:
     return _rows(points, words, {run.id: run for _, run in subject.runs})
 
 
-def _rows(points: list[dict[str, Any]], words: list[list[str]], runs: dict[str, RunInfo]) -> list[Row]:
+def _rows(points: list[dict[str, Any]], words: list[list[str]], runs: dict[str, RunInfo]) -> list[PointRow]:
     found = [runs.get(point.get("run")) for point in points]
     labels = short_labels(words, [run.record if run else None for run in found])
     return [
-        Row(point.get("number", index), label, point.get("run") or "", run, _validation(run) if run else None)
+        PointRow(point.get("number", index), label, point.get("run") or "", run, _validation(run) if run else None)
         for index, (point, label, run) in enumerate(zip(points, labels, found, strict=True))
     ]
 
@@ -77,7 +77,7 @@ def _validation(run: RunInfo) -> float | None:
     return value and value["mean"]
 
 
-def best_rows(subject: Subject, rows: list[Row]) -> list[Row]:
+def best_rows(subject: Subject, rows: list[PointRow]) -> list[PointRow]:
     """What a search chose (the Pareto front of several objectives), else the best mean on validation. Test has no say."""
     search = subject.record.get("search") or {}
     chosen = search.get("pareto") or ([search["best"]] if search.get("best") else [])
@@ -112,7 +112,7 @@ def headline(subject: Subject) -> tuple[str, str]:
 
 def body(subject: Subject) -> list[Html]:
     """The sections, in order."""
-    figures, rows = Figures(subject), rows_of(subject)
+    figures, rows = PageFigures(subject), rows_of(subject)
     return [
         _points(subject, configurations(subject)),
         section("Student against controls", figures.html("seeds", SEEDS)),
@@ -127,7 +127,7 @@ def body(subject: Subject) -> list[Html]:
 SEEDS = "One row per point: each stroke is one seed, the dot their mean."
 
 
-def _points(subject: Subject, rows: list[Row]) -> Html:
+def _points(subject: Subject, rows: list[PointRow]) -> Html:
     best = {row.number for row in best_rows(subject, rows)} if len(rows) > 1 else set()
     metric = next((metric_of(row.record) for row in rows if row.record), "accuracy")
     head = ("point", "status", "validation", "test", "minus alone", "95 % bootstrap", "seeds", "time")
@@ -159,7 +159,7 @@ def _points(subject: Subject, rows: list[Row]) -> Html:
     )
 
 
-def _figures(row: Row, metric: str) -> tuple[str, ...]:
+def _figures(row: PointRow, metric: str) -> tuple[str, ...]:
     summary = row.record.get("summary") or {}
     found = (summary.get("difference") or {}).get("best")
     difference, bootstrap = difference_texts(found, metric)[:2] if found else (MISSING, MISSING)
@@ -173,7 +173,7 @@ def _figures(row: Row, metric: str) -> tuple[str, ...]:
     )
 
 
-def _failures(rows: list[Row]) -> Html:
+def _failures(rows: list[PointRow]) -> Html:
     parts: list[Html] = []
     for row in rows:
         if row.status in FAILURES and row.run is not None:
@@ -190,7 +190,7 @@ def _search(search: dict[str, Any]) -> Html:
     return section("Search", facts((name, plain(value)) for name, value in known.items()))
 
 
-def _reproduce(subject: Subject, rows: list[Row]) -> Html:
+def _reproduce(subject: Subject, rows: list[PointRow]) -> Html:
     record = subject.record
     runs = [
         (str(row.number), row.label, code(row.run_id or MISSING), code(str(row.record.get("job_hash") or MISSING)[:16]))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 GRADES = ("first_full", "all_full", "dft_only")
 
 
-class Options(Protocol):
+class GradeOptions(Protocol):
     """What a strategy says of its grades: which of them are full, whether these have a supervised phase, and its epochs for
     the student (None: as the trainer says)."""
 
@@ -30,14 +30,14 @@ class Spent(NamedTuple):
     distilled: list[int]
 
 
-def spent_in(options: Options, distilled: list[int]) -> Spent:
+def spent_in(options: GradeOptions, distilled: list[int]) -> Spent:
     """By a student in grades with these epochs of their main phases; what assistants and teachers spend is theirs."""
     full = {"first_full": 1, "all_full": len(distilled), "dft_only": 0}[options.stages_per_teacher]
     return Spent(max(full, 1), full * options.sft, distilled)
 
 
 def grade(
-    options: Options,
+    options: GradeOptions,
     learner: Learner,
     teachers: list[Result],
     role: str,
@@ -77,6 +77,6 @@ def first_phases(
     return start
 
 
-def sft_epochs(options: Options, learner: Learner) -> int:
+def sft_epochs(options: GradeOptions, learner: Learner) -> int:
     """Epochs of one supervised phase."""
     return (options.sft_epochs if learner.role == "student" else None) or learner.trainer["epochs"]

@@ -84,7 +84,7 @@ RULES: tuple[tuple[str, str, Callable[[dict[str, Any]], bool]], ...] = (
 """Key of a stage, what reads it, and whether this stage does."""
 
 
-class Blank:
+class StageCollector:
     """A lab that takes what a strategy asks for: nothing is loaded, built or looked up. asked: the stages, in order."""
 
     def __init__(self) -> None:
@@ -171,7 +171,7 @@ def unused(cell: dict[str, Any], keys: Iterable[str]) -> dict[str, list[str]]:
     return {} if first is None else {key: _why(cell, key, first) for key in keys if _changes_nothing(cell, key, first)}
 
 
-def _why(cell: dict[str, Any], key: str, first: Blank) -> list[str]:
+def _why(cell: dict[str, Any], key: str, first: StageCollector) -> list[str]:
     """Who does not use the key; what does, or what the strategy has in its place."""
     from kdrun.targets import locate
 
@@ -189,13 +189,13 @@ def _why(cell: dict[str, Any], key: str, first: Blank) -> list[str]:
 
 def stages_of(cell: dict[str, Any]) -> list[Stage]:
     """The stages that a strategy and its controls ask for; of one that decides by results, those before it does."""
-    lab = Blank()
+    lab = StageCollector()
     with contextlib.suppress(Exception):
         _ask(cell, lab)
     return lab.stages
 
 
-def _ask(cell: dict[str, Any], lab: Blank) -> None:
+def _ask(cell: dict[str, Any], lab: StageCollector) -> None:
     from kdrun.targets import build
 
     strategy, cast = build(cell["strategy"], "strategy"), Cast(cell)
@@ -204,9 +204,9 @@ def _ask(cell: dict[str, Any], lab: Blank) -> None:
         strategy.control(name, lab, cast)
 
 
-def _asked(cell: dict[str, Any]) -> Blank | None:
+def _asked(cell: dict[str, Any]) -> StageCollector | None:
     """All that the strategy and its controls ask for; None where that cannot be known without running them."""
-    lab = Blank()
+    lab = StageCollector()
     try:
         _ask(cell, lab)
     except Exception:  # a strategy that looks at results (of the user's), or one whose own checks refuse this config
@@ -214,12 +214,12 @@ def _asked(cell: dict[str, Any]) -> Blank | None:
     return lab
 
 
-def _changes_nothing(cell: dict[str, Any], key: str, first: Blank) -> bool:
+def _changes_nothing(cell: dict[str, Any], key: str, first: StageCollector) -> bool:
     below = list(leaves(at(cell, key), key, lists=False))
     return bool(below) and all(_leaf_changes_nothing(cell, path, value, first) for path, value in below)
 
 
-def _leaf_changes_nothing(cell: dict[str, Any], path: str, value: Any, first: Blank) -> bool:
+def _leaf_changes_nothing(cell: dict[str, Any], path: str, value: Any, first: StageCollector) -> bool:
     """Whether all other values that the strategy takes give the same stages; False where it takes none."""
     taken = False
     for other in _others(cell, path, value):

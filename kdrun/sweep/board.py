@@ -16,7 +16,7 @@ from kdrun.present.console import STYLES, Console, columns, harmless
 from kdrun.present.results import count_text, figure_text, percent
 from kdrun.present.units import MISSING, count_of, duration, share
 from kdrun.records import arms_of, metric_of, own_arm, validation_of
-from kdrun.sweep.plan import DONE, TO_FIT, Plan, Point
+from kdrun.sweep.plan import DONE, TO_FIT, Point, SweepPlan
 from kdrun.tracking.record import FAILURES
 
 ROWS = 30
@@ -26,7 +26,7 @@ ROWS = 30
 class Board:
     """Shows the points of a plan while `execute` feeds it events. `jobs` is for people only."""
 
-    def __init__(self, plan: Plan, console: Console, quiet: bool = False):
+    def __init__(self, plan: SweepPlan, console: Console, quiet: bool = False):
         self.plan = plan
         self.console = console
         self.quiet = quiet
@@ -122,7 +122,7 @@ class Board:
         return (*first, Text(status, "cyan"), Text(now.get("label", "starting")), f"{progress} {elapsed}", value)
 
 
-def show_plan(plan: Plan, console: Console, chosen: set[int]) -> None:
+def show_plan(plan: SweepPlan, console: Console, chosen: set[int]) -> None:
     """The jobs before they start: overrides, status, teacher, folder (it ends with the hash). Many jobs of one status are counted, not listed."""
     listed = plan.points if len(plan.points) <= 2 * ROWS or not console.is_terminal else plan.points[: 2 * ROWS]
     rows = [(*_begin(plan, p, status_text(p)), p.teacher, p.run_id or p.job.slug) for p in listed]
@@ -140,7 +140,7 @@ def show_plan(plan: Plan, console: Console, chosen: set[int]) -> None:
     console.whole(f"sweep {plan.id}")
 
 
-def _begin(plan: Plan, point: Point, status: str) -> tuple[Any, ...]:
+def _begin(plan: SweepPlan, point: Point, status: str) -> tuple[Any, ...]:
     """The first cells of a row: number, what tells the job from the others, status."""
     return str(point.number), plan.label(point), Text(status, STYLES.get(point.status, ""))
 
@@ -160,7 +160,7 @@ def count(points: list[Point]) -> dict[str, int]:
 
 
 @harmless
-def show_results(plan: Plan, console: Console) -> None:
+def show_results(plan: SweepPlan, console: Console) -> None:
     """The end: every job with its result; what failed, why and where to read on."""
     metric = next((summary["metric"] for p in plan.points if (summary := p.record.get("summary"))), None)
     heads = [f"{name} {measure(metric).title}" if name in ("val", "test") else name for name in FIGURES]

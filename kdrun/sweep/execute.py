@@ -16,7 +16,7 @@ from kdrun.ledger.machine import visible_gpus
 from kdrun.present.console import Console
 from kdrun.problems import UserError
 from kdrun.sweep.board import Board, count, show_plan, show_results
-from kdrun.sweep.plan import DONE, Plan, Point, freeze
+from kdrun.sweep.plan import DONE, Point, SweepPlan, freeze
 from kdrun.sweep.pool import Pool, cores, targets_of
 from kdrun.tracking.record import FAILURES
 
@@ -24,7 +24,7 @@ SWEEP_FAILED = 3
 
 
 def execute(
-    plan: Plan,
+    plan: SweepPlan,
     *,
     jobs: int = 1,
     retry: bool = False,
@@ -79,7 +79,7 @@ def execute(
     return 0
 
 
-def _upload_notice(plan: Plan) -> list[str]:
+def _upload_notice(plan: SweepPlan) -> list[str]:
     """See `tracking.mirror.upload_notice`; of the first point whose tracker would send something."""
     from kdrun.tracking.mirror import upload_notice
     from kdrun.tracking.registry import runs_folder
@@ -89,7 +89,13 @@ def _upload_notice(plan: Plan) -> list[str]:
 
 
 def _launch(
-    plan: Plan, todo: list[Point], launcher: str, settings: Sequence[str], force: bool, console: Console, quiet: bool
+    plan: SweepPlan,
+    todo: list[Point],
+    launcher: str,
+    settings: Sequence[str],
+    force: bool,
+    console: Console,
+    quiet: bool,
 ) -> int:
     """Hand the frozen jobs to a Hydra launcher; returns 0 or the code of a signal that stopped it."""
     from kdrun.sweep.launchers import launch
@@ -108,7 +114,7 @@ def _launch(
     return max((code for code in codes.values() if code >= 128), default=0)
 
 
-def _run(plan: Plan, todo: list[Point], pool: Pool, force: bool, console: Console, quiet: bool) -> int:
+def _run(plan: SweepPlan, todo: list[Point], pool: Pool, force: bool, console: Console, quiet: bool) -> int:
     """Feed the pool until all jobs have ended or a signal came; returns 0 or 128 + the signal."""
     pool.preload(targets_of(point.job.config for point in todo))
     mirrors: list[tuple[Path, int, float]] = []
@@ -176,7 +182,7 @@ def jobs_of(text: str | None) -> int:
     return int(text)
 
 
-def print_json(plan: Plan) -> None:
+def print_json(plan: SweepPlan) -> None:
     """The jobs with their results: [{"number", "id", "overrides", "status", "summary", "error"}]."""
     from kdrun.files import dump_json
 

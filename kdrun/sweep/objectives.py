@@ -27,7 +27,7 @@ class Unmeasured(Exception):
 
 
 @dataclass(frozen=True)
-class Objective:
+class SweepObjective:
     """A declared metric.
 
     kind    "validation": its epochs can be pruned by `watched`, a metric of the student's validation; or "cost"
@@ -57,29 +57,29 @@ class Objective:
         return "n/a" if value is None else f"{self.factor * value:,.{self.digits}f}"
 
 
-def _validated(name: str, mode: str | None) -> Objective:
+def _validated(name: str, mode: str | None) -> SweepObjective:
     found, direction = shown_as(name), {"max": MAXIMIZE, "min": MINIMIZE}.get(mode, "")
     unit = found.unit if found.unit == "%" else ""
-    return Objective(name, direction, VALIDATION, unit, found.factor, found.digits)
+    return SweepObjective(name, direction, VALIDATION, unit, found.factor, found.digits)
 
 
 DECLARED = {
     objective.name: objective
     for objective in (
         *(_validated(name, mode) for kind in kinds.shipped().values() for name, mode in kind.metrics.items()),
-        Objective("gain", MAXIMIZE, VALIDATION, "points", 100, 2),
-        Objective("parameters", MINIMIZE, COST, digits=0),
-        Objective("flops", MINIMIZE, COST, digits=0),
-        Objective("seconds", MINIMIZE, COST, "s", digits=1),
-        Objective("latency", MINIMIZE, COST, "ms", digits=3),
-        Objective("energy", MINIMIZE, COST, "J", digits=4),
+        SweepObjective("gain", MAXIMIZE, VALIDATION, "points", 100, 2),
+        SweepObjective("parameters", MINIMIZE, COST, digits=0),
+        SweepObjective("flops", MINIMIZE, COST, digits=0),
+        SweepObjective("seconds", MINIMIZE, COST, "s", digits=1),
+        SweepObjective("latency", MINIMIZE, COST, "ms", digits=3),
+        SweepObjective("energy", MINIMIZE, COST, "J", digits=4),
     )
 }
 
 
 def read_objectives(
     names: Sequence[str], directions: Sequence[str] | None = None, jobs: Sequence[Any] = ()
-) -> list[Objective]:
+) -> list[SweepObjective]:
     """The objectives of these names, with `directions` in place of their own where given: declared ones, and metrics that an
     installed kind of data or the config of a job (see config.compose.Job) adds.
 
@@ -135,7 +135,7 @@ def _metrics(jobs: Sequence[Any]) -> dict[str, None]:
     return {name: None for job in jobs for name in kinds.metrics_of(job.config)}
 
 
-def check_jobs(objectives: Sequence[Objective], jobs: Sequence[Any]) -> None:
+def check_jobs(objectives: Sequence[SweepObjective], jobs: Sequence[Any]) -> None:
     """Raises UserError where a job of the search (see config.compose.Job) would end without one of the objectives."""
     for task, known in {(job.config["data"]["task"], kinds.metrics_of(job.config)) for job in jobs}:
         has = [*known, *(["gain"] if "accuracy" in known else [])]
@@ -165,7 +165,7 @@ def check_jobs(objectives: Sequence[Objective], jobs: Sequence[Any]) -> None:
 
 
 def measure(
-    objectives: Sequence[Objective], record: dict[str, Any], latencies: dict[str, float] | None = None
+    objectives: Sequence[SweepObjective], record: dict[str, Any], latencies: dict[str, float] | None = None
 ) -> list[float]:
     """One value per objective of a finished run. Raises Unmeasured where one is missing or not finite.
 

@@ -53,7 +53,7 @@ class Point:
 
 
 @dataclass
-class Plan:
+class SweepPlan:
     """The points of a sweep and where they are written down; `add` lets a search grow it."""
 
     id: str
@@ -107,7 +107,7 @@ def make_plan(
     deep: bool = True,
     unjudged: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
-) -> Plan:
+) -> SweepPlan:
     """Compose all points and find out how far each is. Writes nothing.
 
     name       of the sweep's folder (default: the names of what is swept)
@@ -148,7 +148,7 @@ def make_plan(
     digest = hashlib.sha256(f"{kind} {text}".encode()).hexdigest()[:HASH_LENGTH]
     sweep = f"{slugify(name or _swept(points) or found[0].job.config['name'])}-{digest}"
     folder = Path(outputs.pop() if outputs else "outputs") / SWEEPS / sweep
-    plan = Plan(sweep, folder, kind, list(arguments), Provenance.collect(arguments), found, conf_dirs)
+    plan = SweepPlan(sweep, folder, kind, list(arguments), Provenance.collect(arguments), found, conf_dirs)
     for point in found:
         point.look()
     if deep:
@@ -200,7 +200,7 @@ def to_run(point: Point, retry: bool = False, force: bool = False) -> bool:
     return force or point.status in (NEW, INTERRUPTED, RUNNING) or (retry and point.status in (*FAILURES, PRUNED))
 
 
-def freeze(plan: Plan, *, retry: bool = False, force: bool = False) -> list[Point]:
+def freeze(plan: SweepPlan, *, retry: bool = False, force: bool = False) -> list[Point]:
     """Write the config of every point that shall run, and the sweep itself; returns those points.
 
     From here on nothing that is edited changes what the sweep runs.
@@ -213,7 +213,7 @@ def freeze(plan: Plan, *, retry: bool = False, force: bool = False) -> list[Poin
     return sorted(chosen, key=lambda point: point.status == RUNNING)
 
 
-def freeze_point(plan: Plan, point: Point) -> Path:
+def freeze_point(plan: SweepPlan, point: Point) -> Path:
     """The run folder of a point with its config, commit and versions in it, to be run by `sweep.worker.run_frozen`."""
     from kdrun.tracking.provenance import write_start
 
@@ -226,7 +226,7 @@ def freeze_point(plan: Plan, point: Point) -> Path:
     return point.folder
 
 
-def save(plan: Plan) -> None:
+def save(plan: SweepPlan) -> None:
     """Write sweep.json."""
     path = plan.folder / SWEEP
     created = read_json(path)["created"] if path.is_file() else now()

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.problems import UserError
-from kdrun.sweep.objectives import VALIDATION, Objective, check_jobs, read_objectives
-from kdrun.sweep.search_settings import Settings, take_settings
+from kdrun.sweep.objectives import VALIDATION, SweepObjective, check_jobs, read_objectives
+from kdrun.sweep.search_settings import SearchSettings, take_settings
 from kdrun.sweep.space import Space, read_space
 
 STUDY, LOCK, CONFIGS = "study.db", ".lock", "conf"
@@ -48,8 +48,8 @@ def search(
     if find_spec("optuna") is None:
         raise UserError("hydra/sweeper=optuna needs optuna: pip install optuna")
     plan, identity, notes = _plan(space, composed, settings, objectives, pruner, conf_dirs, command_arguments)
-    from kdrun.sweep.search_loop import Search
-    from kdrun.sweep.search_result import Result
+    from kdrun.sweep.search_loop import SearchLoop
+    from kdrun.sweep.search_result import StudyResult
     from kdrun.sweep.search_study import Study
 
     with _only_one(plan.folder):
@@ -66,11 +66,13 @@ def search(
             warmup_epochs=settings.warmup_epochs,
             identity=identity,
         )
-        result = Result(plan, study, space, objectives, settings, conf_dirs, storage, notes, quiet=quiet, json=json)
-        return Search(plan, study, space, objectives, result, settings, pruner, jobs, retry, force).run()
+        result = StudyResult(
+            plan, study, space, objectives, settings, conf_dirs, storage, notes, quiet=quiet, json=json
+        )
+        return SearchLoop(plan, study, space, objectives, result, settings, pruner, jobs, retry, force).run()
 
 
-def _pruner(settings: Settings, objectives: Sequence[Objective]) -> str:
+def _pruner(settings: SearchSettings, objectives: Sequence[SweepObjective]) -> str:
     """median where the epochs of trials can be compared: one objective, of validation."""
     possible = len(objectives) == 1 and objectives[0].kind == VALIDATION
     if settings.pruner == "median" and not possible:
@@ -83,7 +85,7 @@ def _pruner(settings: Settings, objectives: Sequence[Objective]) -> str:
     return settings.pruner or ("median" if possible else "none")
 
 
-def _plan(space: Space, jobs: Sequence[Any], settings: Settings, objectives, pruner: str, conf_dirs, arguments):
+def _plan(space: Space, jobs: Sequence[Any], settings: SearchSettings, objectives, pruner: str, conf_dirs, arguments):
     """(plan without points, what the search is, notes). How many trials and how long is no part of it: both may grow."""
     from kdrun.strategies.unused import refuse_unused
     from kdrun.sweep.plan import make_plan
@@ -115,7 +117,7 @@ def _plan(space: Space, jobs: Sequence[Any], settings: Settings, objectives, pru
     return plan, identity, list(_notes(space, objectives, jobs))
 
 
-def _notes(space: Space, objectives: Sequence[Objective], jobs: Sequence[Any]) -> Iterator[str]:
+def _notes(space: Space, objectives: Sequence[SweepObjective], jobs: Sequence[Any]) -> Iterator[str]:
     """What a person should know before the first trial."""
     if len(objectives) > 1:
         yield "no pruning: of several objectives, no trial is worse than another half-way"

@@ -17,7 +17,7 @@ from typing import Any
 
 from kdrun.problems import UserError
 from kdrun.sweep.objectives import Unmeasured, arm, measure
-from kdrun.sweep.search_settings import Settings
+from kdrun.sweep.search_settings import SearchSettings
 from kdrun.sweep.search_study import COMPLETE, FAILED, PRUNED, RUNNING, state_of
 
 SEARCH_FAILED = 3
@@ -43,10 +43,12 @@ class Active:
     twins: list[int] = field(default_factory=list)
 
 
-class Search:
+class SearchLoop:
     """The loop. Trials, points of the plan and jobs of the pool have the same numbers."""
 
-    def __init__(self, plan, study, space, objectives, result, settings: Settings, pruner: str, jobs, retry, force):
+    def __init__(
+        self, plan, study, space, objectives, result, settings: SearchSettings, pruner: str, jobs, retry, force
+    ):
         self.plan, self.study, self.space, self.objectives = plan, study, space, objectives
         self.result, self.settings, self.jobs = result, settings, jobs
         self.retry, self.force = retry, force

@@ -14,9 +14,9 @@ from rich.text import Text
 
 from kdrun.files import dump_json
 from kdrun.present.console import Console
-from kdrun.sweep.objectives import Objective
+from kdrun.sweep.objectives import SweepObjective
 from kdrun.sweep.plan import save
-from kdrun.sweep.search_settings import Settings
+from kdrun.sweep.search_settings import SearchSettings
 from kdrun.sweep.search_study import COMPLETE, FAILED, PRUNED, RUNNING, front, state_of
 from kdrun.sweep.space import Space
 from kdrun.tracking.registry import HASH_LENGTH
@@ -24,7 +24,7 @@ from kdrun.tracking.registry import HASH_LENGTH
 STYLES = {COMPLETE: "green", PRUNED: "magenta", FAILED: "red", RUNNING: "yellow"}
 
 
-class Result:
+class StudyResult:
     """Reads the study; writes nothing but sweep.json. As a context manager it shows what runs, on a terminal."""
 
     def __init__(
@@ -32,8 +32,8 @@ class Result:
         plan,
         study,
         space: Space,
-        objectives: Sequence[Objective],
-        settings: Settings,
+        objectives: Sequence[SweepObjective],
+        settings: SearchSettings,
         conf_dirs: Sequence[str],
         storage: Path,
         notes: Sequence[str] = (),
@@ -51,7 +51,7 @@ class Result:
             self._bars = Progress(*columns, TimeElapsedColumn(), console=self.console, transient=True)
         self._tasks: dict[int, Any] = {}
 
-    def __enter__(self) -> Result:
+    def __enter__(self) -> StudyResult:
         trials = self.study.trials()
         ended = sum(state_of(trial) != RUNNING for trial in trials)
         names = ", ".join(f"{objective.name} ({objective.direction})" for objective in self.objectives)

@@ -20,7 +20,7 @@ HINTS = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class SearchSettings:
     """direction and pruner are None where nothing was typed: the metric's own; median where epochs can be compared."""
 
     n_trials: int = 20
@@ -35,7 +35,7 @@ class Settings:
     timeout_minutes: float | None = None
 
 
-def take_settings(overrides: Sequence[str]) -> tuple[Settings, list[str]]:
+def take_settings(overrides: Sequence[str]) -> tuple[SearchSettings, list[str]]:
     """(settings, the other words). Raises UserError with everything that is wrong in the settings."""
     problems, given, rest = Problems(), {}, []
     for text in overrides:
@@ -53,13 +53,13 @@ def take_settings(overrides: Sequence[str]) -> tuple[Settings, list[str]]:
         else:
             rest.append(text)
     problems.stop()
-    return Settings(**given), rest
+    return SearchSettings(**given), rest
 
 
 def _read(name: str, text: str) -> Any:
     from kdrun.config.overrides import parsed
 
-    names = [field.name for field in fields(Settings)]
+    names = [field.name for field in fields(SearchSettings)]
     if name not in names:
         raise UserError(f"{text}: no such setting{closest(name, names)}", HINTS.get(name) or f"all: {listed(names)}")
     if name == "storage":

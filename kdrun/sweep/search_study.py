@@ -17,7 +17,7 @@ from typing import Any
 
 from kdrun.present.fronts import front_of
 from kdrun.problems import UserError
-from kdrun.sweep.objectives import MAXIMIZE, Objective
+from kdrun.sweep.objectives import MAXIMIZE, SweepObjective
 from kdrun.sweep.space import Space
 
 COMPLETE, PRUNED, FAILED, RUNNING = "complete", "pruned", "failed", "running"
@@ -35,7 +35,7 @@ class Study:
         path: Path,
         name: str,
         space: Space,
-        objectives: Sequence[Objective],
+        objectives: Sequence[SweepObjective],
         *,
         sampler: str,
         seed: int,

@@ -28,12 +28,12 @@ def main() -> int:
     events = os.dup(1)
     os.set_blocking(events, False)
     os.dup2(2, 1)  # what a library prints is no event
-    server = Server(events)
+    server = ForkServer(events)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the kdrun that started this; it says what shall happen
     return server.serve()
 
 
-class Server:
+class ForkServer:
     """children: process id -> number of the job."""
 
     def __init__(self, events: int):

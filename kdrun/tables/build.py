@@ -9,9 +9,9 @@ from typing import Any
 
 from kdrun.files import read_json, write_atomic, write_json
 from kdrun.tables import metrics
-from kdrun.tables.checks import Entry
+from kdrun.tables.checks import RecordedJob
 from kdrun.tables.metrics import METRICS, ONCE, WHICH, Measured, Record, main_metric, main_score, measure, per_epoch
-from kdrun.tables.spec import Job, Request
+from kdrun.tables.spec import TableJob, TableRequest
 
 SCHEMA = 1
 TABLES = "tables"
@@ -22,14 +22,18 @@ def table_folder(outputs: str | os.PathLike[str], name: str) -> Path:
     return Path(outputs) / TABLES / name
 
 
-def entries_of(jobs: Sequence[Job], records: Sequence[Record | None]) -> list[Entry]:
+def entries_of(jobs: Sequence[TableJob], records: Sequence[Record | None]) -> list[RecordedJob]:
     """Each job with its record; `label` names it within the table."""
     rows = [job.row for job in jobs]
     labels = [row if rows.count(row) == 1 else f"{row} ({job.columns[0]})" for row, job in zip(rows, jobs, strict=True)]
-    return [Entry(j.row, j.columns, label, record) for j, label, record in zip(jobs, labels, records, strict=True)]
+    return [
+        RecordedJob(j.row, j.columns, label, record) for j, label, record in zip(jobs, labels, records, strict=True)
+    ]
 
 
-def build(request: Request, entries: Sequence[Entry], jobs: Sequence[Job], hashes: Sequence[str], found: Any) -> Record:
+def build(
+    request: TableRequest, entries: Sequence[RecordedJob], jobs: Sequence[TableJob], hashes: Sequence[str], found: Any
+) -> Record:
     """The table. entries, jobs and hashes belong together; found: what the checks found (its warnings are kept)."""
     spec, outputs = request.spec, request.outputs or "outputs"
     rows = [{"id": row.id, "label": row.label} for row in spec.rows]
@@ -57,7 +61,7 @@ def build(request: Request, entries: Sequence[Entry], jobs: Sequence[Job], hashe
 def make_cells(
     rows: Sequence[dict[str, Any]],
     columns: Sequence[dict[str, Any]],
-    entries: Sequence[Entry],
+    entries: Sequence[RecordedJob],
     seeds: Sequence[int],
     published: dict[str, dict[str, float]],
     epoch: str,
@@ -138,7 +142,7 @@ def _letters(number: int) -> str:
     return chr(ord("a") + number) if number < 26 else f"{_letters(number // 26 - 1)}{_letters(number % 26)}"
 
 
-def _job(entry: Entry, job: Job, job_hash: str, number: int, outputs: str) -> dict[str, Any]:
+def _job(entry: RecordedJob, job: TableJob, job_hash: str, number: int, outputs: str) -> dict[str, Any]:
     record = entry.record or {}
     git = (record.get("git") or {}).get("kdrun") or {}
     return {
@@ -185,7 +189,9 @@ def data_of(record: Record, outputs: str | os.PathLike[str]) -> dict[str, Any]:
     return {"name": name, "content": None}
 
 
-def _provenance(request: Request, entries: Sequence[Entry], jobs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _provenance(
+    request: TableRequest, entries: Sequence[RecordedJob], jobs: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
     """Where the figures come from; neither host, user nor folder names."""
     records = [entry.record for entry in entries if entry.record]
     versions = {

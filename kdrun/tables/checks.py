@@ -21,7 +21,7 @@ TAUGHT_BY = ("name", "network", "weights", "seed", "trainer")
 
 
 @dataclass(frozen=True)
-class Entry:
+class RecordedJob:
     """A job of a table with its record; `columns` are those it fills."""
 
     row: str
@@ -31,16 +31,16 @@ class Entry:
 
 
 @dataclass
-class Found:
+class Findings:
     failures: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
 def check(
-    entries: Sequence[Entry], columns: Sequence[dict[str, Any]], factors: Sequence[str], seeds: Sequence[int]
-) -> Found:
+    entries: Sequence[RecordedJob], columns: Sequence[dict[str, Any]], factors: Sequence[str], seeds: Sequence[int]
+) -> Findings:
     """All checks. columns: their definitions (id, arm, metric ...); seeds: those that every job was asked for."""
-    found = Found()
+    found = Findings()
     there = [entry for entry in entries if entry.record is not None and entry.record["config"] is not None]
     found.failures += [
         *_hashes(there),
@@ -55,7 +55,7 @@ def check(
     return found
 
 
-def _hashes(entries: Sequence[Entry]) -> Iterator[str]:
+def _hashes(entries: Sequence[RecordedJob]) -> Iterator[str]:
     from kdrun.config.compose import hash_of
 
     for entry in entries:
@@ -64,7 +64,7 @@ def _hashes(entries: Sequence[Entry]) -> Iterator[str]:
             yield f"row {entry.label}: the config in its record has the hash {own[:8]}, the record says {stated[:8]}"
 
 
-def _configs(entries: Sequence[Entry], factors: Sequence[str]) -> Iterator[str]:
+def _configs(entries: Sequence[RecordedJob], factors: Sequence[str]) -> Iterator[str]:
     """Keys that differ between jobs and are not below a declared factor."""
     values: dict[str, dict[str, list[str]]] = {}
     configs = [(entry.label, _relevant(entry.record)) for entry in entries]
@@ -103,7 +103,7 @@ def _below(key: str, prefix: str) -> bool:
     return key == prefix or key.startswith(f"{prefix}.")
 
 
-def _alone(entries: Sequence[Entry]) -> Iterator[str]:
+def _alone(entries: Sequence[RecordedJob]) -> Iterator[str]:
     """Every student has to stand beside itself without a teacher: in its own run, or as a row that has results."""
     results = [entry for entry in entries if arms_of(entry.record)]
     alone = [entry for entry in results if is_alone(entry.record)]
@@ -123,13 +123,13 @@ def _student(record: Record) -> str:
     return json.dumps([config["student"], config["trainer"], config["data"]], sort_keys=True)
 
 
-def _seeds(entries: Sequence[Entry], seeds: Sequence[int]) -> Iterator[str]:
+def _seeds(entries: Sequence[RecordedJob], seeds: Sequence[int]) -> Iterator[str]:
     for entry in entries:
         if list(entry.record["seeds"]) != list(seeds):
             yield f"row {entry.label}: its seeds are {entry.record['seeds']}, those of the table {list(seeds)}"
 
 
-def _counts(entries: Sequence[Entry], columns: Sequence[dict[str, Any]], found: Found) -> None:
+def _counts(entries: Sequence[RecordedJob], columns: Sequence[dict[str, Any]], found: Findings) -> None:
     """Equal n along a row. A seed that is missing for a recorded reason is shown in a footnote, and warned of."""
     by_id = {column["id"]: column for column in columns}
     rows: dict[str, dict[str, Measured]] = {}
@@ -160,7 +160,7 @@ def _counts(entries: Sequence[Entry], columns: Sequence[dict[str, Any]], found: 
             found.warnings.append(f"row {row}: not every seed has a result: {counts.pop()}")
 
 
-def _scores(entries: Sequence[Entry]) -> Iterator[str]:
+def _scores(entries: Sequence[RecordedJob]) -> Iterator[str]:
     """Shares lie in 0..1, top-1 is at most top-5, and the summary says what the stages say."""
     for entry in entries:
         for stage in entry.record["stages"]:
@@ -209,7 +209,7 @@ def _shares(place: str, scores: dict[str, Any]) -> Iterator[str]:
         yield f"{place}: accuracy {one} is above top5 {five}"
 
 
-def _teachers(entries: Sequence[Entry]) -> Iterator[str]:
+def _teachers(entries: Sequence[RecordedJob]) -> Iterator[str]:
     """The same config of a teacher is the same stage with the same results in every job."""
     first: dict[str, tuple[str, dict[str, Any]]] = {}
     for entry in entries:
@@ -238,7 +238,7 @@ def _teachers(entries: Sequence[Entry]) -> Iterator[str]:
                 )
 
 
-def _origins(entries: Sequence[Entry]) -> Iterator[str]:
+def _origins(entries: Sequence[RecordedJob]) -> Iterator[str]:
     """Commits, uncommitted changes, versions and machines that are not the same for all records."""
     commits: dict[str, list[str]] = {}
     dirty = []

@@ -64,8 +64,10 @@ def estimate(requires: dict[str, Any], jobs: Sequence[Any]) -> dict[str, Any] | 
     paths = jobs[0].config["paths"]
     module = kinds.find(requires.get("task", "classification")).stand_in(requires, IMAGES)
     store = Store(paths["store"])
-    shop = Workshop(lambda data: module, store.root / "outputs", store.lock)
-    lab = DryLab(store, FingerprintContext(lambda data: "not here", "cpu"), shop, paths, Report(), lambda item: None)
+    workshop = Workshop(lambda data: module, store.root / "outputs", store.lock)
+    lab = DryLab(
+        store, FingerprintContext(lambda data: "not here", "cpu"), workshop, paths, Report(), lambda item: None
+    )
     for job in jobs:
         fit_cells([{**cell, "hardware": hardware} for cell in job.cells], lab)
     known: dict[str, dict[str, Any]] = {}

@@ -20,7 +20,7 @@ ONCE = "measured"
 
 
 @dataclass(frozen=True)
-class Metric:
+class TableMetric:
     """unit: how it is shown (see render); scored: a metric of the task, read per epoch; better: max or min, or neither."""
 
     unit: str
@@ -41,16 +41,16 @@ class Metrics(dict):
     """Metrics by name; scores of a part (`accuracy/colour` of a type of questions, `auc/lung` of a view) are named after it
     and need no entry. What an installed kind of data or a config adds is a plain number; its column says which is better."""
 
-    def __missing__(self, name: str) -> Metric:
+    def __missing__(self, name: str) -> TableMetric:
         if not name.startswith(BY_TYPE):
-            return Metric("plain", f"{name}: a metric of the data or the config", True)
+            return TableMetric("plain", f"{name}: a metric of the data or the config", True)
         score, kind = name.split("/", 1)
         if kind == "combined":
             help = f"{MEASURES[score].label} (combined): of the one answer of all members"
-            return Metric(UNITS.get(score, "share"), help, True, "max")
+            return TableMetric(UNITS.get(score, "share"), help, True, "max")
         if score in ("accuracy", "f1"):
-            return Metric("share", f"{name}: {score} of questions of type {kind}, %", True, "max")
-        return Metric(UNITS.get(score, "share"), f"{MEASURES[score].label} ({kind}): of that view", True, "max")
+            return TableMetric("share", f"{name}: {score} of questions of type {kind}, %", True, "max")
+        return TableMetric(UNITS.get(score, "share"), f"{MEASURES[score].label} ({kind}): of that view", True, "max")
 
     def __contains__(self, name: object) -> bool:
         return super().__contains__(name) or (isinstance(name, str) and name.startswith(BY_TYPE))
@@ -79,10 +79,10 @@ OTHERS = {
 PAIRED = "difference: student minus a control, in points, mean over seeds [95 % paired bootstrap over test samples]"
 METRICS = Metrics(
     {
-        **{name: Metric(UNITS.get(name, "share"), _help(m), True, m.better) for name, m in MEASURES.items()},
-        **{name: Metric(*entry) for name, entry in OTHERS.items()},
+        **{name: TableMetric(UNITS.get(name, "share"), _help(m), True, m.better) for name, m in MEASURES.items()},
+        **{name: TableMetric(*entry) for name, entry in OTHERS.items()},
         **{
-            f"{name}_difference": Metric("points", f"{MEASURES[name].label} {PAIRED}")
+            f"{name}_difference": TableMetric("points", f"{MEASURES[name].label} {PAIRED}")
             for name in ("bleu", "chrf", "accuracy", "auc")
         },
     }

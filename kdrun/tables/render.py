@@ -22,7 +22,7 @@ CSV_FIELDS = ("row", "column", "arm", "metric", "which", "mean", "sd", "low", "h
 
 
 @dataclass(frozen=True)
-class Text:
+class PrintedCell:
     """One printed cell. marks: letters of footnotes."""
 
     text: str
@@ -30,7 +30,7 @@ class Text:
     marks: tuple[str, ...] = ()
 
 
-def grid(table: Table) -> tuple[list[str], list[list[Text]]]:
+def grid(table: Table) -> tuple[list[str], list[list[PrintedCell]]]:
     """(headings, rows): the label, one printed cell for each column, the published figure beside those that have one, n."""
     cells = {(cell["row"], cell["column"]): cell for cell in table["cells"]}
     compared = {key[1] for key, cell in cells.items() if any("published" in value for value in cell["values"].values())}
@@ -39,24 +39,24 @@ def grid(table: Table) -> tuple[list[str], list[list[Text]]]:
         headings += [column["label"], *(["published (difference)"] if column["id"] in compared else [])]
     rows = []
     for row in table["rows"]:
-        printed = [Text(row["label"])]
+        printed = [PrintedCell(row["label"])]
         for column in table["columns"]:
             cell = cells[row["id"], column["id"]]
             printed.append(printed_cell(cell, column["which"]))
             if column["id"] in compared:
-                printed.append(Text(published_text(cell)))
-        rows.append([*printed, Text(_count([cells[row["id"], c["id"]] for c in table["columns"]]))])
+                printed.append(PrintedCell(published_text(cell)))
+        rows.append([*printed, PrintedCell(_count([cells[row["id"], c["id"]] for c in table["columns"]]))])
     return [*headings, "n"], rows
 
 
-def printed_cell(cell: dict[str, Any], which: str) -> Text:
+def printed_cell(cell: dict[str, Any], which: str) -> PrintedCell:
     if not cell["applies"]:
-        return Text(NO_MEANING)
+        return PrintedCell(NO_MEANING)
     best, *last = [_value(cell, name) for name in (WHICH if which == "both" else (which,))]
     text = f"{best} ({last[0]})" if last else best
     if cell["n"] < cell["of"]:
         text += f", n = {cell['n']}/{cell['of']}"
-    return Text(text, cell["bold"], tuple(cell["marks"]))
+    return PrintedCell(text, cell["bold"], tuple(cell["marks"]))
 
 
 def _value(cell: dict[str, Any], which: str) -> str:
@@ -195,7 +195,7 @@ def _md_row(cells: Any) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _md_cell(cell: Text) -> str:
+def _md_cell(cell: PrintedCell) -> str:
     text = f"**{markdown_text(cell.text)}**" if cell.bold else markdown_text(cell.text)
     return text + (f"<sup>{','.join(cell.marks)}</sup>" if cell.marks else "")
 
@@ -228,7 +228,7 @@ def latex(table: Table) -> str:
     return "\n".join(line.replace("\n", " ") for line in lines) + "\n"
 
 
-def _tex_cell(cell: Text) -> str:
+def _tex_cell(cell: PrintedCell) -> str:
     text = rf"\textbf{{{latex_text(cell.text)}}}" if cell.bold else latex_text(cell.text)
     return text + (rf"\textsuperscript{{{','.join(cell.marks)}}}" if cell.marks else "")
 
@@ -275,17 +275,19 @@ def show(table: Table) -> None:
         print(f"mind: {warning}")
 
 
-def plain(cell: Text) -> str:
+def plain(cell: PrintedCell) -> str:
     text = f"*{cell.text}*" if cell.bold else cell.text
     return text + "".join(f" [{mark}]" for mark in cell.marks)
 
 
-def _show_rich(title: str, headings: list[str], rows: list[list[Text]]) -> None:
-    from rich.text import Text as RichText
+def _show_rich(title: str, headings: list[str], rows: list[list[PrintedCell]]) -> None:
+    from rich.text import PrintedCell as RichText
 
     from kdrun.present.console import Console, columns
 
     console = Console()
     console.print(title)
-    cells = [[RichText(plain(Text(c.text, False, c.marks)), "bold" if c.bold else "") for c in row] for row in rows]
+    cells = [
+        [RichText(plain(PrintedCell(c.text, False, c.marks)), "bold" if c.bold else "") for c in row] for row in rows
+    ]
     console.print(columns(headings, cells))

@@ -24,7 +24,7 @@ SEED_KEYS = ("seed", "seeds")
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     id: str
     label: str
     overrides: list[str]
@@ -55,7 +55,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Spec:
+class TableFile:
     """One table file. published: {row: {column: figure}} in the unit of the records (shares, not percent)."""
 
     name: str
@@ -65,7 +65,7 @@ class Spec:
     note: str
     base: list[str]
     seeds: int | list[int]
-    rows: list[Row]
+    rows: list[TableRow]
     columns: list[Column]
     factors: list[str]
     controls: list[str]
@@ -81,7 +81,7 @@ class Spec:
 
 
 @dataclass
-class Job:
+class TableJob:
     """One job of a table: the cells it fills. words: its overrides that matter; aside: labels, folders, trackers."""
 
     row: str
@@ -98,10 +98,10 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Request:
+class TableRequest:
     """A table as it was asked for. extra: KEY=VALUE that were typed, over the base of every job; outputs: as typed."""
 
-    spec: Spec
+    spec: TableFile
     extra: list[str]
     outputs: str | None = None
     conf: list[str] = field(default_factory=list)
@@ -133,7 +133,7 @@ class Request:
         folders += ["--outputs", self.outputs] if self.outputs else []
         return ["table", self.spec.name, *self.extra, *folders]
 
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[TableJob]:
         """All distinct jobs, row by row."""
         spec, found = self.spec, {}
         own_seeds = any(_key(word) in SEED_KEYS for word in self.extra)
@@ -147,7 +147,7 @@ class Request:
                 alone = dict(word.partition("=")[::2] for word in words).get("strategy") == "alone"
                 controls = [name for name in spec.controls if name == "alone" or not alone]
                 words += [f"controls=[{','.join(controls)}]"] if controls else []
-                job = found.setdefault((row.id, *words), Job(row.id, [], words, "", aside))
+                job = found.setdefault((row.id, *words), TableJob(row.id, [], words, "", aside))
                 job.columns.append(column.id)
         jobs = list(found.values())
         for job in jobs:
@@ -164,7 +164,7 @@ def find_table(name: str, given: Sequence[str] = ()) -> Option:
     return found[name]
 
 
-def read_spec(option: Option) -> Spec:
+def read_spec(option: Option) -> TableFile:
     """Read and check one file. Raises ConfigProblems with everything that is wrong in it, each with its line."""
     problems = Problems()
     source = read_source(option.file, option.shown, problems)
@@ -179,7 +179,7 @@ def read_spec(option: Option) -> Spec:
     source.choice(("published", "epoch"), EPOCHS)
     for row, values in source.mapping(("published", "figures"), None).items():
         figures[str(row)] = (("published", "figures", row), values)
-    spec = Spec(
+    spec = TableFile(
         option.name,
         option.shown,
         sha256_file(option.file),
@@ -211,11 +211,13 @@ FIELDS: dict[tuple[str, ...], tuple[str, ...]] = {
 }
 
 
-def _rows(source: Source) -> list[Row]:
+def _rows(source: Source) -> list[TableRow]:
     rows = []
     for number, path in source.entries(("rows",), FIELDS[("rows",)]):
         identity = _identity(source, path, [row.id for row in rows], number)
-        rows.append(Row(identity, source.text((*path, "label")) or identity, _overrides(source, (*path, "overrides"))))
+        rows.append(
+            TableRow(identity, source.text((*path, "label")) or identity, _overrides(source, (*path, "overrides")))
+        )
     return rows
 
 
@@ -290,7 +292,9 @@ def _seeds(source: Source) -> int | list[int]:
     return seeds
 
 
-def _published(source: Source, figures: dict, rows: list[Row], columns: list[Column]) -> dict[str, dict[str, float]]:
+def _published(
+    source: Source, figures: dict, rows: list[TableRow], columns: list[Column]
+) -> dict[str, dict[str, float]]:
     """Figures as they are printed in the paper, in the unit of the records."""
     found: dict[str, dict[str, float]] = {}
     by_id = {column.id: column for column in columns}
@@ -333,7 +337,7 @@ def _requires(source: Source) -> dict[str, Any]:
     return found
 
 
-def compose_jobs(request: Request, given: Sequence[str] = ()) -> tuple[list[Job], list[Any]]:
+def compose_jobs(request: TableRequest, given: Sequence[str] = ()) -> tuple[list[TableJob], list[Any]]:
     """The jobs of a table and each one composed. Raises one UserError with everything that is wrong in any of them."""
     from kdrun.job.compose import compose
 
@@ -350,7 +354,7 @@ def compose_jobs(request: Request, given: Sequence[str] = ()) -> tuple[list[Job]
     return jobs, composed
 
 
-def check_jobs(spec: Spec, jobs: Sequence[Job], composed: Sequence[Any]) -> None:
+def check_jobs(spec: TableFile, jobs: Sequence[TableJob], composed: Sequence[Any]) -> None:
     """What only shows in composed configs: factors that are no keys, arms that no job has. Raises ConfigProblems."""
     from kdrun.tables.checks import direction_of
 

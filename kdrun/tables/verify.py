@@ -11,7 +11,7 @@ from typing import Any
 from kdrun.files import dump_json, read_json
 from kdrun.problems import UserError
 from kdrun.tables.build import SCHEMA, footnotes, make_cells, table_folder
-from kdrun.tables.checks import Entry
+from kdrun.tables.checks import RecordedJob
 from kdrun.tables.metrics import METRICS, WHICH, Record
 from kdrun.tables.render import RENDERED
 from kdrun.tracking.registry import read_run, run_of_job, runs_folder
@@ -55,7 +55,7 @@ def verify(path: Path, table: Record, hashes: dict[tuple[str, str], str], output
     """hashes: (row, column) -> hash of the job that today's table file and configs give."""
     found = Verified(str(path))
     _jobs(table, hashes, found)
-    entries = [Entry(job["row"], job["columns"], job["label"], record_of(job, outputs)) for job in table["jobs"]]
+    entries = [RecordedJob(job["row"], job["columns"], job["label"], record_of(job, outputs)) for job in table["jobs"]]
     here = {(entry.row, column): entry.record for entry in entries for column in entry.columns}
     remade = {
         job["label"]

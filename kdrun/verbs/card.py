@@ -10,7 +10,7 @@ from kdrun.files import dump_json
 from kdrun.hardware.card import gates
 from kdrun.hardware.card.cards import Card, grouped, own, read_cards
 from kdrun.hardware.card.render import front_of, runs_table, tables
-from kdrun.hardware.card.request import Place, Request, read_request
+from kdrun.hardware.card.request import CardRequest, Place, read_request
 from kdrun.plots.subject import find_subject, runs_of
 from kdrun.tracking.registry import RunInfo
 from kdrun.verbs.arguments import Arguments
@@ -54,7 +54,7 @@ def main(args: Arguments) -> int:
     return 0
 
 
-def _make(run: RunInfo, request: Request, tell: Any) -> list[Card]:
+def _make(run: RunInfo, request: CardRequest, tell: Any) -> list[Card]:
     from kdrun.networks.torchvision_operators import make_torchvision_importable
 
     make_torchvision_importable()
@@ -63,7 +63,7 @@ def _make(run: RunInfo, request: Request, tell: Any) -> list[Card]:
     return make_cards(run, request, tell)
 
 
-def _kept(run: RunInfo, request: Request) -> list[Card] | None:
+def _kept(run: RunInfo, request: CardRequest) -> list[Card] | None:
     """The run's own cards that are there already, one for each place; None where one is missing."""
     found = [_at(place, read_cards(run.dir), request.seed) for place in request.places]
     return None if None in found else [card for card in found if card is not None]

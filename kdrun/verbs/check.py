@@ -39,10 +39,10 @@ def main(args: Arguments) -> int:
 
 def _table(option: Option, args: Arguments) -> list[str]:
     """What is wrong with a table file, or with any of its jobs."""
-    from kdrun.tables.spec import Request, compose_jobs, read_spec
+    from kdrun.tables.spec import TableRequest, compose_jobs, read_spec
 
     try:
-        compose_jobs(Request(read_spec(option), list(args.overrides)), args.conf_dirs)
+        compose_jobs(TableRequest(read_spec(option), list(args.overrides)), args.conf_dirs)
     except UserError as error:
         return error.lines
     return []

@@ -9,7 +9,7 @@ from typing import Any
 from kdrun.accounting.formulas import Amount, total
 from kdrun.accounting.stages import Library
 from kdrun.accounting.text import energy_text, si
-from kdrun.accounting.views import Arm, Options, RunView, as_json, chosen, of_run, of_runs
+from kdrun.accounting.views import Arm, EnergyOptions, RunEnergy, as_json, chosen, of_run, of_runs
 from kdrun.files import dump_json, number
 from kdrun.hardware.card.cards import read_cards
 from kdrun.measures import measure
@@ -67,7 +67,7 @@ def main(args: Arguments) -> int:
     return 0
 
 
-def options_of(args: Arguments) -> Options:
+def options_of(args: Arguments) -> EnergyOptions:
     """pue=, grid= and serving=REFERENCE,STUDENT. UserError for another key or a value that cannot be."""
     given: dict[str, Any] = {}
     for word in (word for word in args.overrides if not is_folder(word)):
@@ -85,7 +85,7 @@ def options_of(args: Arguments) -> Options:
             }
             raise UserError(f"{word}: {meant[key]}")
         given[key] = tuple(values) if key == "serving" else values[0]
-    return Options(**given)
+    return EnergyOptions(**given)
 
 
 def _positive(text: str) -> float | None:
@@ -122,7 +122,7 @@ def break_even_text(value: float | None, what: str) -> str:
     return "never" if math.isinf(value) else f"{value:.1f} {what}"
 
 
-def _reuse_lines(view: RunView) -> list[tuple[str, str]]:
+def _reuse_lines(view: RunEnergy) -> list[tuple[str, str]]:
     names = {
         "outputs": "cached outputs",
         "outputs and training": "cached outputs and the teacher's training",
@@ -132,7 +132,7 @@ def _reuse_lines(view: RunView) -> list[tuple[str, str]]:
     return [("" if index else "break-even reuse", text) for index, text in enumerate(texts)]
 
 
-def _serving_text(view: RunView) -> str | None:
+def _serving_text(view: RunEnergy) -> str | None:
     found = view.serving
     if found is None:
         return None
@@ -147,7 +147,7 @@ def _serving_text(view: RunView) -> str | None:
     return f"{count} ({pair}; {found['source']})" + (", estimate" if found["estimate"] else "")
 
 
-def _lines(view: RunView, options: Options) -> list[tuple[str, str]]:
+def _lines(view: RunEnergy, options: EnergyOptions) -> list[tuple[str, str]]:
     """Label and text of the lines below the stage table."""
     over = f", shared by {view.students} students of the same teacher" if view.students > 1 else ""
     amounts = [
@@ -167,7 +167,7 @@ def _lines(view: RunView, options: Options) -> list[tuple[str, str]]:
     return lines
 
 
-def _print_run(view: RunView, options: Options) -> None:
+def _print_run(view: RunEnergy, options: EnergyOptions) -> None:
     from kdrun.present.console import blank, columns, dim, facts
 
     units = {row.unit for row in view.rows if row.unit}
@@ -199,7 +199,7 @@ def _print_run(view: RunView, options: Options) -> None:
     _panel(body, view.run)
 
 
-def total_of(view: RunView) -> Amount:
+def total_of(view: RunEnergy) -> Amount:
     """The sum of the stage table."""
     return total(row.energy for row in view.rows)
 
@@ -232,7 +232,7 @@ def _front(arms: list[Arm], beaten: dict[str, str], metric: str, name: str) -> A
     return columns((name, f"test {measure(metric).label}", "alone", "amortised", "energy and quality"), rows)
 
 
-def _print_runs(content: dict[str, Any], arms: list[Arm], beaten: dict[str, str], options: Options) -> None:
+def _print_runs(content: dict[str, Any], arms: list[Arm], beaten: dict[str, str], options: EnergyOptions) -> None:
     from kdrun.present.console import blank, dim, facts
 
     body = [_front(arms, beaten, content["metric"], "run")]
@@ -255,7 +255,7 @@ def _panel(body: list[Any], title: str) -> None:
 # JSON
 
 
-def _run_json(view: RunView, options: Options) -> dict[str, Any]:
+def _run_json(view: RunEnergy, options: EnergyOptions) -> dict[str, Any]:
     serving = view.serving and {**view.serving, "extra": as_json(view.serving["extra"], options)}
     return {
         **{"run": view.run, "pue": options.pue, "grid": options.grid},
@@ -287,12 +287,14 @@ def _run_json(view: RunView, options: Options) -> dict[str, Any]:
     }
 
 
-def _runs_json(content: dict[str, Any], arms: list[Arm], beaten: dict[str, str], options: Options) -> dict[str, Any]:
+def _runs_json(
+    content: dict[str, Any], arms: list[Arm], beaten: dict[str, str], options: EnergyOptions
+) -> dict[str, Any]:
     everything = as_json(content["all"], options)
     return {**content, "all": everything, "runs": [_arm_json(arm, beaten, options) for arm in arms]}
 
 
-def _arm_json(arm: Arm, beaten: dict[str, str], options: Options) -> dict[str, Any]:
+def _arm_json(arm: Arm, beaten: dict[str, str], options: EnergyOptions) -> dict[str, Any]:
     return {
         "name": arm.name,
         "quality": arm.quality,

@@ -44,13 +44,13 @@ def main(job: Any, args: Any) -> int:
 
 
 def works_of(config: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
-    """(hardware.cost.Work of every stage, in order and each once; what is to be known of the networks)."""
-    from kdrun.hardware.cost import Part, Work, llava_parts
+    """(hardware.cost.StageWork of every stage, in order and each once; what is to be known of the networks)."""
+    from kdrun.hardware.cost import ParameterGroup, StageWork, llava_parts
     from kdrun.strategies.cast import Cast
     from kdrun.targets import build
 
     sizes = Networks(config)
-    lab = Asked(sizes)
+    lab = StageRecorder(sizes)
     strategy, cast = build(config["strategy"], "strategy"), Cast(config)
     strategy.run(lab, cast)
     for name in strategy.controls:
@@ -64,12 +64,13 @@ def works_of(config: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
         tokens = slots + said["first_tokens" if first else "tokens"]
         found = sizes.of(stage.learner["network"])
         parts = llava_parts(found.counts, stage.trainer["parts"], tokens=tokens, image_tokens=slots, lora=found.lora)
+        seen = {"language_model": tokens}
         teachers = [
-            [Part(name, number, tokens if name == "language_model" else slots) for name, number in sizes.of(one.stage.learner["network"]).counts.items()]
-            for one in stage.teachers
-        ]  # fmt: skip
+            [ParameterGroup(name, number, seen.get(name, slots)) for name, number in counts.items()]
+            for counts in (sizes.of(teacher.stage.learner["network"]).counts for teacher in stage.teachers)
+        ]
         works.append(
-            Work(
+            StageWork(
                 stage.role, parts, samples=said["first_samples" if first else "samples"], epochs=stage.trainer["epochs"],
                 batch=stage.trainer["batch_size"], tokens=tokens, teachers=teachers, precision=precision,
                 width=found.width, layers=found.layers, vocabulary=said["vocabulary"],
@@ -125,7 +126,7 @@ class Networks:
         return SimpleNamespace(counts=counts, lora=lora, width=text.hidden_size, layers=text.num_hidden_layers)
 
 
-class Asked:
+class StageRecorder:
     """A lab that only writes down what strategies ask for."""
 
     def __init__(self, networks: Networks):

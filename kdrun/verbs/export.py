@@ -30,7 +30,7 @@ FOLDER = "exports"
 
 
 @dataclass(frozen=True)
-class Request:
+class ExportRequest:
     """What was asked for. pairs: (format, precision) in order; left_out: those of the two lists that do not go together;
     whatever: `all` was asked for, so that what a network or this machine cannot have is no mistake."""
 
@@ -94,7 +94,7 @@ def folder_of(run: RunInfo, subject: Any, to: Path | None = None) -> Path:
     return (to or run.dir / FOLDER) / slugify(f"{subject.label}-seed-{subject.seed}{ending}")
 
 
-def read_options(words: list[str]) -> Request:
+def read_options(words: list[str]) -> ExportRequest:
     """KEY=VALUE words of this command. UserError for what there is not, with the nearest; nothing heavy is imported."""
     found = options_in(words, OPTIONS)
     formats = [known("format", word, FORMATS) for word in _list(found, "format", "safetensors,onnx", FORMATS)]
@@ -109,7 +109,7 @@ def read_options(words: list[str]) -> Request:
     seed, calibration = whole_number(found, "seed"), whole_number(found, "calibration", default=256)
     if found.get("calibration") == "0":
         raise UserError("calibration=0: int8 takes its ranges from at least one training sample")
-    return Request(
+    return ExportRequest(
         arms=_list(found, "arm", "student", ()),
         seeds=None if seed is None else [seed],
         which=which,

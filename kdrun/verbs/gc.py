@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from kdrun.files import dump_json
-from kdrun.lab.garbage import Item, References, delete, find, size_of
+from kdrun.lab.garbage import Garbage, References, delete, find, size_of
 from kdrun.present.units import duration, size_text
 from kdrun.tracking.registry import runs_folder
 from kdrun.verbs.arguments import Arguments
@@ -36,7 +36,7 @@ def main(args: Arguments) -> int:
     return 1 if kept else 0
 
 
-def _tell(items: list[Item], references: References) -> None:
+def _tell(items: list[Garbage], references: References) -> None:
     store = references.store.root
     if not store.is_dir():
         print(f"no store in {store}")
@@ -54,7 +54,7 @@ def _tell(items: list[Item], references: References) -> None:
         print(f"not looked at: {other}, another store that runs of this folder use")
 
 
-def _row(item: Item) -> dict[str, str]:
+def _row(item: Garbage) -> dict[str, str]:
     return {
         "what": item.kind,
         "name": item.name,
@@ -64,7 +64,7 @@ def _row(item: Item) -> dict[str, str]:
     }
 
 
-def _agreed(items: list[Item]) -> bool:
+def _agreed(items: list[Garbage]) -> bool:
     """Ask on a terminal; elsewhere nobody could answer."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         print("nothing was deleted; kdrun gc --yes deletes without asking")
@@ -80,7 +80,7 @@ def _agreed(items: list[Item]) -> bool:
 
 
 def _view(
-    items: list[Item], references: References, deleted: list[Item], kept: list[tuple[Item, str]]
+    items: list[Garbage], references: References, deleted: list[Garbage], kept: list[tuple[Garbage, str]]
 ) -> dict[str, Any]:
     """What `--json` gives; sizes in bytes, ages in seconds."""
     return {

@@ -16,7 +16,7 @@ FAILED = 1
 def main(args: Arguments) -> int:
     """0 built; 1 a check failed and nothing was written, or --check found a difference; 2 a mistake; 3 built, but a job
     failed and is shown as missing; 130 or 143 stopped. A table that cannot run here is planned and explained: 0."""
-    from kdrun.tables.spec import Request, find_table, read_spec
+    from kdrun.tables.spec import TableRequest, find_table, read_spec
     from kdrun.verbs.runs import is_folder, outputs_folder
 
     if len(args.words) > 1:
@@ -29,7 +29,7 @@ def main(args: Arguments) -> int:
             raise UserError("which table? kdrun table NAME", "all of them: kdrun table")
         return list_tables(args, outputs)
     spec = read_spec(find_table(args.words[0], args.conf_dirs))
-    request = Request(spec, extra, outputs, list(args.conf_dirs))
+    request = TableRequest(spec, extra, outputs, list(args.conf_dirs))
     return check(request, args) if args.check else make(request, args)
 
 
@@ -152,7 +152,7 @@ def list_tables(args: Arguments, outputs: str | None) -> int:
     """Name, jobs done of all, title."""
     from kdrun.config.groups import conf_dirs, tables
     from kdrun.job.compose import compose
-    from kdrun.tables.spec import Request, read_spec
+    from kdrun.tables.spec import TableRequest, read_spec
     from kdrun.tracking.registry import finished_run
 
     views = []
@@ -160,7 +160,7 @@ def list_tables(args: Arguments, outputs: str | None) -> int:
         view: dict[str, Any] = {"name": name, "title": option.summary, "done": None, "of": None, "problem": None}
         try:
             spec = read_spec(option)
-            jobs = [compose(j.overrides, args.conf_dirs) for j in Request(spec, [], outputs).jobs()]
+            jobs = [compose(j.overrides, args.conf_dirs) for j in TableRequest(spec, [], outputs).jobs()]
             distinct = {job.hash: job.config["paths"]["outputs"] for job in jobs}
             done = sum(finished_run(folder, job_hash) is not None for job_hash, folder in distinct.items())
             view |= {"title": spec.title, "done": done, "of": len(distinct)}

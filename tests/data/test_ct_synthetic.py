@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from kdrun.data.audit import audit
-from kdrun.domains.ct.shipped.ct_synthetic import AMONG, Plan, band, ct_synthetic, scan
+from kdrun.domains.ct.shipped.ct_synthetic import AMONG, CohortPlan, band, ct_synthetic, scan
 from kdrun.domains.ct.windows import WINDOWS, window, windows
 from kdrun.problems import UserError
 
@@ -12,7 +12,7 @@ SMALL = {"train": 10, "val": 4, "test": 6}
 def twins(signal, person, **changes):
     """The same patient without and with the disease."""
     low, high = band(window(signal), windows(AMONG))
-    plan = Plan(
+    plan = CohortPlan(
         **{"low": low, "high": high, "depth": 16, "size": 32, "strength": 1.5, "echo": 0.0, "seed": 0, **changes}
     )
     return scan(plan, person, 0), scan(plan, person, 1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdrun.decoding.beam import Hypothesis, Search, batches, beam_search, decode, largest
+from kdrun.decoding.beam import BeamSearch, Hypothesis, batches, beam_search, decode, largest
 from kdrun.domains.translation.networks.transformer import Transformer
 from kdrun.problems import UserError
 
@@ -59,7 +59,7 @@ class Fixed(Oracle):
         return self.fixed
 
 
-def slow(network: Oracle, source: list[int], search: Search) -> list[Hypothesis]:
+def slow(network: Oracle, source: list[int], search: BeamSearch) -> list[Hypothesis]:
     """The same search of one sentence in plain Python, without any way to end earlier than search.stop says."""
     longest = int(len(source) * search.max_factor + search.max_extra)
     live, finished = [((), 0.0)], []
@@ -98,7 +98,7 @@ SOURCES = [[5, 3, 2], [4, 2], [6, 6, 3, 5, 2], [2], [3, 4, 5, 6, 3, 4, 2], [5, 5
 def test_a_wide_beam_finds_the_best_of_all_outputs(penalty):
     network = Oracle(vocabulary=6)
     longest = 3
-    search = Search(40, penalty, max_factor=0, max_extra=longest, min_length=0, stop="proven", n_best=5)
+    search = BeamSearch(40, penalty, max_factor=0, max_extra=longest, min_length=0, stop="proven", n_best=5)
     for source, found in zip(SOURCES, decode(network, SOURCES, search=search, **SPECIAL), strict=True):
         everything = []
         for tokens in (t for length in range(longest + 1) for t in product([3, 4, 5], repeat=length)):
@@ -114,7 +114,7 @@ def test_a_wide_beam_finds_the_best_of_all_outputs(penalty):
 def test_equals_a_slow_search(stop, penalty, beam, n_best):
     for seed, more_end in enumerate((-3.0, -1.0, 0.0, 0.0, 1.0, 2.0, 3.0)):
         network = Oracle(9, more_end, spread=1.0 + seed % 2, seed=seed)
-        search = Search(beam, penalty, 1.2, 4, min_length=seed % 3, stop=stop, n_best=n_best)
+        search = BeamSearch(beam, penalty, 1.2, 4, min_length=seed % 3, stop=stop, n_best=n_best)
         found = decode(network, SOURCES, search=search, **SPECIAL)
         assert all(same(*pair) for pair in zip(found, [slow(network, s, search) for s in SOURCES], strict=True))
 
@@ -126,13 +126,13 @@ def test_a_live_hypothesis_that_can_only_just_win_is_waited_for():
             return torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0] if prefix else first).log()
 
     # With this penalty a score is log-probability * tokens: log(0.18) < 2 * log(0.5), but not < 3 * log(0.5).
-    [[best]] = decode(Scripted(5), [[3]], search=Search(2, -1.0, min_length=0), **SPECIAL)
+    [[best]] = decode(Scripted(5), [[3]], search=BeamSearch(2, -1.0, min_length=0), **SPECIAL)
     assert best.tokens == [3] and best.score == pytest.approx(2 * math.log(0.5))
 
 
 def test_the_company_and_the_order_of_sentences_change_nothing():
     network = Oracle(30)
-    search = Search(beam=4, n_best=2)
+    search = BeamSearch(beam=4, n_best=2)
     together = decode(network, SOURCES, search=search, **SPECIAL)
     assert decode(network, SOURCES, search=search, **SPECIAL) == together
     assert decode(network, SOURCES[::-1], search=search, **SPECIAL) == together[::-1]
@@ -161,7 +161,7 @@ def test_a_transformer_finds_the_same_in_any_batch():
 
 def test_a_beam_of_one_is_greedy():
     network = Oracle(20)
-    search = Search(beam=1, min_length=0)
+    search = BeamSearch(beam=1, min_length=0)
     for source, [best] in zip(SOURCES, decode(network, SOURCES, search=search, **SPECIAL), strict=True):
         tokens, longest = [], int(1.2 * len(source) + 10)
         while len(tokens) < longest:
@@ -175,14 +175,14 @@ def test_a_beam_of_one_is_greedy():
 
 def test_the_end_at_once_is_an_empty_output_unless_more_is_asked_for():
     network = Fixed([0.0, 0.0, 5.0, 1.0, 0.0])
-    [[best]] = decode(network, [[3, 2]], search=Search(min_length=0), **SPECIAL)
+    [[best]] = decode(network, [[3, 2]], search=BeamSearch(min_length=0), **SPECIAL)
     assert best.tokens == [] and best.score == pytest.approx(network.fixed.log_softmax(0)[EOS].item())
-    assert decode(network, [[3, 2]], search=Search(min_length=3), **SPECIAL)[0][0].tokens == [3, 3, 3]
+    assert decode(network, [[3, 2]], search=BeamSearch(min_length=3), **SPECIAL)[0][0].tokens == [3, 3, 3]
 
 
 def test_what_never_ends_is_ended_at_the_largest_length_of_its_source():
     network = Fixed([0.0, 0.0, -50.0, 1.0, 0.0])
-    found = decode(network, [[3] * 10, [3]], search=Search(beam=2), **SPECIAL)
+    found = decode(network, [[3] * 10, [3]], search=BeamSearch(beam=2), **SPECIAL)
     assert [len(best.tokens) for [best] in found] == [22, 11]
     network.max_length = 16  # positions the network has; the start token takes one
     assert [len(h[0].tokens) for h in decode(network, [[3] * 10, [3]], **SPECIAL)] == [15, 11]
@@ -190,7 +190,7 @@ def test_what_never_ends_is_ended_at_the_largest_length_of_its_source():
 
 def test_sentences_that_are_done_leave_the_batch():
     network = Oracle(9, more_end=3.0)
-    found = decode(network, SOURCES, search=Search(beam=2, stop="first"), **SPECIAL)
+    found = decode(network, SOURCES, search=BeamSearch(beam=2, stop="first"), **SPECIAL)
     assert network.rows[0] == len(SOURCES) and network.rows[1] == 2 * len(SOURCES)
     assert network.rows[1:] == sorted(network.rows[1:], reverse=True) and network.rows[-1] < 2 * len(SOURCES)
     assert len(network.rows) == max(len(best.tokens) for [best] in found) + 1
@@ -212,7 +212,7 @@ def test_logits_that_are_no_numbers_end_a_sentence_without_an_output(bad):
 
 def test_a_beam_wider_than_the_vocabulary_has_no_other_hypotheses_than_there_are():
     network = Oracle(5)
-    search = Search(beam=20, max_factor=0, max_extra=2, min_length=0, stop="proven", n_best=20)
+    search = BeamSearch(beam=20, max_factor=0, max_extra=2, min_length=0, stop="proven", n_best=20)
     for hypotheses in decode(network, SOURCES, search=search, **SPECIAL):
         outputs = {tuple(hypothesis.tokens) for hypothesis in hypotheses}
         assert outputs == {(), (3,), (4,), (3, 3), (3, 4), (4, 3), (4, 4)} and len(hypotheses) == 7
@@ -221,7 +221,7 @@ def test_a_beam_wider_than_the_vocabulary_has_no_other_hypotheses_than_there_are
 def test_start_and_padding_are_not_produced_but_an_end_with_the_id_of_padding_is():
     likely = Fixed([9.0, 9.0, 0.0, 1.0])
     assert set(decode(likely, [[3]], **SPECIAL)[0][0].tokens) == {3}
-    [[best]] = decode(Fixed([3.0, 1.0, 2.0, 1.0]), [[3]], bos=0, eos=0, pad=0, search=Search(1, min_length=0))
+    [[best]] = decode(Fixed([3.0, 1.0, 2.0, 1.0]), [[3]], bos=0, eos=0, pad=0, search=BeamSearch(1, min_length=0))
     assert best.tokens == [] and best.score > -1
 
 
@@ -273,4 +273,4 @@ def test_the_largest_are_those_of_topk(vocabulary):
 )
 def test_wrong_settings_are_said(options, said):
     with pytest.raises(UserError, match=said):
-        Search(**options)
+        BeamSearch(**options)

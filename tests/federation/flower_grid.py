@@ -19,7 +19,7 @@ from kdrun.federation.flower.engine import assemble_remote
 from kdrun.federation.flower.records import call_of
 from kdrun.federation.run import played
 
-from .plays import Silent, request, shop
+from .plays import Silent, request, workshop
 
 
 @contextmanager
@@ -112,4 +112,4 @@ def play_flower(work: Path, method: str, report=None, grid=None, **options):
     question, report = asked(work, method, **options), report or Silent()
     put_together = partial(assemble_remote, grid=grid, report=report, folder=work / "clients")
     with identity():
-        return played(question, report, shop(work / "cache"), put_together)
+        return played(question, report, workshop(work / "cache"), put_together)

@@ -75,13 +75,13 @@ def request(
     )
 
 
-def shop(cache: Path | str = "cache") -> Workshop:
+def workshop(cache: Path | str = "cache") -> Workshop:
     torch.set_num_threads(1)
     return Workshop(lambda config: load_data(config, {"cache": str(cache)}), Path("outputs"))
 
 
 def play(work: Path, method: str, report: Report | None = None, **options) -> dict[str, Any]:
-    return run_federation(request(work, method, **options), report or Silent(), shop(work / "cache"))
+    return run_federation(request(work, method, **options), report or Silent(), workshop(work / "cache"))
 
 
 def plain(outcome: dict[str, Any]) -> dict[str, Any]:

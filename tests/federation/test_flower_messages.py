@@ -114,13 +114,13 @@ def test_no_message_holds_anything_of_a_client_but_what_the_method_sends(tmp_pat
 def look_into_every_message(method, work):
     from kdrun.federation.assemble import assemble
 
-    from .plays import request, shop
+    from .plays import request, workshop
 
     # The private networks have a layer of the proxy's shape, so that a mix-up would not show by its shape alone.
     options = {"private": [mlp(8), mlp(8, 8)], "proxy": mlp(8), "shared": mlp(8), "clients": 2, "rounds": 2}
     grid = grid_of(work, method, **options)
     play_flower(work, method, grid=grid, **options)
-    federation = assemble(request(work, method, **options), shop(work / "cache"))
+    federation = assemble(request(work, method, **options), workshop(work / "cache"))
     secrets = set()
     for path in work.glob("**/*client-*/**/*.safetensors"):
         secrets |= tensors_of(path)
@@ -166,16 +166,16 @@ def tensors_of(path):
 
 
 def test_a_client_that_fails_dies_or_is_silent_is_left_out_and_the_run_goes_on(tmp_path, monkeypatch):
-    from kdrun.federation.methods.energy_gated import EnergyGated
+    from kdrun.federation.methods.energy_gated import EnergyGatedMethod
 
-    work = EnergyGated.work
+    work = EnergyGatedMethod.work
 
     def sometimes(self, client, broadcast):
         if client.number == 0 and broadcast.round == 1:
             raise ValueError("the label of sample 17 is 3")
         return work(self, client, broadcast)
 
-    monkeypatch.setattr(EnergyGated, "work", sometimes)
+    monkeypatch.setattr(EnergyGatedMethod, "work", sometimes)
     told = []
     report = Silent()
     report.note = told.append

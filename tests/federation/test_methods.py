@@ -13,7 +13,7 @@ from kdrun.domains.images.task import Classification
 from kdrun.federation.client import Client
 from kdrun.federation.loop import Loop, export
 from kdrun.federation.messages import Broadcast, Update
-from kdrun.federation.methods.base import Hall, build_method
+from kdrun.federation.methods.base import ServerResources, build_method
 from kdrun.federation.shards import Shard
 from kdrun.learning import seeds
 from kdrun.learning.firststep import NoEffect
@@ -285,7 +285,7 @@ def test_the_consensus_of_fedmd_counts_clients_alike():
 def test_feddf():
     client = make("feddf", {"temperature": 2.0, "distil_epochs": 2}, public=True)
     networks = [linear(CLASSES, seed) for seed in (3, 4)]
-    hall = Hall(linear(CLASSES, 7), client.public, Loop(client.loop.task, TRAINER, seed=5), CLASSES)
+    resources = ServerResources(linear(CLASSES, 7), client.public, Loop(client.loop.task, TRAINER, seed=5), CLASSES)
     updates = {
         number: Update(export(one), samples)
         for number, (one, samples) in enumerate(zip(networks, (10, 30), strict=True))
@@ -299,7 +299,7 @@ def test_feddf():
         logits = fused(batch["inputs"])
         total = sum(4 * kl(soft(t, 2.0), soft(s, 2.0)) for t, s in zip(taught, logits, strict=True))
         descend(fused, total / len(logits))
-    found = client.method.combine({}, updates, "fedavg", 0.1, 6, hall)
+    found = client.method.combine({}, updates, "fedavg", 0.1, 6, resources)
     same(fused, found)
 
 
@@ -365,7 +365,7 @@ def test_feddf_distils_what_clients_do_not_exclude(who):
     networks = [Masked(3), Masked(4)]
     for network in networks if who == "both" else networks[:1]:
         network.offset[2] = -torch.inf
-    hall = Hall(Masked(7), client.public, Loop(client.loop.task, TRAINER, seed=5), CLASSES)
+    resources = ServerResources(Masked(7), client.public, Loop(client.loop.task, TRAINER, seed=5), CLASSES)
     updates = {number: Update(export(one), 10) for number, one in enumerate(networks)}
     fused = Masked(8)
     with torch.no_grad():
@@ -380,8 +380,8 @@ def test_feddf_distils_what_clients_do_not_exclude(who):
         logits = fused(batch["inputs"])[:, :2]
         p, log_p, log_q = taught.softmax(-1), taught.log_softmax(-1), logits.log_softmax(-1)
         descend(fused, (p * (log_p - log_q)).sum() / len(logits))
-    same(fused, client.method.combine({}, updates, "fedavg", 0.1, 0, hall))
-    assert hall.loop.seen["fusion"]["gradient"] > 0
+    same(fused, client.method.combine({}, updates, "fedavg", 0.1, 0, resources))
+    assert resources.loop.seen["fusion"]["gradient"] > 0
 
 
 def test_frozen_batch_norm_of_a_client_keeps_its_statistics():

@@ -10,8 +10,8 @@ from kdrun.federation import server as server_module
 from kdrun.federation.engine import InProcess
 from kdrun.federation.faults import BadUpdate, Failure, Faults
 from kdrun.federation.messages import Update
-from kdrun.federation.methods.base import Hall, Method
-from kdrun.federation.methods.options import Options
+from kdrun.federation.methods.base import Method, ServerResources
+from kdrun.federation.methods.options import MethodOptions
 from kdrun.federation.server import Rules, Server
 from kdrun.problems import UserError
 
@@ -22,7 +22,7 @@ class Counting(Method):
     TRAVELS = "proxy"
     terms = ()
 
-    def initial(self, hall):
+    def initial(self, resources):
         return {"sum": np.zeros(2, np.float32)}
 
 
@@ -41,8 +41,10 @@ def server(faults=None, clients=5, **rules):
     adders = [Adder(number) for number in range(clients)]
     faults = Faults.of(faults, clients)
     rules = {"rounds": 4, "on_bad": faults.on_bad, **rules}
-    hall = Hall(None, None, type("Loop", (), {"seen": {}, "counted": {}})(), 1)
-    return Server(Counting(Options()), InProcess(adders, faults), hall, Rules(clients, **rules), seed=3), adders
+    resources = ServerResources(None, None, type("Loop", (), {"seen": {}, "counted": {}})(), 1)
+    return Server(
+        Counting(MethodOptions()), InProcess(adders, faults), resources, Rules(clients, **rules), seed=3
+    ), adders
 
 
 def played(server):

@@ -9,10 +9,10 @@ import torch
 from kdrun.federation.assemble import assemble
 from kdrun.federation.messages import Broadcast, Update
 from kdrun.federation.methods.options import METHODS
-from kdrun.federation.run import Play
+from kdrun.federation.run import FederationRun
 from kdrun.ledger.ledger import Ledger
 
-from .plays import CNN, Silent, mlp, request, shop
+from .plays import CNN, Silent, mlp, request, workshop
 
 # The private networks have a layer of the proxy's shape, so that a mix-up would not show by its shape alone.
 MIXED = {"private": [mlp(8), CNN, mlp(8, 8)], "proxy": mlp(8), "shared": mlp(8), "clients": 3, "rounds": 3}
@@ -54,10 +54,10 @@ class Tapped:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_messages_hold_what_the_method_sends_and_nothing_else(method, tmp_path):
-    federation = assemble(request(tmp_path, method, **MIXED), shop(tmp_path / "cache"))
+    federation = assemble(request(tmp_path, method, **MIXED), workshop(tmp_path / "cache"))
     tap = Tapped(federation.engine)
     federation.engine = federation.server.engine = tap
-    play = Play(request(tmp_path, method, **MIXED), Silent(), federation, Ledger([]))
+    play = FederationRun(request(tmp_path, method, **MIXED), Silent(), federation, Ledger([]))
     play.rounds()
     outcome = play.finish()
 
@@ -96,20 +96,20 @@ def test_messages_hold_what_the_method_sends_and_nothing_else(method, tmp_path):
 
 def check_form(method, federation, messages):
     """Names and shapes: of the proxy or the shared network, of predictions on public samples, or nothing."""
-    network = federation.server.hall.network
+    network = federation.server.resources.network
     for message in messages:
         shapes = {name: tuple(array.shape) for name, array in message.arrays.items()}
         if method == "local" or (method == "fedmd" and isinstance(message, Broadcast) and message.round == 0):
             assert shapes == {}
         elif method == "fedmd":
-            assert shapes == {"logits": (len(federation.server.hall.public), 10)}
+            assert shapes == {"logits": (len(federation.server.resources.public), 10)}
         else:
             assert shapes == {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
 def test_what_fedmd_sends_are_predictions_on_public_samples(tmp_path):
-    federation = assemble(request(tmp_path, "fedmd", **MIXED), shop(tmp_path / "cache"))
-    client, public = federation.clients[0], federation.server.hall.public
+    federation = assemble(request(tmp_path, "fedmd", **MIXED), workshop(tmp_path / "cache"))
+    client, public = federation.clients[0], federation.server.resources.public
     update = client.fit(Broadcast(0))
     inputs = next(public.whole(1000))["inputs"]
     with torch.no_grad():
@@ -119,8 +119,8 @@ def test_what_fedmd_sends_are_predictions_on_public_samples(tmp_path):
 
 @pytest.mark.parametrize("method", ["fedmd", "feddf"])
 def test_public_samples_have_no_labels_and_are_nobodys_own(method, tmp_path):
-    federation = assemble(request(tmp_path, method, **MIXED), shop(tmp_path / "cache"))
-    public = federation.server.hall.public
+    federation = assemble(request(tmp_path, method, **MIXED), workshop(tmp_path / "cache"))
+    public = federation.server.resources.public
     assert not public.targets.any()
     own = [set(client.train.ids.tolist()) for client in federation.clients]
     assert all(own) and not set(public.ids.tolist()) & set().union(*own)

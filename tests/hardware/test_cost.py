@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from kdrun.hardware.cost import (
-    Part,
-    Work,
+    ParameterGroup,
+    StageWork,
     amount,
     flops,
     gigabytes,
@@ -17,17 +17,19 @@ from kdrun.hardware.cost import (
     rows,
     said_hours,
 )
-from kdrun.ledger.figures import Figures
+from kdrun.ledger.figures import DeviceFigures
 from kdrun.problems import UserError
 
-FAST = Figures("fast", {"fp32": 10, "bf16": 100, "fp16": None}, 80, 1000, "a leaflet")
-SMALL = Figures("small", {"fp32": 1, "bf16": None}, 4, None, "a leaflet")
+FAST = DeviceFigures("fast", {"fp32": 10, "bf16": 100, "fp16": None}, 80, 1000, "a leaflet")
+SMALL = DeviceFigures("small", {"fp32": 1, "bf16": None}, 4, None, "a leaflet")
 COUNTS = {"vision_tower": 400, "projector": 20, "language_model": 500}
 
 
 def work(**changes):
     """A network of 1 G parameters, all trained, 1,000 samples of 500 tokens, 8 in a batch."""
-    plain = Work("stage", [Part("network", 10**9, 500, "trained")], samples=1000, epochs=2, batch=8, tokens=500)
+    plain = StageWork(
+        "stage", [ParameterGroup("network", 10**9, 500, "trained")], samples=1000, epochs=2, batch=8, tokens=500
+    )
     return dataclasses.replace(plain, **changes)
 
 
@@ -38,8 +40,15 @@ def kinds(parts):
 def test_operations_are_six_four_and_two_per_parameter_and_token():
     # D = 1000 samples * 2 epochs * 500 tokens = 1e6
     assert flops(work())["total"] == pytest.approx(6e15)
-    parts = [Part("a", 10**9, 500, "trained"), Part("b", 10**9, 500, "passed"), Part("c", 10**9, 100, "frozen")]
-    teachers = [[Part("t", 3 * 10**9, 500)], [Part("tower", 10**9, 100), Part("u", 7 * 10**9, 500)]]
+    parts = [
+        ParameterGroup("a", 10**9, 500, "trained"),
+        ParameterGroup("b", 10**9, 500, "passed"),
+        ParameterGroup("c", 10**9, 100, "frozen"),
+    ]
+    teachers = [
+        [ParameterGroup("t", 3 * 10**9, 500)],
+        [ParameterGroup("tower", 10**9, 100), ParameterGroup("u", 7 * 10**9, 500)],
+    ]
     found = flops(work(parts=parts, teachers=teachers))
     # frozen: 2 * 1e9 * (1000 * 2 * 100); teachers: 2 * 3e9 * 1e6 + 2 * 1e9 * 2e5 + 2 * 7e9 * 1e6
     assert found == pytest.approx(
@@ -64,8 +73,8 @@ def test_memory_of_full_training_in_single_precision():
 
 
 def test_memory_in_half_precision_with_frozen_parts_and_teachers():
-    parts = [Part("frozen", 3 * 10**9, 500, "passed"), Part("adapters", 10**7, 500, "trained")]
-    teachers = [[Part("t", 7 * 10**9, 500)]]
+    parts = [ParameterGroup("frozen", 3 * 10**9, 500, "passed"), ParameterGroup("adapters", 10**7, 500, "trained")]
+    teachers = [[ParameterGroup("t", 7 * 10**9, 500)]]
     found = memory(
         work(parts=parts, teachers=teachers, precision="bf16", width=1000, layers=10, vocabulary=30_000, chunk=100)
     )
@@ -80,7 +89,7 @@ def test_memory_in_half_precision_with_frozen_parts_and_teachers():
 
 
 def test_memory_over_devices_and_accumulated_parts():
-    base = {"width": 1000, "layers": 10, "teachers": [[Part("t", 4 * 10**9, 500)]]}
+    base = {"width": 1000, "layers": 10, "teachers": [[ParameterGroup("t", 4 * 10**9, 500)]]}
     one, four = memory(work(**base)), memory(work(devices=4, shards=4, teacher_shards=2, accumulate=2, **base))
     for name in ("weights", "gradients", "optimizer"):
         assert four[name] == pytest.approx(one[name] / 4)

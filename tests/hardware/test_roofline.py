@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from kdrun.hardware.roofline import error, estimate, measured_figures, on, operators
-from kdrun.ledger.figures import Figures
+from kdrun.ledger.figures import DeviceFigures
 from kdrun.ledger.flops import counted_flops
 
-DEVICE = Figures(
+DEVICE = DeviceFigures(
     "device",
     {"fp32": 1e-3, "int8": 4e-3, "fp16": None},
     1.0,

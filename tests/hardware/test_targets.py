@@ -7,7 +7,7 @@ import pytest
 
 from kdrun.hardware.targets import chosen_targets, read_targets
 from kdrun.job.compose import compose
-from kdrun.ledger.figures import Figures, energy_figures, read_figures
+from kdrun.ledger.figures import DeviceFigures, energy_figures, read_figures
 from kdrun.ledger.machine import machine_words
 from kdrun.problems import UserError
 
@@ -73,7 +73,9 @@ def test_energy_constants_are_those_of_what_computes():
 
 
 def test_energy_model_of_figures():
-    figures = Figures("x", {"fp32": 2.0, "int8": None}, None, None, "s", power_w={"a": 10, "b": 99}, utilisation=0.5)
+    figures = DeviceFigures(
+        "x", {"fp32": 2.0, "int8": None}, None, None, "s", power_w={"a": 10, "b": 99}, utilisation=0.5
+    )
     assert figures.joules(3e12, "fp32") == pytest.approx(3 * 10 / (2 * 0.5))
     assert figures.joules(3e12, "int8") is None
     assert read_figures()["cpu"].joules(1e12, "fp32") == 133

@@ -56,9 +56,9 @@ def make_lab(root: Path, report: Report | None = None, **options) -> Lab:
     torch.set_num_threads(1)
     paths = {**cell()["paths"], "store": str(root)}
     store = Store(root)
-    shop = Workshop(lambda config: load_data(config, paths), store.root / "outputs", store.lock)
+    workshop = Workshop(lambda config: load_data(config, paths), store.root / "outputs", store.lock)
     context = FingerprintContext(lambda config: content_hash(config, paths), "cpu")
-    return Lab(store, context, shop, paths, report or Silent(), **options)
+    return Lab(store, context, workshop, paths, report or Silent(), **options)
 
 
 def teach(lab: Lab, *overrides: str, **options):

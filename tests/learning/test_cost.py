@@ -21,8 +21,8 @@ class Steps:
 
 def test_readers_are_injected(tmp_path):
     lab = make_lab(tmp_path)
-    lab.shop = Workshop(
-        lambda config: load_data(config, lab.paths), lab.shop.outputs, lab.store.lock, lambda: [Steps()]
+    lab.workshop = Workshop(
+        lambda config: load_data(config, lab.paths), lab.workshop.outputs, lab.store.lock, lambda: [Steps()]
     )
     cost = teach(lab).record["cost"]
     assert cost["looks"] >= 1

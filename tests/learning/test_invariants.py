@@ -7,7 +7,7 @@ from torch import nn
 from kdrun.domains.images.task import Classification
 from kdrun.domains.load import load_data
 from kdrun.learning.firststep import NoEffect, check_first_step
-from kdrun.learning.learner import Learner
+from kdrun.learning.learner import LearnerModule
 from kdrun.learning.microbatches import micro_batches
 from kdrun.learning.report import Interrupted
 from kdrun.learning.teacher import FrozenTeacher, renormalisation, state_digest
@@ -35,7 +35,7 @@ def network(width: int = 16) -> nn.Module:
     )
 
 
-class Watched(Learner):
+class Watched(LearnerModule):
     """Notes the modes of student and teacher at every training step."""
 
     def training_step(self, batch, batch_idx):
@@ -49,7 +49,7 @@ def fit(module, learner, epochs=2):
     return trainer
 
 
-def make(module, teacher=None, objective=KD, kind=Learner, **options):
+def make(module, teacher=None, objective=KD, kind=LearnerModule, **options):
     task = Classification(module.spec)
     frozen = FrozenTeacher(teacher, task, "t") if teacher is not None else None
     learner = kind(

@@ -11,7 +11,7 @@ from torch import nn
 from kdrun.domains.images.task import Classification
 from kdrun.domains.load import load_data
 from kdrun.learning.firststep import NoEffect, check_first_step
-from kdrun.learning.learner import Learner
+from kdrun.learning.learner import LearnerModule
 from kdrun.learning.microbatches import micro_batch_sizes, micro_batches
 from kdrun.learning.trainer import make_trainer
 from kdrun.networks.modes import hold_frozen
@@ -50,7 +50,7 @@ def one_step(
     """(how far the step went, the learner) on CPU; fp16 with a scaler of its own, as on a GPU."""
     student = linear(scale)
     before = [parameter.detach().clone() for parameter in student.parameters()]
-    learner = Learner(
+    learner = LearnerModule(
         student, Classification(module.spec), build_objective(objective, allowed), clip=clip, accumulate=accumulate,
         optimizer=lambda parameters: optimizer(parameters, lr=1.0), **options,
     )  # fmt: skip
@@ -137,7 +137,7 @@ def test_batch_normalisation_never_gets_a_single_sample(module, batch_size, accu
                 seen.append(len(inputs))
             return self.out(self.norm(inputs.flatten(1)))
 
-    learner = Learner(
+    learner = LearnerModule(
         Normed(), Classification(module.spec), build_objective(CE), accumulate=accumulate,
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.01),
     )  # fmt: skip
@@ -236,7 +236,7 @@ def test_a_network_that_froze_itself_keeps_its_statistics_too(module):
             return self.head(self.dropout(self.tower(inputs.flatten(1))))
 
     modes = []
-    learner = Learner(
+    learner = LearnerModule(
         Frozen(), Classification(module.spec), build_objective(CE),
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
     )  # fmt: skip

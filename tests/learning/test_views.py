@@ -64,8 +64,8 @@ def test_the_teacher_sees_its_own_view_of_the_same_samples(tmp_path):
     cast, teacher = before(lab)
     student = lab.get(distil(cast.student, teacher, sees=BONE, epochs=1))
     found = student.record["first_step"]
-    module = lab.shop.data(cast.config["data"])
-    seen = lab.shop.seen({**cast.config["data"], **BONE}, module)
+    module = lab.workshop.data(cast.config["data"])
+    seen = lab.workshop.seen({**cast.config["data"], **BONE}, module)
     loader = module.train_loader(8, seeds.derive(0, "data"))
     loader.set_epoch(0)
     batch = next(iter(loader))
@@ -103,7 +103,7 @@ def test_what_a_teacher_sees_is_in_the_fingerprint(tmp_path):
     lab = make_lab(tmp_path)
     cast, teacher = before(lab)
     stages = [distil(cast.student, teacher, epochs=1, sees=sees) for sees in ({}, BONE, {"window": "mediastinal"})]
-    assert len({fingerprint(stage.settled(lab.shop).parts(lab.context)) for stage in stages}) == 3
+    assert len({fingerprint(stage.settled(lab.workshop).parts(lab.context)) for stage in stages}) == 3
     with pytest.raises(UserError, match="trained on inputs with mean"):  # of bone windows, in a lung window
         lab.get(stages[0])
 
@@ -174,7 +174,7 @@ def test_random_crops_of_two_views_are_refused(tmp_path):
     cast, teacher = before(lab)
     stage = distil(cast.student, teacher, sees=BONE, data={"augment": {"flip": True}})
     with pytest.raises(UserError, match=r"data.window=bone.*would differ"):
-        stage.settled(lab.shop)
+        stage.settled(lab.workshop)
 
 
 def test_samples_that_are_not_the_same_are_refused(tmp_path):

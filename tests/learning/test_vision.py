@@ -9,7 +9,7 @@ from vision_support import conversations, mixed, module_of, question, tiny_tower
 
 from kdrun.domains.vision_language.task import VisionLanguage
 from kdrun.learning.backend import TakingPart
-from kdrun.learning.learner import Learner
+from kdrun.learning.learner import LearnerModule
 from kdrun.learning.microbatches import micro_batches
 from kdrun.learning.positions import CachedPositions, PositionCache, cache_bytes, taught
 from kdrun.learning.step import values_of
@@ -113,7 +113,7 @@ def test_a_term_is_looked_at_where_it_has_positions(module):
         module.inputs(torch.tensor([n for n in range(40) if (n % 5 == 1) is text][:4])) for text in (True, False)
     )
     objective = build_objective(LLAVA)
-    learner = Learner(Mean(module.spec, 0), VisionLanguage(module), objective, teacher=frozen(module))
+    learner = LearnerModule(Mean(module.spec, 0), VisionLanguage(module), objective, teacher=frozen(module))
     for batch, seen in ((texts, {"ce", "kd"}), (images, set(LLAVA))):
         prediction, told = learner.task.predict(learner.student, batch["inputs"]), learner.teacher.outputs(batch)
         _, raw = objective(learner.task.tensors(batch, prediction, told), images["sizes"])

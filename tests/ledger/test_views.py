@@ -17,7 +17,7 @@ from kdrun.accounting.formulas import (
 )
 from kdrun.accounting.stages import Library, item_of
 from kdrun.accounting.text import energy_text, si
-from kdrun.accounting.views import Options, chosen, of_run, of_runs
+from kdrun.accounting.views import EnergyOptions, chosen, of_run, of_runs
 
 KWH = 3.6e6
 STAGES = {  # kWh: data, teacher, student, evaluation; the total that is printed
@@ -140,7 +140,7 @@ ALONE = stage("A0", "alone", (1.0, 0.0, 62.0, 5.0), test=0.7)
 
 
 def view(run, *others, options=None, sweeps=None, cards=()):
-    return of_run(run, Library([run, *others]), options or Options(), sweeps or {}, cards)
+    return of_run(run, Library([run, *others]), options or EnergyOptions(), sweeps or {}, cards)
 
 
 def test_rows_are_disjoint_and_sum_to_all_stages():
@@ -243,7 +243,7 @@ def test_break_even_from_options_and_from_cards():
     run = record(TEACHER, BUILDER, ALONE)
     extra = 70.0
     assert view(run).serving["inferences"] is None
-    assert view(run, options=Options(serving=(0.9, 0.2))).serving["inferences"] == pytest.approx(extra / 0.7)
+    assert view(run, options=EnergyOptions(serving=(0.9, 0.2))).serving["inferences"] == pytest.approx(extra / 0.7)
     where = {"target": "local", "precision": "fp32", "batch": 1}
     cards = [
         {**where, "arm": "student", "energy": {"joules": 0.1, "estimate": True}},
@@ -272,7 +272,7 @@ def test_records_of_the_time_before_energy():
 
 def test_columns_of_a_table_with_their_footnote():
     from kdrun.tables.build import footnotes, make_cells
-    from kdrun.tables.checks import Entry
+    from kdrun.tables.checks import RecordedJob
     from kdrun.tables.render import number_text
 
     run = record(
@@ -284,7 +284,7 @@ def test_columns_of_a_table_with_their_footnote():
         {"id": name, "arm": "student", "metric": name, "bold": False} for name in ("joules", "energy_with_teacher")
     ]
     rows = [{"id": "r", "label": "R"}]
-    cells = make_cells(rows, columns, [Entry("r", ["joules", "energy_with_teacher"], "R", run)], [0], {}, "")
+    cells = make_cells(rows, columns, [RecordedJob("r", ["joules", "energy_with_teacher"], "R", run)], [0], {}, "")
     notes = footnotes(rows, cells)
     assert [cell["values"]["measured"]["mean"] for cell in cells] == [70.0, 170.0]
     assert [note["text"] for note in notes] == ["energy: estimate", "energy: partly estimate"]

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from kdrun.decoding.beam import Search, decode
+from kdrun.decoding.beam import BeamSearch, decode
 from kdrun.domains.translation.networks.seq2seq import HuggingFaceSeq2Seq
 from kdrun.problems import UserError
 
@@ -93,7 +93,7 @@ def test_beam_search_finds_what_generate_finds(kind):
     # what ends before can be compared.
     more_end = torch.nn.functional.one_hot(torch.tensor(EOS), VOCABULARY) * 4.0
     network.model.get_output_embeddings().register_forward_hook(lambda module, inputs, output: output + more_end)
-    search = Search(beam=4, max_factor=0, max_extra=25)
+    search = BeamSearch(beam=4, max_factor=0, max_extra=25)
     source = torch.randint(3, VOCABULARY, (12, 7), generator=torch.Generator().manual_seed(1))
     found = decode(network, source.tolist(), bos=BOS, eos=EOS, pad=PAD, search=search)
     output = network.model.generate(

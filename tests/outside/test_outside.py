@@ -90,14 +90,14 @@ columns:
 def test_a_column_and_the_objective_of_a_search_are_metrics_of_the_data_and_of_the_config(tmp_path, monkeypatch):
     from kdrun.config.compose import compose
     from kdrun.sweep.objectives import read_objectives
-    from kdrun.tables.spec import Request, compose_jobs, find_table, read_spec
+    from kdrun.tables.spec import TableRequest, compose_jobs, find_table, read_spec
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "conf" / "table").mkdir(parents=True)
     words = [word for word in WORDS if not word.startswith("seed")]
     (tmp_path / "conf" / "table" / "ears.yaml").write_text(TABLE % ", ".join(map(repr, words)))
     spec = read_spec(find_table("ears", ["conf"]))
-    compose_jobs(Request(spec, [], None), ["conf"])
+    compose_jobs(TableRequest(spec, [], None), ["conf"])
     assert [column.definition["better"] for column in spec.columns] == ["max", "max"]
     jobs = [compose([*WORDS, "metrics.far._target_=tonelab.metric.WithinSteps", "metrics.far.mode=min"])]
     directions = {each.name: each.direction for each in read_objectives(["pitch_accuracy", "near", "far"], None, jobs)}

@@ -6,7 +6,7 @@ import sys
 import pytest
 from plots.records import make_run
 
-from kdrun.plots.data import Point, pairs_of, pareto, point, read_traces, run_groups, run_points, runs_points
+from kdrun.plots.data import CostPoint, pairs_of, pareto, point, read_traces, run_groups, run_points, runs_points
 from kdrun.tracking.record import METRICS
 
 
@@ -72,7 +72,7 @@ def test_several_runs_share_their_teacher(tmp_path):
 
 def test_the_front_holds_what_nothing_beats():
     def at(cost, mean):
-        return Point("run", "", mean, None, 1, 1, {"seconds": cost} if cost else {})
+        return CostPoint("run", "", mean, None, 1, 1, {"seconds": cost} if cost else {})
 
     good, same, dear, worse, unknown = at(1, 0.5), at(1, 0.4), at(3, 0.9), at(2, 0.45), at(None, 0.99)
     assert pareto([worse, unknown, same, dear, good], "seconds") == [good, dear]

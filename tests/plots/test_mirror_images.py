@@ -68,18 +68,18 @@ def test_images_that_fail_are_a_line_in_the_log(tmp_path, wandb_with_images, mon
 @pytest.fixture
 def figures(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(Image=str))
-    return lambda: push.Figures(SimpleNamespace(log=lambda row: pytest.fail("nothing to log")), tmp_path)
+    return lambda: push.PushedFigures(SimpleNamespace(log=lambda row: pytest.fail("nothing to log")), tmp_path)
 
 
 def test_slow_figures_are_left_out(figures, capsys, monkeypatch):
-    monkeypatch.setattr(push.Figures, "_draw", lambda self: time.sleep(2))
+    monkeypatch.setattr(push.PushedFigures, "_draw", lambda self: time.sleep(2))
     started = time.monotonic()
     figures().log(0.05)
     assert time.monotonic() - started < 1.5 and "longer than 0.05 s" in capsys.readouterr().out
 
 
 def test_without_matplotlib_or_images_nothing_is_drawn(figures, monkeypatch):
-    monkeypatch.setattr(push.Figures, "_draw", lambda self: pytest.fail("drawn"))
+    monkeypatch.setattr(push.PushedFigures, "_draw", lambda self: pytest.fail("drawn"))
     monkeypatch.setattr("kdrun.plots.figures.have_matplotlib", lambda: False)
     figures().log(1)
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace())

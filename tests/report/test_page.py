@@ -185,8 +185,8 @@ def test_a_table_of_another_form_is_refused(tmp_path, without_plots):
 def test_a_table_shows_cells_notes_and_jobs(tmp_path, without_plots, monkeypatch):
     from kdrun.tables import render as printed
 
-    cell = printed.Text("91.2 ± 0.4", bold=True, marks=("a",))
-    monkeypatch.setattr(printed, "grid", lambda table: (["", "best, %"], [[printed.Text("KD <b>"), cell]]))
+    cell = printed.PrintedCell("91.2 ± 0.4", bold=True, marks=("a",))
+    monkeypatch.setattr(printed, "grid", lambda table: (["", "best, %"], [[printed.PrintedCell("KD <b>"), cell]]))
     monkeypatch.setattr(printed, "explanation", lambda table: ["Mean over seeds."])
     monkeypatch.setattr(
         printed, "provenance_lines", lambda table: [("command", "`kdrun table digits`"), ("commit", "abc")]

@@ -34,7 +34,7 @@ class Notes:
     """A lab that writes down what it is asked for; results of the first trainings are those of tables, by window."""
 
     def __init__(self):
-        self.stages, self.groups, self.decisions, self.shop = [], [], [], self
+        self.stages, self.groups, self.decisions, self.workshop = [], [], [], self
 
     def main_metric(self, data):
         return "auc", "max"

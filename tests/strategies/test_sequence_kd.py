@@ -57,7 +57,7 @@ def test_generated_targets_are_a_stage(config):
     lab = lab_of(cell)
     decodes = lab.get(generate(cast, teacher, beam=2))
     rows = read_generated(**decodes.data_file())
-    known = lab.shop.data(cell["data"])
+    known = lab.workshop.data(cell["data"])
     assert [row["id"] for row in rows] == known.train_ids.tolist()
     assert "".join(json.dumps(row) + "\n" for row in rows).startswith(first)
     stage = replace(supervised(cast.student), generated=decodes)

@@ -9,7 +9,7 @@ from plots.records import make_run
 
 from kdrun.present.console import Console
 from kdrun.sweep.board import Board, show_results
-from kdrun.sweep.plan import Plan, Point
+from kdrun.sweep.plan import Point, SweepPlan
 
 
 def planned(tmp_path, status="done"):
@@ -24,7 +24,9 @@ def planned(tmp_path, status="done"):
         write_json(run.dir / "record.json", run.record)
         words = [f"[/]lr={number}", "seed=0"]
         points.append(Point(number, words, SimpleNamespace(slug="x"), status, run.id, run.dir))
-    return Plan("sweep-1", tmp_path / "sweeps" / "sweep-1", "grid", [], SimpleNamespace(command="kdrun -m"), points)
+    return SweepPlan(
+        "sweep-1", tmp_path / "sweeps" / "sweep-1", "grid", [], SimpleNamespace(command="kdrun -m"), points
+    )
 
 
 def printed(show, width=120):

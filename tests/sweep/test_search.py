@@ -306,10 +306,12 @@ def test_editing_an_option_while_the_search_runs_changes_nothing(world):
 
 
 def test_a_combination_that_does_not_compose_is_a_failed_trial(world, monkeypatch):
-    from kdrun.sweep.plan import Plan
+    from kdrun.sweep.plan import SweepPlan
 
-    add = Plan.add
-    monkeypatch.setattr(Plan, "add", lambda plan, words: refuse(words) if len(plan.points) == 1 else add(plan, words))
+    add = SweepPlan.add
+    monkeypatch.setattr(
+        SweepPlan, "add", lambda plan, words: refuse(words) if len(plan.points) == 1 else add(plan, words)
+    )
 
     def refuse(words):
         raise UserError("these two do not go together", "take one of them")

@@ -9,7 +9,7 @@ from typing import Any
 
 from kdrun import cli
 from kdrun.job.summary import summarise
-from kdrun.tables.spec import Request, compose_jobs, find_table, read_spec
+from kdrun.tables.spec import TableRequest, compose_jobs, find_table, read_spec
 from kdrun.tracking.provenance import Provenance, write_start
 from kdrun.tracking.record import Run
 from kdrun.tracking.registry import open_run
@@ -61,9 +61,9 @@ def write_spec(folder: Path, text: str = SPEC, name: str = "mini") -> Path:
     return folder / "conf"
 
 
-def request_of(folder: Path, text: str = SPEC, name: str = "mini") -> Request:
+def request_of(folder: Path, text: str = SPEC, name: str = "mini") -> TableRequest:
     conf = str(write_spec(folder, text, name))
-    return Request(read_spec(find_table(name, [conf])), [], str(folder / "out"), [conf])
+    return TableRequest(read_spec(find_table(name, [conf])), [], str(folder / "out"), [conf])
 
 
 def fill(folder: Path, text: str = SPEC, results: dict[str, Any] = RESULTS, name: str = "mini", **fields: Any) -> Path:

@@ -11,7 +11,7 @@ from tables.support import PUBLISHED, SPEC, request_of, write_spec
 from kdrun import cli
 from kdrun.config.groups import conf_dirs, groups, tables
 from kdrun.problems import UserError
-from kdrun.tables.spec import Request, compose_jobs, find_table, read_spec
+from kdrun.tables.spec import TableRequest, compose_jobs, find_table, read_spec
 
 
 def problems(tmp_path, *changes):
@@ -105,13 +105,16 @@ def test_columns_with_overrides_make_a_grid(tmp_path):
 
 def test_typed_words_go_over_the_base_and_name_another_folder(tmp_path):
     spec = request_of(tmp_path).spec
-    plain, changed = Request(spec, ["tracker=none", "data.root=/x"]), Request(spec, ["trainer.epochs=5", "tags.x=true"])
+    plain, changed = (
+        TableRequest(spec, ["tracker=none", "data.root=/x"]),
+        TableRequest(spec, ["trainer.epochs=5", "tags.x=true"]),
+    )
     assert plain.name == "mini" and plain.command == "kdrun table mini"
     assert changed.name.startswith("mini-") and changed.command == "kdrun table mini trainer.epochs=5"
     jobs, composed = compose_jobs(changed, [str(tmp_path / "conf")])
     assert all(found.config["trainer"]["epochs"] == 5 and found.config["tags"] == {"x": True} for found in composed)
     assert "tags.x=true" not in jobs[0].words
-    _, composed = compose_jobs(Request(spec, ["seeds=2"]), [str(tmp_path / "conf")])
+    _, composed = compose_jobs(TableRequest(spec, ["seeds=2"]), [str(tmp_path / "conf")])
     assert composed[0].config["seeds"] == [0, 1]
 
 
@@ -146,7 +149,7 @@ def test_an_unknown_table_is_answered_with_the_nearest():
 
 @pytest.mark.parametrize("name", sorted(tables(conf_dirs()[0])))
 def test_every_shipped_table_reads_and_composes(name):
-    request = Request(read_spec(find_table(name)), [])
+    request = TableRequest(read_spec(find_table(name)), [])
     jobs, _ = compose_jobs(request)
     assert request.spec.title and request.spec.factors and jobs
 
@@ -181,5 +184,5 @@ def test_the_example_of_the_documentation_reads_and_composes(tmp_path):
 def test_any_folder_name_will_do(tmp_path):
     spec = request_of(tmp_path).spec
     for name in ("my folder (1)", "it's = here", "a,b"):
-        _, composed = compose_jobs(Request(spec, [], str(tmp_path / name)), [str(tmp_path / "conf")])
+        _, composed = compose_jobs(TableRequest(spec, [], str(tmp_path / name)), [str(tmp_path / "conf")])
         assert composed[0].config["paths"]["outputs"] == str(tmp_path / name)

@@ -16,10 +16,10 @@ from torch import nn
 
 from kdrun.domains.translation.build import text_module
 from kdrun.domains.translation.parallel_text import parallel_text
-from kdrun.domains.translation.task import Text, TokenScores, Translation
+from kdrun.domains.translation.task import TextShares, TokenScores, Translation
 from kdrun.files import read_json
 from kdrun.job.cells import make_lab
-from kdrun.learning.learner import Learner
+from kdrun.learning.learner import LearnerModule
 from kdrun.learning.microbatches import micro_batches
 from kdrun.learning.report import Report
 from kdrun.networks.build import build_network
@@ -204,7 +204,7 @@ def encoded(module):
 
 
 def test_scores_are_shares_and_the_copy_baseline_is_there(module):
-    text = Text()
+    text = TextShares()
     text.update(["The red lamp is on."], ["The red lamp is on."])
     assert float(text.compute()["bleu"]) == pytest.approx(1.0)
     baseline = Translation(module).baselines()["copying the source"]
@@ -221,7 +221,7 @@ def test_a_guess_by_frequency_is_what_a_teacher_must_beat(module, batch):
 
 def test_a_learner_takes_steps_on_text(module):
     """The learner asks nothing of the task that only images have."""
-    learner = Learner(network(module), Translation(module), build_objective({"ce": {"weight": 1.0}}))
+    learner = LearnerModule(network(module), Translation(module), build_objective({"ce": {"weight": 1.0}}))
     assert learner.positions == 0 and learner.teacher is None
 
 

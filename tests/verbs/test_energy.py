@@ -165,7 +165,7 @@ def metered(lab, folder):
     from kdrun.ledger.reader import Metering
 
     lab.energy = SETTINGS
-    lab.shop.metering = Metering(Meter([Ticking()], 0.01, presence=Presence(folder / "presence")))
+    lab.workshop.metering = Metering(Meter([Ticking()], 0.01, presence=Presence(folder / "presence")))
     return lab
 
 
@@ -222,7 +222,7 @@ def test_stopped_and_resumed_the_sums_go_on_and_lost_work_is_waste(tmp_path):
 
 @pytest.mark.parametrize("sensor", [True, False], ids=["sensor", "model"])
 def test_clients_of_a_federation_and_the_server_sum_to_the_stage(tmp_path, sensor):
-    from federation.plays import Silent, request, shop
+    from federation.plays import Silent, request, workshop
 
     from kdrun.federation.start import run_federation
     from kdrun.learning.report import Interrupted
@@ -230,7 +230,7 @@ def test_clients_of_a_federation_and_the_server_sum_to_the_stage(tmp_path, senso
     from kdrun.ledger.reader import Metering
 
     def played(report):
-        place = shop(tmp_path / "cache")
+        place = workshop(tmp_path / "cache")
         if sensor:
             place.metering = Metering(Meter([Ticking()], 0.01, presence=Presence(tmp_path / "presence")))
         asked = request(tmp_path / "work", "energy_gated", trainer={"checkpoint_seconds": 0})

@@ -90,10 +90,10 @@ def test_a_failed_check_writes_nothing(tmp_path, capsys):
 def test_a_changed_table_lies_in_a_folder_of_its_own(tmp_path, capsys):
     from tables.support import finish, request_of
 
-    from kdrun.tables.spec import Request, compose_jobs
+    from kdrun.tables.spec import TableRequest, compose_jobs
 
     request = request_of(tmp_path)
-    request = Request(request.spec, ["trainer.epochs=3"], request.outputs, request.conf)
+    request = TableRequest(request.spec, ["trainer.epochs=3"], request.outputs, request.conf)
     jobs, composed = compose_jobs(request, request.conf)
     for job, found in zip(jobs, composed, strict=True):
         finish(tmp_path / "out", found, RESULTS[job.row])

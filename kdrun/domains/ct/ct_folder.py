@@ -18,7 +18,7 @@ from kdrun.checksums import checksum_of
 from kdrun.data import folders
 from kdrun.data.decoded import RAW, decoded, digests, keep_rows
 from kdrun.data.fetch import default_cache
-from kdrun.domains.ct.labels import SHOWN, Row, check_places, code, read_labels, secret
+from kdrun.domains.ct.labels import SHOWN, ScanRow, check_places, code, read_labels, secret
 from kdrun.domains.ct.resize import fit, resize_planes, weights
 from kdrun.domains.ct.series import AIR, NIFTI, Unusable, Volume, read_volume
 from kdrun.domains.ct.source import Scans
@@ -125,7 +125,7 @@ def _checked(slices: Any, size: Any, fraction: Any, spacing: Any, incomplete: An
     return float(fraction[0]), float(fraction[1])
 
 
-def _check_patients(persons: list[str], rows: list[Row], with_split: bool) -> None:
+def _check_patients(persons: list[str], rows: list[ScanRow], with_split: bool) -> None:
     """Raise UserError where a patient is in two splits, or might come to be."""
     parts: dict[str, set[int]] = {}
     for person, row in zip(persons, rows, strict=True):
@@ -144,8 +144,8 @@ def _check_patients(persons: list[str], rows: list[Row], with_split: bool) -> No
         )
 
 
-def _refuse_copies(rows: list[Row], contents: list[str]) -> None:
-    same: dict[str, list[Row]] = {}
+def _refuse_copies(rows: list[ScanRow], contents: list[str]) -> None:
+    same: dict[str, list[ScanRow]] = {}
     for row, content in zip(rows, contents, strict=True):
         same.setdefault(content, []).append(row)
     copies = [found for found in same.values() if len(found) > 1]
@@ -154,7 +154,7 @@ def _refuse_copies(rows: list[Row], contents: list[str]) -> None:
         raise UserError(f"{len(copies)} scans are there under several names: {shown}", "name each scan once")
 
 
-def _persons(rows: list[Row], inside: list[str | None]) -> list[str]:
+def _persons(rows: list[ScanRow], inside: list[str | None]) -> list[str]:
     """Who each scan is of. One PatientID inside the files of two patients of labels.csv makes them one, but not an
     identifier that all share: then it was made anonymous with the same word."""
     if len(set(inside)) == 1 and len(rows) > 2:
@@ -166,7 +166,7 @@ def _persons(rows: list[Row], inside: list[str | None]) -> list[str]:
     ]
 
 
-def _contents(root: Path, rows: list[Row], cache: Path) -> list[str]:
+def _contents(root: Path, rows: list[ScanRow], cache: Path) -> list[str]:
     """sha256 over the files of every scan."""
     inside = [list(folders.files(row.place)) if row.place.is_dir() else [row.place] for row in rows]
     of_files = iter(digests(root, [path for paths in inside for path in paths], cache))
@@ -181,7 +181,7 @@ def _unread(root: Path, labels: Path) -> list[str]:
 
 
 def _cut(
-    rows: list[Row], chosen: tuple[Window, ...], shape: dict[str, Any], incomplete: str, key: bytes, target: Path
+    rows: list[ScanRow], chosen: tuple[Window, ...], shape: dict[str, Any], incomplete: str, key: bytes, target: Path
 ) -> None:
     """Write pixels.npy, uint8 [readable, V, slices, size, size], and about.json."""
     count, (low, high) = shape["slices"], shape["fraction"]
@@ -213,7 +213,7 @@ def _cut(
     keep_rows(raw, np.arange(len(readable)), target, {"readable": readable, "persons": persons})
 
 
-def _usable(rows: list[Row], choose: Any) -> tuple[list[int], Problems]:
+def _usable(rows: list[ScanRow], choose: Any) -> tuple[list[int], Problems]:
     """Places of scans in which nothing wrong is found before pixels are decoded, and all that is wrong with the others."""
     usable, problems = [], Problems()
 

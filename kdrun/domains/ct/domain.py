@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from kdrun.domains.images.domain import Classification
+from kdrun.domains.images.domain import ClassificationDomain
 from kdrun.problems import UserError, closest, listed
 
 
-class Diagnosis(Classification):
+class DiagnosisDomain(ClassificationDomain):
     """Scans in, one of C classes out, judged by the AUC."""
 
     name = "diagnosis"
@@ -20,7 +20,7 @@ class Diagnosis(Classification):
     keeps_rows = True
 
     def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
-        from kdrun.domains.ct.task import Diagnosis as Task
+        from kdrun.domains.ct.task import DiagnosisDomain as Task
 
         return Task(module.spec)
 
@@ -56,4 +56,4 @@ class Diagnosis(Classification):
         return f"L {found.level:g}  W {found.width:g} HU"
 
 
-DOMAIN = Diagnosis()
+DOMAIN = DiagnosisDomain()

@@ -22,7 +22,7 @@ SHOWN = 5  # offenders that a message names
 
 
 @dataclass(frozen=True)
-class Row:
+class ScanRow:
     """A scan: line of the file, code of its patient, label, part of the data, and where it lies."""
 
     line: int
@@ -62,7 +62,7 @@ def code(identifier: str, key: bytes) -> str:
 class Labels:
     """rows in the order of patient and place; split: whether the file says which split they are in; notes: one sentence each."""
 
-    rows: list[Row]
+    rows: list[ScanRow]
     split: bool
     notes: list[str]
 
@@ -75,7 +75,7 @@ def read_labels(path: Path, root: Path, key: bytes, leave_out: bool = False, ali
     table = read_csv(path, "labels")
     table.need(("patient", "label"), HINT)
     problems, lines_without, identifiers, lines_of = Problems(), [], [], defaultdict(list)
-    rows: list[Row] = []
+    rows: list[ScanRow] = []
     for line, cells in table.rows:
         given = {name: cells.get(name, "") for name in COLUMNS}
         if wrong := _wrong(given, "split" in table.columns, "path" in table.columns):
@@ -87,7 +87,7 @@ def read_labels(path: Path, root: Path, key: bytes, leave_out: bool = False, ali
         place = folders.below(root, given["path"]) if given["path"] else _place(root, given["patient"])
         part = part_of(given["split"]) if "split" in table.columns else TRAIN
         identifiers.append((given["patient"], place.as_posix()))
-        rows.append(Row(line, code(given["patient"], key), given["label"], part, place))
+        rows.append(ScanRow(line, code(given["patient"], key), given["label"], part, place))
         lines_of[place].append(line)
     without = f"{path.name} {lines(lines_without)}: no label"
     if lines_without and not (leave_out and rows):
@@ -120,7 +120,7 @@ def codes(labels: str | Path, cache: str | Path) -> dict[str, str]:
     return {code(patient, key): patient for patient in sorted({cells["patient"] for _, cells in table.rows})}
 
 
-def check_places(rows: list[Row], root: Path) -> tuple[list[Row], list[str]]:
+def check_places(rows: list[ScanRow], root: Path) -> tuple[list[ScanRow], list[str]]:
     """(rows whose scan is there, a line for each kind of what is missing): labels without scans, scans without labels."""
     there = [row for row in rows if os.path.exists(row.place)]
     missing = [str(row) for row in rows if not os.path.exists(row.place)]

@@ -9,7 +9,7 @@ from typing import Any
 from kdrun.domains.base import Domain
 
 
-class Classification(Domain):
+class ClassificationDomain(Domain):
     """Images in, one of C classes out."""
 
     name, kind = "classification", "images"
@@ -30,7 +30,7 @@ class Classification(Domain):
         return image_module(source, config, self)
 
     def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
-        from kdrun.domains.images.task import Classification as Task
+        from kdrun.domains.images.task import ClassificationDomain as Task
 
         return Task(module.spec)
 
@@ -56,4 +56,4 @@ class Classification(Domain):
         return ImageDataModule(images, images.split, spec, domain=self)
 
 
-DOMAIN = Classification()
+DOMAIN = ClassificationDomain()

@@ -107,7 +107,7 @@ def _decode(files: list[ImageFile], size: int | None, grey: bool, target: Path) 
         shape = first.pixels.shape
         raw = new_array(target / RAW, np.uint8, (len(files), *shape))
 
-        def place(position: int) -> _Read:
+        def place(position: int) -> _Decoded:
             image = _read(files[position].path, size, grey)
             if image.pixels is None:
                 return image
@@ -133,7 +133,7 @@ def _decode(files: list[ImageFile], size: int | None, grey: bool, target: Path) 
 
 
 @dataclass(frozen=True)
-class _Read:
+class _Decoded:
     """pixels: uint8 [C, H, W], or None, and the reason; frames: of the file; range: of values beyond 8 bits, see pictures."""
 
     pixels: np.ndarray | None
@@ -142,7 +142,7 @@ class _Read:
     range: str | None = None
 
 
-def _read(path: Path, size: int | None, grey: bool) -> _Read:
+def _read(path: Path, size: int | None, grey: bool) -> _Decoded:
     from PIL import Image, ImageOps
 
     try:
@@ -156,5 +156,5 @@ def _read(path: Path, size: int | None, grey: bool) -> _Read:
                 image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
             pixels = np.asarray(image)
     except pictures.BrokenImage as error:
-        return _Read(None, str(error))
-    return _Read(pixels[None] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1)), "", frames, values)
+        return _Decoded(None, str(error))
+    return _Decoded(pixels[None] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1)), "", frames, values)

@@ -7,16 +7,16 @@ from types import MappingProxyType
 from typing import Any
 
 from kdrun.domains.base import Domain
-from kdrun.domains.images.domain import Classification
+from kdrun.domains.images.domain import ClassificationDomain
 
 
-class Regression(Domain):
+class RegressionDomain(Domain):
     """A row of numbers in, one number out."""
 
     name, kind = "regression", "table"
     metrics = MappingProxyType({"rmse": "min", "mae": "min", "r2": "max", "loss": "min"})
     monitor, supervision = "r2", "mse"
-    supplies = Classification.supplies
+    supplies = ClassificationDomain.supplies
 
     def source_type(self) -> type:
         from kdrun.domains.tabular.source import Table
@@ -29,7 +29,7 @@ class Regression(Domain):
         return table_module(source, config)
 
     def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
-        from kdrun.domains.tabular.task import Regression as Task
+        from kdrun.domains.tabular.task import RegressionDomain as Task
 
         return Task(module.spec)
 
@@ -39,4 +39,4 @@ class Regression(Domain):
         return TableSpec.of(metadata)
 
 
-DOMAIN = Regression()
+DOMAIN = RegressionDomain()

@@ -14,7 +14,7 @@ from kdrun.schema import CONTENT, key
 
 
 @dataclass
-class Text:
+class TextConfig:
     """How sentences become tokens."""
 
     vocabulary: int = key(4_000, "pieces of the joint tokenizer that is trained on the training split", minimum=1)
@@ -31,12 +31,12 @@ class Text:
     )
 
 
-class Translation(Domain):
+class TranslationDomain(Domain):
     """Sentences in one language in, sentences in another out."""
 
     name, kind = "translation", "parallel_text"
     metrics = MappingProxyType({"bleu": "max", "chrf": "max", "loss": "min", "token_accuracy": "max"})
-    settings = MappingProxyType({"text": Text})
+    settings = MappingProxyType({"text": TextConfig})
     supplies = ("vocabulary", "vocab_size", "pad", "bos", "eos", "max_length")
     commands = ("translate",)
     normalised, per_position, generates = False, True, True
@@ -53,7 +53,7 @@ class Translation(Domain):
         return text_module(source, {**config, **config["text"]}, cache)
 
     def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
-        from kdrun.domains.translation.task import Translation as Task
+        from kdrun.domains.translation.task import TranslationDomain as Task
 
         return Task(module, decoding)
 
@@ -79,4 +79,4 @@ class Translation(Domain):
         return (*paths, "columns", "msgstr_language")
 
 
-DOMAIN = Translation()
+DOMAIN = TranslationDomain()

@@ -13,7 +13,7 @@ from torch import nn
 from torchmetrics import Metric, MetricCollection
 
 from kdrun import kinds
-from kdrun.decoding.beam import Search, decode
+from kdrun.decoding.beam import BeamSearch, decode
 from kdrun.domains.base import Batch, Prediction, Task, Tensors
 from kdrun.domains.guess import Guess, symmetric
 from kdrun.domains.translation.scores import TextScores, corpus_scores, sentence_statistics, signatures, tokenize_for
@@ -94,7 +94,7 @@ class Translation(TokenTask):
         settings = dict(decoding or {})
         beams = {True: settings.pop("beam", 5), False: settings.pop("val_beam", 1)}
         self.hidden = False
-        self.search = {final: Search(beam=beam, **settings) for final, beam in beams.items()}
+        self.search = {final: BeamSearch(beam=beam, **settings) for final, beam in beams.items()}
 
     @cached_property
     def tokenize(self) -> str:
@@ -115,7 +115,7 @@ class Translation(TokenTask):
         return found | self.outputs(student, teacher)
 
     def metrics(self) -> MetricCollection:
-        return MetricCollection({"tokens": TokenScores(), "text": Text(self.tokenize)})
+        return MetricCollection({"tokens": TokenScores(), "text": TextShares(self.tokenize)})
 
     def update(self, metrics: MetricCollection, prediction: Prediction, batch: Batch) -> None:
         metrics["tokens"].update(prediction.dense().detach().float(), batch["targets"], batch["mask"])
@@ -162,7 +162,7 @@ class Translation(TokenTask):
         return [{"id": int(samples.ids[place]), "text": text} for place, text in zip(positions, texts, strict=True)]
 
     def generations(self, network: nn.Module, samples: Any, positions: Any) -> Iterator[Callable[[], int]]:
-        spec, search = self.spec, Search(beam=1)
+        spec, search = self.spec, BeamSearch(beam=1)
         for place in positions:
             (source,) = samples.batch(np.array([place]))["inputs"]["source"].tolist()
 
@@ -201,7 +201,7 @@ class Translation(TokenTask):
         return symmetric(float(loss), math.sqrt(float(variance)), -1)
 
 
-class Text(TextScores):
+class TextShares(TextScores):
     """The same as shares in 0..1, as all scores are kept here."""
 
     def compute(self) -> dict[str, torch.Tensor]:

@@ -41,7 +41,7 @@ def vision_module(
     """
     from kdrun.domains.vision_language.module import VisionDataModule
 
-    pictures = Pictures(conversations.images, common, cache)
+    pictures = ImageInputs(conversations.images, common, cache)
     chosen, removed = assign(conversations, common)
     if like is not None:
         tokenizer, vocabulary = like.encoder.tokenizer, like.spec.vocabulary
@@ -99,7 +99,7 @@ def vision_module(
     return VisionDataModule(conversations, chosen, encoder, spec, samples, pictures, found)
 
 
-class Pictures:
+class ImageInputs:
     """Images as inputs of a network: features of a tower that are kept, or pixels.
 
     slots     image tokens that an image takes

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from kdrun.domains.base import Domain
-from kdrun.domains.translation.domain import Translation
+from kdrun.domains.translation.domain import TranslationDomain
 from kdrun.schema import key
 
 
@@ -28,13 +28,13 @@ class Vision:
     max_length: int = key(128, "longest sequence in tokens, image slots included", minimum=2)
 
 
-class VisionLanguage(Domain):
+class VisionLanguageDomain(Domain):
     """Pictures and questions in, answers out."""
 
     name = "vision_language"
     metrics = MappingProxyType({"accuracy": "max", "loss": "min", "token_accuracy": "max"})
     settings = MappingProxyType({"vision": Vision})
-    supplies = (*Translation.supplies, "image_token", "image_tokens", "image_size", "tower")
+    supplies = (*TranslationDomain.supplies, "image_token", "image_tokens", "image_size", "tower")
     commands = ("chat",)
     per_position = True
     decoding = frozenset(("max_extra",))
@@ -54,7 +54,7 @@ class VisionLanguage(Domain):
         return vision_module(source, {**config, **config["vision"]}, cache)
 
     def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
-        from kdrun.domains.vision_language.task import VisionLanguage as Task
+        from kdrun.domains.vision_language.task import VisionLanguageDomain as Task
 
         return Task(module, decoding)
 
@@ -73,4 +73,4 @@ class VisionLanguage(Domain):
         return hashlib.sha256(f"{source.source_hash} {tokenizer_hash(given)}".encode()).hexdigest()
 
 
-DOMAIN = VisionLanguage()
+DOMAIN = VisionLanguageDomain()

@@ -76,7 +76,7 @@ class FileImages:
 
 
 @dataclass
-class Found:
+class FilesSeen:
     """Files that were looked at.
 
     store   those that can be used
@@ -89,7 +89,7 @@ class Found:
     broken: dict[str, str] = field(default_factory=dict)
 
 
-def look_at(folder: Path, names: Iterable[str], size: int, cache: str | Path | None) -> Found:
+def look_at(folder: Path, names: Iterable[str], size: int, cache: str | Path | None) -> FilesSeen:
     """Every file of `names` (relative to `folder`): missing, broken, or an image of the store, in the order of names.
 
     Raises UserError where images of more than 8 bits are in several ranges (see pictures)."""
@@ -126,7 +126,7 @@ def look_at(folder: Path, names: Iterable[str], size: int, cache: str | Path | N
             paths.append(folder / place)
             digests.append(digest)
         number[name] = numbers[digest]
-    return Found(FileImages(paths, digests, size), number, broken)
+    return FilesSeen(FileImages(paths, digests, size), number, broken)
 
 
 def _look(folder: Path, names: list[str], target: Path) -> None:
@@ -152,7 +152,7 @@ def _look(folder: Path, names: list[str], target: Path) -> None:
 def assembled(
     name: str,
     splits: Mapping[str, Sequence[Entry]],
-    found: Found,
+    found: FilesSeen,
     *,
     limit_broken: float,
     corpus: Sequence[str] = (),

@@ -206,7 +206,7 @@ class _Render:
 
 
 @dataclass(frozen=True)
-class Row:
+class TokenRow:
     """The tokens of a conversation without those of its images, which come behind the first `head` tokens.
 
     tokens   ids
@@ -236,7 +236,7 @@ class Encoder:
         self.image_tokens = image_tokens
         self.image = [tokenizer.image] * image_tokens + after
 
-    def rows(self, samples: Iterable[Sample]) -> Iterator[Row]:
+    def rows(self, samples: Iterable[Sample]) -> Iterator[TokenRow]:
         """Each distinct text of `samples` is encoded once."""
         samples = list(samples)
         texts = sorted({text for sample in samples for text in self._texts(sample)})
@@ -255,7 +255,7 @@ class Encoder:
             texts += [first + turn.prompt if turn.prompt else "", lead + turn.answer]
         return texts
 
-    def _row(self, found: list[list[int]]) -> Row:
+    def _row(self, found: list[list[int]]) -> TokenRow:
         tokens, answers = list(self._opening), []
         for place in range(0, len(found), 2):
             if place:
@@ -264,7 +264,7 @@ class Encoder:
             begin = len(tokens)
             tokens += [*found[place + 1], self.eos]
             answers.append((begin, len(tokens)))
-        return Row(tokens, answers)
+        return TokenRow(tokens, answers)
 
     def decode(self, rows: Iterable[Sequence[int]]) -> list[str]:
         """Text of ids that a network gave: what stands before the end token."""

@@ -63,14 +63,14 @@ class Shadow(Client):
 
 def assemble_remote(
     request: FederationRequest,
-    shop: Workshop,
+    workshop: Workshop,
     grid: Grid,
     report: Report,
     ended: Callable[[], bool] = lambda: False,
     folder: Path | None = None,
 ) -> Federation:
     """As assemble.assemble, with clients that are reached through `grid`; see FlowerEngine for the rest."""
-    setting = Setting(request, shop)
+    setting = Setting(request, workshop)
     forms: dict[str, Any] = {}
     clients = []
     for number in range(setting.rules.clients):

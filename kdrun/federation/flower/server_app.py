@@ -38,10 +38,10 @@ def main(grid: Grid, context: Context) -> None:
         raise UserError(f"{work} is not on this machine", "start the run on the machine of its SuperLink")
     torch.set_num_threads(context.run_config["threads"])
     report = Written(work / "flower")
-    shop = Workshop(lambda config: load_data(config, paths), work)
+    workshop = Workshop(lambda config: load_data(config, paths), work)
     with FileLock(work / "flower" / LOCK).acquire(timeout=PATIENCE):
         try:
-            played(request, report, shop, partial(assemble_remote, grid=grid, report=report))
+            played(request, report, workshop, partial(assemble_remote, grid=grid, report=report))
         except Exception as error:
             lines = error.lines if isinstance(error, UserError) else [str(error)]
             report.tell("failed", type(error).__name__, lines, traceback.format_exc())

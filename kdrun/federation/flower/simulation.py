@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LOGGERS = ("flwr", "ray")
 
 
-def simulate(request: FederationRequest, report: Report, shop: Workshop) -> dict[str, Any]:
+def simulate(request: FederationRequest, report: Report, workshop: Workshop) -> dict[str, Any]:
     """The outcome of the federation, played by Flower's run_simulation. Clients keep what is theirs below the work folder."""
     import torch
 
@@ -48,7 +48,7 @@ def simulate(request: FederationRequest, report: Report, shop: Workshop) -> dict
         @server.main()
         def main(grid: Grid, context: Context) -> None:
             put_together = partial(assemble_remote, grid=grid, report=report, ended=ended.is_set, folder=folder)
-            outcomes.append(played(request, report, shop, put_together))
+            outcomes.append(played(request, report, workshop, put_together))
 
         client = {"num_cpus": min(threads, cores), "num_gpus": int(request.hardware["device"] == "cuda")}
         report.note(

@@ -26,7 +26,7 @@ QUIET = {
 """Nothing is reported to anybody; what a person has set stays."""
 
 
-def start(request: FederationRequest, report: Report, shop: Workshop) -> dict[str, Any]:
+def start(request: FederationRequest, report: Report, workshop: Workshop) -> dict[str, Any]:
     """The outcome of run_federation with clients as Flower apps.
 
     request.federation["engine"]: name (flower), superlink (None: Flower's simulation on this machine; HOST:PORT; or the name
@@ -45,7 +45,7 @@ def start(request: FederationRequest, report: Report, shop: Workshop) -> dict[st
         if superlink is None:
             from kdrun.federation.flower.simulation import simulate
 
-            return simulate(request, report, shop)
+            return simulate(request, report, workshop)
         from kdrun.federation.flower.deployment import deploy
 
         return deploy(request, report)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Hall:
+class ServerResources:
     """What the server has of its own: a network of the shape of what travels, public samples, a loop to train in."""
 
     network: nn.Module | None
@@ -57,18 +57,24 @@ class Method:
         """Names of the terms that every run must have seen."""
         return tuple(dict.fromkeys(term.name for objective in self.objectives() for term in objective.active))
 
-    def initial(self, hall: Hall) -> dict[str, np.ndarray]:
+    def initial(self, resources: ServerResources) -> dict[str, np.ndarray]:
         """What the server sends in the first round."""
         from kdrun.federation.loop import export
 
-        return {} if hall.network is None else export(hall.network)
+        return {} if resources.network is None else export(resources.network)
 
-    def expected(self, arrays: Arrays, hall: Hall) -> Expected:
+    def expected(self, arrays: Arrays, resources: ServerResources) -> Expected:
         """What an answer must look like, where `arrays` were sent."""
         return form(arrays)
 
     def combine(
-        self, arrays: Arrays, updates: Mapping[int, Update], how: str, trim: float, round: int, hall: Hall
+        self,
+        arrays: Arrays,
+        updates: Mapping[int, Update],
+        how: str,
+        trim: float,
+        round: int,
+        resources: ServerResources,
     ) -> dict[str, np.ndarray]:
         """What the server sends in the next round, from at least one update."""
         return aggregate.combine(updates, how, trim)

@@ -19,7 +19,7 @@ from kdrun.problems import UserError
 SEMANTICS = 1
 
 
-class EnergyGated(Method):
+class EnergyGatedMethod(Method):
     """A client's round: the private network learns from labels and from the global proxy,
 
         L_task(f) + w_b mean[ gate(E(x)) T^2 KL(softmax(g / T) || softmax(f / T)) ]
@@ -109,7 +109,7 @@ class Gated:
     gates, positions  of all batches so far
     """
 
-    def __init__(self, method: EnergyGated, client: Client):
+    def __init__(self, method: EnergyGatedMethod, client: Client):
         self.method, self.client, self.predict = method, client, client.loop.predict
         self.gates: list[Tensor] = []
         self.positions: list[Tensor] = []

@@ -27,8 +27,8 @@ class FedDF(FedAvg):
     def objectives(self):
         return (*super().objectives(), self.fusion)
 
-    def combine(self, arrays, updates, how, trim, round, hall):
-        network, loop, public = hall.network, hall.loop, hall.public
+    def combine(self, arrays, updates, how, trim, round, resources):
+        network, loop, public = resources.network, resources.loop, resources.public
         total = None
         for client in sorted(updates):
             load(network, updates[client].arrays)

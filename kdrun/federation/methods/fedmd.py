@@ -43,13 +43,13 @@ class FedMD(Method):
         what = self.losses.outputs
         return Objective((Term("digest", 1.0, absolute, (f"student_{what}", f"teacher_{what}")),))
 
-    def initial(self, hall):
+    def initial(self, resources):
         return {}
 
-    def expected(self, arrays, hall):
-        return {LOGITS: ((len(hall.public), hall.width), np.dtype(np.float32))}
+    def expected(self, arrays, resources):
+        return {LOGITS: ((len(resources.public), resources.width), np.dtype(np.float32))}
 
-    def combine(self, arrays, updates, how, trim, round, hall):
+    def combine(self, arrays, updates, how, trim, round, resources):
         alike = {client: replace(update, samples=1) for client, update in updates.items()}
         return aggregate.combine(alike, how, trim)
 

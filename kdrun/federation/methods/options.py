@@ -32,7 +32,7 @@ LEARNS = (
 
 
 @dataclass(frozen=True)
-class Options:
+class MethodOptions:
     """Options of all methods: passes over a client's samples in a round, in each of the two directions.
 
     A method without two directions trains for the sum of both, so that all have the same number of optimisation steps.
@@ -62,33 +62,33 @@ class Options:
 
 
 @dataclass(frozen=True)
-class PublicOptions(Options):
+class PublicOptions(MethodOptions):
     """public: the share of each client's training samples that is taken from it and given to everybody without labels."""
 
     public: float = 0.1
 
     ranges: ClassVar = {
-        **Options.ranges,
+        **MethodOptions.ranges,
         "public": (lambda share: 0 < share < 1, "a share of training above 0 and below 1"),
     }
 
 
 @dataclass(frozen=True)
-class ProxOptions(Options):
+class ProxOptions(MethodOptions):
     """mu: weight of the proximal term, that is mu / 2 times the squared distance."""
 
     mu: float = 0.01
 
-    ranges: ClassVar = {**Options.ranges, "mu": WEIGHT}
+    ranges: ClassVar = {**MethodOptions.ranges, "mu": WEIGHT}
 
 
 @dataclass(frozen=True)
-class KDOptions(Options):
+class KDOptions(MethodOptions):
     """temperature of the distillation."""
 
     temperature: float = 1.0
 
-    ranges: ClassVar = {**Options.ranges, "temperature": POSITIVE}
+    ranges: ClassVar = {**MethodOptions.ranges, "temperature": POSITIVE}
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class FusionOptions(KDOptions, PublicOptions):
 
 
 @dataclass(frozen=True)
-class GatedOptions(Options):
+class GatedOptions(MethodOptions):
     """See strategies.energy_gated.EnergyGated, which has the same options, and energy.py."""
 
     directions: str = "both"
@@ -137,11 +137,11 @@ class GatedOptions(Options):
     }
 
 
-METHODS: Mapping[str, tuple[str, type[Options]]] = MappingProxyType(
+METHODS: Mapping[str, tuple[str, type[MethodOptions]]] = MappingProxyType(
     {
-        "energy_gated": ("energy_gated.EnergyGated", GatedOptions),
-        "local": ("local.Local", Options),
-        "fedavg": ("shared.FedAvg", Options),
+        "energy_gated": ("energy_gated.EnergyGatedMethod", GatedOptions),
+        "local": ("local.Local", MethodOptions),
+        "fedavg": ("shared.FedAvg", MethodOptions),
         "fedprox": ("shared.FedProx", ProxOptions),
         "fedmd": ("fedmd.FedMD", PublicOptions),
         "feddf": ("feddf.FedDF", FusionOptions),
@@ -158,7 +158,7 @@ TEACHING = ("energy_gated", "feddf", "fedkd")
 """Methods in which one network teaches another by a loss that an objective may have in place of theirs."""
 
 
-def options_of(method: str, given: Mapping[str, Any]) -> Options:
+def options_of(method: str, given: Mapping[str, Any]) -> MethodOptions:
     """Raises UserError for an unknown method or option, or a value that an option cannot have."""
     if method not in METHODS:
         raise UserError(f"method={method}{closest(method, METHODS)}; all: {listed(METHODS)}")

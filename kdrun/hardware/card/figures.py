@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from kdrun.hardware import roofline
-from kdrun.hardware.card.request import FEWEST_CALLS, Place, Request
+from kdrun.hardware.card.request import FEWEST_CALLS, CardRequest, Place
 from kdrun.hardware.exports import measure
 from kdrun.hardware.exports.artifact import Artifact
-from kdrun.hardware.exports.subject import Subject
-from kdrun.ledger.figures import Figures
+from kdrun.hardware.exports.subject import TrainedNetwork
+from kdrun.ledger.figures import DeviceFigures
 
 WARM_UP = 50
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -64,11 +64,11 @@ def affordable(session: Any, arrays: Sequence[np.ndarray], calls: int, seconds: 
 
 
 def measured(
-    subject: Subject,
+    subject: TrainedNetwork,
     artifact: Artifact,
     session: Any,
     place: Place,
-    request: Request,
+    request: CardRequest,
     threads: int,
     reader: Any,
     latency: dict[str, Any],
@@ -127,12 +127,14 @@ def most_per_second(
     return measure.throughput(session, arrays, deadline_ms, batches, THROUGHPUT_CALLS)
 
 
-def arrays_of(subject: Subject, batch: int) -> list[np.ndarray]:
+def arrays_of(subject: TrainedNetwork, batch: int) -> list[np.ndarray]:
     """Real validation samples as the artifact is called with them."""
     return [tensor.numpy() for tensor in subject.inputs("val", batch)]
 
 
-def model_energy(flops: float | None, figures: Figures | None, precision: str, batch: int) -> dict[str, Any] | None:
+def model_energy(
+    flops: float | None, figures: DeviceFigures | None, precision: str, batch: int
+) -> dict[str, Any] | None:
     """Energy of a call by the FLOPs model, an estimate; None where the machine has no constants."""
     joules = None if flops is None or figures is None else figures.joules(batch * flops, precision)
     return joules and {"joules": joules, "method": "flops", "estimate": True, "coverage": "model"}
@@ -147,7 +149,9 @@ def token_energy(energy: dict[str, Any] | None, tokens: int, batch: int) -> dict
     return {"joules_per_token": energy["joules"] / (batch * tokens), "estimate": True, "method": method}
 
 
-def estimated(subject: Subject, artifact: Artifact, session: Any, place: Place, here: Figures | None) -> dict[str, Any]:
+def estimated(
+    subject: TrainedNetwork, artifact: Artifact, session: Any, place: Place, here: DeviceFigures | None
+) -> dict[str, Any]:
     """As `measured`, by the roofline model for a target that is not this machine.
 
     here: what this machine reaches (roofline.measured_figures): the model is held against a measurement of the same file here, where
@@ -171,6 +175,6 @@ def estimated(subject: Subject, artifact: Artifact, session: Any, place: Place, 
     return {"latency": latency, "throughput": None, "memory": memory, "energy": energy, "notes": {}}
 
 
-def _forward(subject: Subject, batch: int) -> Any:
+def _forward(subject: TrainedNetwork, batch: int) -> Any:
     inputs = subject.inputs("val", batch)
     return lambda shadow: shadow(*(tensor.to("meta") for tensor in inputs))

@@ -13,7 +13,7 @@ import torch
 from kdrun.domains.base import Prediction
 from kdrun.files import number, read_json
 from kdrun.hardware.exports.artifact import Artifact
-from kdrun.hardware.exports.subject import Subject
+from kdrun.hardware.exports.subject import TrainedNetwork
 
 CHUNK = 256
 QUICK_SECONDS = 0.6
@@ -33,7 +33,7 @@ class Judged:
     notes     part of the card -> why it is None
     """
 
-    subject: Subject
+    subject: TrainedNetwork
     artifact: Artifact
     outputs: np.ndarray | None = None
     targets: np.ndarray | None = None
@@ -46,7 +46,9 @@ class Judged:
     notes: dict[str, str] = field(default_factory=dict)
 
 
-def judge(subject: Subject, artifact: Artifact, session: Any, samples: int, quick: bool, seed: int = 0) -> Judged:
+def judge(
+    subject: TrainedNetwork, artifact: Artifact, session: Any, samples: int, quick: bool, seed: int = 0
+) -> Judged:
     """Run the test set through `session`; samples: how many of it are corrupted at most, spread evenly over it."""
     found = Judged(subject, artifact, torch_value=torch_value(subject))
     if subject.spec.per_position:
@@ -85,7 +87,7 @@ def judge(subject: Subject, artifact: Artifact, session: Any, samples: int, quic
     return found
 
 
-def predictor(subject: Subject, session: Any) -> Callable[[np.ndarray], np.ndarray]:
+def predictor(subject: TrainedNetwork, session: Any) -> Callable[[np.ndarray], np.ndarray]:
     """Normalised inputs [n, ...] -> outputs float32 [n, C], in chunks, read as the task reads a network's output."""
     network = subject.through(session)
 
@@ -100,7 +102,7 @@ def predictor(subject: Subject, session: Any) -> Callable[[np.ndarray], np.ndarr
     return predict
 
 
-def score(subject: Subject, outputs: np.ndarray, targets: np.ndarray) -> float:
+def score(subject: TrainedNetwork, outputs: np.ndarray, targets: np.ndarray) -> float:
     """The task's main metric."""
     metrics = subject.task.metrics()
     batch = {"targets": torch.from_numpy(targets)}
@@ -108,7 +110,7 @@ def score(subject: Subject, outputs: np.ndarray, targets: np.ndarray) -> float:
     return float(metrics.compute()[subject.task.MAIN])
 
 
-def torch_value(subject: Subject) -> float | None:
+def torch_value(subject: TrainedNetwork) -> float | None:
     """The main metric of the network itself on test: as its stage recorded it, else computed (a client of a federation)."""
     if subject.part is None:
         try:

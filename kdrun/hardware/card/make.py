@@ -11,13 +11,13 @@ from kdrun.config.allowed import agreed
 from kdrun.hardware.card import figures, gates, robustness, safety
 from kdrun.hardware.card.cards import Card, keep_cards, order
 from kdrun.hardware.card.judge import CHUNK, Judged, judge, predictor
-from kdrun.hardware.card.request import Place, Request
+from kdrun.hardware.card.request import CardRequest, Place
 from kdrun.hardware.exports import measure
 from kdrun.hardware.exports.export import export
 from kdrun.hardware.exports.formats import POSSIBLE, format_for, installed_runtimes
-from kdrun.hardware.exports.subject import Subject
+from kdrun.hardware.exports.subject import TrainedNetwork
 from kdrun.hardware.exports.subjects import subjects
-from kdrun.ledger.figures import Figures, energy_figures
+from kdrun.ledger.figures import DeviceFigures, energy_figures
 from kdrun.ledger.machine import machine_words
 from kdrun.parts import parts_of
 from kdrun.problems import UserError, closest, listed
@@ -31,7 +31,7 @@ REFERENCES = ("teacher", "alone")
 Tell = Callable[[str], None]
 
 
-def make_cards(run: RunInfo, request: Request, tell: Tell = lambda line: None) -> list[Card]:
+def make_cards(run: RunInfo, request: CardRequest, tell: Tell = lambda line: None) -> list[Card]:
     """The new cards, which are also in RUN/card/cards.json now.
 
     tell: told in a line what is left out, and why. A network that cannot be exported costs its own card only; UserError
@@ -51,7 +51,7 @@ def make_cards(run: RunInfo, request: Request, tell: Tell = lambda line: None) -
 class _Maker:
     """Keeps what several tables share: artifacts with their sessions' answers, and what this machine reaches."""
 
-    def __init__(self, run: RunInfo, request: Request, tell: Tell) -> None:
+    def __init__(self, run: RunInfo, request: CardRequest, tell: Tell) -> None:
         self.run, self.request, self.tell = run, request, tell
         self.problems: list[str] = []
         self.all = chosen_subjects(run, request, tell)
@@ -59,7 +59,7 @@ class _Maker:
         self.wanted = [one for one in self.all if one.arm in (request.arms or [each.arm for each in self.all])]
         self.threads = int(((run.record or {}).get("config") or {}).get("hardware", {}).get("threads") or 1)
         self.judged: dict[tuple[Any, ...], Judged | UserError] = {}
-        self._here: Figures | None = None
+        self._here: DeviceFigures | None = None
         self._counters: figures.Counters | None = None
         self._opened = False
 
@@ -99,7 +99,9 @@ class _Maker:
             warm_up = min([figures.WARM_UP, *(calls for _, _, calls in parts)])
             return dict(zip(labels, measure.latencies(parts, warm_up), strict=True))
 
-    def _card(self, subject: Subject, place: Place, format: str, device: str, latency: dict[str, Any] | None) -> Card:
+    def _card(
+        self, subject: TrainedNetwork, place: Place, format: str, device: str, latency: dict[str, Any] | None
+    ) -> Card:
         own = self._judged(subject, format, place.precision, device)
         teacher = self._reference(subject, "teacher", format, place.precision, device)
         alone = self._reference(subject, "alone", format, place.precision, device)
@@ -166,7 +168,7 @@ class _Maker:
             "notes": notes,
         }
 
-    def _label(self, subject: Subject) -> str:
+    def _label(self, subject: TrainedNetwork) -> str:
         """`teacher resnet8`, `student alone`, `student resnet8_w4`, with a view or client."""
         stages = (self.run.record or {}).get("stages") or ()
         stage = next((one for one in stages if one["fingerprint"] == subject.source.get("fingerprint")), {})
@@ -176,7 +178,7 @@ class _Maker:
             name = f"{name} {learner}"
         return f"{name}, {subject.part}" if subject.part else name
 
-    def _judged(self, subject: Subject, format: str, precision: str, device: str) -> Judged:
+    def _judged(self, subject: TrainedNetwork, format: str, precision: str, device: str) -> Judged:
         """The artifact of a subject with its answers, made once; a failure is remembered too."""
         key = (subject.arm, subject.part, subject.seed, format, precision, device)
         if key not in self.judged:
@@ -192,7 +194,7 @@ class _Maker:
             raise found
         return found
 
-    def _reference(self, subject: Subject, arm: str, format: str, precision: str, device: str) -> Judged | None:
+    def _reference(self, subject: TrainedNetwork, arm: str, format: str, precision: str, device: str) -> Judged | None:
         """The teacher, or the student alone, of a subject: of the same view or client, or the only one; None for itself."""
         if subject.arm == arm or subject.arm == "teacher":
             return None
@@ -237,7 +239,7 @@ class _Maker:
             self._counters, self._opened = figures.open_counters(), True
         return self._counters
 
-    def _reached(self) -> Figures | None:
+    def _reached(self) -> DeviceFigures | None:
         """What this machine's CPU reaches, measured once: against it the model's error is told."""
         if self._here is None and not self.request.quick:
             from kdrun.hardware.roofline import measured_figures
@@ -246,7 +248,7 @@ class _Maker:
         return self._here
 
 
-def chosen_subjects(run: RunInfo, request: Request, tell: Tell) -> list[Subject]:
+def chosen_subjects(run: RunInfo, request: CardRequest, tell: Tell) -> list[TrainedNetwork]:
     """Networks that are asked for, and those they are held against; of several parts the first, or `request.part`."""
     seeds = None if request.seed is None else [request.seed]
     there = {stage["role"] for stage in (run.record or {}).get("stages") or ()}
@@ -267,7 +269,7 @@ def chosen_subjects(run: RunInfo, request: Request, tell: Tell) -> list[Subject]
     return found
 
 
-def _check_critical(all: list[Subject], critical: tuple[str, ...]) -> None:
+def _check_critical(all: list[TrainedNetwork], critical: tuple[str, ...]) -> None:
     classes = [str(name) for name in all[0].spec.labels] if all else []
     for name in critical:
         if name not in classes:

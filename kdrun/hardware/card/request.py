@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdrun.hardware.exports.formats import PRECISIONS, format_for, installed_runtimes, known
-from kdrun.hardware.targets import Target, chosen_targets
+from kdrun.hardware.targets import HardwareTarget, chosen_targets
 from kdrun.parts import is_group
 from kdrun.problems import UserError, closest, listed
 
@@ -22,7 +22,7 @@ FEWEST_CALLS = 20
 class Place:
     """A target with a number format: one table. deploy: its limits; runtime: "auto" or a name."""
 
-    target: Target
+    target: HardwareTarget
     precision: str
     runtime: str
     batch: int
@@ -30,7 +30,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Request:
+class CardRequest:
     """What to measure.
 
     arms     None: teacher, student alone and student, as far as the run has them
@@ -51,7 +51,7 @@ class Request:
     quick: bool = False
 
 
-def read_request(words: Sequence[str], record: Mapping[str, Any], conf_dirs: Sequence[str] = ()) -> Request:
+def read_request(words: Sequence[str], record: Mapping[str, Any], conf_dirs: Sequence[str] = ()) -> CardRequest:
     """The request of a command line about a run. UserError for all that cannot be had, before anything is computed."""
     options = dict(_option(word) for word in words)
     _check_result(record)
@@ -77,7 +77,7 @@ def read_request(words: Sequence[str], record: Mapping[str, Any], conf_dirs: Seq
     seed = _number(options, "seed", 0)
     if seed is not None and seed not in record["seeds"]:
         raise UserError(f"seed={seed}: {record['id']} has no such seed; it has: {listed(map(str, record['seeds']))}")
-    return Request(
+    return CardRequest(
         places,
         arms,
         seed,
@@ -94,7 +94,7 @@ def own_target(record: Mapping[str, Any]) -> str:
     return (record.get("choices") or {}).get("hardware") or "local"
 
 
-def limits(target: Target, record: Mapping[str, Any]) -> dict[str, Any]:
+def limits(target: HardwareTarget, record: Mapping[str, Any]) -> dict[str, Any]:
     """Keys of `hardware.deploy`: those of the run's config where the target is its own, for they may have been typed; else the file's."""
     own = ((record.get("config") or {}).get("hardware") or {}).get("deploy")
     return dict(own) if own and target.name == own_target(record) else dict(target.deploy)

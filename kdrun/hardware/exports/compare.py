@@ -11,7 +11,7 @@ import torch
 
 from kdrun.hardware.exports.formats import AGREEMENT, TOLERANCES
 from kdrun.hardware.exports.sessions import Session
-from kdrun.hardware.exports.subject import Subject
+from kdrun.hardware.exports.subject import TrainedNetwork
 from kdrun.problems import UserError
 
 SINGLE, BATCH = 4, 32
@@ -46,7 +46,7 @@ class Comparison:
         return share * (max(1.0, self.range) if precision == "fp32" else self.range)
 
 
-def compare(subject: Subject, session: Session, samples: int | None = None) -> Comparison:
+def compare(subject: TrainedNetwork, session: Session, samples: int | None = None) -> Comparison:
     """The session against the subject's network in float32, on validation samples: some one by one, then all in larger batches.
 
     Of sequences only positions that the network was trained on count. An output that is not finite is an infinite difference.

@@ -21,7 +21,7 @@ from kdrun.hardware.exports.compare import BATCH, Mismatch, compare, require
 from kdrun.hardware.exports.formats import CONFIG, check_pair
 from kdrun.hardware.exports.load import WEIGHTS, load_export
 from kdrun.hardware.exports.sessions import import_executorch, import_onnxruntime, note_made
-from kdrun.hardware.exports.subject import Inputs, Subject
+from kdrun.hardware.exports.subject import Inputs, TrainedNetwork
 from kdrun.problems import UserError
 from kdrun.slots import allowing
 from kdrun.version import __version__
@@ -40,7 +40,7 @@ PACKAGES = {
 
 
 def export(
-    subject: Subject, folder: str | Path, format: str, precision: str = "fp32", calibration: int = CALIBRATION
+    subject: TrainedNetwork, folder: str | Path, format: str, precision: str = "fp32", calibration: int = CALIBRATION
 ) -> Artifact:
     """The artifact in `folder/FORMAT-PRECISION/`, made anew unless an equal one is there.
 
@@ -75,7 +75,7 @@ def export(
 
 
 def _made(
-    subject: Subject,
+    subject: TrainedNetwork,
     work: Path,
     format: str,
     precision: str,
@@ -117,7 +117,7 @@ def _made(
     raise _failed(what, failures)
 
 
-def _ways(subject: Subject, folder: Path, format: str, precision: str, calibration: int) -> dict[str, Any]:
+def _ways(subject: TrainedNetwork, folder: Path, format: str, precision: str, calibration: int) -> dict[str, Any]:
     """Name -> function that writes the file; they are tried in this order."""
     axes, sample = subject.spec.free_axes, _several(subject.inputs("val", 3))
 
@@ -156,14 +156,14 @@ def _several(inputs: Inputs) -> Inputs:
     return inputs if len(inputs[0]) > 1 else tuple(torch.cat([one, one]) for one in inputs)
 
 
-def _calibration(subject: Subject, count: int) -> Iterator[Inputs]:
+def _calibration(subject: TrainedNetwork, count: int) -> Iterator[Inputs]:
     """Training samples in batches: ranges are learned from what the network was trained on, never from what judges it."""
     positions = subject.positions("train", count)
     for first in range(0, len(positions), BATCH):
         yield subject.batch("train", positions[first : first + BATCH])[0]
 
 
-def _save(subject: Subject, precision: str, path: Path) -> None:
+def _save(subject: TrainedNetwork, precision: str, path: Path) -> None:
     from kdrun.hardware.exports.load import DTYPES
     from kdrun.networks.weights import save_state
 
@@ -174,7 +174,7 @@ def _save(subject: Subject, precision: str, path: Path) -> None:
     save_state(state, path, {**subject.spec.metadata(), "network": subject.node})
 
 
-def describe(subject: Subject, precision: str, source: dict[str, Any]) -> dict[str, Any]:
+def describe(subject: TrainedNetwork, precision: str, source: dict[str, Any]) -> dict[str, Any]:
     """config.json: what somebody without the run has to know to use the file."""
     spec = subject.spec.metadata()
     told = subject.spec.described()
@@ -191,7 +191,7 @@ def describe(subject: Subject, precision: str, source: dict[str, Any]) -> dict[s
     }
 
 
-def inputs_of(subject: Subject) -> list[dict[str, Any]]:
+def inputs_of(subject: TrainedNetwork) -> list[dict[str, Any]]:
     """[{"name", "type", "shape"}] of what the network is called with; the name of an axis where its length is free."""
     sample, axes = subject.inputs("val", 1), subject.spec.free_axes
     return [
@@ -204,7 +204,7 @@ def inputs_of(subject: Subject) -> list[dict[str, Any]]:
     ]
 
 
-def _settings(subject: Subject, format: str, precision: str, calibration: int) -> dict[str, Any]:
+def _settings(subject: TrainedNetwork, format: str, precision: str, calibration: int) -> dict[str, Any]:
     from importlib.metadata import PackageNotFoundError, version
 
     def found(package: str) -> str | None:

@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from kdrun.hardware.exports.artifact import Artifact
     from kdrun.hardware.exports.sessions import Session
-    from kdrun.hardware.exports.subject import Subject
+    from kdrun.hardware.exports.subject import TrainedNetwork
 
 Clock = Callable[[], float]
 """Seconds."""
@@ -201,7 +201,7 @@ def energy(
 
 
 def generation(
-    subject: Subject,
+    subject: TrainedNetwork,
     count: int = 16,
     threads: int = 1,
     reader: EnergyReader | None = None,
@@ -239,7 +239,7 @@ def generation(
     }
 
 
-def _generations(subject: Subject, count: int) -> Iterator[Callable[[], int]]:
+def _generations(subject: TrainedNetwork, count: int) -> Iterator[Callable[[], int]]:
     """For each sample a function that generates its output and says how many tokens that were, the end included."""
     samples, places = subject.module.samples("val"), subject.positions("val", count)
     return subject.task.generations(subject.network, samples, places)

@@ -34,7 +34,7 @@ def quantise(
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Reader(CalibrationDataReader):
+    class CalibrationReader(CalibrationDataReader):
         def __init__(self, used: set[str]) -> None:
             self._batches: Iterator[Any] = iter(batches)
             self._used = used
@@ -57,7 +57,7 @@ def quantise(
             quantize_static(
                 str(start),
                 str(path),
-                Reader(_inputs(start)),
+                CalibrationReader(_inputs(start)),
                 quant_format=QuantFormat.QDQ,
                 activation_type=QuantType.QInt8,
                 weight_type=QuantType.QInt8,

@@ -20,7 +20,7 @@ Inputs = tuple[Tensor, ...]
 
 
 @dataclass
-class Subject:
+class TrainedNetwork:
     """One trained network, without what only training needed (no adaptor, no teacher inside).
 
     arm      "student", "alone", "teacher", the name of a control ...

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.files import read_json
-from kdrun.hardware.exports.subject import Subject
+from kdrun.hardware.exports.subject import TrainedNetwork
 from kdrun.parts import WHOLE, is_group, parts_of
 from kdrun.problems import UserError, closest, listed
 from kdrun.tracking.registry import RunInfo
@@ -23,7 +23,7 @@ def subjects(
     arms: Sequence[str] | None = None,
     which: str = "best",
     tell: Tell = lambda line: None,
-) -> list[Subject]:
+) -> list[TrainedNetwork]:
     """The networks of a finished run: teacher, student alone and student (those of them that the run has).
 
     seeds  default: the run's first; a teacher that all seeds share is there for any
@@ -118,7 +118,7 @@ def _weights(run: RunInfo, stage: dict[str, Any], file: str) -> Path:
 
 def open_subject(
     run: RunInfo, chosen: dict[str, Any], which: str = "best", modules: dict[str, Any] | None = None
-) -> Subject:
+) -> TrainedNetwork:
     """The network of an entry of `stages_of`, with its data. modules: data modules of earlier calls, by their config."""
     from kdrun.hardware.exports.load import open_network
     from kdrun.networks.inputs import check_data
@@ -131,7 +131,7 @@ def open_subject(
         module = _module(weights.parent, config, stage["seed"], part, {} if modules is None else modules)
         network, _, metadata = open_network(weights)
     check_data(metadata, module.spec, weights)
-    return Subject(
+    return TrainedNetwork(
         arm=arm,
         label=f"{arm} {part}" if part else arm,
         seed=stage["seed"],

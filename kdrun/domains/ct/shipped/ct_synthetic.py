@@ -35,7 +35,7 @@ BOUND = 12**0.5  # of the noise below, in standard deviations
 
 
 @dataclass(frozen=True)
-class Plan:
+class CohortPlan:
     """low, high: the band in HU; depth, size: voxels; strength: of lesions, in standard deviations of the organ's noise;
     echo: of the sign in soft tissue, in HU; seed."""
 
@@ -75,7 +75,7 @@ def ct_synthetic(
     known = windows(among)
     chosen = known if window == "all" else windows(window)
     low, high = band(window_of(signal), known)
-    plan = Plan(low, high, depth, size, strength, echo, seed)
+    plan = CohortPlan(low, high, depth, size, strength, echo, seed)
     _check(plan, {"train": train, "val": val, "test": test}, scans)
     hu, labels, split, ids, patients = [], [], [], [], []
     for part, count in (("train", train), ("val", val), ("test", test)):
@@ -124,7 +124,7 @@ def band(signal: Window, among: tuple[Window, ...]) -> tuple[float, float]:
     return widest
 
 
-def scan(plan: Plan, person: int, label: int, number: int = 0) -> np.ndarray:
+def scan(plan: CohortPlan, person: int, label: int, number: int = 0) -> np.ndarray:
     """int16 [depth, size, size] of HU. Person and seed decide about all but the sign of the lesions and of the echo."""
     z, y, x = np.meshgrid(*(_coordinates(count) for count in (plan.depth, plan.size, plan.size)), indexing="ij")
     drawn = iter(_uniform(plan, "anatomy", person, 64))
@@ -156,7 +156,7 @@ def scan(plan: Plan, person: int, label: int, number: int = 0) -> np.ndarray:
     return np.rint(np.clip(hu, AIR, MOST)).astype(np.int16)
 
 
-def _check(plan: Plan, sizes: dict[str, int], scans: int) -> None:
+def _check(plan: CohortPlan, sizes: dict[str, int], scans: int) -> None:
     for name, count in sizes.items():
         if not 2 <= count < 1_000_000:
             raise UserError(f"data.{name}={count}: 2 to 999,999 patients")
@@ -175,18 +175,18 @@ def _coordinates(count: int) -> np.ndarray:
     return (2 * np.arange(count) + 1) / count - 1
 
 
-def _sphere(axes: tuple[np.ndarray, ...], place: Any, radius: float, plan: Plan) -> np.ndarray:
+def _sphere(axes: tuple[np.ndarray, ...], place: Any, radius: float, plan: CohortPlan) -> np.ndarray:
     """A ball in voxels: radius is in halves of a side of a slice."""
     stretch = (plan.depth / plan.size, 1.0, 1.0)
     return sum(((axis - c) * s) ** 2 for axis, c, s in zip(axes, place, stretch, strict=True)) <= radius**2
 
 
-def _uniform(plan: Plan, purpose: str, person: int, count: int) -> list[float]:
+def _uniform(plan: CohortPlan, purpose: str, person: int, count: int) -> list[float]:
     words = randomness.bits(randomness.key("ct_synthetic", purpose, plan.seed, person), np.arange(count))
     return ((words >> np.uint64(11)) * 2.0**-53).tolist()
 
 
-def _noise(plan: Plan, person: int, number: int) -> np.ndarray:
+def _noise(plan: CohortPlan, person: int, number: int) -> np.ndarray:
     """[voxels] of mean 0 and variance 1, at most BOUND from 0: four uniform numbers of 16 bits added up, which is exact."""
     key = randomness.key("ct_synthetic", "noise", plan.seed, person, number)
     words = randomness.bits(key, np.arange(plan.depth * plan.size * plan.size))

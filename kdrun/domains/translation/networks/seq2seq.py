@@ -23,7 +23,7 @@ MOST_UNUSED = 128
 
 
 @dataclass
-class Memory:
+class EncoderStates:
     """Encoder states [b, S, width] and their mask, bool [b, S]."""
 
     states: torch.Tensor
@@ -31,11 +31,11 @@ class Memory:
 
 
 @dataclass
-class Cache:
+class KeyValueCache:
     """Keys and values of transformers, with the memory repeated for each hypothesis; rows: source of each, [n]."""
 
     past: Any
-    memory: Memory
+    memory: EncoderStates
     rows: torch.Tensor
 
 
@@ -103,20 +103,20 @@ class HuggingFaceSeq2Seq(nn.Module):
         )
         return logits_of(output)[..., : self.vocabulary]
 
-    def encode(self, source: torch.Tensor, source_mask: torch.Tensor) -> Memory:
+    def encode(self, source: torch.Tensor, source_mask: torch.Tensor) -> EncoderStates:
         """Reads source [b, S]."""
         mask = _some(source_mask)
         encoder = self.model.get_encoder()
-        return Memory(encoder(input_ids=source, attention_mask=mask.long()).last_hidden_state, mask)
+        return EncoderStates(encoder(input_ids=source, attention_mask=mask.long()).last_hidden_state, mask)
 
     def decode_step(
-        self, last_tokens: torch.Tensor, memory: Memory, cache: Cache | None = None
-    ) -> tuple[torch.Tensor, Cache]:
+        self, last_tokens: torch.Tensor, memory: EncoderStates, cache: KeyValueCache | None = None
+    ) -> tuple[torch.Tensor, KeyValueCache]:
         """Logits [n, vocabulary] after last_tokens int64 [n], and the next cache (see Transformer.decode_step)."""
         if cache is None:
             sources = torch.arange(len(memory.mask), device=last_tokens.device)
             rows = sources.repeat_interleave(len(last_tokens) // len(sources))
-            cache = Cache(None, self.reorder(memory, rows), rows)
+            cache = KeyValueCache(None, self.reorder(memory, rows), rows)
         output = self.model(
             encoder_outputs=(cache.memory.states,),
             attention_mask=cache.memory.mask.long(),
@@ -124,19 +124,19 @@ class HuggingFaceSeq2Seq(nn.Module):
             use_cache=True,
             **{self._past: cache.past},
         )
-        return logits_of(output)[:, -1, : self.vocabulary], Cache(output[self._past], cache.memory, cache.rows)
+        return logits_of(output)[:, -1, : self.vocabulary], KeyValueCache(output[self._past], cache.memory, cache.rows)
 
-    def reorder(self, state: Memory | Cache, index: torch.Tensor) -> Memory | Cache:
+    def reorder(self, state: EncoderStates | KeyValueCache, index: torch.Tensor) -> EncoderStates | KeyValueCache:
         """The rows `index` int64 of a memory, or of a cache, which must not be used again under its old order."""
-        if isinstance(state, Memory):
-            return Memory(state.states.index_select(0, index), state.mask.index_select(0, index))
+        if isinstance(state, EncoderStates):
+            return EncoderStates(state.states.index_select(0, index), state.mask.index_select(0, index))
         rows = state.rows[index]
         if torch.equal(rows, state.rows):
             # The same sources in the same places: only what was produced differs.
             state.past.self_attention_cache.reorder_cache(index)
             return state
         state.past.reorder_cache(index)
-        return Cache(state.past, self.reorder(state.memory, index), rows)
+        return KeyValueCache(state.past, self.reorder(state.memory, index), rows)
 
 
 def _some(mask: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ Cache = list[KeysValues]  # self-attention of each decoder layer over the tokens
 
 
 @dataclass(frozen=True)
-class Memory:
+class EncodedSources:
     """What the decoder reads of b encoded sources.
 
     layers: keys and values [b, heads, S, width / heads] of the cross-attention of each decoder layer.
@@ -111,7 +111,7 @@ class Transformer(nn.Module):
             x, _ = layer(x, keys_values, memory.mask)
         return self.decoder_norm(x)
 
-    def encode(self, source: torch.Tensor, source_mask: torch.Tensor) -> Memory:
+    def encode(self, source: torch.Tensor, source_mask: torch.Tensor) -> EncodedSources:
         """Reads source [b, S]; see `Memory`."""
         some = source_mask.any(1, keepdim=True)
         # Softmax over nothing is NaN. A row without real tokens attends to its padding, and is then set to zero: all
@@ -122,10 +122,10 @@ class Transformer(nn.Module):
         for layer in self.encoder:
             x = layer(x, mask)
         x = self.encoder_norm(x) * some[:, :, None]
-        return Memory([layer.cross_attention.keys_values(x) for layer in self.decoder], mask)
+        return EncodedSources([layer.cross_attention.keys_values(x) for layer in self.decoder], mask)
 
     def decode_step(
-        self, last_tokens: torch.Tensor, memory: Memory, cache: Cache | None = None
+        self, last_tokens: torch.Tensor, memory: EncodedSources, cache: Cache | None = None
     ) -> tuple[torch.Tensor, Cache]:
         """Logits [n, V] for the token after last_tokens int64 [n], and the cache that the next step needs.
 
@@ -142,10 +142,10 @@ class Transformer(nn.Module):
             longer.append(own)
         return self.output(self.decoder_norm(x[:, 0])), longer
 
-    def reorder(self, state: Memory | Cache, index: torch.Tensor) -> Memory | Cache:
+    def reorder(self, state: EncodedSources | Cache, index: torch.Tensor) -> EncodedSources | Cache:
         """The rows `index` int64 of a memory (rows are sources) or of a cache (rows are hypotheses)."""
-        if isinstance(state, Memory):
-            return Memory(self.reorder(state.layers, index), state.mask[index])
+        if isinstance(state, EncodedSources):
+            return EncodedSources(self.reorder(state.layers, index), state.mask[index])
         return [(keys.index_select(0, index), values.index_select(0, index)) for keys, values in state]
 
     def _embed(self, embedding: nn.Embedding, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

@@ -36,7 +36,7 @@ class Painter(Protocol):
     def paint(self, scene: Scene) -> Image: ...
 
 
-class Pictures:
+class DrawnScenes:
     """An ImageStore that keeps scenes and draws them when asked."""
 
     def __init__(self, scenes: Sequence[Scene], painter: Painter, probes: Sequence[int]) -> None:
@@ -103,7 +103,7 @@ class _Composed(NamedTuple):
     """Both parts of a source: samples by part and split, the pictures they share, the training text."""
 
     samples: dict[str, dict[str, list[Sample]]]
-    pictures: Pictures
+    pictures: DrawnScenes
     corpus: list[str]
 
 
@@ -162,7 +162,7 @@ def _composed(world: World, painter: Painter, sizes: dict[str, int], per_image: 
         probes += range(first, min(first + PROBED, len(scenes)))
     trained = [turn for part in PARTS for sample in samples[part]["train"] for turn in sample.turns]
     corpus = [f"{turn.prompt} {turn.answer}" for turn in trained] + [words_of(world)]
-    return _Composed(samples, Pictures(scenes, painter, probes), corpus)
+    return _Composed(samples, DrawnScenes(scenes, painter, probes), corpus)
 
 
 def words_of(world: World) -> str:

@@ -15,7 +15,7 @@ from kdrun.data import randomness
 from kdrun.data.fetch import default_cache, needed
 from kdrun.domains.vision_language.shipped.build import Composition, compose, least_size
 from kdrun.domains.vision_language.shipped.emoji import CATEGORIES, FILES, EmojiPainter
-from kdrun.domains.vision_language.shipped.scenes import WORDINGS, Asked, Split, World
+from kdrun.domains.vision_language.shipped.scenes import WORDINGS, Phrase, Split, World
 from kdrun.domains.vision_language.source import Conversations
 
 TARGETS = ("emoji_vqa",)
@@ -94,11 +94,11 @@ def emoji_vqa(
     return compose(WORLD, EmojiPainter(size, files), asked)
 
 
-def _describe(asked: Asked) -> str:
+def _describe(asked: Phrase) -> str:
     return asked.kind or asked.group or "thing"
 
 
-def _plural(asked: Asked) -> str:
+def _plural(asked: Phrase) -> str:
     phrase = _describe(asked)
     return f"{phrase}es" if phrase.endswith("sh") else f"{phrase}s"
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-from kdrun.domains.vision_language.shipped.scenes import ANYTHING, Asked, Deck, Draw, Scene, Split, Thing, World
+from kdrun.domains.vision_language.shipped.scenes import ANYTHING, Deck, Draw, Phrase, Scene, Split, Thing, World
 
 LETTERS = ("A", "B", "C", "D")
 ASIDE = {"left of": (0, -1), "right of": (0, 1), "above": (-1, 0), "below": (1, 0)}
@@ -25,7 +25,7 @@ ALL_THINGS = 4
 """How many times as often all things are to be counted as those of one kind or group."""
 
 
-class Found(NamedTuple):
+class Askable(NamedTuple):
     """Something that can be asked about a scene. content: form, then what it is about."""
 
     content: tuple[Any, ...]
@@ -50,9 +50,9 @@ class Asker:
         self.kinds = tuple(split.by_kind)
         self.groups = split.groups
         self.possible = {
-            "kind": tuple(Asked(kind, None) for kind in self.kinds) if split.named else (),
-            "group": tuple(Asked(None, group) for group in self.groups),
-            "both": tuple(Asked(*pair) for pair in split.pairs) if split.named else (),
+            "kind": tuple(Phrase(kind, None) for kind in self.kinds) if split.named else (),
+            "group": tuple(Phrase(None, group) for group in self.groups),
+            "both": tuple(Phrase(*pair) for pair in split.pairs) if split.named else (),
         }
         self.finders = {
             world.kinds: partial(self._called, "kind"),
@@ -93,7 +93,7 @@ class Asker:
         self.asked[name, chosen.answer] += 1
         return self._question(name, chosen, scene)
 
-    def _often(self, name: str, question: Found) -> tuple[int, ...]:
+    def _often(self, name: str, question: Askable) -> tuple[int, ...]:
         """What is asked next is the smallest of these."""
         together = self.asked[name, question.content, question.answer]
         if name in self.verdicts:  # against the other answer to the same question
@@ -105,7 +105,7 @@ class Asker:
 
     # What can be asked about a scene, type by type.
 
-    def _unique(self, scene: Scene, levels: tuple[str, ...]) -> Iterator[tuple[Asked, Thing]]:
+    def _unique(self, scene: Scene, levels: tuple[str, ...]) -> Iterator[tuple[Phrase, Thing]]:
         """Descriptions that only one thing of the scene fits."""
         for level in levels:
             if level != "group" and not self.split.named:
@@ -116,30 +116,30 @@ class Asker:
                 if described[asked] == 1:
                     yield asked, thing
 
-    def _called(self, side: str, scene: Scene) -> Iterator[Found]:
+    def _called(self, side: str, scene: Scene) -> Iterator[Askable]:
         """side: kind or group."""
         for asked, thing in self._unique(scene, self.world.forms[getattr(self.world, f"{side}s")]):
-            yield Found((f"{side} of", asked), getattr(thing, side))
+            yield Askable((f"{side} of", asked), getattr(thing, side))
         for thing in scene.things:
-            yield Found((f"{side} at", thing.cell), getattr(thing, side))
+            yield Askable((f"{side} at", thing.cell), getattr(thing, side))
 
-    def _positions(self, scene: Scene) -> Iterator[Found]:
+    def _positions(self, scene: Scene) -> Iterator[Askable]:
         for asked, thing in self._unique(scene, self.world.forms["position"]):
-            yield Found(("where", asked), self.world.cells[thing.cell])
+            yield Askable(("where", asked), self.world.cells[thing.cell])
 
-    def _counts(self, scene: Scene) -> Iterator[Found]:
+    def _counts(self, scene: Scene) -> Iterator[Askable]:
         for level in self.world.forms["count"]:
             for asked in self.possible[level]:
-                yield Found(("count", asked), str(sum(map(asked.fits, scene.things))))
-        yield Found(("count", ANYTHING), str(len(scene.things)))
+                yield Askable(("count", asked), str(sum(map(asked.fits, scene.things))))
+        yield Askable(("count", ANYTHING), str(len(scene.things)))
 
-    def _exists(self, scene: Scene) -> Iterator[Found]:
+    def _exists(self, scene: Scene) -> Iterator[Askable]:
         for level in self.world.forms["exist"]:
             shown = {_description(thing, level) for thing in scene.things}
             for asked in self.possible[level]:
-                yield Found(("exist", asked), "yes" if asked in shown else "no")
+                yield Askable(("exist", asked), "yes" if asked in shown else "no")
 
-    def _relations(self, scene: Scene) -> Iterator[Found]:
+    def _relations(self, scene: Scene) -> Iterator[Askable]:
         grid = self.world.grid
         places = {divmod(thing.cell, grid): thing for thing in scene.things}
         for asked, thing in self._unique(scene, self.world.forms["relation"]):
@@ -147,43 +147,43 @@ class Asker:
             for side, (down, right) in ASIDE.items():
                 other = places.get((row + down, column + right))
                 if other is not None and not asked.fits(other):
-                    yield Found((side, asked), other.kind)
+                    yield Askable((side, asked), other.kind)
 
-    def _compares(self, scene: Scene) -> Iterator[Found]:
+    def _compares(self, scene: Scene) -> Iterator[Askable]:
         for level in self.world.forms["compare"]:
             counts = Counter(_description(thing, level) for thing in scene.things)
             shown = [asked for asked in self.possible[level] if asked in counts]
             for one in shown:
                 for other in shown:
                     if counts[one] != counts[other]:
-                        yield Found(("more", one, other), "yes" if counts[one] > counts[other] else "no")
+                        yield Askable(("more", one, other), "yes" if counts[one] > counts[other] else "no")
         if self.world.sized:
-            described: dict[Thing, Asked] = {}
+            described: dict[Thing, Phrase] = {}
             for asked, thing in self._unique(scene, ("kind", "both", "group")):
                 described.setdefault(thing, asked)
             for one, its in described.items():
                 for other, theirs in described.items():
                     if one.large != other.large:
-                        yield Found(("larger", its, theirs), "yes" if one.large else "no")
+                        yield Askable(("larger", its, theirs), "yes" if one.large else "no")
 
-    def _texts(self, scene: Scene) -> Iterator[Found]:
+    def _texts(self, scene: Scene) -> Iterator[Askable]:
         if scene.word is not None:
-            yield Found(("text",), scene.word.text)
+            yield Askable(("text",), scene.word.text)
 
-    def _choices(self, scene: Scene) -> Iterator[Found]:
+    def _choices(self, scene: Scene) -> Iterator[Askable]:
         for thing in scene.things:
             if self.split.named:
-                yield Found(("choice kind", thing.cell), thing.kind)
-            yield Found(("choice group", thing.cell), thing.group)
+                yield Askable(("choice kind", thing.cell), thing.kind)
+            yield Askable(("choice group", thing.cell), thing.group)
 
     # Wording.
 
-    def _question(self, name: str, chosen: Found, scene: Scene) -> Question:
+    def _question(self, name: str, chosen: Askable, scene: Scene) -> Question:
         form, *about = chosen.content
         template = self.draw.one(self.world.templates["beside" if form in ASIDE else form])
         fields = {}
         for key, value in zip(("one", "other"), about, strict=False):
-            if isinstance(value, Asked):
+            if isinstance(value, Phrase):
                 phrase = self.world.plural(value) if form in ("count", "more") else self.world.describe(value)
                 fields |= {key: phrase, f"a_{key}": article(phrase)}
             else:
@@ -197,7 +197,7 @@ class Asker:
         listed = " ".join(f"{mark}. {text}" for mark, text in zip(LETTERS, choices, strict=True))
         return Question(name, f"{prompt} {listed}", letter, choices)
 
-    def _options(self, scene: Scene, chosen: Found) -> tuple[tuple[str, ...], str]:
+    def _options(self, scene: Scene, chosen: Askable) -> tuple[tuple[str, ...], str]:
         """Four choices and the letter of the right one; up to two wrong ones are elsewhere in the scene."""
         kind = chosen.content[0] == "choice kind"
         near = dict.fromkeys(thing.kind if kind else thing.group for thing in scene.things)
@@ -217,7 +217,7 @@ def caption(world: World, scene: Scene, draw: Draw) -> tuple[str, str]:
     """A request for a description and the description."""
     parts = []
     for thing in scene.things:
-        phrase = world.describe(Asked(thing.kind, thing.group))
+        phrase = world.describe(Phrase(thing.kind, thing.group))
         if world.sized:
             phrase = f"{'large' if thing.large else 'small'} {phrase}"
         parts.append(f"{article(phrase)} at the {world.cells[thing.cell]}")
@@ -231,24 +231,24 @@ def article(phrase: str) -> str:
     return f"{'an' if phrase[0] in 'aeio' else 'a'} {phrase}"
 
 
-def _form(question: Found) -> str:
+def _form(question: Askable) -> str:
     """What is asked, and by which kind of description."""
     form, *about = question.content
-    level = _level(about[0]) if about and isinstance(about[0], Asked) else ""
+    level = _level(about[0]) if about and isinstance(about[0], Phrase) else ""
     return f"{'beside' if form in ASIDE else form}/{level}"
 
 
-def _level(asked: Asked) -> str:
+def _level(asked: Phrase) -> str:
     if asked.kind is not None:
         return "kind" if asked.group is None else "both"
     return "all" if asked.group is None else "group"
 
 
-def _description(thing: Thing, level: str) -> Asked:
-    return Asked(None if level == "group" else thing.kind, None if level == "kind" else thing.group)
+def _description(thing: Thing, level: str) -> Phrase:
+    return Phrase(None if level == "group" else thing.kind, None if level == "kind" else thing.group)
 
 
-def _near(scene: Scene, asked: Asked) -> bool:
+def _near(scene: Scene, asked: Phrase) -> bool:
     """Whether parts of a description that nothing fits are there, on different things."""
     return (
         asked.kind is not None

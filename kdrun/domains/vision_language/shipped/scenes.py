@@ -107,7 +107,7 @@ class Scene(NamedTuple):
     style: str
 
 
-class Asked(NamedTuple):
+class Phrase(NamedTuple):
     """What a phrase such as "red star", "star" or "red thing" means; None is anything."""
 
     kind: str | None
@@ -117,7 +117,7 @@ class Asked(NamedTuple):
         return self.kind in (None, thing.kind) and self.group in (None, thing.group)
 
 
-ANYTHING = Asked(None, None)
+ANYTHING = Phrase(None, None)
 
 
 @dataclass(frozen=True)
@@ -184,8 +184,8 @@ class World:
     templates: Mapping[str, tuple[str, ...]]
     forms: Mapping[str, tuple[str, ...]]
     splits: Mapping[str, Split]
-    describe: Callable[[Asked], str]
-    plural: Callable[[Asked], str]
+    describe: Callable[[Phrase], str]
+    plural: Callable[[Phrase], str]
     sized: bool = False
     words: tuple[str, ...] = ()
     backgrounds: int = 6

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kdrun.domains.vision_language.shipped.build import Composition, compose, least_size
-from kdrun.domains.vision_language.shipped.scenes import WORDINGS, Asked, Split, World
+from kdrun.domains.vision_language.shipped.scenes import WORDINGS, Phrase, Split, World
 from kdrun.domains.vision_language.shipped.shapes import COLOURS, HELD_OUT, SHAPES, ShapePainter
 from kdrun.domains.vision_language.source import Conversations
 
@@ -85,11 +85,11 @@ def shapes_vqa(
     return compose(WORLD, ShapePainter(size), asked)
 
 
-def _describe(asked: Asked) -> str:
+def _describe(asked: Phrase) -> str:
     return f"{asked.group} {asked.kind or 'thing'}" if asked.group else asked.kind or "thing"
 
 
-def _plural(asked: Asked) -> str:
+def _plural(asked: Phrase) -> str:
     phrase = _describe(asked)
     return f"{phrase}es" if phrase.endswith("s") else f"{phrase}s"
 
