@@ -68,7 +68,7 @@ A loss that learns or remembers something is a class: its constructor takes the 
 optimizer; parameters and buffers are in the checkpoints that a run goes on from, to the last bit, and in nothing that is kept of the student.
 
 ```python
-from kdrun.objectives.sample_memory import SampleMemory
+from kdrun.objectives.sample_memory import RowMemory
 
 
 class Contrast(nn.Module):
@@ -76,7 +76,7 @@ class Contrast(nn.Module):
     def __init__(self, sample_ids, student_shapes, teacher_shapes, width: int = 128):
         super().__init__()
         self.project = nn.Linear(student_shapes[0][0], width)
-        self.memory = SampleMemory(sample_ids, width)  # rows by sample id, the same on all ranks
+        self.memory = RowMemory(sample_ids, width)  # rows by sample id, the same on all ranks
 
     # lists, one tensor for each pair of modules; returns one value per sample
     def forward(self, student_captured, teacher_captured, ids): ...

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 
-class SampleMemory(nn.Module):
+class RowMemory(nn.Module):
     """One row per training sample. Its buffers are in checkpoints, so that a resume goes on with the same bits, and are the same
     on all ranks. No part of what is kept of a student.
 

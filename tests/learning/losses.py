@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from kdrun.objectives.sample_memory import SampleMemory
+from kdrun.objectives.sample_memory import RowMemory
 
 
 class LearnedTemperature(nn.Module):
@@ -25,7 +25,7 @@ class Remembering(nn.Module):
 
     def __init__(self, sample_ids, classes, momentum: float = 0.5):
         super().__init__()
-        self.memory, self.momentum = SampleMemory(sample_ids, classes), momentum
+        self.memory, self.momentum = RowMemory(sample_ids, classes), momentum
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
 
     def forward(self, student_logits, teacher_logits, ids, step, epoch):
