@@ -20,7 +20,7 @@ class DiagnosisDomain(ClassificationDomain):
     keeps_rows = True
 
     def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
-        from kdrun.domains.ct.task import DiagnosisDomain as Task
+        from kdrun.domains.ct.task import Diagnosis as Task
 
         return Task(module.spec)
 

@@ -30,7 +30,7 @@ class ClassificationDomain(Domain):
         return image_module(source, config, self)
 
     def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
-        from kdrun.domains.images.task import ClassificationDomain as Task
+        from kdrun.domains.images.task import Classification as Task
 
         return Task(module.spec)
 

@@ -29,7 +29,7 @@ class RegressionDomain(Domain):
         return table_module(source, config)
 
     def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
-        from kdrun.domains.tabular.task import RegressionDomain as Task
+        from kdrun.domains.tabular.task import Regression as Task
 
         return Task(module.spec)
 

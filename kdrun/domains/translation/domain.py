@@ -53,7 +53,7 @@ class TranslationDomain(Domain):
         return text_module(source, {**config, **config["text"]}, cache)
 
     def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
-        from kdrun.domains.translation.task import TranslationDomain as Task
+        from kdrun.domains.translation.task import Translation as Task
 
         return Task(module, decoding)
 

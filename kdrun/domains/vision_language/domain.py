@@ -54,7 +54,7 @@ class VisionLanguageDomain(Domain):
         return vision_module(source, {**config, **config["vision"]}, cache)
 
     def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
-        from kdrun.domains.vision_language.task import VisionLanguageDomain as Task
+        from kdrun.domains.vision_language.task import VisionLanguage as Task
 
         return Task(module, decoding)
 
