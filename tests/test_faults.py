@@ -15,7 +15,7 @@ import pytest
 from faults import ALONE, DISTIL, FEDERATED, Disk, Scene, copied, damage, interrupted, numbers, readings, run, unlike
 
 from kdrun.files import read_json
-from kdrun.lab.lab import Lab
+from kdrun.lab.stages.fit import Fit
 from kdrun.tracking.registry import open_run
 
 SEEDS = int(os.environ.get("KDRUN_FAULTS", 20))
@@ -118,15 +118,15 @@ def test_gc_finds_what_is_broken(scenes, tmp_path, capsys):
 
 def test_stopped_in_the_second_try_of_a_partly_failed_run(tmp_path, monkeypatch, capsys):
     words = (*(word for word in ALONE if word != "seed=0"), "seeds=2", "trainer.epochs=2")
-    real = Lab._run
+    real = Fit.run
 
-    def breaks(lab, request):
-        if request["seed"] == 1:
+    def breaks(stage, execution):
+        if stage.seed == 1:
             raise RuntimeError("a broken card")
-        return real(lab, request)
+        return real(stage, execution)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Lab, "_run", breaks)
+        patch.setattr(Fit, "run", breaks)
         assert run(words, tmp_path / "outputs") == 1
     interrupted(words, tmp_path / "outputs", 3)  # which asserts the exit code 130
     assert "UnboundLocalError" not in capsys.readouterr().err
