@@ -120,7 +120,7 @@ def test_an_adaptor_trains_along_is_resumed_and_is_no_part_of_the_student(tmp_pa
                 lab.get(stage)
             (checkpoint,) = (lab.store.root / "unfinished").glob("*/checkpoint.pt")
             saved = torch.load(checkpoint, weights_only=True)
-            assert saved["state_dict"]["adaptor.weight"].shape == (64, 8)
+            assert saved["state_dict"]["adaptor.features.weight"].shape == (64, 8)
             lab = make_lab(lab.store.root)
         results.append(lab.get(stage))
     same(*results)
@@ -130,13 +130,13 @@ def test_an_adaptor_trains_along_is_resumed_and_is_no_part_of_the_student(tmp_pa
 
 
 def test_an_adaptor_moves(tmp_path, monkeypatch):
-    made, plain = [], fit._adaptor
-    monkeypatch.setattr(fit, "_adaptor", lambda *given: made.append(plain(*given)) or made[-1])
+    made, plain = [], fit._wired
+    monkeypatch.setattr(fit, "_wired", lambda *arguments: made.append(plain(*arguments)) or made[-1])
     lab = make_lab(tmp_path)
     cast = Cast(cell(*CT))
     teacher = lab.get(supervised(cast.teacher, data=BONE, epochs=2))
     lab.get(distil(cast.student, teacher, sees=BONE, epochs=1))
-    (adaptor,) = [one for one in made if one is not None]
+    (adaptor,) = [adaptors.features for _, adaptors in made if adaptors is not None]
     with seeded(seeds.derive(0, "adaptor")):
         fresh = nn.Linear(8, 64)
     assert adaptor.weight.shape == (64, 8) and not torch.equal(adaptor.weight, fresh.weight)
