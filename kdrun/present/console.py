@@ -90,11 +90,12 @@ def columns(
     table = Table(box=None, header_style="dim", pad_edge=False)
     for index, name in enumerate(names):
         text = index < left
+        pairs = any(" / " in str(row[index]) for row in rows)  # `best / last`, which may stand on two lines
         longest = max((len(row[index]) for row in rows), default=0)
         head = name if text else "\n".join(wrap(name, max(longest, *map(len, name.split() or [""]))))
         justify = "left" if text else "right"
         table.add_column(
-            Text(head), overflow="fold", justify=justify, no_wrap=not text or index in whole, vertical="top"
+            Text(head), overflow="fold", justify=justify, no_wrap=not (text or pairs) or index in whole, vertical="top"
         )
     for row in rows:
         table.add_row(*row)

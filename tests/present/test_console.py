@@ -109,3 +109,17 @@ def test_there_is_one_door_to_the_terminal():
                 assert any(k.arg == "markup" and k.value.value is False for k in node.keywords), path
             if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "from_markup":
                 raise AssertionError(path)
+
+
+def test_a_table_that_is_too_wide_breaks_pairs_of_figures_and_cuts_none():
+    import io
+
+    from rich.console import Console as Plain
+
+    from kdrun.present.console import columns
+
+    page = io.StringIO()
+    row = ("grade1_mlp_64_sft/seed=0", "1cb67b3d", "trained", "68.66 / 69.77", "68.44 / 70.55", "0.1 s")
+    table = columns(("stage", "fingerprint", "result", "val %", "test %", "time"), [row], whole=(0,))
+    Plain(file=page, width=74).print(table)
+    assert all(word in page.getvalue().split() for cell in row for word in cell.split())
