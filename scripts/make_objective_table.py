@@ -29,6 +29,7 @@ loss NAME of the table, or the one that `_target_` names, with that loss's optio
 
 - `weight`: a number, or a function of the step: `{linear: {from: 0, to: 1, steps: 0.3}}`, `cosine` likewise,
   `{step: {from: 0, to: 1, at: 500}}`. `steps`, `start` and `at` are whole numbers of steps, or fractions of all.
+  With `unit: epoch` they count epochs, and the weight stays the same within an epoch.
 - `over`: `labels` or `image_slots`, the positions that the mean is over; for losses whose positions do not look at each other.
 - `execution`: `dense`; `chunked` (`chunk`, `memory_mb`), which never holds all logits: [vocabulary-losses.md](vocabulary-losses.md);
   `topk` (`k`), from the teacher's likeliest classes, which are kept on disk for text.

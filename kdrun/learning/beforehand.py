@@ -22,6 +22,7 @@ from kdrun.networks.build import build_network, seeded
 from kdrun.networks.parts import select_parts
 from kdrun.objectives.terms import Objective, build_objective
 from kdrun.problems import UserError
+from kdrun.term_weights import Length
 
 TYPICAL = {
     **dict.fromkeys(("num_classes", "num_labels"), 10),
@@ -195,7 +196,7 @@ def _wire(objective: Objective, stage: Any, network: nn.Module, task: Any, modul
             [dry_shapes(node, objective, "teacher", task, module.spec) for node in teachers],
             None,
             0,
-            1,
+            Length(1, 1),
             **of_data(module),
         )
     except UserError:

@@ -33,6 +33,7 @@ from kdrun.networks.weights import load_weights, save_weights
 from kdrun.objectives.terms import Objective, build_objective
 from kdrun.problems import UserError, closest, listed
 from kdrun.targets import build
+from kdrun.term_weights import Length
 
 
 def run_stage(request: FitRequest, report: Report, workshop: Workshop) -> dict[str, Any]:
@@ -185,7 +186,7 @@ def _teacher(fit: RunningFit, objective: Objective) -> TeacherSource | None:
 def _learner(fit: RunningFit, objective: Objective, teacher: TeacherSource | None, steps: int) -> LearnerModule:
     """The student with all that trains it. steps: of an epoch."""
     request, trainer = fit.request, fit.request.trainer
-    objective, adaptor = _wired(fit, objective, steps * trainer["epochs"])
+    objective, adaptor = _wired(fit, objective, Length(steps * trainer["epochs"], steps))
     sharded = _sharded(fit)
     if sharded and (adaptor is not None or objective.modules):
         what = "features that are captured or of two widths, nor with terms that have parameters or memory"
@@ -219,9 +220,9 @@ def _sharded(fit: RunningFit) -> bool:
     return fit.world > 1
 
 
-def _wired(fit: RunningFit, objective: Objective, steps: int) -> tuple[Objective, Adaptors | None]:
+def _wired(fit: RunningFit, objective: Objective, length: Length) -> tuple[Objective, Adaptors | None]:
     """The objective as it begins, and what lies between the features of the student and of its teachers; None where nothing
-    compares them. steps: of the stage."""
+    compares them. length: of the stage."""
     request, module, features = fit.request, fit.module, None
     if objective.takes("student_features") and request.teachers:
         notes = fit.notes
@@ -236,7 +237,7 @@ def _wired(fit: RunningFit, objective: Objective, steps: int) -> tuple[Objective
         [dry_shapes(teacher.network, objective, "teacher", fit.task, seen.spec) for teacher in request.teachers],
         features,
         request.seed,
-        steps,
+        length,
         **of_data(module),
     )
 

@@ -192,7 +192,7 @@ class LearnerModule(LightningModule):
         self.losses.clear()
         terms = self.objective.active
         steps = range(self.step - len(stacked), self.step)
-        weights = {term.name: [term.weight_at(step, self.objective.steps) for step in steps] for term in terms}
+        weights = {term.name: [term.weight_at(step, self.objective.length) for step in steps] for term in terms}
         scheduled = [number for number, term in enumerate(terms) if isinstance(term.weight, WeightSchedule)]
         if scheduled:  # their weighted values, step by step
             factors = stacked.new_tensor([weights[terms[number].name] for number in scheduled]).T

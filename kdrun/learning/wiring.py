@@ -16,6 +16,7 @@ from kdrun.networks.capture import OUTPUT, Capture
 from kdrun.networks.modes import evaluating
 from kdrun.objectives.objective_term import Term
 from kdrun.objectives.terms import Objective
+from kdrun.term_weights import Length
 
 
 def capture_of(network: nn.Module, objective: Objective, who: str) -> Capture | None:
@@ -69,13 +70,13 @@ def wire(
     teachers: Sequence[Shapes],
     features: tuple[int, Sequence[int]] | None,
     seed: int,
-    steps: int | None = None,
+    length: Length | None = None,
     **supplied: Any,
 ) -> tuple[Objective, Adaptors | None]:
     """(the objective as it begins a stage, its adaptors), functions of the run's seed.
 
-    student, teachers: see `shapes_of`; features: widths of the last layers' inputs (see adaptor.make_adaptors). steps: of the
-    stage. supplied: what classes of terms may ask for beside shapes (losses.SUPPLIED).
+    student, teachers: see `shapes_of`; features: widths of the last layers' inputs (see adaptor.make_adaptors). length: of
+    the stage. supplied: what classes of terms may ask for beside shapes (losses.SUPPLIED).
     """
     adaptors = make_adaptors(objective, student, teachers, features, seed)
 
@@ -90,4 +91,4 @@ def wire(
         return {**supplied, "student_shapes": ours, "teacher_shapes": theirs}
 
     with seeded(seeds.derive(seed, "objective")):
-        return objective.begin(steps, of_term), adaptors
+        return objective.begin(length, of_term), adaptors

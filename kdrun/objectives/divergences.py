@@ -12,12 +12,12 @@ distribution and give NaN, which ends a run as any loss that is not finite does.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
 
+from kdrun.objectives.probabilities import check_temperature
 from kdrun.objectives.wide import wide_pair
 
 KINDS = ("forward", "reverse", "jsd")
@@ -139,8 +139,7 @@ def check(kind: str, temperature: float, beta: float) -> None:
     """Raises ValueError, with what is allowed."""
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    if not (temperature > 0 and math.isfinite(temperature)):
-        raise ValueError(f"temperature must be a positive number, got {temperature}")
+    check_temperature(temperature)
     if not 0 < beta < 1:
         raise ValueError(
             f"beta must lie between 0 and 1, got {beta}: at the ends the divergence is 0 whatever the networks say; "

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from kdrun.problems import UserError
-from kdrun.term_weights import WeightSchedule
+from kdrun.term_weights import Length, WeightSchedule
 
 Tensors = Mapping[str, Any]
 LABELS, IMAGES = "mask", "images"
@@ -62,11 +62,11 @@ class Term:
     def largest_weight(self) -> float:
         return self.weight.largest if isinstance(self.weight, WeightSchedule) else self.weight
 
-    def weight_at(self, step: int | None, total: int | None) -> float:
-        """The weight of a step; the largest of all where `step` is None. total: steps of the stage."""
+    def weight_at(self, step: int | None, length: Length | None) -> float:
+        """The weight of a step; the largest of all where `step` is None. length: of the stage."""
         if step is None or not isinstance(self.weight, WeightSchedule):
             return self.largest_weight
-        return self.weight.at(step, total)
+        return self.weight.at(step, length)
 
     @cached_property
     def needs_teacher(self) -> bool:

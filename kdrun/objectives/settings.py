@@ -104,7 +104,14 @@ def _executed(
             f"{values['temperature']}",
             f"objective.{name}.temperature=1",
         )
-    return ways[execution], [*parameters, *further], values
+    accepted = inspect.signature(ways[execution]).parameters
+    for key in [key for key in parameters if key not in accepted]:
+        if values.pop(key, defaults.get(key)) != defaults.get(key):
+            raise UserError(
+                f"objective.{name}.{key}={node[key]} does not go with execution={execution}",
+                f"objective.{name}.execution=dense",
+            )
+    return ways[execution], [key for key in (*parameters, *further) if key in accepted], values
 
 
 def _tensors(function: Any, node: Mapping[str, Any]) -> dict[str, bool]:

@@ -21,6 +21,7 @@ from kdrun import slots
 from kdrun.objectives.objective_term import IMAGES, LABELS, Tensors, Term
 from kdrun.objectives.settings import read_term
 from kdrun.problems import UserError
+from kdrun.term_weights import Length
 
 Count = float | torch.Tensor | Mapping[str, float]
 
@@ -29,11 +30,11 @@ Count = float | torch.Tensor | Mapping[str, float]
 class Objective:
     """Terms and how they are put together: total = sum over terms of weight * (sum over valid positions / count).
 
-    steps: of the optimizer in the stage, for weights over a fraction of them; None where it is not known yet.
+    length: of the stage, for weights over fractions of it or over epochs; None where it is not known yet.
     """
 
     terms: tuple[Term, ...]
-    steps: int | None = None
+    length: Length | None = None
 
     @functools.cached_property
     def active(self) -> tuple[Term, ...]:
@@ -70,14 +71,14 @@ class Objective:
         return {term.name: term.function for term in self.active if isinstance(term.function, nn.Module)}
 
     def begin(
-        self, steps: int | None = None, supplied: Callable[[Term], Mapping[str, Any]] = lambda term: {}
+        self, length: Length | None = None, supplied: Callable[[Term], Mapping[str, Any]] = lambda term: {}
     ) -> Objective:
-        """The objective of one stage: weights know the number of steps, and terms that have state begin without any.
+        """The objective of one stage: weights know its length, and terms that have state begin without any.
 
         supplied: of a term, the arguments that its class may ask for by name (losses.SUPPLIED).
         """
         return Objective(
-            tuple(term.begin(supplied(term)) if term.largest_weight else term for term in self.terms), steps
+            tuple(term.begin(supplied(term)) if term.largest_weight else term for term in self.terms), length
         )
 
     def __call__(
@@ -99,7 +100,7 @@ class Objective:
         for number, given in enumerate(several or (tensors,)):
             forms: dict[tuple[str, bool, bool], Tensors] = {}
             for term in self.active:
-                if (number and not term.needs_teacher) or not term.weight_at(step, self.steps):
+                if (number and not term.needs_teacher) or not term.weight_at(step, self.length):
                     continue
                 positions = count.get(term.over, 0) if by_name else count
                 if term.over != LABELS and not by_name:
@@ -159,7 +160,7 @@ class Objective:
 
     def weights(self, step: int | None = None) -> dict[str, float]:
         """The weight of each active term in a step."""
-        return {term.name: term.weight_at(step, self.steps) for term in self.active}
+        return {term.name: term.weight_at(step, self.length) for term in self.active}
 
     @functools.cached_property
     def _used(self) -> dict[tuple[str, bool, bool], set[str]]:

@@ -5,7 +5,7 @@ import pytest
 from kdrun.config.compose import compose
 from kdrun.objectives.terms import build_objective
 from kdrun.problems import UserError
-from kdrun.term_weights import WeightSchedule
+from kdrun.term_weights import Length, WeightSchedule
 
 WORDS = {
     ("objective=word_kd_topk", "model=nmt_transformer"): "3a03657484",
@@ -52,7 +52,12 @@ NEW = {"_target_": "kdrun.objectives.kd.kd", "temperature": 1.0}
         ({"kd": {"execution": "chunked", "chnk": 3}}, "did you mean 'chunk'"),
         ({"kd": {"weight": {"linaer": {"to": 1}}}}, "did you mean 'linear'"),
         ({"kd": {"weight": {"linear": {"steps": 1.5}}}}, r"weight\.linear\.steps must be a whole number"),
-        ({"kd": {"weight": {"linear": {"upto": 1}}}}, "takes from, to, start, steps, not upto"),
+        ({"kd": {"weight": {"linear": {"upto": 1}}}}, "takes from, to, start, steps, unit, not upto"),
+        (
+            {"kd": {"execution": "chunked", "standardize": True}},
+            r"objective\.kd\.standardize=True does not go with execution=chunked",
+        ),
+        ({"kd": {"weight": {"linear": {"unit": "epochs"}}}}, "unit must be step or epoch, got 'epochs'"),
     ],
     ids=str,
 )
@@ -69,12 +74,14 @@ def test_settings_that_do_not_fit_are_told(term, lines):
         ({"linear": {"from": 0, "to": 2, "steps": 0.2, "start": 1}}, [0.0, 0.0, 1.0, 2.0]),
         ({"cosine": {"from": 1, "to": 0, "steps": 2}}, [1.0, 0.5, 0.0, 0.0]),
         ({"step": {"from": 0, "to": 3, "at": 0.2}}, [0.0, 0.0, 3.0, 3.0]),
+        ({"step": {"from": 0, "to": 3, "at": 1, "unit": "epoch"}}, [0.0, 0.0, 0.0, 0.0, 0.0, 3.0, 3.0]),
+        ({"linear": {"from": 0.5, "to": 1, "steps": 0.5, "unit": "epoch"}}, [0.5] * 5 + [1.0] * 5),
     ],
     ids=str,
 )
 def test_weights_are_functions_of_the_step(node, values):
-    objective = build_objective({"ce": {"weight": node}}).begin(steps=10)
-    assert [objective.weights(step)["ce"] for step in range(4)] == pytest.approx(values)
+    objective = build_objective({"ce": {"weight": node}}).begin(Length(10, 5))
+    assert [objective.weights(step)["ce"] for step in range(len(values))] == pytest.approx(values)
     assert objective.weights()["ce"] == (0.5 if "constant" in node else max(1.0, *values))
 
 

@@ -1,0 +1,105 @@
+"""What single losses on logits promise beside what all do: their minima, and special cases."""
+
+import math
+
+import pytest
+import torch
+from logit_losses import BOTH, gradient, made
+from loss_references import entropy_of_softmax
+
+from kdrun.objectives.dkd import dkd
+from kdrun.objectives.hard import hard
+from kdrun.objectives.kd import kd
+from kdrun.objectives.nkd import nkd
+from kdrun.objectives.tf_kd import tf_kd
+from kdrun.objectives.ttm import ttm
+from kdrun.objectives.wsld import wsld
+from kdrun.objectives.wttm import wttm
+
+MINIMA = {
+    # name: (loss, logits of student and teacher at the documented minimum, its value); the label is class 1
+    "dkd": (dkd, [1.0, 2.0, 0.5], [1.0, 2.0, 0.5], 0.0),
+    "ttm": (ttm, [0.1, 0.2, 0.05], [1.0, 2.0, 0.5], 0.0),
+    "wttm": (wttm, [0.2, 0.4, 0.1], [1.0, 2.0, 0.5], 0.0),
+    "kd_standardized": (lambda s, t: kd(s, t, standardize=True), [5.0, 7.0, 4.0], [1.0, 2.0, 0.5], 0.0),
+    "tf_kd": (tf_kd, [0.005 / 20, 0.99 / 20, 0.005 / 20], None, 0.0),
+    "hard": (hard, [0.0, 900.0, 0.0], [1.0, 2.0, 0.5], 0.0),
+    # the entropy of the other two classes, times gamma
+    "nkd": (nkd, [0.5, 900.0, 0.0], [1.0, 2.0, 0.5], 1.5 * entropy_of_softmax([1.0, 0.5])),
+}
+
+
+@pytest.mark.parametrize("name", MINIMA)
+def test_the_documented_minimum_is_reached_and_no_logits_are_below_it(name):
+    loss, student, teacher, expected = MINIMA[name]
+    generator = torch.Generator().manual_seed(4)
+
+    def value(logits: torch.Tensor) -> torch.Tensor:
+        taught = () if teacher is None else (torch.tensor([teacher], dtype=torch.float64).expand_as(logits),)
+        labels = (torch.ones(len(logits), dtype=torch.long),) if loss in (dkd, tf_kd, nkd) else ()
+        return loss(logits, *taught, *labels)
+
+    best = torch.tensor([student], dtype=torch.float64)
+    assert value(best).item() == pytest.approx(expected, abs=1e-6)
+    near = best + 0.3 * torch.randn(300, 3, generator=generator, dtype=torch.float64)
+    assert (value(near) >= expected - 1e-9).all()
+
+
+def test_wsld_weighs_by_how_far_the_student_is_behind_its_teacher_on_the_label():
+    """At equality w is 1 - 1/e; a student that is certain of the label is taught nothing."""
+    logits, target = torch.tensor([[1.0, 2.0, 0.5]]), torch.tensor([1])
+    entropy = entropy_of_softmax([0.5, 1.0, 0.25])
+    assert wsld(logits, logits, target).item() == pytest.approx((1 - math.exp(-1)) * 4 * entropy, rel=1e-5)
+    assert wsld(torch.tensor([[0.0, 200.0, 0.0]]), logits, target).item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_wsld_has_the_gradient_of_kd_times_its_weight():
+    tensors = made(6, dtype=torch.float64)
+    labels = tensors["targets"]
+    of_student, of_teacher = (
+        -tensors[name].detach().log_softmax(-1).gather(1, labels[:, None]).squeeze(1) for name in BOTH
+    )
+    weight = 1 - torch.exp(-of_student / (of_teacher + 1e-7))
+    both = [tensors[name] for name in BOTH]
+    found = gradient(wsld(*both, labels).sum(), tensors)
+    torch.testing.assert_close(found, gradient((weight * kd(*both, temperature=2.0)).sum(), tensors))
+
+
+def test_dkd_with_the_weights_of_equation_6_is_kd():
+    tensors = made(20, dtype=torch.float64)
+    student, teacher = (tensors[name].detach() for name in BOTH)
+    p = (teacher / 4).softmax(-1).gather(1, tensors["targets"][:, None]).squeeze(1)
+    parts = [dkd(student, teacher, tensors["targets"], alpha=a, beta=1.0 - a) for a in (1.0, 0.0)]
+    torch.testing.assert_close(parts[0] + (1 - p) * parts[1], kd(student, teacher))
+
+
+def test_dkd_of_a_label_that_is_certain_is_finite_where_probabilities_are_0_and_1():
+    """Logits times 120 in float32: 1 - p is 0 there, and its logarithm minus infinity."""
+    tensors = made(32, classes=100, scale=120.0)
+    values = dkd(tensors["student_logits"], tensors["teacher_logits"], tensors["targets"], temperature=1.0)
+    assert values.isfinite().all() and gradient(values.sum(), tensors).isfinite().all()
+    wide = {name: tensors[name].detach().double() for name in BOTH}
+    torch.testing.assert_close(
+        values.double(), dkd(*wide.values(), tensors["targets"], temperature=1.0), rtol=1e-4, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("loss", [dkd, nkd, wsld], ids=lambda loss: loss.__name__)
+def test_labels_of_another_shape_or_of_no_class_are_refused(loss):
+    logits = torch.zeros(2, 4, 3)
+    with pytest.raises(ValueError, match="disagree"):
+        loss(logits, logits, torch.zeros(2, dtype=torch.long))
+    with pytest.raises((IndexError, RuntimeError)):
+        loss(logits, logits, torch.full((2, 4), -100))
+
+
+@pytest.mark.parametrize("name", ["nkd", "wsld", "dkd", "ttm", "wttm"])
+def test_classes_that_both_exclude_add_nothing(name):
+    function = {"nkd": nkd, "wsld": wsld, "dkd": dkd, "ttm": ttm, "wttm": wttm}[name]
+    tensors = made(6)
+    labels = (tensors["targets"],) if name in ("nkd", "wsld", "dkd") else ()
+    few = [tensors[who] for who in BOTH]
+    many = [torch.cat([x, x.detach().new_full((6, 3), -torch.inf)], 1) for x in few]
+    values = function(*many, *labels)
+    torch.testing.assert_close(values, function(*few, *labels), rtol=1e-5, atol=1e-5)
+    assert gradient(values.sum(), tensors).isfinite().all()
