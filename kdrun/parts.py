@@ -109,6 +109,11 @@ def against(summary: Entry) -> str:
     return "equal_compute" if summary.get("decisions") else "alone"  # as it was before summaries said it
 
 
+def headline(summary: Entry) -> str:
+    """The epoch whose figures a run is judged by: "best" or "last" (see job.selection)."""
+    return (summary.get("headline") or {}).get("which", BEST)  # as it was before summaries said it
+
+
 def has_last(arm: Entry) -> bool:
     """Whether an arm has a last epoch beside the selected one; networks together are at their selected ones."""
     epochs = [seed.get("epoch_best") for seed in (arm.get("seeds") or {}).values() if "epoch_best" in seed]

@@ -48,6 +48,23 @@ def figure_of(stage: Record, metric: str, split: str = "test", which: str = "bes
     return number(figures.get(metric) if isinstance(figures, Mapping) else figures)
 
 
+def steps_spent(fingerprint: str, stages: Iterable[Record]) -> float | None:
+    """Optimisation steps that a result took: its own, and those of what it goes on from; of networks together a mean over those
+    that count. None where the stages do not say it."""
+    known = {stage.get("fingerprint"): stage for stage in stages}
+
+    def spent(key: str | None) -> float:
+        stage = known[key]
+        if members := stage.get("members"):
+            return statistics.fmean(spent(members[name]) for name in stage.get("counted") or members)
+        return stage["cost"]["steps"] + (spent(stage["start"]) if stage.get("start") else 0)
+
+    try:
+        return spent(fingerprint)
+    except KeyError:
+        return None
+
+
 def seed_results(arm: Record, which: str) -> dict[str, float]:
     """seed -> result of an arm at its best or last epoch, of seeds that have one."""
     found = {seed: number(result.get(which)) for seed, result in (arm.get("seeds") or {}).items()}

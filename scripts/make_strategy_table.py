@@ -75,6 +75,9 @@ targets: {mylab: true}
 kdrun --conf conf strategy=better_of_two model=mlp_ladder
 ```
 
+A strategy that spends more on the student than `trainer.epochs` says so in `student_epochs` and has `equal_compute` among its controls: a
+verdict is over the control with as many optimisation steps, and arms with fewer are named so ("student alone, a third of the steps").
+
 `run` is called once for each seed. It asks for stages and returns the last one; it sees validation (`Result.metrics`), never test. `kdrun plan` calls
 it as well, with a lab that fits nothing: decide through `lab.choose`, or by what the config says. What was chosen, by which metric, and from which
 values is in the record, in `kdrun show` and on the page of the run. A stage is made by `supervised` or `distil`, with the learner's first phase where the

@@ -7,6 +7,7 @@ from typing import Any
 
 from kdrun.job.summary import summarise
 from kdrun.parts import against, parts_of
+from kdrun.records import steps_spent
 from kdrun.tracking.record import DONE
 
 Record = dict[str, Any]
@@ -56,6 +57,7 @@ def _summary(records: Sequence[Record], merged: Record) -> Record:
     for stage in merged["stages"]:
         if stage["role"] in labels:
             entry = {**stage, "results": parts_of(stage, merged["stages"])}
+            entry["spent"] = steps_spent(stage["fingerprint"], merged["stages"])
             arms.setdefault(stage["role"], {})[stage["seed"]] = entry
         if stage["role"] in ("student", "alone"):
             teacher = by_fingerprint.get((stage.get("teacher") or {}).get("fingerprint"))

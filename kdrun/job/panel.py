@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kdrun.measures import measure
-from kdrun.parts import gains_of
+from kdrun.parts import against, gains_of
 from kdrun.present.console import Console, columns, show_page
 from kdrun.present.console import facts as fact_table
 from kdrun.present.results import difference_texts, figure_text, is_points, missing_rows, result_rows
@@ -94,7 +94,7 @@ def details(summary: dict[str, Any], facts: dict[str, str]) -> Table:
         sizes = f"{times(summary.get('parameters_ratio'))} the parameters{beside}"
         rows.append(("teacher / student", f"{sizes}, {times(summary.get('flops_ratio'))} the FLOPs"))
     for arm, found in summary.get("differences", {}).items():
-        if arm != "alone" and not summary["arms"][arm].get("same_as"):
+        if arm != against(summary) and not summary["arms"][arm].get("same_as"):
             mean, bootstrap, *_ = difference_texts(found["best"], summary["metric"])
             text = f"{mean}{' points' if is_points(summary['metric']) else ''}"
             text += "" if bootstrap == MISSING else f" (bootstrap {bootstrap})"

@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kdrun.job.steps import control_of, name_steps, steps_of
 from kdrun.measures import measure
 from kdrun.parts import Part, parts_of
 from kdrun.present.units import count_of
@@ -38,7 +39,7 @@ def summarise(
     seeds     all seeds of the job
     errors    seed -> why it has no (or not every) result, as an exception or as a record says it
     decisions what the lab chose on validation
-    against   the arm that the student is held against; only where that is the student alone is there a gap to a teacher
+    against   the arm that the strategy wants the student held against; with fewer steps than the student it is not (steps.control_of)
     """
     summary: dict[str, Any] = {"metric": metric, "split": "test", "teacher": None, "arms": {}, "verdict": None}
     for arm, records in arms.items():
@@ -51,6 +52,7 @@ def summarise(
         if same:  # as plain KD of strategy=vanilla is its student, and equal compute the student alone
             summary["arms"][arm]["same_as"] = same
         stages_of[arm] = stages
+    name_steps(summary["arms"])
     parts = {
         arm: {seed: record.get("results") or parts_of(record) for seed, record in records.items()}
         for arm, records in arms.items()
@@ -85,12 +87,11 @@ def summarise(
         }
     if decisions:
         summary["decisions"] = list(decisions)
-    against = against if against in arms else "alone"
-    summary["compared_with"] = against
+    against = summary["compared_with"] = control_of(summary["arms"], against)
     if against in summary.get("differences", {}):
         summary["difference"] = summary["differences"][against]
         summary["against"] = summary["arms"][against]["label"]
-        if against == "alone":
+        if "several" not in summary["arms"]["student"]:  # of parts each has a gap of its own
             summary["gap_closed"] = {w: _gap_closed(summary, w) if distinct else None for w in WHICH}
     summary["verdict"] = verdict(summary)
     return summary
@@ -126,6 +127,7 @@ def _arm(metric: str, label: str, records: dict[int, dict[str, Any]]) -> dict[st
         found = {name: [record["further"][name][metric] for record in records.values()] for name in sorted(sets)}
         arm["further"] = {name: spread(values) for name, values in found.items()}
     arm["seconds"] = sum(record["cost"]["seconds"] for record in records.values())
+    arm["steps"] = steps_of(records)
     return arm
 
 
@@ -225,18 +227,18 @@ LEAST_GAP = 0.005
 
 
 def _gap(summary: dict[str, Any], which: str) -> tuple[float, float]:
-    """(teacher minus student alone, what it has to exceed: two standard errors of the student alone, half a point at least)."""
-    alone = summary["arms"]["alone"]
-    error = 0.0 if alone[which]["sd"] is None else 2 * alone[which]["sd"] / math.sqrt(alone["n"])
-    return summary["teacher"][which] - alone[which]["mean"], max(LEAST_GAP, error)
+    """(teacher minus control, what it has to exceed: two standard errors of the control, half a point at least)."""
+    control = summary["arms"][summary["compared_with"]]
+    error = 0.0 if control[which]["sd"] is None else 2 * control[which]["sd"] / math.sqrt(control["n"])
+    return summary["teacher"][which] - control[which]["mean"], max(LEAST_GAP, error)
 
 
 def _gap_closed(summary: dict[str, Any], which: str) -> float | None:
-    """(student - alone) / (teacher - alone); None where the teacher is not clearly better than the student alone: a share of
-    a gap that may be nothing says nothing."""
+    """(student - control) / (teacher - control), the control being what the verdict is over; None where the teacher is not clearly
+    better than it: a share of a gap that may be nothing says nothing."""
     gap, least = _gap(summary, which)
-    alone, student = (summary["arms"][arm][which]["mean"] for arm in ("alone", "student"))
-    return (student - alone) / gap if gap > least else None
+    control, student = (summary["arms"][arm][which]["mean"] for arm in (summary["compared_with"], "student"))
+    return (student - control) / gap if gap > least else None
 
 
 def verdict(summary: dict[str, Any]) -> str:
@@ -246,7 +248,7 @@ def verdict(summary: dict[str, Any]) -> str:
         found = measure(summary["metric"]).text(arm["best"]["mean"])
         return f"{arm['label']}: {found}, {count_of(arm['n'], 'seed')}; there is nothing to compare it with."
     found = summary["difference"]["best"]
-    over = "the student alone" if summary["compared_with"] == "alone" else summary["against"]
+    over = over_text(summary)
     points = f"{100 * found['mean']:+.2f} points over {over}"
     if found["interval"] is None:
         text = f"Distillation: {points}, one seed, which says nothing about chance (use seeds=5)."
@@ -261,13 +263,19 @@ def verdict(summary: dict[str, Any]) -> str:
         else:
             text = f"No clear effect: {points} ({spread}); an effect needs both to exclude 0."
     arm = summary["arms"]["student"]
-    if arm["missing"] or (summary["arms"].get("alone") or {}).get("missing"):
+    if arm["missing"] or summary["arms"][summary["compared_with"]]["missing"]:
         text += f" Not every seed has a result: {arm['n']} of {arm['of']}."
     closed = (summary.get("gap_closed") or {}).get("best")
-    if summary["teacher"] is not None and closed is None and summary["compared_with"] == "alone":
+    if summary["teacher"] is not None and closed is None and summary.get("gap_closed"):
         gap, _ = _gap(summary, "best")
-        text += f" The teacher is not clearly better than the student alone ({100 * gap:+.2f} points): there is no gap to close."
+        text += f" The teacher is not clearly better than {over} ({100 * gap:+.2f} points): there is no gap to close."
     return text
+
+
+def over_text(summary: dict[str, Any]) -> str:
+    """What the student is held against, in a sentence: `the student alone, as many steps`."""
+    arm = summary["arms"][summary["compared_with"]]
+    return f"the {arm['label']}" if arm["label"].startswith("student") else arm["label"]
 
 
 def _range(interval: Sequence[float]) -> str:

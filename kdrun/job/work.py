@@ -12,6 +12,7 @@ from typing import Any
 from kdrun.job.cells import expected, make_lab, name_results, planned_on, stage_entry
 from kdrun.present.console import Console
 from kdrun.problems import UserError
+from kdrun.records import steps_spent
 
 
 @dataclass
@@ -58,6 +59,8 @@ class Work:
         name_results(self.stages, arms)
         if len(self.errors) == len(self.cells):
             raise next(iter(self.errors.values()))
+        for record in (record for records in arms.values() for record in records.values()):
+            record["spent"] = steps_spent(record["fingerprint"], self.stages)
         seeds = [cell["seed"] for cell in self.cells]
         summary = summarise(self.task.MAIN, arms, labels, teachers, seeds, self.errors, self.lab.decisions, against)
         summary |= {"baselines": self.task.baselines(), "notes": self.notes}

@@ -75,9 +75,11 @@ def result_rows(summary: dict[str, Any], text: Callable[..., str] = percent) -> 
         last = text(arm.get("last"), metric) if has_last(arm) else "-"
         rows.append((arm_label(arms, name), text(arm.get("best"), metric), last, count_text(arm)))
         rows += [(f"  on {test}", text(value, metric), "-", "") for test, value in (arm.get("further") or {}).items()]
-    if "gap_closed" in summary and against(summary) == ALONE:
+    control = against(summary)
+    if "gap_closed" in summary and (control == ALONE or "compared_with" in summary):
         closed = summary["gap_closed"] or {}
-        rows.append(("gap closed", share(closed.get("best")), share(closed.get("last")), ""))
+        name = "gap closed" if control == ALONE else "gap closed, over as many steps"
+        rows.append((name, share(closed.get("best")), share(closed.get("last")), ""))
     return rows
 
 

@@ -130,7 +130,7 @@ SEEDS = "One row per point: each stroke is one seed, the dot their mean."
 def _points(subject: Subject, rows: list[PointRow]) -> Html:
     best = {row.number for row in best_rows(subject, rows)} if len(rows) > 1 else set()
     metric = next((metric_of(row.record) for row in rows if row.record), "accuracy")
-    head = ("point", "status", "validation", "test", "minus alone", "95 % bootstrap", "seeds", "time")
+    head = ("point", "status", "validation", "test", "minus control", "95 % bootstrap", "seeds", "time")
     mark = tag("span", "best by validation", class_="mark")
     shown = [
         (

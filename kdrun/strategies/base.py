@@ -35,7 +35,8 @@ class Strategy:
     """Arm -> options in which it differs from the result; `run` then takes the arm's name as its third argument."""
 
     against: ClassVar[str] = "alone"
-    """The arm that the result is held against: what would be there without a teacher."""
+    """The arm that the result is held against: what would be there without a teacher. Where it has had fewer steps than the result,
+    the result is held against equal_compute (see job.steps)."""
 
     choices: ClassVar[dict[str, Sequence[str]]] = {}
     """Option -> the values it can have."""

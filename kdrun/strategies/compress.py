@@ -42,6 +42,7 @@ class Compress(Strategy):
         **Strategy.arms,
         "untaught": "student, the same steps on labels",
     }
+    against: ClassVar[str] = "untaught"
     instead: ClassVar[dict[str, str]] = {"assistants": "strategy=takd, evolving and cascaded have assistants"}
 
     choices: ClassVar = {"importance": ("l2", "l1")}

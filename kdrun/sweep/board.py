@@ -183,11 +183,11 @@ def show_results(plan: SweepPlan, console: Console) -> None:
     console.whole("Choose by validation (val); test figures only describe.", "dim")
 
 
-FIGURES = ("val", "test", "seeds", "points over alone", "gap closed")
+FIGURES = ("val", "test", "seeds", "points over control", "gap closed")
 
 
 def result_figures(record: dict[str, Any], status: str, metric: str | None) -> tuple[str, ...]:
-    """(validation, test, seeds, points over the student alone, gap closed) of the own result of a run."""
+    """(validation, test, seeds, points over its control, gap closed) of the own result of a run."""
     summary = record.get("summary") or {}
     arm = arms_of(record).get(own_arm(record))
     difference = ((summary.get("difference") or {}).get("best") or {}).get("mean")

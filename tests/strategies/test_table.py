@@ -48,7 +48,7 @@ def test_the_strategy_of_the_page_runs(tmp_path, capsys, monkeypatch):
         values = decision["values"]
         assert decision["chosen"] == max(values, key=values.get) and decision["split"] == "val"
         chosen[decision["seed"]] = decision["chosen"]
-    assert summary["compared_with"] == "alone" and "gap_closed" in summary, (
+    assert summary["compared_with"] == "equal_compute" and "gap_closed" in summary, (
         "it decides, and is one network all the same"
     )
     capsys.readouterr()
