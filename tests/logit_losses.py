@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 from loss_references import (
+    slow_akl,
     slow_ce,
+    slow_divergence,
     slow_dkd,
     slow_hard,
     slow_jsd,
@@ -18,8 +20,11 @@ from loss_references import (
     slow_kd_topk,
     slow_kl_reverse,
     slow_nkd,
+    slow_skewed,
+    slow_skewed_reverse,
     slow_tf_kd,
     slow_ttm,
+    slow_tvd,
     slow_vocabulary_ce,
     slow_vocabulary_ce_kd,
     slow_vocabulary_kd,
@@ -27,6 +32,7 @@ from loss_references import (
     slow_wttm,
 )
 
+from kdrun.objectives.akl import akl
 from kdrun.objectives.ce import ce
 from kdrun.objectives.ce_kd import ce_kd
 from kdrun.objectives.chunked import ce_chunked, ce_kd_chunked, divergence_chunked
@@ -37,10 +43,13 @@ from kdrun.objectives.kd import kd
 from kdrun.objectives.kl_reverse import kl_reverse
 from kdrun.objectives.nkd import nkd
 from kdrun.objectives.objective_term import Term
+from kdrun.objectives.skewed import skewed
+from kdrun.objectives.skewed_reverse import skewed_reverse
 from kdrun.objectives.terms import Objective
 from kdrun.objectives.tf_kd import tf_kd
 from kdrun.objectives.topk import kd_topk
 from kdrun.objectives.ttm import ttm
+from kdrun.objectives.tvd import tvd
 from kdrun.objectives.wsld import wsld
 from kdrun.objectives.wttm import wttm
 
@@ -142,6 +151,31 @@ LOSSES = [
     Loss("tf_kd", tf_kd, LABELS, slow_tf_kd, of_few_classes=True),
     Loss("tf_kd_t1", tf_kd, LABELS, slow_tf_kd, {"correct": 0.7, "temperature": 1.0}, of_few_classes=True),
     Loss("hard", hard, BOTH, slow_hard, shifts=BOTH),
+    Loss("skewed", skewed, BOTH, slow_skewed, zero_at_equality=True, shifts=BOTH),
+    Loss("skewed_t2", skewed, BOTH, slow_skewed, {"skew": 0.6, "temperature": 2.0}, True, BOTH, temperature=True),
+    Loss("skewed_reverse", skewed_reverse, BOTH, slow_skewed_reverse, zero_at_equality=True, shifts=BOTH),
+    Loss("skewed_reverse_b09", skewed_reverse, BOTH, slow_skewed_reverse, {"skew": 0.9}, True, BOTH),
+    Loss("tvd", tvd, BOTH, slow_tvd, zero_at_equality=True, shifts=BOTH),
+    Loss("akl", akl, BOTH, slow_akl, zero_at_equality=True, shifts=BOTH, constant_part=True),
+    Loss("akl_h09", akl, BOTH, slow_akl, {"head": 0.9}, True, BOTH, constant_part=True),
+    *(
+        Loss(
+            f"vocabulary_{options['kind']}",
+            over_identity(divergence_chunked),
+            BOTH,
+            slow_divergence,
+            {"chunk": 5, **options},
+            True,
+            BOTH,
+            constant_part=options["kind"] == "adaptive",
+        )
+        for options in (
+            {"kind": "skewed", "skew": 0.3, "temperature": 2.0},
+            {"kind": "skewed_reverse", "skew": 0.3},
+            {"kind": "total_variation"},
+            {"kind": "adaptive", "head": 0.3},
+        )
+    ),
     Loss("kd_t20", kd, BOTH, slow_kd, {"temperature": 20.0}, zero_at_equality=True, shifts=BOTH, temperature=True),
 ]
 every_loss = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)

@@ -117,5 +117,32 @@ def slow_hard(student, teacher) -> float:
     return -log_softmax(student)[max(range(len(teacher)), key=lambda c: teacher[c])]
 
 
+def slow_skewed(student, teacher, skew: float = 0.1, temperature: float = 1.0) -> float:
+    p, q = softmax(teacher, temperature), softmax(student, temperature)
+    return temperature**2 * divergence(p, [skew * a + (1 - skew) * b for a, b in zip(p, q, strict=True)])
+
+
+def slow_skewed_reverse(student, teacher, skew: float = 0.1, temperature: float = 1.0) -> float:
+    return slow_skewed(teacher, student, skew, temperature)
+
+
+def slow_tvd(student, teacher) -> float:
+    return math.fsum(abs(a - b) for a, b in zip(softmax(teacher), softmax(student), strict=True)) / 2
+
+
+def slow_akl(student, teacher, head: float = 0.5) -> float:
+    p, q = softmax(teacher), softmax(student)
+    order = sorted(range(len(p)), key=lambda c: -p[c])
+    first = [c for place, c in enumerate(order) if place == 0 or math.fsum(p[k] for k in order[: place + 1]) <= head]
+    gap, whole = (math.fsum(abs(p[c] - q[c]) for c in part) for part in (first, order))
+    return gap / whole * divergence(p, q) + (1 - gap / whole) * divergence(q, p)
+
+
+def slow_divergence(student, teacher, kind: str, temperature=1.0, chunk=None, skew=0.1, head=0.5) -> float:
+    if kind in ("skewed", "skewed_reverse"):
+        return (slow_skewed if kind == "skewed" else slow_skewed_reverse)(student, teacher, skew, temperature)
+    return slow_tvd(student, teacher) if kind == "total_variation" else slow_akl(student, teacher, head)
+
+
 def entropy_of_softmax(row: list[float]) -> float:
     return -math.fsum(math.exp(log) * log for log in log_softmax(row))

@@ -21,7 +21,8 @@ def ce_kd(
     beta: float = 0.5,
     label_smoothing: float = 0.0,
 ) -> torch.Tensor:
-    """value = ce * `ce` + kd * D, with D the divergence `kd` (kind forward), `kl_reverse` (reverse) or `jsd` (jsd, with beta).
+    """value = ce * `ce` + kd * D, with D the divergence `kd` (kind forward), `kl_reverse` (reverse), `tvd` (total_variation), and with
+    their number as beta `jsd` (jsd), `skewed` (skewed), `skewed_reverse` (skewed_reverse) or `akl` (adaptive).
 
     For `execution: chunked`, where two terms would compute the student's logits twice; otherwise the two terms say more.
 

@@ -1,6 +1,6 @@
 """Cross-entropy and divergences over a large vocabulary, without ever holding the logits of all positions.
 
-How `execution: chunked` computes the losses ce, kd, kl_reverse, jsd and ce_kd: on hidden states and output layers, whose
+How `execution: chunked` computes the losses that compare logits position by position: on hidden states and output layers, whose
 products are made a few positions at a time (vocabulary.py). Tensors of all three:
 
     student_hidden, teacher_hidden  float [..., D] and [..., D2], before the output layers
@@ -45,12 +45,15 @@ def divergence_chunked(
     kind: str = "forward",
     temperature: float = 1.0,
     beta: float = 0.5,
+    skew: float | None = None,
+    head: float | None = None,
     chunk: int | None = None,
     memory_mb: float = 128.0,
 ) -> torch.Tensor:
-    """The values and gradients of `kd` (kind forward), `kl_reverse` (reverse) or `jsd` (jsd, with beta) on hidden @ head.T;
-    equal networks give exactly 0 and exactly no gradient."""
-    settings = Settings(kd=1.0, kind=kind, temperature=temperature, beta=beta, chunk=chunk, memory_mb=memory_mb)
+    """The values and gradients of the loss of a `kind` (divergences.KINDS) on hidden @ head.T; equal networks give exactly 0 and
+    exactly no gradient. beta, skew, head: names of the same number, of which a kind has at most one."""
+    number = next((value for value in (skew, head) if value is not None), beta)
+    settings = Settings(kd=1.0, kind=kind, temperature=temperature, beta=number, chunk=chunk, memory_mb=memory_mb)
     student, teacher = (student_hidden, student_head), (teacher_hidden, teacher_head)
     return vocabulary_values(
         *student, *teacher, student_bias=student_bias, teacher_bias=teacher_bias, settings=settings

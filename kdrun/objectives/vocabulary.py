@@ -12,17 +12,20 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from kdrun.objectives.divergences import check, divergence, forward, refuse_infinite
+from kdrun.objectives.divergence_forms import forward
+from kdrun.objectives.divergences import check, divergence, refuse_infinite
 
 BUFFERS = 4
 """Arrays of chunk times vocabulary that are held at one time."""
+SORTING = 6
+"""Further ones of the divergence `adaptive`."""
 
 
 @dataclass(frozen=True)
 class Settings:
     """value = ce * cross-entropy + kd * T^2 * divergence, per position.
 
-    ce, kd: factors, at least 0. kind: "forward" KL(teacher || student), "reverse" or "jsd" with `beta`.
+    ce, kd: factors, at least 0. kind: of divergences.KINDS, with its `beta`.
     temperature: T of the divergence; the cross-entropy has none. label_smoothing: see objectives.ce.
     chunk: positions at a time; None: as many as BUFFERS arrays in `memory_mb` MiB hold, at least one.
     recompute: for a sum that weighs positions differently and an output layer that learns: its gradient is not computed
@@ -55,7 +58,8 @@ class Settings:
 
     def positions(self, count: int, vocabulary: int, itemsize: int = 4) -> int:
         """Positions per chunk for `count` in all; chunks are made about equally long."""
-        bound = self.chunk or max(1, int(self.memory_mb * 2**20 / (BUFFERS * vocabulary * itemsize)))
+        buffers = BUFFERS + SORTING * (self.kind == "adaptive")
+        bound = self.chunk or max(1, int(self.memory_mb * 2**20 / (buffers * vocabulary * itemsize)))
         return max(1, -(-count // max(1, -(-count // bound))))
 
 

@@ -7,12 +7,17 @@ import torch
 from logit_losses import BOTH, gradient, made
 from loss_references import entropy_of_softmax
 
+from kdrun.objectives.akl import akl
 from kdrun.objectives.dkd import dkd
 from kdrun.objectives.hard import hard
 from kdrun.objectives.kd import kd
+from kdrun.objectives.kl_reverse import kl_reverse
 from kdrun.objectives.nkd import nkd
+from kdrun.objectives.skewed import skewed
+from kdrun.objectives.skewed_reverse import skewed_reverse
 from kdrun.objectives.tf_kd import tf_kd
 from kdrun.objectives.ttm import ttm
+from kdrun.objectives.tvd import tvd
 from kdrun.objectives.wsld import wsld
 from kdrun.objectives.wttm import wttm
 
@@ -93,13 +98,60 @@ def test_labels_of_another_shape_or_of_no_class_are_refused(loss):
         loss(logits, logits, torch.full((2, 4), -100))
 
 
-@pytest.mark.parametrize("name", ["nkd", "wsld", "dkd", "ttm", "wttm"])
-def test_classes_that_both_exclude_add_nothing(name):
-    function = {"nkd": nkd, "wsld": wsld, "dkd": dkd, "ttm": ttm, "wttm": wttm}[name]
+@pytest.mark.parametrize(
+    "loss", [dkd, nkd, wsld, ttm, wttm, skewed, skewed_reverse, tvd, akl, hard], ids=lambda loss: loss.__name__
+)
+def test_classes_that_both_exclude_add_nothing(loss):
     tensors = made(6)
-    labels = (tensors["targets"],) if name in ("nkd", "wsld", "dkd") else ()
+    labels = (tensors["targets"],) if loss in (nkd, wsld, dkd) else ()
     few = [tensors[who] for who in BOTH]
     many = [torch.cat([x, x.detach().new_full((6, 3), -torch.inf)], 1) for x in few]
-    values = function(*many, *labels)
-    torch.testing.assert_close(values, function(*few, *labels), rtol=1e-5, atol=1e-5)
+    values = loss(*many, *labels)
+    torch.testing.assert_close(values, loss(*few, *labels), rtol=1e-5, atol=1e-5)
     assert gradient(values.sum(), tensors).isfinite().all()
+
+
+@pytest.mark.parametrize("loss", [skewed, skewed_reverse, tvd], ids=lambda loss: loss.__name__)
+def test_a_class_that_one_network_excludes_leaves_bounded_distances_finite(loss):
+    tensors, excluded = made(6), torch.zeros(6, 7)
+    excluded[:, 2] = -torch.inf
+    for who in BOTH:
+        cut = {**tensors, who: tensors[who] + excluded}
+        values = loss(*(cut[name] for name in BOTH))
+        probabilities = {name: cut[name].detach().double().softmax(-1).clamp(min=1e-300).log() for name in BOTH}
+        torch.testing.assert_close(values.double(), loss(*(probabilities[name] for name in BOTH)), rtol=1e-5, atol=1e-6)
+        assert gradient(values.sum(), tensors).isfinite().all()
+
+
+def test_akl_of_a_class_that_one_network_excludes_is_infinite_and_refused():
+    student = torch.tensor([[0.0, 1.0, 2.0]])
+    with pytest.raises(FloatingPointError, match="infinite at 1 of 1 positions: one network gives no probability"):
+        akl(student, torch.tensor([[0.0, 1.0, -torch.inf]]))
+
+
+def test_akl_has_the_gradients_of_both_directions_times_their_weights():
+    tensors = made(6, dtype=torch.float64)
+    both = [tensors[name] for name in BOTH]
+    q, p = (x.detach().softmax(-1) for x in both)
+    weights = []
+    for row, other in zip(p.tolist(), q.tolist(), strict=True):
+        order = sorted(range(len(row)), key=lambda c: -row[c])
+        head = [c for place, c in enumerate(order) if place == 0 or sum(row[k] for k in order[: place + 1]) <= 0.5]
+        gaps = [abs(a - b) for a, b in zip(row, other, strict=True)]
+        weights.append(sum(gaps[c] for c in head) / sum(gaps))
+    weight = torch.tensor(weights, dtype=torch.float64)
+    parts = weight * kd(*both, temperature=1.0) + (1 - weight) * kl_reverse(*both)
+    torch.testing.assert_close(gradient(akl(*both).sum(), tensors), gradient(parts.sum(), tensors))
+
+
+@pytest.mark.parametrize("skew", [0.0, 1.0])
+def test_a_skew_is_strictly_between_its_limits(skew):
+    with pytest.raises(ValueError, match=f"skew must lie between 0 and 1, got {skew}"):
+        skewed(torch.zeros(1, 3), torch.zeros(1, 3), skew=skew)
+
+
+def test_small_skews_tend_to_both_divergences():
+    tensors = made(6, scale=1.0, dtype=torch.float64)
+    both = [tensors[name].detach() for name in BOTH]
+    for loss, limit in ((skewed, kd), (skewed_reverse, kl_reverse)):
+        torch.testing.assert_close(loss(*both, skew=1e-8), limit(*both, temperature=1.0), rtol=1e-5, atol=1e-6)
