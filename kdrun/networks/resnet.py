@@ -14,6 +14,8 @@ class ResNet(nn.Module):
     width: channels of the first stage; the next two have 2 and 4 times as many (16 in the paper: 16, 32, 64).
     shortcut: "A" pads new channels with zeros and has no parameters (what the paper uses for CIFAR-10), "B" is a 1x1
         convolution with batch norm.
+    stem: channels of the first convolution; None: `width`. The networks "8x4" and "32x4" of the literature on distillation
+        have 32 here and 64, 128, 256 in their stages (arXiv 1910.10699).
     num_classes, in_channels: of the data.
     image_size: side of the image, or (height, width). The first block of stages 2 and 3 halves the map, but only
         while at least 2x2 positions remain: 32x32 ends at 8x8, 28x28 at 7x7, the 8x8 digits at 2x2, 4x4 also at 2x2.
@@ -29,19 +31,20 @@ class ResNet(nn.Module):
         num_classes: int = 10,
         in_channels: int = 3,
         image_size: int | tuple[int, int] = 32,
+        stem: int | None = None,
     ) -> None:
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(f"depth must be 6n + 2 with n >= 1 (8, 14, 20, 32, 56 ...), got {depth}")
-        if width < 1:
-            raise ValueError(f"width must be at least 1, got {width}")
+        if width < 1 or (stem is not None and stem < 1):
+            raise ValueError(f"width and stem must be at least 1, got {width} and {stem}")
         if shortcut not in ("A", "B"):
             raise ValueError(f'shortcut must be "A" or "B", got {shortcut!r}')
         side = image_size if isinstance(image_size, int) else min(image_size)
         blocks = (depth - 2) // 6
-        self.stem = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(width)
-        channels, stages = width, []
+        channels, stages = stem or width, []
+        self.stem = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
         for number, out_channels in enumerate((width, 2 * width, 4 * width)):
             stride = 2 if number > 0 and side >= 4 else 1
             side = (side + stride - 1) // stride
