@@ -52,6 +52,7 @@ def check_paths(stages: Iterable[Any]) -> None:
         if getattr(stage, "objective", None) is None or stage.trainer is None:
             continue
         objective = build_objective(stage.objective)
+        _in_whole_batches(objective, stage.trainer)
         teachers = [("teacher", teacher.stage.learner["network"]) for teacher in stage.teachers]
         for who, node in [("student", stage.learner["network"]), *teachers]:
             if not objective.captures(who):
@@ -62,6 +63,17 @@ def check_paths(stages: Iterable[Any]) -> None:
             except Exception:
                 continue
             capture_of(network, objective, who)
+
+
+def _in_whole_batches(objective: Objective, trainer: dict[str, Any]) -> None:
+    """Raises UserError where a batch is computed in parts and a term compares its samples with each other."""
+    for term in objective.active:
+        if term.whole_batch and trainer.get("accumulate", 1) > 1:
+            raise UserError(
+                f"trainer.accumulate={trainer['accumulate']}: objective.{term.name} compares the samples of a batch with each "
+                "other, and those of its parts would be another loss",
+                "trainer.accumulate=1, with a smaller trainer.batch_size",
+            )
 
 
 def check_builds(stages: list[Any], module: Any, hardware: dict[str, Any]) -> None:

@@ -25,8 +25,8 @@ class CapturePairs:
     """What a term compares of the inside of both networks.
 
     student, teacher: module paths, globs of them, or `output:NAME`; see networks/capture.py. Either may be empty.
-    each: the loss is called for one pair at a time (student_features, teacher_features) and its values are averaged; else once,
-    with lists (student_captured, teacher_captured).
+    each: the loss is called for one pair at a time (student_features, teacher_features) and its values are averaged, or added
+    where it says `pairs = "sum"`; else once, with lists (student_captured, teacher_captured).
     adaptor, resize: how the student's are brought to the sizes of the teacher's; see learning/adaptor.py.
     """
 
@@ -80,6 +80,12 @@ class Term:
         A term that does not say so gets [B, L, ...] with zeros at masked positions.
         """
         return getattr(self.loss or self.function, "pointwise", False)
+
+    @property
+    def whole_batch(self) -> bool:
+        """Whether each value depends on all samples of the batch (of all ranks), said by `function.whole_batch = True`: the loss of
+        a part of the batch is then another loss."""
+        return getattr(self.loss or self.function, "whole_batch", False)
 
     @cached_property
     def multiplies(self) -> bool:
@@ -141,7 +147,10 @@ class Term:
             if not isinstance(values, torch.Tensor) or not values.dim() or values.shape != (positions or values.shape):
                 raise self._of_other_shape(values, positions)
             results.append(values.float())
-        return results[0] if len(results) == 1 else torch.stack(results).mean(0)
+        if len(results) == 1:
+            return results[0]
+        added = getattr(self.loss or self.function, "pairs", "mean") == "sum"
+        return torch.stack(results).sum(0) if added else torch.stack(results).mean(0)
 
     def _calls(self, tensors: Tensors) -> list[dict[str, Any]]:
         """What the function is given in each of its calls."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from kdrun.objectives.ranks import of_all_ranks
+
 
 class RowMemory(nn.Module):
     """One row per training sample. Its buffers are in checkpoints, so that a resume goes on with the same bits, and are the same
@@ -31,7 +33,7 @@ class RowMemory(nn.Module):
     def write(self, ids: Tensor, values: Tensor) -> None:
         """Replaces the rows of samples; of those that other ranks write at the same time, too: all ranks call this together. Of an id that comes
         twice the last one of the highest rank stays."""
-        ids, values = _of_all_ranks(ids), _of_all_ranks(values.detach().to(self.rows.dtype))
+        ids, values = of_all_ranks(ids), of_all_ranks(values.detach().to(self.rows.dtype))
         places = self._places(ids)
         self.rows[places] = values
         self.written[places] = True
@@ -41,17 +43,3 @@ class RowMemory(nn.Module):
         if not torch.equal(self.ids[places], ids):
             raise KeyError(f"sample id {int(ids[self.ids[places] != ids][0])} is none of training")
         return places
-
-
-def _of_all_ranks(tensor: Tensor) -> Tensor:
-    """The tensors of all ranks, one after the other; they may differ in their first dimension."""
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
-        return tensor
-    sizes = [torch.zeros(1, dtype=torch.int64, device=tensor.device) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(sizes, torch.tensor([len(tensor)], device=tensor.device))
-    largest = max(int(size) for size in sizes)
-    padded = torch.cat([tensor, tensor.new_zeros(largest - len(tensor), *tensor.shape[1:])])
-    parts = [torch.empty_like(padded) for _ in sizes]
-    distributed.all_gather(parts, padded)
-    return torch.cat([part[: int(size)] for part, size in zip(parts, sizes, strict=True)])

@@ -6,7 +6,7 @@
     student, teacher   module paths of each network (lists of as many; globs), or `output:NAME`, for losses that compare features
     adaptor, resize    how the student's features are brought to the sizes of the teacher's (learning/adaptor.py)
 
-A loss with an option of one of these names keeps it for itself.
+A loss with an option of one of these names keeps it for itself. `function.settings = {...}` are other defaults of them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def read_term(name: str, node: Mapping[str, Any]) -> Term:
     parameters = _parameters(function)
     settings = {
         key: node.pop(key) if key in node and key not in parameters else default
-        for key, default in losses.SETTINGS.items()
+        for key, default in {**losses.SETTINGS, **getattr(function, "settings", {})}.items()
     }
     computed, allowed, node = _executed(name, function, settings["execution"], parameters, node)
     tensors = _tensors(computed, node)
