@@ -23,7 +23,8 @@ def key(default: Any, help: str, **rules: Any) -> Any:
     instead of a choice), path, exists, words (taken as they are where a path is expected), irrelevant (the reason why
     it is no part of the identity of a job or a stage), left_out (likewise, of a stage alone), slot (of a target: its
     place in kdrun.slots), supplied (of a target: arguments that need not be
-    there; "domains": those that the kind of data knows), added (it came after results were hashed: while it has its default it is in no hash)."""
+    there; "domains": those that the kind of data knows), added (it came after results were hashed: while it has its default it is in no hash),
+    training (of data: it decides what is trained on, not what is evaluated), differs (of a mapping: keys of this dataclass with the rule `training`)."""
     metadata = {"help": help, **rules}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -126,6 +127,37 @@ class Pretrain:
 
 
 @dataclass
+class Limit:
+    train: int | None = key(None, "use only so many training samples", minimum=1, training=True)
+    val: int | None = key(None, "use only so many validation samples", minimum=1)
+    test: int | None = key(None, "use only so many test samples", minimum=1)
+
+
+@dataclass
+class AugmentConfig:
+    crop: int = key(0, "pixels of padding for random crops; 0: none", minimum=0)
+    flip: bool = key(False, "mirror half of the images")
+    seed: int | None = key(None, "stored seed, so that augmentation can be replayed; null: the run's seed", minimum=0)
+    views: int = key(1, "with a stored seed: number of views that recur", minimum=1)
+
+
+@dataclass
+class Data:
+    """Keys that every source has, beside the nodes of kinds of data (see `fields`); further keys are arguments of the source named by
+    `_target_`."""
+
+    name: str | None = key(None, "label; null: the option of the group", left_out="a label")
+    val_fraction: float = key(0.1, "share of the training data held out for validation", above=0, below=1)
+    test_fraction: float = key(0.2, "share held out for test by sources without a test split", above=0, below=1)
+    split_seed: int = key(0, "seed of the split", minimum=0)
+    task: str = key("classification", "what is learned from it", choices="domains", added=True)
+    view: str | None = key(None, "what is seen of each image: grey, edges, ...; null: the image", added=True)
+    limit: Limit = key(Limit, "use part of a split")
+    augment: AugmentConfig = key(AugmentConfig, "random augmentation of the training split", training=True)
+    normalize: Normalize | None = key(None, "mean and std; null: computed from the training split")
+
+
+@dataclass
 class LearnerConfig:
     name: str | None = key(None, "label; null: the option of the group", left_out="a label")
     network: TargetNode = key(
@@ -164,6 +196,7 @@ class Teacher(LearnerConfig):
     verify: int = key(16, "cache entries recomputed and compared before use", minimum=0, left_out="a check")
     cache_limit_gb: float = key(20.0, "largest cache that auto may build, in gigabytes", minimum=0, left_out="a guard")
     normalize: Normalize | None = key(None, "input normalisation of the teacher; null: that of the data")
+    data: dict[str, Any] = key({}, "keys of data in which the teacher's training differs", added=True, differs=Data)
 
 
 @dataclass
@@ -171,37 +204,6 @@ class TermConfig:
     """One term of the objective; further keys are settings of it (kdrun.losses) and options of its loss."""
 
     weight: Weight = key(1.0, "factor of this term in the sum", minimum=0)
-
-
-@dataclass
-class Limit:
-    train: int | None = key(None, "use only so many training samples", minimum=1)
-    val: int | None = key(None, "use only so many validation samples", minimum=1)
-    test: int | None = key(None, "use only so many test samples", minimum=1)
-
-
-@dataclass
-class AugmentConfig:
-    crop: int = key(0, "pixels of padding for random crops; 0: none", minimum=0)
-    flip: bool = key(False, "mirror half of the images")
-    seed: int | None = key(None, "stored seed, so that augmentation can be replayed; null: the run's seed", minimum=0)
-    views: int = key(1, "with a stored seed: number of views that recur", minimum=1)
-
-
-@dataclass
-class Data:
-    """Keys that every source has, beside the nodes of kinds of data (see `fields`); further keys are arguments of the source named by
-    `_target_`."""
-
-    name: str | None = key(None, "label; null: the option of the group", left_out="a label")
-    val_fraction: float = key(0.1, "share of the training data held out for validation", above=0, below=1)
-    test_fraction: float = key(0.2, "share held out for test by sources without a test split", above=0, below=1)
-    split_seed: int = key(0, "seed of the split", minimum=0)
-    task: str = key("classification", "what is learned from it", choices="domains", added=True)
-    view: str | None = key(None, "what is seen of each image: grey, edges, ...; null: the image", added=True)
-    limit: Limit = key(Limit, "use part of a split")
-    augment: AugmentConfig = key(AugmentConfig, "random augmentation of the training split")
-    normalize: Normalize | None = key(None, "mean and std; null: computed from the training split")
 
 
 @dataclass

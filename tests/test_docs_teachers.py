@@ -25,11 +25,13 @@ def test_the_page_does_what_it_says(tmp_path, monkeypatch, capsys):
             more = ["tracker=none", "card=false"] if words[0].startswith("strategy=") else []
             assert main([*words, *more]) == 0, capsys.readouterr().err
             shown.append(capsys.readouterr().out)
-    assert len(shown) == 4
+    assert len(shown) == 5
     assert "'teacher.normalize={mean: [0.5], std: [0.5]}'" in shown[1]
     assert "to use that" not in shown[2]
-    first, second = (view.summary["teacher"]["best"] for view in map(kdrun.RunView.find, runs()))
+    views = list(map(kdrun.RunView.find, runs()))
+    first, second, _ = (view.summary["teacher"]["best"] for view in views)
     assert second > first + 0.1
+    assert [seen["samples"] for seen in views[2].summary["seen"].values()] == [200, 1146]
     assert list(tmp_path.glob("outputs/runs/*/exports/*/safetensors-fp32/config.json"))
 
 

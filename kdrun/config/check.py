@@ -15,7 +15,7 @@ from kdrun import kinds, losses, slots, targets
 from kdrun.config.meant import meant, nearest_path, schema_paths
 from kdrun.config.origins import Origins
 from kdrun.config.presets import PRESETS
-from kdrun.config.trees import merged
+from kdrun.config.trees import merged, picked
 from kdrun.environment import hidden
 from kdrun.kinds import choices_of
 from kdrun.problems import Problems, UserError, closest, listed, nearest
@@ -62,12 +62,23 @@ class Check:
         trainer = tree.get("trainer")
         self.base_trainer = trainer if isinstance(trainer, dict) else {}
         self.task = tree["data"].get("task") if isinstance(tree.get("data"), dict) else None
+        before = len(self.problems.found)
         result = self.node(tree, Root, "", partial=False)
+        if len(self.problems.found) == before and isinstance(tree.get("data"), dict):  # else they are told twice
+            assistants = {f"assistants.{name}": node for name, node in result["assistants"].items()}
+            for name, node in {"teacher": result["teacher"], **assistants}.items():
+                if own := node["data"]:
+                    node["data"] = picked(self.changed(tree["data"], own, f"{name}.data"), own)
         if (first := result.get("pretrain")) and isinstance(tree.get("data"), dict):
-            missing, self.missing = self.missing, False  # what data lack was told there
-            changed = self.node(merged(tree["data"], first["data"]), Data, "pretrain.data", partial=False)
-            self.missing = missing
+            changed = self.changed(tree["data"], first["data"], "pretrain.data")
             first["data"] = {name: changed[name] for name in first["data"] if name in changed}
+        return result
+
+    def changed(self, data: dict[str, Any], own: dict[str, Any], path: str) -> dict[str, Any]:
+        """The run's data with what a part of the run has otherwise."""
+        missing, self.missing = self.missing, False  # what data lack was told there
+        result = self.node(merged(data, own), Data, path, partial=False)
+        self.missing = missing
         return result
 
     def bad(self, path: str, message: str, *more: str) -> None:

@@ -20,7 +20,7 @@ from kdrun.config.groups import ConfDir
 from kdrun.config.hydra import compose_groups
 from kdrun.config.layers import settle, typed_leaves
 from kdrun.config.origins import SETTINGS, Origins
-from kdrun.config.trees import leaves, merged, put_at
+from kdrun.config.trees import differing, leaves, merged, put_at
 from kdrun.defaults import ADDED_TO_TARGETS, canonical, canonical_objective, strategy_options
 from kdrun.environment import variables_in
 from kdrun.problems import Problems
@@ -281,7 +281,14 @@ def _canonical(cell: Mapping[str, Any]) -> dict[str, Any]:
     task = (cell.get("data") or {}).get("task")
 
     def networks(learners: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: {**each, "network": canonical(each["network"], task=task)} for name, each in learners.items()}
+        return {
+            name: {**each, "network": canonical(each["network"], task=task), **data(each)}
+            for name, each in learners.items()
+        }
+
+    def data(learner: Mapping[str, Any]) -> dict[str, Any]:
+        """What is as in the run's data is no difference."""
+        return {"data": differing(learner["data"], cell["data"])} if learner.get("data") else {}
 
     result |= networks({name: cell[name] for name in ("teacher", "student") if isinstance(cell.get(name), Mapping)})
     if isinstance(cell.get("assistants"), Mapping):

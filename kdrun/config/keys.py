@@ -95,11 +95,14 @@ def _of_file(option: Option, package: str, table: Groups, depth: int) -> Iterato
 def _of_schema(node: type, prefix: str, task: str | None) -> Iterator[tuple[str, str]]:
     from dataclasses import is_dataclass
 
-    from kdrun.schema import TargetNode, bare, fields
+    from kdrun.schema import TargetNode, bare, fields, irrelevant
 
     for item in fields(node, task):
         kind = bare(item.type)
-        if is_dataclass(kind):
+        if of := item.metadata.get("differs"):
+            help = item.metadata["help"]
+            yield from ((f"{prefix}{item.name}.{name}", help) for name in irrelevant(of, "training", task=task))
+        elif is_dataclass(kind):
             yield from _of_schema(kind, f"{prefix}{item.name}.", task)
         elif kind is not TargetNode and typing.get_origin(kind) is not dict:
             yield f"{prefix}{item.name}", item.metadata.get("help", "")

@@ -17,21 +17,33 @@ def settle(tree: dict[str, Any], given: Mapping[str, Any], origins: Origins) -> 
     """What was typed for the run (`trainer.epochs=3`) wins over what a file says for one learner (`student.trainer.epochs: 4`
     of a family); what was typed for that learner wins over both. given: every typed dotted key without keys below it.
 
-    Returns what is to be told: a preset's setting of the run that a learner's own of a file hides, and a typed one that
-    the first phase (`pretrain`, with a length and data of its own) does not follow.
+    Returns what is to be told: a preset's setting of the run that a learner's own of a file hides, a typed one that
+    the first phase (`pretrain`, with a length and data of its own) does not follow, and a typed one of data that a teacher
+    follows whose data a file lets differ.
     """
     notes = []
     for block, path in _leaves_of_blocks(tree):
         base = path.removeprefix(f"{block}.")
         if path in given or at(tree, base) == at(tree, path):
             continue
+        of_data = base.startswith("data.")
         if base in given and block != "pretrain":
+            if of_data:
+                said = f"{origins.typed.get(base, base)} is for {block} too, in the place of {path}={_said(at(tree, path))}"
+                notes.append(f"{said} ({origins.place(path)}); to keep that: {path}={_said(at(tree, path))}")
             put_at(tree, path, given[base])
+        elif block != "pretrain" and of_data:
+            continue  # a difference that was meant
         elif base in given or _of_preset(base, origins):
             both = [f"{name}={at(tree, name)} ({origins.place(name)})" for name in (path, base)]
             said = origins.typed.get(base, both[1])
             notes.append(f"{both[0]} stays beside {said}; to change it: {path}={at(tree, base)}")
     return notes
+
+
+def _said(value: Any) -> str:
+    """A value as it is typed."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def typed_leaves(values: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from kdrun.config.groups import Groups
 from kdrun.config.option_file import load
 from kdrun.kinds import choices_of
 from kdrun.problems import listed, nearest
-from kdrun.schema import Root, TargetNode, Weight, bare, fields
+from kdrun.schema import Root, TargetNode, Weight, bare, fields, irrelevant
 
 
 def meant(path: str, value: Any, groups: Groups, kind: type | None = None) -> str:
@@ -66,7 +66,9 @@ def schema_paths(kind: type = Root, prefix: str = "", task: str | None = None) -
         path = f"{prefix}{item.name}"
         found[path] = {**item.metadata, "type": item.type}
         inner = bare(item.type)
-        if is_dataclass(inner):
+        if of := item.metadata.get("differs"):
+            found |= {f"{path}.{name}": {} for name in irrelevant(of, "training", task=task)}
+        elif is_dataclass(inner):
             found |= schema_paths(inner, f"{path}.", task)
         elif inner is TargetNode and item.name == "optimizer":
             found |= {f"{path}.{name}": {"help": "of the optimizer"} for name in ("_target_", *item.metadata["ranges"])}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 
@@ -41,3 +41,35 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict) and isinstance(base.get(key), dict)
     }
     return {**base, **over, **both}
+
+
+def picked(tree: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
+    """The values of `tree` at those keys that `like` has, mapping by mapping."""
+    return {
+        key: picked(tree[key], value) if isinstance(value, dict) and isinstance(tree[key], dict) else tree[key]
+        for key, value in like.items()
+        if key in tree
+    }
+
+
+def differing(tree: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
+    """The keys of `tree` whose values are not those of `base`, mapping by mapping."""
+    found = {}
+    for key, value in tree.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        rest = differing(value, base[key]) if both else value
+        if rest if both else key not in base or base[key] != value:
+            found[key] = rest
+    return found
+
+
+def without(tree: dict[str, Any], paths: Collection[str]) -> dict[str, Any]:
+    """`tree` without what stands at these dotted keys."""
+    inner = {path.partition(".")[0] for path in paths}
+    return {
+        key: without(value, [path.partition(".")[2] for path in paths if path.startswith(f"{key}.")])
+        if key in inner and isinstance(value, dict)
+        else value
+        for key, value in tree.items()
+        if key not in paths
+    }

@@ -88,6 +88,10 @@ class DataModule(LightningDataModule):
         """What terms of an objective can be over (objectives.terms.Term.over) -> how many there are in a split."""
         return {"mask": 1}
 
+    def trained_on(self) -> dict[str, Any]:
+        """What a network is trained on, in JSON types: "samples", and what is special about them."""
+        return {"samples": self.spec.sizes["train"]}
+
     def audit(self) -> dict[str, Any]:
         """What was found in the data, in JSON types: "samples" per split, "notes", "summary" (one line)."""
         return {"samples": dict(self.spec.sizes), "notes": []}
@@ -193,6 +197,9 @@ class ArrayModule(DataModule):
     @property
     def views(self) -> int:
         return 1 if self.augment is None else self.augment.views
+
+    def trained_on(self) -> dict[str, Any]:
+        return {**super().trained_on(), **({"augment": str(self.augment)} if self.random else {})}
 
     def rows(self, split: str) -> np.ndarray:
         """int64 [n]: which samples of the source belong to a split."""

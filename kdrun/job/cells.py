@@ -27,9 +27,12 @@ def expected(cell: dict[str, Any]) -> list[Any]:
 
 
 def planned_on(stages: list[Any], data: dict[str, Any], workshop: Any) -> tuple[list[Any], Any]:
-    """(stages, their data): those that learn from the job's data; where none does, from those of the first stage."""
+    """(stages, their data): those that learn from the job's data, or other samples of them; where none does, from those of the
+    first stage."""
+    from kdrun.lab.teachers import evaluated
+
     wanted = data if any(stage.data == data for stage in stages) or not stages else stages[0].data
-    return [stage for stage in stages if stage.data == wanted], workshop.data(wanted)
+    return [stage for stage in stages if evaluated(stage.data) == evaluated(wanted)], workshop.data(wanted)
 
 
 def make_lab(
@@ -125,6 +128,7 @@ def stage_entry(item) -> dict[str, Any]:
         "path": str(item.result.path),
         "further": record.get("further") or {},
         **({} if start is None else {"start": start.fingerprint}),
+        **({"seen": {"by": item.result.stage.stated.get("key"), **record["seen"]}} if record.get("seen") else {}),
         **{key: record[key] for key in item.result.stage.told if record.get(key)},
         **{key: record[key] for key in ("val", "test", "cost", "parameters", "flops", "teacher", "first_step")},
     }

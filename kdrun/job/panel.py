@@ -12,7 +12,7 @@ from kdrun.measures import measure
 from kdrun.parts import against, gains_of
 from kdrun.present.console import Console, columns, show_page
 from kdrun.present.console import facts as fact_table
-from kdrun.present.results import difference_texts, figure_text, is_points, missing_rows, result_rows
+from kdrun.present.results import difference_texts, figure_text, is_points, missing_rows, result_rows, seen_rows
 from kdrun.present.units import MISSING
 from kdrun.records import before_and_after
 
@@ -93,6 +93,7 @@ def details(summary: dict[str, Any], facts: dict[str, str]) -> Table:
         beside = f" (without the {shared:,} of the frozen tower that both have)" if shared else ""
         sizes = f"{times(summary.get('parameters_ratio'))} the parameters{beside}"
         rows.append(("teacher / student", f"{sizes}, {times(summary.get('flops_ratio'))} the FLOPs"))
+    rows += [(f"trained: {who}", text) for who, text in seen_rows(summary)]
     for arm, found in summary.get("differences", {}).items():
         if arm != against(summary) and not summary["arms"][arm].get("same_as"):
             mean, bootstrap, *_ = difference_texts(found["best"], summary["metric"])

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdrun.job.cells import expected, make_lab, name_results, planned_on, stage_entry
+from kdrun.job.seen import seen_by
 from kdrun.present.console import Console
 from kdrun.problems import UserError
 from kdrun.records import steps_spent
@@ -64,6 +65,7 @@ class Work:
         seeds = [cell["seed"] for cell in self.cells]
         summary = summarise(self.task.MAIN, arms, labels, teachers, seeds, self.errors, self.lab.decisions, against)
         summary |= {"baselines": self.task.baselines(), "notes": self.notes}
+        summary |= {"seen": seen} if (seen := seen_by(self.stages, self.cells[0])) else {}
         summary |= {"remarks": list(self.lab.remarks)} if self.lab.remarks else {}
         seconds = summary["seconds"] = round(time.monotonic() - self.started, 3)
         kept = {"stages": self.stages, "audit": self.audit, "errors": self.errors}

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from kdrun.config.trees import without
 from kdrun.lab.stages.base import BEST, Result, Stage
 from kdrun.learning.fitness import UnfitTeacher, check_guess, check_stated
 from kdrun.problems import UserError
+from kdrun.schema import Data, irrelevant
 
 
 def as_trained(stage: Stage, workshop: Any) -> Stage:
@@ -135,6 +137,18 @@ def settle_teaching(stage: Stage, workshop: Any) -> dict[str, Any]:
     return {**teaching, "source": source, "fill": teaching["fill"] if source == "cached" else None}
 
 
-def samples(data: dict[str, Any]) -> dict[str, Any]:
-    """A data config without what says how a network is given its samples."""
-    return {key: value for key, value in data.items() if key != "normalize"}
+def evaluated(data: dict[str, Any]) -> dict[str, Any]:
+    """A data config without what decides only which samples are trained on, and how their inputs are normalised."""
+    return without(data, ("normalize", *irrelevant(Data, "training", task=data.get("task"))))
+
+
+def check_own_data(stage: Stage, workshop: Any) -> None:
+    """Raises UserError where a teacher's own data (`teacher.data`) have other samples in validation or test than those of
+    its students, train on these, or give its outputs another meaning."""
+    beside, key = stage.stated.get("beside"), stage.stated.get("key", stage.role)
+    if beside is None:
+        return
+    try:
+        workshop.check_evaluation(stage.data, beside)
+    except UserError as error:
+        raise UserError(f"{key}.data: {error.lines[0]}", *error.lines[1:]) from None

@@ -309,6 +309,7 @@ def _outcome(
         "test": test,
         "further": further,
         **measured,
+        "seen": module.trained_on(),
         "history": keeping.history,
         "first_step": learner.first_step,
         "teacher": fit.workshop.teaching_notes(request),

@@ -65,6 +65,7 @@ class Workshop:
         self.metering: Metering | None = None
         self.ledger: Ledger | None = None
         self._notes: dict[str, dict[str, Any]] = {}
+        self._compared: set[str] = set()
 
     def meter(self, settings: dict[str, Any] | None, hardware: dict[str, Any]) -> Metering:
         """What measures the energy of all stages from now on (see ledger.reader); opened once. Raises UserError for a sensor
@@ -105,6 +106,26 @@ class Workshop:
         if not alike or learned.content != module.content:
             raise UserError(f"data={config['name']}: what the teacher would see are not the samples of the student")
         return module
+
+    def check_evaluation(self, config: dict[str, Any], beside: dict[str, Any]) -> None:
+        """Raises UserError unless networks that are trained on the data `config` can teach, and be compared, on `beside`: validation
+        and test are the same samples with the same targets, none of them is trained on, and outputs mean the same."""
+        if (key := repr((config, beside))) in self._compared:
+            return
+        module, other = self.data(config), self._kept(self._beside, beside)
+        other.spec.check(module.spec.metadata(), Path(f"a network for data={config['name']}"))
+        held_out = [torch.empty(0, dtype=torch.int64)]
+        for split in ("val", "test", *other.extra_tests):
+            one, two = module.samples(split), other.samples(split)
+            targets = [getattr(samples, "targets", torch.empty(0)) for samples in (one, two)]
+            if not torch.equal(one.ids, two.ids) or not torch.equal(*targets):
+                raise UserError(f"{split} would not be the samples that the student is judged on")
+            held_out.append(two.ids)
+        if module.content != other.content:
+            raise UserError("these are not the samples of the student")
+        if torch.isin(module.train_ids, torch.cat(held_out)).any():
+            raise UserError("it would be trained on samples that the student is validated or tested on")
+        self._compared.add(key)
 
     def _kept(self, slot: dict[str, Any], config: dict[str, Any]):
         key = repr(sorted(config.items(), key=lambda item: item[0]))

@@ -98,6 +98,20 @@ def missing_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def seen_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """("teacher resnet8", "1,146 samples") of each learner, where they were trained on different samples."""
+    learners = sorted(
+        (summary.get("seen") or {}).items(), key=lambda item: ("teacher", item[0], "student").index(item[0])
+    )
+    return [(f"{key.removeprefix('assistants.')} {seen['name']}", seen_text(seen)) for key, seen in learners]
+
+
+def seen_text(seen: dict[str, Any]) -> str:
+    """`1,146 samples, 200 of them labelled, crop 4, flip`"""
+    more = [f"{seen['labelled']:,} of them labelled"] if "labelled" in seen else []
+    return ", ".join([f"{seen['samples']:,} samples", *more, *([seen["augment"]] if "augment" in seen else [])])
+
+
 def reason_text(reason: dict[str, Any]) -> str:
     """`diverged FloatingPointError: loss is nan`: status, type and first line of the message, as far as they are known."""
     kind = f"{reason.get('status') or ''} {reason.get('type') or ''}".strip() or MISSING

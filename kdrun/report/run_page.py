@@ -9,7 +9,7 @@ from kdrun.measures import measure
 from kdrun.parts import is_group
 from kdrun.plots.data import in_order, labels_of, result_of, training_seconds
 from kdrun.plots.subject import Subject
-from kdrun.present.results import arm_label, difference_rows, error_text, percent, result_rows
+from kdrun.present.results import arm_label, difference_rows, error_text, percent, result_rows, seen_rows
 from kdrun.present.units import duration
 from kdrun.records import arms_of, metric_of, own_arm, spread, stages_of
 from kdrun.report.added import added_metrics
@@ -84,8 +84,10 @@ def _against_controls(record: dict[str, Any], figures: PageFigures) -> Html:
     summary, arms, own = record.get("summary") or {}, arms_of(record), own_arm(record)
     what = f"{summary.get('split') or 'test'} {measure(summary.get('metric')).label}"
     rows, marked = result_rows(summary), arm_label(arms, own) if own in arms else None
+    seen = seen_rows(summary)
     return section(
         "Student against controls",
+        *([table("What each learner was trained on", ("learner", "samples"), seen, left=2)] if seen else []),
         table(
             _title(f"{what}: mean ± sample deviation over seeds"),
             ("", "selected epoch", "last epoch", "seeds"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from kdrun import kinds, losses
@@ -12,6 +12,7 @@ from kdrun.lab.stages.base import Result
 from kdrun.lab.stages.fit import Fit
 from kdrun.lab.stages.generate import Generate
 from kdrun.problems import UserError, closest, listed
+from kdrun.strategies import own_data
 from kdrun.term_weights import scaled
 
 # What a teacher's config says of how it teaches, as opposed to what it is.
@@ -49,9 +50,10 @@ class Learner:
 
     @property
     def data(self) -> dict[str, Any]:
-        """The run's data as this network sees them: a teacher's own normalisation goes with it wherever it is used."""
-        normalize = self.config.get("normalize")
-        return self.cast.config["data"] if normalize is None else {**self.cast.config["data"], "normalize": normalize}
+        """The data that it is trained on: the run's, with those keys in which its own differ. A teacher's own normalisation goes
+        with it wherever it is used."""
+        normalize, data = self.config.get("normalize"), merged(self.cast.config["data"], self.config.get("data") or {})
+        return data if normalize is None else {**data, "normalize": normalize}
 
     @property
     def stated(self) -> dict[str, Any]:
@@ -59,6 +61,13 @@ class Learner:
         known = {name: self.config[name] for name in ("accuracy", "tolerance") if name in self.config}
         normalize = self.config.get("normalize")
         return {"key": self.key, **known, **({} if normalize is None else {"normalize": normalize})}
+
+    def stage(self, data: dict[str, Any] | None) -> dict[str, Any]:
+        """What a Fit says of the data: those of this learner with the keys of `data` over them, and beside them the run's where its
+        own differ."""
+        run, own = (merged(each, data or {}) for each in (self.cast.config["data"], self.data))
+        differs = own != run and self.config.get("data")
+        return {"data": own, "stated": {**self.stated, **({"beside": run} if differs else {})}}
 
 
 @dataclass(frozen=True)
@@ -115,6 +124,7 @@ class Cast:
                     f"give it another name, as in assistants.mid_{name}",
                 )
         for learner in (self.teacher, *self.assistants):
+            own_data.check(learner)
             if learner.config["accuracy"] is not None and "accuracy" not in self.domain.metrics:
                 raise UserError(
                     f"{learner.key}.accuracy={learner.config['accuracy']}: data.task={self.domain.name} has no accuracy",
@@ -159,13 +169,12 @@ def supervised(
         role=role or learner.role,
         learner=learner.identity,
         objective=cast.supervision,
-        data=merged(learner.data, data or {}),
         trainer=None if learner.brought else merged(learner.trainer, trainer),
         hardware=cast.config["hardware"],
         seed=learner.seed,
         start=start,
-        stated=learner.stated,
         metrics=cast.config.get("metrics") or {},
+        **learner.stage(data),
     )
 
 
@@ -187,7 +196,8 @@ def distil(
 
     Several teachers teach at once: each term is a mean over them, and `drop` is the probability of each to be left out of
     a step. objective: instead of the run's. data: keys that differ from the run's; sees: those in which the teacher sees the
-    same samples otherwise than the learner. Other keyword arguments override the trainer (`epochs=20`).
+    same samples otherwise than the learner, by default those of its view (`teacher.data.view`). Other keyword arguments override
+    the trainer (`epochs=20`).
     """
     cast = learner.cast
     if start is None and pretrain:
@@ -195,11 +205,13 @@ def distil(
         start = first_phase(learner, teacher, **same)
     first, *also = [teacher] if isinstance(teacher, Result) else teacher
     settings = cast.teaching_of(first) if teaching is None else teaching
+    of_data = learner.stage(data)
+    if sees is None:
+        sees = own_data.seen_otherwise(learner, of_data["data"], (one.stage.data for one in (first, *also)))
     return Fit(
         role=role or learner.role,
         learner=learner.identity,
         objective=cast.config["objective"] if objective is None else objective,
-        data=merged(learner.data, data or {}),
         trainer=merged(learner.trainer, trainer),
         hardware=cast.config["hardware"],
         seed=learner.seed,
@@ -209,9 +221,9 @@ def distil(
         | {"mode": settings.get("mode", "eval")},
         also=tuple(also),
         drop=drop if also else 0.0,
-        sees=sees or {},
-        stated=learner.stated,
+        sees=sees,
         metrics=cast.config.get("metrics") or {},
+        **of_data,
     )
 
 
@@ -234,10 +246,10 @@ def first_phase(
         "start": start,
         "role": f"{role or learner.role}_first",
         "pretrain": False,
+        "data": merged(options.get("data") or {}, pretrain.get("data") or {}),
         **(pretrain.get("trainer") or {}),
     }
-    stage = supervised(learner, **options) if teacher is None else distil(learner, teacher, **options)
-    return replace(stage, data=merged(stage.data, pretrain.get("data") or {}))
+    return supervised(learner, **options) if teacher is None else distil(learner, teacher, **options)
 
 
 def generate(cast: Cast, teacher: Result, *, role: str = "generated", **decoding: Any) -> Generate:
@@ -249,7 +261,8 @@ def generate(cast: Cast, teacher: Result, *, role: str = "generated", **decoding
     search.pop("val_beam", None)  # of validation alone
     teaching = {key: cast.teaching_of(teacher)[key] for key in ("accuracy", "tolerance")}
     stage = teacher.stage
-    return Generate(role, stage.data, search, cast.config["hardware"], stage.seed, teacher, teaching)
+    data = stage.stated.get("beside", stage.data)  # of the student's training samples, not of its own
+    return Generate(role, data, search, cast.config["hardware"], stage.seed, teacher, teaching)
 
 
 def weighted(objective: dict[str, Any], factors: dict[str, float]) -> dict[str, Any]:

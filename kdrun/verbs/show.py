@@ -18,6 +18,7 @@ from kdrun.present.results import (
     missing_rows,
     result_rows,
     seeds_text,
+    seen_rows,
     stage_rows,
 )
 from kdrun.present.units import MISSING, age, duration
@@ -125,6 +126,8 @@ def _print_page(run: RunInfo, record: dict[str, Any]) -> None:
     if rows := result_rows(summary):
         metric = f"{summary.get('split', 'test')} {measure(summary.get('metric')).label}"
         body += [blank(), columns((metric, "best epoch", "last epoch", "seeds"), rows)]
+    if rows := seen_rows(summary):
+        body += [blank(), columns(("trained on", ""), rows)]
     if rows := missing_rows(summary):
         body += [blank(), facts(rows)]
     if rows := difference_rows(summary):

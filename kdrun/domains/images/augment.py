@@ -30,6 +30,10 @@ class Augment:
         self.replayed = self.random and seed is not None
         self.views = views if self.replayed else 1
 
+    def __str__(self) -> str:
+        """`crop 4, flip`"""
+        return ", ".join([*([f"crop {self.crop}"] if self.crop else []), *(["flip"] if self.flip else [])])
+
     def view(self, epoch: int) -> int:
         """The view that an epoch shows: 0 without randomness, the epoch itself where nothing is replayed."""
         if not self.random:

@@ -156,6 +156,7 @@ class _Maker:
             "robustness": _robust(own, teacher),
             "safety": safe,
             "generation": generation,
+            "seen": self._seen(subject.arm),
             "export": {
                 "format": own.artifact.format,
                 "files": [path.name for path in own.artifact.files],
@@ -167,6 +168,11 @@ class _Maker:
             },
             "notes": notes,
         }
+
+    def _seen(self, arm: str) -> dict[str, Any] | None:
+        """What the network was trained on, where that is not the same for teacher and student."""
+        seen = ((self.run.record or {}).get("summary") or {}).get("seen") or {}
+        return seen.get("teacher" if arm == "teacher" else "student")
 
     def _label(self, subject: TrainedNetwork) -> str:
         """`teacher resnet8`, `student alone`, `student resnet8_w4`, with a view or client."""

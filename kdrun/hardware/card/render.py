@@ -96,6 +96,8 @@ def rows(group: Sequence[Card]) -> list[list[str]]:
         ),
         ("  of it the bare runtime, MB", _cell("memory.runtime_mb", "{:.1f}")),
         ("energy, mJ per call", _energy),
+        ("trained on, samples", _cell("seen.samples", "{:,}")),
+        ("  of them labelled", _cell("seen.labelled", "{:,}")),
         ("MACs", _cell("compute.macs", "{:,}")),
         ("parameters", _cell("compute.parameters", "{:,}")),
         *_robustness_rows(group, found.factor),

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdrun import kinds
 from kdrun.files import read_json
 from kdrun.hardware.exports.subject import TrainedNetwork
 from kdrun.parts import WHOLE, is_group, parts_of
 from kdrun.problems import UserError, closest, listed
+from kdrun.schema import Data, added
 from kdrun.tracking.registry import RunInfo
 
 ARMS = ("teacher", "alone", "student")
@@ -172,7 +174,9 @@ def _module(folder: Path, config: dict[str, Any], seed: int, part: str | None, m
 
     parts = read_json(folder / "record.json").get("parts") or {}
     view = {key: value for key, value in ((parts.get("data") or {}).get("view") or {}).items() if key != "text"}
-    data = {**config["data"], **view}
+    # What came later and has its default is left out of the view, and may be another value in the run's data.
+    usual = {key: value for key, value in added(Data).items() if "." not in key and key not in kinds.settings()}
+    data = {**config["data"], **(usual if view else {}), **view}
     key = json.dumps(data, sort_keys=True)
     if key not in modules:
         modules[key] = load_data(data, config["paths"])

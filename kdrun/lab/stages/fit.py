@@ -30,7 +30,8 @@ class Fit(Stage):
     metrics    those of the config beside the task's
     generated  the data of a Generate stage whose targets stand for those of the training samples
     stated     what the config says of the learner that decides no result: its "key", the "accuracy" and "tolerance" it is
-               known for as a teacher, and "normalize" where it has a normalisation of its own (that is in `data` too)
+               known for as a teacher, "normalize" where it has a normalisation of its own (that is in `data` too), and
+               "beside", the data of its students, where its own differ
     """
 
     role: str
@@ -77,6 +78,7 @@ class Fit(Stage):
         from kdrun.lab import teachers
 
         stage = teachers.as_trained(self, workshop)
+        teachers.check_own_data(stage, workshop)
         if stage.teacher is None:
             return stage
         return replace(stage, teaching=teachers.settle_teaching(stage, workshop))
@@ -229,16 +231,17 @@ class Fit(Stage):
 
     def taught_by(self, teacher: Result, workshop: Workshop) -> TaughtBy:
         """What a request says of a teacher of this stage."""
-        from kdrun.lab.teachers import samples
+        from kdrun.lab.teachers import evaluated
 
         # What a teacher reached on other data (a first phase has its own) says nothing of these.
-        alike = samples(teacher.stage.data) == samples(self.seen)
+        alike = evaluated(teacher.stage.data) == evaluated(self.seen)
         return TaughtBy(
             teacher.fingerprint,
             teacher.stage.learner["name"],
             teacher.stage.learner["network"],
             str(teacher.weights()),
             # Else inputs that are normalised otherwise come from other data, or from another view of them: a mistake.
-            converts=teacher.stage.data.get("normalize") != self.seen.get("normalize"),
+            converts=teacher.stage.data.get("normalize") != self.seen.get("normalize")
+            or (alike and teacher.stage.data != self.seen),  # moments of other training samples
             stated=teacher.record["val"][BEST].get(workshop.preflight_metric(self.data)) if alike else None,
         )
