@@ -124,7 +124,8 @@ class Cast:
                     f"give it another name, as in assistants.mid_{name}",
                 )
         for learner in (self.teacher, *self.assistants):
-            own_data.check(learner)
+            own = learner.config.get("data") or {}
+            own_data.check(learner.key, own, self.domain, self.config["data"], learner.brought)
             if learner.config["accuracy"] is not None and "accuracy" not in self.domain.metrics:
                 raise UserError(
                     f"{learner.key}.accuracy={learner.config['accuracy']}: data.task={self.domain.name} has no accuracy",
@@ -207,7 +208,7 @@ def distil(
     settings = cast.teaching_of(first) if teaching is None else teaching
     of_data = learner.stage(data)
     if sees is None:
-        sees = own_data.seen_otherwise(learner, of_data["data"], (one.stage.data for one in (first, *also)))
+        sees = own_data.seen_otherwise(cast.domain, of_data["data"], (one.stage.data for one in (first, *also)))
     return Fit(
         role=role or learner.role,
         learner=learner.identity,

@@ -3,15 +3,13 @@ may not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 from kdrun.config.trees import leaves
+from kdrun.domains.base import Domain
 from kdrun.problems import UserError, listed
 from kdrun.schema import Data, irrelevant
-
-if TYPE_CHECKING:
-    from kdrun.strategies.cast import Learner
 
 HELD_OUT = (
     "validation and test are the same for all learners of a run, so that none is trained on what another is judged on"
@@ -23,44 +21,47 @@ REASONS = {
 }
 
 
-def views(learner: Learner) -> tuple[str, ...]:
+def views(domain: Domain, data: dict[str, Any]) -> tuple[str, ...]:
     """Keys of data that say how a network sees a sample."""
-    domain, data = learner.cast.domain, learner.cast.config["data"]
     return tuple(dict.fromkeys(("view", domain.view_key(data)))) if domain.views else ()
 
 
-def check(learner: Learner) -> None:
-    """Raises UserError for a key in which the data of the learner may not differ."""
-    training = tuple(irrelevant(Data, "training", task=learner.cast.domain.name))
-    allowed = (*training, *views(learner))
-    for path, value in leaves(learner.config["data"], lists=False):
+def check(key: str, own: dict[str, Any], domain: Domain, data: dict[str, Any], brought: bool) -> None:
+    """Raises UserError for a key in which the data of a learner may not differ.
+
+    key: where it stands in the config; own: its keys of data; data: those of the run; brought: whether it comes with its weights.
+    """
+    training = tuple(irrelevant(Data, "training", task=domain.name))
+    allowed = (*training, *views(domain, data))
+    for path, value in leaves(own, lists=False):
         if not path:
             return
-        said = f"{learner.key}.data.{path}={'null' if value is None else value}"
+        said = f"{key}.data.{path}={'null' if value is None else value}"
         below = _below(path, training)
         if path.partition(".")[0] == "normalize":
-            raise UserError(f"{said}: give {learner.key}.normalize, which also holds where it teaches")
+            raise UserError(f"{said}: give {key}.normalize, which also holds where it teaches")
         if not below and path not in allowed:
             reason = REASONS.get(
                 path, "the samples, and what networks are given of them, are the same for all learners"
             )
-            more = f"a network that was trained on other data is brought: {learner.key}.weights=FILE"
+            more = f"a network that was trained on other data is brought: {key}.weights=FILE"
             raise UserError(
                 f"{said}: {reason}", f"what may differ: {listed(allowed)}", *([] if path in REASONS else [more])
             )
-        if below and learner.brought:
-            raise UserError(f"{said}: {learner.key}.weights is trained no more", "leave it out")
+        if below and brought:
+            raise UserError(f"{said}: {key}.weights is trained no more", "leave it out")
 
 
 def _below(path: str, keys: tuple[str, ...]) -> bool:
     return any(f"{path}.".startswith(f"{key}.") for key in keys)
 
 
-def seen_otherwise(learner: Learner, data: dict[str, Any], teachers: Iterator[dict[str, Any]]) -> dict[str, Any]:
+def seen_otherwise(domain: Domain, data: dict[str, Any], teachers: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Keys of `data`, with their values, in which those who teach on it see its samples otherwise; teachers: their data.
 
     Raises UserError where two of them see the samples in two ways."""
-    found = [{key: own.get(key) for key in views(learner) if own.get(key) != data.get(key)} for own in teachers]
+    keys = views(domain, data)
+    found = [{key: own.get(key) for key in keys if own.get(key) != data.get(key)} for own in teachers]
     if any(other != found[0] for other in found):
         shown = listed(dict.fromkeys(str(keys or "as the student does") for keys in found))
         raise UserError(
