@@ -38,8 +38,9 @@ loss NAME of the table, or the one that `_target_` names, with that loss's optio
 - `adaptor`, `resize`: what lies between two sizes. `auto` is a linear layer, or a convolution of kernel 1 for grids, where widths differ;
   `linear`, `conv`, `none`. Grids are brought together by `pool`, `interpolate`, `none`, or `auto`.
 
-A term with weight 0 is not evaluated; one whose weight is 0 at a step is not computed there. Records hold the raw means, so that runs with
-other weights can be compared. Terms over image slots or pictures have their mean over those, and are left out of a batch without any.
+A term with weight 0 is not evaluated; one whose weight is 0 at a step is not computed there. Nor is the teacher asked in a step in
+which no term that needs it has weight. Records hold the raw means, so that runs with other weights can be compared, and the means times
+their weights. Terms over image slots or pictures have their mean over those, and are left out of a batch without any.
 Names that were losses of their own still stand for a loss and settings: `kd_topk` (kd, `execution: topk`, temperature 1), `kd_visual` (kd,
 `over: image_slots`), `vocabulary_ce` (ce, `execution: chunked`), `vocabulary_kd` and `vocabulary_ce_kd` (ce_kd, `execution: chunked`) and
 `vocabulary_kd_visual` (kd, both).

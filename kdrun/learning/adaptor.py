@@ -88,11 +88,16 @@ class Adaptors(nn.Module):
         self.pairs = nn.ModuleDict({name: nn.ModuleList(adaptors) for name, adaptors in (pairs or {}).items()})
 
     def captured(self, student: Prediction, teacher: Prediction | None) -> dict[str, tuple[list[Tensor], list[Tensor]]]:
-        """Term -> (the student's features, adapted; those of the teacher), pair by pair, from both predictions."""
+        """Term -> (the student's features, adapted; those of the teacher), pair by pair, from both predictions.
+
+        teacher: None in a step that asks no teacher; the student's are then as they are.
+        """
         both = {}
         for term in self.terms:
             ours = [x for path in term.pairs.student for x in captured_at(path, student)]
-            theirs = [x for path in term.pairs.teacher for x in captured_at(path, teacher)]
+            theirs = (
+                [x for path in term.pairs.teacher for x in captured_at(path, teacher)] if teacher is not None else []
+            )
             if theirs and ours:
                 ours = [fit(x, y) for fit, x, y in zip(self.pairs[term.name], ours, theirs, strict=True)]
             both[term.name] = (ours, [x.detach() for x in theirs])

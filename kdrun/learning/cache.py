@@ -219,6 +219,11 @@ class CachedTeacher:
         self.live = live
         self.device = torch.device("cpu")
 
+    @property
+    def fills(self) -> bool:
+        """Whether it is asked in steps that do not use what it says, too: rows are computed in the batches of the first epoch."""
+        return self.live is not None
+
     def outputs(self, batch: dict[str, Any], step: int = 0) -> Prediction:
         rows = self.cache.rows_of(batch["ids"].cpu())
         view = batch["view"]

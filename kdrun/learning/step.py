@@ -35,11 +35,12 @@ def train_step(
         return step_of_several_passes(student, teacher, objective, batch, optimizer, step, backend)
     batch = {**batch, "step": step}  # weights and terms may depend on it
     count = backend.count(batch)  # of the whole batch over all parts and ranks, so that these can be split at will
+    asked = teacher is not None and (objective.asks_teacher(step) or getattr(teacher, "fills", False))
     values: list[Tensor] = []
     backend.zero_gradients()
     for part in backend.parts(batch):
         # Teacher first: it frees its memory.
-        taught = None if teacher is None else teacher.outputs(part, step)
+        taught = teacher.outputs(part, step) if asked else None
         prediction = backend.predict(student, part["inputs"])
         total, raw = objective(backend.tensors(part, prediction, taught), count)
         if len(backend.seen) < len(objective.active):

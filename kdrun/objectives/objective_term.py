@@ -73,6 +73,10 @@ class Term:
         return any(name.startswith("teacher_") for name in self.wants) or bool(self.pairs and self.pairs.teacher)
 
     @cached_property
+    def may_use_teacher(self) -> bool:
+        return any(name.startswith("teacher_") for name in self.may_want)
+
+    @cached_property
     def pointwise(self) -> bool:
         """Whether each position's value depends on that position alone, said by `function.pointwise = True`.
 

@@ -45,6 +45,11 @@ class Objective:
     def needs_teacher(self) -> bool:
         return any(term.needs_teacher for term in self.active)
 
+    def asks_teacher(self, step: int | None) -> bool:
+        """Whether a term that has weight in a step can use what the teacher says. Never where no term needs a teacher."""
+        weighted = [term for term in self.active if term.weight_at(step, self.length)]
+        return self.needs_teacher and any(term.needs_teacher or term.may_use_teacher for term in weighted)
+
     @property
     def wanted(self) -> frozenset[str]:
         """Names of all tensors that active terms can use; a task need not make others."""

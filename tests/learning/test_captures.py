@@ -203,6 +203,19 @@ def test_what_terms_learn_and_remember_goes_on_after_a_stop_to_the_last_bit(tmp_
     assert not any("term" in name for name in _names(unbroken))
 
 
+def test_a_temperature_that_learns_goes_on_after_a_stop_to_the_last_bit(tmp_path):
+    words = ("objective=ctkd", "teacher.source=online", "trainer.epochs=2")
+    unbroken = teach(make_lab(tmp_path / "a"), *words)
+    cast = Cast(cell(*words))
+    stage = distil(cast.student, make_lab(tmp_path / "b").get(supervised(cast.teacher)))
+    with pytest.raises(Interrupted):
+        make_lab(tmp_path / "b", Silent(1)).get(stage)
+    (work,) = (tmp_path / "b" / "unfinished").iterdir()
+    assert torch.load(work / CHECKPOINT, weights_only=True)["state_dict"]["terms.ctkd.theta"] != 1.0
+    same(unbroken, make_lab(tmp_path / "b").get(stage))
+    assert not any("theta" in name for name in _names(unbroken))
+
+
 def _names(trained) -> list[str]:
     from safetensors.torch import load_file
 

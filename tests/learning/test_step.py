@@ -16,6 +16,7 @@ from kdrun.learning.backend import Backend, wants_closure
 from kdrun.learning.firststep import NoEffect
 from kdrun.learning.step import train_step
 from kdrun.objectives.terms import build_objective
+from kdrun.term_weights import Length
 
 
 class Rows:
@@ -112,6 +113,38 @@ def test_a_rollout_comes_before_the_teacher_is_asked():
         teacher=Constant(),
     )
     assert values == other and values[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("weight", "asked"),
+    [
+        ({"step": {"from": 0, "to": 1, "at": 2}}, [2, 3]),
+        ({"step": {"from": 1, "to": 0, "at": 2}}, [0, 1]),
+        ({"step": {"from": 0, "to": 1, "at": 1, "unit": "epoch"}}, [3]),
+        ({"linear": {"from": 0, "to": 1, "steps": 4}}, [1, 2, 3]),
+        (0.0, []),
+        (0.5, [0, 1, 2, 3]),
+    ],
+    ids=str,
+)
+def test_a_teacher_is_asked_only_in_steps_in_which_a_term_with_weight_needs_it(weight, asked):
+    steps = []
+
+    class Counting(Constant):
+        def outputs(self, part, step=0):
+            steps.append(step)
+            return super().outputs(part, step)
+
+    torch.manual_seed(0)
+    student = nn.Linear(4, 3)
+    backend, teacher = Backend(Rows(), student), Counting()
+    backend.trained = [list(student.parameters())]
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
+    objective = build_objective({"ce": {}, "kd": {"weight": weight}}).begin(Length(4, 3))
+    for step in range(4):
+        values = train_step(student, teacher, objective, batch_of(), optimizer, step, backend)
+        assert len(values) == (2 if weight == 0.0 else 3)
+    assert steps == asked
 
 
 def test_a_term_that_does_nothing_leaves_the_weights_as_they_were():
