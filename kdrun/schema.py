@@ -153,6 +153,45 @@ class Data:
     task: str = key("classification", "what is learned from it", choices="domains", added=True)
     view: str | None = key(None, "what is seen of each image: grey, edges, ...; null: the image", added=True)
     limit: Limit = key(Limit, "use part of a split")
+    labelled: float | None = key(
+        None,
+        "training samples that keep their labels: a number or, below 1, a share; null: all",
+        above=0,
+        share_or_number=True,
+        training=True,
+        added=True,
+    )
+    unlabelled: TargetNode | None = key(
+        None,
+        "further training inputs without labels: another data set by its name, or a path",
+        slot="source",
+        supplied=("cache",),
+        training=True,
+        added=True,
+    )
+    labelled_share: float | None = key(
+        None,
+        "share of each batch that has labels, where others have none; null: in proportion",
+        above=0,
+        maximum=1,
+        training=True,
+        added=True,
+    )
+    label_noise: float = key(
+        0.0,
+        "share of training labels that are replaced by another class",
+        minimum=0,
+        below=1,
+        training=True,
+        added=True,
+    )
+    long_tail: float | None = key(
+        None,
+        "training samples of the first class over those of the last, fewer from class to class",
+        minimum=1,
+        training=True,
+        added=True,
+    )
     augment: AugmentConfig = key(AugmentConfig, "random augmentation of the training split", training=True)
     normalize: Normalize | None = key(None, "mean and std; null: computed from the training split")
 

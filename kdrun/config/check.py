@@ -371,6 +371,8 @@ class Check:
 
     def range(self, value: Any, path: str, rules: dict[str, Any]) -> None:
         limits = _limits(rules)
+        if rules.get("share_or_number") and isinstance(value, float) and value > 1 and value % 1:
+            self.bad(path, f"expected a share below 1, or a whole number, got {value}")
         if not limits or isinstance(value, bool) or not isinstance(value, int | float):
             return
         inside = (

@@ -21,6 +21,7 @@ from kdrun.config.hydra import compose_groups
 from kdrun.config.layers import settle, typed_leaves
 from kdrun.config.origins import SETTINGS, Origins
 from kdrun.config.trees import differing, leaves, merged, put_at
+from kdrun.config.unlabelled import name_sources
 from kdrun.defaults import ADDED_TO_TARGETS, canonical, canonical_objective, strategy_options
 from kdrun.environment import variables_in
 from kdrun.problems import Problems
@@ -85,6 +86,7 @@ def compose(overrides: Sequence[str] = (), conf_dirs: Sequence[str] = (), *, mis
     _monitor(tree, words.typed)
     origins = Origins(words.typed, composed.choices, table, places.main_option(dirs))
     notes = settle(tree, typed_leaves(words.values), origins)
+    name_sources(tree, table, origins, problems)
     seeds = _seeds(tree, words.typed, origins, problems)
     names = _own_packages(tree, dirs, words.typed)
     check = Check(problems, origins, names, missing=missing)

@@ -16,7 +16,7 @@ from kdrun.problems import UserError
 NAMED = 3  # offenders that a message names
 
 
-def audit(source: ArraySource, split: np.ndarray) -> dict[str, Any]:
+def audit(source: ArraySource, split: np.ndarray, labelled: np.ndarray | None = None) -> dict[str, Any]:
     """What was found in images, or in a table (whose inputs are rows, and which has no classes), in JSON types:
 
     samples         per split
@@ -27,32 +27,35 @@ def audit(source: ArraySource, split: np.ndarray) -> dict[str, Any]:
     empty_classes   per split, class names without a sample (only splits that have any are listed)
     unreadable      names of files that could not be decoded
     notes           what else is known of how the source was read
+    labelled        training samples with a label, where not all have one (labelled: bool [N])
     summary         one line
 
     Raises UserError where a run would be senseless: a label out of range, a pixel that is not finite, a class without
     training samples. The message names the first few and says how many there are.
     """
     used = {name: np.flatnonzero(split == part) for name, part in SPLITS.items()}
-    _refuse_senseless(source, used)
+    known = np.ones(len(source), bool) if labelled is None else labelled
+    _refuse_senseless(source, used, known)
     groups = _equal_pixels(source, split)
     shared = {f"{a}/{b}": {"pairs": 0, "samples": 0, "contradictions": 0} for a, b in combinations(SPLITS, 2)}
     duplicates, contradictions = dict.fromkeys(SPLITS, 0), 0
     for members in groups:
-        labels = {name: Counter() for name in SPLITS}
+        labels, counts = {name: Counter() for name in SPLITS}, Counter()
         for position in members:
-            labels[_name(split[position])][source.y[position].item()] += 1
-        counts = {name: found.total() for name, found in labels.items()}
+            counts[name := _name(split[position])] += 1
+            if known[position]:
+                labels[name][source.y[position].item()] += 1
         for name, count in counts.items():
-            duplicates[name] += max(count - 1, 0)
-            contradictions += count - max(labels[name].values(), default=0)
+            duplicates[name] += count - 1
+            contradictions += labels[name].total() - max(labels[name].values(), default=0)
         for a, b in combinations(SPLITS, 2):
             if counts[a] and counts[b]:
                 equal = sum(labels[a][label] * labels[b][label] for label in labels[a])
                 entry = shared[f"{a}/{b}"]
                 entry["pairs"] += counts[a] * counts[b]
                 entry["samples"] += counts[b]
-                entry["contradictions"] += counts[a] * counts[b] - equal
-    empty = {name: _empty_classes(source, rows) for name, rows in used.items()}
+                entry["contradictions"] += labels[a].total() * labels[b].total() - equal
+    empty = {name: _empty_classes(source, rows[known[rows]]) for name, rows in used.items()}
     found = {
         "samples": {name: len(rows) for name, rows in used.items()},
         "duplicates": duplicates,
@@ -62,6 +65,9 @@ def audit(source: ArraySource, split: np.ndarray) -> dict[str, Any]:
         "unreadable": list(source.unreadable),
         "notes": list(source.notes),
     }
+    if labelled is not None:
+        found["labelled"] = int(known[used["train"]].sum())
+        found["notes"].append(f"{found['labelled']} of {len(used['train'])} training samples have a label")
     return {**found, "summary": summary(found)}
 
 
@@ -100,11 +106,12 @@ def most_of(counts: Iterable[tuple[str, int]], write: str = "{count} {name}", mo
     return named + (" ..." if len(ordered) > most else "")
 
 
-def _refuse_senseless(source: ArraySource, used: dict[str, np.ndarray]) -> None:
+def _refuse_senseless(source: ArraySource, used: dict[str, np.ndarray], known: np.ndarray) -> None:
     rows = np.concatenate(list(used.values()))
-    labels = source.y[rows]
+    told = rows[known[rows]]
+    labels = source.y[told]
     real = labels.dtype.kind == "f"
-    wrong = rows[~np.isfinite(labels) if real else (labels < 0) | (labels >= len(source.classes))]
+    wrong = told[~np.isfinite(labels) if real else (labels < 0) | (labels >= len(source.classes))]
     lines = []
     if len(wrong) and real:
         named = _named(source, wrong, source.describe)
@@ -118,7 +125,7 @@ def _refuse_senseless(source: ArraySource, used: dict[str, np.ndarray]) -> None:
         if len(broken):
             named = _named(source, broken, source.describe)
             lines.append(f"{source.name}: {len(broken)} {source.broken}: {named}")
-    empty = _empty_classes(source, used["train"])
+    empty = _empty_classes(source, used["train"][known[used["train"]]])
     if empty:
         more = f" ... ({len(empty)} in all)" if len(empty) > NAMED else ""
         lines.append(f"{source.name}: no training sample of class {', '.join(empty[:NAMED])}{more}")

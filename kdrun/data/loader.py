@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kdrun.data import randomness
 from kdrun.data.samples import Samples
+from kdrun.data.stream import Stream
 
 
 class BatchLoader:
@@ -20,6 +21,7 @@ class BatchLoader:
 
     A batch is a dict: "ids" int64 [b], "inputs" float32 [b, C, H, W] (of tables [b, F]), "targets" int64 [b] (of tables
     float32), "view" (int: which augmented view) and "size" (int: samples of this batch over all ranks, what losses are divided by).
+    Where not all samples have a label also "labelled" bool [b] and "sizes": {"mask": size, "labelled": those with one}.
 
     batch_size  samples per batch over all ranks; each batch is split contiguously and as evenly as possible
     seed        of order and augmentation; None: the order of the source, nothing augmented (evaluation)
@@ -104,18 +106,65 @@ class BatchLoader:
         else:
             order = torch.arange(len(samples))
         ids, targets = samples.ids[order], samples.targets[order]
+        labelled = None if samples.labelled is None else samples.labelled[order]
 
         def batch(index: int) -> dict[str, Any]:
             first, end, size = self._bounds[index]
-            return {
+            made = {
                 "ids": ids[first:end],
                 "inputs": samples.inputs(order[first:end], key),
                 "targets": targets[first:end],
                 "view": view,
                 "size": size,
             }
+            if labelled is None:
+                return made
+            begin = first - first_of(size, self.rank, self.world)
+            return made | known(labelled[begin : begin + size], labelled[first:end])
 
         return batch
+
+    @property
+    def full(self) -> int:
+        """The size of a full batch over all ranks, in the unit of batch_size."""
+        return min(self.batch_size, len(self.samples))
+
+    def stream(self, places: np.ndarray, count: int) -> Any:
+        """Some samples (positions int64 [n]) as they come step by step, `count` in each (see data.stream)."""
+        return Stream(places, self.samples.ids[torch.from_numpy(places)].numpy(), count, self.seed)
+
+    def part(self, rows: np.ndarray, turns: np.ndarray) -> dict[str, Any]:
+        """This rank's part of a batch of the samples at these positions (int64 [B]), each changed at random as in the pass it is of
+        (turns, int64 [B])."""
+        samples, augment, size = self.samples, self.samples.augment, len(rows)
+        first = first_of(size, self.rank, self.world)
+        end = first_of(size, self.rank + 1, self.world)
+        places, own, view = torch.from_numpy(rows[first:end]), turns[first:end], 0
+        if augment is None or not augment.random:
+            inputs = samples.inputs(places)
+        elif augment.replayed:
+            view = augment.view(self.epoch)
+            inputs = samples.inputs(places, augment.key(self.seed, view))
+        else:
+            view = self.epoch
+            passes, back = np.unique(own, return_inverse=True)
+            seen = [samples.inputs(places, augment.key(self.seed, int(turn))) for turn in passes]
+            inputs = torch.stack(seen)[torch.from_numpy(back), torch.arange(len(own))]
+        whole = samples.labelled[torch.from_numpy(rows)]
+        made = {
+            "ids": samples.ids[places],
+            "inputs": inputs,
+            "targets": samples.targets[places],
+            "view": view,
+            "size": size,
+        }
+        return made | known(whole, whole[first:end])
+
+    def per_epoch(self) -> dict[str, int]:
+        """{"labelled", "unlabelled"}: samples that the steps of an epoch have."""
+        count, labelled = len(self.samples), self.samples.labelled
+        with_one = count if labelled is None else int(labelled.sum())
+        return {"labelled": with_one, "unlabelled": count - with_one}
 
 
 class MaskedLoader(BatchLoader):
@@ -155,6 +204,17 @@ class MaskedLoader(BatchLoader):
         for mask in self.MASKS:
             batch[mask].zero_()
         return batch
+
+
+def first_of(size: int, rank: int, world: int) -> int:
+    """Where the part of a rank begins in a batch of this size, which is split as evenly as possible."""
+    share, extra = divmod(size, world)
+    return rank * share + min(rank, extra)
+
+
+def known(whole: Tensor, part: Tensor) -> dict[str, Any]:
+    """What a batch says of labels. whole: bool [B], which samples of all ranks have one; part: those of this rank."""
+    return {"labelled": part, "sizes": {"mask": len(whole), "labelled": int(whole.sum())}}
 
 
 def batch_bounds(

@@ -12,10 +12,13 @@ from lightning import LightningDataModule
 from torch import Tensor
 
 from kdrun.data.loader import BatchLoader
+from kdrun.data.mixing import MixedLoader
 from kdrun.data.samples import Samples, tensor_of
 from kdrun.data.source import SPLITS, ArraySource
 from kdrun.problems import UserError
 
+LABELLED = "labelled"
+"""The split of the training samples that have a label."""
 SAMPLE, POSITION, TOP = "sample", "position", "top"
 """What a teacher's outputs are kept by (DataModule.cached_by)."""
 
@@ -27,7 +30,7 @@ class DataModule(LightningDataModule):
     spec    what networks and tasks know of it (domains.base.Spec)
 
     As a data module of a Lightning Trainer it takes `batch_size`, `eval_batch_size` and `seed` from its attributes.
-    A subclass has `samples`, `inputs`, `train_loader` and `eval_loader`.
+    A subclass has `samples`, `inputs`, `_loader` (of the training samples) and `eval_loader`.
     """
 
     random = False
@@ -41,6 +44,8 @@ class DataModule(LightningDataModule):
     cached_by = SAMPLE
     """How outputs of a teacher are kept: one row per sample, all logits at each position that is taught, or, where that would be
     too much, the most likely ones of each position."""
+    labelled_share: float | None = None
+    """Share of each training batch that has labels, where not all samples have one; None: in proportion."""
 
     def __init__(self, domain: Any, spec: Any, batch_size: int = 128, eval_batch_size: int = 256) -> None:
         super().__init__()
@@ -60,6 +65,10 @@ class DataModule(LightningDataModule):
     def train_ids(self) -> Tensor:
         """int64 [n], ids of the training samples in the order of the source."""
         return self.samples("train").ids
+
+    def with_targets(self, split: str) -> str:
+        """What of a split can be evaluated: of "train" LABELLED, where not all have a label."""
+        return LABELLED if split == "train" and self.samples(split).labelled is not None else split
 
     def trained(self, ids: Tensor) -> Tensor:
         """int64 [b]: positions in `train_ids` of training samples by id (int64 [b]). KeyError for an id that is not in training."""
@@ -116,6 +125,18 @@ class DataModule(LightningDataModule):
         """(their cache, with `folder`, `missing(numbers)`, `build(numbers, told)` and `bytes`; the numbers that samples use); None where none are kept."""
         return None
 
+    def train_loader(
+        self, batch_size: int, seed: int, rank: int = 0, world: int = 1, *, labels_only: bool = False
+    ) -> BatchLoader:
+        """The training samples, shuffled. batch_size is over all ranks, in the unit of the loader.
+
+        labels_only: nothing can be learned of samples without labels, so that every batch is of those that have one; an epoch is as
+        many steps either way.
+        """
+        loader = self._loader(batch_size, seed, rank, world)
+        share = 1.0 if labels_only else self.labelled_share
+        return loader if loader.samples.labelled is None or share is None else MixedLoader(loader, share)
+
     # For `trainer.fit(learner, datamodule=module)`.
 
     def _rank(self) -> dict[str, int]:
@@ -155,13 +176,12 @@ class TokenModule(DataModule):
         """Text of lists of ids (or of rows of a tensor): what stands before the first eos."""
         return self._coder.decode([row.tolist() if isinstance(row, Tensor) else row for row in rows])
 
-    def train_loader(self, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> Any:
-        """Shuffled; batch_size is over all ranks, in the unit of LOADER."""
+    def _loader(self, batch_size: int, seed: int, rank: int, world: int) -> Any:
         return self.LOADER(self.samples("train"), batch_size, seed=seed, rank=rank, world=world)
 
     def eval_loader(self, split: str, batch_size: int, rank: int = 0, world: int = 1) -> Any:
-        """Every sample of the split (also "train") exactly once over all ranks."""
-        return self.LOADER(self.samples(split), batch_size, rank=rank, world=world)
+        """Every sample of the split (of "train" those with a label) exactly once over all ranks."""
+        return self.LOADER(self.samples(self.with_targets(split)), batch_size, rank=rank, world=world)
 
 
 class ArrayModule(DataModule):
@@ -171,11 +191,20 @@ class ArrayModule(DataModule):
     split    int8 [N]: what each sample is used for (see source.SPLITS)
     spec     has `mean` and `std`, which channels (axis 1) are normalised with
     augment  what is done to raw training samples (as images.augment.Augment), or None
+    labelled  bool [N]: which samples have a label (see data.transfer); None: all
     """
 
-    def __init__(self, domain: Any, source: ArraySource, split: np.ndarray, spec: Any, augment: Any = None) -> None:
+    def __init__(
+        self,
+        domain: Any,
+        source: ArraySource,
+        split: np.ndarray,
+        spec: Any,
+        augment: Any = None,
+        labelled: np.ndarray | None = None,
+    ) -> None:
         super().__init__(domain, spec)
-        self.source, self.split, self.augment = source, split, augment
+        self.source, self.split, self.augment, self.labelled = source, split, augment, labelled
         self._samples: dict[str, Samples] = {}
 
     @property
@@ -204,12 +233,15 @@ class ArrayModule(DataModule):
     def rows(self, split: str) -> np.ndarray:
         """int64 [n]: which samples of the source belong to a split."""
         further = self.source.further
+        if split == LABELLED:
+            train = self.rows("train")
+            return train if self.labelled is None else train[self.labelled[train]]
         return further[split] if split in further else np.flatnonzero(self.split == SPLITS[split])
 
     def samples(self, split: str) -> Samples:
         """Ids, targets and inputs of "train", "val" or "test"; made when first asked for."""
         if split not in self._samples:
-            rows = self.rows(split)
+            rows, hidden = self.rows(split), split == "train" and self.labelled is not None
             self._samples[split] = Samples(
                 self._inputs,
                 torch.from_numpy(rows),
@@ -218,6 +250,7 @@ class ArrayModule(DataModule):
                 self.spec.mean,
                 self.spec.std,
                 self.augment if split == "train" else None,
+                torch.from_numpy(self.labelled[rows]) if hidden else None,
             )
         return self._samples[split]
 
@@ -240,14 +273,16 @@ class ArrayModule(DataModule):
             raise ValueError("inputs of a view exist only where the augmentation is replayed: set data.augment.seed")
         return samples.inputs(self.trained(ids), None if self.augment is None else self.augment.key(None, view))
 
-    def train_loader(self, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> BatchLoader:
-        """Shuffled and augmented; see BatchLoader. batch_size is over all ranks."""
+    def _loader(self, batch_size: int, seed: int, rank: int, world: int) -> BatchLoader:
+        """Augmented; see BatchLoader."""
         return BatchLoader(self.samples("train"), batch_size, seed=seed, rank=rank, world=world, smallest=2)
 
     def eval_loader(self, split: str, batch_size: int, rank: int = 0, world: int = 1) -> BatchLoader:
-        return BatchLoader(self.samples(split), max(batch_size, world), rank=rank, world=world, smallest=1)
+        """As of TokenModule."""
+        samples = self.samples(self.with_targets(split))
+        return BatchLoader(samples, max(batch_size, world), rank=rank, world=world, smallest=1)
 
     def audit(self) -> dict[str, Any]:
         from kdrun.data.audit import audit
 
-        return audit(self.source, self.split)
+        return audit(self.source, self.split, self.labelled)

@@ -28,6 +28,7 @@ class Samples:
     rows       int64 [n]: which of them belong to this split
     mean, std  per channel (axis 1), of uint8 pixels scaled to 0..1
     augment    what is done to raw samples when a key is given (as images.augment.Augment), or None
+    labelled   bool [n]: which of them have a label; None: all
     """
 
     def __init__(
@@ -39,8 +40,9 @@ class Samples:
         mean: tuple[float, ...],
         std: tuple[float, ...],
         augment: Any = None,
+        labelled: Tensor | None = None,
     ):
-        self.ids, self.targets = ids, targets
+        self.ids, self.targets, self.labelled = ids, targets, labelled
         self.augment = augment
         self._raw, self._rows = raw, rows
         scale = 1 / 255 if raw.dtype == torch.uint8 else 1.0

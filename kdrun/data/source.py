@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -51,6 +52,7 @@ class ArraySource:
     determined  whether all else follows from the raw content and the options of the source, so that source_hash stands for all
     broken      what is said of samples with a number that is not finite
     further     positions (int64) of further test sets by name; these samples are in no split
+    columns     names of fields that have one entry for each sample, beside x, y, split and ids
     """
 
     x: np.ndarray
@@ -65,6 +67,7 @@ class ArraySource:
     determined: ClassVar[Any] = False
     broken: ClassVar[str] = "samples hold NaN or infinite numbers"
     further: ClassVar[Any] = {}
+    columns: ClassVar[tuple[str, ...]] = ()
 
     def __len__(self) -> int:
         return len(self.x)
@@ -82,6 +85,19 @@ class ArraySource:
     def strata(self) -> np.ndarray:
         """int64 [N]: what splits are drawn in proportion from."""
         return self.y
+
+    def followed_by(self, other: ArraySource, rows: np.ndarray, offset: int) -> ArraySource:
+        """This source with the samples of `other` at `rows` (int64 [n]) behind its own; their ids are raised by `offset`."""
+        arrays = {
+            name: np.concatenate([getattr(self, name), getattr(other, name)[rows]]) for name in ("x", "y", "split")
+        }
+        columns = {}
+        for name in self.columns:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine is not None or theirs is not None:
+                mine = mine or ("",) * len(self)
+                columns[name] = (*mine, *((theirs[row] for row in rows.tolist()) if theirs else ("",) * len(rows)))
+        return replace(self, ids=np.concatenate([self.ids, other.ids[rows] + offset]), **arrays, **columns)
 
     def check_split(self, split: np.ndarray) -> None:
         """Raises UserError where a split (int8 [N]) parts samples that belong together."""

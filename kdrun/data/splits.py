@@ -64,8 +64,14 @@ def _share(source: ArraySource, rows: np.ndarray, fraction: float, seed: int, pu
 
 def _subset(source: ArraySource, rows: np.ndarray, limit: int, seed: int, purpose: str) -> np.ndarray:
     """Exactly `limit` rows, classes in proportion (largest remainders), one of each class where `limit` allows."""
-    groups = list(_by_class(source, rows, seed, f"limit.{purpose}"))
-    wanted = np.array([len(members) * limit / len(rows) for members in groups])
+    return proportional(list(_by_class(source, rows, seed, f"limit.{purpose}")), limit)
+
+
+def proportional(groups: list[np.ndarray], limit: int) -> np.ndarray:
+    """`limit` of the members of all groups, each group in proportion (largest remainders), its first members; one of each group where
+    `limit` allows."""
+    total = sum(map(len, groups))
+    wanted = np.array([len(members) * limit / total for members in groups])
     counts = np.floor(wanted).astype(int)
     if limit >= len(groups):
         counts = np.maximum(counts, 1)
@@ -78,10 +84,15 @@ def _subset(source: ArraySource, rows: np.ndarray, limit: int, seed: int, purpos
 
 def _by_class(source: ArraySource, rows: np.ndarray, seed: int, purpose: str) -> Iterator[np.ndarray]:
     """The rows of each class that has any, in ascending order of labels, shuffled by id."""
-    rows = rows[randomness.order(randomness.key(purpose, seed), source.ids[rows])]
-    labels = source.strata[rows]
-    for label in np.unique(labels):
-        yield rows[labels == label]
+    for members in by_stratum(source.ids[rows], source.strata[rows], randomness.key(purpose, seed)):
+        yield rows[members]
+
+
+def by_stratum(ids: np.ndarray, strata: np.ndarray, key: int) -> Iterator[np.ndarray]:
+    """Positions of the samples of each stratum that has any, in ascending order of strata, shuffled by id. ids, strata: int64 [n]."""
+    order = randomness.order(key, ids)
+    for stratum in np.unique(strata):
+        yield order[strata[order] == stratum]
 
 
 def quantile_bins(values: np.ndarray, of: np.ndarray | None = None, bins: int = BINS) -> np.ndarray:

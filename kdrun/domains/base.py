@@ -347,6 +347,9 @@ class Domain:
     decoding     keys of `trainer.decoding` that it uses
     commands     verbs of the command line that ask a run of this kind for answers to inputs of the user's
     evaluates    how data without training samples are used, for a message
+    transfers    training samples without labels are of use (`data.labelled`, `data.unlabelled`)
+    reads_unlabelled  target of the source that reads `root`, a path of inputs without labels, for `data.unlabelled=PATH`; it may ask for
+                 `like`, what the source of the run's data returned; "": there is none
     """
 
     name: str
@@ -365,6 +368,8 @@ class Domain:
     decoding: frozenset[str] = frozenset()
     commands: tuple[str, ...] = ()
     evaluates: tuple[str, ...] = ()
+    transfers: bool = False
+    reads_unlabelled: str = ""
 
     def source_type(self) -> type:
         """What its sources return; has `name` and `content_hash`."""

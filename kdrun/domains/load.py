@@ -34,14 +34,32 @@ def load_data(config: dict[str, Any], paths: dict[str, str]) -> DataModule:
     source = load_source(node, paths, domain)
     if common["view"] is not None and not domain.views:
         raise UserError(f"data.view={common['view']}: only images have views, {node['_target_']} gives none")
-    return domain.module(source, common, paths["cache"])
+    for key in ("labelled", "unlabelled", "long_tail", "label_noise"):
+        if common[key] and not domain.transfers:
+            raise UserError(f"data.{key}: data.task={domain.name} has no samples without labels, nor noise on labels")
+    module = domain.module(source, {**common, "unlabelled": unlabelled_of(common, paths, domain)}, paths["cache"])
+    module.labelled_share = common["labelled_share"]
+    return module
 
 
 def content_hash(config: dict[str, Any], paths: dict[str, str]) -> str:
     """sha256 hex digest of all that is behind a data config; nothing that is cached is decoded again."""
     node, common = separate(_without_generated(config))
     domain = kinds.find(common["task"])
-    return domain.content_hash(load_source(node, paths, domain), common)
+    content = domain.content_hash(load_source(node, paths, domain), common)
+    other = unlabelled_of(common, paths, domain)
+    return content if other is None else hashlib.sha256(f"{content} {other.content_hash}".encode()).hexdigest()
+
+
+def unlabelled_of(common: dict[str, Any], paths: dict[str, str], domain: Domain) -> Any:
+    """What the source of `data.unlabelled` returns; None where there is none."""
+    node = common["unlabelled"]
+    if node is None:
+        return None
+    try:
+        return load_source(node, paths, domain)
+    except UserError as error:
+        raise UserError(f"data.unlabelled: {error.lines[0]}", *error.lines[1:]) from None
 
 
 def _without_generated(config: dict[str, Any]) -> dict[str, Any]:

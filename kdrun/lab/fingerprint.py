@@ -141,6 +141,9 @@ def _view(data: dict[str, Any]) -> dict[str, Any]:
         view["tests"] = {
             name: kept(node, "data.tests.*") if isinstance(node, dict) else node for name, node in view["tests"].items()
         }
+    if other := view.get("unlabelled"):
+        paths = ("root", *_domain(data).left_out(other["_target_"]))
+        view["unlabelled"] = {key: value for key, value in other.items() if key not in paths}
     left_out = _domain(data).left_out(data["_target_"])
     view = {key: value for key, value in view.items() if key not in left_out}
     for key, kind in _domain(data).settings.items():

@@ -16,7 +16,7 @@ from kdrun.learning.microbatches import micro_batches
 from kdrun.learning.sharding import each_rank_alone
 from kdrun.learning.wiring import predicted
 from kdrun.networks.capture import Capture
-from kdrun.objectives.objective_term import FROM_BATCH, IMAGES
+from kdrun.objectives.objective_term import FROM_BATCH, IMAGES, labelled_positions
 from kdrun.objectives.terms import Objective
 
 MASKS = {IMAGES: "visual_mask"}
@@ -91,6 +91,7 @@ class Backend:
             return [self.tensors(batch, prediction, each) for each in taught]
         tensors = self.task.tensors(batch, prediction, taught)
         tensors |= {name: batch[name] for name in FROM_BATCH if name in batch}
+        tensors |= labelled_positions(batch, tensors.get("mask"))
         if self.adaptor is not None:
             if self.adaptor.features is not None:
                 tensors["student_features"] = self.adaptor.features(tensors["student_features"])
@@ -102,7 +103,8 @@ class Backend:
         the rest of its batch, on this rank or on another, may have. scale: see firststep.gradient_norms."""
         if not any(name not in self.seen for name in raw):
             return
-        masks = {term.name: part.get(MASKS.get(term.over, term.over)) for term in objective.active}
+        overs = {term.name: term.counted(part) for term in objective.active}
+        masks = {name: part.get(MASKS.get(over, over)) for name, over in overs.items()}
         here = {name: value for name, value in raw.items() if masks[name] is None or bool(masks[name].any())}
         looked = check_first_step(objective, here, self.student, self.seen, self.alike, self.beside, scale)
         self.seen = {**self.seen, **looked}

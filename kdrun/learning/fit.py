@@ -151,7 +151,11 @@ def _training(fit: RunningFit) -> Training:
     fit.task.prepare(objective.wanted)
     teacher = _teacher(fit, objective)
     loader = fit.module.train_loader(
-        request.trainer["batch_size"], seeds.derive(request.seed, "data"), rank=request.rank, world=fit.world
+        request.trainer["batch_size"],
+        seeds.derive(request.seed, "data"),
+        rank=request.rank,
+        world=fit.world,
+        labels_only=objective.needs_labels,
     )
     learner = _learner(fit, objective, teacher, len(loader))
     keeping = _keeping(fit, teacher)
@@ -171,7 +175,7 @@ def _finished(fit: RunningFit, training: Training) -> dict[str, Any]:
     if training.teacher is not None:
         training.teacher.close()
     _check_trained(fit, training.learner, training.trainer)
-    return _outcome(fit, training.learner, training.keeping, training.trainer, training.gap)
+    return _outcome(fit, training)
 
 
 def _teacher(fit: RunningFit, objective: Objective) -> TeacherSource | None:
@@ -282,18 +286,18 @@ def _check_trained(fit: RunningFit, learner: LearnerModule, trainer: Any) -> Non
             raise RuntimeError(f"rank {trainer.global_rank} ended with other parameters than rank 0")
 
 
-def _outcome(
-    fit: RunningFit, learner: LearnerModule, keeping: Keeping, trainer: Any, gap: Gap | None
-) -> dict[str, Any]:
+def _outcome(fit: RunningFit, training: Training) -> dict[str, Any]:
     """Test of the last and of the selected epoch, weights and rows in the work folder, and the outcome."""
-    request, module = fit.request, fit.module
+    request, module, learner, keeping = fit.request, fit.module, training.learner, training.keeping
     epochs, first = request.trainer["epochs"], request.rank == 0
-    training = fit.ledger.totals()
+    shown = {kind: epochs * count for kind, count in training.loaders["train_dataloaders"].loader.per_epoch().items()}
+    spent = fit.ledger.totals()
     fit.ledger.energy.enter(EVALUATE)
-    tests = Tests(trainer, learner, module, _evaluation(fit), request.work if first else None)
+    tests = Tests(training.trainer, learner, module, _evaluation(fit), request.work if first else None)
     last_state = {key: value.detach().to("cpu", copy=True) for key, value in learner.network.state_dict().items()}
     test, further = _tested(tests, learner, keeping, epochs)
-    measured = {} if gap is None else {"gap": gap.after(learner.network)}
+    measured = {} if training.gap is None else {"gap": training.gap.after(learner.network)}
+    measured |= {"shown": shown} if shown["unlabelled"] or module.samples("train").labelled is not None else {}
     splits = [*(["val"] * epochs), "test", *further, *(["test"] if test["best"] is not test["last"] else [])]
     fit.report.advance(learner.step)
     size = size_of(fit.network, fit.task)
@@ -313,7 +317,7 @@ def _outcome(
         "history": keeping.history,
         "first_step": learner.first_step,
         "teacher": fit.workshop.teaching_notes(request),
-        "cost": _cost(fit, learner, keeping, size["flops"], splits, training.get("seconds")),
+        "cost": _cost(fit, training, shown, size["flops"], splits, spent.get("seconds")),
         **size,
     }
     if first:
@@ -339,11 +343,12 @@ def _tested(
 
 
 def _cost(
-    fit: RunningFit, learner: LearnerModule, keeping: Keeping, flops: int | None, splits: list[str], seconds
+    fit: RunningFit, training: Training, shown: dict[str, int], flops: int | None, splits: list[str], seconds
 ) -> dict[str, Any]:
-    """flops: of one sample; splits: that were evaluated; seconds: of training."""
+    """shown: samples of each kind that were trained on; flops: of one sample; splits: that were evaluated; seconds: of training."""
+    learner, keeping = training.learner, training.keeping
     spec, taught = fit.module.spec, keeping.taught(learner)
-    samples, of_teacher = fit.request.trainer["epochs"] * spec.sizes["train"], fit.notes.get("flops")
+    samples, of_teacher = sum(shown.values()), fit.notes.get("flops")
     evaluated = sum(spec.sizes.get(split, 0) for split in splits)
     asked = (fit.world * count for count in (keeping.asked, taught))
     return cost_of(

@@ -23,6 +23,7 @@ from kdrun.networks.build import build_network
 from kdrun.networks.modes import hold_frozen
 from kdrun.networks.parts import select_parts
 from kdrun.networks.weights import load_weights
+from kdrun.objectives.objective_term import labelled_positions
 from kdrun.objectives.terms import Objective, build_objective
 
 IDENTITY_TOLERANCE = 1e-6
@@ -39,7 +40,7 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
     (lab.stages.fit.Fit.taught_by), None for one that is not in the store: it has random weights here, as a start has that is not there.
 
     Returns {"terms": {name: {"value", "gradient", "identity"}}, "trainable", "parameters", "flops", "teacher_flops",
-    "step_seconds", "steps", "untrained"}; identity is the term's value for teacher = student, None for terms without a
+    "step_seconds", "steps", "samples", "untrained"}; identity is the term's value for teacher = student, None for terms without a
     teacher; untrained: who has random weights here and will have others ("teacher NAME", "start").
     Raises NoEffect or NotZero.
     """
@@ -53,6 +54,7 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
         "teacher_flops": None,
         "terms": {},
         "steps": 0,
+        "samples": {},
         "step_seconds": None,
         "untrained": [],
     }
@@ -62,7 +64,8 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
     monitored(stage.trainer, task)
     objective = build_objective(stage.objective)
     task.prepare(objective.wanted)
-    loader = module.train_loader(stage.trainer["batch_size"], seeds.derive(stage.seed, "data"))
+    seed = seeds.derive(stage.seed, "data")
+    loader = module.train_loader(stage.trainer["batch_size"], seed, labels_only=objective.needs_labels)
     batch = next(iter(loader))
     taught, shapes, widths = None, [], []
     if objective.needs_teacher:
@@ -100,6 +103,7 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
     for name, found in result["terms"].items():
         found["identity"] = identity.get(name)
     result["steps"] = stage.trainer["epochs"] * len(loader)
+    result["samples"] = {kind: stage.trainer["epochs"] * count for kind, count in loader.per_epoch().items()}
     return result
 
 
@@ -142,9 +146,9 @@ def _identity(objective: Objective, task, batch: dict[str, Any], prediction, tol
     modules, which two networks have of different make, or that learn or remember something."""
     plain = [term for term in objective.active if not term.pairs and term.name not in objective.modules]
     with torch.no_grad():
-        _, raw = replace(objective, terms=tuple(plain))(
-            task.tensors(batch, prediction, told), batch.get("sizes", batch["size"])
-        )
+        tensors = task.tensors(batch, prediction, told)
+        tensors |= labelled_positions(batch, tensors.get("mask"))
+        _, raw = replace(objective, terms=tuple(plain))(tensors, batch.get("sizes", batch["size"]))
     values = {term.name: float(raw[term.name]) for term in plain if term.needs_teacher and term.name in raw}
     for name, value in values.items():
         if not abs(value) <= IDENTITY_TOLERANCE:

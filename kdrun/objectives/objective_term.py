@@ -15,7 +15,7 @@ from kdrun.problems import UserError
 from kdrun.term_weights import Length, WeightSchedule
 
 Tensors = Mapping[str, Any]
-LABELS, IMAGES = "mask", "images"
+LABELS, IMAGES, LABELLED = "mask", "images", "labelled"
 FROM_BATCH = ("ids", "step", "epoch")
 """What a loss may ask for beside tensors of the task: sample ids int64 [B], and the number of steps and of epochs done."""
 
@@ -75,6 +75,15 @@ class Term:
     @cached_property
     def may_use_teacher(self) -> bool:
         return any(name.startswith("teacher_") for name in self.may_want)
+
+    @cached_property
+    def needs_labels(self) -> bool:
+        """Whether it asks for `targets`: where not all samples have a label, its mean is over those that do."""
+        return "targets" in (*self.wants, *self.may_want)
+
+    def counted(self, given: Collection[str]) -> str:
+        """What the values are per in a batch that says this (see `over`): LABELLED positions where not all have a label."""
+        return LABELLED if self.needs_labels and self.over == LABELS and LABELLED in given else self.over
 
     @cached_property
     def pointwise(self) -> bool:
@@ -189,6 +198,13 @@ class Term:
             f"objective.{self.name} returned {shape}, expected one value per position, {expected}",
             "a term leaves its mean or sum to kdrun, so that padding and accumulation change nothing",
         )
+
+
+def labelled_positions(batch: Mapping[str, Any], mask: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    """{LABELLED: bool, the shape of positions} of a batch not all of whose samples have a label; else {}. mask: positions that count."""
+    if LABELLED not in batch:
+        return {}
+    return {LABELLED: batch[LABELLED] if mask is None else mask & batch[LABELLED][:, None]}
 
 
 def versions(tensors: Iterable[Any]) -> list[int]:

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from kdrun import slots
-from kdrun.objectives.objective_term import IMAGES, LABELS, Tensors, Term
+from kdrun.objectives.objective_term import IMAGES, LABELLED, LABELS, Tensors, Term
 from kdrun.objectives.settings import read_term
 from kdrun.problems import UserError
 from kdrun.term_weights import Length
@@ -49,6 +49,11 @@ class Objective:
         """Whether a term that has weight in a step can use what the teacher says. Never where no term needs a teacher."""
         weighted = [term for term in self.active if term.weight_at(step, self.length)]
         return self.needs_teacher and any(term.needs_teacher or term.may_use_teacher for term in weighted)
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether nothing is learned of samples without a label."""
+        return all(term.needs_labels for term in self.active)
 
     @property
     def wanted(self) -> frozenset[str]:
@@ -107,15 +112,19 @@ class Objective:
             for term in self.active:
                 if (number and not term.needs_teacher) or not term.weight_at(step, self.length):
                     continue
-                positions = count.get(term.over, 0) if by_name else count
-                if term.over != LABELS and not by_name:
-                    raise UserError(f"objective.{term.name} is over {term.over}, which this task does not have")
+                over = term.counted(given)
+                positions = count.get(over, 0) if by_name else count
+                if over != LABELS and not by_name:
+                    raise UserError(f"objective.{term.name} is over {over}, which this task does not have")
                 if not positions:
                     continue
-                mask = None if term.over == IMAGES else given.get(term.over)
+                mask = None if over == IMAGES else given.get(over)
+                if over == LABELLED and not mask.any():  # of this part of the batch; others have some
+                    raw.setdefault(term.name, _nothing(given))
+                    continue
                 seen, shape = self._seen(term, given, mask, forms)
                 values = term(seen, shape)
-                if mask is not None and not term.pointwise:
+                if mask is not None and shape == mask.shape and not term.pointwise:
                     values = torch.where(mask, values, 0.0)
                 # One operation less to go back through, where a batch is computed in one part and everything in it counts.
                 mean = values.mean() if positions == values.numel() else values.sum() / positions
@@ -134,20 +143,24 @@ class Objective:
         them: a NaN in padding would otherwise come back through the gradient (0 * NaN), even if its value were masked
         afterwards.
         """
-        form = (term.over, term.pointwise, term.multiplies)
-        change = _unchanged if mask is None else _valid if term.pointwise else _clean
+        over = term.counted(tensors)
+        form = (over, term.pointwise, term.multiplies)
+        # A sample without a label is left out as if the batch were smaller, also for terms that look at all samples of it.
+        alone = term.pointwise or (over == LABELLED and mask.dim() == 1)
+        change = _unchanged if mask is None else _valid if alone else _clean
         if form not in forms:
+            used = self._used[term.over, term.pointwise, term.multiplies]
             forms[form] = {
                 name: tensor if name.endswith("_head") else _wide(change(tensor, mask), term.multiplies)
                 for name, tensor in tensors.items()
-                if name in self._used[form] or name == term.over
+                if name in used or name == over
             }
         seen = forms[form]
         if term.pairs is not None:
             both = tensors["captured"][term.name]
             captured = tuple([_wide(change(x, mask), term.multiplies) for x in part] for part in both)
             seen = {**seen, "captured": captured}
-        return seen, None if term.over == IMAGES else _positions(seen if mask is not None else tensors, term.over)
+        return seen, None if over == IMAGES else _positions(seen if mask is not None else tensors, over)
 
     def total(self, raw: Mapping[str, torch.Tensor], tensors: Tensors) -> torch.Tensor:
         """The weighted sum of raw values; where none is there, 0 with a gradient of 0 for what the student gave."""

@@ -118,6 +118,12 @@ class Federated(Strategy):
                 raise UserError(f"strategy.{error.lines[0]}", *error.lines[1:]) from None
 
     def check(self, cast: Cast) -> None:
+        for key in ("labelled", "unlabelled"):
+            if cast.config["data"].get(key) is not None:
+                raise UserError(
+                    f"data.{key}: clients of a federation learn from labels alone, and the partition is made by labels",
+                    "strategies that distil from a teacher use samples without labels: strategy=vanilla",
+                )
         if self.engine == "flower":
             from kdrun.federation.flower.start import require
 

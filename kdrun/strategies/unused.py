@@ -54,6 +54,11 @@ def _options(**values: Any) -> Callable[[dict[str, Any]], bool]:
     return lambda tree: all(at(tree, f"federation.options.{name}") in allowed for name, allowed in values.items())
 
 
+def _mixes(tree: dict[str, Any]) -> bool:
+    """Whether batches have samples without labels."""
+    return bool(at(tree, "taught") and (at(tree, "data.labelled") or at(tree, "data.unlabelled")))
+
+
 RULES: tuple[tuple[str, str, Callable[[dict[str, Any]], bool]], ...] = (
     ("trainer.schedule.milestones", "trainer.schedule.name=step", _where("trainer.schedule.name", "step")),
     ("trainer.schedule.factor", "trainer.schedule.name=step", _where("trainer.schedule.name", "step")),
@@ -65,6 +70,7 @@ RULES: tuple[tuple[str, str, Callable[[dict[str, Any]], bool]], ...] = (
     ("trainer.sharding", "hardware.devices of 2 and more", lambda tree: at(tree, "hardware.devices") != 1),
     ("trainer.devices", "no learner by itself: hardware.devices is that of all", lambda tree: False),
     *((f"data.{key}", _tasks(_has(key)), _domain(_has(key))) for key in kinds.settings()),
+    ("data.labelled_share", "a student that is taught, with data.labelled or data.unlabelled", lambda tree: _mixes(tree)),
     ("data.augment", "a task of images", _domain(lambda domain: domain.augmented)),
     ("data.augment.views", "data.augment.seed", lambda tree: at(tree, "data.augment.seed") is not None),
     ("data.augment.seed", "data.augment.crop or data.augment.flip", lambda tree: bool(at(tree, "data.augment.crop") or at(tree, "data.augment.flip"))),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -29,6 +29,8 @@ class Scans(Images):
     groups: tuple[str, ...] = ()
     grouped: str = "patients"
     further: dict[str, np.ndarray] = field(default_factory=dict)
+
+    columns: ClassVar[tuple[str, ...]] = ("names", "groups")
 
     def __post_init__(self) -> None:
         if self.x.ndim == 5:  # all else that is checked does not depend on depth

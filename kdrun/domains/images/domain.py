@@ -17,6 +17,7 @@ class ClassificationDomain(Domain):
         {"accuracy": "max", "top5": "max", "worst_class": "max", "loss": "min", "calibration": "min"}
     )
     augmented = views = True
+    transfers = True
     supplies = ("num_classes", "num_labels", "in_channels", "in_chans", "image_size", "img_size")
 
     def source_type(self) -> type:

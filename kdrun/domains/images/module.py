@@ -10,6 +10,7 @@ from kdrun import kinds
 from kdrun.data.module import ArrayModule
 from kdrun.data.source import TRAIN
 from kdrun.data.splits import assign, sizes_of, told_moments
+from kdrun.data.transfer import chosen, with_unlabelled
 from kdrun.domains.images.augment import Augment
 from kdrun.domains.images.source import Images
 from kdrun.domains.images.spec import DataSpec
@@ -33,8 +34,9 @@ class ImageDataModule(ArrayModule):
         spec: DataSpec,
         augment: dict[str, Any] | None = None,
         domain: Any = DOMAIN,
+        labelled: np.ndarray | None = None,
     ):
-        super().__init__(domain, images, split, spec, Augment(**(augment or {})))
+        super().__init__(domain, images, split, spec, Augment(**(augment or {})), labelled)
 
     @property
     def images(self) -> Images:
@@ -47,9 +49,11 @@ def image_module(images: Images, config: dict[str, Any], domain: Any = DOMAIN) -
         from kdrun.domains.images.views import view
 
         images = view(images, config["view"])
-    split = assign(images, config)
+    training = chosen(images, assign(images, config), config)
+    mean, std = _moments(images, training.split, config["normalize"])  # of the data set itself, as its teachers have it
+    training = with_unlabelled(training, config["unlabelled"])
+    images, split = training.source, training.split
     images.check_split(split)
-    mean, std = _moments(images, split, config["normalize"])
     spec = DataSpec(
         name=config["name"] or images.name,
         classes=images.classes,
@@ -58,7 +62,7 @@ def image_module(images: Images, config: dict[str, Any], domain: Any = DOMAIN) -
         mean=mean,
         std=std,
     )
-    return ImageDataModule(images, split, spec, config["augment"], domain)
+    return ImageDataModule(images, split, spec, config["augment"], domain, training.labelled)
 
 
 def _moments(images: Images, split: np.ndarray, given: dict[str, Any] | None) -> tuple[tuple[float, ...], ...]:

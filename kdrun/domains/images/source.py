@@ -35,6 +35,7 @@ class Images(ArraySource):
     decoded: str = ""
     determined: bool = False
 
+    columns: ClassVar[tuple[str, ...]] = ("names",)
     broken: ClassVar[str] = "images hold NaN or infinite pixels"
 
     def __post_init__(self) -> None:
@@ -47,4 +48,4 @@ class Images(ArraySource):
         return (self.decoded, self.x.shape, str(self.x.dtype), self.y, self.split, self.ids, self.classes)
 
     def describe(self, position: int) -> str:
-        return super().describe(position) if self.names is None else self.names[position]
+        return super().describe(position) if not self.names or not self.names[position] else self.names[position]

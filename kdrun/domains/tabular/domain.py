@@ -16,6 +16,7 @@ class RegressionDomain(Domain):
     name, kind = "regression", "table"
     metrics = MappingProxyType({"rmse": "min", "mae": "min", "r2": "max", "loss": "min"})
     monitor, supervision = "r2", "mse"
+    transfers = True
     supplies = ClassificationDomain.supplies
 
     def source_type(self) -> type:

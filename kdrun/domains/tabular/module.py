@@ -11,6 +11,7 @@ from kdrun import kinds
 from kdrun.data.module import ArrayModule
 from kdrun.data.source import TRAIN
 from kdrun.data.splits import assign, sizes_of, told_moments
+from kdrun.data.transfer import chosen, with_unlabelled
 from kdrun.domains.tabular.source import Table
 from kdrun.domains.tabular.spec import TableSpec
 from kdrun.problems import UserError
@@ -38,12 +39,16 @@ def table_module(table: Table, config: dict[str, Any]) -> TableDataModule:
     for name, default in (("crop", 0), ("flip", False)):
         if (given := config["augment"][name]) != default:
             raise UserError(f"data.augment.{name}={given}: {table.name} is a table, only images are augmented")
-    split = assign(table, config)
-    (target_mean,), (target_std,) = _moments(table.y[split == TRAIN, None])
+    training = chosen(table, assign(table, config), config)
+    table, split = training.source, training.split
+    known = split == TRAIN if training.labelled is None else (split == TRAIN) & training.labelled
+    (target_mean,), (target_std,) = _moments(table.y[known, None])
     if (given := config["normalize"]) is None:
         mean, std = _moments(table.x[split == TRAIN])
     else:
         mean, std = told_moments(table, given, len(table.features))
+    training = with_unlabelled(training, config["unlabelled"])
+    table, split = training.source, training.split
     spec = TableSpec(
         name=config["name"] or table.name,
         features=table.features,
@@ -54,7 +59,7 @@ def table_module(table: Table, config: dict[str, Any]) -> TableDataModule:
         target_mean=target_mean,
         target_std=target_std,
     )
-    return TableDataModule(DOMAIN, table, split, spec)
+    return TableDataModule(DOMAIN, table, split, spec, labelled=training.labelled)
 
 
 def _moments(values: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -29,6 +29,9 @@ class TextSamples:
         self.source, self.target = source, target
         self.pad, self.bos = pad, bos
 
+    labelled: torch.Tensor | None = None
+    """bool [n]: which samples have a label; None: all."""
+
     def __len__(self) -> int:
         return len(self.ids)
 

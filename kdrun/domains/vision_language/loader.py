@@ -54,6 +54,9 @@ class VisionSamples:
         total = np.concatenate([np.zeros(1, np.int64), np.cumsum(labels, dtype=np.int64)])
         self.responses = total[tokens.starts[1:]] - total[tokens.starts[:-1]]
 
+    labelled: torch.Tensor | None = None
+    """bool [n]: which samples have a label; None: all."""
+
     def __len__(self) -> int:
         return len(self.ids)
 

@@ -106,8 +106,7 @@ class Fit(Stage):
                 for name, term in canonical_objective(self.objective, numbers=True).items()
                 if term.get("weight", 1.0) != 0  # such a term is never evaluated
             },
-            "data": identity(self.data, context)
-            | ({"generated": self.generated.fingerprint} if self.generated else {}),
+            "data": self._identity(context) | ({"generated": self.generated.fingerprint} if self.generated else {}),
             "trainer": self.trainer and canonical(kept(self.trainer, "trainer"), numbers=True),
             "seed": self.seed if self.trainer is not None else None,
             "start": self.start.fingerprint if self.start else None,
@@ -125,6 +124,10 @@ class Fit(Stage):
         tree |= {"metrics": canonical(self.metrics, numbers=True)} if self.metrics else {}
         return drop_added(tree, context.added)
 
+    def _identity(self, context: FingerprintContext) -> dict[str, Any]:
+        """What the data are; of labels alone all batches have labels, whatever share of them the run's config says."""
+        return identity(self.data if self.taught else {**self.data, "labelled_share": None}, context)
+
     def modules(self) -> list[str]:
         """Modules whose source, with what they import below the same package, decides the result."""
         terms = [losses.resolve(name, node)[0] for name, node in self.objective.items()]
@@ -134,8 +137,8 @@ class Fit(Stage):
     # the plan
 
     def plan(self, look: Look) -> dict[str, Any]:
-        found, module = self._probed(look), look.module
-        samples = (self.trainer["epochs"] if self.trainer else 0) * module.spec.sizes["train"]
+        found = self._probed(look)
+        samples = sum(found["samples"].values())
         online = self.teacher is not None and self.teaching["source"] == "online"
         per_sample = None
         if found["flops"] is not None:
