@@ -1,7 +1,10 @@
 """Which training samples have a label: what is drawn, what batches are made of them, and what is refused."""
 
+import re
+import shlex
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -244,3 +247,12 @@ def test_what_cannot_be_meant_is_refused_before_data_are_loaded(word, said):
 def test_a_default_that_is_written_out_is_the_same_job():
     words = ["data.labelled=null", "data.unlabelled=null", "data.label_noise=0", "data.long_tail=null"]
     assert compose(["data=digits", *words]).hash == compose(["data=digits"]).hash
+
+
+def test_every_command_of_the_page_composes():
+    page = (Path(__file__).parent.parent.parent / "docs" / "transfer-sets.md").read_text()
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", page, re.S) for line in block.splitlines()]
+    assert len(lines) >= 3
+    for line in lines:
+        command, *words = shlex.split(line)
+        assert command == "kdrun" and compose([*words, "tracker=none"]).cells
