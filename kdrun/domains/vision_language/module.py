@@ -140,11 +140,11 @@ class VisionDataModule(TokenModule):
             )
         return made.prompts(np.zeros(1, np.int64))
 
-    def train_loader(self, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> SampleLoader:
+    def _loader(self, batch_size: int, seed: int, rank: int, world: int) -> SampleLoader:
         """See TokenModule. Raises UserError where there are no training samples."""
         if not len(self.samples("train")):
             raise UserError(f"{self.spec.name} has no training samples: it is for evaluation", *DOMAIN.evaluates)
-        return super().train_loader(batch_size, seed, rank, world)
+        return super()._loader(batch_size, seed, rank, world)
 
     def audit(self) -> dict[str, Any]:
         from kdrun.domains.vision_language.audit import audit
