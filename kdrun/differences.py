@@ -69,9 +69,13 @@ class Difference:
         SINGLE with fewer than two seeds; else UNDECIDED."""
         if self.interval is None or self.p is None:
             return SINGLE
-        if self.p < LEVEL:
+        return self.decided(self.p < LEVEL, self.interval, margin)
+
+    def decided(self, rejected: bool, interval: Sequence[float], margin: float | None) -> str:
+        """The decision of a test that has rejected that there is no difference, or has not; interval: of the same level."""
+        if rejected:
             return BETTER if self.mean > 0 else WORSE
-        return SMALL if margin is not None and max(map(abs, self.interval)) <= margin else UNDECIDED
+        return SMALL if margin is not None and max(map(abs, interval)) <= margin else UNDECIDED
 
     def seeds_to_settle(self, margin: float | None = MARGIN) -> int | None:
         """Seeds that would show, with 80 % power, a true effect as large as the mean here, or as the margin if that is larger;
@@ -140,11 +144,11 @@ def _tested(found: Difference) -> Difference:
     return replace(found, interval=(low, high), p_value=p_value, visible=visible)
 
 
-def interval_of(mean: float, error: float, degrees: float) -> tuple[float, float]:
-    """The 95 % interval of Student's t."""
+def interval_of(mean: float, error: float, degrees: float, level: float = LEVEL) -> tuple[float, float]:
+    """The interval of Student's t that misses the true mean in a share `level` of all cases."""
     from scipy.special import stdtrit
 
-    half = float(stdtrit(degrees, 1 - LEVEL / 2)) * error
+    half = float(stdtrit(degrees, 1 - level / 2)) * error
     return mean - half, mean + half
 
 

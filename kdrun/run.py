@@ -39,9 +39,9 @@ def run_job(
     folder: the run folder in which the job lies frozen already. tell: takes events instead of a console; then nothing is
     printed and the tracker is not waited for. max_threads: upper limit of hardware.threads.
     """
-    from kdrun.job.cells import fit_cells
     from kdrun.job.opening import finished_meanwhile, opened
     from kdrun.job.progress import Signals
+    from kdrun.job.sequential import fit
     from kdrun.job.work import work_of
     from kdrun.ledger.reader import check_reader
     from kdrun.tracking.credentials import resolve_mode
@@ -61,7 +61,7 @@ def run_job(
         with ending.recorded(tracker):
             ending.start_mirror(tracker)
             with work_of(job, run, console, signals, quiet, force, tell, max_threads) as work:
-                fitted = fit_cells(work.cells, work.lab, work.failed)
+                fitted = fit(work)
             ending.finish(work.result(*fitted), card=bool(job.config.get("card")))
         ending.show(console, tracker, quiet, json)
         return ending.code
@@ -112,7 +112,7 @@ class Ending:
             seed, error = next(iter(result["errors"].items()))
             self.fail(error, f"seed {seed}: ", **fields)
             return
-        self.run.finish(**fields)
+        self.run.finish(**fields, seeds=result["seeds"])
         if card and self.tell is None:  # jobs of sweeps and tables make none by themselves
             from kdrun.hardware.card.ending import card_at_end
 

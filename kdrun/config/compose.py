@@ -24,7 +24,8 @@ from kdrun.config.trees import differing, leaves, merged, put_at
 from kdrun.config.unlabelled import name_sources
 from kdrun.defaults import ADDED_TO_TARGETS, canonical, canonical_objective, strategy_options
 from kdrun.environment import variables_in
-from kdrun.problems import Problems
+from kdrun.looks import AUTO, MOST, SLOPES, looks_until
+from kdrun.problems import Problems, listed
 from kdrun.schema import REQUIRED, Data, Trainer, added, defaults, irrelevant
 
 
@@ -172,8 +173,12 @@ def _given(tree: Mapping[str, Any], words: words_of.Words, origins: Origins) -> 
 
 
 def _seeds(tree: dict[str, Any], typed: Mapping[str, str], origins: Origins, problems: Problems) -> list[int]:
-    """`seed=1` is one cell, `seeds=5` five, `seeds=[3,7]` two; what is typed wins over what a file says."""
+    """`seed=1` is one cell, `seeds=5` five, `seeds=[3,7]` two; what is typed wins over what a file says. `seeds=auto` is as many as
+    a sequential rule has at most (kdrun.looks), which is then in the tree as `looks`."""
     seed, seeds = tree.pop("seed", None), tree.pop("seeds", None)
+    if tree.get("looks") is not None:
+        problems.add(f"{origins('looks')}: seeds=auto says when it looks; seeds=auto:12 ends at 12 seeds")
+        tree["looks"] = None
     if "seed" in typed and "seeds" in typed:
         problems.add(f"{typed['seed']} and {typed['seeds']}: give one of them", "seed=1 is one run, seeds=5 is five")
         return [0]
@@ -182,6 +187,15 @@ def _seeds(tree: dict[str, Any], typed: Mapping[str, str], origins: Origins, pro
             problems.add(f"{origins('seed')}: expected a whole number of at least 0, got {str(seed).lower()}")
             return [0]
         return [seed]
+    if isinstance(seeds, str) and seeds.partition(":")[0] == AUTO:
+        most = seeds.partition(":")[2] or str(MOST)
+        if most in map(str, SLOPES):
+            tree["looks"] = looks_until(int(most))
+            return list(range(int(most)))
+        problems.add(
+            f"{origins('seeds')}: seeds=auto ends at {listed(map(str, SLOPES))} seeds; without a number, at {MOST}"
+        )
+        return [0]
     if _whole(seeds) and seeds > 0:
         return list(range(seeds))
     if isinstance(seeds, list) and seeds and all(map(_whole, seeds)):
@@ -189,7 +203,9 @@ def _seeds(tree: dict[str, Any], typed: Mapping[str, str], origins: Origins, pro
             return list(seeds)
         problems.add(f"{origins('seeds')}: the same seed twice")
     else:
-        problems.add(f"{origins('seeds')}: expected a number of seeds (seeds=5) or a list of them ('seeds=[3,7]')")
+        problems.add(
+            f"{origins('seeds')}: expected a number of seeds (seeds=5), a list of them ('seeds=[3,7]'), or seeds=auto"
+        )
     return [0]
 
 

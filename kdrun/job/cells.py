@@ -130,6 +130,7 @@ def stage_entry(item) -> dict[str, Any]:
         **({} if start is None else {"start": start.fingerprint}),
         **({"seen": {"by": item.result.stage.stated.get("key"), **record["seen"]}} if record.get("seen") else {}),
         **{key: record[key] for key in item.result.stage.told if record.get(key)},
+        "monitor": record.get("monitor"),
         **{key: record[key] for key in ("val", "test", "cost", "parameters", "flops", "teacher", "first_step")},
     }
 

@@ -8,6 +8,7 @@ from typing import Any
 from kdrun.config import compose as config
 from kdrun.config.compose import Job
 from kdrun.job import auto
+from kdrun.problems import UserError
 from kdrun.strategies.cast import Cast
 from kdrun.targets import build
 
@@ -28,6 +29,11 @@ def _check_strategy(cell: dict[str, Any], whole: bool) -> None:
         Cast(cell).check()
     if str(cell["strategy"].get("_target_")).startswith("kdrun.strategies."):
         strategy = build(cell["strategy"], "strategy")
+        if cell["looks"] and not strategy.controls:
+            raise UserError(
+                "seeds=auto: ends where a difference to a control is decided, and strategy.controls is empty",
+                "a number of seeds: seeds=5; or a control: controls=[alone]",
+            )
         if whole:
             Cast(cell).check(strategy.arms)
             strategy.check(Cast(cell))

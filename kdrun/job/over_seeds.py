@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from kdrun.job.steps import add_counts
 from kdrun.job.summary import summarise
 from kdrun.parts import against, parts_of
-from kdrun.records import steps_spent
 from kdrun.tracking.record import DONE
 
 Record = dict[str, Any]
@@ -53,16 +53,17 @@ def _summary(records: Sequence[Record], merged: Record) -> Record:
     labels = {arm: entry["label"] for summary in reversed(known) for arm, entry in summary["arms"].items()}
     arms: dict[str, dict[int, Record]] = {}
     teachers: dict[int, Record] = {}
+    monitor = ((merged.get("config") or {}).get("trainer") or {}).get("monitor")  # older stages do not say it
     by_fingerprint = {stage["fingerprint"]: stage for stage in merged["stages"]}
     for stage in merged["stages"]:
         if stage["role"] in labels:
-            entry = {**stage, "results": parts_of(stage, merged["stages"])}
-            entry["spent"] = steps_spent(stage["fingerprint"], merged["stages"])
+            entry = {"monitor": monitor, **stage, "results": parts_of(stage, merged["stages"])}
             arms.setdefault(stage["role"], {})[stage["seed"]] = entry
         if stage["role"] in ("student", "alone"):
             teacher = by_fingerprint.get((stage.get("teacher") or {}).get("fingerprint"))
             if teacher is not None:
                 teachers[stage["seed"]] = teacher
+    add_counts(arms, merged["stages"], ((merged.get("audit") or {}).get("samples") or {}).get("val"))
     decisions = [one for summary in known for one in summary.get("decisions") or ()]
     lost = {
         int(n): why for one in known for arm in one["arms"].values() for n, why in (arm.get("missing") or {}).items()

@@ -6,12 +6,13 @@ from typing import Any
 
 
 def make_plan(job: Any, *, why: bool = False) -> dict[str, Any]:
-    """The plan in JSON types: {"job", "data", "other_data", "features", "assumed", "stages": [...], "estimate": {...}}.
+    """The plan in JSON types: {"job", "data", "other_data", "features", "assumed", "stages": [...], "estimate": {...}, "least"}.
 
     other_data  data of stages that learn from others than the job's: what they are, and the keys that differ
     features    {"missing": images, "bytes": disk} of features that are kept; None where the data have none
     assumed     what to know of it: settings that stay beside others of the same name, choices that depend on results
                 which are not there
+    estimate    of all seeds; least: of as many as seeds=auto has before it looks for the first time, else None
     """
     with job.allowing():
         return _make_plan(job, why)
@@ -37,7 +38,11 @@ def _make_plan(job: Any, why: bool) -> dict[str, Any]:
     module.task().notes()  # a score that lacks its package is told now
     data = {**_told(module), "audit": module.audit()}
     check_builds(*planned_on(planned, main, lab.workshop), hardware)
-    fit_cells([{**cell, "hardware": hardware} for cell in job.cells], lab)
+    looks = job.config["looks"] or [len(job.cells)]
+    fit_cells([{**cell, "hardware": hardware} for cell in job.cells[: looks[0]]], lab)
+    least = len(lab.planned)
+    if cells := job.cells[looks[0] :]:
+        fit_cells([{**cell, "hardware": hardware} for cell in cells], lab)
     stages: dict[str, dict[str, Any]] = {}
     others, features, probes = [], Features(), {}
     # All stages of one data view before the next: the workshop keeps one at a time.
@@ -53,8 +58,6 @@ def _make_plan(job: Any, why: bool) -> dict[str, Any]:
                     planned, Look(module, lab.workshop, probes), differs, lab, why
                 )
     ordered = [stages[planned.result.fingerprint] for planned in lab.planned]
-    new = [stage for stage in ordered if stage["status"] != "done"]
-    known = [stage["estimate"]["seconds"] for stage in new if stage["estimate"]["seconds"] is not None]
     return {
         "job": {"hash": job.hash, "slug": job.slug, "seeds": job.config["seeds"], "auto": job.auto},
         "data": data,
@@ -62,8 +65,16 @@ def _make_plan(job: Any, why: bool) -> dict[str, Any]:
         "features": features.found(),
         "assumed": [*job.notes, *lab.assumed],
         "stages": ordered,
-        "estimate": {"stages": len(new), "seconds": sum(known) if known or not new else None},
+        "estimate": _estimate(ordered),
+        "least": {"seeds": looks[0], **_estimate(ordered[:least])} if job.config["looks"] else None,
     }
+
+
+def _estimate(stages: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of the stages that are not in the store: their number, and their time as far as it is known."""
+    new = [stage for stage in stages if stage["status"] != "done"]
+    known = [stage["estimate"]["seconds"] for stage in new if stage["estimate"]["seconds"] is not None]
+    return {"stages": len(new), "seconds": sum(known) if known or not new else None}
 
 
 def _views(configs: list[dict[str, Any]]) -> list[dict[str, Any]]:

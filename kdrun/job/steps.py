@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
+
+from kdrun.records import steps_spent
 
 ALONE, EQUAL = "alone", "equal_compute"
 SAME = 0.01
@@ -20,6 +22,16 @@ WORDS = {
     Fraction(2, 3): "two thirds",
     Fraction(3, 4): "three quarters",
 }
+
+
+def add_counts(
+    arms: Mapping[str, Mapping[int, dict[str, Any]]], stages: Sequence[Mapping[str, Any]], validation: int | None
+) -> None:
+    """Adds to the records of arms what these do not say by themselves: "spent", optimisation steps of the result and of all that it goes
+    on from, and "validation", the number of samples it was selected on. stages: all that the job used."""
+    for records in arms.values():
+        for record in records.values():
+            record |= {"spent": steps_spent(record["fingerprint"], stages), "validation": validation}
 
 
 def steps_of(records: Mapping[int, Mapping[str, Any]]) -> float | None:

@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kdrun.job.selection import headline_of
 from kdrun.job.steps import control_of, name_steps, steps_of
 from kdrun.measures import measure
 from kdrun.parts import Part, parts_of
@@ -53,6 +54,7 @@ def summarise(
             summary["arms"][arm]["same_as"] = same
         stages_of[arm] = stages
     name_steps(summary["arms"])
+    summary["headline"] = headline_of(arms)
     parts = {
         arm: {seed: record.get("results") or parts_of(record) for seed, record in records.items()}
         for arm, records in arms.items()

@@ -11,9 +11,9 @@ from typing import Any
 
 from kdrun.job.cells import expected, make_lab, name_results, planned_on, stage_entry
 from kdrun.job.seen import seen_by
+from kdrun.job.steps import add_counts
 from kdrun.present.console import Console
 from kdrun.problems import UserError
-from kdrun.records import steps_spent
 
 
 @dataclass
@@ -21,6 +21,7 @@ class Work:
     """The cells of a job while they are fitted.
 
     stages  as the record lists them; errors: of the seeds that failed, while others go on
+    validation: number of its samples; sequential: why there are as many seeds, with seeds=auto (see job.sequential)
     """
 
     run: Any
@@ -33,6 +34,8 @@ class Work:
     task: Any = None
     audit: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    validation: int | None = None
+    sequential: dict[str, Any] | None = None
 
     @property
     def failed(self) -> Callable[[int, BaseException], None] | None:
@@ -60,15 +63,15 @@ class Work:
         name_results(self.stages, arms)
         if len(self.errors) == len(self.cells):
             raise next(iter(self.errors.values()))
-        for record in (record for records in arms.values() for record in records.values()):
-            record["spent"] = steps_spent(record["fingerprint"], self.stages)
+        add_counts(arms, self.stages, self.validation)
         seeds = [cell["seed"] for cell in self.cells]
         summary = summarise(self.task.MAIN, arms, labels, teachers, seeds, self.errors, self.lab.decisions, against)
         summary |= {"baselines": self.task.baselines(), "notes": self.notes}
         summary |= {"seen": seen} if (seen := seen_by(self.stages, self.cells[0])) else {}
+        summary |= {"sequential": self.sequential} if self.sequential else {}
         summary |= {"remarks": list(self.lab.remarks)} if self.lab.remarks else {}
         seconds = summary["seconds"] = round(time.monotonic() - self.started, 3)
-        kept = {"stages": self.stages, "audit": self.audit, "errors": self.errors}
+        kept = {"stages": self.stages, "audit": self.audit, "errors": self.errors, "seeds": seeds}
         return {"summary": summary, "seconds": seconds, **kept}
 
 
@@ -104,7 +107,7 @@ def _look(work: Work, job, hardware: dict[str, Any]) -> None:
     module = workshop.data(data)
     if not module.spec.sizes["train"] and any(cell["student"]["weights"] is None for cell in work.cells):
         raise UserError(f"data={data['name']} has no training samples: it is for evaluation", *module.domain.evaluates)
-    work.audit = module.audit()
+    work.audit, work.validation = module.audit(), module.spec.sizes.get("val")
     work.run.update(audit=work.audit)
     for line in getattr(job, "notes", ()):
         work.report.note(line)

@@ -64,7 +64,7 @@ def _show(plan: dict[str, Any]) -> None:
     from kdrun.present.console import Console
 
     console = Console()
-    tree = Tree(Text.assemble((plan["job"]["slug"], "bold"), f"  seeds {plan['job']['seeds']}"))
+    tree = Tree(Text.assemble((plan["job"]["slug"], "bold"), f"  seeds {_seeds(plan)}"))
     for data in (plan["data"], *plan["other_data"]):
         sizes = ", ".join(f"{count} {split}" for split, count in data["sizes"].items())
         about = f"{_with(data.get('differs'))} {data['about']}: {sizes}"
@@ -84,13 +84,28 @@ def _show(plan: dict[str, Any]) -> None:
         first = shown.setdefault(json.dumps([role, _alike(stage)], sort_keys=True), seed)
         tree.add(_branch(stage) if first == seed else _line(stage, f"as {first}"))
     console.print(tree)
-    new, seconds = plan["estimate"]["stages"], plan["estimate"]["seconds"]
-    time = "their time is not estimated" if seconds is None else f"about {duration(seconds)} (estimate)"
+    if least := plan["least"]:
+        console.print(f"{least['seeds']} seeds, where seeds=auto looks first: {_cost(least)}")
+    of = f" of {count_of(len(plan['stages']), 'stage')}"
+    seeds = f"{len(plan['job']['seeds'])} seeds, the most: " if least else ""
     console.print(
-        f"{new} of {count_of(len(plan['stages']), 'stage')} to run, {time}"
-        if new
+        f"{seeds}{_cost(plan['estimate'], of)}"
+        if plan["estimate"]["stages"]
         else "every stage is in the store: running this trains nothing"
     )
+
+
+def _cost(estimate: dict[str, Any], of: str = " stages") -> str:
+    """`8 of 9 stages to run, about 12 s (estimate)`"""
+    seconds = estimate["seconds"]
+    time = "their time is not estimated" if seconds is None else f"about {duration(seconds)} (estimate)"
+    return f"{estimate['stages']}{of} to run, {time}"
+
+
+def _seeds(plan: dict[str, Any]) -> Any:
+    """`[0, 1, 2]`; with seeds=auto `auto, 3 to 20`."""
+    seeds = plan["job"]["seeds"]
+    return f"auto, {plan['least']['seeds']} to {len(seeds)}" if plan["least"] else seeds
 
 
 def _alike(stage: dict[str, Any]) -> dict[str, Any]:

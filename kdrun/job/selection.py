@@ -1,0 +1,108 @@
+"""Which epoch is the headline: the last, or the best on validation where validation can tell the two apart.
+
+The best of 40 epochs is the best by luck as well: on 201 validation images it is worse on test than the last in most jobs. So the
+headline of a job, of all its arms alike, is the last epoch, unless the best one of some arm stands out: its validation score, as
+a mean over seeds, exceeds the last epoch's by more than the noise of such a difference allows for all epochs and arms that were
+looked at (one-sided, 5 % of jobs, Bonferroni). Test figures have no part in it. scripts/simulate_selection.py shows how often it errs.
+
+Noise is that of two scores on as many samples as validation has, taken as independent. Both are of the same samples and seeds are
+several, so the true noise is smaller and the rule errs towards the last epoch.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kdrun.files import number
+from kdrun.measures import measure
+
+LEVEL = 0.05
+"""Share of jobs whose best epochs are no better than the last and are the headline all the same."""
+Records = Mapping[int, Mapping[str, Any]]
+
+
+def _share(score: float) -> float:
+    """Of right answers, and an upper bound for other means of values in 0..1."""
+    return math.sqrt(max(score * (1 - score), 0.0))
+
+
+DEVIATIONS: Mapping[str, Callable[[float], float]] = {
+    # Pairs are of the smaller class: with a quarter of the samples, twice the deviation (A (1 - A) / min(m, n) bounds the variance).
+    "auc": lambda score: 2 * _share(score),
+    # Squared errors deviate by sqrt(2) times their mean where residuals are normal; twice leaves room for heavier tails.
+    "r2": lambda score: 2 * (1 - score),
+    "loss": lambda score: 2 * score,
+    **dict.fromkeys(("accuracy", "top5", "token_accuracy", "bleu", "chrf", "sensitivity", "specificity"), _share),
+}
+"""Metric -> deviation of what one validation sample adds to its mean. Of others nothing is known: the last epoch is the headline."""
+
+
+def headline_of(arms: Mapping[str, Records]) -> dict[str, Any]:
+    """{"which": "best" or "last", "why", "samples", "level", "arms": {arm: {"gain", "needed"}}} of the arms of a job.
+
+    arms: arm -> seed -> record of a stage, with "val", "monitor", and "validation", the number of its samples (None: not known).
+    """
+    judged = {arm: list(records.values()) for arm, records in arms.items() if records}
+    trained = {arm: records for arm, records in judged.items() if all(_epochs(record) for record in records)}
+    samples = next((one["validation"] for records in judged.values() for one in records if one.get("validation")), None)
+    if not trained:  # finished networks together, or weights that were brought: there is one result
+        return {"which": "best", "why": "there is one epoch", "samples": samples, "level": LEVEL, "arms": {}}
+    distinct = {tuple(record.get("fingerprint") for record in records) for records in trained.values()}
+    looked = len(distinct) * max(max(_epochs(record) for record in records) - 1 for records in trained.values())
+    found = {arm: _gain(records, samples, looked) for arm, records in trained.items()}
+    clear = {arm: one for arm, one in found.items() if one["needed"] is not None and one["gain"] > one["needed"]}
+    return {
+        "which": "best" if clear else "last",
+        "why": _why(found, clear, samples, next(iter(trained.values()))[0].get("monitor")),
+        "samples": samples,
+        "level": LEVEL,
+        "arms": found,
+    }
+
+
+def _epochs(record: Mapping[str, Any]) -> int:
+    return 0 if record["val"].get("epoch_best") is None else record["val"].get("epochs") or 0
+
+
+def _gain(records: list[Mapping[str, Any]], samples: int | None, looked: int) -> dict[str, float | None]:
+    """gain: best minus last on validation, a mean over seeds, positive where the best epoch is better; needed: what it has to
+    exceed, None where nothing is known of the metric or there is one epoch."""
+    name = records[0].get("monitor") or ""
+    pairs = [tuple(number(record["val"][which].get(name)) for which in ("best", "last")) for record in records]
+    if any(None in pair for pair in pairs):
+        return {"gain": 0.0, "needed": None}
+    gain = statistics.fmean(abs(best - last) for best, last in pairs)
+    return {"gain": gain, "needed": needed_gain(name, pairs, samples, looked)}
+
+
+def needed_gain(metric: str, pairs: list[tuple[float, float]], samples: int | None, looked: int) -> float | None:
+    """What a gain has to exceed. pairs: (best, last) score of every seed; looked: epochs beside the last, of all arms together."""
+    from scipy.special import ndtri
+
+    deviation = DEVIATIONS.get(metric)
+    if deviation is None or not samples or looked < 1:
+        return None
+    # The noise that seeds share cannot be told from what they do not: a mean over seeds is given that of one.
+    noise = statistics.fmean(math.hypot(*map(deviation, pair)) for pair in pairs) / math.sqrt(samples)
+    return float(-ndtri(LEVEL / looked)) * noise
+
+
+def _why(found: Mapping[str, Any], clear: Mapping[str, Any], samples: int | None, metric: str | None) -> str:
+    """One line for people."""
+    known = {arm: one for arm, one in found.items() if one["needed"] is not None}
+    if not known:
+        return f"the noise of {measure(metric).label} on validation is not known"
+    arm = max(clear or known, key=lambda name: known[name]["gain"] / (known[name]["needed"] or 1.0))
+    shown = measure(metric)
+    gain, needed = (
+        f"{100 * value:.2f}" if shown.points else shown.figure(value)
+        for value in (known[arm]["gain"], known[arm]["needed"])
+    )
+    words = "stands out" if clear else "does not stand out"
+    unit = " points" if shown.points else ""
+    return (
+        f"on {samples:,} validation samples the best epoch {words}: {gain}{unit} better than the last, {needed} needed"
+    )
