@@ -11,6 +11,7 @@ import torch
 from loss_references import (
     slow_akl,
     slow_ce,
+    slow_dist,
     slow_divergence,
     slow_dkd,
     slow_hard,
@@ -19,6 +20,7 @@ from loss_references import (
     slow_kd_standardized,
     slow_kd_topk,
     slow_kl_reverse,
+    slow_mlkd,
     slow_nkd,
     slow_skewed,
     slow_skewed_reverse,
@@ -36,11 +38,13 @@ from kdrun.objectives.akl import akl
 from kdrun.objectives.ce import ce
 from kdrun.objectives.ce_kd import ce_kd
 from kdrun.objectives.chunked import ce_chunked, ce_kd_chunked, divergence_chunked
+from kdrun.objectives.dist import dist
 from kdrun.objectives.dkd import dkd
 from kdrun.objectives.hard import hard
 from kdrun.objectives.jsd import jsd
 from kdrun.objectives.kd import kd
 from kdrun.objectives.kl_reverse import kl_reverse
+from kdrun.objectives.mlkd import mlkd
 from kdrun.objectives.nkd import nkd
 from kdrun.objectives.objective_term import Term
 from kdrun.objectives.skewed import skewed
@@ -90,8 +94,13 @@ class Loss:
         """The last digit of a float32 log-probability, 2.4e-7 to 4.8e-7; T squared multiplies it like all else."""
         return 1e-6 * (self.options.get("temperature", 4.0) ** 2 if self.temperature else 1.0)
 
+    @property
+    def declares(self) -> Callable:
+        """Whose declarations hold: wrapped ones have none."""
+        return self.function if hasattr(self.function, "pointwise") else kd
+
     def term(self, weight: float = 1.0) -> Term:
-        return Term(self.name, weight, self.function, self.wants, options=self.options, loss=kd)
+        return Term(self.name, weight, self.function, self.wants, options=self.options, loss=self.declares)
 
     def __call__(self, tensors: dict) -> torch.Tensor:
         return self.function(**{name: tensors[name] for name in self.wants}, **self.options)
@@ -178,7 +187,15 @@ LOSSES = [
     ),
     Loss("kd_t20", kd, BOTH, slow_kd, {"temperature": 20.0}, zero_at_equality=True, shifts=BOTH, temperature=True),
 ]
+OF_BATCHES = [
+    # their references are of all rows of a batch at once
+    Loss("dist", dist, BOTH, slow_dist, shifts=BOTH),
+    Loss("dist_t4", dist, BOTH, slow_dist, {"beta": 2.0, "gamma": 0.5, "temperature": 4.0}, shifts=BOTH),
+    Loss("mlkd", mlkd, BOTH, slow_mlkd, zero_at_equality=True, shifts=BOTH),
+    Loss("mlkd_t1", mlkd, BOTH, slow_mlkd, {"temperatures": [1.0]}, True, BOTH),
+]
 every_loss = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.name)
+of_batches = pytest.mark.parametrize("loss", OF_BATCHES, ids=lambda loss: loss.name)
 zero_losses = pytest.mark.parametrize("loss", [x for x in LOSSES if x.zero_at_equality], ids=lambda loss: loss.name)
 
 

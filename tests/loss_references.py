@@ -144,5 +144,40 @@ def slow_divergence(student, teacher, kind: str, temperature=1.0, chunk=None, sk
     return slow_tvd(student, teacher) if kind == "total_variation" else slow_akl(student, teacher, head)
 
 
+def correlation(first: list[float], second: list[float]) -> float:
+    first, second = ([value - math.fsum(row) / len(row) for value in row] for row in (first, second))
+    lengths = [math.sqrt(math.fsum(value * value for value in row)) for row in (first, second)]
+    return math.fsum(a * b for a, b in zip(first, second, strict=True)) / (lengths[0] * lengths[1] + 1e-8)
+
+
+def slow_dist(students, teachers, beta=1.0, gamma=1.0, temperature: float = 1.0) -> list[float]:
+    """Of all samples of a batch."""
+    q, p = ([softmax(row, temperature) for row in rows] for rows in (students, teachers))
+    classes = range(len(q[0]))
+    apart = [1 - correlation([row[c] for row in q], [row[c] for row in p]) for c in classes]
+    intra = math.fsum(apart) / len(apart)
+    inter = [1 - correlation(a, b) for a, b in zip(q, p, strict=True)]
+    return [temperature**2 * (beta * value + gamma * intra) for value in inter]
+
+
+def slow_mlkd(students, teachers, temperatures=(2.0, 3.0, 4.0, 5.0, 6.0)) -> list[float]:
+    """Of all samples of a batch."""
+    samples, classes, values = range(len(students)), range(len(students[0])), [0.0] * len(students)
+    for temperature in temperatures:
+        q, p = ([softmax(row, temperature) for row in rows] for rows in (students, teachers))
+
+        def alike(x, i, j):
+            return math.fsum(x[i][c] * x[j][c] for c in classes)
+
+        def together(x, c, d):
+            return math.fsum(x[i][c] * x[i][d] for i in samples)
+
+        of_classes = math.fsum((together(p, c, d) - together(q, c, d)) ** 2 for c in classes for d in classes)
+        for i in samples:
+            values[i] += slow_kd(students[i], teachers[i], temperature) + of_classes / len(classes)
+            values[i] += math.fsum((alike(p, i, j) - alike(q, i, j)) ** 2 for j in samples)
+    return values
+
+
 def entropy_of_softmax(row: list[float]) -> float:
     return -math.fsum(math.exp(log) * log for log in log_softmax(row))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from feature_losses import PROOFS, begun, drawn, value
+from logit_losses import OF_BATCHES, gradient, made, total
 
 SHARES = (slice(0, 4), slice(4, 7))
 """Rows of the ranks, of seven samples."""
@@ -23,6 +24,11 @@ def main(rank: int, folder: Path) -> None:
             here = value(objective, pairs, count=7 / 2, ids=ids, targets=ids % 4)
             gradients = torch.autograd.grad(here, [student for student, _ in pairs])
             found[proof.name] = (here.detach(), gradients)
+    for loss in OF_BATCHES:
+        share = {name: tensor.detach()[SHARES[rank]] for name, tensor in made(7).items() if tensor is not None}
+        share["student_logits"].requires_grad_()
+        here = total(loss, {**share, "mask": None}, 7 / 2)
+        found[loss.name] = (here.detach(), [gradient(here, share)])
     torch.save(found, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 

@@ -11,7 +11,7 @@ SEMANTICS = 1
 
 
 def akl(student_logits: torch.Tensor, teacher_logits: torch.Tensor, *, head: float = 0.5) -> torch.Tensor:
-    """Adaptive Kullback-Leibler divergence (Wu et al. 2024, arXiv 2404.02657), section 4.
+    """Adaptive Kullback-Leibler divergence (Wu et al. 2024, arXiv 2404.02657).
 
         p = softmax(teacher_logits),  q = softmax(student_logits),  classes in the order of p, the likeliest first
         head: the first class, and those up to which p sums to at most `head`;  gap = sum |p_c - q_c|, of the head and of all

@@ -20,7 +20,7 @@ class Ctkd(nn.Module):
         gradient for theta:  -strength * (1 - cos(pi * min(e, epochs) / epochs)) / 2 times the derivative of the value
 
     One value in nats per position. e counts epochs from 1. The student descends on the value and the temperature climbs on it, more so
-    from epoch to epoch (equation 7). theta trains with the optimizer of the student, weight decay included, as in the paper's code;
+    from epoch to epoch. theta trains with the optimizer of the student, weight decay included, as in the paper's code;
     it begins at `initial`, T at 15.6, which is the code's. The code also has a temperature for each sample; it is not here. The teacher
     is a constant, T in its softmax is none.
 

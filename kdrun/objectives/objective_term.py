@@ -87,7 +87,8 @@ class Term:
 
     @cached_property
     def pointwise(self) -> bool:
-        """Whether each position's value depends on that position alone, said by `function.pointwise = True`.
+        """Whether its values are those of single positions, said by `function.pointwise = True`: each depends on that position alone, or
+        on all of the batch where `whole_batch` is said as well.
 
         The term is then given the valid positions only, as one list [N, ...]: padding costs nothing and cannot leak.
         A term that does not say so gets [B, L, ...] with zeros at masked positions.

@@ -13,7 +13,7 @@ SEMANTICS = 1
 def skewed(
     student_logits: torch.Tensor, teacher_logits: torch.Tensor, *, skew: float = 0.1, temperature: float = 1.0
 ) -> torch.Tensor:
-    """Skewed Kullback-Leibler divergence of DistiLLM (Ko et al. 2024, arXiv 2402.03898), equation 5.
+    """Skewed Kullback-Leibler divergence of DistiLLM (Ko et al. 2024, arXiv 2402.03898), section 3.1.
 
         p = softmax(teacher_logits / T),  q = softmax(student_logits / T),  m = a * p + (1 - a) * q
         value = T^2 * sum_c p_c * (log p_c - log m_c)

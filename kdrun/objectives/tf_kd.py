@@ -10,7 +10,7 @@ SEMANTICS = 1
 def tf_kd(
     student_logits: torch.Tensor, targets: torch.Tensor, *, correct: float = 0.99, temperature: float = 20.0
 ) -> torch.Tensor:
-    """Teacher-free distillation by a manually designed regularisation (Yuan et al. 2020, arXiv 1909.11723), equations 8 and 9.
+    """Teacher-free distillation by a manually designed regularisation (Yuan et al. 2020, arXiv 1909.11723), section 4.
 
         d_c = a at the label, (1 - a) / (C - 1) elsewhere
         p = softmax(d / T),  q = softmax(student_logits)

@@ -9,7 +9,7 @@ SEMANTICS = 1
 
 
 def ttm(student_logits: torch.Tensor, teacher_logits: torch.Tensor, *, exponent: float = 0.1) -> torch.Tensor:
-    """Transformed teacher matching (Zheng and Yang 2024, arXiv 2402.11148), equation 11.
+    """Transformed teacher matching (Zheng and Yang 2024, arXiv 2402.11148), section 3.
 
         p_c = P_c^g / sum_k P_k^g,  P = softmax(teacher_logits);  q = softmax(student_logits)
         value = sum_c p_c * (log p_c - log q_c)

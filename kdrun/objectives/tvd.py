@@ -11,7 +11,7 @@ SEMANTICS = 1
 
 
 def tvd(student_logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor:
-    """Total variation distance of f-distillation (Wen et al. 2023, arXiv 2307.15190), equation 8, token by token.
+    """Total variation distance of f-distillation (Wen et al. 2023, arXiv 2307.15190), token by token.
 
         p = softmax(teacher_logits),  q = softmax(student_logits)
         value = 1/2 * sum_c |p_c - q_c|

@@ -12,7 +12,7 @@ TINY = 1e-7
 def wsld(
     student_logits: torch.Tensor, teacher_logits: torch.Tensor, targets: torch.Tensor, *, temperature: float = 2.0
 ) -> torch.Tensor:
-    """Weighted soft label distillation (Zhou et al. 2021, arXiv 2102.00650), section 3.3.
+    """Weighted soft label distillation (Zhou et al. 2021, arXiv 2102.00650).
 
         p, q = softmax of the teacher's and the student's logits at temperature T, t the label
         w = 1 - exp(-L_s / (L_t + 1e-7)),  L = -log of the probability of t at temperature 1, of student and teacher

@@ -8,7 +8,7 @@ SEMANTICS = 1
 
 
 def wttm(student_logits: torch.Tensor, teacher_logits: torch.Tensor, *, exponent: float = 0.2) -> torch.Tensor:
-    """Weighted transformed teacher matching (Zheng and Yang 2024, arXiv 2402.11148), section 5.
+    """Weighted transformed teacher matching (Zheng and Yang 2024, arXiv 2402.11148), section 4.
 
         value = U * `ttm`,  U = sum_c P_c^g,  P = softmax(teacher_logits)
 
