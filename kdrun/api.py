@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdrun.parts import WHOLE, Part, is_group, parts_of
+from kdrun.present.verdict import verdict_of
 from kdrun.problems import UserError, closest, listed
 from kdrun.records import arms_of, own_arm
 
@@ -55,7 +56,7 @@ class RunView:
     @property
     def verdict(self) -> str | None:
         """What the numbers say, in words."""
-        return self.summary.get("verdict")
+        return verdict_of(self.record)
 
     @property
     def config(self) -> dict[str, Any]:

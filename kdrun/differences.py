@@ -21,8 +21,9 @@ MARGIN = 0.005
 MOST_SEEDS = 1000
 """Above that many no number of seeds is named."""
 
-PAIRED = "paired t"
-WELCH = "Welch's t"
+PAIRED, WELCH = "paired t", "Welch's t"
+TWO_LEVEL, SAMPLES = "two-level bootstrap", "bootstrap over samples"
+"""Methods. The third is over seeds and test samples together, the fourth says nothing about seeds."""
 
 BETTER, WORSE, SMALL, UNDECIDED, SINGLE = "better", "worse", "small", "undecided", "single"
 """Decisions: an effect in one direction, none that is larger than a margin, nothing yet, and one seed alone."""
@@ -232,6 +233,15 @@ def corrected(differences: Mapping[Any, Difference]) -> dict[Any, Difference]:
         name: one if p is None else replace(one, p_holm=p, comparisons=number)
         for (name, one), p in zip(differences.items(), adjusted, strict=True)
     }
+
+
+def read_resampled(found: Mapping[str, Any]) -> Difference:
+    """A difference over test samples of a record (see learning.resampling); those of earlier versions leave seeds out."""
+    seeds = found.get("seeds")
+    method = found.get("method") or SAMPLES
+    p_holm, comparisons = found.get("p_holm"), found.get("comparisons", 1)
+    known = {"interval": tuple(found["interval"]), "p_value": found.get("p_value"), "p_holm": p_holm}
+    return Difference(found["mean"], seeds or 1, (seeds or 1,) * 2, method, comparisons=comparisons, **known)
 
 
 def read_difference(found: Mapping[str, Any]) -> Difference:

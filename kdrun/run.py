@@ -191,6 +191,8 @@ def facts(run, result: dict[str, Any], mirror) -> tuple[dict[str, str], dict[str
     if (spent := energy_of_fitted(stages)).joules:
         lines["energy"] = joules_text(spent)
         next_ones["energy"] = f"kdrun energy {run.id}"
+    if settle := result["summary"].get("to_settle"):
+        next_ones["settle it"] = settle["command"]
     if audit.get("summary"):
         lines["data"] = audit["summary"]
     if remarks := result["summary"].get("remarks"):

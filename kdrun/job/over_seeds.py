@@ -8,6 +8,7 @@ from typing import Any
 from kdrun.job.steps import add_counts
 from kdrun.job.summary import summarise
 from kdrun.parts import against, parts_of
+from kdrun.present.verdict import to_settle, verdict
 from kdrun.tracking.record import DONE
 
 Record = dict[str, Any]
@@ -70,5 +71,7 @@ def _summary(records: Sequence[Record], merged: Record) -> Record:
     }
     lost |= {seed: record["error"] for record in records if record.get("error") for seed in record["seeds"]}
     summary = summarise(known[0]["metric"], arms, labels, teachers, merged["seeds"], lost, decisions, against(known[0]))
+    summary["to_settle"] = to_settle(summary, merged["stages"], without_seeds(merged.get("overrides") or ()))
+    summary["verdict"] = verdict(summary)
     seconds = [one.get("seconds") for one in known]
     return {**known[0], **summary, "seconds": None if None in seconds else sum(seconds)}

@@ -10,11 +10,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kdrun.differences import corrected, difference_of, holm
 from kdrun.job.selection import headline_of
 from kdrun.job.steps import control_of, name_steps, steps_of
-from kdrun.measures import measure
 from kdrun.parts import Part, parts_of
-from kdrun.present.units import count_of
+from kdrun.present.verdict import verdict
 from kdrun.records import spread
 from kdrun.tracking.record import describe_error, status_of
 
@@ -79,14 +79,7 @@ def summarise(
         summary["parameters_ratio"] = _ratio(first["parameters"] - shared, student["parameters"] - shared)
         summary["flops_ratio"] = _ratio(first["flops"], student["flops"])
     if "student" in arms:
-        summary["differences"] = {
-            arm: {
-                **{w: difference(arms["student"], arms[arm], w, metric) for w in WHICH},
-                "resampled": over_samples(arms["student"], arms[arm]),
-            }
-            for arm in arms
-            if arm != "student" and set(arms[arm]) & set(arms["student"])
-        }
+        summary["differences"] = differences(arms, summary["arms"], metric)
     if decisions:
         summary["decisions"] = list(decisions)
     against = summary["compared_with"] = control_of(summary["arms"], against)
@@ -175,10 +168,31 @@ def gains(
     return {**found, "left_out": sorted(left)}
 
 
-def difference(one: dict[int, Any], other: dict[int, Any], which: str, metric: str) -> dict[str, Any]:
-    """`paired_difference` of a test metric of two arms."""
-    first, second = ({str(s): _test(r, which, metric) for s, r in arm.items()} for arm in (one, other))
-    return paired_difference(first, second)
+def differences(
+    arms: dict[str, dict[int, dict[str, Any]]], known: dict[str, Any], metric: str
+) -> dict[str, dict[str, Any]]:
+    """The student minus every other arm: {arm: {"best", "last": a Difference as records hold it, "resampled"}}.
+
+    p values are corrected over all of them (Holm), except for arms that are the very stages of another one. known: the arms of
+    the summary, which say so (`same_as`).
+    """
+    student = arms["student"]
+    controls = [arm for arm in arms if arm != "student" and arms[arm] and student]
+    tested = [arm for arm in controls if known[arm].get("same_as") not in arms]
+    found: dict[str, dict[str, Any]] = {arm: {} for arm in controls}
+    for which in WHICH:
+        results = {arm: {seed: _test(record, which, metric) for seed, record in arms[arm].items()} for arm in arms}
+        pairs = {arm: difference_of(results["student"], results[arm]) for arm in controls}
+        pairs |= corrected({arm: pairs[arm] for arm in tested})
+        for arm in controls:
+            same = known[arm].get("same_as")
+            found[arm][which] = pairs[same if same in tested else arm].as_record()
+    resampled = {arm: over_samples(student, arms[arm]) for arm in controls}
+    for name in dict.fromkeys(name for one in resampled.values() for name in one):
+        both = [arm for arm in tested if name in resampled[arm]]
+        for arm, p in zip(both, holm([resampled[arm][name]["p_value"] for arm in both]), strict=True):
+            resampled[arm][name] |= {"p_holm": p, "comparisons": len(both)}
+    return {arm: {**found[arm], "resampled": resampled[arm]} for arm in controls}
 
 
 def over_samples(one: dict[int, Any], other: dict[int, Any]) -> dict[str, Any]:
@@ -187,41 +201,6 @@ def over_samples(one: dict[int, Any], other: dict[int, Any]) -> dict[str, Any]:
 
     seeds = [seed for seed in one if seed in other and one[seed].get("folder") and other[seed].get("folder")]
     return resampled(*([arm[seed]["folder"] for seed in seeds] for arm in (one, other)))
-
-
-def paired_difference(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, Any]:
-    """one - other over the seeds that both have: mean, n, sample deviation, values, and two 95 % intervals of the mean.
-
-    interval    percentile bootstrap over seeds (Efron 1979): all n^n samples for n <= 6, else 10,000 draws of a fixed
-                generator, so that the same values give the same interval
-    interval_t  Student's t
-
-    Resampling a handful of seeds gives intervals that are too narrow, and t assumes normal differences: an effect is
-    claimed only where both exclude 0. Both are None for n < 2.
-    """
-    values = [one[seed] - other[seed] for seed in one if seed in other]
-    mean, n = statistics.fmean(values), len(values)
-    result: dict[str, Any] = {"mean": mean, "n": n, "sd": None, "interval": None, "interval_t": None, "values": values}
-    if n > 1:
-        from scipy.stats import t
-
-        result["sd"] = statistics.stdev(values)
-        half = float(t.ppf(0.975, n - 1)) * result["sd"] / math.sqrt(n)
-        result["interval_t"] = [mean - half, mean + half]
-        result["interval"] = bootstrap_interval(values)
-    return result
-
-
-def bootstrap_interval(values: Sequence[float], draws: int = 10_000) -> list[float]:
-    """[low, high]: the 2.5th and 97.5th percentile of the mean of n values drawn with replacement from `values`."""
-    import numpy as np
-
-    data, n = np.asarray(values, dtype=float), len(values)
-    if n <= 6:
-        chosen = np.indices((n,) * n).reshape(n, -1).T
-    else:
-        chosen = np.random.default_rng(0).integers(n, size=(draws, n))
-    return [float(value) for value in np.percentile(data[chosen].mean(axis=1), [2.5, 97.5])]
 
 
 LEAST_GAP = 0.005
@@ -241,47 +220,6 @@ def _gap_closed(summary: dict[str, Any], which: str) -> float | None:
     gap, least = _gap(summary, which)
     control, student = (summary["arms"][arm][which]["mean"] for arm in (summary["compared_with"], "student"))
     return (student - control) / gap if gap > least else None
-
-
-def verdict(summary: dict[str, Any]) -> str:
-    """One or two sentences that a reader can hold against the numbers."""
-    if "difference" not in summary:
-        arm = next(iter(summary["arms"].values()))
-        found = measure(summary["metric"]).text(arm["best"]["mean"])
-        return f"{arm['label']}: {found}, {count_of(arm['n'], 'seed')}; there is nothing to compare it with."
-    found = summary["difference"]["best"]
-    over = over_text(summary)
-    points = f"{100 * found['mean']:+.2f} points over {over}"
-    if found["interval"] is None:
-        text = f"Distillation: {points}, one seed, which says nothing about chance (use seeds=5)."
-    else:
-        spread = f"95 % intervals: bootstrap {_range(found['interval'])}, t {_range(found['interval_t'])}"
-        spread += f"; n = {found['n']} seeds, paired"
-        lows, highs = zip(found["interval"], found["interval_t"], strict=True)
-        if min(lows) > 0:
-            text = f"Distillation helped: {points} ({spread})."
-        elif max(highs) < 0:
-            text = f"Distillation hurt: {points} ({spread})."
-        else:
-            text = f"No clear effect: {points} ({spread}); an effect needs both to exclude 0."
-    arm = summary["arms"]["student"]
-    if arm["missing"] or summary["arms"][summary["compared_with"]]["missing"]:
-        text += f" Not every seed has a result: {arm['n']} of {arm['of']}."
-    closed = (summary.get("gap_closed") or {}).get("best")
-    if summary["teacher"] is not None and closed is None and summary.get("gap_closed"):
-        gap, _ = _gap(summary, "best")
-        text += f" The teacher is not clearly better than {over} ({100 * gap:+.2f} points): there is no gap to close."
-    return text
-
-
-def over_text(summary: dict[str, Any]) -> str:
-    """What the student is held against, in a sentence: `the student alone, as many steps`."""
-    arm = summary["arms"][summary["compared_with"]]
-    return f"the {arm['label']}" if arm["label"].startswith("student") else arm["label"]
-
-
-def _range(interval: Sequence[float]) -> str:
-    return " to ".join(f"{100 * value:+.2f}" for value in interval)
 
 
 def _test(record: dict[str, Any], which: str, metric: str) -> float:

@@ -59,6 +59,7 @@ class Work:
         Raises the exception of the first seed where all failed.
         """
         from kdrun.job.summary import summarise
+        from kdrun.present.verdict import to_settle, verdict
 
         name_results(self.stages, arms)
         if len(self.errors) == len(self.cells):
@@ -70,6 +71,8 @@ class Work:
         summary |= {"seen": seen} if (seen := seen_by(self.stages, self.cells[0])) else {}
         summary |= {"sequential": self.sequential} if self.sequential else {}
         summary |= {"remarks": list(self.lab.remarks)} if self.lab.remarks else {}
+        summary["to_settle"] = to_settle(summary, self.stages, self.run.record["overrides"])
+        summary["verdict"] = verdict(summary)
         seconds = summary["seconds"] = round(time.monotonic() - self.started, 3)
         kept = {"stages": self.stages, "audit": self.audit, "errors": self.errors, "seeds": seeds}
         return {"summary": summary, "seconds": seconds, **kept}

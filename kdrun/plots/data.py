@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from kdrun.differences import Difference, read_difference
 from kdrun.files import number
 from kdrun.measures import MEASURES
 from kdrun.parts import against, groups_of, is_group, parts_of, start_of
@@ -85,8 +86,7 @@ class SeedPairs:
     """Test results of the same seeds with two arms. seeds: seed -> (control, student), None where there is none.
 
     missing     (seed, 0 for the control or 1 for the student, status) of every result that is not there
-    difference  as in the record: mean, n, interval ...; None where nothing could be paired
-    bootstrap   whether `interval` is a bootstrap interval and `interval_t` Student's t (records once held the latter alone)
+    difference  student minus control by Student's t, whatever version wrote the record; None where there is none
     """
 
     label: str
@@ -94,8 +94,7 @@ class SeedPairs:
     student: str
     seeds: dict[int, tuple[float | None, float | None]]
     missing: list[tuple[int, int, str]] = field(default_factory=list)
-    difference: dict[str, Any] | None = None
-    bootstrap: bool = False
+    difference: Difference | None = None
 
 
 def labels_of(record: dict[str, Any]) -> dict[str, str]:
@@ -348,6 +347,5 @@ def pairs_of(run: RunInfo, label: str | None = None) -> SeedPairs | None:
         arms["student"].get("label") or "student",
         {seed: (values[seed][0], values[seed][1]) for seed in sorted(values)},
         missing,
-        difference,
-        bootstrap="interval_t" in (difference or {}),
+        None if number((difference or {}).get("mean")) is None else read_difference(difference),
     )

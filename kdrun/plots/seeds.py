@@ -13,16 +13,14 @@ from matplotlib.lines import Line2D
 from kdrun.plots import paper
 from kdrun.plots.data import SeedPairs
 from kdrun.plots.paper import COLOURS, COLUMN, FAINT, INK, KINDS, Panel, axis_name, mark, quiet_grid, scale_of, words
+from kdrun.present.results import signed
+from kdrun.present.verdict import amount, decision_text, method_text
 
 ROW = 0.06
 """Height of a line of small text, as a part of the axis."""
 
 ROW_LETTERS = 44
 """Longer names of runs are broken into lines."""
-
-
-WIDTHS = {"bootstrap": 2.2, "t": 0.7}
-"""Of the lines of intervals: the t interval is mostly the longer one, and shows beyond the other."""
 
 
 def seed_panels(pairs: list[SeedPairs], metric: str) -> list[Panel]:
@@ -39,24 +37,15 @@ def seed_panels(pairs: list[SeedPairs], metric: str) -> list[Panel]:
 
 
 def difference_text(pairs: SeedPairs, metric: str) -> str:
-    """`difference +2.52 points, n = 3, paired` (or `one seed`) and, on a line of its own, its interval."""
-    scale, found = scale_of(metric), pairs.difference
-    if not found or found.get("mean") is None:
+    """`difference +2.52 points, paired t, n = 3` (or `one seed`), and on lines of their own its interval and what it shows."""
+    found = pairs.difference
+    if found is None:
         return "no seed has both results"
-
-    def signed(value: float) -> str:
-        return f"{scale * value:+.{2 if scale == 100 else 4}f}".replace("-", "−")
-
-    seeds = f"n = {found['n']}, paired" if found.get("n", 1) > 1 else "one seed"
-    text = f"difference {signed(found['mean'])}{' points' if scale == 100 else ''}, {seeds}"
-    known = {name: found[key] for key, name in _intervals(pairs).items() if found.get(key)}
-    told = [f"{name} {signed(low)} to {signed(high)}" for name, (low, high) in known.items()]
-    return "\n".join([text, *(f"95 % interval, {one}" for one in told)])
-
-
-def _intervals(pairs: SeedPairs) -> dict[str, str]:
-    """Key of a difference -> what interval it holds; an effect is claimed only where all of them exclude 0."""
-    return {"interval": "bootstrap", "interval_t": "t"} if pairs.bootstrap else {"interval": "t"}
+    if found.interval is None:
+        return f"difference {amount(found.mean, metric)}, one seed".replace("-", "−")
+    low, high = (signed(end, metric) for end in found.interval)
+    text = f"difference {amount(found.mean, metric)}, {method_text(found)}\n95 % interval {low} to {high}"
+    return f"{text.replace('-', '−')}\n{decision_text(found, metric)}"
 
 
 def _slopes(ax: Axes, pairs: SeedPairs, metric: str) -> dict[str, Any]:
@@ -132,18 +121,17 @@ def spread(values: list[tuple[float, Any]], least: float) -> list[tuple[float, A
 
 
 def _differences(ax: Axes, pairs: list[SeedPairs], metric: str) -> dict[str, Any]:
-    scale, blue, drawn = scale_of(metric), COLOURS[0], {}
+    scale, blue, methods = scale_of(metric), COLOURS[0], {}
     for row, one in enumerate(pairs):
-        found = one.difference or {}
-        values = [scale * value for value in found.get("values") or [] if math.isfinite(value)]
+        found = one.difference
+        values = [scale * value for value in found.values if math.isfinite(value)] if found else []
         ax.plot(values, [row] * len(values), "|", color=FAINT, markersize=6, markeredgewidth=0.9, zorder=2)
-        for key, name in _intervals(one).items():
-            if found.get(key):
-                ends = [scale * end for end in found[key]]
-                ax.plot(ends, [row, row], color=blue, linewidth=WIDTHS[name], solid_capstyle="butt", zorder=3)
-                drawn[name] = None
-        if found.get("mean") is not None:
-            ax.plot(scale * found["mean"], row, "o", color=blue, zorder=4)
+        if found and found.interval:
+            ends = [scale * end for end in found.interval]
+            ax.plot(ends, [row, row], color=blue, linewidth=1.4, solid_capstyle="butt", zorder=3)
+            methods[found.method] = None
+        if found:
+            ax.plot(scale * found.mean, row, "o", color=blue, zorder=4)
         else:
             ax.plot(0, row, "x", color=INK, markeredgewidth=1.1, zorder=4)
     ax.axvline(0, color=INK, linewidth=0.6, zorder=1)
@@ -156,14 +144,15 @@ def _differences(ax: Axes, pairs: list[SeedPairs], metric: str) -> dict[str, Any
     quiet_grid(ax, "x")
     legend = {
         "mean": mark("o", blue),
-        **{f"95 % interval, {name}": Line2D([], [], color=blue, linewidth=WIDTHS[name]) for name in drawn},
+        **({f"95 % interval, {' or '.join(methods)}": Line2D([], [], color=blue, linewidth=1.4)} if methods else {}),
         "single seeds": mark("|", FAINT, markersize=6),
     }
     return legend | ({"no pair": mark("x", INK)} if any(not one.difference for one in pairs) else {})
 
 
 def _row_name(pairs: SeedPairs) -> str:
-    """The label; below it the seeds that are missing."""
+    """The label with the number of seeds; below it the seeds that are missing."""
     lost = {seed: words(status) for seed, _, status in pairs.missing}
     named = ", ".join(f"seed {seed}: {status}" for seed, status in sorted(lost.items()))
-    return "\n".join(fill(line, ROW_LETTERS) for line in (pairs.label, named) if line)
+    label = f"{pairs.label} (n = {pairs.difference.n})" if pairs.difference else pairs.label
+    return "\n".join(fill(line, ROW_LETTERS) for line in (label, named) if line)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+from kdrun.differences import PAIRED, read_difference
 from kdrun.files import number
 from kdrun.measures import measure
 from kdrun.parts import against, has_last, is_group
-from kdrun.present.units import MISSING, duration, share
+from kdrun.present.units import MISSING, count_of, duration, share
 from kdrun.records import arms_of, before_and_after
 
 
@@ -126,10 +128,18 @@ def error_text(error: dict[str, Any] | None) -> str:
     return f"{error.get('type')}: {error.get('message')}" + (f" ({error['where']})" if error.get("where") else "")
 
 
-def difference_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
-    """(student minus a control, difference, bootstrap interval, interval of Student's t, n): best and last epoch.
+DIFFERENCE_HEAD = ("difference", "95 % interval", "p", "better", "n")
+"""Columns of `difference_rows` after the first."""
+DIFFERENCE_NOTE = (
+    "over seeds: Student's t of the pairs (Welch's where seeds are not shared); with samples: two-level bootstrap; "
+    "p: corrected over all controls (Holm); better: share of pairs of one seed of each in which the student is better"
+)
 
-    Where a task keeps what it says of single samples there is a further row per metric, whose bootstrap is over these.
+
+def difference_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
+    """(student minus a control, difference, interval, p, share of pairs in which the student is better, n): best and last epoch.
+
+    Where a stage keeps what it says of single samples there is a further row per metric, over seeds and samples together.
     Differences of single parts are in tables of their own (report.parts).
     """
     metric, arms = summary.get("metric"), summary.get("arms") or {}
@@ -143,25 +153,34 @@ def difference_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
         epochs = ("best", "last") if has_last(arms.get("student") or {}) else ("best",)
         rows += [(f"{name}, {w}", *difference_texts(pair[w], metric)) for w in epochs if pair.get(w)]
         for metric_name, over in (pair.get("resampled") or {}).items():
-            if "/" in metric_name:
-                continue
-            mean, interval, *_ = difference_texts({"interval_t": None, **over}, metric_name)
-            rows.append(
-                (f"{name}, best: {measure(metric_name).label} over samples", mean, interval, "-", str(over["samples"]))
-            )
+            if "/" not in metric_name:
+                text = f"{name}, best: {measure(metric_name).label} over {'seeds and ' if over.get('seeds') else ''}samples"
+                rows.append((text, *resampled_texts(over, metric_name)))
     return rows
 
 
-def difference_texts(found: dict[str, Any], metric: str | None) -> tuple[str, str, str, str]:
-    """(mean and deviation, bootstrap interval, interval of Student's t, n) of a paired difference."""
-    bootstrap, student_t = found.get("interval"), found.get("interval_t")
-    if "interval_t" not in found:  # records of the time when there was only one
-        bootstrap, student_t = None, bootstrap
-    spread = number(found.get("sd"))
-    mean = signed(found.get("mean"), metric)
-    if spread is not None:
-        mean += f" ± {signed(spread, metric)[1:]}"
-    return mean, interval_text(bootstrap, metric), interval_text(student_t, metric), str(found.get("n", MISSING))
+def difference_texts(found: dict[str, Any], metric: str | None) -> tuple[str, str, str, str, str]:
+    """(mean and deviation, interval, p, share of pairs in which the first is better, n) of a difference over seeds, as records
+    hold it. Those of earlier versions have Student's t as well: see read_difference."""
+    if number(found.get("mean")) is None:
+        return MISSING, MISSING, MISSING, MISSING, str(found.get("n", MISSING))
+    known = read_difference(found)
+    mean = signed(known.mean, metric) + ("" if known.sd is None else f" ± {signed(known.sd, metric)[1:]}")
+    n = str(known.n) if known.method == PAIRED else f"{known.counts[0]} and {known.counts[1]}"
+    return mean, interval_text(known.interval, metric), p_text(known.p), share(known.improvement), n
+
+
+def resampled_texts(over: dict[str, Any], metric: str) -> tuple[str, str, str, str, str]:
+    """The same of a difference over samples, and over seeds as well where the record says of how many."""
+    p = over.get("p_holm", over["p_value"])
+    n = f"{over['samples']} samples" + (f", {count_of(over['seeds'], 'seed')}" if over.get("seeds") else "")
+    return signed(over["mean"], metric), interval_text(over["interval"], metric), p_text(p), "", n
+
+
+def p_text(value: Any) -> str:
+    """`0.032`, `< 0.001`"""
+    value = number(value)
+    return MISSING if value is None or not math.isfinite(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def signed(value: Any, metric: str | None) -> str:

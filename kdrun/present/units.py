@@ -33,6 +33,13 @@ def duration(seconds: Any) -> str:
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
+def roughly(seconds: float) -> str:
+    """`40 s`, `2 min`, `3 h`: for what will take about that long."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{round(seconds / 3600)} h"
+
+
 def age(created: str | None, at: datetime | None = None) -> str:
     """`5 min ago`."""
     if not created:

@@ -16,7 +16,7 @@ CAPTIONS = {
     "cost": "Test result of the selected epoch. Training time is that of a network and of all teachers that it needs.",
     "hops": "Mean divergence from the teacher of each hop before and after it, in nats per position of validation; accuracy "
     "on test after the hop; scores of one forward pass on training and validation.",
-    "seeds": "Each line joins the two results of one seed; bold strokes are means. The intervals are those of the verdict.",
+    "seeds": "Each line joins the two results of one seed; bold strokes are means. The interval is that of the verdict, by Student's t over the pairs.",
 }
 NOTE = "Figures need matplotlib, which is not installed here: pip install matplotlib, then kdrun report again."
 

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdrun.files import number
 from kdrun.measures import measure
 from kdrun.parts import Part, against, figures_of, is_group, parts_of
-from kdrun.present.results import arm_text, figure_text, interval_text, is_points, percent, signed
-from kdrun.present.units import MISSING
+from kdrun.present.results import arm_text, figure_text, is_points, p_text, percent, resampled_texts
+from kdrun.present.units import MISSING, count_of
 from kdrun.records import arms_of, before_and_after, spread, stages_of
 
 STUDENT, COMBINED = "student", "combined"
@@ -102,20 +101,21 @@ def _differences(record: dict[str, Any], arms: dict[str, list[dict[str, Part]]],
         over = resampled.get(name)
         if not over or label in same:
             continue
-        cells = [signed(over["mean"], name), interval_text(over["interval"], name), p_text(over["p_value"])]
+        cells = list(resampled_texts(over, name)[:3])
         if delong:
             cells.append(", ".join(p_text(one.get("p_value")) for one in over.get("delong") or ()))
         rows.append((label, *cells))
     head = (
         "",
         "points" if is_points(metric) else metric,
-        "95 % bootstrap",
+        "95 % interval",
         "p",
         *(("DeLong p, by seed",) if delong else ()),
     )
-    samples = next(iter(resampled.values()))["samples"] if resampled else 0
+    first = next(iter(resampled.values()), {"samples": 0})
+    seeds = f" and {count_of(first['seeds'], 'seed')}" if first.get("seeds") else ", not in training"
     who = f"student minus {arm_text(record, control)}" if control in summary["arms"] else "student"
-    return PageTable(f"{who}; chance in {samples:,} test samples, not in training", head, rows)
+    return PageTable(f"{who}; chance in {first['samples']:,} test samples{seeds}", head, rows)
 
 
 def _scores(record: dict[str, Any], arms: Sequence[str]) -> PageTable:
@@ -168,9 +168,3 @@ def _spread(record: dict[str, Any], arm: str, split: str, name: str) -> dict[str
     """Over seeds, of a figure of an arm's result on a set at the selected epochs."""
     stages = stages_of(record, arm).values()
     return _over_seeds([Part("", stage, figures_of(stage)).figure(name, split) for stage in stages])
-
-
-def p_text(value: Any) -> str:
-    """`0.032`, `< 0.001`"""
-    value = number(value)
-    return MISSING if value is None or not math.isfinite(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -9,8 +9,19 @@ from kdrun.measures import measure
 from kdrun.parts import is_group
 from kdrun.plots.data import in_order, labels_of, result_of, training_seconds
 from kdrun.plots.subject import Subject
-from kdrun.present.results import arm_label, difference_rows, error_text, percent, result_rows, seen_rows
+from kdrun.present.results import (
+    DIFFERENCE_HEAD,
+    DIFFERENCE_NOTE,
+    arm_label,
+    difference_rows,
+    error_text,
+    is_points,
+    percent,
+    result_rows,
+    seen_rows,
+)
 from kdrun.present.units import duration
+from kdrun.present.verdict import verdict_of
 from kdrun.records import arms_of, metric_of, own_arm, spread, stages_of
 from kdrun.report.added import added_metrics
 from kdrun.report.card import scorecard
@@ -26,7 +37,7 @@ LOG_LINES = 15
 
 def headline(run: RunInfo, record: dict[str, Any]) -> tuple[str, str]:
     """(a few words, the rest): the verdict; of a run without one, how it ended and why."""
-    verdict = (record.get("summary") or {}).get("verdict")
+    verdict = verdict_of(record)
     if verdict:
         first, colon, rest = verdict.partition(": ")
         return (first, rest) if colon and len(first) < 40 else ("", verdict)
@@ -95,10 +106,11 @@ def _against_controls(record: dict[str, Any], figures: PageFigures) -> Html:
             marked=[index for index, row in enumerate(rows) if row[0] == marked],
         ),
         table(
-            "Student minus control in points, paired by seed; 95 % intervals of the mean",
-            ("control", "difference", "bootstrap", "Student’s t", "pairs"),
+            _title(f"student minus control{' in points' if is_points(summary.get('metric')) else ''}"),
+            ("control", *DIFFERENCE_HEAD),
             difference_rows(summary),
         ),
+        tag("p", _title(f"{DIFFERENCE_NOTE}."), class_="note") if difference_rows(summary) else Html(""),
         table(
             _title(f"{what} of the selected epoch, seed by seed"),
             ("arm", *(f"seed {seed}" for seed in _seeds(record))),

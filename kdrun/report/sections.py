@@ -9,6 +9,7 @@ from kdrun.files import number
 from kdrun.parts import is_group
 from kdrun.present.results import seeds_text
 from kdrun.present.units import MISSING, duration
+from kdrun.present.verdict import settle_command
 from kdrun.report.markup import Html, block, code, facts, folded, section, table, tag
 from kdrun.tracking.flatten import flatten
 from kdrun.tracking.overview import seconds_of
@@ -140,6 +141,7 @@ def reproduce(run: RunInfo, record: dict[str, Any]) -> Html:
     return section(
         "How to reproduce",
         block(record.get("command") or f"kdrun rerun {run.id}"),
+        *((tag("p", "What would settle the verdict:"), block(settle)) if (settle := settle_command(record)) else ()),
         facts([
             ("again from here", code(f"kdrun rerun {run.id}")),
             *code_state(record.get("git")),

@@ -124,13 +124,13 @@ def body(subject: Subject) -> list[Html]:
     ]
 
 
-SEEDS = "One row per point: each stroke is one seed, the dot their mean."
+SEEDS = "One row per point: each stroke is one seed, the dot their mean, the line the 95 % interval of Student's t over n pairs of seeds."
 
 
 def _points(subject: Subject, rows: list[PointRow]) -> Html:
     best = {row.number for row in best_rows(subject, rows)} if len(rows) > 1 else set()
     metric = next((metric_of(row.record) for row in rows if row.record), "accuracy")
-    head = ("point", "status", "validation", "test", "minus control", "95 % bootstrap", "seeds", "time")
+    head = ("point", "status", "validation", "test", "minus control", "95 % interval", "p", "seeds", "time")
     mark = tag("span", "best by validation", class_="mark")
     shown = [
         (
@@ -162,12 +162,13 @@ def _points(subject: Subject, rows: list[PointRow]) -> Html:
 def _figures(row: PointRow, metric: str) -> tuple[str, ...]:
     summary = row.record.get("summary") or {}
     found = (summary.get("difference") or {}).get("best")
-    difference, bootstrap = difference_texts(found, metric)[:2] if found else (MISSING, MISSING)
+    difference, interval, p, *_ = difference_texts(found, metric) if found else (MISSING, MISSING, MISSING)
     return (
         percent(row.validation, metric),
         percent(row.arm.get("best"), metric),
         difference,
-        bootstrap,
+        interval,
+        p,
         count_text(row.arm) if row.arm else MISSING,
         duration(summary.get("seconds")),
     )

@@ -7,10 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kdrun.differences import corrected
 from kdrun.files import read_json, write_atomic, write_json
 from kdrun.tables import metrics
 from kdrun.tables.checks import RecordedJob
-from kdrun.tables.metrics import METRICS, ONCE, WHICH, Measured, Record, main_metric, main_score, measure, per_epoch
+from kdrun.tables.metrics import (
+    METRICS,
+    ONCE,
+    WHICH,
+    Measured,
+    Record,
+    difference_in,
+    main_metric,
+    main_score,
+    measure,
+    per_epoch,
+)
 from kdrun.tables.spec import TableJob, TableRequest
 
 SCHEMA = 1
@@ -94,7 +106,17 @@ def make_cells(
                 _compare(cell, figure, epoch)
             cells.append(cell)
     _mark(cells, columns)
+    _correct(cells)
     return cells
+
+
+def _correct(cells: Sequence[dict[str, Any]]) -> None:
+    """p values corrected over all comparisons of the table (Holm), those of either epoch together."""
+    for which in WHICH:
+        found = {place: difference_in(cell, which) for place, cell in enumerate(cells)}
+        tested = corrected({place: one for place, one in found.items() if one is not None and one.p_value is not None})
+        for place, one in tested.items():
+            cells[place]["values"][which] |= {"p_holm": one.p_holm, "comparisons": one.comparisons}
 
 
 def _compare(cell: dict[str, Any], figure: float, epoch: str) -> None:

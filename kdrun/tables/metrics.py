@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from kdrun.differences import PAIRED, Difference, difference_of, from_moments, read_difference, read_resampled
 from kdrun.files import number
 from kdrun.measures import MEASURES, Measure
 from kdrun.parts import gains_of
@@ -57,7 +58,10 @@ class Metrics(dict):
 
 
 OTHERS = {
-    "difference": ("points", "difference: student minus a control, in points, paired by seed [95 % bootstrap]"),
+    "difference": (
+        "points",
+        "difference: student minus a control, in points, over seeds [95 %, Student's t of the pairs]",
+    ),
     "clients_mean": ("gain", "clients mean: points over the same client alone, mean over clients"),
     "clients_worst": ("gain", "clients worst: points over the same client alone, of the client that lost most"),
     "clients_p10": ("gain", "clients p10: points over the same client alone, 10th percentile of clients"),
@@ -76,19 +80,19 @@ OTHERS = {
     "flops": ("flops", "FLOPs: of one forward pass of one sample"),
 }
 """Metrics that are no score of a task -> (unit, help)."""
-PAIRED = "difference: student minus a control, in points, mean over seeds [95 % paired bootstrap over test samples]"
+RESAMPLED = "difference: student minus a control, in points, mean over seeds [95 %, two-level bootstrap over seeds and test samples]"
 METRICS = Metrics(
     {
         **{name: TableMetric(UNITS.get(name, "share"), _help(m), True, m.better) for name, m in MEASURES.items()},
         **{name: TableMetric(*entry) for name, entry in OTHERS.items()},
         **{
-            f"{name}_difference": TableMetric("points", f"{MEASURES[name].label} {PAIRED}")
+            f"{name}_difference": TableMetric("points", f"{MEASURES[name].label} {RESAMPLED}")
             for name in ("bleu", "chrf", "accuracy", "auc")
         },
     }
 )
 OVER_SAMPLES = {name: name.removesuffix("_difference") for name in METRICS if name.endswith("_difference")}
-"""Differences whose interval is over test samples, not over seeds; known at the selected epoch only."""
+"""Differences whose interval is over test samples and seeds together; known at the selected epoch only."""
 DIFFERENCES = {"difference", *OVER_SAMPLES}
 ENERGIES = ("joules", "energy_with_teacher")
 OF_PARTS = {
@@ -110,7 +114,7 @@ def per_epoch(metric: str) -> bool:
 class Measured:
     """One figure of one record.
 
-    values      best and last (or ONCE) -> {"mean", "sd", "interval"}; None: not known
+    values      best and last (or ONCE) -> {"mean", "sd"}, None: not known; of differences with all that records say of them
     n, of       seeds with a result, and seeds of the job (of a teacher: its distinct stages, both)
     missing     seed -> {"status", "type", "message"}
     validation  mean of the same metric on validation, at the selected epoch
@@ -219,20 +223,28 @@ def _counts(record: Record, arm: str) -> tuple[int, int]:
 
 
 def _difference(record: Record, control: str) -> Measured:
-    from kdrun.job.summary import paired_difference
-
     if is_alone(record):
         return Measured(control, applies=False)
     found = _paired(record, control)
     arms = [arms_of(record).get(arm) or {} for arm in ("student", control)]
     for which in WHICH:
         student, other = (seed_results(arm, which) for arm in arms)
-        if not student.keys() & other.keys():
-            continue
-        result = paired_difference(student, other)
-        found.n = result["n"]
-        found.values[which] = {name: result[name] for name in ("mean", "sd", "interval")}
+        result = difference_of(student, other)
+        if result is not None:
+            found.n = result.n if result.method == PAIRED else found.n
+            found.values[which] = {name: value for name, value in result.as_record().items() if name != "values"}
     return found
+
+
+def difference_in(cell: dict[str, Any], which: str) -> Difference | None:
+    """The difference that a cell of a table holds for an epoch; None where it holds none. Tables that resampled seeds are read
+    by Student's t, from mean, deviation and number."""
+    value = cell["values"].get(which) or {}
+    if cell["metric"] not in DIFFERENCES or not cell["applies"] or value.get("mean") is None:
+        return None
+    if cell["metric"] in OVER_SAMPLES:
+        return read_resampled(value) if value.get("interval") else None
+    return read_difference(value) if "method" in value else from_moments(value["mean"], value.get("sd"), cell["n"])
 
 
 def _over_samples(record: Record, control: str, metric: str) -> Measured:
@@ -242,7 +254,8 @@ def _over_samples(record: Record, control: str, metric: str) -> Measured:
     differences = (record.get("summary") or {}).get("differences") or {}
     result = ((differences.get(control) or {}).get("resampled") or {}).get(metric)
     if result:
-        found.values["best"] = {"mean": result["mean"], "sd": None, "interval": result["interval"]}
+        kept = ("mean", "interval", "p_value", "samples", "seeds", "method")
+        found.values["best"] = {"sd": None, **{name: result[name] for name in kept if name in result}}
     return found
 
 

@@ -9,16 +9,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from kdrun.differences import BETTER, MARGIN, SMALL, UNDECIDED, WORSE, Difference
 from kdrun.present.escape import csv_cell, markdown_code
 from kdrun.present.escape import latex as latex_text
 from kdrun.present.escape import markdown as markdown_text
+from kdrun.present.results import p_text
 from kdrun.present.tables import aligned
 from kdrun.present.units import MISSING, PREFIXES, scaled
-from kdrun.tables.metrics import DIFFERENCES, METRICS, ONCE, WHICH, per_epoch
+from kdrun.tables.metrics import METRICS, ONCE, WHICH, difference_in, per_epoch
 
 Table = dict[str, Any]
 NO_MEANING = "-"
-CSV_FIELDS = ("row", "column", "arm", "metric", "which", "mean", "sd", "low", "high", "n", "of", "published", "difference", "run", "job_hash")  # fmt: skip
+CSV_FIELDS = (
+    "row", "column", "arm", "metric", "which", "mean", "sd", "low", "high", "p", "p_holm", "visible", "improvement", "decision",
+    "n", "of", "published", "difference", "run", "job_hash",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,12 +69,23 @@ def _value(cell: dict[str, Any], which: str) -> str:
     text = number_text(value.get("mean"), unit)
     if value.get("mean") is None:
         return text
-    if value.get("interval"):
-        low, high = (number_text(bound, unit) for bound in value["interval"])
-        return f"{text} [{low}, {high}]"
+    found = difference_in(cell, which)
+    if found is not None and found.interval is not None:
+        low, high = (number_text(bound, unit) for bound in found.interval)
+        return f"{text} [{low}, {high}], {_decided(found)}"
     if value.get("sd") is not None and unit != "points":
         text += f" ± {number_text(value['sd'], 'share' if unit == 'gain' else unit)}"
     return text
+
+
+def _decided(found: Difference) -> str:
+    """`p = 0.012`, `undecided (p 0.076)`, or `within 0.50` where the whole interval lies inside the margin."""
+    decision = found.decision(MARGIN)
+    if decision == SMALL:
+        return f"within {100 * MARGIN:.2f}"
+    if decision not in (BETTER, WORSE):
+        return f"undecided (p {p_text(found.p)})"
+    return f"p {p_text(found.p)}" if found.p < 0.001 else f"p = {p_text(found.p)}"
 
 
 def number_text(value: float | None, unit: str) -> str:
@@ -131,15 +147,38 @@ def explanation(table: Table) -> list[str]:
     lines += [f"{METRICS[metric].help[0].upper()}{METRICS[metric].help[1:]}." for metric in metrics]
     if marked := [column["label"] for column in table["columns"] if column["bold"]]:
         lines.append(f"Bold ({'; '.join(marked)}): the best mean on validation, not on test.")
-    intervals = sum(cell["metric"] in DIFFERENCES and cell["applies"] for cell in table["cells"])
-    if intervals > 1:
-        lines.append(f"{intervals} intervals, each for itself: not corrected for their number.")
+    lines += _of_differences(table)
     if source := table["published"]:
         epoch = {"unknown": "it does not say which epoch"}.get(source["epoch"], f"{source['epoch']} epoch")
         cited = f", {source['citation']}" if source.get("citation") else ""
         lines.append(
             f"Published figures: {source['source']}{cited} ({epoch}); in brackets, own figure minus published."
         )
+    return lines
+
+
+def _of_differences(table: Table) -> list[str]:
+    """What p values are, what undecided comparisons could have shown, and how many seeds would settle them."""
+    shown = {column["id"]: WHICH if column["which"] == "both" else (column["which"],) for column in table["columns"]}
+    found = [difference_in(cell, which) for cell in table["cells"] for which in shown[cell["column"]]]
+    tested = [one for one in found if one is not None and one.interval is not None]
+    if not tested:
+        return []
+    number = max(one.comparisons for one in tested)
+    corrected = f", corrected over the {number} comparisons of this table (Holm)" if number > 1 else ""
+    lines = [
+        f"p is two-sided{corrected}; what is not below 0.05 is undecided, which is not the absence of a difference."
+    ]
+    if any(one.decision(MARGIN) == SMALL for one in tested):
+        lines.append(f"Within {100 * MARGIN:.2f}: the whole interval lies inside of ±{100 * MARGIN:.2f} points.")
+    unsettled = [one for one in tested if one.decision(MARGIN) == UNDECIDED]
+    if seen := [one.visible for one in unsettled if one.visible is not None]:
+        least, most = (f"{100 * value:.2f}" for value in (min(seen), max(seen)))
+        amount = least if least == most else f"{least} to {most}"
+        lines.append(f"Undecided comparisons could have shown {amount} points (80 % power).")
+    needed = [seeds for one in unsettled if (seeds := one.seeds_to_settle(MARGIN)) is not None]
+    if needed:
+        lines.append(f"To settle {len(needed)} of {len(unsettled)}: kdrun table {table['name']} seeds={max(needed)}.")
     return lines
 
 
@@ -243,14 +282,17 @@ def long_csv(table: Table) -> str:
             value = cell["values"].get(which)
             if value is None:
                 continue
-            low, high = value.get("interval") or (None, None)
+            found = difference_in(cell, which)
+            low, high = (found and found.interval) or (None, None)
             line = {
                 **{name: cell.get(name) for name in CSV_FIELDS},
                 **{"which": "" if which == ONCE else which, "mean": value["mean"], "sd": value["sd"]},
                 **{"low": low, "high": high},
+                **({"p": found.p_value, "p_holm": found.p_holm, "visible": found.visible} if found else {}),
+                **({"improvement": found.improvement, "decision": found.decision(MARGIN)} if found else {}),
                 **{"published": value.get("published"), "difference": value.get("over_published")},
             }
-            writer.writerow("" if line[name] is None else csv_cell(line[name]) for name in CSV_FIELDS)
+            writer.writerow("" if line.get(name) is None else csv_cell(line[name]) for name in CSV_FIELDS)
     return out.getvalue()
 
 
@@ -281,13 +323,11 @@ def plain(cell: PrintedCell) -> str:
 
 
 def _show_rich(title: str, headings: list[str], rows: list[list[PrintedCell]]) -> None:
-    from rich.text import PrintedCell as RichText
+    from rich.text import Text
 
     from kdrun.present.console import Console, columns
 
     console = Console()
     console.print(title)
-    cells = [
-        [RichText(plain(PrintedCell(c.text, False, c.marks)), "bold" if c.bold else "") for c in row] for row in rows
-    ]
+    cells = [[Text(plain(PrintedCell(c.text, False, c.marks)), "bold" if c.bold else "") for c in row] for row in rows]
     console.print(columns(headings, cells))

@@ -18,6 +18,7 @@ from kdrun.tracking.registry import read_run, run_of_job, runs_folder
 
 COMMITTED = Path("docs") / "results"
 TIMED = ("seconds", "cpu_seconds")
+OVER_ALL = {"p_holm", "comparisons"}
 
 
 @dataclass
@@ -116,7 +117,7 @@ def _jobs(table: Record, hashes: dict[tuple[str, str], str], found: Verified) ->
 
 
 def _cell(stored: dict[str, Any], derived: dict[str, Any], complete: bool, found: Verified) -> None:
-    """bold compares all cells of a column, so it is only looked at where every record is here."""
+    """bold compares all cells of a column, and OVER_ALL those of the table: only looked at where every record is here."""
     left_out = ("run", "marks", *(() if complete else ("bold",)))
     before = len(found.differing)
     for key in stored.keys() | derived.keys():
@@ -124,17 +125,19 @@ def _cell(stored: dict[str, Any], derived: dict[str, Any], complete: bool, found
         if key in left_out or dump_json(one) == dump_json(other):
             continue
         if key == "values":
-            _values(stored, one, other, found)
+            _values(stored, one, other, complete, found)
         else:
             found.differing.append(f"{stored['row']}:{stored['column']}: {key} is {one} here, the record gives {other}")
     found.agreeing += before == len(found.differing)
 
 
-def _values(stored: dict[str, Any], one: dict[str, Any], other: dict[str, Any], found: Verified) -> None:
+def _values(
+    stored: dict[str, Any], one: dict[str, Any], other: dict[str, Any], complete: bool, found: Verified
+) -> None:
     place = f"{stored['row']}:{stored['column']} {METRICS[stored['metric']].unit and stored['metric']}"
     for which in sorted(one.keys() | other.keys()):
         mine, theirs = one.get(which) or {}, other.get(which) or {}
-        for key in sorted(mine.keys() | theirs.keys()):
+        for key in sorted((mine.keys() | theirs.keys()) - (set() if complete else OVER_ALL)):
             if dump_json(mine.get(key)) != dump_json(theirs.get(key)):
                 name = f"{which} {key}" if which in WHICH else key
                 found.differing.append(f"{place} {name} is {mine.get(key)} here, the record gives {theirs.get(key)}")

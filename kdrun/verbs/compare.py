@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+from kdrun.differences import corrected, difference_of, read_difference
 from kdrun.files import dump_json, number
 from kdrun.present.results import count_text, difference_texts, percent, reason_text, seeds_text, signed
 from kdrun.present.units import MISSING, duration, share
+from kdrun.present.verdict import decision_text, verdict_of
 from kdrun.problems import UserError
 from kdrun.records import arms_of, own_arm, seed_results
 from kdrun.tables.build import data_of
@@ -28,8 +30,7 @@ def main(args: Arguments) -> int:
     take_no(args, words=False)
     runs = chosen_runs(outputs_folder(args), args.words)
     views = [view(run) for run in runs]
-    for other in views[1:]:
-        other["paired"] = paired(views[0], other)
+    minus_first(views)
     config, doubts = config_differences([run.record or {} for run in runs]), warnings(views)
     if args.json:
         print(dump_json({"config": config, "runs": views, "warnings": doubts}))
@@ -99,7 +100,7 @@ def view(run: RunInfo) -> dict[str, Any]:
         "own": own if own in arms else None,
         "teacher": summary.get("teacher"),
         "gap_closed": summary.get("gap_closed"),
-        "verdict": summary.get("verdict"),
+        "verdict": verdict_of(record),
         "error": record["error"],
         "seconds": summary.get("seconds"),
         **{key: stage.get(key) for key in ("parameters", "flops")},
@@ -109,20 +110,20 @@ def view(run: RunInfo) -> dict[str, Any]:
     }
 
 
-def paired(first: dict[str, Any], other: dict[str, Any]) -> dict[str, Any] | None:
-    """Own result of `other` minus that of `first`, paired by seed, {"best", "last"}: None with fewer than two seeds in
-    common, or where the metrics are not the same one."""
-    from kdrun.job.summary import paired_difference
-
-    if first["metric"] != other["metric"] or not (first["own"] and other["own"]):
-        return None
-    found = {}
+def minus_first(views: list[dict[str, Any]]) -> None:
+    """Gives every view after the first "difference": {"best", "last": own result minus that of the first, as records hold a
+    Difference}, paired over shared seeds, else by Welch's t; None where the metrics are not the same one or nothing tells
+    the chance in it. p values are corrected over all of them (Holm)."""
+    first, *others = views
+    for other in others:
+        other["difference"] = None
+    own = [one for one in others if one["metric"] == first["metric"] and first["own"] and one["own"]]
     for which in WHICH:
-        one, two = (seed_results(run["arms"][run["own"]], which) for run in (first, other))
-        if len(one.keys() & two.keys()) < 2:
-            return None
-        found[which] = paired_difference(two, one)
-    return found
+        base, *results = (seed_results(one["arms"][one["own"]], which) for one in (first, *own))
+        found = {place: difference_of(result, base) for place, result in enumerate(results)}
+        tested = {place: one for place, one in found.items() if one is not None and one.interval is not None}
+        for place, one in corrected(tested).items():
+            own[place]["difference"] = {**(own[place]["difference"] or {}), which: one.as_record()}
 
 
 def warnings(views: list[dict[str, Any]]) -> list[str]:
@@ -157,10 +158,10 @@ def result_rows(views: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     if any(one["gap_closed"] for one in views):
         for which in WHICH:
             rows.append((f"gap closed, {which}", *(share((one["gap_closed"] or {}).get(which)) for one in views)))
-    if any(one.get("paired") for one in views):
+    if any(one.get("difference") for one in views):
         for which in WHICH:
-            texts = [_paired_text((one.get("paired") or {}).get(which), first["metric"]) for one in views[1:]]
-            rows.append((f"minus first, paired, {which}", ABSENT, *texts))
+            texts = [_difference_text((one.get("difference") or {}).get(which), first["metric"]) for one in views[1:]]
+            rows.append((f"minus first, {which}", ABSENT, *texts))
     rows.append(("time", *(duration(one["seconds"]) for one in views)))
     for key in ("parameters", "flops"):
         rows.append((f"student {key}", *(MISSING if one[key] is None else f"{one[key]:,}" for one in views)))
@@ -193,11 +194,14 @@ def _count(arm: dict[str, Any] | None) -> str:
     return f"{count_text(arm)} ({why})" if why else count_text(arm)
 
 
-def _paired_text(found: dict[str, Any] | None, metric: str | None) -> str:
+def _difference_text(found: dict[str, Any] | None, metric: str | None) -> str:
+    """`+2.50 ± 0.71, 95 % interval -3.85 to +8.85, p 0.126, better in 100 % of pairs: undecided ... (paired t, n = 2)`"""
     if not found:
         return MISSING
-    mean, bootstrap, student_t, n = difference_texts(found, metric)
-    return f"{mean}, bootstrap {bootstrap}, t {student_t}, n = {n}"
+    mean, interval, p, better, n = difference_texts(found, metric)
+    known = read_difference(found)
+    decision = decision_text(known, metric)
+    return f"{mean}, 95 % interval {interval}, p {p}, better in {better} of pairs: {decision} ({known.method}, n = {n})"
 
 
 def _commit(one: dict[str, Any]) -> str:

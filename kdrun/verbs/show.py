@@ -12,6 +12,8 @@ from kdrun.job import auto
 from kdrun.measures import measure
 from kdrun.plots.subject import find_subject
 from kdrun.present.results import (
+    DIFFERENCE_HEAD,
+    DIFFERENCE_NOTE,
     difference_rows,
     error_text,
     is_points,
@@ -22,6 +24,7 @@ from kdrun.present.results import (
     stage_rows,
 )
 from kdrun.present.units import MISSING, age, duration
+from kdrun.present.verdict import settle_command, verdict_of
 from kdrun.report.sections import machine_text
 from kdrun.tables.metrics import main_metric
 from kdrun.tracking.mirror import describe_mirror, read_state, send_command
@@ -132,15 +135,15 @@ def _print_page(run: RunInfo, record: dict[str, Any]) -> None:
         body += [blank(), facts(rows)]
     if rows := difference_rows(summary):
         unit = "points" if is_points(summary.get("metric")) else summary["metric"]
-        body += [blank(), columns((f"student, {unit}", "difference", "95 % bootstrap", "95 % Student's t", "n"), rows)]
+        body += [blank(), columns((f"student, {unit}", *DIFFERENCE_HEAD), rows), dim(DIFFERENCE_NOTE)]
     if any(map(gains_of, (summary.get("arms") or {}).values())):
         from kdrun.job.panel import gains
 
         body += [blank(), gains(summary)]
     for found in [*part_tables(record), *added_metrics(record)]:
         body += [blank(), dim(found.caption), columns(found.head, found.rows, found.left)]
-    if summary.get("verdict"):
-        body += [blank(), bold(summary["verdict"])]
+    if verdict := verdict_of(record):
+        body += [blank(), bold(verdict)]
     if stages:
         metric = summary.get("metric") or main_metric(stages[0])
         unit = f" {measure(metric).unit}" if measure(metric).unit == "%" else ""
@@ -187,6 +190,8 @@ def files_of(folder: Path) -> dict[str, list[str]]:
 def copied(run: RunInfo, record: dict[str, Any]) -> list[tuple[str, str]]:
     """What can be typed or opened next."""
     lines = [("run again", f"kdrun rerun {run.id}")]
+    if settle := settle_command(record):
+        lines.append(("settle it", settle))
     if fitted(record["stages"] or []).joules:
         lines.append(("energy", f"kdrun energy {run.id}"))
     if send := send_command(run.dir):

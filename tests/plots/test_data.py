@@ -81,15 +81,25 @@ def test_the_front_holds_what_nothing_beats():
 def test_pairs_keep_what_is_missing(tmp_path):
     pairs = pairs_of(make_run(tmp_path, seeds=4, lost={("student", 3): 2}))
     assert pairs.missing == [(3, 1, "diverged")] and pairs.seeds[3][0] is not None and pairs.seeds[3][1] is None
-    assert pairs.difference["n"] == 3 and pairs.bootstrap
+    assert pairs.difference.n == 3 and pairs.difference.method == "paired t"
 
 
-def test_an_old_record_does_not_claim_a_bootstrap(tmp_path):
+def test_an_old_record_is_drawn_by_students_t(tmp_path):
     run = make_run(tmp_path)
     del run.record["summary"]["differences"]
-    del run.record["summary"]["difference"]["best"]["interval_t"]
-    assert not pairs_of(run).bootstrap
-    assert pairs_of(run).difference["n"] == 3
+    found = run.record["summary"]["difference"]["best"]
+    old = {
+        "mean": 0.02,
+        "n": 3,
+        "sd": 0.01,
+        "interval": [0.01, 0.03],
+        "interval_t": [0.0, 0.04],
+        "values": [0.01, 0.02, 0.03],
+    }
+    found.clear()
+    found |= old
+    assert pairs_of(run).difference.interval == pytest.approx((-0.004841, 0.044841), abs=1e-6)
+    assert pairs_of(run).difference.n == 3
 
 
 def test_a_run_without_a_summary_has_curves_and_no_pairs(tmp_path):

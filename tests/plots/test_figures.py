@@ -61,10 +61,10 @@ def test_svg_keeps_text_as_text_and_carries_no_date(written):
     assert ">band: range over seeds</text>" in content and "epoch selected by validation" in content
 
 
-def test_the_title_of_seeds_tells_difference_and_bootstrap_interval(written):
+def test_the_title_of_seeds_tells_difference_method_and_interval(written):
     content = written[1]["seeds.svg"].decode()
-    assert "difference +4.00 points, n = 3, paired" in content and "95 % interval, bootstrap +4.00 to +4.00" in content
-    assert "95 % interval, t +4.00 to +4.00" in content
+    assert "difference +4.00 points, paired t, n = 3" in content and "95 % interval +4.00 to +4.00" in content
+    assert ">better</text>" in content
 
 
 def test_a_persons_settings_do_not_change_a_figure(tmp_path):
@@ -116,7 +116,7 @@ def test_a_sweep_has_figures_of_its_own(tmp_path):
     paths, _ = write_figures(find_subject(tmp_path, ["temperature-0badcafe"]))
     assert {path.parent for path in paths} == {folder / "plots"}
     content = (folder / "plots/seeds.svg").read_text()
-    assert all(f">t={n}</text>" in content for n in (1, 2))
+    assert all(f">t={n} (n = 3)</text>" in content for n in (1, 2))
 
 
 def test_among_many_runs_validation_chooses_the_one_that_stands_out():
@@ -210,6 +210,6 @@ def test_the_figure_of_seeds_has_the_intervals_of_the_verdict(tmp_path):
 
     run = make_run(tmp_path, seeds=3)
     found = run.record["summary"]["differences"]["alone"]["best"]
-    found |= {"interval": [0.01, 0.05], "interval_t": [-0.02, 0.1]}
+    found |= {"interval": [-0.02, 0.1], "p_value": 0.1, "p_holm": 0.1, "visible": 0.051}
     text = difference_text(pairs_of(run), "accuracy")
-    assert "bootstrap +1.00 to +5.00" in text and "t −2.00 to +10.00" in text
+    assert "95 % interval −2.00 to +10.00" in text and "undecided: could have shown 5.10 points" in text

@@ -62,8 +62,9 @@ def test_differing_keys_and_results_side_by_side(pair, capsys):
     assert "alone, best 90.00 ± 1.00 % 90.00 ± 1.00 % (+0.00)" in lines
     assert "teacher, last 96.00 % 96.00 % (+0.00)" in lines
     assert "time 1 min 1 s 1 min 1 s" in lines and "student parameters 4,934 4,934" in lines
-    paired = next(line for line in lines if line.startswith("minus first, paired, best"))
-    assert "+2.50 ± 0.71" in paired and paired.endswith("n = 2")
+    found = next(line for line in lines if line.startswith("minus first, best"))
+    assert "+2.50 ± 0.71, 95 % interval -3.85 to +8.85, p 0.126, better in 88 % of pairs: undecided" in found
+    assert "could have shown" in found and found.endswith("(paired t, n = 2)")
     assert "2: Helped." in lines and not any(line.startswith("careful") for line in lines)
 
 
@@ -73,7 +74,7 @@ def test_json_has_the_same(pair, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["config"] == {"objective.kd.temperature": [[2.0], [4.0]]} and found["warnings"] == []
     assert [run["id"] for run in found["runs"]] == [one, two]
-    assert found["runs"][1]["paired"]["best"]["values"] == pytest.approx([0.02, 0.03])
+    assert found["runs"][1]["difference"]["best"]["values"] == pytest.approx([0.02, 0.03])
 
 
 def test_what_makes_a_comparison_doubtful_is_one_line(tmp_path, capsys):
@@ -95,7 +96,20 @@ def test_what_makes_a_comparison_doubtful_is_one_line(tmp_path, capsys):
     )
     assert "student, seeds 1 2 of 3 (4: diverged FloatingPointError)" in lines
     assert "commit aaaaaaaaaa bbbbbbbbbb and changes" in lines and "data n/a 100 n/a 90" in lines
-    assert not any("paired" in line for line in lines), "one seed in common says nothing about chance"
+    assert not any("minus first" in line for line in lines), "one seed says nothing about chance"
+
+
+def test_seeds_that_are_not_shared_are_compared_by_welch_and_several_runs_by_holm(tmp_path, capsys):
+    one = record(tmp_path, "1a", arm({0: 0.90, 1: 0.92, 2: 0.91}), seeds=[0, 1, 2])
+    two = record(tmp_path, "2b", arm({5: 0.95, 6: 0.96}), seeds=[5, 6])
+    lines = compared(capsys, tmp_path, one, two)
+    assert any("better (Welch's t, n = 3 and 2)" in line or "better (Welch's t, n = 2 and 3)" in line for line in lines)
+    three = record(tmp_path, "3c", arm({5: 0.94, 6: 0.96}), seeds=[5, 6])
+    assert main(["compare", one, two, three, "--json", "--outputs", str(tmp_path)]) == 0
+    _, *others = json.loads(capsys.readouterr().out)["runs"]
+    found = [one["difference"]["best"] for one in others]
+    assert [one["comparisons"] for one in found] == [2, 2]
+    assert min(one["p_holm"] for one in found) == pytest.approx(2 * min(one["p_value"] for one in found))
 
 
 def test_a_run_that_failed_and_one_without_a_teacher(tmp_path, capsys):
