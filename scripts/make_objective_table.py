@@ -38,6 +38,9 @@ loss NAME of the table, or the one that `_target_` names, with that loss's optio
 - `adaptor`, `resize`: what lies between two sizes. `auto` is a linear layer, or a convolution of kernel 1 for grids, where widths differ;
   `linear`, `conv`, `none`. Grids are brought together by `pool`, `interpolate`, `none`, or `auto`.
 
+`objective=[kd,at]` is the sum of both options (in experiments: `- override /objective: [kd, at]`). A setting in which they differ is
+refused until it is said once: `objective=[kd,at] objective.ce.weight=1`.
+
 A term with weight 0 is not evaluated; one whose weight is 0 at a step is not computed there. Nor is the teacher asked in a step in
 which no term that needs it has weight. Records hold the raw means, so that runs with other weights can be compared, and the means times
 their weights. Terms over image slots or pictures have their mean over those, and are left out of a batch without any.

@@ -20,6 +20,7 @@ from kdrun.config.groups import ConfDir
 from kdrun.config.hydra import compose_groups
 from kdrun.config.layers import settle, typed_leaves
 from kdrun.config.origins import SETTINGS, Origins
+from kdrun.config.several import join
 from kdrun.config.trees import differing, leaves, merged, put_at
 from kdrun.config.unlabelled import name_sources
 from kdrun.defaults import ADDED_TO_TARGETS, canonical, canonical_objective, strategy_options
@@ -86,6 +87,7 @@ def compose(overrides: Sequence[str] = (), conf_dirs: Sequence[str] = (), *, mis
     _add_controls(tree, problems)
     _monitor(tree, words.typed)
     origins = Origins(words.typed, composed.choices, table, places.main_option(dirs))
+    join(tree, composed.choices, origins, dirs, table, problems)
     notes = settle(tree, typed_leaves(words.values), origins)
     name_sources(tree, table, origins, problems)
     seeds = _seeds(tree, words.typed, origins, problems)
@@ -158,7 +160,8 @@ def _given(tree: Mapping[str, Any], words: words_of.Words, origins: Origins) -> 
     for text in words.groups:
         key, _, name = text.partition("=")
         if key.partition("@")[0] in SETTINGS and not text.startswith("~"):
-            found |= dict.fromkeys(origins.keys_of(key, name), text)
+            for option in name.strip("[]").split(","):
+                found |= dict.fromkeys(origins.keys_of(key, option.strip()), text)
     for key, text in words.typed.items():
         found[key] = text
     texts = [value for _, value in leaves(tree) if isinstance(value, str) and "${" in value]

@@ -26,6 +26,8 @@ ORDER = (
 )
 LEARNERS = ("teacher", "student")
 """Groups that offer every option of the group `network` beside the files of their own."""
+SEVERAL = "objective"
+"""The one group of which a job may choose several options, since an objective is a sum: `objective=[kd,hint]`."""
 TABLES = "table"
 """The folder of `kdrun table`: its files describe many jobs, so none of them is part of a job's config."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from kdrun.config.groups import LEARNERS, ConfDir, Groups, near
+from kdrun.config.groups import LEARNERS, SEVERAL, ConfDir, Groups, near
 from kdrun.config.option_file import defaults_of
 from kdrun.config.presets import PRESETS, mistakes
 from kdrun.problems import Problems, closest, listed
@@ -25,7 +25,11 @@ class Composed:
 
     @property
     def options(self) -> dict[str, str]:
-        return {group: str(option) for group, option in self.choices.items() if option is not None}
+        return {
+            group: "+".join(option) if isinstance(option, list) else str(option)
+            for group, option in self.choices.items()
+            if option is not None
+        }
 
 
 def compose_groups(
@@ -79,7 +83,11 @@ def _compose(overrides: tuple[str, ...], dirs: tuple[tuple[str, str], ...], stam
         found = create_defaults_list(loader.repository, "config", parsed, prepend_hydra=False, skip_missing=False)
         config = loader._compose_config_from_defaults_list(found.defaults, loader.repository)
     tree = OmegaConf.to_container(config, resolve=False)
-    return Composed(tree, dict(found.overrides.known_choices))  # type: ignore[arg-type]
+    choices = dict(found.overrides.known_choices)
+    if SEVERAL not in choices:  # Hydra does not keep the choice of a list
+        top, paths = f"{SEVERAL}/", [(str(part.parent), str(part.config_path)) for part in found.defaults]
+        choices[SEVERAL] = [p.removeprefix(top) for parent, p in paths if p.startswith(top) > parent.startswith(top)]
+    return Composed(tree, choices)
 
 
 @lru_cache(maxsize=4)

@@ -21,7 +21,8 @@ def known_keys(words: Sequence[str], table: Groups, dirs: Sequence[ConfDir]) -> 
     from kdrun.schema import Root
 
     found = dict(_of_schema(Root, "", task_of(words, table, dirs)))
-    for group, name in chosen(words, table, dirs).items():
+    choices = chosen(words, table, dirs).items()
+    for group, name in [(group, name) for group, names in choices for name in names.strip("[]").split(",")]:
         option = table.get(group, {}).get(name)
         if option is not None and group not in ("model", "experiment"):
             package = f"{group.replace('/', '.')}.{option.part}".rstrip(".")

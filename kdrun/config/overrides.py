@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdrun.config.groups import ORDER, ConfDir, Groups
+from kdrun.config.groups import ORDER, SEVERAL, ConfDir, Groups
 from kdrun.config.trees import at
 from kdrun.problems import Problems, UserError, closest, listed
 
@@ -163,6 +163,11 @@ def _unreadable(text: str, key: str, value: str, reason: str) -> list[str]:
 
 def _sweep(text: str, key: str) -> list[str]:
     value = text.partition("=")[2]
+    if key == SEVERAL:
+        return [
+            f"{text} is a sweep: add -m for one job per value",
+            f"as one job with the terms of all: {key}=[{value}]",
+        ]
     if key == "seed":
         return [f"{text} is a sweep: add -m for one job per seed", f"one job over these seeds: 'seeds=[{value}]'"]
     return [f"{text} is a sweep: add -m for one job per value", f"as one value: quote it, \"{key}='{value}'\""]
@@ -186,7 +191,12 @@ def _option(text: str, key: str, value: Any, table: Groups, dirs: Sequence[ConfD
     """Does the group have what was asked for?"""
     options = table.get(key, {})
     names = value if isinstance(value, list) else [value]
-    good = True
+    good = not isinstance(value, list) or key == SEVERAL
+    if not good:
+        problems.add(f"{text}: one option of {key} at a time; several are for {SEVERAL}: {SEVERAL}=[kd,hint]")
+    elif len(set(map(str, names))) < len(names):
+        good = False
+        problems.add(f"{text}: the same option twice")
     for name in names:
         if name is None or str(name) in options:
             continue

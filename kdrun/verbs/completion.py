@@ -156,9 +156,10 @@ def _keys(word: str, before: list[str], table: Groups, dirs: list[ConfDir]) -> d
 
 
 def _start(word: str) -> tuple[str, str]:
-    """(key, what stands before the value that is being typed) of `key=a,b`."""
+    """(key, what stands before the value that is being typed) of `key=a,b` and `key=[a,b`."""
     key, _, value = word.partition("=")
-    return key, f"{key}=" + (value.rpartition(",")[0] + "," if "," in value else "")
+    bracket = "[" if value.startswith("[") else ""
+    return key, f"{key}=" + (value.rpartition(",")[0] + "," if "," in value else bracket)
 
 
 def _options(word: str, before: list[str], names: Iterable[str], known: Mapping[str, Iterable[str]]) -> dict[str, str]:
