@@ -165,7 +165,7 @@ class Data:
         None,
         "further training inputs without labels: another data set by its name, or a path",
         slot="source",
-        supplied=("cache",),
+        supplied=("cache", "like"),
         training=True,
         added=True,
     )

@@ -25,7 +25,7 @@ def name_sources(tree: dict[str, Any], groups: Groups, origins: Origins, problem
     for path, node in _places(tree):
         if isinstance(node.get(KEY), str):
             try:
-                node[KEY] = _source(node[KEY], task, groups.get("data", {}))
+                node[KEY] = _source(node[KEY], data, groups.get("data", {}))
             except ValueError as error:
                 problems.add(f"{origins(f'{path}.{KEY}')}: {error}")
                 node[KEY] = None
@@ -40,17 +40,17 @@ def _places(tree: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{name}.data" if name else "data", node["data"]
 
 
-def _source(said: str, task: str, options: dict[str, Any]) -> dict[str, Any]:
+def _source(said: str, data: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
     """The node of the source of a data set (without what a split is made by), or of a path. Raises ValueError where it is neither."""
+    task = data.get("task", Data().task)
     if said in options:
         common = {item.name for item in fields(Data, task)} | set(kinds.settings(task))
-        return {
-            key: value for key, value in load(options[said].file).items() if key not in common and key != "defaults"
-        }
-    target, place = kinds.find(task).reads_unlabelled, os.path.abspath(os.path.expanduser(said))
-    if not target or not os.path.exists(place):
-        paths = "" if target else f"; data.task={task} reads no path without labels"
+        node = load(options[said].file)
+        return {key: value for key, value in node.items() if key not in common and key != "defaults"}
+    node, place = kinds.find(task).reads_unlabelled(data), os.path.abspath(os.path.expanduser(said))
+    if node is None or not os.path.exists(place):
+        paths = f"; data.task={task} reads no path without labels" if node is None else ""
         raise ValueError(
-            f"no data set of that name{'' if not target else ' and no such path'}{closest(said, options) or paths}"
+            f"no data set of that name{' and no such path' if node else ''}{closest(said, options) or paths}"
         )
-    return {"_target_": target, "root": place}
+    return {**node, "root": place}

@@ -98,8 +98,10 @@ class DataModule(LightningDataModule):
         return {"mask": 1}
 
     def trained_on(self) -> dict[str, Any]:
-        """What a network is trained on, in JSON types: "samples", and what is special about them."""
-        return {"samples": self.spec.sizes["train"]}
+        """What a network is trained on, in JSON types: "samples", those "labelled" where not all are, and what is special about them."""
+        labelled = self.samples("train").labelled
+        known = {} if labelled is None else {"labelled": int(labelled.sum())}
+        return {"samples": self.spec.sizes["train"], **known}
 
     def audit(self) -> dict[str, Any]:
         """What was found in the data, in JSON types: "samples" per split, "notes", "summary" (one line)."""

@@ -348,8 +348,6 @@ class Domain:
     commands     verbs of the command line that ask a run of this kind for answers to inputs of the user's
     evaluates    how data without training samples are used, for a message
     transfers    training samples without labels are of use (`data.labelled`, `data.unlabelled`)
-    reads_unlabelled  target of the source that reads `root`, a path of inputs without labels, for `data.unlabelled=PATH`; it may ask for
-                 `like`, what the source of the run's data returned; "": there is none
     """
 
     name: str
@@ -369,7 +367,6 @@ class Domain:
     commands: tuple[str, ...] = ()
     evaluates: tuple[str, ...] = ()
     transfers: bool = False
-    reads_unlabelled: str = ""
 
     def source_type(self) -> type:
         """What its sources return; has `name` and `content_hash`."""
@@ -394,6 +391,11 @@ class Domain:
         """A data module of `count` made-up training samples, for the plan of a table whose data are not here: as `requires` of
         the table says (shape, classes ...)."""
         raise UserError(f"data.task={self.name}: no samples can be made up in the place of data that are not here")
+
+    def reads_unlabelled(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The node of a source that reads inputs without labels, but for `root`, their path, for `data.unlabelled=PATH`; it may ask for
+        `like`, what the source of `data` returned. None where there is none."""
+        return None
 
     def content_hash(self, source: Any, config: dict[str, Any]) -> str:
         """sha256 hex digest of all that a data set depends on, beside the keys of its config."""

@@ -37,7 +37,9 @@ def load_data(config: dict[str, Any], paths: dict[str, str]) -> DataModule:
     for key in ("labelled", "unlabelled", "long_tail", "label_noise"):
         if common[key] and not domain.transfers:
             raise UserError(f"data.{key}: data.task={domain.name} has no samples without labels, nor noise on labels")
-    module = domain.module(source, {**common, "unlabelled": unlabelled_of(common, paths, domain)}, paths["cache"])
+    module = domain.module(
+        source, {**common, "unlabelled": unlabelled_of(common, source, paths, domain)}, paths["cache"]
+    )
     module.labelled_share = common["labelled_share"]
     return module
 
@@ -46,20 +48,24 @@ def content_hash(config: dict[str, Any], paths: dict[str, str]) -> str:
     """sha256 hex digest of all that is behind a data config; nothing that is cached is decoded again."""
     node, common = separate(_without_generated(config))
     domain = kinds.find(common["task"])
-    content = domain.content_hash(load_source(node, paths, domain), common)
-    other = unlabelled_of(common, paths, domain)
+    source = load_source(node, paths, domain)
+    content = domain.content_hash(source, common)
+    other = unlabelled_of(common, source, paths, domain)
     return content if other is None else hashlib.sha256(f"{content} {other.content_hash}".encode()).hexdigest()
 
 
-def unlabelled_of(common: dict[str, Any], paths: dict[str, str], domain: Domain) -> Any:
-    """What the source of `data.unlabelled` returns; None where there is none."""
+def unlabelled_of(common: dict[str, Any], like: Any, paths: dict[str, str], domain: Domain) -> Any:
+    """What the source of `data.unlabelled` returns; None where there is none. like: what the main source returned."""
     node = common["unlabelled"]
     if node is None:
         return None
+    known = targets.signature(node["_target_"])
     try:
-        return load_source(node, paths, domain)
+        return load_source(node, paths, domain, **({"like": like} if known and "like" in known.parameters else {}))
     except UserError as error:
-        raise UserError(f"data.unlabelled: {error.lines[0]}", *error.lines[1:]) from None
+        lines = [line.replace("data.root=", "data.unlabelled=") for line in error.lines]
+        first = lines[0] if lines[0].startswith("data.unlabelled") else f"data.unlabelled: {lines[0]}"
+        raise UserError(first, *lines[1:]) from None
 
 
 def _without_generated(config: dict[str, Any]) -> dict[str, Any]:
@@ -87,12 +93,12 @@ def separate(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return node, common
 
 
-def load_source(node: dict[str, Any], paths: dict[str, str], domain: Domain) -> Any:
-    """Call the source `node["_target_"]` with its arguments; `cache` is the folder for what is kept between runs.
+def load_source(node: dict[str, Any], paths: dict[str, str], domain: Domain, **supplied: Any) -> Any:
+    """Call the source `node["_target_"]` with its arguments; `cache` is the folder for what is kept between runs; supplied: further ones.
 
     Raises UserError where it does not return what the domain learns from.
     """
-    source = targets.build(node, "source", cache=paths["cache"])
+    source = targets.build(node, "source", cache=paths["cache"], **supplied)
     if isinstance(source, domain.source_type()):
         return source
     known = {name: kind.source_type() for name, kind in kinds.shipped().items()}

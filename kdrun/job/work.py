@@ -68,7 +68,7 @@ class Work:
         seeds = [cell["seed"] for cell in self.cells]
         summary = summarise(self.task.MAIN, arms, labels, teachers, seeds, self.errors, self.lab.decisions, against)
         summary |= {"baselines": self.task.baselines(), "notes": self.notes}
-        summary |= {"seen": seen} if (seen := seen_by(self.stages, self.cells[0])) else {}
+        summary |= {"seen": seen} if (seen := seen_by(self.stages, self.cells[0], list(arms))) else {}
         summary |= {"sequential": self.sequential} if self.sequential else {}
         summary |= {"remarks": list(self.lab.remarks)} if self.lab.remarks else {}
         summary["to_settle"] = to_settle(summary, self.stages, self.run.record["overrides"])

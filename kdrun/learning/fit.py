@@ -297,10 +297,9 @@ def _outcome(fit: RunningFit, training: Training) -> dict[str, Any]:
     last_state = {key: value.detach().to("cpu", copy=True) for key, value in learner.network.state_dict().items()}
     test, further = _tested(tests, learner, keeping, epochs)
     measured = {} if training.gap is None else {"gap": training.gap.after(learner.network)}
-    measured |= {"shown": shown} if shown["unlabelled"] or module.samples("train").labelled is not None else {}
     splits = [*(["val"] * epochs), "test", *further, *(["test"] if test["best"] is not test["last"] else [])]
     fit.report.advance(learner.step)
-    size = size_of(fit.network, fit.task)
+    size, seen = size_of(fit.network, fit.task), module.trained_on()
     outcome = {
         "label": request.label,
         "monitor": request.trainer["monitor"],
@@ -313,7 +312,7 @@ def _outcome(fit: RunningFit, training: Training) -> dict[str, Any]:
         "test": test,
         "further": further,
         **measured,
-        "seen": module.trained_on(),
+        "seen": seen | ({"shown": shown} if "labelled" in seen else {}),
         "history": keeping.history,
         "first_step": learner.first_step,
         "teacher": fit.workshop.teaching_notes(request),

@@ -35,6 +35,9 @@ TOP_TOLERANCE = 0.02  # in a log-probability above -10, kept as float16
 VERIFY_TOLERANCE = 1e-3  # largest difference in a logit between a stored row and the live teacher
 
 
+OF_LABELS = ("labelled", "labelled_share", "label_noise")
+"""Keys of data that change no input, so that students of few and of many labels share what a teacher says."""
+
 COMPUTES = "has been computing the outputs of this teacher"
 
 
@@ -363,12 +366,20 @@ def _parts(request: FitRequest, module) -> dict[str, Any]:
     teaching, trainer = request.teaching, request.trainer
     parts = {
         "teacher": request.teacher.fingerprint,
-        "data": request.seen_identity or request.data_identity,
+        "data": _inputs_of(request.seen_identity or request.data_identity),
         "device": request.hardware["device"],
         "torch": torch.__version__,
         "order": f"blocks of {cache.BLOCK}",
     }
     if teaching["fill"] == "first_epoch":  # rows are then computed in the batches of this stage's first epoch
         order = {"seed": request.seed, "batch_size": trainer["batch_size"], "accumulate": trainer["accumulate"]}
-        parts["order"] = {**order, "devices": request.hardware["devices"]}
+        mixed = {key: request.data[key] for key in OF_LABELS if request.data.get(key)}
+        parts["order"] = {**order, "devices": request.hardware["devices"], **mixed}
     return parts
+
+
+def _inputs_of(data: Any) -> Any:
+    """What data are to a network that is asked for outputs: their identity without what says who has a label."""
+    if not isinstance(data, dict) or "view" not in data:
+        return data
+    return {**data, "view": {key: value for key, value in data["view"].items() if key not in OF_LABELS}}

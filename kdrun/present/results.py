@@ -102,15 +102,18 @@ def missing_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 def seen_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """("teacher resnet8", "1,146 samples") of each learner, where they were trained on different samples."""
+    order = {"teacher": 0, "student": 2}
     learners = sorted(
-        (summary.get("seen") or {}).items(), key=lambda item: ("teacher", item[0], "student").index(item[0])
+        (summary.get("seen") or {}).items(), key=lambda item: order.get(item[0], 1 if "." in item[0] else 3)
     )
     return [(f"{key.removeprefix('assistants.')} {seen['name']}", seen_text(seen)) for key, seen in learners]
 
 
 def seen_text(seen: dict[str, Any]) -> str:
-    """`1,146 samples, 200 of them labelled, crop 4, flip`"""
+    """`1,146 samples, 200 of them labelled (shown 6,912 with and 27,648 without), crop 4, flip`"""
     more = [f"{seen['labelled']:,} of them labelled"] if "labelled" in seen else []
+    if shown := seen.get("shown"):
+        more[0] += f" (shown {shown['labelled']:,} with and {shown['unlabelled']:,} without)"
     return ", ".join([f"{seen['samples']:,} samples", *more, *([seen["augment"]] if "augment" in seen else [])])
 
 

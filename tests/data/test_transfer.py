@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from kdrun.data.mixing import MixedLoader
@@ -183,6 +184,53 @@ def test_another_data_set_is_inputs_without_labels(monkeypatch):
             Training(made.source, made.split),
             replace(other, x=x[50:], y=other.y[:2], split=other.split[:2], ids=other.ids[:2], names=None),
         )
+
+
+def test_a_folder_of_pictures_is_read_in_the_size_and_colours_of_the_data(tmp_path):
+    random = np.random.default_rng(0)
+    for number in range(6):
+        (tmp_path / "deep").mkdir(exist_ok=True)
+        pixels = random.integers(256, size=(16, 20, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / ("deep" if number % 2 else ".") / f"{number}.png")
+    made = data("data.labelled=200", f"data.unlabelled={tmp_path}")
+    assert len(made.samples("train")) == 1146 + 6 and int(made.samples("train").labelled.sum()) == 200
+    assert made.samples("train").inputs(torch.arange(1146, 1152)).shape == (6, 1, 8, 8)
+    assert made.spec.sizes == {**data().spec.sizes, "train": 1152} and made.spec.mean == data().spec.mean
+    audit = made.audit()
+    assert audit["labelled"] == 200 and "6 samples without labels from" in audit["summary"]
+    assert made.trained_on() == {"samples": 1152, "labelled": 200}
+    only = data(f"data.unlabelled={tmp_path}").samples("train")
+    assert int(only.labelled.sum()) == 1146
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"data\.unlabelled=.*empty holds no images"):
+        data(f"data.unlabelled={tmp_path / 'empty'}")
+
+
+def test_a_table_without_its_target_is_read_by_the_names_of_its_features(tmp_path):
+    names, task = data(task=("data=diabetes",)).spec.features, ("data=diabetes",)
+    path = tmp_path / "more.csv"
+    rows = "\n".join(",".join(str(number + place) for place in range(11)) for number in range(5))
+    path.write_text(",".join([*reversed(names), "doctor"]) + "\n" + rows + "\n")
+    made = data("data.labelled=100", f"data.unlabelled={path}", task=task)
+    assert made.source.x[-5:, 0].tolist() == [9, 10, 11, 12, 13], "columns are found by their names"
+    assert np.isnan(made.source.y[-5:]).all() and int(made.samples("train").labelled.sum()) == 100
+    path.write_text(",".join(names) + "\n" + ",".join(["1"] * 9 + ["x"]) + "\n")
+    with pytest.raises(UserError, match="cells that are no numbers in line 2"):
+        data(f"data.unlabelled={path}", task=task)
+    path.write_text("age,sex\n1,2\n")
+    with pytest.raises(UserError, match="no column bmi"):
+        data(f"data.unlabelled={path}", task=task)
+
+
+def test_where_a_set_lies_is_in_no_fingerprint_and_its_content_is(tmp_path):
+    prints = []
+    for place, value in (("a", 1), ("b", 1), ("c", 2)):
+        (tmp_path / place).mkdir()
+        Image.fromarray(np.full((8, 8), value, np.uint8)).save(tmp_path / place / "x.png")
+        cast = Cast(cell("data.labelled=200", f"data.unlabelled={tmp_path / place}"))
+        lab = make_lab(tmp_path / "store")
+        prints.append(lab.get(supervised(cast.student, epochs=1)).fingerprint)
+    assert prints[0] == prints[1] != prints[2]
 
 
 def test_noise_changes_that_share_of_training_labels_and_no_other():

@@ -18,7 +18,7 @@ from kdrun.checksums import checksum_of
 from kdrun.data import folders
 from kdrun.data.decoded import RAW, decoded, digests, keep_rows
 from kdrun.data.fetch import default_cache
-from kdrun.domains.ct.labels import SHOWN, ScanRow, check_places, code, read_labels, secret
+from kdrun.domains.ct.labels import SHOWN, ScanRow, check_places, code, read_labels, scans_without_labels, secret
 from kdrun.domains.ct.resize import fit, resize_planes, weights
 from kdrun.domains.ct.series import AIR, NIFTI, Unusable, Volume, read_volume
 from kdrun.domains.ct.source import Scans
@@ -34,7 +34,7 @@ INCOMPLETE = ("stop", "leave_out")
 
 def ct_folder(
     root: str | Path | None = None,
-    labels: str = "labels.csv",
+    labels: str | None = "labels.csv",
     window: str | list[Any] = "all",
     slices: int = 32,
     size: int = 128,
@@ -48,7 +48,8 @@ def ct_folder(
     """uint8 [N, V, slices, size, size], one channel for every window; an id is a scan's place in sorted labels.
 
     root        folder with PATIENT/ (DICOM files, also in folders below), PATIENT.nii.gz or PATIENT.nii
-    labels      file with the columns patient and label, and if there are such: split (train, val, test), path (below root)
+    labels      file with the columns patient and label, and if there are such: split (train, val, test), path (below root); null: all
+                scans of the folder, without labels, as `data.unlabelled=FOLDER` reads them
     window      name, [level,width] in HU, a list of these, or all (see ct_windows): channels in that order
     slices      of each scan, evenly spread over `fraction`
     size        pixels of a side after resizing
@@ -69,7 +70,10 @@ def ct_folder(
     low, high = _checked(slices, size, fraction, spacing, incomplete)
     cache = Path(cache or default_cache())
     key = secret(cache)
-    table = read_labels(root / labels, root, key, incomplete == "leave_out", alike)
+    if labels is None:
+        table = scans_without_labels(root, key)
+    else:
+        table = read_labels(root / labels, root, key, incomplete == "leave_out", alike)
     rows, lines = check_places(table.rows, root)
     if lines and incomplete == "stop":
         raise UserError(*lines, "to go on with the others: data.incomplete=leave_out")
@@ -107,7 +111,7 @@ def ct_folder(
         unreadable=tuple(row.patient for place, row in enumerate(rows) if place not in set(readable)),
         views=tuple(one.name for one in chosen),
         groups=tuple(persons),
-        notes=(*table.notes, *_unread(root, root / labels)),
+        notes=(*table.notes, *([] if labels is None else _unread(root, root / labels))),
         decoded=checksum_of(folder / "pixels.npy"),
     )
 

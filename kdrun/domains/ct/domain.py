@@ -7,7 +7,10 @@ from types import MappingProxyType
 from typing import Any
 
 from kdrun.domains.images.domain import ClassificationDomain
+from kdrun.moved import current
 from kdrun.problems import UserError, closest, listed
+
+COHORT = "kdrun.domains.ct.ct_folder.ct_folder"
 
 
 class DiagnosisDomain(ClassificationDomain):
@@ -23,6 +26,14 @@ class DiagnosisDomain(ClassificationDomain):
         from kdrun.domains.ct.task import Diagnosis as Task
 
         return Task(module.spec)
+
+    def reads_unlabelled(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Scans as those of a cohort; ordinary images as of a classification."""
+        target = str(data.get("_target_", ""))
+        if current(target) != COHORT:
+            return super().reads_unlabelled(data)
+        shared = ("window", "slices", "size", "fraction", "spacing", "incomplete")
+        return {"_target_": COHORT, "labels": None, **{key: data[key] for key in shared if key in data}}
 
     def view_key(self, data: Mapping[str, Any]) -> str:
         return "window" if "window" in data else "view"

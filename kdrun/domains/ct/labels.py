@@ -112,6 +112,19 @@ def read_labels(path: Path, root: Path, key: bytes, leave_out: bool = False, ali
     return Labels([rows[position] for position in order], "split" in table.columns, notes)
 
 
+def scans_without_labels(root: Path, key: bytes) -> Labels:
+    """All folders and NIfTI files in `root`, each the scan of one patient, as rows with an empty label. UserError where there are none."""
+    places = [path for path in sorted(root.iterdir()) if folders.visible(path.name) and _is_scan(path)]
+    if not places:
+        raise UserError(f"data.root={root} holds no folders of DICOM files and no NIfTI files")
+    names = [path.name if path.is_dir() else _stem(path.name) for path in places]
+    rows = [
+        ScanRow(number, code(name, key), "", TRAIN, path)
+        for number, (name, path) in enumerate(zip(names, places, strict=True))
+    ]
+    return Labels(rows, True, [])
+
+
 def codes(labels: str | Path, cache: str | Path) -> dict[str, str]:
     """{code: patient as labels.csv says}, to find out on this machine whom a report means."""
     key = secret(Path(cache))
@@ -127,9 +140,7 @@ def check_places(rows: list[ScanRow], root: Path) -> tuple[list[ScanRow], list[s
     used = {row.place for row in rows}
     used |= {folder for place in used for folder in place.parents}
     unlabelled = [
-        path
-        for path in sorted(root.iterdir())
-        if path not in used and folders.visible(path.name) and (path.is_dir() or path.name.endswith(NIFTI))
+        path for path in sorted(root.iterdir()) if path not in used and folders.visible(path.name) and _is_scan(path)
     ]
     told = []
     if missing:
@@ -143,6 +154,15 @@ def check_places(rows: list[ScanRow], root: Path) -> tuple[list[ScanRow], list[s
             + " in data.root that labels.csv does not name"
         )
     return there, told
+
+
+def _is_scan(path: Path) -> bool:
+    return path.is_dir() or path.name.endswith(NIFTI)
+
+
+def _stem(name: str) -> str:
+    """The name of a NIfTI file without what says its kind."""
+    return next((name.removesuffix(end) for end in NIFTI if name.endswith(end)), name)
 
 
 def _wrong(given: dict[str, str], with_split: bool, with_path: bool) -> str | None:

@@ -25,6 +25,9 @@ class ClassificationDomain(Domain):
 
         return Images
 
+    def reads_unlabelled(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
+        return {"_target_": "kdrun.domains.images.image_folder.unlabelled_images"}
+
     def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
         from kdrun.domains.images.module import image_module
 

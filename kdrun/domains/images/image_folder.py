@@ -8,20 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from kdrun.checksums import checksum_of
-from kdrun.data import pictures
+from kdrun.data import folders, pictures
 from kdrun.data.decoded import RAW, decoded, digests, keep_rows
 from kdrun.data.fetch import default_cache
-from kdrun.data.source import SPLITS
-from kdrun.domains.images.image_files import ImageFile, image_files
+from kdrun.data.source import SPLITS, TRAIN
+from kdrun.domains.images.image_files import ImageFile, image_files, is_image
 from kdrun.domains.images.source import Images
 from kdrun.files import new_array
 from kdrun.problems import UserError, listed
 
-TARGETS = ("image_folder",)
+TARGETS = ("image_folder", "unlabelled_images")
 
 THREADS = 8
 FORMAT = 3  # of what is cached; raised when decoding changes
@@ -51,7 +52,69 @@ def image_folder(
         raise UserError("data=image_folder needs data.root=FOLDER, with one subfolder per class")
     root = Path(root)
     files, notes = image_files(root, alike)
-    cache = Path(cache or default_cache())
+    x, about, source_hash, decoded_hash = pixels_of(files, root, size, grey, Path(cache or default_cache()))
+    readable = np.array(about["readable"], np.int64)
+    classes = tuple(sorted({file.label for file in files}))
+    numbers = {label: number for number, label in enumerate(classes)}
+    kept = [files[position] for position in readable]
+    _refuse_vanished(files, kept, about["notes"])
+    return Images(
+        x=x,
+        y=np.array([numbers[file.label] for file in kept], np.int64),
+        split=np.array([file.part for file in kept], np.int8),
+        ids=readable,
+        classes=classes,
+        name=root.resolve().name,
+        source_hash=source_hash,
+        unreadable=tuple(about["unreadable"]),
+        names=tuple(file.name for file in kept),
+        notes=(*notes, *about["notes"]),
+        decoded=decoded_hash,
+    )
+
+
+def unlabelled_images(
+    root: str | Path | None = None, like: Images | None = None, *, cache: str | Path | None = None
+) -> Images:
+    """All image files below a folder, at any depth, without labels, as `data.unlabelled=FOLDER` reads them.
+
+    like: images whose size and channels they are brought to, as image_folder does; where their sides differ, files are as they are.
+    """
+    if root is None or like is None:
+        raise UserError("unlabelled_images reads the folder of data.unlabelled=FOLDER, beside images with labels")
+    root = folders.existing(root, "unlabelled")
+    names = (
+        (path, folders.composed(path.relative_to(root).as_posix())) for path in folders.files(root) if is_image(path)
+    )
+    files = sorted(
+        (ImageFile(path, name, "", TRAIN) for path, name in names), key=lambda file: (file.name, str(file.path))
+    )
+    if not files:
+        found = folders.by_extension(folders.files(root))
+        raise UserError(f"data.unlabelled={root} holds no images{f' ({found})' if found else ''}")
+    height, width = like.x.shape[-2:]
+    size, grey = height if height == width else None, like.x.shape[1] == 1
+    x, about, source_hash, decoded_hash = pixels_of(files, root, size, grey, Path(cache or default_cache()))
+    readable = np.array(about["readable"], np.int64)
+    return Images(
+        x=x,
+        y=np.zeros(len(readable), np.int64),
+        split=np.full(len(readable), TRAIN, np.int8),
+        ids=readable,
+        classes=(),
+        name=root.resolve().name,
+        source_hash=source_hash,
+        unreadable=tuple(about["unreadable"]),
+        names=tuple(files[position].name for position in readable),
+        notes=tuple(about["notes"]),
+        decoded=decoded_hash,
+    )
+
+
+def pixels_of(
+    files: list[ImageFile], root: Path, size: int | None, grey: bool, cache: Path
+) -> tuple[np.ndarray, dict[str, Any], str, str]:
+    """(uint8 [N, 3 or 1, H, W] of the files that can be decoded, what is known of the others, hashes of the files and of the pixels)."""
     contents = digests(root, [file.path for file in files], cache)
     key = [
         FORMAT,
@@ -62,26 +125,9 @@ def image_folder(
     ]
     folder = decoded(cache, "image_folder", key, lambda target: _decode(files, size, grey, target))
     about = json.loads((folder / "about.json").read_text())
-    x = np.load(folder / "pixels.npy", mmap_mode="c")
-    readable = np.array(about["readable"], np.int64)
-    classes = tuple(sorted({file.label for file in files}))
-    numbers = {label: number for number, label in enumerate(classes)}
-    kept = [files[position] for position in readable]
-    _refuse_vanished(files, kept, about["notes"])
     listing = "".join(f"{digest}  {file.name}\n" for file, digest in zip(files, contents, strict=True))
-    return Images(
-        x=x,
-        y=np.array([numbers[file.label] for file in kept], np.int64),
-        split=np.array([file.part for file in kept], np.int8),
-        ids=readable,
-        classes=classes,
-        name=root.resolve().name,
-        source_hash=hashlib.sha256(listing.encode()).hexdigest(),
-        unreadable=tuple(about["unreadable"]),
-        names=tuple(file.name for file in kept),
-        notes=(*notes, *about["notes"]),
-        decoded=checksum_of(folder / "pixels.npy"),
-    )
+    x = np.load(folder / "pixels.npy", mmap_mode="c")
+    return x, about, hashlib.sha256(listing.encode()).hexdigest(), checksum_of(folder / "pixels.npy")
 
 
 def _refuse_vanished(files: list[ImageFile], kept: list[ImageFile], reasons: list[str]) -> None:

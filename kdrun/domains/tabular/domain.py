@@ -24,6 +24,9 @@ class RegressionDomain(Domain):
 
         return Table
 
+    def reads_unlabelled(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
+        return {"_target_": "kdrun.domains.tabular.unlabelled.unlabelled_rows"}
+
     def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
         from kdrun.domains.tabular.module import table_module
 
