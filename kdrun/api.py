@@ -107,10 +107,17 @@ class RunFailed(RuntimeError):
         self.run = run
 
 
-def run(*overrides: str, conf_dirs: Sequence[str] = (), quiet: bool = True, force: bool = False) -> RunView:
+def run(
+    *overrides: str,
+    conf_dirs: Sequence[str] = (),
+    quiet: bool = True,
+    force: bool = False,
+    jobs: int | str | None = None,
+) -> RunView:
     """Run one job, as `kdrun KEY=VALUE ...` does, and return it when it is done.
 
-    conf_dirs: further folders of options. quiet=False shows bars and the panel. force: fit every stage anew.
+    conf_dirs: further folders of options. quiet=False shows bars and the panel. force: fit every stage anew. jobs: stages at a time
+    ("auto", which is the default: as many as there are GPUs, or cores).
     Raises UserError, or RunFailed where the run ended with an error. KeyboardInterrupt comes through once the state is
     saved: the same call goes on.
     """
@@ -143,7 +150,8 @@ def run(*overrides: str, conf_dirs: Sequence[str] = (), quiet: bool = True, forc
     with _undisturbed():
         tell = (lambda event: None) if quiet else None
         try:
-            code = run_job(job, force=force, folder=planned.dir, tell=tell)
+            many = None if jobs is None else str(jobs)
+            code = run_job(job, force=force, folder=planned.dir, tell=tell, jobs=many)
         except SystemExit as end:  # stopped while it waited for another process
             code = int(end.code or 0)
     view = _view(read_run(planned.dir))
@@ -181,7 +189,8 @@ def sweep(
     """
     from kdrun.config.compose import split_sweep
     from kdrun.config.overrides import without_engine
-    from kdrun.sweep.execute import execute, jobs_of
+    from kdrun.processes.pool import jobs_of
+    from kdrun.sweep.execute import execute
     from kdrun.sweep.plan import make_plan
 
     engine = without_engine(overrides)

@@ -18,6 +18,7 @@ usage: kdrun [VERB] [KEY=VALUE ...] [FLAGS]
   kdrun plan strategy=vanilla data=fashion_mnist
   kdrun teacher=resnet20 student=resnet8_w4 objective.kd.temperature=2 trainer.epochs=5
   kdrun -m seed=0,1,2 strategy=alone,vanilla jobs=2   one job per combination, two at a time
+  kdrun seeds=4 jobs=1                        stages one after another; else as many at a time as there are cores
   kdrun table digits_kd                       run what is missing of a table, and render it
   kdrun 'seeds=[3,7]' experiment=temperature  quote brackets: zsh would take them
   kdrun --conf ./conf student=mine            your own options, from a folder of yours
@@ -71,7 +72,7 @@ ONLY = {
         "chat",
         "gc",
     ),
-    "jobs": ("run", "table"),
+    "jobs": ("run", "rerun", "table"),
 }
 
 
@@ -155,7 +156,7 @@ def parse(words: Sequence[str]) -> Arguments:
         elif word.startswith("-"):
             raise UserError(f"no flag {name}{closest(name, FLAGS)}", "all flags: kdrun --help")
         elif name == "jobs" and equals:
-            args.options["jobs"] = value  # how a sweep is run, no part of any job
+            args.options["jobs"] = value  # how jobs are run, no part of any of them
         elif equals or word.startswith("~"):
             args.overrides.append(word)
         elif not args.named and word in VERBS:
@@ -185,8 +186,8 @@ def _work(args: Arguments) -> Callable[[Arguments], int]:
         if (option in args.options or getattr(args, option, False)) and args.verb not in verbs:
             flag = f"jobs={args.options['jobs']}" if option == "jobs" else f"--{option}"
             raise UserError(f"{flag} belongs to {' and '.join(verbs)}, not to {args.verb}")
-    if args.verb == "run" and not args.multirun and (args.retry or "jobs" in args.options):
-        raise UserError("jobs=N and --retry belong to a sweep: add -m")
+    if args.verb == "run" and not args.multirun and args.retry:
+        raise UserError("--retry belongs to a sweep: add -m")
     if "cfg" in args.options:
         if args.options["cfg"] != "job":
             raise UserError(f"--cfg {args.options['cfg']}: only `--cfg job` exists")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ def run_job(
     folder: Path | None = None,
     tell: Callable[[dict[str, Any]], None] | None = None,
     max_threads: int | None = None,
+    jobs: str | None = "1",
 ) -> int:
     """Run all cells of a job (see config.compose.Job) and return the exit code.
 
@@ -37,19 +37,22 @@ def run_job(
     130 or 143 stopped by SIGINT or SIGTERM after the state was saved: the same command goes on.
     force: fit every stage anew even if the store has it. json: print id, folder and summary as JSON, nothing else.
     folder: the run folder in which the job lies frozen already. tell: takes events instead of a console; then nothing is
-    printed and the tracker is not waited for. max_threads: upper limit of hardware.threads.
+    printed and the tracker is not waited for. max_threads: upper limit of hardware.threads. jobs: stages at a time, as typed; None:
+    as processes.pool.jobs_within has it.
     """
     from kdrun.job.opening import finished_meanwhile, opened
     from kdrun.job.progress import Signals
     from kdrun.job.sequential import fit
     from kdrun.job.work import work_of
     from kdrun.ledger.reader import check_reader
+    from kdrun.processes.pool import jobs_within
     from kdrun.tracking.credentials import resolve_mode
     from kdrun.tracking.provenance import Provenance
 
     provenance = provenance or Provenance.collect(sys.argv[1:] if arguments is None else arguments)
     quiet, tracker = quiet or json or tell is not None, job.config["tracker"]
     resolve_mode(tracker)  # a tracker that cannot work is told before a folder is made
+    at_once = jobs_within(jobs, job.config["hardware"])
     if folder is None:
         check_reader(job.config.get("energy"), job.config["hardware"])  # and so is a sensor that is not there
     with job.allowing(), Signals() as signals:
@@ -60,7 +63,8 @@ def run_job(
         ending = Ending(run, signals, provenance.command, tell)
         with ending.recorded(tracker):
             ending.start_mirror(tracker)
-            with work_of(job, run, console, signals, quiet, force, tell, max_threads) as work:
+            how = {"force": force, "max_threads": max_threads, "jobs": at_once}
+            with work_of(job, run, console, signals, quiet=quiet, tell=tell, **how) as work:
                 fitted = fit(work)
             ending.finish(work.result(*fitted), card=bool(job.config.get("card")))
         ending.show(console, tracker, quiet, json)
@@ -82,13 +86,15 @@ class Ending:
     @contextlib.contextmanager
     def recorded(self, tracker: dict[str, Any]) -> Iterator[None]:
         """What is raised inside is recorded and told, and decides the exit code."""
+        from kdrun.job.log import logged
+
         if self.tell is None:
             from kdrun.tracking.mirror import upload_notice
 
             for line in upload_notice(self.run.dir.parent, tracker):
                 print(f"kdrun: {line}", file=sys.stderr)
         try:
-            with _log(self.run.log_path):
+            with logged(self.run.log_path):
                 try:
                     yield
                 except BaseException as error:
@@ -186,7 +192,8 @@ def facts(run, result: dict[str, Any], mirror) -> tuple[dict[str, str], dict[str
     fits = [stage for stage in stages if not is_group(stage)]
     stored = sum(stage["source"] == "store" for stage in fits)
     trained = sum(stage["cost"]["seconds"] for stage in stages if stage["source"] != "store")
-    new = f"{count_of(len(fits) - stored, 'stage')} run ({duration(trained)}), {stored} found in the store"
+    beside = f", {result['jobs']} at a time" if result["jobs"] > 1 else ""
+    new = f"{count_of(len(fits) - stored, 'stage')} run ({duration(trained)}{beside}), {stored} found in the store"
     lines, next_ones = {"time": f"{duration(result['seconds'])}; {new}"}, {"details": f"kdrun show {run.id}"}
     if (spent := energy_of_fitted(stages)).joules:
         lines["energy"] = joules_text(spent)
@@ -204,25 +211,3 @@ def facts(run, result: dict[str, Any], mirror) -> tuple[dict[str, str], dict[str
         if send := send_command(run.dir):
             next_ones["W&B"] = send
     return lines, {**next_ones, "record": short(run.dir)}
-
-
-@contextlib.contextmanager
-def _log(path: Path) -> Iterator[None]:
-    """Python's log lines and warnings go to the run's log, not between the bars."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.handleError = lambda record: None  # a full disk: whatever needs the disk for results says so
-    formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    handler.format = lambda record: hidden(formatter.format(record))
-    root = logging.getLogger()
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(min(level, logging.INFO) if level else logging.INFO)
-    logging.captureWarnings(True)
-    try:
-        yield
-    finally:
-        logging.captureWarnings(False)
-        root.removeHandler(handler)
-        root.setLevel(level)
-        with contextlib.suppress(OSError):
-            handler.close()

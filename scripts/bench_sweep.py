@@ -58,8 +58,9 @@ def plan(root: Path) -> None:
 
 def start(root: Path, repeats: int) -> None:
     """In this process, so that the events' times are its own."""
+    from kdrun.processes.pool import targets_of
     from kdrun.sweep.plan import freeze, make_plan
-    from kdrun.sweep.pool import Pool, targets_of
+    from kdrun.sweep.pool import Pool
 
     words = [*COMMON, "data.limit.train=128", "trainer.epochs=1", f"paths.outputs={root}/start", "strategy=alone"]
     planned = make_plan(

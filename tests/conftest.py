@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("KDRUN_JOBS", "1")  # the tests themselves run side by side
 os.environ.pop(
     "PYTHONDONTWRITEBYTECODE", None
 )  # hundreds of processes, each of which would compile kdrun and the tests anew

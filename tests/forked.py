@@ -184,7 +184,7 @@ def _become(streams: list[int], words: list[str], folder: str, environment: dict
 
 def _run(words: list[str]) -> None:
     from kdrun.learning import workers
-    from kdrun.sweep import pool
+    from kdrun.processes import pool
     from kdrun.tracking import mirror
 
     for module in (workers, pool, mirror):

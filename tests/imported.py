@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from kdrun.sweep.server import preload
+from kdrun.processes.server import preload
 
 GIVEN = {"", *os.environ.get("PYTHONPATH", "").split(os.pathsep), str(Path(__file__).parent)}
 PATH = [path for path in sys.path if path not in GIVEN]
@@ -12,7 +12,7 @@ PATH = [path for path in sys.path if path not in GIVEN]
 
 FURTHER = (
     "kdrun.sweep.execute", "kdrun.domains.images.shipped.digits", "kdrun.domains.images.module", "kdrun.learning.workers", "kdrun.verbs.run",
-    "kdrun.domains.vision_language.networks.llava", "torch._dynamo", "torch.distributed.fsdp", "transformers.models.llama.modeling_llama", "wandb",
+    "kdrun.job.side_lab", "kdrun.domains.vision_language.networks.llava", "torch._dynamo", "torch.distributed.fsdp", "transformers.models.llama.modeling_llama", "wandb",
 )  # fmt: skip
 
 preload({"path": sys.path, "preload": FURTHER})

@@ -18,6 +18,7 @@ LAYERS = (
     ("sweep", "tables"),
     ("run",),
     ("job",),
+    ("processes",),
     ("strategies",),
     ("hardware",),
     ("lab",),

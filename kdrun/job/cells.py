@@ -44,8 +44,9 @@ def make_lab(
     force: bool = False,
     dry: bool = False,
     energy: dict[str, Any] | None = None,
+    **options: Any,
 ):
-    """A lab on the store of this config. energy: its `energy`; None: nothing is measured.
+    """A lab on the store of this config. energy: its `energy`; None: nothing is measured. options: of its class, `kind` (Lab).
 
     Raises UserError for a sensor that is asked for by name and cannot be read."""
     from kdrun.domains.load import content_hash, load_data
@@ -69,7 +70,8 @@ def make_lab(
     if dry:
         return DryLab(store, context, workshop, paths, report, fitted)
     workshop.meter(energy, hardware)
-    return Lab(store, context, workshop, paths, report, fitted, force=force, energy=energy)
+    kind = options.pop("kind", Lab)
+    return kind(store, context, workshop, paths, report, fitted, force=force, energy=energy, **options)
 
 
 def fit_cells(cells: list[dict[str, Any]], lab, failed: Callable[[int, BaseException], None] | None = None):
@@ -93,6 +95,7 @@ def fit_cells(cells: list[dict[str, Any]], lab, failed: Callable[[int, BaseExcep
     def kept(trained) -> dict[str, Any]:
         return {**trained.record, "folder": trained.path, "results": trained.parts}
 
+    lab.expect({cell["seed"]: _asks(strategy, Cast(cell)) for cell in cells})
     for cell in cells:
         cast, seed = Cast(cell), cell["seed"]
         try:
@@ -112,6 +115,15 @@ def fit_cells(cells: list[dict[str, Any]], lab, failed: Callable[[int, BaseExcep
                 raise
             failed(seed, error)
     return arms, labels, teachers, strategy.against
+
+
+def _asks(strategy, cast) -> list[Callable[[Any], Any]]:
+    """What `fit_cells` will ask a lab for, for one cell."""
+
+    def control(name: str) -> Callable[[Any], Any]:
+        return lambda lab: strategy.control(name, lab, cast)
+
+    return [lambda lab: strategy.run(lab, cast), *map(control, strategy.controls)]
 
 
 def stage_entry(item) -> dict[str, Any]:

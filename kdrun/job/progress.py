@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import signal
 import time
@@ -89,6 +90,16 @@ class RunReport(Report):
         if self._bars is not None:
             self._bars.stop()
 
+    def lane(self) -> RunReport:
+        """A report of what goes on beside other things: with a bar of its own, and all else in common."""
+        lane = copy.copy(self)
+        lane._task = None
+        return lane
+
+    def ended(self) -> None:
+        """A lane has no more to tell."""
+        self._drop()
+
     def rows(self, rows):
         self._rows(rows)
 
@@ -137,6 +148,7 @@ class RunReport(Report):
         if not self.quiet:
             self.console.whole(text)
 
+    @harmless
     def _drop(self) -> None:
         if self._bars is not None and self._task is not None:
             self._bars.remove_task(self._task)

@@ -22,13 +22,17 @@ class Work:
 
     stages  as the record lists them; errors: of the seeds that failed, while others go on
     validation: number of its samples; sequential: why there are as many seeds, with seeds=auto (see job.sequential)
+    ahead   fingerprint -> a stage that is done and has not been asked for: others are, which come first
+    jobs    stages at a time
     """
 
     run: Any
     report: Any
     cells: list[dict[str, Any]]
     started: float
+    jobs: int = 1
     stages: list[dict[str, Any]] = field(default_factory=list)
+    ahead: dict[str, dict[str, Any]] = field(default_factory=dict)
     errors: dict[int, BaseException] = field(default_factory=dict)
     lab: Any = None
     task: Any = None
@@ -49,9 +53,19 @@ class Work:
 
     def fitted(self, item: Any) -> None:
         """Records a stage that the job used."""
-        self.report.finished(item.result.stage.label, item.source, item.result.record)
+        if self.ahead.pop(item.result.fingerprint, None) is None:
+            self.report.finished(item.result.stage.label, item.source, item.result.record)
         self.stages.append(stage_entry(item))
-        self.run.update(stages=self.stages)
+        self._update()
+
+    def fitted_ahead(self, item: Any) -> None:
+        """Records a stage that the job will use."""
+        self.report.finished(item.result.stage.label, item.source, item.result.record)
+        self.ahead[item.result.fingerprint] = stage_entry(item)
+        self._update()
+
+    def _update(self) -> None:
+        self.run.update(stages=[*self.stages, *self.ahead.values()])
 
     def result(self, arms, labels, teachers, against) -> dict[str, Any]:
         """Summary, stages, audit, seconds and errors {seed: exception}, of what cells.fit_cells returned.
@@ -79,28 +93,54 @@ class Work:
 
 
 @contextlib.contextmanager
-def work_of(
-    job, run, console: Console, signals, quiet=False, force=False, tell=None, max_threads=None
-) -> Iterator[Work]:
-    """The work of a job, its data looked at and everything that it names built once. Arguments as of kdrun.run.run_job."""
+def work_of(job, run, console: Console, signals, *, quiet=False, tell=None, **options) -> Iterator[Work]:
+    """The work of a job, its data looked at and everything that it names built once. Arguments and options (force, max_threads,
+    jobs) as of kdrun.run.run_job."""
     from kdrun.checksums import told
     from kdrun.job.progress import EventReport, RunReport
     from kdrun.learning.device import apply_threads, resolve
 
-    started = time.monotonic()
-    hardware = resolve(job.config["hardware"])
-    apply_threads(hardware, max_threads)
-    rows, energy = run.metrics.write_rows, job.config.get("energy")
+    started, rows = time.monotonic(), run.metrics.write_rows
     if tell:
         reporting = EventReport(tell, rows, signals, run.mended)
     else:
         reporting = RunReport(console, rows, signals, quiet, run.mended)
-    with contextlib.ExitStack() as sensors, reporting as report, told(report.mended):
+    with contextlib.ExitStack() as stack:
+        pool = _pool(job, options["jobs"], stack)  # it imports while this process does
+        hardware = resolve(job.config["hardware"])
+        apply_threads(hardware, options["max_threads"])
+        report = stack.enter_context(reporting)
+        stack.enter_context(told(report.mended))
         work = Work(run, report, [{**cell, "hardware": hardware} for cell in job.cells], started)
-        work.lab = make_lab(job.config["paths"], hardware, report, work.fitted, force=force, energy=energy)
-        sensors.callback(work.lab.workshop.close)
+        how = {"force": options["force"], "energy": job.config.get("energy")}
+        work.lab = make_lab(job.config["paths"], hardware, report, work.fitted, **how, **_side(work, job, pool, how))
+        stack.callback(work.lab.workshop.close)
         _look(work, job, hardware)
         yield work
+
+
+def _pool(job, jobs: int, stack: contextlib.ExitStack) -> Any:
+    """So many processes for stages of the job side by side; None where they run one after another."""
+    if jobs == 1:
+        return None
+    from kdrun.job.side_lab import several_at_once
+    from kdrun.processes.pool import ProcessPool, targets_of
+
+    if not several_at_once(job.cells):
+        return None
+    return stack.enter_context(ProcessPool(jobs, targets_of(job.cells), job.config["hardware"]["devices"]))
+
+
+def _side(work: Work, job, pool: Any, how: dict[str, Any]) -> dict[str, Any]:
+    """Options of make_lab for a lab whose stages run in processes of this pool."""
+    if pool is None:
+        return {}
+    from kdrun.job.crew import Crew
+    from kdrun.job.side_lab import SideLab
+
+    work.jobs = pool.jobs
+    shared = {"paths": job.config["paths"], "hardware": work.cells[0]["hardware"], "jobs": pool.jobs, **how}
+    return {"kind": SideLab, "crew": Crew(pool, shared, work.report, work.run.log_path), "ahead": work.fitted_ahead}
 
 
 def _look(work: Work, job, hardware: dict[str, Any]) -> None:

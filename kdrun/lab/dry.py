@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,10 +28,7 @@ class DryLab(Lab):
         self.planned: list[Planned] = []
         self.assumed: list[str] = []
 
-    def _alone_on(self, stage: Stage, key: str) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def _stored(self, stage: Stage, key: str, tree: dict[str, Any]) -> Result:
+    def _result(self, stage: Stage, key: str, tree: dict[str, Any]) -> Result:
         """What is in the store, or an empty result: nothing is run."""
         record = self.store.get(key)
         result = Result(key, stage, record or {}, self.store.folder(key) if record is not None else None)

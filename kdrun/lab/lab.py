@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Lab:
     fitted    called with every stage that this job used, in order
     energy    the config's `energy`: how the energy of stages is measured; None: it is not
     force     run every stage anew, once, even if the store has it
+    jobs      how many stages of the job run at a time in all its processes; noted in the cost of each
 
     `decisions` and `remarks` are for the summary: what was chosen on validation, and what should be known of teachers.
     """
@@ -52,6 +53,7 @@ class Lab:
         fitted: Callable[[Fitted], None] = lambda item: None,
         force: bool = False,
         energy: dict[str, Any] | None = None,
+        jobs: int = 1,
     ):
         self.store = store
         self.context = context
@@ -60,6 +62,7 @@ class Lab:
         self.report = report
         self.force = force
         self.energy = energy
+        self.jobs = jobs
         self.decisions: list[dict[str, Any]] = []
         self.remarks: list[str] = []
         self._fitted = fitted
@@ -74,16 +77,13 @@ class Lab:
         tree = stage.parts(self.context)
         key = fingerprint(tree)
         if key not in self._results:
-            stage = self._labelled(stage, key)
-            with self._alone_on(stage, key):
-                result = self._stored(stage, key, tree)
-                if result is None:
-                    execution = self._execution(key, tree)
-                    outcome = stage.run(execution)
-                    result = self._keep(stage, execution, outcome)
-                self._results[key] = result
+            self._results[key] = self._result(self._labelled(stage, key), key, tree)
         self.check(stage, self._results[key])
         return self._results[key]
+
+    def expect(self, asks: Mapping[int, Sequence[Callable[[Any], Any]]]) -> None:
+        """What will be asked for: seed -> functions of a lab, each of which asks it for stages. A lab that runs one stage after
+        another needs no foresight."""
 
     def choose(self, what: str, candidates: dict[str, Result], *, worst: bool = False) -> str:
         """The name of the candidate that is best (or worst) on validation by the task's main metric; the first of equals.
@@ -119,6 +119,15 @@ class Lab:
             if line not in self.remarks:
                 self.remarks.append(line)
                 self.report.note(line)
+
+    def _result(self, stage: Stage, key: str, tree: dict[str, Any]) -> Result:
+        """What is in the store, or comes of running the stage. key: its fingerprint, of `tree`."""
+        with self._alone_on(stage, key):
+            found = self._stored(stage, key, tree)
+            if found is not None:
+                return found
+            execution = self._execution(key, tree)
+            return self._keep(stage, execution, stage.run(execution))
 
     def _labelled(self, stage: Stage, key: str) -> Stage:
         """The stage under a label that no other stage of this job has: a second `student/seed=0` is `student_2/seed=0`."""
@@ -169,6 +178,8 @@ class Lab:
 
     def _keep(self, stage: Stage, execution: Execution, outcome: dict[str, Any]) -> Result:
         """Puts what a stage left into the store."""
+        if self.jobs > 1:  # its seconds are those of a machine that others used as well
+            outcome = {**outcome, "cost": {**outcome["cost"], "jobs": self.jobs}}
         tree = stage.parts_after(execution.tree, outcome)
         key = fingerprint(tree)
         record = {

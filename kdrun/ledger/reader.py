@@ -40,10 +40,21 @@ class Metering:
 
     def spending(self, work: Path | None = None) -> Spending:
         """Begins to count for a stage with this work folder; before the first one the idle machine is measured, if asked for."""
+        self.idle_now()
+        return Spending(self.meter, self.model, None if self.figures is None else self.figures.name, work)
+
+    def idle_now(self) -> float | None:
+        """Watts of the idle machine, measured now if it is asked for and not known; None: not known."""
         if self.meter is not None and self.idle > 0:
             self.meter.measure_idle(self.idle)
             self.idle = 0.0
-        return Spending(self.meter, self.model, None if self.figures is None else self.figures.name, work)
+        return None if self.meter is None else self.meter.idle_watts
+
+    def idle_known(self, watts: float | None) -> None:
+        """Another process has measured the idle machine."""
+        self.idle = 0.0
+        if self.meter is not None:
+            self.meter.idle_watts = watts
 
     def close(self) -> None:
         """Give the sensors back."""

@@ -197,11 +197,12 @@ def stages_of(cell: dict[str, Any]) -> list[Stage]:
     """The stages that a strategy and its controls ask for; of one that decides by results, those before it does."""
     lab = StageCollector()
     with contextlib.suppress(Exception):
-        _ask(cell, lab)
+        ask_all(cell, lab)
     return lab.stages
 
 
-def _ask(cell: dict[str, Any], lab: StageCollector) -> None:
+def ask_all(cell: dict[str, Any], lab: StageCollector) -> None:
+    """Asks a lab for the stages of a strategy and of its controls."""
     from kdrun.targets import build
 
     strategy, cast = build(cell["strategy"], "strategy"), Cast(cell)
@@ -214,7 +215,7 @@ def _asked(cell: dict[str, Any]) -> StageCollector | None:
     """All that the strategy and its controls ask for; None where that cannot be known without running them."""
     lab = StageCollector()
     try:
-        _ask(cell, lab)
+        ask_all(cell, lab)
     except Exception:  # a strategy that looks at results (of the user's), or one whose own checks refuse this config
         return None
     return lab

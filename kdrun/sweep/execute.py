@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.job.progress import Signals
-from kdrun.ledger.machine import visible_gpus
 from kdrun.present.console import Console
-from kdrun.problems import UserError
+from kdrun.processes.pool import targets_of
 from kdrun.sweep.board import Board, count, show_plan, show_results
 from kdrun.sweep.plan import DONE, Point, SweepPlan, freeze
-from kdrun.sweep.pool import Pool, cores, targets_of
+from kdrun.sweep.pool import Pool
 from kdrun.tracking.record import FAILURES
 
 SWEEP_FAILED = 3
@@ -39,7 +38,7 @@ def execute(
 ) -> int:
     """Run what is not done of a plan and return 0, 3 (some job is not done) or 130/143 (stopped by a signal).
 
-    jobs      processes at a time on this machine
+    jobs      processes at a time on this machine; where there are fewer jobs, each runs stages of its own side by side
     quiet     no tables; silent: nothing at all; results=False leaves out the table at the end
     pool      a pool that was started while the plan was made; its number of jobs is then what counts
     launcher  name of a Hydra launcher that runs the jobs instead, with its settings (`hydra.launcher.KEY=VALUE`)
@@ -121,7 +120,7 @@ def _run(plan: SweepPlan, todo: list[Point], pool: Pool, force: bool, console: C
     with Signals() as signals, Board(plan, console, quiet) as board:
         board.chosen = {point.number for point in todo}
         for point in todo:
-            pool.submit(point.number, point.folder, force)
+            pool.submit(point.number, point.folder, force, max(1, pool.jobs // len(todo)))
         asked = False
         while pool.busy or pool.waiting:
             for event in pool.events(0.2):
@@ -169,17 +168,6 @@ def _alive(pid: int) -> bool:
 def _kill(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
-
-
-def jobs_of(text: str | None) -> int:
-    """`jobs=N` as a number: at least 1; `auto` is one for every GPU, else one for every core. UserError otherwise."""
-    if text is None:
-        return 1
-    if text == "auto":
-        return len(visible_gpus()) or cores()
-    if not text.isdigit() or int(text) < 1:
-        raise UserError(f"jobs={text}: expected a number of at least 1, or auto")
-    return int(text)
 
 
 def print_json(plan: SweepPlan) -> None:

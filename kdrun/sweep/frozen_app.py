@@ -109,7 +109,8 @@ def task(config: Any, place: str) -> int:
     submitit's processes are made for one job each, and Slurm's signals go to them. Those of joblib and Ray are used
     again, and joblib ends all of them when one dies: there the job gets a process of its own.
     """
-    from kdrun.sweep.pool import oom_kills, record_death
+    from kdrun.processes.pool import oom_kills
+    from kdrun.sweep.pool import record_death
 
     folder = Path(place)
     request = read_json(folder / REQUEST)

@@ -211,7 +211,7 @@ class SearchLoop:
         self._submit(trial, record["config"])
 
     def _submit(self, trial: Active, config: dict[str, Any]) -> None:
-        from kdrun.sweep.pool import targets_of
+        from kdrun.processes.pool import targets_of
 
         if self.pool is None:
             from kdrun.sweep.pool import Pool

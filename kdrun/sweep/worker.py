@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-WATCH_SECONDS = 0.5
 
 
 def run_frozen(
@@ -20,12 +15,14 @@ def run_frozen(
     tell: Callable[[dict[str, Any]], None] | None = None,
     max_threads: int | None = None,
     quiet: bool = True,
+    jobs: int = 1,
 ) -> int:
     """Run the job whose config lies frozen in `folder` (see sweep.plan.freeze_point), and return its exit code.
 
     tell         called with events ({"kind": "stage" | "progress" | "epoch" | "note" | "mirror", ...}); then nothing is
                  printed, and the run's log ends with the traceback of a failure
     max_threads  upper limit of hardware.threads, where several jobs share the cores
+    jobs         stages at a time
     """
     from kdrun.run import run_job
     from kdrun.tracking.jobs import job_from_record
@@ -36,17 +33,11 @@ def run_frozen(
     record = read_record(folder)
     job = job_from_record(record, folder.parent.parent)
     provenance = Provenance(record["command"] or "kdrun", record["git"], record["versions"])
-    return run_job(
-        job, quiet=quiet, force=force, provenance=provenance, folder=folder, tell=tell, max_threads=max_threads
-    )
+    where = {"provenance": provenance, "folder": folder, "tell": tell, "max_threads": max_threads, "jobs": str(jobs)}
+    return run_job(job, quiet=quiet, force=force, **where)
 
 
-def end_with(parent: int) -> None:
-    """Stop this process, its state saved, when `parent` is gone: whoever could have asked for that no longer can."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(WATCH_SECONDS)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
+def run_forked(request: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> int:
+    """The same for a request of sweep.pool.Pool."""
+    options = {"force": request["force"], "max_threads": request["threads"], "jobs": request["jobs"]}
+    return run_frozen(request["folder"], tell=tell, **options)

@@ -208,9 +208,11 @@ def status_of(error: BaseException) -> str:
 
 
 def describe_error(error: BaseException) -> dict[str, str]:
-    """{"type", "message", "where"}: where is `file.py:line in function` of the frame that raised, without folders."""
+    """{"type", "message", "where"}: where is `file.py:line in function` of the frame that raised, without folders; `raised_at` of one that
+    comes from another process."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
+    where = getattr(error, "raised_at", where)
     return {"type": type(error).__name__, "message": hidden(str(error)), "where": where}
 
 

@@ -40,7 +40,7 @@ def main(args: Arguments) -> int:
         dict.fromkeys(variables_in(job.cells), ""),
     )
     options = {name: getattr(args, name) for name in ("quiet", "force", "json") if hasattr(args, name)}
-    return run_job(job, **options)
+    return run_job(job, jobs=args.options.get("jobs"), **options)
 
 
 def version_changes(record: dict[str, Any]) -> list[str]:

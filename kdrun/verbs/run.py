@@ -16,7 +16,7 @@ def main(args) -> int:
 
         job = compose(args.overrides, args.conf_dirs)
         refuse_unused([job])
-        return run_job(job, quiet=args.quiet, force=args.force, json=args.json)
+        return run_job(job, quiet=args.quiet, force=args.force, json=args.json, jobs=args.options.get("jobs"))
     return sweep(args)
 
 
@@ -25,9 +25,10 @@ def sweep(args) -> int:
     from kdrun.config.overrides import without_engine
 
     engine = without_engine(args.overrides)
-    from kdrun.sweep.execute import execute, jobs_of
+    from kdrun.processes.pool import jobs_of
+    from kdrun.sweep.execute import execute
 
-    jobs = jobs_of(args.options.get("jobs"))
+    jobs = jobs_of(args.options.get("jobs", "1"))
     how = {"retry": args.retry, "force": args.force, "quiet": args.quiet, "json": args.json}
     if engine.sweeper == "optuna":
         from kdrun.sweep.search import search

@@ -75,10 +75,11 @@ def run_missing(request: Any, jobs: list[Any], composed: list[Any], args: Argume
         plan = make_plan(words, args.conf_dirs, deep=False, **_identity(request, args))
         explain(request, plan, cost.estimate(requires, composed), lines, args)
         return None
-    from kdrun.sweep.execute import execute, jobs_of
+    from kdrun.processes.pool import jobs_of
+    from kdrun.sweep.execute import execute
 
     plan = make_plan(words, args.conf_dirs, **_identity(request, args))
-    many = jobs_of(args.options.get("jobs"))
+    many = jobs_of(args.options.get("jobs", "1"))
     return execute(plan, jobs=many, retry=args.retry, quiet=args.quiet or args.json, results=False)
 
 

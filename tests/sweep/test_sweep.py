@@ -40,7 +40,7 @@ def forked(*words, cwd):
 @pytest.fixture
 def forked_server(monkeypatch):
     """Pools of this process whose server needs no seconds to import."""
-    from kdrun.sweep import pool
+    from kdrun.processes import pool
 
     monkeypatch.setattr(pool, "subprocess", stand_in())
 
@@ -306,11 +306,12 @@ def test_a_job_that_another_process_works_on_is_waited_for_not_done_twice(tmp_pa
 
 
 def test_gpus_and_threads_are_shared_out(monkeypatch, tmp_path):
-    from kdrun.sweep import pool as pools
+    from kdrun.processes import pool as pools
+    from kdrun.sweep.pool import Pool
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     monkeypatch.setattr(pools, "cores", lambda: 8)
-    with pools.Pool(3) as pool:
+    with Pool(3) as pool:
         told = []
         monkeypatch.setattr(pool, "_tell", told.append)
         for number in range(4):

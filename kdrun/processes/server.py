@@ -1,8 +1,9 @@
-"""The warm fork server of a sweep: imports once, then forks one clean process per job (`python -m kdrun.sweep.server`).
+"""The warm fork server: imports once, then forks one clean process per request (`python -m kdrun.processes.server`).
 
-Standard input brings one JSON object a line: first {"path", "preload"}, then {"run", "folder", ...} and
-{"stop", "signal"}. Standard output takes the events of all jobs, one JSON object a line; a line is one write, which a
-pipe does not mix with another. When the input ends (its kdrun ended or was killed) the jobs save their state and stop.
+Standard input brings one JSON object a line: first {"path", "preload"}, then {"run", "call", "log", ...}, {"stop", "signal"},
+{"send", "text"} (a line for the standard input of a process) and {"release"} (the end of that). Standard output takes the events of all
+processes, one JSON object a line; a line is one write, which a pipe does not mix with another. When the input ends (its kdrun ended or
+was killed) the processes save their state and stop.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
-from pathlib import Path
 from typing import Any
 
 PRELOAD = ("kdrun.run", "kdrun.learning.fit", "kdrun.strategies.cast", "kdrun.domains.load", "kdrun.tracking.mirror")
+WATCH_SECONDS = 0.5
 LINE = 4096
 """Longest line in bytes that a pipe takes as one piece on every system we run on."""
 
@@ -34,12 +36,12 @@ def main() -> int:
 
 
 class ForkServer:
-    """children: process id -> number of the job."""
+    """children: process id -> number of the request; inputs: the same -> where its standard input is written to."""
 
     def __init__(self, events: int):
         self.events = events
         self.children: dict[int, int] = {}
-        self.asked: dict[int, int] = {}
+        self.inputs: dict[int, int] = {}
 
     def serve(self) -> int:
         """Until the input ends and no child is left."""
@@ -71,16 +73,32 @@ class ForkServer:
             preload(request)
         elif "run" in request:
             self._fork(request)
+        elif "send" in request:
+            self._send(request["send"], request["text"])
+        elif "release" in request:
+            self._release(request["release"])
         else:
             self._stop([pid for pid, number in self.children.items() if number == request["stop"]], request["signal"])
 
+    def _send(self, number: int, text: str) -> None:
+        data = text.encode() + b"\n"
+        with contextlib.suppress(KeyError, BrokenPipeError):  # the end of the process is told as one
+            while data:
+                data = data[os.write(self.inputs[number], data) :]
+
+    def _release(self, number: int) -> None:
+        if number in self.inputs:
+            os.close(self.inputs.pop(number))
+
     def _fork(self, request: dict[str, Any]) -> None:
-        server = os.getpid()
+        server, (read, write) = os.getpid(), os.pipe()
         pid = os.fork()
         if pid == 0:
             code = 1
             try:
-                code = self._child(request, server)
+                for end in (write, *self.inputs.values()):
+                    os.close(end)
+                code = self._child(request, server, read)
             except SystemExit as stop:
                 code = stop.code if isinstance(stop.code, int) else 1
             except BaseException:
@@ -92,36 +110,32 @@ class ForkServer:
                     sys.stdout.flush()
                     sys.stderr.flush()
                 os._exit(code)  # not the server's clean-up
-        self.children[pid] = request["run"]
+        os.close(read)
+        self.children[pid], self.inputs[request["run"]] = request["run"], write
         emit(self.events, {"number": request["run"], "kind": "start", "pid": pid})
 
-    def _child(self, request: dict[str, Any], server: int) -> int:
+    def _child(self, request: dict[str, Any], server: int, source: int) -> int:
         os.setsid()  # a group of its own: whatever it starts ends with it
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for end in self._inherited:
             os.close(end)
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, 0)
-        folder = Path(request["folder"])
-        log = os.open(folder / "run.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        os.dup2(source, 0)
+        os.close(source)
+        log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         for stream in (1, 2):
             os.dup2(log, stream)
         os.environ.update(request["environment"])
-        from kdrun.sweep.worker import end_with, run_frozen
-
         end_with(server)
         number = request["run"]
-        return run_frozen(
-            folder,
-            force=request["force"],
-            tell=lambda event: emit(self.events, {"number": number, **event}),
-            max_threads=request["threads"],
-        )
+        module, _, name = request["call"].partition(":")
+        function = getattr(importlib.import_module(module), name)
+        return function(request, lambda event: emit(self.events, {"number": number, **event}))
 
     def _stop(self, pids: list[int], number: int) -> None:
         for pid in pids:
+            self._release(self.children[pid])  # one that only waits for a line would not notice the signal
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, number) if number == signal.SIGKILL else os.kill(pid, number)
 
@@ -131,9 +145,21 @@ class ForkServer:
             if not done:
                 continue
             del self.children[pid]
+            self._release(number)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)  # ranks of a job that was killed
             emit(self.events, {"number": number, "kind": "end", "code": os.waitstatus_to_exitcode(status)})
+
+
+def end_with(parent: int) -> None:
+    """Stop this process, its state saved, when `parent` is gone: whoever could have asked for that no longer can."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def preload(request: dict[str, Any]) -> None:
@@ -149,18 +175,31 @@ def preload(request: dict[str, Any]) -> None:
     gc.freeze()  # the children share these objects' pages
 
 
+DROPPED = ("stage", "progress", "epoch", "note")
+"""Kinds of events that only show progress."""
+
+
 def emit(file: int, event: dict[str, Any]) -> None:
-    """Write one event. Nobody reading (any more) stops no job: what only shows progress is then dropped."""
-    line = json.dumps(event).encode() + b"\n"
-    if len(line) > LINE:
-        event = {key: value[:1000] if isinstance(value, str) else value for key, value in event.items()}
-        line = json.dumps(event).encode() + b"\n"
+    """Write one event, a long one in parts. Nobody reading (any more) stops no process: what only shows progress is then dropped."""
+    text = json.dumps(event)
+    if len(text) < LINE:
+        _write(file, event, text)
+        return
+    pieces = [
+        text[start : start + LINE // 4] for start in range(0, len(text), LINE // 4)
+    ]  # quoted once more, twice as long
+    for number, piece in enumerate(pieces, 1):
+        part = {"number": event["number"], "kind": "part", "text": piece, "last": number == len(pieces)}
+        _write(file, part, json.dumps(part))
+
+
+def _write(file: int, event: dict[str, Any], text: str) -> None:
     while True:
         try:
-            os.write(file, line)
+            os.write(file, text.encode() + b"\n")
             return
         except BlockingIOError:
-            if event["kind"] not in ("start", "mirror", "end"):
+            if event["kind"] in DROPPED:
                 return
             time.sleep(0.05)
         except OSError:
