@@ -192,7 +192,8 @@ def facts(run, result: dict[str, Any], mirror) -> tuple[dict[str, str], dict[str
     fits = [stage for stage in stages if not is_group(stage)]
     stored = sum(stage["source"] == "store" for stage in fits)
     trained = sum(stage["cost"]["seconds"] for stage in stages if stage["source"] != "store")
-    beside = f", {result['jobs']} at a time" if result["jobs"] > 1 else ""
+    jobs = max((stage["cost"].get("jobs", 1) for stage in stages if stage["source"] != "store"), default=1)
+    beside = f", {jobs} at a time" if jobs > 1 else ""
     new = f"{count_of(len(fits) - stored, 'stage')} run ({duration(trained)}{beside}), {stored} found in the store"
     lines, next_ones = {"time": f"{duration(result['seconds'])}; {new}"}, {"details": f"kdrun show {run.id}"}
     if (spent := energy_of_fitted(stages)).joules:

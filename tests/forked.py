@@ -11,6 +11,7 @@ Not for tests of what is imported when, nor of the start itself: these start rea
 from __future__ import annotations
 
 import atexit
+import logging
 import multiprocessing
 import os
 import runpy
@@ -161,6 +162,7 @@ def _become(streams: list[int], words: list[str], folder: str, environment: dict
         for number, end in enumerate(streams):
             os.dup2(end, number)
         os.closerange(3, 4096)
+        logging.root.handlers.clear()  # a log of the parent's, whose file is closed here
         sys.stdin = open(0, closefd=False)  # noqa: SIM115
         sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
         os.environ.clear()

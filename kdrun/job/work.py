@@ -23,14 +23,12 @@ class Work:
     stages  as the record lists them; errors: of the seeds that failed, while others go on
     validation: number of its samples; sequential: why there are as many seeds, with seeds=auto (see job.sequential)
     ahead   fingerprint -> a stage that is done and has not been asked for: others are, which come first
-    jobs    stages at a time
     """
 
     run: Any
     report: Any
     cells: list[dict[str, Any]]
     started: float
-    jobs: int = 1
     stages: list[dict[str, Any]] = field(default_factory=list)
     ahead: dict[str, dict[str, Any]] = field(default_factory=dict)
     errors: dict[int, BaseException] = field(default_factory=dict)
@@ -138,7 +136,6 @@ def _side(work: Work, job, pool: Any, how: dict[str, Any]) -> dict[str, Any]:
     from kdrun.job.crew import Crew
     from kdrun.job.side_lab import SideLab
 
-    work.jobs = pool.jobs
     shared = {"paths": job.config["paths"], "hardware": work.cells[0]["hardware"], "jobs": pool.jobs, **how}
     return {"kind": SideLab, "crew": Crew(pool, shared, work.report, work.run.log_path), "ahead": work.fitted_ahead}
 

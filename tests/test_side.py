@@ -1,0 +1,214 @@
+"""Stages of one job side by side: the same results as one after another, whatever happens to the processes that fit them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from forked import Forked, run, stand_in
+
+from kdrun.cli import main
+from kdrun.files import read_json
+
+WORDS = (
+    "teacher=mlp_64", "student=mlp_16", "seeds=2", "trainer.epochs=2", "data.limit.train=200", "hardware=cpu", "tracker=none",
+    "card=false",
+)  # fmt: skip
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+COMMAND = (sys.executable, "-m", "kdrun")
+
+
+def kdrun(*words, folder: Path) -> subprocess.CompletedProcess:
+    return run([*COMMAND, *words], folder=folder, env=ENVIRONMENT)
+
+
+def record_of(folder: Path) -> dict:
+    (path,) = folder.glob("outputs/runs/*/record.json")
+    return read_json(path)
+
+
+def lasting(folder: Path) -> tuple:
+    """What must not depend on how stages were run: their order, names, figures and weights, decisions, the summary."""
+    record = record_of(folder)
+    summary = {key: value for key, value in record["summary"].items() if key != "seconds"}
+    for arm in summary["arms"].values():
+        arm.pop("seconds")
+    manifests = folder / "outputs" / "store" / "stages"
+    stages = [
+        (
+            *(stage[key] for key in ("label", "role", "seed", "fingerprint", "source", "val", "test")),
+            read_json(manifests / stage["fingerprint"][:2] / stage["fingerprint"] / "manifest.json")["files"][
+                "best.safetensors"
+            ],
+        )
+        for stage in record["stages"]
+    ]
+    return record["status"], summary, stages
+
+
+def rows_of(folder: Path) -> dict[str, list[str]]:
+    """Label of a stage -> its rows of metrics."""
+    (path,) = folder.glob("outputs/runs/*/metrics.jsonl")
+    found: dict[str, list[str]] = {}
+    for line in path.read_text().splitlines():
+        found.setdefault(line.split('"')[3], []).append(line)
+    return found
+
+
+@pytest.fixture(scope="module")
+def one_after_another(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one")
+    done = kdrun(*WORDS, "jobs=1", folder=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def side_by_side(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    done = kdrun(*WORDS, "jobs=2", folder=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout
+
+
+def test_the_same_bits_records_and_rows(one_after_another, side_by_side):
+    folder, told = side_by_side
+    assert lasting(folder) == lasting(one_after_another)
+    assert rows_of(folder) == rows_of(one_after_another)
+    assert "2 at a time" in told and told.count("trained, ") == 5
+    jobs = [{stage["cost"].get("jobs") for stage in record_of(path)["stages"]} for path in (one_after_another, folder)]
+    assert jobs == [{None}, {2}]
+
+
+def test_what_is_stored_is_found_and_no_process_is_started(side_by_side, tmp_path):
+    folder, _ = side_by_side
+    again = kdrun(*WORDS, "jobs=2", "trainer.log_every=3", f"paths.store={folder}/outputs/store", folder=tmp_path)
+    assert again.returncode == 0 and "0 stages run (0.0 s), 5 found in the store" in again.stdout, (
+        again.stdout + again.stderr
+    )
+    assert [stage["source"] for stage in record_of(tmp_path)["stages"]] == ["store"] * 5
+
+
+def test_a_stop_saves_the_state_of_all_and_the_same_command_ends_in_the_same_numbers(one_after_another, tmp_path):
+    words = [*WORDS, "trainer.checkpoint_seconds=0"]
+    log = open(tmp_path / "log", "w+")  # noqa: SIM115
+    process = Forked(
+        [*COMMAND, *words, "jobs=2"], cwd=tmp_path, env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True
+    )
+    unfinished = tmp_path / "outputs" / "store" / "unfinished"
+    end = time.monotonic() + 120
+    while time.monotonic() < end and not list(unfinished.glob("*/checkpoint.pt")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 128 + signal.SIGTERM, (tmp_path / "log").read_text()
+    record = record_of(tmp_path)
+    assert record["status"] == "interrupted" and len(record["stages"]) < 5
+    again = kdrun(*words, "jobs=2", folder=tmp_path)
+    assert again.returncode == 0, again.stdout + again.stderr
+    status, summary, stages = lasting(tmp_path)
+    expected = lasting(one_after_another)
+    assert (status, summary) == expected[:2]
+    assert [stage[:4] + stage[5:] for stage in stages] == [stage[:4] + stage[5:] for stage in expected[2]]
+    assert {stage[4] for stage in stages} - {"trained"}, "nothing was kept"
+
+
+STRATEGY = """
+from dataclasses import dataclass, replace
+from kdrun.strategies.base import Strategy
+from kdrun.strategies.cast import distil, supervised
+
+
+@dataclass(frozen=True)
+class Choosing(Strategy):
+    def run(self, lab, cast):
+        '''The better of two teachers teaches.'''
+        teachers = {name: lab.get(supervised(learner)) for name, learner in (("a", cast.teacher), ("b", replace(cast.teacher, seed=5)))}
+        return lab.get(distil(cast.student, teachers[lab.choose("teacher", teachers)]))
+"""
+
+
+def own(folder: Path) -> list[str]:
+    """A package of the user's in `folder`, allowed."""
+    (folder / "mine").mkdir()
+    (folder / "mine" / "__init__.py").write_text("")
+    (folder / "mine" / "choosing.py").write_text(STRATEGY)
+    return ["targets.mine=true"]
+
+
+def test_a_strategy_that_decides_by_results(tmp_path):
+    allowed, found = own(tmp_path), []
+    words = [*WORDS, "strategy._target_=mine.choosing.Choosing", "strategy.controls=[alone]", *allowed]
+    for jobs in (1, 2):
+        where = f"paths.outputs={tmp_path}/{jobs}/outputs"
+        done = run(
+            [*COMMAND, *words, f"jobs={jobs}", where], folder=tmp_path, env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path)}
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        found.append(lasting(tmp_path / str(jobs)))
+    assert found[0] == found[1]
+    assert [decision["what"] for decision in found[0][1]["decisions"]] == ["teacher"]
+
+
+@pytest.fixture
+def killing(monkeypatch):
+    """Jobs of this process; the process that begins `label` is killed, so many times."""
+    from kdrun.processes import pool
+
+    def kill(label: str, times: int) -> None:
+        events, pids, left = pool.ProcessPool.events, {}, [label] * times
+
+        def watched(self, timeout=0.5):
+            for event in events(self, timeout):
+                if event["kind"] == "start":
+                    pids[event["number"]] = event["pid"]
+                if event["kind"] == "stage" and event["label"] in left:
+                    left.remove(label)
+                    os.kill(pids[event["number"]], signal.SIGKILL)
+                yield event
+
+        monkeypatch.setattr(pool.ProcessPool, "events", watched)
+
+    monkeypatch.setattr(pool, "subprocess", stand_in())
+    return kill
+
+
+def test_a_killed_process_costs_its_seed_only(one_after_another, tmp_path, killing, capsys):
+    killing("student/seed=1", times=1)
+    assert main([*WORDS, "jobs=2", f"paths.outputs={tmp_path}/outputs"]) == 1
+    record, whole = record_of(tmp_path), record_of(one_after_another)
+    assert record["status"] == "failed" and record["error"]["message"] == "its process ended by SIGKILL"
+    arm, expected = record["summary"]["arms"]["student"], whole["summary"]["arms"]["student"]
+    assert arm["seeds"]["0"] == expected["seeds"]["0"] and arm["missing"]["1"]["type"] == "Killed"
+    told = capsys.readouterr()
+    assert "seed 1 failed: Killed: its process ended by SIGKILL" in told.out
+
+
+def test_what_memory_was_too_short_for_runs_again_by_itself(one_after_another, tmp_path, killing, monkeypatch, capsys):
+    from kdrun.processes import pool
+
+    killing("student/seed=1", times=1)
+    kills = iter(range(1000))
+    monkeypatch.setattr(pool, "oom_kills", lambda: next(kills))
+    assert main([*WORDS, "jobs=2", f"paths.outputs={tmp_path}/outputs"]) == 0
+    status, summary, stages = lasting(tmp_path)
+    assert (status, summary, [stage[:4] for stage in stages]) == (
+        *lasting(one_after_another)[:2],
+        [stage[:4] for stage in lasting(one_after_another)[2]],
+    )
+    assert "stages run one after another from here on" in capsys.readouterr().out
+
+
+def test_memory_that_is_too_short_twice_costs_its_seed(tmp_path, killing, monkeypatch):
+    from kdrun.processes import pool
+
+    killing("student/seed=1", times=2)
+    kills = iter(range(1000))
+    monkeypatch.setattr(pool, "oom_kills", lambda: next(kills))
+    assert main([*WORDS, "-q", "jobs=2", f"paths.outputs={tmp_path}/outputs"]) == 1
+    assert record_of(tmp_path)["status"] == "out_of_memory"
+    assert record_of(tmp_path)["summary"]["arms"]["student"]["missing"]["1"]["status"] == "out_of_memory"
