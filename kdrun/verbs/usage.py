@@ -4,7 +4,7 @@ from __future__ import annotations
 
 USAGE = {
     "run": """\
-usage: kdrun [run] [KEY=VALUE ...] [-m [jobs=N] [--retry]] [--conf DIR] [--force] [--json] [-q] [--cfg job]
+usage: kdrun [run] [KEY=VALUE ...] [jobs=N] [-m [--retry]] [--conf DIR] [--force] [--json] [-q] [--cfg job]
 
   kdrun teacher=resnet20 student=resnet8_w4 trainer.epochs=5
   kdrun 'seeds=[3,7]'                  two named seeds; seeds=5 is 0..4; seed=1 is one run
@@ -12,6 +12,7 @@ usage: kdrun [run] [KEY=VALUE ...] [-m [jobs=N] [--retry]] [--conf DIR] [--force
   kdrun experiment=smoke               a preset; kdrun ls experiment lists them
   kdrun -m strategy=alone,vanilla trainer.optimizer.lr=0.05,0.1 jobs=2     one job per combination, two at a time
   kdrun -m hydra/sweeper=optuna 'objective.kd.temperature=interval(1,8)'   a search: docs/search.md
+  kdrun seeds=4 jobs=1                 one stage after another; without jobs= as many at a time as there are GPUs, or cores
   kdrun trainer/optimizer=adamw trainer.optimizer.lr=0.001
   kdrun '~objective.kd'                take a key away
   kdrun --cfg job trainer=quick        print the composed config, run nothing
@@ -73,7 +74,7 @@ usage: kdrun show [RUN|SWEEP] [--outputs DIR] [--json]
 
 Also decisions with all their values, and of results that are several networks (views, clients) each part in every arm.""",
     "rerun": """\
-usage: kdrun rerun RUN [--outputs DIR] [--conf DIR] [--force] [-q]
+usage: kdrun rerun RUN [jobs=N] [--outputs DIR] [--conf DIR] [--force] [-q]
 
   kdrun rerun last
   kdrun rerun RUN targets.mylab=true   of a run that was started elsewhere: lets it call your package
