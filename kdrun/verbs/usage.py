@@ -12,7 +12,7 @@ usage: kdrun [run] [KEY=VALUE ...] [jobs=N] [-m [--retry]] [--conf DIR] [--force
   kdrun experiment=smoke               a preset; kdrun ls experiment lists them
   kdrun -m strategy=alone,vanilla trainer.optimizer.lr=0.05,0.1 jobs=2     one job per combination, two at a time
   kdrun -m hydra/sweeper=optuna 'objective.kd.temperature=interval(1,8)'   a search: docs/search.md
-  kdrun seeds=4 jobs=1                 one stage after another; without jobs= as many at a time as there are GPUs, or cores
+  kdrun seeds=4 jobs=1                 one stage after another; without jobs= one at a time for each GPU, or core
   kdrun trainer/optimizer=adamw trainer.optimizer.lr=0.001
   kdrun '~objective.kd'                take a key away
   kdrun --cfg job trainer=quick        print the composed config, run nothing
