@@ -35,7 +35,7 @@ def record_of(folder: Path) -> dict:
 def lasting(folder: Path) -> tuple:
     """What must not depend on how stages were run: their order, names, figures and weights, decisions, the summary."""
     record = record_of(folder)
-    summary = {key: value for key, value in record["summary"].items() if key != "seconds"}
+    summary = {key: value for key, value in record["summary"].items() if key not in ("seconds", "to_settle", "verdict")}
     for arm in summary["arms"].values():
         arm.pop("seconds")
     manifests = folder / "outputs" / "store" / "stages"

@@ -184,7 +184,8 @@ class SideLab(Lab):
                 self._crew.stop()
                 raise Interrupted
             if self._fatal is not None:
-                raise self._fatal
+                fatal, self._fatal = self._fatal, None
+                raise fatal
 
     # the crew
 

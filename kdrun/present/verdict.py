@@ -142,12 +142,12 @@ def to_settle(summary: Summary, stages: Sequence[Mapping[str, Any]], words: Sequ
 
 def seconds_of_a_seed(stages: Sequence[Mapping[str, Any]]) -> float | None:
     """What one more seed takes: for each role that every seed has a stage of, the mean seconds of its stages. A stage that all
-    seeds share, such as a teacher, costs nothing more."""
+    seeds share, such as a teacher, costs nothing more; of stages that ran side by side, each costs its part of the time."""
     by_role: dict[str, dict[str, float]] = {}
     for stage in stages:
-        seconds = (stage.get("cost") or {}).get("seconds")
-        if seconds is not None:
-            by_role.setdefault(stage["role"], {})[stage["fingerprint"]] = seconds
+        cost = stage.get("cost") or {}
+        if cost.get("seconds") is not None:
+            by_role.setdefault(stage["role"], {})[stage["fingerprint"]] = cost["seconds"] / cost.get("jobs", 1)
     several = [costs.values() for costs in by_role.values() if len(costs) > 1]
     return sum(map(statistics.fmean, several)) if several else None
 
