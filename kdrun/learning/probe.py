@@ -149,8 +149,12 @@ def _identity(objective: Objective, task, batch: dict[str, Any], prediction, tol
         tensors = task.tensors(batch, prediction, told)
         tensors |= labelled_positions(batch, tensors.get("mask"))
         _, raw = replace(objective, terms=tuple(plain))(tensors, batch.get("sizes", batch["size"]))
-    values = {term.name: float(raw[term.name]) for term in plain if term.needs_teacher and term.name in raw}
-    for name, value in values.items():
-        if not abs(value) <= IDENTITY_TOLERANCE:
-            raise NotZero(f"the {name} term is {value} for a student that equals its teacher; it must be 0")
+    compared = [term for term in plain if term.needs_teacher and term.name in raw]
+    values = {term.name: float(raw[term.name]) for term in compared}
+    for term in compared:
+        if term.zero_at_equality and not abs(value := values[term.name]) <= IDENTITY_TOLERANCE:
+            raise NotZero(
+                f"the {term.name} term is {value} for a student that equals its teacher; it must be 0, or say that it is not "
+                "(function.zero_at_equality = False)"
+            )
     return values

@@ -46,6 +46,7 @@ def dist(
 
 
 dist.pointwise = True  # see objective_term.Term
+dist.zero_at_equality = False
 dist.whole_batch = True
 
 

@@ -27,3 +27,4 @@ def hard(student_logits: torch.Tensor, teacher_logits: torch.Tensor, *, label_sm
 
 
 hard.pointwise = True  # see objective_term.Term
+hard.zero_at_equality = False

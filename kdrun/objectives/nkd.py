@@ -38,3 +38,4 @@ def nkd(
 
 
 nkd.pointwise = True  # see objective_term.Term
+nkd.zero_at_equality = False

@@ -101,6 +101,11 @@ class Term:
         a part of the batch is then another loss."""
         return getattr(self.loss or self.function, "whole_batch", False)
 
+    @property
+    def zero_at_equality(self) -> bool:
+        """Whether it is 0 for a student that says what its teacher says; one that is not says `function.zero_at_equality = False`."""
+        return getattr(self.loss or self.function, "zero_at_equality", True)
+
     @cached_property
     def multiplies(self) -> bool:
         """Whether it multiplies hidden states by an output layer itself: that product belongs to the network, and is computed

@@ -26,6 +26,7 @@ def ttm(student_logits: torch.Tensor, teacher_logits: torch.Tensor, *, exponent:
 
 
 ttm.pointwise = True  # see objective_term.Term
+ttm.zero_at_equality = False
 
 
 def transformed(

@@ -36,3 +36,4 @@ def wsld(
 
 
 wsld.pointwise = True  # see objective_term.Term
+wsld.zero_at_equality = False

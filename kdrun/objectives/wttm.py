@@ -24,3 +24,4 @@ def wttm(student_logits: torch.Tensor, teacher_logits: torch.Tensor, *, exponent
 
 
 wttm.pointwise = True  # see objective_term.Term
+wttm.zero_at_equality = False

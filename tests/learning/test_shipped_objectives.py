@@ -1,0 +1,41 @@
+"""Every shipped objective on a task that has its tensors: one real step, in which each of its terms reaches the student."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kdrun.domains.load import load_data
+from kdrun.learning.probe import NotZero, probe
+from kdrun.strategies.cast import Cast, distil, supervised
+from kdrun.strategies.unused import StageCollector
+
+from .stages import cell
+
+FOLDER = Path(__file__).resolve().parents[2] / "conf" / "objective"
+NODES = {path.stem: yaml.safe_load(path.read_text()) or {} for path in sorted(FOLDER.glob("*.yaml"))}
+OTHER_TASKS = ("mse", "mse_kd", "llava", "word_kd", "word_kd_topk", "word_kd_vocabulary")
+IMAGES = sorted(set(NODES) - set(OTHER_TASKS))
+
+
+def probed(*words):
+    cast, lab = Cast(cell("teacher=resnet14", "student=resnet8_w4", "data.limit.train=128", *words)), StageCollector()
+    stage = distil(cast.student, lab.get(supervised(cast.teacher)))
+    return probe(stage, load_data(cast.config["data"], cast.config["paths"]))
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_each_term_of_an_objective_reaches_the_student(name):
+    weights = {term: node["weight"] for term, node in NODES[name].items()}
+    terms = probed(f"objective={name}")["terms"]
+    assert set(terms) == {term for term, weight in weights.items() if weight} and terms
+    assert all(found["gradient"] > 0 for found in terms.values())
+
+
+def test_a_loss_that_is_not_zero_for_equal_networks_has_to_say_so(monkeypatch):
+    from kdrun.objectives.hard import hard
+
+    assert probed("objective=hard")["terms"]["hard"]["identity"] > 0
+    monkeypatch.setattr(hard, "zero_at_equality", True)
+    with pytest.raises(NotZero, match="the hard term is"):
+        probed("objective=hard")
