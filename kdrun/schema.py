@@ -340,6 +340,12 @@ class Root:
     seed: int = key(REQUIRED, "the student's seed; one run instead of several", minimum=0)
     seeds: list[int] = key(REQUIRED, "seeds=5 is 0..4, seeds=[3,7] names them", minimum=0)
     looks: list[int] | None = key(None, "numbers of seeds at which seeds=auto looks; it says them", added=True)
+    vary: list[str] = key(
+        ["student"],
+        "what differs from seed to seed; typed as seeds.vary",
+        choices=("student", "teacher", "split"),
+        added=True,
+    )
     name: str | None = key(None, "label of the run", irrelevant="a label")
     strategy: TargetNode = key({"_target_": REQUIRED}, "which stages are run, in which order", slot="strategy")
     teacher: Teacher = key(Teacher, "the network that teaches")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdrun import kinds, slots
-from kdrun.config import allowed, variables
+from kdrun.config import allowed, variables, vary
 from kdrun.config import groups as places
 from kdrun.config import overrides as words_of
 from kdrun.config.check import Check
@@ -21,7 +21,7 @@ from kdrun.config.hydra import compose_groups
 from kdrun.config.layers import settle, typed_leaves
 from kdrun.config.origins import SETTINGS, Origins
 from kdrun.config.several import join
-from kdrun.config.trees import differing, leaves, merged, put_at
+from kdrun.config.trees import differing, leaves, merged, put_at, replaced
 from kdrun.config.unlabelled import name_sources
 from kdrun.defaults import ADDED_TO_TARGETS, canonical, canonical_objective, strategy_options
 from kdrun.environment import variables_in
@@ -91,12 +91,15 @@ def compose(overrides: Sequence[str] = (), conf_dirs: Sequence[str] = (), *, mis
     notes = settle(tree, typed_leaves(words.values), origins)
     name_sources(tree, table, origins, problems)
     seeds = _seeds(tree, words.typed, origins, problems)
+    vary.check(tree, origins(vary.KEY), problems)
+    of_seeds = [{"seed": seed, **vary.varied(tree, seed)} for seed in seeds]
     names = _own_packages(tree, dirs, words.typed)
     check = Check(problems, origins, names, missing=missing)
     trees = _resolved(tree, seeds, origins, problems, missing)
     named = variables.named(tree, lambda told: _resolved(tree, seeds, origins, told, missing), problems)
     check.variables = named.values
-    cells = _checked([named.labels(tree, number) for number, tree in enumerate(trees)], check, composed.choices)
+    trees = [named.labels(tree, number) for number, tree in enumerate(trees)]
+    cells = _checked(trees, of_seeds, check, composed.choices)
     problems.stop()
     for number, cell in enumerate(cells):
         named.put(cell, number)
@@ -231,9 +234,11 @@ def _resolved(
     cells = []
     config = OmegaConf.create({**parts, "seed": 0, "seeds": seeds}) if open_ends else None
     for seed in seeds:
-        cell = copy.deepcopy({"seed": seed, "seeds": seeds, **tree})
-        if config is not None:
-            config["seed"] = seed
+        values = {"seed": seed, **vary.varied(tree, seed)}
+        cell = replaced(copy.deepcopy({"seeds": seeds, **tree}), values)
+        for path, value in values.items() if config is not None else ():
+            if path.partition(".")[0] in (*parts, "seed"):
+                OmegaConf.update(config, path, value)
         for path, value in open_ends:
             try:
                 found = OmegaConf.select(config, path, throw_on_missing=True)
@@ -252,12 +257,15 @@ def _resolved(
     return cells
 
 
-def _checked(trees: list[dict[str, Any]], check: Check, choices: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The cells in plain types. One that differs from the first in its seed alone is not checked a second time."""
+def _checked(
+    trees: list[dict[str, Any]], of_seeds: list[dict[str, int]], check: Check, choices: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """The cells in plain types. One that differs from the first in `of_seeds` (dotted key -> value) alone is not checked a second
+    time."""
     cells: list[dict[str, Any]] = []
-    for tree in trees:
-        if cells and {**tree, "seed": trees[0]["seed"]} == trees[0]:
-            cells.append({**copy.deepcopy(cells[0]), "seed": tree["seed"]})
+    for tree, values in zip(trees, of_seeds, strict=True):
+        if cells and replaced(tree, of_seeds[0]) == trees[0]:
+            cells.append(replaced(copy.deepcopy(cells[0]), values))
         else:
             cells.append(_named(check.root(tree), choices))
     return cells
@@ -297,6 +305,7 @@ def _canonical(cell: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of a cell that call something, in one form. A learner's own settings of a trainer stay as they are: a default
     there takes the place of what the run's trainer says."""
     result = {**cell, **{name: canonical(cell[name]) for name in ("strategy", "data", "trainer") if name in cell}}
+    result |= {vary.KEY: sorted(cell[vary.KEY])} if vary.KEY in cell else {}
     if isinstance(cell.get("objective"), Mapping):
         result["objective"] = canonical_objective(cell["objective"])
     task = (cell.get("data") or {}).get("task")

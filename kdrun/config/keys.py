@@ -9,6 +9,7 @@ import typing
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from kdrun.config import vary
 from kdrun.config.groups import ConfDir, Groups, Option, main_option
 from kdrun.config.option_file import load
 from kdrun.config.trees import leaves
@@ -21,6 +22,7 @@ def known_keys(words: Sequence[str], table: Groups, dirs: Sequence[ConfDir]) -> 
     from kdrun.schema import Root
 
     found = dict(_of_schema(Root, "", task_of(words, table, dirs)))
+    found[vary.TYPED] = found.pop(vary.KEY)
     choices = chosen(words, table, dirs).items()
     for group, name in [(group, name) for group, names in choices for name in names.strip("[]").split(",")]:
         option = table.get(group, {}).get(name)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kdrun.config import vary
 from kdrun.config.groups import ORDER, SEVERAL, ConfDir, Groups
 from kdrun.config.trees import at
 from kdrun.problems import Problems, UserError, closest, listed
@@ -73,6 +74,9 @@ def read(overrides: Sequence[str], table: Groups, dirs: Sequence[ConfDir], probl
             words.typed[override[0]] = text
             continue
         key, value = override.key_or_group, override.value()
+        if vary.misspelt(key, text, problems):
+            continue
+        key = vary.KEY if key == vary.TYPED else key
         if override.is_sweep_override():
             problems.add(*_sweep(text, key))
         elif key == "hydra" or key.startswith(("hydra/", "hydra.")):

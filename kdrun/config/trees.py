@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 
@@ -21,6 +21,15 @@ def put_at(tree: Any, path: str, value: Any) -> None:
     above, _, last = path.rpartition(".")
     node = at(tree, above)
     node[int(last) if isinstance(node, list) else last] = value
+
+
+def replaced(tree: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """`tree` with other values at these dotted keys, copied on the way to them."""
+    result = dict(tree)
+    for path, value in values.items():
+        first, _, rest = path.partition(".")
+        result[first] = replaced(result.get(first) or {}, {rest: value}) if rest else value
+    return result
 
 
 def leaves(tree: Any, path: str = "", lists: bool = True) -> Iterator[tuple[str, Any]]:

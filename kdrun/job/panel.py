@@ -12,7 +12,15 @@ from kdrun.measures import measure
 from kdrun.parts import gains_of, headline
 from kdrun.present.console import Console, columns, show_page
 from kdrun.present.console import facts as fact_table
-from kdrun.present.results import difference_texts, figure_text, is_points, missing_rows, result_rows, seen_rows
+from kdrun.present.results import (
+    difference_texts,
+    figure_text,
+    is_points,
+    missing_rows,
+    result_rows,
+    seen_rows,
+    vary_text,
+)
 from kdrun.present.units import MISSING
 from kdrun.records import before_and_after
 
@@ -93,6 +101,7 @@ def details(summary: dict[str, Any], facts: dict[str, str]) -> Table:
         beside = f" (without the {shared:,} of the frozen tower that both have)" if shared else ""
         sizes = f"{times(summary.get('parameters_ratio'))} the parameters{beside}"
         rows.append(("teacher / student", f"{sizes}, {times(summary.get('flops_ratio'))} the FLOPs"))
+    rows += [("student's seed", text)] if (text := vary_text(summary.get("vary"))) else []
     rows += [(f"trained: {who}", text) for who, text in seen_rows(summary)]
     rows += student_minus(summary)
     rows += decided(summary).items()

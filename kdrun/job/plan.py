@@ -49,8 +49,9 @@ def _make_plan(job: Any, why: bool) -> dict[str, Any]:
     for view in _views([main, *(planned.result.stage.data for planned in lab.planned)]):
         module = lab.workshop.data(view)
         features.add(module)
-        differs = {key: there for key, (_, there) in differences(main, view).items()}
-        if differs:
+        same_split = [cell["data"] for cell in job.cells if cell["data"]["split_seed"] == view.get("split_seed")]
+        differs = {key: there for key, (_, there) in differences(next(iter(same_split), main), view).items()}
+        if differs and differs not in [other["differs"] for other in others]:
             others.append({**_told(module), "differs": differs})
         for planned in lab.planned:
             if planned.result.stage.data == view:
@@ -59,7 +60,13 @@ def _make_plan(job: Any, why: bool) -> dict[str, Any]:
                 )
     ordered = [stages[planned.result.fingerprint] for planned in lab.planned]
     return {
-        "job": {"hash": job.hash, "slug": job.slug, "seeds": job.config["seeds"], "auto": job.auto},
+        "job": {
+            "hash": job.hash,
+            "slug": job.slug,
+            "seeds": job.config["seeds"],
+            "vary": job.config["vary"],
+            "auto": job.auto,
+        },
         "data": data,
         "other_data": others,
         "features": features.found(),

@@ -80,6 +80,8 @@ class Work:
         seeds = [cell["seed"] for cell in self.cells]
         summary = summarise(self.task.MAIN, arms, labels, teachers, seeds, self.errors, self.lab.decisions, against)
         summary |= {"baselines": self.task.baselines(), "notes": self.notes}
+        vary = self.cells[0].get("vary") or ["student"]
+        summary |= {"vary": vary} if len(vary) > 1 else {}
         summary |= {"seen": seen} if (seen := seen_by(self.stages, self.cells[0], list(arms))) else {}
         summary |= {"sequential": self.sequential} if self.sequential else {}
         summary |= {"remarks": list(self.lab.remarks)} if self.lab.remarks else {}
@@ -153,6 +155,10 @@ def _look(work: Work, job, hardware: dict[str, Any]) -> None:
         work.report.note(line)
     if work.audit.get("summary"):
         work.report.note(work.audit["summary"])
+    for cell in work.cells[1:]:  # copies of a sample that are in one split for one seed are in two for another
+        summary = work.audit.get("summary")
+        if cell["data"] != data and (other := workshop.data(cell["data"]).audit().get("summary")) != summary:
+            work.report.note(f"seed {cell['seed']}: {other}")
     work.task = module.task()
     work.notes = work.task.notes()  # before the first stage, since a score that lacks its package is known now
     from kdrun.learning.beforehand import check_builds  # imports lightning, which `resolve` has made safe

@@ -53,8 +53,11 @@ def resampled(
     rows = [(read_samples(one), read_samples(two)) for one, two in zip(first, second, strict=True)]
     if not rows or not all(one and two for one, two in rows):
         return {}
-    if len({tuple(row["id"] for row in side) for pair in rows for side in pair}) > 1:
+    ids = [[tuple(row["id"] for row in side) for side in pair] for pair in rows]
+    if any(one != two for one, two in ids):
         raise ValueError("two arms can be compared by samples only where both were tested on the same ones")
+    if len({one for one, _ in ids}) > 1:  # seeds.vary=[student,split]: each seed has test samples of its own
+        return {}
     if {"probabilities", "members"} & rows[0][0][0].keys():
         return _auc_differences(rows, draws or AUC_DRAWS)
     found = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from kdrun.differences import PAIRED, read_difference
@@ -98,6 +98,18 @@ def missing_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         for name, arm in (summary.get("arms") or {}).items()
         for seed, reason in (arm.get("missing") or {}).items()
     ]
+
+
+def vary_text(vary: Sequence[str] | None) -> str:
+    """`teacher and split differ with it`: what differs from seed to seed beside the student's seed; nothing where that is all."""
+    others = [name for name in vary or () if name != "student"]
+    return f"{' and '.join(others)} {'differs' if len(others) == 1 else 'differ'} with it" if others else ""
+
+
+def seeds_of(record: dict[str, Any]) -> str:
+    """`0-4`, or `0-4, teacher and split differ with it`."""
+    more = vary_text((record.get("config") or {}).get("vary"))
+    return seeds_text(record.get("seeds") or []) + (f", {more}" if more else "")
 
 
 def seen_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:

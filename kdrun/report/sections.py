@@ -7,7 +7,7 @@ from typing import Any
 
 from kdrun.files import number
 from kdrun.parts import is_group
-from kdrun.present.results import seeds_text
+from kdrun.present.results import seeds_of
 from kdrun.present.units import MISSING, duration
 from kdrun.present.verdict import settle_command
 from kdrun.report.markup import Html, block, code, facts, folded, section, table, tag
@@ -145,7 +145,7 @@ def reproduce(run: RunInfo, record: dict[str, Any]) -> Html:
         facts([
             ("again from here", code(f"kdrun rerun {run.id}")),
             *code_state(record.get("git")),
-            ("seeds", seeds_text(record.get("seeds") or [])),
+            ("seeds", seeds_of(record)),
             ("job hash", code(record.get("job_hash") or MISSING)),
             ("versions", versions_text(record.get("versions"))),
             ("machine", machine_text(record.get("hardware") or {})),

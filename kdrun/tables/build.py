@@ -51,6 +51,7 @@ def build(
     rows = [{"id": row.id, "label": row.label} for row in spec.rows]
     columns = [column.definition for column in spec.columns]
     seeds = next((entry.record["seeds"] for entry in entries if entry.record), [])
+    vary = next((entry.record["config"].get("vary", []) for entry in entries if entry.record), [])
     cells = make_cells(rows, columns, entries, seeds, spec.published, spec.source.get("epoch", ""))
     listed = [_job(*four, outputs) for four in zip(entries, jobs, hashes, range(len(jobs)), strict=True)]
     return {
@@ -59,6 +60,7 @@ def build(
         "title": spec.title,
         "note": spec.note,
         "seeds": seeds,
+        **({"vary": vary} if len(vary) > 1 else {}),
         "rows": rows,
         "columns": columns,
         "published": spec.source,

@@ -13,7 +13,7 @@ from kdrun.differences import BETTER, MARGIN, SMALL, UNDECIDED, WORSE, Differenc
 from kdrun.present.escape import csv_cell, markdown_code
 from kdrun.present.escape import latex as latex_text
 from kdrun.present.escape import markdown as markdown_text
-from kdrun.present.results import p_text
+from kdrun.present.results import p_text, vary_text
 from kdrun.present.tables import aligned
 from kdrun.present.units import MISSING, PREFIXES, scaled
 from kdrun.tables.metrics import METRICS, ONCE, WHICH, difference_in, per_epoch
@@ -135,6 +135,8 @@ def explanation(table: Table) -> list[str]:
     """What the figures mean, one sentence each."""
     metrics = list(dict.fromkeys(column["metric"] for column in table["columns"]))
     lines = ["Mean ± sample deviation over seeds; n is their number. Figures are of the test split."]
+    if others := [name for name in table.get("vary") or () if name != "student"]:
+        lines.append(f"Each seed has its own {' and '.join(others)}, which all rows share.")
     if any(per_epoch(metric) for metric in metrics):
         if any(column["which"] in ("both", "best") for column in table["columns"]):
             lines.append("The best epoch is chosen on validation; test is read once, after training.")
@@ -199,7 +201,7 @@ def provenance_lines(table: Table) -> list[tuple[str, str]]:
     return [
         ("command", origin["command"]),
         ("table file", f"{origin['spec']['file']}, sha256 {origin['spec']['sha256']}"),
-        ("seeds", ", ".join(map(str, table["seeds"]))),
+        ("seeds", "; ".join(filter(None, [", ".join(map(str, table["seeds"])), vary_text(table.get("vary"))]))),
         ("commit", "; ".join(map(commit_text, origin["commits"])) or MISSING),
         ("data", "; ".join(data) or MISSING),
         ("machine", "; ".join(machines) or MISSING),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kdrun import kinds
+from kdrun.config import vary
 from kdrun.config.groups import Option, conf_dirs, tables
 from kdrun.files import sha256_file
 from kdrun.problems import Problems, UserError, closest, each, listed
@@ -20,7 +21,7 @@ from kdrun.tracking.flatten import flatten
 
 EPOCHS = ("best", "last", "unknown")
 ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-SEED_KEYS = ("seed", "seeds")
+SEED_KEYS = ("seed", "seeds", vary.TYPED, vary.KEY)
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class TableFile:
     note: str
     base: list[str]
     seeds: int | list[int]
+    vary: list[str]
     rows: list[TableRow]
     columns: list[Column]
     factors: list[str]
@@ -136,8 +138,10 @@ class TableRequest:
     def jobs(self) -> list[TableJob]:
         """All distinct jobs, row by row."""
         spec, found = self.spec, {}
-        own_seeds = any(_key(word) in SEED_KEYS for word in self.extra)
-        seeds = [] if own_seeds else [f"seeds={json.dumps(spec.seeds, separators=(',', ':'))}"]
+        typed = {_key(word) for word in self.extra}
+        seeds = [] if typed & {"seed", "seeds"} else [f"seeds={json.dumps(spec.seeds, separators=(',', ':'))}"]
+        if spec.vary != [vary.STUDENT] and not typed & {vary.TYPED, vary.KEY}:
+            seeds.append(f"{vary.TYPED}=[{','.join(spec.vary)}]")
         aside = [word for word in self.extra if word not in self.changed]
         aside += [f"paths.outputs={_quoted(self.outputs)}"] if self.outputs else []
         for row in spec.rows:
@@ -187,6 +191,7 @@ def read_spec(option: Option) -> TableFile:
         source.text(("note",)),
         _overrides(source, ("base",)),
         _seeds(source),
+        _vary(source),
         rows,
         columns,
         source.texts(("factors",)),
@@ -203,7 +208,7 @@ def read_spec(option: Option) -> TableFile:
 
 
 FIELDS: dict[tuple[str, ...], tuple[str, ...]] = {
-    (): ("title", "note", "base", "seeds", "rows", "columns", "factors", "controls", "published", "requires"),
+    (): ("title", "note", "base", "seeds", "vary", "rows", "columns", "factors", "controls", "published", "requires"),
     ("rows",): ("id", "label", "overrides", "published"),
     ("columns",): ("id", "label", "overrides", "arm", "metric", "which", "bold", "split"),
     ("published",): ("source", "citation", "epoch", "figures"),
@@ -290,6 +295,19 @@ def _seeds(source: Source) -> int | list[int]:
         source.problem(("seeds",), "expected a number of seeds (5) or a list of them ([3, 7])")
         return 1
     return seeds
+
+
+def _vary(source: Source) -> list[str]:
+    """What differs from seed to seed: all, unless the file says otherwise. Figures are then of the method, not of a teacher or a split."""
+    if source.get(("vary",)) is None:
+        return list(vary.ALL)
+    names = source.texts(("vary",))
+    for number, name in enumerate(names):
+        if name not in vary.ALL:
+            source.problem(("vary", number), f"{name!r}{closest(name, vary.ALL)}; all: {listed(vary.ALL)}")
+    if vary.STUDENT not in names or len({*names}) < len(names):
+        source.problem(("vary",), f"{vary.STUDENT}, and which others differ with it, each once: {listed(vary.ALL)}")
+    return [name for name in vary.ALL if name in names]
 
 
 def _published(

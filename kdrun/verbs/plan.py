@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from kdrun.job import auto
+from kdrun.present.results import vary_text
 from kdrun.present.units import count_of, duration, magnitude
 from kdrun.term_weights import shown
 
@@ -64,7 +65,9 @@ def _show(plan: dict[str, Any]) -> None:
     from kdrun.present.console import Console
 
     console = Console()
-    tree = Tree(Text.assemble((plan["job"]["slug"], "bold"), f"  seeds {_seeds(plan)}"))
+    vary = vary_text(plan["job"]["vary"])
+    seeds = f"  seeds {_seeds(plan)}" + (f", {vary}" if vary else "")
+    tree = Tree(Text.assemble((plan["job"]["slug"], "bold"), seeds))
     for data in (plan["data"], *plan["other_data"]):
         sizes = ", ".join(f"{count} {split}" for split, count in data["sizes"].items())
         about = f"{_with(data.get('differs'))} {data['about']}: {sizes}"

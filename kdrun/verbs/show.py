@@ -19,7 +19,7 @@ from kdrun.present.results import (
     is_points,
     missing_rows,
     result_rows,
-    seeds_text,
+    seeds_of,
     seen_rows,
     stage_rows,
 )
@@ -108,7 +108,7 @@ def header(run: RunInfo, record: dict[str, Any]) -> list[tuple[str, str]]:
         ("name", record["name"] or MISSING),
         ("status", run.status + (f", attempt {attempts}" if attempts > 1 else "")),
         ("started", f"{age(record['created'])} ({record['created']}), took {duration(seconds_of(record, run.status))}"),
-        ("seeds", seeds_text(record["seeds"])),
+        ("seeds", seeds_of(record)),
         *([("student", auto.lines(record["auto"])[0])] if record.get("auto") else []),
         ("code", f"commit {git['commit'][:10]}{changed}" if git.get("commit") else "no commit known"),
         ("versions", ", ".join(f"{name} {versions[name]}" for name in PACKAGES if versions.get(name)) or MISSING),

@@ -20,6 +20,7 @@ title: "Temperature & weight: 50 % of a_table"
 note: Nothing here was trained.
 base: [data=digits, teacher=mlp_64, student=mlp_8, trainer.epochs=2, tracker=none, hardware=cpu]
 seeds: 3
+vary: [student]
 rows:
   - {id: alone, label: student alone, overrides: [strategy=alone]}
   - {id: t2, label: "T = 2", overrides: [objective.kd.temperature=2]}

@@ -38,6 +38,10 @@ def problems(tmp_path, *changes):
         ("id: t4", "id: 4", ["expected text", "quote it"]),
         ("seeds: 3", "seeds: three", ["number of seeds"]),
         ("seeds: 3", "seeds: 0", ["number of seeds"]),
+        ("vary: [student]", "vary: [student, techer]", ["closest: teacher"]),
+        ("vary: [student]", "vary: [teacher]", ["student, and which others differ with it"]),
+        ("vary: [student]", "vary: student", ["list of texts"]),
+        ("objective.kd.temperature=2]", "'seeds.vary=[student]']", ["the seeds of a table are the same"]),
         ("objective.kd.temperature=2]", "objective.kd.temperature]", ["KEY=VALUE"]),
         ("objective.kd.temperature=2]", "seed=2]", ["the seeds of a table are the same"]),
         ("metric: loss, which: last", "metric: seconds, bold: true", ["validation can choose"]),
@@ -159,7 +163,7 @@ def test_check_names_a_broken_table(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("kdrun.verbs.check.tables", lambda dirs: {"mini": tables(dirs)["mini"]})
     conf = write_spec(tmp_path, SPEC.replace("arm: teacher", "arn: teacher"))
     assert cli.main(["check", "--conf", str(conf)]) == 2
-    assert "mini.yaml, line 16" in capsys.readouterr().err
+    assert "mini.yaml, line 17" in capsys.readouterr().err
     write_spec(tmp_path)
     assert cli.main(["check", "--conf", str(conf)]) == 0
     assert "tables: 1" in capsys.readouterr().out

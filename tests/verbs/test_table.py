@@ -36,7 +36,9 @@ def test_a_table_that_is_run_built_and_derived_again(tmp_path, monkeypatch, caps
     folder = tmp_path / "out" / "tables" / "mini"
     table = json.loads((folder / "table.json").read_text())
     assert len(table["jobs"]) == 2 and all(job["status"] == "done" for job in table["jobs"])
-    assert table["jobs"][1]["data"]["content"] and len(table["jobs"][1]["teachers"]) == 1
+    assert table["vary"] == ["student", "teacher", "split"] and len(table["jobs"][1]["teachers"]) == 2
+    assert "Each seed has its own teacher and split" in (folder / "table.md").read_text()
+    assert table["jobs"][1]["data"]["content"]
     alone, kd = (next(c for c in table["cells"] if (c["row"], c["column"]) == (r, "student")) for r in ("alone", "kd"))
     difference = next(c for c in table["cells"] if (c["row"], c["column"]) == ("kd", "difference"))
     apart = kd["values"]["best"]["mean"] - alone["values"]["best"]["mean"]

@@ -174,7 +174,8 @@ class Fit(Stage):
 
         teachers = [[one.stage.learner["network"], one.path and one.fingerprint] for one in self.teachers]
         started = None if self.start is None else self.start.path is not None
-        alike = [self.learner, self.objective, self.trainer, self.teaching, teachers, started, self.sees, self.data]
+        data = {**self.data, "split_seed": 0}
+        alike = [self.learner, self.objective, self.trainer, self.teaching, teachers, started, self.sees, data]
         kind = json.dumps(alike, sort_keys=True, default=str)
         if kind not in look.known:
             seen = look.workshop.seen(self.seen, look.module) if self.sees else None
