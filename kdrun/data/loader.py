@@ -173,7 +173,7 @@ class MaskedLoader(BatchLoader):
 
     A subclass has `_split`, giving (first, end) of every batch, and `_order`.
 
-    samples  `batch(positions, sizes)`, and `sizes(positions)`: what sums of losses are divided by, over all ranks
+    samples  `batch(positions, sizes)`, and `sizes(positions)`: what sums of losses are divided by, over all ranks, by name
     MASKS    names of the masks of a batch
     """
 
@@ -183,6 +183,7 @@ class MaskedLoader(BatchLoader):
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: at least 1")
         super().__init__(samples, batch_size, seed=seed, rank=rank, world=world)
+        self._ordered: Any = None
 
     def _order(self) -> tuple[np.ndarray, np.ndarray]:
         """This epoch's (positions of samples, numbers of batches): batch k is order[slice(*bounds[k])]."""
@@ -190,10 +191,17 @@ class MaskedLoader(BatchLoader):
 
     def _epoch(self) -> Callable[[int], dict[str, Any]]:
         order, numbers = self._order()
-        return lambda index: self._part(order[slice(*self._bounds[numbers[index]])])
+        return lambda index: self.part(order[slice(*self._bounds[numbers[index]])])
 
-    def _part(self, rows: np.ndarray) -> dict[str, Any]:
-        """This rank's rows of a batch."""
+    def rows(self, index: int) -> np.ndarray:
+        """int64 [b]: positions of the samples of a batch of this epoch, over all ranks."""
+        if self._ordered is None or self._ordered[0] != self.epoch:
+            self._ordered = self.epoch, *self._order()
+        _, order, numbers = self._ordered
+        return order[slice(*self._bounds[numbers[index]])]
+
+    def part(self, rows: np.ndarray, turns: np.ndarray | None = None) -> dict[str, Any]:
+        """This rank's rows of a batch; nothing of them is changed at random."""
         share, extra = divmod(len(rows), self.world)
         first = self.rank * share + min(self.rank, extra)
         own = rows[first : first + share + (self.rank < extra)]

@@ -15,6 +15,7 @@ from kdrun.data.loader import BatchLoader
 from kdrun.data.mixing import MixedLoader
 from kdrun.data.samples import Samples, tensor_of
 from kdrun.data.source import SPLITS, ArraySource
+from kdrun.data.stream import Subset
 from kdrun.problems import UserError
 
 LABELLED = "labelled"
@@ -172,6 +173,9 @@ class TokenModule(DataModule):
 
     def samples(self, split: str) -> Any:
         """Ids and tokens of a split, in the order of the source."""
+        if split == LABELLED:
+            train = self._samples["train"]
+            return Subset(train, np.flatnonzero(train.labelled.numpy()))
         return self._samples[split]
 
     def decode(self, rows: Iterable[Sequence[int] | Tensor]) -> list[str]:

@@ -47,10 +47,19 @@ class BatchStream:
 
 
 class Subset:
-    """Some samples of a split, as loaders ask for them to make batches."""
+    """Some samples of a split (at `places`, int64 [n]), as loaders of rows of different lengths ask for them."""
+
+    labelled = None
 
     def __init__(self, samples: Any, places: np.ndarray):
+        self._samples, self._places = samples, places
         self.ids, self.lengths = samples.ids[places], samples.lengths[places]
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def sizes(self, positions: np.ndarray) -> dict[str, int]:
+        return self._samples.sizes(self._places[positions])
+
+    def batch(self, positions: np.ndarray, sizes: dict[str, int] | None = None) -> dict[str, Any]:
+        return self._samples.batch(self._places[positions], sizes)

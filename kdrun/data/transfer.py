@@ -68,6 +68,15 @@ def keep_labels(
     return kept
 
 
+def keep_labels_of_texts(ids: np.ndarray, kinds: list[str], config: dict[str, Any], name: str) -> np.ndarray | None:
+    """As keep_labels, of samples whose labels are texts; kinds: what they are drawn in proportion from, one for each."""
+    for key in ("label_noise", "long_tail"):
+        if config[key]:
+            raise UserError(f"data.{key}={config[key]:g}: labels of {name} are texts", "it is for data with classes")
+    codes = {kind: number for number, kind in enumerate(sorted(set(kinds)))}
+    return keep_labels(ids, np.array([codes[kind] for kind in kinds], np.int64), config, name)
+
+
 def label_count(labelled: float, samples: int, name: str, classes: int = 0) -> int:
     """`data.labelled`, a share of these samples or a number of them, as a number."""
     share = labelled < 1

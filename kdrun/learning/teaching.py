@@ -366,7 +366,7 @@ def _parts(request: FitRequest, module) -> dict[str, Any]:
     teaching, trainer = request.teaching, request.trainer
     parts = {
         "teacher": request.teacher.fingerprint,
-        "data": _inputs_of(request.seen_identity or request.data_identity),
+        "data": _inputs_of(request.seen_identity or request.data_identity, module),
         "device": request.hardware["device"],
         "torch": torch.__version__,
         "order": f"blocks of {cache.BLOCK}",
@@ -378,8 +378,9 @@ def _parts(request: FitRequest, module) -> dict[str, Any]:
     return parts
 
 
-def _inputs_of(data: Any) -> Any:
-    """What data are to a network that is asked for outputs: their identity without what says who has a label."""
-    if not isinstance(data, dict) or "view" not in data:
+def _inputs_of(data: Any, module: Any) -> Any:
+    """What data are to a network that is asked for outputs: their identity without what says who has a label, where inputs have no
+    label in them, as sequences of tokens do."""
+    if module.cached_by != SAMPLE or not isinstance(data, dict) or "view" not in data:
         return data
     return {**data, "view": {key: value for key, value in data["view"].items() if key not in OF_LABELS}}

@@ -37,6 +37,7 @@ def audit(module: Any) -> dict[str, Any]:
     bytes       per split and side, share of tokens that are single bytes of what the vocabulary lacks
     lengths     per split and side, mean words and tokens (eos included); of a side whose script puts no blanks between
                 words its mean characters are called words here, too
+    notes       what else is known of the training split (sentences without translation)
     summary     one line
     """
     texts = {name: list(zip(module.sources(name), module.references(name), strict=True)) for name in module.rows_of}
@@ -63,6 +64,7 @@ def audit(module: Any) -> dict[str, Any]:
         "unknown": {name: _tokens(module, name, {module.spec.unk}) for name in texts},
         "bytes": {name: _tokens(module, name, module.tokenizer.byte_ids) for name in texts},
         "lengths": {name: _lengths(module, name) for name in texts},
+        "notes": list(module.found["notes"]),
     }
     return {**found, "summary": summary(found)}
 
@@ -86,6 +88,7 @@ def summary(found: dict[str, Any]) -> str:
         parts.append(f"left out: {most_of(found['dropped'].items())}")
     for name, cut in found["cut"].items():
         parts.append(f"{cut['source']} sources and {cut['target']} targets of {name} were cut")
+    parts += found["notes"]
     return "; ".join(parts)
 
 

@@ -13,6 +13,7 @@ from kdrun.data.ragged import Ragged
 from kdrun.domains.translation.source import Pairs
 from kdrun.domains.translation.spec import TextSpec
 from kdrun.domains.translation.splits import assign
+from kdrun.domains.translation.transfer import known_text, transferred
 from kdrun.problems import UserError
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def text_module(pairs: Pairs, common: dict[str, Any], cache: str | Path) -> Text
             f"data.text.max_length={common['max_length']}: at least 2, since every sentence has an end token"
         )
     split, removed = assign(pairs, common)
+    known, split = transferred(pairs, split, common)
+    pairs = known.pairs
     rows = {name: np.flatnonzero(split == number) for name, number in pairs.splits.items()}
     if not len(rows["train"]):
         gone = f": {removed['train']} are in val or test as well, or share a sentence with them" if removed else ""
@@ -50,14 +53,16 @@ def text_module(pairs: Pairs, common: dict[str, Any], cache: str | Path) -> Text
         tokenizer = tokenizers.existing(common["tokenizer"])
         vocabulary = tokenizer.size
     else:
-        text = (side[row] for side in (pairs.source, pairs.target) for row in rows["train"].tolist())
-        tokenizer = tokenizers.trained(text, common["vocabulary"], Path(cache))
+        tokenizer = tokenizers.trained(
+            known_text(pairs, rows["train"].tolist(), known.hidden), common["vocabulary"], Path(cache)
+        )
         vocabulary = -(-tokenizer.size // 8) * 8  # as wide as matrix units like; the pieces beyond are never used
     samples, too_long, cut = {}, 0, {}
     for name, chosen in rows.items():
         samples[name], rows[name], over = _encoded(pairs, chosen, tokenizer, common["max_length"], name == "train")
         if name == "train":
             too_long = over["pairs"]
+            samples[name].labelled = known.labelled(rows[name])
         elif over["pairs"]:
             cut[name] = over
     if not len(rows["train"]):
@@ -82,6 +87,7 @@ def text_module(pairs: Pairs, common: dict[str, Any], cache: str | Path) -> Text
         "dropped": {**pairs.dropped, **({"too long": too_long} if too_long else {})},
         "removed": removed,
         "cut": cut,
+        "notes": known.notes,
     }
     return TextDataModule(pairs, rows, tokenizer, spec, samples, found)
 

@@ -39,13 +39,16 @@ class TranslationDomain(Domain):
     settings = MappingProxyType({"text": TextConfig})
     supplies = ("vocabulary", "vocab_size", "pad", "bos", "eos", "max_length")
     commands = ("translate",)
-    normalised, per_position, generates = False, True, True
+    normalised, per_position, generates, transfers = False, True, True, True
     decoding = frozenset(("beam", "val_beam", "length_penalty", "max_factor", "max_extra"))
 
     def source_type(self) -> type:
         from kdrun.domains.translation.source import Pairs
 
         return Pairs
+
+    def reads_unlabelled(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
+        return {"_target_": "kdrun.domains.translation.transfer.unlabelled_sentences"}
 
     def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
         from kdrun.domains.translation.build import text_module

@@ -10,6 +10,7 @@ import torch
 from kdrun.data import randomness
 from kdrun.data.loader import MaskedLoader
 from kdrun.data.ragged import Ragged
+from kdrun.data.stream import BatchStream, Subset
 
 SIMILAR = 0.8
 """Pairs that are shuffled with each other are at least so long as this share of the longest among them."""
@@ -40,12 +41,15 @@ class TextSamples:
         """int64 [n]: tokens of the longer side, what a row of a batch is counted as."""
         return np.maximum(self.source.lengths(), self.target.lengths())
 
-    def sizes(self, positions: np.ndarray) -> int:
-        """Target tokens of these pairs."""
-        return int(self.target.lengths(positions).sum())
+    def sizes(self, positions: np.ndarray) -> dict[str, int]:
+        """Target tokens of these pairs; of those with a translation, where not all have one."""
+        tokens = self.target.lengths(positions)
+        known = {} if self.labelled is None else {"labelled": int(tokens[self.labelled.numpy()[positions]].sum())}
+        return {"mask": int(tokens.sum()), **known}
 
-    def batch(self, positions: np.ndarray, size: int | None = None) -> dict[str, Any]:
-        """The pairs at these positions as a batch (see TokenLoader). size: target tokens, where it is not theirs."""
+    def batch(self, positions: np.ndarray, sizes: dict[str, int] | None = None) -> dict[str, Any]:
+        """The pairs at these positions as a batch (see TokenLoader). sizes: those over all ranks, where not theirs."""
+        sizes = self.sizes(positions) if sizes is None else sizes
         source, source_mask = map(torch.from_numpy, self.source.padded(positions, self.pad))
         targets, mask = map(torch.from_numpy, self.target.padded(positions, self.pad))
         start = torch.full((len(positions), 1), self.bos)
@@ -59,7 +63,8 @@ class TextSamples:
             "targets": targets,
             "mask": mask,
             "view": 0,
-            "size": int(mask.sum()) if size is None else size,
+            "size": sizes["mask"],
+            **({} if self.labelled is None else {"labelled": self.labelled[positions], "sizes": sizes}),
         }
 
 
@@ -68,7 +73,9 @@ class TokenLoader(MaskedLoader):
 
     A batch is a dict: "ids" int64 [b]; "inputs": source int64 [b, S], source_mask bool [b, S], target int64 [b, T]
     (what the decoder reads: bos y1 .. yT-1); "targets" int64 [b, T] (y1 .. yT-1 eos); "mask" bool [b, T] (where there is
-    a target); "view" 0; "size": target positions of the batch over all ranks, what sums of losses are divided by.
+    a target); "view" 0; "size": target positions of the batch over all ranks, what sums of losses are divided by. Where not all pairs
+    have a translation also "labelled" bool [b] and "sizes": {"mask": size, "labelled": those of pairs that have one}; of a pair
+    without one the first target position is there, which a teacher has something to say of.
 
     batch_size  most tokens of a batch over all ranks: rows times the longest sequence on either side, padding
                 included. A pair that is longer by itself is a batch of its own
@@ -84,6 +91,14 @@ class TokenLoader(MaskedLoader):
         return [
             (first, min(first + rows, end)) for begin, end, rows in self._buckets for first in range(begin, end, rows)
         ]
+
+    @property
+    def full(self) -> int:
+        return self.batch_size
+
+    def stream(self, places: np.ndarray, count: int) -> BatchStream:
+        """Batches of at most `count` tokens."""
+        return BatchStream(TokenLoader(Subset(self.samples, places), count, seed=self.seed), places)
 
     def _order(self) -> tuple[np.ndarray, np.ndarray]:
         order, numbers = self._sorted, np.arange(len(self._bounds))

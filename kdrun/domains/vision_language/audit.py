@@ -33,6 +33,7 @@ def audit(module: Any) -> dict[str, Any]:
     duplicates   per split, samples that equal an earlier one of it (images and text)
     unknown      per split, share of text tokens that the tokenizer does not know; None for a tokenizer without such
     lengths      per split, mean tokens of a sample with its image slots, and mean answer tokens (end tokens included)
+    notes        what else is known of the training split (samples without answers)
     summary      one line
     """
     splits = list(module.chosen)
@@ -53,6 +54,7 @@ def audit(module: Any) -> dict[str, Any]:
         "duplicates": {name: len(module.chosen[name]) - len(distinct[name]) for name in splits},
         "unknown": {name: _unknown(module, name) for name in splits},
         "lengths": {name: _lengths(module, name) for name in splits},
+        "notes": list(module.found["notes"]),
     }
     return {**found, "summary": summary(found)}
 
@@ -83,7 +85,7 @@ def summary(found: dict[str, Any]) -> str:
     unknown = {name: share for name, share in found["unknown"].items() if share and share >= 0.001}
     if unknown:
         parts.append("unknown words: " + ", ".join(f"{share:.1%} of {name}" for name, share in unknown.items()))
-    return "; ".join(parts)
+    return "; ".join([*parts, *found["notes"]])
 
 
 def _unknown(module: Any, split: str) -> float | None:

@@ -14,6 +14,7 @@ from kdrun.domains.vision_language.encoded import encoded
 from kdrun.domains.vision_language.source import Conversations, ImageStore
 from kdrun.domains.vision_language.spec import VisionSpec
 from kdrun.domains.vision_language.splits import assign
+from kdrun.domains.vision_language.transfer import joined, labelled_of, transferred
 from kdrun.problems import UserError
 
 if TYPE_CHECKING:
@@ -41,8 +42,9 @@ def vision_module(
     """
     from kdrun.domains.vision_language.module import VisionDataModule
 
-    pictures = ImageInputs(conversations.images, common, cache)
+    pictures = ImageInputs(joined(conversations.images, common["unlabelled"]), common, cache)
     chosen, removed = assign(conversations, common)
+    chosen, known, notes = transferred(chosen, conversations, common)
     if like is not None:
         tokenizer, vocabulary = like.encoder.tokenizer, like.spec.vocabulary
     elif common["tokenizer"] is not None:
@@ -64,12 +66,20 @@ def vision_module(
             f"the chat template {encoder.head} before it"
         )
     samples: dict[str, VisionSamples] = {}
-    found = {"dropped": dict(conversations.report), "removed": removed, "too_long": 0, "cut": {}, "no_room": {}}
+    found = {
+        "dropped": dict(conversations.report),
+        "removed": removed,
+        "too_long": 0,
+        "cut": {},
+        "no_room": {},
+        "notes": notes,
+    }
     for name, given in chosen.items():
         made, kept, over = encoded(given, encoder, most, tokenizer.pad, pictures, leave_out=name == "train")
         samples[name], chosen[name] = made, [given[position] for position in kept]
         if name == "train":
             found["too_long"] = over["left_out"]
+            made.labelled = labelled_of(made.ids, known)
         else:
             found["cut"] |= {name: over["cut"]} if over["cut"] else {}
             found["no_room"] |= {name: over["left_out"]} if over["left_out"] else {}

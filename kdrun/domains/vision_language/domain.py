@@ -36,7 +36,7 @@ class VisionLanguageDomain(Domain):
     settings = MappingProxyType({"vision": Vision})
     supplies = (*TranslationDomain.supplies, "image_token", "image_tokens", "image_size", "tower")
     commands = ("chat",)
-    per_position = True
+    per_position = transfers = True
     decoding = frozenset(("max_extra",))
     evaluates = (
         "as a further test set beside data to train on: data=llava_json data.root=FOLDER data.file=FILE "
@@ -47,6 +47,9 @@ class VisionLanguageDomain(Domain):
         from kdrun.domains.vision_language.source import Conversations
 
         return Conversations
+
+    def reads_unlabelled(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
+        return {"_target_": "kdrun.domains.vision_language.transfer.unlabelled_pictures"}
 
     def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
         from kdrun.domains.vision_language.build import vision_module

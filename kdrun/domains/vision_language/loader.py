@@ -63,7 +63,11 @@ class VisionSamples:
     def sizes(self, positions: np.ndarray) -> dict[str, int]:
         """What these samples add to the counts of a batch (see SampleLoader)."""
         images = self.images.lengths(positions)
+        known = {}
+        if self.labelled is not None:
+            known["labelled"] = int(self.responses[positions][self.labelled.numpy()[positions]].sum())
         return {
+            **known,
             "mask": int(self.responses[positions].sum()),
             "visual_mask": int(images.sum()) * self.slots,
             "images": int((images > 0).sum()),
@@ -87,6 +91,7 @@ class VisionSamples:
             "view": 0,
             "size": sizes["mask"],
             "sizes": dict(sizes),
+            **({} if self.labelled is None else {"labelled": self.labelled[positions]}),
         }
 
     def prompts(self, positions: np.ndarray) -> dict[str, Tensor]:
@@ -139,6 +144,8 @@ class SampleLoader(MaskedLoader):
         view         0
         sizes        counts over all ranks: {"mask", "visual_mask", "images": samples that have any}
         size         sizes["mask"], what sums of losses are divided by
+        labelled     bool [b], where not all samples have an answer; sizes["labelled"] counts positions of those that do. Of a sample without
+                     one the mask has the first answer position, which a teacher has something to say of
 
     batch_size  samples of a batch over all ranks
     seed        of the order; None: the order of the source, the same in every epoch (evaluation)

@@ -180,7 +180,9 @@ class VisionLanguage(TokenTask):
     @cached_property
     def question_only(self) -> QuestionOnly:
         """The guesser that knows the questions and answers of training and sees nothing."""
-        return QuestionOnly(self.module.chosen["train"])
+        return QuestionOnly(
+            sample for sample in self.module.chosen["train"] if any(turn.answer for turn in sample.turns)
+        )
 
     def notes(self) -> dict[str, str]:
         return {

@@ -252,7 +252,7 @@ class Encoder:
         lead, texts = self.template.lead, []
         for turn in sample.turns:
             first = "" if sample.images and not texts else lead
-            texts += [first + turn.prompt if turn.prompt else "", lead + turn.answer]
+            texts += [first + turn.prompt if turn.prompt else "", lead + turn.answer if turn.answer else ""]
         return texts
 
     def _row(self, found: list[list[int]]) -> TokenRow:
