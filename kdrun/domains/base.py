@@ -264,11 +264,17 @@ class Task:
         """Adds one batch to all metrics; may ask the network for more than one forward pass (generation).
 
         final: on test, where generation may be more thorough than after every epoch. Then it may return one mapping of
-        plain values for each sample, with its "id", which is kept beside the weights (see resampling.py).
+        plain values for each sample, with its "id", which is kept beside the weights (see resampling.py). After an epoch it
+        may return {"id", "right"}, by which the selected epoch is compared with the last.
         """
         prediction = self.predict(network, batch["inputs"])
         self.update(metrics, prediction, batch)
         self.update_added(metrics, prediction, batch)
+        right = None if final else self.right(prediction, batch)
+        if right is None or right.dim() != 1:
+            return None
+        columns = batch["ids"].tolist(), right.tolist()
+        return [{"id": number, "right": one} for number, one in zip(*columns, strict=True)]
 
     def row_scores(self, rows: list[dict[str, Any]], val_rows: list[dict[str, Any]]) -> dict[str, float]:
         """Further metrics of a test set, from what `evaluate` said of its samples and of those of the split "val" (KEEPS)."""

@@ -5,8 +5,10 @@ headline of a job, of all its arms alike, is the last epoch, unless the best one
 a mean over seeds, exceeds the last epoch's by more than the noise of such a difference allows for all epochs and arms that were
 looked at (one-sided, 5 % of jobs, Bonferroni). Test figures have no part in it. scripts/simulate_selection.py shows how often it errs.
 
-Noise is that of two scores on as many samples as validation has, taken as independent. Both are of the same samples and seeds are
-several, so the true noise is smaller and the rule errs towards the last epoch.
+Noise is the standard error of the paired differences, best minus last, of validation samples. Where a stage kept nothing of single
+samples (or not what is monitored) it is that of two scores on as many samples as validation has, taken as independent: the true noise
+is smaller then. It is that of one seed also where there are several: each has chosen its epoch, so that the luck of their choices does
+not average out.
 """
 
 from __future__ import annotations
@@ -37,13 +39,15 @@ DEVIATIONS: Mapping[str, Callable[[float], float]] = {
     "loss": lambda score: 2 * score,
     **dict.fromkeys(("accuracy", "top5", "token_accuracy", "bleu", "chrf", "sensitivity", "specificity"), _share),
 }
-"""Metric -> deviation of what one validation sample adds to its mean. Of others nothing is known: the last epoch is the headline."""
+"""Metric -> deviation of what one validation sample adds to its mean, where nothing was kept of samples. Of other metrics nothing is
+known then: the last epoch is the headline."""
 
 
 def headline_of(arms: Mapping[str, Records]) -> dict[str, Any]:
     """{"which": "best" or "last", "why", "samples", "level", "arms": {arm: {"gain", "needed"}}} of the arms of a job.
 
-    arms: arm -> seed -> record of a stage, with "val", "monitor", and "validation", the number of its samples (None: not known).
+    arms: arm -> seed -> record of a stage, with "val", "monitor", and "validation", the number of its samples (None: not
+    known), and "apart" (see apart_of).
     """
     judged = {arm: list(records.values()) for arm, records in arms.items() if records}
     trained = {arm: records for arm, records in judged.items() if all(_epochs(record) for record in records)}
@@ -72,22 +76,55 @@ def _gain(records: list[Mapping[str, Any]], samples: int | None, looked: int) ->
     exceed, None where nothing is known of the metric or there is one epoch."""
     name = records[0].get("monitor") or ""
     pairs = [tuple(number(record["val"][which].get(name)) for which in ("best", "last")) for record in records]
-    if any(None in pair for pair in pairs):
+    if any(None in pair for pair in pairs) or looked < 1:
         return {"gain": 0.0, "needed": None}
-    gain = statistics.fmean(abs(best - last) for best, last in pairs)
-    return {"gain": gain, "needed": needed_gain(name, pairs, samples, looked)}
+    gains = [best - last for best, last in pairs]
+    noise = paired_noise([record.get("apart") for record in records])
+    noise = noise_of(name, pairs, samples) if noise is None else noise
+    return {"gain": statistics.fmean(map(abs, gains)), "needed": None if noise is None else quantile(looked) * noise}
 
 
-def needed_gain(metric: str, pairs: list[tuple[float, float]], samples: int | None, looked: int) -> float | None:
-    """What a gain has to exceed. pairs: (best, last) score of every seed; looked: epochs beside the last, of all arms together."""
+def quantile(looked: int) -> float:
+    """Standard errors that a gain has to exceed where so many epochs beside the last were looked at, of all arms together."""
     from scipy.special import ndtri
 
+    return float(-ndtri(LEVEL / looked))
+
+
+def noise_of(metric: str, pairs: list[tuple[float, float]], samples: int | None) -> float | None:
+    """Standard error of best minus last of one seed, from the (best, last) score of every seed; None where nothing is known of the
+    metric."""
     deviation = DEVIATIONS.get(metric)
-    if deviation is None or not samples or looked < 1:
+    if deviation is None or not samples:
         return None
-    # The noise that seeds share cannot be told from what they do not: a mean over seeds is given that of one.
-    noise = statistics.fmean(math.hypot(*map(deviation, pair)) for pair in pairs) / math.sqrt(samples)
-    return float(-ndtri(LEVEL / looked)) * noise
+    return statistics.fmean(math.hypot(*map(deviation, pair)) for pair in pairs) / math.sqrt(samples)
+
+
+def paired_noise(apart: list[Mapping[Any, float] | None]) -> float | None:
+    """The same from that of every sample (one mapping by id for each seed, {} where both are the same epoch); None where one is not
+    known, or all are {}."""
+    if None in apart or not any(apart):
+        return None
+    several = [list(seed.values()) for seed in apart if seed and len(seed) > 1]
+    return (
+        statistics.fmean(statistics.stdev(values) / math.sqrt(len(values)) for values in several) if several else None
+    )
+
+
+def apart_of(record: Mapping[str, Any]) -> dict[Any, float] | None:
+    """id -> how much more right the selected epoch is than the last of a validation sample, of a stage's record with the "folder" it
+    lies in; {} where they are the same epoch, None where the stage kept nothing of samples, or of another metric than it monitors."""
+    from kdrun.learning.resampling import SELECTION, read_samples
+
+    val, name = record["val"], record.get("monitor")
+    if val.get("epoch_best") is None or val["epoch_best"] == val["epochs"] - 1:
+        return {}
+    rows = read_samples(record["folder"], SELECTION) if record.get("folder") else []
+    apart = {row["id"]: row["best"] - row["last"] for row in rows}
+    gains = [number(val[which].get(name)) for which in ("best", "last")]
+    if not apart or None in gains:
+        return None
+    return apart if math.isclose(statistics.fmean(apart.values()), gains[0] - gains[1], abs_tol=1e-6) else None
 
 
 def _why(found: Mapping[str, Any], clear: Mapping[str, Any], samples: int | None, metric: str | None) -> str:

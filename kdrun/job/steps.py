@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
+from kdrun.job.selection import apart_of
 from kdrun.records import steps_spent
 
 ALONE, EQUAL = "alone", "equal_compute"
@@ -28,10 +29,12 @@ def add_counts(
     arms: Mapping[str, Mapping[int, dict[str, Any]]], stages: Sequence[Mapping[str, Any]], validation: int | None
 ) -> None:
     """Adds to the records of arms what these do not say by themselves: "spent", optimisation steps of the result and of all that it goes
-    on from, and "validation", the number of samples it was selected on. stages: all that the job used."""
+    on from; "validation", the number of samples it was selected on, and "apart", what these say of its selected and last epoch (see
+    selection.apart_of). stages: all that the job used."""
     for records in arms.values():
         for record in records.values():
-            record |= {"spent": steps_spent(record["fingerprint"], stages), "validation": validation}
+            spent, apart = steps_spent(record["fingerprint"], stages), apart_of(record)
+            record |= {"spent": spent, "validation": validation, "apart": apart}
 
 
 def steps_of(records: Mapping[int, Mapping[str, Any]]) -> float | None:

@@ -74,6 +74,7 @@ class Keeping(Callback):
     monitor, mode     the validation metric that selects, and "max" or "min"; ties keep the earlier epoch
     seconds           a checkpoint is written at most this often, and always when a signal asks to stop
     ledger            what the stage costs; goes on over tries
+    right             what the task says of single validation samples, of the selected and of the last epoch
     asked             samples the teacher was asked for in this try before training; from then on: over all tries
     identity          what a checkpoint must agree on when it is loaded (the stage's and the teacher's fingerprints)
     """
@@ -106,6 +107,7 @@ class Keeping(Callback):
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.best_state: dict[str, torch.Tensor] = {}
+        self.right: dict[str, list[dict[str, Any]]] = {"best": [], "last": []}
         self.ledger = ledger
         self.asked = asked
         self.taught_earlier = 0
@@ -156,12 +158,14 @@ class Keeping(Callback):
         values = learner.evaluated
         self.history.append({"epoch": epoch, "step": learner.step, **values})
         self._write(trainer, {"stage": self.label, "step": learner.step, "epoch": epoch, **_named("val", values)})
+        self.right["last"] = learner.samples
         value = values[self.monitor]
         if value != value:
             raise FloatingPointError(f"val/{self.monitor} became nan in epoch {epoch}")
         if self.best is None or self.better(value, self.best["metrics"][self.monitor]):
             self.best = {"epoch": epoch, "metrics": values}
             self.best_state = {k: v.detach().to("cpu", copy=True) for k, v in learner.network.state_dict().items()}
+            self.right["best"] = learner.samples
         if trainer.is_global_zero:
             self.report.advance(learner.step)
             self.report.epoch(self.label, epoch, self.epochs, values)
@@ -185,6 +189,7 @@ class Keeping(Callback):
             "best": self.best,
             "best_file": self._best_file,
             "best_sha256": self._best_sha256,
+            "right": self.right["best"],
             "ledger": self.ledger.state(),
             "taught": self.taught(learner),
             "asked": self.asked,
@@ -202,6 +207,7 @@ class Keeping(Callback):
             learner.average.load_state_dict(state["average"])
         self.rows, self.history, self.best = state["rows"], state["history"], state["best"]
         self._best_file, self._best_sha256 = state["best_file"], state["best_sha256"]
+        self.right["best"] = state.get("right") or []
         if self._best_file is not None:
             self.best_state = load_state(self.work / self._best_file)
         self.ledger.resume(state["ledger"])

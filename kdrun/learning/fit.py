@@ -15,7 +15,7 @@ from kdrun.learning.callbacks import Keeping, usable_state
 from kdrun.learning.firststep import NoEffect
 from kdrun.learning.gap import Gap
 from kdrun.learning.learner import LearnerModule
-from kdrun.learning.outcome import Tests, cost_of, leave, size_of, test_rows
+from kdrun.learning.outcome import Tests, cost_of, leave, size_of, test_rows, write_selection
 from kdrun.learning.preflight import other_normalisation
 from kdrun.learning.report import Report
 from kdrun.learning.request import FitRequest
@@ -321,6 +321,7 @@ def _outcome(fit: RunningFit, training: Training) -> dict[str, Any]:
     }
     if first:
         leave(request.work, outcome, keeping.rows, test_rows(request.label, learner.step, epochs - 1, test), fit.report)
+        write_selection(request.work, keeping.right)
         for which, state in (("last", last_state), ("best", keeping.best_state)):
             save_weights(
                 fit.network, request.work / f"{which}.safetensors", module.spec, request.learner["network"], state

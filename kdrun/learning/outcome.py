@@ -11,7 +11,7 @@ from typing import Any
 from kdrun.files import write_atomic, write_json
 from kdrun.learning.learner import LearnerModule
 from kdrun.learning.report import Report
-from kdrun.learning.resampling import write_samples
+from kdrun.learning.resampling import SELECTION, write_samples
 from kdrun.ledger.flops import parameters
 from kdrun.ledger.ledger import Ledger
 
@@ -41,6 +41,14 @@ class Tests:
                 scores = learner.task.row_scores(rows[split], rows.get("val") or [])
                 metrics[split] = {**metrics[split], **scores}
         return {split: metrics[split] for split in splits}
+
+
+def write_selection(work: Path, right: dict[str, list[dict[str, Any]]]) -> None:
+    """samples.selection.jsonl: {"id", "best", "last"} of each validation sample, how right the selected and the last epoch are of it.
+    Not there where they are the same epoch, or nothing is known of single samples."""
+    best, last = ({row["id"]: float(row["right"]) for row in right[which]} for which in ("best", "last"))
+    if best and best.keys() == last.keys() and right["best"] is not right["last"]:
+        write_samples(work, SELECTION, [{"id": one, "best": value, "last": last[one]} for one, value in best.items()])
 
 
 def test_rows(label: str, step: int, epoch: int, test: dict[str, Metrics]) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """What a stage kept of single test samples, and how far a difference between two arms depends on which samples they are.
 
     samples.<split>.jsonl   one mapping per sample of a test set: "id", and what the task tells of it (of the selected epoch)
+    samples.selection.jsonl of a validation sample: "id", and how right ("best", "last") the selected and the last epoch are of it
 
 Seeds say how far a result depends on chance in training; these intervals say how far it depends on the test set.
 """
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from kdrun.auc import Ranked
 
+SELECTION = "selection"
 DRAWS = 1000
 AUC_DRAWS = 2000
 AT_ONCE = 1 << 18

@@ -78,7 +78,7 @@ class VisionLanguage(TokenTask):
 
         Nothing is generated where the pass over the reference shows that the reference is what greedy decoding gives:
         where each of its tokens is the likeliest one. Nor, on validation, for LONG_TYPES: they count as wrong then.
-        On test it returns {"id", "text", "right": share in 0..1, "type"} of each sample.
+        It returns {"id", "right": share in 0..1} of each sample, on test with "text" and "type".
         """
         mask, targets = batch["mask"], batch["targets"]
         prediction = self._predict(network, batch["inputs"], hidden=hasattr(network, "hidden"), logits=False)
@@ -107,7 +107,7 @@ class VisionLanguage(TokenTask):
         right = [rightness(sample, text) for sample, text in zip(samples, texts, strict=True)]
         metrics["answers"].update(right)
         if not final:
-            return None
+            return [{"id": sample.id, "right": share} for sample, share in zip(samples, right, strict=True)]
         return [
             {"id": sample.id, "text": text, "right": share, "type": sample.type}
             for sample, text, share in zip(samples, texts, right, strict=True)
