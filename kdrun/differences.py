@@ -59,24 +59,27 @@ class Difference:
     values: tuple[float, ...] = ()
     p_holm: float | None = None
     comparisons: int = 1
+    level: float = LEVEL
 
     @property
     def p(self) -> float | None:
-        """What is held against LEVEL: the corrected p value where there is one."""
+        """What is held against the level: the corrected p value where there is one."""
         return self.p_value if self.p_holm is None else self.p_holm
 
     def decision(self, margin: float | None = MARGIN) -> str:
-        """BETTER or WORSE where p is below LEVEL; SMALL where the interval lies within +-margin (None: no margin is known);
+        """BETTER or WORSE where p is below the level; SMALL where the interval lies within +-margin (None: no margin is known);
         SINGLE with fewer than two seeds; else UNDECIDED."""
         if self.interval is None or self.p is None:
             return SINGLE
-        return self.decided(self.p < LEVEL, self.interval, margin)
-
-    def decided(self, rejected: bool, interval: Sequence[float], margin: float | None) -> str:
-        """The decision of a test that has rejected that there is no difference, or has not; interval: of the same level."""
-        if rejected:
+        if self.p < self.level:
             return BETTER if self.mean > 0 else WORSE
-        return SMALL if margin is not None and max(map(abs, interval)) <= margin else UNDECIDED
+        return SMALL if margin is not None and max(map(abs, self.interval)) <= margin else UNDECIDED
+
+    def at_level(self, level: float) -> Difference:
+        """The same comparison by itself, at a level of its own (see kdrun.looks): its interval and the visible effect are those of this
+        level."""
+        plain = replace(self, level=level, p_holm=None, comparisons=1)
+        return plain if self.error is None or self.degrees is None else _tested(plain)
 
     def seeds_to_settle(self, margin: float | None = MARGIN) -> int | None:
         """Seeds that would show, with 80 % power, a true effect as large as the mean here, or as the margin if that is larger;
@@ -138,9 +141,9 @@ def from_moments(mean: float, sd: float | None, n: int) -> Difference:
 
 
 def _tested(found: Difference) -> Difference:
-    """With interval, p value and the visible effect, from mean, error and degrees."""
-    low, high = interval_of(found.mean, found.error, found.degrees)
-    visible = visible_effect(found.error, found.degrees)
+    """With interval, p value and the visible effect, from mean, error, degrees and level."""
+    low, high = interval_of(found.mean, found.error, found.degrees, found.level)
+    visible = visible_effect(found.error, found.degrees, level=found.level)
     p_value = p_value_of(found.mean, found.error, found.degrees)
     return replace(found, interval=(low, high), p_value=p_value, visible=visible)
 
@@ -174,16 +177,16 @@ def power_of(effect: float, error: float, degrees: float, level: float = LEVEL) 
     return float(1 - nctdtr(degrees, shift, bound))
 
 
-def visible_effect(error: float, degrees: float, power: float = POWER) -> float:
+def visible_effect(error: float, degrees: float, power: float = POWER, level: float = LEVEL) -> float:
     """The smallest true effect with this power, by bisection to a thousandth of the standard error."""
     if error == 0:
         return 0.0
     low, high = 0.0, 4.0
-    while power_of(high * error, error, degrees) < power:
+    while power_of(high * error, error, degrees, level) < power:
         low, high = high, 2 * high
     while high - low > 1e-3:
         middle = (low + high) / 2
-        low, high = (middle, high) if power_of(middle * error, error, degrees) < power else (low, middle)
+        low, high = (middle, high) if power_of(middle * error, error, degrees, level) < power else (low, middle)
     return high * error
 
 

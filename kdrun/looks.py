@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kdrun.differences import LEVEL, MARGIN, SINGLE, UNDECIDED, Difference, interval_of
+from kdrun.differences import LEVEL, MARGIN, SINGLE, UNDECIDED, Difference
 
 AUTO = "auto"
 SLOPES = {3: 0.016656, 5: 0.006893, 8: 0.003643, 12: 0.002220, 20: 0.001314, 32: 0.000812, 50: 0.000514}
@@ -44,31 +44,18 @@ class Rule:
         """What p is held against after so many seeds. Of seeds some may have failed: it is of those that were run."""
         return self.slope * seeds
 
-    def interval(self, difference: Difference, seeds: int) -> tuple[float, float] | None:
-        """That holds at all looks at once, with 95 %; None of one pair of seeds."""
-        if difference.error is None or difference.degrees is None:
-            return None
-        return interval_of(difference.mean, difference.error, difference.degrees, self.level(seeds))
-
-    def decision(self, difference: Difference | None, seeds: int) -> str:
-        """As Difference.decision, at the level of this look."""
-        interval = None if difference is None else self.interval(difference, seeds)
-        if difference is None or interval is None or difference.p_value is None:
-            return SINGLE
-        return difference.decided(difference.p_value < self.level(seeds), interval, self.margin)
+    def at(self, difference: Difference, seeds: int) -> Difference:
+        """A difference after so many seeds, at the level of this look."""
+        return difference.at_level(self.level(seeds))
 
     def look(self, seeds: int, difference: Difference | None) -> dict[str, Any]:
         """One look after so many seeds, as records hold it."""
-        interval = None if difference is None else self.interval(difference, seeds)
-        return {
-            "seeds": seeds,
-            "n": 0 if difference is None else difference.n,
-            "mean": None if difference is None else difference.mean,
-            "p": None if difference is None else difference.p_value,
-            "level": self.level(seeds),
-            "interval": None if interval is None else list(interval),
-            "decision": self.decision(difference, seeds),
-        }
+        if difference is None:
+            return {"seeds": seeds, "n": 0, "level": self.level(seeds), "decision": SINGLE}
+        found = self.at(difference, seeds)
+        interval = None if found.interval is None else list(found.interval)
+        shown = {"n": found.n, "mean": found.mean, "p": found.p, "level": found.level, "interval": interval}
+        return {"seeds": seeds, **shown, "decision": found.decision(self.margin)}
 
     def as_record(self) -> dict[str, Any]:
         return {"looks": list(self.looks), "slope": self.slope, "overall": LEVEL, "margin": self.margin}

@@ -12,7 +12,7 @@ from scipy import stats
 
 from kdrun.cli import main
 from kdrun.config.compose import compose
-from kdrun.differences import BETTER, SINGLE, SMALL, UNDECIDED, difference_of
+from kdrun.differences import BETTER, SINGLE, SMALL, UNDECIDED, corrected, difference_of, read_difference
 from kdrun.looks import SLOPES, Rule, looks_until, read_rule
 from kdrun.problems import UserError
 
@@ -62,16 +62,21 @@ def pairs(*differences):
 
 def test_a_look_is_held_against_the_level_of_its_seeds():
     rule = Rule.of(looks_until(12))
+
+    def decision(difference, seeds):
+        return rule.look(seeds, difference)["decision"]
+
     clear, barely = pairs(0.02, 0.021, 0.0205), pairs(0.02, 0.01, 0.03, 0.021, 0.004)
-    assert rule.decision(clear, 3) == BETTER and rule.decision(pairs(0.01, 0.02, 0.03), 3) == UNDECIDED
+    assert decision(clear, 3) == BETTER and decision(pairs(0.01, 0.02, 0.03), 3) == UNDECIDED
     assert barely.decision() == BETTER and rule.level(3) < barely.p_value < rule.level(12)
-    assert rule.decision(barely, 3) == UNDECIDED and rule.decision(barely, 12) == BETTER
-    assert rule.decision(pairs(0.001, -0.001, 0.0005, -0.0002, 0.0), 5) == SMALL
-    assert rule.decision(pairs(0.1), 3) == SINGLE == rule.decision(None, 3)
-    low, high = rule.interval(barely, 5)
-    assert (low, high) == pytest.approx(stats.t.interval(1 - 5 * SLOPES[12], 4, barely.mean, barely.error))
-    assert low < barely.interval[0] and high > barely.interval[1]
-    assert read_rule(rule.as_record()) == rule and rule.look(5, barely)["decision"] == UNDECIDED
+    assert decision(barely, 3) == UNDECIDED and decision(barely, 12) == BETTER
+    assert decision(pairs(0.001, -0.001, 0.0005, -0.0002, 0.0), 5) == SMALL
+    assert decision(pairs(0.1), 3) == SINGLE == decision(None, 3)
+    found = rule.at(corrected({"alone": barely, "other": clear})["alone"], 5)
+    assert found.interval == pytest.approx(stats.t.interval(1 - 5 * SLOPES[12], 4, barely.mean, barely.error))
+    assert found.p == barely.p_value, "the one comparison that was named beforehand"
+    assert found.visible > barely.visible and read_difference(found.as_record()) == found
+    assert read_rule(rule.as_record()) == rule
 
 
 def test_seeds_auto_is_all_seeds_and_where_to_look():
@@ -129,6 +134,8 @@ def test_a_killed_job_comes_to_the_same_looks_and_ends_where_it_is_decided(tmp_p
     assert {stage["source"] for stage in record["stages"] if stage["seed"] < 3} == {"store"}
     difference = record["summary"]["difference"][record["summary"]["headline"]["which"]]
     assert made[-1]["mean"] == pytest.approx(difference["mean"]) and made[-1]["n"] == 5
+    assert difference["level"] == made[-1]["level"] and difference["interval"] == pytest.approx(made[-1]["interval"])
+    assert "95 % interval of all looks" in record["summary"]["verdict"] and "needed)" in record["summary"]["verdict"]
     # the same stages, ended at the first look
     monkeypatch.setattr(sequential, "ends", lambda decision: True)
     assert main([*words, "--force"]) == 0

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kdrun.differences import MARGIN, Difference, difference_of
+from kdrun.differences import Difference, difference_of, read_difference
 from kdrun.job.cells import fit_cells
 from kdrun.job.selection import headline_of
 from kdrun.job.steps import add_counts, control_of, steps_of
-from kdrun.looks import Rule, ends
+from kdrun.looks import Rule, ends, read_rule
 from kdrun.measures import measure
+from kdrun.present.verdict import margin_of
 
 Arms = dict[str, dict[int, dict[str, Any]]]
 
@@ -23,7 +24,7 @@ def fit(work: Any):
     cells, looks = work.cells, work.cells[0]["looks"]
     if looks is None:
         return fit_cells(cells, work.lab, work.failed)
-    rule = Rule.of(looks, MARGIN if measure(work.task.MAIN).points else None)
+    rule = Rule.of(looks, margin_of(work.task.MAIN))
     arms: Arms = {}
     labels: dict[str, str] = {}
     teachers: dict[int, dict[str, Any]] = {}
@@ -44,6 +45,15 @@ def fit(work: Any):
     return arms, labels, teachers, against
 
 
+def judge(summary: dict[str, Any], sequential: Mapping[str, Any]) -> None:
+    """Puts what a job with seeds=auto is judged by into its summary: the difference of the verdict at the level of its last look."""
+    rule, seeds = read_rule(sequential), sequential["made"][-1]["seeds"]
+    found = summary.get("difference") or {}
+    for which in ("best", "last") if found else ():
+        found[which] = rule.at(read_difference(found[which]), seeds).as_record()
+    summary["sequential"] = sequential
+
+
 def primary(work: Any, arms: Arms, against: str) -> Difference | None:
     """The difference that the verdict is about, as far as there are seeds; None without a control."""
     add_counts(arms, work.stages, work.validation)
@@ -59,7 +69,7 @@ def _results(records: Mapping[int, Mapping[str, Any]], which: str, metric: str) 
 
 def look_text(look: Mapping[str, Any], metric: str) -> str:
     """`after 3 seeds: +2.10 points, p = 0.03, 0.0039 needed: undecided`."""
-    if look["mean"] is None:
+    if look.get("mean") is None:
         return f"after {look['seeds']} seeds: no difference is known"
     mean = f"{100 * look['mean']:+.2f} points" if measure(metric).points else f"{look['mean']:+.4f}"
     p = "" if look["p"] is None else f", p = {look['p']:.2g}, below {look['level']:.2g} needed"

@@ -70,6 +70,7 @@ class Work:
 
         Raises the exception of the first seed where all failed.
         """
+        from kdrun.job.sequential import judge
         from kdrun.job.summary import summarise
         from kdrun.present.verdict import to_settle, verdict
 
@@ -83,7 +84,8 @@ class Work:
         vary = self.cells[0].get("vary") or ["student"]
         summary |= {"vary": vary} if len(vary) > 1 else {}
         summary |= {"seen": seen} if (seen := seen_by(self.stages, self.cells[0], list(arms))) else {}
-        summary |= {"sequential": self.sequential} if self.sequential else {}
+        if self.sequential:
+            judge(summary, self.sequential)
         summary |= {"remarks": list(self.lab.remarks)} if self.lab.remarks else {}
         summary["to_settle"] = to_settle(summary, self.stages, self.run.record["overrides"])
         summary["verdict"] = verdict(summary)

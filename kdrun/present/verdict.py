@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdrun.differences import BETTER, MARGIN, SINGLE, SMALL, WELCH, WORSE, Difference, read_difference
+from kdrun.differences import BETTER, LEVEL, MARGIN, SINGLE, SMALL, WELCH, WORSE, Difference, read_difference
 from kdrun.measures import measure
 from kdrun.parts import against, headline
 from kdrun.present.results import is_points, p_text, signed
@@ -38,7 +38,10 @@ def evidence(found: Difference, metric: str | None) -> str:
     p = f"p {p_text(found.p)}" if found.p < 0.001 else f"p = {p_text(found.p)}"
     if found.comparisons > 1:
         p += f" by Holm over {found.comparisons} comparisons"
-    return f"95 % interval {low} to {high}, {p}; {method_text(found)} seeds"
+    looks = ""
+    if found.level != LEVEL:  # of seeds=auto, see kdrun.looks
+        looks, p = " of all looks", f"{p} ({p_text(found.level)} needed)"
+    return f"95 % interval{looks} {low} to {high}, {p}; {method_text(found)} seeds"
 
 
 def method_text(found: Difference) -> str:
