@@ -15,7 +15,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdrun.parts import WHOLE, Part, is_group, parts_of
+from kdrun.parts import WHOLE, Part, headline_epoch, is_group, parts_of
 from kdrun.present.verdict import verdict_of
 from kdrun.problems import UserError, closest, listed
 from kdrun.records import arms_of, own_arm
@@ -68,10 +68,12 @@ class RunView:
         """Every stage the run used: label, fingerprint, where it came from, validation and test metrics, cost."""
         return self.record.get("stages") or []
 
-    def accuracy(self, arm: str | None = None, which: str = "best") -> float | None:
-        """Mean test metric over the seeds of an arm (default: the strategy's own), as a fraction; None if not known."""
+    def accuracy(self, arm: str | None = None, which: str | None = None) -> float | None:
+        """Mean test metric over the seeds of an arm (default: the strategy's own), as a fraction; None if not known.
+
+        which: "best" or "last" epoch; default: the one that the run is judged by (`summary["headline"]`)."""
         found = arms_of(self.record).get(arm or own_arm(self.record)) or {}
-        return (found.get(which) or {}).get("mean")
+        return (found.get(which or headline_epoch(self.summary)) or {}).get("mean")
 
     def metrics(self, stage: str | None = None) -> Any:
         """Rows of metrics.jsonl (of one stage, as in "student/seed=0"): a DataFrame where pandas is, else dicts."""

@@ -38,6 +38,7 @@ class Difference:
     sd         deviation of the difference of one seed of either side; None, as what follows, where there is one pair only
     error      standard error of the mean; degrees: degrees of freedom of the t distribution
     interval   95 %, two-sided, for the mean over all seeds that could have been drawn (on this test set)
+               (of another `level`: missing it in this share of all cases)
     p_value    two-sided, for itself; p_holm: corrected for the `comparisons` made together (see `corrected`)
     visible    the smallest true effect that as many seeds with this deviation would show with 80 % power
     improvement  share of all pairs of one seed of each side in which the first is better, ties half (Agarwal et al. 2021,

@@ -109,7 +109,7 @@ def against(summary: Entry) -> str:
     return "equal_compute" if summary.get("decisions") else "alone"  # as it was before summaries said it
 
 
-def headline(summary: Entry) -> str:
+def headline_epoch(summary: Entry) -> str:
     """The epoch whose figures a run is judged by: "best" or "last" (see job.selection)."""
     return (summary.get("headline") or {}).get("which", BEST)  # as it was before summaries said it
 

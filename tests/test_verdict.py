@@ -17,7 +17,7 @@ def spread(middle, *steps):
 def test_an_effect_has_interval_p_method_and_n():
     text = judged(0.95, spread(0.85, 0, 0.002, -0.001), spread(0.90, 0.001, 0, -0.001))["verdict"]
     assert text.startswith(
-        "Distillation helped: +4.97 points over the student alone (95 % interval +4.59 to +5.35, p < 0.001; paired t, n = 3 seeds)."
+        "Distillation helped: +4.97 points over the student alone, last epoch (95 % interval +4.59 to +5.35, p < 0.001; paired t, n = 3 seeds)."
     )
     assert judged(0.95, [0.90, 0.91, 0.90], [0.85, 0.86, 0.851])["verdict"].startswith(
         "Distillation hurt: -4.97 points"
@@ -28,7 +28,7 @@ def test_what_is_not_shown_is_undecided_and_says_what_could_have_been_seen():
     summary = judged(0.95, [0.85, 0.86, 0.84], [0.87, 0.86, 0.86])
     text = summary["verdict"]
     assert text.startswith(
-        "Undecided: +1.33 points over the student alone (95 % interval -1.54 to +4.20, p = 0.184; paired t, n = 3 seeds)."
+        "Undecided: +1.33 points over the student alone, last epoch (95 % interval -1.54 to +4.20, p = 0.184; paired t, n = 3 seeds)."
     )
     assert "These seeds could have shown 3.77 points or more (80 % power)." in text
     assert "About 9 seeds would settle an effect of this size." in text

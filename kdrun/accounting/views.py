@@ -11,7 +11,7 @@ from kdrun.accounting.formulas import GRID, NOTHING, PUE, UNKNOWN, Amount, break
 from kdrun.accounting.stages import ALONE, STUDENT, Library, StageCost
 from kdrun.files import number
 from kdrun.measures import measure
-from kdrun.parts import parts_of
+from kdrun.parts import headline_epoch, parts_of
 from kdrun.records import arms_of, figure_of, metric_of, own_arm, spread, validation_of
 
 Record = Mapping[str, Any]
@@ -44,7 +44,7 @@ class Arm:
 
     single     from nothing, all that it needs charged to one network
     shared     what is used by others too divided by their number
-    quality    test metric at the selected epoch
+    quality    test metric at the epoch that the run is judged by
     """
 
     name: str
@@ -187,12 +187,12 @@ def _arms(items: Sequence[StageCost], library: Library, record: Record, metric: 
         group = [item for item in items if item.role == role]
         if role in arms or role == "teacher":
             name = f"teacher {group[0].learner}" if role == "teacher" else arms[role].get("label") or role
-            found.append(_arm(name, group, library, metric))
+            found.append(_arm(name, group, library, metric, headline_epoch(record.get("summary") or {})))
     return found
 
 
-def _arm(name: str, items: Sequence[StageCost], library: Library, metric: str) -> Arm:
-    quality = spread([figure_of(item.entry, metric) for item in items])["mean"]
+def _arm(name: str, items: Sequence[StageCost], library: Library, metric: str, which: str) -> Arm:
+    quality = spread([figure_of(item.entry, metric, which=which) for item in items])["mean"]
     single, shared = mean(library.alone([item]) for item in items), mean(library.shared(item) for item in items)
     return Arm(name, single, shared, quality, len(items))
 
@@ -283,7 +283,7 @@ def of_runs(named: Mapping[str, Record], library: Library) -> tuple[list[Arm], d
     for name, record in named.items():
         metric = (record.get("summary") or {}).get("metric") or metric
         group = [item for item in library.of(record) if item.role == own_arm(record)]
-        arms.append(_arm(name, group, library, metric))
+        arms.append(_arm(name, group, library, metric, headline_epoch(record.get("summary") or {})))
     return arms, _beaten(arms, metric), metric
 
 

@@ -9,13 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from kdrun.measures import measure
-from kdrun.parts import gains_of, headline
+from kdrun.parts import gains_of, headline_epoch
 from kdrun.present.console import Console, columns, show_page
 from kdrun.present.console import facts as fact_table
 from kdrun.present.results import (
     difference_texts,
     figure_text,
     is_points,
+    judged_rows,
     missing_rows,
     result_rows,
     seen_rows,
@@ -101,6 +102,7 @@ def details(summary: dict[str, Any], facts: dict[str, str]) -> Table:
         beside = f" (without the {shared:,} of the frozen tower that both have)" if shared else ""
         sizes = f"{times(summary.get('parameters_ratio'))} the parameters{beside}"
         rows.append(("teacher / student", f"{sizes}, {times(summary.get('flops_ratio'))} the FLOPs"))
+    rows += judged_rows(summary)
     rows += [("student's seed", text)] if (text := vary_text(summary.get("vary"))) else []
     rows += [(f"trained: {who}", text) for who, text in seen_rows(summary)]
     rows += student_minus(summary)
@@ -116,7 +118,7 @@ def student_minus(summary: dict[str, Any]) -> list[tuple[str, str]]:
     for arm, found in summary.get("differences", {}).items():
         if summary["arms"][arm].get("same_as"):
             continue
-        mean, interval, p, better, _ = difference_texts(found[headline(summary)], metric)
+        mean, interval, p, better, _ = difference_texts(found[headline_epoch(summary)], metric)
         text = f"{mean}{' points' if is_points(metric) else ''}"
         text += "" if interval == MISSING else f", 95 % interval {interval}, p {p}"
         text += "" if better == MISSING else f", better in {better} of pairs"

@@ -43,8 +43,10 @@ def summarise(
     against   the arm that the strategy wants the student held against; with fewer steps than the student it is not (steps.control_of)
     """
     summary: dict[str, Any] = {"metric": metric, "split": "test", "teacher": None, "arms": {}, "verdict": None}
+    summary["headline"] = headline_of(arms)
+    which = summary["headline"]["which"]
     for arm, records in arms.items():
-        summary["arms"][arm] = {**_arm(metric, labels[arm], records), "of": len(seeds)}
+        summary["arms"][arm] = {**_arm(metric, labels[arm], records, which), "of": len(seeds)}
         summary["arms"][arm]["missing"] = {str(seed): _why(errors.get(seed)) for seed in seeds if seed not in records}
     stages_of: dict[str, dict[int, str]] = {}
     for arm in sorted(arms, key=lambda arm: {"student": 0, "alone": 1}.get(arm, 2)):
@@ -54,15 +56,14 @@ def summarise(
             summary["arms"][arm]["same_as"] = same
         stages_of[arm] = stages
     name_steps(summary["arms"])
-    summary["headline"] = headline_of(arms)
     parts = {
         arm: {seed: record.get("results") or parts_of(record) for seed, record in records.items()}
         for arm, records in arms.items()
     }
     for arm, of_seeds in parts.items():
         if any(len(found) > 1 for found in of_seeds.values()):
-            summary["arms"][arm]["several"] = over_parts(metric, of_seeds)
-            summary["arms"][arm]["gains"] = gains(metric, of_seeds, parts.get("alone", {}), arms[arm])
+            summary["arms"][arm]["several"] = over_parts(metric, of_seeds, which)
+            summary["arms"][arm]["gains"] = gains(metric, of_seeds, parts.get("alone", {}), arms[arm], which)
     student = next(iter(arms.get("student", arms.get("alone", {})).values()), None)
     distinct = {record["fingerprint"]: record for record in teachers.values()}
     if distinct:
@@ -98,7 +99,7 @@ def _why(error: BaseException | Mapping[str, Any] | None) -> dict[str, Any]:
     return {"status": "failed", "type": "", "message": "not run yet", **(error or {})}
 
 
-def _arm(metric: str, label: str, records: dict[int, dict[str, Any]]) -> dict[str, Any]:
+def _arm(metric: str, label: str, records: dict[int, dict[str, Any]], headline: str) -> dict[str, Any]:
     seeds = {
         str(seed): {
             **{which: _test(record, which, metric) for which in WHICH},
@@ -110,12 +111,12 @@ def _arm(metric: str, label: str, records: dict[int, dict[str, Any]]) -> dict[st
     for which in WHICH:
         values = [seed[which] for seed in seeds.values()]
         arm[which] = spread(values)
-    parts = {name for record in records.values() for name in record["test"]["best"] if name.startswith(f"{metric}/")}
+    parts = {name for record in records.values() for name in record["test"][headline] if name.startswith(f"{metric}/")}
     if parts:  # of types of questions, of views; what one seed lacks has no mean
         arm["parts"] = {
-            name.partition("/")[2]: spread([record["test"]["best"][name] for record in records.values()])
+            name.partition("/")[2]: spread([record["test"][headline][name] for record in records.values()])
             for name in sorted(parts)
-            if all(name in record["test"]["best"] for record in records.values())
+            if all(name in record["test"][headline] for record in records.values())
         }
     sets = {name for record in records.values() for name in record.get("further") or {}}
     if sets:  # test sets beside the main one, at the selected epoch
@@ -126,11 +127,12 @@ def _arm(metric: str, label: str, records: dict[int, dict[str, Any]]) -> dict[st
     return arm
 
 
-def over_parts(metric: str, of_seeds: Mapping[int, Mapping[str, Part]]) -> dict[str, Any]:
-    """Name of each part that every seed has -> mean and deviation over seeds of its test metric, at the best epoch."""
+def over_parts(metric: str, of_seeds: Mapping[int, Mapping[str, Part]], which: str) -> dict[str, Any]:
+    """Name of each part that every seed has -> mean and deviation over seeds of its test metric, at an epoch."""
     names = dict.fromkeys(name for parts in of_seeds.values() for name in parts)
     values = {
-        name: [parts[name].figure(metric) if name in parts else None for parts in of_seeds.values()] for name in names
+        name: [parts[name].figure(metric, which=which) if name in parts else None for parts in of_seeds.values()]
+        for name in names
     }
     return {name: spread(known) for name, known in values.items() if None not in known}
 
@@ -140,8 +142,9 @@ def gains(
     of_seeds: Mapping[int, Mapping[str, Part]],
     alone: Mapping[int, Mapping[str, Part]],
     records: Mapping[int, dict[str, Any]],
+    which: str,
 ) -> dict[str, Any]:
-    """What a result of several parts brought these, at the best epoch: each a mean over seeds with its deviation.
+    """What a result of several parts brought these, at an epoch: each a mean over seeds with its deviation.
 
     delta    avg, worst and p10 over parts of (test metric minus that of the same part alone): below 0 is negative transfer
     gate     mean trust on clean and on corrupted samples; gated: share of samples trusted less than half
@@ -151,7 +154,8 @@ def gains(
 
     found: dict[str, Any] = {"delta": {}, "gate": {}, "bytes": {}}
     both = [(parts, alone[seed]) for seed, parts in of_seeds.items() if set(alone.get(seed, ())) == set(parts)]
-    pairs = [deltas(*({name: part.figure(metric) for name, part in side.items()} for side in pair)) for pair in both]
+    figures = [[{n: part.figure(metric, which=which) for n, part in side.items()} for side in pair] for pair in both]
+    pairs = [deltas(*pair) for pair in figures]
     for name in ("avg", "worst", "p10") if pairs else ():
         values = [pair[name] for pair in pairs]
         found["delta"][name] = None if None in values else spread(values)

@@ -16,7 +16,7 @@ from typing import Any
 from kdrun.differences import Difference, read_difference
 from kdrun.files import number
 from kdrun.measures import MEASURES
-from kdrun.parts import against, groups_of, is_group, parts_of, start_of
+from kdrun.parts import against, groups_of, headline_epoch, is_group, parts_of, start_of
 from kdrun.present.fronts import stairs
 from kdrun.records import arms_of, figure_of, metric_of, own_arm, spread, stages_of
 from kdrun.tracking.metrics import read_metrics
@@ -64,7 +64,7 @@ class Group:
 
 @dataclass(frozen=True)
 class CostPoint:
-    """Test accuracy of the selected epoch over seeds, beside what it cost. costs lacks what is not known.
+    """Test accuracy over seeds, of the epoch that a run is judged by, beside what it cost. costs lacks what is not known.
 
     n of `of` seeds finished; sd is None for one seed. own: the result of a run's strategy, not of an arm beside it.
     number: of its run among those of the figure.
@@ -253,7 +253,8 @@ def runs_points(runs: Sequence[tuple[str, RunInfo]]) -> list[CostPoint]:
 def point(record: dict[str, Any], kind: str, label: str) -> CostPoint | None:
     """Test result and cost of one kind of stage over its seeds; None where no seed has a result."""
     metric, stages = metric_of(record), stages_of(record, kind)
-    values = [value for stage in stages.values() if (value := result_of(stage, "test", metric)) is not None]
+    which = headline_epoch(record.get("summary") or {})
+    values = [value for stage in stages.values() if (value := result_of(stage, "test", metric, which)) is not None]
     if not values:
         return None
     arm, found = arms_of(record).get(kind) or {}, spread(values)
@@ -333,14 +334,14 @@ def pairs_of(run: RunInfo, label: str | None = None) -> SeedPairs | None:
     for side, name in enumerate((control, "student")):
         arm = arms[name]
         for seed, result in (arm.get("seeds") or {}).items():
-            values[int(seed)][side] = number(result.get("best"))
+            values[int(seed)][side] = number(result.get(headline_epoch(summary)))
         for seed, entry in (arm.get("missing") or {}).items():
             values[int(seed)][side] = None
             missing.append((int(seed), side, entry.get("status") or "missing"))
     found = (summary.get("differences") or {}).get(control) or (
         summary.get("difference") if control == against(summary) else None
     )
-    difference = (found or {}).get("best")
+    difference = (found or {}).get(headline_epoch(summary))
     return SeedPairs(
         label or run.id,
         arms[control].get("label") or control,

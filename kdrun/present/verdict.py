@@ -13,7 +13,7 @@ from typing import Any
 
 from kdrun.differences import BETTER, LEVEL, MARGIN, SINGLE, SMALL, WELCH, WORSE, Difference, read_difference
 from kdrun.measures import measure
-from kdrun.parts import against, headline
+from kdrun.parts import against, headline_epoch
 from kdrun.present.results import is_points, p_text, signed
 from kdrun.present.units import count_of, roughly
 
@@ -87,15 +87,17 @@ def verdict(summary: Summary) -> str:
     found = primary(summary)
     if found is None:
         arm = next(iter(arms.values()))
-        figure = measure(metric).text(arm[headline(summary)]["mean"])
+        figure = measure(metric).text(arm[headline_epoch(summary)]["mean"])
         return f"{arm['label']}: {figure}, {count_of(arm['n'], 'seed')}; there is nothing to compare it with."
-    texts = [comparison(found, metric, over_text(summary))]
+    which = headline_epoch(summary)
+    epoch = f", {which} epoch" if (summary.get("headline") or {}).get("arms") else ""
+    texts = [comparison(found, metric, over_text(summary) + epoch)]
     if is_open(found, metric):
         texts += [visible(found, metric), settling(summary, found)]
     student, control = arms.get("student") or {}, arms.get(against(summary)) or {}
     if student.get("missing") or control.get("missing"):
         texts.append(f"Not every seed has a result: {student['n']} of {student['of']}.")
-    teacher, closed, which = summary.get("teacher"), summary.get("gap_closed"), headline(summary)
+    teacher, closed = summary.get("teacher"), summary.get("gap_closed")
     if teacher is not None and closed and closed.get(which) is None:
         gap = amount(teacher[which] - control[which]["mean"], metric)
         texts.append(f"The teacher is not clearly better than {over_text(summary)} ({gap}): there is no gap to close.")
@@ -110,7 +112,7 @@ def over_text(summary: Summary) -> str:
 
 def primary(summary: Summary) -> Difference | None:
     """The comparison that the verdict is about, at the epoch that is reported; None where there is none."""
-    found = (summary.get("difference") or {}).get(headline(summary))
+    found = (summary.get("difference") or {}).get(headline_epoch(summary))
     return None if not found or found.get("mean") is None else read_difference(found)
 
 
@@ -158,7 +160,7 @@ def seconds_of_a_seed(stages: Sequence[Mapping[str, Any]]) -> float | None:
 def verdict_of(record: Mapping[str, Any]) -> str | None:
     """The verdict of a run record. Records of versions that resampled seeds are judged again, by Student's t."""
     summary = record.get("summary") or {}
-    found = (summary.get("difference") or {}).get(headline(summary))
+    found = (summary.get("difference") or {}).get(headline_epoch(summary))
     if found and "method" not in found and found.get("mean") is not None and summary.get("arms"):
         known = {"against": "the control", **summary}
         return verdict(

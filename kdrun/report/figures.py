@@ -13,7 +13,7 @@ FONT = re.compile(r"'DejaVu Sans'[^;\"]*")
 VARIABLES = ("blue", "orange", "green", "pink", "sky", "red")
 CAPTIONS = {
     "curves": "Means and ranges over seeds; one or two seeds are lines of their own. Epochs are numbered from 0.",
-    "cost": "Test result of the selected epoch. Training time is that of a network and of all teachers that it needs.",
+    "cost": "Test result of the epoch that a run is judged by. Training time is that of a network and of all teachers that it needs.",
     "hops": "Mean divergence from the teacher of each hop before and after it, in nats per position of validation; accuracy "
     "on test after the hop; scores of one forward pass on training and validation.",
     "seeds": "Each line joins the two results of one seed; bold strokes are means. The interval is that of the verdict, by Student's t over the pairs.",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdrun.measures import measure
-from kdrun.parts import Part, against, figures_of, is_group, parts_of
+from kdrun.parts import BEST, Part, against, figures_of, headline_epoch, is_group, parts_of
 from kdrun.present.results import arm_text, figure_text, is_points, p_text, percent, resampled_texts
 from kdrun.present.units import MISSING, count_of
 from kdrun.records import arms_of, before_and_after, spread, stages_of
@@ -63,10 +63,10 @@ def _of_parts(
     record: dict[str, Any], arms: dict[str, list[dict[str, Part]]], names: Sequence[str], split: str
 ) -> PageTable:
     """A row for each part, the mean, and the one answer of all; a column for each arm."""
-    metric, rows = record["summary"]["metric"], []
+    metric, rows, which = record["summary"]["metric"], [], _epoch(record, split)
     for name in names:
         spreads = [
-            _over_seeds([parts[name].figure(metric, split) if name in parts else None for parts in seeds])
+            _over_seeds([parts[name].figure(metric, split, which) if name in parts else None for parts in seeds])
             for seeds in arms.values()
         ]
         rows.append((_named(record, name), *(percent(spread, metric) for spread in spreads)))
@@ -165,6 +165,11 @@ def _over_seeds(values: Sequence[float | None]) -> dict[str, float | None] | Non
 
 
 def _spread(record: dict[str, Any], arm: str, split: str, name: str) -> dict[str, float | None] | None:
-    """Over seeds, of a figure of an arm's result on a set at the selected epochs."""
-    stages = stages_of(record, arm).values()
-    return _over_seeds([Part("", stage, figures_of(stage)).figure(name, split) for stage in stages])
+    """Over seeds, of a figure of an arm's result on a set."""
+    stages, which = stages_of(record, arm).values(), _epoch(record, split)
+    return _over_seeds([Part("", stage, figures_of(stage)).figure(name, split, which) for stage in stages])
+
+
+def _epoch(record: dict[str, Any], split: str) -> str:
+    """The epoch that a run is judged by; further test sets are looked at with the selected one only."""
+    return headline_epoch(record["summary"]) if split == "test" else BEST

@@ -6,7 +6,7 @@ import base64
 from typing import Any
 
 from kdrun.measures import measure
-from kdrun.parts import is_group
+from kdrun.parts import headline_epoch, is_group
 from kdrun.plots.data import in_order, labels_of, result_of, training_seconds
 from kdrun.plots.subject import Subject
 from kdrun.present.results import (
@@ -16,6 +16,7 @@ from kdrun.present.results import (
     difference_rows,
     error_text,
     is_points,
+    judged_rows,
     percent,
     result_rows,
     seen_rows,
@@ -33,6 +34,7 @@ from kdrun.tracking.record import DONE, FAILURES, log_tail
 from kdrun.tracking.registry import RunInfo
 
 LOG_LINES = 15
+EPOCHS = {"best": "selected", "last": "last"}
 
 
 def headline(run: RunInfo, record: dict[str, Any]) -> tuple[str, str]:
@@ -105,6 +107,7 @@ def _against_controls(record: dict[str, Any], figures: PageFigures) -> Html:
             rows,
             marked=[index for index, row in enumerate(rows) if row[0] == marked],
         ),
+        *(tag("p", _title(f"{name.capitalize()} {text}."), class_="note") for name, text in judged_rows(summary)),
         table(
             _title(f"student minus control{' in points' if is_points(summary.get('metric')) else ''}"),
             ("control", *DIFFERENCE_HEAD),
@@ -112,7 +115,7 @@ def _against_controls(record: dict[str, Any], figures: PageFigures) -> Html:
         ),
         tag("p", _title(f"{DIFFERENCE_NOTE}."), class_="note") if difference_rows(summary) else Html(""),
         table(
-            _title(f"{what} of the selected epoch, seed by seed"),
+            _title(f"{what} of the {EPOCHS[headline_epoch(summary)]} epoch, seed by seed"),
             ("arm", *(f"seed {seed}" for seed in _seeds(record))),
             _seed_rows(record),
         ),
@@ -129,13 +132,14 @@ def _seeds(record: dict[str, Any]) -> list[str]:
 
 def _seed_rows(record: dict[str, Any]) -> list[tuple[Any, ...]]:
     arms, metric, rows = arms_of(record), metric_of(record), []
+    which = headline_epoch(record.get("summary") or {})
     for arm in in_order(arms):
         cells = []
         for seed in _seeds(record):
             reason = (arms[arm].get("missing") or {}).get(seed)
             result = (arms[arm].get("seeds") or {}).get(seed) or {}
             lost = tag("span", words(str((reason or {}).get("status") or "missing")), class_="lost")
-            cells.append(lost if reason or not result else percent(result.get("best"), metric))
+            cells.append(lost if reason or not result else percent(result.get(which), metric))
         rows.append((arms[arm].get("label") or arm, *cells))
     return rows
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdrun.job.over_seeds import repetitions, without_seeds
+from kdrun.parts import headline_epoch
 from kdrun.plots.subject import Subject, short_labels
 from kdrun.present.results import count_text, difference_texts, error_text, percent
 from kdrun.present.units import MISSING, duration
@@ -102,7 +103,8 @@ def headline(subject: Subject) -> tuple[str, str]:
         metric = metric_of(row.record)
         name = "" if len(configurations(subject)) == 1 else f"{row.label}, "
         text += f"{'Best by validation' if name else 'Over all seeds'}: {name}{percent(row.validation, metric)} on validation, "
-        text += f"{percent(row.arm.get('best'), metric)} on test ({count_text(row.arm)} seeds)."
+        test = row.arm.get(headline_epoch(row.record.get("summary") or {}))
+        text += f"{percent(test, metric)} on test ({count_text(row.arm)} seeds)."
     elif best:
         text += f"On the front of {' and '.join(subject.record['search'].get('objectives') or [])}: {len(best)} points."
     else:
@@ -161,11 +163,12 @@ def _points(subject: Subject, rows: list[PointRow]) -> Html:
 
 def _figures(row: PointRow, metric: str) -> tuple[str, ...]:
     summary = row.record.get("summary") or {}
-    found = (summary.get("difference") or {}).get("best")
+    which = headline_epoch(summary)
+    found = (summary.get("difference") or {}).get(which)
     difference, interval, p, *_ = difference_texts(found, metric) if found else (MISSING, MISSING, MISSING)
     return (
         percent(row.validation, metric),
-        percent(row.arm.get("best"), metric),
+        percent(row.arm.get(which), metric),
         difference,
         interval,
         p,

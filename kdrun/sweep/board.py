@@ -12,6 +12,7 @@ from rich.text import Text
 
 from kdrun.job.over_seeds import over_seeds, repetitions, without_seeds
 from kdrun.measures import measure
+from kdrun.parts import headline_epoch
 from kdrun.present.console import STYLES, Console, columns, harmless
 from kdrun.present.results import count_text, figure_text, percent
 from kdrun.present.units import MISSING, count_of, duration, share
@@ -190,14 +191,15 @@ def result_figures(record: dict[str, Any], status: str, metric: str | None) -> t
     """(validation, test, seeds, points over its control, gap closed) of the own result of a run."""
     summary = record.get("summary") or {}
     arm = arms_of(record).get(own_arm(record))
-    difference = ((summary.get("difference") or {}).get("best") or {}).get("mean")
+    which = headline_epoch(summary)
+    difference = ((summary.get("difference") or {}).get(which) or {}).get("mean")
     validation = validation_of(record) if status == DONE else None
     return (
         "" if validation is None else figure_text(validation, metric),
-        figure_text(arm["best"], metric) if arm else MISSING,
+        figure_text(arm[which], metric) if arm else MISSING,
         count_text(arm) if arm else MISSING,
         MISSING if difference is None else f"{100 * difference:+.2f}",
-        share((summary.get("gap_closed") or {}).get("best")),
+        share((summary.get("gap_closed") or {}).get(which)),
     )
 
 
@@ -205,7 +207,9 @@ def result(point: Point) -> str:
     """` test accuracy 94.00 ± 0.75 %` once there is a result."""
     arm = arms_of(point.record).get(own_arm(point.record)) if point.status == DONE else None
     metric = metric_of(point.record)
-    return f", test {measure(metric).label} {percent(arm['best'], metric)}" if arm else ""
+    return (
+        f", test {measure(metric).label} {percent(arm[headline_epoch(point.record['summary'])], metric)}" if arm else ""
+    )
 
 
 def _validation(point: Point) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from kdrun.differences import PAIRED, Difference, difference_of, from_moments, read_difference, read_resampled
 from kdrun.files import number
 from kdrun.measures import MEASURES, Measure
-from kdrun.parts import gains_of
+from kdrun.parts import gains_of, headline_epoch
 from kdrun.records import arms_of, figure_of, own_arm, seed_results, spread
 
 Record = dict[str, Any]
@@ -275,6 +275,8 @@ def _of_parts(record: Record, arm: str, metric: str) -> Measured:
     value = (told.get(group) or {}).get(name)
     found.applies = group == "delta" or value is not None  # not every arm has a gate
     found.values["best"] = value if isinstance(value, dict) else {"mean": value, "sd": None}
+    if headline_epoch(record["summary"]) != "best":
+        found.remark = "figures of clients are those of the last round, by which the run is judged"
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from kdrun.parts import headline_epoch
 from kdrun.records import arms_of, own_arm
 from kdrun.tracking.filters import cast_of
 from kdrun.tracking.record import RUNNING, now
@@ -31,7 +32,8 @@ def overview(run: RunInfo) -> dict[str, Any]:
         "result": {which: arm.get(which) for which in ("best", "last")},
         "n": arm.get("n"),
         "of": arm.get("of", arm.get("n")),
-        "gap_closed": (summary.get("gap_closed") or {}).get("best"),
+        "headline": headline_epoch(summary),
+        "gap_closed": (summary.get("gap_closed") or {}).get(headline_epoch(summary)),
         "seconds": seconds_of(record, run.status),
         "error": record.get("error"),
     }

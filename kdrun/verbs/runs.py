@@ -120,7 +120,7 @@ def columns(view: dict[str, Any], common: Collection[str] = ()) -> dict[str, str
         "overrides": " ".join(own),
         "data": view["data"] or MISSING,
         "seeds": seeds if view["n"] == view["of"] else f"{seeds} ({view['n']} of {view['of']})",
-        "result": percent(view["result"]["best"], view["metric"]),
+        "result": percent(view["result"][view["headline"]], view["metric"]),
         "gap closed": share(view["gap_closed"]),
         "duration": duration(view["seconds"]),
         "age": age(view["created"]),

@@ -17,6 +17,7 @@ from kdrun.present.results import (
     difference_rows,
     error_text,
     is_points,
+    judged_rows,
     missing_rows,
     result_rows,
     seeds_of,
@@ -129,6 +130,8 @@ def _print_page(run: RunInfo, record: dict[str, Any]) -> None:
     if rows := result_rows(summary):
         metric = f"{summary.get('split', 'test')} {measure(summary.get('metric')).label}"
         body += [blank(), columns((metric, "best epoch", "last epoch", "seeds"), rows)]
+    if rows := judged_rows(summary):
+        body += [blank(), facts(rows)]
     if rows := seen_rows(summary):
         body += [blank(), columns(("trained on", ""), rows)]
     if rows := missing_rows(summary):

@@ -209,7 +209,7 @@ def test_the_figure_of_seeds_has_the_intervals_of_the_verdict(tmp_path):
     from kdrun.plots.seeds import difference_text
 
     run = make_run(tmp_path, seeds=3)
-    found = run.record["summary"]["differences"]["alone"]["best"]
+    found = run.record["summary"]["differences"]["alone"]["last"]
     found |= {"interval": [-0.02, 0.1], "p_value": 0.1, "p_holm": 0.1, "visible": 0.051}
     text = difference_text(pairs_of(run), "accuracy")
     assert "95 % interval −2.00 to +10.00" in text and "undecided: could have shown 5.10 points" in text
