@@ -33,9 +33,9 @@ EXECUTION_OPTIONS: Mapping[str, Mapping[str, Any]] = {
 """Execution -> its further settings, with their defaults."""
 
 
-SUPPLIED = ("sample_ids", "classes", "student_shapes", "teacher_shapes")
+SUPPLIED = ("sample_ids", "classes", "batch_size", "student_shapes", "teacher_shapes")
 """Arguments that kdrun gives to a class of a term that names them: ids of training samples (int64 [N], ascending), number of
-classes, and the shapes of what the term captures of each network, without the batch."""
+classes, samples of a step over all ranks, and the shapes of what the term captures of each network, without the batch."""
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@
 import sys
 from pathlib import Path
 
+import feature_losses
 import torch
-from feature_losses import PROOFS, begun, drawn, value
+from feature_losses import begun, beside, drawn, value
 from logit_losses import OF_BATCHES, gradient, made, total
 
 SHARES = (slice(0, 4), slice(4, 7))
 """Rows of the ranks, of seven samples."""
+PROOFS = [proof for proof in feature_losses.PROOFS if proof.batch and not proof.normalizes]
 
 
 def main(rank: int, folder: Path) -> None:
@@ -16,14 +18,13 @@ def main(rank: int, folder: Path) -> None:
     torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     found = {}
     for proof in PROOFS:
-        if proof.batch:
-            whole = drawn(proof.shapes, batch=7)
-            objective = begun(proof, whole)
-            pairs = [(s.detach()[SHARES[rank]].requires_grad_(), t[SHARES[rank]]) for s, t in whole]
-            ids = torch.arange(7)[SHARES[rank]]
-            here = value(objective, pairs, count=7 / 2, ids=ids, targets=ids % 4)
-            gradients = torch.autograd.grad(here, [student for student, _ in pairs])
-            found[proof.name] = (here.detach(), gradients)
+        whole = drawn(proof.trials[0], batch=7)
+        objective, rows = begun(proof, whole), SHARES[rank]
+        pairs = [(s.detach()[rows].requires_grad_(), t[rows]) for s, t in whole]
+        here = value(objective, pairs, count=7 / 2, **beside(whole, rows))
+        gradients = torch.autograd.grad(here, [student for student, _ in pairs])
+        state = {name: b for module in objective.modules.values() for name, b in module.named_buffers()}
+        found[proof.name] = (here.detach(), gradients, state)
     for loss in OF_BATCHES:
         share = {name: tensor.detach()[SHARES[rank]] for name, tensor in made(7).items() if tensor is not None}
         share["student_logits"].requires_grad_()

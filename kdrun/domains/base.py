@@ -28,6 +28,7 @@ class Prediction:
     mask: bool, the shape of logits without its last dimension, True where a position counts; None: all count.
     features: further tensors by name, for objectives that compare more than logits.
     captured: what modules of the network gave, by the path or glob that names them (see networks/capture.py).
+    classifier: weight [C, D] and bias [C], or None in its place, of the layer that makes the logits, where a loss wants them.
     hidden, head: float [B, L, D] and [C, D] (or a pair of that and a bias [C]) whose product the logits are, for
         vocabularies so large that losses compute them piece by piece.
     """
@@ -38,6 +39,7 @@ class Prediction:
     hidden: torch.Tensor | None = None
     head: Any = None
     captured: dict[str, list[torch.Tensor]] = field(default_factory=dict)
+    classifier: Any = None
 
     def dense(self) -> torch.Tensor:
         """The logits, computed where only hidden and head are there."""

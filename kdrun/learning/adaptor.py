@@ -98,7 +98,7 @@ class Adaptors(nn.Module):
             theirs = (
                 [x for path in term.pairs.teacher for x in captured_at(path, teacher)] if teacher is not None else []
             )
-            if theirs and ours:
+            if theirs and term.name in self.pairs:
                 ours = [fit(x, y) for fit, x, y in zip(self.pairs[term.name], ours, theirs, strict=True)]
             both[term.name] = (ours, [x.detach() for x in theirs])
         return both
@@ -136,7 +136,7 @@ def make_adaptors(
             for number, (ours, theirs) in enumerate(zip(*_shapes(term, student, teachers), strict=True))
         ]
         for term in objective.active
-        if term.pairs is not None and term.pairs.student and term.pairs.teacher
+        if term.pairs is not None and term.pairs.adapts
     }
     terms = [term for term in objective.active if term.pairs is not None]
     return Adaptors(terms, last, pairs) if last is not None or terms else None

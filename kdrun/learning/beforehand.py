@@ -209,7 +209,7 @@ def _wire(objective: Objective, stage: Any, network: nn.Module, task: Any, modul
             None,
             0,
             Length(1, 1),
-            **of_data(module),
+            **of_data(module, stage.trainer["batch_size"]),
         )
     except UserError:
         raise

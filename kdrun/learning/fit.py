@@ -242,7 +242,7 @@ def _wired(fit: RunningFit, objective: Objective, length: Length) -> tuple[Objec
         features,
         request.seed,
         length,
-        **of_data(module),
+        **of_data(module, request.trainer["batch_size"]),
     )
 
 

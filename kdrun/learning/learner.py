@@ -153,7 +153,8 @@ class LearnerModule(LightningModule):
 
     def on_fit_start(self) -> None:
         hold_frozen(self.student)  # Lightning takes modes as it finds them
-        normalised = any(isinstance(part, _BatchNorm) and part.training for part in self.student.modules())
+        learning = [self.student, *self.backend.beside.values()]
+        normalised = any(isinstance(part, _BatchNorm) and part.training for each in learning for part in each.modules())
         self.backend.smallest = 2 if normalised or getattr(self.teacher, "batch_statistics", False) else 1
         if self.teacher is not None:
             self.teacher.to(self.device)

@@ -83,7 +83,7 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
         shapes,
         (task.feature_width(student), widths) if widths else None,
         stage.seed,
-        **of_data(module),
+        **of_data(module, stage.trainer["batch_size"]),
     )
     beside = {"terms": nn.ModuleDict(objective.modules)} if objective.modules else {}
     capture = capture_of(student, objective, "student")

@@ -59,9 +59,13 @@ def dry_shapes(node: dict[str, Any], objective: Objective, who: str, task: Any, 
         return shapes_of(build_network(node, spec, 0), objective, who, task, spec)
 
 
-def of_data(module: Any) -> dict[str, Any]:
+def of_data(module: Any, batch_size: int) -> dict[str, Any]:
     """What data give to classes of terms that ask for it by name (losses.SUPPLIED)."""
-    return {"sample_ids": module.train_ids.sort().values, "classes": getattr(module.spec, "outputs", None)}
+    return {
+        "sample_ids": module.train_ids.sort().values,
+        "classes": getattr(module.spec, "outputs", None),
+        "batch_size": batch_size,
+    }
 
 
 def wire(
@@ -85,7 +89,7 @@ def wire(
             return supplied
         ours = [shape for path in term.pairs.student for shape in student[path]]
         theirs = [shape for path in term.pairs.teacher for shape in teachers[0][path]]
-        if ours and theirs:
+        if term.pairs.adapts:
             between = zip(adaptors.pairs[term.name], ours, theirs, strict=True)
             ours = [tuple(fit(torch.zeros(1, *own), torch.zeros(1, *other)).shape[1:]) for fit, own, other in between]
         return {**supplied, "student_shapes": ours, "teacher_shapes": theirs}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from kdrun.problems import UserError, listed
 
@@ -71,6 +73,33 @@ def only_call(network: nn.Module, calls: list[torch.Tensor]) -> torch.Tensor:
 
 OUTPUT = "output:"
 """What begins the name of something that the task gives (`output:logits`), as opposed to the path of a module."""
+BEFORE = "before:"
+"""What begins a path whose module ends with an activation, of which the input is captured (`before:stage3`)."""
+ACTIVATIONS = {
+    *(functional.relu, functional.relu_, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_),
+    *(functional.leaky_relu, functional.leaky_relu_, functional.relu6, functional.hardswish),
+    *(functional.gelu, functional.silu),
+}
+
+
+class LastActivation(TorchFunctionMode):
+    """Remembers what the last activation in here was given and gave, until the next one."""
+
+    before = after = None
+
+    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if function not in ACTIVATIONS:
+            return function(*args, **kwargs)
+        given = args[0] if args else kwargs["input"]
+        kept = given.clone() if kwargs.get("inplace") or True in args[1:] or function.__name__.endswith("_") else given
+        self.after = function(*args, **kwargs)
+        self.before = kept
+        return self.after
+
+    def input_of(self, output: torch.Tensor) -> torch.Tensor:
+        """What was given to the activation that gave this; the output itself where none did."""
+        return self.before if self.after is output else output
 
 
 def matching(network: nn.Module, pattern: str, key: str = "") -> list[str]:
@@ -97,14 +126,16 @@ def matching(network: nn.Module, pattern: str, key: str = "") -> list[str]:
 class Capture:
     """What modules of an untouched network give in a forward pass, by hooks that are there during the pass only.
 
-    patterns: path or glob -> key of the config that names it (see `matching`); of one that names several modules, all are
-    captured. Raises UserError for a path that the network
+    patterns: path or glob, perhaps after `before:`, -> key of the config that names it (see `matching`); of one that names several
+    modules, all are captured. Raises UserError for a path that the network
     lacks, and for a network that was compiled: its compiled code calls no hooks.
     """
 
     def __init__(self, network: nn.Module, patterns: Mapping[str, str]):
         self.network = network
-        self.paths = {pattern: matching(network, pattern, key) for pattern, key in patterns.items()}
+        self.paths = {
+            pattern: matching(network, pattern.removeprefix(BEFORE), key) for pattern, key in patterns.items()
+        }
         if any(hasattr(part, "_orig_mod") or part._compiled_call_impl is not None for part in network.modules()):
             raise UserError(
                 f"{type(network).__name__} is compiled, and compiled code leaves out what captures its modules",
@@ -117,34 +148,41 @@ class Capture:
         Each is a copy, since a network may go on by changing it in place. Raises UserError where a module was called twice or
         not at all, gave no tensor, or ran where no gradient can come from.
         """
-        calls: dict[str, list[torch.Tensor]] = {path: [] for paths in self.paths.values() for path in paths}
-        learning = torch.is_grad_enabled()
+        kinds = {pattern: BEFORE if pattern.startswith(BEFORE) else "" for pattern in self.paths}
+        calls: dict[tuple[str, str], list[torch.Tensor]] = {
+            (kinds[pattern], path): [] for pattern, paths in self.paths.items() for path in paths
+        }
+        learning, activation = torch.is_grad_enabled(), LastActivation()
 
-        def keep(path: str) -> Callable[[nn.Module, tuple, Any], None]:
+        def keep(before: str, path: str) -> Callable[[nn.Module, tuple, Any], None]:
             def hook(module: nn.Module, inputs: tuple, output: Any) -> None:
                 if learning and not torch.is_grad_enabled():
                     raise UserError(
                         f"{path} of {type(self.network).__name__} runs without gradients: in activation checkpointing, give "
                         "use_reentrant=False"
                     )
-                calls[path].append(first_tensor(output, path).clone())
+                tensor = first_tensor(output, path)
+                calls[before, path].append((activation.input_of(tensor) if before else tensor).clone())
 
             return hook
 
         modules = dict(self.network.named_modules())
-        handles = [modules[path].register_forward_hook(keep(path)) for path in calls]
+        handles = [modules[path].register_forward_hook(keep(before, path)) for before, path in calls]
         try:
-            result = forward()
+            with activation if any(before for before, _ in calls) else nullcontext():
+                result = forward()
         finally:
             for handle in handles:
                 handle.remove()
-        for path, given in calls.items():
+        for (_, path), given in calls.items():
             if len(given) != 1:
                 raise UserError(
                     f"{path} of {type(self.network).__name__} was called {len(given)} times in a forward pass; what is captured "
                     "is called once"
                 )
-        return result, {pattern: [calls[path][0] for path in paths] for pattern, paths in self.paths.items()}
+        return result, {
+            pattern: [calls[kinds[pattern], path][0] for path in paths] for pattern, paths in self.paths.items()
+        }
 
 
 def first_tensor(output: Any, path: str) -> torch.Tensor:

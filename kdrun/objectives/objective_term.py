@@ -36,6 +36,12 @@ class CapturePairs:
     adaptor: str = "auto"
     resize: str = "auto"
 
+    @property
+    def adapts(self) -> bool:
+        """Whether layers of both are compared in pairs; a loss that is given lists without an adaptor may take unlike numbers."""
+        free = not self.each and self.adaptor == self.resize == "none"
+        return bool(self.student and self.teacher) and not free
+
 
 @dataclass(frozen=True)
 class Term:

@@ -235,7 +235,7 @@ def _wide(tensor: Any, as_it_is: bool) -> Any:
 def _nothing(tensors: Tensors) -> torch.Tensor:
     """The scalar 0, with a gradient of 0 for what the student gave."""
     for name, tensor in tensors.items():
-        if name.startswith("student_") and tensor is not None and tensor.requires_grad:
+        if name.startswith("student_") and isinstance(tensor, torch.Tensor) and tensor.requires_grad:
             return tensor.flatten()[:0].sum().float()
     return torch.zeros(())
 

@@ -55,3 +55,14 @@ class Together:
     def __call__(self, student_captured, teacher_captured):
         pairs = zip(student_captured, teacher_captured, strict=True)
         return sum((s.flatten(1).mean(1) - t.flatten(1).mean(1)).abs() ** self.power for s, t in pairs)
+
+
+def pooled(layers):
+    return sum(layer.flatten(1).mean(1) for layer in layers)
+
+
+class Pooled:
+    """Compares sums of pooled layers, of which each network may have any number."""
+
+    def __call__(self, student_captured, teacher_captured):
+        return (pooled(student_captured) - pooled(teacher_captured)).square()

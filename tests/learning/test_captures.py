@@ -266,3 +266,49 @@ def test_the_seed_makes_adaptors():
         make_adaptors(objective, {"a": [(3,)]}, [{"a": [(4,)]}], None, seeds.derive(seed, "x")) for seed in (0, 1)
     )
     assert not torch.equal(next(one.parameters()), next(other.parameters()))
+
+
+class Activated(nn.Module):
+    """Modules that end with an activation: of torch, of its own, in place; and one that ends with none."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.functional, self.plain = resnet(2).stage1, nn.Linear(4, 4)
+        self.in_place = nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True))
+        self.smooth = nn.Sequential(nn.Linear(4, 4), nn.GELU())
+
+    def forward(self, maps):
+        return self.plain(self.smooth(self.in_place(self.functional(maps).mean((1, 2)))))
+
+
+def test_what_goes_into_the_activation_that_a_module_ends_with():
+    network, maps = Activated(), torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    paths = ("functional", "in_place", "smooth", "plain")
+    patterns = {f"{before}{path}": "" for path in paths for before in ("", "before:")}
+    for learning in (True, False):
+        with torch.set_grad_enabled(learning):
+            output, captured = Capture(network, patterns).of(lambda: network(maps))
+            assert torch.equal(output, network(maps))
+        before = {path: captured[f"before:{path}"][0] for path in paths}
+        after = {path: captured[path][0] for path in paths}
+        assert torch.equal(before["functional"].relu(), after["functional"]) and (before["functional"] < 0).any()
+        assert torch.equal(before["in_place"], network.in_place[0](after["functional"].mean((1, 2))))
+        assert torch.equal(before["in_place"].relu(), after["in_place"])
+        assert torch.equal(functional.gelu(before["smooth"]), after["smooth"])
+        assert torch.equal(before["plain"], after["plain"])
+        assert before["functional"].requires_grad == learning
+    found = torch.autograd.grad(before_relu(network, maps).sum(), network.functional[0].conv2.weight)[0]
+    assert found.abs().sum() > 0
+    with pytest.raises(UserError, match=r"objective\.ab\.student=smoth: .* closest: smooth"):
+        Capture(network, {"before:smoth": "objective.ab.student"})
+
+
+def before_relu(network: nn.Module, maps: torch.Tensor) -> torch.Tensor:
+    return Capture(network, {"before:functional": ""}).of(lambda: network(maps))[1]["before:functional"][0]
+
+
+def test_lists_of_layers_without_adaptors_may_be_of_unlike_lengths(tmp_path, own):
+    layers = "student: [stage1], teacher: [stage1, stage2], adaptor: none, resize: none"
+    words = (*RESNETS, *OWN, f"+objective.all={{_target_: learning.losses.Pooled, {layers}}}")
+    assert teach(make_lab(tmp_path), *words).record["first_step"]["all"]["gradient"] > 0

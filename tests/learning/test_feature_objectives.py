@@ -1,14 +1,37 @@
 """Shipped objectives that compare features, in whole stages: every one trains, and batches are whole where they have to be."""
 
 import pytest
+from safetensors.torch import load_file
 
 from kdrun.cli import main
+from kdrun.learning.report import Interrupted
+from kdrun.strategies.cast import Cast, distil, supervised
 
-from .stages import make_lab, teach
+from .stages import Silent, cell, make_lab, teach
+from .test_resume import same
 
 RESNETS = ("teacher=resnet14", "student=resnet8_w4", "trainer.epochs=1", "data.limit.train=128")
-OBJECTIVES = {"fitnet": "hint", **{name: name for name in ("at", "sp", "pkt", "rkd", "nst", "cc")}}
-WHOLE_BATCH = ("sp", "pkt", "rkd", "cc")
+SMALL_STEPS = ("student.trainer.epochs=3", "student.trainer.optimizer.lr=0.01")
+NAMES = [
+    "at",
+    "sp",
+    "pkt",
+    "rkd",
+    "nst",
+    "cc",
+    "vid",
+    "fsp",
+    "ab",
+    "ft",
+    "crd",
+    "ofd",
+    "reviewkd",
+    "semckd",
+    "srrl",
+    "catkd",
+]
+OBJECTIVES = {"fitnet": "hint", **{name: name for name in NAMES}}
+WHOLE_BATCH = ("sp", "pkt", "rkd", "cc", "crd", "semckd")
 
 
 @pytest.fixture(scope="module")
@@ -19,9 +42,25 @@ def lab(tmp_path_factory):
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_shipped_objective_trains(name, lab):
-    record = teach(lab, *RESNETS, f"objective={name}").record
+    record = teach(lab, *RESNETS, f"objective={name}", "trainer.batch_size=32", *SMALL_STEPS).record
     assert record["first_step"][OBJECTIVES[name]]["gradient"] > 0
     assert record["first_step"]["ce"]["gradient"] > 0
+
+
+def test_what_losses_learn_and_remember_goes_on_after_a_stop_to_the_last_bit(tmp_path):
+    stages = "student: [stage1, stage3], teacher: [stage1, stage3]"
+    layers = {"crd": "student: stage3, teacher: stage3, negatives: 50", "ft": "student: stage3, teacher: stage3"}
+    names = ("vid", "crd", "ft", "ofd", "reviewkd", "semckd")
+    terms = [f"+objective.{name}={{weight: 0.01, {layers.get(name, stages)}}}" for name in names]
+    words = (*RESNETS, "objective={ce: {weight: 1.0}}", *terms, "trainer.batch_size=32", "trainer.epochs=2")
+    unbroken = teach(make_lab(tmp_path / "a"), *words)
+    cast = Cast(cell(*words))
+    stage = distil(cast.student, make_lab(tmp_path / "b").get(supervised(cast.teacher)))
+    with pytest.raises(Interrupted):
+        make_lab(tmp_path / "b", Silent(4)).get(stage)
+    same(unbroken, make_lab(tmp_path / "b").get(stage))
+    kept = load_file(unbroken.weights("best"))
+    assert not any("term" in weight or "adaptor" in weight for weight in kept)
 
 
 @pytest.mark.parametrize("name", WHOLE_BATCH)

@@ -9,13 +9,14 @@ from kdrun.domains.base import Batch, Prediction, Task, Tensors
 from kdrun.domains.guess import Guess, largest_share
 from kdrun.domains.images.spec import DataSpec
 from kdrun.domains.scores import ClassificationScores
-from kdrun.networks.capture import captured, only_call
+from kdrun.networks.capture import captured, classifier, only_call
 from kdrun.networks.modes import evaluating
 from kdrun.networks.output import logits_of
 
 DOMAIN = kinds.find("classification")
 
 FEATURES = {"student_features", "teacher_features"}
+CLASSIFIERS = {"student_classifier", "teacher_classifier"}
 
 
 class Classification(Task):
@@ -30,10 +31,10 @@ class Classification(Task):
     def __init__(self, spec: DataSpec) -> None:
         self.spec = spec
         self.classes = len(spec.classes)
-        self._features = False
+        self._features = self._classifier = False
 
     def prepare(self, wanted: frozenset[str]) -> None:
-        self._features = bool(FEATURES & wanted)
+        self._features, self._classifier = bool(FEATURES & wanted), bool(CLASSIFIERS & wanted)
 
     def predict(self, network: nn.Module, inputs: torch.Tensor) -> Prediction:
         """One forward pass. Raises ValueError where the logits are not [B, C] with the data's C.
@@ -55,7 +56,8 @@ class Classification(Task):
                 f"{type(network).__name__} returned logits of shape {tuple(logits.shape)}, expected {expected}: "
                 f"{self.spec.name} has {self.classes} classes"
             )
-        return Prediction(logits, features=features)
+        layer = classifier(network) if self._classifier else None
+        return Prediction(logits, features=features, classifier=None if layer is None else (layer.weight, layer.bias))
 
     def feature_width(self, network: nn.Module) -> int:
         """D of the features [B, D] that objectives compare.
@@ -68,9 +70,11 @@ class Classification(Task):
         return only_call(network, found).shape[1]
 
     def tensors(self, batch: Batch, student: Prediction, teacher: Prediction | None) -> Tensors:
-        """student_logits and teacher_logits [B, C], student_features and teacher_features [B, D] where they were asked for,
-        targets [B], mask (None: all count)."""
+        """student_logits and teacher_logits [B, C], student_features and teacher_features [B, D] where they were asked for, and
+        so student_classifier and teacher_classifier (weight [C, D], bias [C] or None), targets [B], mask (None: all count)."""
         return {
+            "student_classifier": student.classifier,
+            "teacher_classifier": None if teacher is None else teacher.classifier,
             "student_features": student.features.get("features"),
             "teacher_features": None if teacher is None else teacher.features.get("features"),
             "student_logits": student.logits,
