@@ -160,6 +160,7 @@ PROOFS = [
         largest=1e12,
         loss="catkd",
     ),
+    Proof("hidden_states", slow.slow_hidden, (((5, 12), (5, 12)), ((12,), (12,))), largest=1e12),
     Proof("attention_relations", slow.slow_relations, TOKENS, {"heads": 2}, largest=1e15),
     Proof(
         "attention_relations_fused",

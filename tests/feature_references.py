@@ -435,3 +435,8 @@ def slow_scores(students, teachers, heads=12, parts=1):
         pairs = list(zip(scores(*ours), scores(*theirs), strict=True))
         total += math.fsum((a - b) ** 2 for a, b in pairs) / len(pairs)
     return total
+
+
+def slow_hidden(student, teacher):
+    apart = [(s - t) ** 2 for s, t in zip(student.flatten().tolist(), teacher.flatten().tolist(), strict=True)]
+    return math.fsum(apart) / len(apart)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from fnmatch import fnmatchcase
@@ -82,6 +83,23 @@ ACTIVATIONS = {
 }
 
 
+SLICE = re.compile(r"\[(-?\d*):(-?\d*)(?::(-?\d*))?\]")
+
+
+def _expanded(module: nn.Module, parts: list[str]) -> list[str]:
+    """Paths below a module that the parts of a pattern name."""
+    names = [name for name, _ in module.named_children()]
+    if re.fullmatch(r"-\d+", parts[0]):
+        chosen = names[int(parts[0]) :][:1] if -int(parts[0]) <= len(names) else []
+    elif found := SLICE.fullmatch(parts[0]):
+        chosen = names[slice(*(int(number) if number else None for number in found.groups()))]
+    else:
+        chosen = [name for name in names if fnmatchcase(name, parts[0])]
+    if len(parts) == 1:
+        return chosen
+    return [f"{name}.{below}" for name in chosen for below in _expanded(module.get_submodule(name), parts[1:])]
+
+
 class LastActivation(TorchFunctionMode):
     """Remembers what the last activation in here was given and gave, until the next one."""
 
@@ -103,15 +121,14 @@ class LastActivation(TorchFunctionMode):
 
 
 def matching(network: nn.Module, pattern: str, key: str = "") -> list[str]:
-    """Paths of the modules of a network that a path or a glob (`blocks.*.norm`: one name for each star) names, in its order.
+    """Paths of the modules of a network that a path or a glob names, in its order.
 
-    key: of the config, for the message. Raises UserError with the nearest paths where there are none.
+    In a glob (`blocks.*.norm`) a star stands for a part of one name, `-1` for the last module of those in its place, and `[2::3]` for every
+    third of them from the third on, as in Python. key: of the config, for the message.
+    Raises UserError with the nearest paths where there are none.
     """
-    wanted = pattern.split(".")
     names = [name for name, _ in network.named_modules() if name]
-    matches = [
-        name for name in names if len(parts := name.split(".")) == len(wanted) and all(map(fnmatchcase, parts, wanted))
-    ]
+    matches = [name for name in _expanded(network, pattern.split(".")) if name in names]
     if not matches:
         near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.5)
         top = [name for name, _ in network.named_children()]

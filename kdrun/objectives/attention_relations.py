@@ -22,8 +22,8 @@ def attention_relations(
         R = softmax(A A^T / sqrt(d)) for each head
         value = mean over heads and positions of KL(R_teacher || R_student)
 
-    summed over what is captured: give the projections of queries, keys and values (`student: [encoder.layer.5.attention.self.query, ...key,
-    ...value]`), or one that holds them side by side with parts=3 (`blocks.5.attn.qkv`). The sum has weight 1 each, as in public
+    summed over what is captured: give the projections of queries, keys and values (`student: [vit.layers.-1.attention.q_proj, and k_proj and
+    v_proj]`), or one that holds them side by side with parts=3 (`blocks.5.attn.qkv`). The sum has weight 1 each, as in public
     code; the paper has a weight for each. Heads are those of relations (48 in the paper for teachers of 768 numbers), not of attention, so
     that widths and attention heads of the networks may differ.
 

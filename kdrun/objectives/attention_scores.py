@@ -24,7 +24,7 @@ def attention_scores(
         value = sum over layers of mean over heads and both positions of (A_student - A_teacher)^2
 
     Both networks need as many heads; widths may differ. Capture the projections of queries of all layers, then those of keys (`student:
-    [encoder.layer.*.attention.self.query, encoder.layer.*.attention.self.key]`), or what holds queries, keys and values side by
+    [vit.layers.*.attention.q_proj, vit.layers.*.attention.k_proj]`), or what holds queries, keys and values side by
     side with parts=3 (`blocks.*.attn.qkv`). Layers are compared in their order, so give the teacher's as a list of the layers that
     the student's learn from. The paper's code puts 0 for masked scores of both; here they are left out of the mean.
 

@@ -40,6 +40,12 @@ def test_paths_and_globs_name_modules_and_a_wrong_one_names_the_nearest():
     network = resnet(4)
     assert matching(network, "stage2") == ["stage2"]
     assert matching(network, "stage*.0") == ["stage1.0", "stage2.0", "stage3.0"]
+    assert matching(network, "stage3.-1.conv1") == ["stage3.0.conv1"] and matching(network, "-1") == ["head"]
+    assert matching(network, "[2:4].0") == ["stage1.0", "stage2.0"]
+    assert matching(network, "[2::2]") == ["stage1", "stage3"]
+    for beyond in ("stage3.-2", "[9:]"):
+        with pytest.raises(UserError, match="has no module of this path"):
+            matching(network, beyond)
     with pytest.raises(UserError, match=r"objective\.hint\.student=stag2: .* closest: stage2"):
         matching(network, "stag2", "objective.hint.student")
 

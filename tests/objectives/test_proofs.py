@@ -222,3 +222,42 @@ def test_samples_are_compared_across_ranks(tmp_path):
             for name, buffer in module.named_buffers():
                 for rank in ranks:
                     torch.testing.assert_close(rank[proof.name][2][name], buffer)
+
+
+@pytest.mark.parametrize("name", ["attention_relations", "attention_scores"])
+def test_attention_among_positions_that_count_is_that_of_the_shorter_sequence(name):
+    (proof,) = (proof for proof in PROOFS if proof.name == name)
+    pairs = drawn([((5, 12), (5, 12)), ((5, 12), (5, 12))][: 1 + proof.lists], batch=3)
+    lengths = (5, 2, 0)
+    mask = torch.arange(5) < torch.tensor(lengths)[:, None]
+    junk = [
+        tuple(torch.where(mask[..., None], x, torch.full_like(x, 1e3)).detach().requires_grad_() for x in pair)
+        for pair in pairs
+    ]
+    (term,) = begun(proof, pairs).active
+
+    def per_position(pairs, **tensors):
+        students, teachers = map(list, zip(*pairs, strict=True))
+        given = (students, teachers) if proof.lists else (students[0], teachers[0])
+        return term.function(*given, **tensors, **term.options)
+
+    values = per_position(junk, mask=mask)
+    assert values.shape == (3, 5)
+    total = torch.where(mask, values, 0.0).sum()
+    assert all(x.isfinite().all() for x in torch.autograd.grad(total, [student for student, _ in junk]))
+    for row, size in enumerate(lengths[:2]):
+        short = [(s[row : row + 1, :size], t[row : row + 1, :size]) for s, t in pairs]
+        assert values[row, :size].mean().item() == pytest.approx(per_position(short).item(), rel=1e-9)
+
+
+def test_crd_without_labels_draws_from_all_other_samples():
+    (proof,) = (proof for proof in PROOFS if proof.name == "crd")
+    pairs = drawn(proof.trials[0])
+    ((_, module),) = begun(proof, pairs).modules.items()
+    ids = torch.tensor([3, 0, 19])
+    drawn_places = torch.stack([module.chosen(ids, step, None) for step in range(40)])
+    assert (drawn_places[:, :, 0] == ids).all()
+    assert not (drawn_places[:, :, 1:] == ids[:, None]).any()
+    assert all(len(set(drawn_places[:, row, 1:].flatten().tolist())) == 19 for row in range(3))
+    assert torch.equal(module.chosen(ids, 7, None), drawn_places[7])
+    assert torch.equal(module.chosen(ids[1:], 7, None), drawn_places[7, 1:])
