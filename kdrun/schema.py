@@ -74,6 +74,16 @@ class Decoding:
 
 
 @dataclass
+class ParameterGroup:
+    parameters: str | None = key(
+        None, "part of the network, or glob of parameter names; null: the group's name, or norms_and_biases"
+    )
+    lr: float | None = key(None, "learning rate, which trainer.schedule multiplies; null: the optimizer's", minimum=0)
+    factor: float | None = key(None, "factor on the optimizer's learning rate, instead of lr", minimum=0)
+    weight_decay: float | None = key(None, "weight decay; null: the optimizer's", minimum=0)
+
+
+@dataclass
 class Trainer:
     epochs: int = key(30, "passes over the training split", minimum=1)
     batch_size: int = key(128, "samples per optimizer step, over all devices", minimum=1)
@@ -86,6 +96,9 @@ class Trainer:
         slot="optimizer",
         supplied=("params",),
         ranges={"lr": {"above": 0}, "weight_decay": {"minimum": 0}, "momentum": {"minimum": 0, "below": 1}},
+    )
+    groups: dict[str, ParameterGroup] = key(
+        {}, "parameters with a learning rate or weight decay of their own, by name", added=True
     )
     schedule: Schedule = key(Schedule, "learning rate over the epochs")
     accumulate: int = key(1, "parts in which a batch is computed before the step", minimum=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from kdrun.federation.messages import Arrays
 from kdrun.federation.shards import Shard
 from kdrun.learning import seeds
 from kdrun.learning.backend import Backend, wants_closure
+from kdrun.learning.groups import parameter_groups, with_factors
 from kdrun.learning.schedule import schedule
 from kdrun.learning.step import train_step
 from kdrun.networks.modes import hold_frozen
@@ -94,8 +95,7 @@ class Loop:
         student.train()
         hold_frozen(student)
         backend = LoopBackend(self, task or self, student, networks.values(), objective)
-        groups = backend.trained
-        optimizer = self._optimizer(params=groups[0] if len(groups) == 1 else [{"params": each} for each in groups])
+        optimizer = self._optimizer_of(list(networks.values()), backend.trained)
         backend.closure = wants_closure(optimizer)
         rate = self._rate(optimizer, epochs, round, len(shard.bounds(settings["batch_size"])))
         self._seed(seed)
@@ -115,6 +115,13 @@ class Loop:
         *means, _ = torch.stack([torch.stack(values) for values in kept]).mean(dim=0).tolist()
         names = [term.name for term in objective.active]
         return self._finite(dict(zip(names, means, strict=True)), networks.values())
+
+    def _optimizer_of(self, networks: list[nn.Module], trained: Sequence[list[nn.Parameter]]) -> torch.optim.Optimizer:
+        """A new optimizer of the parameters `trained` of each network, with `trainer.groups` of each."""
+        if groups := self.trainer.get("groups"):
+            pairs = zip(trained, networks, strict=True)
+            return with_factors(self._optimizer(params=[g for pair in pairs for g in parameter_groups(*pair, groups)]))
+        return self._optimizer(params=trained[0] if len(trained) == 1 else [{"params": each} for each in trained])
 
     def _rate(self, optimizer: torch.optim.Optimizer, epochs: int, round: int, batches: int) -> Callable[[int], None]:
         """Sets the learning rates before a step of this round: as in the other rounds, or by `trainer.schedule`, which is a

@@ -16,6 +16,7 @@ from torch import nn
 
 from kdrun import losses, targets
 from kdrun.learning.fit import monitored
+from kdrun.learning.groups import check_groups, check_optimizer
 from kdrun.learning.schedule import schedule
 from kdrun.learning.wiring import capture_of, dry_shapes, of_data, shapes_of, wire
 from kdrun.networks.build import build_network, seeded
@@ -46,9 +47,14 @@ def check_names(nodes: Iterable[Any]) -> None:
 
 
 def check_paths(stages: Iterable[Any]) -> None:
-    """Raises UserError for a module path of an objective that the student or a teacher lacks. No data are needed: networks are built
-    for TYPICAL ones, without memory for their weights; one that cannot be is left to `check_builds`."""
+    """Raises UserError for a module path of an objective that the student or a teacher lacks, and for a group of parameters that no
+    network of a stage has. No data are needed: networks are built for TYPICAL ones, without memory for their weights; one that
+    cannot be is left to `check_builds`."""
     for stage in stages:
+        if (stage.trainer or {}).get("groups"):
+            networks = [_typical(node) for node in stage.networks]
+            if None not in networks:
+                check_groups(stage.trainer, networks)
         if getattr(stage, "objective", None) is None or stage.trainer is None:
             continue
         objective = build_objective(stage.objective)
@@ -57,12 +63,17 @@ def check_paths(stages: Iterable[Any]) -> None:
         for who, node in [("student", stage.learner["network"]), *teachers]:
             if not objective.captures(who):
                 continue
-            try:
-                with torch.device("meta"), seeded(0):
-                    network = targets.build(node, "network", **TYPICAL)
-            except Exception:
-                continue
-            capture_of(network, objective, who)
+            if (network := _typical(node)) is not None:
+                capture_of(network, objective, who)
+
+
+def _typical(node: dict[str, Any]) -> nn.Module | None:
+    """The network for TYPICAL data on the meta device; None where it cannot be built so."""
+    try:
+        with torch.device("meta"), seeded(0):
+            return targets.build(node, "network", **TYPICAL)
+    except Exception:
+        return None
 
 
 def _in_whole_batches(objective: Objective, trainer: dict[str, Any]) -> None:
@@ -96,6 +107,7 @@ def check_builds(stages: list[Any], module: Any, hardware: dict[str, Any]) -> No
         if trainer is None or (kind := json.dumps(parts, sort_keys=True)) in done:
             continue
         done.add(kind)
+        check_groups(trainer, [networks[json.dumps(node, sort_keys=True)] for node in nodes])
         _optimizer(trainer, hardware["device"])
         task = module.task(trainer.get("decoding"), stage.metrics)
         monitored(trainer, task)
@@ -162,9 +174,12 @@ def _network(node: dict[str, Any], spec: Any) -> nn.Module:
 
 
 def _optimizer(trainer: dict[str, Any], device: str) -> None:
-    node = trainer["optimizer"]
+    node, groups = trainer["optimizer"], trainer.get("groups") or {}
+    params = [nn.Parameter(torch.zeros(2, 2, device=device)) for _ in ("", *groups)]
     try:
-        optimizer = targets.build(node, "optimizer", params=[nn.Parameter(torch.zeros(2, 2, device=device))])
+        optimizer = targets.build(
+            node, "optimizer", params=[{"params": [each]} for each in params] if groups else params
+        )
     except UserError:
         raise
     except Exception as error:
@@ -173,6 +188,7 @@ def _optimizer(trainer: dict[str, Any], device: str) -> None:
         raise UserError(f"{node['_target_']} gave a {type(optimizer).__name__}, expected a torch.optim.Optimizer")
     if any("lr" not in group for group in optimizer.param_groups):
         raise UserError(f"{node['_target_']} has no learning rate lr, which the schedule changes")
+    check_optimizer(optimizer, node, groups)
 
 
 def _has_positions(objective: Objective, module: Any) -> None:

@@ -14,6 +14,7 @@ from kdrun.learning.adaptor import Adaptors
 from kdrun.learning.callbacks import Keeping, usable_state
 from kdrun.learning.firststep import NoEffect
 from kdrun.learning.gap import Gap
+from kdrun.learning.groups import make_optimizer
 from kdrun.learning.learner import LearnerModule
 from kdrun.learning.outcome import Tests, cost_of, leave, size_of, test_rows, write_selection
 from kdrun.learning.preflight import other_normalisation
@@ -32,7 +33,6 @@ from kdrun.networks.parts import select_parts
 from kdrun.networks.weights import load_weights, save_weights
 from kdrun.objectives.terms import Objective, build_objective
 from kdrun.problems import UserError, closest, listed
-from kdrun.targets import build
 from kdrun.term_weights import Length
 
 
@@ -197,11 +197,13 @@ def _learner(fit: RunningFit, objective: Objective, teacher: TeacherSource | Non
         raise UserError(f"trainer.sharding=fsdp does not go with {what}", "give trainer.sharding=none")
     if sharded:
         check_shardable(fit.network, trainer, request.hardware)
+    student = copy.deepcopy(fit.network) if sharded else fit.network
+    beside = {**({} if adaptor is None else {"adaptor": adaptor}), "terms": nn.ModuleDict(objective.modules)}
     return LearnerModule(
-        copy.deepcopy(fit.network) if sharded else fit.network,
+        student,
         fit.task,
         objective,
-        optimizer=lambda parameters: build(trainer["optimizer"], "optimizer", params=parameters),
+        optimizer=lambda parameters: make_optimizer(trainer, parameters, student, beside),
         rate=schedule(trainer["schedule"], trainer["epochs"], steps),
         teacher=teacher,
         accumulate=trainer["accumulate"],

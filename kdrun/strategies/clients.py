@@ -191,6 +191,8 @@ class Federated(Strategy):
                     "leave it at 1",
                 )
             used["accumulate"] = trainer["accumulate"]
+        if trainer.get("groups"):
+            used["groups"] = trainer["groups"]
         return {**used, "schedule": trainer["schedule"]} if self.rate == "schedule" else used
 
     def budget(self) -> dict[str, Any]:

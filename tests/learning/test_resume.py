@@ -27,6 +27,11 @@ VARIANTS = {
     "ema, clip, accumulate": ("trainer.ema=0.9", "trainer.clip=1.0", "trainer.accumulate=2"),
     "random augmentation": ("data.augment.crop=1",),
     "cache filled in the first epoch": ("teacher.fill=first_epoch",),
+    "parameter groups": (
+        "trainer/groups=transformers",
+        "trainer.optimizer.weight_decay=0.1",
+        "trainer.groups.last={parameters: '3.weight', factor: 3.0}",
+    ),
     "dropout": ("+student.network.dropout=0.2",),
 }
 
@@ -52,10 +57,12 @@ def test_stop_and_resume_equals_never_stopped(tmp_path, variant, stop_at):
     assert told.told == written  # the rows of the first try come again, none twice
 
 
-def test_stopped_many_times(tmp_path):
-    unbroken = teach(make_lab(tmp_path / "a"))
+@pytest.mark.parametrize("variant", ["plain", "parameter groups"])
+def test_stopped_many_times(tmp_path, variant):
+    overrides = VARIANTS[variant]
+    unbroken = teach(make_lab(tmp_path / "a"), *overrides)
     lab = make_lab(tmp_path / "b")
-    cast = Cast(cell())
+    cast = Cast(cell(*overrides))
     stage = distil(cast.student, lab.get(supervised(cast.teacher)))
     tries = 0
     while True:

@@ -23,7 +23,7 @@ class Federate(Stage):
 
     learner     {"name", "network": node of what travels}, for labels
     federation  everything else that decides, in JSON types: see kdrun.federation.request.FederationRequest
-    trainer     the settings TRAINER of a trainer, and accumulate and schedule where clients use them
+    trainer     the settings TRAINER of a trainer, and accumulate, groups and schedule where clients use them
     """
 
     TRAINER: ClassVar[tuple[str, ...]] = (
