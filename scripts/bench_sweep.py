@@ -1,18 +1,23 @@
-"""What a sweep saves: eight jobs with one teacher as a sweep and as separate commands, the plan of 200 jobs, a job's start.
+"""What a sweep saves: eight jobs with one teacher as a sweep and as separate commands, the plan of 200 jobs, a job's start; and what
+a job of several seeds saves by fitting its stages side by side.
 
-    python scripts/bench_sweep.py [--points 8] [--epochs 10] [--jobs 2] [--repeats 9] [--part grid|plan|start]
+    python scripts/bench_sweep.py [--points 8] [--epochs 10] [--jobs 2] [--repeats 9] [--seeds 4] [--part grid|plan|start|seeds]
 
 Prints
   grid    seconds of the sweep; ratio to the same jobs as separate commands, each in a folder of its own (nothing shared, as
           with a runner without a store) and all in one folder (kdrun's store shared), the tracker off everywhere
   plan    seconds of `kdrun plan -m` with 200 jobs of three seeds, imports included
+  seeds   one job of several seeds: seconds with jobs=1 and with jobs=N, of the whole command and from the start of its run to the end
+          of its last stage; how often the second fits into the first; processor seconds of both
   start   seconds from the fork of a second job to the end of its first step and the validation after it: above the first step
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -45,8 +50,25 @@ def grid(root: Path, points: int, epochs: int, jobs: int) -> None:
         seconds = 0.0
         for number, temperature in enumerate(temperatures):
             folder = root / (name if shared else f"{name} {number}")
-            seconds += kdrun(folder, *words, f"objective.kd.temperature={temperature}")
+            seconds += kdrun(folder, *words, f"objective.kd.temperature={temperature}", "jobs=1")
         print(f"{points} commands, {name}: {seconds:.1f} s, ratio {sweep / seconds:.3f}", flush=True)
+
+
+def seeds(root: Path, number: int, epochs: int, jobs: int) -> None:
+    found = []
+    for many in (1, jobs):
+        folder, before = root / f"seeds {many}", resource.getrusage(resource.RUSAGE_CHILDREN)
+        words = [word for word in COMMON if not word.startswith("seed=")]
+        seconds = kdrun(folder, *words, f"seeds={number}", f"trainer.epochs={epochs}", "card=false", f"jobs={many}")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        (record,) = [json.loads(path.read_text()) for path in folder.glob("outputs/runs/*/record.json")]
+        found.append((seconds, record["summary"]["seconds"]))
+        print(
+            f"{number} seeds, jobs={many}: {seconds:.1f} s, fitting {found[-1][1]:.1f} s, processor {processor:.1f} s",
+            flush=True,
+        )
+    print("times as fast: {:.2f}, fitting {:.2f}".format(*(one / side for one, side in zip(*found, strict=True))))
 
 
 def plan(root: Path) -> None:
@@ -86,9 +108,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=9, help="of the part `start`")
-    parser.add_argument("--part", choices=("grid", "plan", "start"), action="append")
+    parser.add_argument("--seeds", type=int, default=4, help="of the part `seeds`")
+    parser.add_argument("--part", choices=("grid", "plan", "start", "seeds"), action="append")
     options = parser.parse_args()
-    parts = options.part or ["start", "plan", "grid"]
+    parts = options.part or ["start", "plan", "grid", "seeds"]
     with tempfile.TemporaryDirectory() as folder:
         if "start" in parts:
             start(Path(folder), options.repeats)
@@ -96,6 +119,8 @@ def main() -> None:
             plan(Path(folder))
         if "grid" in parts:
             grid(Path(folder), options.points, options.epochs, options.jobs)
+        if "seeds" in parts:
+            seeds(Path(folder), options.seeds, options.epochs, options.jobs)
 
 
 if __name__ == "__main__":

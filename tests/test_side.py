@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 from forked import Forked, run, stand_in
 
 from kdrun.cli import main
 from kdrun.files import read_json
+from kdrun.job.side_lab import SideLab
+from kdrun.lab.lab import Lab
+from kdrun.lab.stages.base import Result, Stage
+from kdrun.lab.store import Store
+from kdrun.learning.report import Report
+from kdrun.problems import UserError
 
 WORDS = (
     "teacher=mlp_64", "student=mlp_16", "seeds=2", "trainer.epochs=2", "data.limit.train=200", "hardware=cpu", "tracker=none",
@@ -79,7 +89,7 @@ def side_by_side(tmp_path_factory):
 def test_the_same_bits_records_and_rows(one_after_another, side_by_side):
     folder, told = side_by_side
     assert lasting(folder) == lasting(one_after_another)
-    assert rows_of(folder) == rows_of(one_after_another)
+    assert list(rows_of(folder).items()) == list(rows_of(one_after_another).items())
     assert "2 at a time" in told and told.count("trained, ") == 5
     jobs = [{stage["cost"].get("jobs") for stage in record_of(path)["stages"]} for path in (one_after_another, folder)]
     assert jobs == [{None}, {2}]
@@ -212,3 +222,162 @@ def test_memory_that_is_too_short_twice_costs_its_seed(tmp_path, killing, monkey
     assert main([*WORDS, "-q", "jobs=2", f"paths.outputs={tmp_path}/outputs"]) == 1
     assert record_of(tmp_path)["status"] == "out_of_memory"
     assert record_of(tmp_path)["summary"]["arms"]["student"]["missing"]["1"]["status"] == "out_of_memory"
+
+
+@dataclass(frozen=True)
+class Step(Stage):
+    """A stage that is fitted in no time. end: of its name, or how it fails."""
+
+    role: str
+    seed: int
+    inputs: tuple[Result, ...] = ()
+    end: str = ""
+    unfit: bool = False
+    learner: ClassVar = {"name": "step"}
+    data: ClassVar = {}
+
+    def parts(self, context):
+        return {
+            "role": self.role.partition("_")[0],
+            "seed": self.seed,
+            "inputs": [result.fingerprint for result in self.inputs],
+            "end": self.end,
+        }
+
+    def parts_after(self, tree, outcome):
+        return {**tree, "unforeseen": True} if self.end == "other" else tree
+
+    def check(self, result=None):
+        if result is not None and self.unfit:
+            raise RuntimeError(f"{self.role} is unfit")
+        return []
+
+    def run(self, execution):
+        assert all(result.path.is_dir() and result.record["val"] for result in self.inputs)
+        if self.end in ("fails", "mistake"):
+            raise UserError(self.role) if self.end == "mistake" else RuntimeError(self.role)
+        return {"val": {"best": {"accuracy": int(execution.fingerprint[:8], 16) / 2**32}}, "cost": {"seconds": 0.0}}
+
+
+class Judging:
+    """A workshop of stages without data."""
+
+    metering = SimpleNamespace(idle_now=lambda: None)
+
+    def main_metric(self, data):
+        return "accuracy", "max"
+
+
+class InstantCrew:
+    """Fits stages in this process, in an order of its own; at most `most` are begun."""
+
+    def __init__(self, make_lab, most: int, chance: random.Random):
+        self.make_lab, self.limit, self.chance = make_lab, most, chance
+        self.begun: list[tuple[str, str, int]] = []
+        self._tasks: list = []
+        self.request, self.started, self.stopped = {}, False, False
+
+    working = property(lambda self: len(self._tasks))
+    free = property(lambda self: len(self._tasks) < self.limit)
+
+    def run(self, task):
+        self.started = True
+        self._tasks.append(task)
+        self.begun.append((task.key, task.stage.label, self.working))
+
+    def events(self, timeout):
+        assert self._tasks, "it would wait for ever"
+        task = self._tasks.pop(self.chance.randrange(len(self._tasks)))
+        sources: list[str] = []
+        lab = self.make_lab(lambda item: sources.append(item.source))
+        lab.check = lambda stage, result=None: None
+        try:
+            result = lab.get(task.stage)
+        except Exception as error:
+            yield task, error
+        else:
+            yield task, {"fingerprint": result.fingerprint, "source": sources[-1]}
+
+    def stop(self):
+        self._tasks.clear()
+        self.stopped = True
+
+
+def asks_of(chance: random.Random, seed: int, end: str):
+    """A strategy over `seed`, with one control: stages upon stages, some chosen by their results, some that fail or are unfit.
+    end: of a teacher that some have in common."""
+    ends = [chance.choice(["", "", "", "", "", "", "fails", "other"]) for _ in range(8)]
+    shape = [sorted(chance.sample(range(number), min(number, chance.randrange(3)))) for number in range(8)]
+    picks, unfit, shared = {chance.randrange(2, 8)}, chance.randrange(20), chance.random() < 0.5
+
+    def ask(lab, first, last, role):
+        results: list[Result] = []
+        for number in range(first, last):
+            inputs = [results[before - first] for before in shape[number] if first <= before < number]
+            if number in picks and len(results) > 1:
+                named = {str(place): result for place, result in enumerate(results)}
+                inputs = [named[lab.choose("input", named)], *inputs]
+            if shared and number == first:
+                results.append(lab.get(Step("teacher", 0, (), end)))
+            else:
+                results.append(lab.get(Step(role, seed, tuple(inputs), ends[number] or str(number), unfit == number)))
+        return results[-1]
+
+    return [lambda lab: ask(lab, 0, 5, "student"), lambda lab: ask(lab, 5, 8, "control")]
+
+
+@pytest.mark.parametrize("case", range(60))
+def test_any_order_of_ends_gives_what_one_after_another_gives(case, tmp_path):
+    found = []
+    for jobs in (1, 1 + case % 4):
+        chance = random.Random(case)
+        asks = {seed: asks_of(random.Random(case * 100 + seed), seed, "" if case % 3 else "fails") for seed in range(3)}
+        store = Store(tmp_path / f"{len(found)}")
+        options = {"workshop": Judging(), "paths": {}, "report": Report(), "store": store, "context": None}
+        told: list = []
+        taken = {
+            "fitted": lambda item, told=told: told.append(
+                (item.result.stage.label, item.result.fingerprint, item.source)
+            )
+        }
+        if found:
+            crew = InstantCrew(lambda fitted, options=options: Lab(**options, fitted=fitted), jobs, chance)
+            lab = SideLab(**options, **taken, crew=crew, ahead=lambda item: None)
+        else:
+            lab = Lab(**options, **taken)
+        errors = []
+        lab.expect(asks)
+        for several in asks.values():
+            try:
+                for ask in several:
+                    ask(lab)
+            except Exception as error:
+                errors.append(repr(error))
+        found.append((told, errors, lab.decisions, lab.remarks))
+    assert found[0] == found[1]
+    keys = [key for key, _, _ in crew.begun]
+    assert len(set(keys)) == len(keys), "a stage ran twice"
+    assert max((working for _, _, working in crew.begun), default=0) <= jobs
+
+
+def test_independent_stages_begin_together_and_a_mistake_ends_all(tmp_path):
+    store = Store(tmp_path)
+    options = {"workshop": Judging(), "paths": {}, "report": Report(), "store": store, "context": None}
+    crew = InstantCrew(lambda fitted: Lab(**options, fitted=fitted), 4, random.Random(0))
+    lab = SideLab(**options, crew=crew, ahead=lambda item: None)
+
+    def ask(lab):
+        teachers = [lab.get(Step(name, 0)) for name in ("a", "b", "c")]
+        return lab.get(Step("student", 0, tuple(teachers)))
+
+    lab.expect({0: [ask, lambda lab: lab.get(Step("alone", 0)), lambda lab: lab.get(Step("wrong", 0, end="mistake"))]})
+    with pytest.raises(UserError, match="wrong"):
+        ask(lab)
+        lab.get(Step("alone", 0))
+        lab.get(Step("wrong", 0, end="mistake"))
+    assert [begun[1:] for begun in crew.begun[:4]] == [
+        ("a/seed=0", 1),
+        ("b/seed=0", 2),
+        ("c/seed=0", 3),
+        ("alone/seed=0", 4),
+    ]

@@ -56,7 +56,7 @@ class Crew:
         return bool(self._idle()) or (len(self._tasks) < self.pool.jobs and self._room())
 
     def run(self, task: Any) -> None:
-        """Begin to fit `task.stage`; `task` is given back with what becomes of it."""
+        """Begin to fit `task.stage`; `task` is given back with what becomes of it, and `task.rows` takes rows of metrics."""
         number = next(iter(self._idle()), None)
         if number is None:
             number, self._number = self._number, self._number + 1
@@ -90,7 +90,7 @@ class Crew:
                     kind = OutOfMemory if event["memory"] else Killed
                     yield task, kind(why_ended(event["code"], event["memory"]))
             else:
-                _tell(self._lanes[number], event)
+                _tell(self._lanes[number], event, task)
 
     def stop(self) -> None:
         """All save their state and end; returns when they have."""
@@ -117,8 +117,8 @@ class Crew:
         return not self._tasks or available is None or available > self._most
 
 
-def _tell(lane: Any, event: dict[str, Any]) -> None:
-    """Calls the method of a report that an event stands for."""
+def _tell(lane: Any, event: dict[str, Any], task: Any) -> None:
+    """Calls the method of a report that an event stands for; rows of metrics are for the task."""
     kind = event["kind"]
     if kind == "stage":
         lane.stage(event["label"], event["total"], event["done"], event["unit"])
@@ -127,7 +127,7 @@ def _tell(lane: Any, event: dict[str, Any]) -> None:
     elif kind == "epoch":
         lane.epoch(event["label"], event["epoch"], event["epochs"], event["values"])
     elif kind == "rows":
-        lane.rows(event["rows"])
+        task.rows(event["rows"])
     elif kind == "mended":
         lane.mended(event["text"])
     elif kind == "note":

@@ -47,6 +47,7 @@ class Task:
             told why
     urgent  asked for, and waited for; again: once more, by itself, after memory ran out
     source  of its result: "trained", "resumed" or "store"
+    stage   under a label that is for bars; who asks for it gives it the one of the record
     """
 
     key: str
@@ -58,6 +59,26 @@ class Task:
     source: str = "store"
     result: Result | None = None
     error: BaseException | None = None
+    _kept: list[dict[str, Any]] = field(default_factory=list)
+    _told: set[tuple[Any, ...]] = field(default_factory=set)
+    _tell: Callable[[list[dict[str, Any]]], None] | None = None
+    _label: str = ""
+
+    def rows(self, rows: list[dict[str, Any]]) -> None:
+        """Takes rows of metrics: they are kept until the stage is asked for. Those that are fitted a second time are left out."""
+        if self._tell is None:
+            self._kept += rows
+            return
+        named = {(row["step"], *sorted(row)): {**row, "stage": self._label} for row in rows}
+        new = {key: row for key, row in named.items() if key not in self._told}
+        self._told |= set(new)
+        self._tell(list(new.values()))
+
+    def asked(self, stage: Stage, tell: Callable[[list[dict[str, Any]]], None]) -> None:
+        """The stage is asked for, under its label in the record: `tell` gets its rows from now on, and those that were kept."""
+        self._tell, self._label = tell, stage.label
+        kept, self._kept = self._kept, []
+        self.rows(kept)
 
 
 @dataclass
@@ -72,9 +93,9 @@ class _Open:
 class Foresight(Lab):
     """A lab that runs nothing and notes in `tasks` what it is asked for; what is in the store is a real result."""
 
-    def __init__(self, *arguments: Any, tasks: dict[str, Task], labels: dict[str, str], **options: Any):
+    def __init__(self, *arguments: Any, tasks: dict[str, Task], **options: Any):
         super().__init__(*arguments, **options)
-        self._tasks, self._labels = tasks, labels
+        self._tasks = tasks
         self.asked: list[str] = []
 
     def look(self, ask: Ask) -> bool:
@@ -126,8 +147,7 @@ class SideLab(Lab):
         self._seeds = 0
         self._fatal: BaseException | None = None
         store, context, workshop, paths = self.store, self.context, self.workshop, self.paths
-        options = {"force": self.force, "tasks": self._tasks, "labels": self._labels}
-        self._foresight = Foresight(store, context, workshop, paths, Report(), **options)
+        self._foresight = Foresight(store, context, workshop, paths, Report(), force=self.force, tasks=self._tasks)
 
     def expect(self, asks: Mapping[int, Sequence[Ask]]) -> None:
         self._seeds += len(asks)
@@ -152,7 +172,7 @@ class SideLab(Lab):
         task = self._foresight.task(stage, key)
         if task.state == STORED:
             self.report.rows(read_rows(task.result.path / "metrics.jsonl", stage.label))
-            return self._kept(replace(task.result, stage=stage), "store")
+            return self._used(task, stage)
         if task.state in (WAITING, REFUSED):
             if self._only(task):
                 task.state = FAILED  # nobody else runs it
@@ -160,14 +180,16 @@ class SideLab(Lab):
                 task.state, task.result = DONE, result
                 return result
             task.stage, task.needs, task.urgent, task.state = stage, set(), True, WAITING
+        task.asked(stage, self.report.rows)
         self._wait(task)
         if task.error is not None:
             self._broken[key] = task.error
             raise task.error
-        return self._kept(task.result, task.source)
+        return self._used(task, stage)
 
-    def _kept(self, result: Result, source: str) -> Result:
-        self._fitted(Fitted(result, source))
+    def _used(self, task: Task, stage: Stage) -> Result:
+        result = replace(task.result, stage=stage)
+        self._fitted(Fitted(result, task.source))
         return result
 
     def _only(self, task: Task) -> bool:
