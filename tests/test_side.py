@@ -104,6 +104,13 @@ def test_what_is_stored_is_found_and_no_process_is_started(side_by_side, tmp_pat
     assert [stage["source"] for stage in record_of(tmp_path)["stages"]] == ["store"] * 5
 
 
+def test_a_sweep_of_fewer_jobs_than_may_run_shares_them_out(one_after_another, tmp_path):
+    done = kdrun("-m", *WORDS, "jobs=2", folder=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert lasting(tmp_path)[2] == lasting(one_after_another)[2]
+    assert {stage["cost"].get("jobs") for stage in record_of(tmp_path)["stages"]} == {2}
+
+
 def test_a_stop_saves_the_state_of_all_and_the_same_command_ends_in_the_same_numbers(one_after_another, tmp_path):
     words = [*WORDS, "trainer.checkpoint_seconds=0"]
     log = open(tmp_path / "log", "w+")  # noqa: SIM115
@@ -125,6 +132,18 @@ def test_a_stop_saves_the_state_of_all_and_the_same_command_ends_in_the_same_num
     assert (status, summary) == expected[:2]
     assert [stage[:4] + stage[5:] for stage in stages] == [stage[:4] + stage[5:] for stage in expected[2]]
     assert {stage[4] for stage in stages} - {"trained"}, "nothing was kept"
+
+
+def test_more_seeds_after_a_look(tmp_path):
+    """seeds=auto asks for seeds in parts."""
+    words = [word for word in WORDS if not word.startswith("seeds=")]
+    found = []
+    for jobs in (1, 2):
+        (tmp_path / str(jobs)).mkdir()
+        done = kdrun(*words, "seeds=auto:5", f"jobs={jobs}", folder=tmp_path / str(jobs))
+        assert done.returncode == 0, done.stdout + done.stderr
+        found.append(lasting(tmp_path / str(jobs)))
+    assert found[0] == found[1] and found[0][1]["sequential"]["made"][0]["seeds"] == 3
 
 
 STRATEGY = """

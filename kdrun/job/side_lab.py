@@ -212,14 +212,14 @@ class SideLab(Lab):
     # the crew
 
     def _begin(self) -> None:
-        """Gives the crew what can be run: first what is waited for, then in the order of asking."""
+        """Gives the crew what can be run: first what is waited for, then in the order of asking, but for those that would wait."""
         if not self._crew.started:  # the idle machine is measured while it is idle
             self._crew.request["idle_watts"] = self.workshop.metering.idle_now()
         while self._crew.free:
             ready = [task for task in self._tasks.values() if task.state == WAITING and self._is_ready(task)]
             if not ready:
                 return
-            task = next((task for task in ready if task.urgent), ready[0])
+            task = min(ready, key=lambda task: (not task.urgent, self._would_wait(task)))
             task.stage, task.needs = (
                 _with_results(task.stage, {key: self._tasks[key].result for key in task.needs}),
                 set(),
@@ -231,6 +231,12 @@ class SideLab(Lab):
                 continue
             task.state = RUNNING
             self._crew.run(task)
+
+    def _would_wait(self, task: Task) -> bool:
+        """Whether another stage is the first to use the same teacher: it computes the outputs that are kept for both."""
+        teacher = _teacher_of(task)
+        states = [other.state for other in self._tasks.values() if other is not task and _teacher_of(other) == teacher]
+        return teacher is not None and RUNNING in states and DONE not in states
 
     def _is_ready(self, task: Task) -> bool:
         """Whether its results are there, and as they were foreseen (one may get another fingerprint when it is run)."""
@@ -264,6 +270,10 @@ class SideLab(Lab):
         task.state, task.error = FAILED, error
         if isinstance(error, UserError | Interrupted) or self._seeds == 1:
             self._fatal = error
+
+
+def _teacher_of(task: Task) -> str | None:
+    return task.stage.teacher and task.stage.teacher.fingerprint
 
 
 def _results_in(value: Any) -> list[Result]:

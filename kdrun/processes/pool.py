@@ -73,7 +73,7 @@ class ProcessPool:
 
     def start(self, number: int, call: str, log: Path, **request: Any) -> None:
         """Queue a call of `call` ("module:function") with the request and a function that tells events. It starts when a
-        place is free; what it prints goes to the file `log`."""
+        place is free; what it prints goes to the file `log`. "shares" of a request: how many processes' GPUs it gets."""
         self._waiting.append(
             {"run": number, "call": call, "log": os.path.abspath(log), "threads": self.threads, **request}
         )
@@ -119,9 +119,9 @@ class ProcessPool:
             request = self._waiting.popleft()
             request["environment"] = {name: os.environ.get(name, "") for name in (ENVIRONMENT, READABLE)}
             if len(self._gpus) > 1:
-                used = [job["gpu"] for job in self._running.values()]
-                request["gpu"] = min(self._gpus, key=used.count)
-                request["environment"]["CUDA_VISIBLE_DEVICES"] = request["gpu"]
+                used = [gpu for job in self._running.values() for gpu in job["gpus"]]
+                request["gpus"] = sorted(self._gpus, key=used.count)[: request.get("shares", 1)]
+                request["environment"]["CUDA_VISIBLE_DEVICES"] = ",".join(request["gpus"])
             self._running[request["run"]] = request
             self._tell(request)
 

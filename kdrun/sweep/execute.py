@@ -58,7 +58,8 @@ def execute(
             code = _launch(plan, todo, launcher, settings, force, console, quiet)
         elif todo:
             with pool or Pool(min(jobs, len(todo))) as running:
-                code = _run(plan, todo, running, force, console, quiet)
+                within = max(1, (jobs if pool is None else pool.jobs) // len(todo))
+                code = _run(plan, todo, running, force, console, quiet, within)
     for point in plan.points:
         point.look()
     if json:
@@ -113,14 +114,16 @@ def _launch(
     return max((code for code in codes.values() if code >= 128), default=0)
 
 
-def _run(plan: SweepPlan, todo: list[Point], pool: Pool, force: bool, console: Console, quiet: bool) -> int:
-    """Feed the pool until all jobs have ended or a signal came; returns 0 or 128 + the signal."""
+def _run(
+    plan: SweepPlan, todo: list[Point], pool: Pool, force: bool, console: Console, quiet: bool, within: int
+) -> int:
+    """Feed the pool until all jobs have ended or a signal came; returns 0 or 128 + the signal. within: stages of each job at a time."""
     pool.preload(targets_of(point.job.config for point in todo))
     mirrors: list[tuple[Path, int, float]] = []
     with Signals() as signals, Board(plan, console, quiet) as board:
         board.chosen = {point.number for point in todo}
         for point in todo:
-            pool.submit(point.number, point.folder, force, max(1, pool.jobs // len(todo)))
+            pool.submit(point.number, point.folder, force, within)
         asked = False
         while pool.busy or pool.waiting:
             for event in pool.events(0.2):

@@ -18,7 +18,7 @@ class Pool(ProcessPool):
     def submit(self, number: int, folder: Path, force: bool = False, jobs: int = 1) -> None:
         """Queue the job that lies frozen in `folder`; it starts when a slot is free. jobs: of its own stages at a time."""
         place = os.path.abspath(folder)
-        self.start(number, "kdrun.sweep.worker:run_forked", folder / "run.log", folder=place, force=force, jobs=jobs)
+        self.start(number, "kdrun.sweep.worker:run_forked", folder / "run.log", folder=place, force=force, shares=jobs)
 
     def _ended(self, event: dict[str, Any], request: dict[str, Any]) -> None:
         """A job that could not write its end gets it written here."""

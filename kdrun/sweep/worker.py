@@ -39,5 +39,5 @@ def run_frozen(
 
 def run_forked(request: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> int:
     """The same for a request of sweep.pool.Pool."""
-    options = {"force": request["force"], "max_threads": request["threads"], "jobs": request["jobs"]}
+    options = {"force": request["force"], "max_threads": request["threads"], "jobs": request["shares"]}
     return run_frozen(request["folder"], tell=tell, **options)
