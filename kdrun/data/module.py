@@ -71,6 +71,10 @@ class DataModule(LightningDataModule):
         """What of a split can be evaluated: of "train" LABELLED, where not all have a label."""
         return LABELLED if split == "train" and self.samples(split).labelled is not None else split
 
+    def raw_targets(self, split: str) -> np.ndarray:
+        """[n]: what is to be predicted of the samples of a split, as the source has it; [0] where targets are sequences."""
+        return np.zeros(0)
+
     def trained(self, ids: Tensor) -> Tensor:
         """int64 [b]: positions in `train_ids` of training samples by id (int64 [b]). KeyError for an id that is not in training."""
         known, order = self._sorted_ids
@@ -259,6 +263,9 @@ class ArrayModule(DataModule):
                 torch.from_numpy(self.labelled[rows]) if hidden else None,
             )
         return self._samples[split]
+
+    def raw_targets(self, split: str) -> np.ndarray:
+        return self.source.y[self.rows(split)]
 
     @cached_property
     def targets(self) -> np.ndarray:

@@ -152,6 +152,14 @@ class Spec:
             if name in metadata and theirs != ours:
                 self.differs(name, theirs, ours, path, metadata)
 
+    def in_units_of(self, metadata: Mapping[str, Any]) -> Spec:
+        """These data with targets in the units that a network of this metadata learned them in."""
+        return self
+
+    def output_turn(self, metadata: Mapping[str, Any]) -> tuple[float, float] | None:
+        """(scale, shift) that turn outputs of such a network into outputs in the units of these data; None where these are the same."""
+        return None
+
     def comparable(self, name: str, value: Any) -> Any:
         """An entry of metadata as it is compared."""
         return list(value) if isinstance(value, tuple | list) else value

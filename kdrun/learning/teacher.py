@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,6 +44,7 @@ class FrozenTeacher:
 
     normalize: {"scale": [C], "shift": [C]} that turns inputs as the student sees them into inputs as this teacher was
     trained on (x * scale + shift), or None when both agree.
+    turn: (scale, shift) of its outputs into the units of the student's targets, or None.
     capture: what is captured of the network, or None.
     batch_statistics: whether batch normalisation uses those of each batch; see use_batch_statistics.
     """
@@ -50,7 +52,14 @@ class FrozenTeacher:
     batch_statistics = False
     capture: Capture | None = None
 
-    def __init__(self, network: nn.Module, task, fingerprint: str, normalize: dict[str, Tensor] | None = None):
+    def __init__(
+        self,
+        network: nn.Module,
+        task,
+        fingerprint: str,
+        normalize: dict[str, Tensor] | None = None,
+        turn: tuple[float, float] | None = None,
+    ):
         network.requires_grad_(False)
         network.eval()
         for module in network.modules():
@@ -58,7 +67,7 @@ class FrozenTeacher:
         self.network = network
         self.task = task
         self.fingerprint = fingerprint
-        self.normalize = normalize
+        self.normalize, self.turn = normalize, turn
         self.samples = 0
         self._digest = state_digest(network.state_dict())
 
@@ -74,7 +83,7 @@ class FrozenTeacher:
                 f"the teacher {type(self.network).__name__} changes its inputs in place, and its student would be given what "
                 "it left: let its forward pass begin with a copy"
             )
-        return said
+        return said if self.turn is None else replace(said, logits=said.logits * self.turn[0] + self.turn[1])
 
     def use_batch_statistics(self) -> None:
         """From now on batch normalisation divides by the statistics of each batch, as in training; its own are neither used

@@ -25,7 +25,7 @@ from kdrun.ledger.ledger import CostCounter, Ledger, clocks
 from kdrun.ledger.reader import Metering, open_metering
 from kdrun.networks.build import build_network
 from kdrun.networks.inputs import moments_of, same
-from kdrun.networks.weights import load_weights
+from kdrun.networks.weights import load_weights, read_metadata
 from kdrun.objectives.terms import Objective, build_objective
 from kdrun.problems import UserError
 
@@ -116,11 +116,12 @@ class Workshop:
         if (key := repr((config, beside))) in self._compared:
             return
         module, other = self.data(config), self._kept(self._beside, beside)
-        other.spec.check(module.spec.metadata(), Path(f"a network for data={config['name']}"))
+        trained = module.spec.metadata()
+        other.spec.in_units_of(trained).check(trained, Path(f"a network for data={config['name']}"))
         held_out = [torch.empty(0, dtype=torch.int64)]
         for split in ("val", "test", *other.extra_tests):
             one, two = module.samples(split), other.samples(split)
-            targets = [getattr(samples, "targets", torch.empty(0)) for samples in (one, two)]
+            targets = [torch.as_tensor(each.raw_targets(split)) for each in (module, other)]
             if not torch.equal(one.ids, two.ids) or not torch.equal(*targets):
                 raise UserError(f"{split} would not be the samples that the student is judged on")
             held_out.append(two.ids)
@@ -209,15 +210,16 @@ def live_teacher(
     """The frozen network of a teacher on `device`; `look` is given the network before it is frozen.
 
     Its weights file says how its inputs are normalised: those of `module` are converted where the config has another
-    normalisation for the teacher (`converts`).
+    normalisation for the teacher (`converts`), and outputs to the units of its targets where the teacher learned them in others.
     """
     network = build_network(teacher.network, module.spec, 0)
     look(network)
-    loaded = load_weights(network, teacher.weights, module.spec, any_normalisation=teacher.converts)
+    known = read_metadata(teacher.weights) if teacher.converts else {}
+    loaded = load_weights(network, teacher.weights, module.spec.in_units_of(known), any_normalisation=teacher.converts)
     theirs, ours = moments_of(loaded.metadata), moments_of(module.spec)
     converts = theirs is not None and ours is not None and not same(theirs, ours)
     normalize = renormalisation((ours["mean"], ours["std"]), theirs) if converts else None
-    frozen = FrozenTeacher(network, task, teacher.fingerprint, normalize)
+    frozen = FrozenTeacher(network, task, teacher.fingerprint, normalize, module.spec.output_turn(known))
     frozen.to(device)
     return frozen
 
@@ -371,6 +373,8 @@ def _parts(request: FitRequest, module) -> dict[str, Any]:
         "torch": torch.__version__,
         "order": f"blocks of {cache.BLOCK}",
     }
+    if turn := module.spec.output_turn(read_metadata(request.teacher.weights)):
+        parts["turn"] = list(turn)
     if teaching["fill"] == "first_epoch":  # rows are then computed in the batches of this stage's first epoch
         order = {"seed": request.seed, "batch_size": trainer["batch_size"], "accumulate": trainer["accumulate"]}
         mixed = {key: request.data[key] for key in OF_LABELS if request.data.get(key)}

@@ -123,6 +123,12 @@ def _with(differs: dict[str, Any] | None) -> str:
     return f" ({', '.join(f'{key}={value}' for key, value in differs.items())})" if differs else ""
 
 
+def _shown(estimate: dict[str, Any]) -> str:
+    """` of 9,216 samples with and 0 without a label`, where not all have one."""
+    shown = estimate.get("shown")
+    return f" of {shown['labelled']:,} samples with and {shown['unlabelled']:,} without a label" if shown else ""
+
+
 def _line(stage: dict[str, Any], more: str = ""):
     from rich.text import Text
 
@@ -172,7 +178,7 @@ def _branch(stage: dict[str, Any]):
     estimate = stage["estimate"]
     if stage["status"] != "done" and estimate["seconds"] is not None:
         branch.add(
-            f"{stage['epochs']} epochs{_with(stage['data_differs'])}, {estimate['steps']} steps, about {duration(estimate['seconds'])}, "
+            f"{stage['epochs']} epochs{_with(stage['data_differs'])}, {estimate['steps']} steps{_shown(estimate)}, about {duration(estimate['seconds'])}, "
             f"{magnitude(estimate['flops'])} FLOPs (estimates)"
         )
     return _with_why(branch, stage)

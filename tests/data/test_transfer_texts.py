@@ -107,6 +107,16 @@ def test_budgets_of_tokens_are_shared_between_both_kinds(text):
         assert sorted(torch.cat([part["ids"] for part in both]).tolist()) == sorted(whole["ids"].tolist())
 
 
+def test_what_a_teacher_generates_is_a_translation_of_all(text):
+    """Sequence-level distillation needs no other mechanism."""
+    made = text(labelled=40)
+    rows = [{"id": number, "text": "The lamp is on."} for number in made.train_ids.tolist()]
+    new = made.relabelled(rows)
+    assert len(new.samples("train")) == len(made.samples("train")) and new.samples("train").labelled is None
+    assert new.trained_on() == {"samples": len(rows)}
+    assert "labelled" not in next(iter(new.train_loader(400, 0)))
+
+
 def test_further_sentences_come_from_a_file(text, folder):
     made = text()
     path = folder / "more.de"

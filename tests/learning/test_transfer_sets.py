@@ -107,3 +107,23 @@ def test_a_control_of_labels_alone_is_the_same_stage_whatever_share_is_mixed(tmp
     lab = make_lab(tmp_path)
     stages = [lab.get(supervised(Cast(cell(FEW, f"data.labelled_share={s}")).student)) for s in ("null", "0.5")]
     assert stages[0].fingerprint == stages[1].fingerprint
+
+
+@pytest.mark.parametrize("source", ["cached", "online"])
+def test_a_teacher_that_learned_a_target_in_other_units_is_understood(tmp_path, source):
+    """Moments of the target are those of the labels that a learner has."""
+    words = (
+        "data=diabetes",
+        "objective=mse_kd",
+        "trainer.optimizer.lr=0.01",
+        "data.labelled=60",
+        f"teacher.source={source}",
+    )
+    words = (*words, "~data.limit.train", "teacher.data.labelled=null", "trainer.epochs=8", "trainer.monitor=r2")
+    lab = make_lab(tmp_path)
+    teacher, student = pair(lab, *words)
+    taught = student.record["teacher"]
+    assert taught["r2"] == pytest.approx(teacher.record["val"]["best"]["r2"], abs=1e-3)
+    specs = [lab.workshop.data(each.stage.data).spec for each in (teacher, student)]
+    assert specs[0].target_mean != specs[1].target_mean
+    assert lab.workshop.data(student.stage.data).spec.output_turn(specs[0].metadata()) is not None

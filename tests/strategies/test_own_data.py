@@ -150,18 +150,25 @@ def test_keys_that_a_strategy_would_not_use_are_refused(capsys):
     assert "strategy=alone does not use it" in capsys.readouterr().err
 
 
-def test_outputs_of_another_meaning_do_not_teach(run):
-    words = ("data=diabetes", "teacher=mlp_64", "objective=mse_kd", "trainer.optimizer.lr=0.01")
-    with pytest.raises(UserError, match=r"teacher.data: .*target_mean"):
-        run(*words, *MORE)
+def test_outputs_in_other_units_of_the_target_are_turned(run):
+    """More rows have another mean and deviation of the target, in which the teacher learned it."""
+    words = ("data=diabetes", "teacher=mlp_64", "objective=mse_kd", "trainer.optimizer.lr=0.01", "trainer.epochs=6")
+    view = run(*words, *MORE)
+    teacher, student = (next(s for s in view.record["stages"] if s["role"] == role) for role in ("teacher", "student"))
+    assert student["teacher"]["r2"] == pytest.approx(teacher["val"]["best"]["r2"], abs=1e-3)
 
 
 def module(train, val=(4, 5), test=(6,), content="a"):
     ids = {"train": train, "val": val, "test": test}
     samples = {name: SimpleNamespace(ids=torch.tensor(ids[name]), targets=torch.zeros(len(ids[name]))) for name in ids}
-    spec = SimpleNamespace(metadata=dict, check=lambda *_: None)
+    spec = SimpleNamespace(metadata=dict, check=lambda *_: None, in_units_of=lambda _: spec)
     return SimpleNamespace(
-        samples=samples.get, extra_tests=(), spec=spec, content=content, train_ids=samples["train"].ids
+        samples=samples.get,
+        raw_targets=lambda split: samples[split].targets,
+        extra_tests=(),
+        spec=spec,
+        content=content,
+        train_ids=samples["train"].ids,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -69,6 +69,16 @@ class TableSpec(Spec):
             alike = isinstance(ours, float) and theirs is not None and abs(theirs - ours) <= TOLERANCE
             if theirs != ours and not alike:
                 raise UserError(f"{path} was trained on another table: {key} {theirs}, {self.name} has {ours}")
+
+    def in_units_of(self, metadata: Mapping[str, Any]) -> TableSpec:
+        moments = {key: metadata.get(key, getattr(self, key)) for key in ("target_mean", "target_std")}
+        return replace(self, **moments)
+
+    def output_turn(self, metadata: Mapping[str, Any]) -> tuple[float, float] | None:
+        theirs = self.in_units_of(metadata)
+        if (theirs.target_mean, theirs.target_std) == (self.target_mean, self.target_std):
+            return None
+        return theirs.target_std / self.target_std, (theirs.target_mean - self.target_mean) / self.target_std
 
     def described(self) -> dict[str, Any]:
         note = "inputs are standardised: (feature - mean) / std"

@@ -138,7 +138,7 @@ class Fit(Stage):
 
     def plan(self, look: Look) -> dict[str, Any]:
         found = self._probed(look)
-        samples = sum(found["samples"].values())
+        samples, labelled = sum(found["samples"].values()), look.module.samples("train").labelled
         online = self.teacher is not None and self.teaching["source"] == "online"
         per_sample = None
         if found["flops"] is not None:
@@ -163,6 +163,7 @@ class Fit(Stage):
                 "seconds": seconds,
                 "steps": found["steps"],
                 "samples": samples,
+                **({"shown": found["samples"]} if labelled is not None and self.trainer else {}),
                 "flops": None if per_sample is None else per_sample * samples,
                 "method": "one measured step times the number of steps; FLOPs counted forward, times 3 for training",
             },
