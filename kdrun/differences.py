@@ -245,6 +245,9 @@ def read_resampled(found: Mapping[str, Any]) -> Difference:
     method = found.get("method") or SAMPLES
     p_holm, comparisons = found.get("p_holm"), found.get("comparisons", 1)
     known = {"interval": tuple(found["interval"]), "p_value": found.get("p_value"), "p_holm": p_holm}
+    error, degrees = found.get("error"), found.get("degrees")
+    if error is not None:
+        known |= {"error": error, "degrees": degrees, "visible": visible_effect(error, degrees)}
     return Difference(found["mean"], seeds or 1, (seeds or 1,) * 2, method, comparisons=comparisons, **known)
 
 

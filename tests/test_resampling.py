@@ -6,7 +6,11 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from kdrun.learning.resampling import paired_bootstrap, read_samples, resampled, write_samples
+from kdrun import kinds
+from kdrun.differences import SAMPLES, TWO_LEVEL, difference_of
+from kdrun.domains.rows import mean_of
+from kdrun.learning import resampling
+from kdrun.learning.resampling import compared, read_samples, split_of, two_levels, write_samples
 
 needs_sacrebleu = pytest.mark.skipif(find_spec("sacrebleu") is None, reason="sacrebleu is not installed")
 WORDS = [
@@ -36,59 +40,111 @@ def corpus(sentences=60, wrong=0.3):
     ], references
 
 
+def resampled(first, second, task="classification", **options):
+    """Of folders, as a summary does it."""
+    pairs = [(read_samples(one), read_samples(two)) for one, two in zip(first, second, strict=True)]
+    return resampling.resampled(pairs, kinds.find(task).sums, **options)
+
+
+def slow_two_levels(observed, drawn, samples):
+    """(mean, error, degrees): the parts of the variance as they are defined, by loops over lists."""
+    from statistics import fmean, variance
+
+    n, mean = len(observed), fmean(observed)
+    seeds = variance(observed) / n
+    of_samples = fmean((fmean(draw) - mean) ** 2 for draw in drawn)
+    together = max(fmean(variance(draw) / n for draw in drawn) - seeds, 0)
+    rest = max(of_samples - together, of_samples - seeds, 0)
+    return mean, (seeds + rest) ** 0.5, (seeds + rest) ** 2 / (seeds**2 / (n - 1) + rest**2 / (samples - 1))
+
+
 @needs_sacrebleu
 @pytest.mark.parametrize("metric", ["bleu", "chrf"])
-def test_the_paired_bootstrap_of_two_seeds_equals_a_slow_one(metric):
+def test_the_bootstrap_of_two_seeds_equals_a_slow_one(metric):
     from sacrebleu.metrics import BLEU, CHRF
 
-    from kdrun.domains.translation.scores import scores, sentence_statistics
+    from kdrun.domains.translation.scores import sentence_statistics
 
     score = {"bleu": BLEU(), "chrf": CHRF()}[metric].corpus_score
     references = corpus()[1]
     students, controls = ([corpus(wrong=share)[0] for share in shares] for shares in ((0.3, 0.25), (0.4, 0.45)))
-    counts = [[sentence_statistics(system, references) for system in side] for side in (students, controls)]
-    found = paired_bootstrap(*counts, lambda totals: scores(totals)[metric], draws=60, seed=3)
 
-    def difference(rows):
-        told = [[[lines[row] for row in rows] for lines in side] for side in (students, controls)]
+    def kept(system):
+        return [{"id": n, "counts": row} for n, row in enumerate(sentence_statistics(system, references).tolist())]
+
+    pairs = [(kept(one), kept(two)) for one, two in zip(students, controls, strict=True)]
+    found = compared(pairs, kinds.find("translation").sums(pairs[0][0][0])[metric], draws=60, seed=3)
+
+    def differences(rows):
         there = [references[row] for row in rows]
-        one, two = ([score(system, [there]).score for system in side] for side in told)
-        return sum(one) / 2 - sum(two) / 2
+        told = (
+            (score([lines[row] for row in rows], [there]).score for lines in pair)
+            for pair in zip(students, controls, strict=True)
+        )
+        return [(one - two) / 100 for one, two in told]
 
     draw = np.random.default_rng(3)
-    differences = sorted(difference(draw.integers(60, size=60)) for _ in range(60))
-    observed = difference(range(60))
-    assert found["mean"] == pytest.approx(observed) and observed > 0
-    assert found["interval"] == pytest.approx(np.percentile(differences, [2.5, 97.5]).tolist())
-    further = sum(abs(value - observed) >= abs(observed) for value in differences)
-    assert found["p_value"] == pytest.approx((further + 1) / 61)
-    assert (found["samples"], found["draws"]) == (60, 60)
+    mean, error, degrees = slow_two_levels(
+        differences(range(60)), [differences(draw.integers(60, size=60)) for _ in range(60)], 60
+    )
+    assert found["mean"] == pytest.approx(mean) and mean > 0
+    assert found["error"] == pytest.approx(error) and found["degrees"] == pytest.approx(degrees)
+    assert sum(found["interval"]) / 2 == pytest.approx(mean)
+    assert (found["samples"], found["draws"], found["seeds"], found["method"]) == (60, 60, 2, TWO_LEVEL)
 
 
-def counts(rights):
-    return np.asarray([[right, 1.0] for right in rights])
+def rows(rights):
+    return [{"id": number, "right": right} for number, right in enumerate(rights)]
 
 
-def share(totals):
-    return totals[0] / totals[1]
-
-
-def test_it_is_seeded_symmetric_and_sees_what_is_there():
-    bad, good = counts([0, 1] * 100), counts([1, 1, 1, 0] * 50)
-    found = paired_bootstrap([good], [bad], share, draws=200)
-    assert found == paired_bootstrap([good], [bad], share, draws=200)
-    assert found != paired_bootstrap([good], [bad], share, draws=200, seed=1)
+def test_of_one_seed_it_is_the_bootstrap_over_samples_seeded_and_symmetric():
+    bad, good = rows([0, 1] * 100), rows([1, 1, 1, 0] * 50)
+    found = compared([(good, bad)], mean_of("right"), draws=200)
+    assert found == compared([(good, bad)], mean_of("right"), draws=200)
+    assert found != compared([(good, bad)], mean_of("right"), draws=200, seed=1)
     assert found["mean"] == pytest.approx(0.25) and found["interval"][0] > 0
-    back = paired_bootstrap([bad], [good], share, draws=200)
+    assert found["method"] == SAMPLES and "seeds" not in found
+    back = compared([(bad, good)], mean_of("right"), draws=200)
     assert back["mean"] == -found["mean"] and back["p_value"] == found["p_value"]
     assert back["interval"] == pytest.approx([-bound for bound in found["interval"]][::-1])
+    draw = np.random.default_rng(0)
+    differences = np.asarray([1, 0, 1, -1] * 50)
+    slow = [differences[draw.integers(200, size=200)].mean() for _ in range(200)]
+    assert found["interval"] == pytest.approx(np.percentile(slow, [2.5, 97.5]).tolist())
+    further = sum(abs(value - 0.25) >= 0.25 - 1e-10 for value in slow)
+    assert found["p_value"] == pytest.approx((further + 1) / 201)
 
 
 def test_a_system_does_not_differ_from_itself():
-    found = paired_bootstrap([counts([0, 1])], [counts([0, 1])], share, draws=50)
-    assert (found["mean"], found["interval"], found["p_value"]) == (0.0, [0.0, 0.0], 1.0)
+    for seeds in (1, 2):
+        found = compared([(rows([0, 1]), rows([0, 1]))] * seeds, mean_of("right"), draws=50)
+        assert (found["mean"], found["interval"], found["p_value"]) == (0.0, [0.0, 0.0], 1.0)
     with pytest.raises(ValueError, match="same samples"):
-        paired_bootstrap([counts([0, 1])], [counts([0])], share)
+        compared([(rows([0, 1]), rows([0]))], mean_of("right"))
+
+
+def test_without_chance_in_samples_it_is_students_t_over_seeds():
+    observed = np.asarray([0.02, -0.005, 0.05, 0.01])
+    found = two_levels(observed, np.tile(observed, (100, 1)), 500)
+    over_seeds = difference_of(dict(enumerate(observed)), dict.fromkeys(range(4), 0.0))
+    assert found["interval"] == pytest.approx(over_seeds.interval) and found["p_value"] == pytest.approx(
+        over_seeds.p_value
+    )
+    assert found["degrees"] == pytest.approx(3)
+
+
+def test_chance_in_samples_alone_is_that_of_the_bootstrap_over_samples():
+    random = np.random.default_rng(1)
+    draws = random.normal(0.02, 0.01, (20_000, 1)).repeat(3, axis=1)  # what seeds do not differ in
+    found = two_levels(np.full(3, 0.02), draws, 400)
+    assert found["error"] == pytest.approx(0.01, rel=0.02) and found["degrees"] == pytest.approx(399)
+
+
+def test_what_is_kept_of_the_last_epoch_has_a_file_of_its_own():
+    record = {"val": {"epoch_best": 2, "epochs": 4}}
+    assert (split_of(record, "best"), split_of(record, "last")) == ("test", "test.last")
+    assert split_of({"val": {"epoch_best": 3, "epochs": 4}}, "last") == "test"
+    assert split_of({"val": {"epoch_best": None, "epochs": 0}}, "last") == "test"
 
 
 def test_samples_come_back_as_they_were_kept(tmp_path):
@@ -147,12 +203,13 @@ def slow_auc(rows, of):
 
 
 def slow_auc_bootstrap(pairs, draws, *scores):
-    """scores: of rows, one for each side. Draws without a class are drawn again."""
+    """(mean, error, degrees) of several seeds, (mean, interval, p) of one. scores: of rows, one for each side. Draws without a class
+    are drawn again."""
     random, everything = np.random.default_rng(0), {row["target"] for row in pairs[0][0]}
 
     def difference(chosen):
         sides = [[score([side[n] for n in chosen]) for side, score in zip(pair, scores, strict=True)] for pair in pairs]
-        return sum(one - two for one, two in sides) / len(sides)
+        return [one - two for one, two in sides]
 
     number, found = len(pairs[0][0]), []
     while len(found) < draws:
@@ -160,14 +217,17 @@ def slow_auc_bootstrap(pairs, draws, *scores):
         if {pairs[0][0][n]["target"] for n in chosen} == everything:
             found.append(difference(chosen))
     observed = difference(range(number))
+    if len(pairs) > 1:
+        return slow_two_levels(observed, found, number)
+    (observed,), found = observed, [value for (value,) in found]
     further = sum(abs(value - observed) >= abs(observed) - 1e-10 for value in found)
     return observed, np.percentile(found, [2.5, 97.5]).tolist(), (further + 1) / (draws + 1)
 
 
 def same(found, expected):
-    assert found["mean"] == pytest.approx(expected[0], abs=1e-12)
-    assert found["interval"] == pytest.approx(expected[1], abs=1e-12)
-    assert found["p_value"] == pytest.approx(expected[2])
+    names = ("mean", "error", "degrees") if "seeds" in found else ("mean", "interval", "p_value")
+    for name, value in zip(names, expected, strict=True):
+        assert found[name] == pytest.approx(value, abs=1e-12), name
 
 
 @pytest.mark.parametrize(("classes", "samples"), [(2, 30), (3, 30), (4, 12)])

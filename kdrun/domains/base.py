@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kdrun.domains.rows import Sums, mean_of
 from kdrun.problems import UserError, listed
 
 if TYPE_CHECKING:
@@ -273,17 +274,25 @@ class Task:
     ) -> list[dict[str, Any]] | None:
         """Adds one batch to all metrics; may ask the network for more than one forward pass (generation).
 
-        final: on test, where generation may be more thorough than after every epoch. Then it may return one mapping of
-        plain values for each sample, with its "id", which is kept beside the weights (see resampling.py). After an epoch it
-        may return {"id", "right"}, by which the selected epoch is compared with the last.
+        final: on test, where generation may be more thorough than after every epoch. Then it returns `rows`, which are kept
+        beside the weights; after an epoch `rights`, by which the selected epoch is compared with the last.
         """
         prediction = self.predict(network, batch["inputs"])
         self.update(metrics, prediction, batch)
         self.update_added(metrics, prediction, batch)
-        right = None if final else self.right(prediction, batch)
+        return self.rows(prediction, batch) if final else self.rights(prediction, batch)
+
+    def rows(self, prediction: Prediction, batch: Batch) -> list[dict[str, Any]] | None:
+        """One mapping of plain values for each sample, with its "id": what `Domain.sums` makes scores from, so that differences can
+        be resampled over samples. None where nothing can be said of single samples."""
+        return self.rights(prediction, batch)
+
+    def rights(self, prediction: Prediction, batch: Batch) -> list[dict[str, Any]] | None:
+        """{"id", "right": 0 or 1} of each sample, of tasks that call a prediction of a sample right or wrong."""
+        right = self.right(prediction, batch)
         if right is None or right.dim() != 1:
             return None
-        columns = batch["ids"].tolist(), right.tolist()
+        columns = batch["ids"].tolist(), right.int().tolist()
         return [{"id": number, "right": one} for number, one in zip(*columns, strict=True)]
 
     def row_scores(self, rows: list[dict[str, Any]], val_rows: list[dict[str, Any]]) -> dict[str, float]:
@@ -412,6 +421,11 @@ class Domain:
         """The node of a source that reads inputs without labels, but for `root`, their path, for `data.unlabelled=PATH`; it may ask for
         `like`, what the source of `data` returned. None where there is none."""
         return None
+
+    def sums(self, row: Mapping[str, Any]) -> Mapping[str, Sums]:
+        """{metric: how rows of test samples (Task.rows) become it}, of metrics of which more is better. row: one of them. The AUC
+        needs no entry: it is made from "target" and "probabilities" (learning.resampling)."""
+        return {self.monitor: mean_of("right")} if "right" in row else {}
 
     def content_hash(self, source: Any, config: dict[str, Any]) -> str:
         """sha256 hex digest of all that a data set depends on, beside the keys of its config."""

@@ -35,10 +35,7 @@ class ClassificationScores(Metric):
             self.add_state(name, default=torch.zeros(length, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, logits: torch.Tensor, targets: torch.Tensor) -> None:
-        own = logits.gather(1, targets[:, None])
-        earlier = torch.arange(self.classes, device=logits.device) < targets[:, None]
-        # The rank of the target, from 0. "Not at most" and not "above", so that a NaN counts against the sample.
-        rank = (~(logits <= own) | ((logits == own) & earlier)).sum(1)
+        rank = rank_of_target(logits, targets)
         right = (rank < 1).to(torch.int64)
         self.seen.index_add_(0, targets, torch.ones_like(right))
         self.hits.index_add_(0, targets, right)
@@ -66,6 +63,14 @@ class ClassificationScores(Metric):
             "loss": torch.where(self.broken.squeeze(0) > 0, float("nan"), loss),
             "calibration": gaps.sum() / samples,
         }
+
+
+def rank_of_target(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """int64 [B]: place of the target among the logits, from 0; of equal logits the first class comes first."""
+    own = logits.gather(1, targets[:, None])
+    earlier = torch.arange(logits.shape[1], device=logits.device) < targets[:, None]
+    # "Not at most" and not "above", so that a NaN counts against the sample.
+    return (~(logits <= own) | ((logits == own) & earlier)).sum(1)
 
 
 def _whole(values: torch.Tensor) -> torch.Tensor:

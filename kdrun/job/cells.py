@@ -93,7 +93,8 @@ def fit_cells(cells: list[dict[str, Any]], lab, failed: Callable[[int, BaseExcep
     labels = {name: strategy.arms[name] for name in strategy.controls}
 
     def kept(trained) -> dict[str, Any]:
-        return {**trained.record, "folder": trained.path, "results": trained.parts}
+        task = cells[0]["data"]["task"]
+        return {**trained.record, "folder": trained.path, "results": trained.parts, "task": task}
 
     lab.expect({cell["seed"]: _asks(strategy, Cast(cell)) for cell in cells})
     for cell in cells:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
+from kdrun import kinds
 from kdrun.differences import corrected, difference_of, holm
 from kdrun.job.selection import headline_of
 from kdrun.job.steps import control_of, name_steps, steps_of
-from kdrun.parts import Part, parts_of
+from kdrun.learning.resampling import read_samples, resampled, split_of
+from kdrun.parts import Part, headline, parts_of
 from kdrun.present.verdict import verdict
 from kdrun.records import spread
 from kdrun.tracking.record import describe_error, status_of
@@ -80,7 +83,7 @@ def summarise(
         summary["parameters_ratio"] = _ratio(first["parameters"] - shared, student["parameters"] - shared)
         summary["flops_ratio"] = _ratio(first["flops"], student["flops"])
     if "student" in arms:
-        summary["differences"] = differences(arms, summary["arms"], metric)
+        summary["differences"] = differences(arms, summary["arms"], metric, headline(summary))
     if decisions:
         summary["decisions"] = list(decisions)
     against = summary["compared_with"] = control_of(summary["arms"], against)
@@ -173,12 +176,12 @@ def gains(
 
 
 def differences(
-    arms: dict[str, dict[int, dict[str, Any]]], known: dict[str, Any], metric: str
+    arms: dict[str, dict[int, dict[str, Any]]], known: dict[str, Any], metric: str, shown: str = "best"
 ) -> dict[str, dict[str, Any]]:
     """The student minus every other arm: {arm: {"best", "last": a Difference as records hold it, "resampled"}}.
 
     p values are corrected over all of them (Holm), except for arms that are the very stages of another one. known: the arms of
-    the summary, which say so (`same_as`).
+    the summary, which say so (`same_as`); shown: the epoch whose samples are resampled.
     """
     student = arms["student"]
     controls = [arm for arm in arms if arm != "student" and arms[arm] and student]
@@ -191,7 +194,8 @@ def differences(
         for arm in controls:
             same = known[arm].get("same_as")
             found[arm][which] = pairs[same if same in tested else arm].as_record()
-    resampled = {arm: over_samples(student, arms[arm]) for arm in controls}
+    read = cache(read_samples)
+    resampled = {arm: over_samples(student, arms[arm], shown, read) for arm in controls}
     for name in dict.fromkeys(name for one in resampled.values() for name in one):
         both = [arm for arm in tested if name in resampled[arm]]
         for arm, p in zip(both, holm([resampled[arm][name]["p_value"] for arm in both]), strict=True):
@@ -199,12 +203,17 @@ def differences(
     return {arm: {**found[arm], "resampled": resampled[arm]} for arm in controls}
 
 
-def over_samples(one: dict[int, Any], other: dict[int, Any]) -> dict[str, Any]:
-    """`resampling.resampled` of one minus other at the selected epoch; {} where stages kept nothing of single samples."""
-    from kdrun.learning.resampling import resampled
-
-    seeds = [seed for seed in one if seed in other and one[seed].get("folder") and other[seed].get("folder")]
-    return resampled(*([arm[seed]["folder"] for seed in seeds] for arm in (one, other)))
+def over_samples(
+    one: dict[int, Any], other: dict[int, Any], which: str, read: Callable = read_samples
+) -> dict[str, Any]:
+    """`resampling.resampled` of one minus other, with "which"; {} where stages kept nothing of single samples."""
+    pairs = [(one[seed], other[seed]) for seed in one if seed in other]
+    pairs = [pair for pair in pairs if all(record.get("folder") for record in pair)]
+    if not pairs:
+        return {}
+    rows = [tuple(read(record["folder"], split_of(record, which)) for record in pair) for pair in pairs]
+    found = resampled(rows, kinds.find(pairs[0][0]["task"]).sums)
+    return {name: {**comparison, "which": which} for name, comparison in found.items()}
 
 
 LEAST_GAP = 0.005

@@ -335,8 +335,9 @@ def _tested(
     tests: Tests, learner: LearnerModule, keeping: Keeping, epochs: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """({"last", "best": metrics of test}, metrics of further test sets); the learner then has the selected weights."""
-    test = {"last": tests()["test"]}
-    if keeping.best["epoch"] == epochs - 1:
+    last_is_best = keeping.best["epoch"] == epochs - 1
+    test = {"last": tests(selected=last_is_best)["test"]}
+    if last_is_best:
         further = tests(tests.module.extra_tests) if tests.module.extra_tests else {}
         return {**test, "best": test["last"]}, further
     learner.network.load_state_dict(keeping.best_state, strict=True)

@@ -20,7 +20,7 @@ Metrics = dict[str, float]
 
 @dataclass
 class Tests:
-    """Reads test sets with what a learner keeps; what the task tells of samples goes to samples.SPLIT.jsonl in `work`."""
+    """Reads test sets with what a learner keeps; what the task tells of samples goes to files in `work` (see resampling)."""
 
     trainer: Any
     learner: LearnerModule
@@ -28,14 +28,15 @@ class Tests:
     evaluation: dict[str, Any]
     work: Path | None
 
-    def __call__(self, splits: Sequence[str] = ("test",)) -> dict[str, Metrics]:
-        """{test set: metrics}. A task that KEEPS rows of validation sets thresholds on them."""
+    def __call__(self, splits: Sequence[str] = ("test",), selected: bool = True) -> dict[str, Metrics]:
+        """{test set: metrics}. A task that KEEPS rows of validation sets thresholds on them. selected: the learner has the weights of
+        the selected epoch, else those of the last one, which is another."""
         learner, metrics, rows = self.learner, {}, {}
         for split in (*learner.task.KEEPS, *splits):
             self.trainer.test(learner, self.module.eval_loader(split, **self.evaluation), verbose=False)
             metrics[split], rows[split] = learner.evaluated, learner.samples
-            if rows[split] and self.work is not None:
-                write_samples(self.work, split, rows[split])
+            if rows[split] and self.work is not None and (selected or split in splits):
+                write_samples(self.work, split if selected else f"{split}.last", rows[split])
         for split in splits:
             if rows[split]:
                 scores = learner.task.row_scores(rows[split], rows.get("val") or [])

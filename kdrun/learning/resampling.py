@@ -1,9 +1,10 @@
 """What a stage kept of single test samples, and how far a difference between two arms depends on which samples they are.
 
-    samples.<split>.jsonl   one mapping per sample of a test set: "id", and what the task tells of it (of the selected epoch)
+    samples.<split>.jsonl        one mapping per sample of a test set: "id", and what the task tells of it (of the selected epoch)
+    samples.<split>.last.jsonl   the same of the last epoch, where that is another one
     samples.selection.jsonl of a validation sample: "id", and how right ("best", "last") the selected and the last epoch are of it
 
-Seeds say how far a result depends on chance in training; these intervals say how far it depends on the test set.
+Seeds say how far a result depends on chance in training, samples how far it depends on the test set: intervals here have both.
 """
 
 from __future__ import annotations
@@ -15,24 +16,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdrun.checksums import belongs
+from kdrun.differences import SAMPLES, TWO_LEVEL, interval_of, p_value_of
 from kdrun.files import write_atomic
 
 if TYPE_CHECKING:
     import numpy as np
 
     from kdrun.auc import Ranked
+    from kdrun.domains.rows import Sums
 
 SELECTION = "selection"
 DRAWS = 1000
 AUC_DRAWS = 2000
 AT_ONCE = 1 << 18
 """Samples times draws that are weighed together: two megabytes, which caches hold."""
+Side = list[dict[str, Any]]
+"""What a stage kept of the samples of a test set, in the order of their ids."""
 TRIES = 100
 """Draws for each that counts, before a class is too rare for a bootstrap."""
 
 
 def write_samples(folder: Path, split: str, rows: Iterable[Mapping[str, Any]]) -> None:
     write_atomic(folder / f"samples.{split}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def split_of(record: Mapping[str, Any], which: str) -> str:
+    """Where a stage kept its test rows of the selected ("best") or the last epoch."""
+    selected, epochs = record["val"].get("epoch_best"), record["val"].get("epochs") or 0
+    return "test" if which == "best" or selected in (None, epochs - 1) else "test.last"
 
 
 def read_samples(folder: str | Path, split: str = "test") -> list[dict[str, Any]]:
@@ -45,100 +56,100 @@ def read_samples(folder: str | Path, split: str = "test") -> list[dict[str, Any]
 
 
 def resampled(
-    first: Sequence[str | Path], second: Sequence[str | Path], draws: int | None = None
+    pairs: Sequence[tuple[Side, Side]],
+    sums: Callable[[Mapping[str, Any]], Mapping[str, Sums]],
+    draws: int | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """{metric: comparison} of two arms from their stages' folders, one pair for each seed; {} where no samples were kept.
+    """{metric: comparison} of two arms over seeds and test samples together, from (rows of the first, rows of the second) for each
+    seed; {} where a stage kept no rows.
 
-    See `paired_bootstrap` (1,000 draws) and, for rows with probabilities, `_auc_differences` (2,000 draws). Raises
-    ValueError where the two arms were not tested on the same samples.
+    sums: how rows become scores, by one of them (Domain.sums). See `compared` (1,000 draws) and, for rows with probabilities,
+    `_auc_differences` (2,000 draws). Raises ValueError where the two arms were not tested on the same samples.
     """
-    rows = [(read_samples(one), read_samples(two)) for one, two in zip(first, second, strict=True)]
-    if not rows or not all(one and two for one, two in rows):
+    if not pairs or not all(one and two for one, two in pairs):
         return {}
-    ids = [[tuple(row["id"] for row in side) for side in pair] for pair in rows]
+    ids = [[tuple(row["id"] for row in side) for side in pair] for pair in pairs]
     if any(one != two for one, two in ids):
         raise ValueError("two arms can be compared by samples only where both were tested on the same ones")
     if len({one for one, _ in ids}) > 1:  # seeds.vary=[student,split]: each seed has test samples of its own
         return {}
-    if {"probabilities", "members"} & rows[0][0][0].keys():
-        return _auc_differences(rows, draws or AUC_DRAWS)
-    found = {}
-    for metric, (statistics, score) in _scores(rows[0][0][0]).items():
-        sides = [[statistics(side) for side in pair] for pair in rows]
-        one, two = ([pair[side] for pair in sides] for side in (0, 1))
-        found[metric] = paired_bootstrap(one, two, score, draws or DRAWS)
-    return found
+    first = pairs[0][0][0]
+    if {"probabilities", "members"} & first.keys():
+        return _auc_differences(pairs, draws or AUC_DRAWS)
+    found = {name: compared(pairs, one, draws or DRAWS) for name, one in sums(first).items()}
+    return {name: one for name, one in found.items() if one is not None}
 
 
-def paired_bootstrap(
-    first: Sequence[np.ndarray],
-    second: Sequence[np.ndarray],
-    score: Callable[[np.ndarray], float],
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Whether the first system scores otherwise than the second, on test sets drawn with replacement (Koehn 2004).
+def compared(
+    pairs: Sequence[tuple[Side, Side]], sums: Sums, draws: int = DRAWS, seed: int = 0
+) -> dict[str, Any] | None:
+    """How one score of the first arm differs from that of the second, over seeds and over test sets drawn with replacement.
 
-    first, second: whole numbers [samples, counts], one array for each seed, samples in the same order everywhere
-    score: a score from the sum [counts] over samples
-
-    Returns {"mean": first minus second, a mean over seeds, "interval": 95 %, percentiles of the draws, "p_value": share of
-    draws at least as far from the mean as that is from zero (two-sided, never quite 0), "samples", "draws"}.
-    All seeds and both systems get the same draw, so that what is hard for both does not count as spread.
+    All seeds and both arms get the same draws (Koehn 2004), so that what is hard for both does not count as spread.
+    Returns what `two_levels` does; None where a score is not finite, as R2 of equal targets. Draws of which that is so are left out.
     """
     import numpy as np
 
-    number = len(first[0])
-    if not number or len({array.shape for array in (*first, *second)}) > 1:
+    sides = [sums.numbers(side) for pair in pairs for side in pair]
+    number = len(sides[0])
+    if not number or len({side.shape for side in sides}) > 1:
         raise ValueError("systems can be compared on the same samples only, and on one at least")
-    random = np.random.default_rng(seed)
-    observed = float(np.mean([score(one.sum(0)) - score(two.sum(0)) for one, two in zip(first, second, strict=True)]))
-    differences = np.empty(draws)
-    for draw in range(draws):
-        times = np.bincount(random.integers(number, size=number), minlength=number)
-        differences[draw] = np.mean(
-            [score(times @ one) - score(times @ two) for one, two in zip(first, second, strict=True)]
-        )
-    return _comparison(observed, differences, number)
+    table, random = np.concatenate(sides, axis=1), np.random.default_rng(seed)
+    found, left = [np.ones((1, number))], draws
+    while left:
+        piece = min(left, max(8, AT_ONCE // number))
+        drawn = random.integers(number, size=(piece, number))
+        found.append(np.stack([np.bincount(one, minlength=number) for one in drawn]))
+        left -= piece
+    # One matrix product for each piece: the sums of every draw, of all seeds and both arms.
+    scores = [
+        np.stack([sums.score(part) for part in np.split(times @ table, len(sides), axis=1)], axis=1) for times in found
+    ]
+    scores = np.concatenate(scores)
+    differences = scores[:, 0::2] - scores[:, 1::2]
+    known = np.isfinite(differences).all(axis=1)
+    return two_levels(differences[0], differences[1:][known[1:]], number) if known[0] and known[1:].any() else None
 
 
-def _comparison(observed: float, differences: np.ndarray, samples: int) -> dict[str, Any]:
-    """What `paired_bootstrap` returns, from the difference on all samples and those of the draws."""
+def two_levels(observed: np.ndarray, drawn: np.ndarray, samples: int) -> dict[str, Any]:
+    """What a difference is, with chance in seeds and in test samples.
+
+    observed: [n], the difference of each seed on all samples; drawn: [D, n], on D draws of samples
+
+    Of one seed: {"mean", "interval": 95 %, percentiles of the draws, "p_value": share of draws at least as far from the mean as
+    that is from zero (never quite 0), "samples", "draws", "method"}: nothing in it tells chance in training.
+
+    Of several seeds: a two-level bootstrap (Davison and Hinkley 1997, section 3.8) with three parts of the variance of the mean,
+    so that what seeds and samples have together (which seed is right on which sample) counts once, as it does in no plain
+    resampling of both (Owen 2007, arXiv 0712.1111):
+        seeds     s^2 / n of the observed differences; it has their part of what is together
+        samples   variance over draws of the mean over seeds; it has that part as well
+        together  how much more seeds differ on draws than on all samples: mean over draws of s^2 / n, minus the first
+    variance = seeds + max(samples - together, 0), at least `samples`. The interval is Student's t with the degrees of freedom of
+    Satterthwaite 1946 for the two; without any chance in samples it is that over seeds. "error", "degrees" and "seeds" are
+    given as well.
+    """
     import numpy as np
 
-    low, high = np.percentile(differences, [2.5, 97.5])
-    # A tenth of a billionth: differences that are equal but for rounding count as equal.
-    further = int((np.abs(differences - observed) >= abs(observed) - 1e-10).sum())
-    return {
-        "mean": observed,
-        "interval": [float(low), float(high)],
-        "p_value": (further + 1) / (len(differences) + 1),
-        "samples": samples,
-        "draws": len(differences),
-    }
-
-
-def _scores(row: Mapping[str, Any]) -> dict[str, tuple[Callable[[list], np.ndarray], Callable[[np.ndarray], float]]]:
-    """metric -> (rows to counts per sample, summed counts to a share in 0..1), by what the rows hold."""
-    import numpy as np
-
-    if "counts" in row:
-        from kdrun.domains.translation.scores import FIELDS, scores
-
-        def counts(rows: list) -> np.ndarray:
-            return np.asarray([row["counts"] for row in rows], dtype=np.int64)
-
-        return {name: (counts, lambda totals, name=name: scores(totals, [name])[name] / 100) for name in FIELDS}
-    if "right" in row:
-
-        def right(rows: list) -> np.ndarray:
-            return np.asarray([[row["right"], 1.0] for row in rows])
-
-        return {"accuracy": (right, lambda totals: float(totals[0] / totals[1]))}
-    return {}
-
-
-Side = list[dict[str, Any]]
+    mean, n = float(observed.mean()), len(observed)
+    counts = {"samples": samples, "draws": len(drawn)}
+    overall = drawn.mean(axis=1)
+    if n < 2:
+        low, high = np.percentile(overall, [2.5, 97.5])
+        # A tenth of a billionth: differences that are equal but for rounding count as equal.
+        further = int((np.abs(overall - mean) >= abs(mean) - 1e-10).sum())
+        p = (further + 1) / (len(overall) + 1)
+        return {"mean": mean, "interval": [float(low), float(high)], "p_value": p, **counts, "method": SAMPLES}
+    seeds = float(observed.var(ddof=1)) / n
+    of_samples = float(((overall - mean) ** 2).mean())
+    together = max(float(drawn.var(axis=1, ddof=1).mean()) / n - seeds, 0.0)
+    rest = max(of_samples - together, of_samples - seeds, 0.0)
+    error = math.sqrt(seeds + rest)
+    below = seeds**2 / (n - 1) + rest**2 / max(samples - 1, 1)
+    degrees = (seeds + rest) ** 2 / below if below else float(n - 1)
+    interval, p = interval_of(mean, error, degrees), p_value_of(mean, error, degrees)
+    known = {"error": error, "degrees": degrees, "seeds": n}
+    return {"mean": mean, "interval": list(interval), "p_value": p, **counts, **known, "method": TWO_LEVEL}
 
 
 def _auc_differences(rows: Sequence[tuple[Side, Side]], draws: int, seed: int = 0) -> dict[str, dict[str, Any]]:
@@ -147,7 +158,7 @@ def _auc_differences(rows: Sequence[tuple[Side, Side]], draws: int, seed: int = 
     rows: with "target" and "probabilities" [C], or with "members" {view: [C]}, "counted" [views] and perhaps "combined" [C]
     metrics: "auc", of members a mean over the views that count; "auc/<view>" and "auc/combined" where all have them
 
-    A comparison is as in `paired_bootstrap`. AUC is no function of sums over samples, so each draw weighs samples by how
+    A comparison is as in `two_levels`. AUC is no function of sums over samples, so each draw weighs samples by how
     often it has them. A draw that lacks a class is drawn again; where that is hardly ever met, or where an AUC is not
     known, there is no comparison. Two-class data has "delong" as well: that of each seed (see auc.delong), for metrics
     that are the AUC of one score.
@@ -173,13 +184,13 @@ def _auc_differences(rows: Sequence[tuple[Side, Side]], draws: int, seed: int = 
             for both in zip(ranked, means, strict=True)
         ]
         for name in names:
-            found[name].append(np.mean([one[name] - two[name] for one, two in parts], axis=0))
+            found[name].append(np.stack([one[name] - two[name] for one, two in parts], axis=1))
     comparisons = {}
     for name in names:
-        observed, *differences = np.concatenate(found[name]).tolist()
-        if not math.isfinite(observed):
+        differences = np.concatenate(found[name])
+        if not np.isfinite(differences[0]).all():
             continue
-        comparisons[name] = _comparison(observed, np.asarray(differences), len(targets))
+        comparisons[name] = two_levels(differences[0], differences[1:], len(targets))
         if name in shared and all(side[name].shape[1] == 2 for pair in scores for side in pair):
             comparisons[name]["delong"] = [delong(targets, one[name][:, 1], two[name][:, 1]) for one, two in scores]
     return comparisons

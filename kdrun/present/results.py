@@ -168,15 +168,16 @@ def error_text(error: dict[str, Any] | None) -> str:
 DIFFERENCE_HEAD = ("difference", "95 % interval", "p", "better", "n")
 """Columns of `difference_rows` after the first."""
 DIFFERENCE_NOTE = (
-    "over seeds: Student's t of the pairs (Welch's where seeds are not shared); with samples: two-level bootstrap; "
-    "p: corrected over all controls (Holm); better: share of pairs of one seed of each in which the student is better"
+    "Student's t over pairs of seeds (Welch's where none are shared); over samples too: two-level bootstrap; p: by Holm over "
+    "all controls; better: share of pairs of any two seeds in which the student is better; n: seeds"
 )
 
 
 def difference_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
     """(student minus a control, difference, interval, p, share of pairs in which the student is better, n): best and last epoch.
 
-    Where a stage keeps what it says of single samples there is a further row per metric, over seeds and samples together.
+    Where a stage keeps what it says of single samples there is a further row per metric, over seeds and samples together (of one
+    seed, and of records that do not say how many, over samples alone).
     Differences of single parts are in tables of their own (report.parts).
     """
     metric, arms = summary.get("metric"), summary.get("arms") or {}
@@ -191,7 +192,8 @@ def difference_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
         rows += [(f"{name}, {w}", *difference_texts(pair[w], metric)) for w in epochs if pair.get(w)]
         for metric_name, over in (pair.get("resampled") or {}).items():
             if "/" not in metric_name:
-                text = f"{name}, best: {measure(metric_name).label} over {'seeds and ' if over.get('seeds') else ''}samples"
+                samples = f"{measure(metric_name).label} over {over['samples']:,} samples"
+                text = f"{name}, {over.get('which', 'best')}: {samples}{' too' if over.get('seeds') else ''}"
                 rows.append((text, *resampled_texts(over, metric_name)))
     return rows
 
@@ -210,8 +212,13 @@ def difference_texts(found: dict[str, Any], metric: str | None) -> tuple[str, st
 def resampled_texts(over: dict[str, Any], metric: str) -> tuple[str, str, str, str, str]:
     """The same of a difference over samples, and over seeds as well where the record says of how many."""
     p = over.get("p_holm", over["p_value"])
-    n = f"{over['samples']} samples" + (f", {count_of(over['seeds'], 'seed')}" if over.get("seeds") else "")
-    return signed(over["mean"], metric), interval_text(over["interval"], metric), p_text(p), "", n
+    return (
+        signed(over["mean"], metric),
+        interval_text(over["interval"], metric),
+        p_text(p),
+        "",
+        str(over.get("seeds", 1)),
+    )
 
 
 def p_text(value: Any) -> str:

@@ -162,10 +162,8 @@ def verdict_of(record: Mapping[str, Any]) -> str | None:
     summary = record.get("summary") or {}
     found = (summary.get("difference") or {}).get(headline_epoch(summary))
     if found and "method" not in found and found.get("mean") is not None and summary.get("arms"):
-        known = {"against": "the control", **summary}
-        return verdict(
-            {**known, "to_settle": to_settle(known, record.get("stages") or [], record.get("overrides") or [])}
-        )
+        settle = to_settle(summary, record.get("stages") or [], record.get("overrides") or [])
+        return verdict({**summary, "to_settle": settle})
     return summary.get("verdict")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdrun.differences import PAIRED, Difference, difference_of, from_moments, read_difference, read_resampled
+from kdrun.differences import PAIRED, WELCH, Difference, difference_of, from_moments, read_difference, read_resampled
 from kdrun.files import number
 from kdrun.measures import MEASURES, Measure
 from kdrun.parts import gains_of, headline_epoch
@@ -92,7 +92,7 @@ METRICS = Metrics(
     }
 )
 OVER_SAMPLES = {name: name.removesuffix("_difference") for name in METRICS if name.endswith("_difference")}
-"""Differences whose interval is over test samples and seeds together; known at the selected epoch only."""
+"""Differences whose interval is over test samples and seeds together; known at the epoch that is reported only."""
 DIFFERENCES = {"difference", *OVER_SAMPLES}
 ENERGIES = ("joules", "energy_with_teacher")
 OF_PARTS = {
@@ -242,7 +242,7 @@ def difference_in(cell: dict[str, Any], which: str) -> Difference | None:
     value = cell["values"].get(which) or {}
     if cell["metric"] not in DIFFERENCES or not cell["applies"] or value.get("mean") is None:
         return None
-    if cell["metric"] in OVER_SAMPLES:
+    if cell["metric"] in OVER_SAMPLES and value.get("method") not in (PAIRED, WELCH):
         return read_resampled(value) if value.get("interval") else None
     return read_difference(value) if "method" in value else from_moments(value["mean"], value.get("sd"), cell["n"])
 
@@ -253,9 +253,17 @@ def _over_samples(record: Record, control: str, metric: str) -> Measured:
     found = _paired(record, control)
     differences = (record.get("summary") or {}).get("differences") or {}
     result = ((differences.get(control) or {}).get("resampled") or {}).get(metric)
-    if result:
-        kept = ("mean", "interval", "p_value", "samples", "seeds", "method")
-        found.values["best"] = {"sd": None, **{name: result[name] for name in kept if name in result}}
+    if not result and metric == (record.get("summary") or {}).get("metric"):
+        found = _difference(record, control)
+        found.remark = (
+            f"{MEASURES[metric].label} difference: Student's t over seeds, which have no test samples in common"
+        )
+    elif result:
+        kept = ("mean", "interval", "p_value", "error", "degrees", "samples", "seeds", "method")
+        found.values[result.get("which", "best")] = {
+            "sd": None,
+            **{name: result[name] for name in kept if name in result},
+        }
     return found
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from kdrun.domains.base import Prediction
 from kdrun.domains.images.spec import DataSpec
-from kdrun.domains.images.task import Classification
+from kdrun.domains.images.task import DOMAIN, Classification
 from kdrun.objectives.terms import build_objective
 
 SPEC = DataSpec("letters", tuple("abc"), (1, 4, 4), {"train": 5, "val": 2, "test": 2}, (0.5,), (0.5,))
@@ -92,3 +92,15 @@ def test_two_tasks_do_not_share_metrics():
     task.update(one, task.predict(Wrapped(), data["inputs"]), data)
     task.update(other, Prediction(torch.eye(3)[data["targets"]]), data)
     assert other.compute()["accuracy"].item() == 1.0
+
+
+def test_rows_say_of_each_test_sample_what_accuracy_counts():
+    task, network, made = Classification(SPEC), Wrapped(), batch(40)
+    assert task.evaluate(task.metrics(), network, made) is None
+    metrics = task.metrics()
+    rows = task.evaluate(metrics, network, made, final=True)
+    sums = DOMAIN.sums(rows[0])["accuracy"]
+    assert [row["id"] for row in rows] == list(range(40))
+    assert sums.score(sums.numbers(rows).sum(0)[None])[0] == pytest.approx(metrics.compute()["accuracy"].item())
+    broken = Prediction(torch.full((6, 3), float("nan")))
+    assert [row["right"] for row in task.rows(broken, batch())] == [0] * 6, "what is not a number is not right"

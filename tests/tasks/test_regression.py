@@ -10,7 +10,7 @@ from torch import nn
 from kdrun.domains.base import Prediction
 from kdrun.domains.tabular.scores import RegressionScores
 from kdrun.domains.tabular.spec import TableSpec
-from kdrun.domains.tabular.task import Regression
+from kdrun.domains.tabular.task import DOMAIN, Regression
 from kdrun.measures import measure
 
 UNIT = 77.0
@@ -90,7 +90,7 @@ def test_predictions_tensors_and_metrics_of_a_batch():
     assert regression.tensors(batch, said, said)["teacher_outputs"] is said.logits
     assert regression.count(batch) == regression.size(batch["inputs"]) == 4 and regression.flops(network) == 6
     metrics = regression.metrics()
-    assert regression.evaluate(metrics, network, batch, final=True) is None
+    assert regression.evaluate(metrics, network, batch) is None
     values = {name: float(value) for name, value in metrics.compute().items()}
     assert values["loss"] == pytest.approx((said.logits[:, 0] - batch["targets"]).square().mean().item(), rel=1e-6)
     half = regression.metrics()
@@ -120,3 +120,19 @@ def test_the_spec_says_how_to_get_back_to_units():
     assert {**vars(spec), "sizes": None} == {**vars(task().spec), "sizes": None} and spec.sizes == {}
     assert spec.shape == (3,) and spec.about == "3 features, target price"
     assert np.isclose(2.0 * spec.target_std + spec.target_mean, 304.0)
+
+
+def test_rows_give_r2_from_sums_over_any_samples():
+    outputs, targets = made()
+    batch = {"ids": torch.arange(90), "targets": targets}
+    rows = task().rows(Prediction(outputs[:, None]), batch)
+    assert rows[3] == {
+        "id": 3,
+        "output": pytest.approx(outputs[3].item() * UNIT + 150),
+        "target": pytest.approx(targets[3].item() * UNIT + 150),
+    }
+    sums = DOMAIN.sums(rows[0])["r2"]
+    chosen = np.random.default_rng(0).integers(90, size=(5, 90))
+    times = np.stack([np.bincount(draw, minlength=90) for draw in chosen])
+    slow = [r2_score([rows[n]["target"] for n in draw], [rows[n]["output"] for n in draw]) for draw in chosen]
+    assert sums.score(times @ sums.numbers(rows)) == pytest.approx(slow, rel=1e-6)

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 from torchmetrics import MetricCollection
 
 from kdrun import kinds
 from kdrun.auc import at_threshold, youden
-from kdrun.domains.base import Batch
+from kdrun.domains.base import Batch, Prediction
 from kdrun.domains.ct.scores import DiagnosisScores, probabilities
 from kdrun.domains.guess import Guess, symmetric
 from kdrun.domains.images.task import Classification
@@ -36,15 +35,7 @@ class Diagnosis(Classification):
     def metrics(self) -> MetricCollection:
         return MetricCollection({"scores": DiagnosisScores(self.classes)})
 
-    def evaluate(
-        self, metrics: MetricCollection, network: nn.Module, batch: Batch, final: bool = False
-    ) -> list[dict[str, Any]] | None:
-        """One forward pass says everything; when final, also a row per sample."""
-        prediction = self.predict(network, batch["inputs"])
-        self.update(metrics, prediction, batch)
-        self.update_added(metrics, prediction, batch)
-        if not final:
-            return None
+    def rows(self, prediction: Prediction, batch: Batch) -> list[dict[str, Any]]:
         columns = batch["ids"].tolist(), batch["targets"].tolist(), probabilities(prediction.logits).tolist()
         return [dict(zip(("id", "target", "probabilities"), row, strict=True)) for row in zip(*columns, strict=True)]
 

@@ -8,7 +8,7 @@ from kdrun import kinds
 from kdrun.domains.base import Batch, Prediction, Task, Tensors
 from kdrun.domains.guess import Guess, largest_share
 from kdrun.domains.images.spec import DataSpec
-from kdrun.domains.scores import ClassificationScores
+from kdrun.domains.scores import ClassificationScores, rank_of_target
 from kdrun.networks.capture import captured, classifier, only_call
 from kdrun.networks.modes import evaluating
 from kdrun.networks.output import logits_of
@@ -91,7 +91,8 @@ class Classification(Task):
         metrics["scores"].update(prediction.logits.detach().float(), batch["targets"])
 
     def right(self, prediction: Prediction, batch: Batch) -> torch.Tensor:
-        return prediction.logits.argmax(1) == batch["targets"]
+        """As `accuracy` counts it."""
+        return rank_of_target(prediction.logits.detach().float(), batch["targets"]) < 1
 
     def trivial(self, targets: list[torch.Tensor], right: list[torch.Tensor] | None = None) -> Guess:
         """Accuracy of always naming the largest class."""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdrun.domains.base import Domain
 from kdrun.domains.images.domain import ClassificationDomain
+from kdrun.domains.rows import Rows, Sums
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class RegressionDomain(Domain):
@@ -18,6 +22,10 @@ class RegressionDomain(Domain):
     monitor, supervision = "r2", "mse"
     transfers = True
     supplies = ClassificationDomain.supplies
+
+    def sums(self, row: Mapping[str, Any]) -> Mapping[str, Sums]:
+        """R2, from errors and targets."""
+        return {"r2": Sums(_squares, _r2)} if "output" in row else {}
 
     def source_type(self) -> type:
         from kdrun.domains.tabular.source import Table
@@ -41,6 +49,20 @@ class RegressionDomain(Domain):
         from kdrun.domains.tabular.spec import TableSpec
 
         return TableSpec.of(metadata)
+
+
+def _squares(rows: Rows) -> np.ndarray:
+    """Of each sample 1, its target (around the mean of all, which keeps the squares small), its square, the squared error."""
+    import numpy as np
+
+    outputs, targets = (np.asarray([row[name] for row in rows], dtype=np.float64) for name in ("output", "target"))
+    centred = targets - targets.mean()
+    return np.stack([np.ones_like(centred), centred, centred**2, (outputs - targets) ** 2], axis=1)
+
+
+def _r2(sums: np.ndarray) -> np.ndarray:
+    number, total, squares, errors = sums.T
+    return 1 - errors / (squares - total**2 / number)
 
 
 DOMAIN = RegressionDomain()

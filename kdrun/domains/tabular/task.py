@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torchmetrics import MetricCollection
@@ -59,6 +61,12 @@ class Regression(Task):
         unit, middle = self.spec.target_std, self.spec.target_mean
         outputs = prediction.logits.detach().float().squeeze(-1)
         return outputs * unit + middle, batch["targets"] * unit + middle
+
+    def rows(self, prediction: Prediction, batch: Batch) -> list[dict[str, Any]]:
+        """{"id", "output", "target"} of each sample, in units of the target."""
+        columns = batch["ids"], *self.judged(prediction, batch)
+        values = zip(*(column.tolist() for column in columns), strict=True)
+        return [dict(zip(("id", "output", "target"), row, strict=True)) for row in values]
 
     def trivial(self, targets: list[torch.Tensor], right: list[torch.Tensor] | None = None) -> Guess:
         """R2 of always naming the mean of these targets.

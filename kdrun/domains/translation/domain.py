@@ -5,12 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdrun.domains.base import Domain
+from kdrun.domains.rows import Rows, Sums
 from kdrun.moved import current
 from kdrun.schema import CONTENT, key
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass
@@ -31,6 +36,12 @@ class TextConfig:
     )
 
 
+def _counts(rows: Rows) -> np.ndarray:
+    import numpy as np
+
+    return np.asarray([row["counts"] for row in rows], dtype=np.float64)
+
+
 class TranslationDomain(Domain):
     """Sentences in one language in, sentences in another out."""
 
@@ -41,6 +52,19 @@ class TranslationDomain(Domain):
     commands = ("translate",)
     normalised, per_position, generates, transfers = False, True, True, True
     decoding = frozenset(("beam", "val_beam", "length_penalty", "max_factor", "max_extra"))
+
+    def sums(self, row: Mapping[str, Any]) -> Mapping[str, Sums]:
+        """BLEU and chrF, from what sacreBLEU counts in a sentence."""
+        if "counts" not in row:
+            return {}
+        from kdrun.domains.translation.scores import FIELDS, scores
+
+        def score(name: str, sums: np.ndarray) -> np.ndarray:
+            import numpy as np
+
+            return np.asarray([scores(one, [name])[name] / 100 for one in sums.astype(np.int64)])
+
+        return {name: Sums(_counts, partial(score, name)) for name in FIELDS}
 
     def source_type(self) -> type:
         from kdrun.domains.translation.source import Pairs
