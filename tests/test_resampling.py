@@ -10,7 +10,7 @@ from kdrun import kinds
 from kdrun.differences import SAMPLES, TWO_LEVEL, difference_of
 from kdrun.domains.rows import mean_of
 from kdrun.learning import resampling
-from kdrun.learning.resampling import compared, read_samples, split_of, two_levels, write_samples
+from kdrun.learning.resampling import compared, has_own_last, read_samples, two_levels, write_samples
 
 needs_sacrebleu = pytest.mark.skipif(find_spec("sacrebleu") is None, reason="sacrebleu is not installed")
 WORDS = [
@@ -141,16 +141,17 @@ def test_chance_in_samples_alone_is_that_of_the_bootstrap_over_samples():
 
 
 def test_what_is_kept_of_the_last_epoch_has_a_file_of_its_own():
-    record = {"val": {"epoch_best": 2, "epochs": 4}}
-    assert (split_of(record, "best"), split_of(record, "last")) == ("test", "test.last")
-    assert split_of({"val": {"epoch_best": 3, "epochs": 4}}, "last") == "test"
-    assert split_of({"val": {"epoch_best": None, "epochs": 0}}, "last") == "test"
+    assert has_own_last({"val": {"epoch_best": 2, "epochs": 4}})
+    assert not has_own_last({"val": {"epoch_best": 3, "epochs": 4}})
+    assert not has_own_last({"val": {"epoch_best": None, "epochs": 0}})
 
 
 def test_samples_come_back_as_they_were_kept(tmp_path):
     rows = [{"id": 1, "text": "a\u2028b \u00e4", "right": 1}, {"id": 4, "text": "", "right": 0}]
     write_samples(tmp_path, "test", rows)
-    assert read_samples(tmp_path) == rows and read_samples(tmp_path, "shift") == []
+    assert read_samples(tmp_path) == rows and read_samples(tmp_path, "shift") == [] == read_samples(tmp_path, last=True)
+    write_samples(tmp_path, "test", rows[:1], last=True)
+    assert read_samples(tmp_path) == rows and read_samples(tmp_path, last=True) == rows[:1]
 
 
 def test_arms_are_compared_from_their_folders(tmp_path):

@@ -15,8 +15,8 @@ from kdrun import kinds
 from kdrun.differences import corrected, difference_of, holm
 from kdrun.job.selection import headline_of
 from kdrun.job.steps import control_of, name_steps, steps_of
-from kdrun.learning.resampling import read_samples, resampled, split_of
-from kdrun.parts import Part, headline, parts_of
+from kdrun.learning.resampling import has_own_last, read_samples, resampled
+from kdrun.parts import Part, parts_of
 from kdrun.present.verdict import verdict
 from kdrun.records import spread
 from kdrun.tracking.record import describe_error, status_of
@@ -83,7 +83,7 @@ def summarise(
         summary["parameters_ratio"] = _ratio(first["parameters"] - shared, student["parameters"] - shared)
         summary["flops_ratio"] = _ratio(first["flops"], student["flops"])
     if "student" in arms:
-        summary["differences"] = differences(arms, summary["arms"], metric, headline(summary))
+        summary["differences"] = differences(arms, summary["arms"], metric, which)
     if decisions:
         summary["decisions"] = list(decisions)
     against = summary["compared_with"] = control_of(summary["arms"], against)
@@ -211,7 +211,7 @@ def over_samples(
     pairs = [pair for pair in pairs if all(record.get("folder") for record in pair)]
     if not pairs:
         return {}
-    rows = [tuple(read(record["folder"], split_of(record, which)) for record in pair) for pair in pairs]
+    rows = [tuple(read(one["folder"], last=which == "last" and has_own_last(one)) for one in pair) for pair in pairs]
     found = resampled(rows, kinds.find(pairs[0][0]["task"]).sums)
     return {name: {**comparison, "which": which} for name, comparison in found.items()}
 

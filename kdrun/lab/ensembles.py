@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdrun.auc import at_threshold, macro_auc, nine_digits, youden
-from kdrun.learning.resampling import read_samples
+from kdrun.learning.resampling import SELECTION, read_samples
 from kdrun.problems import UserError, closest, listed
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def _splits(members: Mapping[str, str | Path]) -> list[str]:
         {path.name.removeprefix("samples.").removesuffix(".jsonl") for path in Path(folder).glob("samples.*.jsonl")}
         for folder in members.values()
     ]
-    return ["val", "test", *sorted(set.intersection(*found) - {"val", "test"})]
+    return ["val", "test", *sorted(set.intersection(*found) - {"val", "test", SELECTION})]
 
 
 def _metrics(rows: _Rows, val: _Rows, counted: list[str]) -> dict[str, float]:

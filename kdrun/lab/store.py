@@ -24,7 +24,7 @@ from kdrun.files import Damaged, read_json, write_json
 from kdrun.locks import hold, waiting_text
 
 RECORD = "record.json"
-RESULTS = ("metrics.jsonl", "samples.*.jsonl", "*.safetensors", "data.*")
+RESULTS = ("metrics.jsonl", "samples.*.jsonl", "samples-last.*.jsonl", "*.safetensors", "data.*")
 ANEW = "anew"
 STRAY = "stray-"
 """Before the name of a file that somebody put into the folder of a stage."""

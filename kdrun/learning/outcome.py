@@ -36,7 +36,7 @@ class Tests:
             self.trainer.test(learner, self.module.eval_loader(split, **self.evaluation), verbose=False)
             metrics[split], rows[split] = learner.evaluated, learner.samples
             if rows[split] and self.work is not None and (selected or split in splits):
-                write_samples(self.work, split if selected else f"{split}.last", rows[split])
+                write_samples(self.work, split, rows[split], last=not selected)
         for split in splits:
             if rows[split]:
                 scores = learner.task.row_scores(rows[split], rows.get("val") or [])

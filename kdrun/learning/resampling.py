@@ -1,8 +1,8 @@
 """What a stage kept of single test samples, and how far a difference between two arms depends on which samples they are.
 
     samples.<split>.jsonl        one mapping per sample of a test set: "id", and what the task tells of it (of the selected epoch)
-    samples.<split>.last.jsonl   the same of the last epoch, where that is another one
-    samples.selection.jsonl of a validation sample: "id", and how right ("best", "last") the selected and the last epoch are of it
+    samples-last.<split>.jsonl   the same of the last epoch, where that is another one
+    samples.selection.jsonl      of a validation sample: "id", and how right ("best", "last") the selected and the last epoch are
 
 Seeds say how far a result depends on chance in training, samples how far it depends on the test set: intervals here have both.
 """
@@ -36,23 +36,27 @@ TRIES = 100
 """Draws for each that counts, before a class is too rare for a bootstrap."""
 
 
-def write_samples(folder: Path, split: str, rows: Iterable[Mapping[str, Any]]) -> None:
-    write_atomic(folder / f"samples.{split}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+def _file(folder: str | Path, split: str, last: bool) -> Path:
+    return Path(folder) / f"samples{'-last' if last else ''}.{split}.jsonl"
 
 
-def split_of(record: Mapping[str, Any], which: str) -> str:
-    """Where a stage kept its test rows of the selected ("best") or the last epoch."""
-    selected, epochs = record["val"].get("epoch_best"), record["val"].get("epochs") or 0
-    return "test" if which == "best" or selected in (None, epochs - 1) else "test.last"
+def write_samples(folder: Path, split: str, rows: Iterable[Mapping[str, Any]], last: bool = False) -> None:
+    write_atomic(_file(folder, split, last), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def read_samples(folder: str | Path, split: str = "test") -> list[dict[str, Any]]:
-    """The rows in the order of their ids; empty where the stage kept none. Damaged where they are not what it kept."""
-    path = Path(folder) / f"samples.{split}.jsonl"
+def read_samples(folder: str | Path, split: str = "test", last: bool = False) -> list[dict[str, Any]]:
+    """The rows in the order of their ids; empty where the stage kept none. Damaged where they are not what it kept. last: of the last
+    epoch, where the selected one is another (see `has_own_last`)."""
+    path = _file(folder, split, last)
     if not path.is_file() or not belongs(path):
         return []
     with path.open(encoding="utf-8", newline="\n") as lines:
         return [json.loads(line) for line in lines]
+
+
+def has_own_last(record: Mapping[str, Any]) -> bool:
+    """Whether the last epoch of a stage is another than the selected one, and its rows lie in a file of their own."""
+    return record["val"].get("epoch_best") not in (None, (record["val"].get("epochs") or 0) - 1)
 
 
 def resampled(

@@ -10,7 +10,7 @@ from kdrun.differences import PAIRED, read_difference
 from kdrun.files import number
 from kdrun.measures import measure
 from kdrun.parts import against, has_last, headline_epoch, is_group
-from kdrun.present.units import MISSING, count_of, duration, share
+from kdrun.present.units import MISSING, duration, share
 from kdrun.records import arms_of, before_and_after
 
 
