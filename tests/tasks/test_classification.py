@@ -96,11 +96,11 @@ def test_two_tasks_do_not_share_metrics():
 
 def test_rows_say_of_each_test_sample_what_accuracy_counts():
     task, network, made = Classification(SPEC), Wrapped(), batch(40)
-    assert task.evaluate(task.metrics(), network, made) is None
     metrics = task.metrics()
     rows = task.evaluate(metrics, network, made, final=True)
     sums = DOMAIN.sums(rows[0])["accuracy"]
     assert [row["id"] for row in rows] == list(range(40))
     assert sums.score(sums.numbers(rows).sum(0)[None])[0] == pytest.approx(metrics.compute()["accuracy"].item())
+    assert task.evaluate(task.metrics(), network, made) == rows, "after an epoch as well"
     broken = Prediction(torch.full((6, 3), float("nan")))
     assert [row["right"] for row in task.rows(broken, batch())] == [0] * 6, "what is not a number is not right"
