@@ -125,7 +125,8 @@ class Workshop:
             if not torch.equal(one.ids, two.ids) or not torch.equal(*targets):
                 raise UserError(f"{split} would not be the samples that the student is judged on")
             held_out.append(two.ids)
-        if module.content != other.content:
+        added = [one.get("unlabelled") for one in (config, beside)]  # whose content is in that of the whole
+        if added[0] == added[1] and module.content != other.content:
             raise UserError("these are not the samples of the student")
         if torch.isin(module.train_ids, torch.cat(held_out)).any():
             raise UserError("it would be trained on samples that the student is validated or tested on")

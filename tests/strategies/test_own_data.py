@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +12,7 @@ import torch
 
 import kdrun
 from kdrun.config.trees import differing, picked, without
+from kdrun.domains.translation.spec import TextSpec
 from kdrun.job.compose import compose
 from kdrun.learning.teaching import Workshop
 from kdrun.problems import UserError
@@ -22,15 +26,15 @@ MORE = ("data.limit.train=200", "teacher.data.limit.train=null")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
 
-    def runs(*words: str, card: bool = False):
-        return kdrun.run(*WORDS, "trainer.epochs=2", f"card={card}", f"paths.outputs={folder}/outputs", *words)
+    def runs(*words: str, usual: Sequence[str] = (*WORDS, "trainer.epochs=2")):
+        return kdrun.run(*usual, "card=false", f"paths.outputs={folder}/outputs", *words)
 
     return runs
 
 
 @pytest.fixture(scope="module")
 def view(run):
-    return run(*MORE, "teacher.source=cached", "strategy.controls=[alone,plain_kd]", card=True)
+    return run(*MORE, "teacher.source=cached", "strategy.controls=[alone,plain_kd]")
 
 
 def stage_of(view, role: str) -> dict:
@@ -58,11 +62,17 @@ def test_records_panels_and_cards_say_what_each_has_seen(view, capsys):
     seen = {"teacher": {"name": "cnn_small", "samples": 1146}, "student": {"name": "mlp_16", "samples": 200}}
     assert view.summary["seen"] == seen
     outputs = f"paths.outputs={view.path.parent.parent}"
-    for words in (["show", view.id], ["card", view.id], ["plan", *WORDS, *MORE, "trainer.epochs=2"]):
+    for words in (
+        ["show", view.id],
+        ["card", view.id, "calls=100", "samples=20"],
+        ["plan", *WORDS, *MORE, "trainer.epochs=2"],
+    ):
         assert main([*words, outputs]) == 0
         text = " ".join(capsys.readouterr().out.split())
         assert "1,146" in text or "1146 train" in text
         assert "200" in text
+    cards = json.loads((view.path / "card" / "cards.json").read_text())
+    assert {card["arm"]: card["seen"]["samples"] for card in cards} == {"teacher": 1146, "alone": 200, "student": 200}
     assert main(["report", view.id, outputs]) == 0
     (page,) = view.path.glob("**/*.html")
     assert "1,146 samples" in page.read_text() and "200 samples" in page.read_text()
@@ -158,10 +168,17 @@ def test_outputs_in_other_units_of_the_target_are_turned(run):
     assert student["teacher"]["r2"] == pytest.approx(teacher["val"]["best"]["r2"], abs=1e-3)
 
 
-def module(train, val=(4, 5), test=(6,), content="a"):
+def test_a_teacher_that_knows_all_labels_gives_them_to_its_student(run):
+    words = ("student=mlp_64", "data.labelled=200", "teacher.data.labelled=null", "teacher.trainer.epochs=8")
+    view = run(*words, usual=("teacher=cnn_small", "hardware=cpu", "tracker=none", "trainer.epochs=15", "seed=0"))
+    assert view.summary["seen"]["teacher"]["samples"] == 1146 and view.summary["seen"]["student"]["labelled"] == 200
+    assert min(view.summary["difference"]["best"]["values"]) > 0.015
+
+
+def module(train, val=(4, 5), test=(6,), content="a", spec=None):
     ids = {"train": train, "val": val, "test": test}
     samples = {name: SimpleNamespace(ids=torch.tensor(ids[name]), targets=torch.zeros(len(ids[name]))) for name in ids}
-    spec = SimpleNamespace(metadata=dict, check=lambda *_: None, in_units_of=lambda _: spec)
+    spec = spec or SimpleNamespace(metadata=dict, check=lambda *_: None, in_units_of=lambda _: spec)
     return SimpleNamespace(
         samples=samples.get,
         raw_targets=lambda split: samples[split].targets,
@@ -190,6 +207,15 @@ def test_no_teacher_is_trained_on_what_its_student_is_judged_on(tmp_path, teache
         return
     with pytest.raises(UserError, match=said):
         workshop.check_evaluation({"name": "teacher"}, {"name": "run"})
+
+
+def test_outputs_of_another_meaning_do_not_teach(tmp_path):
+    words = TextSpec("pairs", ("de", "en"), 64, 0, 1, 2, 3, {}, 32, "0" * 64, "auto")
+    modules = {"run": module([1], spec=words), "teacher": module([1, 2], spec=replace(words, tokenizer="1" * 64))}
+    with pytest.raises(UserError, match="another tokenizer"):
+        Workshop(lambda config: modules[config["name"]], tmp_path).check_evaluation(
+            {"name": "teacher"}, {"name": "run"}
+        )
 
 
 def test_trees():
