@@ -59,7 +59,7 @@ def check_paths(stages: Iterable[Any]) -> None:
             continue
         objective = build_objective(stage.objective)
         _in_whole_batches(objective, stage.trainer)
-        teachers = [("teacher", teacher.stage.learner["network"]) for teacher in stage.teachers]
+        teachers = [("teacher", node) for node in stage.teacher_networks]
         for who, node in [("student", stage.learner["network"]), *teachers]:
             if not objective.captures(who):
                 continue
@@ -216,12 +216,11 @@ def _wire(objective: Objective, stage: Any, network: nn.Module, task: Any, modul
     student = shapes_of(network, objective, "student", task, module.spec)
     if stage.sees and captures:  # of data that are not here
         return
-    teachers = [teacher.stage.learner["network"] for teacher in stage.teachers]
     try:
         wire(
             objective,
             student,
-            [dry_shapes(node, objective, "teacher", task, module.spec) for node in teachers],
+            [dry_shapes(node, objective, "teacher", task, module.spec) for node in stage.teacher_networks],
             None,
             0,
             Length(1, 1),

@@ -22,7 +22,7 @@ from kdrun.learning.report import Report
 from kdrun.learning.request import FitRequest
 from kdrun.learning.schedule import schedule
 from kdrun.learning.sharding import check_shardable
-from kdrun.learning.teacher import TeacherSource, state_digest
+from kdrun.learning.teacher import OwnAverage, TeacherSource, state_digest
 from kdrun.learning.teaching import Workshop, prepare_teacher
 from kdrun.learning.trainer import Epochs, make_trainer
 from kdrun.learning.wiring import dry_shapes, of_data, wire
@@ -181,6 +181,10 @@ def _finished(fit: RunningFit, training: Training) -> dict[str, Any]:
 def _teacher(fit: RunningFit, objective: Objective) -> TeacherSource | None:
     if not objective.needs_teacher:
         return None
+    if fit.request.averaged:
+        flops = fit.task.flops(fit.network)
+        fit.workshop.note_teaching(fit.request, average=fit.request.trainer["ema"], flops=flops)
+        return OwnAverage(fit.task)
     fit.ledger.energy.enter(TEACHER)
     teacher = prepare_teacher(fit.request, objective, fit.module, fit.task, fit.report, fit.workshop)
     fit.ledger.energy.enter(PREPARE)
@@ -230,7 +234,10 @@ def _wired(fit: RunningFit, objective: Objective, length: Length) -> tuple[Objec
     """The objective as it begins, and what lies between the features of the student and of its teachers; None where nothing
     compares them. length: of the stage."""
     request, module, features = fit.request, fit.module, None
-    if objective.takes("student_features") and request.teachers:
+    if objective.takes("student_features") and request.averaged:
+        width = fit.workshop.width(request.learner["network"], module)
+        features = width, [width]
+    elif objective.takes("student_features") and request.teachers:
         notes = fit.notes
         widths = [note["features"] for note in (notes, *notes.get("also", ())) if "features" in note]
         features = fit.workshop.width(request.learner["network"], module), widths
@@ -240,7 +247,7 @@ def _wired(fit: RunningFit, objective: Objective, length: Length) -> tuple[Objec
     return wire(
         objective,
         dry_shapes(request.learner["network"], objective, "student", fit.task, module.spec),
-        [dry_shapes(teacher.network, objective, "teacher", fit.task, seen.spec) for teacher in request.teachers],
+        [dry_shapes(network, objective, "teacher", fit.task, seen.spec) for network in request.teacher_networks],
         features,
         request.seed,
         length,

@@ -16,7 +16,7 @@ from kdrun.learning.adaptor import Adaptors
 from kdrun.learning.backend import LightningBackend, wants_closure
 from kdrun.learning.sharding import gather
 from kdrun.learning.step import train_step
-from kdrun.learning.teacher import TeacherSource
+from kdrun.learning.teacher import OwnAverage, TeacherSource
 from kdrun.learning.wiring import capture_of
 from kdrun.networks.modes import hold_frozen
 from kdrun.objectives.terms import Objective
@@ -96,7 +96,11 @@ class LearnerModule(LightningModule):
             beside=beside,
             alike=alike,
         )
-        self._ema = Held(_average(student, ema) if ema is not None else None)
+        follows = isinstance(self.teacher, OwnAverage)
+        self._ema = Held(None if ema is None else _average(student, ema, quick=follows))
+        if follows:
+            network = self._ema.value.module
+            self.teacher.follow(network, capture_of(network, objective, "teacher"))
         self._whole = Held(whole)
         self._metrics = Held(task.collection())
 
@@ -274,6 +278,13 @@ class LearnerModule(LightningModule):
 LearnerModule.training_step.__signature__ = inspect.signature(LearnerModule.training_step)
 
 
-def _average(student: nn.Module, decay: float) -> AveragedModel:
-    """Parameters averaged, buffers (batch-norm statistics and counters) copied: use_buffers=False does just that."""
-    return AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)
+def _average(student: nn.Module, decay: float, quick: bool = False) -> AveragedModel:
+    """Parameters averaged, buffers (batch-norm statistics and counters) copied: use_buffers=False does just that.
+
+    quick: the decay is 1 - 1 / n at most in step n, so that the first weights do not linger (arXiv 1703.01780).
+    """
+
+    def update(averages: Any, parameters: Any, steps: Any) -> None:
+        get_ema_multi_avg_fn(min(decay, 1 - 1 / (int(steps) + 1)))(averages, parameters, steps)
+
+    return AveragedModel(student, multi_avg_fn=update if quick else get_ema_multi_avg_fn(decay), use_buffers=False)

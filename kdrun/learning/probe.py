@@ -97,7 +97,9 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
         total, raw = objective(given, count)
         total.backward(retain_graph=True)
         result["step_seconds"] = time.perf_counter() - started
-    alike = bool(stage.start and stage.teacher) and stage.start.fingerprint == stage.teacher.fingerprint
+    alike = stage.averaged or (
+        bool(stage.start and stage.teacher) and stage.start.fingerprint == stage.teacher.fingerprint
+    )
     result["terms"] = check_first_step(objective, raw, student, alike=alike, beside=backend.beside)
     identity = _identity(objective, task, batch, prediction, _as_told(prediction, stage.objective))
     for name, found in result["terms"].items():
@@ -121,6 +123,10 @@ def _teachers(stage, module, objective: Objective, stored, result: dict[str, Any
     """The frozen teachers of a stage, on the data as they see them; notes FLOPs of all together, and who is not trained."""
     task, found, flops = module.task(), [], []
     task.prepare(objective.wanted)
+    if stage.averaged:
+        network = build_network(stage.learner["network"], module.spec, seeds.derive(stage.seed, "weights"))
+        found.append(FrozenTeacher(network, task, "average"))
+        flops.append(task.flops(network))
     for number, teacher in enumerate(stage.teachers):
         asked = stored[number] if number < len(stored) else None
         if asked is None:

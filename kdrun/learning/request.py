@@ -49,6 +49,7 @@ class FitRequest:
     sees            keys of `data` in which the teachers' view differs; seen_identity: what the data are that they see
     teachers        in the order in which they are asked; drop: share of steps in which each of several is left out
     start           whose weights it begins with
+    averaged        the moving average of its own weights teaches it
     rank            of several processes that fit it together
     """
 
@@ -71,6 +72,7 @@ class FitRequest:
     start: StartsFrom | None = None
     rank: int = 0
     metrics: dict[str, Any] | None = None
+    averaged: bool = False
 
     @property
     def teacher(self) -> TaughtBy | None:
@@ -80,7 +82,14 @@ class FitRequest:
     @property
     def alike(self) -> bool:
         """Whether the student starts as a copy of its teacher."""
-        return bool(self.start and self.teacher) and self.start.fingerprint == self.teacher.fingerprint
+        return self.averaged or (
+            bool(self.start and self.teacher) and self.start.fingerprint == self.teacher.fingerprint
+        )
+
+    @property
+    def teacher_networks(self) -> list[dict[str, Any]]:
+        """Nodes that build what teaches it."""
+        return [self.learner["network"]] if self.averaged else [teacher.network for teacher in self.teachers]
 
     @property
     def teachers_view(self) -> dict[str, Any]:

@@ -142,6 +142,34 @@ class OtherView:
         self.live.close()
 
 
+class OwnAverage:
+    """The moving average of a student's own weights as its teacher (arXiv 1703.01780), in eval mode. The learner that makes the
+    average hands it over (`follow`) and moves, keeps and resumes it."""
+
+    fingerprint = "average"
+
+    def __init__(self, task: Any):
+        self.task, self.samples = task, 0
+        self.network: nn.Module | None = None
+        self.capture: Capture | None = None
+
+    def follow(self, network: nn.Module, capture: Capture | None) -> None:
+        """network: the average; capture: of it, what is compared of its inside."""
+        self.network, self.capture = network, capture
+
+    @torch.no_grad()
+    def outputs(self, batch: dict[str, Any], step: int = 0) -> Prediction:
+        self.samples += self.task.size(batch["inputs"])
+        self.network.eval()
+        return predicted(self.task, self.network, batch["inputs"], self.capture)
+
+    def to(self, device: torch.device) -> None:
+        self.network.to(device)
+
+    def close(self) -> None:
+        pass
+
+
 class SeveralTeachers:
     """Teachers that teach at the same time.
 

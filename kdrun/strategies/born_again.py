@@ -44,7 +44,9 @@ class BornAgain(Strategy):
         return student
 
     def label(self, cast: Cast) -> str:
-        return f"student {cast.student.config['name']}, taught by {self.generations} of its own make, one after the other"
+        return (
+            f"student {cast.student.config['name']}, taught by {self.generations} of its own make, one after the other"
+        )
 
     def student_epochs(self, cast: Cast) -> int:
         return (1 + self.generations) * cast.student.trainer["epochs"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kdrun import kinds, losses
@@ -177,6 +177,15 @@ def supervised(
         metrics=cast.config.get("metrics") or {},
         **learner.stage(data),
     )
+
+
+def averaged(learner: Learner, decay: float, **trainer: Any) -> Fit:
+    """The learner under the run's objective, taught by the moving average of its own weights, which is also what is kept.
+
+    decay: of the average in each step. Keyword arguments override the trainer.
+    """
+    fit = supervised(learner, ema=decay, **trainer)
+    return replace(fit, objective=learner.cast.config["objective"], averaged=True)
 
 
 def distil(

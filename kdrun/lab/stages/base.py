@@ -130,6 +130,11 @@ class Stage:
         return () if self.teacher is None else (self.teacher,)
 
     @property
+    def teacher_networks(self) -> list[dict[str, Any]]:
+        """Target nodes of what teaches while it is trained."""
+        return [teacher.stage.learner["network"] for teacher in self.teachers]
+
+    @property
     def networks(self) -> list[dict[str, Any]]:
         """Target nodes of the networks that it builds."""
         return [self.learner["network"]]

@@ -28,6 +28,7 @@ class Fit(Stage):
     drop       probability of each of several teachers to be left out of a step (one at least stays)
     sees       keys of `data` in which the teacher sees the same samples otherwise: {"window": "bone"}
     metrics    those of the config beside the task's
+    averaged   its teacher is the moving average of its own weights (trainer.ema); no result teaches it
     generated  the data of a Generate stage whose targets stand for those of the training samples
     stated     what the config says of the learner that decides no result: its "key", the "accuracy" and "tolerance" it is
                known for as a teacher, "normalize" where it has a normalisation of its own (that is in `data` too), and
@@ -50,6 +51,7 @@ class Fit(Stage):
     stated: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     generated: Result | None = None
+    averaged: bool = False
     told: ClassVar[tuple[str, ...]] = ("gap",)
 
     @property
@@ -59,7 +61,7 @@ class Fit(Stage):
 
     @property
     def taught(self) -> bool:
-        return self.source is not None
+        return self.source is not None or self.averaged
 
     @property
     def source(self) -> Result | None:
@@ -68,6 +70,10 @@ class Fit(Stage):
     @property
     def teachers(self) -> tuple[Result, ...]:
         return () if self.teacher is None else (self.teacher, *self.also)
+
+    @property
+    def teacher_networks(self) -> list[dict[str, Any]]:
+        return [self.learner["network"]] if self.averaged else super().teacher_networks
 
     def settled(self, workshop: Workshop) -> Fit:
         """The stage with `teacher.source=auto` decided: cached where every view of a sample recurs, else online; and of
@@ -110,7 +116,9 @@ class Fit(Stage):
             "trainer": self.trainer and canonical(kept(self.trainer, "trainer"), numbers=True),
             "seed": self.seed if self.trainer is not None else None,
             "start": self.start.fingerprint if self.start else None,
-            "teacher": self.teacher
+            "teacher": {"average": True}
+            if self.averaged
+            else self.teacher
             and {
                 "fingerprint": self.teacher.fingerprint,
                 **kept(self.teaching, "teaching"),
@@ -139,7 +147,7 @@ class Fit(Stage):
     def plan(self, look: Look) -> dict[str, Any]:
         found = self._probed(look)
         samples, labelled = sum(found["samples"].values()), look.module.samples("train").labelled
-        online = self.teacher is not None and self.teaching["source"] == "online"
+        online = self.averaged or (self.teacher is not None and self.teaching["source"] == "online")
         per_sample = None
         if found["flops"] is not None:
             per_sample = 3 * found["flops"] + ((found["teacher_flops"] or 0) if online else 0)
@@ -222,6 +230,7 @@ class Fit(Stage):
     def request(self, execution: Execution) -> FitRequest:
         """What the learning room is asked to do."""
         names = ("label", "learner", "objective", "sees", "trainer", "hardware", "seed", "teaching", "drop", "metrics")
+        names += ("averaged",)
         return FitRequest(
             execution.fingerprint,
             work=execution.work,
