@@ -104,6 +104,12 @@ class Trainer:
     accumulate: int = key(1, "parts in which a batch is computed before the step", minimum=1)
     clip: float | None = key(None, "largest norm of the gradient", above=0)
     ema: float | None = key(None, "decay of an average of the weights, which is then evaluated", above=0, below=1)
+    balance: int | None = key(
+        None,
+        "steps between measures of the gradients of terms, which are then brought to one size",
+        minimum=1,
+        added=True,
+    )
     log_every: int = key(
         20, "steps between logged losses", minimum=1, irrelevant="how often a loss is written down changes no result"
     )

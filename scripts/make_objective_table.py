@@ -43,7 +43,9 @@ refused until it is said once: `objective=[kd,at] objective.ce.weight=1`.
 
 A term with weight 0 is not evaluated; one whose weight is 0 at a step is not computed there. Nor is the teacher asked in a step in
 which no term that needs it has weight. Records hold the raw means, so that runs with other weights can be compared, and the means times
-their weights. Terms over image slots or pictures have their mean over those, and are left out of a batch without any.
+their weights. With `trainer.balance=100` weights say how large the gradients of terms are beside that of the labels: each term has a
+factor, measured every 100 steps by the student's parameters, which records hold as well. Terms over image slots or pictures have their
+mean over those, and are left out of a batch without any.
 Names that were losses of their own still stand for a loss and settings: `kd_topk` (kd, `execution: topk`, temperature 1), `kd_visual` (kd,
 `over: image_slots`), `vocabulary_ce` (ce, `execution: chunked`), `vocabulary_kd` and `vocabulary_ce_kd` (ce_kd, `execution: chunked`) and
 `vocabulary_kd_visual` (kd, both).

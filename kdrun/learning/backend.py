@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from kdrun.learning.adaptor import Adaptors
-from kdrun.learning.firststep import check_first_step
+from kdrun.learning.balance import Balance
+from kdrun.learning.firststep import check_first_step, gradient_norms, joined
 from kdrun.learning.microbatches import micro_batches
 from kdrun.learning.sharding import each_rank_alone
 from kdrun.learning.wiring import predicted
@@ -39,6 +40,7 @@ class Backend:
     seen        {term: {"value", "gradient"}} on the first batch that had it
     smallest    samples that each part of a batch needs
     closure     the optimizer computes gradients more than once in a step (see wants_closure)
+    balance     of the gradients of terms, or None
     """
 
     ranks = 1
@@ -61,6 +63,7 @@ class Backend:
         self.rollout: Callable[[nn.Module, dict[str, Any]], dict[str, Any]] | None = getattr(task, "rollout", None)
         self.seen: dict[str, dict[str, float]] = {}
         self.smallest, self.closure = 1, False
+        self.balance: Balance | None = None
 
     def zero_gradients(self) -> None:
         for parameters in self.trained:  # what optimizer.zero_grad does, for a third of its time
@@ -109,6 +112,11 @@ class Backend:
         looked = check_first_step(objective, here, self.student, self.seen, self.alike, self.beside, scale)
         self.seen = {**self.seen, **looked}
 
+    def gradient_norm(self, value: Tensor, scale: float = 1.0) -> float:
+        """Of a scalar by the student's parameters, a mean over ranks; scale: see firststep.gradient_norms."""
+        learning = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
+        return joined(gradient_norms(value, learning, scale)) if value.requires_grad else 0.0
+
     def backward(self, total: Tensor) -> None:
         total.backward()
 
@@ -144,6 +152,14 @@ class LightningBackend(Backend):
         scale = 1.0 if self.scaler is None else self.scaler.get_scale()
         with each_rank_alone(self.student), self._without_autocast():
             super().check(objective, raw, part, scale)
+
+    def gradient_norm(self, value, scale=1.0):
+        with self._without_autocast():
+            norm = super().gradient_norm(value, 1.0 if self.scaler is None else self.scaler.get_scale())
+        if self.ranks == 1:
+            return norm
+        strategy, device = self.learner.trainer.strategy, self.learner.device
+        return float(strategy.reduce(torch.tensor(norm, device=device), reduce_op="mean"))
 
     def backward(self, total: Tensor) -> None:
         if self.ranks > 1 and not self.learner.sharded:

@@ -184,6 +184,7 @@ class Keeping(Callback):
             "losses": learner.stacked_losses().cpu() if learner.losses else None,
             "first_step": learner.first_step,
             "average": None if learner.average is None else learner.average.state_dict(),
+            "balance": learner.backend.balance and learner.backend.balance.factors,
             "rows": self.rows,
             "history": self.history,
             "best": self.best,
@@ -205,6 +206,8 @@ class Keeping(Callback):
         learner.first_step = state["first_step"]
         if learner.average is not None:
             learner.average.load_state_dict(state["average"])
+        if learner.backend.balance is not None:
+            learner.backend.balance.factors = state["balance"]
         self.rows, self.history, self.best = state["rows"], state["history"], state["best"]
         self._best_file, self._best_sha256 = state["best_file"], state["best_sha256"]
         self.right["best"] = state.get("right") or []

@@ -216,6 +216,7 @@ def _learner(fit: RunningFit, objective: Objective, teacher: TeacherSource | Non
         whole=fit.network if sharded else None,
         adaptor=adaptor,
         alike=request.alike,
+        balance=trainer.get("balance"),
     )
 
 

@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kdrun.learning.adaptor import Adaptors
 from kdrun.learning.backend import LightningBackend, wants_closure
+from kdrun.learning.balance import Balance
 from kdrun.learning.sharding import gather
 from kdrun.learning.step import train_step
 from kdrun.learning.teacher import OwnAverage, TeacherSource
@@ -47,6 +48,7 @@ class LearnerModule(LightningModule):
     adaptor    from the student's features to the sizes of the teacher's; likewise. None where nothing compares features, or
                those of the last layers alone and they are as wide
     alike      the student starts as a copy of its teacher
+    balance    steps between measures of the terms' gradients, which are brought to one size; or None (see balance.Balance)
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class LearnerModule(LightningModule):
         whole: nn.Module | None = None,
         adaptor: Adaptors | None = None,
         alike: bool = False,
+        balance: int | None = None,
     ):
         super().__init__()
         self.automatic_optimization = False
@@ -78,7 +81,7 @@ class LearnerModule(LightningModule):
         self.positions = 0  # that counted in the losses so far: samples, or tokens
         self.losses: list[
             Tensor
-        ] = []  # one [terms + 1] tensor per step since the last flush: raw terms, then the total
+        ] = []  # one [terms + 1] tensor per step since the last flush: raw terms, then the total (see stacked_losses)
         self.evaluated: dict[str, float] = {}
         self.samples: list[
             dict[str, Any]
@@ -96,6 +99,8 @@ class LearnerModule(LightningModule):
             beside=beside,
             alike=alike,
         )
+        if balance is not None:
+            self.backend.balance = Balance(balance)
         follows = isinstance(self.teacher, OwnAverage)
         self._ema = Held(None if ema is None else _average(student, ema, quick=follows))
         if follows:
@@ -182,12 +187,12 @@ class LearnerModule(LightningModule):
         self.backend.clip_scaled(optimizer)
 
     def stacked_losses(self) -> Tensor:
-        """[steps, terms + 1]: what has been kept since the last flush."""
+        """[steps, terms + 1]: what has been kept since the last flush; with trainer.balance then the factor of each term."""
         return torch.stack([torch.stack(values) for values in self.losses])
 
     def flush_losses(self) -> dict[str, float]:
         """Means since the last call, as logged: `loss`, and per term the raw value and, where not 1, value times weight; the
-        weight itself where it depends on the step. A term without weight in all these steps has no value.
+        weight itself where it depends on the step, and with trainer.balance the factor on it. A term without weight in all these steps has no value.
 
         Raises: FloatingPointError naming the term that is not finite.
         """
@@ -198,23 +203,30 @@ class LearnerModule(LightningModule):
         terms = self.objective.active
         steps = range(self.step - len(stacked), self.step)
         weights = {term.name: [term.weight_at(step, self.objective.length) for step in steps] for term in terms}
-        scheduled = [number for number, term in enumerate(terms) if isinstance(term.weight, WeightSchedule)]
-        if scheduled:  # their weighted values, step by step
-            factors = stacked.new_tensor([weights[terms[number].name] for number in scheduled]).T
-            stacked = torch.cat([stacked, stacked[:, scheduled] * factors], dim=1)
+        stacked, balance = stacked[:, : len(terms) + 1], stacked[:, len(terms) + 1 :]
+        balanced = balance.shape[1] > 0
+        moving = [n for n, term in enumerate(terms) if balanced or isinstance(term.weight, WeightSchedule)]
+        if moving:  # their weighted values, step by step
+            factors = stacked.new_tensor([weights[terms[number].name] for number in moving]).T
+            factors = factors * balance if balanced else factors
+            stacked = torch.cat([stacked, stacked[:, moving] * factors, balance], dim=1)
         mean = stacked.mean(dim=0)
         if self.trainer.world_size > 1:
             mean = self.trainer.strategy.reduce(mean, reduce_op="mean")
         means = mean.tolist()
-        values, products = {"loss": means[len(terms)]}, dict(zip(scheduled, means[len(terms) + 1 :], strict=True))
+        values, further = {"loss": means[len(terms)]}, means[len(terms) + 1 :]
+        products = dict(zip(moving, further, strict=False))
         for number, term in enumerate(terms):
             counted = sum(weight != 0 for weight in weights[term.name])
             if not counted:
                 continue  # it was not computed
             values[term.name] = means[number] * (len(steps) / counted)
             if number in products:
-                values[f"{term.name}_weight"] = sum(weights[term.name]) / len(steps)
+                if isinstance(term.weight, WeightSchedule):
+                    values[f"{term.name}_weight"] = sum(weights[term.name]) / len(steps)
                 values[f"{term.name}_weighted"] = products[number]
+                if balanced:
+                    values[f"{term.name}_balance"] = further[len(moving) + number]
             elif term.weight != 1:
                 values[f"{term.name}_weighted"] = means[number] * term.weight
         for name, value in values.items():

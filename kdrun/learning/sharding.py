@@ -33,6 +33,8 @@ def check_shardable(network: nn.Module, trainer: dict[str, Any], hardware: dict[
         raise UserError(f"trainer.sharding=fsdp needs torch 2.13 or later, this is {torch.__version__}")
     if trainer["ema"] is not None:
         refuse(f"has no average of the weights (trainer.ema={trainer['ema']})", "trainer.ema=null")
+    if trainer.get("balance") is not None:
+        refuse(f"measures no gradients of single terms (trainer.balance={trainer['balance']})", "trainer.balance=null")
     if hardware["precision"] == "fp16":
         refuse("does not go with hardware.precision=fp16: gradients are scaled by each rank alone", "bf16 or fp32")
     if hardware["channels_last"]:

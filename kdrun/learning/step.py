@@ -20,7 +20,8 @@ def train_step(
     step: int,
     backend: Backend,
 ) -> list[Tensor]:
-    """One step of the optimizer on a batch. Returns detached scalars: the mean of each active term, then the total.
+    """One step of the optimizer on a batch. Returns detached scalars: the mean of each active term, the total, and with
+    trainer.balance the factor of each active term.
 
     teacher    source of constants (see teacher.TeacherSource); None where no term needs one
     optimizer  takes one step; one that computes gradients more than once (L-BFGS, SAM) is given a closure for it. None: the
@@ -42,12 +43,19 @@ def train_step(
         # Teacher first: it frees its memory.
         taught = teacher.outputs(part, step) if asked else None
         prediction = backend.predict(student, part["inputs"])
-        total, raw = objective(backend.tensors(part, prediction, taught), count)
+        tensors = backend.tensors(part, prediction, taught)
+        total, raw = objective(tensors, count)
         if len(backend.seen) < len(objective.active):
             backend.check(objective, raw, part)
+        if backend.balance is not None:
+            if not values:
+                backend.balance.measure(objective, raw, step, backend.gradient_norm)
+            total = objective.total(backend.balance.applied(raw), tensors)
         backend.backward(total)
         here = [*values_of(objective, raw, total), total.detach()]
         values = [sum(pair) for pair in zip(values, here, strict=True)] if values else here
+    if backend.balance is not None:
+        values += [total.new_tensor(factor).detach() for factor in backend.balance.of(objective)]
     backend.clip_gradients()
     if optimizer is not None:
         optimizer.step()
@@ -63,7 +71,7 @@ def step_of_several_passes(student, teacher, objective, batch, optimizer, step, 
     def closure() -> Tensor:
         clear_autocast_cache()  # of weights as they were in the pass before
         passes.append(train_step(student, teacher, objective, batch, None, step, single))
-        return passes[-1][-1]
+        return passes[-1][len(objective.active)]
 
     optimizer.step(closure)
     return passes[0]

@@ -162,8 +162,9 @@ class Objective:
             seen = {**seen, "captured": captured}
         return seen, None if over == IMAGES else _positions(seen if mask is not None else tensors, over)
 
-    def total(self, raw: Mapping[str, torch.Tensor], tensors: Tensors) -> torch.Tensor:
+    def total(self, raw: Mapping[str, torch.Tensor], tensors: Tensors | Sequence[Tensors]) -> torch.Tensor:
         """The weighted sum of raw values; where none is there, 0 with a gradient of 0 for what the student gave."""
+        tensors = tensors if isinstance(tensors, Mapping) else tensors[0]
         weighted = list(self.weighted(raw, tensors.get("step")).values())
         if not any(value.requires_grad for value in weighted):
             weighted.append(_nothing(tensors))

@@ -66,6 +66,7 @@ RULES: tuple[tuple[str, str, Callable[[dict[str, Any]], bool]], ...] = (
     ("trainer.schedule.warmup_epochs", "trainer.schedule.warmup_steps=null", _where("trainer.schedule.warmup_steps", None)),
     ("trainer.decoding", "a task that generates text", _domain(lambda domain: bool(domain.decoding))),
     *((f"trainer.decoding.{name}", _tasks(_decodes(name)), _domain(_decodes(name))) for name in DECODING),
+    ("trainer.balance", "an objective of two terms and more", lambda tree: len(at(tree, "objective") or {}) > 1),
     ("trainer.gap", "a student that is taught", _where("taught", True)),
     ("trainer.sharding", "hardware.devices of 2 and more", lambda tree: at(tree, "hardware.devices") != 1),
     ("trainer.devices", "no learner by itself: hardware.devices is that of all", lambda tree: False),

@@ -14,7 +14,7 @@ from .stages import cell
 
 FOLDER = Path(__file__).resolve().parents[2] / "conf" / "objective"
 NODES = {path.stem: yaml.safe_load(path.read_text()) or {} for path in sorted(FOLDER.glob("*.yaml"))}
-OTHER_TASKS = ("mse", "mse_kd", "llava", "word_kd", "word_kd_topk", "word_kd_vocabulary")
+OTHER_TASKS = ("margin_mse", "mse", "mse_kd", "llava", "word_kd", "word_kd_topk", "word_kd_vocabulary")
 IMAGES = sorted(set(NODES) - set(OTHER_TASKS))
 
 

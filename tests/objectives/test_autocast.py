@@ -50,6 +50,8 @@ def made(names: set[str], options: dict) -> dict:
     for who in ("student", "teacher"):
         made |= {f"{who}_{kind}": random(B, L, C) for kind in ("logits", "hidden", "features")}
         made |= {f"{who}_head": torch.eye(D), f"{who}_outputs": random(B, L, 1)}
+    if "student_outputs" in names and "targets" not in names:  # several numbers per position
+        made |= {f"{who}_outputs": random(B, L, 3) for who in ("student", "teacher")}
     if "student_outputs" in names and "targets" in names:
         made["targets"] = torch.randn(B, L, generator=generator)
     made["student_logits"].requires_grad_(), made["student_hidden"].requires_grad_()
