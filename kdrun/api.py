@@ -15,7 +15,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdrun.parts import WHOLE, Part, headline_epoch, is_group, parts_of
+from kdrun.parts import WHOLE, Part, epoch_of, headline_epoch, is_group, parts_of
 from kdrun.present.verdict import verdict_of
 from kdrun.problems import UserError, closest, listed
 from kdrun.records import arms_of, own_arm
@@ -241,7 +241,7 @@ def load(
     run: str | RunView,
     arm: str = "student",
     seed: int | None = None,
-    which: str = "best",
+    which: str | None = None,
     outputs: str | Path = "outputs",
     targets: Sequence[str] = (),
     conf_dirs: Sequence[str] = (),
@@ -252,7 +252,7 @@ def load(
     run    an id, "last", or a RunView
     arm    "student" (the strategy's own result), a control such as "alone", or "teacher"
     seed   default: the first of the run
-    which  "best" (the epoch that validation chose) or "last"
+    which  "best" (the epoch that validation chose) or "last"; default: the one that the run is judged by, of a teacher "best"
     part   of an arm that is several networks, the one that is wanted: the name of a view, "client 3" ...
     targets, conf_dirs  packages of your own that the network may be from, and folders whose kdrun.yaml names such; needed for a run
            that you did not start here yourself
@@ -266,13 +266,14 @@ def load(
     from kdrun.slots import allowing
     from kdrun.tracking.registry import RunInfo
 
-    if which not in ("best", "last"):
+    if which not in (None, "best", "last"):
         raise UserError(f"which={which!r}: expected best or last")
     view = run if isinstance(run, RunView) else RunView.find(run, outputs)
     packages, variables = agreed(view.path.resolve().parent.parent, conf_dirs)
     with allowing([*targets, *packages], variables):
         chosen = part_of(view, arm, seed, part)
         info = RunInfo(view.id, view.path, view.record, view.status)
+        which = which or epoch_of(view.record, chosen.stage["role"])
         return load_network(info, chosen.stage, which, chosen.weights(which))
 
 

@@ -114,6 +114,13 @@ def headline_epoch(summary: Entry) -> str:
     return (summary.get("headline") or {}).get("which", BEST)  # as it was before summaries said it
 
 
+def epoch_of(record: Entry, arm: str) -> str:
+    """The epoch whose weights stand for an arm of a run: that by which the run is judged. What other stages go on from or are taught
+    by, as a teacher, is the selected epoch."""
+    summary = record.get("summary") or {}
+    return headline_epoch(summary) if arm in (summary.get("arms") or {}) else BEST
+
+
 def has_last(arm: Entry) -> bool:
     """Whether an arm has a last epoch beside the selected one; networks together are at their selected ones."""
     epochs = [seed.get("epoch_best") for seed in (arm.get("seeds") or {}).values() if "epoch_best" in seed]

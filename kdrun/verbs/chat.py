@@ -37,7 +37,7 @@ def main(args: Arguments) -> int:
     if missing:
         raise UserError(f"--image {missing[0]}: there is no such file")
     arm = options.get("arm", "teacher" if args.teacher else "student")
-    network = api.load(view, arm, whole_number(options, "seed"), options.get("which", "best"))
+    network = api.load(view, arm, whole_number(options, "seed"), options.get("which"))
     answer = Answers(view, network, args.image, whole_number(options, "max_extra", least=1))
     for line in [question] if question else read_lines():
         if unknown := answer.unknown(line):

@@ -17,6 +17,7 @@ from kdrun.hardware.exports.formats import (
     installed_runtimes,
     known,
 )
+from kdrun.parts import epoch_of
 from kdrun.present.tables import print_table
 from kdrun.present.units import MISSING
 from kdrun.problems import UserError, listed
@@ -36,7 +37,7 @@ class ExportRequest:
 
     arms: list[str]
     seeds: list[int] | None
-    which: str
+    which: str | None
     pairs: list[tuple[str, str]]
     left_out: list[tuple[str, str]]
     whatever: bool
@@ -90,7 +91,7 @@ def main(args: Arguments) -> int:
 
 def folder_of(run: RunInfo, subject: Any, to: Path | None = None) -> Path:
     """Where the artifacts of a network go; where its scorecard looks for them, too."""
-    ending = "" if subject.which == "best" else f"-{subject.which}"
+    ending = "" if subject.which == epoch_of(run.record or {}, subject.arm) else f"-{subject.which}"
     return (to or run.dir / FOLDER) / slugify(f"{subject.label}-seed-{subject.seed}{ending}")
 
 
@@ -103,8 +104,8 @@ def read_options(words: list[str]) -> ExportRequest:
     possible = [(format, precision) for format, precision in pairs if precision in POSSIBLE[format]]
     if not possible:
         check_pair(*pairs[0])
-    which = found.get("which", "best")
-    if which not in ("best", "last"):
+    which = found.get("which")
+    if which not in (None, "best", "last"):
         raise UserError(f"which={which}: best or last")
     seed, calibration = whole_number(found, "seed"), whole_number(found, "calibration", default=256)
     if found.get("calibration") == "0":

@@ -27,7 +27,7 @@ def main(args: Arguments) -> int:
         print(comet_line(view, options))
         return 0
     lines = list(read_lines())
-    network = api.load(view, options.get("arm", "student"), whole_number(options, "seed"), options.get("which", "best"))
+    network = api.load(view, options.get("arm", "student"), whole_number(options, "seed"), options.get("which"))
     for text in translate(view, network, lines, options):
         print_line(text)
     return 0

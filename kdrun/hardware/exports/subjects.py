@@ -10,7 +10,7 @@ from typing import Any
 from kdrun import kinds
 from kdrun.files import read_json
 from kdrun.hardware.exports.subject import TrainedNetwork
-from kdrun.parts import WHOLE, is_group, parts_of
+from kdrun.parts import WHOLE, epoch_of, is_group, parts_of
 from kdrun.problems import UserError, closest, listed
 from kdrun.schema import Data, added
 from kdrun.tracking.registry import RunInfo
@@ -23,27 +23,28 @@ def subjects(
     run: RunInfo,
     seeds: Sequence[int] | None = None,
     arms: Sequence[str] | None = None,
-    which: str = "best",
+    which: str | None = None,
     tell: Tell = lambda line: None,
 ) -> list[TrainedNetwork]:
     """The networks of a finished run: teacher, student alone and student (those of them that the run has).
 
     seeds  default: the run's first; a teacher that all seeds share is there for any
     arms   names of arms in place of these three: also controls
+    which  best or last epoch; default: see parts.epoch_of
     tell   told in a line what is left out and why (several networks together have no weights of their own)
 
     An arm of several networks gives one subject for each: of every view, of every client.
     UserError where the run is not finished, an arm or a seed is not there, or files are missing or damaged.
     """
     modules: dict[str, Any] = {}
-    return [open_subject(run, chosen, which, modules) for chosen in stages_of(run, seeds, arms, which, tell)]
+    return [open_subject(run, chosen, modules) for chosen in stages_of(run, seeds, arms, which, tell)]
 
 
 def stages_of(
-    run: RunInfo, seeds: Sequence[int] | None, arms: Sequence[str] | None, which: str, tell: Tell
+    run: RunInfo, seeds: Sequence[int] | None, arms: Sequence[str] | None, which: str | None, tell: Tell
 ) -> list[dict[str, Any]]:
-    """[{"arm", "part", "label", "stage": entry of the record, "file": name in the stage's folder}], without reading weights."""
-    if which not in ("best", "last"):
+    """[{"arm", "part", "stage": entry of the record, "which": epoch, "file": name in the stage's folder}], without reading weights."""
+    if which not in (None, "best", "last"):
         raise UserError(f"which={which}: best or last")
     record = run.known_record()
     entries = record.get("stages") or []
@@ -63,7 +64,8 @@ def stages_of(
             if seed not in own and not (arm == "teacher" and len(own) == 1):
                 raise UserError(f"{arm} of {run.id} has no seed {seed}; it has: {listed(map(str, own))}")
             stage = own.get(seed) or next(iter(own.values()))
-            found += [one for one in _networks(run, arm, stage, entries, which, tell) if one not in found]
+            epoch = which or epoch_of(record, arm)
+            found += [one for one in _networks(run, arm, stage, entries, epoch, tell) if one not in found]
     if not found:
         raise UserError(f"{run.id} has no network to export; its arms: {listed(roles)}", "name one: arm=NAME")
     return found
@@ -81,9 +83,9 @@ def _networks(
         tell(f"{stage['label']}: what travels between its parts is not its result, and is left out")
     for part in there:
         name = None if part.name == WHOLE else part.name
-        yield {"arm": arm, "part": name, "stage": part.stage, "file": part.weights(which)}
+        yield {"arm": arm, "part": name, "stage": part.stage, "which": which, "file": part.weights(which)}
     if not there and not is_group(stage):
-        yield {"arm": arm, "part": None, "stage": stage, "file": f"{which}.safetensors"}
+        yield {"arm": arm, "part": None, "stage": stage, "which": which, "file": f"{which}.safetensors"}
 
 
 def stage_folder(run: RunInfo, stage: dict[str, Any]) -> Path:
@@ -118,9 +120,7 @@ def _weights(run: RunInfo, stage: dict[str, Any], file: str) -> Path:
     return path
 
 
-def open_subject(
-    run: RunInfo, chosen: dict[str, Any], which: str = "best", modules: dict[str, Any] | None = None
-) -> TrainedNetwork:
+def open_subject(run: RunInfo, chosen: dict[str, Any], modules: dict[str, Any] | None = None) -> TrainedNetwork:
     """The network of an entry of `stages_of`, with its data. modules: data modules of earlier calls, by their config."""
     from kdrun.hardware.exports.load import open_network
     from kdrun.networks.inputs import check_data
@@ -139,7 +139,7 @@ def open_subject(
         seed=stage["seed"],
         stage=weights.parent,
         weights=weights,
-        which=which,
+        which=chosen["which"],
         network=network.requires_grad_(False),
         node=metadata["network"],
         spec=module.spec,
