@@ -76,7 +76,9 @@ def test_a_loss_is_better_where_it_is_lower():
 
 def test_networks_together_have_one_result():
     val = {"best": {"auc": 0.9}, "last": {"auc": 0.9}, "epoch_best": None, "epochs": 0}
-    assert headline_of({"student": {0: {"val": val, "monitor": "auc"}}})["which"] == "best"
+    together = {"student": {0: {"val": val, "monitor": "auc"}}}
+    assert headline_of(together)["which"] == "best"
+    assert headline_of({**together, "alone": arm("alone", 0.8, 0.79, 201)})["which"] == "best", "what can be compared"
 
 
 @pytest.mark.parametrize("words", ["teacher=mlp_64 student=mlp_8 seeds=2"])

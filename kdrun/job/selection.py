@@ -52,8 +52,11 @@ def headline_of(arms: Mapping[str, Records]) -> dict[str, Any]:
     judged = {arm: list(records.values()) for arm, records in arms.items() if records}
     trained = {arm: records for arm, records in judged.items() if all(_epochs(record) for record in records)}
     samples = next((one["validation"] for records in judged.values() for one in records if one.get("validation")), None)
-    if not trained:  # finished networks together, or weights that were brought: there is one result
-        return {"which": "best", "why": "there is one epoch", "samples": samples, "level": LEVEL, "arms": {}}
+    if (
+        len(trained) < len(judged) or not trained
+    ):  # of networks together, and of weights that were brought, there is one result
+        why = "an arm has no last epoch: it is of finished networks, each at its selected one"
+        return {"which": "best", "why": why, "samples": samples, "level": LEVEL, "arms": {}}
     distinct = {tuple(record.get("fingerprint") for record in records) for records in trained.values()}
     looked = len(distinct) * max(max(_epochs(record) for record in records) - 1 for records in trained.values())
     found = {arm: _gain(records, samples, looked) for arm, records in trained.items()}
