@@ -88,3 +88,18 @@ def test_a_strategy_of_several_stages_is_held_against_as_many_steps_by_default(t
     assert summary["compared_with"] == "equal_compute"
     assert steps["student"] == steps["equal_compute"] == 3 * steps["alone"] == 3 * steps["plain_kd"]
     assert summary["arms"]["plain_kd"]["label"].endswith("a third of the steps")
+
+
+def test_a_table_says_that_a_control_had_fewer_steps():
+    from kdrun.tables.metrics import measure
+
+    summary = judged({"alone": 10, "student": 30, "equal_compute": 30})
+    record = {"summary": summary, "seeds": [0], "config": {"strategy": {"_target_": "mylab.Own"}}, "stages": []}
+    assert measure(record, "alone", "difference").remark == "the control had a third of the steps of the student"
+    assert measure(record, "equal_compute", "difference").remark == ""
+    assert measure(record, "student", "gap_closed").values["last"]["mean"] == 0.0
+
+
+def test_rows_of_a_table_have_the_same_seeds(capsys):
+    assert main(["table", "digits_kd", "seeds=auto"]) == 2
+    assert "the rows of a table have the same seeds" in capsys.readouterr().err

@@ -10,8 +10,9 @@ from typing import Any
 
 from kdrun.differences import PAIRED, WELCH, Difference, difference_of, from_moments, read_difference, read_resampled
 from kdrun.files import number
+from kdrun.job.steps import share_text
 from kdrun.measures import MEASURES, Measure
-from kdrun.parts import gains_of, headline_epoch
+from kdrun.parts import against, gains_of, headline_epoch
 from kdrun.records import arms_of, figure_of, own_arm, seed_results, spread
 
 Record = dict[str, Any]
@@ -68,7 +69,10 @@ OTHERS = {
     "sent": ("megabytes", "sent: megabytes up and down, all clients and rounds"),
     "trust_clean": ("plain", "trust clean: mean gate on samples with right labels"),
     "trust_flipped": ("plain", "trust flipped: mean gate on samples whose labels were flipped"),
-    "gap_closed": ("gap", "gap closed: (student - alone) / (teacher - alone)"),
+    "gap_closed": (
+        "gap",
+        "gap closed: (student - control) / (teacher - control), of the control that the verdict is over",
+    ),
     "seconds": ("seconds", "seconds: wall time of one stage of that arm; a shared teacher is not in it"),
     "cpu_seconds": ("seconds", "cpu seconds: processor time of one stage of that arm"),
     "joules": ("joules", "joules: energy of one stage of that arm; a shared teacher is not in it"),
@@ -233,7 +237,15 @@ def _difference(record: Record, control: str) -> Measured:
         if result is not None:
             found.n = result.n if result.method == PAIRED else found.n
             found.values[which] = {name: value for name, value in result.as_record().items() if name != "values"}
+    found.remark = _steps(record, control)
     return found
+
+
+def _steps(record: Record, control: str) -> str:
+    """What a reader of a difference has to know of a control that was not trained for as many steps; else nothing."""
+    steps, of = ((arms_of(record).get(arm) or {}).get("steps") for arm in (control, "student"))
+    text = share_text(steps, of)
+    return f"the control had {text} of the student" if text else ""
 
 
 def difference_in(cell: dict[str, Any], which: str) -> Difference | None:
@@ -253,11 +265,11 @@ def _over_samples(record: Record, control: str, metric: str) -> Measured:
     found = _paired(record, control)
     differences = (record.get("summary") or {}).get("differences") or {}
     result = ((differences.get(control) or {}).get("resampled") or {}).get(metric)
+    found.remark = _steps(record, control)
     if not result and metric == (record.get("summary") or {}).get("metric"):
         found = _difference(record, control)
-        found.remark = (
-            f"{MEASURES[metric].label} difference: Student's t over seeds, which have no test samples in common"
-        )
+        over = f"{MEASURES[metric].label} difference: Student's t over seeds, which have no test samples in common"
+        found.remark = "; ".join(text for text in (over, found.remark) if text)
     elif result:
         kept = ("mean", "interval", "p_value", "error", "degrees", "samples", "seeds", "method")
         found.values[result.get("which", "best")] = {
@@ -305,7 +317,7 @@ def _gap_closed(record: Record) -> Measured:
     if is_alone(record):
         return Measured("student", applies=False)
     closed = (record.get("summary") or {}).get("gap_closed") or {}
-    found = _paired(record, "alone")
+    found = _paired(record, against(record.get("summary") or {}))
     found.arm, found.values = "student", {which: {"mean": number(closed.get(which)), "sd": None} for which in WHICH}
     return found
 

@@ -14,6 +14,7 @@ from kdrun import kinds
 from kdrun.config import vary
 from kdrun.config.groups import Option, conf_dirs, tables
 from kdrun.files import sha256_file
+from kdrun.looks import AUTO
 from kdrun.problems import Problems, UserError, closest, each, listed
 from kdrun.tables.metrics import DIFFERENCES, METRICS, OF_PARTS, ONCE, WHICH, per_epoch
 from kdrun.tables.source import Source, read_source
@@ -107,6 +108,14 @@ class TableRequest:
     extra: list[str]
     outputs: str | None = None
     conf: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for word in self.extra:
+            if _key(word) == "seeds" and word.partition("=")[2].partition(":")[0] == AUTO:
+                raise UserError(
+                    f"{word}: the rows of a table have the same seeds, and jobs of seeds=auto end where each is decided",
+                    "a number: seeds=20",
+                )
 
     @property
     def changed(self) -> list[str]:

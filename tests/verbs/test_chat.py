@@ -90,7 +90,7 @@ def test_the_answer_alone_is_printed(ask, capsys):
     ((question, pixels, most),) = ask.network.asked
     assert question.startswith("what colour is the circle?") and most == 7
     assert pixels.shape == (1, 3, 64, 64)
-    assert ask.loaded == ("student", None, "best") and ask.run == "last"
+    assert ask.loaded == ("student", None, None) and ask.run == "last"
 
 
 def test_several_pictures_come_in_the_order_given(ask, capsys):
