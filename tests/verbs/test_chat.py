@@ -139,7 +139,7 @@ def test_options_choose_arm_seed_epoch_and_length(ask, capsys):
     ask("last", "hi", "seed=3", "which=last", "max_extra=2", "--teacher")
     assert ask.loaded == ("teacher", 3, "last") and ask.network.asked[0][2] == 2
     ask("last", "hi", "arm=alone", "--seed=1")
-    assert ask.loaded == ("alone", 1, "best")
+    assert ask.loaded == ("alone", 1, None)
     for words, problem in (
         (["sed=1"], "closest: seed"),
         (["seed=x"], "whole number"),
