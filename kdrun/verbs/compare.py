@@ -99,6 +99,7 @@ def view(run: RunInfo) -> dict[str, Any]:
         "arms": arms,
         "own": own if own in arms else None,
         "teacher": summary.get("teacher"),
+        "headline": (summary.get("headline") or {}).get("which"),
         "gap_closed": summary.get("gap_closed"),
         "verdict": verdict_of(record),
         "error": record["error"],
@@ -155,6 +156,8 @@ def result_rows(views: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     for arm in dict.fromkeys(name for one in views for name in one["arms"]):
         rows += _figure_rows(arm, views, [one["arms"].get(arm, {}) for one in views])
         rows.append((f"{arm}, seeds", *(_count(one["arms"].get(arm)) for one in views)))
+    if any(one["headline"] for one in views):
+        rows.append(("judged by", *(f"{one['headline'] or 'best'} epoch" for one in views)))
     if any(one["gap_closed"] for one in views):
         for which in WHICH:
             rows.append((f"gap closed, {which}", *(share((one["gap_closed"] or {}).get(which)) for one in views)))

@@ -99,7 +99,7 @@ def test_damaged_weights_are_not_exported(vanilla, tmp_path):
     content = bytearray(subject.weights.read_bytes())
     content[-1] ^= 1
     subject.weights.write_bytes(content)
-    with pytest.raises(UserError, match=r"wrong content in best\.safetensors"):
+    with pytest.raises(UserError, match=r"wrong content in last\.safetensors"):
         subjects(run, arms=["student"])
 
 
