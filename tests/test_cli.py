@@ -225,3 +225,14 @@ def test_closing_the_pipe_is_not_an_error():
 def test_the_environment_is_not_needed(tmp_path):
     clean = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     assert kdrun("--cfg", "job", cwd=tmp_path, env=clean).returncode == 0
+
+
+def test_where_nothing_is_typed_the_default_job_runs_and_is_named(monkeypatch, capsys):
+    from kdrun import run as running
+    from kdrun.verbs.run import FIRST
+
+    jobs = []
+    monkeypatch.setattr(running, "run_job", lambda job, **options: jobs.append(job) or 0)
+    assert cli.main([]) == 0 and cli.main(["seed=0"]) == 0
+    assert f"kdrun {FIRST}" in capsys.readouterr().err
+    assert jobs[0].choices["experiment"] == FIRST.partition("=")[2] and not jobs[1].choices.get("experiment")

@@ -50,9 +50,12 @@ class Learner:
 
     @property
     def data(self) -> dict[str, Any]:
-        """The data that it is trained on: the run's, with those keys in which its own differ. A teacher's own normalisation goes
-        with it wherever it is used."""
-        normalize, data = self.config.get("normalize"), merged(self.cast.config["data"], self.config.get("data") or {})
+        """The data that it is trained on: the run's, with those keys in which its own differ; of one that is trained no more, those
+        that say how it sees a sample. A teacher's own normalisation goes with it wherever it is used."""
+        run, own = self.cast.config["data"], self.config.get("data") or {}
+        if self.brought:
+            own = {key: own[key] for key in own_data.views(self.cast.domain, run) if key in own}
+        normalize, data = self.config.get("normalize"), merged(run, own)
         return data if normalize is None else {**data, "normalize": normalize}
 
     @property
@@ -125,7 +128,7 @@ class Cast:
                 )
         for learner in (self.teacher, *self.assistants):
             own = learner.config.get("data") or {}
-            own_data.check(learner.key, own, self.domain, self.config["data"], learner.brought)
+            own_data.check(learner.key, own, self.domain, self.config["data"])
             if learner.config["accuracy"] is not None and "accuracy" not in self.domain.metrics:
                 raise UserError(
                     f"{learner.key}.accuracy={learner.config['accuracy']}: data.task={self.domain.name} has no accuracy",

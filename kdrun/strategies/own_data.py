@@ -26,10 +26,10 @@ def views(domain: Domain, data: dict[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(("view", domain.view_key(data)))) if domain.views else ()
 
 
-def check(key: str, own: dict[str, Any], domain: Domain, data: dict[str, Any], brought: bool) -> None:
+def check(key: str, own: dict[str, Any], domain: Domain, data: dict[str, Any]) -> None:
     """Raises UserError for a key in which the data of a learner may not differ.
 
-    key: where it stands in the config; own: its keys of data; data: those of the run; brought: whether it comes with its weights.
+    key: where it stands in the config; own: its keys of data; data: those of the run.
     """
     training = tuple(irrelevant(Data, "training", task=domain.name))
     allowed = (*training, *views(domain, data))
@@ -48,8 +48,6 @@ def check(key: str, own: dict[str, Any], domain: Domain, data: dict[str, Any], b
             raise UserError(
                 f"{said}: {reason}", f"what may differ: {listed(allowed)}", *([] if path in REASONS else [more])
             )
-        if below and brought:
-            raise UserError(f"{said}: {key}.weights is trained no more", "leave it out")
 
 
 def _below(path: str, keys: tuple[str, ...]) -> bool:

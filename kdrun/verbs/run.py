@@ -6,6 +6,9 @@ import sys
 
 from kdrun.problems import UserError
 
+FIRST = "experiment=transfer"
+"""What is run where nothing is typed: a setting in which distillation has an effect that few seeds can show."""
+
 
 def main(args) -> int:
     from kdrun.job.compose import compose
@@ -14,6 +17,10 @@ def main(args) -> int:
     if not args.multirun:
         from kdrun.run import run_job
 
+        if not (args.overrides or args.conf_dirs):
+            args.overrides = [FIRST]
+            if not args.json:
+                print(f"nothing typed: kdrun {FIRST}", file=sys.stderr)
         job = compose(args.overrides, args.conf_dirs)
         refuse_unused([job])
         return run_job(job, quiet=args.quiet, force=args.force, json=args.json, jobs=args.options.get("jobs"))

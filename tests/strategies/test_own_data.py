@@ -144,7 +144,6 @@ def test_what_is_typed_for_all_is_for_the_teacher_too_and_is_told(tmp_path):
         (["teacher.data.task=diagnosis"], "learn the same task"),
         (["teacher.data.root=elsewhere"], "teacher.weights=FILE"),
         (["teacher.data.normalize={mean: [0.5], std: [0.5]}"], "give teacher.normalize"),
-        (["teacher.data.limit.train=5", f"teacher.weights={__file__}"], "is trained no more"),
     ],
 )
 def test_what_may_not_differ_is_refused_with_the_reason(words, said):

@@ -53,6 +53,7 @@ def told(*words, conf=()):
         (["teacher.source=online", "teacher.fill=first_epoch"], "cached"),
         (["data.augment.views=3"], "data.augment.seed"),
         (["data.text.vocabulary=300"], "data.task=translation"),
+        ([f"teacher.weights={__file__}", "teacher.data.limit.train=5"], ""),
         (["trainer.sharding=fsdp"], "hardware.devices"),
         (["student.trainer.devices=2"], "hardware.devices"),
     ],
