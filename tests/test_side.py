@@ -232,6 +232,58 @@ def test_what_memory_was_too_short_for_runs_again_by_itself(one_after_another, t
     assert "stages run one after another from here on" in capsys.readouterr().out
 
 
+def test_no_second_process_is_started_without_room_for_it(one_after_another, tmp_path, monkeypatch):
+    from kdrun.job import crew
+    from kdrun.processes import pool
+
+    started, start = [], pool.ProcessPool.start
+    monkeypatch.setattr(pool, "subprocess", stand_in())
+    monkeypatch.setattr(crew, "_memory_available", lambda: 1)
+    monkeypatch.setattr(
+        pool.ProcessPool, "start", lambda self, *words, **more: started.append(words) or start(self, *words, **more)
+    )
+    assert main([*WORDS, "-q", "jobs=2", f"paths.outputs={tmp_path}/outputs"]) == 0
+    assert len(started) == 1 and lasting(tmp_path) == lasting(one_after_another)
+
+
+@pytest.mark.parametrize(
+    ("text", "hardware", "number"),
+    [
+        (None, {"device": "cpu", "devices": 1, "threads": 1}, 8),
+        ("auto", {"device": "cpu", "devices": 2, "threads": 2}, 2),
+        ("auto", {"device": "cpu", "devices": 1, "threads": 16}, 1),
+        ("auto", {"device": "cuda", "devices": 1, "threads": 4}, 3),
+        ("auto", {"device": "auto", "devices": 2, "threads": 1}, 1),
+        ("auto", {"device": "mps", "devices": 1, "threads": 1}, 1),
+        ("5", {"device": "cuda", "devices": 2, "threads": 4}, 5),
+    ],
+)
+def test_how_many_stages_run_at_a_time(text, hardware, number, monkeypatch):
+    from kdrun.processes import pool
+
+    monkeypatch.setattr(pool, "cores", lambda: 8)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    monkeypatch.delenv(pool.JOBS)
+    assert pool.jobs_within(text, hardware) == number
+    monkeypatch.setenv(pool.JOBS, "4")
+    assert pool.jobs_within(text, hardware) == (4 if text is None else number)
+
+
+def test_each_process_of_several_devices_has_gpus_of_its_own(monkeypatch, tmp_path):
+    from kdrun.processes import pool
+
+    monkeypatch.setattr(pool, "subprocess", stand_in())
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4")
+    with pool.ProcessPool(2, devices=2) as running:
+        told = []
+        monkeypatch.setattr(running, "_tell", told.append)
+        for number in range(2):
+            running.start(number, "kdrun.job.stage_worker:serve", tmp_path / "log")
+        assert [request["environment"]["CUDA_VISIBLE_DEVICES"] for request in told] == ["0,1", "2,3"]
+        monkeypatch.undo()
+        running._running.clear()
+
+
 def test_memory_that_is_too_short_twice_costs_its_seed(tmp_path, killing, monkeypatch):
     from kdrun.processes import pool
 

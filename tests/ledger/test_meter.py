@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
 from types import SimpleNamespace
 
 from kdrun.ledger.meter import Meter, Presence, processor_seconds
+from kdrun.ledger.reader import Metering
 from kdrun.ledger.sensor import Counter
 
 from .fakes import Clock, Sensor
@@ -128,6 +130,18 @@ def test_idle_power(tmp_path, monkeypatch):
     meter = Meter([sensor], SELDOM, presence=Presence(tmp_path), busy=lambda: None)
     monkeypatch.setattr("kdrun.ledger.meter.time", SimpleNamespace(sleep=sleep, monotonic=clock))
     assert meter.measure_idle(2.0) == 40.0 == meter.idle_watts
+
+
+def test_idle_power_is_measured_by_one_process_and_told_to_others(tmp_path, monkeypatch):
+    meters = [Meter([Sensor()], SELDOM, presence=Presence(tmp_path)) for _ in range(2)]
+    monkeypatch.setattr(Meter, "measure_idle", lambda self, seconds: setattr(self, "idle_watts", 7.0 * seconds))
+    owner, other = (Metering(meter, idle=2.0) for meter in meters)
+    assert owner.idle_now() == 14.0 == owner.idle_now()
+    other.idle_known(14.0)
+    monkeypatch.setattr(Meter, "measure_idle", None)
+    with contextlib.closing(other.spending()):
+        assert other.meter.idle_watts == 14.0
+    assert Metering(idle=2.0).idle_now() is None
 
 
 def test_idle_power_of_a_counter_that_says_nothing_is_unknown(tmp_path):
