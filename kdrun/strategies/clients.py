@@ -119,9 +119,10 @@ class Federated(Strategy):
 
     def check(self, cast: Cast) -> None:
         for key in ("labelled", "unlabelled"):
-            if cast.config["data"].get(key) is not None:
+            if (value := cast.config["data"].get(key)) is not None:
+                said = f"={value:g}" if key == "labelled" else ""
                 raise UserError(
-                    f"data.{key}: clients of a federation learn from labels alone, and the partition is made by labels",
+                    f"data.{key}{said}: clients of a federation learn from labels alone, and the partition is made by labels",
                     "strategies that distil from a teacher use samples without labels: strategy=vanilla",
                 )
         if self.engine == "flower":
