@@ -134,6 +134,11 @@ def settle_teaching(stage: Stage, workshop: Any) -> dict[str, Any]:
                 f"teacher.cache_limit_gb is {teaching['cache_limit_gb']}"
             )
     source = "cached" if recurring and fits else "online"
+    if source == "cached" and teaching["fill"] == "first_epoch" and module.labelled_share is not None:
+        raise UserError(
+            f"teacher.fill=first_epoch: with data.labelled_share={module.labelled_share:g} not every sample is in the first epoch",
+            "give teacher.fill=pass",
+        )
     return {**teaching, "source": source, "fill": teaching["fill"] if source == "cached" else None}
 
 

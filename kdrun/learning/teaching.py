@@ -378,8 +378,7 @@ def _parts(request: FitRequest, module) -> dict[str, Any]:
         parts["turn"] = list(turn)
     if teaching["fill"] == "first_epoch":  # rows are then computed in the batches of this stage's first epoch
         order = {"seed": request.seed, "batch_size": trainer["batch_size"], "accumulate": trainer["accumulate"]}
-        mixed = {key: request.data[key] for key in OF_LABELS if request.data.get(key)}
-        parts["order"] = {**order, "devices": request.hardware["devices"], **mixed}
+        parts["order"] = {**order, "devices": request.hardware["devices"]}
     return parts
 
 

@@ -213,3 +213,24 @@ def test_dicom_series_and_patients_that_are_the_same_inside(cohort):
     assert load(cohort).split.tolist() == [0, 2, 1, 0]  # a word that all share says nothing
     write_series(cohort / "DOE-4", body(seed=3), patient="ANON", modality="MR")
     assert "modality is MR" in told(cohort)
+
+
+def test_scans_without_labels_are_read_as_those_of_the_cohort(cohort):
+    """A patient is called by the same code, so that nobody is in training without a label and in test with one."""
+    labelled = load(cohort)
+    plain = ct_folder(cohort, **SMALL, labels=None, cache=cohort.parent / "cache")
+    assert set(plain.groups) >= set(labelled.groups) and set(plain.y.tolist()) == {0}
+    first = plain.groups.index(labelled.groups[0])
+    assert np.array_equal(plain.x[first], labelled.x[0]) and plain.views == labelled.views
+    with pytest.raises(UserError, match="holds no folders of DICOM files"):
+        (cohort.parent / "none").mkdir()
+        ct_folder(cohort.parent / "none", **SMALL, labels=None, cache=cohort.parent / "cache")
+
+
+def test_what_is_read_of_a_path_has_the_shape_of_the_cohort():
+    from kdrun.domains.ct.domain import DOMAIN
+
+    data = {"_target_": "kdrun.domains.ct.ct_folder.ct_folder", "root": "a", "labels": "b.csv", "size": 8, "slices": 3}
+    assert DOMAIN.reads_unlabelled(data) == {"_target_": data["_target_"], "labels": None, "size": 8, "slices": 3}
+    images = DOMAIN.reads_unlabelled({"_target_": "kdrun.domains.images.shipped.digits.digits"})
+    assert images["_target_"].endswith("unlabelled_images")

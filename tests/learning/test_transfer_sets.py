@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from kdrun.learning import workers
 from kdrun.learning.report import Interrupted
+from kdrun.problems import UserError
 from kdrun.strategies.cast import Cast, distil, supervised
 
 from .stages import Silent, cell, make_lab
@@ -127,3 +128,9 @@ def test_a_teacher_that_learned_a_target_in_other_units_is_understood(tmp_path, 
     specs = [lab.workshop.data(each.stage.data).spec for each in (teacher, student)]
     assert specs[0].target_mean != specs[1].target_mean
     assert lab.workshop.data(student.stage.data).spec.output_turn(specs[0].metadata()) is not None
+
+
+def test_a_first_epoch_of_mixed_batches_fills_no_cache(tmp_path):
+    words = (*KNOWS_MORE, "data.labelled_share=0.5", "teacher.source=cached", "teacher.fill=first_epoch")
+    with pytest.raises(UserError, match="not every sample is in the first epoch"):
+        pair(make_lab(tmp_path), *words)
