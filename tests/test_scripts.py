@@ -34,3 +34,23 @@ def test_a_benchmark_runs(script, printed, tmp_path):
     done = run(command, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert printed in done.stdout
+
+
+def test_the_simulated_statistics_are_those_of_their_page(tmp_path):
+    """Every row of the page, in its order, and figures that differ by no more than fewer comparisons explain."""
+    import re
+
+    def rows(text):
+        found = re.findall(r"^\| ([^|]+) \| ([0-9.]+) \| ([0-9.]+) \| ([0-9.]+) \|$", text, re.M)
+        return [(name, [float(value) for value in values]) for name, *values in found]
+
+    done = run([sys.executable, str(SCRIPTS / "simulate_statistics.py"), "--quick"], folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    page = rows((SCRIPTS.parent / "docs" / "statistics.md").read_text())
+    quick = rows(done.stdout)
+    assert [name for name, _ in quick] == [name for name, _ in page] and len(page) == 22
+    for (name, there), (_, here) in zip(page, quick, strict=True):
+        assert here == pytest.approx(there, abs=8), name
+    shares = dict(page)
+    assert all(4 < share < 6 for share in shares["paired t"]) and shares["bootstrap over seeds (not used)"][0] > 30
+    assert all(share < 6 for share in (*shares["two-level bootstrap"], *shares["Holm, any of 7"], *shares["Welch's t"]))
