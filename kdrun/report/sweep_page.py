@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from kdrun.differences import corrected
 from kdrun.job.over_seeds import repetitions, without_seeds
 from kdrun.parts import headline_epoch
 from kdrun.plots.subject import Subject, short_labels
 from kdrun.present.results import count_text, difference_texts, error_text, percent
 from kdrun.present.units import MISSING, duration
+from kdrun.present.verdict import primary
 from kdrun.records import arms_of, metric_of, own_arm, validation_of
 from kdrun.report.figures import PageFigures
 from kdrun.report.markup import Html, block, code, facts, folded, section, table, tag
@@ -133,7 +135,7 @@ def _points(subject: Subject, rows: list[PointRow]) -> Html:
     best = {row.number for row in best_rows(subject, rows)} if len(rows) > 1 else set()
     metric = next((metric_of(row.record) for row in rows if row.record), "accuracy")
     head = ("point", "status", "validation", "test", "minus control", "95 % interval", "p", "seeds", "time")
-    mark = tag("span", "best by validation", class_="mark")
+    mark, differences = tag("span", "best by validation", class_="mark"), _differences(rows)
     shown = [
         (
             tag(
@@ -143,11 +145,12 @@ def _points(subject: Subject, rows: list[PointRow]) -> Html:
                 class_="numbered",
             ),
             words(row.status),
-            *_figures(row, metric),
+            *_figures(row, metric, differences.get(row.number)),
         )
         for row in rows
     ]
-    note = "The best is marked by its mean on validation; test results describe and choose nothing."
+    note = "The best is marked by its mean on validation; test results describe and choose nothing. Intervals and p: Student's t "
+    note += "over seeds; p is corrected over all points (Holm), and what is not below 0.05 is undecided."
     return section(
         "All points",
         table(
@@ -161,10 +164,16 @@ def _points(subject: Subject, rows: list[PointRow]) -> Html:
     )
 
 
-def _figures(row: PointRow, metric: str) -> tuple[str, ...]:
+def _differences(rows: list[PointRow]) -> dict[int, dict[str, Any]]:
+    """Number of a point -> its difference to its control, p corrected over all points (Holm)."""
+    found = {row.number: primary(row.record.get("summary") or {}) for row in rows}
+    known = {number: one for number, one in found.items() if one is not None}
+    return {number: one.as_record() for number, one in corrected(known).items()}
+
+
+def _figures(row: PointRow, metric: str, found: dict[str, Any] | None) -> tuple[str, ...]:
     summary = row.record.get("summary") or {}
     which = headline_epoch(summary)
-    found = (summary.get("difference") or {}).get(which)
     difference, interval, p, *_ = difference_texts(found, metric) if found else (MISSING, MISSING, MISSING)
     return (
         percent(row.validation, metric),

@@ -75,7 +75,7 @@ def test_there_is_no_last_epoch_and_no_gap(run):
     assert names == [
         "minus views alone (before), best",
         "minus views, trained on, best",
-        "minus views, trained on, best: AUC over samples",
+        "minus views, trained on, best: AUC over 90 samples",
     ]
     together = stage_rows(run.record["stages"], "auc")[5]
     assert together == ("student/seed=0", together[1], "3 networks", "0.7650", "0.7650", "-")
