@@ -63,6 +63,12 @@ class RunView:
         """The config of the first seed."""
         return self.record.get("config") or {}
 
+    def config_of(self, seed: int | None) -> dict[str, Any]:
+        """The config of a seed, in which the split may be another (`seeds.vary`); of the first where it is None or no seed of the run."""
+        from kdrun.tracking.provenance import cells_of
+
+        return {cell["seed"]: cell for cell in cells_of(self.record)}.get(seed, self.config)
+
     @property
     def stages(self) -> list[dict[str, Any]]:
         """Every stage the run used: label, fingerprint, where it came from, validation and test metrics, cost."""

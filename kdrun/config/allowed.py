@@ -20,7 +20,7 @@ from kdrun.config.groups import ConfDir
 from kdrun.environment import allow, readable, variables_in
 from kdrun.files import read_json, write_json
 from kdrun.problems import UserError
-from kdrun.schema import default_cache
+from kdrun.schema import REQUIRED, default_cache
 
 SETTINGS = "kdrun.yaml"
 FOLDER = "allowed"
@@ -53,7 +53,7 @@ def names_in(mapping: Any) -> list[str]:
 
 def packages(node: Any) -> set[str]:
     """Packages of all `_target_` in a tree of configs that nobody may call without being asked."""
-    return {target.partition(".")[0] for target in targets_in(node)} - set(slots.SHIPPED)
+    return {target.partition(".")[0] for target in targets_in(node) if target != REQUIRED} - set(slots.SHIPPED)
 
 
 def targets_in(node: Any) -> Iterator[str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from kdrun.config import vary
 from kdrun.problems import ConfigProblems, UserError, each, listed
 
 DIGITS = 4
@@ -178,7 +179,7 @@ def read_space(overrides: Sequence[str], conf_dirs: Sequence[str] = ()) -> Space
 
 
 def _parameter(text: str, key: str, override: Any, options: list[str]) -> Choices | Numbers:
-    if key in ("seed", "seeds"):
+    if key in ("seed", "seeds", vary.TYPED, vary.KEY):
         raise UserError(
             f"{text}: a search over seeds would choose the luckiest one",
             "seeds=3 runs every trial with three and takes the mean",

@@ -38,7 +38,7 @@ def translate(view: Any, network: Any, lines: list[str], options: dict[str, str]
     from kdrun.domains.load import load_data
     from kdrun.domains.translation.task import Translation
 
-    module = load_data(view.config["data"], view.config["paths"])
+    module = load_data(view.config_of(whole_number(options, "seed"))["data"], view.config["paths"])
     if module.spec.tokenizer != network.kdrun["tokenizer"]:
         raise UserError(f"the data of {view.id} have another tokenizer now than when it was trained")
     decoding = dict(view.config["trainer"]["decoding"])
@@ -72,7 +72,7 @@ def comet_line(view: Any, options: dict[str, str]) -> str:
     rows = read_samples(folder) if folder else []
     if not rows:
         raise UserError(f"{stage['label']} of {view.id} kept no translations: fit it again (kdrun rerun {view.id})")
-    module = load_data(view.config["data"], view.config["paths"])
+    module = load_data(view.config_of(whole_number(options, "seed"))["data"], view.config["paths"])
     pairs = zip(module.sources("test"), module.references("test"), strict=True)
     texts = dict(zip(module.samples("test").ids.tolist(), pairs, strict=True))
     sources, references = zip(*(texts[row["id"]] for row in rows), strict=True)

@@ -71,3 +71,10 @@ def test_mistakes_are_told_by_what_was_typed(word, said):
     with pytest.raises(UserError) as error:
         compose([*WORDS, word])
     assert error.value.lines[0].startswith(f"{word}: ") and said in str(error.value) and len(error.value.lines) <= 2
+
+
+def test_no_search_chooses_what_varies():
+    from kdrun.sweep.space import read_space
+
+    with pytest.raises(UserError, match="luckiest"):
+        read_space([*WORDS, "seeds.vary=[student],[student,split]"])

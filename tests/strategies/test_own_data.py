@@ -152,6 +152,13 @@ def test_what_may_not_differ_is_refused_with_the_reason(words, said):
     assert said in str(error.value) and len(error.value.lines) <= 4
 
 
+def test_an_assistant_without_a_network_is_named(capsys):
+    from kdrun.cli import main
+
+    assert main(["plan", *WORDS, "assistants.mid.data.limit.train=5"]) == 2
+    assert "assistants.mid.network" in capsys.readouterr().err
+
+
 def test_keys_that_a_strategy_would_not_use_are_refused(capsys):
     from kdrun.cli import main
 
