@@ -191,7 +191,8 @@ def test_what_the_pass_over_the_reference_shows_is_not_generated_again(module):
     everything = module.decode(task.generate(tell(), module.prompts(torch.tensor([one.id for one in TEST]))))
     assert [row["text"] for row in rows] == everything
     again = tell()
-    assert evaluated(task, again, [module.batch([one]) for one in TEST], final=False) == (scores, [])
+    kept = [{"id": row["id"], "right": row["right"]} for row in rows]
+    assert evaluated(task, again, [module.batch([one]) for one in TEST], final=False) == (scores, kept)
     assert len(again.asked) == 3
 
 
