@@ -103,7 +103,9 @@ def compose(overrides: Sequence[str] = (), conf_dirs: Sequence[str] = (), *, mis
     problems.stop()
     for number, cell in enumerate(cells):
         named.put(cell, number)
-    used = {name: names[name] for name in allowed.packages(cells)}
+    used = {
+        name: names[name] for name in allowed.packages(cells) if name in names
+    }  # else it is one that is missing still
     read = {name: named.origin(name, words.typed) for name in variables_in(cells)}
     if used or read:
         allowed.keep(cells[0]["paths"]["outputs"], used, read)

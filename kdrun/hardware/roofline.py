@@ -57,20 +57,22 @@ class Estimate:
     method: str = METHOD
 
 
-def operators(network: nn.Module, forward: Callable[[nn.Module], object]) -> list[Operator]:
+def operators(network: nn.Module, forward: Callable[[nn.Module], object], everything: bool = False) -> list[Operator]:
     """The operators with counted operations of `forward`, called with a copy of the network on the meta device in eval mode.
 
+    everything: norms, activations and sums as well, as where they are started one by one (training without a compiler); their
+    operations are 0, their bytes and their start count.
     Raises whatever the network raises where its forward pass needs values.
     """
-    return watched(network, forward, _Watch()).found
+    return watched(network, forward, _Watch(everything)).found
 
 
 class _Watch(TorchDispatchMode):
     """Writes down every operator that the FLOP counter knows; others are taken apart where they can be."""
 
-    def __init__(self) -> None:
+    def __init__(self, everything: bool = False) -> None:
         super().__init__()
-        self.found: list[Operator] = []
+        self.found, self.everything = [], everything
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -81,9 +83,9 @@ class _Watch(TorchDispatchMode):
             if apart is not NotImplemented:
                 return apart
         result = func(*args, **kwargs)
-        if packet in flop_registry:
+        if packet in flop_registry or (self.everything and not func.is_view and func.namespace == "aten"):
             tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)]
-            flops = flop_registry[packet](*args, **kwargs, out_val=result)
+            flops = flop_registry[packet](*args, **kwargs, out_val=result) if packet in flop_registry else 0
             self.found.append(Operator(str(packet), int(flops), sum(tensor.numel() for tensor in tensors)))
         return result
 

@@ -100,7 +100,7 @@ def check_builds(stages: list[Any], module: Any, hardware: dict[str, Any]) -> No
         trainer, nodes = stage.trainer, stage.networks
         for node in nodes:
             networks.setdefault(key := json.dumps(node, sort_keys=True), None)
-            networks[key] = networks[key] or _network(node, module.spec)
+            networks[key] = networks[key] or network_of(node, module.spec)
         network = networks[json.dumps(nodes[0], sort_keys=True)]
         teachers = [teacher.stage.learner["network"] for teacher in getattr(stage, "teachers", ())]
         parts = [nodes[0], trainer, stage.objective, stage.metrics, teachers]
@@ -158,7 +158,7 @@ def _names(node: Any) -> Iterator[str]:
             yield from _names(item)
 
 
-def _network(node: dict[str, Any], spec: Any) -> nn.Module:
+def network_of(node: dict[str, Any], spec: Any) -> nn.Module:
     """The network without memory for its weights; with it where its code asks for values, which the meta device lacks."""
     try:
         with torch.device("meta"):

@@ -9,16 +9,19 @@ from typing import Any
 from kdrun.problems import UserError
 from kdrun.schema import REQUIRED
 
+NOTHING = "data.root is not given: nothing is loaded, sizes are those of extra.planned"
 KIND = "kdrun.domains.vision_language.networks.llava"
 
 
 def wanted(config: Mapping[str, Any]) -> bool:
     """Whether the data have to be given, are not, and `extra.planned` says how many there would be."""
-    return REQUIRED in (config["data"].get("root"), config["data"].get("file")) and bool(planned(config))
+    places = [config["data"][key] for key in ("root", "file") if key in config["data"]]
+    return bool(planned(config)) and any(place in (REQUIRED, None) for place in places)
 
 
 def planned(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`extra.planned`: {"samples", "first_samples", "tokens", "first_tokens", "vocabulary"}, tokens of text in a sample."""
+    """`extra.planned`: {"samples", "first_samples", "tokens", "first_tokens", "vocabulary"}, tokens of text in a sample; of images
+    {"shape", "classes", "train"} as `requires` of a table."""
     return (config.get("extra") or {}).get("planned") or {}
 
 
@@ -28,16 +31,23 @@ def main(job: Any, args: Any) -> int:
     from kdrun.ledger.figures import read_figures
 
     config = job.cells[0]
-    works, notes = works_of(config)
     figures = read_figures(args.conf_dirs)
     chosen = config["hardware"]["name"]
     trains = {name: found for name, found in figures.items() if any(found.peak_tflops.values())}
     targets = {chosen: figures[chosen]} if chosen in trains else trains
+    if "shape" in planned(config):
+        from kdrun.verbs.estimate_images import image_lines, image_rows
+
+        found = image_rows(config, planned(config), targets)
+        text = [json.dumps({"estimate": found}, indent=2)] if args.json else [NOTHING, *image_lines(found)]
+        print("\n".join(text))
+        return 0
+    works, notes = works_of(config)
     utilisation = float(planned(config).get("utilisation", 0.4))
     if args.json:
         print(json.dumps({"estimate": rows(works, targets, utilisation), "notes": notes}, indent=2))
         return 0
-    print("data.root is not given: nothing is loaded, sizes are those of extra.planned")
+    print(NOTHING)
     for line in (*notes, *lines(works, targets, utilisation)):
         print(line)
     return 0
@@ -46,15 +56,10 @@ def main(job: Any, args: Any) -> int:
 def works_of(config: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
     """(hardware.cost.StageWork of every stage, in order and each once; what is to be known of the networks)."""
     from kdrun.hardware.cost import ParameterGroup, StageWork, llava_parts
-    from kdrun.strategies.cast import Cast
-    from kdrun.targets import build
 
     sizes = Networks(config)
     lab = StageRecorder(sizes)
-    strategy, cast = build(config["strategy"], "strategy"), Cast(config)
-    strategy.run(lab, cast)
-    for name in strategy.controls:
-        strategy.control(name, lab, cast)
+    lab.ask(config)
     said, vision, precision = planned(config), config["data"]["vision"], config["hardware"]["precision"]
     precision = "bf16" if config["hardware"]["device"] == "auto" else precision
     works = []
@@ -129,8 +134,22 @@ class Networks:
 class StageRecorder:
     """A lab that only writes down what strategies ask for."""
 
-    def __init__(self, networks: Networks):
+    def __init__(self, networks: Any):
         self.networks, self.stages = networks, []
+
+    def ask(self, config: Mapping[str, Any]) -> None:
+        """The stages of a job: those of its strategy and of its controls."""
+        from kdrun.strategies.cast import Cast
+        from kdrun.targets import build
+
+        strategy, cast = build(config["strategy"], "strategy"), Cast(config)
+        strategy.run(self, cast)
+        for name in strategy.controls:
+            strategy.control(name, self, cast)
+
+    def choose(self, what: str, candidates: Mapping[str, Any], *, worst: bool = False) -> str:
+        """What depends on results is taken to be the first."""
+        return next(iter(candidates))
 
     def parameters(self, learner: Mapping[str, Any], data: Mapping[str, Any]) -> int:
         return sum(self.networks.of(learner["network"]).counts.values())

@@ -1,0 +1,64 @@
+"""`kdrun plan` of images that are not here: steps and hours from what `extra.planned` says."""
+
+import json
+
+import pytest
+
+from kdrun.cli import main
+from kdrun.hardware.roofline import on, operators
+from kdrun.networks.resnet import ResNet
+
+PAIR = ["plan", "experiment=cifar100/resnet56_resnet20", "teacher=resnet14", "student=resnet8", "hardware=h200"]
+
+
+def rows(capsys, *words):
+    assert main([*PAIR, *words, "--json"]) == 0
+    return {row["name"]: row for row in json.loads(capsys.readouterr().out)["estimate"]}
+
+
+def test_steps_flops_and_hours_of_all_stages(capsys):
+    found = rows(capsys)
+    assert list(found) == ["teacher", "student", "alone"]
+    assert all(row["steps"] == 240 * 704 and row["estimate"] for row in found.values())
+    assert found["student"]["parameters"] == 83_892
+    images = 240 * 45_000
+    with_teacher, without = found["student"]["flops"] / images, found["alone"]["flops"] / images
+    passes = {
+        depth: sum(each.flops for each in operators(ResNet(depth, 16, "B", 100), on((3, 32, 32)))) for depth in (14, 8)
+    }
+    assert without == pytest.approx(3 * passes[8]) and with_teacher == pytest.approx(3 * passes[8] + passes[14])
+    hours = {name: row["targets"]["h200"]["hours"] for name, row in found.items()}
+    assert hours["alone"] < hours["student"] < hours["alone"] + hours["teacher"]
+
+
+def test_half_of_the_epochs_take_half_of_the_time(capsys):
+    whole, half = rows(capsys)["alone"], rows(capsys, "trainer.epochs=120")["alone"]
+    assert half["steps"] * 2 == whole["steps"]
+    assert half["targets"]["h200"]["hours"] * 2 == pytest.approx(whole["targets"]["h200"]["hours"])
+
+
+def test_for_people_all_targets_that_are_known(capsys):
+    assert main([*PAIR[:-1]]) == 0
+    text = capsys.readouterr().out
+    assert "data.root is not given" in text and "h100, 1 x bf16: estimate" in text and "at least" in text
+    assert "all 3 stages of one seed on h200" in text
+
+
+def test_operators_started_one_by_one_include_norms_and_activations():
+    network = ResNet(8, 4, image_size=8)
+    few, all_of_them = (operators(network, on((3, 8, 8)), everything) for everything in (False, True))
+    assert [each for each in all_of_them if each.flops] == few
+    names = [each.name for each in all_of_them]
+    assert sum("batch_norm" in name for name in names) == 7 and sum("relu" in name for name in names) == 7
+
+
+@pytest.mark.parametrize(
+    ("pair", "parameters"),
+    [("resnet34_resnet18", (21_797_672, 11_689_512)), ("resnet50_mobilenetv1_100", (25_557_032, 4_231_976))],
+)
+def test_networks_of_timm_on_imagenet(pair, parameters, capsys):
+    pytest.importorskip("timm")
+    assert main(["plan", f"experiment=imagenet/{pair}", "hardware=h200", "--json"]) == 0
+    teacher, student, _ = json.loads(capsys.readouterr().out)["estimate"]
+    assert (teacher["parameters"], student["parameters"]) == parameters
+    assert student["steps"] == 100 * 5005 and student["targets"]["h200"]["hours"] > 1
