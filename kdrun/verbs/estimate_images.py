@@ -10,7 +10,7 @@ from typing import Any
 from kdrun import kinds
 from kdrun.hardware.cost import amount, said_hours
 from kdrun.ledger.figures import DeviceFigures
-from kdrun.verbs.estimate import StageRecorder
+from kdrun.verbs.stage_recorder import StageRecorder
 
 PASSES = 3
 """Forward passes that a step of training takes as long as: one forward, two for both gradients."""
