@@ -29,7 +29,7 @@ def dkd(
     `objective=dkd` does by its schedule. The teacher is a constant.
 
     student_logits, teacher_logits: float [..., C], C >= 2, computed in float32 or wider. targets: int64 [...].
-    alpha, beta: factors of the two parts; the code's defaults (beta is between 0.25 and 8 from pair to pair). temperature: T > 0.
+    alpha, beta: factors of the two parts; the code's defaults; it has another beta for some pairs of networks. temperature: T > 0.
     Returns [...]; 0 where both networks agree. Raises ValueError where the shapes disagree or T is not a positive number.
     """
     log_q, log_p = log_probabilities(student_logits, teacher_logits, temperature)

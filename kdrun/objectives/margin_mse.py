@@ -8,7 +8,7 @@ SEMANTICS = 1
 
 
 def margin_mse(student_outputs: torch.Tensor, teacher_outputs: torch.Tensor) -> torch.Tensor:
-    """Margin mean squared error (Hofstätter et al. 2020, arXiv 2010.02666), equation 5.
+    """Margin mean squared error (Hofstätter et al. 2020, arXiv 2010.02666).
 
         value = mean over j = 1..n of ((s_0 - s_j) - (t_0 - t_j))^2
 
