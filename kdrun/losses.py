@@ -49,6 +49,7 @@ class Former:
 
 _CHUNKS, _SOFT = EXECUTION_OPTIONS["chunked"], {"kind": "forward", "temperature": 1.0, "beta": 0.5}
 FORMER: Mapping[str, Former] = {
+    "fitnet": Former("hint", {}),
     "kd_topk": Former("kd", {"execution": "topk", "temperature": 1.0}, {"k": 16}),
     "kd_visual": Former("kd", {"over": "image_slots"}, {"temperature": 1.0}),
     "vocabulary_ce": Former("ce", {"execution": "chunked"}, {"label_smoothing": 0.0, **_CHUNKS}),

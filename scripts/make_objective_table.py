@@ -34,9 +34,12 @@ loss NAME of the table, or the one that `_target_` names, with that loss's optio
 - `execution`: `dense`; `chunked` (`chunk`, `memory_mb`), which never holds all logits: [vocabulary-losses.md](vocabulary-losses.md);
   `topk` (`k`), from the teacher's likeliest classes, which are kept on disk for text.
 - `student`, `teacher`: module paths of each network (`layer3`, globs `blocks.*.norm`, lists of as many), or `output:NAME` of the task,
-  for losses that compare features; without them these are what goes into the last linear layer.
+  for losses that compare features; without them these are what goes into the last linear layer. `-1` stands for the last module in a
+  place (`stage3.-1.norm2`), `[2::3]` for every third of them from the third on, and `before:layer3` for what goes into the activation that
+  the module ends with.
 - `adaptor`, `resize`: what lies between two sizes. `auto` is a linear layer, or a convolution of kernel 1 for grids, where widths differ;
-  `linear`, `conv`, `none`. Grids are brought together by `pool`, `interpolate`, `none`, or `auto`.
+  `linear`, `conv`, `none`. Grids are brought together by `pool`, `interpolate`, `none`, or `auto`. Losses that compare features of unlike
+  sizes by themselves have `none` by default.
 
 `objective=[kd,at]` is the sum of both options (in experiments: `- override /objective: [kd, at]`). A setting in which they differ is
 refused until it is said once: `objective=[kd,at] objective.ce.weight=1`.
@@ -46,7 +49,10 @@ which no term that needs it has weight. Records hold the raw means, so that runs
 their weights. With `trainer.balance=100` weights say how large the gradients of terms are beside that of the labels: each term has a
 factor, measured every 100 steps by the student's parameters, which records hold as well. Terms over image slots or pictures have their
 mean over those, and are left out of a batch without any.
-Names that were losses of their own still stand for a loss and settings: `kd_topk` (kd, `execution: topk`, temperature 1), `kd_visual` (kd,
+
+Of several pairs of layers a term has the mean, or the sum where its paper adds them. Losses over the whole batch (sp, pkt, rkd, cc, crd,
+semckd, dist ...) compare the samples of all ranks; `trainer.accumulate` is refused with them.
+Further names stand for a loss and settings: `fitnet` (hint), `kd_topk` (kd, `execution: topk`, temperature 1), `kd_visual` (kd,
 `over: image_slots`), `vocabulary_ce` (ce, `execution: chunked`), `vocabulary_kd` and `vocabulary_ce_kd` (ce_kd, `execution: chunked`) and
 `vocabulary_kd_visual` (kd, both).
 """
@@ -70,6 +76,10 @@ with `targets.mylab=true` to allow the package. Tensors are taken by parameter n
 (`student_logits`, `teacher_logits`, `targets`), and `ids` (of the samples), `step` and `epoch` likewise; keyword-only parameters are
 options. Where positions do not look at each other, `mine.pointwise = True` below the function says so: padding is then left out before
 it is computed. `mine.over = "visual_mask"` makes it a term over image slots, `mine.over = "images"` one with a value per sample.
+`mine.whole_batch = True` says that samples are compared with each other; `kdrun.objectives.ranks.whole_batch` gives those of all ranks, with their
+gradients. `mine.settings = {"adaptor": "none"}` are other defaults of the settings above, `mine.pairs = "sum"` adds what layers give.
+`student_classifier` and `teacher_classifier` are weight and bias of the last linear layers of image classifiers; with
+`mine.reuses_classifier = True` the student is given the teacher's, which then stays.
 
 A loss that learns or remembers something is a class: its constructor takes the options, `forward` the tensors. Its parameters are in the
 optimizer; parameters and buffers are in the checkpoints that a run goes on from, to the last bit, and in nothing that is kept of the student.
@@ -79,7 +89,7 @@ from kdrun.objectives.sample_memory import RowMemory
 
 
 class Contrast(nn.Module):
-    # kdrun gives the first three by name; `width` is an option
+    # kdrun gives the first three by name (and `classes` and `batch_size`); `width` is an option
     def __init__(self, sample_ids, student_shapes, teacher_shapes, width: int = 128):
         super().__init__()
         self.project = nn.Linear(student_shapes[0][0], width)

@@ -161,6 +161,8 @@ PROOFS = [
         loss="catkd",
     ),
     Proof("hidden_states", slow.slow_hidden, (((5, 12), (5, 12)), ((12,), (12,))), largest=1e12),
+    Proof("simkd", slow.slow_simkd, ((MAP, MAP), ((5, 8, 8), SMALL_MAP), (VECTOR, VECTOR)), largest=1e12),
+    Proof("cosine", slow.slow_cosine, ((VECTOR, VECTOR), (WIDE_VECTOR, WIDE_VECTOR)), leaves=("scaled",)),
     Proof("attention_relations", slow.slow_relations, TOKENS, {"heads": 2}, largest=1e15),
     Proof(
         "attention_relations_fused",

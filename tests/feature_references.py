@@ -440,3 +440,12 @@ def slow_scores(students, teachers, heads=12, parts=1):
 def slow_hidden(student, teacher):
     apart = [(s - t) ** 2 for s, t in zip(student.flatten().tolist(), teacher.flatten().tolist(), strict=True)]
     return math.fsum(apart) / len(apart)
+
+
+def slow_simkd(student, teacher):
+    return slow_hidden(*on_one_grid(as_map(student), as_map(teacher)))
+
+
+def slow_cosine(student, teacher):
+    pairs = zip(vectors(student), vectors(teacher), strict=True)
+    return math.fsum(1 - dot(normalized(s), normalized(t)) for s, t in pairs) / len(student)

@@ -18,7 +18,7 @@ from kdrun import losses, targets
 from kdrun.learning.fit import monitored
 from kdrun.learning.groups import check_groups, check_optimizer
 from kdrun.learning.schedule import schedule
-from kdrun.learning.wiring import capture_of, dry_shapes, of_data, shapes_of, wire
+from kdrun.learning.wiring import capture_of, dry_shapes, of_data, reuse_classifier, shapes_of, wire
 from kdrun.networks.build import build_network, seeded
 from kdrun.networks.parts import select_parts
 from kdrun.objectives.terms import Objective, build_objective
@@ -226,6 +226,8 @@ def _wire(objective: Objective, stage: Any, network: nn.Module, task: Any, modul
             Length(1, 1),
             **of_data(module, stage.trainer["batch_size"]),
         )
+        if any(getattr(term.function, "reuses_classifier", False) for term in objective.active):
+            reuse_classifier(objective, network, [_network(node, module.spec) for node in teachers])
     except UserError:
         raise
     except Exception as error:

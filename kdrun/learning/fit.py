@@ -22,10 +22,10 @@ from kdrun.learning.report import Report
 from kdrun.learning.request import FitRequest
 from kdrun.learning.schedule import schedule
 from kdrun.learning.sharding import check_shardable
-from kdrun.learning.teacher import OwnAverage, TeacherSource, state_digest
+from kdrun.learning.teacher import FrozenTeacher, OwnAverage, TeacherSource, state_digest
 from kdrun.learning.teaching import Workshop, prepare_teacher
 from kdrun.learning.trainer import Epochs, make_trainer
-from kdrun.learning.wiring import dry_shapes, of_data, wire
+from kdrun.learning.wiring import dry_shapes, of_data, reuse_classifier, wire
 from kdrun.ledger.ledger import Ledger, phase_flops, training_flops
 from kdrun.ledger.spending import EVALUATE, PREPARE, TEACHER, TRAIN
 from kdrun.networks.build import build_network
@@ -195,6 +195,8 @@ def _learner(fit: RunningFit, objective: Objective, teacher: TeacherSource | Non
     """The student with all that trains it. steps: of an epoch."""
     request, trainer = fit.request, fit.request.trainer
     objective, adaptor = _wired(fit, objective, Length(steps * trainer["epochs"], steps))
+    live = getattr(teacher, "live", teacher)  # of one that sees samples otherwise
+    reuse_classifier(objective, fit.network, [live.network] if isinstance(live, FrozenTeacher) else [])
     sharded = _sharded(fit)
     if sharded and (adaptor is not None or objective.modules):
         what = "features that are captured or of two widths, nor with terms that have parameters or memory"

@@ -17,7 +17,7 @@ from kdrun.learning.fit import monitored
 from kdrun.learning.request import TaughtBy
 from kdrun.learning.teacher import FrozenTeacher
 from kdrun.learning.teaching import live_teacher
-from kdrun.learning.wiring import capture_of, of_data, shapes_of, wire
+from kdrun.learning.wiring import capture_of, of_data, reuse_classifier, shapes_of, wire
 from kdrun.ledger.flops import parameters
 from kdrun.networks.build import build_network
 from kdrun.networks.modes import hold_frozen
@@ -74,6 +74,7 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
         for teacher in teachers:
             teacher.capture = capture_of(teacher.network, objective, "teacher")
             shapes.append(shapes_of(teacher.network, objective, "teacher", teacher.task, (seen or module).spec))
+        reuse_classifier(objective, student, [teacher.network for teacher in teachers])
         taught = [_as_told(teacher.outputs(inputs), stage.objective) for teacher in teachers]
         if objective.takes("student_features"):
             widths = [teacher.task.feature_width(teacher.network) for teacher in teachers]

@@ -12,10 +12,11 @@ from kdrun.domains.base import Prediction
 from kdrun.learning import seeds
 from kdrun.learning.adaptor import Adaptors, Shapes, captured_at, make_adaptors
 from kdrun.networks.build import build_network, seeded
-from kdrun.networks.capture import OUTPUT, Capture
+from kdrun.networks.capture import OUTPUT, Capture, classifier
 from kdrun.networks.modes import evaluating
 from kdrun.objectives.objective_term import Term
 from kdrun.objectives.terms import Objective
+from kdrun.problems import UserError
 from kdrun.term_weights import Length
 
 
@@ -57,6 +58,32 @@ def dry_shapes(node: dict[str, Any], objective: Objective, who: str, task: Any, 
         return shapes_of(network, objective, who, task, spec)
     except Exception:  # perhaps the meta device alone is at fault: the real one tells
         return shapes_of(build_network(node, spec, 0), objective, who, task, spec)
+
+
+def reuse_classifier(objective: Objective, student: nn.Module, teachers: Sequence[nn.Module]) -> None:
+    """Gives the student's last linear layer the weights of the teacher's, and holds them, where a term says that it is so
+    (`function.reuses_classifier = True`). Raises UserError where the layers are of unlike sizes."""
+    terms = [term for term in objective.active if getattr(term.function, "reuses_classifier", False)]
+    if not terms:
+        return
+    if len(teachers) != 1:
+        raise UserError(
+            f"objective.{terms[0].name}: the student has the last layer of one teacher, here are {len(teachers)}"
+        )
+    teacher = teachers[0]
+    ours, theirs = classifier(student), classifier(teacher)
+    if ours.weight.shape != theirs.weight.shape:
+        raise UserError(
+            f"objective.{terms[0].name}: the last layer of {type(student).__name__} is {[*ours.weight.shape]} and that of "
+            f"{type(teacher).__name__} {[*theirs.weight.shape]}; the student is to have the teacher's",
+            f"student.network={{_target_: kdrun.networks.reused_classifier.ReusedClassifier, width: {theirs.in_features}, "
+            "network: ..., maps: ...}",
+        )
+    with torch.no_grad():
+        ours.weight.copy_(theirs.weight)
+        if theirs.bias is not None and ours.bias is not None:
+            ours.bias.copy_(theirs.bias)
+    ours.requires_grad_(False)
 
 
 def of_data(module: Any, batch_size: int) -> dict[str, Any]:

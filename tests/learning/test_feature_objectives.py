@@ -68,3 +68,31 @@ def test_accumulation_is_refused_where_the_samples_of_a_batch_are_compared(name,
     assert main(["plan", *RESNETS, f"objective={name}", "student.trainer.accumulate=2", "hardware=cpu"]) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert f"trainer.accumulate=2: objective.{name} compares the samples of a batch with each other" in said
+
+
+REUSING = (
+    "student.network={_target_: kdrun.networks.reused_classifier.ReusedClassifier, maps: stage3, width: WIDTH, network: "
+    "{_target_: kdrun.networks.resnet.ResNet, depth: 8, width: 4, in_channels: 1, image_size: 8}}"
+)
+
+
+def test_a_student_of_simkd_ends_with_the_classifier_of_its_teacher(lab, tmp_path):
+    words = (*RESNETS, "objective=simkd", REUSING.replace("WIDTH", "64"), "trainer.batch_size=32", *SMALL_STEPS)
+    cast = Cast(cell(*words))
+    teacher = lab.get(supervised(cast.teacher))
+    student = lab.get(distil(cast.student, teacher))
+    for which in ("best", "last"):
+        ours, theirs = load_file(student.weights(which)), load_file(teacher.weights("best"))
+        assert all((ours[f"head.{part}"] == theirs[f"head.{part}"]).all() for part in ("weight", "bias"))
+    assert student.record["first_step"]["simkd"]["gradient"] > 0
+    stopped = make_lab(tmp_path)
+    stage = distil(cast.student, stopped.get(supervised(cast.teacher)))
+    with pytest.raises(Interrupted):
+        make_lab(tmp_path, Silent(4)).get(stage)
+    same(student, make_lab(tmp_path).get(stage))
+
+
+def test_a_classifier_that_does_not_fit_is_told_before_anything_is_trained(capsys):
+    words = ["plan", *RESNETS, "objective=simkd", "hardware=cpu", "trainer=quick"]
+    assert main([*words, REUSING.replace("WIDTH", "32")]) == 2
+    assert "is [10, 32] and that of ResNet [10, 64]" in " ".join(capsys.readouterr().err.split())

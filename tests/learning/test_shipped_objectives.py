@@ -29,6 +29,10 @@ NETWORKS = {
     ]
     for name in ("minilm", "tinybert")
 }
+NETWORKS["simkd"] = [
+    "student.network={_target_: kdrun.networks.reused_classifier.ReusedClassifier, maps: stage3, width: 64, network: "
+    "{_target_: kdrun.networks.resnet.ResNet, depth: 8, width: 4, in_channels: 1, image_size: 8}}"
+]
 NETWORKS["minilm"].append("objective.attention_relations.heads=4")
 NETWORKS["tinybert"].append("objective.attention_scores.heads=2")
 
