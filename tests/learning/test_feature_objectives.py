@@ -76,20 +76,20 @@ REUSING = (
 )
 
 
-def test_a_student_of_simkd_ends_with_the_classifier_of_its_teacher(lab, tmp_path):
+def test_a_student_of_simkd_ends_with_the_classifier_of_its_teacher(tmp_path):
     words = (*RESNETS, "objective=simkd", REUSING.replace("WIDTH", "64"), "trainer.batch_size=32", *SMALL_STEPS)
     cast = Cast(cell(*words))
+    lab = make_lab(tmp_path / "a")
     teacher = lab.get(supervised(cast.teacher))
     student = lab.get(distil(cast.student, teacher))
     for which in ("best", "last"):
         ours, theirs = load_file(student.weights(which)), load_file(teacher.weights("best"))
         assert all((ours[f"head.{part}"] == theirs[f"head.{part}"]).all() for part in ("weight", "bias"))
     assert student.record["first_step"]["simkd"]["gradient"] > 0
-    stopped = make_lab(tmp_path)
-    stage = distil(cast.student, stopped.get(supervised(cast.teacher)))
+    stage = distil(cast.student, make_lab(tmp_path / "b").get(supervised(cast.teacher)))
     with pytest.raises(Interrupted):
-        make_lab(tmp_path, Silent(4)).get(stage)
-    same(student, make_lab(tmp_path).get(stage))
+        make_lab(tmp_path / "b", Silent(4)).get(stage)
+    same(student, make_lab(tmp_path / "b").get(stage))
 
 
 def test_a_classifier_that_does_not_fit_is_told_before_anything_is_trained(capsys):
