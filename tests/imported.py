@@ -12,8 +12,8 @@ PATH = [path for path in sys.path if path not in GIVEN]
 
 FURTHER = (
     "kdrun.sweep.execute", "kdrun.domains.images.shipped.digits", "kdrun.domains.images.module", "kdrun.learning.workers", "kdrun.verbs.run",
-    "kdrun.job.side_lab", "kdrun.domains.vision_language.networks.llava", "torch._dynamo", "torch.distributed.fsdp", "transformers.models.llama.modeling_llama",
-    "wandb",
+    "kdrun.job.parallel_lab", "kdrun.domains.vision_language.networks.llava", "torch._dynamo", "torch.distributed.fsdp",
+    "transformers.models.llama.modeling_llama", "wandb",
 )  # fmt: skip
 
 preload({"path": sys.path, "preload": FURTHER})

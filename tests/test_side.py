@@ -18,7 +18,7 @@ from forked import Forked, run, stand_in
 
 from kdrun.cli import main
 from kdrun.files import read_json
-from kdrun.job.side_lab import SideLab
+from kdrun.job.parallel_lab import ParallelLab
 from kdrun.lab.lab import Lab
 from kdrun.lab.stages.base import Result, Stage
 from kdrun.lab.store import Store
@@ -233,12 +233,12 @@ def test_what_memory_was_too_short_for_runs_again_by_itself(one_after_another, t
 
 
 def test_no_second_process_is_started_without_room_for_it(one_after_another, tmp_path, monkeypatch):
-    from kdrun.job import crew
+    from kdrun.job import stage_pool
     from kdrun.processes import pool
 
     started, start = [], pool.ProcessPool.start
     monkeypatch.setattr(pool, "subprocess", stand_in())
-    monkeypatch.setattr(crew, "_memory_available", lambda: 1)
+    monkeypatch.setattr(stage_pool, "_memory_available", lambda: 1)
     monkeypatch.setattr(
         pool.ProcessPool, "start", lambda self, *words, **more: started.append(words) or start(self, *words, **more)
     )
@@ -339,7 +339,7 @@ class Judging:
         return "accuracy", "max"
 
 
-class InstantCrew:
+class InstantPool:
     """Fits stages in this process, in an order of its own; at most `most` are begun."""
 
     def __init__(self, make_lab, most: int, chance: random.Random):
@@ -412,8 +412,8 @@ def test_any_order_of_ends_gives_what_one_after_another_gives(case, tmp_path):
             )
         }
         if found:
-            crew = InstantCrew(lambda fitted, options=options: Lab(**options, fitted=fitted), jobs, chance)
-            lab = SideLab(**options, **taken, crew=crew, ahead=lambda item: None)
+            instant = InstantPool(lambda fitted, options=options: Lab(**options, fitted=fitted), jobs, chance)
+            lab = ParallelLab(**options, **taken, pool=instant, ahead=lambda item: None)
         else:
             lab = Lab(**options, **taken)
         errors = []
@@ -426,16 +426,16 @@ def test_any_order_of_ends_gives_what_one_after_another_gives(case, tmp_path):
                 errors.append(repr(error))
         found.append((told, errors, lab.decisions, lab.remarks))
     assert found[0] == found[1]
-    keys = [key for key, _, _ in crew.begun]
+    keys = [key for key, _, _ in instant.begun]
     assert len(set(keys)) == len(keys), "a stage ran twice"
-    assert max((working for _, _, working in crew.begun), default=0) <= jobs
+    assert max((working for _, _, working in instant.begun), default=0) <= jobs
 
 
 def test_independent_stages_begin_together_and_a_mistake_ends_all(tmp_path):
     store = Store(tmp_path)
     options = {"workshop": Judging(), "paths": {}, "report": Report(), "store": store, "context": None}
-    crew = InstantCrew(lambda fitted: Lab(**options, fitted=fitted), 4, random.Random(0))
-    lab = SideLab(**options, crew=crew, ahead=lambda item: None)
+    instant = InstantPool(lambda fitted: Lab(**options, fitted=fitted), 4, random.Random(0))
+    lab = ParallelLab(**options, pool=instant, ahead=lambda item: None)
 
     def ask(lab):
         teachers = [lab.get(Step(name, 0)) for name in ("a", "b", "c")]
@@ -446,7 +446,7 @@ def test_independent_stages_begin_together_and_a_mistake_ends_all(tmp_path):
         ask(lab)
         lab.get(Step("alone", 0))
         lab.get(Step("wrong", 0, end="mistake"))
-    assert [begun[1:] for begun in crew.begun[:4]] == [
+    assert [begun[1:] for begun in instant.begun[:4]] == [
         ("a/seed=0", 1),
         ("b/seed=0", 2),
         ("c/seed=0", 3),

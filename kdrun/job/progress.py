@@ -90,14 +90,14 @@ class RunReport(Report):
         if self._bars is not None:
             self._bars.stop()
 
-    def lane(self) -> RunReport:
+    def beside(self) -> RunReport:
         """A report of what goes on beside other things: with a bar of its own, and all else in common."""
-        lane = copy.copy(self)
-        lane._task = None
-        return lane
+        other = copy.copy(self)
+        other._task = None
+        return other
 
     def ended(self) -> None:
-        """A lane has no more to tell."""
+        """A report beside others has no more to tell."""
         self._drop()
 
     def rows(self, rows):

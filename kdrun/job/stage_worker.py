@@ -1,4 +1,4 @@
-"""A process that fits stages of a job, one after another, for the process that owns its run (crew.py)."""
+"""A process that fits stages of a job, one after another, for the process that owns its run (stage_pool.py)."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def _pool(job, jobs: int, stack: contextlib.ExitStack) -> Any:
     """So many processes for stages of the job side by side; None where they run one after another."""
     if jobs == 1:
         return None
-    from kdrun.job.side_lab import several_at_once
+    from kdrun.job.parallel_lab import several_at_once
     from kdrun.processes.pool import ProcessPool, targets_of
 
     if not several_at_once(job.cells):
@@ -137,11 +137,15 @@ def _side(work: Work, job, pool: Any, how: dict[str, Any]) -> dict[str, Any]:
     """Options of make_lab for a lab whose stages run in processes of this pool."""
     if pool is None:
         return {}
-    from kdrun.job.crew import Crew
-    from kdrun.job.side_lab import SideLab
+    from kdrun.job.parallel_lab import ParallelLab
+    from kdrun.job.stage_pool import StagePool
 
     shared = {"paths": job.config["paths"], "hardware": work.cells[0]["hardware"], "jobs": pool.jobs, **how}
-    return {"kind": SideLab, "crew": Crew(pool, shared, work.report, work.run.log_path), "ahead": work.fitted_ahead}
+    return {
+        "kind": ParallelLab,
+        "pool": StagePool(pool, shared, work.report, work.run.log_path),
+        "ahead": work.fitted_ahead,
+    }
 
 
 def _look(work: Work, job, hardware: dict[str, Any]) -> None:

@@ -83,7 +83,7 @@ class Lab:
 
     def expect(self, asks: Mapping[int, Sequence[Callable[[Any], Any]]]) -> None:
         """What will be asked for: seed -> functions of a lab, each of which asks it for stages. A lab that runs one stage after
-        another needs no foresight."""
+        another has no use for it."""
 
     def choose(self, what: str, candidates: dict[str, Result], *, worst: bool = False) -> str:
         """The name of the candidate that is best (or worst) on validation by the task's main metric; the first of equals.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,20 +21,20 @@ class OutOfMemory(MemoryError):
     """The system killed a process for want of memory."""
 
 
-class Crew:
-    """Fits stages in processes of a pool, which are used again; reports what they tell, each in a lane of its own.
+class StagePool:
+    """Fits stages in processes that are used again, and reports what they tell.
 
-    pool     of as many processes as may work at a time
-    request  what each of them needs to know (stage_worker.serve)
-    report   has a `lane()` for each process
-    limit    how many may work at a time; less than the pool has once memory was short
+    processes  as many as may work at a time
+    request    what each of them needs to know (stage_worker.serve)
+    report     has one `beside()` it for each process
+    limit      how many may work at a time; less than there are once memory was short
     """
 
-    def __init__(self, pool: ProcessPool, request: dict[str, Any], report: Any, log: Path):
-        self.pool, self.request, self.report, self.log = pool, request, report, log
-        self.limit = pool.jobs
+    def __init__(self, processes: ProcessPool, request: dict[str, Any], report: Any, log: Path):
+        self.processes, self.request, self.report, self.log = processes, request, report, log
+        self.limit = processes.jobs
         self._tasks: dict[int, Any] = {}
-        self._lanes: dict[int, Report] = {}
+        self._reports: dict[int, Report] = {}
         self._pids: dict[int, int] = {}
         self._leaving: set[int] = set()
         self._number = 0
@@ -53,28 +54,28 @@ class Crew:
         """Whether another stage can begin: there are fewer than `limit`, and memory for one more process."""
         if self.working >= self.limit:
             return False
-        return bool(self._idle()) or (len(self._tasks) < self.pool.jobs and self._room())
+        return bool(self._idle()) or (len(self._tasks) < self.processes.jobs and self._room())
 
     def run(self, task: Any) -> None:
         """Begin to fit `task.stage`; `task` is given back with what becomes of it, and `task.rows` takes rows of metrics."""
         number = next(iter(self._idle()), None)
         if number is None:
             number, self._number = self._number, self._number + 1
-            self._lanes[number] = self.report.lane()
-            self.pool.start(number, "kdrun.job.stage_worker:serve", self.log, **self.request)
+            self._reports[number] = self.report.beside()
+            self.processes.start(number, "kdrun.job.stage_worker:serve", self.log, **self.request)
         self._tasks[number] = task
-        self.pool.send(number, packed(task.stage))
+        self.processes.send(number, packed(task.stage))
 
     def events(self, timeout: float) -> Iterator[tuple[Any, dict[str, Any] | BaseException]]:
         """(task, what the process said of the finished stage, or why it failed), after waiting for it at most so many seconds."""
-        for event in self.pool.events(timeout):
+        for event in self.processes.events(timeout):
             number, kind = event["number"], event["kind"]
             task = self._tasks.get(number)
             if kind == "start":
                 self._pids[number] = event["pid"]
             elif kind == "fitted":
                 self._tasks[number] = None
-                self._lanes[number].ended()
+                self._reports[number].ended()
                 self._measure(number)
                 yield task, event
             elif kind in ("failed", "stopped"):
@@ -85,21 +86,19 @@ class Crew:
                 self._tasks.pop(number, None)
                 self._leaving.discard(number)
                 self._pids.pop(number, None)
-                self._lanes.pop(number).ended()
+                self._reports.pop(number).ended()
                 if task is not None:
                     kind = OutOfMemory if event["memory"] else Killed
                     yield task, kind(why_ended(event["code"], event["memory"]))
             else:
-                _tell(self._lanes[number], event, task)
+                _tell(self._reports[number], event, task)
 
     def stop(self) -> None:
         """All save their state and end; returns when they have."""
-        import time
-
-        self.pool.cancel()
-        self.pool.stop()
+        self.processes.cancel()
+        self.processes.stop()
         end = time.monotonic() + GRACE_SECONDS
-        while self.pool.busy and time.monotonic() < end:
+        while self.processes.busy and time.monotonic() < end:
             for _ in self.events(0.2):
                 pass
 
@@ -117,21 +116,21 @@ class Crew:
         return not self._tasks or available is None or available > self._most
 
 
-def _tell(lane: Any, event: dict[str, Any], task: Any) -> None:
+def _tell(report: Any, event: dict[str, Any], task: Any) -> None:
     """Calls the method of a report that an event stands for; rows of metrics are for the task."""
     kind = event["kind"]
     if kind == "stage":
-        lane.stage(event["label"], event["total"], event["done"], event["unit"])
+        report.stage(event["label"], event["total"], event["done"], event["unit"])
     elif kind == "progress":
-        lane.advance(event["done"])
+        report.advance(event["done"])
     elif kind == "epoch":
-        lane.epoch(event["label"], event["epoch"], event["epochs"], event["values"])
+        report.epoch(event["label"], event["epoch"], event["epochs"], event["values"])
     elif kind == "rows":
         task.rows(event["rows"])
     elif kind == "mended":
-        lane.mended(event["text"])
+        report.mended(event["text"])
     elif kind == "note":
-        lane.note(event["text"])
+        report.note(event["text"])
 
 
 def _memory(process: int | str, name: str) -> int:
@@ -145,14 +144,14 @@ def _memory(process: int | str, name: str) -> int:
 
 def _memory_available() -> int | None:
     """Bytes that new processes may take: of the machine, or of the control group where that is less. None: not known."""
-    found: list[int] = []
+    limits: list[int] = []
     with contextlib.suppress(OSError, ValueError, IndexError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
-        found.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
+        limits.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
     with contextlib.suppress(OSError, ValueError, KeyError, StopIteration):
         group = Path("/sys/fs/cgroup")
         most, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))  # "max" is no limit
         lines = (group / "memory.stat").read_text().splitlines()
         cached = int(next(line for line in lines if line.startswith("inactive_file ")).split()[1])
-        found.append(most - used + cached)
-    return min(found, default=None)
+        limits.append(most - used + cached)
+    return min(limits, default=None)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from kdrun.checksums import mended
-from kdrun.job.crew import Crew
+from kdrun.job.stage_pool import StagePool
 from kdrun.lab.lab import Fitted, Lab, read_rows
 from kdrun.lab.stages.base import Result, Stage
 from kdrun.lab.store import DamagedStage
@@ -43,7 +43,7 @@ class Task:
     """A stage that is asked for, or will be, and what has become of it.
 
     needs   fingerprints of results in `stage` that are not there yet
-    state   DONE: run by a process of the crew; STORED: it was there before; REFUSED: it does not run ahead, and who asks for it is
+    state   DONE: run by a process of the pool; STORED: it was there before; REFUSED: it does not run ahead, and who asks for it is
             told why
     urgent  asked for, and waited for; again: once more, by itself, after memory ran out
     source  of its result: "trained", "resumed" or "store"
@@ -90,7 +90,7 @@ class _Open:
     waits: list[str] = field(default_factory=list)
 
 
-class Foresight(Lab):
+class LookAheadLab(Lab):
     """A lab that runs nothing and notes in `tasks` what it is asked for; what is in the store is a real result."""
 
     def __init__(self, *arguments: Any, tasks: dict[str, Task], **options: Any):
@@ -133,21 +133,21 @@ class Foresight(Lab):
             return None
 
 
-class SideLab(Lab):
-    """Runs stages in the processes of a crew, ahead of being asked for them where they are foreseen.
+class ParallelLab(Lab):
+    """Runs stages in the processes of a pool, ahead of being asked for them where they are foreseen.
 
     ahead  called with every stage that was run, when it is done, before `fitted` is called with it in order
     """
 
-    def __init__(self, *arguments: Any, crew: Crew, ahead: Callable[[Fitted], None], **options: Any):
+    def __init__(self, *arguments: Any, pool: StagePool, ahead: Callable[[Fitted], None], **options: Any):
         super().__init__(*arguments, **options)
-        self._crew, self._ahead = crew, ahead
+        self._pool, self._ahead = pool, ahead
         self._tasks: dict[str, Task] = {}
         self._open: list[_Open] = []
         self._seeds = 0
         self._fatal: BaseException | None = None
         store, context, workshop, paths = self.store, self.context, self.workshop, self.paths
-        self._foresight = Foresight(store, context, workshop, paths, Report(), force=self.force, tasks=self._tasks)
+        self._look = LookAheadLab(store, context, workshop, paths, Report(), force=self.force, tasks=self._tasks)
 
     def expect(self, asks: Mapping[int, Sequence[Ask]]) -> None:
         self._seeds += len(asks)
@@ -158,8 +158,8 @@ class SideLab(Lab):
         """Asks strategies again that were waiting for results."""
         for item in list(self._open):
             if not any(self._tasks[key].state in (WAITING, RUNNING) for key in item.waits):
-                known = self._foresight.look(item.ask)
-                waits = [key for key in self._foresight.asked if self._tasks[key].state in (WAITING, RUNNING)]
+                known = self._look.look(item.ask)
+                waits = [key for key in self._look.asked if self._tasks[key].state in (WAITING, RUNNING)]
                 item.waits = waits
                 if known or not waits:
                     self._open.remove(item)
@@ -169,7 +169,7 @@ class SideLab(Lab):
     def _result(self, stage: Stage, key: str, tree: dict[str, Any]) -> Result:
         if key in self._broken:
             raise self._broken[key]
-        task = self._foresight.task(stage, key)
+        task = self._look.task(stage, key)
         if task.state == STORED:
             self.report.rows(read_rows(task.result.path / "metrics.jsonl", stage.label))
             return self._used(task, stage)
@@ -195,27 +195,27 @@ class SideLab(Lab):
     def _only(self, task: Task) -> bool:
         """Whether nothing runs and nothing could run beside it: it then needs no further process."""
         others = [other for other in self._tasks.values() if other.state == WAITING and other is not task]
-        return not self._crew.started and not others and not self._open
+        return not self._pool.started and not others and not self._open
 
     def _wait(self, task: Task) -> None:
         while task.state in (WAITING, RUNNING):
             self._begin()
-            for item, event in self._crew.events(0.2):
+            for item, event in self._pool.events(0.2):
                 self._settle(item, event)
             if self.report.stop_requested():
-                self._crew.stop()
+                self._pool.stop()
                 raise Interrupted
             if self._fatal is not None:
                 fatal, self._fatal = self._fatal, None
                 raise fatal
 
-    # the crew
+    # the pool
 
     def _begin(self) -> None:
-        """Gives the crew what can be run: first what is waited for, then in the order of asking, but for those that would wait."""
-        if not self._crew.started:  # the idle machine is measured while it is idle
-            self._crew.request["idle_watts"] = self.workshop.metering.idle_now()
-        while self._crew.free:
+        """Gives the pool what can be run: first what is waited for, then in the order of asking, but for those that would wait."""
+        if not self._pool.started:  # the idle machine is measured while it is idle
+            self._pool.request["idle_watts"] = self.workshop.metering.idle_now()
+        while self._pool.free:
             ready = [task for task in self._tasks.values() if task.state == WAITING and self._is_ready(task)]
             if not ready:
                 return
@@ -230,7 +230,7 @@ class SideLab(Lab):
                 task.state = REFUSED
                 continue
             task.state = RUNNING
-            self._crew.run(task)
+            self._pool.run(task)
 
     def _would_wait(self, task: Task) -> bool:
         """Whether another stage is the first to use the same teacher: it computes the outputs that are kept for both."""
@@ -240,7 +240,7 @@ class SideLab(Lab):
 
     def _is_ready(self, task: Task) -> bool:
         """Whether its results are there, and as they were foreseen (one may get another fingerprint when it is run)."""
-        if task.again and self._crew.working:
+        if task.again and self._pool.working:
             return False
         results = [self._tasks[key].result for key in task.needs if self._tasks[key].state == DONE]
         return len(results) == len(task.needs) and all(result.fingerprint in task.needs for result in results)
@@ -264,7 +264,7 @@ class SideLab(Lab):
 
     def _settle_failure(self, task: Task, error: BaseException) -> None:
         if status_of(error) == OUT_OF_MEMORY and not task.again:
-            self._crew.limit, task.again, task.state = 1, True, WAITING
+            self._pool.limit, task.again, task.state = 1, True, WAITING
             self.report.note(f"{task.stage.label}: memory ran out ({error}); stages run one after another from here on")
             return
         task.state, task.error = FAILED, error
