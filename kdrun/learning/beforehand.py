@@ -227,7 +227,7 @@ def _wire(objective: Objective, stage: Any, network: nn.Module, task: Any, modul
             **of_data(module, stage.trainer["batch_size"]),
         )
         if any(getattr(term.function, "reuses_classifier", False) for term in objective.active):
-            reuse_classifier(objective, network, [_network(node, module.spec) for node in stage.teacher_networks])
+            reuse_classifier(objective, network, [network_of(node, module.spec) for node in stage.teacher_networks])
     except UserError:
         raise
     except Exception as error:
