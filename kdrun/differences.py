@@ -69,8 +69,8 @@ class Difference:
 
     def decision(self, margin: float | None = MARGIN) -> str:
         """BETTER or WORSE where p is below the level; SMALL where the interval lies within +-margin (None: no margin is known);
-        SINGLE with fewer than two seeds; else UNDECIDED."""
-        if self.interval is None or self.p is None:
+        SINGLE where nothing is known of chance in training (one seed, or samples alone); else UNDECIDED."""
+        if self.interval is None or self.p is None or self.method == SAMPLES:
             return SINGLE
         if self.p < self.level:
             return BETTER if self.mean > 0 else WORSE

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kdrun.differences import BETTER, MARGIN, SMALL, UNDECIDED, WORSE, Difference
+from kdrun.differences import BETTER, MARGIN, SINGLE, SMALL, UNDECIDED, WORSE, Difference
 from kdrun.present.escape import csv_cell, markdown_code
 from kdrun.present.escape import latex as latex_text
 from kdrun.present.escape import markdown as markdown_text
@@ -79,10 +79,13 @@ def _value(cell: dict[str, Any], which: str) -> str:
 
 
 def _decided(found: Difference) -> str:
-    """`p = 0.012`, `undecided (p 0.076)`, or `within 0.50` where the whole interval lies inside the margin."""
+    """`p = 0.012`, `undecided (p 0.076)`, or `within 0.50` where the whole interval lies inside the margin, `over samples alone` of one seed and of
+    records that left seeds out."""
     decision = found.decision(MARGIN)
     if decision == SMALL:
         return f"within {100 * MARGIN:.2f}"
+    if decision == SINGLE:
+        return "over samples alone"
     if decision not in (BETTER, WORSE):
         return f"undecided (p {p_text(found.p)})"
     return f"p {p_text(found.p)}" if found.p < 0.001 else f"p = {p_text(found.p)}"

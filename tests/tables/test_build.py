@@ -239,7 +239,7 @@ columns:
         "0.9123 ± 0.0000",
         "0.7833 ± 0.0577",
         "0.6000 ± 0.0000",
-        "+1.25 [+0.10, +2.00], p = 0.020",
+        "+1.25 [+0.10, +2.00], over samples alone",
         "3",
     ]
     assert "split" not in table["columns"][0] and table["columns"][2]["split"] == "other_patient"
