@@ -73,7 +73,8 @@ NO_RESULTS = (
     "step_ms",
 )
 NO_RESULTS += ("fingerprint", "job_hash", "key", "start", "members", "verdict", "notes")
-"""Names of what may differ between two runs of the same arithmetic: times, where things lie, and words."""
+NO_RESULTS += ("interval", "interval_t", "p_value")
+"""Names of what may differ between two runs of the same arithmetic: times, where things lie, words, and how chance is judged."""
 
 
 def main() -> int:
@@ -133,9 +134,11 @@ def outcome(name: str, root: Path, folder: Path) -> dict[str, Any]:
         files = sorted(Path(stage["path"]).iterdir())
         stages[stage["label"]] = {
             "said": plain(stage),
-            "rows": [
-                plain(json.loads(line)) for f in files if f.suffix == ".jsonl" for line in f.read_text().splitlines()
-            ],
+            "rows": {
+                file.name: [plain(json.loads(line)) for line in file.read_text().splitlines()]
+                for file in files
+                if file.suffix == ".jsonl"
+            },
             "weights": {file.name: tensors(file) for file in files if file.suffix == ".safetensors"},
         }
     return {"summary": plain(record["summary"]), "stages": stages, "parts": parts}
