@@ -59,6 +59,7 @@ def build(
         "name": request.name,
         "title": spec.title,
         "note": spec.note,
+        **({"plan": spec.plan} if spec.plan else {}),
         "seeds": seeds,
         **({"vary": vary} if len(vary) > 1 else {}),
         "rows": rows,

@@ -218,6 +218,9 @@ def markdown(table: Table) -> str:
     headings, rows = grid(table)
     lines = [f"# {markdown_text(table['title'])}", ""]
     lines += [markdown_text(table["note"]), ""] if table["note"] else []
+    lines += (
+        [f"**Plan, written before the table ran.** {markdown_text(table['plan'])}", ""] if table.get("plan") else []
+    )
     lines += [_md_row(map(markdown_text, headings)), _md_row(["---", *["---:"] * (len(headings) - 1)])]
     lines += [_md_row(map(_md_cell, row)) for row in rows]
     lines += ["", *(f"{markdown_text(line)}  " for line in explanation(table))]

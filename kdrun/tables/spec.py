@@ -58,13 +58,16 @@ class Column:
 
 @dataclass(frozen=True)
 class TableFile:
-    """One table file. published: {row: {column: figure}} in the unit of the records (shares, not percent)."""
+    """One table file. published: {row: {column: figure}} in the unit of the records (shares, not percent).
+
+    plan: what is asked, how the setting was chosen and what would decide it, written before the table runs."""
 
     name: str
     shown: str
     sha256: str
     title: str
     note: str
+    plan: str
     base: list[str]
     seeds: int | list[int]
     vary: list[str]
@@ -198,6 +201,7 @@ def read_spec(option: Option) -> TableFile:
         sha256_file(option.file),
         source.text(("title",), required=True),
         source.text(("note",)),
+        source.text(("plan",)),
         _overrides(source, ("base",)),
         _seeds(source),
         _vary(source),
@@ -217,7 +221,20 @@ def read_spec(option: Option) -> TableFile:
 
 
 FIELDS: dict[tuple[str, ...], tuple[str, ...]] = {
-    (): ("title", "note", "base", "seeds", "vary", "rows", "columns", "factors", "controls", "published", "requires"),
+    (): (
+        "title",
+        "note",
+        "plan",
+        "base",
+        "seeds",
+        "vary",
+        "rows",
+        "columns",
+        "factors",
+        "controls",
+        "published",
+        "requires",
+    ),
     ("rows",): ("id", "label", "overrides", "published"),
     ("columns",): ("id", "label", "overrides", "arm", "metric", "which", "bold", "split"),
     ("published",): ("source", "citation", "epoch", "figures"),

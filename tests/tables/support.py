@@ -18,6 +18,7 @@ SPEC = """\
 # a table of three rows, for tests
 title: "Temperature & weight: 50 % of a_table"
 note: Nothing here was trained.
+plan: Two rows are compared.
 base: [data=digits, teacher=mlp_64, student=mlp_8, trainer.epochs=2, tracker=none, hardware=cpu]
 seeds: 3
 vary: [student]

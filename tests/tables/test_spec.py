@@ -163,7 +163,7 @@ def test_check_names_a_broken_table(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("kdrun.verbs.check.tables", lambda dirs: {"mini": tables(dirs)["mini"]})
     conf = write_spec(tmp_path, SPEC.replace("arm: teacher", "arn: teacher"))
     assert cli.main(["check", "--conf", str(conf)]) == 2
-    assert "mini.yaml, line 17" in capsys.readouterr().err
+    assert "mini.yaml, line 18" in capsys.readouterr().err
     write_spec(tmp_path)
     assert cli.main(["check", "--conf", str(conf)]) == 0
     assert "tables: 1" in capsys.readouterr().out
