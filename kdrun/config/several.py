@@ -21,17 +21,20 @@ def join(
     dirs: Sequence[ConfDir],
     table: Groups,
     problems: Problems,
-) -> None:
+) -> list[str]:
     """Brings the terms of `tree["objective"]` into an order that is the same however the options were ordered, so that one hash is
-    one result. A setting in which two options differ is a problem, unless it was typed or an experiment or a family says it."""
-    names = choices.get(SEVERAL)
+    one result. Returns what to tell.
+
+    A weight in which two options differ is that of the option that is named first, which is told. Another setting in which they
+    differ is a problem. What was typed, or an experiment or a family says, holds for all of them."""
+    names, notes = choices.get(SEVERAL), []
     if not isinstance(names, list) or len(names) < 2 or not isinstance(tree.get(SEVERAL), dict):
-        return
+        return []
     terms: dict[str, dict[str, Any]] = {}  # of each option: term -> its settings
     for name in names:
         composed = compose_groups([f"{SEVERAL}={name}"], dirs, table, problems)
         if composed is None:
-            return
+            return []
         terms[name] = {
             term: node for term, node in (composed.tree.get(SEVERAL) or {}).items() if isinstance(node, dict)
         }
@@ -39,11 +42,20 @@ def join(
     tree[SEVERAL] = {term: tree[SEVERAL][term] for term in (*order, *tree[SEVERAL]) if term in tree[SEVERAL]}
     for term in order:
         having = [name for name in terms if term in terms[name]]
-        for number, name in enumerate(having[1:], 1):
-            for key in _differing(term, terms[having[number - 1]][term], terms[name][term]):
-                path = f"{SEVERAL}.{term}.{key}"
-                if not _said(path, origins):
-                    _tell(path, [(each, terms[each][term].get(key)) for each in having], table, problems)
+        first, *others = having
+        differing = [key for name in others for key in _differing(term, terms[first][term], terms[name][term])]
+        for key in dict.fromkeys(differing):
+            path, values = f"{SEVERAL}.{term}.{key}", [(name, terms[name][term].get(key)) for name in having]
+            if _said(path, origins):
+                continue
+            if key != "weight":
+                _tell(path, values, table, problems)
+                continue
+            (_, weight), *rest = values
+            tree[SEVERAL][term][key] = weight
+            they = ", ".join(f"{name} has {_written(value)}" for name, value in rest)
+            notes.append(f"{path}={_written(weight)}, as in {first}, which is named first; {they}")
+    return notes
 
 
 def _differing(term: str, one: dict[str, Any], other: dict[str, Any]) -> list[str]:
