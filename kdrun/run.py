@@ -40,6 +40,7 @@ def run_job(
     printed and the tracker is not waited for. max_threads: upper limit of hardware.threads. jobs: stages at a time, as typed; None:
     as processes.pool.jobs_within has it.
     """
+    from kdrun.job.cells import fit_cells
     from kdrun.job.opening import finished_meanwhile, opened
     from kdrun.job.progress import Signals
     from kdrun.job.sequential import fit
@@ -65,7 +66,8 @@ def run_job(
             ending.start_mirror(tracker)
             how = {"force": force, "max_threads": max_threads, "jobs": at_once}
             with work_of(job, run, console, signals, quiet=quiet, tell=tell, **how) as work:
-                fitted = fit(work)
+                sequential = work.cells[0]["looks"] is not None
+                fitted = fit(work) if sequential else fit_cells(work.cells, work.lab, work.failed)
             ending.finish(work.result(*fitted), card=bool(job.config.get("card")))
         ending.show(console, tracker, quiet, json)
         return ending.code

@@ -42,7 +42,8 @@ loss NAME of the table, or the one that `_target_` names, with that loss's optio
   sizes by themselves have `none` by default.
 
 `objective=[kd,at]` is the sum of both options (in experiments: `- override /objective: [kd, at]`). A weight in which they differ is
-that of the first, which is told; another setting in which they differ is refused until it is said once: `objective=[jsd,word_kd] objective.ce.label_smoothing=0`.
+that of the first, which is told; another setting in which they differ is refused until it is said once:
+`objective=[jsd,word_kd] objective.ce.label_smoothing=0`.
 
 A term with weight 0 is not evaluated; one whose weight is 0 at a step is not computed there. Nor is the teacher asked in a step in
 which no term that needs it has weight. Records hold the raw means, so that runs with other weights can be compared, and the means times

@@ -121,7 +121,7 @@ class LookAheadLab(Lab):
                 task.state, task.result = STORED, Result(key, stage, record, self.store.folder(key))
         return self._tasks[key]
 
-    def _result(self, stage: Stage, key: str, tree: dict[str, Any]) -> Result:
+    def _elsewhere(self, stage: Stage, key: str, tree: dict[str, Any]) -> Result:
         self.asked.append(key)
         return self.task(stage, key).result or Result(key, stage, _Unknown())
 
@@ -166,7 +166,8 @@ class ParallelLab(Lab):
 
     # one stage, asked for in order
 
-    def _result(self, stage: Stage, key: str, tree: dict[str, Any]) -> Result:
+    def _elsewhere(self, stage: Stage, key: str, tree: dict[str, Any]) -> Result | None:
+        """The result from a process of the pool, or None where the stage needs no further process."""
         if key in self._broken:
             raise self._broken[key]
         task = self._look.task(stage, key)
@@ -176,9 +177,7 @@ class ParallelLab(Lab):
         if task.state in (WAITING, REFUSED):
             if self._only(task):
                 task.state = FAILED  # nobody else runs it
-                result = super()._result(stage, key, tree)
-                task.state, task.result = DONE, result
-                return result
+                return None
             task.stage, task.needs, task.urgent, task.state = stage, set(), True, WAITING
         task.asked(stage, self.report.rows)
         self._wait(task)
@@ -186,6 +185,12 @@ class ParallelLab(Lab):
             self._broken[key] = task.error
             raise task.error
         return self._used(task, stage)
+
+    def _have(self, key: str, result: Result) -> None:
+        super()._have(key, result)
+        task = self._tasks[key]
+        if task.result is None:
+            task.state, task.result = DONE, result
 
     def _used(self, task: Task, stage: Stage) -> Result:
         result = replace(task.result, stage=stage)

@@ -1,4 +1,4 @@
-"""The cells of a job, or with seeds=auto as many of them as its rule needs (see kdrun.looks)."""
+"""With seeds=auto: as many cells of a job as its rule needs (see kdrun.looks)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,11 @@ Arms = dict[str, dict[int, dict[str, Any]]]
 
 
 def fit(work: Any):
-    """What fit_cells returns, of all cells of the work; with seeds=auto of those up to the look that ended it, which alone are its
-    cells afterwards, and `work.sequential` says why.
+    """What fit_cells returns, of the cells up to the look that ended the job, which alone are those of the work afterwards;
+    `work.sequential` says why.
 
     A run that was killed comes to the same looks again: what they look at is in the store."""
     cells, looks = work.cells, work.cells[0]["looks"]
-    if looks is None:
-        return fit_cells(cells, work.lab, work.failed)
     rule = Rule.of(looks, margin_of(work.task.MAIN))
     arms: Arms = {}
     labels: dict[str, str] = {}

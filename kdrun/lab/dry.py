@@ -28,7 +28,7 @@ class DryLab(Lab):
         self.planned: list[Planned] = []
         self.assumed: list[str] = []
 
-    def _result(self, stage: Stage, key: str, tree: dict[str, Any]) -> Result:
+    def _elsewhere(self, stage: Stage, key: str, tree: dict[str, Any]) -> Result:
         """What is in the store, or an empty result: nothing is run."""
         record = self.store.get(key)
         result = Result(key, stage, record or {}, self.store.folder(key) if record is not None else None)

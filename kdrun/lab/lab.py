@@ -77,7 +77,15 @@ class Lab:
         tree = stage.parts(self.context)
         key = fingerprint(tree)
         if key not in self._results:
-            self._results[key] = self._result(self._labelled(stage, key), key, tree)
+            stage = self._labelled(stage, key)
+            result = self._elsewhere(stage, key, tree)
+            if result is None:
+                with self._alone_on(stage, key):
+                    result = self._stored(stage, key, tree)
+                    if result is None:
+                        execution = self._execution(key, tree)
+                        result = self._keep(stage, execution, stage.run(execution))
+            self._have(key, result)
         self.check(stage, self._results[key])
         return self._results[key]
 
@@ -120,14 +128,14 @@ class Lab:
                 self.remarks.append(line)
                 self.report.note(line)
 
-    def _result(self, stage: Stage, key: str, tree: dict[str, Any]) -> Result:
-        """What is in the store, or comes of running the stage. key: its fingerprint, of `tree`."""
-        with self._alone_on(stage, key):
-            found = self._stored(stage, key, tree)
-            if found is not None:
-                return found
-            execution = self._execution(key, tree)
-            return self._keep(stage, execution, stage.run(execution))
+    def _elsewhere(self, stage: Stage, key: str, tree: dict[str, Any]) -> Result | None:
+        """The result where something else than this lab's store and its own running of the stage gives it. key: the stage's
+        fingerprint, of `tree`."""
+        return None
+
+    def _have(self, key: str, result: Result) -> None:
+        """Takes a result that was asked for; it is asked for no more."""
+        self._results[key] = result
 
     def _labelled(self, stage: Stage, key: str) -> Stage:
         """The stage under a label that no other stage of this job has: a second `student/seed=0` is `student_2/seed=0`."""
