@@ -49,6 +49,15 @@ def test_paired_noise_is_that_of_a_mean_over_resampled_samples():
     assert paired_noise([apart[0], None]) is None is paired_noise([{}, {}])
 
 
+def test_without_another_epoch_that_is_better_no_noise_is_spoken_of():
+    once = headline_of({"student": arm("student", 0.8, 0.8, 201, epochs=1)})
+    assert once["which"] == "last" and once["why"] == "there was one epoch"
+    rising = headline_of({"student": arm("student", 0.8, 0.8, 201)})
+    assert rising["which"] == "last" and rising["why"] == "on 201 validation samples no epoch is better"
+    unknown = headline_of({"student": arm("student", 0.8, 0.8, 201, monitor="mine")})
+    assert "is not known" in unknown["why"]
+
+
 @pytest.mark.parametrize(
     ("samples", "best", "last", "which"),
     [(201, 0.82, 0.79, "last"), (10_000, 0.82, 0.79, "best"), (10_000, 0.801, 0.80, "last"), (None, 0.9, 0.5, "last")],

@@ -34,7 +34,8 @@ def existing(root: str | Path, key: str = "root") -> Path:
     """The folder that `data.<key>` names. Raises UserError where there is none."""
     root = Path(root).expanduser()
     if not root.is_dir():
-        raise UserError(f"data.{key}={root}: there is no such folder")
+        what = "is a file, not a folder" if root.is_file() else "there is no such folder"
+        raise UserError(f"data.{key}={root}: {what}")
     return root
 
 

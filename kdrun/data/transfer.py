@@ -38,7 +38,7 @@ class Training:
 
 def chosen(source: ArraySource, split: np.ndarray, config: dict[str, Any]) -> Training:
     """The source after `long_tail`, `label_noise` and `labelled`, in this order. Raises UserError where one is impossible."""
-    split = _long_tail(source, split, config)
+    source, split = _long_tail(source, split, config)
     noisy = _with_noise(source, split, config)
     rows = np.flatnonzero(split == TRAIN)
     strata, ids = source.strata[rows], source.ids[rows]
@@ -182,16 +182,20 @@ def _with_noise(source: ArraySource, split: np.ndarray, config: dict[str, Any]) 
     )
     y = source.y.copy()
     y[wrong] = (y[wrong] + steps) % len(source.classes)
+    gone = np.setdiff1d(source.y[rows], y[rows])
+    if len(gone):
+        names = ", ".join(source.classes[int(code)] for code in gone[:3]) + (" ..." if len(gone) > 3 else "")
+        raise UserError(f"data.label_noise={share:g}: no training sample of {source.name} keeps or gets label {names}")
     note = f"{len(wrong)} of {len(rows)} training labels are wrong (data.label_noise={share:g})"
     return replace(source, y=y, notes=(*source.notes, note))
 
 
-def _long_tail(source: ArraySource, split: np.ndarray, config: dict[str, Any]) -> np.ndarray:
+def _long_tail(source: ArraySource, split: np.ndarray, config: dict[str, Any]) -> tuple[ArraySource, np.ndarray]:
     """Class c of C keeps n * ratio^(-c / (C - 1)) training samples, n those of the largest class (Cui et al. 2019,
     arXiv 1901.05555, section 5.1), and never less than one."""
     ratio = config["long_tail"]
     if ratio is None:
-        return split
+        return source, split
     _refuse_without_classes(source, "long_tail", ratio)
     split, rows = split.copy(), np.flatnonzero(split == TRAIN)
     counts = np.bincount(source.y[rows], minlength=len(source.classes))
@@ -200,7 +204,9 @@ def _long_tail(source: ArraySource, split: np.ndarray, config: dict[str, Any]) -
         rank = source.y[rows[members[0]]] / max(len(counts) - 1, 1)
         most = max(int(counts.max() * ratio**-rank), 1)
         split[rows[members[most:]]] = UNUSED
-    return split
+    left = int((split == TRAIN).sum())
+    note = f"{left} of {len(rows)} training samples are left (data.long_tail={ratio:g})"
+    return replace(source, notes=(*source.notes, note)), split
 
 
 def _refuse_without_classes(source: ArraySource, key: str, value: float) -> None:

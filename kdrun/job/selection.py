@@ -63,7 +63,7 @@ def headline_of(arms: Mapping[str, Records]) -> dict[str, Any]:
     clear = {arm: one for arm, one in found.items() if one["needed"] is not None and one["gain"] > one["needed"]}
     return {
         "which": "best" if clear else "last",
-        "why": _why(found, clear, samples, next(iter(trained.values()))[0].get("monitor")),
+        "why": _why(found, clear, samples, next(iter(trained.values()))[0].get("monitor"), looked),
         "samples": samples,
         "level": LEVEL,
         "arms": found,
@@ -130,11 +130,17 @@ def apart_of(record: Mapping[str, Any]) -> dict[Any, float] | None:
     return apart if math.isclose(statistics.fmean(apart.values()), gains[0] - gains[1], abs_tol=1e-6) else None
 
 
-def _why(found: Mapping[str, Any], clear: Mapping[str, Any], samples: int | None, metric: str | None) -> str:
-    """One line for people."""
+def _why(
+    found: Mapping[str, Any], clear: Mapping[str, Any], samples: int | None, metric: str | None, looked: int
+) -> str:
+    """One line for people. looked: epochs beside the last, of all arms together."""
     known = {arm: one for arm, one in found.items() if one["needed"] is not None}
+    if not looked:
+        return "there was one epoch"
     if not known:
         return f"the noise of {measure(metric).label} on validation is not known"
+    if not any(one["gain"] for one in known.values()):
+        return f"on {samples:,} validation samples no epoch is better"
     arm = max(clear or known, key=lambda name: known[name]["gain"] / (known[name]["needed"] or 1.0))
     shown = measure(metric)
     gain, needed = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -156,4 +157,6 @@ def check_own_data(stage: Stage, workshop: Any) -> None:
     try:
         workshop.check_evaluation(stage.data, beside)
     except UserError as error:
+        if error.lines[0].startswith("data."):  # a key of data: it was typed as the teacher's
+            raise UserError(*(re.sub(r"^data\.", f"{key}.data.", line) for line in error.lines)) from None
         raise UserError(f"{key}.data: {error.lines[0]}", *error.lines[1:]) from None

@@ -30,9 +30,14 @@ def check_guess(name: str, notes: Mapping[str, Any]) -> None:
         return
     value, limit = notes[guess["metric"]], guess["limit"]
     if not (value > limit if guess["better"] == "max" else value < limit):
+        found = f"{_reaches(name, guess['metric'], value)} on {notes['samples']} validation samples"
+        if limit >= 1 and guess["better"] == "max":
+            raise UnfitTeacher(
+                f"{found}; so few cannot tell any teacher from {guess['what']} ({guess['value']:.4f}); "
+                "more of them by data.val_fraction or data.limit.val"
+            )
         raise UnfitTeacher(
-            f"{_reaches(name, guess['metric'], value)} on {notes['samples']} validation samples, "
-            f"no better than {guess['what']} ({guess['value']:.4f}, by chance up to {limit:.4f})"
+            f"{found}, no better than {guess['what']} ({guess['value']:.4f}, by chance up to {limit:.4f})"
         )
 
 

@@ -247,6 +247,11 @@ def test_noise_changes_that_share_of_training_labels_and_no_other():
     assert torch.equal(both.targets[both.labelled], noisy.samples("train").targets[both.labelled])
 
 
+def test_a_class_that_noise_empties_is_told_with_the_key():
+    with pytest.raises(UserError, match=r"data.label_noise=0.95: no training sample of digits keeps or gets label"):
+        data("data.long_tail=1000", "data.limit.train=100", "data.label_noise=0.95")
+
+
 def test_a_long_tail_has_its_ratio():
     counts = torch.bincount(data("data.long_tail=20").samples("train").targets)
     whole = torch.bincount(data().samples("train").targets)

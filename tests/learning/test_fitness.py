@@ -48,6 +48,12 @@ def test_always_naming_one_of_equally_frequent_classes_never_teaches(classes, ea
         looked_at(torch.zeros(len(targets)), targets, classes)
 
 
+def test_of_three_samples_it_is_said_that_they_are_too_few():
+    targets = torch.arange(3)
+    with pytest.raises(UnfitTeacher, match=r"so few cannot tell any teacher from .*data.val_fraction"):
+        looked_at(targets, targets, 3)
+
+
 @pytest.mark.parametrize("kind", [Classification, Diagnosis])
 def test_few_right_answers_more_than_a_guess_are_chance_and_many_are_not(kind):
     targets = torch.arange(3).repeat(40)
