@@ -53,8 +53,10 @@ def spec_of(metadata: Mapping[str, Any]) -> Any:
 
 
 def settings(task: str | None = None) -> dict[str, type]:
-    """Key below `data.` -> dataclass of its node (Domain.settings), of all kinds of data of kdrun and of an installed `task`."""
-    return {key: node for domain in _with(task) for key, node in domain.settings.items()}
+    """Key below `data.` -> dataclass of its node (Domain.settings), of all kinds of data of kdrun and of an installed `task`; without
+    those that are options of the sources of `task` (Domain.options)."""
+    taken = find(task).options if isinstance(task, str) and task in names() else ()
+    return {key: node for domain in _with(task) for key, node in domain.settings.items() if key not in taken}
 
 
 def supplied(task: str | None = None) -> frozenset[str]:

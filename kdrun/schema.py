@@ -434,7 +434,7 @@ def defaults(node: type = Root, task: str | None = None) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for item in fields(node, task):
         value = item.default if item.default_factory is MISSING else item.default_factory()
-        result[item.name] = defaults(type(value)) if is_dataclass(value) else value
+        result[item.name] = defaults(type(value), task) if is_dataclass(value) else value
     if node is Paths:
         result["cache"] = default_cache()
     return result

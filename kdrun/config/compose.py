@@ -81,7 +81,8 @@ def compose(overrides: Sequence[str] = (), conf_dirs: Sequence[str] = (), *, mis
     if composed is None:
         problems.stop()
         raise AssertionError("a failed composition has a problem")
-    tree = merged(defaults(), copy.deepcopy(composed.tree))
+    data = composed.tree.get("data")
+    tree = merged(defaults(task=data.get("task") if isinstance(data, dict) else None), copy.deepcopy(composed.tree))
     words_of.apply(tree, words, problems)
     tree["strategy"] = strategy_options(tree.get("strategy"))
     _add_controls(tree, problems)

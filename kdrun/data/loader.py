@@ -15,6 +15,9 @@ from kdrun.data import randomness
 from kdrun.data.samples import Samples
 from kdrun.data.stream import Stream
 
+WINDOW = 32
+"""Batches among which samples of similar length come together (SortedLoader)."""
+
 
 class BatchLoader:
     """Iterates one split in batches, as one of `world` ranks; resumes at any batch.
@@ -212,6 +215,25 @@ class MaskedLoader(BatchLoader):
         for mask in self.MASKS:
             batch[mask].zero_()
         return batch
+
+
+class SortedLoader(MaskedLoader):
+    """Batches of `batch_size` samples of similar length: in training those of WINDOW batches, which are new in every epoch, are sorted,
+    and the batches shuffled; in evaluation they come in the order of the source. samples: have `lengths`, int64 [n], too."""
+
+    def _split(self) -> list[tuple[int, int]]:
+        count, size = len(self.samples), self.batch_size
+        return [(first, min(first + size, count)) for first in range(0, count, size)]
+
+    def _order(self) -> tuple[np.ndarray, np.ndarray]:
+        numbers = np.arange(len(self._bounds))
+        if self.seed is None:
+            return np.arange(len(self.samples)), numbers
+        order = randomness.order(randomness.key("order", self.seed, self.epoch), self.samples.ids.numpy())
+        for first in range(0, len(order), WINDOW * self.batch_size):
+            members = order[first : first + WINDOW * self.batch_size]
+            order[first : first + len(members)] = members[np.argsort(-self.samples.lengths[members], kind="stable")]
+        return order, randomness.order(randomness.key("batches", self.seed, self.epoch), numbers)
 
 
 def first_of(size: int, rank: int, world: int) -> int:

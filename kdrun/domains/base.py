@@ -363,6 +363,7 @@ class Domain:
     monitor      the metric that selects the best epoch where nobody said anything else
     supervision  the term of an objective that learns from labels
     settings     key below `data.` -> dataclass of keys (schema.key) of a node of its own
+    options      names of options of its sources that would else be nodes of other kinds of data
     supplies     arguments that networks may be given: the names of Spec.arguments
     normalised   its inputs are numbers that are normalised
     augmented    training inputs can be augmented at random (`data.augment`), and have the layout of images
@@ -381,6 +382,7 @@ class Domain:
     monitor: str = "accuracy"
     supervision: str = "ce"
     settings: Mapping[str, type] = MappingProxyType({})
+    options: tuple[str, ...] = ()
     supplies: tuple[str, ...] = ()
     normalised: bool = True
     augmented: bool = False

@@ -26,7 +26,7 @@ from torch import Tensor
 from kdrun.checksums import empty, finished, write_manifest
 from kdrun.domains.base import Prediction
 from kdrun.files import open_array
-from kdrun.learning.teacher import FrozenTeacher
+from kdrun.learning.teacher import FrozenTeacher, moved
 
 ARRAYS = ("logits.npy", "marks.npy")
 TOLD = "stored outputs of a teacher"
@@ -168,14 +168,14 @@ class OutputCache(Refusable):
     ) -> None:
         """Compute what is missing in blocks of BLOCK consecutive rows, whatever was there before: same rows, same bits.
 
-        inputs(ids [b], view) gives the normalised inputs [b, C, H, W] of these samples under that view.
+        inputs(ids [b], view) gives the inputs of these samples under that view as networks take them.
         """
         views, samples, _ = self.shape
         for view in range(views):
             for first in range(0, samples, BLOCK):
                 rows = torch.arange(first, min(first + BLOCK, samples))
                 if not self.has(view, rows):
-                    batch = {"inputs": inputs(self.ids[rows], view).to(device)}
+                    batch = {"inputs": moved(inputs(self.ids[rows], view), device)}
                     self.write(view, rows, teacher.outputs(batch))
                 told(view * samples + first + len(rows))
 
@@ -190,7 +190,8 @@ class OutputCache(Refusable):
             if count == 0 or len(known) == 0:
                 continue
             rows = known[torch.randint(len(known), (min(count, samples),), generator=generator)]
-            live = self.row(teacher.outputs({"inputs": inputs(self.ids[rows], view).to(device)})).cpu()
+            batch = {"inputs": moved(inputs(self.ids[rows], view), device)}
+            live = self.row(teacher.outputs(batch)).cpu()
             error = largest_difference(live, self.read(view, rows))
             worst = error if error != error else max(worst, error)
             if worst != worst:

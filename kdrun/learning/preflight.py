@@ -10,7 +10,7 @@ from torch import nn
 
 from kdrun.learning.fitness import check_guess, check_stated
 from kdrun.learning.request import TaughtBy
-from kdrun.learning.teacher import as_seen, renormalisation
+from kdrun.learning.teacher import as_seen, moved, renormalisation
 from kdrun.networks.inputs import Moments, moments_of, same
 from kdrun.networks.modes import evaluating
 from kdrun.networks.weights import read_metadata
@@ -95,10 +95,3 @@ def other_normalisation(learner: dict[str, Any], network: nn.Module, module: Any
         return {}
     found = {"name": best, **others[best], "metric": task.PREFLIGHT, "value": values[best], "given": given}
     return {"otherwise": {**found, "samples": seen}}
-
-
-def moved(value: Any, device: torch.device) -> Any:
-    """Tensors in (mappings of) a batch on `device`."""
-    if isinstance(value, torch.Tensor):
-        return value.to(device)
-    return {key: moved(item, device) for key, item in value.items()} if isinstance(value, dict) else value

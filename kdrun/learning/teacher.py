@@ -247,3 +247,10 @@ def renormalisation(student: tuple, teacher: dict[str, list[float]] | None) -> d
     mean, deviation = (torch.tensor(values, dtype=torch.float32) for values in student)
     other_mean, other_deviation = torch.tensor(teacher["mean"]), torch.tensor(teacher["std"])
     return {"scale": deviation / other_deviation, "shift": (mean - other_mean) / other_deviation}
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """Tensors in (mappings of) a batch on `device`."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    return {key: moved(item, device) for key, item in value.items()} if isinstance(value, dict) else value

@@ -15,10 +15,10 @@ from kdrun.data.module import SAMPLE
 from kdrun.files import read_json
 from kdrun.learning import cache, positions, rowcache, seeds, topk
 from kdrun.learning.fitness import UnfitTeacher, check_guess
-from kdrun.learning.preflight import moved, preflight
+from kdrun.learning.preflight import preflight
 from kdrun.learning.report import Report
 from kdrun.learning.request import FitRequest, TaughtBy
-from kdrun.learning.teacher import FrozenTeacher, OtherView, SeveralTeachers, renormalisation
+from kdrun.learning.teacher import FrozenTeacher, OtherView, SeveralTeachers, moved, renormalisation
 from kdrun.learning.wiring import capture_of
 from kdrun.ledger.flops import parameters
 from kdrun.ledger.ledger import CostCounter, Ledger, clocks

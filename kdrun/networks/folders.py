@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from kdrun.networks import quiet
 from kdrun.problems import UserError, closest
 
 
@@ -31,19 +32,25 @@ def check_folder(name: str) -> None:
 
 
 def pretrained(
-    kind: Any, name: str, wrong: tuple[str, ...] = ("missing_keys", "mismatched_keys"), **options: Any
+    kind: Any,
+    name: str,
+    wrong: tuple[str, ...] = ("missing_keys", "mismatched_keys"),
+    new: Callable[[nn.Module, str], bool] = lambda model, key: False,
+    **options: Any,
 ) -> nn.Module:
     """A network of transformers from a folder or hub name; no code that comes with it is run.
 
-    kind: its class. wrong: what of transformers' report must be empty. Raises UserError where weights are not there or not all fit.
+    kind: its class. wrong: what of transformers' report must be empty, but for names of which `new` says that they may be made anew.
+    Raises UserError where weights are not there or not all fit.
     """
     check_folder(name)
     try:
-        model, report = kind.from_pretrained(name, trust_remote_code=False, output_loading_info=True, **options)
+        with quiet.loading():
+            model, report = kind.from_pretrained(name, trust_remote_code=False, output_loading_info=True, **options)
     except (OSError, ValueError, RuntimeError) as error:  # not there, or not of this kind
         raise UserError(f"cannot load {name}: {(str(error).splitlines() or [''])[0]}") from error
     for problem in wrong:
-        if names := sorted(map(str, report.get(problem) or ())):
+        if names := sorted(key for key in map(str, report.get(problem) or ()) if not new(model, key)):
             more = " ..." if len(names) > 3 else ""
             what = problem.replace("_", " ")
             raise UserError(

@@ -9,12 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdrun.data import randomness
-from kdrun.data.loader import MaskedLoader
+from kdrun.data.loader import SortedLoader
 from kdrun.data.ragged import Ragged
-
-WINDOW = 32
-"""Batches among which samples of similar length come together."""
 
 Pictures = Callable[[np.ndarray], dict[str, Tensor]]
 
@@ -131,7 +127,7 @@ class VisionSamples:
         return ids, real, labels, slots
 
 
-class SampleLoader(MaskedLoader):
+class SampleLoader(SortedLoader):
     """Iterates one split as one of `world` ranks; resumes at any batch (see BatchLoader for how).
 
     A batch is a dict:
@@ -149,23 +145,6 @@ class SampleLoader(MaskedLoader):
 
     batch_size  samples of a batch over all ranks
     seed        of the order; None: the order of the source, the same in every epoch (evaluation)
-
-    In training, samples of similar length come together: those of WINDOW batches, which are new in every epoch, are
-    sorted, and the batches shuffled.
     """
 
     MASKS = ("mask", "visual_mask")
-
-    def _split(self) -> list[tuple[int, int]]:
-        count, size = len(self.samples), self.batch_size
-        return [(first, min(first + size, count)) for first in range(0, count, size)]
-
-    def _order(self) -> tuple[np.ndarray, np.ndarray]:
-        numbers = np.arange(len(self._bounds))
-        if self.seed is None:
-            return np.arange(len(self.samples)), numbers
-        order = randomness.order(randomness.key("order", self.seed, self.epoch), self.samples.ids.numpy())
-        for first in range(0, len(order), WINDOW * self.batch_size):
-            members = order[first : first + WINDOW * self.batch_size]
-            order[first : first + len(members)] = members[np.argsort(-self.samples.lengths[members], kind="stable")]
-        return order, randomness.order(randomness.key("batches", self.seed, self.epoch), numbers)

@@ -59,16 +59,20 @@ def judge(
         else:
             found.notes["quality"] = "generated text is scored with the torch network only"
         return found
-    predict = predictor(subject, session)
     start = time.perf_counter()
     outputs, targets, ids, inputs = [], [], [], []
-    for _, batch in subject.batches("test", CHUNK):
-        outputs.append(predict(batch["inputs"].numpy()))
-        targets.append(batch["targets"]), ids.append(batch["ids"]), inputs.append(batch["inputs"].numpy())
+    network = subject.through(session)
+    with torch.inference_mode():
+        for _, batch in subject.batches("test", CHUNK):
+            outputs.append(subject.task.predict(network, batch["inputs"]).logits.float().numpy())
+            targets.append(batch["targets"]), ids.append(batch["ids"]), inputs.append(batch["inputs"])
     seconds = time.perf_counter() - start
     found.outputs, found.targets = np.concatenate(outputs), torch.cat(targets).numpy()
     found.ids = torch.cat(ids).numpy()
     found.value = score(subject, found.outputs, found.targets)
+    if subject.spec.keywords:
+        found.notes["robustness"] = NOT_CORRUPTED.format(subject.spec.kind)
+        return found
     if quick:
         samples = min(samples, int(QUICK_SECONDS / (20 * seconds / len(found.ids))))
         if samples < min(FEWEST, len(found.ids)):
@@ -77,7 +81,7 @@ def judge(
     rows = np.linspace(0, len(found.ids) - 1, min(samples, len(found.ids))).round().astype(int)
     own = found.targets[rows]
     scored = lambda values: score(subject, values, own)  # noqa: E731
-    chosen, spec = np.concatenate(inputs)[rows], subject.spec
+    chosen, spec, predict = torch.cat(inputs).numpy()[rows], subject.spec, predictor(subject, session)
     corrupted = spec.corrupted(chosen, found.ids[rows], seed)
     if not corrupted:
         found.notes["robustness"] = NOT_CORRUPTED.format(spec.kind)

@@ -1,0 +1,93 @@
+"""Texts and their classes, as the rest of kdrun asks for them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from kdrun.domains.base import Domain
+from kdrun.schema import CONTENT, key
+
+
+@dataclass
+class Tokens:
+    """How texts become tokens."""
+
+    vocabulary: int = key(8_000, "pieces of the tokenizer that is trained on the training split", minimum=261)
+    tokenizer: str | None = key(
+        None,
+        "file or folder of an existing tokenizer instead, or minilm",
+        path=True,
+        exists=True,
+        words=("minilm",),
+        left_out=CONTENT,
+    )
+    max_length: int = key(128, "longest text in tokens; what is longer is cut", minimum=3)
+    duplicates: str = key(
+        "remove", "what to do with training texts that are in val or test too", choices=("remove", "keep")
+    )
+
+
+class TextDomain(Domain):
+    """Texts (or pairs of texts) in, one of C classes out."""
+
+    name = "text_classification"
+    metrics = MappingProxyType(
+        {
+            "accuracy": "max",
+            "f1": "max",
+            "mcc": "max",
+            "top5": "max",
+            "worst_class": "max",
+            "loss": "min",
+            "calibration": "min",
+        }
+    )
+    settings = MappingProxyType({"tokens": Tokens})
+    options = ("text",)
+    supplies = ("num_classes", "num_labels", "vocabulary", "vocab_size", "pad", "max_length")
+    normalised = False
+    transfers = True
+
+    def source_type(self) -> type:
+        from kdrun.domains.text.source import Texts
+
+        return Texts
+
+    def reads_unlabelled(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
+        return {"_target_": "kdrun.domains.text.files.unlabelled_texts"}
+
+    def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
+        from kdrun.domains.text.module import text_module
+
+        return text_module(source, {**config, **config["tokens"]}, cache)
+
+    def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
+        from kdrun.domains.text.task import TextClassification as Task
+
+        return Task(module.spec)
+
+    def spec(self, metadata: Mapping[str, Any]) -> Any:
+        from kdrun.domains.text.spec import ClassifiedTextSpec
+
+        return ClassifiedTextSpec.of(metadata)
+
+    def content_hash(self, source: Any, config: dict[str, Any]) -> str:
+        """With the content of a tokenizer that is given."""
+        path = config["tokens"]["tokenizer"]
+        if path is None:
+            return source.content_hash
+        from kdrun.domains.text.tokens import existing
+
+        return hashlib.sha256(f"{source.content_hash} {existing(path).sha256}".encode()).hexdigest()
+
+    def left_out(self, target: str) -> tuple[str, ...]:
+        """Of files: paths and names of columns, whose content is in instead."""
+        ours = target == "kdrun.domains.text.files.text_file"
+        return ("val_root", "test_root", "text", "label", "split") if ours else ()
+
+
+DOMAIN = TextDomain()

@@ -1,0 +1,135 @@
+"""A loaded set of texts with classes: split, tokenizer of its training texts, ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from kdrun import kinds
+from kdrun.data.module import ArrayModule
+from kdrun.data.ragged import Ragged
+from kdrun.data.source import TEST, TRAIN, UNUSED, VAL
+from kdrun.data.splits import assign, sizes_of
+from kdrun.data.transfer import chosen, with_unlabelled
+from kdrun.domains.text import tokens as tokenizers
+from kdrun.domains.text.loader import TextLoader, TextSamples
+from kdrun.domains.text.source import Texts
+from kdrun.domains.text.spec import ClassifiedTextSpec
+from kdrun.problems import UserError
+
+DOMAIN = kinds.find("text_classification")
+
+
+class TextDataModule(ArrayModule):
+    """Texts with a split and a tokenizer.
+
+    tokens, types  Ragged: ids of all texts of the source, and of pairs which text each is of
+    tokenizer      see tokens.TextTokenizer
+    """
+
+    source: Texts
+    spec: ClassifiedTextSpec
+
+    def __init__(
+        self,
+        source: Texts,
+        split: np.ndarray,
+        spec: ClassifiedTextSpec,
+        tokenizer: tokenizers.TextTokenizer,
+        tokens: Ragged,
+        types: Ragged | None,
+        labelled: np.ndarray | None = None,
+    ):
+        super().__init__(DOMAIN, source, split, spec, None, labelled)
+        self.tokenizer, self.tokens, self.types = tokenizer, tokens, types
+
+    def samples(self, split: str) -> TextSamples:
+        """Ids, tokens and targets of a split; made when first asked for."""
+        if split not in self._samples:
+            rows, hidden = self.rows(split), split == "train" and self.labelled is not None
+            most = self.spec.max_length  # which none of them exceeds
+            self._samples[split] = TextSamples(
+                self.source.ids[rows],
+                self.tokens.cut(rows, most, self.spec.pad),
+                None if self.types is None else self.types.cut(rows, most, 1),
+                self.targets[rows],
+                self.spec.pad,
+                self.labelled[rows] if hidden else None,
+            )
+        return self._samples[split]
+
+    def inputs(self, ids: Tensor, view: int = 0) -> dict[str, Tensor]:
+        """Training texts by id (int64 [b]), in this order, padded to their longest. KeyError for an id that is not in training."""
+        return self.samples("train").inputs(self.trained(ids).numpy())
+
+    def _loader(self, batch_size: int, seed: int, rank: int, world: int) -> TextLoader:
+        return TextLoader(self.samples("train"), batch_size, seed=seed, rank=rank, world=world)
+
+    def eval_loader(self, split: str, batch_size: int, rank: int = 0, world: int = 1) -> TextLoader:
+        """As of TokenModule."""
+        return TextLoader(self.samples(self.with_targets(split)), batch_size, rank=rank, world=world)
+
+
+def text_module(texts: Texts, config: Mapping[str, Any], cache: str | Path) -> TextDataModule:
+    """The data module of texts. config: the keys that every data config has, and those of domain.Tokens.
+
+    Raises UserError where nothing would be left to train on.
+    """
+    split, notes = assign(texts, config), []
+    if config["duplicates"] == "remove":
+        split, notes = without_duplicates(texts, split)
+        if not (split == TRAIN).any():
+            raise UserError(
+                f"{texts.name}: all training texts are also in val or test",
+                "data.tokens.duplicates=keep leaves them in",
+            )
+    training = chosen(texts, split, config)
+    tokenizer = _tokenizer(
+        texts, training.split, config, Path(cache)
+    )  # of the data set itself, as its teachers have it
+    training = with_unlabelled(training, config["unlabelled"])
+    source, split = training.source, training.split
+    tokens, types, cut = tokenizer.encode(source.texts, source.seconds, config["max_length"])
+    if cut:
+        notes.append(f"{cut} of {len(source)} texts are cut to {config['max_length']} tokens")
+    source = replace(source, notes=(*source.notes, *notes))
+    spec = ClassifiedTextSpec(
+        name=config["name"] or texts.name,
+        classes=texts.classes,
+        vocabulary=tokenizer.size,
+        pad=tokenizer.pad,
+        sizes=sizes_of(source, split),
+        max_length=config["max_length"],
+        tokenizer=tokenizer.sha256,
+        pairs=texts.pairs,
+    )
+    return TextDataModule(source, split, spec, tokenizer, tokens, types, training.labelled)
+
+
+def without_duplicates(texts: Texts, split: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """(split without training texts that are also in val or test, and without val texts that are in test; what was left out)."""
+    split, notes = split.copy(), []
+    content = np.array([row.tobytes() for row in texts.x], object)
+    for part, name, others in ((VAL, "val", (TEST,)), (TRAIN, "training", (VAL, TEST))):
+        held_out = set(content[np.isin(split, others)])
+        rows = np.flatnonzero(split == part)
+        twice = rows[[one in held_out for one in content[rows]]] if len(rows) else rows
+        split[twice] = UNUSED
+        if len(twice):
+            notes.append(
+                f"{len(twice)} {name} texts left out: they are also in {'val or test' if part == TRAIN else 'test'}"
+            )
+    return split, notes
+
+
+def _tokenizer(texts: Texts, split: np.ndarray, config: Mapping[str, Any], cache: Path) -> tokenizers.TextTokenizer:
+    if config["tokenizer"] is not None:
+        return tokenizers.existing(config["tokenizer"])
+    rows = np.flatnonzero(split == TRAIN).tolist()
+    read = [texts.texts[row] for row in rows] + ([texts.seconds[row] for row in rows] if texts.seconds else [])
+    return tokenizers.trained(read, config["vocabulary"], cache)

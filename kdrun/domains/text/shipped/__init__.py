@@ -1,0 +1,1 @@
+"""Texts with classes that packages ship, and made-up ones."""

@@ -1,0 +1,61 @@
+"""What a source of texts returns: texts (or pairs of texts), their classes and ids. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from kdrun.data.source import ArraySource, check_columns
+
+
+@dataclass
+class Texts(ArraySource):
+    """Labelled texts as their source gives them; see ArraySource for what is not here.
+
+    x        uint8 [N, 16]: `digests` of the texts, by which equal ones are known
+    y        int64 [N], positions in `classes`
+    texts    one for each sample
+    seconds  the second text of each sample, where samples are pairs; None: they are not
+    asked    names of the columns that the texts came from
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    split: np.ndarray
+    ids: np.ndarray
+    classes: tuple[str, ...]
+    name: str
+    source_hash: str
+    texts: tuple[str, ...] = ()
+    seconds: tuple[str, ...] | None = None
+    asked: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    determined: bool = False
+
+    columns: ClassVar[tuple[str, ...]] = ("texts", "seconds")
+
+    def __post_init__(self) -> None:
+        count = len(self.x)
+        if len(self.texts) != count or (self.seconds is not None and len(self.seconds) != count):
+            raise ValueError(f"{self.name}: texts and digests differ in number")
+        check_columns(self, count, y=np.int64)
+
+    @property
+    def pairs(self) -> bool:
+        return self.seconds is not None
+
+    def describe(self, position: int) -> str:
+        text = self.texts[position]
+        return f"{super().describe(position)} ({text[:40]!r}{' ...' if len(text) > 40 else ''})"
+
+
+def digests(texts: Sequence[str], seconds: Sequence[str] | None = None) -> np.ndarray:
+    """uint8 [N, 16]: hashes of texts, equal for texts that differ in case and in blanks alone."""
+    pairs = zip(texts, seconds or [""] * len(texts), strict=True)
+    written = ("\0".join(" ".join(text.casefold().split()) for text in pair) for pair in pairs)
+    content = b"".join(hashlib.blake2b(text.encode(), digest_size=16).digest() for text in written)
+    return np.frombuffer(content, np.uint8).reshape(-1, 16).copy()

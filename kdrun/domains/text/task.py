@@ -1,0 +1,85 @@
+"""Texts in, one of C classes out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassF1Score, MulticlassMatthewsCorrCoef
+
+from kdrun import kinds
+from kdrun.domains.base import Batch, Prediction, Tensors
+from kdrun.domains.images.task import Classification
+from kdrun.domains.scores import ClassificationScores
+from kdrun.networks.capture import captured, classifier, only_call
+from kdrun.networks.modes import evaluating
+from kdrun.networks.output import logits_of
+
+DOMAIN = kinds.find("text_classification")
+TYPICAL_TOKENS = 64
+
+
+class TextClassification(Classification):
+    """Single-label classification of texts with the classes of a ClassifiedTextSpec; see loader.TextLoader for what a batch is."""
+
+    METRICS = DOMAIN.metrics
+    MAIN = PREFLIGHT = "accuracy"
+
+    def predict(self, network: nn.Module, inputs: dict[str, torch.Tensor]) -> Prediction:
+        """As of Classification. Padding changes nothing: networks are given the mask of what is text."""
+        count = self.size(inputs)
+        if self._features:
+            with captured(network) as found:
+                logits = logits_of(network(**inputs))
+            features = {"features": only_call(network, found)}
+        else:
+            logits, features = logits_of(network(**inputs)), {}
+        if self.classes == 2 and logits.shape == (count, 1):
+            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+        if logits.shape != (count, self.classes):
+            raise ValueError(
+                f"{type(network).__name__} returned logits of shape {tuple(logits.shape)}, expected "
+                f"{(count, self.classes)}: {self.spec.name} has {self.classes} classes"
+            )
+        layer = classifier(network) if self._classifier else None
+        return Prediction(logits, features=features, classifier=None if layer is None else (layer.weight, layer.bias))
+
+    def feature_width(self, network: nn.Module) -> int:
+        device, blank = next(network.parameters()).device, self.spec.blank().inputs
+        with torch.no_grad(), evaluating(network), captured(network) as found:
+            network(**{name: value.to(device) for name, value in blank.items()})
+        return only_call(network, found).shape[1]
+
+    def tensors(self, batch: Batch, student: Prediction, teacher: Prediction | None) -> Tensors:
+        return {**super().tensors(batch, student, teacher), "mask": batch["mask"]}
+
+    def count(self, batch: Batch) -> int:
+        return int(batch["mask"].sum())
+
+    def metrics(self) -> MetricCollection:
+        return MetricCollection(
+            {
+                "scores": ClassificationScores(self.classes),
+                "f1": MulticlassF1Score(self.classes, average="macro"),
+                "mcc": MulticlassMatthewsCorrCoef(self.classes),
+            }
+        )
+
+    def update(self, metrics: MetricCollection, prediction: Prediction, batch: Batch) -> None:
+        logits, targets = self.judged(prediction, batch)
+        for metric in ("scores", "f1", "mcc"):
+            metrics[metric].update(logits, targets)
+
+    def rights(self, prediction: Prediction, batch: Batch) -> list[dict[str, Any]] | None:
+        real = batch["mask"].tolist()
+        return [row for row, counts in zip(super().rights(prediction, batch), real, strict=True) if counts]
+
+    def size(self, inputs: dict[str, torch.Tensor]) -> int:
+        return len(inputs["input_ids"])
+
+    def typical(self, network: nn.Module) -> object:
+        """A text of TYPICAL_TOKENS tokens; without a mask, whose values transformers looks at."""
+        ids = torch.zeros((1, min(TYPICAL_TOKENS, self.spec.max_length)), dtype=torch.int64, device="meta")
+        return network(input_ids=ids, **({"token_type_ids": ids} if self.spec.pairs else {}))

@@ -1,0 +1,103 @@
+"""Texts to ids: the tokenizer of a network of transformers, or byte pairs of the training texts (both by `tokenizers`)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdrun.data import fetch, kept
+from kdrun.data.ragged import Ragged
+from kdrun.data.source import text_hash
+from kdrun.data.tokenizer import read_folder, read_tokenizers_file
+from kdrun.files import sha256_file
+from kdrun.optional import needed
+from kdrun.problems import UserError
+
+MINILM = "minilm"
+"""A tokenizer's (or a network's) name instead of its path: that of `kdrun fetch minilm`."""
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+BLOCK = 20_000
+"""Texts that are encoded at a time."""
+
+
+class TextTokenizer:
+    """A fast tokenizer: a text becomes its ids with the special tokens that the tokenizer puts around it.
+
+    size    ids are below it; pad: id that fills rows; sha256: of its content
+    """
+
+    def __init__(self, model: Any, pad: int, sha256: str) -> None:
+        self.model, self.pad, self.sha256 = model, pad, sha256
+        self.size: int = model.get_vocab_size(with_added_tokens=True)
+
+    def encode(
+        self, texts: Sequence[str], seconds: Sequence[str] | None, max_length: int
+    ) -> tuple[Ragged, Ragged | None, int]:
+        """(ids, which of a pair's texts each id is of (0, 1), how many texts were cut to `max_length`)."""
+        self.model.enable_truncation(max_length)
+        ids, types, cut = [], [], 0
+        for first in range(0, max(len(texts), 1), BLOCK):
+            chosen = list(texts[first : first + BLOCK])
+            given = chosen if seconds is None else list(zip(chosen, seconds[first : first + BLOCK], strict=True))
+            made = self.model.encode_batch(given)
+            ids.append(Ragged.of([one.ids for one in made]))
+            types.append(Ragged.of([one.type_ids for one in made]) if seconds is not None else None)
+            cut += sum(bool(one.overflowing) for one in made)
+        return Ragged.joined(ids), None if seconds is None else Ragged.joined(types), cut
+
+
+def trained(texts: Iterable[str], vocabulary: int, cache: Path) -> TextTokenizer:
+    """Byte pairs (as of RoBERTa, in small letters) of `texts`, trained once and kept below `cache`. Their order does not matter, and
+    every training gives the same; word pieces do not (the library goes through words in the order of a hash that differs)."""
+    library = needed("tokenizers", "text needs Hugging Face's tokenizers", "transformers")
+    ordered = sorted(texts)
+    settings = {"model": "byte pairs", "vocabulary": vocabulary, "special": SPECIAL, "version": library.__version__}
+    path = cache / "text" / f"pairs-{text_hash([json.dumps(settings), *ordered])[:16]}.json"
+    content = kept.read(path)
+    if content is None:
+        content = _byte_pairs(library, ordered, vocabulary).to_str().encode()
+        kept.write(path, content)
+    model = library.Tokenizer.from_buffer(content)
+    return TextTokenizer(model, model.token_to_id(SPECIAL[0]), hashlib.sha256(content).hexdigest())
+
+
+def _byte_pairs(library: Any, texts: list[str], vocabulary: int) -> Any:
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    begin, end = SPECIAL[2:4]
+    model = library.Tokenizer(models.BPE())
+    model.normalizer = normalizers.BertNormalizer(lowercase=True)
+    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    model.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    options = {"special_tokens": list(SPECIAL), "initial_alphabet": alphabet, "show_progress": False}
+    model.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocabulary, **options))
+    ids = {token: model.token_to_id(token) for token in (begin, end)}
+    model.post_processor = processors.BertProcessing((end, ids[end]), (begin, ids[begin]))
+    return model
+
+
+def existing(path: str | Path) -> TextTokenizer:
+    """A file of Hugging Face's tokenizers (NAME.json), the folder of a Hugging Face model, or "minilm" (kdrun fetch minilm)."""
+    path = minilm_folder() if str(path) == MINILM else Path(path).expanduser()
+    if not path.exists():
+        raise UserError(f"data.tokens.tokenizer={path}: there is no such file or folder")
+    if path.is_file():
+        model, names = read_tokenizers_file(path)
+        pad = None if names["pad"] is None else model.token_to_id(names["pad"])
+        sha256 = sha256_file(path)
+    else:
+        made, files = read_folder(path)
+        model, pad, sha256 = getattr(made, "backend_tokenizer", None), made.pad_token_id, text_hash(files)
+        if model is None:
+            raise UserError(f"the tokenizer in {path} is not one of Hugging Face's fast ones: it has no tokenizer.json")
+        model.no_padding()
+    return TextTokenizer(model, 0 if pad is None else pad, sha256)
+
+
+def minilm_folder() -> Path:
+    """The fetched folder. Raises UserError saying what to type where it is not there."""
+    return fetch.needed(MINILM, fetch.default_cache(), MINILM)["config.json"].parent

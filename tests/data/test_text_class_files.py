@@ -1,0 +1,140 @@
+"""Texts with classes from files of the user's own: what is read, and what is said of files that cannot be used."""
+
+import json
+
+import numpy as np
+import pytest
+
+from kdrun.domains.text.files import text_file, unlabelled_texts
+from kdrun.domains.text.module import without_duplicates
+from kdrun.domains.text.source import digests
+from kdrun.problems import UserError
+
+ROWS = [("good, really", "pos"), ("bad", "neg"), ("fine", "pos"), ("awful", "neg")]
+
+
+def write(path, text, encoding="utf-8"):
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def table(mark=",", head=("Review", "Label"), rows=ROWS):
+    cells = [head, *rows]
+    return "\r\n".join(mark.join(f'"{cell}"' if mark in cell else cell for cell in row) for row in cells) + "\r\n"
+
+
+def records(rows=ROWS):
+    return "".join(json.dumps({"review": text, "label": label}) + "\n" for text, label in rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "encoding"),
+    [
+        ("a.csv", table(), "utf-8"),
+        ("a.csv", table(";"), "utf-8-sig"),  # as Excel writes it
+        ("a.csv", table(";"), "utf-16"),
+        ("a.tsv", table("\t"), "utf-8"),
+        ("a.jsonl", records(), "utf-8-sig"),
+    ],
+)
+def test_every_kind_of_file_gives_the_same_samples(tmp_path, name, content, encoding):
+    made = text_file(write(tmp_path / name, content, encoding), text="Review", label="Label")
+    assert made.texts == tuple(text for text, _ in ROWS)
+    assert [made.classes[number] for number in made.y] == [label for _, label in ROWS]
+    assert made.ids.tolist() == [0, 1, 2, 3] and made.seconds is None
+    reference = text_file(write(tmp_path / "reference.csv", table()), text="review", label="label")
+    assert made.content_hash == reference.content_hash
+
+
+def test_parquet(tmp_path):
+    pytest.importorskip("pyarrow")
+    pandas = pytest.importorskip("pandas")
+    pandas.DataFrame(ROWS, columns=["review", "label"]).to_parquet(tmp_path / "a.parquet")
+    assert text_file(tmp_path / "a.parquet", text="review").texts == tuple(text for text, _ in ROWS)
+
+
+def test_pairs_numbers_as_classes_and_a_column_of_splits(tmp_path):
+    rows = [("a", "b", "10", "train"), ("c", "d", "9", "train"), ("e", "f", "9", "dev"), ("g", "h", "10", "test")]
+    path = write(tmp_path / "pairs.csv", table(head=("one", "two", "stars", "part"), rows=rows))
+    made = text_file(path, text=["one", "two"], label="stars", split="part")
+    assert made.classes == ("9", "10") and made.y.tolist() == [1, 0, 0, 1]
+    assert made.seconds == ("b", "d", "f", "h") and made.split.tolist() == [0, 0, 1, 2]
+    assert text_file(path, text=["two", "one"], label="stars", split="part").content_hash != made.content_hash
+
+
+def test_further_files_for_splits_have_ids_behind(tmp_path):
+    train, test = write(tmp_path / "train.csv", table()), write(tmp_path / "test.csv", table(rows=[("so so", "neg")]))
+    made = text_file(train, text="review", test_root=test)
+    assert made.split.tolist() == [0, 0, 0, 0, 2] and made.ids.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "said"),
+    [
+        (table(), {"text": "Reveiw"}, ("no column reveiw", "closest: review", "it has: review, label")),
+        (table(), {"text": "review", "label": "labels"}, ("no column labels", "closest: label")),
+        (table(rows=[*ROWS, ("", "pos"), ("x", "")]), {"text": "review"}, ("in 2 rows: lines 6, 7", "data.empty=drop")),
+        (table(), {"text": ["a", "b", "c"]}, ("data.text=", "data.text=[FIRST,SECOND]")),
+        (table(), {"text": "review", "empty": "drp"}, ("data.empty=drp", "closest: drop")),
+        (table(), {"text": "review", "split": "label"}, ("column label says neither train, val", "lines 2, 3")),
+        ("", {"text": "review"}, ("is empty",)),
+    ],
+)
+def test_what_is_said_of_a_table_that_does_not_fit(tmp_path, content, options, said):
+    with pytest.raises(UserError) as caught:
+        text_file(write(tmp_path / "a.csv", content), **options)
+    text = "\n".join(caught.value.lines)
+    assert all(words in text for words in said), text
+    assert len(caught.value.lines) <= 4
+
+
+def test_a_label_only_in_test_is_named_with_its_lines_and_the_nearest(tmp_path):
+    train = write(tmp_path / "train.csv", table())
+    test = write(tmp_path / "test.csv", table(rows=[("x", "neg"), ("y", "poss"), ("z", "poss")]))
+    with pytest.raises(UserError, match=r"label 'poss' in lines 3, 4 is in no training row.*closest: pos"):
+        text_file(train, text="review", test_root=test)
+
+
+def test_a_file_in_another_encoding_is_told_with_the_line(tmp_path):
+    path = write(tmp_path / "latin.csv", table(rows=[("a", "pos"), ("schön", "neg")]), "latin-1")
+    with pytest.raises(UserError, match=r"not a text in UTF-8 \(line 3\)"):
+        text_file(path, text="review")
+    path = write(tmp_path / "latin.jsonl", '{"text": "a"}\n{"text": "schön"}\n', "latin-1")
+    with pytest.raises(UserError, match=r"not a text in UTF-8 \(line 2\)"):
+        text_file(path)
+
+
+def test_broken_lines_of_jsonl_are_named(tmp_path):
+    with pytest.raises(UserError, match="line 2: no JSON"):
+        text_file(write(tmp_path / "a.jsonl", '{"text": "a", "label": 1}\n{"text"\n'))
+    with pytest.raises(UserError, match="line 1: a list"):
+        text_file(write(tmp_path / "a.jsonl", "[1]\n"))
+
+
+def test_rows_without_text_are_dropped_on_request_and_counted(tmp_path):
+    made = text_file(write(tmp_path / "a.csv", table(rows=[("", "pos"), *ROWS])), text="review", empty="drop")
+    assert made.ids.tolist() == [1, 2, 3, 4] and "1 rows of a.csv" in made.notes[0]
+
+
+def test_equal_texts_do_not_cross_splits(tmp_path):
+    rows = [("Same  text", "pos"), ("b", "neg"), ("same text", "pos"), ("c", "neg"), ("c", "neg"), ("d", "pos")]
+    made = text_file(write(tmp_path / "a.csv", table(rows=rows)), text="review")
+    split, notes = without_duplicates(made, np.array([0, 0, 2, 1, 2, 0], np.int8))
+    assert split.tolist() == [-1, 0, 2, -1, 2, 0]
+    assert notes == [
+        "1 val texts left out: they are also in test",
+        "1 training texts left out: they are also in val or test",
+    ]
+
+
+def test_digests_tell_pairs_apart():
+    first, second, third = digests(["a b", "a", "A  b"], ["c", "b c", "c"])
+    assert first.tolist() != second.tolist() and first.tolist() == third.tolist()
+
+
+@pytest.mark.parametrize("name", ["more.csv", "more.txt"])
+def test_texts_without_labels(tmp_path, name):
+    like = text_file(write(tmp_path / "a.csv", table()), text="review")
+    content = "one\n\ntwo\n" if name.endswith("txt") else "id,review\n1,one\n2,\n3,two\n"
+    made = unlabelled_texts(write(tmp_path / name, content), like)
+    assert made.texts == ("one", "two") and made.classes == ()
