@@ -1,1 +1,3 @@
 """Texts (or pairs of texts) and their classes."""
+
+SEMANTICS = 1
