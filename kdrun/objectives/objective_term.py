@@ -216,7 +216,8 @@ def labelled_positions(batch: Mapping[str, Any], mask: torch.Tensor | None) -> d
     """{LABELLED: bool, the shape of positions} of a batch not all of whose samples have a label; else {}. mask: positions that count."""
     if LABELLED not in batch:
         return {}
-    return {LABELLED: batch[LABELLED] if mask is None else mask & batch[LABELLED][:, None]}
+    labelled = batch[LABELLED]
+    return {LABELLED: labelled if mask is None else mask & labelled.reshape(-1, *[1] * (mask.dim() - 1))}
 
 
 def versions(tensors: Iterable[Any]) -> list[int]:

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from kdrun import slots
+from kdrun.objectives.inside import inside_of, mean_inside
 from kdrun.objectives.objective_term import IMAGES, LABELLED, LABELS, Tensors, Term
 from kdrun.objectives.settings import read_term
 from kdrun.problems import UserError
@@ -122,9 +123,13 @@ class Objective:
                 if over == LABELLED and not mask.any():  # of this part of the batch; others have some
                     raw.setdefault(term.name, _nothing(given))
                     continue
-                seen, shape = self._seen(term, given, mask, forms)
-                values = term(seen, shape)
-                if mask is not None and shape == mask.shape and not term.pointwise:
+                if (inside := inside_of(term, given)) is None:
+                    seen, shape = self._seen(term, given, mask, forms)
+                    values = term(seen, shape)
+                else:
+                    values = mean_inside(term, given, inside)
+                    shape = values.shape
+                if mask is not None and shape == mask.shape and (inside is not None or not term.pointwise):
                     values = torch.where(mask, values, 0.0)
                 # One operation less to go back through, where a batch is computed in one part and everything in it counts.
                 mean = values.mean() if positions == values.numel() else values.sum() / positions

@@ -53,7 +53,9 @@ class TextClassification(Classification):
         return only_call(network, found).shape[1]
 
     def tensors(self, batch: Batch, student: Prediction, teacher: Prediction | None) -> Tensors:
-        return {**super().tensors(batch, student, teacher), "mask": batch["mask"]}
+        """As of Classification, and inside [B, L]: which tokens are no padding, for losses on the inside of networks."""
+        inside = batch["inputs"]["attention_mask"]
+        return {**super().tensors(batch, student, teacher), "mask": batch["mask"], "inside": inside}
 
     def count(self, batch: Batch) -> int:
         return int(batch["mask"].sum())
