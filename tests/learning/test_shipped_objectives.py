@@ -33,6 +33,14 @@ NETWORKS["simkd"] = [
     "student.network={_target_: kdrun.networks.reused_classifier.ReusedClassifier, maps: stage3, width: 64, network: "
     "{_target_: kdrun.networks.resnet.ResNet, depth: 8, width: 4, in_channels: 1, image_size: 8}}"
 ]
+BERT = "{model_type: bert, hidden_size: %d, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 16}"
+for text in ("minilm_text", "tinybert_text"):
+    NETWORKS[text] = ["data=made_topics", "data.tokens.vocabulary=400", "data.samples=200"] + [
+        f"{who}.network={{_target_: kdrun.domains.text.networks.encoder.HuggingFaceEncoder, config: {BERT % width}}}"
+        for who, width in WIDTHS.items()
+    ]
+NETWORKS["minilm_text"].append("objective.attention_relations.heads=4")
+NETWORKS["tinybert_text"].append("objective.attention_scores.heads=2")
 NETWORKS["minilm"].append("objective.attention_relations.heads=4")
 NETWORKS["tinybert"].append("objective.attention_scores.heads=2")
 
