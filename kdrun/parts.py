@@ -63,7 +63,11 @@ def parts_of(entry: Entry, stages: Iterable[Entry] = ()) -> dict[str, Part]:
             name: Part(name, entry, figures_of(client), file=f"client-{client['client']:02d}.", facts=client)
             for client, name in names
         }
-    return {WHOLE: Part(WHOLE, entry, figures_of(entry), facts=entry)}
+    parts = {WHOLE: Part(WHOLE, entry, figures_of(entry), facts=entry)}
+    for peer in entry.get("peers") or ():
+        name = peer["name"]
+        parts[name] = Part(name, entry, figures_of(peer), counted=False, file=f"{name}.", facts=peer)
+    return parts
 
 
 def figures_of(said: Entry) -> dict[str, Any]:

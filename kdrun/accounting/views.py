@@ -109,7 +109,7 @@ def of_run(
             {"seed": item.seed, "role": item.role, **{k: part.facts.get(k) for k in ("client", "energy", "seconds")}}
             for item in students
             for part in parts_of(item.entry).values()
-            if part.stage is item.entry and part.file
+            if part.stage is item.entry and "client" in part.facts
         ],
     )
     view.per_unit = {

@@ -34,7 +34,8 @@ def show(console: Console, summary: dict[str, Any], facts: dict[str, str], copie
     head = (f"{summary['split']} {measure(summary['metric']).title}", "best epoch", "last epoch", "seeds")
     body: list[RenderableType] = [columns(head, result_rows(summary, figure_text)), Text()]
     if any(arm.get("several") for arm in summary["arms"].values()):
-        body += [parts(summary), Text(), gains(summary), Text()]
+        body += [parts(summary), Text()]
+        body += [gains(summary), Text()] if any(map(gains_of, summary["arms"].values())) else []
     body += [Text(summary["verdict"], style="bold"), Text(), details(summary, facts)]
     show_page(console, "kdrun", body, copied.items())
 

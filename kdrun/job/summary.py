@@ -16,7 +16,7 @@ from kdrun.differences import corrected, difference_of, holm
 from kdrun.job.selection import headline_of
 from kdrun.job.steps import control_of, name_steps, steps_of
 from kdrun.learning.resampling import has_own_last, read_samples, resampled
-from kdrun.parts import Part, parts_of
+from kdrun.parts import WHOLE, Part, parts_of
 from kdrun.present.verdict import verdict
 from kdrun.records import spread
 from kdrun.tracking.record import describe_error, status_of
@@ -66,7 +66,8 @@ def summarise(
     for arm, of_seeds in parts.items():
         if any(len(found) > 1 for found in of_seeds.values()):
             summary["arms"][arm]["several"] = over_parts(metric, of_seeds, which)
-            summary["arms"][arm]["gains"] = gains(metric, of_seeds, parts.get("alone", {}), arms[arm], which)
+            if not any(WHOLE in found for found in of_seeds.values()):  # else its figures are those of one network
+                summary["arms"][arm]["gains"] = gains(metric, of_seeds, parts.get("alone", {}), arms[arm], which)
     student = next(iter(arms.get("student", arms.get("alone", {})).values()), None)
     distinct = {record["fingerprint"]: record for record in teachers.values()}
     if distinct:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +64,71 @@ def _check_state(path: Path, identity: dict[str, Any]) -> None:
     state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["kdrun"]
     if state["identity"] != identity:
         raise Damaged(f"{path} is the state of another stage")
-    if state["best_file"] is not None:
-        best = path.with_name(state["best_file"])
-        if not best.is_file() or sha256_file(best) != state["best_sha256"]:
-            raise Damaged(f"{best} is {'damaged' if best.is_file() else 'missing'}")
+    for kept in (state, *(state.get("peers") or ())):
+        if kept["best_file"] is not None:
+            best = path.with_name(kept["best_file"])
+            if not best.is_file() or sha256_file(best) != kept["best_sha256"]:
+                raise Damaged(f"{best} is {'damaged' if best.is_file() else 'missing'}")
+
+
+@dataclass
+class Selection:
+    """The epochs of one network, and which of them validation selects; ties keep the earlier one.
+
+    name     of a network beside the student; "" of the student's
+    history  validation of all epochs: {"epoch", "step", metric ...}
+    best     {"epoch", "metrics"} of the selected one, and best_state its weights
+    right    what the task says of single validation samples, of the selected and of the last epoch
+    file     of the selected weights beside a checkpoint, and sha256 its hash
+    """
+
+    name: str = ""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] | None = None
+    best_state: dict[str, torch.Tensor] = field(default_factory=dict)
+    right: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {"best": [], "last": []})
+    file: str | None = None
+    sha256: str | None = None
+
+    def take(self, epoch: int, learner: LearnerModule, monitor: str, better: Callable[[float, float], bool]) -> None:
+        """An epoch that was evaluated."""
+        values = learner.evaluated
+        self.history.append({"epoch": epoch, "step": learner.step, **values})
+        self.right["last"] = learner.samples
+        value = values[monitor]
+        if value != value:
+            of = f" of {self.name}" if self.name else ""
+            raise FloatingPointError(f"val/{monitor}{of} became nan in epoch {epoch}")
+        if self.best is None or better(value, self.best["metrics"][monitor]):
+            self.best = {"epoch": epoch, "metrics": values}
+            self.best_state = {k: v.detach().to("cpu", copy=True) for k, v in learner.network.state_dict().items()}
+            self.right["best"] = learner.samples
+
+    def write(self, work: Path) -> None:
+        """The selected weights, where they are new."""
+        if self.best is None:
+            return
+        name = ".".join(filter(None, (f"best-{self.best['epoch']}", self.name, "safetensors")))
+        if self.file != name:
+            save_state(self.best_state, work / name)
+            self.file, self.sha256 = name, sha256_file(work / name)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "history": self.history,
+            "best": self.best,
+            "best_file": self.file,
+            "best_sha256": self.sha256,
+            "right": self.right["best"],
+        }
+
+    def resume(self, state: dict[str, Any], work: Path) -> None:
+        """Takes what `state` gave."""
+        self.history, self.best = state["history"], state["best"]
+        self.file, self.sha256 = state["best_file"], state["best_sha256"]
+        self.right["best"] = state.get("right") or []
+        if self.file is not None:
+            self.best_state = load_state(work / self.file)
 
 
 class Keeping(Callback):
@@ -74,7 +137,7 @@ class Keeping(Callback):
     monitor, mode     the validation metric that selects, and "max" or "min"; ties keep the earlier epoch
     seconds           a checkpoint is written at most this often, and always when a signal asks to stop
     ledger            what the stage costs; goes on over tries
-    right             what the task says of single validation samples, of the selected and of the last epoch
+    selections        of the student and of the networks `peers` that are trained beside it
     asked             samples the teacher was asked for in this try before training; from then on: over all tries
     identity          what a checkpoint must agree on when it is loaded (the stage's and the teacher's fingerprints)
     """
@@ -93,6 +156,7 @@ class Keeping(Callback):
         epochs: int,
         ledger: Ledger,
         asked: int = 0,
+        peers: Sequence[str] = (),
     ):
         self.work = work
         self.report = report
@@ -104,17 +168,12 @@ class Keeping(Callback):
         self.identity = identity
         self.epochs = epochs
         self.rows: list[dict[str, Any]] = []
-        self.history: list[dict[str, Any]] = []
-        self.best: dict[str, Any] | None = None
-        self.best_state: dict[str, torch.Tensor] = {}
-        self.right: dict[str, list[dict[str, Any]]] = {"best": [], "last": []}
+        self.selections = [Selection(), *map(Selection, peers)]
         self.ledger = ledger
         self.asked = asked
         self.taught_earlier = 0
         self._saved = self._shown = time.monotonic()
         self._random: dict | None = None
-        self._best_file: str | None = None
-        self._best_sha256: str | None = None
 
     def taught(self, learner: LearnerModule) -> int:
         """Samples the teacher was asked for, over all tries."""
@@ -155,20 +214,14 @@ class Keeping(Callback):
     def on_train_epoch_end(self, trainer, learner: LearnerModule) -> None:
         self._write_losses(trainer, learner)
         epoch = trainer.current_epoch
-        values = learner.evaluated
-        self.history.append({"epoch": epoch, "step": learner.step, **values})
-        self._write(trainer, {"stage": self.label, "step": learner.step, "epoch": epoch, **_named("val", values)})
-        self.right["last"] = learner.samples
-        value = values[self.monitor]
-        if value != value:
-            raise FloatingPointError(f"val/{self.monitor} became nan in epoch {epoch}")
-        if self.best is None or self.better(value, self.best["metrics"][self.monitor]):
-            self.best = {"epoch": epoch, "metrics": values}
-            self.best_state = {k: v.detach().to("cpu", copy=True) for k, v in learner.network.state_dict().items()}
-            self.right["best"] = learner.samples
+        each = list(zip(self.selections, learner.learners, strict=True))
+        values = [_named(f"val/{kept.name}".rstrip("/"), one.evaluated) for kept, one in each]
+        self._write(trainer, {"stage": self.label, "step": learner.step, "epoch": epoch, **_joined(values)})
+        for kept, one in each:
+            kept.take(epoch, one, self.monitor, self.better)
         if trainer.is_global_zero:
             self.report.advance(learner.step)
-            self.report.epoch(self.label, epoch, self.epochs, values)
+            self.report.epoch(self.label, epoch, self.epochs, learner.evaluated)
         stop, due = self._decide(trainer)
         if stop or due:
             self.save(trainer, learner)
@@ -176,21 +229,14 @@ class Keeping(Callback):
             raise Interrupted
 
     def on_save_checkpoint(self, trainer, learner: LearnerModule, checkpoint: dict[str, Any]) -> None:
+        pairs = zip(self.selections, learner.learners, strict=True)
+        states = [{**one.state(), **kept.state()} for kept, one in pairs]
         checkpoint["kdrun"] = {
             "identity": self.identity,
             "random": seeds.capture(),
-            "step": learner.step,
-            "positions": learner.positions,
-            "losses": learner.stacked_losses().cpu() if learner.losses else None,
-            "first_step": learner.first_step,
-            "average": None if learner.average is None else learner.average.state_dict(),
-            "balance": learner.backend.balance and learner.backend.balance.factors,
             "rows": self.rows,
-            "history": self.history,
-            "best": self.best,
-            "best_file": self._best_file,
-            "best_sha256": self._best_sha256,
-            "right": self.right["best"],
+            **states[0],
+            "peers": states[1:],
             "ledger": self.ledger.state(),
             "taught": self.taught(learner),
             "asked": self.asked,
@@ -201,18 +247,11 @@ class Keeping(Callback):
         if state["identity"] != self.identity:
             raise RuntimeError(f"the checkpoint belongs to {state['identity']}, this stage is {self.identity}")
         self._random = state["random"]
-        learner.step, learner.positions = state["step"], state["positions"]
-        learner.losses = [] if state["losses"] is None else [list(row) for row in state["losses"].to(learner.device)]
-        learner.first_step = state["first_step"]
-        if learner.average is not None:
-            learner.average.load_state_dict(state["average"])
-        if learner.backend.balance is not None:
-            learner.backend.balance.factors = state["balance"]
-        self.rows, self.history, self.best = state["rows"], state["history"], state["best"]
-        self._best_file, self._best_sha256 = state["best_file"], state["best_sha256"]
-        self.right["best"] = state.get("right") or []
-        if self._best_file is not None:
-            self.best_state = load_state(self.work / self._best_file)
+        states = (state, *(state.get("peers") or ()))
+        for kept, one, known in zip(self.selections, learner.learners, states, strict=True):
+            one.resume(known)
+            kept.resume(known, self.work)
+        self.rows = state["rows"]
         self.ledger.resume(state["ledger"])
         self.taught_earlier = state["taught"]
         self.asked += state.get("asked", 0)
@@ -224,16 +263,15 @@ class Keeping(Callback):
     def save(self, trainer, learner: LearnerModule) -> None:
         """The whole state, atomically, beside the one before it; the selected weights lie beside them and are written only when
         they are new."""
-        path, needed = self.work / CHECKPOINT, {self._best_file}
+        path, needed = self.work / CHECKPOINT, {kept.file for kept in self.selections}
         if trainer.is_global_zero:
-            if self.best is not None and self._best_file != (name := f"best-{self.best['epoch']}.safetensors"):
-                save_state(self.best_state, self.work / name)
-                self._best_file, self._best_sha256 = name, sha256_file(self.work / name)
+            for kept in self.selections:
+                kept.write(self.work)
             keep_previous(path)
         trainer.save_checkpoint(path)
         if trainer.is_global_zero:
             for best in self.work.glob("best-*.safetensors"):
-                if best.name not in needed | {self._best_file}:
+                if best.name not in needed | {kept.file for kept in self.selections}:
                     best.unlink(missing_ok=True)
         self._saved = time.monotonic()
 
@@ -243,10 +281,11 @@ class Keeping(Callback):
         return tuple(trainer.strategy.broadcast(decision, src=0)) if trainer.world_size > 1 else decision
 
     def _write_losses(self, trainer, learner: LearnerModule) -> None:
-        values = learner.flush_losses()
+        pairs = zip(self.selections, learner.learners, strict=True)
+        values = _joined([_named(f"train/{kept.name}".rstrip("/"), one.flush_losses()) for kept, one in pairs])
         if values:
             rate = trainer.optimizers[0].param_groups[0]["lr"]
-            row = {"stage": self.label, "step": learner.step, "epoch": trainer.current_epoch, **_named("train", values)}
+            row = {"stage": self.label, "step": learner.step, "epoch": trainer.current_epoch, **values}
             self._write(trainer, {**row, "train/learning_rate": rate})
 
     def _write(self, trainer, row: dict[str, Any]) -> None:
@@ -257,3 +296,7 @@ class Keeping(Callback):
 
 def _named(split: str, values: dict[str, float]) -> dict[str, float]:
     return {f"{split}/{name}": value for name, value in values.items()}
+
+
+def _joined(each: list[dict[str, float]]) -> dict[str, float]:
+    return {name: value for values in each for name, value in values.items()}

@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from kdrun.learning import seeds
-from kdrun.learning.adaptor import Adaptors
-from kdrun.learning.callbacks import Keeping, usable_state
+from kdrun.learning.assembly import RunningFit, among_peers, learner_of, prepared, teacher_of
+from kdrun.learning.callbacks import Keeping, Selection, usable_state
 from kdrun.learning.firststep import NoEffect
 from kdrun.learning.gap import Gap
-from kdrun.learning.groups import make_optimizer
 from kdrun.learning.learner import LearnerModule
 from kdrun.learning.outcome import Tests, cost_of, leave, size_of, test_rows, write_selection
 from kdrun.learning.preflight import other_normalisation
 from kdrun.learning.report import Report
 from kdrun.learning.request import FitRequest
-from kdrun.learning.schedule import schedule
-from kdrun.learning.sharding import check_shardable
-from kdrun.learning.teacher import FrozenTeacher, OwnAverage, TeacherSource, state_digest
-from kdrun.learning.teaching import Workshop, prepare_teacher
+from kdrun.learning.teacher import TeacherSource, state_digest
+from kdrun.learning.teaching import Workshop
 from kdrun.learning.trainer import Epochs, make_trainer
-from kdrun.learning.wiring import dry_shapes, of_data, reuse_classifier, wire
-from kdrun.ledger.ledger import Ledger, phase_flops, training_flops
-from kdrun.ledger.spending import EVALUATE, PREPARE, TEACHER, TRAIN
-from kdrun.networks.build import build_network
-from kdrun.networks.parts import select_parts
-from kdrun.networks.weights import load_weights, save_weights
-from kdrun.objectives.terms import Objective, build_objective
+from kdrun.ledger.ledger import phase_flops, training_flops
+from kdrun.ledger.spending import EVALUATE, TRAIN
+from kdrun.networks.weights import save_weights
+from kdrun.objectives.terms import build_objective
 from kdrun.problems import UserError, closest, listed
-from kdrun.term_weights import Length
 
 
 def run_stage(request: FitRequest, report: Report, workshop: Workshop) -> dict[str, Any]:
@@ -43,53 +33,12 @@ def run_stage(request: FitRequest, report: Report, workshop: Workshop) -> dict[s
     Raises: Interrupted after the state was saved; FloatingPointError for a loss that is not finite; NoEffect.
     """
     with workshop.open_ledger(request.work, request.hardware, request.energy, request.rank) as ledger:
-        fit = _prepared(request, report, workshop, ledger)
+        fit = prepared(request, report, workshop, ledger)
         if request.trainer is None:
             return _evaluated(fit)
         training = _training(fit)
         training.trainer.fit(training.learner, **training.loaders, ckpt_path=training.checkpoint, weights_only=True)
         return _finished(fit, training)
-
-
-@dataclass
-class RunningFit:
-    """One stage while it runs: what was asked, its data, what a batch is, and the network that it begins with."""
-
-    request: FitRequest
-    report: Report
-    workshop: Workshop
-    ledger: Ledger
-    module: Any
-    task: Any
-    network: nn.Module
-
-    @property
-    def world(self) -> int:
-        return self.request.hardware["devices"]
-
-    @property
-    def notes(self) -> dict[str, Any]:
-        """What was measured of the teachers."""
-        return self.workshop.teaching_notes(self.request) or {}
-
-
-def _prepared(request: FitRequest, report: Report, workshop: Workshop, ledger: Ledger) -> RunningFit:
-    """Data and network as the stage finds them."""
-    module = workshop.data(request.data)
-    if missing := module.features_missing():
-        report.stage("features of images", missing, 0, unit="image")
-        module.prepare(report.advance)
-    trainer = request.trainer or {}
-    task = module.task(trainer.get("decoding"), request.metrics)
-    network = build_network(request.learner["network"], module.spec, seeds.derive(request.seed, "weights"))
-    for source in (request.learner["weights"], request.start and request.start.weights):
-        if source:
-            for note in load_weights(network, source, module.spec, as_trained=request.trainer is None).notes:
-                report.note(note)
-    if request.hardware["channels_last"]:
-        network.to(memory_format=torch.channels_last)  # convolutions then give and take this layout by themselves
-    select_parts(network, trainer.get("parts"))
-    return RunningFit(request, report, workshop, ledger, module, task, network)
 
 
 def _evaluated(fit: RunningFit) -> dict[str, Any]:
@@ -132,7 +81,8 @@ def _evaluated(fit: RunningFit) -> dict[str, Any]:
 
 @dataclass
 class Training:
-    """What a stage is trained with. checkpoint: state of an earlier try, or None."""
+    """What a stage is trained with. peers: the same stage as each network beside the student has it; checkpoint: state of an earlier
+    try, or None."""
 
     learner: LearnerModule
     teacher: TeacherSource | None
@@ -141,6 +91,7 @@ class Training:
     trainer: Any
     loaders: dict[str, Any]
     checkpoint: Any
+    peers: list[RunningFit]
 
 
 def _training(fit: RunningFit) -> Training:
@@ -149,7 +100,7 @@ def _training(fit: RunningFit) -> Training:
     monitored(request.trainer, fit.task)
     objective = build_objective(request.objective)
     fit.task.prepare(objective.wanted)
-    teacher = _teacher(fit, objective)
+    teacher = teacher_of(fit, objective)
     loader = fit.module.train_loader(
         request.trainer["batch_size"],
         seeds.derive(request.seed, "data"),
@@ -157,9 +108,10 @@ def _training(fit: RunningFit) -> Training:
         world=fit.world,
         labels_only=objective.needs_labels,
     )
-    learner = _learner(fit, objective, teacher, len(loader))
+    learner = learner_of(fit, objective, teacher, len(loader))
+    peers = among_peers(fit, learner, len(loader)) if request.peers else []
     keeping = _keeping(fit, teacher)
-    gap = _gap(fit) if request.trainer.get("gap") and teacher is not None else None
+    gap = _gap(fit) if request.trainer.get("gap") and request.teachers and teacher is not None else None
     seeds.seed_everything(request.seed, "fit", request.rank)
     trainer = make_trainer(request.hardware, callbacks=[keeping], max_epochs=epochs, sharded=learner.sharded)
     checkpoint = usable_state(request.work, keeping.identity, request.label, request.rank == 0)
@@ -167,7 +119,7 @@ def _training(fit: RunningFit) -> Training:
     fit.ledger.energy.enter(TRAIN)
     validation = fit.module.eval_loader("val", **_evaluation(fit))
     loaders = {"train_dataloaders": Epochs(loader, learner), "val_dataloaders": validation}
-    return Training(learner, teacher, keeping, gap, trainer, loaders, checkpoint)
+    return Training(learner, teacher, keeping, gap, trainer, loaders, checkpoint, peers)
 
 
 def _finished(fit: RunningFit, training: Training) -> dict[str, Any]:
@@ -176,86 +128,6 @@ def _finished(fit: RunningFit, training: Training) -> dict[str, Any]:
         training.teacher.close()
     _check_trained(fit, training.learner, training.trainer)
     return _outcome(fit, training)
-
-
-def _teacher(fit: RunningFit, objective: Objective) -> TeacherSource | None:
-    if not objective.needs_teacher:
-        return None
-    if fit.request.averaged:
-        flops = fit.task.flops(fit.network)
-        fit.workshop.note_teaching(fit.request, average=fit.request.trainer["ema"], flops=flops)
-        return OwnAverage(fit.task)
-    fit.ledger.energy.enter(TEACHER)
-    teacher = prepare_teacher(fit.request, objective, fit.module, fit.task, fit.report, fit.workshop)
-    fit.ledger.energy.enter(PREPARE)
-    return teacher
-
-
-def _learner(fit: RunningFit, objective: Objective, teacher: TeacherSource | None, steps: int) -> LearnerModule:
-    """The student with all that trains it. steps: of an epoch."""
-    request, trainer = fit.request, fit.request.trainer
-    objective, adaptor = _wired(fit, objective, Length(steps * trainer["epochs"], steps))
-    live = getattr(teacher, "live", teacher)  # of one that sees samples otherwise
-    reuse_classifier(objective, fit.network, [live.network] if isinstance(live, FrozenTeacher) else [])
-    sharded = _sharded(fit)
-    if sharded and (adaptor is not None or objective.modules):
-        what = "features that are captured or of two widths, nor with terms that have parameters or memory"
-        raise UserError(f"trainer.sharding=fsdp does not go with {what}", "give trainer.sharding=none")
-    if sharded:
-        check_shardable(fit.network, trainer, request.hardware)
-    student = copy.deepcopy(fit.network) if sharded else fit.network
-    beside = {**({} if adaptor is None else {"adaptor": adaptor}), "terms": nn.ModuleDict(objective.modules)}
-    return LearnerModule(
-        student,
-        fit.task,
-        objective,
-        optimizer=lambda parameters: make_optimizer(trainer, parameters, student, beside),
-        rate=schedule(trainer["schedule"], trainer["epochs"], steps),
-        teacher=teacher,
-        accumulate=trainer["accumulate"],
-        clip=trainer["clip"],
-        ema=trainer["ema"],
-        whole=fit.network if sharded else None,
-        adaptor=adaptor,
-        alike=request.alike,
-        balance=trainer.get("balance"),
-    )
-
-
-def _sharded(fit: RunningFit) -> bool:
-    """Whether the student lies in parts over several devices."""
-    if fit.request.trainer.get("sharding", "none") != "fsdp":
-        return False
-    if fit.world == 1:
-        fit.report.note(
-            "trainer.sharding=fsdp: with one device there is nothing to share, the student is trained whole"
-        )
-    return fit.world > 1
-
-
-def _wired(fit: RunningFit, objective: Objective, length: Length) -> tuple[Objective, Adaptors | None]:
-    """The objective as it begins, and what lies between the features of the student and of its teachers; None where nothing
-    compares them. length: of the stage."""
-    request, module, features = fit.request, fit.module, None
-    if objective.takes("student_features") and request.averaged:
-        width = fit.workshop.width(request.learner["network"], module)
-        features = width, [width]
-    elif objective.takes("student_features") and request.teachers:
-        notes = fit.notes
-        widths = [note["features"] for note in (notes, *notes.get("also", ())) if "features" in note]
-        features = fit.workshop.width(request.learner["network"], module), widths
-    seen = (
-        fit.workshop.seen(request.teachers_view, module) if request.sees and objective.captures("teacher") else module
-    )
-    return wire(
-        objective,
-        dry_shapes(request.learner["network"], objective, "student", fit.task, module.spec),
-        [dry_shapes(network, objective, "teacher", fit.task, seen.spec) for network in request.teacher_networks],
-        features,
-        request.seed,
-        length,
-        **of_data(module, request.trainer["batch_size"]),
-    )
 
 
 def _keeping(fit: RunningFit, teacher: TeacherSource | None) -> Keeping:
@@ -272,6 +144,7 @@ def _keeping(fit: RunningFit, teacher: TeacherSource | None) -> Keeping:
         epochs=trainer["epochs"],
         ledger=fit.ledger,
         asked=0 if teacher is None else teacher.samples,
+        peers=[peer["name"] for peer in request.peers],
     )
 
 
@@ -305,52 +178,76 @@ def _outcome(fit: RunningFit, training: Training) -> dict[str, Any]:
     shown = {kind: epochs * count for kind, count in training.loaders["train_dataloaders"].loader.per_epoch().items()}
     spent = fit.ledger.totals()
     fit.ledger.energy.enter(EVALUATE)
-    tests = Tests(training.trainer, learner, module, _evaluation(fit), request.work if first else None)
-    last_state = {key: value.detach().to("cpu", copy=True) for key, value in learner.network.state_dict().items()}
-    test, further = _tested(tests, learner, keeping, epochs)
+    figures = _figures(fit, training, learner, keeping.selections[0], request.work if first else None)
+    test, further = figures["test"], figures["further"]
     measured = {} if training.gap is None else {"gap": training.gap.after(learner.network)}
     splits = [*(["val"] * epochs), "test", *further, *(["test"] if test["best"] is not test["last"] else [])]
     fit.report.advance(learner.step)
     size, seen = size_of(fit.network, fit.task), module.trained_on()
+    peers = [_peer(each, training, place) for place, each in enumerate(training.peers, 1)]
+    flops = [size["flops"], *(peer["flops"] for peer in peers)]
+    whole = None if None in flops else sum(flops)
     outcome = {
         "label": request.label,
         "monitor": request.trainer["monitor"],
-        "val": {
-            "best": keeping.best["metrics"],
-            "last": {key: value for key, value in keeping.history[-1].items() if key not in ("epoch", "step")},
-            "epoch_best": keeping.best["epoch"],
-            "epochs": epochs,
-        },
-        "test": test,
-        "further": further,
+        **figures,
         **measured,
         "seen": seen | ({"shown": shown} if "labelled" in seen else {}),
-        "history": keeping.history,
-        "first_step": learner.first_step,
         "teacher": fit.workshop.teaching_notes(request),
-        "cost": _cost(fit, training, shown, size["flops"], splits, spent.get("seconds")),
+        "cost": _cost(fit, training, shown, whole, splits, spent.get("seconds")),
+        **({"peers": peers} if peers else {}),
         **size,
     }
     if first:
         leave(request.work, outcome, keeping.rows, test_rows(request.label, learner.step, epochs - 1, test), fit.report)
-        write_selection(request.work, keeping.right)
-        for which, state in (("last", last_state), ("best", keeping.best_state)):
-            save_weights(
-                fit.network, request.work / f"{which}.safetensors", module.spec, request.learner["network"], state
-            )
+        write_selection(request.work, keeping.selections[0].right)
     return outcome
 
 
+def _peer(fit: RunningFit, training: Training, place: int) -> dict[str, Any]:
+    """What the record says of a network that was trained beside the student. fit: the stage as it has it; place: among the learners."""
+    kept, request = training.keeping.selections[place], fit.request
+    figures = _figures(fit, training, training.learner.learners[place], kept, None)
+    about = {"name": kept.name, "learner": request.learner["name"], "seed": request.seed}
+    return {**about, **figures, **size_of(fit.network, fit.task)}
+
+
+def _figures(
+    fit: RunningFit, training: Training, learner: LearnerModule, kept: Selection, work: Path | None
+) -> dict[str, Any]:
+    """What a record says of one network: validation, test and further test sets, history and first step. Its weights are then in
+    the stage's folder. work: where rows of test samples go."""
+    request, module, epochs = fit.request, fit.module, fit.request.trainer["epochs"]
+    tests = Tests(training.trainer, learner, module, _evaluation(fit), work)
+    last_state = {key: value.detach().to("cpu", copy=True) for key, value in learner.network.state_dict().items()}
+    test, further = _tested(tests, learner, kept, epochs)
+    for which, state in (("last", last_state), ("best", kept.best_state)) if request.rank == 0 else ():
+        file = ".".join(filter(None, (kept.name, which, "safetensors")))
+        save_weights(fit.network, request.work / file, module.spec, request.learner["network"], state)
+    return {
+        "val": {
+            "best": kept.best["metrics"],
+            "last": {key: value for key, value in kept.history[-1].items() if key not in ("epoch", "step")},
+            "epoch_best": kept.best["epoch"],
+            "epochs": epochs,
+        },
+        "test": test,
+        "further": further,
+        "history": kept.history,
+        "first_step": learner.first_step,
+    }
+
+
 def _tested(
-    tests: Tests, learner: LearnerModule, keeping: Keeping, epochs: int
+    tests: Tests, learner: LearnerModule, kept: Selection, epochs: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """({"last", "best": metrics of test}, metrics of further test sets); the learner then has the selected weights."""
-    last_is_best = keeping.best["epoch"] == epochs - 1
+    last_is_best = kept.best["epoch"] == epochs - 1
     test = {"last": tests(selected=last_is_best)["test"]}
     if last_is_best:
         further = tests(tests.module.extra_tests) if tests.module.extra_tests else {}
         return {**test, "best": test["last"]}, further
-    learner.network.load_state_dict(keeping.best_state, strict=True)
+    learner.network.load_state_dict(kept.best_state, strict=True)
     further = tests(("test", *tests.module.extra_tests))
     return {**test, "best": further.pop("test")}, further
 
@@ -358,7 +255,8 @@ def _tested(
 def _cost(
     fit: RunningFit, training: Training, shown: dict[str, int], flops: int | None, splits: list[str], seconds
 ) -> dict[str, Any]:
-    """shown: samples of each kind that were trained on; flops: of one sample; splits: that were evaluated; seconds: of training."""
+    """shown: samples of each kind that were trained on; flops: of one sample, of all networks; splits: that were evaluated; seconds:
+    of training."""
     learner, keeping = training.learner, training.keeping
     spec, taught = fit.module.spec, keeping.taught(learner)
     samples, of_teacher = sum(shown.values()), fit.notes.get("flops")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -49,6 +49,8 @@ class LearnerModule(LightningModule):
                those of the last layers alone and they are as wide
     alike      the student starts as a copy of its teacher
     balance    steps between measures of the terms' gradients, which are brought to one size; or None (see balance.Balance)
+
+    Learners of other networks may be joined to it (`join`): each takes a step of its own on every batch.
     """
 
     def __init__(
@@ -108,6 +110,20 @@ class LearnerModule(LightningModule):
             self.teacher.follow(network, capture_of(network, objective, "teacher"))
         self._whole = Held(whole)
         self._metrics = Held(task.collection())
+        self.peers: Any = None
+        self._place = 0  # of its optimizer among those of the trainer
+
+    def join(self, peers: Sequence[LearnerModule]) -> None:
+        """Learners that are trained on the same batches from now on: in each step one after the other, after this one. They are
+        submodules, in checkpoints to go on from and not in what is kept."""
+        self.peers = nn.ModuleList(peers)
+        for place, peer in enumerate(peers, 1):
+            peer._place = place
+
+    @property
+    def learners(self) -> list[LearnerModule]:
+        """This one and its peers."""
+        return [self, *(self.peers or ())]
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning sets this name some forty times a step; the full nn.Module.__setattr__ costs 0.1 ms per step for it.
@@ -147,12 +163,15 @@ class LearnerModule(LightningModule):
         return self
 
     def configure_optimizers(self):
+        for peer in self.peers or ():
+            peer.trainer = self.trainer
         learning = [self.student, *self.backend.beside.values()]
         trained = [parameter for part in learning for parameter in part.parameters() if parameter.requires_grad]
         optimizer = self._make_optimizer(trained)
         self.backend.trained, self.backend.closure = [trained], wants_closure(optimizer)
         self._base_rates = [group["lr"] for group in optimizer.param_groups]
-        return optimizer
+        self._optimizer = optimizer
+        return [optimizer, *(peer.configure_optimizers() for peer in self.peers)] if self.peers else optimizer
 
     def transfer_batch_to_device(self, batch: dict[str, Any], device: torch.device, dataloader_idx: int):
         # Lightning walks through the batch even where there is nothing to move.
@@ -169,9 +188,12 @@ class LearnerModule(LightningModule):
             self.teacher.to(self.device)
         if self.average is not None:
             self.average.to(self.device)
+        for peer in self.peers or ():
+            peer.on_fit_start()
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         optimizer = self.optimizers()
+        optimizer = optimizer[self._place] if isinstance(optimizer, list) else optimizer
         factor = self._rate(self.step)
         for group, base in zip(optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = base * factor
@@ -182,9 +204,34 @@ class LearnerModule(LightningModule):
         self.losses.append(values)
         self.step += 1
         self.positions += batch["size"]
+        for peer in self.peers or ():
+            peer.training_step(batch, batch_idx)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        self.backend.clip_scaled(optimizer)
+        for learner in self.learners:
+            if learner._optimizer is optimizer:
+                learner.backend.clip_scaled(optimizer)
+
+    def state(self) -> dict[str, Any]:
+        """What it goes on from beside weights and optimizer."""
+        return {
+            "step": self.step,
+            "positions": self.positions,
+            "losses": self.stacked_losses().cpu() if self.losses else None,
+            "first_step": self.first_step,
+            "average": None if self.average is None else self.average.state_dict(),
+            "balance": self.backend.balance and self.backend.balance.factors,
+        }
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Takes what `state` gave."""
+        self.step, self.positions = state["step"], state["positions"]
+        self.losses = [] if state["losses"] is None else [list(row) for row in state["losses"].to(self.device)]
+        self.first_step = state["first_step"]
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        if self.backend.balance is not None:
+            self.backend.balance.factors = state["balance"]
 
     def stacked_losses(self) -> Tensor:
         """[steps, terms + 1]: what has been kept since the last flush; with trainer.balance then the factor of each term."""
@@ -267,20 +314,23 @@ class LearnerModule(LightningModule):
             self._whole.value.to("cpu")  # the device is for training
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        self._evaluate(batch)
+        for learner in self.learners:
+            learner._evaluate(batch)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         self._evaluate(batch)
 
     def on_validation_epoch_start(self) -> None:
         self.gather()
-        self._start_evaluation()
+        for learner in self.learners:
+            learner._start_evaluation()
 
     def on_test_epoch_start(self) -> None:
         self._start_evaluation()
 
     def on_validation_epoch_end(self) -> None:
-        self._end_evaluation()
+        for learner in self.learners:
+            learner._end_evaluation()
 
     def on_test_epoch_end(self) -> None:
         self._end_evaluation()

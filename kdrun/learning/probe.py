@@ -124,9 +124,11 @@ def _teachers(stage, module, objective: Objective, stored, result: dict[str, Any
     """The frozen teachers of a stage, on the data as they see them; notes FLOPs of all together, and who is not trained."""
     task, found, flops = module.task(), [], []
     task.prepare(objective.wanted)
-    if stage.averaged:
-        network = build_network(stage.learner["network"], module.spec, seeds.derive(stage.seed, "weights"))
-        found.append(FrozenTeacher(network, task, "average"))
+    beside = [(peer["learner"]["network"], peer["seed"], "peers") for peer in stage.peers]
+    beside += [(stage.learner["network"], stage.seed, "average")] if stage.averaged else []
+    for node, seed, name in beside:
+        network = build_network(node, module.spec, seeds.derive(seed, "weights"))
+        found.append(FrozenTeacher(network, task, name))
         flops.append(task.flops(network))
     for number, teacher in enumerate(stage.teachers):
         asked = stored[number] if number < len(stored) else None

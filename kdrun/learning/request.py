@@ -50,6 +50,7 @@ class FitRequest:
     teachers        in the order in which they are asked; drop: share of steps in which each of several is left out
     start           whose weights it begins with
     averaged        the moving average of its own weights teaches it
+    peers           networks that are trained beside it and teach it, as it teaches them: {"name", "learner", "trainer", "seed"} of each
     rank            of several processes that fit it together
     """
 
@@ -73,6 +74,7 @@ class FitRequest:
     rank: int = 0
     metrics: dict[str, Any] | None = None
     averaged: bool = False
+    peers: tuple[dict[str, Any], ...] = ()
 
     @property
     def teacher(self) -> TaughtBy | None:
@@ -89,7 +91,9 @@ class FitRequest:
     @property
     def teacher_networks(self) -> list[dict[str, Any]]:
         """Nodes that build what teaches it."""
-        return [self.learner["network"]] if self.averaged else [teacher.network for teacher in self.teachers]
+        if self.averaged:
+            return [self.learner["network"]]
+        return [*(teacher.network for teacher in self.teachers), *(peer["learner"]["network"] for peer in self.peers)]
 
     @property
     def teachers_view(self) -> dict[str, Any]:
@@ -109,5 +113,6 @@ class FitRequest:
                 "work": Path(node["work"]),
                 "teachers": tuple(TaughtBy(**teacher) for teacher in node["teachers"]),
                 "start": node["start"] and StartsFrom(**node["start"]),
+                "peers": tuple(node["peers"]),
             }
         )

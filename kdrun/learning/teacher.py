@@ -7,7 +7,7 @@ checkpoint, EMA or parameter count can reach it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -165,6 +165,43 @@ class OwnAverage:
 
     def to(self, device: torch.device) -> None:
         self.network.to(device)
+
+    def close(self) -> None:
+        pass
+
+
+class Peers:
+    """Networks that learn beside a student as its teachers (arXiv 1706.00384): what they say of a batch as they are at that moment, in
+    training mode, without a gradient. Statistics that they keep stay as they were. `follow` brings the networks."""
+
+    fingerprint = "peers"
+
+    def __init__(self, task: Any):
+        self.task, self.samples = task, 0
+        self.networks: list[tuple[nn.Module, Capture | None]] = []
+
+    def follow(self, networks: Sequence[tuple[nn.Module, Capture | None]]) -> None:
+        """networks: with what is captured of each."""
+        self.networks = list(networks)
+
+    @torch.no_grad()
+    def outputs(self, batch: dict[str, Any], step: int = 0) -> Prediction | list[Prediction]:
+        self.samples += self.task.size(batch["inputs"])
+        said = []
+        for network, capture in self.networks:
+            before = [buffer.clone() for buffer in network.buffers()]
+            said.append(predicted(self.task, network, batch["inputs"], capture))
+            for buffer, value in zip(network.buffers(), before, strict=True):
+                buffer.copy_(value)
+        return said if len(said) > 1 else said[0]
+
+    @property
+    def batch_statistics(self) -> bool:
+        """Whether one of them normalises by statistics of the batch."""
+        return any(isinstance(part, _BatchNorm) for network, _ in self.networks for part in network.modules())
+
+    def to(self, device: torch.device) -> None:
+        pass  # they are where their learners are
 
     def close(self) -> None:
         pass

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdrun.measures import measure
-from kdrun.parts import BEST, Part, against, figures_of, headline_epoch, is_group, parts_of
+from kdrun.parts import BEST, WHOLE, Part, against, figures_of, headline_epoch, is_group, parts_of
 from kdrun.present.results import arm_text, figure_text, is_points, p_text, percent, resampled_texts
 from kdrun.present.units import MISSING, count_of
 from kdrun.records import arms_of, before_and_after, spread, stages_of
@@ -71,6 +71,8 @@ def _of_parts(
         ]
         rows.append((_named(record, name), *(percent(spread, metric) for spread in spreads)))
     for name, label in ((metric, _mean(arms)), (f"{metric}/{COMBINED}", "all together")):
+        if label in names:  # the figures are those of one part
+            continue
         rows.append((label, *(percent(_spread(record, arm, split, name), metric) for arm in arms)))
     rows = [row for row in rows if set(row[1:]) != {MISSING}]
     return PageTable(
@@ -79,7 +81,10 @@ def _of_parts(
 
 
 def _mean(arms: dict[str, list[dict[str, Part]]]) -> str:
-    """`mean`, and how many of the parts it is over where it is not over all."""
+    """What the figures of a result of several parts are: `mean`, and how many of the parts it is over where it is not over all; or
+    the part whose figures they are."""
+    if any(WHOLE in one and len(one) > 1 for seeds in arms.values() for one in seeds):
+        return WHOLE
     parts = [list(one.values()) for seeds in arms.values() for one in seeds if len(one) > 1]
     counted = {(sum(part.counted for part in one), len(one)) for one in parts}
     if all(some == of for some, of in counted):

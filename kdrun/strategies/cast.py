@@ -191,6 +191,25 @@ def averaged(learner: Learner, decay: float, **trainer: Any) -> Fit:
     return replace(fit, objective=learner.cast.config["objective"], averaged=True)
 
 
+def mutual(learner: Learner, peers: dict[str, Learner], **trainer: Any) -> Fit:
+    """The learner and its peers (by name) trained on the same batches under the run's objective, each taught by all others.
+
+    Keyword arguments override the trainer of all.
+    """
+    fit = supervised(learner, pretrain=False, **trainer)
+    own = {name: merged(peer.trainer, trainer) for name, peer in peers.items()}
+    beside = (
+        {
+            "name": name,
+            "learner": peer.identity,
+            "trainer": None if own[name] == fit.trainer else own[name],
+            "seed": peer.seed,
+        }
+        for name, peer in peers.items()
+    )
+    return replace(fit, objective=learner.cast.config["objective"], peers=tuple(beside))
+
+
 def distil(
     learner: Learner,
     teacher: Result | Sequence[Result],

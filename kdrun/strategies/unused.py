@@ -59,6 +59,11 @@ def _mixes(tree: dict[str, Any]) -> bool:
     return bool(at(tree, "taught") and (at(tree, "data.labelled") or at(tree, "data.unlabelled")))
 
 
+def _self_taught(tree: dict[str, Any]) -> bool:
+    """Whether what teaches is made in the same stage."""
+    return bool(at(tree, "averaged") or at(tree, "peers"))
+
+
 RULES: tuple[tuple[str, str, Callable[[dict[str, Any]], bool]], ...] = (
     ("trainer.schedule.milestones", "trainer.schedule.name=step", _where("trainer.schedule.name", "step")),
     ("trainer.schedule.factor", "trainer.schedule.name=step", _where("trainer.schedule.name", "step")),
@@ -67,7 +72,7 @@ RULES: tuple[tuple[str, str, Callable[[dict[str, Any]], bool]], ...] = (
     ("trainer.decoding", "a task that generates text", _domain(lambda domain: bool(domain.decoding))),
     *((f"trainer.decoding.{name}", _tasks(_decodes(name)), _domain(_decodes(name))) for name in DECODING),
     ("trainer.balance", "an objective of two terms and more", lambda tree: len(at(tree, "objective") or {}) > 1),
-    ("trainer.gap", "a student that is taught", _where("taught", True)),
+    ("trainer.gap", "a student with a teacher that is trained before it", lambda tree: bool(at(tree, "taught")) and not _self_taught(tree)),
     ("trainer.sharding", "hardware.devices of 2 and more", lambda tree: at(tree, "hardware.devices") != 1),
     ("trainer.devices", "no learner by itself: hardware.devices is that of all", lambda tree: False),
     *((f"data.{key}", _tasks(_has(key)), _domain(_has(key))) for key in kinds.settings()),

@@ -160,6 +160,8 @@ def _branch(stage: dict[str, Any]):
         for other in teacher["also"]:
             dropped = f", each left out of a step with probability {teacher['drop']:g}" if teacher["drop"] else ""
             branch.add(Text.assemble(f"and teacher {other['learner']} ", (other["fingerprint"][:12], "dim"), dropped))
+    for peer in stage.get("peers") or ():
+        branch.add(f"trained together with {peer['name']}: {peer['learner']}, seed {peer['seed']}")
     if stage.get("generated"):
         branch.add(f"targets of training samples from {stage['generated']}")
     for name, term in stage["objective"].items():

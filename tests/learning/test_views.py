@@ -12,7 +12,7 @@ from torch.nn import functional
 from kdrun.domains.images.spec import DataSpec
 from kdrun.domains.images.task import Classification
 from kdrun.lab.fingerprint import fingerprint
-from kdrun.learning import fit, seeds
+from kdrun.learning import assembly, seeds
 from kdrun.learning.firststep import NoEffect
 from kdrun.learning.report import Interrupted
 from kdrun.learning.resampling import read_samples
@@ -130,8 +130,8 @@ def test_an_adaptor_trains_along_is_resumed_and_is_no_part_of_the_student(tmp_pa
 
 
 def test_an_adaptor_moves(tmp_path, monkeypatch):
-    made, plain = [], fit._wired
-    monkeypatch.setattr(fit, "_wired", lambda *arguments: made.append(plain(*arguments)) or made[-1])
+    made, plain = [], assembly._wired
+    monkeypatch.setattr(assembly, "_wired", lambda *arguments: made.append(plain(*arguments)) or made[-1])
     lab = make_lab(tmp_path)
     cast = Cast(cell(*CT))
     teacher = lab.get(supervised(cast.teacher, data=BONE, epochs=2))

@@ -1,5 +1,6 @@
 """Strategies without a larger teacher: which stages, taught by whom, from which seeds, and what is refused."""
 
+import re
 from itertools import pairwise
 
 import pytest
@@ -9,6 +10,7 @@ from kdrun.problems import UserError
 from kdrun.strategies.born_again import BornAgain
 from kdrun.strategies.cast import Cast
 from kdrun.strategies.mean_teacher import MeanTeacher
+from kdrun.strategies.mutual import Mutual
 from kdrun.strategies.unused import StageCollector, refuse_unused
 
 
@@ -58,3 +60,32 @@ def test_the_average_of_its_own_weights_teaches_and_is_kept():
 def test_what_they_do_not_use_is_refused(words, lines):
     with pytest.raises(UserError, match=lines):
         refuse_unused([compose([*words, "student=mlp_8"])])
+
+
+def test_peers_are_of_the_students_make_with_other_seeds_or_assistants():
+    _, (stage,) = asked(Mutual(peers=2), "objective=mutual")
+    assert [peer["seed"] for peer in stage.peers] == [1003, 2003] and stage.taught and not stage.teachers
+    assert {peer["learner"]["name"] for peer in stage.peers} == {"mlp_8"} and len(stage.networks) == 3
+    assert stage.teacher_networks == [peer["learner"]["network"] for peer in stage.peers]
+    _, (stage,) = asked(Mutual(peers=["resnet8"]), "objective=mutual")
+    assert [(peer["name"], peer["learner"]["name"], peer["seed"]) for peer in stage.peers] == [
+        ("resnet8", "resnet8", 0)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        (["strategy.peers=[mid]"], "no assistant 'mid'; all: resnet8, resnet8_w4"),
+        (["strategy.peers=[resnet8,resnet8]"], "each once"),
+        (["strategy.peers=0"], "at least 1"),
+        (["hardware.devices=2"], "hardware.devices=2: strategy=mutual has a backward pass for each network"),
+        (["student.weights=README.md"], "student.weights: the networks"),
+        (["strategy.peers=[resnet8]", "assistants.resnet8.trainer.epochs=3"], "resnet8 has trainer.epochs=3"),
+        (["trainer.gap=true"], "trained before it"),
+        (["teacher.seed=3"], "the networks teach each other"),
+    ],
+)
+def test_what_does_not_go_with_peers_is_refused(words, lines):
+    with pytest.raises(UserError, match=re.escape(lines)):
+        refuse_unused([compose(["strategy=mutual", "student=mlp_8", *words])])

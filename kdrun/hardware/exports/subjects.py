@@ -79,7 +79,11 @@ def _networks(
     if is_group(stage):
         tell(f"{stage['label']} is {len(parts)} networks together, without weights of its own: each is taken by itself")
     there = [part for part in parts.values() if (stage_folder(run, part.stage) / part.weights(which)).is_file()]
-    if any(part.file for part in there) and (stage_folder(run, stage) / f"{which}.safetensors").is_file():
+    if (
+        WHOLE not in parts
+        and any(part.file for part in there)
+        and (stage_folder(run, stage) / f"{which}.safetensors").is_file()
+    ):
         tell(f"{stage['label']}: what travels between its parts is not its result, and is left out")
     for part in there:
         name = None if part.name == WHOLE else part.name

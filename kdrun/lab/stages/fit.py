@@ -29,6 +29,8 @@ class Fit(Stage):
     sees       keys of `data` in which the teacher sees the same samples otherwise: {"window": "bone"}
     metrics    those of the config beside the task's
     averaged   its teacher is the moving average of its own weights (trainer.ema); no result teaches it
+    peers      networks that are trained beside it on the same batches and teach it, as it teaches them, in the order of their
+               steps: {"name", "learner", "trainer" (None: as its own), "seed"} of each; no result teaches it
     generated  the data of a Generate stage whose targets stand for those of the training samples
     stated     what the config says of the learner that decides no result: its "key", the "accuracy" and "tolerance" it is
                known for as a teacher, "normalize" where it has a normalisation of its own (that is in `data` too), and
@@ -52,7 +54,8 @@ class Fit(Stage):
     metrics: dict[str, Any] = field(default_factory=dict)
     generated: Result | None = None
     averaged: bool = False
-    told: ClassVar[tuple[str, ...]] = ("gap",)
+    peers: tuple[dict[str, Any], ...] = ()
+    told: ClassVar[tuple[str, ...]] = ("gap", "peers")
 
     @property
     def seen(self) -> dict[str, Any]:
@@ -61,7 +64,7 @@ class Fit(Stage):
 
     @property
     def taught(self) -> bool:
-        return self.source is not None or self.averaged
+        return self.source is not None or self.averaged or bool(self.peers)
 
     @property
     def source(self) -> Result | None:
@@ -73,7 +76,12 @@ class Fit(Stage):
 
     @property
     def teacher_networks(self) -> list[dict[str, Any]]:
-        return [self.learner["network"]] if self.averaged else super().teacher_networks
+        beside = [peer["learner"]["network"] for peer in self.peers]
+        return [self.learner["network"]] if self.averaged else [*super().teacher_networks, *beside]
+
+    @property
+    def networks(self) -> list[dict[str, Any]]:
+        return [*super().networks, *(peer["learner"]["network"] for peer in self.peers)]
 
     def settled(self, workshop: Workshop) -> Fit:
         """The stage with `teacher.source=auto` decided: cached where every view of a sample recurs, else online; and of
@@ -101,12 +109,8 @@ class Fit(Stage):
         return teachers.otherwise(result)
 
     def parts(self, context: FingerprintContext) -> dict[str, Any]:
-        weights = self.learner["weights"]
         tree = {
-            "learner": {
-                "network": canonical(self.learner["network"], numbers=True, task=self.data.get("task")),
-                "weights": context.file_hash(weights) if weights else None,
-            },
+            "learner": self._learner(self.learner, context),
             "objective": {
                 name: term
                 for name, term in canonical_objective(self.objective, numbers=True).items()
@@ -118,6 +122,8 @@ class Fit(Stage):
             "start": self.start.fingerprint if self.start else None,
             "teacher": {"average": True}
             if self.averaged
+            else {"peers": [self._peer(peer, context) for peer in self.peers]}
+            if self.peers
             else self.teacher
             and {
                 "fingerprint": self.teacher.fingerprint,
@@ -132,6 +138,18 @@ class Fit(Stage):
         tree |= {"metrics": canonical(self.metrics, numbers=True)} if self.metrics else {}
         return drop_added(tree, context.added)
 
+    def _learner(self, learner: dict[str, Any], context: FingerprintContext) -> dict[str, Any]:
+        weights = learner["weights"]
+        return {
+            "network": canonical(learner["network"], numbers=True, task=self.data.get("task")),
+            "weights": context.file_hash(weights) if weights else None,
+        }
+
+    def _peer(self, peer: dict[str, Any], context: FingerprintContext) -> dict[str, Any]:
+        trainer = peer["trainer"] and canonical(kept(peer["trainer"], "trainer"), numbers=True)
+        learner = self._learner(peer["learner"], context)
+        return {"name": peer["name"], "learner": learner, "trainer": trainer, "seed": peer["seed"]}
+
     def _identity(self, context: FingerprintContext) -> dict[str, Any]:
         """What the data are; of labels alone all batches have labels, whatever share of them the run's config says."""
         return identity(self.data if self.taught else {**self.data, "labelled_share": None}, context)
@@ -139,7 +157,7 @@ class Fit(Stage):
     def modules(self) -> list[str]:
         """Modules whose source, with what they import below the same package, decides the result."""
         terms = [losses.resolve(name, node)[0] for name, node in self.objective.items()]
-        nodes = targets_in(self.learner, self.data, self.trainer or {}, self.metrics)
+        nodes = targets_in(self.learner, self.data, self.trainer or {}, self.metrics, *self.peers)
         return ["kdrun.learning.fit", *domain_modules(self.data), *terms, *nodes]
 
     # the plan
@@ -148,11 +166,14 @@ class Fit(Stage):
         found = self._probed(look)
         samples, labelled = sum(found["samples"].values()), look.module.samples("train").labelled
         online = self.averaged or (self.teacher is not None and self.teaching["source"] == "online")
-        per_sample = None
+        per_sample, beside = None, 1.0
         if found["flops"] is not None:
             per_sample = 3 * found["flops"] + ((found["teacher_flops"] or 0) if online else 0)
+        if self.peers and found["flops"] and found["teacher_flops"]:  # each learns, and is asked by all others
+            alone, per_sample = per_sample, (3 + len(self.peers)) * (found["flops"] + found["teacher_flops"])
+            beside = per_sample / alone
         # Evaluation and bookkeeping come on top of the measured step; a tenth is what they take on the shipped sets.
-        seconds = None if found["step_seconds"] is None else 1.1 * found["step_seconds"] * found["steps"]
+        seconds = None if found["step_seconds"] is None else 1.1 * beside * found["step_seconds"] * found["steps"]
         return {
             "learner": self.learner["name"],
             "network": self.learner["network"]["_target_"],
@@ -162,6 +183,7 @@ class Fit(Stage):
             "objective": {name: term for name, term in self.objective.items() if term["weight"]},
             "terms": found["terms"],
             "generated": self.generated and self.generated.stage.label,
+            "peers": [{"name": p["name"], "learner": p["learner"]["name"], "seed": p["seed"]} for p in self.peers],
             "untrained": found["untrained"],
             "epochs": self.trainer["epochs"] if self.trainer else 0,
             "parameters": found["parameters"],
@@ -185,6 +207,7 @@ class Fit(Stage):
         started = None if self.start is None else self.start.path is not None
         data = {**self.data, "split_seed": 0}
         alike = [self.learner, self.objective, self.trainer, self.teaching, teachers, started, self.sees, data]
+        alike += [[peer["learner"] for peer in self.peers]]
         kind = json.dumps(alike, sort_keys=True, default=str)
         if kind not in look.known:
             seen = look.workshop.seen(self.seen, look.module) if self.sees else None
@@ -240,6 +263,7 @@ class Fit(Stage):
             energy=execution.energy,
             teachers=tuple(self.taught_by(teacher, execution.workshop) for teacher in self.teachers),
             start=self.start and StartsFrom(self.start.fingerprint, str(self.start.weights())),
+            peers=tuple({**peer, "trainer": peer["trainer"] or self.trainer} for peer in self.peers),
             **{name: getattr(self, name) for name in names},
         )
 
