@@ -166,7 +166,11 @@ def parts() -> list[str]:
 
 def said(default: object) -> str:
     """A default as it is typed."""
-    return {None: "null", True: "true", False: "false"}.get(default, str(default))
+    return (
+        {None: "null", True: "true", False: "false"}[default]
+        if default is None or isinstance(default, bool)
+        else str(default)
+    )
 
 
 if __name__ == "__main__":
