@@ -18,6 +18,8 @@ POWER = 0.8
 """With which an effect is said to be visible."""
 MARGIN = 0.005
 """Half a point: the smallest difference of a share that anyone would act on."""
+NO_SPREAD = 1e-7
+"""Deviation below which seeds count as equal: what is left is rounding."""
 MOST_SEEDS = 1000
 """Above that many no number of seeds is named."""
 
@@ -87,7 +89,10 @@ class Difference:
         None where that is not known or more than MOST_SEEDS."""
         if self.sd is None:
             return None
-        return seeds_needed(max(abs(self.mean), margin or 0.0), self.sd, corrected_for=self.comparisons)
+        sd = self.sd
+        if sd < NO_SPREAD and self.error is not None:  # what the exact test leaves open, see _tested
+            sd = self.error * math.sqrt(min(self.counts))
+        return seeds_needed(max(abs(self.mean), margin or 0.0), sd, corrected_for=self.comparisons)
 
     def as_record(self) -> dict[str, Any]:
         """Plain values, as records hold them."""
@@ -142,7 +147,14 @@ def from_moments(mean: float, sd: float | None, n: int) -> Difference:
 
 
 def _tested(found: Difference) -> Difference:
-    """With interval, p value and the visible effect, from mean, error, degrees and level."""
+    """With interval, p value and the visible effect, from mean, error, degrees and level.
+
+    Scores are counts of test samples, so a few seeds may differ by the same amount by chance, and t would be infinite. Where there
+    is no spread the error is that which gives t the p value of the exact test: of signs for pairs (2 / 2^n), of ranks for two sets of
+    seeds (2 / (n choose n1))."""
+    if found.error < NO_SPREAD and abs(found.mean) > NO_SPREAD:
+        orders = 2.0**found.n if found.method == PAIRED else math.comb(found.n, found.counts[0])
+        found = replace(found, error=abs(found.mean) / _quantile(found.degrees, min(2 / orders, 0.999)))
     low, high = interval_of(found.mean, found.error, found.degrees, found.level)
     visible = visible_effect(found.error, found.degrees, level=found.level)
     p_value = p_value_of(found.mean, found.error, found.degrees)
@@ -151,10 +163,15 @@ def _tested(found: Difference) -> Difference:
 
 def interval_of(mean: float, error: float, degrees: float, level: float = LEVEL) -> tuple[float, float]:
     """The interval of Student's t that misses the true mean in a share `level` of all cases."""
+    half = _quantile(degrees, level) * error
+    return mean - half, mean + half
+
+
+def _quantile(degrees: float, level: float) -> float:
+    """What |t| exceeds with this probability."""
     from scipy.special import stdtrit
 
-    half = float(stdtrit(degrees, 1 - level / 2)) * error
-    return mean - half, mean + half
+    return float(stdtrit(degrees, 1 - level / 2))
 
 
 def p_value_of(mean: float, error: float, degrees: float) -> float:

@@ -17,6 +17,7 @@ from kdrun.differences import (
     Difference,
     corrected,
     difference_of,
+    from_moments,
     holm,
     interval_of,
     power_of,
@@ -72,8 +73,29 @@ def test_decisions():
     assert difference_of(FIRST, SECOND).decision() == UNDECIDED
     same = difference_of(FIRST, FIRST)
     assert (same.p_value, same.interval, same.visible, same.improvement) == (1.0, (0.0, 0.0), 0.0, 0.5)
-    equal = difference_of({0: 0.75, 1: 0.5}, {0: 0.5, 1: 0.25})
-    assert (equal.p_value, equal.interval, equal.decision()) == (0.0, (0.25, 0.25), BETTER)
+
+
+@pytest.mark.parametrize(("n", "p", "decision"), [(2, 0.5, UNDECIDED), (5, 0.0625, UNDECIDED), (6, 0.03125, BETTER)])
+def test_pairs_that_differ_by_the_same_amount_have_the_p_value_of_signs(n, p, decision):
+    first, second = {seed: 0.1 * seed + 0.11 for seed in range(n)}, {seed: 0.1 * seed for seed in range(n)}
+    equal = difference_of(first, second)
+    assert equal.p_value == pytest.approx(p) and equal.decision() == decision
+    assert (equal.interval[0] > 0) == (decision == BETTER) and equal.visible > 0
+    assert equal.seeds_to_settle() > n
+    assert from_moments(0.11, 0.0, n).p_value == pytest.approx(p)
+
+
+def test_two_sets_of_equal_seeds_have_the_p_value_of_ranks():
+    assert difference_of({0: 0.9, 1: 0.9}, {2: 0.8, 3: 0.8}).p_value == pytest.approx(2 / 6)
+    assert difference_of(dict.fromkeys(range(5), 0.9), dict.fromkeys(range(5, 10), 0.8)).decision() == BETTER
+
+
+def test_equal_arms_on_few_test_samples_are_not_called_different():
+    right = np.random.default_rng(0).binomial(9, 0.7, (2000, 2, 2)) / 9
+    wrong = [
+        difference_of(dict(enumerate(one)), dict(enumerate(two))).decision() in (BETTER, WORSE) for one, two in right
+    ]
+    assert np.mean(wrong) < 0.05
 
 
 def test_holm_equals_its_definition():
@@ -160,5 +182,5 @@ def test_older_records_are_read_by_students_t():
     assert read_difference({"mean": 0.1, "n": 1, "sd": None, "interval": None}).interval is None
 
 
-def test_intervals_without_spread_are_points():
+def test_intervals_without_error_are_points():
     assert interval_of(0.5, 0.0, 3) == (0.5, 0.5)

@@ -89,7 +89,7 @@ def test_what_would_settle_it_is_a_command_with_the_measured_time():
     }
     assert seconds_of_a_seed(stages(teachers=3)) == pytest.approx(61.0), "every seed has a teacher of its own"
     assert seconds_of_a_seed(stages(1)) is None
-    assert to_settle(judged(0.95, [0.85, 0.851], [0.9, 0.901]), stages(2), WORDS) is None
+    assert to_settle(judged(0.95, [0.85, 0.851, 0.852], [0.9, 0.901, 0.903]), stages(3), WORDS) is None
     assert to_settle(judged(0.95, [0.85], [0.86]), stages(1), WORDS) is None
 
 

@@ -96,7 +96,8 @@ def verdict(summary: Summary) -> str:
         texts += [visible(found, metric), settling(summary, found)]
     student, control = arms.get("student") or {}, arms.get(against(summary)) or {}
     if student.get("missing") or control.get("missing"):
-        texts.append(f"Not every seed has a result: {student['n']} of {student['of']}.")
+        short = (f"{arm['label']} {arm['n']} of {arm['of']}" for arm in (student, control) if arm.get("missing"))
+        texts.append(f"Not every seed has a result: {', '.join(short)}.")
     teacher, closed = summary.get("teacher"), summary.get("gap_closed")
     if teacher is not None and closed and closed.get(which) is None:
         gap = amount(teacher[which] - control[which]["mean"], metric)

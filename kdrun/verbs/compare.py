@@ -119,7 +119,7 @@ def minus_first(views: list[dict[str, Any]]) -> None:
     for other in others:
         other["difference"] = None
     own = [one for one in others if one["metric"] == first["metric"] and first["own"] and one["own"]]
-    for which in WHICH:
+    for which in WHICH if own else ():
         base, *results = (seed_results(one["arms"][one["own"]], which) for one in (first, *own))
         found = {place: difference_of(result, base) for place, result in enumerate(results)}
         tested = {place: one for place, one in found.items() if one is not None and one.interval is not None}

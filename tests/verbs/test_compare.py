@@ -120,6 +120,7 @@ def test_a_run_that_failed_and_one_without_a_teacher(tmp_path, capsys):
     assert "status done failed" in lines and "student, best 90.50 ± 1.00 % n/a" in lines
     assert f"2 {failed.id}" in lines and "2: failed ValueError: boom" in lines
     assert "config: no difference" in lines
+    assert "1: failed ValueError: boom" in compared(capsys, tmp_path, failed.id, one)
 
 
 def test_equal_configs_show_labels_and_otherwise_nothing():
