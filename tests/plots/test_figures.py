@@ -63,8 +63,8 @@ def test_svg_keeps_text_as_text_and_carries_no_date(written):
 
 def test_the_title_of_seeds_tells_difference_method_and_interval(written):
     content = written[1]["seeds.svg"].decode()
-    assert "difference +4.00 points, paired t, n = 3" in content and "95 % interval +4.00 to +4.00" in content
-    assert ">better</text>" in content
+    assert "difference +4.00 points, paired t, n = 3" in content and "95 % interval −6.73 to +14.73" in content
+    assert "undecided: could have shown" in content, "three equal pairs"
 
 
 def test_a_persons_settings_do_not_change_a_figure(tmp_path):
