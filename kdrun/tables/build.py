@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,9 @@ def build(
 ) -> Record:
     """The table. entries, jobs and hashes belong together; found: what the checks found (its warnings are kept)."""
     spec, outputs = request.spec, request.outputs or "outputs"
-    rows = [{"id": row.id, "label": row.label} for row in spec.rows]
+    rows = [
+        {"id": row.id, "label": row.label, **({"expects": row.expects} if row.expects else {})} for row in spec.rows
+    ]
     columns = [column.definition for column in spec.columns]
     seeds = next((entry.record["seeds"] for entry in entries if entry.record), [])
     vary = next((entry.record["config"].get("vary", []) for entry in entries if entry.record), [])
@@ -67,7 +69,7 @@ def build(
         "published": spec.source,
         "cells": cells,
         "notes": footnotes(rows, cells),
-        "warnings": list(found.warnings),
+        "warnings": [*found.warnings, *unmet(rows, columns, cells)],
         "jobs": listed,
         "provenance": _provenance(request, entries, listed),
     }
@@ -111,6 +113,21 @@ def make_cells(
     _mark(cells, columns)
     _correct(cells)
     return cells
+
+
+def unmet(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[Mapping[str, Any]], cells: Sequence[dict[str, Any]]
+) -> list[str]:
+    """One line for each difference that is not decided as its row expects: something broke, or nothing is known yet."""
+    expected = {row["id"]: row["expects"] for row in rows if row.get("expects")}
+    epochs = {column["id"]: column["which"] for column in columns}
+    lines = []
+    for cell in cells:
+        which = "best" if epochs[cell["column"]] == "best" else "last"
+        difference = difference_in(cell, which) if cell["row"] in expected else None
+        if difference is not None and (decision := difference.decision()) != expected[cell["row"]]:
+            lines.append(f"{cell['row']} ({cell['column']}): expected {expected[cell['row']]}, is {decision}")
+    return lines
 
 
 def _correct(cells: Sequence[dict[str, Any]]) -> None:

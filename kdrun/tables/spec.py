@@ -13,6 +13,7 @@ from typing import Any
 from kdrun import kinds
 from kdrun.config import vary
 from kdrun.config.groups import Option, conf_dirs, tables
+from kdrun.differences import BETTER, SMALL, WORSE
 from kdrun.files import sha256_file
 from kdrun.looks import AUTO
 from kdrun.problems import Problems, UserError, closest, each, listed
@@ -27,9 +28,12 @@ SEED_KEYS = ("seed", "seeds", vary.TYPED, vary.KEY)
 
 @dataclass(frozen=True)
 class TableRow:
+    """expects: what its differences have to be decided as (see differences.Difference.decision), or ""."""
+
     id: str
     label: str
     overrides: list[str]
+    expects: str = ""
 
 
 @dataclass(frozen=True)
@@ -235,7 +239,7 @@ FIELDS: dict[tuple[str, ...], tuple[str, ...]] = {
         "published",
         "requires",
     ),
-    ("rows",): ("id", "label", "overrides", "published"),
+    ("rows",): ("id", "label", "overrides", "published", "expects"),
     ("columns",): ("id", "label", "overrides", "arm", "metric", "which", "bold", "split"),
     ("published",): ("source", "citation", "epoch", "figures"),
     ("requires",): ("data", "device", "note", "shape", "classes", "train"),
@@ -246,9 +250,9 @@ def _rows(source: Source) -> list[TableRow]:
     rows = []
     for number, path in source.entries(("rows",), FIELDS[("rows",)]):
         identity = _identity(source, path, [row.id for row in rows], number)
-        rows.append(
-            TableRow(identity, source.text((*path, "label")) or identity, _overrides(source, (*path, "overrides")))
-        )
+        expects = source.choice((*path, "expects"), (BETTER, WORSE, SMALL)) or ""
+        label = source.text((*path, "label")) or identity
+        rows.append(TableRow(identity, label, _overrides(source, (*path, "overrides")), expects))
     return rows
 
 

@@ -59,7 +59,7 @@ def make(request: Any, args: Arguments) -> int:
 
         show(table)
         print(f"written: {', '.join(map(str, paths))}")
-    return code
+    return code or int(bool(build.unmet(table["rows"], table["columns"], table["cells"])))
 
 
 def run_missing(request: Any, jobs: list[Any], composed: list[Any], args: Arguments) -> int | None:

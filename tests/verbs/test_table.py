@@ -78,6 +78,16 @@ def test_json_is_the_table(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["name"] == "mini"
 
 
+def test_a_difference_that_is_not_as_expected_ends_with_1_and_is_told(tmp_path, capsys):
+    results = {**RESULTS, "t4": {**RESULTS["t4"], "student": [0.90, 0.92, 0.945]}}
+    for expects, said in (("worse", ["t4 (difference): expected worse, is better"]), ("better", [])):
+        folder = tmp_path / expects
+        fill(folder, SPEC.replace('label: "T = 4", ', f'label: "T = 4", expects: {expects}, '), results)
+        assert kdrun(folder, "table", "mini", "--json") == bool(said)
+        warnings = json.loads(capsys.readouterr().out)["warnings"]
+        assert [line for line in warnings if "expected" in line] == said
+
+
 def test_a_failed_check_writes_nothing(tmp_path, capsys):
     fill(tmp_path)
     write_spec(tmp_path, SPEC.replace("factors: [strategy, objective.kd.temperature]", "factors: [strategy]"))
