@@ -18,7 +18,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 # Every table that can be made here, from its records where they are there; `make table-NAME ARGS=jobs=2` makes one.
-tables: table-digits_kd table-fashion_kd table-evolving table-cascaded table-cross-window table-energy-gated table-compression_order
+tables: table-controls table-transfer table-transfer_fashion table-objectives table-digits_kd table-fashion_kd table-evolving table-cascaded table-cross-window table-energy-gated table-compression_order
 
 # On made-up volumes, and on patches of real CT.
 table-cross-window: $(READY)
@@ -39,6 +39,10 @@ table-compression_order: $(READY)
 table-evolving: $(READY)
 	$(BIN)/kdrun fetch ui_de_en
 	$(BIN)/kdrun table evolving $(ARGS)
+
+table-transfer_fashion: $(READY)
+	$(BIN)/kdrun fetch fashion_mnist
+	$(BIN)/kdrun table transfer_fashion $(ARGS)
 
 table-fashion_kd: $(READY)
 	$(BIN)/kdrun fetch fashion_mnist
