@@ -104,7 +104,7 @@ class Origins:
             return ""
         if path == top:
             folders = sorted({option.shown.rpartition("/")[0] for option in options.values()})
-            return f"{top} is a group ({', '.join(folders)}): {', '.join(list(options)[:12])}"
+            return f"{top} is a group ({', '.join(folders)}): {', '.join(list(options)[:16])}"
         chosen = self.choices.get(top)
         option = options.get(chosen) if isinstance(chosen, str) else None
         return f"{top} comes from {option.shown}" if option else ""
