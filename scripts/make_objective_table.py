@@ -38,7 +38,7 @@ loss NAME of the table, or the one that `_target_` names, with that loss's optio
   place (`stage3.-1.norm2`), `[2::3]` for every third of them from the third on, and `before:layer3` for what goes into the activation that
   the module ends with.
 - `adaptor`, `resize`: what lies between two sizes. `auto` is a linear layer, or a convolution of kernel 1 for grids, where widths differ;
-  `linear`, `conv`, `none`. Grids are brought together by `pool`, `interpolate`, `none`, or `auto`. Losses that compare features of unlike
+  `linear`, `conv`, `conv_bn_relu`, `none`. Grids are brought together by `pool`, `interpolate`, `none`, or `auto`. Losses that compare features of unlike
   sizes by themselves have `none` by default.
 
 `objective=[kd,at]` is the sum of both options (in experiments: `- override /objective: [kd, at]`). A weight in which they differ is

@@ -19,6 +19,7 @@ Shapes = Mapping[str, Sequence[tuple[int, ...]]]
 """Path or glob (see networks/capture.py) -> shape of what each of its modules gives, without the batch."""
 
 CONVOLUTIONS = {2: nn.Conv1d, 3: nn.Conv2d, 4: nn.Conv3d}
+NORMS = {2: nn.BatchNorm1d, 3: nn.BatchNorm2d, 4: nn.BatchNorm3d}
 MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 POOLS = {1: functional.adaptive_avg_pool1d, 2: functional.adaptive_avg_pool2d, 3: functional.adaptive_avg_pool3d}
 
@@ -26,6 +27,7 @@ POOLS = {1: functional.adaptive_avg_pool1d, 2: functional.adaptive_avg_pool2d, 3
 class Adaptor(nn.Module):
     """Of one pair. Between widths: a linear layer for features [B, D] and [B, L, D], a convolution of kernel 1 for [B, C, H, W]
     and [B, C, D, H, W] (FitNets, arXiv 1412.6550, section 2.2); none where they are equal and kind is "auto", or kind is "none".
+    "conv_bn_relu": that convolution, batch normalisation and ReLU, the regressor of RepDistiller and mdistiller.
 
     resize: between grids (H and W, or L): "pool" averages over areas, "interpolate" is (bi)linear, "auto" pools where the student
     has more in every direction and interpolates elsewhere, "none" leaves them.
@@ -40,13 +42,15 @@ class Adaptor(nn.Module):
             return
         if len(own) != len(theirs):
             raise ValueError(f"features of shapes {[*own]} and {[*theirs]} are not of one kind")
-        if kind == ("linear" if self.grid else "conv"):
+        if kind in (("linear",) if self.grid else ("conv", "conv_bn_relu")):
             what = "images [C, H, W]" if self.grid else "vectors [D] or [L, D]"
             raise ValueError(f"adaptor={kind} is not for {what}, got {[*own]}")
         axis = 0 if self.grid else -1
         if kind != "auto" or own[axis] != theirs[axis]:
             make = CONVOLUTIONS[len(own)] if self.grid else nn.Linear
             self.layer = make(own[axis], theirs[axis], **({"kernel_size": 1} if self.grid else {}))
+        if kind == "conv_bn_relu":
+            self.layer = nn.Sequential(self.layer, NORMS[len(own)](theirs[0]), nn.ReLU())
 
     def forward(self, features: Tensor, like: Tensor) -> Tensor:
         """The student's features, as large as those of the teacher."""

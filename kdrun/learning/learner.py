@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from kdrun.learning.adaptor import Adaptors
 from kdrun.learning.backend import LightningBackend, wants_closure
 from kdrun.learning.balance import Balance
+from kdrun.learning.diverged import growth
 from kdrun.learning.sharding import gather
 from kdrun.learning.step import train_step
 from kdrun.learning.teacher import OwnAverage, TeacherSource
@@ -241,7 +242,7 @@ class LearnerModule(LightningModule):
         """Means since the last call, as logged: `loss`, and per term the raw value and, where not 1, value times weight; the
         weight itself where it depends on the step, and with trainer.balance the factor on it. A term without weight in all these steps has no value.
 
-        Raises: FloatingPointError naming the term that is not finite.
+        Raises: FloatingPointError naming what is not finite, and the term that grew before.
         """
         if not self.losses:
             return {}
@@ -278,7 +279,9 @@ class LearnerModule(LightningModule):
                 values[f"{term.name}_weighted"] = means[number] * term.weight
         for name, value in values.items():
             if value != value or value in (float("inf"), float("-inf")):
-                raise FloatingPointError(f"the {name} term became {value} at step {self.step} of training")
+                rows = stacked[:, : len(terms)] * stacked.new_tensor([weights[term.name] for term in terms]).T
+                grew = growth([term.name for term in terms], rows, self.step)
+                raise FloatingPointError(f"the {name} term became {value} at step {self.step} of training{grew}")
         return values
 
     def _evaluate(self, batch: dict[str, Any]) -> None:

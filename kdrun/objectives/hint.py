@@ -15,7 +15,8 @@ def hint(student_features: torch.Tensor, teacher_features: torch.Tensor) -> torc
 
     One value per position, without a unit; of several pairs of modules the mean. `student` and `teacher` name the modules. The
     regressor r is the adaptor of the pair: a convolution of kernel 1, or a linear layer for features without a grid; it trains
-    along and is left out of the student. The teacher is a constant.
+    along and is left out of the student. The benchmark's code (RepDistiller, mdistiller) has batch normalisation and ReLU after the
+    convolution, `adaptor: conv_bn_relu`, as objective=fitnet: its weight of 100 is for that, and diverges without. The teacher is a constant.
 
     student_features, teacher_features: float [B, ...], computed in float32 or wider.
     Returns [B]; equal features give exactly 0. Raises ValueError where the shapes disagree.

@@ -23,7 +23,7 @@ from kdrun.problems import UserError, listed, nearest
 from kdrun.term_weights import read_weight
 
 OVER = {"labels": "mask", "image_slots": "visual_mask"}
-ADAPTORS = ("auto", "none", "linear", "conv")
+ADAPTORS = ("auto", "none", "linear", "conv", "conv_bn_relu")
 RESIZES = ("auto", "pool", "interpolate", "none")
 EACH, LISTS = ("student_features", "teacher_features"), ("student_captured", "teacher_captured")
 

@@ -136,7 +136,14 @@ def test_an_adaptor_is_a_regressor_between_the_sizes():
     assert Adaptor((3, 2, 2), (5, 4, 4))(torch.randn(2, 3, 2, 2), teacher).shape == teacher.shape
     assert Adaptor((3,), (3,)).layer is None and Adaptor((3,), (3,), "linear").layer is not None
     assert Adaptor((3, 2, 2), (5, 2, 2), "none").layer is None
-    for shapes, kind in ((((3,), (5,)), "conv"), (((3, 2, 2), (5, 2, 2)), "linear"), (((3, 2, 2), (4, 5)), "auto")):
+    normalised = Adaptor((3, 4, 4), (5, 4, 4), "conv_bn_relu")(1e6 * torch.randn(9, 3, 4, 4), torch.randn(9, 5, 4, 4))
+    assert normalised.min() == 0 and normalised.square().mean().item() == pytest.approx(0.5, rel=0.2)
+    for shapes, kind in (
+        (((3,), (5,)), "conv_bn_relu"),
+        (((3,), (5,)), "conv"),
+        (((3, 2, 2), (5, 2, 2)), "linear"),
+        (((3, 2, 2), (4, 5)), "auto"),
+    ):
         with pytest.raises(ValueError):
             Adaptor(*shapes, kind)
 

@@ -6,6 +6,7 @@ from torch import nn
 
 from kdrun.domains.images.task import Classification
 from kdrun.domains.load import load_data
+from kdrun.learning.diverged import growth
 from kdrun.learning.firststep import NoEffect, check_first_step
 from kdrun.learning.learner import LearnerModule
 from kdrun.learning.microbatches import micro_batches
@@ -198,6 +199,13 @@ def test_renormalisation_gives_the_teacher_its_own_inputs():
 def test_a_loss_that_is_not_finite_stops_the_stage(tmp_path):
     with pytest.raises(FloatingPointError, match="became"):
         teach(make_lab(tmp_path), "trainer.optimizer.lr=1e30")
+
+
+def test_what_grew_before_a_loss_was_not_finite_is_named():
+    values = torch.tensor([[1.0, 2.0], [1.5, 40.0], [3.0, 1e9], [torch.nan, torch.nan]])
+    assert "hint times its weight grew from 2 at step 7 to 1e+09 at step 9" in growth(["ce", "hint"], values, 10)
+    assert "ce times its weight was 3 at step 9" in growth(["ce"], values[2:, :1], 10)
+    assert growth(["ce"], values[3:, :1], 10) == growth(["ce"], values[:3, :1], 10) == ""
 
 
 def test_two_processes_evaluate_like_one_and_end_equal(tmp_path):
