@@ -19,6 +19,7 @@ SCRIPTS = Path(__file__).parent.parent / "scripts"
             "bench_llava.py --repeats 1 --questions 96 --batch 8 --students llava_w16 --teachers llava_w64",
             "cached: llava_w16 taught by llava_w64",
         ),
+        ("bench_objectives.py --quick --names fitnet,simkd", "simkd  "),
         ("bench_startup.py --repeats 1", "--cfg job"),
         ("bench_sweep.py --part start --repeats 1", "start of a further job"),
         ("bench_translation.py --repeats 1 --sentences 5 --pairs 400", "beam:"),
