@@ -6,20 +6,21 @@ One line per objective, for the networks and data of table objectives (teacher r
   time     seconds of a step: the teacher's forward pass, the student's passes, losses and the optimizer; the median over repeats of
            the ratio to plain KD, which is measured again beside each repeat, so that load of the machine cancels out
   memory   what steps add to the peak of resident memory, each objective in a process of its own, over what plain KD adds; Linux only
-Weights by schedule have their largest value. Teachers run in every step, though kdrun keeps their logits where it can: ratios of losses on logits are then larger.
+Weights by schedule have their largest value. The teacher runs in every step, though kdrun keeps its logits where it can: ratios of
+losses on logits are then larger.
 --quick: two steps, once, for a test.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import os
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 import yaml
@@ -100,6 +101,7 @@ def added_memory(words: list[str], steps: int) -> float:
         try:
             step = prepared(words)
             gc.collect()
+            ctypes.CDLL(None).malloc_trim(0)  # what setting up has freed would serve the steps unseen
             before = resident("VmRSS")
             Path("/proc/self/clear_refs").write_text("5")
             seconds(step, steps)
@@ -119,15 +121,6 @@ def resident(key: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:")) / 1024
 
 
-def measured(words: list[str], plain: SimpleNamespace, steps: int, repeats: int) -> tuple[float, float, float]:
-    """(ratio of time, spread of it over repeats, ratio of memory)."""
-    memory = added_memory(words, steps) / plain.memory
-    step = prepared(words)
-    step()
-    ratios = [seconds(step, steps) / seconds(plain.step, steps) for _ in range(repeats)]
-    return statistics.median(ratios), max(ratios) - min(ratios), memory
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--names", default="")
@@ -141,16 +134,19 @@ def main() -> None:
     names = asked.names.split(",") if asked.names else [name for name in known if name != KD]
     if unknown := [name for name in names if name not in known]:
         parser.error(f"--names {','.join(unknown)}: choose among {', '.join(known)}")
-    memory = added_memory(known[KD], steps)
-    plain = SimpleNamespace(memory=memory, step=prepared(known[KD]))
-    plain.step()
-    print(
-        f"plain KD: {1000 * seconds(plain.step, steps) / steps:.1f} ms and {memory:.1f} MiB a step; the others as multiples of it"
-    )
+    # All of them from the same state of this process, which has not yet run a step.
+    memory = {name: added_memory(known[name], steps) for name in dict.fromkeys([KD, *names])}
+    plain = prepared(known[KD])
+    plain()
+    milliseconds = 1000 * seconds(plain, steps) / steps
+    print(f"plain KD: {milliseconds:.1f} ms a step, which adds {memory[KD]:.1f} MiB; the others as multiples of it")
     print(f"{'objective':20} {'time':>6} {'spread':>7} {'memory':>7}")
     for name in names:
-        ratio, spread, share = measured(known[name], plain, steps, repeats)
-        print(f"{name:20} {ratio:6.2f} {spread:7.2f} {share:7.2f}", flush=True)
+        step = prepared(known[name])
+        step()
+        ratios = [seconds(step, steps) / seconds(plain, steps) for _ in range(repeats)]
+        spread = max(ratios) - min(ratios)
+        print(f"{name:20} {statistics.median(ratios):6.2f} {spread:7.2f} {memory[name] / memory[KD]:7.2f}", flush=True)
 
 
 if __name__ == "__main__":
