@@ -10,7 +10,7 @@ from kdrun.problems import UserError
 from kdrun.schema import REQUIRED
 from kdrun.verbs.stage_recorder import StageRecorder
 
-NOTHING = "data.root is not given: nothing is loaded, sizes are those of extra.planned"
+NOTHING = "data.root is not given: nothing is loaded, sizes of the data are those of the preset (extra.planned)"
 KIND = "kdrun.domains.vision_language.networks.llava"
 
 

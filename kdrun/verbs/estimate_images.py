@@ -77,8 +77,8 @@ class ImageNetworks:
 def image_lines(rows: list[dict[str, Any]]) -> list[str]:
     """The same for people."""
     text = [
-        f"estimates by a roofline over operators, {PASSES} passes of the learner and one of each teacher a step; evaluation and "
-        "loading are left out, so hours are at least these; nothing was measured"
+        f"hours are at least these: a roofline over operators, {PASSES} passes of the learner and one of each teacher a step, not measured;",
+        "  loading, evaluation, the optimizer and Python are left out, which may be most of the time of small networks on large cards",
     ]
     for row in rows:
         text.append(
