@@ -42,7 +42,7 @@ def _decodes(name: str) -> Callable[[Domain], bool]:
 
 
 def _has(key: str) -> Callable[[Domain], bool]:
-    return lambda domain: key in domain.settings
+    return lambda domain: key in (*domain.settings, *domain.options)
 
 
 def _where(path: str, *values: Any) -> Callable[[dict[str, Any]], bool]:

@@ -199,3 +199,16 @@ def test_hidden_labels_and_further_texts_are_training_samples_without_labels(tmp
     batch = next(iter(module.train_loader(16, seed=0)))
     assert batch["sizes"]["mask"] == 16 and batch["labelled"].shape == (16,)
     assert module.tokenizer.sha256 == load(tmp_path).tokenizer.sha256
+
+
+def test_columns_are_typed_although_translation_has_a_node_of_that_name(tmp_path):
+    from kdrun.config.compose import compose
+    from kdrun.job.cells import expected
+
+    words = ["model=text_small", "data=csv", f"data.root={tmp_path / 'r.csv'}", "tracker=none"]
+    for said, known in (("data.text=review", "review"), ("data.text=[one,two]", ["one", "two"])):
+        job = compose([*words, said, "data.label=stars"])
+        assert job.config["data"]["text"] == known and expected(job.config)
+    assert compose(["model=nmt_transformer", "data.text.vocabulary=500"]).config["data"]["text"]["vocabulary"] == 500
+    with pytest.raises(UserError, match="data.text=review: nothing in this job uses it|data.text"):
+        compose(["data.text=review"])
