@@ -210,5 +210,5 @@ def test_columns_are_typed_although_translation_has_a_node_of_that_name(tmp_path
         job = compose([*words, said, "data.label=stars"])
         assert job.config["data"]["text"] == known and expected(job.config)
     assert compose(["model=nmt_transformer", "data.text.vocabulary=500"]).config["data"]["text"]["vocabulary"] == 500
-    with pytest.raises(UserError, match="data.text=review: nothing in this job uses it|data.text"):
+    with pytest.raises(UserError, match=r"data\.text"):
         compose(["data.text=review"])
