@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import kdrun
-from kdrun import slots, targets
+from kdrun import kinds, slots, targets
 from kdrun.config.check import shipped_terms
 from kdrun.config.groups import shipped
 from kdrun.networks.folders import check_folder
@@ -101,11 +101,13 @@ def test_a_refusal_comes_before_the_module_is_imported():
 
 
 def conf_functions():
-    """Dotted names that the shipped configs call."""
+    """Dotted names that the shipped configs call, and kinds of data for `data.unlabelled`."""
     import re
 
     text = "\n".join(path.read_text() for path in Path(shipped()).rglob("*.yaml"))
-    return set(re.findall(r"_target_: *(kdrun\.(?:domains|networks)\.[\w.]+)", text))
+    readers = [domain.reads_unlabelled({"data": {}}) for domain in kinds.shipped().values()]
+    named = {reader["_target_"] for reader in readers if reader}
+    return named | set(re.findall(r"_target_: *(kdrun\.(?:domains|networks)\.[\w.]+)", text))
 
 
 def test_of_all_modules_below_the_allowed_prefixes_only_declared_things_can_be_called():
@@ -161,15 +163,15 @@ def test_of_all_modules_below_the_allowed_prefixes_only_declared_things_can_be_c
     assert {slot for slot, _ in functions} == {"network", "loss", "source"}
     from kdrun.strategies.base import Strategy
 
-    kinds = {
+    bases = {
         "network": [torch.nn.Module],
         "loss": [torch.nn.Module],
         "optimizer": [torch.optim.Optimizer],
         "strategy": [Strategy],
     }
     if "transformers" in sys.modules:
-        kinds["network"].append(sys.modules["transformers"].PretrainedConfig)
-    assert all(issubclass(one, tuple(kinds[slot])) for slot, one in classes)
+        bases["network"].append(sys.modules["transformers"].PretrainedConfig)
+    assert all(issubclass(one, tuple(bases[slot])) for slot, one in classes)
     assert len(classes) > 150 and len(functions) > 30 and tried > 5_000
 
 
