@@ -20,7 +20,7 @@ BIN = Path(sys.executable).parent
         (["pla"], ["plan"]),
         (["runs", "stat"], ["status="]),
         (["table", "digits"], ["digits_kd"]),
-        (["train"], ["trainer=", "trainer/optimizer=", "trainer."]),
+        (["train"], ["trainer=", "trainer/groups=", "trainer/optimizer=", "trainer."]),
         (["trainer.ep"], ["trainer.epochs="]),
         (["trainer.optimizer.l"], ["trainer.optimizer.lr="]),
         (["student.network."], ["student.network.depth=", "student.network.width="]),
@@ -56,8 +56,8 @@ def test_the_first_word_may_be_a_verb_and_later_ones_may_not():
 def test_folders_given_before_are_included(tmp_path):
     (tmp_path / "student").mkdir()
     (tmp_path / "student" / "mine.yaml").write_text("# my own\nnetwork:\n  _target_: mylab.Net\n  blocks: 3\n")
-    assert candidates(["--conf", str(tmp_path), "student=mi"]) == {"student=mine": "my own"}
-    assert candidates([f"--conf={tmp_path}", "student=mi"]) == {"student=mine": "my own"}
+    assert candidates(["--conf", str(tmp_path), "student=mine"]) == {"student=mine": "my own"}
+    assert candidates([f"--conf={tmp_path}", "student=mine"]) == {"student=mine": "my own"}
     assert list(candidates(["--conf", str(tmp_path), "student=mine", "student.network."])) == [
         "student.network.blocks="
     ]
