@@ -150,18 +150,23 @@ def check(request: Any, args: Arguments) -> int:
 
 
 def list_tables(args: Arguments, outputs: str | None) -> int:
-    """Name, jobs done of all, title."""
+    """Name, jobs done of all, title. A table of which no run bears the name is not composed, which takes seconds for a hundred jobs."""
     from kdrun.config.groups import conf_dirs, tables
     from kdrun.job.compose import compose
     from kdrun.tables.spec import TableRequest, read_spec
-    from kdrun.tracking.registry import finished_run
+    from kdrun.tracking.registry import finished_run, runs_folder
 
     views = []
     for name, option in tables(conf_dirs(args.conf_dirs)[0]).items():
         view: dict[str, Any] = {"name": name, "title": option.summary, "done": None, "of": None, "problem": None}
         try:
             spec = read_spec(option)
-            jobs = [compose(j.overrides, args.conf_dirs) for j in TableRequest(spec, [], outputs).jobs()]
+            listed = TableRequest(spec, [], outputs).jobs()
+            first = compose(listed[0].overrides, args.conf_dirs)
+            if not any(runs_folder(first.config["paths"]["outputs"]).glob(f"{name}-*")):
+                views.append(view | {"title": spec.title, "done": 0, "of": len(listed)})
+                continue
+            jobs = [first, *(compose(job.overrides, args.conf_dirs) for job in listed[1:])]
             distinct = {job.hash: job.config["paths"]["outputs"] for job in jobs}
             done = sum(finished_run(folder, job_hash) is not None for job_hash, folder in distinct.items())
             view |= {"title": spec.title, "done": done, "of": len(distinct)}
