@@ -82,7 +82,7 @@ def test_nothing_overflows_at_any_width_and_plots_stay_readable(folder, tmp_path
     match = re.search(r'<pre id="found">(\[.*?\])</pre>', dom)
     assert match, dom[-2000:]
     found = json.loads(match[1].replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">"))
-    assert len(found) == 6 and found[0]["headline"] == "Distillation helped"
+    assert len(found) == 6 and found[0]["headline"] == "Undecided"
     for page in found:
         assert page["content"] <= page["inner"], page
         assert all(right <= page["inner"] + 1 for right in page["boxes"]), page
