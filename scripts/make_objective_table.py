@@ -48,8 +48,10 @@ that of the first, which is told; another setting in which they differ is refuse
 A term with weight 0 is not evaluated; one whose weight is 0 at a step is not computed there. Nor is the teacher asked in a step in
 which no term that needs it has weight. Records hold the raw means, so that runs with other weights can be compared, and the means times
 their weights. With `trainer.balance=100` weights say how large the gradients of terms are beside that of the labels: each term has a
-factor, measured every 100 steps by the student's parameters, which records hold as well. Terms over image slots or pictures have their
-mean over those, and are left out of a batch without any.
+factor, measured every 100 steps by the student's parameters, which records hold as well; a weight of 1000 then is a thousand
+times the labels, so give weights near 1 with it (`objective.at.weight=1`). Weights in `conf/objective` are those of the papers' code,
+mostly for CIFAR-100: on other sizes look at the gradients that `kdrun plan` shows for each term, times its weight.
+Terms over image slots or pictures have their mean over those, and are left out of a batch without any.
 
 Of several pairs of layers a term has the mean, or the sum where its paper adds them. Losses over the whole batch (sp, pkt, rkd, cc, crd,
 semckd, dist ...) compare the samples of all ranks; `trainer.accumulate` is refused with them.

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kdrun.measures import measure
-from kdrun.parts import gains_of, headline_epoch
+from kdrun.parts import against, gains_of, headline_epoch
 from kdrun.present.console import Console, columns, show_page
 from kdrun.present.console import facts as fact_table
 from kdrun.present.results import (
@@ -114,16 +114,21 @@ def details(summary: dict[str, Any], facts: dict[str, str]) -> Table:
 
 
 def student_minus(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """("student minus", "student alone: +1.91 ± 2.35 points, 95 % interval -1.01 to +4.84, p 0.145, better in 84 % of pairs")."""
+    """("student minus", "student alone: +1.91 ± 2.35 points, 95 % interval -1.01 to +4.84, p 0.145, better in 84 % of pairs"). Of the
+    arm that the verdict is about, only what the verdict does not say."""
     rows, metric = [], summary["metric"]
     for arm, found in summary.get("differences", {}).items():
         if summary["arms"][arm].get("same_as"):
             continue
         mean, interval, p, better, _ = difference_texts(found[headline_epoch(summary)], metric)
-        text = f"{mean}{' points' if is_points(metric) else ''}"
-        text += "" if interval == MISSING else f", 95 % interval {interval}, p {p}"
-        text += "" if better == MISSING else f", better in {better} of pairs"
-        rows.append(("student minus", f"{summary['arms'][arm]['label']}: {text}"))
+        parts = [] if better == MISSING else [f"better in {better} of pairs"]
+        if arm == against(summary):
+            parts[:0] = ["as above"] if parts else []
+        else:
+            parts[:0] = [] if interval == MISSING else [f"95 % interval {interval}", f"p {p}"]
+            parts.insert(0, f"{mean}{' points' if is_points(metric) else ''}")
+        if parts:
+            rows.append(("student minus", f"{summary['arms'][arm]['label']}: {', '.join(parts)}"))
     return rows
 
 

@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from kdrun.networks.initial import he_normal
+
 SEMANTICS = 1
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -45,9 +47,7 @@ class BottleneckResNet(nn.Module):
             stages.append(nn.Sequential(*stage, *(Bottleneck(channels, width, 1) for _ in range(blocks - 1))))
         self.stage1, self.stage2, self.stage3, self.stage4 = stages
         self.head = nn.Linear(channels, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        he_normal(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         maps = functional.relu(self.norm(self.stem(images)))

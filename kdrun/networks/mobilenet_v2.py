@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from kdrun.networks.initial import he_normal
+
 SEMANTICS = 1
 
 STAGES = (
@@ -56,9 +58,7 @@ class MobileNetV2(nn.Module):
         self.head = nn.Linear(last, num_classes)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        he_normal(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         maps = self.stage4(self.stage3(self.stage2(self.stage1(self.stem(images)))))

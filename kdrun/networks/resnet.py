@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from kdrun.networks.initial import he_normal
+
 SEMANTICS = 1
 
 
@@ -54,9 +56,7 @@ class ResNet(nn.Module):
             channels = out_channels
         self.stage1, self.stage2, self.stage3 = stages
         self.head = nn.Linear(channels, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        he_normal(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         maps = functional.relu(self.norm(self.stem(images)))

@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from kdrun.networks.initial import he_normal
+
 SEMANTICS = 1
 
 
@@ -49,9 +51,7 @@ class WideResNet(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
         self.head = nn.Linear(channels, num_classes)
         nn.init.zeros_(self.head.bias)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        he_normal(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         maps = self.stage3(self.stage2(self.stage1(self.stem(images))))

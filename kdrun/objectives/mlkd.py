@@ -28,9 +28,10 @@ def mlkd(
 
     The first is in nats. The factor T^2 is that of the code, which also counts instances and the batch for those half of the samples
     that the teacher is less certain of, and classes likewise, in a view of weak augmentation, and adds the first for a strong one:
-    this selection and the second view are not here. Over the whole batch: samples (or valid
-    positions) of all ranks are compared, and `trainer.accumulate` is refused. A matrix of C * C is made: not for vocabularies. The
-    teacher is a constant.
+    this selection and the second view are not here. The terms of batch and classes grow with the batch and with fewer classes: the
+    weights are those of batches of 64 and 100 classes. With ten classes a student may learn nothing unless they are far smaller, or
+    `trainer.balance` sets them. Over the whole batch: samples (or valid positions) of all ranks are compared, and
+    `trainer.accumulate` is refused. A matrix of C * C is made: not for vocabularies. The teacher is a constant.
 
     student_logits, teacher_logits: float [..., C], computed in float32 or wider.
     temperatures: numbers above 0; the code's, as the weights 0.9 here and 0.1 of `ce`.

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from kdrun.networks.encoder import logit_count
+from kdrun.networks.initial import he_normal
 
 SEMANTICS = 1
 
@@ -72,9 +73,7 @@ class SEResNet(nn.Module):
                 channels = width
         self.stages = nn.Sequential(*stages)
         self.head = nn.Linear(channels, logit_count(num_classes))
-        for module in self.modules():
-            if isinstance(module, convolution):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        he_normal(self, convolution)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         maps = self.stages(functional.relu(self.norm(self.stem(images))))
