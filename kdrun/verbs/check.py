@@ -39,7 +39,8 @@ def main(args: Arguments) -> int:
 
 def _table(option: Option, args: Arguments) -> list[str]:
     """What is wrong with a table file, or with any of its jobs."""
-    from kdrun.tables.spec import TableRequest, compose_jobs, read_spec
+    from kdrun.tables.spec import TableRequest, compose_jobs
+    from kdrun.tables.table_file import read_spec
 
     try:
         compose_jobs(TableRequest(read_spec(option), list(args.overrides)), args.conf_dirs)

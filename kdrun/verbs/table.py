@@ -16,7 +16,8 @@ FAILED = 1
 def main(args: Arguments) -> int:
     """0 built; 1 a check failed and nothing was written, or --check found a difference; 2 a mistake; 3 built, but a job
     failed and is shown as missing; 130 or 143 stopped. A table that cannot run here is planned and explained: 0."""
-    from kdrun.tables.spec import TableRequest, find_table, read_spec
+    from kdrun.tables.spec import TableRequest
+    from kdrun.tables.table_file import find_table, read_spec
     from kdrun.verbs.runs import is_folder, outputs_folder
 
     if len(args.words) > 1:
@@ -153,7 +154,8 @@ def list_tables(args: Arguments, outputs: str | None) -> int:
     """Name, jobs done of all, title. A table of which no run bears the name is not composed, which takes seconds for a hundred jobs."""
     from kdrun.config.groups import conf_dirs, tables
     from kdrun.job.compose import compose
-    from kdrun.tables.spec import TableRequest, read_spec
+    from kdrun.tables.spec import TableRequest
+    from kdrun.tables.table_file import read_spec
     from kdrun.tracking.registry import finished_run, runs_folder
 
     views = []

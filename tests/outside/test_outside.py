@@ -90,7 +90,8 @@ columns:
 def test_a_column_and_the_objective_of_a_search_are_metrics_of_the_data_and_of_the_config(tmp_path, monkeypatch):
     from kdrun.config.compose import compose
     from kdrun.sweep.objectives import read_objectives
-    from kdrun.tables.spec import TableRequest, compose_jobs, find_table, read_spec
+    from kdrun.tables.spec import TableRequest, compose_jobs
+    from kdrun.tables.table_file import find_table, read_spec
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "conf" / "table").mkdir(parents=True)

@@ -145,7 +145,8 @@ def test_a_key_that_another_value_is_made_from_is_used():
 
 def test_tables_that_come_with_kdrun_pass():
     from kdrun.config.groups import conf_dirs, tables
-    from kdrun.tables.spec import TableRequest, compose_jobs, read_spec
+    from kdrun.tables.spec import TableRequest, compose_jobs
+    from kdrun.tables.table_file import read_spec
 
     for name in ("digits_kd", "evolving", "energy_gated_diabetes"):
         spec = read_spec(tables(conf_dirs()[0])[name])

@@ -9,7 +9,8 @@ from typing import Any
 
 from kdrun import cli
 from kdrun.job.summary import summarise
-from kdrun.tables.spec import TableRequest, compose_jobs, find_table, read_spec
+from kdrun.tables.spec import TableRequest, compose_jobs
+from kdrun.tables.table_file import find_table, read_spec
 from kdrun.tracking.provenance import Provenance, write_start
 from kdrun.tracking.record import Run
 from kdrun.tracking.registry import open_run

@@ -11,7 +11,8 @@ from tables.support import PUBLISHED, SPEC, request_of, write_spec
 from kdrun import cli
 from kdrun.config.groups import conf_dirs, groups, tables
 from kdrun.problems import UserError
-from kdrun.tables.spec import TableRequest, compose_jobs, find_table, read_spec
+from kdrun.tables.spec import TableRequest, compose_jobs
+from kdrun.tables.table_file import find_table, read_spec
 
 
 def problems(tmp_path, *changes):
