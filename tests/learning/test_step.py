@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+import kdrun
 from kdrun import slots
 from kdrun.cli import main
 from kdrun.learning.backend import Backend, wants_closure
@@ -171,8 +172,9 @@ FRAMES: list[str] = []
 
 def looked(student_logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """A loss that notes who called it."""
-    inside = [frame for frame in traceback.extract_stack() if f"{os.sep}kdrun{os.sep}" in frame.filename]
-    FRAMES[:] = [f"{frame.filename.rpartition(f'{os.sep}kdrun{os.sep}')[2]}: {frame.name}" for frame in inside]
+    package = os.path.dirname(kdrun.__file__) + os.sep
+    inside = [frame for frame in traceback.extract_stack() if frame.filename.startswith(package)]
+    FRAMES[:] = [f"{frame.filename.removeprefix(package)}: {frame.name}" for frame in inside]
     return torch.nn.functional.cross_entropy(student_logits, targets, reduction="none")
 
 
