@@ -16,7 +16,7 @@ from kdrun.tracking.flatten import flatten
 from kdrun.tracking.provenance import cells_of
 
 SHARES = [name for name, metric in METRICS.items() if metric.unit == "share"]
-TAUGHT_BY = ("name", "network", "weights", "seed", "trainer")
+TAUGHT_BY = ("name", "network", "weights", "seed", "trainer", "data")
 """What of a teacher's config decides what it is; the rest says how its knowledge is brought."""
 
 

@@ -234,8 +234,9 @@ def test_one_config_of_a_teacher_is_one_stage(checked):
     assert failure.startswith("teacher mlp_64: stage ") and failure.endswith("in t2, ffffffffffff in t4")
 
 
-def test_other_teachers_may_have_other_accuracies(tmp_path):
-    text = SPEC.replace("[objective.kd.temperature=4]", "[teacher=mlp_256]")
+@pytest.mark.parametrize("other", ["teacher=mlp_256", "teacher.data.labelled=100"])
+def test_other_teachers_may_have_other_accuracies(tmp_path, other):
+    text = SPEC.replace("[objective.kd.temperature=4]", f"[{other}]")
     request = request_of(tmp_path, text.replace("objective.kd.temperature]\n", "objective.kd.temperature, teacher]\n"))
     jobs, composed = compose_jobs(request, request.conf)
     for job, found in zip(jobs, composed, strict=True):
