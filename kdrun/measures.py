@@ -25,7 +25,7 @@ class Measure:
     @property
     def points(self) -> bool:
         """Whether differences are told in points, hundredths of a share; the AUC's and those of R2 are."""
-        return self.unit not in ("nats", "units") and self.name.partition("/")[0] in MEASURES
+        return self.unit not in ("nats", "bits", "units") and self.name.partition("/")[0] in MEASURES
 
     def figure(self, value: float) -> str:
         """`94.31`, `0.9123`: without the unit, for a column that names it."""
@@ -52,6 +52,10 @@ MEASURES = {
         Measure("r2", "R2", "share of the variance of the target that is explained", "max", "", 1.0, 4),
         Measure("rmse", "RMSE", "root of the mean squared error, in units of the target", "min", "units", 1.0, 3),
         Measure("mae", "MAE", "mean absolute error, in units of the target", "min", "units", 1.0, 3),
+        Measure(
+            "bits_per_byte", "bits per byte", "cross-entropy of the text in bits, over its bytes", "min", "bits", 1.0, 4
+        ),
+        Measure("perplexity", "perplexity", "exponential of the cross-entropy per token", "min", "", 1.0, 2),
         Measure("loss", "loss", "cross-entropy in nats; of a regression, squared error", "min", "nats", 1.0, 4),
     )
 }

@@ -1,0 +1,105 @@
+"""Texts and chats for language models, as the rest of kdrun asks for them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from kdrun.domains.base import Domain
+from kdrun.domains.rows import Rows, Sums
+from kdrun.schema import CONTENT, key
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass
+class LanguageConfig:
+    """How documents become rows of tokens."""
+
+    vocabulary: int = key(4_000, "pieces of the tokenizer that is trained on the training split", minimum=264)
+    tokenizer: str | None = key(
+        None,
+        "file or folder of an existing tokenizer instead, or smollm2",
+        path=True,
+        exists=True,
+        words=("smollm2",),
+        left_out=CONTENT,
+    )
+    max_length: int = key(
+        256, "tokens of a row; longer texts are cut into pieces, longer chats at their end", minimum=8
+    )
+    pack: bool = key(True, "whether a training row holds several documents, which do not see each other")
+    duplicates: str = key(
+        "remove", "what to do with training documents that are in val or test too", choices=("remove", "keep")
+    )
+
+
+class LanguageDomain(Domain):
+    """Texts and chats; what comes next is predicted, token by token."""
+
+    name, kind = "causal_lm", "language"
+    metrics = MappingProxyType({"bits_per_byte": "min", "loss": "min", "perplexity": "min", "token_accuracy": "max"})
+    monitor = "bits_per_byte"
+    settings = MappingProxyType({"language": LanguageConfig})
+    supplies = ("vocabulary", "vocab_size", "pad", "bos", "eos", "max_length")
+    normalised, per_position = False, True
+
+    def sums(self, row: Mapping[str, Any]) -> Mapping[str, Sums]:
+        """From nats, tokens, right tokens and bytes of single documents."""
+        if "nats" not in row:
+            return {}
+        from kdrun.domains.language.scores import SCORES
+
+        return {name: Sums(_counts, partial(_score, score)) for name, score in SCORES.items()}
+
+    def source_type(self) -> type:
+        from kdrun.domains.language.source import Documents
+
+        return Documents
+
+    def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
+        from kdrun.domains.language.module import language_module
+
+        return language_module(source, {**config, **config["language"]}, cache)
+
+    def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
+        from kdrun.domains.language.task import CausalLanguage
+
+        return CausalLanguage(module)
+
+    def spec(self, metadata: Mapping[str, Any]) -> Any:
+        from kdrun.domains.language.spec import LanguageSpec
+
+        return LanguageSpec.of(metadata)
+
+    def content_hash(self, source: Any, config: dict[str, Any]) -> str:
+        """With the content of a tokenizer that is given."""
+        path = config["language"]["tokenizer"]
+        if path is None:
+            return source.content_hash
+        from kdrun.domains.language.tokens import existing
+
+        return hashlib.sha256(f"{source.content_hash} {existing(path).sha256}".encode()).hexdigest()
+
+    def left_out(self, target: str) -> tuple[str, ...]:
+        """Of files: paths and names of columns, whose content is in instead."""
+        ours = target.startswith("kdrun.domains.language.files.")
+        return ("val_root", "test_root", "column") if ours else ()
+
+
+def _counts(rows: Rows) -> np.ndarray:
+    import numpy as np
+
+    return np.asarray([[row[name] for name in ("nats", "tokens", "right", "bytes")] for row in rows], dtype=np.float64)
+
+
+def _score(score: Any, sums: np.ndarray) -> np.ndarray:
+    return score(*sums.T)
+
+
+DOMAIN = LanguageDomain()

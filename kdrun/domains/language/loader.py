@@ -1,0 +1,68 @@
+"""Batches of rows of tokens of similar length. What comes when is a function of (seed, epoch)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from kdrun.data.loader import SortedLoader
+from kdrun.data.ragged import Ragged
+
+
+class LanguageSamples:
+    """The rows of one split.
+
+    ids     int64 [n]
+    tokens  Ragged: ids of tokens
+    bytes   int32, as long as tokens.flat: bytes of text that each token stands for, where it is predicted; -1 where it is not
+    parts   Ragged, as long: which document of its row each token is of, from 1; None: rows hold one each
+    pad     what rows are filled up with
+    """
+
+    labelled: torch.Tensor | None = None
+
+    def __init__(self, ids: np.ndarray, tokens: Ragged, bytes: np.ndarray, parts: Ragged | None, pad: int):
+        self.ids = torch.from_numpy(np.array(ids, np.int64))
+        self.tokens, self.parts, self.pad = tokens, parts, pad
+        self.bytes = Ragged(bytes, tokens.starts)
+        self.lengths = tokens.lengths()
+        total = np.concatenate([np.zeros(1, np.int64), np.cumsum(bytes >= 0, dtype=np.int64)])
+        self.predicted = total[tokens.starts[1:]] - total[tokens.starts[:-1]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def sizes(self, positions: np.ndarray) -> dict[str, int]:
+        """How many tokens of these rows are predicted."""
+        return {"mask": int(self.predicted[positions].sum())}
+
+    def batch(self, positions: np.ndarray, sizes: dict[str, int] | None = None) -> dict[str, Any]:
+        """The rows at these positions as a batch (see LanguageLoader). sizes: those over all ranks, where not theirs."""
+        sizes = self.sizes(positions) if sizes is None else sizes
+        ids, real = self.tokens.padded(positions, self.pad)
+        counted = self.bytes.padded(positions, -1)[0][:, 1:]
+        attended = real[:, 1:]
+        mask = attended if self.parts is None else self.parts.padded(positions, 0)[0][:, :-1] * attended
+        return {
+            "ids": self.ids[torch.from_numpy(positions)],
+            "inputs": {
+                "input_ids": torch.from_numpy(np.where(attended, ids[:, :-1], self.pad)),
+                "attention_mask": torch.from_numpy(mask),
+            },
+            "targets": torch.from_numpy(ids[:, 1:].copy()),
+            "mask": torch.from_numpy(counted >= 0),
+            "bytes": torch.from_numpy(np.maximum(counted, 0)),
+            "view": 0,
+            "size": sizes["mask"],
+        }
+
+
+class LanguageLoader(SortedLoader):
+    """Iterates one split as one of `world` ranks; resumes at any batch (see BatchLoader for how).
+
+    A batch is a dict: "ids" int64 [b]; "inputs": input_ids int64 [b, L] and attention_mask: bool [b, L], where there is a token, or
+    int64 [b, L], which document of the row it is of (0: padding); "targets" int64 [b, L]: the next token; "mask" bool [b, L]: where
+    that counts; "bytes" int64 [b, L]: of the next token; "view" 0; "size": counted tokens over all ranks.
+    """

@@ -1,0 +1,1 @@
+"""Networks that give logits of the next token at every position."""

@@ -1,0 +1,159 @@
+"""Any causal language model of transformers (Llama, Qwen, SmolLM2, GPT-2 ...), as a teacher or a student."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from kdrun.domains.language.tokens import SMOLLM2
+from kdrun.domains.text.networks.encoder import MOST_UNUSED, keep_layers
+from kdrun.networks import quiet
+from kdrun.networks.folders import check_fields, pretrained
+from kdrun.problems import UserError, closest
+
+SEMANTICS = 1
+
+TARGETS = ("HuggingFaceCausalLM",)
+
+
+class HuggingFaceCausalLM(nn.Module):
+    """A network of transformers' AutoModelForCausalLM that reads the tokens of the data.
+
+    model: a folder with config.json and weights, a name on the Hugging Face hub (found in its cache, or downloaded unless
+        HF_HUB_OFFLINE is set), or smollm2 (kdrun fetch smollm2); no code that comes with it is run.
+    config: in place of model, {"model_type": "llama", ...} with fields of its configuration: random weights. Size of the vocabulary,
+        special tokens and number of positions are the data's where it leaves them out.
+    from_layers: numbers of the layers that are kept, from 0, in this order; null: all.
+    vocabulary, pad, eos, max_length: of the data.
+
+    network(input_ids int64 [B, L], attention_mask) -> logits [B, L, vocabulary]; rows of the output layer that the tokenizer has no
+    tokens for are cut off. attention_mask: bool [B, L], where there is a token; int64 [B, L], which document of its row a token is of
+    (0: padding): tokens see their own document alone, whose positions begin at 0. Rows may be padded on either side.
+    Raises UserError where transformers is absent, there is no such network or layer, or it was made for another vocabulary or shorter rows.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        config: dict[str, Any] | None = None,
+        from_layers: list[int] | None = None,
+        vocabulary: int | None = None,
+        pad: int | None = None,
+        eos: int | None = None,
+        max_length: int | None = None,
+    ) -> None:
+        super().__init__()
+        if (model is None) == (config is None):
+            raise UserError(
+                "a language model of transformers needs either model (name or folder) or config",
+                "for example network.model=smollm2, or 'network.config={model_type: llama}'",
+            )
+        quiet.transformers("this network")
+        if model == SMOLLM2:
+            self.model, from_layers = _smollm2(from_layers), None
+        elif model is not None:
+            from transformers import AutoModelForCausalLM
+
+            self.model = pretrained(AutoModelForCausalLM, model, ("missing_keys", "mismatched_keys"), new=_tied).float()
+        else:
+            self.model = _random(config, vocabulary, pad, eos, max_length)
+        name = model or config["model_type"]
+        rows = self.model.get_output_embeddings().weight.shape[0]
+        self.vocabulary = rows if vocabulary is None else vocabulary
+        if not 0 <= rows - self.vocabulary <= max(MOST_UNUSED, rows // 20):
+            raise UserError(
+                f"{name} has a vocabulary of {rows}, the data's tokenizer has {vocabulary}",
+                "a network made for another tokenizer cannot be used; give the data its own: data.language.tokenizer=FOLDER",
+            )
+        most = getattr(self.model.config, "max_position_embeddings", None)
+        if most and (max_length or 0) > most:
+            raise UserError(
+                f"{name} reads at most {most} tokens, data.language.max_length is {max_length}",
+                f"data.language.max_length={most} or less",
+            )
+        if from_layers is not None:
+            keep_layers(self.model, from_layers)
+            for number, layer in enumerate(_layers(self.model)):
+                if hasattr(layer.self_attn, "layer_idx"):  # its place in a cache of keys and values
+                    layer.self_attn.layer_idx = number
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        hidden, weight, bias = self.hidden(input_ids, attention_mask)
+        return nn.functional.linear(hidden, weight, bias)
+
+    def hidden(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """(hidden [B, L, D], weight [vocabulary, D], bias [vocabulary] or None): what forward multiplies."""
+        named: dict[str, Any] = {}
+        if attention_mask is not None:
+            named = attention(attention_mask)
+        states = self.model.base_model(input_ids=input_ids, use_cache=False, **named).last_hidden_state
+        head = self.model.get_output_embeddings()
+        bias = None if head.bias is None else head.bias[: self.vocabulary]
+        return states, head.weight[: self.vocabulary], bias
+
+
+def attention(mask: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What transformers' decoders are given: attention_mask and position_ids of a mask (see HuggingFaceCausalLM)."""
+    if mask.dtype == torch.bool:
+        return {"attention_mask": mask.long(), "position_ids": (mask.long().cumsum(1) - 1).clamp(min=0)}
+    columns = torch.arange(mask.shape[1], device=mask.device)
+    same = (mask[:, :, None] == mask[:, None, :]) & (
+        columns[:, None] >= columns
+    )  # a padded token sees padding, and no row is empty
+    first = torch.where(torch.nn.functional.pad(mask[:, 1:] != mask[:, :-1], (1, 0), value=True), columns, 0)
+    return {"attention_mask": same[:, None], "position_ids": columns - first.cummax(1).values}
+
+
+def _layers(model: nn.Module) -> nn.ModuleList:
+    count = model.config.num_hidden_layers
+    return next(part for part in model.modules() if isinstance(part, nn.ModuleList) and len(part) == count)
+
+
+def _tied(model: nn.Module, name: str) -> bool:
+    """Whether a parameter that a folder lacks is that of an output layer tied to the embedding."""
+    return bool(model.config.tie_word_embeddings) and name.startswith("lm_head.")
+
+
+def _random(
+    config: Mapping[str, Any], vocabulary: int | None, pad: int | None, eos: int | None, max_length: int | None
+) -> nn.Module:
+    import transformers as library
+
+    fields = dict(config)
+    kind = fields.pop("model_type", None)
+    known = library.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if kind not in known:
+        raise UserError(f"transformers has no language model with model_type={kind}{closest(str(kind), known)}")
+    usual = library.AutoConfig.for_model(kind).to_dict()
+    check_fields(kind, fields, usual)
+    of_data = {
+        "vocab_size": vocabulary,
+        "pad_token_id": pad,
+        "eos_token_id": eos,
+        "max_position_embeddings": max_length,
+    }
+    from_data = {name: value for name, value in of_data.items() if value is not None and name in usual}
+    made = library.AutoConfig.for_model(kind, **{"bos_token_id": None, **from_data, **fields})
+    return library.AutoModelForCausalLM.from_config(made)
+
+
+def _smollm2(layers: list[int] | None) -> nn.Module:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from kdrun.domains.vision_language.networks.smollm2 import LAYERS, Gguf, smollm2_file
+
+    gguf = Gguf(smollm2_file())
+    chosen = list(range(LAYERS)) if layers is None else layers
+    if not chosen or len(set(chosen)) < len(chosen) or not all(0 <= number < LAYERS for number in chosen):
+        raise UserError(f"from_layers={layers}: SmolLM2 has the layers 0 to {LAYERS - 1}, each can be kept once")
+    fields = gguf.config(len(chosen))
+    made = AutoModelForCausalLM.from_config(AutoConfig.for_model(fields.pop("model_type"), **fields))
+    if not made.get_input_embeddings().weight.is_meta:
+        weights = {name: torch.from_numpy(value) for name, value in gguf.tensors(chosen)}
+        made.base_model.load_state_dict(weights, strict=True)
+    return made

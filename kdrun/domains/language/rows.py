@@ -1,0 +1,102 @@
+"""From documents to rows of tokens: pieces of texts, chats, and several of them in one row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdrun.data.ragged import Ragged
+from kdrun.domains.language.loader import LanguageSamples
+from kdrun.domains.language.source import Document
+from kdrun.domains.language.tokens import LanguageTokenizer
+
+PIECES = 1 << 16
+"""Pieces of one document that ids tell apart."""
+BLOCK = 4_000
+"""Texts that are encoded at a time."""
+NOT_PREDICTED = -1
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A row of one document. ids: its tokens; bytes: of those that are predicted, NOT_PREDICTED of the others."""
+
+    number: int
+    ids: list[int]
+    bytes: list[int]
+
+
+def pieces(
+    numbers: Sequence[int], documents: Sequence[Document], tokenizer: LanguageTokenizer, most: int
+) -> tuple[list[Piece], dict[str, int]]:
+    """(pieces of at most `most` tokens in the order of their documents, what was cut or left out, counted).
+
+    A text becomes start, tokens, end; a longer one goes on in a further piece, which begins with the start token as well. Of a chat the
+    tokens behind `most` are cut; one of which no answer is left is left out.
+    """
+    found: list[Piece] = []
+    counts = dict.fromkeys(("texts in several pieces", "chats cut", "chats without an answer"), 0)
+    for first in range(0, len(documents), BLOCK):
+        block = documents[first : first + BLOCK]
+        if block and isinstance(block[0], str):
+            encoded = tokenizer.encode(block)
+            for number, (ids, sizes) in zip(numbers[first : first + BLOCK], encoded, strict=True):
+                made = _text(number, [*ids, tokenizer.eos], [*sizes, 0], tokenizer.start, most)
+                counts["texts in several pieces"] += len(made) > 1
+                found += made
+            continue
+        for number, chat in zip(numbers[first : first + BLOCK], block, strict=True):
+            ids, sizes, answers = tokenizer.chat(chat)
+            counted = [size if answer else NOT_PREDICTED for size, answer in zip(sizes, answers, strict=True)]
+            counted[:1] = [NOT_PREDICTED]
+            counts["chats cut"] += len(ids) > most
+            if max(counted[:most], default=NOT_PREDICTED) > NOT_PREDICTED:
+                found.append(Piece(number * PIECES, ids[:most], counted[:most]))
+            else:
+                counts["chats without an answer"] += 1
+    return found, {name: count for name, count in counts.items() if count}
+
+
+def _text(number: int, ids: list[int], sizes: list[int], start: int, most: int) -> list[Piece]:
+    room = most - 1
+    return [
+        Piece(
+            number * PIECES + first // room,
+            [start, *ids[first : first + room]],
+            [NOT_PREDICTED, *sizes[first : first + room]],
+        )
+        for first in range(0, len(ids), room)
+    ]
+
+
+def separate(found: Iterable[Piece], pad: int) -> LanguageSamples:
+    """A row for each piece."""
+    rows = list(found)
+    tokens = Ragged.of([piece.ids for piece in rows])
+    counted = Ragged.of([piece.bytes for piece in rows])
+    return LanguageSamples(np.array([piece.number for piece in rows], np.int64), tokens, counted.flat, None, pad)
+
+
+def packed(found: Sequence[Piece], most: int, pad: int) -> LanguageSamples:
+    """Rows of at most `most` tokens that hold several pieces (the longest first, each in the fullest row that has room for it).
+    A row has the number of its first piece."""
+    rooms: list[list[int]] = [[] for _ in range(most + 1)]  # tokens that are free -> rows
+    rows: list[list[int]] = []
+    for place in sorted(range(len(found)), key=lambda place: -len(found[place].ids)):
+        length = len(found[place].ids)
+        room = next((room for room in range(length, most + 1) if rooms[room]), None)
+        if room is None:
+            row, room = len(rows), most
+            rows.append([])
+        else:
+            row = rooms[room].pop()
+        rows[row].append(place)
+        rooms[room - length].append(row)
+    chosen = [[found[place] for place in sorted(row)] for row in rows]
+    tokens = Ragged.of([[token for piece in row for token in piece.ids] for row in chosen])
+    counted = Ragged.of([[size for piece in row for size in piece.bytes] for row in chosen])
+    parts = Ragged.of([[number for number, piece in enumerate(row, 1) for _ in piece.ids] for row in chosen])
+    ids = np.array([row[0].number for row in chosen], np.int64)
+    return LanguageSamples(ids, tokens, counted.flat, parts, pad)

@@ -1,0 +1,89 @@
+"""What a source of documents returns: texts or chats, and their ids. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from kdrun.data.source import TRAIN, ArraySource, check_columns, text_hash
+from kdrun.domains.text.source import digests
+
+Message = tuple[str, str]
+"""(role, content); the role is system, user, assistant or tool."""
+Document = str | tuple[Message, ...]
+"""A text, or a chat of messages."""
+
+
+@dataclass
+class Documents(ArraySource):
+    """Documents as their source gives them; see ArraySource for what is not here.
+
+    x          uint8 [N, 16]: hashes by which equal documents are known
+    y          int64 [N], 0
+    documents  one for each sample; all texts, or all chats
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    split: np.ndarray
+    ids: np.ndarray
+    name: str
+    source_hash: str
+    documents: tuple[Document, ...] = ()
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    determined: bool = False
+
+    columns: ClassVar[tuple[str, ...]] = ("documents",)
+
+    def __post_init__(self) -> None:
+        if len(self.documents) != len(self.x):
+            raise ValueError(f"{self.name}: documents and digests differ in number")
+        if len({isinstance(document, str) for document in self.documents}) > 1:
+            raise ValueError(f"{self.name}: texts and chats in one source")
+        check_columns(self, len(self.x), y=np.int64)
+
+    @property
+    def chats(self) -> bool:
+        return bool(self.documents) and not isinstance(self.documents[0], str)
+
+    def describe(self, position: int) -> str:
+        text = written(self.documents[position])
+        return f"{super().describe(position)} ({text[:40]!r}{' ...' if len(text) > 40 else ''})"
+
+
+def documents(
+    found: Sequence[Document],
+    name: str,
+    ids: np.ndarray | None = None,
+    split: np.ndarray | None = None,
+    notes: Sequence[str] = (),
+    determined: bool = False,
+) -> Documents:
+    """The source of these documents. ids: int64 [N], their places where left out; split: int8 [N], all train where left out."""
+    texts = [written(document) for document in found]
+    return Documents(
+        x=digests(texts),
+        y=np.zeros(len(found), np.int64),
+        split=np.full(len(found), TRAIN, np.int8) if split is None else split,
+        ids=np.arange(len(found)) if ids is None else ids,
+        name=name,
+        source_hash=text_hash(json.dumps(document) for document in found),
+        documents=tuple(found),
+        notes=tuple(notes),
+        determined=determined,
+    )
+
+
+def written(document: Document) -> str:
+    """All that a document says, as one text."""
+    return document if isinstance(document, str) else "\n".join(content for _, content in document)
+
+
+def messages(document: Sequence[Message]) -> list[dict[str, Any]]:
+    """A chat as templates of transformers take it."""
+    return [{"role": role, "content": content} for role, content in document]

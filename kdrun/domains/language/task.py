@@ -1,0 +1,105 @@
+"""Texts and chats: cross-entropy of the next token, told per token, per byte and as perplexity."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torchmetrics import MetricCollection
+
+from kdrun import kinds
+from kdrun.domains.base import Batch, Prediction, Tensors
+from kdrun.domains.guess import Guess, symmetric
+from kdrun.domains.language.scores import UNIT, LanguageScores, rounded
+from kdrun.domains.translation.task import HIDDEN, TokenTask
+
+DOMAIN = kinds.find("causal_lm")
+TYPICAL_TOKENS = 64
+
+
+class CausalLanguage(TokenTask):
+    """The next token of documents, with a LanguageSpec; see loader.LanguageLoader for what a batch is."""
+
+    METRICS = DOMAIN.metrics
+    TYPICAL_TOKENS = TYPICAL_TOKENS
+    MAIN, PREFLIGHT = "bits_per_byte", "loss"
+    USABLE = "row"
+    READ = "input_ids"
+
+    def __init__(self, module: Any):
+        self.module, self.spec = module, module.spec
+        self.hidden = False
+
+    def prepare(self, wanted: frozenset[str]) -> None:
+        self.hidden = bool(wanted & HIDDEN) and "student_logits" not in wanted
+
+    def predict(self, network: nn.Module, inputs: dict[str, torch.Tensor]) -> Prediction:
+        """See TokenTask."""
+        return self._predict(network, inputs, self.hidden, not self.hidden)
+
+    def tensors(self, batch: Batch, student: Prediction, teacher: Prediction | None) -> Tensors:
+        """targets int64 [B, L], mask bool [B, L], inside bool [B, L] (what is no padding), and `outputs`."""
+        attended = batch["inputs"]["attention_mask"] > 0
+        found: Tensors = {"targets": batch["targets"], "mask": batch["mask"], "inside": attended, **student.features}
+        found |= {f"teacher_{name}": value for name, value in (teacher.features if teacher else {}).items()}
+        return found | self.outputs(student, teacher)
+
+    def metrics(self) -> MetricCollection:
+        return MetricCollection({"scores": LanguageScores()})
+
+    def update(self, metrics: MetricCollection, prediction: Prediction, batch: Batch) -> None:
+        mask = batch["mask"]
+        losses, right = self._told(prediction, batch)
+        metrics["scores"].update(losses[mask], right[mask], int(batch["bytes"][mask].sum()))
+
+    def _told(self, prediction: Prediction, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """(nats float32 [B, L] of each next token, whether it is the likeliest)."""
+        logits, targets = prediction.dense().detach().float(), batch["targets"]
+        losses = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+        return losses.view_as(targets), logits.argmax(-1) == targets
+
+    def rows(self, prediction: Prediction, batch: Batch) -> list[dict[str, Any]]:
+        """{"id", "nats", "tokens", "right", "bytes"} of each row with anything to predict."""
+        mask = batch["mask"]
+        losses, right = self._told(prediction, batch)
+        nats = torch.where(mask, rounded(losses.flatten()).view_as(losses), 0).sum(1).double() * UNIT
+        columns = (batch["ids"], nats, mask.sum(1), (right & mask).sum(1), (batch["bytes"] * mask).sum(1))
+        names = ("id", "nats", "tokens", "right", "bytes")
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        return [made for row in rows if (made := dict(zip(names, row, strict=True)))["tokens"]]
+
+    def rights(self, prediction: Prediction, batch: Batch) -> list[dict[str, Any]]:
+        """{"id", "right": share of its tokens} of each row, by which epochs are compared."""
+        return [{"id": row["id"], "right": row["right"] / row["tokens"]} for row in self.rows(prediction, batch)]
+
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """{"token frequencies": {"bits_per_byte", "loss"}} on test, of a guess that knows how frequent tokens are in training."""
+        train, test = self.module.samples("train"), self.module.samples("test")
+        counted = train.bytes.flat >= 0
+        counts = (
+            torch.bincount(torch.from_numpy(train.tokens.flat[counted]).long(), minlength=self.spec.vocabulary) + 1.0
+        )
+        nats = -(counts / counts.sum()).log()
+        counted = test.bytes.flat >= 0
+        total = float(nats[torch.from_numpy(test.tokens.flat[counted]).long()].sum())
+        size, tokens = int(test.bytes.flat[counted].sum()), int(counted.sum())
+        if not tokens or not size:
+            return {}
+        return {"token frequencies": {"bits_per_byte": total / math.log(2) / size, "loss": total / tokens}}
+
+    def size(self, inputs: dict[str, torch.Tensor]) -> int:
+        return len(inputs["input_ids"])
+
+    def typical(self, network: nn.Module) -> object:
+        length = min(TYPICAL_TOKENS, self.spec.max_length)
+        return network(input_ids=torch.zeros((1, length), dtype=torch.int64, device="meta"))
+
+    def trivial(self, targets: list[torch.Tensor], right: list[torch.Tensor] | None = None) -> Guess:
+        """Loss of the tokens' own frequencies: nats per token of a guess that looks at nothing."""
+        counts = torch.bincount(torch.cat(targets)).double()
+        shares = counts[counts > 0] / counts.sum()
+        loss = -(shares * shares.log()).sum()
+        variance = (shares * (shares.log() + loss) ** 2).sum() / counts.sum()
+        return symmetric(float(loss), math.sqrt(float(variance)), -1)

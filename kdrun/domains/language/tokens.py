@@ -1,0 +1,160 @@
+"""Documents to ids and back: the tokenizer of a language model of transformers, or byte pairs of the training documents."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdrun.data import kept
+from kdrun.data.source import text_hash
+from kdrun.data.tokenizer import read_folder
+from kdrun.domains.language.source import Message, messages
+from kdrun.networks import quiet
+from kdrun.optional import needed
+from kdrun.problems import UserError
+
+SMOLLM2 = "smollm2"
+"""A tokenizer's (or a network's) name instead of its path: that of `kdrun fetch smollm2`."""
+END, PAD, BEGIN_TURN, END_TURN = "<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""The chat template of tokenizers that kdrun trains."""
+
+
+class LanguageTokenizer:
+    """A fast tokenizer of transformers.
+
+    size      ids are below it
+    pad, eos  ids that fill rows, and that end a text
+    start     id that a text begins with, so that its first token is predicted as well: bos, or eos where there is none
+    sha256    of its content
+    """
+
+    def __init__(self, made: Any, sha256: str, name: str) -> None:
+        self.made, self.sha256, self.name = made, sha256, name
+        self.size: int = len(made)
+        if made.eos_token_id is None:
+            raise UserError(f"the tokenizer of {name} has no end token (eos_token), which separates documents")
+        self.eos: int = made.eos_token_id
+        self.start: int = self.eos if made.bos_token_id is None else made.bos_token_id
+        self.pad: int = self.eos if made.pad_token_id is None else made.pad_token_id
+
+    def encode(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        """(ids, bytes of UTF-8 that each stands for) of each text, without special tokens. The bytes of a text add up to its own."""
+        made = self.made(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        rows = zip(texts, made["input_ids"], made["offset_mapping"], strict=True)
+        return [(ids, _bytes(text, offsets)) for text, ids, offsets in rows]
+
+    def chat(self, chat: Sequence[Message]) -> tuple[list[int], list[int], list[bool]]:
+        """(ids, bytes that each stands for, whether it is of an answer of the assistant, its end included).
+
+        What is of an answer is read from the tokenizer's own template: what it adds to the text of the messages before.
+        Raises UserError where there is no template, or an answer changes what was written before it.
+        """
+        text = self.render(chat)
+        spans = []
+        for place, (role, _) in enumerate(chat):
+            if role == "assistant":
+                before, after = self.render(chat[:place], answer=True), self.render(chat[: place + 1])
+                if not (text.startswith(before) and text.startswith(after.rstrip())):
+                    raise UserError(
+                        f"the chat template of {self.name} changes earlier messages, so answers cannot be told apart"
+                    )
+                spans.append((len(before), len(after.rstrip())))
+        made = self.made(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        offsets = made["offset_mapping"]
+        answers = [any(begin <= first < end for begin, end in spans) for first, _ in offsets]
+        sizes = [size if answer else 0 for size, answer in zip(_bytes(text, offsets), answers, strict=True)]
+        return made["input_ids"], sizes, answers
+
+    def render(self, chat: Sequence[Message], answer: bool = False) -> str:
+        """A chat as text. answer: with what comes before an answer of the assistant."""
+        if self.made.chat_template is None:
+            raise UserError(
+                f"the tokenizer of {self.name} has no chat template (chat_template in tokenizer_config.json)",
+                "train on texts (data=text_corpus), or give a tokenizer that has one: data.language.tokenizer=FOLDER",
+            )
+        if not chat:  # templates may refuse no message at all
+            return ""
+        try:
+            return self.made.apply_chat_template(messages(chat), tokenize=False, add_generation_prompt=answer)
+        except Exception as error:  # whatever a template raises
+            raise UserError(f"the chat template of {self.name}: {type(error).__name__}: {error}") from error
+
+    def decode(self, rows: Iterable[Sequence[int]]) -> list[str]:
+        """Text of ids, without special tokens, up to the first end token."""
+        return [self.made.decode(_until(list(map(int, row)), self.eos), skip_special_tokens=True) for row in rows]
+
+
+def _until(ids: list[int], eos: int) -> list[int]:
+    return ids[: ids.index(eos)] if eos in ids else ids
+
+
+def _bytes(text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
+    """Bytes of UTF-8 that each token adds to those before it; a character of several tokens is the first one's. They add up to the text."""
+    ends = [0, *itertools.accumulate(len(character.encode()) for character in text)]
+    sizes, reached = [], 0
+    for place, (_, end) in enumerate(offsets):
+        upto = ends[-1] if place + 1 == len(offsets) else max(ends[end], reached)
+        sizes.append(upto - reached)
+        reached = upto
+    return sizes
+
+
+def trained(texts: Iterable[str], vocabulary: int, cache: Path) -> LanguageTokenizer:
+    """Byte pairs of `texts`, trained once and kept below `cache`; their order does not matter. Chats are written as ChatML."""
+    library = needed("tokenizers", "language models need Hugging Face's tokenizers", "transformers")
+    transformers = quiet.transformers("language models")
+    ordered = sorted(texts)
+    settings = {"model": "byte pairs with case", "vocabulary": vocabulary, "version": library.__version__}
+    path = cache / "text" / f"language-{text_hash([json.dumps(settings), *ordered])[:16]}.json"
+    content = kept.read(path)
+    if content is None:
+        content = _byte_pairs(library, ordered, vocabulary).to_str().encode()
+        kept.write(path, content)
+    made = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=library.Tokenizer.from_buffer(content),
+        eos_token=END,
+        pad_token=PAD,
+        additional_special_tokens=[BEGIN_TURN, END_TURN],
+        clean_up_tokenization_spaces=False,
+    )
+    made.chat_template = CHATML
+    return LanguageTokenizer(made, hashlib.sha256(content).hexdigest(), "the training texts")
+
+
+def _byte_pairs(library: Any, texts: list[str], vocabulary: int) -> Any:
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    model = library.Tokenizer(models.BPE())
+    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    model.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END, PAD, BEGIN_TURN, END_TURN],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    model.train_from_iterator(texts, trainer)
+    return model
+
+
+def existing(path: str | Path) -> LanguageTokenizer:
+    """The folder of a Hugging Face model with a fast tokenizer, or "smollm2" (kdrun fetch smollm2)."""
+    if str(path) == SMOLLM2:
+        from kdrun.domains.vision_language.networks.smollm2 import tokenizer_folder
+
+        path = tokenizer_folder()
+    path = Path(path).expanduser()
+    if not path.is_dir():
+        raise UserError(f"data.language.tokenizer={path}: there is no such folder", "a folder with tokenizer.json")
+    made, files = read_folder(path)
+    if getattr(made, "backend_tokenizer", None) is None:
+        raise UserError(f"the tokenizer in {path} is not one of Hugging Face's fast ones: it has no tokenizer.json")
+    return LanguageTokenizer(made, text_hash(files), str(path))
