@@ -14,7 +14,7 @@ kdrun {version}: run knowledge-distillation experiments
 
 usage: kdrun [VERB] [KEY=VALUE ...] [FLAGS]
 
-  kdrun                                       distil a student on real data, with controls, three seeds
+  kdrun                                       distil a student on real data, with controls, five seeds
   kdrun plan strategy=vanilla data=fashion_mnist
   kdrun teacher=resnet20 student=resnet8_w4 objective.kd.temperature=2 trainer.epochs=5
   kdrun -m seed=0,1,2 strategy=alone,vanilla jobs=2   one job per combination, two at a time
