@@ -10,6 +10,7 @@ import pytest
 import torch
 from loss_references import (
     slow_akl,
+    slow_aligned_kd,
     slow_ce,
     slow_dist,
     slow_divergence,
@@ -27,6 +28,7 @@ from loss_references import (
     slow_tf_kd,
     slow_ttm,
     slow_tvd,
+    slow_uld,
     slow_vocabulary_ce,
     slow_vocabulary_ce_kd,
     slow_vocabulary_kd,
@@ -35,6 +37,7 @@ from loss_references import (
 )
 
 from kdrun.objectives.akl import akl
+from kdrun.objectives.aligned_kd import aligned_kd
 from kdrun.objectives.ce import ce
 from kdrun.objectives.ce_kd import ce_kd
 from kdrun.objectives.chunked import ce_chunked, ce_kd_chunked, divergence_chunked
@@ -54,6 +57,7 @@ from kdrun.objectives.tf_kd import tf_kd
 from kdrun.objectives.topk import kd_topk
 from kdrun.objectives.ttm import ttm
 from kdrun.objectives.tvd import tvd
+from kdrun.objectives.uld import uld
 from kdrun.objectives.wsld import wsld
 from kdrun.objectives.wttm import wttm
 
@@ -165,6 +169,18 @@ LOSSES = [
     Loss("skewed_reverse", skewed_reverse, BOTH, slow_skewed_reverse, zero_at_equality=True, shifts=BOTH),
     Loss("skewed_reverse_b09", skewed_reverse, BOTH, slow_skewed_reverse, {"skew": 0.9}, True, BOTH),
     Loss("tvd", tvd, BOTH, slow_tvd, zero_at_equality=True, shifts=BOTH),
+    Loss("uld", uld, BOTH, slow_uld, zero_at_equality=True, shifts=BOTH),
+    # with one tokenizer; of two: tests/objectives/test_aligned_kd.py
+    Loss(
+        "aligned_kd",
+        aligned_kd,
+        (*BOTH, "targets"),
+        slow_aligned_kd,
+        {"temperature": 2.0},
+        True,
+        BOTH,
+        temperature=True,
+    ),
     Loss("akl", akl, BOTH, slow_akl, zero_at_equality=True, shifts=BOTH, constant_part=True),
     Loss("akl_h09", akl, BOTH, slow_akl, {"head": 0.9}, True, BOTH, constant_part=True),
     *(

@@ -130,6 +130,17 @@ def slow_tvd(student, teacher) -> float:
     return math.fsum(abs(a - b) for a, b in zip(softmax(teacher), softmax(student), strict=True)) / 2
 
 
+def slow_uld(student, teacher) -> float:
+    p, q = (sorted(softmax(side), reverse=True) for side in (teacher, student))
+    width = max(len(p), len(q))
+    p, q = (side + [0.0] * (width - len(side)) for side in (p, q))
+    return math.fsum(abs(a - b) for a, b in zip(p, q, strict=True))
+
+
+def slow_aligned_kd(student, teacher, target, temperature: float = 1.0) -> float:
+    return slow_kd(student, teacher, temperature=temperature)
+
+
 def slow_akl(student, teacher, head: float = 0.5) -> float:
     p, q = softmax(teacher), softmax(student)
     order = sorted(range(len(p)), key=lambda c: -p[c])
