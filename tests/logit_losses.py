@@ -171,16 +171,7 @@ LOSSES = [
     Loss("tvd", tvd, BOTH, slow_tvd, zero_at_equality=True, shifts=BOTH),
     Loss("uld", uld, BOTH, slow_uld, zero_at_equality=True, shifts=BOTH),
     # with one tokenizer; of two: tests/objectives/test_aligned_kd.py
-    Loss(
-        "aligned_kd",
-        aligned_kd,
-        (*BOTH, "targets"),
-        slow_aligned_kd,
-        {"temperature": 2.0},
-        True,
-        BOTH,
-        temperature=True,
-    ),
+    Loss("aligned_kd", aligned_kd, THREE, slow_aligned_kd, {"temperature": 2.0}, True, BOTH, temperature=True),
     Loss("akl", akl, BOTH, slow_akl, zero_at_equality=True, shifts=BOTH, constant_part=True),
     Loss("akl_h09", akl, BOTH, slow_akl, {"head": 0.9}, True, BOTH, constant_part=True),
     *(
