@@ -67,6 +67,7 @@ ONLY = {
         "plot",
         "energy",
         "report",
+        "predict",
         "translate",
         "chat",
         "gc",

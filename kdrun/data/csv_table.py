@@ -46,25 +46,33 @@ class CsvTable:
 
 def read_csv(path: Path, key: str) -> CsvTable:
     """The table in a file that `data.<key>` names. Raises UserError with the lines of what is no table."""
+    return csv_file(path, f"data.{key}={path}")
+
+
+def csv_file(path: Path, named: str) -> CsvTable:
+    """The same. named: what messages call the file."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"data.{key}={path}: there is no such file") from None
+        raise UserError(f"{named}: there is no such file") from None
     except IsADirectoryError:
-        raise UserError(f"data.{key}={path}: a folder, not a file") from None
+        raise UserError(f"{named}: a folder, not a file") from None
+    return parse_csv(content, path, named)
+
+
+def parse_csv(content: bytes, path: Path, named: str) -> CsvTable:
+    """The table in the bytes of a file. named: what messages call it. Raises UserError as read_csv."""
     encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
     try:
         text = content.decode(encoding)
         if "\0" in text:
-            raise UserError(
-                f"data.{key}={path}: no text in UTF-8 (a zero byte in {_line(text, text.index(chr(0)))})", SAVE
-            )
+            raise UserError(f"{named}: no text in UTF-8 (a zero byte in {_line(text, text.index(chr(0)))})", SAVE)
     except UnicodeDecodeError as error:
         line = f" ({_line(content[: error.start].decode(), None)})" if encoding == "utf-8" else ""
-        raise UserError(f"data.{key}={path}: not a text in UTF-8{line}", SAVE) from None
+        raise UserError(f"{named}: not a text in UTF-8{line}", SAVE) from None
     records = _records(path, text)
     if not records:
-        raise UserError(f"data.{key}={path} is empty")
+        raise UserError(f"{named} is empty")
     columns = tuple("".join(filter(str.isprintable, name)).strip().lower() for name in records[0][1])
     twice = sorted({name for name in columns if name and columns.count(name) > 1})
     if twice:

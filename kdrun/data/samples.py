@@ -45,10 +45,7 @@ class Samples:
         self.ids, self.targets, self.labelled = ids, targets, labelled
         self.augment = augment
         self._raw, self._rows = raw, rows
-        scale = 1 / 255 if raw.dtype == torch.uint8 else 1.0
-        deviation = torch.tensor(std, dtype=torch.float64)
-        self._factor = (scale / deviation).float().view(1, -1, *[1] * (raw.ndim - 2))
-        self._offset = (-torch.tensor(mean, dtype=torch.float64) / deviation).float().view(1, -1, *[1] * (raw.ndim - 2))
+        self._factor, self._offset = _scaling(raw, mean, std)
         self._prepared: Tensor | None = None
         small = len(rows) * raw.shape[1:].numel() * 4 <= PREPARED_BYTES
         if small and (augment is None or not augment.random):
@@ -76,3 +73,18 @@ class Samples:
 
     def _normalised(self, raw: Tensor) -> Tensor:
         return raw.to(torch.float32, copy=True).mul_(self._factor).add_(self._offset)
+
+
+def normalised(raw: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """float32 [b, C, ...] of raw inputs, uint8 or float32, as Samples give them."""
+    tensor = torch.from_numpy(raw)
+    factor, offset = _scaling(tensor, mean, std)
+    return tensor.to(torch.float32, copy=True).mul_(factor).add_(offset)
+
+
+def _scaling(raw: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    """(factor, offset), float32 [1, C, 1 ...], that normalise raw inputs [N, C, ...]."""
+    scale, shape = 1 / 255 if raw.dtype == torch.uint8 else 1.0, (1, -1, *[1] * (raw.ndim - 2))
+    deviation = torch.tensor(std, dtype=torch.float64)
+    offset = -torch.tensor(mean, dtype=torch.float64) / deviation
+    return (scale / deviation).float().view(shape), offset.float().view(shape)

@@ -299,6 +299,11 @@ class Task:
         """Further metrics of a test set, from what `evaluate` said of its samples and of those of the split "val" (KEEPS)."""
         return {}
 
+    def outcomes(self, prediction: Prediction) -> list[dict[str, Any]]:
+        """What a network says of each sample, in plain values: {"class", "probability", "probabilities": {class: share}}, or {"value"}
+        in the unit of the target; of kinds of data that `kdrun predict` asks. Needs no data but the spec."""
+        raise NotImplementedError
+
     def baselines(self) -> dict[str, dict[str, float]]:
         """Scores on test of what needs no network: {what it is: {metric: value}}."""
         return {}
@@ -412,6 +417,13 @@ class Domain:
 
     def spec(self, metadata: Mapping[str, Any]) -> Any:
         """The spec that a weights file was written with; sizes are those of no data set."""
+        raise NotImplementedError
+
+    def reader(self, spec: Any, config: Mapping[str, Any], paths: Mapping[str, str]) -> Any:
+        """How `kdrun predict` reads inputs of the user's own (domains.inputs.Reader), of kinds that have it in `commands`.
+
+        spec: of the weights file; config: `data` of the run. No samples of the run are read.
+        """
         raise NotImplementedError
 
     def stand_in(self, requires: Mapping[str, Any], count: int) -> Any:

@@ -18,6 +18,7 @@ VERBS = {
     "plot": "figures of runs as PNG and SVG: curves, accuracy against cost, seeds",
     "energy": "the energy that a run, sweep or table took, and when it is paid back",
     "report": "one self-contained HTML page about a run, a sweep or a table",
+    "predict": "classes (or numbers) that the student of a run gives to texts, pictures or rows of yours",
     "translate": "translate lines of standard input with the student of a run",
     "chat": "ask the student of a run about pictures",
     "gc": "delete what no run refers to from the store; asks first",

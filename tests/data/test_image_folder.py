@@ -82,8 +82,8 @@ def test_all_broken_is_an_error(tmp_path):
 def test_decoded_once_and_read_again_when_something_changed(folder, tmp_path, monkeypatch):
     first = image_folder(folder, cache=tmp_path)
     reads = []
-    real = source._read
-    monkeypatch.setattr(source, "_read", lambda *arguments: reads.append(arguments) or real(*arguments))
+    real = source.decode_image
+    monkeypatch.setattr(source, "decode_image", lambda *arguments: reads.append(arguments) or real(*arguments))
     assert np.array_equal(image_folder(folder, cache=tmp_path).x, first.x) and not reads
     assert isinstance(first.x, np.memmap)
     os.utime(folder / "cat" / "0.png", (1, 1))  # touched, same content

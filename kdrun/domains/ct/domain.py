@@ -21,6 +21,7 @@ class DiagnosisDomain(ClassificationDomain):
         {"auc": "max", "accuracy": "max", "worst_class": "max", "loss": "min", "calibration": "min"}
     )
     keeps_rows = True
+    commands = ()  # a picture has no window of Hounsfield units
 
     def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
         from kdrun.domains.ct.task import Diagnosis as Task

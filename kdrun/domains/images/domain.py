@@ -18,6 +18,7 @@ class ClassificationDomain(Domain):
     )
     augmented = views = True
     transfers = True
+    commands = ("predict",)
     supplies = ("num_classes", "num_labels", "in_channels", "in_chans", "image_size", "img_size")
 
     def source_type(self) -> type:
@@ -27,6 +28,11 @@ class ClassificationDomain(Domain):
 
     def reads_unlabelled(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
         return {"_target_": "kdrun.domains.images.image_folder.unlabelled_images"}
+
+    def reader(self, spec: Any, config: Mapping[str, Any], paths: Mapping[str, str]) -> Any:
+        from kdrun.domains.images.reader import ImageReader
+
+        return ImageReader(spec, config, paths)
 
     def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
         from kdrun.domains.images.module import image_module

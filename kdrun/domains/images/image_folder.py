@@ -147,14 +147,16 @@ def _decode(files: list[ImageFile], size: int | None, grey: bool, target: Path) 
     """Write pixels.npy, uint8 [readable, C, H, W], and about.json."""
     # One array for all, so the shape must be known first.
     with ThreadPoolExecutor(THREADS) as pool:
-        first = next((image for file in files if (image := _read(file.path, size, grey)).pixels is not None), None)
+        first = next(
+            (image for file in files if (image := decode_image(file.path, size, grey)).pixels is not None), None
+        )
         if first is None:
             raise UserError(f"none of {len(files)} images can be read, for example {files[0].path}")
         shape = first.pixels.shape
         raw = new_array(target / RAW, np.uint8, (len(files), *shape))
 
-        def place(position: int) -> _Decoded:
-            image = _read(files[position].path, size, grey)
+        def place(position: int) -> DecodedImage:
+            image = decode_image(files[position].path, size, grey)
             if image.pixels is None:
                 return image
             if image.pixels.shape != shape:
@@ -179,7 +181,7 @@ def _decode(files: list[ImageFile], size: int | None, grey: bool, target: Path) 
 
 
 @dataclass(frozen=True)
-class _Decoded:
+class DecodedImage:
     """pixels: uint8 [C, H, W], or None, and the reason; frames: of the file; range: of values beyond 8 bits, see pictures."""
 
     pixels: np.ndarray | None
@@ -188,7 +190,8 @@ class _Decoded:
     range: str | None = None
 
 
-def _read(path: Path, size: int | None, grey: bool) -> _Decoded:
+def decode_image(path: Path, size: int | None, grey: bool) -> DecodedImage:
+    """One file as `image_folder` reads it."""
     from PIL import Image, ImageOps
 
     try:
@@ -202,5 +205,5 @@ def _read(path: Path, size: int | None, grey: bool) -> _Decoded:
                 image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
             pixels = np.asarray(image)
     except pictures.BrokenImage as error:
-        return _Decoded(None, str(error))
-    return _Decoded(pixels[None] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1)), "", frames, values)
+        return DecodedImage(None, str(error))
+    return DecodedImage(pixels[None] if grey else np.ascontiguousarray(pixels.transpose(2, 0, 1)), "", frames, values)

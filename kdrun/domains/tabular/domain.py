@@ -21,6 +21,7 @@ class RegressionDomain(Domain):
     metrics = MappingProxyType({"rmse": "min", "mae": "min", "r2": "max", "loss": "min"})
     monitor, supervision = "r2", "mse"
     transfers = True
+    commands = ("predict",)
     supplies = ClassificationDomain.supplies
 
     def sums(self, row: Mapping[str, Any]) -> Mapping[str, Sums]:
@@ -34,6 +35,11 @@ class RegressionDomain(Domain):
 
     def reads_unlabelled(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
         return {"_target_": "kdrun.domains.tabular.unlabelled.unlabelled_rows"}
+
+    def reader(self, spec: Any, config: Mapping[str, Any], paths: Mapping[str, str]) -> Any:
+        from kdrun.domains.tabular.reader import RowReader
+
+        return RowReader(spec, config, paths)
 
     def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
         from kdrun.domains.tabular.module import table_module

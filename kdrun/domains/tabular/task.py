@@ -68,6 +68,10 @@ class Regression(Task):
         values = zip(*(column.tolist() for column in columns), strict=True)
         return [dict(zip(("id", "output", "target"), row, strict=True)) for row in values]
 
+    def outcomes(self, prediction: Prediction) -> list[dict[str, Any]]:
+        outputs = prediction.logits.detach().float().squeeze(-1) * self.spec.target_std + self.spec.target_mean
+        return [{"value": value} for value in outputs.tolist()]
+
     def trivial(self, targets: list[torch.Tensor], right: list[torch.Tensor] | None = None) -> Guess:
         """R2 of always naming the mean of these targets.
 

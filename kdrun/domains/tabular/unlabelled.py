@@ -28,7 +28,7 @@ def unlabelled_rows(
     columns = [name.lower() for name in like.features]
     table.need(columns, f"its first line names the features of {like.name}")
     cells = [[cells[name] for name in columns] for _, cells in table.rows]
-    wrong = [line for (line, _), row in zip(table.rows, cells, strict=True) if not all(map(_finite, row))]
+    wrong = [line for (line, _), row in zip(table.rows, cells, strict=True) if not all(map(is_finite, row))]
     if wrong:
         raise UserError(f"data.unlabelled={root}: cells that are no numbers in {lines(wrong)}")
     count = len(cells)
@@ -46,7 +46,8 @@ def unlabelled_rows(
     )
 
 
-def _finite(cell: str) -> bool:
+def is_finite(cell: str) -> bool:
+    """Whether a cell is a finite number."""
     try:
         return bool(np.isfinite(np.float32(float(cell))))
     except ValueError:

@@ -51,6 +51,7 @@ class TextDomain(Domain):
     supplies = ("num_classes", "num_labels", "vocabulary", "vocab_size", "pad", "max_length")
     normalised = False
     transfers = True
+    commands = ("predict",)
 
     def source_type(self) -> type:
         from kdrun.domains.text.source import Texts
@@ -59,6 +60,11 @@ class TextDomain(Domain):
 
     def reads_unlabelled(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
         return {"_target_": "kdrun.domains.text.files.unlabelled_texts"}
+
+    def reader(self, spec: Any, config: Mapping[str, Any], paths: Mapping[str, str]) -> Any:
+        from kdrun.domains.text.reader import TextReader
+
+        return TextReader(spec, config, paths)
 
     def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
         from kdrun.domains.text.module import text_module

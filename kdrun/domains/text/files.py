@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdrun.data.csv_table import CsvTable, lines, read_csv
+from kdrun.data.csv_table import CsvTable, csv_file, lines
 from kdrun.data.folders import composed
 from kdrun.data.source import SPLITS, TEST, TRAIN, VAL, part_of, text_hash
 from kdrun.domains.text.source import Texts, digests
@@ -19,7 +19,8 @@ from kdrun.problems import UserError, closest, listed
 
 TARGETS = ("text_file", "unlabelled_texts")
 
-NAMED = 3
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+"""What files of texts end with; of other files kdrun predict reads the lines."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,8 @@ def unlabelled_texts(
 
 
 def _read(path: Path, key: str, columns: Sequence[str], label: str | None, split: str | None) -> _Rows:
-    table = _table(path, key)
-    names = [composed(name).strip().lower() for name in columns]
-    table.need(names, "data.text=COLUMN names that of the texts")
+    table = read_table(path, f"data.{key}={path}")
+    names = columns_of(table, columns, "data.text=COLUMN names that of the texts")
     if label is not None:
         label = composed(label).strip().lower()
         table.need([label], "data.label=COLUMN names that of the classes")
@@ -136,29 +136,36 @@ def _read(path: Path, key: str, columns: Sequence[str], label: str | None, split
     )
 
 
-def _table(path: Path, key: str) -> CsvTable:
-    """The rows of a file by what its name ends with."""
+def columns_of(table: CsvTable, columns: Sequence[str], hint: str) -> list[str]:
+    """The names of columns as the table has them. UserError, with the hint, for one that is not there."""
+    names = [composed(name).strip().lower() for name in columns]
+    table.need(names, hint)
+    return names
+
+
+def read_table(path: Path, named: str) -> CsvTable:
+    """The rows of a file by what its name ends with. named: what messages call it."""
     kind = path.suffix.lower()
     if kind in (".jsonl", ".ndjson", ".json"):
-        return _json_lines(path, key)
+        return _json_lines(path, named)
     if kind == ".parquet":
         if not path.is_file():
-            raise UserError(f"data.{key}={path}: there is no such file")
-        why = f"data.{key}={path}: reading Parquet needs pyarrow"
+            raise UserError(f"{named}: there is no such file")
+        why = f"{named}: reading Parquet needs pyarrow"
         needed("pyarrow", why)
         frame = needed("pandas", why).read_parquet(path)
-        return _of_records(path, [(n, dict(row)) for n, row in enumerate(frame.to_dict("records"), 1)], key)
-    return read_csv(path, key)
+        return _of_records(path, [(n, dict(row)) for n, row in enumerate(frame.to_dict("records"), 1)], named)
+    return csv_file(path, named)
 
 
-def _json_lines(path: Path, key: str) -> CsvTable:
+def _json_lines(path: Path, named: str) -> CsvTable:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"data.{key}={path}: there is no such file") from None
+        raise UserError(f"{named}: there is no such file") from None
     except UnicodeDecodeError as error:
         number = error.object[: error.start].count(b"\n") + 1
-        raise UserError(f"data.{key}={path}: not a text in UTF-8 (line {number})", "save it in UTF-8") from None
+        raise UserError(f"{named}: not a text in UTF-8 (line {number})", "save it in UTF-8") from None
     records = []
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
@@ -169,12 +176,12 @@ def _json_lines(path: Path, key: str) -> CsvTable:
             if not isinstance(record, dict):
                 raise UserError(f"{path} line {number}: a {type(record).__name__}, expected {{...}}")
             records.append((number, record))
-    return _of_records(path, records, key)
+    return _of_records(path, records, named)
 
 
-def _of_records(path: Path, records: list[tuple[int, dict]], key: str) -> CsvTable:
+def _of_records(path: Path, records: list[tuple[int, dict]], named: str) -> CsvTable:
     if not records:
-        raise UserError(f"data.{key}={path} is empty")
+        raise UserError(f"{named} is empty")
     columns = tuple(dict.fromkeys(composed(str(name)).strip().lower() for _, record in records for name in record))
     rows = []
     for number, record in records:

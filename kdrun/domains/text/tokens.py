@@ -60,8 +60,7 @@ def trained(texts: Iterable[str], vocabulary: int, cache: Path) -> TextTokenizer
     if content is None:
         content = _byte_pairs(library, ordered, vocabulary).to_str().encode()
         kept.write(path, content)
-    model = library.Tokenizer.from_buffer(content)
-    return TextTokenizer(model, model.token_to_id(SPECIAL[0]), hashlib.sha256(content).hexdigest())
+    return _read_trained(content)
 
 
 def _byte_pairs(library: Any, texts: list[str], vocabulary: int) -> Any:
@@ -96,6 +95,31 @@ def existing(path: str | Path) -> TextTokenizer:
             raise UserError(f"the tokenizer in {path} is not one of Hugging Face's fast ones: it has no tokenizer.json")
         model.no_padding()
     return TextTokenizer(model, 0 if pad is None else pad, sha256)
+
+
+def of_content(sha256: str, path: str | None, cache: Path) -> TextTokenizer:
+    """The tokenizer with this content: that at `path`, or one that was trained and is kept below `cache`. UserError where it is neither."""
+    if path is not None:
+        tokenizer = existing(path)
+        if tokenizer.sha256 != sha256:
+            raise UserError(
+                f"data.tokens.tokenizer={path}: its content is another one than when the network was trained"
+            )
+        return tokenizer
+    for file in sorted((cache / "text").glob("pairs-*.json")):
+        content = kept.read(file)
+        if content is not None and hashlib.sha256(content).hexdigest() == sha256:
+            return _read_trained(content)
+    raise UserError(
+        f"the tokenizer that the network was trained with (sha256 {sha256[:12]}) is not in {cache / 'text'}",
+        "kdrun rerun RUN makes it again",
+    )
+
+
+def _read_trained(content: bytes) -> TextTokenizer:
+    library = needed("tokenizers", "text needs Hugging Face's tokenizers", "transformers")
+    model = library.Tokenizer.from_buffer(content)
+    return TextTokenizer(model, model.token_to_id(SPECIAL[0]), hashlib.sha256(content).hexdigest())
 
 
 def minilm_folder() -> Path:
