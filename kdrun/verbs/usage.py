@@ -161,15 +161,16 @@ usage: kdrun fetch [NAME ...] [--from PATH] [--json]
   kdrun fetch fashion_mnist
   kdrun fetch fashion_mnist --from ~/Downloads/fashion""",
     "predict": """\
-usage: kdrun predict [RUN] [FILE ...] [as=text|csv|json] [arm=NAME] [seed=N] [which=best|last] [part=NAME] [--outputs DIR]
+usage: kdrun predict [RUN] [FILE ...] [as=text|csv|json] [arm=NAME] [seed=N] [which=best|last] [part=NAME]
+                     [--outputs DIR]
 
   kdrun predict last < lines.txt            texts: one a line, of pairs with a tab between both
   kdrun predict last reviews.csv as=csv     texts: a table with the columns that the network learned from
   kdrun predict last photo.png              pictures; from standard input one path a line
   kdrun predict last rows.csv as=json       rows of a table, with the names of the features in the first line
 
-One line of output for each input: class and probability, or the number. What cannot be used has an empty line, is told with
-its line, and makes the exit code 2.""",
+One line of output for each input: class and probability, or the number. What cannot be used has an empty line,
+is told with its line, and makes the exit code 2.""",
     "translate": """\
 usage: kdrun translate [RUN] [arm=NAME] [seed=N] [which=best|last] [beam=N] [length_penalty=X] < TEXT
 
