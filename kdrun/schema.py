@@ -14,6 +14,8 @@ from typing import Any
 
 from kdrun import kinds
 
+OWN_WEIGHTS = "own"
+"""In place of a weights file: the network is made with its weights, as one of a hub or of a server is."""
 REQUIRED = "???"
 """As in OmegaConf: a value that has to be given."""
 
@@ -225,7 +227,12 @@ class LearnerConfig:
         supplied="domains",
     )
     weights: str | None = key(
-        None, "safetensors (or torch) file to start from", path=True, exists=True, left_out=CONTENT
+        None,
+        "safetensors (or torch) file to start from; own: the network has its weights by itself",
+        path=True,
+        exists=True,
+        words=(OWN_WEIGHTS,),
+        left_out=CONTENT,
     )
     trainer: Trainer = key({}, "settings of the trainer for this learner alone", partial=True)
 

@@ -446,7 +446,8 @@ class Domain:
         return source.content_hash
 
     def left_out(self, target: str) -> tuple[str, ...]:
-        """Options of a source that are paths or labels and stay out of fingerprints, beside `name` and `root`."""
+        """Options of a source, or arguments of a network, that decide no result (paths, labels, where a server is) and stay out of
+        fingerprints, beside `name` and `root` of a source."""
         return ()
 
     def view_key(self, data: Mapping[str, Any]) -> str:

@@ -28,6 +28,7 @@ from kdrun.networks.weights import load_weights
 from kdrun.objectives.terms import Objective, build_objective
 from kdrun.parts import WHOLE
 from kdrun.problems import UserError
+from kdrun.schema import OWN_WEIGHTS
 from kdrun.term_weights import Length
 
 
@@ -69,7 +70,7 @@ def _network(request: FitRequest, module: Any, report: Report) -> nn.Module:
     trainer = request.trainer or {}
     network = build_network(request.learner["network"], module.spec, seeds.derive(request.seed, "weights"))
     for source in (request.learner["weights"], request.start and request.start.weights):
-        if source:
+        if source not in (None, OWN_WEIGHTS):
             for note in load_weights(network, source, module.spec, as_trained=request.trainer is None).notes:
                 report.note(note)
     if request.hardware["channels_last"]:

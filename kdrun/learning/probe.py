@@ -25,6 +25,7 @@ from kdrun.networks.parts import select_parts
 from kdrun.networks.weights import load_weights
 from kdrun.objectives.objective_term import labelled_positions
 from kdrun.objectives.terms import Objective, build_objective
+from kdrun.schema import OWN_WEIGHTS
 
 IDENTITY_TOLERANCE = 1e-6
 
@@ -112,7 +113,7 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
 
 def _load_start(stage, student, module, untrained: list[str]) -> None:
     """The weights that the stage starts from, as far as they are there."""
-    if stage.learner["weights"]:
+    if stage.learner["weights"] not in (None, OWN_WEIGHTS):
         load_weights(student, stage.learner["weights"], module.spec)
     if stage.start is not None and stage.start.path is None:
         untrained.append("start")

@@ -232,10 +232,15 @@ def _one_teacher(
     device = torch.device(request.hardware["device"])
     workshop.note_teaching(request, source=teaching["source"], fingerprint=teacher.fingerprint)
 
+    k = topk.wanted(request.objective)
+
     def live() -> FrozenTeacher:
-        frozen = live_teacher(
-            teacher, module, task, device, lambda network: workshop.note_teaching(request, flops=task.flops(network))
-        )
+
+        def look(network: torch.nn.Module) -> None:
+            topk.check_told(teacher.name, network, k)
+            workshop.note_teaching(request, flops=task.flops(network))
+
+        frozen = live_teacher(teacher, module, task, device, look)
         workshop.note_teaching(request, **preflight(frozen, module, task, teacher, teaching))
         if teaching.get("mode") == "batch_stats":  # it was measured with its own, as what is known of it was
             frozen.use_batch_statistics()
@@ -246,7 +251,6 @@ def _one_teacher(
     def teaching_live():
         return OtherView(live(), module.inputs) if request.sees else live()
 
-    k = topk.wanted(request.objective)
     features = workshop.width(teacher.network, module) if objective.takes("teacher_features") else 0
     workshop.note_teaching(request, **({"features": features} if features else {}))
     if teaching["source"] == "online":

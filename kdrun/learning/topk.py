@@ -30,6 +30,16 @@ def wanted(objective: dict[str, Any]) -> int | None:
     return max((int(term.options.get("k", 16)) for term in terms), default=None)
 
 
+def check_told(name: str, network: torch.nn.Module, k: int | None) -> None:
+    """Raises UserError where a network tells only some of its likeliest tokens (`tells` of them) and more are asked for; k: see `wanted`."""
+    tells = getattr(network, "tells", None)
+    if tells is not None and (k is None or k > tells):
+        raise UserError(
+            f"teacher {name} tells its {tells} likeliest tokens, the objective wants {'all' if k is None else k}",
+            f"objective=word_kd_topk objective.kd_topk.k={min(tells, 16)}",
+        )
+
+
 def reduced(prediction: Prediction, k: int) -> Prediction:
     """The k most likely classes of every position: features top_ids [..., k] and top_log_probs float32 [..., k]."""
     log_probs = torch.log_softmax(prediction.dense().float(), -1)

@@ -67,6 +67,8 @@ def check_forward(network: nn.Module, target: str, spec: Any) -> None:
     try:
         with torch.no_grad(), evaluating(network):
             logits = logits_of(network(**inputs) if isinstance(inputs, dict) else network(inputs))
+    except UserError:  # of the network itself, which knows more
+        raise
     except Exception as error:  # whatever a network raises on a shape it was not made for
         first = (str(error).splitlines() or [""])[0]
         raise UserError(

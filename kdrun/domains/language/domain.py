@@ -87,7 +87,9 @@ class LanguageDomain(Domain):
         return hashlib.sha256(f"{source.content_hash} {existing(path).sha256}".encode()).hexdigest()
 
     def left_out(self, target: str) -> tuple[str, ...]:
-        """Of files: paths and names of columns, whose content is in instead."""
+        """Of files: paths and names of columns, whose content is in instead. Of a served network: where it is and how it is asked."""
+        if target.endswith(".networks.served.ServedLanguageModel"):
+            return ("url", "api", "key", "tokenizer", "in_flight", "timeout", "retries")
         ours = target.startswith("kdrun.domains.language.files.")
         return ("val_root", "test_root", "column") if ours else ()
 

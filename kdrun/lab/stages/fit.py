@@ -6,11 +6,12 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kdrun import losses
+from kdrun import kinds, losses
 from kdrun.defaults import canonical, canonical_objective
 from kdrun.lab.fingerprint import device, domain_modules, drop_added, identity, kept, targets_in, versions
 from kdrun.lab.stages.base import BEST, Execution, Look, Result, Stage
 from kdrun.learning.request import FitRequest, StartsFrom, TaughtBy
+from kdrun.schema import OWN_WEIGHTS
 
 if TYPE_CHECKING:
     from kdrun.lab.fingerprint import FingerprintContext
@@ -139,10 +140,12 @@ class Fit(Stage):
         return drop_added(tree, context.added)
 
     def _learner(self, learner: dict[str, Any], context: FingerprintContext) -> dict[str, Any]:
-        weights = learner["weights"]
+        weights, task = learner["weights"], self.data.get("task")
+        network = canonical(learner["network"], numbers=True, task=task)
+        left_out = kinds.find(task).left_out(str(network.get("_target_"))) if task else ()
         return {
-            "network": canonical(learner["network"], numbers=True, task=self.data.get("task")),
-            "weights": context.file_hash(weights) if weights else None,
+            "network": {name: value for name, value in network.items() if name not in left_out},
+            "weights": context.file_hash(weights) if weights not in (None, OWN_WEIGHTS) else weights,
         }
 
     def _peer(self, peer: dict[str, Any], context: FingerprintContext) -> dict[str, Any]:
