@@ -30,6 +30,7 @@ BY_NAME = (
     "hf_encoder",
     "monai",
     "se_resnet50_monai",
+    "served",
     *(n for n in NETWORKS if n.startswith(("llava_smollm2", "llava_qwen", "minilm"))),
 )
 TEXT = [name for name in NETWORKS if name.startswith("nmt_")]
