@@ -112,6 +112,10 @@ class DataModule(LightningDataModule):
         """What was found in the data, in JSON types: "samples" per split, "notes", "summary" (one line)."""
         return {"samples": dict(self.spec.sizes), "notes": []}
 
+    def files_beside(self) -> dict[str, bytes]:
+        """Name -> content of files that whoever uses an exported network needs beside it, as a tokenizer."""
+        return {}
+
     def relabelled(self, rows: list[dict[str, Any]]) -> DataModule:
         """The same data with generated targets (rows of Task.targets_of) in place of those of the training samples."""
         raise UserError(f"{self.spec.name}: training samples of these data take no generated targets")

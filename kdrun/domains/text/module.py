@@ -63,6 +63,10 @@ class TextDataModule(ArrayModule):
             )
         return self._samples[split]
 
+    def files_beside(self) -> dict[str, bytes]:
+        """The tokenizer, which cuts texts and pads batches as the network was trained."""
+        return {"tokenizer.json": self.tokenizer.content(self.spec.max_length)}
+
     def inputs(self, ids: Tensor, view: int = 0) -> dict[str, Tensor]:
         """Training texts by id (int64 [b]), in this order, padded to their longest. KeyError for an id that is not in training."""
         return self.samples("train").inputs(self.trained(ids).numpy())

@@ -99,7 +99,11 @@ class ClassifiedTextSpec(Spec):
 
     def described(self) -> dict[str, Any]:
         return {
-            "tokenizer": {"sha256": self.tokenizer, "note": "inputs are ids of the tokenizer with this content"},
+            "tokenizer": {
+                "file": "tokenizer.json",
+                "sha256": self.tokenizer,
+                "note": "inputs are ids of this tokenizer, which cuts and pads; sha256 is of the file that the network was trained with",
+            },
             "classes": list(self.classes),
             "outputs": "logits of the classes; of two classes perhaps one logit, of the second",
         }

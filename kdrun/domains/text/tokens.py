@@ -33,6 +33,13 @@ class TextTokenizer:
         self.model, self.pad, self.sha256 = model, pad, sha256
         self.size: int = model.get_vocab_size(with_added_tokens=True)
 
+    def content(self, max_length: int) -> bytes:
+        """A tokenizer.json (of Hugging Face's tokenizers) that cuts texts to `max_length` and fills batches up with `pad`."""
+        made = type(self.model).from_str(self.model.to_str())
+        made.enable_truncation(max_length)
+        made.enable_padding(pad_id=self.pad, pad_token=made.id_to_token(self.pad))
+        return made.to_str(pretty=True).encode()
+
     def encode(
         self, texts: Sequence[str], seconds: Sequence[str] | None, max_length: int
     ) -> tuple[Ragged, Ragged | None, int]:

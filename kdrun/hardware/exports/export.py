@@ -86,6 +86,8 @@ def _made(
 ) -> dict[str, Any]:
     """Write the files into `work`, by whichever way first gives what the network gives; the record of the artifact."""
     write_json(work / CONFIG, describe(subject, precision, source))
+    for name, content in subject.module.files_beside().items():
+        (work / name).write_bytes(content)
     failures: list[tuple[str, Exception]] = []
     path, inputs = work / NAMES[format], inputs_of(subject)
     for way, write in _ways(subject, work.parent, format, precision, calibration).items():
@@ -213,7 +215,9 @@ def _settings(subject: TrainedNetwork, format: str, precision: str, calibration:
         except PackageNotFoundError:
             return None
 
+    beside = sorted(subject.module.files_beside())
     return {
+        **({"beside": beside} if beside else {}),
         "calibration": {"split": "train", "samples": calibration} if precision == "int8" else None,
         "versions": {package: found(package) for package in PACKAGES[format]},
         "targets": list(subject.targets),

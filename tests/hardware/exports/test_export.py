@@ -1,7 +1,9 @@
 """Exported networks say what their networks say; wrong ones are found; nothing is made twice."""
 
 import json
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -290,3 +292,29 @@ def test_without_executorch_its_extra_is_named(tmp_path, mlp, monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UserError, match=r"pip install executorch"):
         export(mlp, tmp_path, "executorch")
+
+
+def test_a_text_classifier_runs_without_kdrun(tmp_path):
+    """The script of docs/text.md, on what was exported, says what the network says."""
+    pytest.importorskip("transformers")
+    tiny = {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    node = {"_target_": "kdrun.domains.text.networks.encoder.HuggingFaceEncoder", "config": tiny}
+    data = {
+        "_target_": "kdrun.domains.text.shipped.made_topics.made_topics",
+        "samples": 60,
+        "task": "text_classification",
+    }
+    subject = subject_of(tmp_path, node, data, tokens={"vocabulary": 300, "max_length": 12})
+    made = export(subject, tmp_path / "exports", "onnx")
+    page = (Path(__file__).parents[3] / "docs" / "text.md").read_text()
+    (tmp_path / "script.py").write_text(page.split("```python\n")[1].split("```")[0])
+    texts = [*subject.module.source.texts[:3], "short", "long " * 30]
+    line = [sys.executable, tmp_path / "script.py", made.folder]
+    said = subprocess.run(line, input="\n".join(texts), capture_output=True, text=True, check=True).stdout.splitlines()
+    from kdrun.domains.text.loader import TextSamples
+
+    ids, _, _ = subject.module.tokenizer.encode(texts, None, 12)
+    rows = np.arange(len(texts))
+    inputs = TextSamples(rows, ids, None, rows, subject.spec.pad, None).inputs(rows)
+    named = [subject.spec.classes[place] for place in subject.task.predict(subject.network, inputs).logits.argmax(1)]
+    assert said == [f"{label}\t{text}" for label, text in zip(named, texts, strict=True)]
