@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -13,6 +12,9 @@ import torch
 from torch import nn
 
 from kdrun.networks import quiet
+from kdrun.networks.causal import attention as _attention
+from kdrun.networks.causal import past_of, until
+from kdrun.networks.causal import positions as _positions
 from kdrun.problems import UserError
 
 SEMANTICS = 1
@@ -70,9 +72,7 @@ class LlavaNetwork(nn.Module):
             )
         self.register_state_dict_post_hook(_without_tower)
         self.register_load_state_dict_pre_hook(_with_tower)
-        # transformers 5 renamed past_key_values to cache.
-        names = inspect.signature(inspect.unwrap(type(model).forward)).parameters
-        self._past = "cache" if "cache" in names else "past_key_values"
+        self._past = past_of(model)
 
     @property
     def parts(self) -> Mapping[str, str | tuple[str, ...]]:
@@ -193,7 +193,7 @@ class LlavaNetwork(nn.Module):
             inputs = self.model.get_input_embeddings()(token[:, None])
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
             positions = positions[:, -1:] + 1
-        return [_until(row, set(ends)) for row in torch.stack(steps, 1).tolist()]
+        return [until(row, set(ends)) for row in torch.stack(steps, 1).tolist()]
 
     def _head(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         head = self.model.get_output_embeddings()
@@ -292,30 +292,6 @@ class Llava(LlavaNetwork):
         )
         super().__init__(model, vocabulary, pad, eos, image_token, image_tokens, image_size, max_length, packaged=True)
         check_tokens(self, self.tower.tokens(image_size))
-
-
-def _attention(mask: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """(mask, positions) for the language model.
-
-    Padding on the right is behind all that is real and a causal model never looks there: no mask, which is faster.
-    """
-    mask = mask.bool()
-    if mask.is_meta:
-        length = mask.shape[1]
-        whole = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
-        return whole.expand(mask.shape[0], 1, length, length), None
-    if bool(mask[:, 0].all()) and not bool((mask[:, 1:] & ~mask[:, :-1]).any()):
-        return None, None
-    return mask, _positions(mask)
-
-
-def _positions(mask: torch.Tensor) -> torch.Tensor:
-    """int64 [b, L]: how many real tokens are before each, so that padding moves nothing."""
-    return (mask.long().cumsum(-1) - 1).clamp(min=0)
-
-
-def _until(row: Sequence[int], ends: set[int]) -> list[int]:
-    return row[: next((index for index, token in enumerate(row) if token in ends), len(row))]
 
 
 def _without_tower(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:

@@ -1,0 +1,207 @@
+"""Texts and chats of the user's own: text files, and JSONL, Parquet or CSV files with a column of texts or with chats."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdrun.data import folders
+from kdrun.data.csv_table import lines, read_csv
+from kdrun.data.source import TEST, TRAIN, VAL
+from kdrun.domains.language.chats import FORMS, form_of, messages_of
+from kdrun.domains.language.source import Document, Documents, documents
+from kdrun.optional import needed
+from kdrun.problems import UserError, closest, listed
+
+TARGETS = ("text_corpus", "chats")
+
+PLAIN = (".txt", ".md", ".rst", ".text")
+TABLES = (".jsonl", ".ndjson", ".parquet", ".csv", ".tsv")
+NAMED = 3
+Row = tuple[Document, str]
+"""(text or chat, where it came from)."""
+
+
+def text_corpus(
+    root: str | Path | None = None,
+    column: str = "text",
+    separator: str | None = None,
+    val_root: str | Path | None = None,
+    test_root: str | Path | None = None,
+    empty: str = "drop",
+    *,
+    cache: str | Path | None = None,
+) -> Documents:
+    """Texts of a file or of all files below a folder.
+
+    A .txt, .md or .rst file is one text, or several that `separator` stands between ("\\n\\n": paragraphs). Each row of a .jsonl, .parquet,
+    .csv or .tsv file is one, in its column `column`. val_root, test_root: files or folders like root for these splits.
+    empty: what is done with rows without text: drop leaves them out, stop is an error.
+
+    Raises UserError with rows of the file for a column that is not there, rows without text, and a file in another encoding than UTF-8.
+    """
+    if root is None:
+        raise UserError("data=text_corpus needs data.root=FILE or data.root=FOLDER, with texts")
+    if separator is not None and not separator:
+        raise UserError("data.separator: empty; null takes a file as one text")
+
+    def read(path: Path) -> list[Row]:
+        if path.suffix.lower() in TABLES:
+            return [
+                (_cell(path, number, record, column), f"{path.name} row {number}") for number, record in _records(path)
+            ]
+        text = _decoded(path)
+        parts = [text] if separator is None else text.split(separator)
+        return [(part.strip("\n"), f"{path.name} part {number}") for number, part in enumerate(parts, 1)]
+
+    return _source(
+        "text_corpus", {"root": root, "val_root": val_root, "test_root": test_root}, read, empty, chats=False
+    )
+
+
+def chats(
+    root: str | Path | None = None,
+    val_root: str | Path | None = None,
+    test_root: str | Path | None = None,
+    wrong: str = "stop",
+    *,
+    cache: str | Path | None = None,
+) -> Documents:
+    """Chats of a JSONL or Parquet file (or of all below a folder), one a row, in any of these forms: `messages` [{"role", "content"}],
+    ShareGPT's `conversations` [{"from", "value"}], `prompt` and `completion` (or `response`), Alpaca's `instruction`, `input` and `output`.
+
+    wrong: what is done with rows that nothing can be learned of (no turn of an assistant, no text): stop is an error; drop leaves them out
+    and counts them. val_root, test_root: as root, for these splits.
+    """
+    if root is None:
+        raise UserError("data=chats needs data.root=FILE.jsonl, with a chat in each row")
+    if wrong not in ("stop", "drop"):
+        raise UserError(f"data.wrong={wrong}: stop or drop{closest(wrong, ('stop', 'drop'))}")
+    dropped: list[str] = []
+
+    def read(path: Path) -> list[Row]:
+        rows, bad = [], []
+        for number, record in _records(path):
+            try:
+                rows.append((messages_of(record), f"{path.name} row {number}"))
+            except ValueError as error:
+                bad.append((number, str(error)))
+        if bad and not rows and form_of(list(_records(path)[0][1])) is None:
+            columns = list(_records(path)[0][1])
+            wanted = [name for names in FORMS.values() for name in names]
+            near = next((hint for name in columns if (hint := closest(name, wanted))), "")
+            raise UserError(
+                f"{path}: no chats: its columns are {listed(columns)}{near}",
+                "known: " + "; ".join(f"{form} ({', '.join(names)})" for form, names in FORMS.items()),
+            )
+        if bad and wrong == "stop":
+            same = [number for number, why in bad if why == bad[0][1]]
+            more = f"; {len(bad) - len(same)} more rows are wrong otherwise" if len(same) < len(bad) else ""
+            raise UserError(
+                f"{path}: {bad[0][1]} in {len(same)} rows: {lines(same)}{more}",
+                "mend them, or data.wrong=drop leaves them out",
+            )
+        dropped.extend(f"{path.name} row {number}" for number, _ in bad)
+        return rows
+
+    roots = {"root": root, "val_root": val_root, "test_root": test_root}
+    return _source("chats", roots, read, "stop", chats=True, dropped=dropped)
+
+
+def _source(
+    kind: str,
+    roots: Mapping[str, str | Path | None],
+    read: Callable[[Path], list[Row]],
+    empty: str,
+    *,
+    chats: bool,
+    dropped: Sequence[str] = (),
+) -> Documents:
+    """The source of the files of each split."""
+    if empty not in ("stop", "drop"):
+        raise UserError(f"data.empty={empty}: stop or drop{closest(empty, ('stop', 'drop'))}")
+    texts: list[Document] = []
+    parts: list[int] = []
+    without: list[str] = []
+    for (key, root), part in zip(roots.items(), (TRAIN, VAL, TEST), strict=True):
+        if root is None:
+            continue
+        before = len(texts)
+        for path in _files(Path(root).expanduser(), key, TABLES if chats else (*PLAIN, *TABLES)):
+            for text, place in read(path):
+                if isinstance(text, str) and not text.strip():
+                    without.append(place)
+                    continue
+                texts.append(text)
+                parts.append(part)
+        if len(texts) == before:
+            raise UserError(f"data.{key}={root}: there is no text in it")
+    if without and empty == "stop":
+        raise UserError(
+            f"data.root: no text in {len(without)} rows: {listed(without, NAMED)}", "data.empty=drop leaves them out"
+        )
+    left_out = [(len(without), "without text"), (len(dropped), "that nothing can be learned of")]
+    return documents(
+        texts,
+        Path(str(roots["root"])).name or kind,
+        split=np.array(parts, np.int8),
+        notes=[f"{count} rows {what} left out" for count, what in left_out if count],
+    )
+
+
+def _files(root: Path, key: str, kinds: Sequence[str]) -> list[Path]:
+    if root.is_file():
+        return [root]
+    if not root.is_dir():
+        raise UserError(f"data.{key}={root}: there is no such file or folder")
+    chosen = sorted(path for path in folders.files(root) if path.suffix.lower() in kinds)
+    if not chosen:
+        raise UserError(f"data.{key}={root}: no file of {listed(kinds)} in it")
+    return chosen
+
+
+def _decoded(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        number = error.object[: error.start].count(b"\n") + 1
+        raise UserError(f"{path}: not a text in UTF-8 (line {number})", "save it in UTF-8") from None
+
+
+def _records(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """(number of the line or row, its values by column) of a table."""
+    kind = path.suffix.lower()
+    if kind in (".csv", ".tsv"):
+        return [(number, dict(cells)) for number, cells in read_csv(path, "root").rows]
+    if kind == ".parquet":
+        why = f"{path}: reading Parquet needs pyarrow"
+        table = needed("pyarrow.parquet", why).read_table(path)
+        return list(enumerate(table.to_pylist(), 1))
+    records = []
+    for number, line in enumerate(_decoded(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{path} line {number}: no JSON: {error}", "each line is one {...}") from None
+        if not isinstance(record, dict):
+            raise UserError(f"{path} line {number}: a {type(record).__name__}, expected {{...}}")
+        records.append((number, record))
+    if not records:
+        raise UserError(f"{path} is empty")
+    return records
+
+
+def _cell(path: Path, number: int, record: Mapping[str, Any], column: str) -> str:
+    if column not in record:
+        raise UserError(
+            f"{path} row {number}: no column {column!r}{closest(column, record)}",
+            f"data.column=COLUMN names that of the texts; it has {listed(record)}",
+        )
+    value = record[column]
+    return "" if value is None else str(value)
