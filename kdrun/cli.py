@@ -69,6 +69,7 @@ ONLY = {
         "report",
         "predict",
         "translate",
+        "generate",
         "chat",
         "gc",
     ),

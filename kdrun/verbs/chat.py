@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,11 +28,13 @@ def main(args: Arguments) -> int:
     learned = view.config.get("data", {}).get("task", "classification")
     if "chat" not in (commands := kinds.find(learned).commands):
         raise UserError(
-            f"{view.id} learned {learned}, not vision_language: it cannot be asked about pictures",
+            f"{view.id} learned {learned}, not vision_language or causal_lm: it cannot be asked",
             *(f"kdrun {command} asks a run that learned {learned}" for command in commands),
         )
     if view.status != "done" and not view.summary:
         raise UserError(f"{view.id} is not finished, it is {view.status}", f"to continue it: kdrun rerun {view.id}")
+    if learned == "causal_lm":
+        return talk(view, args, question, options)
     missing = [path for path in args.image if not Path(path).expanduser().is_file()]
     if missing:
         raise UserError(f"--image {missing[0]}: there is no such file")
@@ -43,6 +45,19 @@ def main(args: Arguments) -> int:
         if unknown := answer.unknown(line):
             print(f"kdrun: words that the network never saw: {', '.join(unknown)}", file=sys.stderr)
         print_line(answer(line) if line.strip() else "")
+    return 0
+
+
+def talk(view: Any, args: Arguments, question: str, options: dict[str, str]) -> int:
+    """Print a language model's answers, by the chat template of its tokenizer."""
+    from kdrun.verbs.generate import Continuations
+
+    if args.image:
+        raise UserError(f"{view.id} is a language model: it sees no pictures")
+    arm = options.get("arm", "teacher" if args.teacher else "student")
+    answers = Continuations(view, {**options, "arm": arm}, whole_number(options, "max_extra", least=1))
+    for line in [question] if question else read_lines():
+        print_line(answers((("user", line.strip()),)) if line.strip() else "")
     return 0
 
 
@@ -96,7 +111,9 @@ def prompts_of(view: Any, network: Any) -> Any:
     return module
 
 
-def read_words(words: list[str], overrides: list[str]) -> tuple[str, str, dict[str, str]]:
+def read_words(
+    words: list[str], overrides: list[str], known: Sequence[str] = OPTIONS
+) -> tuple[str, str, dict[str, str]]:
     """(run, question, options) from what was typed. UserError for an option that this command does not have.
 
     A first word with a space in it is the question: no run is called like that. So is what stands before a "=" and is no
@@ -108,10 +125,10 @@ def read_words(words: list[str], overrides: list[str]) -> tuple[str, str, dict[s
         key, _, value = word.partition("=")
         if not re.fullmatch(r"[\w.]+", key):
             rest.append(word)
-        elif key in OPTIONS:
+        elif key in known:
             options[key] = value
         elif key != "paths.outputs":
-            raise UserError(f"{word}: no option {key!r}{closest(key, OPTIONS)}; all: {listed(OPTIONS)}")
+            raise UserError(f"{word}: no option {key!r}{closest(key, known)}; all: {listed(known)}")
     return run, " ".join(rest).strip(), options
 
 

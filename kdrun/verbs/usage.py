@@ -171,6 +171,13 @@ usage: kdrun predict [RUN] [FILE ...] [as=text|csv|json] [arm=NAME] [seed=N] [wh
 
 One line of output for each input: class and probability, or the number. What cannot be used has an empty line,
 is told with its line, and makes the exit code 2.""",
+    "generate": """\
+usage: kdrun generate [RUN] ["TEXT"] [max_new=N] [temperature=X] [arm=NAME] [seed=N] [which=best|last] [--outputs DIR]
+
+  kdrun generate last "Ada Lovelace was"    what a language model writes behind a text
+  kdrun generate last max_new=20 < lines    behind each line of standard input, a line each
+
+The likeliest tokens, up to what ends a text; temperature=0.8 draws them.""",
     "translate": """\
 usage: kdrun translate [RUN] [arm=NAME] [seed=N] [which=best|last] [beam=N] [length_penalty=X] < TEXT
 

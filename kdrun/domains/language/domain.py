@@ -47,6 +47,7 @@ class LanguageDomain(Domain):
     monitor = "bits_per_byte"
     settings = MappingProxyType({"language": LanguageConfig})
     supplies = ("vocabulary", "vocab_size", "pad", "bos", "eos", "max_length")
+    commands = ("generate", "chat")
     normalised, per_position = False, True
 
     def sums(self, row: Mapping[str, Any]) -> Mapping[str, Sums]:

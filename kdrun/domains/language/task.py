@@ -89,6 +89,20 @@ class CausalLanguage(TokenTask):
             return {}
         return {"token frequencies": {"bits_per_byte": total / math.log(2) / size, "loss": total / tokens}}
 
+    def continued(
+        self, network: nn.Module, prompts: list[list[int]], most: int, temperature: float = 0.0, seed: int = 0
+    ) -> list[str]:
+        """The text that the network writes behind each of these prompts (ids), in at most `most` tokens and up to what ends a text or an
+        answer. temperature 0: the likeliest tokens; else drawn, by `seed`."""
+        device = next(network.parameters()).device
+        generator = torch.Generator(device).manual_seed(seed)
+        width = max(map(len, prompts))
+        ids = torch.tensor([[self.spec.pad] * (width - len(row)) + row for row in prompts], device=device)
+        real = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in prompts], device=device)
+        tokenizer = self.module.tokenizer
+        made = network.generate(ids, real, most, tokenizer.ends, temperature=temperature, generator=generator)
+        return tokenizer.made.batch_decode(made, skip_special_tokens=True)
+
     def size(self, inputs: dict[str, torch.Tensor]) -> int:
         return len(inputs["input_ids"])
 

@@ -33,6 +33,7 @@ class LanguageTokenizer:
     size      ids are below it
     pad, eos  ids that fill rows, and that end a text
     start     id that a text begins with, so that its first token is predicted as well: bos, or eos where there is none
+    ends      ids that end a text or an answer
     sha256    of its content
     """
 
@@ -44,6 +45,8 @@ class LanguageTokenizer:
         self.eos: int = made.eos_token_id
         self.start: int = self.eos if made.bos_token_id is None else made.bos_token_id
         self.pad: int = self.eos if made.pad_token_id is None else made.pad_token_id
+        turn = made.convert_tokens_to_ids(END_TURN)
+        self.ends = frozenset((self.eos, *([turn] if turn not in (None, made.unk_token_id) else [])))
 
     def encode(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
         """(ids, bytes of UTF-8 that each stands for) of each text, without special tokens. The bytes of a text add up to its own."""
@@ -86,6 +89,12 @@ class LanguageTokenizer:
             return self.made.apply_chat_template(messages(chat), tokenize=False, add_generation_prompt=answer)
         except Exception as error:  # whatever a template raises
             raise UserError(f"the chat template of {self.name}: {type(error).__name__}: {error}") from error
+
+    def prompt(self, prompt: str | Sequence[Message]) -> list[int]:
+        """What a network reads before it goes on with a text, or before it answers the last of some messages."""
+        if isinstance(prompt, str):
+            return [self.start, *self.encode([prompt])[0][0]]
+        return self.made(self.render(prompt, answer=True), add_special_tokens=False)["input_ids"]
 
     def decode(self, rows: Iterable[Sequence[int]]) -> list[str]:
         """Text of ids, without special tokens, up to the first end token."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -11,12 +11,16 @@ from torch import nn
 from kdrun.domains.language.tokens import SMOLLM2
 from kdrun.domains.text.networks.encoder import MOST_UNUSED, keep_layers
 from kdrun.networks import quiet
+from kdrun.networks.causal import chooser, continued, past_of
 from kdrun.networks.folders import check_fields, pretrained
 from kdrun.problems import UserError, closest
 
 SEMANTICS = 1
 
 TARGETS = ("HuggingFaceCausalLM",)
+
+SCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+"""Fields of configurations whose networks change the product of hidden states and output layer before it is a logit."""
 
 
 class HuggingFaceCausalLM(nn.Module):
@@ -27,6 +31,7 @@ class HuggingFaceCausalLM(nn.Module):
     config: in place of model, {"model_type": "llama", ...} with fields of its configuration: random weights. Size of the vocabulary,
         special tokens and number of positions are the data's where it leaves them out.
     from_layers: numbers of the layers that are kept, from 0, in this order; null: all.
+    checkpointing: what layers compute inside is computed again in the backward pass instead of kept, for memory.
     vocabulary, pad, eos, max_length: of the data.
 
     network(input_ids int64 [B, L], attention_mask) -> logits [B, L, vocabulary]; rows of the output layer that the tokenizer has no
@@ -44,6 +49,7 @@ class HuggingFaceCausalLM(nn.Module):
         pad: int | None = None,
         eos: int | None = None,
         max_length: int | None = None,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if (model is None) == (config is None):
@@ -80,6 +86,16 @@ class HuggingFaceCausalLM(nn.Module):
                 if hasattr(layer.self_attn, "layer_idx"):  # its place in a cache of keys and values
                     layer.self_attn.layer_idx = number
 
+        scaled = [name for name in SCALED if getattr(self.model.config, name, None) not in (None, 1.0)]
+        if scaled:
+            raise UserError(
+                f"{name} changes its logits behind the output layer ({scaled[0]}), which losses by pieces of a vocabulary do not know",
+                "such networks (Gemma 2, Cohere, Granite) cannot be used here",
+            )
+        self.eos, self._past = eos, past_of(self.model)
+        if checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         hidden, weight, bias = self.hidden(input_ids, attention_mask)
         return nn.functional.linear(hidden, weight, bias)
@@ -95,6 +111,30 @@ class HuggingFaceCausalLM(nn.Module):
         head = self.model.get_output_embeddings()
         bias = None if head.bias is None else head.bias[: self.vocabulary]
         return states, head.weight[: self.vocabulary], bias
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        max_new: int = 64,
+        eos: int | Collection[int] | None = None,
+        temperature: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> list[list[int]]:
+        """For each prompt, padded on the left, the next tokens up to `max_new`, without what ends them (eos; the data's where left out).
+
+        temperature 0: the likeliest token; else one drawn, with `generator`.
+        """
+        ends = [self.eos] if eos is None else [eos] if isinstance(eos, int) else eos
+        head = self.model.get_output_embeddings()
+
+        def step(ids: torch.Tensor, mask: torch.Tensor, places: torch.Tensor, past: Any) -> tuple[torch.Tensor, Any]:
+            named = {"attention_mask": mask.long(), "position_ids": places, self._past: past}
+            output = self.model.base_model(input_ids=ids, use_cache=True, **named)
+            return head(output.last_hidden_state[:, -1])[:, : self.vocabulary], output[self._past]
+
+        return continued(step, input_ids, attention_mask, max_new, ends, chooser(temperature, generator))
 
 
 def attention(mask: torch.Tensor) -> dict[str, torch.Tensor]:
