@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from kdrun import kinds
-from kdrun.problems import UserError, closest, listed
+from kdrun.problems import UserError
 from kdrun.verbs.arguments import Arguments
 from kdrun.verbs.lines import print_line, read_lines
-from kdrun.verbs.runs import outputs_folder, whole_number
+from kdrun.verbs.runs import outputs_folder, read_words, whole_number
 
 OPTIONS = ("arm", "seed", "which", "max_extra")
 
 
 def main(args: Arguments) -> int:
     """Print the answer to the question, or to each line of standard input where none is given."""
-    run, question, options = read_words(args.words, args.overrides)
+    run, question, options = read_words(args.words, args.overrides, OPTIONS)
     from kdrun import api
 
     view = api.RunView.find(run, outputs_folder(args))
@@ -109,27 +108,6 @@ def prompts_of(view: Any, network: Any) -> Any:
     if module.spec.tokenizer != wanted:
         raise UserError(f"the data of {view.id} have another tokenizer now than when it was trained")
     return module
-
-
-def read_words(
-    words: list[str], overrides: list[str], known: Sequence[str] = OPTIONS
-) -> tuple[str, str, dict[str, str]]:
-    """(run, question, options) from what was typed. UserError for an option that this command does not have.
-
-    A first word with a space in it is the question: no run is called like that. So is what stands before a "=" and is no
-    name of an option ("what is 2 + x = 5?").
-    """
-    run, *rest = words if words and not re.search(r"\s", words[0]) else ["last", *words]
-    options: dict[str, str] = {}
-    for word in overrides:
-        key, _, value = word.partition("=")
-        if not re.fullmatch(r"[\w.]+", key):
-            rest.append(word)
-        elif key in known:
-            options[key] = value
-        elif key != "paths.outputs":
-            raise UserError(f"{word}: no option {key!r}{closest(key, known)}; all: {listed(known)}")
-    return run, " ".join(rest).strip(), options
 
 
 def _pixels(path: str, size: int) -> Any:

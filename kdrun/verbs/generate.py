@@ -8,9 +8,8 @@ from typing import Any
 from kdrun import kinds
 from kdrun.problems import UserError
 from kdrun.verbs.arguments import Arguments
-from kdrun.verbs.chat import read_words
 from kdrun.verbs.lines import print_line, read_lines
-from kdrun.verbs.runs import outputs_folder, whole_number
+from kdrun.verbs.runs import outputs_folder, read_words, whole_number
 
 OPTIONS = ("arm", "seed", "which", "max_new", "temperature")
 NEW_TOKENS = 64

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +126,22 @@ def columns(view: dict[str, Any], common: Collection[str] = ()) -> dict[str, str
         "duration": duration(view["seconds"]),
         "age": age(view["created"]),
     }
+
+
+def read_words(words: list[str], overrides: list[str], known: Sequence[str]) -> tuple[str, str, dict[str, str]]:
+    """(run, question, options) from what was typed; known: names of options. UserError for one that the command does not have.
+
+    A first word with a space in it is the question: no run is called like that. So is what stands before a "=" and is no
+    name of an option ("what is 2 + x = 5?").
+    """
+    run, *rest = words if words and not re.search(r"\s", words[0]) else ["last", *words]
+    options: dict[str, str] = {}
+    for word in overrides:
+        key, _, value = word.partition("=")
+        if not re.fullmatch(r"[\w.]+", key):
+            rest.append(word)
+        elif key in known:
+            options[key] = value
+        elif key != "paths.outputs":
+            raise UserError(f"{word}: no option {key!r}{closest(key, known)}; all: {listed(known)}")
+    return run, " ".join(rest).strip(), options

@@ -208,11 +208,11 @@ def test_no_data_are_read_where_the_tokenizer_is_kept(ask, capsys, monkeypatch, 
 
 
 def test_words_are_run_question_and_options():
-    assert chat.read_words([], []) == ("last", "", {})
-    assert chat.read_words(["RUN"], ["paths.outputs=x"]) == ("RUN", "", {})
-    assert chat.read_words(["RUN", "is", "it?"], ["seed=1"]) == ("RUN", "is it?", {"seed": "1"})
+    assert chat.read_words([], [], chat.OPTIONS) == ("last", "", {})
+    assert chat.read_words(["RUN"], ["paths.outputs=x"], chat.OPTIONS) == ("RUN", "", {})
+    assert chat.read_words(["RUN", "is", "it?"], ["seed=1"], chat.OPTIONS) == ("RUN", "is it?", {"seed": "1"})
     with pytest.raises(UserError, match="no option 'beam'"):
-        chat.read_words([], ["beam=3"])
+        chat.read_words([], ["beam=3"], chat.OPTIONS)
 
 
 def test_flags_of_chat_are_refused_elsewhere_and_teacher_with_a_value_is_an_override(capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -102,6 +103,15 @@ class CausalLanguage(TokenTask):
         tokenizer = self.module.tokenizer
         made = network.generate(ids, real, most, tokenizer.ends, temperature=temperature, generator=generator)
         return tokenizer.made.batch_decode(made, skip_special_tokens=True)
+
+    def generations(self, network: nn.Module, samples: Any, positions: Any) -> Iterator[Callable[[], int]]:
+        """Each goes on from the first half of a row."""
+        device = next(network.parameters()).device
+        for place in positions:
+            first, end = samples.tokens.starts[place : place + 2]
+            ids = torch.tensor(samples.tokens.flat[first : (first + end + 1) // 2], device=device).long()[None]
+            real, ends = torch.ones_like(ids, dtype=torch.bool), self.module.tokenizer.ends
+            yield lambda ids=ids, real=real, ends=ends: len(network.generate(ids, real, TYPICAL_TOKENS, ends)[0]) + 1
 
     def size(self, inputs: dict[str, torch.Tensor]) -> int:
         return len(inputs["input_ids"])

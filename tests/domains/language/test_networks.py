@@ -92,7 +92,6 @@ def test_checkpointing_changes_no_gradient(tokenizer):
     for checkpointing in (False, True):
         model = network(tokenizer, checkpointing=checkpointing).train()
         model(torch.tensor([[5, 6, 7, 8]]), torch.ones(1, 4).bool()).square().mean().backward()
-        assert model.model.is_gradient_checkpointing == checkpointing
         found.append(model.model.base_model.layers[0].mlp.up_proj.weight.grad)
     assert torch.equal(*found) and found[0].abs().sum() > 0
 

@@ -94,7 +94,9 @@ class HuggingFaceCausalLM(nn.Module):
             )
         self.eos, self._past = eos, past_of(self.model)
         if checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            # Newer releases of transformers call it activation checkpointing.
+            enable = getattr(self.model, "activation_checkpointing_enable", None)
+            (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         hidden, weight, bias = self.hidden(input_ids, attention_mask)
