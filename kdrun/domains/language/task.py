@@ -25,7 +25,8 @@ class CausalLanguage(TokenTask):
 
     METRICS = DOMAIN.metrics
     TYPICAL_TOKENS = TYPICAL_TOKENS
-    MAIN, PREFLIGHT = "bits_per_byte", "loss"
+    # Verdicts are of a score of which more is better.
+    MAIN, PREFLIGHT = "token_accuracy", "loss"
     USABLE = "row"
     READ = "input_ids"
 
