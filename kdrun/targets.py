@@ -76,14 +76,16 @@ def build(node: Mapping[str, Any], slot: str | None = None, **supplied: Any) -> 
 
     slot: the place of the node, of kdrun.slots.SLOTS; None: any of them. supplied: values kdrun has (the number of classes,
     parameters to optimise); passed on where the signature names them and the node does not. A nested `_target_` is built first,
-    without them, in the same place; of a strategy in any. `_partial_: true` gives functools.partial instead of calling.
+    in the same place; of a strategy in any. A network inside of a network is supplied with the same values, others with none.
+    `_partial_: true` gives functools.partial instead of calling.
     Raises UserError for what may not be called in this place.
     """
     function = locate(node["_target_"], slot)
     options = {key: value for key, value in plain(node).items() if key not in RESERVED}
     if refused := unsafe(options, node["_target_"]):
         raise UserError(f"{node['_target_']}: {refused[0]}", *refused[1:])
-    arguments = {key: _built(value, inner_slot(slot)) for key, value in resolved(options).items()}
+    inner = supplied if slot == "network" else {}
+    arguments = {key: _built(value, inner_slot(slot), inner) for key, value in resolved(options).items()}
     try:
         accepted = inspect.signature(function).parameters
     except (TypeError, ValueError):  # written in C
@@ -101,10 +103,12 @@ def inner_slot(slot: str | None) -> str | None:
     return None if slot == "strategy" else slot
 
 
-def _built(value: Any, slot: str | None) -> Any:
+def _built(value: Any, slot: str | None, supplied: Mapping[str, Any]) -> Any:
     if isinstance(value, dict):
-        return build(value, slot) if "_target_" in value else {key: _built(item, slot) for key, item in value.items()}
-    return [_built(item, slot) for item in value] if isinstance(value, list) else value
+        if "_target_" in value:
+            return build(value, slot, **supplied)
+        return {key: _built(item, slot, supplied) for key, item in value.items()}
+    return [_built(item, slot, supplied) for item in value] if isinstance(value, list) else value
 
 
 # Does a value of a config fit an annotation? Three answers: yes, no, cannot tell (None).

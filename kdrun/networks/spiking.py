@@ -1,0 +1,176 @@
+"""Spiking networks: any network of images whose activations are replaced by leaky integrate-and-fire neurons."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from kdrun.networks.capture import ACTIVATIONS
+from kdrun.networks.output import logits_of
+from kdrun.problems import UserError
+
+SEMANTICS = 1
+
+TARGETS = ("Spiking", "MeanOverFrames")
+
+
+class Spiking(nn.Module):
+    """A network in which every activation (ReLU and the like, called as module or function) is a layer of neurons, for T steps.
+
+        u_t = decay * u_(t-1) * (1 - s_(t-1)) + x_t;  s_t = 1 where u_t > threshold, else 0        (hard reset to 0)
+
+    The gradient of s is that of sigmoid(slope * (u - threshold)). All other layers see the T steps of a batch as T times as many
+    samples, as in the code of arXiv 2605.14252 (SeAl-KD) and 2501.15925: batch normalisation is over samples and steps. The first layer
+    is given the image itself in each step (direct coding), or its frame.
+
+    network: a network of images with such activations; of frames it needs its in_channels.
+    steps: T. frames: the channels of an image are those of this many frames, one for each step (data=events); null: the same image in all.
+    threshold, decay, slope: of the neurons; defaults are those of the code of SeAl-KD (decay 0.2 on ImageNet).
+    detach_reset: no gradient flows through the reset. The code of SeAl-KD lets it flow; snntorch does not.
+
+    forward: float [B, C, H, W] -> {"logits": [B, K], the mean over steps; "steps": [B, T, K]}. Raises UserError for a network without
+    such activations, or channels that are not those of `frames` frames.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        steps: int = 4,
+        frames: int | None = None,
+        threshold: float = 1.0,
+        decay: float = 0.5,
+        slope: float = 4.0,
+        detach_reset: bool = False,
+    ) -> None:
+        super().__init__()
+        if steps < 1 or (frames is not None and frames != steps):
+            raise UserError(f"steps={steps}, frames={frames}: at least one step, and as many frames as steps")
+        if not (threshold > 0 and 0 <= decay <= 1 and slope > 0):
+            raise UserError(f"threshold={threshold}, decay={decay}, slope={slope}: above 0, in 0..1, above 0")
+        self.network, self.steps, self.frames = network, steps, frames
+        self.neurons = Neurons(threshold, decay, slope, detach_reset)
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        inputs = by_step(images, self.steps, self.frames)
+        with Replaced(self.neurons, self.steps) as replaced:
+            logits = logits_of(self.network(inputs.flatten(0, 1)))
+        if not replaced.rates:
+            raise UserError(f"{type(self.network).__name__} calls no ReLU or the like: nothing in it can spike")
+        steps = logits.view(self.steps, len(images), *logits.shape[1:])
+        return {"logits": steps.mean(0), "steps": steps.transpose(0, 1)}
+
+
+class MeanOverFrames(nn.Module):
+    """A network that is given the mean of the frames of a sample: how a teacher that does not spike sees events (SeAl-KD).
+
+    forward: float [B, frames * C, H, W] -> what `network` gives of [B, C, H, W].
+    """
+
+    def __init__(self, network: nn.Module, frames: int) -> None:
+        super().__init__()
+        self.network, self.frames = network, frames
+
+    def forward(self, images: torch.Tensor) -> Any:
+        return self.network(by_step(images, self.frames, self.frames).mean(0))
+
+
+def by_step(images: torch.Tensor, steps: int, frames: int | None) -> torch.Tensor:
+    """[T, B, C, H, W] of [B, C, H, W], or of [B, frames * C, H, W]. Raises UserError where the channels are not those of frames."""
+    if frames is None:
+        return images.expand(steps, *images.shape)
+    if images.shape[1] % frames:
+        raise UserError(f"images have {images.shape[1]} channels, which are not those of {frames} frames")
+    return images.unflatten(1, (frames, -1)).transpose(0, 1)
+
+
+class Neurons(nn.Module):
+    """Leaky integrate-and-fire neurons without parameters: inputs [T, ...] -> spikes 0 or 1 [T, ...]; see Spiking."""
+
+    def __init__(
+        self, threshold: float = 1.0, decay: float = 0.5, slope: float = 4.0, detach_reset: bool = False
+    ) -> None:
+        super().__init__()
+        self.threshold, self.decay, self.slope, self.detach_reset = threshold, decay, slope, detach_reset
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        potential, spikes = torch.zeros_like(inputs[0]), []
+        for value in inputs:
+            kept = 1 - (spikes[-1].detach() if self.detach_reset else spikes[-1]) if spikes else 1.0
+            potential = self.decay * potential * kept + value
+            spikes.append(Spike.apply(potential - self.threshold, self.slope))
+        return torch.stack(spikes)
+
+
+class Spike(torch.autograd.Function):
+    """1 where a number is above 0, else 0; the gradient is that of sigmoid(slope * x)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, slope: float) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        ctx.slope = slope
+        return (x > 0).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (x,) = ctx.saved_tensors
+        share = torch.sigmoid(ctx.slope * x)
+        return gradients[0] * ctx.slope * share * (1 - share), None
+
+
+class Replaced(TorchFunctionMode):
+    """In here every activation is the neurons, for tensors [T * B, ...] whose first dimension is step by step.
+
+    rates: mean number of spikes of a neuron in a step, for each call.
+    """
+
+    def __init__(self, neurons: Neurons, steps: int):
+        super().__init__()
+        self.neurons, self.steps = neurons, steps
+        self.rates: list[torch.Tensor] = []
+
+    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if function not in ACTIVATIONS:
+            return function(*args, **kwargs)
+        given = args[0] if args else kwargs["input"]
+        spikes = self.neurons(given.unflatten(0, (self.steps, -1)))
+        self.rates.append(spikes.detach().float().mean())
+        return spikes.flatten(0, 1)
+
+
+@torch.no_grad()
+def firing_rates(network: Spiking, images: torch.Tensor) -> list[float]:
+    """Mean number of spikes of a neuron in a step, for each layer of neurons in the order of the pass. images: float [B, C, H, W]."""
+    inputs = by_step(images, network.steps, network.frames)
+    with Replaced(network.neurons, network.steps) as replaced:
+        network.network(inputs.flatten(0, 1))
+    return [float(rate) for rate in replaced.rates]
+
+
+@torch.no_grad()
+def operations(network: nn.Module, images: torch.Tensor) -> dict[str, float]:
+    """{"macs", "synaptic"}: of one sample, over all steps, in layers whose inputs are numbers, and whose inputs are spikes.
+
+    A convolution or linear layer whose inputs are all 0 or 1 does not multiply: it adds a weight for each spike and synapse, firing rate
+    times fan-out times T. All others are counted as multiply-accumulates. images: float [B, C, H, W], of which it is the mean.
+    """
+    found = {"macs": 0.0, "synaptic": 0.0}
+
+    def count(layer: nn.Module, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        inputs = given[0]
+        each = layer.weight[0].numel() * output[0].numel()  # weights of one output, times outputs of a sample
+        spikes = bool(((inputs == 0) | (inputs == 1)).all())
+        share = float((inputs != 0).float().mean()) if spikes else 1.0
+        found["synaptic" if spikes else "macs"] += each * share * len(inputs) / len(images)
+
+    layers = [layer for layer in network.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    handles = [layer.register_forward_hook(count) for layer in layers]
+    try:
+        network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
