@@ -26,3 +26,9 @@ def logits_of(output: Any) -> torch.Tensor:
             "with `logits`, or a tuple whose first element is the logits"
         )
     return found
+
+
+def named_outputs(output: Any) -> dict[str, torch.Tensor]:
+    """The tensors beside the logits in a network's output that is a mapping, by name: of further heads, or of exits on the way."""
+    items = output.items() if isinstance(output, Mapping) else ()
+    return {name: tensor for name, tensor in items if name != "logits" and isinstance(tensor, torch.Tensor)}

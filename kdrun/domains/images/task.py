@@ -1,7 +1,5 @@
 """Images (or any other array) in, one of C classes out."""
 
-from typing import Any
-
 import torch
 from torch import nn
 from torchmetrics import MetricCollection
@@ -13,7 +11,7 @@ from kdrun.domains.images.spec import DataSpec
 from kdrun.domains.scores import ClassificationScores, rank_of_target
 from kdrun.networks.capture import captured, classifier, only_call
 from kdrun.networks.modes import evaluating
-from kdrun.networks.output import logits_of
+from kdrun.networks.output import logits_of, named_outputs
 
 DOMAIN = kinds.find("classification")
 
@@ -34,8 +32,10 @@ class Classification(Task):
         self.spec = spec
         self.classes = len(spec.classes)
         self._features = self._classifier = False
+        self._wanted: frozenset[str] = frozenset()
 
     def prepare(self, wanted: frozenset[str]) -> None:
+        self._wanted = wanted
         self._features, self._classifier = bool(FEATURES & wanted), bool(CLASSIFIERS & wanted)
 
     def predict(self, network: nn.Module, inputs: torch.Tensor) -> Prediction:
@@ -46,12 +46,14 @@ class Classification(Task):
         """
         if self._features:
             with captured(network) as found:
-                logits = logits_of(network(inputs))
+                output = network(inputs)
             features = {"features": only_call(network, found)}
         else:
-            logits, features = logits_of(network(inputs)), {}
-        if self.classes == 2 and logits.shape == (inputs.shape[0], 1):
-            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+            output, features = network(inputs), {}
+        logits = self._of_classes(logits_of(output), len(inputs))
+        for name, tensor in named_outputs(output).items():
+            if {f"student_{name}", f"teacher_{name}"} & self._wanted:
+                features.setdefault(name, self._of_classes(tensor, len(inputs)))
         expected = (inputs.shape[0], self.classes)
         if logits.shape != expected:
             raise ValueError(
@@ -60,6 +62,11 @@ class Classification(Task):
             )
         layer = classifier(network) if self._classifier else None
         return Prediction(logits, features=features, classifier=None if layer is None else (layer.weight, layer.bias))
+
+    def _of_classes(self, tensor: torch.Tensor, samples: int) -> torch.Tensor:
+        """The tensor; the pair (0, o) in place of one logit o for each sample where there are two classes."""
+        single = self.classes == 2 and tensor.shape == (samples, 1)
+        return torch.cat([torch.zeros_like(tensor), tensor], dim=1) if single else tensor
 
     def feature_width(self, network: nn.Module) -> int:
         """D of the features [B, D] that objectives compare.
@@ -73,8 +80,12 @@ class Classification(Task):
 
     def tensors(self, batch: Batch, student: Prediction, teacher: Prediction | None) -> Tensors:
         """student_logits and teacher_logits [B, C], student_features and teacher_features [B, D] where they were asked for, and
-        so student_classifier and teacher_classifier (weight [C, D], bias [C] or None), targets [B], mask (None: all count)."""
+        so student_classifier and teacher_classifier (weight [C, D], bias [C] or None), targets [B], mask (None: all count). What a
+        network gives beside its logits, by name: its outputs at each step [B, T, C] as student_steps."""
+        named = {f"student_{name}": tensor for name, tensor in student.features.items()}
+        named |= {f"teacher_{name}": tensor for name, tensor in (teacher.features if teacher else {}).items()}
         return {
+            **named,
             "student_classifier": student.classifier,
             "teacher_classifier": None if teacher is None else teacher.classifier,
             "student_features": student.features.get("features"),
@@ -95,15 +106,6 @@ class Classification(Task):
     def right(self, prediction: Prediction, batch: Batch) -> torch.Tensor:
         """As `accuracy` counts it."""
         return rank_of_target(prediction.logits.detach().float(), batch["targets"]) < 1
-
-    def outcomes(self, prediction: Prediction) -> list[dict[str, Any]]:
-        rows = prediction.logits.detach().float().softmax(1).tolist()
-        named = [dict(zip(self.spec.labels, row, strict=True)) for row in rows]
-        best = [max(one, key=one.__getitem__) for one in named]
-        return [
-            {"class": label, "probability": one[label], "probabilities": one}
-            for label, one in zip(best, named, strict=True)
-        ]
 
     def trivial(self, targets: list[torch.Tensor], right: list[torch.Tensor] | None = None) -> Guess:
         """Accuracy of always naming the largest class."""
