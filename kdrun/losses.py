@@ -22,6 +22,7 @@ SETTINGS: Mapping[str, Any] = {
     "teacher": None,
     "adaptor": "auto",
     "resize": "auto",
+    "logits": None,
 }
 """Settings of every term, with their defaults; see objectives/settings.py."""
 

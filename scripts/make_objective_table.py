@@ -40,6 +40,9 @@ loss NAME of the table, or the one that `_target_` names, with that loss's optio
 - `adaptor`, `resize`: what lies between two sizes. `auto` is a linear layer, or a convolution of kernel 1 for grids, where widths differ;
   `linear`, `conv`, `conv_bn_relu`, `none`. Grids are brought together by `pool`, `interpolate`, `none`, or `auto`. Losses that compare features of unlike
   sizes by themselves have `none` by default.
+- `logits`: `output:NAME`, what a term is given of the student in the place of its logits: a network of images that returns a mapping
+  `{"logits": ..., NAME: ...}` has further heads or exits. `objective=deit_hard` teaches the class token of `student=deit_tiny` by labels and
+  its distillation token by the teacher; scores are those of `logits`, the mean of both.
 
 `objective=[kd,at]` is the sum of both options (in experiments: `- override /objective: [kd, at]`). A weight in which they differ is
 that of the first, which is told; another setting in which they differ is refused until it is said once:

@@ -108,15 +108,19 @@ class Adaptors(nn.Module):
         return both
 
 
-def captured_at(path: str, prediction: Prediction) -> list[Tensor]:
-    """What modules gave that a path or glob names, or what the task gives where it is `output:NAME`."""
+def captured_at(path: str, prediction: Prediction, key: str = "") -> list[Tensor]:
+    """What modules gave that a path or glob names, or what the task gives where it is `output:NAME`. key: of the config, for
+    the message that it gives nothing of this name."""
     if not path.startswith(OUTPUT):
         return prediction.captured[path]
     name = path.removeprefix(OUTPUT)
     outputs = {"logits": prediction.logits, "hidden": prediction.hidden, **prediction.features}
     if outputs.get(name) is None:
         given = [key for key, tensor in outputs.items() if tensor is not None]
-        raise UserError(f"{path}: this task gives no {name}{closest(name, given)}", f"it gives: {listed(given)}")
+        raise UserError(
+            f"{key + '=' if key else ''}{path}: this task gives no {name}{closest(name, given)}",
+            f"it gives: {listed(given)}",
+        )
     return [outputs[name]]
 
 

@@ -45,7 +45,9 @@ def shapes_of(network: nn.Module, objective: Objective, who: str, task: Any, spe
     capture = capture_of(network, objective, who)
     with torch.device(next(network.parameters()).device), torch.no_grad(), evaluating(network):
         prediction = predicted(task, network, spec.blank().inputs, capture)
-    return {path: [tuple(tensor.shape[1:]) for tensor in captured_at(path, prediction)] for path in paths}
+    return {
+        path: [tuple(tensor.shape[1:]) for tensor in captured_at(path, prediction, key)] for path, key in paths.items()
+    }
 
 
 def dry_shapes(node: dict[str, Any], objective: Objective, who: str, task: Any, spec: Any) -> Shapes:

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from kdrun.problems import UserError
+from kdrun.networks.capture import OUTPUT
+from kdrun.problems import UserError, closest, listed
 from kdrun.term_weights import Length, WeightSchedule
 
 Tensors = Mapping[str, Any]
@@ -51,7 +52,7 @@ class Term:
     wants: tensors it must be given; may_want: those with a default, given where the task has them.
     options: of the function, or of the class. loss: whose declarations (`pointwise`, `over`) hold where `function` is another way to
     compute it. moved: what the values are per, where the settings say another than the loss. pairs: what it compares of the
-    inside of both networks.
+    inside of both networks. logits: `output:NAME` of the student's task, which it is given as `student_logits`.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Term:
     loss: Any = None
     moved: str | None = None
     pairs: CapturePairs | None = None
+    logits: str | None = None
 
     @property
     def largest_weight(self) -> float:
@@ -126,6 +128,28 @@ class Term:
         where a sample has no image, and is given whole rows.
         """
         return self.moved or getattr(self.loss or self.function, "over", LABELS)
+
+    def captures(self, who: str) -> dict[str, str]:
+        """What it compares of the "student" or the "teacher" beside their logits: path -> key of the config that names it."""
+        paths = dict.fromkeys(getattr(self.pairs, who) if self.pairs else (), f"objective.{self.name}.{who}")
+        if self.logits is not None and who == "student":
+            paths[self.logits] = f"objective.{self.name}.logits"
+        return paths
+
+    def reading(self, tensors: Tensors) -> Tensors:
+        """The tensors with the output of the student that it compares in the place of its logits.
+
+        tensors["outputs"]: what the student gives beside its logits, by name. Raises UserError where the output is not there.
+        """
+        if self.logits is None:
+            return tensors
+        name, outputs = self.logits.removeprefix(OUTPUT), tensors.get("outputs", {})
+        if name not in outputs:
+            raise UserError(
+                f"objective.{self.name}.logits={self.logits}: the student gives no {name}{closest(name, outputs)}",
+                f"beside its logits it gives: {listed(outputs) if outputs else 'nothing'}",
+            )
+        return {**tensors, "student_logits": outputs[name]}
 
     def begin(self, supplied: Mapping[str, Any]) -> Term:
         """The term with its module made where it has a class; supplied: arguments that the class may ask for by name.

@@ -4,6 +4,7 @@
     execution   dense: from all logits; chunked: from hidden states, a few positions at a time (chunk, memory_mb);
                 topk: from the teacher's k likeliest classes, which can be cached for text
     student, teacher   module paths of each network (lists of as many; globs), or `output:NAME`, for losses that compare features
+    logits             `output:NAME`: what the term is given of the student in the place of its logits
     adaptor, resize    how the student's features are brought to the sizes of the teacher's (learning/adaptor.py)
 
 A loss with an option of one of these names keeps it for itself. `function.settings = {...}` are other defaults of them.
@@ -18,6 +19,7 @@ from typing import Any
 
 from kdrun import losses, slots, targets
 from kdrun.environment import resolved
+from kdrun.networks.capture import OUTPUT
 from kdrun.objectives.objective_term import CapturePairs, Term
 from kdrun.problems import UserError, listed, nearest
 from kdrun.term_weights import read_weight
@@ -49,7 +51,8 @@ def read_term(name: str, node: Mapping[str, Any]) -> Term:
         tensors = {key: required for key, required in tensors.items() if key not in (*EACH, *LISTS)}
     wants = tuple(key for key, required in tensors.items() if required)
     may_want = tuple(key for key in tensors if key not in wants)
-    term = Term(name, weight, computed, wants, may_want, options, pairs=pairs)
+    logits = _logits(name, tensors, settings["logits"])
+    term = Term(name, weight, computed, wants, may_want, options, pairs=pairs, logits=logits)
     term = term if computed is function else replace(term, loss=function)
     return _moved(term, settings["over"])
 
@@ -183,6 +186,19 @@ def _paths(name: str, who: str, value: Any) -> tuple[str, ...]:
     if not isinstance(paths, list | tuple) or not all(isinstance(path, str) and path for path in paths):
         raise UserError(f"objective.{name}.{who} must be a module path, a list of them, or output:NAME, got {value!r}")
     return tuple(paths)
+
+
+def _logits(name: str, tensors: Mapping[str, bool], value: Any) -> str | None:
+    """The output of the student's task that the term is given in the place of its logits."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.removeprefix(OUTPUT) or not value.startswith(OUTPUT):
+        raise UserError(
+            f"objective.{name}.logits must be output:NAME, with a name that the student gives, got {value!r}"
+        )
+    if "student_logits" not in tensors:
+        raise UserError(f"objective.{name}.logits={value}: this term takes no logits of the student")
+    return value
 
 
 def _moved(term: Term, over: str | None) -> Term:

@@ -69,8 +69,7 @@ class Objective:
 
     def captures(self, who: str) -> dict[str, str]:
         """What active terms capture of the inside of the "student" or the "teacher": path -> key of the config that names it."""
-        terms = [term for term in reversed(self.active) if term.pairs]
-        return {path: f"objective.{term.name}.{who}" for term in terms for path in getattr(term.pairs, who)}
+        return {path: key for term in reversed(self.active) for path, key in term.captures(who).items()}
 
     def takes(self, name: str) -> bool:
         """Whether an active term can use a tensor of this name that the task gives."""
@@ -103,13 +102,14 @@ class Objective:
         positions (see Term.over). A term over none is left out of the result.
 
         tensors["step"] is the number of steps before this one: a term whose weight is 0 there is left out. Without it all are
-        computed, each with the largest of its weights. tensors["captured"] has what terms capture (learning/adaptor.py).
+        computed, each with the largest of its weights. tensors["captured"] has what terms capture (learning/adaptor.py), tensors["outputs"] what
+        the student gives beside its logits.
         """
         several = () if isinstance(tensors, Mapping) else tensors
         tensors = several[0] if several else tensors
         raw, step, by_name = {}, tensors.get("step"), isinstance(count, Mapping)
         for number, given in enumerate(several or (tensors,)):
-            forms: dict[tuple[str, bool, bool], Tensors] = {}
+            forms: dict[tuple, Tensors] = {}
             for term in self.active:
                 if (number and not term.needs_teacher) or not term.weight_at(step, self.length):
                     continue
@@ -124,7 +124,7 @@ class Objective:
                     raw.setdefault(term.name, _nothing(given))
                     continue
                 if (inside := inside_of(term, given)) is None:
-                    seen, shape = self._seen(term, given, mask, forms)
+                    seen, shape = self._seen(term, term.reading(given), mask, forms)
                     values = term(seen, shape)
                 else:
                     values = mean_inside(term, given, inside)
@@ -140,7 +140,7 @@ class Objective:
         return self.total(raw, tensors), raw
 
     def _seen(
-        self, term: Term, tensors: Tensors, mask: torch.Tensor | None, forms: dict[tuple[str, bool, bool], Tensors]
+        self, term: Term, tensors: Tensors, mask: torch.Tensor | None, forms: dict[tuple, Tensors]
     ) -> tuple[Tensors, torch.Size | None]:
         """The tensors as a term is given them, and the shape of its values; forms: those of terms before it, by kind.
 
@@ -149,7 +149,7 @@ class Objective:
         afterwards.
         """
         over = term.counted(tensors)
-        form = (over, term.pointwise, term.multiplies)
+        form = (over, term.pointwise, term.multiplies, term.logits)
         # A sample without a label is left out as if the batch were smaller, also for terms that look at all samples of it.
         alone = term.pointwise or (over == LABELLED and mask.dim() == 1)
         change = _unchanged if mask is None else _valid if alone else _clean

@@ -144,9 +144,9 @@ def test_an_unknown_option_is_refused_with_the_nearest():
         build_objective({"kd": {"weight": 1.0, "temprature": 2.0}})
 
 
-def test_a_tensor_parameter_is_no_option():
-    with pytest.raises(UserError, match="has no option 'logits'"):
-        build_objective({"kd": {"weight": 1.0, "logits": 2.0}})
+def test_a_misspelt_option_is_refused():
+    with pytest.raises(UserError, match="has no option 'temperatur'"):
+        build_objective({"kd": {"weight": 1.0, "temperatur": 2.0}})
 
 
 def test_a_target_outside_of_the_allowed_packages_is_refused():
