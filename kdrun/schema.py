@@ -252,8 +252,8 @@ class Teacher(LearnerConfig):
     seed: int = key(0, "seed of the teacher's own training; '${seed}' follows the student's", minimum=0)
     mode: str = key(
         "eval",
-        "batch normalisation of the teacher while it teaches: with its own statistics, or with those of each batch",
-        choices=("eval", "batch_stats"),
+        "the teacher while it teaches: in eval mode, normalised by statistics of each batch, or with dropout active",
+        choices=("eval", "batch_stats", "dropout"),
         added=True,
     )
     source: str = key("auto", "teacher's outputs: computed each step or cached", choices=("auto", "online", "cached"))

@@ -77,11 +77,14 @@ def gate(values: Tensor, kind: str = "logistic", beta: float = 1.0, statistics=N
     With z = (value - mean) / (deviation + 1e-8), where (mean, deviation) are `statistics`, by default those of the batch:
     logistic  sigmoid(-beta z): near 1 where the energy is low, 0.5 at the mean, near 0 where it is high; beta=0 is 0.5
     hard      1 where z <= 0, else 0: the limit of a large beta; it has no gradient (inferred, a control)
-    off       1 everywhere
+    constant  0.5 everywhere: about the mean of the logistic gate, so that what is taught has the same weight in sum (a control)
+    off       1 everywhere: against the logistic gate, this doubles the weight of what is taught too
     Gradients flow through `values` where the caller did not detach them, never through the statistics.
     """
     if kind == "off":
         return torch.ones_like(values)
+    if kind == "constant":
+        return torch.full_like(values, 0.5)
     mean, deviation = moments(values) if statistics is None else statistics
     z = (values - mean) / (deviation + EPS)
     if kind == "logistic":

@@ -93,10 +93,11 @@ def settle_teaching(stage: Stage, workshop: Any) -> dict[str, Any]:
     from kdrun.learning.topk import cache_size
 
     teaching = stage.teaching
-    if teaching.get("mode") == "batch_stats":
+    if (mode := teaching.get("mode", "eval")) != "eval":
         if teaching["source"] == "cached":
+            why = "depends on its batch" if mode == "batch_stats" else "differs each time"
             raise UserError(
-                "teacher.mode=batch_stats: what the teacher says of a sample depends on its batch and cannot be kept",
+                f"teacher.mode={mode}: what the teacher says of a sample {why} and cannot be kept",
                 "give teacher.source=online, or teacher.mode=eval",
             )
         teaching = {**teaching, "source": "online"}

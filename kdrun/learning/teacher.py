@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from kdrun.domains.base import Prediction
 from kdrun.learning.wiring import predicted
@@ -97,6 +98,25 @@ class FrozenTeacher:
         for module in norms:
             module.training, module.track_running_stats = True, False
         self.batch_statistics = True
+
+    def use_dropout(self) -> None:
+        """From now on units are dropped as in training, drawn from the global generator (which checkpoints keep); all else
+        (batch normalisation) stays in eval mode. Raises UserError for a network that drops nothing."""
+        dropping = [module for module in self.network.modules() if _drops(module)]
+        if not dropping:
+            raise UserError(
+                f"teacher.mode=dropout: {type(self.network).__name__} has no dropout with a probability above 0",
+                "give teacher.mode=eval",
+            )
+        for module in dropping:
+            module.training = True
+
+    def use(self, mode: str) -> None:
+        """teacher.mode: eval, batch_stats or dropout."""
+        if mode == "batch_stats":
+            self.use_batch_statistics()
+        elif mode == "dropout":
+            self.use_dropout()
 
     def to(self, device: torch.device) -> None:
         self.network.to(device)
@@ -246,6 +266,14 @@ class SeveralTeachers:
     def close(self) -> None:
         for teacher in self.teachers:
             teacher.close()
+
+
+def _drops(module: nn.Module) -> bool:
+    """Whether a module drops something in training: nn.Dropout and its kin, or a `dropout` or `drop_prob` of its own (attention
+    weights, layers of recurrent networks, residual branches)."""
+    names = ("p",) if isinstance(module, _DropoutNd) else ("dropout", "drop_prob")
+    values = (getattr(module, name, None) for name in names)
+    return any(isinstance(value, float) and value > 0 for value in values)
 
 
 def _stay(module: nn.Module):

@@ -242,9 +242,9 @@ def _one_teacher(
 
         frozen = live_teacher(teacher, module, task, device, look)
         workshop.note_teaching(request, **preflight(frozen, module, task, teacher, teaching))
-        if teaching.get("mode") == "batch_stats":  # it was measured with its own, as what is known of it was
-            frozen.use_batch_statistics()
-            workshop.note_teaching(request, mode="batch_stats")
+        if (mode := teaching.get("mode", "eval")) != "eval":  # it was measured in eval mode, as what is known of it was
+            frozen.use(mode)
+            workshop.note_teaching(request, mode=mode)
         frozen.capture = capture_of(frozen.network, objective, "teacher")
         return frozen
 

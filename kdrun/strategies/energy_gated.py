@@ -28,7 +28,8 @@ class EnergyGated(Federated, GatedOptions):
                  do not learn (both inferred)
     energy       auto: disagreement for classes (symmetric divergence), squared_error for numbers; free_energy, entropy
     energy_norm  of the disagreement: by both entropies, or by log C (both readings of a digest of the paper)
-    gate         logistic; hard: 1 below the mean, else 0; off: 1
+    gate         logistic; hard: 1 below the mean, else 0; constant: 0.5, about the mean of the logistic gate, so that only
+                 the choice of samples differs (another constant: gate=off with this backward_weight); off: 1
     beta         slope of the logistic gate
     temperature  of energy and distillation (inferred)
     statistics   of energies, by which they are normalised: of the batch, or running (for batches below 8)
@@ -40,12 +41,14 @@ class EnergyGated(Federated, GatedOptions):
     arms: ClassVar[dict[str, str]] = {
         **Federated.arms,
         "gate_off": "the same without a gate",
+        "gate_constant": "the same with a constant gate of 0.5",
         "forward_only": "only private networks teach",
         "backward_only": "only the global proxy teaches",
     }
 
     variants: ClassVar = {
         "gate_off": {"gate": "off"},
+        "gate_constant": {"gate": "constant"},
         "forward_only": {"directions": "forward"},
         "backward_only": {"directions": "backward"},
     }

@@ -79,6 +79,7 @@ def test_the_logistic_gate_is_the_formula(beta):
 def test_the_other_gates():
     values = torch.tensor([1.0, 2.0, 6.0])
     assert gate(values, "off").tolist() == [1, 1, 1]
+    assert gate(values, "constant").tolist() == [0.5] * 3
     assert gate(values, "hard").tolist() == [1, 1, 0]  # their mean is 3
     assert gate(values, "hard", statistics=(torch.tensor(1.5), torch.tensor(1.0))).tolist() == [1, 0, 0]
     assert gate(values, beta=0.0).tolist() == [0.5] * 3

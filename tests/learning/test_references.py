@@ -234,6 +234,52 @@ def test_a_teacher_may_normalise_by_the_statistics_of_each_batch():
     teacher.close()
 
 
+def test_a_teacher_may_teach_with_dropout_active_and_keeps_all_else_in_eval_mode():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 3))
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    teacher, inputs = FrozenTeacher(network, Classification(SPEC), "t"), rows(8)
+    plain = teacher.outputs({"inputs": inputs}).logits
+    teacher.use("dropout")
+    network.train()
+    torch.manual_seed(1)
+    found = torch.stack([teacher.outputs({"inputs": inputs}).logits for _ in range(4000)])
+    assert not torch.equal(found[0], found[1])
+    torch.testing.assert_close(
+        found.mean(0), plain, rtol=0.1, atol=0.1
+    )  # a linear map: the mean over drops is the eval output
+    x = network[1](inputs.flatten(1))  # by its own statistics, and one of the 16 patterns of dropped units
+    masks = torch.cartesian_prod(*[torch.tensor([0.0, 2.0])] * 4)
+    possible = (x[0] * masks) @ network[3].weight.T + network[3].bias
+    assert (found[:50, 0, None] - possible).abs().amax(-1).amin(-1).max() < 1e-5
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    teacher.close()
+
+
+def test_a_job_with_a_teacher_that_drops_units_keeps_no_outputs(tmp_path):
+    words = (*DROPOUT, "teacher.mode=dropout")
+    dropped = teach(make_lab(tmp_path), *words)
+    assert dropped.record["teacher"]["source"] == "online" and dropped.record["teacher"]["mode"] == "dropout"
+    assert not list(tmp_path.glob("outputs/*"))
+    with pytest.raises(UserError, match="differs each time and cannot be kept"):
+        teach(make_lab(tmp_path), *words, "teacher.source=cached")
+    with pytest.raises(UserError, match="MLP has no dropout"):
+        teach(make_lab(tmp_path), *words, "teacher.network.dropout=0")
+    usual = teach(make_lab(tmp_path), *DROPOUT, "teacher.mode=eval")
+    assert usual.fingerprint != dropped.fingerprint
+    assert usual.record["first_step"]["kd"]["value"] != dropped.record["first_step"]["kd"]["value"]
+
+
+DROPOUT = (
+    "teacher=mlp_64",
+    "student=mlp_64",
+    "student.network.dropout=0",
+    "teacher.network.dropout=0.5",
+    "trainer.epochs=1",
+    "data.limit.train=70",
+    "teacher.tolerance=1",
+)
+
 BATCH_STATS = (
     "teacher=resnet8_w2",
     "student=resnet8_w2",

@@ -95,6 +95,7 @@ def test_arms_have_the_same_clients_and_the_same_budget(cast):
     assert epochs.pop("alone") == 2 and set(epochs.values()) == {5}
     assert by_role["alone"]["method"] == by_role["equal_compute"]["method"] == "local"
     assert by_role["gate_off"]["options"]["gate"] == "off" and by_role["student"]["options"]["gate"] == "logistic"
+    assert by_role["gate_constant"]["options"]["gate"] == "constant"
     assert by_role["forward_only"]["options"]["directions"] == "forward"
     assert not lab.asked[0].taught
 

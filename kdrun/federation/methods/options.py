@@ -11,7 +11,7 @@ from kdrun.problems import UserError, closest, listed
 
 ENERGIES = ("disagreement", "free_energy", "entropy", "squared_error")
 NORMS = ("entropy", "log_classes")
-GATES = ("logistic", "hard", "off")
+GATES = ("logistic", "hard", "constant", "off")
 
 
 def _is_whole(value: Any, least: int) -> bool:
