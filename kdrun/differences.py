@@ -30,6 +30,9 @@ TWO_LEVEL, SAMPLES = "two-level bootstrap", "bootstrap over samples"
 BETTER, WORSE, SMALL, UNDECIDED, SINGLE = "better", "worse", "small", "undecided", "single"
 """Decisions: an effect in one direction, none that is larger than a margin, nothing yet, and one seed alone."""
 
+IDENTICAL = "identical in every seed"
+"""What is said where all differences are exactly 0."""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -68,6 +71,12 @@ class Difference:
     def p(self) -> float | None:
         """What is held against the level: the corrected p value where there is one."""
         return self.p_value if self.p_holm is None else self.p_holm
+
+    @property
+    def identical(self) -> bool:
+        """Whether both sides have the same result in every one of several pairs of seeds (and on every test sample, where these
+        are known): nothing that chance or a larger test set decides."""
+        return self.method != WELCH and self.n > 1 and self.mean == 0 and self.error == 0
 
     def decision(self, margin: float | None = MARGIN) -> str:
         """BETTER or WORSE where p is below the level; SMALL where the interval lies within +-margin (None: no margin is known);

@@ -26,6 +26,7 @@ from kdrun.differences import (
     seeds_needed,
     visible_effect,
 )
+from kdrun.present.verdict import comparison, decision_text, is_open
 
 FIRST = {0: 0.92, 1: 0.90, 2: 0.95, 3: 0.91}
 SECOND = {0: 0.90, 1: 0.905, 2: 0.90, 3: 0.90}
@@ -184,3 +185,14 @@ def test_older_records_are_read_by_students_t():
 
 def test_intervals_without_error_are_points():
     assert interval_of(0.5, 0.0, 3) == (0.5, 0.5)
+
+
+def test_differences_that_are_all_exactly_zero_are_called_identical():
+    same = difference_of({0: 0.9, 1: 0.8, 2: 0.7}, {0: 0.9, 1: 0.8, 2: 0.7})
+    assert same.identical and not is_open(same, "accuracy")
+    assert comparison(same, "accuracy", "the control").startswith("Identical in every seed: +0.00 points")
+    assert decision_text(same, "accuracy") == "identical in every seed" == decision_text(same, "mse")
+    nearly = difference_of({0: 0.9, 1: 0.8, 2: 0.7}, {0: 0.9, 1: 0.8001, 2: 0.6999})
+    apart = difference_of({0: 0.9, 1: 0.9}, {2: 0.9, 3: 0.9})  # seeds that are not shared
+    single = difference_of({0: 0.9}, {0: 0.9})
+    assert not any(one.identical for one in (nearly, apart, single))

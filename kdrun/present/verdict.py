@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdrun.differences import BETTER, LEVEL, MARGIN, SINGLE, SMALL, WELCH, WORSE, Difference, read_difference
+from kdrun.differences import BETTER, IDENTICAL, LEVEL, MARGIN, SINGLE, SMALL, WELCH, WORSE, Difference, read_difference
 from kdrun.measures import measure
 from kdrun.parts import against, headline_epoch
 from kdrun.present.results import is_points, p_text, signed
@@ -55,6 +55,8 @@ def comparison(found: Difference, metric: str | None, over: str, subject: str = 
     decision = found.decision(margin_of(metric))
     if decision == SINGLE:
         return f"{subject}: {points}, one seed, which says nothing about chance (use seeds=5)."
+    if found.identical:
+        return f"{IDENTICAL.capitalize()}: {points}, {found.n} seeds."
     head = {
         BETTER: f"{subject} helped",
         WORSE: f"{subject} hurt",
@@ -71,6 +73,8 @@ def visible(found: Difference, metric: str | None) -> str:
 def decision_text(found: Difference, metric: str | None) -> str:
     """The decision in a few words: `better`, `undecided: could have shown 4.10 points`, `no difference larger than 0.50 points`."""
     decision = found.decision(margin_of(metric))
+    if found.identical:
+        return IDENTICAL
     if decision == SMALL:
         return f"no difference larger than {amount(margin_of(metric) or 0.0, metric, sign=False)}"
     if decision in (BETTER, WORSE):
@@ -119,7 +123,7 @@ def primary(summary: Summary) -> Difference | None:
 
 def is_open(found: Difference, metric: str | None) -> bool:
     """Whether more seeds would tell more: a comparison of several seeds that decides nothing."""
-    return found.decision(margin_of(metric)) not in (BETTER, WORSE, SMALL, SINGLE)
+    return not found.identical and found.decision(margin_of(metric)) not in (BETTER, WORSE, SMALL, SINGLE)
 
 
 def settling(summary: Summary, found: Difference) -> str:

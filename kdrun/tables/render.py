@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kdrun.differences import BETTER, MARGIN, SINGLE, SMALL, UNDECIDED, WORSE, Difference
+from kdrun.differences import BETTER, IDENTICAL, MARGIN, SINGLE, SMALL, UNDECIDED, WORSE, Difference
 from kdrun.present.escape import csv_cell, markdown_code
 from kdrun.present.escape import latex as latex_text
 from kdrun.present.escape import markdown as markdown_text
@@ -82,6 +82,8 @@ def _decided(found: Difference) -> str:
     """`p = 0.012`, `undecided (p 0.076)`, or `within 0.50` where the whole interval lies inside the margin, `over samples alone` of one seed and of
     records that left seeds out."""
     decision = found.decision(MARGIN)
+    if found.identical:
+        return IDENTICAL
     if decision == SMALL:
         return f"within {100 * MARGIN:.2f}"
     if decision == SINGLE:
@@ -174,9 +176,9 @@ def _of_differences(table: Table) -> list[str]:
     lines = [
         f"p is two-sided{corrected}; what is not below 0.05 is undecided, which is not the absence of a difference."
     ]
-    if any(one.decision(MARGIN) == SMALL for one in tested):
+    if any(one.decision(MARGIN) == SMALL and not one.identical for one in tested):
         lines.append(f"Within {100 * MARGIN:.2f}: the whole interval lies inside of ±{100 * MARGIN:.2f} points.")
-    unsettled = [one for one in tested if one.decision(MARGIN) == UNDECIDED]
+    unsettled = [one for one in tested if one.decision(MARGIN) == UNDECIDED and not one.identical]
     if seen := [one.visible for one in unsettled if one.visible is not None]:
         least, most = (f"{100 * value:.2f}" for value in (min(seen), max(seen)))
         amount = least if least == most else f"{least} to {most}"
