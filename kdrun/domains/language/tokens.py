@@ -50,7 +50,9 @@ class LanguageTokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
         """(ids, bytes of UTF-8 that each stands for) of each text, without special tokens. The bytes of a text add up to its own."""
-        made = self.made(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        made = self.made(
+            list(texts), add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True, verbose=False
+        )
         rows = zip(texts, made["input_ids"], made["offset_mapping"], strict=True)
         return [(ids, _bytes(text, offsets)) for text, ids, offsets in rows]
 

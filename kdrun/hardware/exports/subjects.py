@@ -177,7 +177,10 @@ def _module(folder: Path, config: dict[str, Any], seed: int, part: str | None, m
     from kdrun.federation.shares import data_of_part
 
     parts = read_json(folder / "record.json").get("parts") or {}
-    view = {key: value for key, value in ((parts.get("data") or {}).get("view") or {}).items() if key != "text"}
+    view = dict((parts.get("data") or {}).get("view") or {})
+    # A tokenizer that is given stands in a view by its content; its path is the run's.
+    nodes = [key for key in kinds.settings(config["data"]["task"]) if isinstance(view.get(key), dict)]
+    view |= {key: {**(config["data"].get(key) or {}), **view[key]} for key in nodes}
     # What came later and has its default is left out of the view, and may be another value in the run's data.
     usual = {key: value for key, value in added(Data).items() if "." not in key and key not in kinds.settings()}
     data = {**config["data"], **(usual if view else {}), **view}
