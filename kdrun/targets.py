@@ -76,7 +76,7 @@ def build(node: Mapping[str, Any], slot: str | None = None, **supplied: Any) -> 
 
     slot: the place of the node, of kdrun.slots.SLOTS; None: any of them. supplied: values kdrun has (the number of classes,
     parameters to optimise); passed on where the signature names them and the node does not. A nested `_target_` is built first,
-    in the same place; of a strategy in any. A network inside of a network is supplied with the same values, others with none.
+    in the same place; of a strategy in any. It is supplied with the same values where the outer one says `supplies_inner = True`.
     `_partial_: true` gives functools.partial instead of calling.
     Raises UserError for what may not be called in this place.
     """
@@ -84,7 +84,7 @@ def build(node: Mapping[str, Any], slot: str | None = None, **supplied: Any) -> 
     options = {key: value for key, value in plain(node).items() if key not in RESERVED}
     if refused := unsafe(options, node["_target_"]):
         raise UserError(f"{node['_target_']}: {refused[0]}", *refused[1:])
-    inner = supplied if slot == "network" else {}
+    inner = supplied if getattr(function, "supplies_inner", False) else {}
     arguments = {key: _built(value, inner_slot(slot), inner) for key, value in resolved(options).items()}
     try:
         accepted = inspect.signature(function).parameters

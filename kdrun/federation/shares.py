@@ -32,6 +32,10 @@ class ClientData:
         self.spec, self.task, self._shards = module.spec, module.task, setting.shards(client)
         self.extra_tests: tuple[str, ...] = ()
 
+    def files_beside(self) -> dict[str, bytes]:
+        """As of DataModule."""
+        return self.module.files_beside()
+
     def samples(self, split: str) -> ShardSamples:
         """Ids, targets and inputs of this client."""
         return ShardSamples(self._shards[split])

@@ -14,7 +14,8 @@ class ReusedClassifier(nn.Module):
 
         logits = head(mean over positions of projector(maps))
 
-    network: a network of images; its own last linear layer is taken out.
+    network: a network of images without its own last linear layer, which is taken out. A nested `_target_` knows nothing of the
+        data: give it in_channels and image_size where it has no fitting defaults.
     maps: path of the module of `network` whose output [B, C, H, W] is projected.
     width: channels of the teacher's last maps, which its classifier reads.
     factor: the projector's convolutions (1x1, 3x3, 1x1, each with batch normalisation and ReLU) have width / factor inner channels.

@@ -35,6 +35,9 @@ class Spiking(nn.Module):
     such activations, or channels that are not those of `frames` frames.
     """
 
+    supplies_inner = True
+    """The network inside is told what the data know (see targets.build)."""
+
     def __init__(
         self,
         network: nn.Module,

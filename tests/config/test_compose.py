@@ -331,7 +331,7 @@ def test_the_slug_is_short_and_safe():
         ("trainer.epochs.x=1", ["trainer.epochs is a value"]),
         ("trainer.schedule.milestones=3", ["a list such as"]),
         ("teacher=3", ["no teacher '3'", "all:"]),
-        ("teacher=", ["no value", "mlp_16"]),
+        ("teacher=", ["no value", "llava_w16"]),
         ("name=", ["name=null"]),
         ("name=a=b", ["name='a=b'"]),
         ("=3", ["no key"]),
