@@ -154,7 +154,8 @@ def _as_told(prediction, objective: dict[str, Any]):
 def _identity(objective: Objective, task, batch: dict[str, Any], prediction, told) -> dict[str, float]:
     """Raw value of every term that needs a teacher when the teacher says exactly what the student says; not of terms that capture
     modules, which two networks have of different make, or that learn or remember something."""
-    plain = [term for term in objective.active if not term.pairs and term.name not in objective.modules]
+    alike = [term for term in objective.active if not term.pairs and not term.logits]
+    plain = [term for term in alike if term.name not in objective.modules]
     with torch.no_grad():
         tensors = task.tensors(batch, prediction, told)
         tensors |= labelled_positions(batch, tensors.get("mask"))

@@ -31,8 +31,12 @@ def sta(student_steps: torch.Tensor, *, temperature: float = 3.0, weights: str =
     if steps.shape[1] == 1:
         return (steps * 0).sum((1, 2))
     with torch.no_grad():
-        target = step_weights(steps, weights) @ steps
+        # Products by hand: matrix products would be in the type of autocast.
+        target = (step_weights(steps, weights)[..., None] * steps[:, None]).sum(2)
     return of_logits(steps, target, "forward", temperature).mean(1)
+
+
+sta.zero_at_equality = False  # steps of one network differ from their mean
 
 
 def step_weights(steps: torch.Tensor, weights: str) -> torch.Tensor:
@@ -43,10 +47,11 @@ def step_weights(steps: torch.Tensor, weights: str) -> torch.Tensor:
     logs = steps.log_softmax(-1)
     confidence = 1 + (logs.exp() * logs).sum(-1) / math.log(classes)
     unit = functional.normalize(steps, dim=-1)
+    similarity = (unit[:, :, None] * unit[:, None]).sum(-1)
     scores = {
-        "reliable": lambda: confidence[:, None] * (unit @ unit.transpose(1, 2)),
+        "reliable": lambda: confidence[:, None] * similarity,
         "confidence": lambda: confidence[:, None].expand(-1, count, -1),
-        "similarity": lambda: unit @ unit.transpose(1, 2),
+        "similarity": lambda: similarity,
         "uniform": lambda: steps.new_zeros(len(steps), count, count),
     }[weights]()
     itself = torch.eye(count, dtype=torch.bool, device=steps.device)

@@ -33,6 +33,9 @@ NETWORKS["simkd"] = [
     "student.network={_target_: kdrun.networks.reused_classifier.ReusedClassifier, maps: stage3, width: 64, network: "
     "{_target_: kdrun.networks.resnet.ResNet, depth: 8, width: 4, in_channels: 1, image_size: 8}}"
 ]
+for steps in ("seal", "step_ce", "step_kd", "temporal_decoupling"):
+    NETWORKS[steps] = ["student=spiking_resnet8"]
+NETWORKS |= {name: ["student=deit_tiny"] for name in ("deit_hard", "deit_soft")}
 BERT = "{model_type: bert, hidden_size: %d, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 16}"
 for text in ("minilm_text", "tinybert_text"):
     NETWORKS[text] = ["data=made_topics", "data.tokens.vocabulary=400", "data.samples=200"] + [

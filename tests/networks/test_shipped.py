@@ -11,6 +11,7 @@ from kdrun import kinds
 from kdrun.config.groups import conf_dirs
 from kdrun.config.hydra import compose_groups
 from kdrun.domains.images.spec import DataSpec
+from kdrun.domains.language.spec import LanguageSpec
 from kdrun.domains.text.spec import ClassifiedTextSpec
 from kdrun.domains.translation.spec import TextSpec
 from kdrun.domains.vision_language.networks.towers import build_tower
@@ -28,18 +29,22 @@ BY_NAME = (
     "transformers",
     "hf_seq2seq",
     "hf_encoder",
+    "hf_causal_lm",
     "monai",
     "se_resnet50_monai",
     "served",
-    *(n for n in NETWORKS if n.startswith(("llava_smollm2", "llava_qwen", "minilm"))),
+    *(n for n in NETWORKS if n.endswith("_events")),
+    *(n for n in NETWORKS if n.startswith(("llava_smollm2", "llava_qwen", "minilm", "smollm2"))),
 )
 TEXT = [name for name in NETWORKS if name.startswith("nmt_")]
 CLASSIFIED = [name for name in NETWORKS if name.startswith("text_")]
 VISION = [name for name in NETWORKS if name.startswith("llava_w")]
+LANGUAGE = [name for name in NETWORKS if name.startswith("lm_")]
+SEQUENCES = (*TEXT, *CLASSIFIED, *VISION, *LANGUAGE)
 FAMILIES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 LARGE = ("llava_paper", "llava_smollm2", "text_classifier")
-EQUAL = ("ct_se_resnet", "ct_paper", "clients_mixed")
-"""No ladders: the same network for each view, and clients of several makes."""
+EQUAL = ("ct_se_resnet", "ct_paper", "clients_mixed", "spiking_resnet")
+"""No ladders: the same network for each view, clients of several makes, students that compute in each of several steps."""
 WORDS = {"M": 1e6, "k": 1e3}
 
 
@@ -80,7 +85,14 @@ def classified_text_spec() -> ClassifiedTextSpec:
     return ClassifiedTextSpec("c", ("a", "b", "c"), 512, 0, {}, 32, "0" * 64)
 
 
+def language_spec() -> LanguageSpec:
+    pytest.importorskip("transformers")
+    return LanguageSpec("l", 512, 0, 1, 2, {}, 64, "0" * 64)
+
+
 def data_of(name: str):
+    if name.startswith(("lm_", "causal_lm")):
+        return language_spec()
     if name.startswith("text_"):
         return classified_text_spec()
     return text_spec() if name.startswith("nmt_") else vision_spec() if name.startswith("llava") else spec()
@@ -90,7 +102,7 @@ def task(data):
     return kinds.of_kind(data.kind).task(SimpleNamespace(spec=data))
 
 
-@pytest.mark.parametrize("name", [*TEXT, *CLASSIFIED, *VISION])
+@pytest.mark.parametrize("name", SEQUENCES)
 def test_networks_of_sequences_run_and_can_be_counted(name):
     data = data_of(name)
     assert task(data).flops(build_network(node(name), data, seed=0)) > 0
@@ -100,7 +112,7 @@ def node(name: str) -> dict:
     return yaml.safe_load((CONF / "network" / f"{name}.yaml").read_text())
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in (*BY_NAME, *TEXT, *CLASSIFIED, *VISION)])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in (*BY_NAME, *SEQUENCES)])
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32)])
 def test_runs_on_every_shipped_image_size_and_can_be_counted(name, shape):
     network = build_network(node(name), spec(shape), seed=0)

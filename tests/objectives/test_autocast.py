@@ -54,6 +54,9 @@ def made(names: set[str], options: dict) -> dict:
         made |= {f"{who}_outputs": random(B, L, 3) for who in ("student", "teacher")}
     if "student_outputs" in names and "targets" in names:
         made["targets"] = torch.randn(B, L, generator=generator)
+    if "student_steps" in names:  # answers at every step, of samples
+        made |= {"teacher_logits": random(B, C), "targets": made["targets"][:, 0]}
+        made["student_steps"] = random(B, 4, C).requires_grad_()
     made["student_logits"].requires_grad_(), made["student_hidden"].requires_grad_()
     made["student_features"].requires_grad_(), made["student_outputs"].requires_grad_()
     return {name: made.get(name) for name in names}

@@ -1,5 +1,7 @@
 """Images (or any other array) in, one of C classes out."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from torchmetrics import MetricCollection
@@ -106,6 +108,15 @@ class Classification(Task):
     def right(self, prediction: Prediction, batch: Batch) -> torch.Tensor:
         """As `accuracy` counts it."""
         return rank_of_target(prediction.logits.detach().float(), batch["targets"]) < 1
+
+    def outcomes(self, prediction: Prediction) -> list[dict[str, Any]]:
+        rows = prediction.logits.detach().float().softmax(1).tolist()
+        named = [dict(zip(self.spec.labels, row, strict=True)) for row in rows]
+        best = [max(one, key=one.__getitem__) for one in named]
+        return [
+            {"class": label, "probability": one[label], "probabilities": one}
+            for label, one in zip(best, named, strict=True)
+        ]
 
     def trivial(self, targets: list[torch.Tensor], right: list[torch.Tensor] | None = None) -> Guess:
         """Accuracy of always naming the largest class."""

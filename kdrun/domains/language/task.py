@@ -118,8 +118,9 @@ class CausalLanguage(TokenTask):
         return len(inputs["input_ids"])
 
     def typical(self, network: nn.Module) -> object:
-        length = min(TYPICAL_TOKENS, self.spec.max_length)
-        return network(input_ids=torch.zeros((1, length), dtype=torch.int64, device="meta"))
+        """A row of TYPICAL_TOKENS. With a mask of documents, whose values transformers does not look at."""
+        ids = torch.zeros((1, min(TYPICAL_TOKENS, self.spec.max_length)), dtype=torch.int64, device="meta")
+        return network(input_ids=ids, attention_mask=torch.ones_like(ids))
 
     def trivial(self, targets: list[torch.Tensor], right: list[torch.Tensor] | None = None) -> Guess:
         """Loss of the tokens' own frequencies: nats per token of a guess that looks at nothing."""
