@@ -31,10 +31,7 @@ class ClientData:
         setting = Setting(request, SimpleNamespace(data=lambda config: module))
         self.spec, self.task, self._shards = module.spec, module.task, setting.shards(client)
         self.extra_tests: tuple[str, ...] = ()
-
-    def files_beside(self) -> dict[str, bytes]:
-        """As of DataModule."""
-        return self.module.files_beside()
+        self.files_beside = module.files_beside
 
     def samples(self, split: str) -> ShardSamples:
         """Ids, targets and inputs of this client."""
