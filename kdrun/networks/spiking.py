@@ -58,11 +58,11 @@ class Spiking(nn.Module):
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         inputs = by_step(images, self.steps, self.frames)
-        with Replaced(self.neurons, self.steps) as replaced:
+        with Replaced(self.neurons, *inputs.shape[:2]) as replaced:
             logits = logits_of(self.network(inputs.flatten(0, 1)))
         if not replaced.rates:
             raise UserError(f"{type(self.network).__name__} calls no ReLU or the like: nothing in it can spike")
-        steps = logits.view(self.steps, len(images), *logits.shape[1:])
+        steps = logits.view(self.steps, images.shape[0], *logits.shape[1:])
         return {"logits": steps.mean(0), "steps": steps.transpose(0, 1)}
 
 
@@ -129,9 +129,9 @@ class Replaced(TorchFunctionMode):
     rates: mean number of spikes of a neuron in a step, for each call.
     """
 
-    def __init__(self, neurons: Neurons, steps: int):
+    def __init__(self, neurons: Neurons, steps: int, samples: int):
         super().__init__()
-        self.neurons, self.steps = neurons, steps
+        self.neurons, self.steps, self.samples = neurons, steps, samples
         self.rates: list[torch.Tensor] = []
 
     def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -139,7 +139,8 @@ class Replaced(TorchFunctionMode):
         if function not in ACTIVATIONS:
             return function(*args, **kwargs)
         given = args[0] if args else kwargs["input"]
-        spikes = self.neurons(given.unflatten(0, (self.steps, -1)))
+        # With the number of samples by name, so that an exported graph takes any.
+        spikes = self.neurons(given.reshape(self.steps, self.samples, *given.shape[1:]))
         self.rates.append(spikes.detach().float().mean())
         return spikes.flatten(0, 1)
 
@@ -148,7 +149,7 @@ class Replaced(TorchFunctionMode):
 def firing_rates(network: Spiking, images: torch.Tensor) -> list[float]:
     """Mean number of spikes of a neuron in a step, for each layer of neurons in the order of the pass. images: float [B, C, H, W]."""
     inputs = by_step(images, network.steps, network.frames)
-    with Replaced(network.neurons, network.steps) as replaced:
+    with Replaced(network.neurons, *inputs.shape[:2]) as replaced:
         network.network(inputs.flatten(0, 1))
     return [float(rate) for rate in replaced.rates]
 
