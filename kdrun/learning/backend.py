@@ -95,7 +95,7 @@ class Backend:
         tensors = self.task.tensors(batch, prediction, taught)
         tensors |= {name: batch[name] for name in FROM_BATCH if name in batch}
         tensors |= labelled_positions(batch, tensors.get("mask"))
-        tensors["outputs"] = prediction.features
+        tensors["outputs"] = getattr(prediction, "features", {})  # clients may predict with several networks
         if self.adaptor is not None:
             if self.adaptor.features is not None:
                 tensors["student_features"] = self.adaptor.features(tensors["student_features"])
