@@ -12,13 +12,14 @@ from torch import Tensor
 
 from kdrun import kinds
 from kdrun.data.module import TOP, TokenModule
-from kdrun.data.source import SPLITS, TEST, TRAIN, UNUSED, VAL
+from kdrun.data.source import SPLITS
 from kdrun.data.splits import assign
 from kdrun.domains.language import rows as rows_of
 from kdrun.domains.language import tokens as tokenizers
 from kdrun.domains.language.loader import LanguageLoader, LanguageSamples
 from kdrun.domains.language.source import Documents, written
 from kdrun.domains.language.spec import LanguageSpec
+from kdrun.domains.text.module import without_duplicates
 from kdrun.problems import UserError
 
 DOMAIN = kinds.find("causal_lm")
@@ -102,17 +103,3 @@ def language_module(source: Documents, config: Mapping[str, Any], cache: str | P
         chats=source.chats,
     )
     return LanguageDataModule(source, tokenizer, spec, samples, notes)
-
-
-def without_duplicates(source: Documents, split: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """(split without training documents that are in val or test too, and val ones that are in test; what was left out)."""
-    split, notes = split.copy(), []
-    content = np.array([row.tobytes() for row in source.x], object)
-    for part, name, others in ((VAL, "validation", (TEST,)), (TRAIN, "training", (VAL, TEST))):
-        held_out = set(content[np.isin(split, others)])
-        places = np.flatnonzero(split == part)
-        twice = places[[document in held_out for document in content[places]]] if len(places) else places
-        split[twice] = UNUSED
-        if len(twice):
-            notes.append(f"{len(twice)} {name} documents left out: they are also held out")
-    return split, notes

@@ -12,7 +12,6 @@ from torchmetrics import MetricCollection
 
 from kdrun import kinds
 from kdrun.domains.base import Batch, Prediction, Tensors
-from kdrun.domains.guess import Guess, symmetric
 from kdrun.domains.language.scores import UNIT, LanguageScores, rounded
 from kdrun.domains.translation.task import HIDDEN, TokenTask
 
@@ -121,11 +120,3 @@ class CausalLanguage(TokenTask):
         """A row of TYPICAL_TOKENS. With a mask of documents, whose values transformers does not look at."""
         ids = torch.zeros((1, min(TYPICAL_TOKENS, self.spec.max_length)), dtype=torch.int64, device="meta")
         return network(input_ids=ids, attention_mask=torch.ones_like(ids))
-
-    def trivial(self, targets: list[torch.Tensor], right: list[torch.Tensor] | None = None) -> Guess:
-        """Loss of the tokens' own frequencies: nats per token of a guess that looks at nothing."""
-        counts = torch.bincount(torch.cat(targets)).double()
-        shares = counts[counts > 0] / counts.sum()
-        loss = -(shares * shares.log()).sum()
-        variance = (shares * (shares.log() + loss) ** 2).sum() / counts.sum()
-        return symmetric(float(loss), math.sqrt(float(variance)), -1)

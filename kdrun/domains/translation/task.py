@@ -74,6 +74,14 @@ class TokenTask(Task):
         """Target tokens in the batch, end tokens included."""
         return int(batch["mask"].sum())
 
+    def trivial(self, targets: list[torch.Tensor], right: list[torch.Tensor] | None = None) -> Guess:
+        """Loss of the tokens' own frequencies: nats per token of a guess that looks at nothing."""
+        counts = torch.bincount(torch.cat(targets)).double()
+        shares = counts[counts > 0] / counts.sum()
+        loss = -(shares * shares.log()).sum()
+        variance = (shares * (shares.log() + loss) ** 2).sum() / counts.sum()
+        return symmetric(float(loss), math.sqrt(float(variance)), -1)
+
 
 class Translation(TokenTask):
     """Translation with the vocabulary of a TextSpec; see data.text_module for what a batch is.
@@ -191,14 +199,6 @@ class Translation(TokenTask):
         tokens = torch.zeros((1, TYPICAL_TOKENS), dtype=torch.int64, device="meta")
         inputs = {"source": tokens, "source_mask": torch.ones_like(tokens, dtype=torch.bool), "target": tokens}
         return network(**inputs)
-
-    def trivial(self, targets: list[torch.Tensor], right: list[torch.Tensor] | None = None) -> Guess:
-        """Loss of the tokens' own frequencies: nats per token of a guess that looks at nothing."""
-        counts = torch.bincount(torch.cat(targets)).double()
-        shares = counts[counts > 0] / counts.sum()
-        loss = -(shares * shares.log()).sum()
-        variance = (shares * (shares.log() + loss) ** 2).sum() / counts.sum()
-        return symmetric(float(loss), math.sqrt(float(variance)), -1)
 
 
 class TextShares(TextScores):
