@@ -55,7 +55,7 @@ def messages_of(record: Mapping[str, Any]) -> tuple[Message, ...]:
             else [("assistant", _text(record, answer))]
         )
     else:
-        raise ValueError(f"it has none of the forms {', '.join(FORMS)}")
+        raise ValueError(f"no chat that kdrun knows ({', '.join(FORMS)})")
     if system := record.get("system"):
         messages = [("system", str(system)), *messages]
     if not any(role == "assistant" for role, _ in messages):

@@ -102,7 +102,7 @@ def chats(
             same = [number for number, why in bad if why == bad[0][1]]
             more = f"; {len(bad) - len(same)} more rows are wrong otherwise" if len(same) < len(bad) else ""
             raise UserError(
-                f"{path}: {bad[0][1]} in {len(same)} rows: {lines(same)}{more}",
+                f"{path}, {lines(same)}: {bad[0][1]}{more}",
                 "mend them, or data.wrong=drop leaves them out",
             )
         dropped.extend(f"{path.name} row {number}" for number, _ in bad)
