@@ -1,8 +1,20 @@
 """The scores of a classifier as one metric: sums over samples that any split over batches and ranks leaves equal."""
 
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch.nn import functional
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from kdrun.auc import macro_auc, nine_digits
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # Losses and confidences are summed as whole multiples of this, because integer sums do not depend on their order:
 # two processes report the same digits as one, and devices without float64 need no special case.
@@ -63,6 +75,59 @@ class ClassificationScores(Metric):
             "loss": torch.where(self.broken.squeeze(0) > 0, float("nan"), loss),
             "calibration": gaps.sum() / samples,
         }
+
+
+class RankedScores(ClassificationScores):
+    """`auc` beside ClassificationScores; state is also every logit and target, gathered over ranks.
+
+    update(logits float32 [B, C], targets int64 [B]); compute() gives scalars, NaN before any sample:
+    auc: see auc.macro_auc, of `probabilities`, in float64; NaN where fewer than two classes occur or a logit is NaN.
+    The order of samples does not matter, so batches and ranks change no digit.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        for name in ("every_logit", "every_target"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(self, logits: torch.Tensor, targets: torch.Tensor) -> None:
+        super().update(logits, targets)
+        self.every_logit.append(logits)
+        self.every_target.append(targets)
+
+    def compute(self) -> dict[str, torch.Tensor]:
+        value = math.nan
+        if len(self.every_logit):  # a tensor once ranks were gathered
+            targets = dim_zero_cat(self.every_target).cpu().numpy()
+            value = macro_auc(targets, probabilities(dim_zero_cat(self.every_logit)))
+        return {"auc": torch.tensor(value, dtype=torch.float64), **super().compute()}
+
+
+def probabilities(logits: torch.Tensor) -> np.ndarray:
+    """Softmax of logits [B, C] as numpy float64 [B, C], to nine significant digits: what is kept and what is judged."""
+    return nine_digits(logits.detach().float().cpu().double().softmax(1).numpy())
+
+
+def class_scores(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> dict[str, float]:
+    """`precision/LABEL`, `recall/LABEL`, `f1/LABEL` and `support/LABEL` (how many samples are of the class) of each class.
+
+    rows: with "target" and "predicted", positions in `labels`. What has the denominator 0 (the recall of a class that does not
+    occur, the precision of one that is never predicted) is left out; F1 is 2 hits / (samples of the class + predictions of it).
+    """
+    found: dict[str, float] = {}
+    for place, label in enumerate(labels):
+        support = sum(row["target"] == place for row in rows)
+        predicted = sum(row["predicted"] == place for row in rows)
+        hits = sum(row["target"] == row["predicted"] == place for row in rows)
+        for name, over, under in (
+            ("precision", hits, predicted),
+            ("recall", hits, support),
+            ("f1", 2 * hits, support + predicted),
+        ):
+            if under:
+                found[f"{name}/{label}"] = over / under
+        found[f"support/{label}"] = support
+    return found
 
 
 def rank_of_target(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -26,6 +26,7 @@ from kdrun.present.verdict import verdict_of
 from kdrun.records import arms_of, metric_of, own_arm, spread, stages_of
 from kdrun.report.added import added_metrics
 from kdrun.report.card import scorecard
+from kdrun.report.classes import class_tables
 from kdrun.report.figures import PageFigures
 from kdrun.report.markup import Html, section, table, tag
 from kdrun.report.parts import part_tables
@@ -61,7 +62,13 @@ def body(subject: Subject) -> list[Html]:
             *(table(_title(t.caption), t.head, t.rows, left=t.left) for t in part_tables(record)),
             _sheet(run),
         ),
-        section("Metrics", *(table(_title(t.caption), t.head, t.rows, left=t.left) for t in added_metrics(record))),
+        section(
+            "Metrics",
+            *(
+                table(_title(t.caption), t.head, t.rows, left=t.left)
+                for t in [*class_tables(record), *added_metrics(record)]
+            ),
+        ),
         section("Curves", figures.html("curves")),
         *([section("Hops", figures.html("hops"))] if any(s.get("gap") for s in record["stages"] or ()) else []),
         section("Cost", _stage_costs(record), figures.html("cost")),

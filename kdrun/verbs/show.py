@@ -123,6 +123,7 @@ def _print_page(run: RunInfo, record: dict[str, Any]) -> None:
     from kdrun.parts import gains_of
     from kdrun.present.console import Console, blank, bold, columns, dim, facts, show_page
     from kdrun.report.added import added_metrics
+    from kdrun.report.classes import class_tables
     from kdrun.report.parts import part_tables
 
     summary, stages = record["summary"] or {}, record["stages"] or []
@@ -143,7 +144,7 @@ def _print_page(run: RunInfo, record: dict[str, Any]) -> None:
         from kdrun.job.panel import gains
 
         body += [blank(), gains(summary)]
-    for found in [*part_tables(record), *added_metrics(record)]:
+    for found in [*part_tables(record), *class_tables(record), *added_metrics(record)]:
         body += [blank(), dim(found.caption), columns(found.head, found.rows, found.left)]
     if verdict := verdict_of(record):
         body += [blank(), bold(verdict)]

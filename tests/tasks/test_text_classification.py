@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import f1_score, matthews_corrcoef
+from sklearn.metrics import f1_score, matthews_corrcoef, precision_recall_fscore_support, roc_auc_score
 
 from kdrun import kinds
 from kdrun.domains.base import Prediction
@@ -103,6 +103,23 @@ def test_scores_are_those_of_scikit_learn(module):
     assert scores["f1"].item() == pytest.approx(f1_score(targets[:35], said, average="macro"), abs=1e-6)
     assert scores["mcc"].item() == pytest.approx(matthews_corrcoef(targets[:35], said), abs=1e-6)
     assert scores["accuracy"].item() == pytest.approx((said == targets[:35]).float().mean().item())
+    auc = roc_auc_score(targets[:35], logits[:35].softmax(1), multi_class="ovr", average="macro")
+    assert scores["auc"].item() == pytest.approx(auc, abs=1e-7)
+
+
+def test_scores_of_classes_are_those_of_scikit_learn(module):
+    task = kinds.find("text_classification").task(module)
+    logits = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(40) % 3  # the last class does not occur
+    mask = torch.arange(40) < 35
+    rows = task.rows(Prediction(logits), {"ids": torch.arange(40), "targets": targets, "mask": mask})
+    assert len(rows) == 35 and set(rows[0]) == {"id", "right", "target", "predicted"}
+    scores = task.row_scores(rows, [])
+    told = precision_recall_fscore_support(targets[:35], logits[:35].argmax(1), labels=range(4))
+    for name, values in zip(("precision", "recall", "f1", "support"), told, strict=True):
+        for label, value in zip(module.spec.classes, values, strict=True):
+            assert scores.get(f"{name}/{label}", 0) == pytest.approx(value)
+    assert f"recall/{module.spec.classes[3]}" not in scores and scores[f"support/{module.spec.classes[3]}"] == 0
 
 
 def folder(module, tmp_path, **more):

@@ -12,9 +12,10 @@ from torchmetrics import MetricCollection
 from kdrun import kinds
 from kdrun.auc import at_threshold, youden
 from kdrun.domains.base import Batch, Prediction
-from kdrun.domains.ct.scores import DiagnosisScores, probabilities
+from kdrun.domains.ct.scores import DiagnosisScores
 from kdrun.domains.guess import Guess, symmetric
 from kdrun.domains.images.task import Classification
+from kdrun.domains.scores import probabilities
 
 DOMAIN = kinds.find("diagnosis")
 

@@ -12,13 +12,15 @@ from torchmetrics.classification import MulticlassF1Score, MulticlassMatthewsCor
 from kdrun import kinds
 from kdrun.domains.base import Batch, Prediction, Tensors
 from kdrun.domains.images.task import Classification
-from kdrun.domains.scores import ClassificationScores
+from kdrun.domains.scores import RankedScores, class_scores
 from kdrun.networks.capture import captured, classifier, only_call
 from kdrun.networks.modes import evaluating
 from kdrun.networks.output import logits_of
 
 DOMAIN = kinds.find("text_classification")
 TYPICAL_TOKENS = 64
+MOST_CLASSES = 200
+"""Of more classes records do not keep the scores of each."""
 
 
 class TextClassification(Classification):
@@ -63,7 +65,7 @@ class TextClassification(Classification):
     def metrics(self) -> MetricCollection:
         return MetricCollection(
             {
-                "scores": ClassificationScores(self.classes),
+                "scores": RankedScores(self.classes),
                 "f1": MulticlassF1Score(self.classes, average="macro"),
                 "mcc": MulticlassMatthewsCorrCoef(self.classes),
             }
@@ -74,7 +76,18 @@ class TextClassification(Classification):
         for metric in ("scores", "f1", "mcc"):
             metrics[metric].update(logits, targets)
 
-    def rights(self, prediction: Prediction, batch: Batch) -> list[dict[str, Any]] | None:
+    def rows(self, prediction: Prediction, batch: Batch) -> list[dict[str, Any]]:
+        """{"id", "right", "target", "predicted"} of each sample: 0 or 1, and positions in the classes."""
+        logits, targets = self.judged(prediction, batch)
+        columns = targets.tolist(), logits.argmax(1).tolist()
+        said = zip(self.rights(prediction, batch), *columns, strict=True)
+        return [{**row, "target": target, "predicted": predicted} for row, target, predicted in said]
+
+    def row_scores(self, rows: list[dict[str, Any]], val_rows: list[dict[str, Any]]) -> dict[str, float]:
+        """Precision, recall, F1 and support of each class (see scores.class_scores), of at most MOST_CLASSES classes."""
+        return class_scores(rows, self.spec.classes) if self.classes <= MOST_CLASSES else {}
+
+    def rights(self, prediction: Prediction, batch: Batch) -> list[dict[str, Any]]:
         real = batch["mask"].tolist()
         return [row for row, counts in zip(super().rights(prediction, batch), real, strict=True) if counts]
 
