@@ -59,6 +59,7 @@ ADDED_TO_TARGETS = {
     "strategy.clip_norm": None,
     "strategy.losses": "method",
     "strategy.rate": "constant",
+    "strategy.start": "own",
     "strategy.superlink": None,
     "strategy.timeout": 3600.0,
     "data.columns": None,

@@ -47,6 +47,7 @@ MEASURES = {
         Measure("bleu", "BLEU", "sacreBLEU of generated text", unit=""),
         Measure("chrf", "chrF", "character n-gram F-score of generated text", unit=""),
         Measure("auc", "AUC", "area under the ROC curve, a mean of each class against the rest", "max", "", 1.0, 4),
+        Measure("auroc", "AUROC", "area under the ROC curve of scores beside the main one", "max", "", 1.0, 4),
         Measure("sensitivity", "sensitivity", "share of positives that are found, at the threshold of validation"),
         Measure("specificity", "specificity", "share of negatives that are left alone, at the threshold of validation"),
         Measure("r2", "R2", "share of the variance of the target that is explained", "max", "", 1.0, 4),

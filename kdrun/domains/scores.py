@@ -78,10 +78,10 @@ class ClassificationScores(Metric):
 
 
 class RankedScores(ClassificationScores):
-    """`auc` beside ClassificationScores; state is also every logit and target, gathered over ranks.
+    """`auroc` beside ClassificationScores; state is also every logit and target, gathered over ranks.
 
     update(logits float32 [B, C], targets int64 [B]); compute() gives scalars, NaN before any sample:
-    auc: see auc.macro_auc, of `probabilities`, in float64; NaN where fewer than two classes occur or a logit is NaN.
+    auroc: see auc.macro_auc, of `probabilities`, in float64; NaN where fewer than two classes occur or a logit is NaN.
     The order of samples does not matter, so batches and ranks change no digit.
     """
 
@@ -100,7 +100,7 @@ class RankedScores(ClassificationScores):
         if len(self.every_logit):  # a tensor once ranks were gathered
             targets = dim_zero_cat(self.every_target).cpu().numpy()
             value = macro_auc(targets, probabilities(dim_zero_cat(self.every_logit)))
-        return {"auc": torch.tensor(value, dtype=torch.float64), **super().compute()}
+        return {"auroc": torch.tensor(value, dtype=torch.float64), **super().compute()}
 
 
 def probabilities(logits: torch.Tensor) -> np.ndarray:

@@ -31,7 +31,7 @@ def class_tables(record: dict[str, Any]) -> list[PageTable]:
         cells += [_mean(arms[arm], f"f1/{label}", which) for arm in others]
         support = _mean(stages, f"{SUPPORT}{label}", which)
         rows.append((label, MISSING if support is None else f"{support:.4g}", *map(_percent, cells)))
-    head = ("class", "samples", *SCORES[:2], "F1", *(f"F1 {arm_text(record, arm)}" for arm in others))
+    head = ("class", "samples", *SCORES[:2], "F1", *(f"F1 {arm.replace('_', ' ')}" for arm in others))
     return [PageTable(f"test by class, {arm_text(record, own)}, {which} epoch, %", head, rows)]
 
 

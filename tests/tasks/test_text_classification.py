@@ -104,7 +104,7 @@ def test_scores_are_those_of_scikit_learn(module):
     assert scores["mcc"].item() == pytest.approx(matthews_corrcoef(targets[:35], said), abs=1e-6)
     assert scores["accuracy"].item() == pytest.approx((said == targets[:35]).float().mean().item())
     auc = roc_auc_score(targets[:35], logits[:35].softmax(1), multi_class="ovr", average="macro")
-    assert scores["auc"].item() == pytest.approx(auc, abs=1e-7)
+    assert scores["auroc"].item() == pytest.approx(auc, abs=1e-7)
 
 
 def test_scores_of_classes_are_those_of_scikit_learn(module):

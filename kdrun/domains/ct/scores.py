@@ -6,8 +6,9 @@ from kdrun.domains.scores import RankedScores
 
 
 class DiagnosisScores(RankedScores):
-    """`auc`, `accuracy`, `worst_class`, `loss` and `calibration` of RankedScores."""
+    """`auc` (the area of RankedScores), `accuracy`, `worst_class`, `loss` and `calibration`."""
 
     def compute(self) -> dict[str, torch.Tensor]:
         scores = super().compute()
-        return {name: scores[name] for name in ("auc", "accuracy", "worst_class", "loss", "calibration")}
+        others = {name: scores[name] for name in ("accuracy", "worst_class", "loss", "calibration")}
+        return {"auc": scores["auroc"], **others}

@@ -40,7 +40,7 @@ class TextDomain(Domain):
             "accuracy": "max",
             "f1": "max",
             "mcc": "max",
-            "auc": "max",
+            "auroc": "max",
             "top5": "max",
             "worst_class": "max",
             "loss": "min",

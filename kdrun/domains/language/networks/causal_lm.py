@@ -9,21 +9,30 @@ import torch
 from torch import nn
 
 from kdrun.domains.language.tokens import SMOLLM2
-from kdrun.domains.text.networks.encoder import MOST_UNUSED, keep_layers
 from kdrun.networks import quiet
 from kdrun.networks.causal import chooser, continued, past_of
-from kdrun.networks.folders import check_fields, pretrained
-from kdrun.problems import UserError, closest
+from kdrun.networks.folders import pretrained
+from kdrun.networks.huggingface import (
+    MOST_UNUSED,
+    HuggingFaceNetwork,
+    check_length,
+    check_vocabulary,
+    checkpoint_activations,
+    of_fields,
+)
+from kdrun.problems import UserError
 
-SEMANTICS = 1
+SEMANTICS = 2
 
 TARGETS = ("HuggingFaceCausalLM",)
+
+TOKENIZER, LENGTH = "data.language.tokenizer", "data.language.max_length"
 
 SCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 """Fields of configurations whose networks change the product of hidden states and output layer before it is a logit."""
 
 
-class HuggingFaceCausalLM(nn.Module):
+class HuggingFaceCausalLM(HuggingFaceNetwork):
     """A network of transformers' AutoModelForCausalLM that reads the tokens of the data.
 
     model: a folder with config.json and weights, a name on the Hugging Face hub (found in its cache, or downloaded unless
@@ -51,15 +60,11 @@ class HuggingFaceCausalLM(nn.Module):
         max_length: int | None = None,
         checkpointing: bool = False,
     ) -> None:
-        super().__init__()
-        if (model is None) == (config is None):
-            raise UserError(
-                "a language model of transformers needs either model (name or folder) or config",
-                "for example network.model=smollm2, or 'network.config={model_type: llama}'",
-            )
+        example = "for example network.model=smollm2, or 'network.config={model_type: llama}'"
+        super().__init__(model, config, "a language model", example)
         quiet.transformers("this network")
         if model == SMOLLM2:
-            self.model, from_layers = _smollm2(from_layers), None
+            self.model, self.from_layers, from_layers = _smollm2(from_layers), from_layers, None
         elif model is not None:
             from transformers import AutoModelForCausalLM
 
@@ -69,23 +74,9 @@ class HuggingFaceCausalLM(nn.Module):
         name = model or config["model_type"]
         rows = self.model.get_output_embeddings().weight.shape[0]
         self.vocabulary = rows if vocabulary is None else vocabulary
-        if not 0 <= rows - self.vocabulary <= max(MOST_UNUSED, rows // 20):
-            raise UserError(
-                f"{name} has a vocabulary of {rows}, the data's tokenizer has {vocabulary}",
-                "a network made for another tokenizer cannot be used; give the data its own: data.language.tokenizer=FOLDER",
-            )
-        most = getattr(self.model.config, "max_position_embeddings", None)
-        if most and (max_length or 0) > most:
-            raise UserError(
-                f"{name} reads at most {most} tokens, data.language.max_length is {max_length}",
-                f"data.language.max_length={most} or less",
-            )
-        if from_layers is not None:
-            keep_layers(self.model, from_layers)
-            for number, layer in enumerate(_layers(self.model)):
-                if hasattr(layer.self_attn, "layer_idx"):  # its place in a cache of keys and values
-                    layer.self_attn.layer_idx = number
-
+        check_vocabulary(name, rows, self.vocabulary, max(MOST_UNUSED, rows // 20), TOKENIZER)
+        check_length(name, self.model.config, max_length, LENGTH)
+        self.keep(from_layers)
         scaled = [name for name in SCALED if getattr(self.model.config, name, None) not in (None, 1.0)]
         if scaled:
             raise UserError(
@@ -94,9 +85,7 @@ class HuggingFaceCausalLM(nn.Module):
             )
         self.eos, self._past = eos, past_of(self.model)
         if checkpointing:
-            # Newer releases of transformers call it activation checkpointing.
-            enable = getattr(self.model, "activation_checkpointing_enable", None)
-            (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
+            checkpoint_activations(self.model)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         hidden, weight, bias = self.hidden(input_ids, attention_mask)
@@ -151,11 +140,6 @@ def attention(mask: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"attention_mask": same[:, None], "position_ids": columns - first.cummax(1).values}
 
 
-def _layers(model: nn.Module) -> nn.ModuleList:
-    count = model.config.num_hidden_layers
-    return next(part for part in model.modules() if isinstance(part, nn.ModuleList) and len(part) == count)
-
-
 def _tied(model: nn.Module, name: str) -> bool:
     """Whether a parameter that a folder lacks is that of an output layer tied to the embedding."""
     return bool(model.config.tie_word_embeddings) and name.startswith("lm_head.")
@@ -164,24 +148,16 @@ def _tied(model: nn.Module, name: str) -> bool:
 def _random(
     config: Mapping[str, Any], vocabulary: int | None, pad: int | None, eos: int | None, max_length: int | None
 ) -> nn.Module:
-    import transformers as library
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    fields = dict(config)
-    kind = fields.pop("model_type", None)
-    known = library.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    if kind not in known:
-        raise UserError(f"transformers has no language model with model_type={kind}{closest(str(kind), known)}")
-    usual = library.AutoConfig.for_model(kind).to_dict()
-    check_fields(kind, fields, usual)
     of_data = {
         "vocab_size": vocabulary,
         "pad_token_id": pad,
         "eos_token_id": eos,
         "max_position_embeddings": max_length,
     }
-    from_data = {name: value for name, value in of_data.items() if value is not None and name in usual}
-    made = library.AutoConfig.for_model(kind, **{"bos_token_id": None, **from_data, **fields})
-    return library.AutoModelForCausalLM.from_config(made)
+    known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return of_fields("AutoModelForCausalLM", known, "language model", config, of_data, bos_token_id=None)
 
 
 def _smollm2(layers: list[int] | None) -> nn.Module:
