@@ -10,6 +10,7 @@ import sys
 from types import ModuleType
 
 from kdrun import moved
+from kdrun.networks import torchvision_operators
 from kdrun.version import __version__ as __version__
 
 TYPE_CHECKING = False  # type checkers know the name; importing typing would take longer than all the rest
@@ -51,6 +52,7 @@ class _Package(ModuleType):
 
 sys.modules[__name__].__class__ = _Package
 moved.install()
+torchvision_operators.install()
 
 
 def __getattr__(name: str) -> object:

@@ -3,8 +3,8 @@
     python scripts/bench_objectives.py [--names dkd,crd] [--steps 10] [--repeats 5] [--quick]
 
 One line per objective, for the networks and data of table objectives (teacher resnet8, student resnet8_w4, digits, batches of 128):
-  time     seconds of a step: the teacher's forward pass, the student's passes, losses and the optimizer; the median over repeats of
-           the ratio to plain KD, which is measured again beside each repeat, so that load of the machine cancels out
+  time     processor seconds of a step: the teacher's forward pass, the student's passes, losses and the optimizer; the median over
+           repeats of the ratio to plain KD, which is measured again beside each repeat, so that load of the machine cancels out
   memory   what steps add to the peak of resident memory, each objective in a process of its own, over what plain KD adds; Linux only
 Weights by schedule have their largest value. The teacher runs in every step, though kdrun keeps its logits where it can: ratios of
 losses on logits are then larger.
@@ -84,10 +84,11 @@ def prepared(words: list[str]) -> Callable[[], None]:
 
 
 def seconds(step: Callable[[], None], steps: int) -> float:
-    started = time.perf_counter()
+    """Seconds of processor time of this process, which other processes do not lengthen as they do the time of a clock."""
+    started = time.process_time()
     for _ in range(steps):
         step()
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def added_memory(words: list[str], steps: int) -> float:

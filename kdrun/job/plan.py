@@ -29,7 +29,7 @@ def _make_plan(job: Any, why: bool) -> dict[str, Any]:
     resolve_mode(job.config["tracker"])
     hardware = resolve(job.config["hardware"])
     apply_threads(hardware)
-    from kdrun.learning.beforehand import check_builds  # imports lightning, which `resolve` has made safe
+    from kdrun.learning.beforehand import check_builds
 
     lab = make_lab(job.config["paths"], hardware, Report(), lambda item: None, dry=True)
     main = job.config["data"]

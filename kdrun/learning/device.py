@@ -15,9 +15,6 @@ def resolve(hardware: dict[str, Any]) -> dict[str, Any]:
     """
     import torch
 
-    from kdrun.networks.torchvision_operators import make_torchvision_importable
-
-    make_torchvision_importable()  # before lightning, which imports torchvision where it is installed
     have = {"cpu": os.cpu_count() or 1}
     if torch.cuda.is_available():
         have["cuda"] = torch.cuda.device_count()

@@ -158,10 +158,6 @@ def _rank(work: Path, rank: int) -> int:
     request, context = replace(FitRequest.from_json(given["request"]), rank=rank), given["context"]
     sys.path[:] = context["sys_path"]
 
-    from kdrun.networks.torchvision_operators import make_torchvision_importable
-
-    make_torchvision_importable()
-
     import torch
 
     from kdrun.domains.load import load_data

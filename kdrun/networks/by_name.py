@@ -9,7 +9,6 @@ from torch import nn
 
 from kdrun.networks import quiet
 from kdrun.networks.folders import check_fields, pretrained, refuse_download
-from kdrun.networks.torchvision_operators import make_torchvision_importable
 from kdrun.optional import needed
 from kdrun.problems import UserError, closest
 
@@ -31,7 +30,6 @@ def timm(
     any size and have no such argument. Pretrained weights are files: set `weights` beside the network.
     Raises UserError where timm is absent or has no such network.
     """
-    make_torchvision_importable()
     library = needed("timm", f"{model_name} needs timm")
     refuse_download(options, model_name)
     if not library.is_model(model_name.split(".")[0]):
@@ -57,7 +55,6 @@ def transformers_image_classifier(
     forward: pixel values [B, C, H, W] -> object with `.logits` [B, num_labels].
     Raises UserError where transformers is absent, has no such class, or the folder does not fit the data.
     """
-    make_torchvision_importable()
     transformers = quiet.transformers(architecture)
     network_class = getattr(transformers, architecture, None)
     if network_class is None or getattr(network_class, "config_class", None) is None:

@@ -3,50 +3,68 @@
 torchvision's wheels are built against CUDA. Beside a CPU build of torch the library does not load, and then the import
 of torchvision fails ("operator torchvision::nms does not exist"), and with it that of timm, lightning, torchmetrics.
 The import only needs the operators to be declared. Detection operators and image decoding stay unavailable.
+`import kdrun` installs this for whatever imports torchvision later; without such an import nothing is done, and torch is not imported.
 """
 
 from __future__ import annotations
 
 import sys
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
 
 
-@cache
-def make_torchvision_importable() -> bool:
-    """Declares torchvision's operators where its native library is installed but does not load.
+class Finder:
+    """Lets torchvision's operators be declared, where they have to be, right before its own code runs; asked before other finders."""
 
-    Returns whether that was needed. Does nothing where torchvision is absent, imported already, or works.
-    To be called before the first import of anything that may import torchvision; further calls do nothing.
-    """
-    if "torchvision" in sys.modules:
-        return False
-    spec = find_spec("torchvision")  # finds a top-level package without importing it
-    if spec is None or spec.origin is None:
-        return False
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> object:
+        if name != "torchvision":
+            return None
+        from importlib.machinery import PathFinder
+
+        spec = PathFinder.find_spec(name, path)
+        if spec is None or spec.loader is None or spec.origin is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def exec_module(module: object) -> None:
+            if not loads(spec.origin):
+                declare()
+            execute(module)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+def install() -> None:
+    if Finder not in sys.meta_path:
+        sys.meta_path.insert(0, Finder)
+
+
+def loads(origin: str) -> bool:
+    """Whether there is a native library beside torchvision's `__init__.py` that loads here."""
+    from pathlib import Path
+
     import torch
 
-    for library in sorted(Path(spec.origin).parent.glob("_C.*")):
+    for library in sorted(Path(origin).parent.glob("_C.*")):
         try:
             torch.ops.load_library(str(library))
-            return False  # it loads here, so it will in torchvision's own import
+            return True  # so it will in torchvision's own import
         except OSError:
             continue
-    declare()
-    return True
+    return False
 
 
-@cache
-def declare() -> Any:
-    """Declares nms and qnms, which torchvision's import registers shape functions for.
+_declarations: list[object] = []
+"""Declarations last as long as these objects: for the whole process."""
 
-    The declarations last as long as the returned object, which the cache keeps for the whole process.
-    """
+
+def declare() -> None:
+    """Declares nms and qnms, which torchvision's import registers shape functions for."""
+    if _declarations:
+        return
     import torch
 
-    declarations = torch.library.Library("torchvision", "DEF")
+    library = torch.library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
-        declarations.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return declarations
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _declarations.append(library)

@@ -165,9 +165,6 @@ def end_with(parent: int) -> None:
 def preload(request: dict[str, Any]) -> None:
     """Import what every job needs. A module that cannot be imported here fails in the job that needs it, with its name."""
     sys.path[:] = request["path"]
-    from kdrun.networks.torchvision_operators import make_torchvision_importable
-
-    make_torchvision_importable()
     for module in (*PRELOAD, *request["preload"]):
         with contextlib.suppress(Exception):
             importlib.import_module(module)

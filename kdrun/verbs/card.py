@@ -55,9 +55,6 @@ def main(args: Arguments) -> int:
 
 
 def _make(run: RunInfo, request: CardRequest, tell: Any) -> list[Card]:
-    from kdrun.networks.torchvision_operators import make_torchvision_importable
-
-    make_torchvision_importable()
     from kdrun.hardware.card.make import make_cards
 
     return make_cards(run, request, tell)

@@ -3,14 +3,17 @@
 import subprocess
 import sys
 import textwrap
-from importlib.util import find_spec
 
 import pytest
 
 
 def python(code: str, path) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], cwd=path, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", "import sys; sys.path.insert(0, '.')\n" + textwrap.dedent(code)],
+        cwd=path,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -20,40 +23,52 @@ STAND_IN = """
 import torch
 torch.library.register_fake("torchvision::nms")(lambda dets, scores, iou_threshold: dets)
 """
+ANYTHING = "def __getattr__(name):\n    if name.startswith('__'): raise AttributeError(name)\n    return object\n"
 
 
 @pytest.fixture
 def stand_in(tmp_path):
     """A torchvision that cannot be imported without its operators, with a native library that does not load."""
-    (tmp_path / "torchvision").mkdir()
-    (tmp_path / "torchvision" / "__init__.py").write_text(STAND_IN)
-    (tmp_path / "torchvision" / "_C.so").write_bytes(b"not a library")
+    folder = tmp_path / "torchvision"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(STAND_IN)
+    for name in ("transforms", "models"):
+        (folder / f"{name}.py").write_text(ANYTHING)
+    (folder / "_C.so").write_bytes(b"not a library")
     return tmp_path
 
 
 def test_a_torchvision_without_its_library_becomes_importable(stand_in):
     code = """
-        import sys
-        sys.path.insert(0, ".")
         try:
             import torchvision
             print("imported")
         except RuntimeError as error:
             print("does not exist" in str(error))
         sys.modules.pop("torchvision", None)
-        from kdrun.networks.torchvision_operators import make_torchvision_importable
-        print(make_torchvision_importable(), make_torchvision_importable())
-        import torchvision
+        import kdrun
+        import torchvision.transforms
+        print(torchvision.transforms.__name__)
     """
-    assert python(code, stand_in).split() == ["True", "True", "True"]
+    assert python(code, stand_in).split() == ["True", "torchvision.transforms"]
 
 
-def test_nothing_happens_and_torch_is_not_imported_without_torchvision(tmp_path):
-    if find_spec("torchvision") is not None:
-        pytest.skip("torchvision is installed")
+def test_importing_kdrun_imports_neither_torch_nor_torchvision(stand_in):
     code = """
-        import sys
-        from kdrun.networks.torchvision_operators import make_torchvision_importable
-        print(make_torchvision_importable(), "torch" in sys.modules)
+        import kdrun, importlib.util
+        importlib.util.find_spec("torchvision")
+        print("torch" in sys.modules, "torchvision" in sys.modules)
     """
-    assert python(code, tmp_path).split() == ["False", "False"]
+    assert python(code, stand_in).split() == ["False", "False"]
+
+
+def test_a_plan_of_images_that_are_not_here_needs_no_working_torchvision(stand_in):
+    """It imports lightning, and that torchvision, before anything looks at the device."""
+    code = """
+        from kdrun.cli import main
+        words = "experiment=cifar100/resnet56_resnet20 teacher=resnet14 student=resnet8 hardware=h200"
+        code = main(["plan", *words.split()])
+        print(code, "torchvision" in sys.modules)
+    """
+    text = python(code, stand_in)
+    assert "estimate" in text and text.split()[-2:] == ["0", "True"]

@@ -36,9 +36,6 @@ def load_export(folder: str | Path, targets: Sequence[str] = ()) -> tuple[Any, d
 
 def open_network(path: Path, metadata: dict[str, Any] | None = None) -> tuple[Any, Any, dict[str, Any]]:
     """(network in eval mode on the CPU, spec of its data, metadata) of a weights file, by what it says of itself, or by `metadata`."""
-    from kdrun.networks.torchvision_operators import make_torchvision_importable
-
-    make_torchvision_importable()  # before timm, which imports torchvision where it is installed
     from kdrun.kinds import spec_of
     from kdrun.networks.build import build_network
     from kdrun.networks.weights import load_weights, read_metadata
