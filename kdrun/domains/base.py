@@ -354,6 +354,12 @@ class Task:
         DataModule.relabelled takes. UserError where networks of the task generate no targets."""
         raise UserError(f"{type(self).__name__}: networks of this task generate no targets to learn from")
 
+    def own_samples(
+        self, network: nn.Module, batch: Batch, generator: torch.Generator, **options: Any
+    ) -> dict[str, Any]:
+        """The batch with what the network writes itself in place of what is to be predicted, of tasks whose Domain.continues."""
+        raise NotImplementedError
+
     def generations(self, network: nn.Module, samples: Any, positions: Any) -> Any:
         """For each of these samples a function that generates its output and says how many tokens that were, the end included."""
         return ()
@@ -375,6 +381,7 @@ class Domain:
     views        samples can be seen in several ways (`data.view`, and windows of scans)
     keeps_rows   what networks say of single samples is kept, as {"id", "target", "probabilities"}
     generates    what a teacher generates can be the targets of its student
+    continues    a student can be taught on what it writes itself behind the prompts of its samples (Task.own_samples)
     decoding     keys of `trainer.decoding` that it uses
     commands     verbs of the command line that ask a run of this kind for answers to inputs of the user's
     evaluates    how data without training samples are used, for a message
@@ -395,6 +402,7 @@ class Domain:
     keeps_rows: bool = False
     per_position: bool = False
     generates: bool = False
+    continues: bool = False
     decoding: frozenset[str] = frozenset()
     commands: tuple[str, ...] = ()
     evaluates: tuple[str, ...] = ()

@@ -36,7 +36,7 @@ class Backend:
     beside      what else trains along: modules by name, terms that have parameters
     alike       the student starts as a copy of its teacher (see firststep)
     trained     parameters that learn, one list per network: each network's gradient is clipped by itself
-    rollout     (student, batch) -> batch, called before the teacher is asked; None where batches are used as they come
+    rollout     (student, batch) -> batch, called before the teacher is asked; None where batches are used as they come (see rollouts)
     seen        {term: {"value", "gradient"}} on the first batch that had it
     smallest    samples that each part of a batch needs
     closure     the optimizer computes gradients more than once in a step (see wants_closure)
@@ -60,7 +60,7 @@ class Backend:
         self.adaptor, self.capture, self.alike = adaptor, capture, alike
         self.beside = {**({} if adaptor is None else {"adaptor": adaptor}), **(beside or {})}
         self.trained: Sequence[list[nn.Parameter]] = ()
-        self.rollout: Callable[[nn.Module, dict[str, Any]], dict[str, Any]] | None = getattr(task, "rollout", None)
+        self.rollout: Callable[[nn.Module, dict[str, Any]], dict[str, Any]] | None = None
         self.seen: dict[str, dict[str, float]] = {}
         self.smallest, self.closure = 1, False
         self.balance: Balance | None = None
@@ -81,6 +81,10 @@ class Backend:
 
     def agreed(self, number: int) -> int:
         """The smallest of all ranks."""
+        return number
+
+    def summed(self, number: int) -> int:
+        """The sum over all ranks."""
         return number
 
     def predict(self, student: nn.Module, inputs: Any) -> Any:
@@ -144,10 +148,16 @@ class LightningBackend(Backend):
         return None if self.learner._trainer is None else getattr(self.learner.trainer.precision_plugin, "scaler", None)
 
     def agreed(self, number: int) -> int:
+        return self._reduced(number, "min")
+
+    def summed(self, number: int) -> int:
+        return self._reduced(number, "sum")
+
+    def _reduced(self, number: int, how: str) -> int:
         if self.ranks == 1:
             return number
         strategy, device = self.learner.trainer.strategy, self.learner.device
-        return int(strategy.reduce(torch.tensor(number, device=device), reduce_op="min"))
+        return int(strategy.reduce(torch.tensor(number, device=device), reduce_op=how))
 
     def check(self, objective, raw, part, scale=1.0):
         scale = 1.0 if self.scaler is None else self.scaler.get_scale()

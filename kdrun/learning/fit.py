@@ -16,6 +16,7 @@ from kdrun.learning.outcome import Tests, cost_of, leave, size_of, test_rows, wr
 from kdrun.learning.preflight import other_normalisation
 from kdrun.learning.report import Report
 from kdrun.learning.request import FitRequest
+from kdrun.learning.rollouts import Rollouts
 from kdrun.learning.teacher import TeacherSource, state_digest
 from kdrun.learning.teaching import Workshop
 from kdrun.learning.trainer import Epochs, make_trainer
@@ -109,6 +110,10 @@ def _training(fit: RunningFit) -> Training:
         labels_only=objective.needs_labels,
     )
     learner = learner_of(fit, objective, teacher, len(loader))
+    if request.rollout:
+        learner.backend.rollout = Rollouts(
+            fit.task, request.seed, rank=request.rank, summed=learner.backend.summed, **request.rollout
+        )
     peers = among_peers(fit, learner, len(loader)) if request.peers else []
     keeping = _keeping(fit, teacher)
     gap = _gap(fit) if request.trainer.get("gap") and request.teachers and teacher is not None else None
@@ -196,6 +201,7 @@ def _outcome(fit: RunningFit, training: Training) -> dict[str, Any]:
         "teacher": fit.workshop.teaching_notes(request),
         "cost": _cost(fit, training, shown, whole, splits, spent.get("seconds")),
         **({"peers": peers} if peers else {}),
+        **({"rollouts": learner.backend.rollout.counts} if request.rollout else {}),
         **size,
     }
     if first:

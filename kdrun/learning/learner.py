@@ -222,6 +222,7 @@ class LearnerModule(LightningModule):
             "first_step": self.first_step,
             "average": None if self.average is None else self.average.state_dict(),
             "balance": self.backend.balance and self.backend.balance.factors,
+            "rollouts": self.backend.rollout and self.backend.rollout.counts,
         }
 
     def resume(self, state: dict[str, Any]) -> None:
@@ -233,6 +234,8 @@ class LearnerModule(LightningModule):
             self.average.load_state_dict(state["average"])
         if self.backend.balance is not None:
             self.backend.balance.factors = state["balance"]
+        if self.backend.rollout is not None:
+            self.backend.rollout.counts = state["rollouts"]
 
     def stacked_losses(self) -> Tensor:
         """[steps, terms + 1]: what has been kept since the last flush; with trainer.balance then the factor of each term."""

@@ -15,6 +15,7 @@ from kdrun.learning.backend import Backend
 from kdrun.learning.firststep import check_first_step
 from kdrun.learning.fit import monitored
 from kdrun.learning.request import TaughtBy
+from kdrun.learning.rollouts import Rollouts
 from kdrun.learning.teacher import FrozenTeacher
 from kdrun.learning.teaching import live_teacher
 from kdrun.learning.wiring import capture_of, of_data, reuse_classifier, shapes_of, wire
@@ -99,6 +100,8 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
         total, raw = objective(given, count)
         total.backward(retain_graph=True)
         result["step_seconds"] = time.perf_counter() - started
+    if stage.rollout:
+        result["step_seconds"] += _rollout_seconds(stage, task, student, batch)
     alike = stage.averaged or (
         bool(stage.start and stage.teacher) and stage.start.fingerprint == stage.teacher.fingerprint
     )
@@ -109,6 +112,14 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
     result["steps"] = stage.trainer["epochs"] * len(loader)
     result["samples"] = {kind: stage.trainer["epochs"] * count for kind, count in loader.per_epoch().items()}
     return result
+
+
+def _rollout_seconds(stage, task, student: nn.Module, batch: dict[str, Any]) -> float:
+    """What writing texts takes of a step, over all steps."""
+    rollouts = Rollouts(task, stage.seed, **{**stage.rollout, "share": 1.0})
+    started = time.perf_counter()
+    rollouts(student, {**batch, "step": 0})
+    return stage.rollout["share"] * (time.perf_counter() - started)
 
 
 def _load_start(stage, student, module, untrained: list[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class FitRequest:
     start           whose weights it begins with
     averaged        the moving average of its own weights teaches it
     peers           networks that are trained beside it and teach it, as it teaches them: {"name", "learner", "trainer", "seed"} of each
+    rollout         how batches of the student's own samples are made (see rollouts.Rollouts); {}: there are none
     rank            of several processes that fit it together
     """
 
@@ -75,6 +76,7 @@ class FitRequest:
     metrics: dict[str, Any] | None = None
     averaged: bool = False
     peers: tuple[dict[str, Any], ...] = ()
+    rollout: dict[str, Any] = field(default_factory=dict)
 
     @property
     def teacher(self) -> TaughtBy | None:

@@ -30,11 +30,11 @@ def train_step(
     backend    where it is computed: task, parts of a batch, precision, ranks (see backend.Backend)
     Raises NoEffect where a term does nothing on the first batch that has it; the weights are then as they were.
     """
+    batch = {**batch, "step": step}  # weights, terms and rollouts may depend on it
     if backend.rollout is not None:
         batch = backend.rollout(student, batch)
     if backend.closure:
         return step_of_several_passes(student, teacher, objective, batch, optimizer, step, backend)
-    batch = {**batch, "step": step}  # weights and terms may depend on it
     count = backend.count(batch)  # of the whole batch over all parts and ranks, so that these can be split at will
     asked = teacher is not None and (objective.asks_teacher(step) or getattr(teacher, "fills", False))
     values: list[Tensor] = []

@@ -30,9 +30,9 @@ def positions(mask: torch.Tensor) -> torch.Tensor:
     return (mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
-def until(row: Sequence[int], ends: Collection[int]) -> list[int]:
-    """What stands before the first of `ends`."""
-    return list(row[: next((index for index, token in enumerate(row) if token in ends), len(row))])
+def until(row: Sequence[int], ends: Collection[int], keep_end: bool = False) -> list[int]:
+    """What stands before the first of `ends`; keep_end: with that one."""
+    return list(row[: next((index for index, token in enumerate(row) if token in ends), len(row)) + keep_end])
 
 
 def past_of(model: nn.Module) -> str:
@@ -57,8 +57,9 @@ def continued(
     max_new: int,
     ends: Collection[int],
     choose: Callable[[torch.Tensor], torch.Tensor],
+    keep_end: bool = False,
 ) -> list[list[int]]:
-    """For each prompt the next tokens, one after another, up to `max_new`, without the end token.
+    """For each prompt the next tokens, one after another, up to `max_new`, without the end token, or with it (keep_end).
 
     step(ids, mask, positions, cache) -> (logits [b, V] behind the last id, cache). choose(logits) -> int64 [b].
     input_ids, attention_mask: prompts padded on the left, so that all of them go on at the same column.
@@ -78,7 +79,7 @@ def continued(
             break
         ids, place = token[:, None], place[:, -1:] + 1
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-    return [until(row, ends) for row in torch.stack(made, 1).tolist()]
+    return [until(row, ends, keep_end) for row in torch.stack(made, 1).tolist()]
 
 
 def chooser(

@@ -48,7 +48,7 @@ class LanguageDomain(Domain):
     settings = MappingProxyType({"language": LanguageConfig})
     supplies = ("vocabulary", "vocab_size", "pad", "bos", "eos", "max_length")
     commands = ("generate", "chat")
-    normalised, per_position = False, True
+    normalised, per_position, continues = False, True, True
 
     def sums(self, row: Mapping[str, Any]) -> Mapping[str, Sums]:
         """From nats, tokens, right tokens and bytes of single documents."""

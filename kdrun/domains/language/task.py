@@ -6,12 +6,15 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torchmetrics import MetricCollection
 
 from kdrun import kinds
 from kdrun.domains.base import Batch, Prediction, Tensors
+from kdrun.domains.language.prompts import answered
+from kdrun.domains.language.prompts import prompts as prompts_of
 from kdrun.domains.language.scores import UNIT, LanguageScores, rounded
 from kdrun.domains.translation.task import HIDDEN, TokenTask
 
@@ -95,14 +98,48 @@ class CausalLanguage(TokenTask):
     ) -> list[str]:
         """The text that the network writes behind each of these prompts (ids), in at most `most` tokens and up to what ends a text or an
         answer. temperature 0: the likeliest tokens; else drawn, by `seed`."""
+        generator = torch.Generator(next(network.parameters()).device).manual_seed(seed)
+        made = self._written(network, prompts, most, temperature, generator)
+        return self.module.tokenizer.made.batch_decode(made, skip_special_tokens=True)
+
+    def _written(
+        self,
+        network: nn.Module,
+        prompts: list[list[int]],
+        most: int,
+        temperature: float,
+        generator: torch.Generator,
+        keep_end: bool = False,
+    ) -> list[list[int]]:
+        """The tokens that the network writes behind each of these prompts (see `continued`); keep_end: with the one that ends them."""
         device = next(network.parameters()).device
-        generator = torch.Generator(device).manual_seed(seed)
         width = max(map(len, prompts))
         ids = torch.tensor([[self.spec.pad] * (width - len(row)) + row for row in prompts], device=device)
         real = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in prompts], device=device)
-        tokenizer = self.module.tokenizer
-        made = network.generate(ids, real, most, tokenizer.ends, temperature=temperature, generator=generator)
-        return tokenizer.made.batch_decode(made, skip_special_tokens=True)
+        drawn = {"temperature": temperature, "generator": generator, "keep_end": keep_end}
+        return network.generate(ids, real, most, self.module.tokenizer.ends, **drawn)
+
+    def own_samples(
+        self, network: nn.Module, batch: Batch, generator: torch.Generator, prompt: float, temperature: float
+    ) -> dict[str, Any]:
+        """A batch of the same rows, in which behind the prompt of each document (see prompts.prompts; prompt: share of a text) stands what
+        the network writes: up to what ends it, and at most as many tokens as stood there. Nothing else is predicted.
+
+        temperature: of the softmax that tokens are drawn from; 0: the likeliest. "size" and "ids" are those of this rank.
+        """
+        samples = self.module.samples("train")
+        positions = self.module.trained(batch["ids"].cpu()).numpy()
+        begun = prompts_of(samples, positions, prompt, self.spec.chats)
+        flat = [each for row in begun for each in row]
+        most = max(each.room for each in flat)
+        made = self._written(network, [each.ids for each in flat], most, temperature, generator, keep_end=True)
+        answers = iter([answer[: each.room] for answer, each in zip(made, flat, strict=True)])
+        rows = answered(samples, positions, begun, [[next(answers) for _ in row] for row in begun])
+        own = rows.batch(np.arange(len(rows)))
+        if not batch["mask"].any():  # of a rank without rows, which has one that counts nothing
+            own["mask"].zero_()
+            own["size"] = 0
+        return own
 
     def generations(self, network: nn.Module, samples: Any, positions: Any) -> Iterator[Callable[[], int]]:
         """Each goes on from the first half of a row."""

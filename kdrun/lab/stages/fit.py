@@ -33,6 +33,7 @@ class Fit(Stage):
     peers      networks that are trained beside it on the same batches and teach it, as it teaches them, in the order of their
                steps: {"name", "learner", "trainer" (None: as its own), "seed"} of each; no result teaches it
     generated  the data of a Generate stage whose targets stand for those of the training samples
+    rollout    batches of the student's own samples: {"share" of all batches, "temperature", "prompt"} (learning.rollouts), or {}
     stated     what the config says of the learner that decides no result: its "key", the "accuracy" and "tolerance" it is
                known for as a teacher, "normalize" where it has a normalisation of its own (that is in `data` too), and
                "beside", the data of its students, where its own differ
@@ -56,6 +57,7 @@ class Fit(Stage):
     generated: Result | None = None
     averaged: bool = False
     peers: tuple[dict[str, Any], ...] = ()
+    rollout: dict[str, Any] = field(default_factory=dict)
     told: ClassVar[tuple[str, ...]] = ("gap", "peers")
 
     @property
@@ -137,6 +139,7 @@ class Fit(Stage):
             "device": device(self.hardware, context),
         }
         tree |= {"metrics": canonical(self.metrics, numbers=True)} if self.metrics else {}
+        tree |= {"rollout": canonical(self.rollout, numbers=True)} if self.rollout else {}
         return drop_added(tree, context.added)
 
     def _learner(self, learner: dict[str, Any], context: FingerprintContext) -> dict[str, Any]:
@@ -161,7 +164,8 @@ class Fit(Stage):
         """Modules whose source, with what they import below the same package, decides the result."""
         terms = [losses.resolve(name, node)[0] for name, node in self.objective.items()]
         nodes = targets_in(self.learner, self.data, self.trainer or {}, self.metrics, *self.peers)
-        return ["kdrun.learning.fit", *domain_modules(self.data), *terms, *nodes]
+        rollouts = ["kdrun.learning.rollouts"] if self.rollout else []
+        return ["kdrun.learning.fit", *rollouts, *domain_modules(self.data), *terms, *nodes]
 
     # the plan
 
@@ -210,7 +214,7 @@ class Fit(Stage):
         started = None if self.start is None else self.start.path is not None
         data = {**self.data, "split_seed": 0}
         alike = [self.learner, self.objective, self.trainer, self.teaching, teachers, started, self.sees, data]
-        alike += [[peer["learner"] for peer in self.peers]]
+        alike += [[peer["learner"] for peer in self.peers], self.rollout]
         kind = json.dumps(alike, sort_keys=True, default=str)
         if kind not in look.known:
             seen = look.workshop.seen(self.seen, look.module) if self.sees else None
@@ -256,7 +260,7 @@ class Fit(Stage):
     def request(self, execution: Execution) -> FitRequest:
         """What the learning room is asked to do."""
         names = ("label", "learner", "objective", "sees", "trainer", "hardware", "seed", "teaching", "drop", "metrics")
-        names += ("averaged",)
+        names += ("averaged", "rollout")
         return FitRequest(
             execution.fingerprint,
             work=execution.work,

@@ -112,8 +112,10 @@ class HuggingFaceCausalLM(HuggingFaceNetwork):
         eos: int | Collection[int] | None = None,
         temperature: float = 0.0,
         generator: torch.Generator | None = None,
+        keep_end: bool = False,
     ) -> list[list[int]]:
-        """For each prompt, padded on the left, the next tokens up to `max_new`, without what ends them (eos; the data's where left out).
+        """For each prompt, padded on the left, the next tokens up to `max_new`, without what ends them (eos; the data's where left out)
+        unless keep_end says so.
 
         temperature 0: the likeliest token; else one drawn, with `generator`.
         """
@@ -125,7 +127,7 @@ class HuggingFaceCausalLM(HuggingFaceNetwork):
             output = self.model.base_model(input_ids=ids, use_cache=True, **named)
             return head(output.last_hidden_state[:, -1])[:, : self.vocabulary], output[self._past]
 
-        return continued(step, input_ids, attention_mask, max_new, ends, chooser(temperature, generator))
+        return continued(step, input_ids, attention_mask, max_new, ends, chooser(temperature, generator), keep_end)
 
 
 def attention(mask: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -1,0 +1,58 @@
+"""Batches of the student's own samples in place of those of the data (strategy=on_policy)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from kdrun.learning import seeds
+from kdrun.learning.teacher import moved
+from kdrun.networks.modes import evaluating
+
+SEMANTICS = 1
+
+
+class Rollouts:
+    """rollouts(student, batch) -> the batch, or in its place what the student writes behind the prompts of its samples.
+
+    Generalised knowledge distillation (Agarwal et al. 2024, arXiv 2306.13649), algorithm 1: each step draws whether its batch is of the
+    data or the student's own. What is drawn and written is a function of (weights, seed, step, rank) and the batch, so that a run that
+    goes on needs no state of a generator.
+
+    share    probability that a batch is the student's own
+    options  of Task.own_samples: how prompts are cut and tokens drawn
+    summed   of a number on this rank: the sum over all ranks
+    counts   batches that were the student's own, their samples, and tokens that it wrote, on this rank
+    """
+
+    def __init__(
+        self,
+        task: Any,
+        seed: int,
+        share: float,
+        rank: int = 0,
+        summed: Callable[[int], int] = lambda number: number,
+        **options: Any,
+    ):
+        self.task, self.share, self.options = task, share, options
+        self.seed, self.rank, self.summed = seed, rank, summed
+        self.counts = {"batches": 0, "samples": 0, "tokens": 0}
+
+    def __call__(self, student: nn.Module, batch: dict[str, Any]) -> dict[str, Any]:
+        step = batch["step"]
+        if seeds.derive(self.seed, "own batch", step) >= self.share * 2**63:
+            return batch
+        device = batch["targets"].device
+        generator = torch.Generator(device).manual_seed(seeds.derive(self.seed, "rollout", step, self.rank))
+        with evaluating(student), torch.no_grad():
+            made = moved(self.task.own_samples(student, batch, generator, **self.options), device)
+        torch.clear_autocast_cache()  # of weights without a gradient
+        size = self.summed(made["size"])
+        for name, number in (("batches", 1), ("samples", len(made["ids"])), ("tokens", made["size"])):
+            self.counts[name] += number
+        # No label says what should follow what the student wrote: terms of labels have no part in this batch.
+        nothing = torch.zeros(len(made["ids"]), dtype=torch.bool, device=device)
+        return {**batch, **made, "size": size, "labelled": nothing, "sizes": {"mask": size, "labelled": 0}}

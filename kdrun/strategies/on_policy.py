@@ -1,0 +1,93 @@
+"""strategy=on_policy: the student is taught on what it writes itself (GKD, arXiv 2306.13649)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from kdrun import losses
+from kdrun.problems import UserError
+from kdrun.strategies.base import Strategy
+from kdrun.strategies.cast import Cast, distil, supervised
+from kdrun.targets import signature
+
+if TYPE_CHECKING:
+    from kdrun.lab.lab import Lab
+    from kdrun.lab.stages.base import Result
+
+
+@dataclass(frozen=True)
+class OnPolicy(Strategy):
+    """Generalised knowledge distillation (Agarwal et al. 2024, arXiv 2306.13649), algorithm 1: a share of the batches is what the student
+    writes itself, as it is at that step, behind the prompts of their samples. There the objective compares it with the teacher at every
+    token that it wrote; no gradient goes through the drawing of tokens. The divergence is the objective's: `objective=jsd`, `reverse_kl`,
+    `skewed` ... and each has its own temperature.
+
+    student_share  of batches (the paper's lambda); 0 is strategy=vanilla. What is drawn is a function of the seed and the step
+    temperature    at which tokens are drawn (the paper: 1); 0: the likeliest ones
+    prompt         share of a text that is its prompt. Of a chat, all before its last answer is
+
+    What the student writes ends with its end token, and is at most as long as the text it replaces, so that batches keep their size
+    (the paper has one length for all). Prompts are not learned, and terms of labels (ce) have no part in such a batch.
+    """
+
+    student_share: float = 0.5
+    temperature: float = 1.0
+    prompt: float = 0.5
+
+    ranges: ClassVar = {
+        "student_share": (lambda share: 0 <= share <= 1, "a share from 0 to 1"),
+        "temperature": (lambda temperature: temperature >= 0, "0 (the likeliest token) or more"),
+        "prompt": (lambda share: 0 <= share < 1, "a share from 0 to below 1"),
+    }
+    instead: ClassVar[dict[str, str]] = {"assistants": "strategy=takd, evolving and cascaded have assistants"}
+
+    def check(self, cast: Cast) -> None:
+        if not cast.domain.continues:
+            raise UserError(
+                f"strategy=on_policy: a student that writes text; data.task={cast.domain.name} has none",
+                "strategy=vanilla distils the outputs of any task",
+            )
+        if not self.student_share:
+            return
+        if cast.config["teacher"]["source"] == "cached":
+            raise UserError(
+                "teacher.source=cached: what the student will write is not known before",
+                "leave teacher.source out: the teacher is asked in every step",
+            )
+        if cast.student.trainer.get("sharding", "none") != "none":
+            raise UserError(
+                f"strategy=on_policy does not go with trainer.sharding={cast.student.trainer['sharding']}",
+                "ranks that write texts of several lengths would wait for each other: trainer.sharding=none",
+            )
+        for name, term in cast.config["objective"].items():
+            if term.get("weight") != 0:
+                self._check_term(name, losses.resolve(name, term)[0])
+
+    def _check_term(self, name: str, loss: str) -> None:
+        """Raises UserError for a term that would do nothing, or not what it should, on texts without labels."""
+        known = signature(loss)
+        wanted = known.parameters if known else ()
+        if "targets" not in wanted:
+            return
+        if any(parameter.startswith("teacher_") for parameter in wanted):
+            raise UserError(
+                f"objective.{name} compares with the teacher and with labels, and what the student writes has no labels",
+                "an objective that has them as two terms, as objective=word_kd, reverse_kl, jsd, skewed",
+            )
+        if self.student_share == 1:
+            raise UserError(
+                f"strategy.student_share=1: no batch has labels, so objective.{name} would do nothing",
+                f"objective.{name}.weight=0, or a strategy.student_share below 1",
+            )
+
+    def run(self, lab: Lab, cast: Cast) -> Result:
+        teacher = lab.get(supervised(cast.teacher))
+        if not self.student_share:
+            return lab.get(distil(cast.student, teacher))
+        teaching = {**cast.teaching_of(teacher), "source": "online"}
+        own = {"share": self.student_share, "temperature": self.temperature, "prompt": self.prompt}
+        return lab.get(replace(distil(cast.student, teacher, teaching=teaching), rollout=own))
+
+    def label(self, cast: Cast) -> str:
+        return f"student {cast.student.config['name']}, taught on what it writes"
