@@ -18,7 +18,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 # Every table that can be made here, from its records where they are there; `make table-NAME ARGS=jobs=2` makes one.
-tables: table-controls table-transfer table-transfer_fashion table-objectives table-digits_kd table-fashion_kd table-evolving table-cascaded table-cross-window table-energy-gated table-compression_order
+tables: table-controls table-transfer table-transfer_fashion table-objectives table-evolving table-cascaded table-cross-window table-energy-gated table-compression_order
 
 # On made-up volumes, and on patches of real CT.
 table-cross-window: $(READY)
@@ -43,10 +43,6 @@ table-evolving: $(READY)
 table-transfer_fashion: $(READY)
 	$(BIN)/kdrun fetch fashion_mnist
 	$(BIN)/kdrun table transfer_fashion $(ARGS)
-
-table-fashion_kd: $(READY)
-	$(BIN)/kdrun fetch fashion_mnist
-	$(BIN)/kdrun table fashion_kd $(ARGS)
 
 table-%: $(READY)
 	$(BIN)/kdrun table $* $(ARGS)

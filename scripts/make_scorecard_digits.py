@@ -18,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent.parent
 RUN = [
     "kdrun",
-    "experiment=few_labels",
+    "experiment=transfer",
     "hardware=cpu",
     "seeds=5",
     "tracker=none",
@@ -30,7 +30,7 @@ TOP = """\
 # A scorecard: ResNet-8 and a student of a fifteenth of its size, on digits
 
 Made by `make scorecard`. What the rows mean: [scorecard.md](../scorecard.md). These are figures of three networks, one seed: whether
-distillation helps is a question for five seeds and [a table](digits_kd/table.md), not for this page. What can be read here:
+distillation helps is a question for five seeds and [a table](transfer/table.md), not for this page. What can be read here:
 
 - A file of 33 kB instead of 313 answers in less time; most of what is left is the runtime, which weighs 50 MB where the network weighs none.
 - Eight bits keep the accuracy and, for networks this small, *cost* time on a server processor: converting is more work than is saved.

@@ -91,7 +91,6 @@ def test_every_shipped_option_and_preset_composes_without_torch(folder):
 def test_the_presets_commands_compose(folder):
     for command in (
         "kdrun experiment=transfer",
-        "kdrun experiment=few_labels",
         "kdrun -m experiment=temperature objective.kd.temperature=1",
     ):
         assert typed(f"{command.replace(' -m', '')} --cfg job", folder).returncode == 0

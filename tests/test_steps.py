@@ -101,5 +101,5 @@ def test_a_table_says_that_a_control_had_fewer_steps():
 
 
 def test_rows_of_a_table_have_the_same_seeds(capsys):
-    assert main(["table", "digits_kd", "seeds=auto"]) == 2
+    assert main(["table", "transfer", "seeds=auto"]) == 2
     assert "the rows of a table have the same seeds" in capsys.readouterr().err

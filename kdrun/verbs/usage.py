@@ -84,9 +84,9 @@ Runs the config as it was recorded, not what the config files say today.""",
 usage: kdrun table [NAME] [KEY=VALUE ...] [jobs=N] [--retry] [--check] [--json] [-q] [--conf DIR] [--outputs DIR]
 
   kdrun table                          all tables, and how many of their jobs are done
-  kdrun table digits_kd jobs=2         run what is missing, check, write outputs/tables/digits_kd/table.{md,...}
-  kdrun table digits_kd --check        every figure again from the records, of docs/results/NAME where there is one
-  kdrun table digits_kd seeds=2 trainer.epochs=3     a changed table lies in a folder of its own
+  kdrun table transfer jobs=2          run what is missing, check, write outputs/tables/transfer/table.{md,...}
+  kdrun table transfer --check         every figure again from the records, of docs/results/NAME where there is one
+  kdrun table transfer seeds=2 trainer.epochs=3     a changed table lies in a folder of its own
 
 Written as Markdown, LaTeX, CSV and JSON. Exit code 1: a check failed, told with row, key and both values; nothing is
 written then. 3: a job failed and is shown as missing.
@@ -94,8 +94,8 @@ Your own: conf/table/NAME.yaml, see docs/tables.md.""",
     "why": """\
 usage: kdrun why TABLE:ROW:COLUMN [--outputs DIR] [--json]
 
-  kdrun why digits_kd:t4:student       runs, seeds, commit, config, data, teacher, hardware, cost, files
-  kdrun why digits_kd t4 student
+  kdrun why transfer:all:alone1     runs, seeds, commit, config, data, teacher, hardware, cost, files
+  kdrun why transfer all alone1
 
 Reads the table that kdrun table wrote, else the one that a clone of kdrun has in docs/results.""",
     "card": """\
@@ -144,7 +144,7 @@ usage: kdrun energy [RUN|SWEEP|TABLE] [pue=1.2] [grid=0.4] [serving=TEACHER,STUD
   kdrun energy                         the last run: stages, views, break-even points, front
   kdrun energy RUN pue=1.1 grid=0.05   another building, another grid (kg of CO2e per kWh)
   kdrun energy RUN serving=0.9,0.1     joules of one inference, where no card knows them
-  kdrun energy digits_kd               a table: which of its runs is beaten in energy and quality at once
+  kdrun energy transfer                a table: which of its runs is beaten in energy and quality at once
 
 A number without a sensor is an estimate and says so; what is not known is n/a. How it is measured: docs/energy.md.""",
     "report": """\

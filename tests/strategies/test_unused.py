@@ -123,7 +123,7 @@ def test_an_experiment_of_the_users_is_judged_with_file_and_line_and_a_shipped_o
         "trainer.epochs=3 (" in found and "experiment/mine.yaml, line 5): strategy=federated does not use it" in found
     )
     assert "objective=jsd (" in found and "experiment/mine.yaml, line 3)" in found
-    assert told("experiment=few_labels", "strategy=federated") == ""
+    assert told("experiment=smoke", "strategy=federated") == ""
 
 
 def test_in_a_sweep_it_is_enough_that_one_job_uses_a_word():
@@ -148,6 +148,6 @@ def test_tables_that_come_with_kdrun_pass():
     from kdrun.tables.spec import TableRequest, compose_jobs
     from kdrun.tables.table_file import read_spec
 
-    for name in ("digits_kd", "evolving", "energy_gated_diabetes"):
+    for name in ("transfer", "evolving", "energy_gated"):
         spec = read_spec(tables(conf_dirs()[0])[name])
         refuse_unused(compose_jobs(TableRequest(spec, []))[1], spec.words)

@@ -144,12 +144,12 @@ def test_a_wrong_override_is_named_with_its_row(tmp_path):
 
 def test_a_table_is_no_group_of_a_job(tmp_path):
     dirs = conf_dirs([str(write_spec(tmp_path))])[0]
-    assert "table" not in groups(dirs) and {"mini", "digits_kd", "fashion_kd"} <= set(tables(dirs))
+    assert "table" not in groups(dirs) and {"mini", "transfer", "transfer_fashion"} <= set(tables(dirs))
 
 
 def test_an_unknown_table_is_answered_with_the_nearest():
-    with pytest.raises(UserError, match="closest: digits_kd"):
-        find_table("digit_kd")
+    with pytest.raises(UserError, match="closest: transfer"):
+        find_table("transferr")
 
 
 @pytest.mark.parametrize("name", sorted(tables(conf_dirs()[0])))

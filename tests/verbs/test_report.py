@@ -19,12 +19,12 @@ def short_pages(monkeypatch):
 def test_where_the_page_of_each_kind_lies(tmp_path, capsys):
     run = make_run(tmp_path)
     make_sweep(tmp_path, [([], run)])
-    (tmp_path / "tables/digits_kd").mkdir(parents=True)
-    write_json(tmp_path / "tables/digits_kd/table.json", {"title": "Digits", "columns": [], "rows": []})
+    (tmp_path / "tables/transfer").mkdir(parents=True)
+    write_json(tmp_path / "tables/transfer/table.json", {"title": "Digits", "columns": [], "rows": []})
     for word, path in (
         (run.id, run.dir / "report.html"),
         ("temperature-0badcafe", tmp_path / "sweeps/temperature-0badcafe/report.html"),
-        ("digits_kd", tmp_path / "tables/digits_kd/report.html"),
+        ("transfer", tmp_path / "tables/transfer/report.html"),
     ):
         assert main(["report", word, "--outputs", str(tmp_path)]) == 0
         assert capsys.readouterr().out == f"{path}\n"

@@ -62,7 +62,7 @@ def test_the_list_counts_what_is_done(tmp_path, capsys, monkeypatch):
     fill(tmp_path)
     assert kdrun(tmp_path, "table") == 0
     text = capsys.readouterr().out
-    assert "mini" in text and "3 of 3 jobs done" in text and "digits_kd" in text and "0 of 8 jobs done" in text
+    assert "mini" in text and "3 of 3 jobs done" in text and "controls" in text and "0 of 4 jobs done" in text
     monkeypatch.setattr(groups, "tables", lambda dirs: {"mini": found(dirs)["mini"]})
     assert kdrun(tmp_path, "table", "--json") == 0
     (mini,) = [view for view in json.loads(capsys.readouterr().out) if view["name"] == "mini"]
@@ -117,7 +117,7 @@ def test_a_changed_table_lies_in_a_folder_of_its_own(tmp_path, capsys):
     ("words", "said"),
     [
         (["table", "minni"], "closest: mini"),
-        (["table", "mini", "digits_kd"], "one table at a time"),
+        (["table", "mini", "transfer"], "one table at a time"),
         (["table", "--check"], "which table?"),
         (["table", "mini", "trainer.epoch=3"], "trainer.epochs"),
         (["table", "mini", "seed=0,1"], "seed=0,1"),

@@ -107,6 +107,6 @@ def test_the_example_of_the_help_works_in_any_folder(tmp_path, capsys, monkeypat
     from kdrun.verbs.usage import USAGE
 
     monkeypatch.chdir(tmp_path)
-    example = next(line.split() for line in USAGE["why"].splitlines() if "digits_kd:" in line)
+    example = next(line.split() for line in USAGE["why"].splitlines() if "transfer:" in line)
     assert main(example[1:3]) == 0
-    assert "digits_kd:t4:student" in capsys.readouterr().out
+    assert "transfer:all:alone1" in capsys.readouterr().out
