@@ -114,7 +114,7 @@ class LookAheadLab(Lab):
     def task(self, stage: Stage, key: str) -> Task:
         """The task of a stage, made where there is none."""
         if key not in self._tasks:
-            needs = {result.fingerprint for result in _results_in(stage) if isinstance(result.record, _Unknown)}
+            needs = {result.fingerprint for result in results_in(stage) if isinstance(result.record, _Unknown)}
             self._tasks[key] = task = Task(key, stage, needs)
             record = None if self.force else self._record(key)
             if record is not None:
@@ -281,15 +281,15 @@ def _teacher_of(task: Task) -> str | None:
     return task.stage.teacher and task.stage.teacher.fingerprint
 
 
-def _results_in(value: Any) -> list[Result]:
+def results_in(value: Any) -> list[Result]:
     """Results that a stage is built upon."""
     if isinstance(value, Result):
         return [value]
     if isinstance(value, Stage):
-        return [found for item in fields(value) for found in _results_in(getattr(value, item.name))]
+        return [found for item in fields(value) for found in results_in(getattr(value, item.name))]
     if isinstance(value, dict):
         value = list(value.values())
-    return [found for item in value for found in _results_in(item)] if isinstance(value, list | tuple) else []
+    return [found for item in value for found in results_in(item)] if isinstance(value, list | tuple) else []
 
 
 def _with_results(value: Any, results: Mapping[str, Result]) -> Any:
@@ -323,6 +323,6 @@ class _Chains(StageCollector):
 
     def get(self, stage: Stage) -> Result:
         result = super().get(stage)
-        before = [self.lengths.get(other.fingerprint, 0) for other in _results_in(result.stage)]
+        before = [self.lengths.get(other.fingerprint, 0) for other in results_in(result.stage)]
         self.lengths[result.fingerprint] = 1 + max(before, default=0)
         return result

@@ -12,7 +12,8 @@ def make_plan(job: Any, *, why: bool = False) -> dict[str, Any]:
     features    {"missing": images, "bytes": disk} of features that are kept; None where the data have none
     assumed     what to know of it: settings that stay beside others of the same name, choices that depend on results
                 which are not there
-    estimate    of all seeds; least: of as many as seeds=auto has before it looks for the first time, else None
+    estimate    of all seeds: {"stages", "seconds", "at_once", "elapsed"}; least: of as many as seeds=auto has before it looks for
+                the first time, else None
     """
     with job.allowing():
         return _make_plan(job, why)
@@ -24,6 +25,7 @@ def _make_plan(job: Any, why: bool) -> dict[str, Any]:
     from kdrun.lab.stages.base import Look
     from kdrun.learning.device import apply_threads, resolve
     from kdrun.learning.report import Report
+    from kdrun.processes.pool import jobs_within
     from kdrun.tracking.credentials import resolve_mode
 
     resolve_mode(job.config["tracker"])
@@ -38,6 +40,7 @@ def _make_plan(job: Any, why: bool) -> dict[str, Any]:
     module.task().notes()  # a score that lacks its package is told now
     data = {**_told(module), "audit": module.audit()}
     check_builds(*planned_on(planned, main, lab.workshop), hardware)
+    at_once = jobs_within(None, job.config["hardware"])
     looks = job.config["looks"] or [len(job.cells)]
     fit_cells([{**cell, "hardware": hardware} for cell in job.cells[: looks[0]]], lab)
     least = len(lab.planned)
@@ -72,16 +75,33 @@ def _make_plan(job: Any, why: bool) -> dict[str, Any]:
         "features": features.found(),
         "assumed": [*job.notes, *lab.assumed],
         "stages": ordered,
-        "estimate": _estimate(ordered),
-        "least": {"seeds": looks[0], **_estimate(ordered[:least])} if job.config["looks"] else None,
+        "estimate": _estimate(lab.planned, ordered, at_once),
+        "least": {"seeds": looks[0], **_estimate(lab.planned[:least], ordered, at_once)}
+        if job.config["looks"]
+        else None,
     }
 
 
-def _estimate(stages: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of the stages that are not in the store: their number, and their time as far as it is known."""
-    new = [stage for stage in stages if stage["status"] != "done"]
+def _estimate(planned: list[Any], stages: list[dict[str, Any]], at_once: int) -> dict[str, Any]:
+    """Of the stages that are not in the store: their number, and their time as far as it is known, one after another (`seconds`)
+    and so many at a time (`elapsed`), each begun as soon as a place is free and the stages that it builds upon are there."""
+    new = [stage for stage in stages[: len(planned)] if stage["status"] != "done"]
     known = [stage["estimate"]["seconds"] for stage in new if stage["estimate"]["seconds"] is not None]
-    return {"stages": len(new), "seconds": sum(known) if known or not new else None}
+    if new and not known:
+        return {"stages": len(new), "seconds": None, "at_once": at_once, "elapsed": None}
+    from kdrun.job.parallel_lab import results_in
+
+    ends: dict[str, float] = {}
+    places = [0.0] * at_once
+    for item, stage in zip(planned, stages, strict=False):
+        seconds = 0.0 if stage["status"] == "done" else stage["estimate"]["seconds"] or 0.0
+        before = [ends.get(other.fingerprint, 0.0) for other in results_in(item.result.stage)]
+        place = places.index(min(places))
+        begin = max(places[place], *before, 0.0)
+        ends[item.result.fingerprint] = begin + seconds
+        if seconds:
+            places[place] = begin + seconds
+    return {"stages": len(new), "seconds": sum(known), "at_once": at_once, "elapsed": max(ends.values(), default=0.0)}
 
 
 def _views(configs: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -99,10 +99,12 @@ def _show(plan: dict[str, Any]) -> None:
 
 
 def _cost(estimate: dict[str, Any], of: str = " stages") -> str:
-    """`8 of 9 stages to run, about 12 s (estimate)`"""
-    seconds = estimate["seconds"]
-    time = "their time is not estimated" if seconds is None else f"about {duration(seconds)} (estimate)"
-    return f"{estimate['stages']}{of} to run, {time}"
+    """`8 of 9 stages to run, about 12 s (estimate)`; with `, 7 s with 2 at a time` where several are run side by side."""
+    seconds, elapsed = estimate["seconds"], estimate["elapsed"]
+    if seconds is None:
+        return f"{estimate['stages']}{of} to run, their time is not estimated"
+    beside = f", {duration(elapsed)} with {estimate['at_once']} at a time" if elapsed < seconds else ""
+    return f"{estimate['stages']}{of} to run, about {duration(seconds)}{beside} (estimate)"
 
 
 def _seeds(plan: dict[str, Any]) -> Any:

@@ -112,3 +112,23 @@ def test_caches_of_features(tmp_path, monkeypatch):
     features.add(third)
     missing = len(images[1] - images[0]) + third.features_missing()
     assert third.features_missing() and features.found() == {"missing": missing, "bytes": 250 * bytes_each}
+
+
+@pytest.mark.parametrize(("at_once", "elapsed"), [(1, 24.0), (2, 17.0), (9, 17.0)])
+def test_stages_side_by_side_wait_for_what_they_build_upon(at_once, elapsed):
+    """teacher (10 s), student on it (7 s) and alone (7 s): alone may run beside either, the student only after the teacher."""
+    from types import SimpleNamespace
+
+    from kdrun.job.plan import _estimate
+    from kdrun.lab.stages.base import Result
+
+    def planned(name, before=()):
+        return SimpleNamespace(result=SimpleNamespace(fingerprint=name, stage=list(before)))
+
+    teacher = Result("teacher", None, {}, None)
+    stages = [planned("teacher"), planned("student", [teacher]), planned("alone")]
+    seconds = [{"status": "new", "estimate": {"seconds": value}} for value in (10.0, 7.0, 7.0)]
+    found = _estimate(stages, seconds, at_once)
+    assert (found["stages"], found["seconds"], found["elapsed"]) == (3, 24.0, elapsed)
+    seconds[0]["status"] = "done"
+    assert _estimate(stages, seconds, 2)["elapsed"] == 7.0
