@@ -20,8 +20,8 @@ MARGIN = 0.005
 """Half a point: the smallest difference of a share that anyone would act on."""
 NO_SPREAD = 1e-7
 """Deviation below which seeds count as equal: what is left is rounding."""
-MOST_SEEDS = 1000
-"""Above that many no number of seeds is named."""
+MOST_SEEDS = 100
+"""What takes more than that many is not worth settling: no number of seeds is named."""
 
 PAIRED, WELCH = "paired t", "Welch's t"
 TWO_LEVEL, SAMPLES = "two-level bootstrap", "bootstrap over samples"

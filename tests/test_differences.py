@@ -144,10 +144,15 @@ def test_the_visible_effect_is_seen_in_four_of_five_simulated_comparisons(n):
 
 
 def test_seeds_needed_is_the_smallest_number_with_that_power():
-    for effect, sd in ((1.0, 1.0), (0.5, 2.0), (2.0, 1.0)):
+    for effect, sd in ((1.0, 1.0), (0.5, 1.5), (2.0, 1.0)):
         n = seeds_needed(effect, sd)
         assert power_of(effect, sd / math.sqrt(n), n - 1) >= 0.8 > power_of(effect, sd / math.sqrt(n - 1), n - 2)
-    assert seeds_needed(1.0, 1.0) == 10 and seeds_needed(0.001, 1.0) is None and seeds_needed(0.0, 1.0) is None
+    assert (
+        seeds_needed(1.0, 1.0) == 10
+        and seeds_needed(0.5, 2.0) is None
+        and seeds_needed(0.001, 1.0) is None
+        and seeds_needed(0.0, 1.0) is None
+    )
     assert seeds_needed(1.0, 0.0) == 2 and seeds_needed(1.0, 1.0, corrected_for=4) > 10
 
 

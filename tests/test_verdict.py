@@ -36,6 +36,12 @@ def test_what_is_not_shown_is_undecided_and_says_what_could_have_been_seen():
         assert withdrawn not in text.lower()
 
 
+def test_what_takes_more_than_a_hundred_seeds_is_not_worth_settling():
+    summary = judged(0.95, [0.80, 0.90, 0.85, 0.84], [0.90, 0.80, 0.84, 0.86])
+    assert summary["verdict"].endswith("not worth settling (more than 100 seeds).")
+    assert to_settle(summary, stages(), WORDS) is None
+
+
 def test_an_interval_within_the_margin_says_that_no_larger_difference_is_there():
     text = judged(0.95, [0.850, 0.860, 0.840, 0.855], [0.8505, 0.8595, 0.8402, 0.8551])["verdict"]
     assert text.startswith("No difference larger than 0.50 points: +0.01 points over the student alone")

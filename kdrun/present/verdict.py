@@ -11,7 +11,19 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdrun.differences import BETTER, IDENTICAL, LEVEL, MARGIN, SINGLE, SMALL, WELCH, WORSE, Difference, read_difference
+from kdrun.differences import (
+    BETTER,
+    IDENTICAL,
+    LEVEL,
+    MARGIN,
+    MOST_SEEDS,
+    SINGLE,
+    SMALL,
+    WELCH,
+    WORSE,
+    Difference,
+    read_difference,
+)
 from kdrun.measures import measure
 from kdrun.parts import against, headline_epoch
 from kdrun.present.results import is_points, p_text, signed
@@ -19,6 +31,7 @@ from kdrun.present.units import count_of, roughly
 
 Summary = Mapping[str, Any]
 SEEDS = ("seed", "seeds")
+TOO_MANY = f"so small an effect beside this spread is not worth settling (more than {MOST_SEEDS} seeds)"
 
 
 def margin_of(metric: str | None) -> float | None:
@@ -127,10 +140,10 @@ def is_open(found: Difference, metric: str | None) -> bool:
 
 
 def settling(summary: Summary, found: Difference) -> str:
-    """`About 19 seeds (2 min) would settle an effect of this size.`"""
+    """`About 19 seeds (2 min) would settle an effect of this size.` Of more than MOST_SEEDS: that it is not worth settling."""
     seeds = found.seeds_to_settle(margin_of(summary.get("metric")))
     if seeds is None:
-        return "More than 1,000 seeds would be needed to settle an effect of this size."
+        return f"{TOO_MANY.capitalize()}."
     seconds = (summary.get("to_settle") or {}).get("seconds")
     return f"About {seeds} seeds{f' ({roughly(seconds)})' if seconds else ''} would settle an effect of this size."
 

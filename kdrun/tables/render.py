@@ -16,6 +16,7 @@ from kdrun.present.escape import markdown as markdown_text
 from kdrun.present.results import p_text, vary_text
 from kdrun.present.tables import aligned
 from kdrun.present.units import MISSING, PREFIXES, scaled
+from kdrun.present.verdict import TOO_MANY
 from kdrun.tables.metrics import METRICS, ONCE, WHICH, difference_in, per_epoch
 
 Table = dict[str, Any]
@@ -186,6 +187,8 @@ def _of_differences(table: Table) -> list[str]:
     needed = [seeds for one in unsettled if (seeds := one.seeds_to_settle(MARGIN)) is not None]
     if needed:
         lines.append(f"To settle {len(needed)} of {len(unsettled)}: kdrun table {table['name']} seeds={max(needed)}.")
+    if others := sum(one.sd is not None for one in unsettled) - len(needed):
+        lines.append(f"Of {others} of {len(unsettled)}: {TOO_MANY}.")
     return lines
 
 
