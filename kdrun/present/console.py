@@ -90,8 +90,9 @@ def columns(
     table = Table(box=None, header_style="dim", pad_edge=False)
     for index, name in enumerate(names):
         text = index < left
-        pairs = any(" / " in str(row[index]) for row in rows)  # `best / last`, which may stand on two lines
-        longest = max((len(row[index]) for row in rows), default=0)
+        # `best / last` and `mean ± deviation` may stand on two lines
+        pairs = any(mark in str(row[index]) for row in rows for mark in (" / ", " ± "))
+        longest = max((len(line) for row in rows for line in str(row[index]).split("\n")), default=0)
         head = name if text else "\n".join(wrap(name, max(longest, *map(len, name.split() or [""]))))
         justify = "left" if text else "right"
         table.add_column(

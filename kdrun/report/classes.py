@@ -36,8 +36,9 @@ def class_tables(record: dict[str, Any]) -> list[PageTable]:
 
 
 def _classes(stage: dict[str, Any]) -> list[str]:
-    scores = next(iter((stage.get("test") or {}).values()), None) or {}
-    return [name.removeprefix(SUPPORT) for name in scores if name.startswith(SUPPORT)]
+    scores = next(iter((stage.get("test") or {}).values()), None)
+    names = scores if isinstance(scores, dict) else ()  # old records have the accuracy alone
+    return [name.removeprefix(SUPPORT) for name in names if name.startswith(SUPPORT)]
 
 
 def _mean(stages: list[dict[str, Any]], name: str, which: str) -> float | None:

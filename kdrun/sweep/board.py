@@ -10,12 +10,13 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
+from kdrun.differences import Difference, read_difference
 from kdrun.job.over_seeds import over_seeds, repetitions, without_seeds
 from kdrun.measures import measure
 from kdrun.parts import headline_epoch
 from kdrun.present.console import STYLES, Console, columns, harmless
-from kdrun.present.results import count_text, figure_text, percent
-from kdrun.present.units import MISSING, count_of, duration, share
+from kdrun.present.results import count_text, figure_text, percent, signed
+from kdrun.present.units import MISSING, count_of, duration
 from kdrun.records import arms_of, metric_of, own_arm, validation_of
 from kdrun.sweep.plan import DONE, TO_FIT, Point, SweepPlan
 from kdrun.tracking.record import FAILURES
@@ -181,26 +182,32 @@ def show_results(plan: SweepPlan, console: Console) -> None:
         if point.status in FAILURES and point.error:
             console.whole(f"job {point.number} {point.status}: {point.error['type']}: {point.error['message']}", "red")
             console.whole(f"      {point.run_id}", "dim")
-    console.whole("Choose by validation (val); test figures only describe.", "dim")
+    console.whole(CHOOSE, "dim")
 
 
-FIGURES = ("val", "test", "seeds", "points over control", "gap closed")
+CHOOSE = "Choose by validation (val); test only describes. [ ]: 95 % interval."
+FIGURES = ("val", "test", "seeds", "over control")
 
 
 def result_figures(record: dict[str, Any], status: str, metric: str | None) -> tuple[str, ...]:
-    """(validation, test, seeds, points over its control, gap closed) of the own result of a run."""
+    """(validation, test, seeds, mean over its control with the interval of several seeds below it) of the own result of a run."""
     summary = record.get("summary") or {}
     arm = arms_of(record).get(own_arm(record))
     which = headline_epoch(summary)
-    difference = ((summary.get("difference") or {}).get(which) or {}).get("mean")
+    difference = (summary.get("difference") or {}).get(which)
     validation = validation_of(record) if status == DONE else None
     return (
         "" if validation is None else figure_text(validation, metric),
         figure_text(arm[which], metric) if arm else MISSING,
         count_text(arm) if arm else MISSING,
-        MISSING if difference is None else f"{100 * difference:+.2f}",
-        share((summary.get("gap_closed") or {}).get(which)),
+        MISSING if difference is None else _with_interval(read_difference(difference), metric),
     )
+
+
+def _with_interval(found: Difference, metric: str | None) -> str:
+    """`+8.27` and, of several seeds, `[+6.84, +9.69]` on a line of its own, so that a row fits into 80 columns."""
+    mean = signed(found.mean, metric)
+    return f"{mean}\n[{', '.join(signed(value, metric) for value in found.interval)}]" if found.interval else mean
 
 
 def result(point: Point) -> str:

@@ -68,7 +68,7 @@ def _show_sweep(sweep: Any, args: Arguments) -> int:
     from rich.text import Text
 
     from kdrun.present.console import STYLES, Console, blank, columns, dim, show_page
-    from kdrun.sweep.board import FIGURES, result_figures
+    from kdrun.sweep.board import CHOOSE, FIGURES, result_figures
 
     metric = next((job.record["summary"]["metric"] for job in jobs if job.record.get("summary")), None)
     heads = [f"{name} {measure(metric).title}" if name in ("val", "test") else name for name in FIGURES]
@@ -86,7 +86,7 @@ def _show_sweep(sweep: Any, args: Arguments) -> int:
     ]
     if len(merged) < len(jobs):
         body += [blank(), columns(("over seeds", "status", *heads), [row(job) for job in merged], 2, whole=(1,))]
-    body += [dim("Choose by validation (val); test figures only describe.")]
+    body += [dim(CHOOSE)]
     next_ones = [("command", sweep.record.get("command") or MISSING), ("figures", f"kdrun plot {sweep.name}"),
                  ("page", f"kdrun report {sweep.name}"), ("runs", f"kdrun runs sweep={sweep.name}"), ("folder", str(sweep.folder))]  # fmt: skip
     show_page(Console(), sweep.name, body, next_ones)
