@@ -97,7 +97,12 @@ class Trainer:
         "optimizer and its arguments",
         slot="optimizer",
         supplied=("params",),
-        ranges={"lr": {"above": 0}, "weight_decay": {"minimum": 0}, "momentum": {"minimum": 0, "below": 1}},
+        ranges={
+            "lr": {"above": 0},
+            "weight_decay": {"minimum": 0},
+            "momentum": {"minimum": 0, "below": 1},
+            "rho": {"minimum": 0},
+        },
     )
     groups: dict[str, ParameterGroup] = key(
         {}, "parameters with a learning rate or weight decay of their own, by name", added=True

@@ -61,8 +61,8 @@ SLOTS = {
     "optimizer": Slot(
         "optimizer",
         ("torch.optim.optimizer.Optimizer",),
-        ("torch.optim", "transformers", "timm"),
-        "optimizer classes of torch.optim, transformers, timm",
+        ("torch.optim", "kdrun.learning.sam", "transformers", "timm"),
+        "optimizer classes of torch.optim, transformers, timm; kdrun.learning.sam.SAM",
     ),
     "loss": Slot(
         "loss", ("torch.nn.modules.module.Module",), ("kdrun.objectives",), "losses of kdrun: docs/objectives.md"

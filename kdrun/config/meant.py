@@ -9,6 +9,7 @@ from typing import Any
 
 from kdrun.config.groups import Groups
 from kdrun.config.option_file import load
+from kdrun.config.overrides import option_of_part
 from kdrun.kinds import choices_of
 from kdrun.problems import listed, nearest
 from kdrun.schema import Root, TargetNode, Weight, bare, fields, irrelevant
@@ -34,7 +35,8 @@ def meant(path: str, value: Any, groups: Groups, kind: type | None = None) -> st
         options = groups.get("/".join(parts[start:]), {})
         option = options.get(word if word in options else nearest(word, options) or "")
         if option is not None:
-            return f"type '{path}={_own(option.file)}'"
+            by_name = option_of_part(path, option.name, groups) != option.name
+            return f"type {path}={option.name}" if by_name else f"type '{path}={_own(option.file)}'"
     return ""
 
 

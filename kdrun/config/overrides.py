@@ -11,6 +11,7 @@ from typing import Any
 
 from kdrun.config import vary
 from kdrun.config.groups import ORDER, SEVERAL, ConfDir, Groups
+from kdrun.config.option_file import defaults_of, load
 from kdrun.config.trees import at
 from kdrun.problems import Problems, UserError, closest, listed
 
@@ -97,9 +98,17 @@ def read(overrides: Sequence[str], table: Groups, dirs: Sequence[ConfDir], probl
         elif value == "" and not text.endswith(("''", '""')):
             problems.add(f"{text}: no value", f"type {key}=null for none")
         else:
-            words.values.append((key, value))
+            words.values.append((key, option_of_part(key, value, table)))
             words.typed[key] = text
     return words
+
+
+def option_of_part(key: str, value: Any, table: Groups) -> Any:
+    """`teacher.trainer.optimizer=sam`: an option that the run's trainer has, for a part of the run with a trainer of its own. What the
+    option's file says; a value as it is where no option is meant, or one that is composed of others."""
+    part = re.fullmatch(r"(?:teacher|student|pretrain|assistants\.\w+)\.(trainer\.\w+)", key)
+    option = table.get(part.group(1).replace(".", "/"), {}).get(value) if part and isinstance(value, str) else None
+    return value if option is None or defaults_of(option.file) else load(option.file)
 
 
 def parsed(text: str, options: Any = None) -> Any:

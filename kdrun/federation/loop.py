@@ -16,7 +16,7 @@ from kdrun.domains.base import Prediction
 from kdrun.federation.messages import Arrays
 from kdrun.federation.shards import Shard
 from kdrun.learning import seeds
-from kdrun.learning.backend import Backend, wants_closure
+from kdrun.learning.backend import Backend
 from kdrun.learning.groups import parameter_groups, with_factors
 from kdrun.learning.schedule import schedule
 from kdrun.learning.step import train_step
@@ -96,7 +96,7 @@ class Loop:
         hold_frozen(student)
         backend = LoopBackend(self, task or self, student, networks.values(), objective)
         optimizer = self._optimizer_of(list(networks.values()), backend.trained)
-        backend.closure = wants_closure(optimizer)
+        backend.serve(optimizer)
         rate = self._rate(optimizer, epochs, round, len(shard.bounds(settings["batch_size"])))
         self._seed(seed)
         kept: list[list[Tensor]] = []

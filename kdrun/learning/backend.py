@@ -39,7 +39,8 @@ class Backend:
     rollout     (student, batch) -> batch, called before the teacher is asked; None where batches are used as they come (see rollouts)
     seen        {term: {"value", "gradient"}} on the first batch that had it
     smallest    samples that each part of a batch needs
-    closure     the optimizer computes gradients more than once in a step (see wants_closure)
+    closure     the optimizer computes gradients more than once in a step
+    passes      how often, where the optimizer says it
     balance     of the gradients of terms, or None
     """
 
@@ -62,8 +63,12 @@ class Backend:
         self.trained: Sequence[list[nn.Parameter]] = ()
         self.rollout: Callable[[nn.Module, dict[str, Any]], dict[str, Any]] | None = None
         self.seen: dict[str, dict[str, float]] = {}
-        self.smallest, self.closure = 1, False
+        self.smallest, self.closure, self.passes = 1, False, 1
         self.balance: Balance | None = None
+
+    def serve(self, optimizer: Any) -> None:
+        """Takes from the optimizer how often it computes gradients in a step."""
+        self.closure, self.passes = wants_closure(optimizer), getattr(optimizer, "passes", 1)
 
     def zero_gradients(self) -> None:
         for parameters in self.trained:  # what optimizer.zero_grad does, for a third of its time

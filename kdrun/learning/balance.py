@@ -21,8 +21,14 @@ class Balance:
     """
 
     def __init__(self, every: int):
-        self.every = every
+        self.every, self._measures = every, True
         self.factors: dict[str, float] = {}
+
+    def fixed(self) -> Balance:
+        """One with these factors, which stay."""
+        other = Balance(self.every)
+        other.factors, other._measures = self.factors, False
+        return other
 
     def measure(
         self, objective: Objective, raw: Mapping[str, Tensor], step: int, norm: Callable[[Tensor], float]
@@ -30,7 +36,7 @@ class Balance:
         """Takes the factors of a step from the raw means of a part of its batch. norm: of a scalar's gradient, over all ranks."""
         weighted = [name for name, weight in objective.weights(step).items() if weight and name in raw]
         missing = any(name not in self.factors for name in weighted)
-        if len(weighted) < 2 or not (missing or step % self.every == 0):
+        if not self._measures or len(weighted) < 2 or not (missing or step % self.every == 0):
             return
         labels = [term.name for term in objective.active if term.name in weighted and not term.needs_teacher]
         reference = (labels or weighted)[0]

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from kdrun import losses, targets
+from kdrun.learning.backend import wants_closure
 from kdrun.learning.fit import monitored
 from kdrun.learning.groups import check_groups, check_optimizer
 from kdrun.learning.schedule import schedule
@@ -108,7 +109,7 @@ def check_builds(stages: list[Any], module: Any, hardware: dict[str, Any]) -> No
             continue
         done.add(kind)
         check_groups(trainer, [networks[json.dumps(node, sort_keys=True)] for node in nodes])
-        _optimizer(trainer, hardware["device"])
+        _unscaled(_optimizer(trainer, hardware["device"]), trainer, hardware)
         task = module.task(trainer.get("decoding"), stage.metrics)
         monitored(trainer, task)
         if stage.objective is None:
@@ -173,7 +174,7 @@ def network_of(node: dict[str, Any], spec: Any) -> nn.Module:
             raise broken(f"cannot build {node['_target_']}", error) from error
 
 
-def _optimizer(trainer: dict[str, Any], device: str) -> None:
+def _optimizer(trainer: dict[str, Any], device: str) -> torch.optim.Optimizer:
     node, groups = trainer["optimizer"], trainer.get("groups") or {}
     params = [nn.Parameter(torch.zeros(2, 2, device=device)) for _ in ("", *groups)]
     try:
@@ -189,6 +190,16 @@ def _optimizer(trainer: dict[str, Any], device: str) -> None:
     if any("lr" not in group for group in optimizer.param_groups):
         raise UserError(f"{node['_target_']} has no learning rate lr, which the schedule changes")
     check_optimizer(optimizer, node, groups)
+    return optimizer
+
+
+def _unscaled(optimizer: torch.optim.Optimizer, trainer: dict[str, Any], hardware: dict[str, Any]) -> None:
+    """Raises UserError for an optimizer of several passes in fp16, where the scaler of the losses takes the step."""
+    if hardware.get("precision") == "fp16" and wants_closure(optimizer):
+        raise UserError(
+            f"{trainer['optimizer']['_target_']} computes several gradients a step, which hardware.precision=fp16 has no way for",
+            "give hardware.precision=bf16 or fp32, or another optimizer",
+        )
 
 
 def _has_positions(objective: Objective, module: Any) -> None:

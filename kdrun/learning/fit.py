@@ -266,16 +266,16 @@ def _cost(
     learner, keeping = training.learner, training.keeping
     spec, taught = fit.module.spec, keeping.taught(learner)
     samples, of_teacher = sum(shown.values()), fit.notes.get("flops")
-    evaluated = sum(spec.sizes.get(split, 0) for split in splits)
+    evaluated, passes = sum(spec.sizes.get(split, 0) for split in splits), learner.backend.passes
     asked = (fit.world * count for count in (keeping.asked, taught))
     return cost_of(
         fit.ledger,
-        phase_flops(flops, samples, evaluated, of_teacher, *asked),
+        phase_flops(flops, samples * passes, evaluated, of_teacher, *asked),
         training_seconds=seconds,
         steps=learner.step,
         samples=samples,
         tokens=learner.positions if spec.per_position else None,
-        flops=training_flops(flops, samples, of_teacher, taught),
+        flops=training_flops(flops, samples, of_teacher, taught, passes),
     )
 
 

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kdrun.learning.adaptor import Adaptors
-from kdrun.learning.backend import LightningBackend, wants_closure
+from kdrun.learning.backend import LightningBackend
 from kdrun.learning.balance import Balance
 from kdrun.learning.diverged import growth
 from kdrun.learning.sharding import gather
@@ -169,7 +169,8 @@ class LearnerModule(LightningModule):
         learning = [self.student, *self.backend.beside.values()]
         trained = [parameter for part in learning for parameter in part.parameters() if parameter.requires_grad]
         optimizer = self._make_optimizer(trained)
-        self.backend.trained, self.backend.closure = [trained], wants_closure(optimizer)
+        self.backend.trained = [trained]
+        self.backend.serve(optimizer)
         self._base_rates = [group["lr"] for group in optimizer.param_groups]
         self._optimizer = optimizer
         return [optimizer, *(peer.configure_optimizers() for peer in self.peers)] if self.peers else optimizer

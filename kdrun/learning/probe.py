@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from kdrun import targets
 from kdrun.learning import seeds, topk
 from kdrun.learning.backend import Backend
 from kdrun.learning.firststep import check_first_step
@@ -42,8 +43,8 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
     (lab.stages.fit.Fit.taught_by), None for one that is not in the store: it has random weights here, as a start has that is not there.
 
     Returns {"terms": {name: {"value", "gradient", "identity"}}, "trainable", "parameters", "flops", "teacher_flops",
-    "step_seconds", "steps", "samples", "untrained"}; identity is the term's value for teacher = student, None for terms without a
-    teacher; untrained: who has random weights here and will have others ("teacher NAME", "start").
+    "step_seconds", "passes", "steps", "samples", "untrained"}; passes: gradients that a step computes; identity is the term's
+    value for teacher = student, None for terms without a teacher; untrained: who has random weights here and will have others ("teacher NAME", "start").
     Raises NoEffect or NotZero.
     """
     task = module.task(metrics=stage.metrics)
@@ -58,12 +59,14 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
         "steps": 0,
         "samples": {},
         "step_seconds": None,
+        "passes": 1,
         "untrained": [],
     }
     if stage.trainer is None:
         return result
     _load_start(stage, student, module, result["untrained"])
     monitored(stage.trainer, task)
+    result["passes"] = getattr(targets.locate(stage.trainer["optimizer"]["_target_"], "optimizer"), "passes", 1)
     objective = build_objective(stage.objective)
     task.prepare(objective.wanted)
     seed = seeds.derive(stage.seed, "data")
@@ -99,7 +102,7 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
         given = backend.tensors(batch, prediction, taught[0] if taught and len(taught) == 1 else taught)
         total, raw = objective(given, count)
         total.backward(retain_graph=True)
-        result["step_seconds"] = time.perf_counter() - started
+        result["step_seconds"] = result["passes"] * (time.perf_counter() - started)
     if stage.rollout:
         result["step_seconds"] += _rollout_seconds(stage, task, student, batch)
     alike = stage.averaged or (

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, clear_autocast_cache, nn
 
+from kdrun.learning import seeds
 from kdrun.learning.backend import Backend
 from kdrun.objectives.terms import Objective
 
@@ -63,18 +67,57 @@ def train_step(
 
 
 def step_of_several_passes(student, teacher, objective, batch, optimizer, step, backend) -> list[Tensor]:
-    """As train_step, of an optimizer that asks a closure for gradients: the values of the weights before the step."""
+    """As train_step, of an optimizer that asks a closure for gradients: the values of the weights before the step.
+
+    Where the optimizer says how many passes it takes (SAM), all of them are of one function of the weights: each draws the
+    random numbers of the first (dropout), and begins with the buffers that the first began with. What the first leaves in
+    buffers (batch-norm statistics, what a term remembers) is what the step leaves.
+    """
     single = copy.copy(backend)
     single.closure, single.rollout = False, None
     passes: list[list[Tensor]] = []
+    alike = _Alike([student, *backend.beside.values()]) if backend.passes > 1 else nullcontext
 
     def closure() -> Tensor:
         clear_autocast_cache()  # of weights as they were in the pass before
-        passes.append(train_step(student, teacher, objective, batch, None, step, single))
+        with alike():
+            passes.append(train_step(student, teacher, objective, batch, None, step, single))
+        backend.seen = single.seen
+        if single.balance is not None and backend.passes > 1:
+            single.balance = single.balance.fixed()  # measured at the weights before the step
         return passes[-1][len(objective.active)]
 
     optimizer.step(closure)
     return passes[0]
+
+
+class _Alike:
+    """What a pass is done in, so that each begins with the buffers and the random state of the first, whose buffers then stay."""
+
+    def __init__(self, modules: Sequence[nn.Module]):
+        self._modules = modules
+        self._begin: tuple[list[Tensor], dict[str, Any]] | None = None
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        before = [buffer.clone() for buffer in self._buffers()]
+        if self._begin is None:
+            self._begin = before, seeds.capture()
+            yield
+            return
+        buffers, random = self._begin
+        self._put(buffers)
+        seeds.restore(random)
+        yield
+        self._put(before)
+
+    def _buffers(self) -> list[Tensor]:
+        return [buffer for module in self._modules for buffer in module.buffers()]
+
+    def _put(self, values: Sequence[Tensor]) -> None:
+        with torch.no_grad():
+            for buffer, value in zip(self._buffers(), values, strict=True):
+                buffer.copy_(value)
 
 
 def values_of(objective: Objective, raw: dict[str, Tensor], total: Tensor) -> list[Tensor]:

@@ -70,21 +70,24 @@ class Ledger:
         self.energy.close()
 
 
-def training_flops(student: int | None, samples: int, teacher: int | None, taught: int) -> dict[str, Any]:
+def training_flops(
+    student: int | None, samples: int, teacher: int | None, taught: int, passes: int = 1
+) -> dict[str, Any]:
     """FLOPs of a training stage from the counted forward passes.
 
     student, teacher  FLOPs of one forward pass of one sample (None: could not be counted)
     samples           samples the student was trained on; a step is taken as three forward passes
     taught            samples the teacher was asked for: its pre-flight, and outputs that were not in a cache
+    passes            how often a step computes gradients (SAM: twice)
     """
     known = student is not None and (teacher is not None or taught == 0)
-    learned = None if student is None else 3 * student * samples
+    learned = None if student is None else 3 * passes * student * samples
     asked = 0 if taught == 0 else None if teacher is None else teacher * taught
     return {
         "student": learned,
         "teacher": asked,
         "total": learned + asked if known else None,
-        "method": "forward pass counted on the meta device; a training step is three of them",
+        "method": f"forward pass counted on the meta device; a training step is {'three' if passes == 1 else 3 * passes} of them",
     }
 
 
@@ -94,7 +97,7 @@ def phase_flops(
     """FLOPs by phase of the energy record, from counted forward passes; None where one that is needed is not known.
 
     student, teacher  FLOPs of one forward pass of one sample
-    samples           samples the student was trained on; a step is taken as three forward passes
+    samples           samples the student computed gradients of, each as three forward passes
     evaluated         samples that it was validated and tested on; of generated text, one pass over each is counted
     asked, taught     samples the teacher was asked for before the first step (its check, its cache), and in all
     Preparing data is not counted: the phase is not in the result.

@@ -471,7 +471,7 @@ def test_header_commands_of_presets_compose():
     [
         ("trainer.optimizer=adamw", "type trainer/optimizer=adamw"),
         ("trainer.optimizer._target_=adamw", "type trainer/optimizer=adamw"),
-        ("student.trainer.optimizer=adam", "type 'student.trainer.optimizer={_target_: torch.optim.AdamW, lr: 0.001, weight_decay: 0.01}'"),
+        ("student.trainer.optimizer=adam", "type student.trainer.optimizer=adamw"),
         ("objective.kd=0.5", "type objective.kd.weight=0.5"),
         ("objective.loss=kd", "type objective=kd"),
         ("trainer.schedule=cosine", "type trainer.schedule.name=cosine"),
@@ -504,6 +504,24 @@ def test_what_is_typed_for_all_learners_wins_over_what_a_family_says_of_one(word
     cast = Cast(compose(["model=llava", *words]).config)
     learners = (cast.teacher, *cast.assistants, cast.student)
     assert {learner.role: learner.trainer["epochs"] for learner in learners} == epochs
+
+
+@pytest.mark.parametrize("part", ["teacher", "student", "pretrain"])
+def test_a_learner_may_name_an_optimizer_of_its_own(part):
+    """The name stands for the option's file, and what is typed below it is over that, in any order of other words."""
+    job = compose([f"{part}.trainer.optimizer=adamw", f"{part}.trainer.optimizer.lr=0.5", "trainer.optimizer.lr=0.2"])
+    written = "{_target_: torch.optim.AdamW, lr: 0.5, weight_decay: 0.01}"
+    assert job.config[part]["trainer"]["optimizer"] == {
+        "_target_": "torch.optim.AdamW",
+        "lr": 0.5,
+        "weight_decay": 0.01,
+    }
+    assert job.hash == compose([f"{part}.trainer.optimizer={written}", "trainer.optimizer.lr=0.2"]).hash
+    assert job.config["trainer"]["optimizer"]["_target_"] == "torch.optim.SGD"
+
+
+def test_names_of_options_are_plain_text_elsewhere():
+    assert compose(["+extra.trainer.optimizer=adamw"]).config["extra"] == {"trainer": {"optimizer": "adamw"}}
 
 
 def test_a_typed_rate_reaches_learners_with_a_rate_of_their_own():

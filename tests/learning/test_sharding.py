@@ -60,6 +60,13 @@ def test_sharded_equals_whole(tmp_path, forked_ranks):
         assert sharded.record["first_step"][term] == pytest.approx(found, rel=1e-3)
 
 
+def test_sharded_ranks_ascend_together(tmp_path, forked_ranks):
+    """Sharpness-aware steps climb along the gradient of the whole batch: parts, ranks and shards change its last digits alone."""
+    options = (*OWN, "trainer.accumulate=2", "trainer/optimizer=sam", "trainer.optimizer.rho=0.5", "trainer.epochs=2")
+    alone = make_lab(tmp_path / "one").get(supervised(Cast(cell(*options)).student))
+    close(alone, make_lab(tmp_path / "fsdp").get(supervised(Cast(cell(*FSDP, *options)).student)))
+
+
 class Stopping(Silent):
     """Asks for a stop once it was told so many rows."""
 
