@@ -24,6 +24,24 @@ SAMPLE, POSITION, TOP = "sample", "position", "top"
 """What a teacher's outputs are kept by (DataModule.cached_by)."""
 
 
+class BatchView:
+    """How a network is asked about batches of one data module when it sees their samples as another shows them."""
+
+    aligned = False
+    """Whether what it says is of other pieces of a sample than a student predicts, so that terms have to know which belong together."""
+
+    def __init__(self, module: Any):
+        self.module = module
+
+    def seen(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch as the network sees it."""
+        return {**batch, "inputs": self.module.inputs(batch["ids"].cpu(), batch["view"])}
+
+    def told(self, prediction: Any, seen: dict[str, Any]) -> Any:
+        """What it predicts for a batch that it has `seen`, at the positions of the student."""
+        return prediction
+
+
 class DataModule(LightningDataModule):
     """A loaded data set: samples with stable ids in splits, and their loaders.
 
@@ -101,6 +119,19 @@ class DataModule(LightningDataModule):
     def positions(self, split: str = "train") -> dict[str, int]:
         """What terms of an objective can be over (objectives.terms.Term.over) -> how many there are in a split."""
         return {"mask": 1}
+
+    aligned_by: str | None = None
+    """The tensor by which terms know what of a student and of a teacher belongs together, where these may predict other pieces of a
+    sample (BatchView.aligned)."""
+
+    def identified(self, split: str) -> tuple[Tensor, Tensor]:
+        """(ids, targets) of the samples of a split, equal for two modules that show the same samples in two ways."""
+        samples = self.samples(split)
+        return samples.ids, samples.targets
+
+    def view_of(self, learned: DataModule) -> BatchView:
+        """How a network that sees samples as this module shows them is asked about batches of `learned`."""
+        return BatchView(self)
 
     def trained_on(self) -> dict[str, Any]:
         """What a network is trained on, in JSON types: "samples", those "labelled" where not all are, and what is special about them."""

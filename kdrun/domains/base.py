@@ -462,6 +462,10 @@ class Domain:
         """The key of data that chooses one of several views of a sample."""
         return "view"
 
+    def view_keys(self, data: Mapping[str, Any]) -> tuple[str, ...]:
+        """Dotted keys of data that say how a network sees a sample, in which a teacher may differ from its students."""
+        return tuple(dict.fromkeys(("view", self.view_key(data)))) if self.views else ()
+
     def view_names(self, data: Mapping[str, Any], key: str) -> Sequence[Any]:
         """The views that this key of data chooses from; () where any may be one."""
         return ()

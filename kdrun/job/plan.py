@@ -31,7 +31,7 @@ def _make_plan(job: Any, why: bool) -> dict[str, Any]:
     resolve_mode(job.config["tracker"])
     hardware = resolve(job.config["hardware"])
     apply_threads(hardware)
-    from kdrun.learning.beforehand import check_builds
+    from kdrun.learning.beforehand import check_aligned, check_builds
 
     lab = make_lab(job.config["paths"], hardware, Report(), lambda item: None, dry=True)
     main = job.config["data"]
@@ -40,6 +40,7 @@ def _make_plan(job: Any, why: bool) -> dict[str, Any]:
     module.task().notes()  # a score that lacks its package is told now
     data = {**_told(module), "audit": module.audit()}
     check_builds(*planned_on(planned, main, lab.workshop), hardware)
+    check_aligned(planned, lab.workshop)
     at_once = jobs_within(None, job.config["hardware"])
     looks = job.config["looks"] or [len(job.cells)]
     fit_cells([{**cell, "hardware": hardware} for cell in job.cells[: looks[0]]], lab)

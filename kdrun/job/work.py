@@ -167,6 +167,7 @@ def _look(work: Work, job, hardware: dict[str, Any]) -> None:
             work.report.note(f"seed {cell['seed']}: {other}")
     work.task = module.task()
     work.notes = work.task.notes()  # before the first stage, since a score that lacks its package is known now
-    from kdrun.learning.beforehand import check_builds
+    from kdrun.learning.beforehand import check_aligned, check_builds
 
     check_builds(*planned_on(planned, data, workshop), hardware)
+    check_aligned(planned, workshop)

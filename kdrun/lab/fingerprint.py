@@ -131,10 +131,10 @@ def targets_in(*nodes: Any) -> list[str]:
 
 def identity(data: dict[str, Any], context: FingerprintContext) -> dict[str, Any]:
     """What a data config gives: how it is looked at, and the hash of its content."""
-    return {"view": _view(data), "content": context.data_hash(data)}
+    return {"view": viewed(data), "content": context.data_hash(data)}
 
 
-def _view(data: dict[str, Any]) -> dict[str, Any]:
+def viewed(data: dict[str, Any]) -> dict[str, Any]:
     """The data config without what is a label or a path."""
     view = kept(canonical(data, numbers=True), "data")
     if view.get("tests"):

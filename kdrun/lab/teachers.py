@@ -90,6 +90,7 @@ def otherwise(result: Result) -> list[str]:
 
 def settle_teaching(stage: Stage, workshop: Any) -> dict[str, Any]:
     """`teaching` with source decided and checked; `fill` is None when nothing is cached."""
+    from kdrun.data.module import SAMPLE
     from kdrun.learning.topk import cache_size
 
     teaching = stage.teaching
@@ -105,6 +106,13 @@ def settle_teaching(stage: Stage, workshop: Any) -> dict[str, Any]:
         return {**teaching, "fill": None}
     module = workshop.data(stage.data)
     recurring = not module.random or module.replayed
+    if stage.sees and module.cached_by != SAMPLE:
+        if teaching["source"] == "cached":
+            raise UserError(
+                "teacher.source=cached: what a teacher with data of its own says of tokens is not kept",
+                "give teacher.source=online, or leave teacher.data out",
+            )
+        teaching = {**teaching, "source": "online"}
     if stage.sees and not recurring:
         shown = ", ".join(f"data.{key}={value}" for key, value in stage.sees.items())
         raise UserError(

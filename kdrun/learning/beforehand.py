@@ -88,6 +88,29 @@ def _in_whole_batches(objective: Objective, trainer: dict[str, Any]) -> None:
             )
 
 
+def check_aligned(stages: Iterable[Any], workshop: Any) -> None:
+    """Raises UserError for a stage whose teacher predicts other pieces of a sample than the student (another tokenizer), where something
+    would compare them piece by piece."""
+    for stage in stages:
+        module = workshop.data(stage.data) if getattr(stage, "sees", None) and stage.trainer is not None else None
+        if module is None or module.aligned_by is None:
+            continue
+        terms = [term for term in build_objective(stage.objective).active if term.needs_teacher]
+        keys = [f"objective.{term.name}" for term in terms if module.aligned_by not in term.may_want]
+        keys += ["trainer.gap"] if stage.trainer.get("gap") else []
+        asked = keys or getattr(stage, "rollout", None)
+        if asked and workshop.seen(stage.seen, module).view_of(module).aligned:
+            if not keys:
+                raise UserError(
+                    "what a student writes itself cannot be cut again for a teacher that cuts texts into other tokens (teacher.data)",
+                    "strategy=vanilla learns from such a teacher on the texts of the data",
+                )
+            raise UserError(
+                f"{keys[0]} compares two networks token by token, and the teacher cuts texts into other tokens (teacher.data)",
+                "objectives for that: uld (sorted probabilities), aligned_kd (pieces of text that both have)",
+            )
+
+
 def check_builds(stages: list[Any], module: Any, hardware: dict[str, Any]) -> None:
     """Networks with a forward pass, optimizers, schedules, objectives and metrics of all stages on the data of `module`.
 

@@ -17,7 +17,7 @@ from kdrun.learning.firststep import check_first_step
 from kdrun.learning.fit import monitored
 from kdrun.learning.request import TaughtBy
 from kdrun.learning.rollouts import Rollouts
-from kdrun.learning.teacher import FrozenTeacher
+from kdrun.learning.teacher import FrozenTeacher, OtherView
 from kdrun.learning.teaching import live_teacher
 from kdrun.learning.wiring import capture_of, of_data, reuse_classifier, shapes_of, wire
 from kdrun.ledger.flops import parameters
@@ -75,12 +75,13 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
     taught, shapes, widths = None, [], []
     if objective.needs_teacher:
         teachers = _teachers(stage, seen or module, objective, stored, result)
-        inputs = batch if seen is None else {**batch, "inputs": seen.inputs(batch["ids"], batch["view"])}
+        view = None if seen is None else seen.view_of(module)
         for teacher in teachers:
             teacher.capture = capture_of(teacher.network, objective, "teacher")
             shapes.append(shapes_of(teacher.network, objective, "teacher", teacher.task, (seen or module).spec))
         reuse_classifier(objective, student, [teacher.network for teacher in teachers])
-        taught = [_as_told(teacher.outputs(inputs), stage.objective) for teacher in teachers]
+        sources = [teacher if view is None else OtherView(teacher, view) for teacher in teachers]
+        taught = [_as_told(source.outputs(batch), stage.objective) for source in sources]
         if objective.takes("student_features"):
             widths = [teacher.task.feature_width(teacher.network) for teacher in teachers]
     objective, adaptor = wire(

@@ -7,7 +7,7 @@ checkpoint, EMA or parameter count can reach it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from kdrun.data.module import BatchView
 from kdrun.domains.base import Prediction
 from kdrun.learning.wiring import predicted
 from kdrun.networks.capture import Capture
@@ -133,18 +134,15 @@ class FrozenTeacher:
 
 
 class OtherView:
-    """A live teacher that sees the samples of a batch otherwise than the student does.
+    """A live teacher that sees the samples of a batch otherwise than the student does; view: how."""
 
-    inputs(ids int64 [B], view) gives what it sees of training samples, normalised.
-    """
-
-    def __init__(self, live: FrozenTeacher, inputs: Callable[[Tensor, int], Tensor]):
-        self.live, self._inputs, self.fingerprint = live, inputs, live.fingerprint
+    def __init__(self, live: FrozenTeacher, view: BatchView):
+        self.live, self.view, self.fingerprint = live, view, live.fingerprint
         self.device = torch.device("cpu")
 
     def outputs(self, batch: dict[str, Any], step: int = 0) -> Prediction:
-        seen = self._inputs(batch["ids"].cpu(), batch["view"]).to(self.device)
-        return self.live.outputs({**batch, "inputs": seen})
+        seen = moved(self.view.seen(batch), self.device)
+        return self.view.told(self.live.outputs(seen), seen)
 
     @property
     def samples(self) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from kdrun.data.module import SAMPLE
+from kdrun.data.module import SAMPLE, BatchView
 from kdrun.files import read_json
 from kdrun.learning import cache, positions, rowcache, seeds, topk
 from kdrun.learning.fitness import UnfitTeacher, check_guess
@@ -104,15 +104,15 @@ class Workshop:
         Raises UserError where they are not the same samples in the same splits.
         """
         module = self._kept(self._beside, config)
-        pairs = [(learned.samples(split), module.samples(split)) for split in ("train", "val")]
-        alike = all(torch.equal(a.ids, b.ids) and torch.equal(a.targets, b.targets) for a, b in pairs)
+        pairs = [zip(learned.identified(split), module.identified(split), strict=True) for split in ("train", "val")]
+        alike = all(torch.equal(ours, theirs) for pair in pairs for ours, theirs in pair)
         if not alike or learned.content != module.content:
             raise UserError(f"data={config['name']}: what the teacher would see are not the samples of the student")
         return module
 
     def check_evaluation(self, config: dict[str, Any], beside: dict[str, Any]) -> None:
-        """Raises UserError unless networks that are trained on the data `config` can teach, and be compared, on `beside`: validation
-        and test are the same samples with the same targets, none of them is trained on, and outputs mean the same."""
+        """Raises UserError unless networks that are trained on the data `config` can teach, and be compared, on `beside`, seen as they see
+        them: validation and test are the same samples with the same targets, none of them is trained on, and outputs mean the same."""
         if (key := repr((config, beside))) in self._compared:
             return
         module, other = self.data(config), self._kept(self._beside, beside)
@@ -120,15 +120,15 @@ class Workshop:
         other.spec.in_units_of(trained).check(trained, Path(f"a network for data={config['name']}"))
         held_out = [torch.empty(0, dtype=torch.int64)]
         for split in ("val", "test", *other.extra_tests):
-            one, two = module.samples(split), other.samples(split)
+            ids = [each.identified(split)[0] for each in (module, other)]
             targets = [torch.as_tensor(each.raw_targets(split)) for each in (module, other)]
-            if not torch.equal(one.ids, two.ids) or not torch.equal(*targets):
+            if not torch.equal(*ids) or not torch.equal(*targets):
                 raise UserError(f"{split} would not be the samples that the student is judged on")
-            held_out.append(two.ids)
+            held_out.append(ids[1])
         added = [one.get("unlabelled") for one in (config, beside)]  # whose content is in that of the whole
         if added[0] == added[1] and module.content != other.content:
             raise UserError("these are not the samples of the student")
-        if torch.isin(module.train_ids, torch.cat(held_out)).any():
+        if torch.isin(module.identified("train")[0], torch.cat(held_out)).any():
             raise UserError("it would be trained on samples that the student is validated or tested on")
         self._compared.add(key)
 
@@ -184,16 +184,17 @@ def prepare_teacher(request: FitRequest, objective: Objective, module, task, rep
     Notes what was measured for the record; of several teachers: of the first, FLOPs of all together, and the others below
     "also". Raises: UnfitTeacher; ValueError when a cache would have to hold outputs for randomly augmented inputs.
     """
+    view = None
     if request.sees:
-        module = workshop.seen(request.teachers_view, module)
-        task = module.task()
+        learned, module = module, workshop.seen(request.teachers_view, module)
+        task, view = module.task(), module.view_of(learned)
         task.prepare(objective.wanted)
     if len(request.teachers) == 1:
-        return _one_teacher(request, objective, module, task, report, workshop)
+        return _one_teacher(request, objective, module, task, report, workshop, view)
     sources, notes = [], []
     for number, teacher in enumerate(request.teachers):
         single = replace(request, teachers=(teacher,), fingerprint=f"{request.fingerprint}/{number}")
-        sources.append(_one_teacher(single, objective, module, task, report, workshop))
+        sources.append(_one_teacher(single, objective, module, task, report, workshop, view))
         notes.append(workshop.teaching_notes(single) or {})
     flops = [found.get("flops") for found in notes]
     whole = None if None in flops else sum(flops)
@@ -226,7 +227,7 @@ def live_teacher(
 
 
 def _one_teacher(
-    request: FitRequest, objective: Objective, module, task, report: Report, workshop: Workshop
+    request: FitRequest, objective: Objective, module, task, report: Report, workshop: Workshop, view: BatchView | None
 ) -> cache.CachedTeacher | FrozenTeacher:
     teaching, teacher = request.teaching, request.teacher
     device = torch.device(request.hardware["device"])
@@ -249,12 +250,12 @@ def _one_teacher(
         return frozen
 
     def teaching_live():
-        return OtherView(live(), module.inputs) if request.sees else live()
+        return live() if view is None else OtherView(live(), view)
 
     features = workshop.width(teacher.network, module) if objective.takes("teacher_features") else 0
     workshop.note_teaching(request, **({"features": features} if features else {}))
     if teaching["source"] == "online":
-        return teaching_live() if k is None else topk.TopTeacher(live(), k)
+        return teaching_live() if k is None else topk.TopTeacher(teaching_live(), k)
     if module.cached_by != SAMPLE:
         return _cached_rows(request, module, k, live, device, report, workshop)
     if module.random and not module.replayed:
@@ -269,7 +270,7 @@ def _one_teacher(
         stored = cache.OutputCache(folder, module.train_ids, module.views, module.spec.outputs, parts, features)
         if teaching["fill"] == "first_epoch":
             network = live()
-            source = OtherView(network, module.inputs) if request.sees else network
+            source = network if view is None else OtherView(network, view)
             verify = partial(_verify, stored, network, module, device, teaching["verify"], request, workshop)
             verify = verify if teaching["verify"] else None
             if verify is not None and stored.any():  # of an earlier try, or of another stage

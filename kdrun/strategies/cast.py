@@ -66,11 +66,12 @@ class Learner:
         return {"key": self.key, **known, **({} if normalize is None else {"normalize": normalize})}
 
     def stage(self, data: dict[str, Any] | None) -> dict[str, Any]:
-        """What a Fit says of the data: those of this learner with the keys of `data` over them, and beside them the run's where its
-        own differ."""
+        """What a Fit says of the data: those of this learner with the keys of `data` over them, and beside them the run's, as this learner
+        sees them, where its own differ."""
         run, own = (merged(each, data or {}) for each in (self.cast.config["data"], self.data))
-        differs = own != run and self.config.get("data")
-        return {"data": own, "stated": {**self.stated, **({"beside": run} if differs else {})}}
+        beside = {**run, **{key: own[key] for key in own_data.views(self.cast.domain, run) if key in own}}
+        differs = own != beside and self.config.get("data")
+        return {"data": own, "stated": {**self.stated, **({"beside": beside} if differs else {})}}
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ REASONS = {
 
 
 def views(domain: Domain, data: dict[str, Any]) -> tuple[str, ...]:
-    """Keys of data that say how a network sees a sample."""
-    return tuple(dict.fromkeys(("view", domain.view_key(data)))) if domain.views else ()
+    """Keys of data, or nodes with keys, that say how a network sees a sample."""
+    return tuple(dict.fromkeys(path.partition(".")[0] for path in domain.view_keys(data)))
 
 
 def check(key: str, own: dict[str, Any], domain: Domain, data: dict[str, Any]) -> None:
@@ -32,7 +32,7 @@ def check(key: str, own: dict[str, Any], domain: Domain, data: dict[str, Any]) -
     key: where it stands in the config; own: its keys of data; data: those of the run.
     """
     training = tuple(irrelevant(Data, "training", task=domain.name))
-    allowed = (*training, *views(domain, data))
+    allowed = (*training, *domain.view_keys(data))
     for path, value in leaves(own, lists=False):
         if not path:
             return

@@ -186,12 +186,11 @@ def module(train, val=(4, 5), test=(6,), content="a", spec=None):
     samples = {name: SimpleNamespace(ids=torch.tensor(ids[name]), targets=torch.zeros(len(ids[name]))) for name in ids}
     spec = spec or SimpleNamespace(metadata=dict, check=lambda *_: None, in_units_of=lambda _: spec)
     return SimpleNamespace(
-        samples=samples.get,
+        identified=lambda split: (samples[split].ids, samples[split].targets),
         raw_targets=lambda split: samples[split].targets,
         extra_tests=(),
         spec=spec,
         content=content,
-        train_ids=samples["train"].ids,
     )
 
 

@@ -78,6 +78,10 @@ class LanguageDomain(Domain):
 
         return LanguageSpec.of(metadata)
 
+    def view_keys(self, data: Mapping[str, Any]) -> tuple[str, ...]:
+        """Those that cut a text into tokens."""
+        return tuple(f"language.{name}" for name in ("tokenizer", "vocabulary", "max_length"))
+
     def content_hash(self, source: Any, config: dict[str, Any]) -> str:
         """With the content of a tokenizer that is given."""
         path = config["language"]["tokenizer"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,25 @@ import torch
 
 from kdrun.data.loader import SortedLoader
 from kdrun.data.ragged import Ragged
+
+
+@dataclass(frozen=True)
+class Origins:
+    """What the documents in rows are of: those of row r are at starts[r]:starts[r + 1] of the other columns.
+
+    starts    int64 [rows + 1]
+    document  int64 [n]: its id
+    begin     int64 [n]: bytes of its text before what is in the row
+    """
+
+    starts: np.ndarray
+    document: np.ndarray
+    begin: np.ndarray
+
+    def of(self, row: int) -> list[tuple[int, int]]:
+        """(document, begin) of each document in a row, in order."""
+        here = slice(*self.starts[row : row + 2])
+        return list(zip(self.document[here].tolist(), self.begin[here].tolist(), strict=True))
 
 
 class LanguageSamples:
@@ -19,12 +39,21 @@ class LanguageSamples:
     bytes   int32, as long as tokens.flat: bytes of text that each token stands for, where it is predicted; -1 where it is not
     parts   Ragged, as long: which document of its row each token is of, from 1; None: rows hold one each
     pad     what rows are filled up with
+    origins  of the documents of each row, where they are known
     """
 
     labelled: torch.Tensor | None = None
 
-    def __init__(self, ids: np.ndarray, tokens: Ragged, bytes: np.ndarray, parts: Ragged | None, pad: int):
-        self.ids = torch.from_numpy(np.array(ids, np.int64))
+    def __init__(
+        self,
+        ids: np.ndarray,
+        tokens: Ragged,
+        bytes: np.ndarray,
+        parts: Ragged | None,
+        pad: int,
+        origins: Origins | None = None,
+    ):
+        self.ids, self.origins = torch.from_numpy(np.array(ids, np.int64)), origins
         self.tokens, self.parts, self.pad = tokens, parts, pad
         self.bytes = Ragged(bytes, tokens.starts)
         self.lengths = tokens.lengths()

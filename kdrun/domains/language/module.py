@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kdrun import kinds
-from kdrun.data.module import TOP, TokenModule
+from kdrun.data.module import TOP, BatchView, TokenModule
 from kdrun.data.source import SPLITS
 from kdrun.data.splits import assign
 from kdrun.domains.language import rows as rows_of
@@ -26,10 +26,17 @@ DOMAIN = kinds.find("causal_lm")
 
 
 class LanguageDataModule(TokenModule):
-    """Documents with a split and a tokenizer. source: their documents; tokenizer: see tokens; samples: split -> its rows."""
+    """Documents with a split and a tokenizer.
+
+    source     their documents; documents: split -> their ids
+    tokenizer  see tokens
+    samples    split -> its rows
+    notes      what was found in making them
+    """
 
     preflight_batch = 32
     cached_by = TOP
+    aligned_by = "teacher_spans"
     LOADER = LanguageLoader
 
     def __init__(
@@ -39,9 +46,10 @@ class LanguageDataModule(TokenModule):
         spec: LanguageSpec,
         samples: dict[str, LanguageSamples],
         notes: list[str],
+        documents: Mapping[str, np.ndarray],
     ):
         super().__init__(DOMAIN, spec, samples, tokenizer, batch_size=32, eval_batch_size=32)
-        self.source, self.tokenizer, self.found = source, tokenizer, notes
+        self.source, self.tokenizer, self.found, self.documents = source, tokenizer, notes, documents
 
     def inputs(self, ids: Tensor, view: int = 0) -> dict[str, Any]:
         """The batch of these training rows, in this order."""
@@ -50,6 +58,17 @@ class LanguageDataModule(TokenModule):
     def lengths(self, ids: Tensor) -> Tensor:
         """int64 [b]: positions of training rows by id."""
         return torch.from_numpy(self.samples("train").lengths[self.trained(ids).numpy()] - 1)
+
+    def identified(self, split: str) -> tuple[Tensor, Tensor]:
+        """(ids of documents, zeros): how they are cut is not the same for all tokenizers."""
+        ids = torch.from_numpy(self.documents[split])
+        return ids, torch.zeros_like(ids)
+
+    def view_of(self, learned: LanguageDataModule) -> BatchView:
+        """See DataModule; of the same tokenizer, the rows of `learned` as they are."""
+        from kdrun.domains.language.retokenized import Retokenized, SameTokens
+
+        return SameTokens(self) if self.tokenizer.alike(learned.tokenizer) else Retokenized(self, learned)
 
     def audit(self) -> dict[str, Any]:
         notes = [*self.source.notes, *self.found]
@@ -102,4 +121,5 @@ def language_module(source: Documents, config: Mapping[str, Any], cache: str | P
         tokenizer=tokenizer.sha256,
         chats=source.chats,
     )
-    return LanguageDataModule(source, tokenizer, spec, samples, notes)
+    ids = {name: source.ids[places] for name, places in chosen.items()}
+    return LanguageDataModule(source, tokenizer, spec, samples, notes, ids)

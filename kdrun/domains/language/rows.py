@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
 from kdrun.data.ragged import Ragged
-from kdrun.domains.language.loader import LanguageSamples
+from kdrun.domains.language.loader import LanguageSamples, Origins
 from kdrun.domains.language.source import Document
 from kdrun.domains.language.tokens import LanguageTokenizer
 
@@ -21,11 +22,13 @@ NOT_PREDICTED = -1
 
 @dataclass(frozen=True)
 class Piece:
-    """A row of one document. ids: its tokens; bytes: of those that are predicted, NOT_PREDICTED of the others."""
+    """A row of one document. ids: its tokens; bytes: of those that are predicted, NOT_PREDICTED of the others; begin: bytes of the
+    document's text before it."""
 
     number: int
     ids: list[int]
     bytes: list[int]
+    begin: int = 0
 
 
 def pieces(
@@ -60,12 +63,13 @@ def pieces(
 
 
 def _text(number: int, ids: list[int], sizes: list[int], start: int, most: int) -> list[Piece]:
-    room = most - 1
+    room, before = most - 1, [0, *accumulate(sizes)]
     return [
         Piece(
             number * PIECES + first // room,
             [start, *ids[first : first + room]],
             [NOT_PREDICTED, *sizes[first : first + room]],
+            before[first],
         )
         for first in range(0, len(ids), room)
     ]
@@ -76,7 +80,8 @@ def separate(found: Iterable[Piece], pad: int) -> LanguageSamples:
     rows = list(found)
     tokens = Ragged.of([piece.ids for piece in rows])
     counted = Ragged.of([piece.bytes for piece in rows])
-    return LanguageSamples(np.array([piece.number for piece in rows], np.int64), tokens, counted.flat, None, pad)
+    ids = np.array([piece.number for piece in rows], np.int64)
+    return LanguageSamples(ids, tokens, counted.flat, None, pad, _origins([[piece] for piece in rows]))
 
 
 def packed(found: Sequence[Piece], most: int, pad: int) -> LanguageSamples:
@@ -99,4 +104,11 @@ def packed(found: Sequence[Piece], most: int, pad: int) -> LanguageSamples:
     counted = Ragged.of([[size for piece in row for size in piece.bytes] for row in chosen])
     parts = Ragged.of([[number for number, piece in enumerate(row, 1) for _ in piece.ids] for row in chosen])
     ids = np.array([row[0].number for row in chosen], np.int64)
-    return LanguageSamples(ids, tokens, counted.flat, parts, pad)
+    return LanguageSamples(ids, tokens, counted.flat, parts, pad, _origins(chosen))
+
+
+def _origins(rows: Sequence[Sequence[Piece]]) -> Origins:
+    starts = np.cumsum([0, *(len(row) for row in rows)], dtype=np.int64)
+    flat = [piece for row in rows for piece in row]
+    columns = [np.array([getattr(piece, name) for piece in flat], np.int64) for name in ("number", "begin")]
+    return Origins(starts, columns[0] // PIECES, columns[1])

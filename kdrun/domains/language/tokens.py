@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,22 @@ CHATML = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 """The chat template of tokenizers that kdrun trains."""
+
+
+@dataclass(frozen=True)
+class Turns:
+    """A chat as text and tokens.
+
+    offsets  of each token: where its characters begin and end in the text
+    spans    of each answer of the assistant: where it begins and ends in the text, with what ends it
+    answers  of each answer: places of its tokens
+    """
+
+    text: str
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+    spans: list[tuple[int, int]]
+    answers: list[list[int]]
 
 
 class LanguageTokenizer:
@@ -48,6 +65,14 @@ class LanguageTokenizer:
         turn = made.convert_tokens_to_ids(END_TURN)
         self.ends = frozenset((self.eos, *([turn] if turn not in (None, made.unk_token_id) else [])))
 
+    def alike(self, other: LanguageTokenizer) -> bool:
+        """Whether both cut every text and every chat into the same ids."""
+        ours, theirs = (
+            (each.made.backend_tokenizer.to_str(), each.made.chat_template, each.start, each.eos, each.pad)
+            for each in (self, other)
+        )
+        return self.sha256 == other.sha256 or ours == theirs
+
     def encode(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
         """(ids, bytes of UTF-8 that each stands for) of each text, without special tokens. The bytes of a text add up to its own."""
         made = self.made(
@@ -57,13 +82,18 @@ class LanguageTokenizer:
         return [(ids, _bytes(text, offsets)) for text, ids, offsets in rows]
 
     def chat(self, chat: Sequence[Message]) -> tuple[list[int], list[int], list[bool]]:
-        """(ids, bytes that each stands for, whether it is of an answer of the assistant, its end included).
+        """(ids, bytes that each stands for, whether it is of an answer of the assistant, its end included); see `turns`."""
+        made = self.turns(chat)
+        of_answer = {place for places in made.answers for place in places}
+        answers = [place in of_answer for place in range(len(made.ids))]
+        sizes = [size if answer else 0 for size, answer in zip(_bytes(made.text, made.offsets), answers, strict=True)]
+        return made.ids, sizes, answers
 
-        What is of an answer is read from the tokenizer's own template: what it adds to the text of the messages before.
-        Raises UserError where there is no template, or an answer changes what was written before it.
+    def turns(self, chat: Sequence[Message]) -> Turns:
+        """A chat as the tokenizer's own template writes it. What is of an answer is what the template adds to the text of the messages
+        before. Raises UserError where there is no template, or an answer changes what was written before it.
         """
-        text = self.render(chat)
-        spans = []
+        text, spans = self.render(chat), []
         for place, (role, _) in enumerate(chat):
             if role == "assistant":
                 before, after = self.render(chat[:place], answer=True), self.render(chat[: place + 1])
@@ -74,9 +104,8 @@ class LanguageTokenizer:
                 spans.append((len(before), len(after.rstrip())))
         made = self.made(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         offsets = made["offset_mapping"]
-        answers = [any(begin <= first < end for begin, end in spans) for first, _ in offsets]
-        sizes = [size if answer else 0 for size, answer in zip(_bytes(text, offsets), answers, strict=True)]
-        return made["input_ids"], sizes, answers
+        answers = [[place for place, (first, _) in enumerate(offsets) if begin <= first < end] for begin, end in spans]
+        return Turns(text, made["input_ids"], offsets, spans, answers)
 
     def render(self, chat: Sequence[Message], answer: bool = False) -> str:
         """A chat as text. answer: with what comes before an answer of the assistant."""

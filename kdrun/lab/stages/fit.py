@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdrun import kinds, losses
 from kdrun.defaults import canonical, canonical_objective
-from kdrun.lab.fingerprint import device, domain_modules, drop_added, identity, kept, targets_in, versions
+from kdrun.lab.fingerprint import device, domain_modules, drop_added, identity, kept, targets_in, versions, viewed
 from kdrun.lab.stages.base import BEST, Execution, Look, Result, Stage
 from kdrun.learning.request import FitRequest, StartsFrom, TaughtBy
 from kdrun.schema import OWN_WEIGHTS
@@ -132,7 +132,7 @@ class Fit(Stage):
                 "fingerprint": self.teacher.fingerprint,
                 **kept(self.teaching, "teaching"),
                 **({"also": [other.fingerprint for other in self.also], "drop": self.drop} if self.also else {}),
-                **({"sees": self.sees, "content": context.data_hash(self.seen)} if self.sees else {}),
+                **({"sees": self._sees(), "content": context.data_hash(self.seen)} if self.sees else {}),
             },
             "code": context.sources.versions(self.modules()),
             "versions": versions("torch", "lightning"),
@@ -141,6 +141,11 @@ class Fit(Stage):
         tree |= {"metrics": canonical(self.metrics, numbers=True)} if self.metrics else {}
         tree |= {"rollout": canonical(self.rollout, numbers=True)} if self.rollout else {}
         return drop_added(tree, context.added)
+
+    def _sees(self) -> dict[str, Any]:
+        """`sees` without paths, whose content is in the hash of the data."""
+        view = viewed(self.seen)
+        return {key: view[key] if isinstance(value, dict) else value for key, value in self.sees.items()}
 
     def _learner(self, learner: dict[str, Any], context: FingerprintContext) -> dict[str, Any]:
         weights, task = learner["weights"], self.data.get("task")
