@@ -228,6 +228,8 @@ def _asked(cell: dict[str, Any]) -> StageCollector | None:
 
 
 def _changes_nothing(cell: dict[str, Any], key: str, first: StageCollector) -> bool:
+    if not isinstance(at(cell, key.rpartition(".")[0]), dict):
+        return True  # a key of an option's file that was taken out again, as by `objective=seal ~objective.ela`
     below = list(leaves(at(cell, key), key, lists=False))
     return bool(below) and all(_leaf_changes_nothing(cell, path, value, first) for path, value in below)
 
