@@ -6,6 +6,7 @@ figures:
   bandwidth_gb_s: 3350
   power_w: {default: 700}             # of each power mode, the usual one first
   joules_per_tflop: {fp32: 133}       # constants of the energy model; where there are none: power of the first mode / reached peak
+  operation_pj: {mac: 4.6, add: 0.9}  # pJ of one multiply-accumulate and of one addition, for networks that compute with spikes
   utilisation: 0.4                    # share of the peak that networks reach
   launch_us: 5                        # microseconds to start one operator
   match: H100                         # regular expression over what a machine says it is; none: it is never this machine
@@ -24,8 +25,11 @@ from kdrun.ledger.machine import machine_words
 from kdrun.problems import Problems, closest, listed
 
 FORMATS = ("fp32", "tf32", "bf16", "fp16", "int8")
+OPERATIONS = ("mac", "add")
+TABLES = {"peak_tflops": FORMATS, "power_w": None, "joules_per_tflop": FORMATS, "operation_pj": OPERATIONS}
+"""Key of `figures` that is a mapping -> the keys it may have; None: any."""
 KEYS = (
-    "peak_tflops", "memory_gb", "bandwidth_gb_s", "power_w", "joules_per_tflop", "utilisation", "launch_us", "match", "source"
+    "peak_tflops", "memory_gb", "bandwidth_gb_s", "power_w", "joules_per_tflop", "operation_pj", "utilisation", "launch_us", "match", "source"
 )  # fmt: skip
 UTILISATION = 0.4
 """Share of the peak that is reached: a habit of well-tuned language-model training, not a measurement."""
@@ -39,6 +43,7 @@ class DeviceFigures:
     memory_gb, bandwidth_gb_s   of the memory that weights and activations lie in; GB are 10^9 bytes
     power_w           power mode -> watts, the usual mode first
     joules_per_tflop  number format -> J for 10^12 operations, as a constant of the energy model
+    operation_pj      mac, add -> pJ of one multiply-accumulate, and of one addition
     utilisation       share of the peak that networks reach
     launch_us         microseconds to start one operator, whatever it computes; 0: left out
     match             regular expression over what a machine says it is
@@ -51,6 +56,7 @@ class DeviceFigures:
     source: str
     power_w: dict[str, float] = field(default_factory=dict)
     joules_per_tflop: dict[str, float] = field(default_factory=dict)
+    operation_pj: dict[str, float] = field(default_factory=dict)
     utilisation: float = UTILISATION
     launch_us: float = 0.0
     match: str | None = None
@@ -64,6 +70,11 @@ class DeviceFigures:
             return flops * 1e-12 * constant
         peak, power = self.peak_tflops.get(precision), next(iter(self.power_w.values()), None)
         return None if peak is None or power is None else flops * 1e-12 * power / (peak * self.utilisation)
+
+    def joules_of(self, operations: Mapping[str, float]) -> float | None:
+        """Energy of so many operations of each kind in OPERATIONS, an estimate; None where a constant is not known."""
+        known = all(self.operation_pj.get(kind) for kind in operations)
+        return 1e-12 * sum(count * self.operation_pj[kind] for kind, count in operations.items()) if known else None
 
 
 def read_figures(given: Sequence[str] = ()) -> dict[str, DeviceFigures]:
@@ -101,14 +112,16 @@ def figures_of(name: str, node: Any, problems: Problems, where: str) -> DeviceFi
         if key not in KEYS:
             problems.add(f"{where}: figures.{key}: no such key{closest(str(key), KEYS)}; it has: {listed(KEYS)}")
     tables = {}
-    for table, named in (("peak_tflops", "FORMAT"), ("power_w", "NAME"), ("joules_per_tflop", "FORMAT")):
+    for table, allowed in TABLES.items():
         tables[table] = given = node.get(table) or {}
         if not isinstance(given, Mapping):
+            named = {FORMATS: "FORMAT", OPERATIONS: "OPERATION"}.get(allowed, "NAME")
             problems.add(f"{where}: figures.{table}: expected {named}: NUMBER, got {given!r}")
             return None
+        what = "operation" if allowed == OPERATIONS else "format"
         for key in given:
-            if named == "FORMAT" and key not in FORMATS:
-                problems.add(f"{where}: figures.{table}.{key}: no such format; formats: {listed(FORMATS)}")
+            if allowed is not None and key not in allowed:
+                problems.add(f"{where}: figures.{table}.{key}: no such {what}; {what}s: {listed(allowed)}")
     if not isinstance(node.get("source"), str):
         problems.add(f"{where}: figures.source: where the figures are published has to be said")
     share = node.get("utilisation", UTILISATION)
@@ -131,7 +144,7 @@ def figures_of(name: str, node: Any, problems: Problems, where: str) -> DeviceFi
             )
     if len(problems.found) > before:
         return None
-    constants = ("power_w", "joules_per_tflop")
+    constants = ("power_w", "joules_per_tflop", "operation_pj")
     return DeviceFigures(
         name,
         {key: tables["peak_tflops"].get(key) for key in FORMATS},

@@ -154,6 +154,11 @@ def firing_rates(network: Spiking, images: torch.Tensor) -> list[float]:
     return [float(rate) for rate in replaced.rates]
 
 
+def spikes(network: nn.Module) -> bool:
+    """Whether a network has neurons that spike."""
+    return any(isinstance(module, Spiking) for module in network.modules())
+
+
 @torch.no_grad()
 def operations(network: nn.Module, images: torch.Tensor) -> dict[str, float]:
     """{"macs", "synaptic"}: of one sample, over all steps, in layers whose inputs are numbers, and whose inputs are spikes.

@@ -92,3 +92,12 @@ def test_reading_needs_no_torch():
         "assert 'torch' not in sys.modules and 'hydra' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_energy_of_operations_is_a_constant_for_each_kind(tmp_path):
+    found = read_figures()["cpu"]
+    assert found.joules_of({"mac": 1000, "add": 2000}) == pytest.approx(1e-12 * (1000 * 4.6 + 2000 * 0.9))
+    assert "Horowitz" in found.source and read_figures()["h100"].joules_of({"mac": 1}) is None
+    own = mine(tmp_path, "figures: {memory_gb: 8, operation_pj: {mul: 1}, source: a leaflet}\n")
+    with pytest.raises(UserError, match=r"operation_pj\.mul: no such operation; operations: mac, add"):
+        read_figures(own)

@@ -97,7 +97,9 @@ def test_what_a_stage_depends_on_passes(words):
 
 
 def test_a_term_that_was_taken_out_of_an_option_is_no_key_to_judge():
-    refuse_unused([compose(["student=spiking_resnet8", "teacher=resnet14", "objective=seal", "~objective.ela", "seed=0"])])
+    refuse_unused(
+        [compose(["student=spiking_resnet8", "teacher=resnet14", "objective=seal", "~objective.ela", "seed=0"])]
+    )
 
 
 def test_the_verbs_refuse_before_anything_is_written(tmp_path, monkeypatch, capsys):

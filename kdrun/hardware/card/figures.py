@@ -14,13 +14,15 @@ from kdrun.hardware.card.request import FEWEST_CALLS, CardRequest, Place
 from kdrun.hardware.exports import measure
 from kdrun.hardware.exports.artifact import Artifact
 from kdrun.hardware.exports.subject import TrainedNetwork
-from kdrun.ledger.figures import DeviceFigures
+from kdrun.ledger.figures import DeviceFigures, read_figures
+from kdrun.networks.spiking import operations
 
 WARM_UP = 50
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 THROUGHPUT_CALLS = 20
 THROUGHPUT_SECONDS = 5.0
 ENERGY_SECONDS = 2.0
+COUNTED_SAMPLES = 64
 
 
 class Counters:
@@ -138,6 +140,16 @@ def model_energy(
     """Energy of a call by the FLOPs model, an estimate; None where the machine has no constants."""
     joules = None if flops is None or figures is None else figures.joules(batch * flops, precision)
     return joules and {"joules": joules, "method": "flops", "estimate": True, "coverage": "model"}
+
+
+def arithmetic(subject: TrainedNetwork, figures: DeviceFigures | None) -> dict[str, Any]:
+    """Operations of one sample, mean over some of validation: {"macs", "synaptic"}; and, as an estimate, the energy of their arithmetic,
+    {"joules", "estimate", "source"}. figures: constants; None: those of conf/hardware/cpu.yaml."""
+    if figures is None or not figures.operation_pj:
+        figures = read_figures()["cpu"]
+    counted = operations(subject.network, *subject.inputs("val", COUNTED_SAMPLES))
+    joules = figures.joules_of({"mac": counted["macs"], "add": counted["synaptic"]})
+    return {**counted, "joules": joules, "estimate": True, "source": figures.source}
 
 
 def token_energy(energy: dict[str, Any] | None, tokens: int, batch: int) -> dict[str, Any]:

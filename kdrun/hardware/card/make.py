@@ -19,6 +19,7 @@ from kdrun.hardware.exports.subject import TrainedNetwork
 from kdrun.hardware.exports.subjects import subjects
 from kdrun.ledger.figures import DeviceFigures, energy_figures
 from kdrun.ledger.machine import machine_words
+from kdrun.networks.spiking import spikes
 from kdrun.parts import parts_of
 from kdrun.problems import UserError, closest, listed
 from kdrun.slots import allowing
@@ -57,6 +58,7 @@ class _Maker:
         self.all = chosen_subjects(run, request, tell)
         _check_critical(self.all, request.critical)
         self.wanted = [one for one in self.all if one.arm in (request.arms or [each.arm for each in self.all])]
+        self.spiking = any(spikes(one.network) for one in self.all)
         self.threads = int(((run.record or {}).get("config") or {}).get("hardware", {}).get("threads") or 1)
         self.judged: dict[tuple[Any, ...], Judged | UserError] = {}
         self._here: DeviceFigures | None = None
@@ -152,6 +154,7 @@ class _Maker:
                 "macs": None if flops is None else flops // 2,
                 "parameters": sum(one.numel() for one in subject.network.parameters()),
             },
+            "arithmetic": figures.arithmetic(subject, place.target.figures) if self.spiking else None,
             "quality": _quality(own, teacher),
             "robustness": _robust(own, teacher),
             "safety": safe,

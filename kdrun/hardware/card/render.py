@@ -99,6 +99,12 @@ def rows(group: Sequence[Card]) -> list[list[str]]:
         ("trained on, samples", _cell("seen.samples", "{:,}")),
         ("  of them labelled", _cell("seen.labelled", "{:,}")),
         ("MACs", _cell("compute.macs", "{:,}")),
+        ("  as the inputs are, per sample", _cell("arithmetic.macs", "{:,.0f}")),
+        ("  synaptic operations (additions for spikes)", _cell("arithmetic.synaptic", "{:,.0f}")),
+        (
+            "  energy of both, uJ",
+            _cell("arithmetic.joules", lambda value: f"{1e6 * value:.3g}", _estimated("arithmetic")),
+        ),
         ("parameters", _cell("compute.parameters", "{:,}")),
         *_robustness_rows(group, found.factor),
         ("recall of the worst class, %", _worst),
@@ -133,6 +139,8 @@ def notes(group: Sequence[Card]) -> list[str]:
         lines.append(
             "gate memory: an estimate has weights and layers, not the runtime: it can fail the cap, not pass it"
         )
+    sources = dict.fromkeys((card.get("arithmetic") or {}).get("source") for card in group)
+    lines += [f"energy of operations, without memory: estimate, constants: {source}" for source in sources if source]
     methods = dict.fromkeys((card["latency"] or {}).get("method") for card in group if card["kind"] == "estimate")
     lines += [f"model: {method}" for method in methods if method]
     for card in group:

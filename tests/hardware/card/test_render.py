@@ -1,5 +1,8 @@
 """What people read: n/a for what is not known, the word estimate beside every estimate, a mark on what fails."""
 
+import re
+
+import pytest
 from hardware.card.support import card
 
 from kdrun.hardware.card import render
@@ -84,3 +87,37 @@ def test_the_summary_of_a_tracker_has_the_cards(tmp_path):
     assert card_summary(tmp_path) == {}
     keep_cards(tmp_path, [card(p99=1.5)])
     assert card_summary(tmp_path)["card/local/fp32/p99_ms"] == 1.5
+
+
+def test_operations_of_a_spiking_student_stand_beside_those_of_its_teacher():
+    teacher = card(
+        "teacher",
+        arithmetic={"macs": 1000.0, "synaptic": 0.0, "joules": 4.6e-9, "estimate": True, "source": "a leaflet"},
+    )
+    student = card(
+        arithmetic={"macs": 100.0, "synaptic": 200.0, "joules": 0.64e-9, "estimate": True, "source": "a leaflet"}
+    )
+    text = "\n".join(render.tables([teacher, student]))
+    assert re.search(r"synaptic operations .* 0 +200\n", text) and re.search(
+        r"energy of both, uJ +0.0046 estimate +0.00064 estimate", text
+    )
+    assert text.count("constants: a leaflet") == 1
+    assert "synaptic" not in "\n".join(render.tables([card("teacher"), card()]))
+
+
+def test_operations_are_counted_on_validation_samples_of_a_network():
+    from types import SimpleNamespace
+
+    import torch
+    from torch import nn
+
+    from kdrun.hardware.card.figures import arithmetic
+    from kdrun.networks.spiking import Spiking, operations
+
+    torch.manual_seed(0)
+    network = Spiking(nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3)), steps=2)
+    images = torch.rand(5, 1, 4, 4) * 3
+    found = arithmetic(SimpleNamespace(network=network, inputs=lambda split, count: (images,)), None)
+    counted = operations(network, images)
+    assert {"macs": found["macs"], "synaptic": found["synaptic"]} == counted and 0 < counted["synaptic"] < 2 * 8 * 3
+    assert found["joules"] == pytest.approx(1e-12 * (4.6 * 2 * 16 * 8 + 0.9 * counted["synaptic"]))
