@@ -27,6 +27,8 @@ PAIRED, WELCH = "paired t", "Welch's t"
 TWO_LEVEL, SAMPLES = "two-level bootstrap", "bootstrap over samples"
 """Methods. The third is over seeds and test samples together, the fourth says nothing about seeds."""
 
+MORE = "max"
+"""The direction of a metric of which more is better; of the others it is "min"."""
 BETTER, WORSE, SMALL, UNDECIDED, SINGLE = "better", "worse", "small", "undecided", "single"
 """Decisions: an effect in one direction, none that is larger than a margin, nothing yet, and one seed alone."""
 
@@ -36,8 +38,9 @@ IDENTICAL = "identical in every seed"
 
 @dataclass(frozen=True)
 class Difference:
-    """first - second of a metric of which more is better, over seeds.
+    """first - second of a metric, over seeds.
 
+    better     "max" or "min": of which metric more or less is better; `decision` and `improvement` go by it, figures are as they are
     n          pairs of seeds; of Welch's t the seeds of both sides together
     counts     seeds of either side
     sd         deviation of the difference of one seed of either side; None, as what follows, where there is one pair only
@@ -66,6 +69,12 @@ class Difference:
     p_holm: float | None = None
     comparisons: int = 1
     level: float = LEVEL
+    better: str = MORE
+
+    @property
+    def gain(self) -> float:
+        """The mean, positive where the first is better."""
+        return self.mean if self.better == MORE else -self.mean
 
     @property
     def p(self) -> float | None:
@@ -84,7 +93,7 @@ class Difference:
         if self.interval is None or self.p is None or self.method == SAMPLES:
             return SINGLE
         if self.p < self.level:
-            return BETTER if self.mean > 0 else WORSE
+            return BETTER if self.gain > 0 else WORSE
         return SMALL if margin is not None and max(map(abs, self.interval)) <= margin else UNDECIDED
 
     def at_level(self, level: float) -> Difference:
@@ -108,18 +117,19 @@ class Difference:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
-def difference_of(first: Mapping[Any, float], second: Mapping[Any, float]) -> Difference | None:
+def difference_of(first: Mapping[Any, float], second: Mapping[Any, float], better: str = MORE) -> Difference | None:
     """first - second, each seed -> result: over the pairs where two seeds are shared, else by Welch's t over all; None where
-    one side is empty. With one seed of either side there is a mean and nothing else."""
+    one side is empty. With one seed of either side there is a mean and nothing else. better: "max" or "min" of the metric."""
     shared = [seed for seed in first if seed in second]
     if not first or not second:
         return None
-    improvement = probability_of_improvement(list(first.values()), list(second.values()))
     if len(shared) >= 2 or (shared and min(len(first), len(second)) < 2):
         pairs = [(first[seed], second[seed]) for seed in shared]
-        better = probability_of_improvement([one for one, _ in pairs], [two for _, two in pairs])
-        return replace(_paired([one - two for one, two in pairs]), improvement=better)
-    return replace(_welch(list(first.values()), list(second.values())), improvement=improvement)
+        sides, plain = list(zip(*pairs, strict=True)), _paired([one - two for one, two in pairs])
+    else:
+        sides = [list(first.values()), list(second.values())]
+        plain = _welch(*sides)
+    return replace(plain, improvement=probability_of_improvement(*sides, better), better=better)
 
 
 def _paired(values: Sequence[float]) -> Difference:
@@ -238,10 +248,10 @@ def seeds_needed(effect: float, sd: float, power: float = POWER, corrected_for: 
     return high
 
 
-def probability_of_improvement(first: Sequence[float], second: Sequence[float]) -> float:
-    """Share of all pairs in which the first is larger, ties half (Agarwal et al. 2021, arXiv 2108.13264, section 4.3)."""
-    wins = sum((one > two) + (one == two) / 2 for one in first for two in second)
-    return wins / (len(first) * len(second))
+def probability_of_improvement(first: Sequence[float], second: Sequence[float], better: str = MORE) -> float:
+    """Share of all pairs in which the first is better, ties half (Agarwal et al. 2021, arXiv 2108.13264, section 4.3)."""
+    larger = sum((one > two) + (one == two) / 2 for one in first for two in second) / (len(first) * len(second))
+    return larger if better == MORE else 1 - larger
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

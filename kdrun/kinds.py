@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from kdrun import targets
+from kdrun.measures import measure
 from kdrun.plugins import DOMAINS, entry_points
 from kdrun.problems import UserError, closest, listed
 
@@ -76,6 +77,13 @@ def direction(config: Mapping[str, Any], name: str) -> str:
         return find(config["data"]["task"]).metrics[name]
     larger = None if node.get("mode") else getattr(targets.locate(node["_target_"], "metric"), "higher_is_better", None)
     return node.get("mode") or {True: "max", False: "min"}.get(larger, "")
+
+
+def better(task: str | None, metric: str) -> str:
+    """ "max" or "min": which is better of a metric that results are judged by. task: the kind of data; None or another one than
+    those installed here, as in records of elsewhere: what the metric's name says."""
+    known = find(task).metrics if task in names() else {}
+    return known.get(metric) or measure(metric).better
 
 
 def _with(task: str | None) -> list[Any]:

@@ -25,7 +25,8 @@ class Measure:
     @property
     def points(self) -> bool:
         """Whether differences are told in points, hundredths of a share; the AUC's and those of R2 are."""
-        return self.unit not in ("nats", "bits", "units") and self.name.partition("/")[0] in MEASURES
+        share = self.unit == "%" or (not self.unit and self.better == "max")
+        return share and self.name.partition("/")[0] in MEASURES
 
     def figure(self, value: float) -> str:
         """`94.31`, `0.9123`: without the unit, for a column that names it."""
@@ -57,6 +58,11 @@ MEASURES = {
             "bits_per_byte", "bits per byte", "cross-entropy of the text in bits, over its bytes", "min", "bits", 1.0, 4
         ),
         Measure("perplexity", "perplexity", "exponential of the cross-entropy per token", "min", "", 1.0, 2),
+        Measure("exact_match", "exact match", "share of written texts that are the reference"),
+        Measure("rouge1", "ROUGE-1", "F-score of words that a written text and its reference have in common", unit=""),
+        Measure("rougeL", "ROUGE-L", "F-score of their longest common subsequence of words", unit=""),
+        Measure("distinct2", "distinct-2", "share of pairs of words in written texts that are different ones"),
+        Measure("generated_tokens", "length", "mean length of written texts", "max", "tokens", 1.0, 1),
         Measure("loss", "loss", "cross-entropy in nats; of a regression, squared error", "min", "nats", 1.0, 4),
     )
 }

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kdrun.files import number
+from kdrun.measures import measure
 
 Record = Mapping[str, Any]
 
@@ -35,6 +36,11 @@ def metric_of(record: Record) -> str:
     """The metric a run is judged by."""
     summary, config = record.get("summary") or {}, record.get("config") or {}
     return summary.get("metric") or (config.get("trainer") or {}).get("monitor") or "accuracy"
+
+
+def better_of(summary: Record) -> str:
+    """ "max" or "min": which is better of the metric that a run is judged by."""
+    return summary.get("better") or measure(summary.get("metric")).better
 
 
 def stages_of(record: Record, role: str) -> dict[int, dict[str, Any]]:

@@ -31,6 +31,10 @@ class Ragged:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
+    def __getitem__(self, row: int) -> np.ndarray:
+        """The ids of one row."""
+        return self.flat[slice(*self.starts[row : row + 2])]
+
     def lengths(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
         """int64 [b]: number of ids in these rows."""
         return self.starts[1:][rows] - self.starts[:-1][rows]

@@ -288,12 +288,18 @@ class Task:
         return self.rights(prediction, batch)
 
     def rights(self, prediction: Prediction, batch: Batch) -> list[dict[str, Any]] | None:
-        """{"id", "right": 0 or 1} of each sample, of tasks that call a prediction of a sample right or wrong."""
+        """{"id", "right": 0 or 1} of each sample, of tasks that call a prediction of a sample right or wrong; else what a sample adds to
+        the metric that is monitored, where that is a mean over samples."""
         right = self.right(prediction, batch)
         if right is None or right.dim() != 1:
             return None
         columns = batch["ids"].tolist(), right.int().tolist()
         return [{"id": number, "right": one} for number, one in zip(*columns, strict=True)]
+
+    def generation_scores(self, network: nn.Module, split: str) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """(further metrics of a test set, a row for each prompt) of what a network in eval mode writes, once a test and on every rank;
+        rows {"id", "prompt", "reference", "text"} are kept beside the weights. ({}, []) where nothing is written."""
+        return {}, []
 
     def row_scores(self, rows: list[dict[str, Any]], val_rows: list[dict[str, Any]]) -> dict[str, float]:
         """Further metrics of a test set, from what `evaluate` said of its samples and of those of the split "val" (KEEPS)."""
@@ -386,6 +392,9 @@ class Domain:
     commands     verbs of the command line that ask a run of this kind for answers to inputs of the user's
     evaluates    how data without training samples are used, for a message
     transfers    training samples without labels are of use (`data.labelled`, `data.unlabelled`)
+    written      names of the scores of Task.generation_scores
+    preferred    (key of a row of a test sample by which two networks are compared on it, "max" or "min": which is better, key that has to be
+                 equal in both); None: samples are not compared
     """
 
     name: str
@@ -407,6 +416,8 @@ class Domain:
     commands: tuple[str, ...] = ()
     evaluates: tuple[str, ...] = ()
     transfers: bool = False
+    written: tuple[str, ...] = ()
+    preferred: tuple[str, str, str] | None = None
 
     def source_type(self) -> type:
         """What its sources return; has `name` and `content_hash`."""

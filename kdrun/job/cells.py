@@ -105,7 +105,8 @@ def fit_cells(cells: list[dict[str, Any]], lab, failed: Callable[[int, BaseExcep
             labels[own] = strategy.label(cast) if own == "student" else strategy.arms["alone"]
             arms.setdefault(own, {})[seed] = kept(student)
             if student.stage.source is not None:
-                teachers[seed] = student.stage.source.record
+                source = student.stage.source
+                teachers[seed] = {**source.record, "folder": source.path}
             for name in strategy.controls:
                 if name != own:
                     arms.setdefault(name, {})[seed] = kept(strategy.control(name, lab, cast))

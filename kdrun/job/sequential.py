@@ -58,7 +58,7 @@ def primary(work: Any, arms: Arms, against: str) -> Difference | None:
     control = control_of({arm: {"steps": steps_of(records)} for arm, records in arms.items()}, against)
     which = headline_of(arms)["which"]
     sides = [_results(arms.get(arm, {}), which, work.task.MAIN) for arm in ("student", control)]
-    return difference_of(*sides)
+    return difference_of(*sides, work.task.METRICS[work.task.MAIN])
 
 
 def _results(records: Mapping[int, Mapping[str, Any]], which: str, metric: str) -> dict[int, float]:

@@ -12,13 +12,14 @@ from functools import cache
 from typing import Any
 
 from kdrun import kinds
-from kdrun.differences import corrected, difference_of, holm
+from kdrun.differences import MORE, corrected, difference_of, holm
+from kdrun.job.beside import wins, written
 from kdrun.job.selection import headline_of
 from kdrun.job.steps import control_of, name_steps, steps_of
 from kdrun.learning.resampling import has_own_last, read_samples, resampled
 from kdrun.parts import WHOLE, Part, parts_of
 from kdrun.present.verdict import verdict
-from kdrun.records import spread
+from kdrun.records import better_of, spread
 from kdrun.tracking.record import describe_error, status_of
 
 WHICH = ("best", "last")
@@ -36,7 +37,7 @@ def summarise(
 ) -> dict[str, Any]:
     """The summary of a run record. A seed without a result is named as missing in its arm, and in no mean.
 
-    metric    name of the test metric, larger is better
+    metric    name of the test metric; whether more of it is better follows from the kind of data
     arms      arm -> seed -> stage record, with the "folder" it lies in; "student" is the strategy's own result
     labels    arm -> what to call it
     teachers  seed -> record of the stage that taught it; empty if nothing taught
@@ -45,12 +46,22 @@ def summarise(
     decisions what the lab chose on validation
     against   the arm that the strategy wants the student held against; with fewer steps than the student it is not (steps.control_of)
     """
-    summary: dict[str, Any] = {"metric": metric, "split": "test", "teacher": None, "arms": {}, "verdict": None}
+    better = better_in(arms, metric)
+    summary: dict[str, Any] = {
+        "metric": metric,
+        "better": better,
+        "split": "test",
+        "teacher": None,
+        "arms": {},
+        "verdict": None,
+    }
     summary["headline"] = headline_of(arms)
     which = summary["headline"]["which"]
     for arm, records in arms.items():
         summary["arms"][arm] = {**_arm(metric, labels[arm], records, which), "of": len(seeds)}
         summary["arms"][arm]["missing"] = {str(seed): _why(errors.get(seed)) for seed in seeds if seed not in records}
+        if won := wins(records, teachers):
+            summary["arms"][arm]["wins"] = won
     stages_of: dict[str, dict[int, str]] = {}
     for arm in sorted(arms, key=lambda arm: {"student": 0, "alone": 1}.get(arm, 2)):
         stages = {seed: record["fingerprint"] for seed, record in arms[arm].items()}
@@ -67,7 +78,8 @@ def summarise(
         if any(len(found) > 1 for found in of_seeds.values()):
             summary["arms"][arm]["several"] = over_parts(metric, of_seeds, which)
             if not any(WHOLE in found for found in of_seeds.values()):  # else its figures are those of one network
-                summary["arms"][arm]["gains"] = gains(metric, of_seeds, parts.get("alone", {}), arms[arm], which)
+                alone = parts.get("alone", {})
+                summary["arms"][arm]["gains"] = gains((metric, better), of_seeds, alone, arms[arm], which)
     student = next(iter(arms.get("student", arms.get("alone", {})).values()), None)
     distinct = {record["fingerprint"]: record for record in teachers.values()}
     if distinct:
@@ -85,6 +97,8 @@ def summarise(
         summary["flops_ratio"] = _ratio(first["flops"], student["flops"])
     if "student" in arms:
         summary["differences"] = differences(arms, summary["arms"], metric, which)
+    if texts := written(arms, teachers, which):
+        summary["written"] = texts
     if decisions:
         summary["decisions"] = list(decisions)
     against = summary["compared_with"] = control_of(summary["arms"], against)
@@ -95,6 +109,12 @@ def summarise(
             summary["gap_closed"] = {w: _gap_closed(summary, w) if distinct else None for w in WHICH}
     summary["verdict"] = verdict(summary)
     return summary
+
+
+def better_in(arms: Mapping[str, Mapping[int, Mapping[str, Any]]], metric: str) -> str:
+    """ "max" or "min": which is better of the test metric of these arms."""
+    records = (record for of_seeds in arms.values() for record in of_seeds.values())
+    return kinds.better(next((record.get("task") for record in records), None), metric)
 
 
 def _why(error: BaseException | Mapping[str, Any] | None) -> dict[str, Any]:
@@ -142,7 +162,7 @@ def over_parts(metric: str, of_seeds: Mapping[int, Mapping[str, Part]], which: s
 
 
 def gains(
-    metric: str,
+    judged: tuple[str, str],
     of_seeds: Mapping[int, Mapping[str, Part]],
     alone: Mapping[int, Mapping[str, Part]],
     records: Mapping[int, dict[str, Any]],
@@ -150,16 +170,18 @@ def gains(
 ) -> dict[str, Any]:
     """What a result of several parts brought these, at an epoch: each a mean over seeds with its deviation.
 
+    judged   the test metric, and "max" or "min": which is better
     delta    avg, worst and p10 over parts of (test metric minus that of the same part alone): below 0 is negative transfer
     gate     mean trust on clean and on corrupted samples; gated: share of samples trusted less than half
     bytes    of parts that send something: up, down, and private: what the same messages would have been with private weights
     """
     from kdrun.federation.effects import deltas
 
+    metric, better = judged
     found: dict[str, Any] = {"delta": {}, "gate": {}, "bytes": {}}
     both = [(parts, alone[seed]) for seed, parts in of_seeds.items() if set(alone.get(seed, ())) == set(parts)]
     figures = [[{n: part.figure(metric, which=which) for n, part in side.items()} for side in pair] for pair in both]
-    pairs = [deltas(*pair) for pair in figures]
+    pairs = [deltas(*pair, better) for pair in figures]
     for name in ("avg", "worst", "p10") if pairs else ():
         values = [pair[name] for pair in pairs]
         found["delta"][name] = None if None in values else spread(values)
@@ -184,13 +206,13 @@ def differences(
     p values are corrected over all of them (Holm), except for arms that are the very stages of another one. known: the arms of
     the summary, which say so (`same_as`); shown: the epoch whose samples are resampled.
     """
-    student = arms["student"]
+    student, better = arms["student"], better_in(arms, metric)
     controls = [arm for arm in arms if arm != "student" and arms[arm] and student]
     tested = [arm for arm in controls if known[arm].get("same_as") not in arms]
     found: dict[str, dict[str, Any]] = {arm: {} for arm in controls}
     for which in WHICH:
         results = {arm: {seed: _test(record, which, metric) for seed, record in arms[arm].items()} for arm in arms}
-        pairs = {arm: difference_of(results["student"], results[arm]) for arm in controls}
+        pairs = {arm: difference_of(results["student"], results[arm], better) for arm in controls}
         pairs |= corrected({arm: pairs[arm] for arm in tested})
         for arm in controls:
             same = known[arm].get("same_as")
@@ -222,10 +244,11 @@ LEAST_GAP = 0.005
 
 
 def _gap(summary: dict[str, Any], which: str) -> tuple[float, float]:
-    """(teacher minus control, what it has to exceed: two standard errors of the control, half a point at least)."""
+    """(how much better the teacher is than the control, what that has to exceed: two standard errors of the control, half a point at least)."""
     control = summary["arms"][summary["compared_with"]]
     error = 0.0 if control[which]["sd"] is None else 2 * control[which]["sd"] / math.sqrt(control["n"])
-    return summary["teacher"][which] - control[which]["mean"], max(LEAST_GAP, error)
+    gap = summary["teacher"][which] - control[which]["mean"]
+    return gap if better_of(summary) == MORE else -gap, max(LEAST_GAP, error)
 
 
 def _gap_closed(summary: dict[str, Any], which: str) -> float | None:
@@ -233,7 +256,7 @@ def _gap_closed(summary: dict[str, Any], which: str) -> float | None:
     better than it: a share of a gap that may be nothing says nothing."""
     gap, least = _gap(summary, which)
     control, student = (summary["arms"][arm][which]["mean"] for arm in (summary["compared_with"], "student"))
-    return (student - control) / gap if gap > least else None
+    return (student - control) / (summary["teacher"][which] - control) if gap > least else None
 
 
 def _test(record: dict[str, Any], which: str, metric: str) -> float:

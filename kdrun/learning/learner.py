@@ -89,6 +89,8 @@ class LearnerModule(LightningModule):
         self.samples: list[
             dict[str, Any]
         ] = []  # what the task tells of single samples, of the last test over all ranks
+        self.tested = "test"  # which split the next test is of
+        self.written: list[dict[str, Any]] = []  # what the network wrote in that test
         self._make_optimizer = optimizer
         self._rate = rate
         self._base_rates: list[float] = []
@@ -340,7 +342,9 @@ class LearnerModule(LightningModule):
             learner._end_evaluation()
 
     def on_test_epoch_end(self) -> None:
+        scores, self.written = self.task.generation_scores(self.network, self.tested)
         self._end_evaluation()
+        self.evaluated |= scores
 
 
 # Lightning reads this in every step; made anew each time it takes 60 microseconds.

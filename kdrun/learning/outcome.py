@@ -11,7 +11,7 @@ from typing import Any
 from kdrun.files import write_atomic, write_json
 from kdrun.learning.learner import LearnerModule
 from kdrun.learning.report import Report
-from kdrun.learning.resampling import SELECTION, write_samples
+from kdrun.learning.resampling import SELECTION, WRITTEN, write_samples
 from kdrun.ledger.flops import parameters
 from kdrun.ledger.ledger import Ledger
 
@@ -33,10 +33,13 @@ class Tests:
         the selected epoch, else those of the last one, which is another."""
         learner, metrics, rows = self.learner, {}, {}
         for split in (*learner.task.KEEPS, *splits):
+            learner.tested = split
             self.trainer.test(learner, self.module.eval_loader(split, **self.evaluation), verbose=False)
             metrics[split], rows[split] = learner.evaluated, learner.samples
             if rows[split] and self.work is not None and (selected or split in splits):
                 write_samples(self.work, split, rows[split], last=not selected)
+                if learner.written:
+                    write_samples(self.work, f"{WRITTEN}-{split}", learner.written, last=not selected)
         for split in splits:
             if rows[split]:
                 scores = learner.task.row_scores(rows[split], rows.get("val") or [])

@@ -2,6 +2,7 @@
 
     samples.<split>.jsonl        one mapping per sample of a test set: "id", and what the task tells of it (of the selected epoch)
     samples-last.<split>.jsonl   the same of the last epoch, where that is another one
+    samples.written-<split>.jsonl  {"id", "prompt", "reference", "text"} of prompts of a test set, where a network writes
     samples.selection.jsonl      of a validation sample: "id", and how right ("best", "last") the selected and the last epoch are
 
 Seeds say how far a result depends on chance in training, samples how far it depends on the test set: intervals here have both.
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from kdrun.auc import Ranked
     from kdrun.domains.rows import Sums
 
-SELECTION = "selection"
+SELECTION, WRITTEN = "selection", "written"
 DRAWS = 1000
 AUC_DRAWS = 2000
 AT_ONCE = 1 << 18

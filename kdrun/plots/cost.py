@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from kdrun.measures import measure
 from kdrun.plots import paper
 from kdrun.plots.data import CostPoint, pareto
 from kdrun.plots.paper import COLOURS, FAINT, MOST_COLOURED, PAPER, Panel, axis_name, mark, number_mark, scale_of, style
@@ -30,7 +31,7 @@ def cost_panels(points: list[CostPoint], metric: str) -> list[Panel]:
 
 
 def _draw(ax: Axes, points: list[CostPoint], cost: str, metric: str) -> dict[str, Any]:
-    scale, front = scale_of(metric), pareto(points, cost)
+    scale, front = scale_of(metric), pareto(points, cost, measure(metric).better)
     own = [point for point in points if point.own]
     crowded = len(own) > MOST_COLOURED
     costs = [point.costs[cost] for point in points]

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kdrun.differences import Difference, read_difference
+from kdrun.differences import MORE, Difference, read_difference
 from kdrun.files import number
 from kdrun.measures import MEASURES
 from kdrun.parts import against, groups_of, headline_epoch, is_group, parts_of, start_of
@@ -312,11 +312,11 @@ def training_seconds(stage: dict[str, Any]) -> float | None:
     return number(cost.get("training_seconds", cost.get("seconds")))
 
 
-def pareto(points: Sequence[CostPoint], cost: str) -> list[CostPoint]:
-    """Points that no other beats: none is both at most as expensive and at least as accurate."""
-    return stairs(
-        (point for point in points if cost in point.costs), lambda point: (point.costs[cost], point.mean), SAME
-    )
+def pareto(points: Sequence[CostPoint], cost: str, better: str = MORE) -> list[CostPoint]:
+    """Points that no other beats: none is both at most as expensive and at least as good. better: "max" or "min" of the metric."""
+    sign = 1 if better == MORE else -1
+    known = (point for point in points if cost in point.costs)
+    return stairs(known, lambda point: (point.costs[cost], sign * point.mean), SAME)
 
 
 # seeds

@@ -16,6 +16,7 @@ from kdrun.differences import (
     IDENTICAL,
     LEVEL,
     MARGIN,
+    MORE,
     MOST_SEEDS,
     SINGLE,
     SMALL,
@@ -40,9 +41,10 @@ def margin_of(metric: str | None) -> float | None:
 
 
 def amount(value: float, metric: str | None, sign: bool = True) -> str:
-    """`+1.91 points`, or in the unit of the metric; without a sign `1.91 points`."""
-    text = signed(value, metric)
-    return (text if sign else text.lstrip("+-")) + (" points" if is_points(metric) else "")
+    """`+1.91 points`, `-0.0312 bits per byte`, or in the unit of the metric; without a sign `1.91 points`."""
+    text, shown = signed(value, metric), measure(metric)
+    unit = "points" if shown.points else shown.label if shown.unit == "bits" else ""
+    return f"{text if sign else text.lstrip('+-')} {unit}".rstrip()
 
 
 def evidence(found: Difference, metric: str | None) -> str:
@@ -64,7 +66,7 @@ def method_text(found: Difference) -> str:
 
 def comparison(found: Difference, metric: str | None, over: str, subject: str = "Distillation") -> str:
     """One sentence that says what a difference shows. over: what was subtracted; subject: what may have helped."""
-    points = f"{amount(found.mean, metric)} over {over}"
+    points = f"{amount(found.mean, metric)} over {over}{'' if found.better == MORE else ', less is better'}"
     decision = found.decision(margin_of(metric))
     if decision == SINGLE:
         return f"{subject}: {points}, one seed, which says nothing about chance (use seeds=5)."

@@ -31,6 +31,7 @@ from kdrun.report.figures import PageFigures
 from kdrun.report.markup import Html, section, table, tag
 from kdrun.report.parts import part_tables
 from kdrun.report.sections import audit, config, count, failure, reproduce, words
+from kdrun.report.written import written_tables
 from kdrun.tracking.record import DONE, FAILURES, log_tail
 from kdrun.tracking.registry import RunInfo
 
@@ -68,6 +69,9 @@ def body(subject: Subject) -> list[Html]:
                 table(_title(t.caption), t.head, t.rows, left=t.left)
                 for t in [*class_tables(record), *added_metrics(record)]
             ),
+        ),
+        section(
+            "Written texts", *(table(_title(t.caption), t.head, t.rows, left=t.left) for t in written_tables(record))
         ),
         section("Curves", figures.html("curves")),
         *([section("Hops", figures.html("hops"))] if any(s.get("gap") for s in record["stages"] or ()) else []),

@@ -20,6 +20,7 @@ from kdrun.tables.metrics import (
     difference_in,
     main_metric,
     main_score,
+    margin_in,
     measure,
     per_epoch,
 )
@@ -104,7 +105,7 @@ def make_cells(
                 "job_hash": record["job_hash"] if record else None,
                 **{key: getattr(found, key) for key in ("applies", "n", "of", "missing", "values", "validation")},
                 "bold": False,
-                **({"remark": found.remark} if found.remark else {}),
+                **{key: getattr(found, key) for key in ("unit", "remark") if getattr(found, key)},
             }
             figure = published.get(row["id"], {}).get(column["id"])
             if figure is not None:
@@ -125,7 +126,7 @@ def unmet(
     for cell in cells:
         which = "best" if epochs[cell["column"]] == "best" else "last"
         difference = difference_in(cell, which) if cell["row"] in expected else None
-        if difference is not None and (decision := difference.decision()) != expected[cell["row"]]:
+        if difference is not None and (decision := difference.decision(margin_in(cell))) != expected[cell["row"]]:
             lines.append(f"{cell['row']} ({cell['column']}): expected {expected[cell['row']]}, is {decision}")
     return lines
 

@@ -5,15 +5,25 @@ Test figures describe; where something is chosen (the bold cell of a column), th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kdrun.differences import PAIRED, WELCH, Difference, difference_of, from_moments, read_difference, read_resampled
+from kdrun.differences import (
+    MARGIN,
+    PAIRED,
+    WELCH,
+    Difference,
+    difference_of,
+    from_moments,
+    read_difference,
+    read_resampled,
+)
 from kdrun.files import number
 from kdrun.job.steps import share_text
 from kdrun.measures import MEASURES, Measure
+from kdrun.measures import measure as named
 from kdrun.parts import against, gains_of, headline_epoch
-from kdrun.records import arms_of, figure_of, own_arm, seed_results, spread
+from kdrun.records import arms_of, better_of, figure_of, metric_of, own_arm, seed_results, spread
 
 Record = dict[str, Any]
 WHICH = ("best", "last")
@@ -36,7 +46,7 @@ def _help(measure: Measure) -> str:
 
 
 BY_TYPE = ("accuracy/", "f1/", "auc/", "sensitivity/", "specificity/")
-UNITS = {"loss": "nats", "auc": "plain", "r2": "plain", "rmse": "plain", "mae": "plain"}
+UNITS = {name: "nats" if m.unit == "nats" else "plain" if m.factor == 1 else "share" for name, m in MEASURES.items()}
 
 
 class Metrics(dict):
@@ -58,10 +68,15 @@ class Metrics(dict):
         return super().__contains__(name) or (isinstance(name, str) and name.startswith(BY_TYPE))
 
 
+def difference_unit(metric: str | None) -> str:
+    """How differences of a metric are shown."""
+    return "points" if named(metric).points else "bits" if named(metric).unit == "bits" else "plain difference"
+
+
 OTHERS = {
     "difference": (
         "points",
-        "difference: student minus a control, in points, over seeds [95 %, Student's t of the pairs]",
+        "difference: student minus a control, in points or the unit of the metric, over seeds [95 %, Student's t of the pairs]",
     ),
     "clients_mean": ("gain", "clients mean: points over the same client alone, mean over clients"),
     "clients_worst": ("gain", "clients worst: points over the same client alone, of the client that lost most"),
@@ -84,14 +99,17 @@ OTHERS = {
     "flops": ("flops", "FLOPs: of one forward pass of one sample"),
 }
 """Metrics that are no score of a task -> (unit, help)."""
-RESAMPLED = "difference: student minus a control, in points, mean over seeds [95 %, two-level bootstrap over seeds and test samples]"
+RESAMPLED = "mean over seeds [95 %, two-level bootstrap over seeds and test samples]"
 METRICS = Metrics(
     {
         **{name: TableMetric(UNITS.get(name, "share"), _help(m), True, m.better) for name, m in MEASURES.items()},
         **{name: TableMetric(*entry) for name, entry in OTHERS.items()},
         **{
-            f"{name}_difference": TableMetric("points", f"{MEASURES[name].label} {RESAMPLED}")
-            for name in ("bleu", "chrf", "accuracy", "auc")
+            f"{name}_difference": TableMetric(
+                difference_unit(name),
+                f"{MEASURES[name].label} difference: student minus a control, in {difference_unit(name)}, {RESAMPLED}",
+            )
+            for name in ("bleu", "chrf", "accuracy", "auc", "bits_per_byte", "token_accuracy")
         },
     }
 )
@@ -122,6 +140,7 @@ class Measured:
     n, of       seeds with a result, and seeds of the job (of a teacher: its distinct stages, both)
     missing     seed -> {"status", "type", "message"}
     validation  mean of the same metric on validation, at the selected epoch
+    unit        how it is shown, where that is not as its metric says: a difference in bits
     remark      what a reader of this figure has to know, for a footnote
     applies     False where the figure has no meaning: a teacher of a run without one, a control against itself
     """
@@ -133,6 +152,7 @@ class Measured:
     missing: dict[str, dict[str, Any]] = field(default_factory=dict)
     validation: float | None = None
     applies: bool = True
+    unit: str = ""
     remark: str = ""
 
 
@@ -233,10 +253,12 @@ def _difference(record: Record, control: str) -> Measured:
     arms = [arms_of(record).get(arm) or {} for arm in ("student", control)]
     for which in WHICH:
         student, other = (seed_results(arm, which) for arm in arms)
-        result = difference_of(student, other)
+        result = difference_of(student, other, better_of(record.get("summary") or {}))
         if result is not None:
             found.n = result.n if result.method == PAIRED else found.n
             found.values[which] = {name: value for name, value in result.as_record().items() if name != "values"}
+    if (unit := difference_unit(metric_of(record))) != "points":
+        found.unit = unit
     found.remark = _steps(record, control)
     return found
 
@@ -255,8 +277,19 @@ def difference_in(cell: dict[str, Any], which: str) -> Difference | None:
     if cell["metric"] not in DIFFERENCES or not cell["applies"] or value.get("mean") is None:
         return None
     if cell["metric"] in OVER_SAMPLES and value.get("method") not in (PAIRED, WELCH):
-        return read_resampled(value) if value.get("interval") else None
+        better = MEASURES[OVER_SAMPLES[cell["metric"]]].better
+        return replace(read_resampled(value), better=better) if value.get("interval") else None
     return read_difference(value) if "method" in value else from_moments(value["mean"], value.get("sd"), cell["n"])
+
+
+def unit_of(cell: dict[str, Any]) -> str:
+    """How the figures of a cell are shown."""
+    return cell.get("unit") or METRICS[cell["metric"]].unit
+
+
+def margin_in(cell: dict[str, Any]) -> float | None:
+    """The smallest difference that matters, where the differences of a cell are in points."""
+    return MARGIN if unit_of(cell) == "points" else None
 
 
 def _over_samples(record: Record, control: str, metric: str) -> Measured:
@@ -332,7 +365,7 @@ def _paired(record: Record, control: str) -> Measured:
 def main_metric(stage: Record) -> str:
     """The metric a stage of a run record is judged by; of a task that is none of ours, its first."""
     scores = stage["test"]["best"]
-    return next(name for name in ("auc", "accuracy", "bleu", "r2", *scores) if name in scores)
+    return next(name for name in ("auc", "accuracy", "bleu", "r2", "bits_per_byte", *scores) if name in scores)
 
 
 def main_score(stage: Record, which: str) -> float:

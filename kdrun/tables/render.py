@@ -17,7 +17,7 @@ from kdrun.present.results import p_text, vary_text
 from kdrun.present.tables import aligned
 from kdrun.present.units import MISSING, PREFIXES, scaled
 from kdrun.present.verdict import TOO_MANY
-from kdrun.tables.metrics import METRICS, ONCE, WHICH, difference_in, per_epoch
+from kdrun.tables.metrics import DIFFERENCES, METRICS, ONCE, WHICH, difference_in, margin_in, per_epoch, unit_of
 
 Table = dict[str, Any]
 NO_MEANING = "-"
@@ -66,23 +66,23 @@ def printed_cell(cell: dict[str, Any], which: str) -> PrintedCell:
 
 
 def _value(cell: dict[str, Any], which: str) -> str:
-    value, unit = cell["values"].get(which) or {}, METRICS[cell["metric"]].unit
+    value, unit = cell["values"].get(which) or {}, unit_of(cell)
     text = number_text(value.get("mean"), unit)
     if value.get("mean") is None:
         return text
     found = difference_in(cell, which)
     if found is not None and found.interval is not None:
         low, high = (number_text(bound, unit) for bound in found.interval)
-        return f"{text} [{low}, {high}], {_decided(found)}"
-    if value.get("sd") is not None and unit != "points":
+        return f"{text} [{low}, {high}], {_decided(found, margin_in(cell))}"
+    if value.get("sd") is not None and cell["metric"] not in DIFFERENCES:
         text += f" ± {number_text(value['sd'], 'share' if unit == 'gain' else unit)}"
     return text
 
 
-def _decided(found: Difference) -> str:
+def _decided(found: Difference, margin: float | None) -> str:
     """`p = 0.012`, `undecided (p 0.076)`, or `within 0.50` where the whole interval lies inside the margin, `over samples alone` of one seed and of
     records that left seeds out."""
-    decision = found.decision(MARGIN)
+    decision = found.decision(margin)
     if found.identical:
         return IDENTICAL
     if decision == SMALL:
@@ -109,6 +109,8 @@ def number_text(value: float | None, unit: str) -> str:
         "nats": (1, ".4f"),
         "plain": (1, ".4f"),
         "gain": (100, "+.2f"),
+        "bits": (1, "+.4f"),
+        "plain difference": (1, "+.4f"),
         "megabytes": (1e-6, ".2f"),
         "joules": (1, ".4g"),
         "seconds": (1, ".1f"),
@@ -121,7 +123,7 @@ def published_text(cell: dict[str, Any]) -> str:
     values = [cell["values"][which] for which in (*WHICH, ONCE) if "published" in cell["values"].get(which, {})]
     if not values:
         return ""
-    unit = METRICS[cell["metric"]].unit
+    unit = unit_of(cell)
     apart = [MISSING if v["over_published"] is None else _signed(v["over_published"], unit) for v in values]
     return f"{number_text(values[0]['published'], unit)} ({' / '.join(apart)})"
 
@@ -168,26 +170,27 @@ def explanation(table: Table) -> list[str]:
 def _of_differences(table: Table) -> list[str]:
     """What p values are, what undecided comparisons could have shown, and how many seeds would settle them."""
     shown = {column["id"]: WHICH if column["which"] == "both" else (column["which"],) for column in table["columns"]}
-    found = [difference_in(cell, which) for cell in table["cells"] for which in shown[cell["column"]]]
-    tested = [one for one in found if one is not None and one.interval is not None]
+    found = [(difference_in(cell, which), cell) for cell in table["cells"] for which in shown[cell["column"]]]
+    tested = [(one, margin_in(cell), unit_of(cell)) for one, cell in found if one is not None and one.interval]
     if not tested:
         return []
-    number = max(one.comparisons for one in tested)
+    number = max(one.comparisons for one, *_ in tested)
     corrected = f", corrected over the {number} comparisons of this table (Holm)" if number > 1 else ""
     lines = [
         f"p is two-sided{corrected}; what is not below 0.05 is undecided, which is not the absence of a difference."
     ]
-    if any(one.decision(MARGIN) == SMALL and not one.identical for one in tested):
+    if any(one.decision(margin) == SMALL and not one.identical for one, margin, _ in tested):
         lines.append(f"Within {100 * MARGIN:.2f}: the whole interval lies inside of ±{100 * MARGIN:.2f} points.")
-    unsettled = [one for one in tested if one.decision(MARGIN) == UNDECIDED and not one.identical]
-    if seen := [one.visible for one in unsettled if one.visible is not None]:
-        least, most = (f"{100 * value:.2f}" for value in (min(seen), max(seen)))
-        amount = least if least == most else f"{least} to {most}"
-        lines.append(f"Undecided comparisons could have shown {amount} points (80 % power).")
-    needed = [seeds for one in unsettled if (seeds := one.seeds_to_settle(MARGIN)) is not None]
+    unsettled = [entry for entry in tested if entry[0].decision(entry[1]) == UNDECIDED and not entry[0].identical]
+    for unit in dict.fromkeys(unit for *_, unit in unsettled):
+        if seen := [one.visible for one, _, its in unsettled if its == unit and one.visible is not None]:
+            least, most = (number_text(value, unit).lstrip("+") for value in (min(seen), max(seen)))
+            amount = least if least == most else f"{least} to {most}"
+            lines.append(f"Undecided comparisons could have shown {amount} {unit} (80 % power).")
+    needed = [seeds for one, margin, _ in unsettled if (seeds := one.seeds_to_settle(margin)) is not None]
     if needed:
         lines.append(f"To settle {len(needed)} of {len(unsettled)}: kdrun table {table['name']} seeds={max(needed)}.")
-    if others := sum(one.sd is not None for one in unsettled) - len(needed):
+    if others := sum(one.sd is not None for one, *_ in unsettled) - len(needed):
         lines.append(f"Of {others} of {len(unsettled)}: {TOO_MANY}.")
     return lines
 
@@ -302,7 +305,7 @@ def long_csv(table: Table) -> str:
                 **{"which": "" if which == ONCE else which, "mean": value["mean"], "sd": value["sd"]},
                 **{"low": low, "high": high},
                 **({"p": found.p_value, "p_holm": found.p_holm, "visible": found.visible} if found else {}),
-                **({"improvement": found.improvement, "decision": found.decision(MARGIN)} if found else {}),
+                **({"improvement": found.improvement, "decision": found.decision(margin_in(cell))} if found else {}),
                 **{"published": value.get("published"), "difference": value.get("over_published")},
             }
             writer.writerow("" if line.get(name) is None else csv_cell(line[name]) for name in CSV_FIELDS)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.files import number
+from kdrun.measures import measure
 from kdrun.present.units import MISSING, duration
 from kdrun.problems import UserError, closest, listed
 from kdrun.records import arms_of, figure_of, own_arm
@@ -153,8 +154,9 @@ def lines_of(found: dict[str, Any]) -> Sequence[tuple[str, str]]:
         ("data", f"{found['data']['name'] or 'n/a'}, sha256 {found['data']['content'] or 'n/a'}"),
     ]
     for teacher in found["teachers"]:
-        best, last = (f"{100 * teacher[which]:.2f}" for which in WHICH)
-        scores = f"test {teacher.get('metric', 'accuracy')} {best} ({last})"
+        metric = teacher.get("metric", "accuracy")
+        best, last = (measure(metric).figure(teacher[which]) for which in WHICH)
+        scores = f"test {metric} {best} ({last})"
         lines.append(("teacher", f"{teacher['learner']} {teacher['fingerprint']}, {scores}"))
     if found["hardware"]:
         lines.append(("hardware", ", ".join(f"{key} {value}" for key, value in found["hardware"].items() if value)))

@@ -12,7 +12,7 @@ from kdrun.present.results import count_text, difference_texts, percent, reason_
 from kdrun.present.units import MISSING, duration, share
 from kdrun.present.verdict import decision_text, verdict_of
 from kdrun.problems import UserError
-from kdrun.records import arms_of, own_arm, seed_results
+from kdrun.records import arms_of, better_of, own_arm, seed_results
 from kdrun.tables.build import data_of
 from kdrun.tracking.filters import as_text, config_values
 from kdrun.tracking.registry import RunInfo, find_run
@@ -96,6 +96,7 @@ def view(run: RunInfo) -> dict[str, Any]:
         "status": run.status,
         "seeds": record["seeds"],
         "metric": summary.get("metric"),
+        "better": better_of(summary),
         "arms": arms,
         "own": own if own in arms else None,
         "teacher": summary.get("teacher"),
@@ -121,7 +122,7 @@ def minus_first(views: list[dict[str, Any]]) -> None:
     own = [one for one in others if one["metric"] == first["metric"] and first["own"] and one["own"]]
     for which in WHICH if own else ():
         base, *results = (seed_results(one["arms"][one["own"]], which) for one in (first, *own))
-        found = {place: difference_of(result, base) for place, result in enumerate(results)}
+        found = {place: difference_of(result, base, first["better"]) for place, result in enumerate(results)}
         tested = {place: one for place, one in found.items() if one is not None and one.interval is not None}
         for place, one in corrected(tested).items():
             own[place]["difference"] = {**(own[place]["difference"] or {}), which: one.as_record()}

@@ -125,6 +125,7 @@ def _print_page(run: RunInfo, record: dict[str, Any]) -> None:
     from kdrun.report.added import added_metrics
     from kdrun.report.classes import class_tables
     from kdrun.report.parts import part_tables
+    from kdrun.report.written import written_tables
 
     summary, stages = record["summary"] or {}, record["stages"] or []
     body: list[Any] = [facts(header(run, record))]
@@ -144,7 +145,8 @@ def _print_page(run: RunInfo, record: dict[str, Any]) -> None:
         from kdrun.job.panel import gains
 
         body += [blank(), gains(summary)]
-    for found in [*part_tables(record), *class_tables(record), *added_metrics(record)]:
+    tables = [*part_tables(record), *class_tables(record), *added_metrics(record), *written_tables(record)]
+    for found in tables:
         body += [blank(), dim(found.caption), columns(found.head, found.rows, found.left)]
     if verdict := verdict_of(record):
         body += [blank(), bold(verdict)]

@@ -76,6 +76,7 @@ def test_the_front_holds_what_nothing_beats():
 
     good, same, dear, worse, unknown = at(1, 0.5), at(1, 0.4), at(3, 0.9), at(2, 0.45), at(None, 0.99)
     assert pareto([worse, unknown, same, dear, good], "seconds") == [good, dear]
+    assert pareto([worse, unknown, same, dear, good], "seconds", "min") == [same]
 
 
 def test_pairs_keep_what_is_missing(tmp_path):

@@ -37,6 +37,8 @@ class LanguageConfig:
     duplicates: str = key(
         "remove", "what to do with training documents that are in val or test too", choices=("remove", "keep")
     )
+    prompts: int = key(16, "prompts of test that networks go on with, once they are trained", minimum=0, added=True)
+    max_new: int = key(32, "most tokens that they write behind one", minimum=1, added=True)
 
 
 class LanguageDomain(Domain):
@@ -48,7 +50,9 @@ class LanguageDomain(Domain):
     settings = MappingProxyType({"language": LanguageConfig})
     supplies = ("vocabulary", "vocab_size", "pad", "bos", "eos", "max_length")
     commands = ("generate", "chat")
-    normalised, per_position, continues = False, True, True
+    normalised, per_position, continues, transfers = False, True, True, True
+    written = ("exact_match", "rouge1", "rougeL", "distinct2", "generated_tokens")
+    preferred = ("nats", "min", "bytes")
 
     def sums(self, row: Mapping[str, Any]) -> Mapping[str, Sums]:
         """From nats, tokens, right tokens and bytes of single documents."""
@@ -62,6 +66,12 @@ class LanguageDomain(Domain):
         from kdrun.domains.language.source import Documents
 
         return Documents
+
+    def reads_unlabelled(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
+        target = data.get("_target_") or ""
+        kind = "chats" if target.endswith(".chats") or data.get("chats") else "text_corpus"
+        column = {"column": data["column"]} if kind == "text_corpus" and data.get("column") else {}
+        return {"_target_": f"kdrun.domains.language.files.{kind}", **column}
 
     def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
         from kdrun.domains.language.module import language_module

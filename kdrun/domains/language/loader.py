@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,13 @@ class Origins:
     document: np.ndarray
     begin: np.ndarray
 
+    @classmethod
+    def joined(cls, parts: Sequence[Origins]) -> Origins:
+        """The rows of the first, then those of the next."""
+        counts = np.concatenate([np.diff(part.starts) for part in parts])
+        documents, begins = (np.concatenate([getattr(part, name) for part in parts]) for name in ("document", "begin"))
+        return cls(np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]), documents, begins)
+
     def of(self, row: int) -> list[tuple[int, int]]:
         """(document, begin) of each document in a row, in order."""
         here = slice(*self.starts[row : row + 2])
@@ -43,6 +51,7 @@ class LanguageSamples:
     """
 
     labelled: torch.Tensor | None = None
+    """bool [n]: of which rows the next tokens are learned; of the others a teacher alone says what comes next. None: all."""
 
     def __init__(
         self,
@@ -63,9 +72,27 @@ class LanguageSamples:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @classmethod
+    def of_kinds(cls, labelled: LanguageSamples, others: LanguageSamples) -> LanguageSamples:
+        """Rows that have labels, and others behind them."""
+        kinds = (labelled, others)
+        parts = None if labelled.parts is None else Ragged.joined([kind.parts for kind in kinds])
+        made = cls(
+            np.concatenate([kind.ids.numpy() for kind in kinds]),
+            Ragged.joined([kind.tokens for kind in kinds]),
+            np.concatenate([kind.bytes.flat for kind in kinds]),
+            parts,
+            labelled.pad,
+            Origins.joined([kind.origins for kind in kinds]),
+        )
+        made.labelled = torch.arange(len(made)) < len(labelled)
+        return made
+
     def sizes(self, positions: np.ndarray) -> dict[str, int]:
-        """How many tokens of these rows are predicted."""
-        return {"mask": int(self.predicted[positions].sum())}
+        """How many tokens of these rows are predicted; of those with labels, where not all have some."""
+        counts = self.predicted[positions]
+        known = {} if self.labelled is None else {"labelled": int(counts[self.labelled.numpy()[positions]].sum())}
+        return {"mask": int(counts.sum()), **known}
 
     def batch(self, positions: np.ndarray, sizes: dict[str, int] | None = None) -> dict[str, Any]:
         """The rows at these positions as a batch (see LanguageLoader). sizes: those over all ranks, where not theirs."""
@@ -85,6 +112,7 @@ class LanguageSamples:
             "bytes": torch.from_numpy(np.maximum(counted, 0)),
             "view": 0,
             "size": sizes["mask"],
+            **({} if self.labelled is None else {"labelled": self.labelled[positions], "sizes": sizes}),
         }
 
 
@@ -93,5 +121,6 @@ class LanguageLoader(SortedLoader):
 
     A batch is a dict: "ids" int64 [b]; "inputs": input_ids int64 [b, L] and attention_mask: bool [b, L], where there is a token, or
     int64 [b, L], which document of the row it is of (0: padding); "targets" int64 [b, L]: the next token; "mask" bool [b, L]: where
-    that counts; "bytes" int64 [b, L]: of the next token; "view" 0; "size": counted tokens over all ranks.
+    that counts; "bytes" int64 [b, L]: of the next token; "view" 0; "size": counted tokens over all ranks. Where not all rows have labels
+    also "labelled" bool [b] and "sizes": {"mask": size, "labelled": counted tokens of rows that have some}.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from torch import Tensor
 
 from kdrun import kinds
 from kdrun.data.module import TOP, BatchView, TokenModule
-from kdrun.data.source import SPLITS
+from kdrun.data.source import SPLITS, TRAIN
 from kdrun.data.splits import assign
+from kdrun.data.transfer import Training, chosen, with_unlabelled
 from kdrun.domains.language import rows as rows_of
 from kdrun.domains.language import tokens as tokenizers
 from kdrun.domains.language.loader import LanguageLoader, LanguageSamples
@@ -32,6 +34,7 @@ class LanguageDataModule(TokenModule):
     tokenizer  see tokens
     samples    split -> its rows
     notes      what was found in making them
+    written    prompts of each test set that networks go on with, and how many tokens at most
     """
 
     preflight_batch = 32
@@ -47,9 +50,11 @@ class LanguageDataModule(TokenModule):
         samples: dict[str, LanguageSamples],
         notes: list[str],
         documents: Mapping[str, np.ndarray],
+        written: tuple[int, int] = (0, 1),
     ):
         super().__init__(DOMAIN, spec, samples, tokenizer, batch_size=32, eval_batch_size=32)
         self.source, self.tokenizer, self.found, self.documents = source, tokenizer, notes, documents
+        self.written = written
 
     def inputs(self, ids: Tensor, view: int = 0) -> dict[str, Any]:
         """The batch of these training rows, in this order."""
@@ -70,9 +75,39 @@ class LanguageDataModule(TokenModule):
 
         return SameTokens(self) if self.tokenizer.alike(learned.tokenizer) else Retokenized(self, learned)
 
+    def files_beside(self) -> dict[str, bytes]:
+        """The tokenizer with its chat template, as transformers reads it."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.tokenizer.made.save_pretrained(folder)
+            return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+
     def audit(self) -> dict[str, Any]:
         notes = [*self.source.notes, *self.found]
         return {"samples": dict(self.spec.sizes), "notes": notes, "summary": "; ".join(notes)}
+
+
+def _with_pool(training: Training, other: Documents | None) -> Training:
+    """With the documents of data.unlabelled. UserError where these are chats and those of the data texts, or the other way round."""
+    if other is not None and other.chats != training.source.chats:
+        forms = ("chats" if one.chats else "texts" for one in (other, training.source))
+        raise UserError(f"data.unlabelled={other.name}: it has {next(forms)}, {training.source.name} has {next(forms)}")
+    return with_unlabelled(training, other)
+
+
+def _rows(
+    source: Documents, places: np.ndarray, tokenizer: Any, config: Mapping[str, Any], told: tuple[str, list[str]]
+) -> LanguageSamples:
+    """The rows of the documents at these places. told: (split, notes on what was cut, which are added to)."""
+    (split, notes), most = told, config["max_length"]
+    documents = [source.documents[place] for place in places.tolist()]
+    found, counts = rows_of.pieces(source.ids[places].tolist(), documents, tokenizer, most)
+    notes += [f"{split}: {count} {what} ({most} tokens)" for what, count in counts.items()]
+    if not config["pack"] or split != "train":
+        return rows_of.separate(found, tokenizer.pad)
+    made = rows_of.packed(found, most, tokenizer.pad)
+    share = made.lengths.sum() / max(len(made) * most, 1)
+    notes.append(f"{len(found):,} pieces in {len(made):,} training rows, {share:.0%} full")
+    return made
 
 
 def language_module(source: Documents, config: Mapping[str, Any], cache: str | Path) -> LanguageDataModule:
@@ -84,30 +119,25 @@ def language_module(source: Documents, config: Mapping[str, Any], cache: str | P
     split, notes = assign(source, dict(config)), []
     if config["duplicates"] == "remove":
         split, notes = without_duplicates(source, split)
-    chosen = {name: np.flatnonzero(split == part) for name, part in SPLITS.items()}
-    if not len(chosen["train"]):
+    if not (split == TRAIN).any():
         raise UserError(
             f"{source.name}: no document is left for training", "data.language.duplicates=keep leaves all in"
         )
+    training = chosen(source, split, config)
     if config["tokenizer"] is not None:
         tokenizer = tokenizers.existing(config["tokenizer"])
-    else:
-        read = [written(source.documents[row]) for row in chosen["train"].tolist()]
+    else:  # of the data set itself, as its teachers have it
+        read = [written(source.documents[row]) for row in np.flatnonzero(training.split == TRAIN).tolist()]
         tokenizer = tokenizers.trained(read, config["vocabulary"], Path(cache))
+    training = _with_pool(training, config["unlabelled"])
+    source = training.source
     samples: dict[str, LanguageSamples] = {}
-    for name, places in chosen.items():
-        documents = [source.documents[place] for place in places.tolist()]
-        found, counts = rows_of.pieces(source.ids[places].tolist(), documents, tokenizer, config["max_length"])
-        notes += [f"{name}: {count} {what} ({config['max_length']} tokens)" for what, count in counts.items()]
-        pack = config["pack"] and name == "train"
-        samples[name] = (
-            rows_of.packed(found, config["max_length"], tokenizer.pad)
-            if pack
-            else rows_of.separate(found, tokenizer.pad)
-        )
-        if pack:
-            share = samples[name].lengths.sum() / (len(samples[name]) * config["max_length"])
-            notes.append(f"{len(found):,} pieces in {len(samples[name]):,} training rows, {share:.0%} full")
+    for name, part in SPLITS.items():
+        places = np.flatnonzero(training.split == part)
+        known = None if training.labelled is None or name != "train" else training.labelled[places]
+        kinds_of = [places] if known is None else [places[known], places[~known]]
+        rows = [_rows(source, some, tokenizer, config, (name, notes)) for some in kinds_of]
+        samples[name] = rows[0] if len(rows) == 1 else LanguageSamples.of_kinds(*rows)
     if not len(samples["train"]):
         raise UserError(f"{source.name}: no training row has anything to predict", *notes[:2])
     spec = LanguageSpec(
@@ -121,5 +151,6 @@ def language_module(source: Documents, config: Mapping[str, Any], cache: str | P
         tokenizer=tokenizer.sha256,
         chats=source.chats,
     )
-    ids = {name: source.ids[places] for name, places in chosen.items()}
-    return LanguageDataModule(source, tokenizer, spec, samples, notes, ids)
+    ids = {name: source.ids[training.split == part] for name, part in SPLITS.items()}
+    prompts = config["prompts"], config["max_new"]
+    return LanguageDataModule(source, tokenizer, spec, samples, notes, ids, prompts)

@@ -40,7 +40,13 @@ def pieces(
     tokens behind `most` are cut; one of which no answer is left is left out.
     """
     found: list[Piece] = []
-    counts = dict.fromkeys(("texts in several pieces", "chats cut", "chats without an answer"), 0)
+    what = (
+        "texts in several pieces",
+        "chats cut",
+        "chats without an answer",
+        "chats that say special tokens, read as such",
+    )
+    counts = dict.fromkeys(what, 0)
     for first in range(0, len(documents), BLOCK):
         block = documents[first : first + BLOCK]
         if block and isinstance(block[0], str):
@@ -55,6 +61,7 @@ def pieces(
             counted = [size if answer else NOT_PREDICTED for size, answer in zip(sizes, answers, strict=True)]
             counted[:1] = [NOT_PREDICTED]
             counts["chats cut"] += len(ids) > most
+            counts[what[3]] += any(token in content for token in tokenizer.special for _, content in chat)
             if max(counted[:most], default=NOT_PREDICTED) > NOT_PREDICTED:
                 found.append(Piece(number * PIECES, ids[:most], counted[:most]))
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torchmetrics import MetricCollection
 
 from kdrun import kinds
 from kdrun.domains.base import Batch, Prediction, Tensors
+from kdrun.domains.language import written
 from kdrun.domains.language.prompts import answered
 from kdrun.domains.language.prompts import prompts as prompts_of
 from kdrun.domains.language.scores import UNIT, LanguageScores, rounded
@@ -27,8 +29,7 @@ class CausalLanguage(TokenTask):
 
     METRICS = DOMAIN.metrics
     TYPICAL_TOKENS = TYPICAL_TOKENS
-    # Verdicts are of a score of which more is better.
-    MAIN, PREFLIGHT = "token_accuracy", "loss"
+    MAIN, PREFLIGHT = "bits_per_byte", "loss"
     USABLE = "row"
     READ = "input_ids"
 
@@ -75,8 +76,11 @@ class CausalLanguage(TokenTask):
         return [made for row in rows if (made := dict(zip(names, row, strict=True)))["tokens"]]
 
     def rights(self, prediction: Prediction, batch: Batch) -> list[dict[str, Any]]:
-        """{"id", "right": share of its tokens} of each row, by which epochs are compared."""
-        return [{"id": row["id"], "right": row["right"] / row["tokens"]} for row in self.rows(prediction, batch)]
+        """{"id", "right"} of each row of validation: what it adds to bits_per_byte, which is the mean of them."""
+        counted = self.module.samples("val").bytes.flat
+        size = counted[counted > 0].sum(dtype="int64") / len(self.module.samples("val"))
+        rows = self.rows(prediction, batch)
+        return [{"id": row["id"], "right": row["nats"] / math.log(2) / size} for row in rows]
 
     def baselines(self) -> dict[str, dict[str, float]]:
         """{"token frequencies": {"bits_per_byte", "loss"}} on test, of a guess that knows how frequent tokens are in training."""
@@ -141,12 +145,24 @@ class CausalLanguage(TokenTask):
             own["size"] = 0
         return own
 
+    def generation_scores(self, network: nn.Module, split: str) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """See Task and written.scores: of data.language.prompts rows of the split."""
+        tokenizer, (count, most) = self.module.tokenizer, self.module.written
+        chosen = written.prompts(self.module.samples(split), count, most, tokenizer.ends)
+        if not chosen or not hasattr(network, "generate"):
+            return {}, []
+        generator = torch.Generator(next(network.parameters()).device)
+        made = self._written(network, [one.ids for one in chosen], most, 0.0, generator)
+        decode = partial(tokenizer.made.decode, skip_special_tokens=True)
+        rows = written.rows(chosen, [decode(ids) for ids in made], decode)
+        texts, references = ([row[name] for row in rows] for name in ("text", "reference"))
+        return written.scores(texts, references, list(map(len, made))), rows
+
     def generations(self, network: nn.Module, samples: Any, positions: Any) -> Iterator[Callable[[], int]]:
-        """Each goes on from the first half of a row."""
+        """Each goes on from a row up to its last answer, or the first half of a text."""
         device = next(network.parameters()).device
         for place in positions:
-            first, end = samples.tokens.starts[place : place + 2]
-            ids = torch.tensor(samples.tokens.flat[first : (first + end + 1) // 2], device=device).long()[None]
+            ids = torch.tensor(samples.tokens[place][: written.boundary(samples, place)], device=device).long()[None]
             real, ends = torch.ones_like(ids, dtype=torch.bool), self.module.tokenizer.ends
             yield lambda ids=ids, real=real, ends=ends: len(network.generate(ids, real, TYPICAL_TOKENS, ends)[0]) + 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ CHATML = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 """The chat template of tokenizers that kdrun trains."""
+GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+"""How a template of transformers marks what the assistant generates."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class LanguageTokenizer:
     pad, eos  ids that fill rows, and that end a text
     start     id that a text begins with, so that its first token is predicted as well: bos, or eos where there is none
     ends      ids that end a text or an answer
+    special   what its special tokens are written as
     sha256    of its content
     """
 
@@ -62,6 +66,7 @@ class LanguageTokenizer:
         self.eos: int = made.eos_token_id
         self.start: int = self.eos if made.bos_token_id is None else made.bos_token_id
         self.pad: int = self.eos if made.pad_token_id is None else made.pad_token_id
+        self.special = tuple(made.all_special_tokens)
         turn = made.convert_tokens_to_ids(END_TURN)
         self.ends = frozenset((self.eos, *([turn] if turn not in (None, made.unk_token_id) else [])))
 
@@ -90,10 +95,41 @@ class LanguageTokenizer:
         return made.ids, sizes, answers
 
     def turns(self, chat: Sequence[Message]) -> Turns:
-        """A chat as the tokenizer's own template writes it. What is of an answer is what the template adds to the text of the messages
-        before. Raises UserError where there is no template, or an answer changes what was written before it.
+        """A chat as the tokenizer's own template writes it. What is of an answer is what stands between its {% generation %} marks, or,
+        where it has none, what it adds to the text of the messages before. Raises UserError where there is no template, or an answer
+        changes what was written before it.
         """
-        text, spans = self.render(chat), []
+        text = self.render(chat)
+        made = self.made(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        offsets = made["offset_mapping"]
+        if self.marks:
+            answers = self._marked(chat)
+            spans = [(offsets[places[0]][0], offsets[places[-1]][1]) for places in answers]
+        else:
+            spans = self._added(chat, text)
+            firsts = [first for first, _ in offsets]
+            answers = [[place for place, first in enumerate(firsts) if begin <= first < end] for begin, end in spans]
+        return Turns(text, made["input_ids"], offsets, spans, answers)
+
+    @property
+    def marks(self) -> bool:
+        """Whether the chat template says by itself what the assistant generates."""
+        template = self.made.chat_template
+        texts = template.values() if isinstance(template, dict) else [template or ""]
+        return any(GENERATION.search(text) for text in texts)
+
+    def _marked(self, chat: Sequence[Message]) -> list[list[int]]:
+        """Places of the tokens of each answer, by the marks of the template."""
+        told = self.made.apply_chat_template(
+            messages(chat), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+        )
+        mask = enumerate(told["assistant_masks"])
+        groups = itertools.groupby(mask, key=lambda entry: bool(entry[1]))
+        return [[place for place, _ in group] for counts, group in groups if counts]
+
+    def _added(self, chat: Sequence[Message], text: str) -> list[tuple[int, int]]:
+        """Where in the text what each answer adds to it begins and ends."""
+        spans = []
         for place, (role, _) in enumerate(chat):
             if role == "assistant":
                 before, after = self.render(chat[:place], answer=True), self.render(chat[: place + 1])
@@ -102,10 +138,7 @@ class LanguageTokenizer:
                         f"the chat template of {self.name} changes earlier messages, so answers cannot be told apart"
                     )
                 spans.append((len(before), len(after.rstrip())))
-        made = self.made(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        offsets = made["offset_mapping"]
-        answers = [[place for place, (first, _) in enumerate(offsets) if begin <= first < end] for begin, end in spans]
-        return Turns(text, made["input_ids"], offsets, spans, answers)
+        return spans
 
     def render(self, chat: Sequence[Message], answer: bool = False) -> str:
         """A chat as text. answer: with what comes before an answer of the assistant."""

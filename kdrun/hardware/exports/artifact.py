@@ -78,8 +78,11 @@ class Artifact:
             return ExecutorchSession(self.path)
         if self.format == "torch_export":
             return TorchSession(captured(self.path, device), threads, device)
-        from kdrun.hardware.exports.load import load_export
+        from kdrun.hardware.exports.load import load_export, load_transformers
         from kdrun.hardware.exports.subject import Bare
+
+        if self.format == "transformers":
+            return TorchSession(load_transformers(self.folder), threads, device)
 
         network, config = load_export(self.folder)
         spec, dtype = config["spec"], next((one.dtype for one in network.parameters()), None)

@@ -18,7 +18,7 @@ from kdrun.files import plain, sha256_file, write_json
 from kdrun.hardware.exports import graphs
 from kdrun.hardware.exports.artifact import RECORD, Artifact
 from kdrun.hardware.exports.compare import BATCH, Mismatch, compare, require
-from kdrun.hardware.exports.formats import CONFIG, check_pair
+from kdrun.hardware.exports.formats import CONFIG, DESCRIPTION, check_pair
 from kdrun.hardware.exports.load import WEIGHTS, load_export
 from kdrun.hardware.exports.sessions import import_executorch, import_onnxruntime, note_made
 from kdrun.hardware.exports.subject import Inputs, TrainedNetwork
@@ -29,12 +29,16 @@ from kdrun.version import __version__
 __all__ = ["Mismatch", "export", "load_export"]
 
 CALIBRATION = 256
-NAMES = {"safetensors": WEIGHTS, "onnx": "model.onnx", "torch_export": "model.pt2", "executorch": "model.pte"}
+NAMES = {
+    **dict.fromkeys(("safetensors", "transformers"), WEIGHTS),
+    **{"onnx": "model.onnx", "torch_export": "model.pt2", "executorch": "model.pte"},
+}
 PACKAGES = {
     "safetensors": ("torch",),
     "onnx": ("torch", "onnx", "onnxscript", "onnxruntime"),
     "torch_export": ("torch",),
     "executorch": ("torch", "executorch", "torchao"),
+    "transformers": ("torch", "transformers"),
 }
 """What an artifact's content depends on beside the network: with another version it is made anew."""
 
@@ -85,7 +89,7 @@ def _made(
     what: str,
 ) -> dict[str, Any]:
     """Write the files into `work`, by whichever way first gives what the network gives; the record of the artifact."""
-    write_json(work / CONFIG, describe(subject, precision, source))
+    write_json(work / (DESCRIPTION if format == "transformers" else CONFIG), describe(subject, precision, source))
     for name, content in subject.module.files_beside().items():
         (work / name).write_bytes(content)
     failures: list[tuple[str, Exception]] = []
@@ -125,6 +129,8 @@ def _ways(subject: TrainedNetwork, folder: Path, format: str, precision: str, ca
 
     if format == "safetensors":
         return {"weights": lambda path: _save(subject, precision, path)}
+    if format == "transformers":
+        return {"saved": lambda path: _save_transformers(subject, precision, path.parent)}
     if format == "torch_export":
         return {"captured": lambda path: graphs.exported(subject.bare(precision), sample, axes, path)}
     if format == "executorch":
@@ -174,6 +180,18 @@ def _save(subject: TrainedNetwork, precision: str, path: Path) -> None:
         for name, tensor in subject.network.state_dict().items()
     }
     save_state(state, path, {**subject.spec.metadata(), "network": subject.node})
+
+
+def _save_transformers(subject: TrainedNetwork, precision: str, folder: Path) -> None:
+    from kdrun.hardware.exports.load import DTYPES
+
+    if not hasattr(subject.network, "save_transformers"):
+        raise UserError(
+            f"format=transformers: {type(subject.network).__name__} is no language model of transformers",
+            "format=safetensors is for any network",
+        )
+    ends, pad = subject.module.tokenizer.ends, subject.spec.pad
+    subject.network.save_transformers(folder, DTYPES[precision], ends, pad)
 
 
 def describe(subject: TrainedNetwork, precision: str, source: dict[str, Any]) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from kdrun.problems import UserError, closest, listed
 
 CONFIG = "config.json"
-"""File beside an exported network: what its inputs are."""
+"""File beside an exported network: what its inputs are; in format=transformers, which has a file of this name, it is DESCRIPTION."""
+DESCRIPTION = "kdrun.json"
 
-FORMATS = ("safetensors", "onnx", "torch_export", "executorch")
+FORMATS = ("safetensors", "onnx", "torch_export", "executorch", "transformers")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 POSSIBLE = {
@@ -17,12 +18,14 @@ POSSIBLE = {
     "onnx": ("fp32", "fp16", "int8"),
     "torch_export": ("fp32", "fp16", "bf16"),
     "executorch": ("fp32", "int8"),
+    "transformers": ("fp32", "fp16", "bf16"),
 }
 """Format -> number formats that it is written in here."""
 
 RUNTIMES = {
     "safetensors": "torch",
     "torch_export": "torch",
+    "transformers": "torch",
     "onnx": "onnxruntime",
     "executorch": "executorch",
 }

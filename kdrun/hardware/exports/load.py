@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from kdrun.files import read_json
-from kdrun.hardware.exports.formats import CONFIG
+from kdrun.hardware.exports.formats import CONFIG, DESCRIPTION
 from kdrun.problems import UserError
 from kdrun.slots import allowing
 
@@ -32,6 +32,30 @@ def load_export(folder: str | Path, targets: Sequence[str] = ()) -> tuple[Any, d
     with allowing(targets):
         network, spec, _ = open_network(folder / WEIGHTS, {**config["spec"], "network": config["network"]})
     return network.to(DTYPES[config["precision"]]).requires_grad_(False), {**config, "spec": spec}
+
+
+def load_transformers(folder: str | Path) -> Any:
+    """A module of (input_ids, attention_mask) that returns logits of the tokenizer's tokens, float32, from an artifact in
+    format=transformers, which transformers alone loads."""
+    from transformers import AutoModelForCausalLM
+
+    from kdrun.kinds import spec_of
+    from kdrun.networks.causal import attention
+
+    config = read_json(Path(folder) / DESCRIPTION)
+    size = spec_of(config["spec"]).vocabulary
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[config["precision"]], local_files_only=True)
+
+    class Logits(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            mask, places = attention(attention_mask)
+            return self.model(input_ids=input_ids, attention_mask=mask, position_ids=places).logits[..., :size].float()
+
+    return Logits().eval().requires_grad_(False)
 
 
 def open_network(path: Path, metadata: dict[str, Any] | None = None) -> tuple[Any, Any, dict[str, Any]]:

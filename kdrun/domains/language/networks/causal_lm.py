@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from kdrun.networks.huggingface import (
     checkpoint_activations,
     of_fields,
 )
+from kdrun.networks.lora import add_lora, merged
 from kdrun.problems import UserError
 
 SEMANTICS = 2
@@ -40,6 +42,8 @@ class HuggingFaceCausalLM(HuggingFaceNetwork):
     config: in place of model, {"model_type": "llama", ...} with fields of its configuration: random weights. Size of the vocabulary,
         special tokens and number of positions are the data's where it leaves them out.
     from_layers: numbers of the layers that are kept, from 0, in this order; null: all.
+    lora: {"rank": 16, "alpha": 32, "dropout": 0.0, "targets": [names of linear maps]}: the network is frozen, low-rank additions to these maps
+        train (extra: lora).
     checkpointing: what layers compute inside is computed again in the backward pass instead of kept, for memory.
     vocabulary, pad, eos, max_length: of the data.
 
@@ -59,6 +63,7 @@ class HuggingFaceCausalLM(HuggingFaceNetwork):
         eos: int | None = None,
         max_length: int | None = None,
         checkpointing: bool = False,
+        lora: Mapping[str, Any] | None = None,
     ) -> None:
         example = "for example network.model=smollm2, or 'network.config={model_type: llama}'"
         super().__init__(model, config, "a language model", example)
@@ -84,6 +89,8 @@ class HuggingFaceCausalLM(HuggingFaceNetwork):
                 "such networks (Gemma 2, Cohere, Granite) cannot be used here",
             )
         self.eos, self._past = eos, past_of(self.model)
+        if lora is not None:
+            add_lora(self.model, **lora)
         if checkpointing:
             checkpoint_activations(self.model)
 
@@ -102,6 +109,16 @@ class HuggingFaceCausalLM(HuggingFaceNetwork):
         head = self.model.get_output_embeddings()
         bias = None if head.bias is None else head.bias[: self.vocabulary]
         return states, head.weight[: self.vocabulary], bias
+
+    def save_transformers(self, folder: Path, dtype: torch.dtype, ends: Collection[int], pad: int) -> None:
+        """What AutoModelForCausalLM.from_pretrained loads: config.json, generation_config.json and model.safetensors, with adapters in the
+        weights. ends, pad: ids that end a text or an answer, and fill rows."""
+        from transformers import GenerationConfig
+
+        model = merged(self.model).to(dtype)
+        model.generation_config = GenerationConfig(eos_token_id=sorted(ends), pad_token_id=pad)
+        model.config.eos_token_id, model.config.pad_token_id = self.eos, pad
+        model.save_pretrained(folder, max_shard_size="1000GB")
 
     @torch.no_grad()
     def generate(

@@ -76,7 +76,7 @@ def llava_checkpoint(
     network = LlavaNetwork(model, vocabulary, pad, eos, image_token, image_tokens, image_size, max_length)
     check_tokens(network, tokens_of(model.config, image_size))
     if lora is not None:
-        from kdrun.domains.vision_language.networks.lora import add_lora
+        from kdrun.networks.lora import add_lora
 
         network.notes.append(add_lora(model.model.language_model, **lora))
     return network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 from torch import nn
@@ -42,3 +43,13 @@ def add_lora(
         parameter.requires_grad_("lora_" in name)
         added += parameter.numel() if "lora_" in name else 0
     return f"LoRA of rank {rank} on {', '.join(targets)}: {added:,} parameters train in the language model"
+
+
+def merged(model: nn.Module) -> nn.Module:
+    """A copy with the additions of `add_lora` in the weights they were made for, as a network has them that knows nothing of LoRA."""
+    model = copy.deepcopy(model)
+    layers = [(name, part) for name, part in model.named_modules() if hasattr(part, "lora_A")]
+    for name, part in layers:
+        part.merge()
+        model.set_submodule(name, part.get_base_layer())
+    return model.requires_grad_(True)
