@@ -5,9 +5,8 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+from language_support import module_of
 
-from kdrun.domains.language.domain import LanguageConfig
-from kdrun.domains.language.module import language_module
 from kdrun.domains.language.networks.causal_lm import HuggingFaceCausalLM
 from kdrun.domains.language.shipped.made_corpus import made_corpus
 from kdrun.domains.language.task import CausalLanguage
@@ -26,10 +25,7 @@ CHAT = (("user", "Where is the cat?"), ("assistant", "There."))
 
 @pytest.fixture
 def module(tmp_path):
-    common = {"name": None, "val_fraction": 0.1, "test_fraction": 0.2, "split_seed": 0, "limit": {}, "labelled": None}
-    common |= {"unlabelled": None, "labelled_share": None, "label_noise": 0.0, "long_tail": None}
-    settings = {**vars(LanguageConfig()), "vocabulary": 300, "max_length": 32}
-    return language_module(made_corpus(60), {**common, **settings}, tmp_path / "cache")
+    return module_of(tmp_path / "cache", made_corpus(60), max_length=32)
 
 
 def network(module, **options):

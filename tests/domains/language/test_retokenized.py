@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from language_support import COMMON
 
 pytest.importorskip("transformers")
 
@@ -47,7 +48,7 @@ TURNS = (
     "{% endfor %}"
 )
 """A template in which an answer begins with a space and ends otherwise than in ChatML."""
-BASE = dict(val_fraction=0.1, test_fraction=0.1, split_seed=0, limit={}, name=None, duplicates="keep", vocabulary=270)
+BASE = {**COMMON, "test_fraction": 0.1, "duplicates": "keep", "vocabulary": 270}
 
 
 @pytest.fixture(scope="module")

@@ -4,28 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from language_support import module_of
 
-from kdrun.domains.language.domain import LanguageConfig
 from kdrun.domains.language.files import text_corpus
-from kdrun.domains.language.module import language_module
 from kdrun.domains.language.shipped.made_corpus import made_corpus
 from kdrun.objectives.objective_term import labelled_positions
 from kdrun.problems import UserError
 
-COMMON = {
-    **{"name": None, "val_fraction": 0.1, "test_fraction": 0.2, "split_seed": 0, "limit": {}, "labelled": None},
-    **{"unlabelled": None, "labelled_share": None, "label_noise": 0.0, "long_tail": None},
-}
-
-
-def module(tmp_path, source=None, **more):
-    settings = {**vars(LanguageConfig()), "vocabulary": 300, "max_length": 48}
-    return language_module(source or made_corpus(80), {**COMMON, **settings, **more}, tmp_path)
-
 
 @pytest.mark.parametrize("pack", [True, False])
 def test_rows_have_labels_or_none_and_no_row_has_both(tmp_path, pack):
-    made, whole = module(tmp_path, labelled=20, pack=pack), module(tmp_path, pack=pack)
+    made, whole = module_of(tmp_path, labelled=20, pack=pack), module_of(tmp_path, pack=pack)
     samples = made.samples("train")
     labels = samples.labelled.numpy()
     assert 0 < labels.sum() < len(labels) and made.tokenizer.sha256 == whole.tokenizer.sha256
@@ -47,7 +36,7 @@ def test_further_texts_are_read_by_the_teacher_alone(tmp_path):
     held_out = made_corpus(80).documents
     path.write_text("A pool of texts.\n\nIt is quiet there.\n\n" + "\n\n".join(held_out), encoding="utf-8")
     pool = text_corpus(path, separator="\n\n")
-    made, plain = module(tmp_path, unlabelled=pool), module(tmp_path)
+    made, plain = module_of(tmp_path, unlabelled=pool), module_of(tmp_path)
     samples = made.samples("train")
     assert made.tokenizer.sha256 == plain.tokenizer.sha256
     assert int(samples.labelled.sum()) == len(plain.samples("train"))
@@ -58,8 +47,8 @@ def test_further_texts_are_read_by_the_teacher_alone(tmp_path):
 
 def test_chats_and_texts_are_not_mixed_and_labels_of_texts_take_no_noise(tmp_path):
     with pytest.raises(UserError, match="it has chats, made_corpus has texts"):
-        module(tmp_path, unlabelled=made_corpus(80, chats=True))
+        module_of(tmp_path, unlabelled=made_corpus(80, chats=True))
     with pytest.raises(UserError, match="has no classes"):
-        module(tmp_path, label_noise=0.2)
+        module_of(tmp_path, label_noise=0.2)
     with pytest.raises(UserError, match="at least one sample"):
-        module(tmp_path, replace(made_corpus(80)), labelled=0.001)
+        module_of(tmp_path, replace(made_corpus(80)), labelled=0.001)

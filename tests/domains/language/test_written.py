@@ -43,14 +43,11 @@ def test_a_prompt_ends_before_the_last_answer_or_in_the_middle_of_a_text(tokeniz
 
 
 def test_a_network_that_knows_the_text_matches_it(tmp_path):
-    from kdrun.domains.language.domain import LanguageConfig
-    from kdrun.domains.language.module import language_module
+    from language_support import module_of
+
     from kdrun.domains.language.task import CausalLanguage
 
-    settings = {**vars(LanguageConfig()), "vocabulary": 300, "max_length": 32, "prompts": 3, "max_new": 8}
-    common = {"name": None, "val_fraction": 0.1, "test_fraction": 0.2, "split_seed": 0, "limit": {}, "labelled": None}
-    common |= {"unlabelled": None, "labelled_share": None, "label_noise": 0.0, "long_tail": None}
-    module = language_module(made_corpus(60), {**common, **settings}, tmp_path)
+    module = module_of(tmp_path, made_corpus(60), max_length=32, prompts=3, max_new=8)
     task, samples = CausalLanguage(module), module.samples("test")
 
     class Remembers(torch.nn.Module):
