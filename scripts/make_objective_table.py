@@ -32,7 +32,8 @@ loss NAME of the table, or the one that `_target_` names, with that loss's optio
   With `unit: epoch` they count epochs, and the weight stays the same within an epoch.
 - `over`: `labels` or `image_slots`, the positions that the mean is over; for losses whose positions do not look at each other.
 - `execution`: `dense`; `chunked` (`chunk`, `memory_mb`), which never holds all logits: [vocabulary-losses.md](vocabulary-losses.md);
-  `topk` (`k`), from the teacher's likeliest classes, which are kept on disk for text.
+  `topk` (`k`), from the teacher's likeliest classes and one bucket for all others, at temperature 1, which are kept on disk for text
+  (kd, kl_reverse, jsd, skewed, skewed_reverse, tvd, akl).
 - `student`, `teacher`: module paths of each network (`layer3`, globs `blocks.*.norm`, lists of as many), or `output:NAME` of the task,
   for losses that compare features; without them these are what goes into the last linear layer. `-1` stands for the last module in a
   place (`stage3.-1.norm2`), `[2::3]` for every third of them from the third on, and `before:layer3` for what goes into the activation that
@@ -56,12 +57,16 @@ times the labels, so give weights near 1 with it (`objective.at.weight=1`). Weig
 mostly for CIFAR-100: on other sizes look at the gradients that `kdrun plan` shows for each term, times its weight.
 Terms over image slots or pictures have their mean over those, and are left out of a batch without any.
 
-Of several pairs of layers a term has the mean, or the sum where its paper adds them. Losses over the whole batch (sp, pkt, rkd, cc, crd,
-semckd, dist ...) compare the samples of all ranks; `trainer.accumulate` is refused with them.
+Of several pairs of layers a term has the mean, or the sum where its paper adds them. The column "over the batch" says what a value looks at.
+Per sample: parts of a batch (`trainer.accumulate`) and ranks give the gradient of the whole. All samples of all ranks: so do ranks, and
+`trainer.accumulate` is refused. Batch normalisation per rank: layers of the loss itself normalise by the samples of one rank and of one part,
+as those of a student do.
 Further names stand for a loss and settings: `fitnet` (hint), `kd_topk` (kd, `execution: topk`, temperature 1), `kd_visual` (kd,
 `over: image_slots`), `vocabulary_ce` (ce, `execution: chunked`), `vocabulary_kd` and `vocabulary_ce_kd` (ce_kd, `execution: chunked`) and
 `vocabulary_kd_visual` (kd, both).
 """
+SUPPLIED = ("sample_ids", "classes", "batch_size", "student_shapes", "teacher_shapes")
+"""What kdrun gives to a class by name (kdrun/losses.py): no options."""
 OVER = {"mask": "valid positions", "visual_mask": "image slots", "images": "samples with a picture"}
 OWN = """\
 ## A term of your own
@@ -116,13 +121,13 @@ def page() -> str:
     terms = [term for path in sorted((ROOT / "kdrun" / "objectives").glob("*.py")) if (term := read(path))]
     rows = [
         f"| [`{term['name']}`](#{term['name']}) | {term['summary']} | {', '.join(f'`{t}`' for t in term['tensors'])} "
-        f"| {', '.join(f'`{o}`' for o in term['options']) or 'none'} | {paper(term['docstring'])} | {term['over']} "
+        f"| {', '.join(f'`{o}`' for o in term['options']) or 'none'} | {paper(term['docstring'])} | {term['over']} | {term['batch']} "
         f"| {term['used']} |"
         for term in terms
     ]
     table = [
-        "| term | what it is | tensors | options with defaults | paper | mean over | shipped in |",
-        "|" + " --- |" * 7,
+        "| term | what it is | tensors | options with defaults | paper | mean over | over the batch | shipped in |",
+        "|" + " --- |" * 8,
         *rows,
     ]
     sections = [f"## {term['name']}\n\n```text\n{term['docstring']}\n```\n" for term in terms]
@@ -146,6 +151,7 @@ def read(path: Path) -> dict[str, Any] | None:
     options = [
         f"{argument.arg}: {ast.unparse(default)}" if default is not None else argument.arg
         for argument, default in zip(names, defaults, strict=True)
+        if argument.arg not in SUPPLIED
     ]
     summary = (ast.get_docstring(tree) or "").splitlines()[0]
     return {
@@ -155,6 +161,7 @@ def read(path: Path) -> dict[str, Any] | None:
         "options": options,
         "docstring": textwrap.dedent(ast.get_docstring(loss) or ""),
         "over": over(tree, path.stem),
+        "batch": batch(tree, loss),
         "used": used(path.stem),
     }
 
@@ -165,6 +172,14 @@ def over(tree: ast.Module, name: str) -> str:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == f"{name}.over":
             return OVER[ast.literal_eval(node.value)]
     return OVER["mask"]
+
+
+def batch(tree: ast.Module, loss: ast.AST) -> str:
+    """What a value looks at of a batch, by `whole_batch = True` and `batch_norm = True` of the function or the class."""
+    inside = loss.body if isinstance(loss, ast.ClassDef) else tree.body
+    said = {ast.unparse(node.targets[0]).rpartition(".")[2] for node in inside if isinstance(node, ast.Assign)}
+    looks = "all samples of all ranks" if "whole_batch" in said else "per sample"
+    return f"{looks}; batch normalisation per rank" if "batch_norm" in said else looks
 
 
 def paper(docstring: str) -> str:

@@ -5,11 +5,13 @@ A new loss adds a row to LOSSES; tests/objectives/test_losses.py has one test pe
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 import torch
 from loss_references import (
     slow_akl,
+    slow_akl_topk,
     slow_aligned_kd,
     slow_ce,
     slow_dist,
@@ -26,6 +28,7 @@ from loss_references import (
     slow_skewed,
     slow_skewed_reverse,
     slow_tf_kd,
+    slow_topk,
     slow_ttm,
     slow_tvd,
     slow_uld,
@@ -114,12 +117,27 @@ BOTH = ("student_logits", "teacher_logits")
 LABELS = ("student_logits", "targets")
 THREE = (*BOTH, "targets")
 TOP = 3
+TOPS = ("student_logits", "teacher_top_ids", "teacher_top_log_probs")
 LOSSES = [
     Loss("ce", ce, LABELS, slow_ce),
     Loss("ce_smoothed", ce, LABELS, slow_ce, {"label_smoothing": 0.1}),
     Loss("kd", kd, BOTH, slow_kd, zero_at_equality=True, shifts=BOTH, temperature=True),
     Loss("kd_t1", kd, BOTH, slow_kd, {"temperature": 1.0}, zero_at_equality=True, shifts=BOTH, temperature=True),
-    Loss("kd_topk", kd_topk, ("student_logits", "teacher_top_ids", "teacher_top_log_probs"), slow_kd_topk, {"k": TOP}),
+    Loss("kd_topk", kd_topk, TOPS, slow_kd_topk, {"k": TOP}),
+    *(
+        Loss(
+            f"{loss.__name__}_topk", loss.executions["topk"], TOPS, partial(slow_topk, kind=kind), {"k": TOP, **options}
+        )
+        for loss, kind, options in (
+            (tvd, "total_variation", {}),
+            (kl_reverse, "reverse", {}),
+            (jsd, "jsd", {"beta": 0.3}),
+            (skewed, "skewed", {"skew": 0.1}),
+            (skewed_reverse, "skewed_reverse", {"skew": 0.4}),
+        )
+    ),
+    Loss("akl_topk", akl.executions["topk"], TOPS, slow_akl_topk, {"k": TOP}, constant_part=True),
+    Loss("akl_topk_h09", akl.executions["topk"], TOPS, slow_akl_topk, {"k": TOP, "head": 0.9}, constant_part=True),
     Loss("kl_reverse", kl_reverse, BOTH, slow_kl_reverse, {"temperature": 1.0}, True, BOTH, temperature=True),
     Loss("kl_reverse_t4", kl_reverse, BOTH, slow_kl_reverse, {"temperature": 4.0}, True, BOTH, temperature=True),
     Loss("jsd", jsd, BOTH, slow_jsd, {"temperature": 1.0}, True, BOTH, temperature=True),

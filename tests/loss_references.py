@@ -33,6 +33,34 @@ def slow_kd_topk(student: list[float], ids: list[int], log_p: list[float], k: in
     return math.fsum(one * math.log(one / other) for one, other in pairs if one > 0)
 
 
+def buckets(student: list[float], ids: list[int], log_p: list[float]) -> tuple[list[float], list[float]]:
+    """Probabilities (teacher's, student's) of the teacher's likeliest classes and of all others together."""
+    p, q = [math.exp(value) for value in log_p], [math.exp(value) for value in log_softmax(student)]
+    others = math.fsum(value for number, value in enumerate(q) if number not in ids)
+    return [*p, 1 - math.fsum(p)], [*(q[number] for number in ids), others]
+
+
+def slow_topk(student, ids, log_p, kind: str, k: int = 16, beta: float = 0.5, skew: float = 0.1) -> float:
+    p, q = buckets(student, ids, log_p)
+    if kind == "total_variation":
+        return math.fsum(abs(a - b) for a, b in zip(p, q, strict=True)) / 2
+    if kind == "reverse":
+        return divergence(q, p)
+    if kind == "jsd":
+        m = [beta * a + (1 - beta) * b for a, b in zip(p, q, strict=True)]
+        return beta * divergence(p, m) + (1 - beta) * divergence(q, m)
+    first, second = (p, q) if kind == "skewed" else (q, p)
+    return divergence(first, [skew * a + (1 - skew) * b for a, b in zip(first, second, strict=True)])
+
+
+def slow_akl_topk(student, ids, log_p, head: float = 0.5, k: int = 16) -> float:
+    p, q = buckets(student, ids, log_p)
+    gaps = [abs(a - b) for a, b in zip(p, q, strict=True)]
+    inside = [c for c in range(len(ids)) if c == 0 or math.fsum(p[: c + 1]) <= head]  # never the last bucket
+    weight = math.fsum(gaps[c] for c in inside) / math.fsum(gaps)
+    return weight * divergence(p, q) + (1 - weight) * divergence(q, p)
+
+
 def slow_kl_reverse(student: list[float], teacher: list[float], temperature: float = 1.0) -> float:
     return slow_kd(teacher, student, temperature)
 

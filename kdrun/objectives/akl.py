@@ -6,6 +6,7 @@ import torch
 
 from kdrun.objectives.chunked import divergence_chunked
 from kdrun.objectives.divergences import of_logits
+from kdrun.objectives.topk import akl_topk
 
 SEMANTICS = 1
 
@@ -31,4 +32,4 @@ def akl(student_logits: torch.Tensor, teacher_logits: torch.Tensor, *, head: flo
 
 
 akl.pointwise = True  # see objective_term.Term
-akl.executions = {"chunked": partial(divergence_chunked, kind="adaptive")}
+akl.executions = {"chunked": partial(divergence_chunked, kind="adaptive"), "topk": akl_topk}

@@ -29,6 +29,7 @@ class Ft(nn.Module):
     """
 
     settings = ANY_SIZE
+    batch_norm = True
 
     def __init__(
         self,

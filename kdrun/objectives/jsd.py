@@ -6,6 +6,7 @@ import torch
 
 from kdrun.objectives.chunked import divergence_chunked
 from kdrun.objectives.divergences import of_logits
+from kdrun.objectives.topk import divergence_topk
 
 SEMANTICS = 1
 
@@ -31,4 +32,7 @@ def jsd(
 
 
 jsd.pointwise = True  # see objective_term.Term
-jsd.executions = {"chunked": partial(divergence_chunked, kind="jsd")}
+jsd.executions = {
+    "chunked": partial(divergence_chunked, kind="jsd"),
+    "topk": partial(divergence_topk, kind="jsd"),
+}

@@ -6,6 +6,7 @@ import torch
 
 from kdrun.objectives.chunked import divergence_chunked
 from kdrun.objectives.divergences import of_logits
+from kdrun.objectives.topk import divergence_topk
 
 SEMANTICS = 1
 
@@ -31,4 +32,7 @@ def kl_reverse(student_logits: torch.Tensor, teacher_logits: torch.Tensor, *, te
 
 
 kl_reverse.pointwise = True  # see objective_term.Term
-kl_reverse.executions = {"chunked": partial(divergence_chunked, kind="reverse")}
+kl_reverse.executions = {
+    "chunked": partial(divergence_chunked, kind="reverse"),
+    "topk": partial(divergence_topk, kind="reverse"),
+}

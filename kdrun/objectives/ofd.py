@@ -19,8 +19,9 @@ class Ofd(nn.Module):
         value = sum over layers l = 1..n of 2^(l - n) * sum over channels and positions
 
     The paper's margin is the mean of negative responses over the training samples, which is kept as a running mean of those seen so
-    far; its code computes it from the parameters of the batch normalisation before, as if responses were normal, which no network with a
-    sum before its ReLU has. `before:PATH` captures what goes into the activation that a module ends with; of features that are
+    far, on all ranks (with `trainer.accumulate` the first parts of a batch do not count those after them). Its code computes it from
+    the parameters of the batch normalisation before, as if responses were normal, which no network with a sum before its ReLU has.
+    `before:PATH` captures what goes into the activation that a module ends with; of features that are
     never negative the margin is 0.
 
     student_captured, teacher_captured: lists of float [B, C, ...], from the first layer to the last; the teacher's are averaged over the
@@ -28,6 +29,7 @@ class Ofd(nn.Module):
     """
 
     settings = ANY_SIZE
+    batch_norm = True
 
     def __init__(self, student_shapes: list[tuple[int, ...]], teacher_shapes: list[tuple[int, ...]]):
         super().__init__()

@@ -28,6 +28,7 @@ class Reviewkd(nn.Module):
     """
 
     settings = ANY_SIZE
+    batch_norm = True
 
     def __init__(self, student_shapes: list[tuple[int, ...]], teacher_shapes: list[tuple[int, ...]]):
         super().__init__()

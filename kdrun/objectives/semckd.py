@@ -28,6 +28,7 @@ class Semckd(nn.Module):
     """
 
     settings = ANY_SIZE
+    batch_norm = True
     whole_batch = True
 
     def __init__(

@@ -6,6 +6,7 @@ import torch
 
 from kdrun.objectives.chunked import divergence_chunked
 from kdrun.objectives.divergences import of_logits
+from kdrun.objectives.topk import divergence_topk
 
 SEMANTICS = 1
 
@@ -32,4 +33,7 @@ def skewed(
 
 
 skewed.pointwise = True  # see objective_term.Term
-skewed.executions = {"chunked": partial(divergence_chunked, kind="skewed")}
+skewed.executions = {
+    "chunked": partial(divergence_chunked, kind="skewed"),
+    "topk": partial(divergence_topk, kind="skewed"),
+}

@@ -6,6 +6,7 @@ import torch
 
 from kdrun.objectives.chunked import divergence_chunked
 from kdrun.objectives.divergences import of_logits
+from kdrun.objectives.topk import divergence_topk
 
 SEMANTICS = 1
 
@@ -31,4 +32,7 @@ def skewed_reverse(
 
 
 skewed_reverse.pointwise = True  # see objective_term.Term
-skewed_reverse.executions = {"chunked": partial(divergence_chunked, kind="skewed_reverse")}
+skewed_reverse.executions = {
+    "chunked": partial(divergence_chunked, kind="skewed_reverse"),
+    "topk": partial(divergence_topk, kind="skewed_reverse"),
+}

@@ -26,6 +26,7 @@ class Srrl(nn.Module):
     """
 
     settings = ANY_SIZE
+    batch_norm = True
 
     def __init__(self, student_shapes: list[tuple[int, ...]], teacher_shapes: list[tuple[int, ...]]):
         super().__init__()

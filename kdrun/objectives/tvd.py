@@ -6,6 +6,7 @@ import torch
 
 from kdrun.objectives.chunked import divergence_chunked
 from kdrun.objectives.divergences import of_logits
+from kdrun.objectives.topk import divergence_topk
 
 SEMANTICS = 1
 
@@ -26,4 +27,7 @@ def tvd(student_logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Ten
 
 
 tvd.pointwise = True  # see objective_term.Term
-tvd.executions = {"chunked": partial(divergence_chunked, kind="total_variation")}
+tvd.executions = {
+    "chunked": partial(divergence_chunked, kind="total_variation"),
+    "topk": partial(divergence_topk, kind="total_variation"),
+}

@@ -26,6 +26,10 @@ SETTINGS = [
     ("jsd", {"execution": "chunked", "temperature": 2.0}),
     ("ce_kd", {"execution": "chunked"}),
     *((name, {"execution": "chunked"}) for name in ("skewed", "skewed_reverse", "tvd", "akl")),
+    *(
+        (name, {"execution": "topk", "k": 2})
+        for name in ("skewed", "skewed_reverse", "tvd", "akl", "jsd", "kl_reverse")
+    ),
 ]
 every_term = pytest.mark.parametrize(("name", "options"), SETTINGS, ids=lambda x: x if isinstance(x, str) else repr(x))
 types = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

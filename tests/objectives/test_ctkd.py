@@ -70,3 +70,57 @@ def test_padding_and_parts_of_a_batch_change_nothing():
 def test_a_temperature_that_could_be_zero_is_refused():
     with pytest.raises(ValueError, match="lowest=0"):
         Ctkd(lowest=0)
+
+
+def slow_theta(loss: Ctkd, student: list[float], teacher: list[float]) -> float:
+    """Two layers on both predictions, unit by unit."""
+    first, second = (
+        [(*row, bias) for row, bias in zip(layer.weight.tolist(), layer.bias.tolist(), strict=True)]
+        for layer in (loss.theta[0], loss.theta[2])
+    )
+    hidden = [max(0.0, math.fsum(w * x for w, x in zip(row, [*student, *teacher, 1.0], strict=True))) for row in first]
+    return math.fsum(w * x for w, x in zip(second[0], [*hidden, 1.0], strict=True))
+
+
+def per_sample(**options) -> Ctkd:
+    torch.manual_seed(0)
+    return Ctkd(classes=7, per_sample=True, **options).double()
+
+
+def test_per_sample_each_sample_has_the_temperature_that_two_layers_give_it():
+    tensors, loss = made(6, dtype=torch.float64), per_sample()
+    both = [tensors[name] for name in BOTH]
+    values = loss(*both, epoch=3)
+    rows = list(zip(*(logits.detach().tolist() for logits in both), strict=True))
+    temperatures = [temperature_of(slow_theta(loss, *pair)) for pair in rows]
+    assert max(temperatures) - min(temperatures) > 0.1
+    expected = [slow_kd(*pair, t) for pair, t in zip(rows, temperatures, strict=True)]
+    torch.testing.assert_close(values.tolist(), expected, rtol=1e-9, atol=1e-12)
+    plain = sum(
+        kd(*(logits[i] for logits in both), temperature=t) for i, t in enumerate(temperatures)
+    )  # the student's gradient takes the temperature as it is
+    torch.testing.assert_close(gradient(values.sum(), tensors), gradient(plain, tensors))
+
+
+def test_per_sample_the_gradient_of_both_layers_is_reversed():
+    tensors, loss, small = made(6, dtype=torch.float64), per_sample(strength=0.5), 1e-6
+    both = [tensors[name].detach() for name in BOTH]
+    loss(*both, epoch=50).sum().backward()
+    for place in (0, 2):
+        weight = loss.theta[place].weight
+        with torch.no_grad():
+            weight[0, 1] += small
+            up = loss(*both).sum()
+            weight[0, 1] -= 2 * small
+            down = loss(*both).sum()
+            weight[0, 1] += small
+        assert weight.grad[0, 1].item() == pytest.approx(-0.5 * float(up - down) / (2 * small), rel=1e-4)
+
+
+def test_per_sample_begins_at_the_temperature_of_all_up_to_its_layers_and_needs_the_number_of_classes():
+    loss = per_sample(initial=-3.0)
+    assert loss.theta[2].bias.item() == -3.0
+    values = loss(torch.full((2, 7), 1e30).double().requires_grad_(), torch.zeros(2, 7).double())
+    assert values.isfinite().all()
+    with pytest.raises(ValueError, match="per_sample=true needs data with a number of classes"):
+        Ctkd(per_sample=True)

@@ -15,11 +15,13 @@ from kdrun.objectives.kl_reverse import kl_reverse
 from kdrun.objectives.nkd import nkd
 from kdrun.objectives.skewed import skewed
 from kdrun.objectives.skewed_reverse import skewed_reverse
+from kdrun.objectives.terms import build_objective
 from kdrun.objectives.tf_kd import tf_kd
 from kdrun.objectives.ttm import ttm
 from kdrun.objectives.tvd import tvd
 from kdrun.objectives.wsld import wsld
 from kdrun.objectives.wttm import wttm
+from kdrun.problems import UserError
 
 MINIMA = {
     # name: (loss, logits of student and teacher at the documented minimum, its value); the label is class 1
@@ -155,3 +157,41 @@ def test_small_skews_tend_to_both_divergences():
     both = [tensors[name].detach() for name in BOTH]
     for loss, limit in ((skewed, kd), (skewed_reverse, kl_reverse)):
         torch.testing.assert_close(loss(*both, skew=1e-8), limit(*both, temperature=1.0), rtol=1e-5, atol=1e-6)
+
+
+def top_of(teacher, k):
+    log_probs, ids = teacher.log_softmax(-1).topk(k, dim=-1)
+    return ids, log_probs
+
+
+@pytest.mark.parametrize("name", ["kd", "kl_reverse", "jsd", "skewed", "skewed_reverse", "tvd", "akl"])
+def test_of_all_classes_the_likeliest_tell_what_all_logits_do(name):
+    """And of fewer no more: merging classes loses information. Of akl the weight changes as well."""
+    (dense,) = build_objective({name: {"temperature": 1.0} if name == "kd" else {}}).terms
+    tensors = made(6, 5, dtype=torch.float64)
+    both = [tensors[who] for who in BOTH]
+    values = dense.function(*both, **dense.options)
+    slopes = gradient(values.sum(), tensors)
+    for k in (7, 20, 3, 1):
+        (term,) = build_objective({name: {"execution": "topk", "k": k, **dense.options}}).terms
+        found = term.function(both[0], *top_of(both[1], min(k, 7)), **term.options)
+        if k >= 7:
+            torch.testing.assert_close(found, values)
+            torch.testing.assert_close(gradient(found.sum(), tensors), slopes)
+        elif name != "akl":
+            assert (found <= values + 1e-12).all() and (found > 0).all()
+
+
+@pytest.mark.parametrize("name", ["kl_reverse", "jsd", "skewed", "skewed_reverse", "tvd", "akl"])
+def test_a_teacher_whose_likeliest_classes_sum_to_one_leaves_values_and_gradients_finite(name):
+    (term,) = build_objective({name: {"execution": "topk", "k": 2}}).terms
+    logits = torch.tensor([[0.0, 1.0, 2.0, -1.0]], requires_grad=True)
+    certain = torch.tensor([[1.0, 0.0]]).clamp(min=1e-30).log()
+    for student in (logits, logits + torch.tensor([0.0, 0.0, -torch.inf, -torch.inf])):
+        value = term.function(student, torch.tensor([[0, 1]]), certain, **term.options)
+        assert value.isfinite().all() and torch.autograd.grad(value.sum(), logits)[0].isfinite().all()
+
+
+def test_the_likeliest_classes_tell_no_divergence_at_another_temperature():
+    with pytest.raises(UserError, match=r"objective.skewed.execution=topk: .* temperature 1 only, not 2"):
+        build_objective({"skewed": {"execution": "topk", "temperature": 2.0}})

@@ -27,6 +27,7 @@ def test_a_stale_page_is_noticed(tmp_path):
     subprocess.run(command, check=True, timeout=60)
     assert subprocess.run([*command, "--check"], timeout=60).returncode == 0
     page = (tmp_path / "docs" / "objectives.md").read_text()
+    assert "| valid positions | per sample |" in page
     assert "| [`x`](#x) | Summary | `a` | `b: 1` | [1503.02531]" in page and "`objective=x` (0.5)" in page
     (tmp_path / "conf" / "objective" / "x.yaml").write_text("x: {weight: 0.6}\n")
     assert subprocess.run([*command, "--check"], capture_output=True, timeout=60).returncode == 1
