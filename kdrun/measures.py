@@ -44,6 +44,8 @@ MEASURES = {
         Measure("top5", "top5", "share of samples whose class is among the five most likely"),
         Measure("worst_class", "worst class", "accuracy of the class with the lowest one"),
         Measure("calibration", "calibration", "expected calibration error", "min"),
+        Measure("wrong_steps", "wrong steps", "share of steps whose own answer is wrong", "min"),
+        Measure("firing_rate", "firing rate", "mean number of spikes of a neuron in a step", "min"),
         Measure("token_accuracy", "token accuracy", "share of right next tokens, the reference given up to there"),
         Measure("bleu", "BLEU", "sacreBLEU of generated text", unit=""),
         Measure("chrf", "chrF", "character n-gram F-score of generated text", unit=""),

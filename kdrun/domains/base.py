@@ -28,6 +28,7 @@ class Prediction:
     logits: float [B, C], or [B, L, C] for sequences; None where hidden and head are given instead.
     mask: bool, the shape of logits without its last dimension, True where a position counts; None: all count.
     features: further tensors by name, for objectives that compare more than logits.
+    scored: tensors by name that metrics alone look at: outputs at each step (`steps`), firing rates (`firing`).
     captured: what modules of the network gave, by the path or glob that names them (see networks/capture.py).
     classifier: weight [C, D] and bias [C], or None in its place, of the layer that makes the logits, where a loss wants them.
     hidden, head: float [B, L, D] and [C, D] (or a pair of that and a bias [C]) whose product the logits are, for
@@ -39,6 +40,7 @@ class Prediction:
     features: dict[str, torch.Tensor] = field(default_factory=dict)
     hidden: torch.Tensor | None = None
     head: Any = None
+    scored: dict[str, torch.Tensor] = field(default_factory=dict)
     captured: dict[str, list[torch.Tensor]] = field(default_factory=dict)
     classifier: Any = None
 

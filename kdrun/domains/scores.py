@@ -103,6 +103,57 @@ class RankedScores(ClassificationScores):
         return {"auroc": torch.tensor(value, dtype=torch.float64), **super().compute()}
 
 
+class StepScores(Metric):
+    """Scores of a network with an answer at every step; {} of one without. State is integer sums, added up over ranks.
+
+    update(targets int64 [B], steps float [B, T, C], firing float [B, L]); steps and firing where the network has them.
+    compute() gives shares in 0..1:
+    accuracy/step_1 ...: of each step by itself, as ClassificationScores counts it.
+    wrong_steps: share of all steps whose own answer is wrong, which are those that error-aware alignment corrects (arXiv 2605.14252).
+    firing_rate, firing_rate/layer_1 ...: mean number of spikes of a neuron in a step: mean over layers, and of each layer.
+    Steps and layers beyond MOST are not scored.
+    """
+
+    full_state_update = False
+    MOST = 256
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("step_seen", "step_hits", "layer_seen", "spikes"):
+            self.add_state(name, default=torch.zeros(self.MOST, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(
+        self, targets: torch.Tensor, steps: torch.Tensor | None = None, firing: torch.Tensor | None = None
+    ) -> None:
+        if steps is not None:
+            for step, logits in enumerate(steps.detach().float().unbind(1)[: self.MOST]):
+                self.step_hits[step] += (rank_of_target(logits, targets) < 1).sum()
+                self.step_seen[step] += len(targets)
+        if firing is not None:
+            rates = _whole(firing.detach().float())[:, : self.MOST].sum(0)
+            self.spikes[: len(rates)] += rates
+            self.layer_seen[: len(rates)] += len(firing)
+
+    def compute(self) -> dict[str, torch.Tensor]:
+        found: dict[str, torch.Tensor] = {}
+        steps, layers = self.step_seen > 0, self.layer_seen > 0
+        if steps.any():
+            accuracy = self.step_hits[steps] / self.step_seen[steps]
+            found |= _numbered("accuracy/step_", accuracy)
+            found["wrong_steps"] = 1 - self.step_hits.sum() / self.step_seen.sum()
+        if layers.any():
+            rates = self.spikes[layers] * _UNIT / self.layer_seen[layers]
+            found |= {"firing_rate": rates.mean()}
+            found |= _numbered("firing_rate/layer_", rates)
+        return found
+
+
+def _numbered(name: str, values: torch.Tensor) -> dict[str, torch.Tensor]:
+    """`name01`, `name02` ...: as many digits as the last one has, so that names sort as they are numbered."""
+    digits = len(str(len(values)))
+    return {f"{name}{number:0{digits}}": value for number, value in enumerate(values, 1)}
+
+
 def probabilities(logits: torch.Tensor) -> np.ndarray:
     """Softmax of logits [B, C] as numpy float64 [B, C], to nine significant digits: what is kept and what is judged."""
     return nine_digits(logits.detach().float().cpu().double().softmax(1).numpy())

@@ -31,8 +31,9 @@ class Spiking(nn.Module):
     threshold, decay, slope: of the neurons; defaults are those of the code of SeAl-KD (decay 0.2 on ImageNet).
     detach_reset: no gradient flows through the reset. The code of SeAl-KD lets it flow; snntorch does not.
 
-    forward: float [B, C, H, W] -> {"logits": [B, K], the mean over steps; "steps": [B, T, K]}. Raises UserError for a network without
-    such activations, or channels that are not those of `frames` frames.
+    forward: float [B, C, H, W] -> {"logits": [B, K], the mean over steps; "steps": [B, T, K]; "firing": [B, L], mean number of spikes of
+    a neuron in a step, for each layer of neurons}. Raises UserError for a network without such activations, or channels that are not
+    those of `frames` frames.
     """
 
     supplies_inner = True
@@ -63,7 +64,8 @@ class Spiking(nn.Module):
         if not replaced.rates:
             raise UserError(f"{type(self.network).__name__} calls no ReLU or the like: nothing in it can spike")
         steps = logits.view(self.steps, images.shape[0], *logits.shape[1:])
-        return {"logits": steps.mean(0), "steps": steps.transpose(0, 1)}
+        firing = torch.stack(replaced.rates, dim=1)
+        return {"logits": steps.mean(0), "steps": steps.transpose(0, 1), "firing": firing}
 
 
 class MeanOverFrames(nn.Module):
@@ -126,7 +128,7 @@ class Spike(torch.autograd.Function):
 class Replaced(TorchFunctionMode):
     """In here every activation is the neurons, for tensors [T * B, ...] whose first dimension is step by step.
 
-    rates: mean number of spikes of a neuron in a step, for each call.
+    rates: [B], mean number of spikes of a neuron in a step, for each call.
     """
 
     def __init__(self, neurons: Neurons, steps: int, samples: int):
@@ -141,17 +143,8 @@ class Replaced(TorchFunctionMode):
         given = args[0] if args else kwargs["input"]
         # With the number of samples by name, so that an exported graph takes any.
         spikes = self.neurons(given.reshape(self.steps, self.samples, *given.shape[1:]))
-        self.rates.append(spikes.detach().float().mean())
+        self.rates.append(spikes.detach().float().mean(0).flatten(1).mean(1))
         return spikes.flatten(0, 1)
-
-
-@torch.no_grad()
-def firing_rates(network: Spiking, images: torch.Tensor) -> list[float]:
-    """Mean number of spikes of a neuron in a step, for each layer of neurons in the order of the pass. images: float [B, C, H, W]."""
-    inputs = by_step(images, network.steps, network.frames)
-    with Replaced(network.neurons, *inputs.shape[:2]) as replaced:
-        network.network(inputs.flatten(0, 1))
-    return [float(rate) for rate in replaced.rates]
 
 
 def spikes(network: nn.Module) -> bool:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from kdrun.networks.resnet import ResNet
-from kdrun.networks.spiking import MeanOverFrames, Neurons, Spiking, firing_rates, operations
+from kdrun.networks.spiking import MeanOverFrames, Neurons, Spiking, operations
 from kdrun.problems import UserError
 
 
@@ -71,9 +71,7 @@ def test_any_network_spikes_where_it_had_activations():
     assert output["steps"].shape == (3, 4, 10) and torch.equal(
         output["logits"], output["steps"].transpose(0, 1).mean(0)
     )
-    assert len(firing_rates(network, images)) == 1 + 3 * 2 and all(
-        0 <= rate <= 1 for rate in firing_rates(network, images)
-    )
+    assert output["firing"].shape == (3, 1 + 3 * 2) and 0 < output["firing"].mean() < 1
     with pytest.raises(UserError, match="nothing in it can spike"):
         Spiking(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))(images)
 
@@ -86,6 +84,7 @@ def test_steps_of_one_image_are_the_same_network_run_step_by_step():
     current = inner[1](images.flatten(1))
     spikes = Neurons()(current.expand(3, 5, 12))
     assert torch.allclose(found, inner[3](spikes).transpose(0, 1), atol=1e-6)
+    assert torch.allclose(Spiking(inner, steps=3)(images)["firing"], spikes.mean((0, 2))[:, None])
 
 
 def test_frames_are_one_for_each_step():

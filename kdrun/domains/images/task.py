@@ -10,7 +10,7 @@ from kdrun import kinds
 from kdrun.domains.base import Batch, Prediction, Task, Tensors
 from kdrun.domains.guess import Guess, largest_share
 from kdrun.domains.images.spec import DataSpec
-from kdrun.domains.scores import ClassificationScores, rank_of_target
+from kdrun.domains.scores import ClassificationScores, StepScores, rank_of_target
 from kdrun.networks.capture import captured, classifier, only_call
 from kdrun.networks.modes import evaluating
 from kdrun.networks.output import logits_of, named_outputs
@@ -53,7 +53,8 @@ class Classification(Task):
         else:
             output, features = network(inputs), {}
         logits = self._of_classes(logits_of(output), len(inputs))
-        for name, tensor in named_outputs(output).items():
+        named = named_outputs(output)
+        for name, tensor in named.items():
             if {f"student_{name}", f"teacher_{name}"} & self._wanted:
                 features.setdefault(name, self._of_classes(tensor, len(inputs)))
         expected = (inputs.shape[0], self.classes)
@@ -63,7 +64,18 @@ class Classification(Task):
                 f"{self.spec.name} has {self.classes} classes"
             )
         layer = classifier(network) if self._classifier else None
-        return Prediction(logits, features=features, classifier=None if layer is None else (layer.weight, layer.bias))
+        return Prediction(
+            logits,
+            features=features,
+            scored=self._scored(named),
+            classifier=None if layer is None else (layer.weight, layer.bias),
+        )
+
+    def _scored(self, named: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What StepScores takes of a network's named outputs: those of the shapes that it has for them."""
+        steps, firing = named.get("steps"), named.get("firing")
+        found = {"steps": steps} if steps is not None and steps.dim() == 3 and steps.shape[2] == self.classes else {}
+        return found | ({"firing": firing} if firing is not None and firing.dim() == 2 else {})
 
     def _of_classes(self, tensor: torch.Tensor, samples: int) -> torch.Tensor:
         """The tensor; the pair (0, o) in place of one logit o for each sample where there are two classes."""
@@ -99,11 +111,12 @@ class Classification(Task):
         }
 
     def metrics(self) -> MetricCollection:
-        return MetricCollection({"scores": ClassificationScores(self.classes)})
+        return MetricCollection({"scores": ClassificationScores(self.classes), "steps": StepScores()})
 
     def update(self, metrics: MetricCollection, prediction: Prediction, batch: Batch) -> None:
         """Adds one batch; the logits are taken in float32 whatever the network computes in."""
         metrics["scores"].update(prediction.logits.detach().float(), batch["targets"])
+        metrics["steps"].update(batch["targets"], **prediction.scored)
 
     def right(self, prediction: Prediction, batch: Batch) -> torch.Tensor:
         """As `accuracy` counts it."""
