@@ -18,23 +18,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 # Every table that can be made here, from its records where they are there; `make table-NAME ARGS=jobs=2` makes one.
-tables: table-controls table-transfer table-transfer_fashion table-objectives table-evolving table-cascaded table-cross-window table-energy-gated table-compression_order
-
-# On made-up volumes, and on patches of real CT.
-table-cross-window: $(READY)
-	$(BIN)/kdrun fetch ct_patches
-	$(BIN)/kdrun table cross_window $(ARGS)
-	$(BIN)/kdrun table cross_window_patches $(ARGS)
-
-table-energy-gated: $(READY)
-	$(BIN)/kdrun fetch fashion_mnist
-	$(BIN)/kdrun table energy_gated $(ARGS)
-	$(BIN)/kdrun table energy_gated_shift $(ARGS)
-	$(BIN)/kdrun table energy_gated_diabetes $(ARGS)
-
-table-compression_order: $(READY)
-	$(BIN)/kdrun fetch fashion_mnist
-	$(BIN)/kdrun table compression_order $(ARGS)
+tables: table-controls table-transfer table-transfer_fashion table-objectives table-evolving table-cascaded table-cross_window table-energy_gated
 
 table-evolving: $(READY)
 	$(BIN)/kdrun fetch ui_de_en
