@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from kdrun.problems import UserError, closest, listed
 DELIMITERS = ",;\t"
 MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 """What a file begins with -> its encoding; without any of these it is UTF-8."""
+
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 SAVE = "save it as CSV in UTF-8 (in Excel: CSV UTF-8)"
 
@@ -103,7 +106,9 @@ def _records(path: Path, text: str) -> list[tuple[int, list[str]]]:
     else:
         header = next((line for line in text.splitlines() if line.strip()), "")
         delimiter, skipped = max(DELIMITERS, key=lambda mark: len(next(csv.reader([header], delimiter=mark), []))), 0
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+    literal = delimiter == "\t" and _has_stray_quotes(text)
+    options = {"quoting": csv.QUOTE_NONE} if literal else {"strict": True}
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, **options)
     records = []
     try:
         for cells in reader:
@@ -113,6 +118,14 @@ def _records(path: Path, text: str) -> list[tuple[int, list[str]]]:
     except csv.Error as error:
         raise UserError(f"{path} line {reader.line_num + skipped}: no CSV: {error}") from None
     return records
+
+
+def _has_stray_quotes(text: str) -> bool:
+    """Whether quotation marks in a table with tabs are letters like others, as in files of GLUE: some cell has one that does not
+    quote it as a whole, and no line has fewer cells than the header, as it would where a quoted cell runs over several lines."""
+    rows = [line.split("\t") for line in text.splitlines() if line.strip()]
+    whole = all(len(row) >= len(rows[0]) for row in rows)
+    return whole and any('"' in cell and not _QUOTED.fullmatch(cell.strip()) for row in rows for cell in row)
 
 
 def _line(text: str, end: int | None) -> str:

@@ -7,6 +7,7 @@ import pytest
 
 from kdrun.domains.text.files import text_file, unlabelled_texts
 from kdrun.domains.text.module import without_duplicates
+from kdrun.domains.text.shipped.glue import glue
 from kdrun.domains.text.source import digests
 from kdrun.problems import UserError
 
@@ -138,3 +139,62 @@ def test_texts_without_labels(tmp_path, name):
     content = "one\n\ntwo\n" if name.endswith("txt") else "id,review\n1,one\n2,\n3,two\n"
     made = unlabelled_texts(write(tmp_path / name, content), like)
     assert made.texts == ("one", "two") and made.classes == ()
+
+
+def test_quotation_marks_in_files_of_glue_are_letters(tmp_path):
+    rows = [("1", '"Yes" , he said .', 'He said "no .'), ("0", 'a " b', "c"), ("1", "d", '"e f')]
+    text = "".join("\t".join(row) + "\n" for row in [("Quality", "#1 String", "#2 String"), *rows])
+    (tmp_path / "mrpc").mkdir()
+    for name in ("train.tsv", "dev.tsv"):
+        write(tmp_path / "mrpc" / name, text, "utf-8-sig")
+    made = glue(tmp_path / "mrpc", "mrpc")
+    assert list(zip(made.texts, made.seconds, strict=True)) == [row[1:] for row in rows] * 2
+    assert made.classes == ("0", "1") and made.split.tolist() == [0, 0, 0, 2, 2, 2]
+    with pytest.raises(UserError, match="closest: mrpc"):
+        glue(tmp_path, "mrpcs")
+
+
+def test_quoted_cells_over_several_lines_are_read_as_a_spreadsheet_wrote_them(tmp_path):
+    path = write(tmp_path / "a.tsv", 'text\tlabel\n"one\ntwo ""x"""\tpos\nplain\tneg\n')
+    assert text_file(path).texts == ('one\ntwo "x"', "plain")
+
+
+def test_folders_of_datasets(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    kinds = datasets.Features({"review": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
+
+    def of(rows):
+        return datasets.Dataset.from_dict(
+            {"review": [r[0] for r in rows], "label": [r[1] for r in rows]}, features=kinds
+        )
+
+    of(ROWS).save_to_disk(tmp_path / "single")
+    made = text_file(tmp_path / "single", text="review")
+    reference = text_file(write(tmp_path / "reference.csv", table()), text="review", label="label")
+    assert made.content_hash == reference.content_hash
+    splits = {"train": of(ROWS), "validation": of(ROWS[:1]), "test": of(ROWS[1:3])}
+    datasets.DatasetDict(splits).save_to_disk(tmp_path / "several")
+    made = text_file(tmp_path / "several", text="review")
+    assert made.split.tolist() == [0, 0, 0, 0, 1, 2, 2] and made.classes == ("neg", "pos")
+    assert made.ids.tolist() == list(range(7)) and made.places[4] == "validation line 1"
+    with pytest.raises(UserError, match="no column text"):
+        text_file(tmp_path / "several")
+    with pytest.raises(UserError, match="none that the package datasets keeps rows in"):
+        text_file(tmp_path)
+
+
+def test_missing_values_of_parquet_are_empty_cells(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table({"text": ["a", None, "c"], "label": [1, 2, None]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="no text or no label in 2 rows: lines 2, 3"):
+        text_file(tmp_path / "a.parquet")
+    write(tmp_path / "b.parquet", "text,label\n")
+    with pytest.raises(UserError, match="no Parquet file"):
+        text_file(tmp_path / "b.parquet")
+
+
+def test_texts_without_labels_in_another_encoding_are_told(tmp_path):
+    like = text_file(write(tmp_path / "a.csv", table()), text="review")
+    with pytest.raises(UserError, match=r"data.unlabelled=.*not a text in UTF-8 \(line 2\)"):
+        unlabelled_texts(write(tmp_path / "more.txt", "one\nschön\n", "latin-1"), like)

@@ -199,7 +199,8 @@ def test_pairs_have_types_and_cut_texts_are_counted(tmp_path):
     module = load_data({**source, "task": "text_classification", "tokens": tokens}, {"cache": str(tmp_path)})
     inputs = module.samples("train").inputs(np.arange(3))
     assert inputs["token_type_ids"].max() == 1 and inputs["input_ids"].shape == (3, 5)
-    assert any("40 of 40 texts are cut to 5 tokens" in note for note in module.audit()["notes"])
+    said = "40 of 40 texts are cut to 5 tokens: line 2, line 3, line 4, line 5, line 6 ..."
+    assert any(said in note for note in module.audit()["notes"])
     assert build_network({"_target_": ENCODER, "config": TINY}, module.spec, seed=0)(**inputs).shape == (3, 2)
 
 

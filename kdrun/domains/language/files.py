@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from kdrun.data import folders
-from kdrun.data.csv_table import lines, read_csv
+from kdrun.data.csv_table import lines
+from kdrun.data.records import Records, records, text_in
 from kdrun.data.source import TEST, TRAIN, VAL
 from kdrun.domains.language.chats import FORMS, form_of, messages_of
 from kdrun.domains.language.source import Document, Documents, documents
-from kdrun.optional import needed
 from kdrun.problems import UserError, closest, listed
 
 TARGETS = ("text_corpus", "chats")
@@ -54,7 +53,7 @@ def text_corpus(
             return [
                 (_cell(path, number, record, column), f"{path.name} row {number}") for number, record in _records(path)
             ]
-        text = _decoded(path)
+        text = text_in(path, f"data.root={path}")
         parts = [text] if separator is None else text.split(separator)
         return [(part.strip("\n"), f"{path.name} part {number}") for number, part in enumerate(parts, 1)]
 
@@ -164,37 +163,8 @@ def _files(root: Path, key: str, kinds: Sequence[str]) -> list[Path]:
     return chosen
 
 
-def _decoded(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        number = error.object[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}: not a text in UTF-8 (line {number})", "save it in UTF-8") from None
-
-
-def _records(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """(number of the line or row, its values by column) of a table."""
-    kind = path.suffix.lower()
-    if kind in (".csv", ".tsv"):
-        return [(number, dict(cells)) for number, cells in read_csv(path, "root").rows]
-    if kind == ".parquet":
-        why = f"{path}: reading Parquet needs pyarrow"
-        table = needed("pyarrow.parquet", why).read_table(path)
-        return list(enumerate(table.to_pylist(), 1))
-    records = []
-    for number, line in enumerate(_decoded(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path} line {number}: no JSON: {error}", "each line is one {...}") from None
-        if not isinstance(record, dict):
-            raise UserError(f"{path} line {number}: a {type(record).__name__}, expected {{...}}")
-        records.append((number, record))
-    if not records:
-        raise UserError(f"{path} is empty")
-    return records
+def _records(path: Path) -> Records:
+    return records(path, f"data.root={path}")
 
 
 def _cell(path: Path, number: int, record: Mapping[str, Any], column: str) -> str:

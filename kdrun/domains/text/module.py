@@ -22,6 +22,8 @@ from kdrun.domains.text.source import Texts
 from kdrun.domains.text.spec import ClassifiedTextSpec
 from kdrun.problems import UserError
 
+NAMED = 5
+"""Samples that a note names."""
 DOMAIN = kinds.find("text_classification")
 
 
@@ -100,7 +102,7 @@ def text_module(texts: Texts, config: Mapping[str, Any], cache: str | Path) -> T
     source, split = training.source, training.split
     tokens, types, cut = tokenizer.encode(source.texts, source.seconds, config["max_length"])
     if cut:
-        notes.append(f"{cut} of {len(source)} texts are cut to {config['max_length']} tokens")
+        notes.append(f"{len(cut)} of {len(source)} texts are cut to {config['max_length']} tokens{_named(source, cut)}")
     source = replace(source, notes=(*source.notes, *notes))
     spec = ClassifiedTextSpec(
         name=config["name"] or texts.name,
@@ -129,6 +131,14 @@ def without_duplicates(texts: Texts, split: np.ndarray) -> tuple[np.ndarray, lis
                 f"{len(twice)} {name} texts left out: they are also in {'val or test' if part == TRAIN else 'test'}"
             )
     return split, notes
+
+
+def _named(source: Texts, positions: list[int]) -> str:
+    """Where the first of these samples are, for sources that say it."""
+    if source.places is None:
+        return ""
+    known = [source.places[position] for position in positions[:NAMED] if source.places[position]]
+    return f": {', '.join(known)}{' ...' if len(positions) > len(known) else ''}" if known else ""
 
 
 def _tokenizer(texts: Texts, split: np.ndarray, config: Mapping[str, Any], cache: Path) -> tokenizers.TextTokenizer:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from kdrun.data.records import TABLES
 from kdrun.domains.inputs import Reader, UserInput, text_lines
 from kdrun.domains.text import tokens
-from kdrun.domains.text.files import TABLES, columns_of, read_table
+from kdrun.domains.text.rows import names_in, read_table
 from kdrun.domains.text.spec import ClassifiedTextSpec
 
 
@@ -32,7 +33,7 @@ class TextReader(Reader):
                 yield line if line.problem else self._checked(line.where, line.value.split("\t", 1), "a tab")
             return
         table = read_table(path, f"{path}")
-        names = columns_of(table, self.columns, "these are the columns that the network learned from")
+        names = names_in(table, self.columns, "these are the columns that the network learned from")
         for number, cells in table.rows:
             yield self._checked(f"{path} line {number}", [cells[name] for name in names], "two columns")
 

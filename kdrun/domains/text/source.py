@@ -21,6 +21,7 @@ class Texts(ArraySource):
     texts    one for each sample
     seconds  the second text of each sample, where samples are pairs; None: they are not
     asked    names of the columns that the texts came from
+    places   where each sample is in files of the user's ("line 7"), for messages; None: not known
     """
 
     x: np.ndarray
@@ -33,10 +34,11 @@ class Texts(ArraySource):
     texts: tuple[str, ...] = ()
     seconds: tuple[str, ...] | None = None
     asked: tuple[str, ...] = ()
+    places: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     determined: bool = False
 
-    columns: ClassVar[tuple[str, ...]] = ("texts", "seconds")
+    columns: ClassVar[tuple[str, ...]] = ("texts", "seconds", "places")
 
     def __post_init__(self) -> None:
         count = len(self.x)
@@ -50,7 +52,8 @@ class Texts(ArraySource):
 
     def describe(self, position: int) -> str:
         text = self.texts[position]
-        return f"{super().describe(position)} ({text[:40]!r}{' ...' if len(text) > 40 else ''})"
+        place = self.places[position] if self.places else ""
+        return f"{place or super().describe(position)} ({text[:40]!r}{' ...' if len(text) > 40 else ''})"
 
 
 def digests(texts: Sequence[str], seconds: Sequence[str] | None = None) -> np.ndarray:

@@ -42,17 +42,17 @@ class TextTokenizer:
 
     def encode(
         self, texts: Sequence[str], seconds: Sequence[str] | None, max_length: int
-    ) -> tuple[Ragged, Ragged | None, int]:
-        """(ids, which of a pair's texts each id is of (0, 1), how many texts were cut to `max_length`)."""
+    ) -> tuple[Ragged, Ragged | None, list[int]]:
+        """(ids, which of a pair's texts each id is of (0, 1), positions of the texts that were cut to `max_length`)."""
         self.model.enable_truncation(max_length)
-        ids, types, cut = [], [], 0
+        ids, types, cut = [], [], []
         for first in range(0, max(len(texts), 1), BLOCK):
             chosen = list(texts[first : first + BLOCK])
             given = chosen if seconds is None else list(zip(chosen, seconds[first : first + BLOCK], strict=True))
             made = self.model.encode_batch(given)
             ids.append(Ragged.of([one.ids for one in made]))
             types.append(Ragged.of([one.type_ids for one in made]) if seconds is not None else None)
-            cut += sum(bool(one.overflowing) for one in made)
+            cut += [first + place for place, one in enumerate(made) if one.overflowing]
         return Ragged.joined(ids), None if seconds is None else Ragged.joined(types), cut
 
 
