@@ -51,6 +51,10 @@ MEASURES = {
         Measure("chrf", "chrF", "character n-gram F-score of generated text", unit=""),
         Measure("auc", "AUC", "area under the ROC curve, a mean of each class against the rest", "max", "", 1.0, 4),
         Measure("auroc", "AUROC", "area under the ROC curve of scores beside the main one", "max", "", 1.0, 4),
+        Measure("spearman", "Spearman", "correlation of the ranks of outputs and targets", "max", "", 1.0, 4),
+        Measure("pearson", "Pearson", "correlation of outputs and targets", "max", "", 1.0, 4),
+        Measure("f1_micro", "micro F1", "F1 over all samples and labels together"),
+        Measure("exact_match", "exact match", "share of samples of which every label is right"),
         Measure("sensitivity", "sensitivity", "share of positives that are found, at the threshold of validation"),
         Measure("specificity", "specificity", "share of negatives that are left alone, at the threshold of validation"),
         Measure("r2", "R2", "share of the variance of the target that is explained", "max", "", 1.0, 4),
@@ -68,6 +72,10 @@ MEASURES = {
         Measure("loss", "loss", "cross-entropy in nats; of a regression, squared error", "min", "nats", 1.0, 4),
     )
 }
+
+
+MAIN = ("auc", "accuracy", "bleu", "spearman", "r2", "f1_micro")
+"""Scores that stages are judged by: where nothing else says which, the first of these that a stage has."""
 
 
 def measure(name: str | None) -> Measure:

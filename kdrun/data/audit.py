@@ -44,7 +44,7 @@ def audit(source: ArraySource, split: np.ndarray, labelled: np.ndarray | None = 
         for position in members:
             counts[name := _name(split[position])] += 1
             if known[position]:
-                labels[name][source.y[position].item()] += 1
+                labels[name][source.label(position)] += 1
         for name, count in counts.items():
             duplicates[name] += count - 1
             contradictions += labels[name].total() - max(labels[name].values(), default=0)
@@ -111,7 +111,8 @@ def _refuse_senseless(source: ArraySource, used: dict[str, np.ndarray], known: n
     told = rows[known[rows]]
     labels = source.y[told]
     real = labels.dtype.kind == "f"
-    wrong = told[~np.isfinite(labels) if real else (labels < 0) | (labels >= len(source.classes))]
+    finite = np.isfinite(labels).reshape(len(labels), -1).all(axis=1)
+    wrong = told[~finite if real else (labels < 0) | (labels >= len(source.classes))]
     lines = []
     if len(wrong) and real:
         named = _named(source, wrong, source.describe)
@@ -143,7 +144,7 @@ def _named(source: ArraySource, positions: np.ndarray, describe) -> str:
 
 
 def _empty_classes(source: ArraySource, rows: np.ndarray) -> list[str]:
-    present = set(np.unique(source.y[rows]).tolist())
+    present = source.occurring(rows)
     return [name for number, name in enumerate(source.classes) if number not in present]
 
 

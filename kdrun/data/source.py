@@ -39,7 +39,7 @@ class ArraySource:
     """What sources share that hold one array of inputs `x` [N, ...] and one target for each sample.
 
     A dataclass below it has the fields
-        x, y         inputs and targets (int64 classes, or float32 numbers), [N, ...] and [N]
+        x, y         inputs and targets, [N, ...] and [N]: int64 classes, or float32 numbers; [N, C] where any of C classes may apply
         split        int8 [N]: 0 train, 1 val, 2 test, -1 unused. A source without a split of its own says 0 throughout
         ids          int64 [N], unique: the position of the sample in the raw source
         name         of the source
@@ -98,6 +98,16 @@ class ArraySource:
                 mine = mine or ("",) * len(self)
                 columns[name] = (*mine, *((theirs[row] for row in rows.tolist()) if theirs else ("",) * len(rows)))
         return replace(self, ids=np.concatenate([self.ids, other.ids[rows] + offset]), **arrays, **columns)
+
+    def label(self, position: int) -> Any:
+        """The target of a sample as a plain value; of several numbers a tuple."""
+        value = self.y[position].tolist()
+        return tuple(value) if isinstance(value, list) else value
+
+    def occurring(self, rows: np.ndarray) -> set[int]:
+        """Positions of the classes that samples at these positions (int64 [n]) have."""
+        labels = self.y[rows]
+        return set((np.unique(labels) if labels.ndim == 1 else np.flatnonzero(labels.any(0))).tolist())
 
     def check_split(self, split: np.ndarray) -> None:
         """Raises UserError where a split (int8 [N]) parts samples that belong together."""

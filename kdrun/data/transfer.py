@@ -210,5 +210,8 @@ def _long_tail(source: ArraySource, split: np.ndarray, config: dict[str, Any]) -
 
 
 def _refuse_without_classes(source: ArraySource, key: str, value: float) -> None:
-    if not source.classes:
-        raise UserError(f"data.{key}={value:g}: {source.name} has no classes", "it is for data with classes")
+    if not source.classes or source.y.ndim > 1:
+        raise UserError(
+            f"data.{key}={value:g}: {source.name} has no classes of which each sample has one",
+            "it is for data with classes",
+        )

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from kdrun.files import number
 from kdrun.learning.report import Report
-from kdrun.measures import measure
+from kdrun.measures import MAIN, measure
 from kdrun.present.console import Console, harmless
 from kdrun.present.units import MISSING, duration
 
@@ -173,7 +173,7 @@ def _result(record: dict[str, Any]) -> str:
 
 def _scores(values: dict[str, Any]) -> str:
     """`accuracy 96.44 %, loss 0.1318`: the main scores among the values of an epoch."""
-    names = ("auc", "loss") if "auc" in values else ("accuracy", "bleu", "r2", "loss")
+    names = ("auc", "loss") if "auc" in values else (*MAIN, "loss")
     return ", ".join(f"{measure(name).label} {_figure(name, values[name])}" for name in names if name in values)
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from kdrun.differences import Difference, read_difference
 from kdrun.job.over_seeds import over_seeds, repetitions, without_seeds
-from kdrun.measures import measure
+from kdrun.measures import MAIN, measure
 from kdrun.parts import headline_epoch
 from kdrun.present.console import STYLES, Console, columns, harmless
 from kdrun.present.results import count_text, figure_text, percent, signed
@@ -117,9 +117,7 @@ class Board:
         total = now.get("total")
         progress = f"{100 * now['done'] / total:3.0f} %" if total else ""
         values = now.get("values") or {}
-        value = next(
-            (measure(name).text(values[name]) for name in ("auc", "accuracy", "bleu", "r2") if name in values), ""
-        )
+        value = next((measure(name).text(values[name]) for name in MAIN if name in values), "")
         elapsed = duration(time.monotonic() - now["started"])
         return (*first, Text(status, "cyan"), Text(now.get("label", "starting")), f"{progress} {elapsed}", value)
 

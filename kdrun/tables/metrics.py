@@ -20,7 +20,7 @@ from kdrun.differences import (
 )
 from kdrun.files import number
 from kdrun.job.steps import share_text
-from kdrun.measures import MEASURES, Measure
+from kdrun.measures import MAIN, MEASURES, Measure
 from kdrun.measures import measure as named
 from kdrun.parts import against, gains_of, headline_epoch
 from kdrun.records import arms_of, better_of, figure_of, metric_of, own_arm, seed_results, spread
@@ -365,7 +365,7 @@ def _paired(record: Record, control: str) -> Measured:
 def main_metric(stage: Record) -> str:
     """The metric a stage of a run record is judged by; of a task that is none of ours, its first."""
     scores = stage["test"]["best"]
-    return next(name for name in ("auc", "accuracy", "bleu", "r2", "bits_per_byte", *scores) if name in scores)
+    return next(name for name in (*MAIN, "bits_per_byte", *scores) if name in scores)
 
 
 def main_score(stage: Record, which: str) -> float:

@@ -2,7 +2,9 @@
 
 import math
 
+import numpy as np
 import torch
+from scipy.stats import rankdata
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
@@ -56,3 +58,24 @@ def scores(outputs: list[float], targets: list[float], unit: float) -> dict[str,
         "r2": 1 - squared / around if around else math.nan,
         "loss": loss,
     }
+
+
+class CorrelationScores(RegressionScores):
+    """RegressionScores, and the correlation of outputs and targets: NaN where either are all equal, or one value is not finite.
+
+    pearson: of the values; spearman: of their ranks, equal values having the mean of theirs.
+    """
+
+    def compute(self) -> dict[str, torch.Tensor]:
+        values = dict.fromkeys(("spearman", "pearson"), math.nan)
+        if len(self.every_output):
+            pair = [dim_zero_cat(state).cpu().double().numpy() for state in (self.every_output, self.every_target)]
+            if all(np.isfinite(one).all() and np.ptp(one) > 0 for one in pair):
+                values = {"spearman": _correlation(*map(rankdata, pair)), "pearson": _correlation(*pair)}
+        return {**{name: torch.tensor(one, dtype=torch.float64) for name, one in values.items()}, **super().compute()}
+
+
+def _correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Pearson's, of sums that are rounded once."""
+    first, second = (one - math.fsum(one) / len(one) for one in (first, second))
+    return math.fsum(first * second) / math.sqrt(math.fsum(first**2) * math.fsum(second**2))

@@ -31,10 +31,44 @@ class Tokens:
     )
 
 
-class TextDomain(Domain):
+class OfTexts(Domain):
+    """Texts (or pairs of texts) in. files: the source that reads files of the user's own."""
+
+    files: str
+    settings = MappingProxyType({"tokens": Tokens})
+    options = ("text",)
+    supplies = ("num_classes", "num_labels", "vocabulary", "vocab_size", "pad", "max_length")
+    normalised = False
+    transfers = True
+    commands = ("predict",)
+
+    def reads_unlabelled(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
+        return {"_target_": "kdrun.domains.text.files.unlabelled_texts"}
+
+    def reader(self, spec: Any, config: Mapping[str, Any], paths: Mapping[str, str]) -> Any:
+        from kdrun.domains.text.reader import TextReader
+
+        return TextReader(spec, config, paths)
+
+    def content_hash(self, source: Any, config: dict[str, Any]) -> str:
+        """With the content of a tokenizer that is given."""
+        path = config["tokens"]["tokenizer"]
+        if path is None:
+            return source.content_hash
+        from kdrun.domains.text.tokens import existing
+
+        return hashlib.sha256(f"{source.content_hash} {existing(path).sha256}".encode()).hexdigest()
+
+    def left_out(self, target: str) -> tuple[str, ...]:
+        """Of files: paths and names of columns, whose content is in instead."""
+        return ("val_root", "test_root", "text", "label", "split") if target == self.files else ()
+
+
+class TextDomain(OfTexts):
     """Texts (or pairs of texts) in, one of C classes out."""
 
     name = "text_classification"
+    files = "kdrun.domains.text.files.text_file"
     metrics = MappingProxyType(
         {
             "accuracy": "max",
@@ -47,25 +81,11 @@ class TextDomain(Domain):
             "calibration": "min",
         }
     )
-    settings = MappingProxyType({"tokens": Tokens})
-    options = ("text",)
-    supplies = ("num_classes", "num_labels", "vocabulary", "vocab_size", "pad", "max_length")
-    normalised = False
-    transfers = True
-    commands = ("predict",)
 
     def source_type(self) -> type:
         from kdrun.domains.text.source import Texts
 
         return Texts
-
-    def reads_unlabelled(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
-        return {"_target_": "kdrun.domains.text.files.unlabelled_texts"}
-
-    def reader(self, spec: Any, config: Mapping[str, Any], paths: Mapping[str, str]) -> Any:
-        from kdrun.domains.text.reader import TextReader
-
-        return TextReader(spec, config, paths)
 
     def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
         from kdrun.domains.text.module import text_module
@@ -81,20 +101,6 @@ class TextDomain(Domain):
         from kdrun.domains.text.spec import ClassifiedTextSpec
 
         return ClassifiedTextSpec.of(metadata)
-
-    def content_hash(self, source: Any, config: dict[str, Any]) -> str:
-        """With the content of a tokenizer that is given."""
-        path = config["tokens"]["tokenizer"]
-        if path is None:
-            return source.content_hash
-        from kdrun.domains.text.tokens import existing
-
-        return hashlib.sha256(f"{source.content_hash} {existing(path).sha256}".encode()).hexdigest()
-
-    def left_out(self, target: str) -> tuple[str, ...]:
-        """Of files: paths and names of columns, whose content is in instead."""
-        ours = target == "kdrun.domains.text.files.text_file"
-        return ("val_root", "test_root", "text", "label", "split") if ours else ()
 
 
 DOMAIN = TextDomain()

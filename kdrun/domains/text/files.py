@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,9 +67,10 @@ def unlabelled_texts(
     rows = [row for row in zip(*texts, strict=True) if all(row)]
     first = tuple(row[0] for row in rows)
     second = tuple(row[1] for row in rows) if like.pairs else None
-    return Texts(
+    return replace(
+        like,
         x=digests(first, second),
-        y=np.zeros(len(rows), np.int64),
+        y=np.zeros((len(rows), *like.y.shape[1:]), like.y.dtype),
         split=np.full(len(rows), TRAIN, np.int8),
         ids=np.arange(len(rows)),
         classes=(),
@@ -76,6 +78,8 @@ def unlabelled_texts(
         source_hash=text_hash(json.dumps(row) for row in rows),
         texts=first,
         seconds=second,
+        places=None,
+        notes=(),
     )
 
 

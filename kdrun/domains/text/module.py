@@ -19,7 +19,7 @@ from kdrun.data.transfer import chosen, with_unlabelled
 from kdrun.domains.text import tokens as tokenizers
 from kdrun.domains.text.loader import TextLoader, TextSamples
 from kdrun.domains.text.source import Texts
-from kdrun.domains.text.spec import ClassifiedTextSpec
+from kdrun.domains.text.spec import ClassifiedTextSpec, TextSpec
 from kdrun.problems import UserError
 
 NAMED = 5
@@ -35,19 +35,20 @@ class TextDataModule(ArrayModule):
     """
 
     source: Texts
-    spec: ClassifiedTextSpec
+    spec: TextSpec
+    domain = DOMAIN
 
     def __init__(
         self,
         source: Texts,
         split: np.ndarray,
-        spec: ClassifiedTextSpec,
+        spec: TextSpec,
         tokenizer: tokenizers.TextTokenizer,
         tokens: Ragged,
         types: Ragged | None,
         labelled: np.ndarray | None = None,
     ):
-        super().__init__(DOMAIN, source, split, spec, None, labelled)
+        super().__init__(type(self).domain, source, split, spec, None, labelled)
         self.tokenizer, self.tokens, self.types = tokenizer, tokens, types
 
     def samples(self, split: str) -> TextSamples:
@@ -80,8 +81,16 @@ class TextDataModule(ArrayModule):
         """As of TokenModule."""
         return TextLoader(self.samples(self.with_targets(split)), batch_size, rank=rank, world=world)
 
+    @classmethod
+    def spec_of(cls, source: Texts, known: np.ndarray, **common: Any) -> TextSpec:
+        """What networks know of the data. known: bool [N], the training samples with a label; common: fields that every spec of texts
+        has."""
+        return ClassifiedTextSpec(classes=source.classes, **common)
 
-def text_module(texts: Texts, config: Mapping[str, Any], cache: str | Path) -> TextDataModule:
+
+def text_module(
+    texts: Texts, config: Mapping[str, Any], cache: str | Path, kind: type[TextDataModule] = TextDataModule
+) -> TextDataModule:
     """The data module of texts. config: the keys that every data config has, and those of domain.Tokens.
 
     Raises UserError where nothing would be left to train on.
@@ -95,18 +104,20 @@ def text_module(texts: Texts, config: Mapping[str, Any], cache: str | Path) -> T
                 "data.tokens.duplicates=keep leaves them in",
             )
     training = chosen(texts, split, config)
-    tokenizer = _tokenizer(
-        texts, training.split, config, Path(cache)
-    )  # of the data set itself, as its teachers have it
+    # Of the data set itself, as its teachers have it.
+    tokenizer = _tokenizer(texts, training.split, config, Path(cache))
+    known = training.split == TRAIN if training.labelled is None else (training.split == TRAIN) & training.labelled
+    labelled = training.source, known
     training = with_unlabelled(training, config["unlabelled"])
     source, split = training.source, training.split
     tokens, types, cut = tokenizer.encode(source.texts, source.seconds, config["max_length"])
     if cut:
-        notes.append(f"{len(cut)} of {len(source)} texts are cut to {config['max_length']} tokens{_named(source, cut)}")
+        where = _named(source, cut)
+        notes.append(f"{len(cut)} of {len(source)} texts are cut to {config['max_length']} tokens{where}")
     source = replace(source, notes=(*source.notes, *notes))
-    spec = ClassifiedTextSpec(
+    spec = kind.spec_of(
+        *labelled,
         name=config["name"] or texts.name,
-        classes=texts.classes,
         vocabulary=tokenizer.size,
         pad=tokenizer.pad,
         sizes=sizes_of(source, split),
@@ -114,7 +125,7 @@ def text_module(texts: Texts, config: Mapping[str, Any], cache: str | Path) -> T
         tokenizer=tokenizer.sha256,
         pairs=texts.pairs,
     )
-    return TextDataModule(source, split, spec, tokenizer, tokens, types, training.labelled)
+    return kind(source, split, spec, tokenizer, tokens, types, training.labelled)
 
 
 def without_duplicates(texts: Texts, split: np.ndarray) -> tuple[np.ndarray, list[str]]:

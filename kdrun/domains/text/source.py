@@ -44,6 +44,10 @@ class Texts(ArraySource):
         count = len(self.x)
         if len(self.texts) != count or (self.seconds is not None and len(self.seconds) != count):
             raise ValueError(f"{self.name}: texts and digests differ in number")
+        self.check_targets(count)
+
+    def check_targets(self, count: int) -> None:
+        """Raises ValueError where y, split or ids are no columns of so many."""
         check_columns(self, count, y=np.int64)
 
     @property

@@ -15,30 +15,23 @@ from kdrun.problems import UserError
 BLANK_LENGTH = 5
 
 
-@dataclass(frozen=True)
-class ClassifiedTextSpec(Spec):
-    """Texts with classes as a network and a task see them.
+class TextSpec(Spec):
+    """What networks know of texts, whatever they say of one: `outputs` numbers, one for each of `labels`.
 
-    name        label of the data set
-    classes     class names; a target is a position in it
+    A subclass is a dataclass with at least these fields:
     vocabulary  number of ids, all below it
     pad         id that fills rows; which positions are padding is said by a mask
-    sizes       samples per split
     max_length  most tokens of a text (of both, of a pair), special ones included
     tokenizer   sha256 of its content
     pairs       whether a sample is two texts
     """
 
-    name: str
-    classes: tuple[str, ...]
     vocabulary: int
     pad: int
-    sizes: dict[str, int]
     max_length: int
     tokenizer: str
-    pairs: bool = False
-
-    kind: ClassVar[str] = "text_classification"
+    pairs: bool
+    outputs: Any
     keywords: ClassVar[bool] = True
     unit: ClassVar[str] = "text"
     compared: ClassVar[tuple[str, ...]] = ("classes", "tokenizer", "pad", "pairs")
@@ -51,20 +44,8 @@ class ClassifiedTextSpec(Spec):
     )
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        return self.classes
-
-    @property
-    def outputs(self) -> int:
-        return len(self.classes)
-
-    @property
-    def binary(self) -> bool:
-        return len(self.classes) == 2
-
-    @property
     def about(self) -> str:
-        return f"{'pairs of texts' if self.pairs else 'texts'}, {self.vocabulary:,} tokens, {self.outputs} classes"
+        return f"{'pairs of texts' if self.pairs else 'texts'}, {self.vocabulary:,} tokens, {self.outputs} {self.says}"
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -104,6 +85,41 @@ class ClassifiedTextSpec(Spec):
                 "sha256": self.tokenizer,
                 "note": "inputs are ids of this tokenizer, which cuts and pads; sha256 is of the file that the network was trained with",
             },
-            "classes": list(self.classes),
-            "outputs": "logits of the classes; of two classes perhaps one logit, of the second",
         }
+
+
+@dataclass(frozen=True)
+class ClassifiedTextSpec(TextSpec):
+    """Texts with classes as a network and a task see them; see TextSpec for what is not here.
+
+    name     label of the data set
+    classes  class names; a target is a position in it
+    sizes    samples per split
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    vocabulary: int
+    pad: int
+    sizes: dict[str, int]
+    max_length: int
+    tokenizer: str
+    pairs: bool = False
+
+    kind: ClassVar[str] = "text_classification"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.classes
+
+    @property
+    def outputs(self) -> int:
+        return len(self.classes)
+
+    @property
+    def binary(self) -> bool:
+        return len(self.classes) == 2
+
+    def described(self) -> dict[str, Any]:
+        outputs = "logits of the classes; of two classes perhaps one logit, of the second"
+        return {**super().described(), "classes": list(self.classes), "outputs": outputs}

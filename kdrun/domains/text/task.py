@@ -23,7 +23,40 @@ MOST_CLASSES = 200
 """Of more classes records do not keep the scores of each."""
 
 
-class TextClassification(Classification):
+class OfTexts:
+    """What tasks of texts have in common; see loader.TextLoader for what a batch is. Padding changes nothing: networks are given the mask
+    of what is text."""
+
+    spec: Any
+
+    def tensors(self, batch: Batch, student: Prediction, teacher: Prediction | None) -> Tensors:
+        """As of the task without texts, and inside [B, L]: which tokens are no padding, for losses on the inside of networks."""
+        inside = batch["inputs"]["attention_mask"]
+        return {**super().tensors(batch, student, teacher), "mask": batch["mask"], "inside": inside}
+
+    def count(self, batch: Batch) -> int:
+        return int(batch["mask"].sum())
+
+    def size(self, inputs: dict[str, torch.Tensor]) -> int:
+        return len(inputs["input_ids"])
+
+    def typical(self, network: nn.Module) -> object:
+        """A text of TYPICAL_TOKENS tokens; without a mask, whose values transformers looks at."""
+        ids = torch.zeros((1, min(TYPICAL_TOKENS, self.spec.max_length)), dtype=torch.int64, device="meta")
+        return network(input_ids=ids, **({"token_type_ids": ids} if self.spec.pairs else {}))
+
+    def outputs_of(self, network: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """[B, outputs] of one forward pass. Raises ValueError for another shape."""
+        outputs, expected = logits_of(network(**inputs)), (self.size(inputs), self.spec.outputs)
+        if outputs.shape != expected:
+            raise ValueError(
+                f"{type(network).__name__} returned {tuple(outputs.shape)}, expected {expected}: {self.spec.outputs} "
+                f"{self.spec.says} of each text"
+            )
+        return outputs
+
+
+class TextClassification(OfTexts, Classification):
     """Single-label classification of texts with the classes of a ClassifiedTextSpec; see loader.TextLoader for what a batch is."""
 
     METRICS = DOMAIN.metrics
@@ -54,14 +87,6 @@ class TextClassification(Classification):
             network(**{name: value.to(device) for name, value in blank.items()})
         return only_call(network, found).shape[1]
 
-    def tensors(self, batch: Batch, student: Prediction, teacher: Prediction | None) -> Tensors:
-        """As of Classification, and inside [B, L]: which tokens are no padding, for losses on the inside of networks."""
-        inside = batch["inputs"]["attention_mask"]
-        return {**super().tensors(batch, student, teacher), "mask": batch["mask"], "inside": inside}
-
-    def count(self, batch: Batch) -> int:
-        return int(batch["mask"].sum())
-
     def metrics(self) -> MetricCollection:
         return MetricCollection(
             {
@@ -90,11 +115,3 @@ class TextClassification(Classification):
     def rights(self, prediction: Prediction, batch: Batch) -> list[dict[str, Any]]:
         real = batch["mask"].tolist()
         return [row for row, counts in zip(super().rights(prediction, batch), real, strict=True) if counts]
-
-    def size(self, inputs: dict[str, torch.Tensor]) -> int:
-        return len(inputs["input_ids"])
-
-    def typical(self, network: nn.Module) -> object:
-        """A text of TYPICAL_TOKENS tokens; without a mask, whose values transformers looks at."""
-        ids = torch.zeros((1, min(TYPICAL_TOKENS, self.spec.max_length)), dtype=torch.int64, device="meta")
-        return network(input_ids=ids, **({"token_type_ids": ids} if self.spec.pairs else {}))

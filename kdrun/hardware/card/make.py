@@ -129,10 +129,10 @@ class _Maker:
             if generation is not None and generation["joules_per_token"] is None:
                 generation |= figures.token_energy(part["energy"], subject.task.TYPICAL_TOKENS, place.batch)
         safe = None
-        if own.outputs is not None and subject.spec.labels:
+        if own.outputs is not None and subject.spec.labels and subject.spec.distribution:
             safe = self._safety(own, teacher, alone, device)
         elif own.outputs is not None:
-            notes["safety"] = "there are no classes"
+            notes["safety"] = "no class is the one of a sample" if subject.spec.labels else "there are no classes"
         return {
             "arm": subject.arm,
             "label": self._label(subject),

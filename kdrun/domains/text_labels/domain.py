@@ -1,0 +1,57 @@
+"""Texts and several labels each, as the rest of kdrun asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from kdrun.domains.rows import Rows, Sums
+from kdrun.domains.text.domain import OfTexts
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class TextLabelsDomain(OfTexts):
+    """Texts (or pairs of texts) in, for each of C labels whether it applies."""
+
+    name = "text_labels"
+    files = "kdrun.domains.text_labels.files.labelled_texts"
+    metrics = MappingProxyType({"f1_micro": "max", "f1": "max", "exact_match": "max", "auroc": "max", "loss": "min"})
+    monitor, supervision = "f1_micro", "bce"
+
+    def sums(self, row: Mapping[str, Any]) -> Mapping[str, Sums]:
+        return {"f1_micro": Sums(_counts, lambda sums: 2 * sums[:, 0] / sums[:, 1])} if "predicted" in row else {}
+
+    def source_type(self) -> type:
+        from kdrun.domains.text_labels.source import LabelledTexts
+
+        return LabelledTexts
+
+    def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
+        from kdrun.domains.text.module import text_module
+        from kdrun.domains.text_labels.module import LabelledTextModule
+
+        return text_module(source, {**config, **config["tokens"]}, cache, LabelledTextModule)
+
+    def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
+        from kdrun.domains.text_labels.task import TextLabels
+
+        return TextLabels(module.spec)
+
+    def spec(self, metadata: Mapping[str, Any]) -> Any:
+        from kdrun.domains.text_labels.spec import LabelledTextSpec
+
+        return LabelledTextSpec.of(metadata)
+
+
+def _counts(rows: Rows) -> np.ndarray:
+    """Of each sample labels that are rightly predicted, and labels it has and predictions together."""
+    import numpy as np
+
+    pairs = [(set(row["target"]), set(row["predicted"])) for row in rows]
+    return np.asarray([(len(true & said), len(true) + len(said)) for true, said in pairs], dtype=np.float64)
+
+
+DOMAIN = TextLabelsDomain()

@@ -1,0 +1,1 @@
+"""Sources of texts with numbers that come with kdrun."""
