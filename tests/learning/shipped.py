@@ -33,7 +33,7 @@ else:
 
 FOLDER = Path(__file__).resolve().parents[2] / "conf" / "objective"
 NODES = {path.stem: yaml.safe_load(path.read_text()) or {} for path in sorted(FOLDER.glob("*.yaml"))}
-OTHER_TASKS = ("margin_mse", "mse", "mse_kd", "llava", "word_kd", "word_kd_topk", "word_kd_vocabulary")
+OTHER_TASKS = ("bce", "bce_kd", "margin_mse", "mse", "mse_kd", "llava", "word_kd", "word_kd_topk", "word_kd_vocabulary")
 """Of regression, of reranking, of text that is generated: tests of their domains."""
 NAMES = sorted(set(NODES) - set(OTHER_TASKS))
 SAMPLES = 12
