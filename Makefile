@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Two spinning OpenMP pools on two cores are 40 times slower than one thread each.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test tables scorecard lint clean
+.PHONY: run test tables scorecard lint docs clean
 run: $(READY)
 	$(BIN)/kdrun $(ARGS)
 
@@ -37,6 +37,10 @@ scorecard: $(READY)
 
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+# The documentation as a site, in outputs/site; a broken link or a page that is not in mkdocs.yml ends it.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q $(ARGS)
 
 # uv is about twice as fast as pip; where it cannot be had, pip does the same.
 $(READY): pyproject.toml constraints.txt

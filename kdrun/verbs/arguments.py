@@ -24,6 +24,7 @@ VERBS = {
     "chat": "ask the student of a run, about pictures or (a language model) anything",
     "gc": "delete what no run refers to from the store; asks first",
     "fetch": "bring a data set or pretrained part into the cache",
+    "init": "write a small project of your own: options, a network, a loss, a test",
     "sync": "push runs that were logged offline to Weights & Biases",
     "check": "compose and check every option and preset",
     "completion": "print the completion script for bash, zsh or fish",

@@ -160,6 +160,11 @@ usage: kdrun fetch [NAME ...] [--from PATH] [--json]
   kdrun fetch                          what there is, with licence and size
   kdrun fetch fashion_mnist
   kdrun fetch fashion_mnist --from ~/Downloads/fashion""",
+    "init": """\
+usage: kdrun init [DIR]
+
+  kdrun init mine                      conf/, a network, a loss and a test in the folder mine; nothing is written over
+  cd mine && kdrun --conf conf experiment=mine""",
     "predict": """\
 usage: kdrun predict [RUN] [FILE ...] [as=text|csv|json] [arm=NAME] [seed=N] [which=best|last] [part=NAME]
                      [--outputs DIR]
