@@ -20,6 +20,7 @@ LAYERS = (
     ("job",),
     ("processes",),
     ("strategies",),
+    ("diagnostics",),
     ("hardware",),
     ("lab",),
     ("federation",),

@@ -14,6 +14,7 @@ VERBS = {
     "table": "a paper's table: plan it, run what is missing, render it, check it",
     "why": "from a cell of a table to its runs, seeds, commit, config, data and cost",
     "card": "scorecards: accuracy, latency, memory, energy, robustness, safety and gates on a target",
+    "diagnose": "whether a student generalises as its teacher does: gaps, divergence, sharpness, ranks",
     "export": "networks of a run as files for other runtimes: ONNX, int8 ...; compared before they are kept",
     "plot": "figures of runs as PNG and SVG: curves, accuracy against cost, seeds",
     "energy": "the energy that a run, sweep or table took, and when it is paid back",

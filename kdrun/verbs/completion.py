@@ -93,7 +93,7 @@ def candidates(words: Sequence[str]) -> dict[str, str]:
         found = {"job": ""}
     elif word.startswith("-"):
         found = {name: "" for name in FLAGS if name.startswith("--")}
-    elif verb in ("show", "rerun", "sync", "compare", "plot", "report", "energy"):
+    elif verb in ("show", "rerun", "sync", "compare", "plot", "report", "energy", "diagnose"):
         found = dict.fromkeys(_runs(before), "")
     elif verb == "export":
         from kdrun.hardware.exports.formats import FORMATS, PRECISIONS

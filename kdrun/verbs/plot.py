@@ -1,5 +1,5 @@
 """kdrun plot RUN...: figures of a run, of several runs or of a sweep, as PNG and SVG; kind=windows: a contact sheet; kind=card: of
-scorecards."""
+scorecards; kind=generalisation: of what kdrun diagnose has measured."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from kdrun.problems import UserError, closest, listed
 from kdrun.verbs.arguments import Arguments
 from kdrun.verbs.runs import options_in, outputs_folder, whole_number
 
-WINDOWS, CARD = "windows", "card"
-KINDS = (*FIGURES, WINDOWS, CARD)
+WINDOWS, CARD, GENERALISATION = "windows", "card", "generalisation"
+KINDS = (*FIGURES, WINDOWS, CARD, GENERALISATION)
+OF_TABLES = (CARD, GENERALISATION)
 OPTIONS = ("kind", "method", "rows", "seed")
 
 
@@ -22,9 +23,11 @@ def main(args: Arguments) -> int:
     """Write the figures and print their paths, or with --json {"files", "left_out": {figure: why}}."""
     options = _options(args)
     kind = options.get("kind")
-    subject = find_subject(outputs_folder(args), args.words, tables=kind == CARD)
-    if kind in (WINDOWS, CARD):
-        paths, left_out = [_sheet(subject, options)] if kind == WINDOWS else _card(subject, outputs_folder(args)), {}
+    subject = find_subject(outputs_folder(args), args.words, tables=kind in OF_TABLES)
+    if kind == WINDOWS:
+        paths, left_out = [_sheet(subject, options)], {}
+    elif kind in OF_TABLES:
+        paths, left_out = _of_runs(kind, subject, outputs_folder(args)), {}
     else:
         paths, left_out = write_figures(subject)
     if kind in FIGURES:
@@ -54,11 +57,14 @@ def _options(args: Arguments) -> dict[str, str]:
     return options
 
 
-def _card(subject: Subject, outputs: Path) -> list[Path]:
+def _of_runs(kind: str, subject: Subject, outputs: Path) -> list[Path]:
+    """A figure of what another command has measured of runs."""
     from kdrun.plots.card import write_card
+    from kdrun.plots.generalisation import write_generalisation
 
     need_matplotlib()
-    return write_card(subject, runs_of(subject, outputs))
+    write = write_card if kind == CARD else write_generalisation
+    return write(subject, runs_of(subject, outputs))
 
 
 def _sheet(subject: Subject, options: dict[str, str]) -> Path:

@@ -113,6 +113,18 @@ hardware=A,B  precision=fp32,fp16,bf16,int8  runtime=auto|torch|onnxruntime|exec
 arms=A,B  seed=N  part=NAME|all        which networks; default: the first seed, of several views or clients the first
 calls=1000  samples=2000               timed calls; test samples that are corrupted, at most
 Cards are in RUN/card/cards.json, files in RUN/exports; kdrun plot RUN kind=card draws them: docs/scorecard.md.""",
+    "diagnose": """\
+usage: kdrun diagnose [RUN ...|SWEEP|TABLE] [arm=NAME] [teacher=ROLE] [seed=N] [which=best|last] [--force]
+                      [--outputs DIR] [--json] [-q]
+
+  kdrun diagnose                       the student and the teacher of the last run, all seeds
+  kdrun diagnose RUN arm=alone         another arm, held against the teacher
+  kdrun diagnose TABLE                 one line for each run of a table (or sweep, or of several runs)
+
+Divergence between student and teacher on test samples, generalisation gaps, sharpness, ranks of features, where the two
+agree, a reconstructed bound (not the paper's) with its slack, bias and variance over seeds. Of classifiers; needs the
+networks in the store, and the data. Kept in RUN/diagnosis.json (--force: measured anew); kdrun plot TABLE
+kind=generalisation draws them. Each number: docs/diagnostics.md.""",
     "export": """\
 usage: kdrun export [RUN] [arm=NAME,NAME] [seed=N] [which=best|last] [format=A,B] [precision=A,B] [calibration=N]
                     [to=FOLDER] [--outputs DIR] [--json]
@@ -132,6 +144,8 @@ usage: kdrun plot [RUN ...|SWEEP] [kind=NAME] [method=NAME] [rows=N] [seed=N] [-
   kdrun plot SWEEP                     all runs of a sweep
   kdrun plot RUN kind=curves           one figure: curves, cost, seeds, hops
   kdrun plot RUN kind=card             accuracy against latency, from the cards that kdrun card has made
+  kdrun plot TABLE kind=generalisation      gap of each run's student against K_hat, with the reconstructed bound, from
+                                       what kdrun diagnose has measured
   kdrun plot RUN kind=windows          a result with views: test samples in every view, with maps of what the networks
                                        look at, before and after; needs the networks in the store, and the data.
                                        rows=6, seed= (the first) and method=occlusion choose otherwise

@@ -1,0 +1,1 @@
+"""What finished runs say of when a student generalises like its teacher (docs/diagnostics.md)."""

@@ -1,0 +1,88 @@
+"""`RUN/diagnosis.json`: what was measured of a run's pairs of student and teacher. No torch.
+
+{"run", "arm", "teacher": role, "settings", "pairs": [one for each seed], "ensemble"}
+
+    pairs     {"seed", "which", "k_hat", "k_reverse", "agreement", "bound", "slack", "samples": of test,
+              "student", "teacher": {"fingerprint", "which", "train", "test", "gap", "variance", "samples": of training,
+              "sharpness": {"gaussian", "ascent"}, "features": {"width", "rank", "effective"} or None}}
+    ensemble  {"student", "teacher": {"members", "loss", "bias", "variance"}} or {"why": it is not known}
+
+Every number is defined in docs/diagnostics.md.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kdrun.files import read_json, write_json
+from kdrun.problems import UserError, closest, listed
+from kdrun.records import own_arm
+from kdrun.tracking.registry import RunInfo
+
+FILE = "diagnosis.json"
+TEACHER = "teacher"
+Diagnosis = dict[str, Any]
+
+
+def read(run: Path) -> Diagnosis | None:
+    """The diagnosis of a run folder; None where there is none, or it cannot be read."""
+    try:
+        found = read_json(run / FILE)
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.get("pairs") else None
+
+
+def keep(run: Path, diagnosis: Diagnosis) -> None:
+    write_json(run / FILE, diagnosis)
+
+
+def roles_of(run: RunInfo, arm: str | None, teacher: str | None) -> tuple[str, str]:
+    """(arm, role of its teacher) of a run that has finished stages of both. UserError otherwise."""
+    record = run.known_record()
+    roles = list(dict.fromkeys(stage["role"] for stage in record.get("stages") or []))
+    if not roles:
+        raise UserError(f"{run.id} ({run.status}) has no finished stage yet", f"to continue it: kdrun rerun {run.id}")
+    arm, teacher = arm or own_arm(record), teacher or TEACHER
+    for key, role in (("arm", arm), ("teacher", teacher)):
+        if role not in roles:
+            hint = f"name who teaches, teacher=ROLE; {run.id} has: {listed(roles)}"
+            raise UserError(
+                f"{run.id} has no {key} {role!r}{closest(role, roles)}",
+                hint if key == "teacher" else f"it has: {listed(roles)}",
+            )
+    if arm == teacher:
+        raise UserError(f"arm={arm}: a network is not held against itself", f"{run.id} has: {listed(roles)}")
+    return arm, teacher
+
+
+def figures(pair: Mapping[str, Any]) -> dict[str, float | None]:
+    """The numbers of one pair by flat names: "student gap", "teacher gaussian", "k_hat", "disagree" ...; None: not known."""
+    found: dict[str, float | None] = {name: pair[name] for name in ("k_hat", "k_reverse", "bound", "slack")}
+    found |= pair["agreement"]
+    for who in ("student", TEACHER):
+        own = pair[who]
+        found |= {f"{who} {name}": own[name] for name in ("train", "test", "gap")}
+        found |= {f"{who} {name}": value for name, value in own["sharpness"].items()}
+        features = own["features"] or {}
+        found |= {f"{who} {name}": features.get(name) for name in ("width", "rank", "effective")}
+    return found
+
+
+def over_seeds(diagnosis: Mapping[str, Any]) -> dict[str, tuple[float, float | None] | None]:
+    """Name -> (mean, sample deviation or None) over the pairs; None where a pair lacks it."""
+    rows = [figures(pair) for pair in diagnosis["pairs"]]
+    found: dict[str, tuple[float, float | None] | None] = {}
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        known = [value for value in values if value is not None]
+        several = len(known) > 1
+        found[name] = (
+            (statistics.fmean(known), statistics.stdev(known) if several else None)
+            if known and len(known) == len(values)
+            else None
+        )
+    return found

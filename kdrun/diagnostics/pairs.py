@@ -1,0 +1,218 @@
+"""Measures the pairs of student and teacher of a finished run, one for each seed, on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from kdrun.config.allowed import agreed
+from kdrun.diagnostics import numbers
+from kdrun.diagnostics.kept import Diagnosis, read
+from kdrun.hardware.exports.subject import TrainedNetwork
+from kdrun.hardware.exports.subjects import open_subject, stages_of
+from kdrun.networks.capture import captured, only_call
+from kdrun.problems import UserError
+from kdrun.records import stages_of as seeds_of
+from kdrun.slots import allowing
+from kdrun.tracking.registry import RunInfo
+
+SAMPLES = 4096
+"""Most samples of test, and of training, that are looked at: spread evenly over the split."""
+OF_SHARPNESS = 512
+"""Most training samples whose loss is followed around the weights."""
+BATCH = 512
+SETTINGS = {
+    "version": 1,
+    "samples": SAMPLES,
+    "of_sharpness": OF_SHARPNESS,
+    "draws": numbers.DRAWS,
+    "share": numbers.SHARE,
+    "largest_loss": numbers.LARGEST_LOSS,
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is measured of one network alone. logits, targets, ids: of its test samples; figures: as kept.py says."""
+
+    logits: Tensor
+    targets: Tensor
+    ids: Tensor
+    figures: dict[str, Any]
+
+
+Known = dict[tuple[str, ...], Measured]
+"""(fingerprint of the stage, file of the weights) -> what was measured: rows of a table share teachers."""
+
+
+def diagnose(
+    run: RunInfo,
+    arm: str,
+    teacher: str,
+    seed: int | None = None,
+    which: str | None = None,
+    known: Known | None = None,
+    force: bool = False,
+) -> Diagnosis:
+    """The diagnosis of a run, see kept.py.
+
+    seed: that one alone; which: epoch of both networks, default as the run is judged. What the run's folder has already is taken
+    unless `force`. UserError for networks that give no distribution over classes, that have several parts, or that were tested
+    on different samples.
+    """
+    known = {} if known is None else known
+    seeds = [seed] if seed is not None else list(seeds_of(run.known_record(), arm))
+    chosen = {each: [_stage(run, role, each, which) for role in (arm, teacher)] for each in seeds}
+    wanted = [
+        [each, *(name for one in pair for name in (one["stage"]["fingerprint"], one["which"]))]
+        for each, pair in chosen.items()
+    ]
+    kept = None if force else read(run.dir)
+    if kept is not None and _identity(kept) == (arm, teacher, SETTINGS, wanted):
+        return kept
+    modules: dict[str, Any] = {}
+    pairs, members = [], []
+    with allowing(*agreed(run.dir.resolve().parent.parent)):
+        for each, (student, taught_by) in chosen.items():
+            both = [_measured(run, one, modules, known) for one in (student, taught_by)]
+            pairs.append(_pair(run, each, *both))
+            members.append(both)
+    return {
+        "run": run.id,
+        "arm": arm,
+        "teacher": teacher,
+        "settings": SETTINGS,
+        "pairs": pairs,
+        "ensemble": _ensemble(members),
+    }
+
+
+def _identity(kept: Diagnosis) -> tuple[Any, ...]:
+    pairs = [
+        [pair["seed"], *(pair[who][name] for who in ("student", "teacher") for name in ("fingerprint", "which"))]
+        for pair in kept["pairs"]
+    ]
+    return kept["arm"], kept["teacher"], kept["settings"], pairs
+
+
+def _stage(run: RunInfo, role: str, seed: int, which: str | None) -> dict[str, Any]:
+    """The entry of `stages_of` of the one network that a role is."""
+    found = stages_of(run, [seed], [role], which, lambda line: None)
+    if len(found) > 1:
+        raise UserError(
+            f"{role} of {run.id} is {len(found)} networks, and a pair is one student and one teacher",
+            "name another arm=NAME or teacher=ROLE",
+        )
+    return found[0]
+
+
+def _measured(run: RunInfo, chosen: dict[str, Any], modules: dict[str, Any], known: Known) -> Measured:
+    key = (chosen["stage"]["fingerprint"], chosen["file"])
+    if key not in known:
+        known[key] = _measure(open_subject(run, chosen, modules))
+    return known[key]
+
+
+def _measure(subject: TrainedNetwork) -> Measured:
+    spec = subject.spec
+    if not spec.distribution or spec.per_position:
+        what = "one number for each sample" if not spec.distribution else "an output for each token"
+        raise UserError(
+            f"{subject.label} of {subject.source['run']} gives {what}; kdrun diagnose is of classifiers, which give a distribution for "
+            "each sample"
+        )
+    logits, targets, ids, features = _outputs(subject, "test")
+    on_training, labels, _, _ = _outputs(subject, "train")
+    risks = numbers.gap(numbers.losses(on_training, labels), numbers.losses(logits, targets))
+    figures = {
+        "fingerprint": subject.source["fingerprint"],
+        "which": subject.which,
+        **risks,
+        "samples": len(labels),
+        "sharpness": _sharpness(subject),
+        "features": None if features is None else numbers.rank(features),
+    }
+    return Measured(logits, targets, ids, figures)
+
+
+def _places(subject: TrainedNetwork, split: str, most: int) -> np.ndarray:
+    """int64: places of samples with a label, spread evenly over a split."""
+    samples = subject.module.samples(split)
+    places = subject.task.usable(samples)
+    if split == "train" and samples.labelled is not None:
+        places = places[samples.labelled.numpy()[places]]
+    if not len(places):
+        raise UserError(f"{subject.label} of {subject.source['run']} has no labelled samples in {split}")
+    return places[np.unique(np.linspace(0, len(places) - 1, min(most, len(places))).astype(np.int64))]
+
+
+def _batches(subject: TrainedNetwork, split: str, most: int) -> Iterator[dict[str, Any]]:
+    places = _places(subject, split, most)
+    for first in range(0, len(places), BATCH):
+        yield subject.batch(split, places[first : first + BATCH])[1]
+
+
+@torch.no_grad()
+def _outputs(subject: TrainedNetwork, split: str) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """(logits [N, C], targets [N], ids [N], features [N, D]); features are None where it is not known what they are."""
+    logits, targets, ids, features = [], [], [], []
+    for batch in _batches(subject, split, SAMPLES):
+        try:
+            with captured(subject.network) as calls:
+                prediction = subject.task.predict(subject.network, batch["inputs"])
+            features.append(only_call(subject.network, calls))
+        except UserError:  # no last linear layer, or it is called several times
+            prediction = subject.task.predict(subject.network, batch["inputs"])
+        logits.append(prediction.dense().float())
+        targets.append(batch["targets"])
+        ids.append(torch.as_tensor(batch["ids"]))
+    whole = torch.cat(features) if len(features) == len(logits) else None
+    return torch.cat(logits), torch.cat(targets), torch.cat(ids), whole
+
+
+def _sharpness(subject: TrainedNetwork) -> dict[str, float]:
+    batches = list(_batches(subject, "train", OF_SHARPNESS))
+    count = sum(len(batch["targets"]) for batch in batches)
+
+    def loss() -> Tensor:
+        predicted = ((subject.task.predict(subject.network, batch["inputs"]), batch["targets"]) for batch in batches)
+        return sum(functional.cross_entropy(p.dense().float(), y, reduction="sum") for p, y in predicted) / count
+
+    return numbers.sharpness(subject.network, loss)
+
+
+def _pair(run: RunInfo, seed: int, student: Measured, teacher: Measured) -> dict[str, Any]:
+    if not torch.equal(student.ids, teacher.ids):
+        raise UserError(f"student and teacher of {run.id}, seed {seed}, were not tested on the same samples")
+    if student.logits.shape != teacher.logits.shape:
+        shapes = " and ".join(str(each.logits.shape[1]) for each in (student, teacher))
+        raise UserError(f"student and teacher of {run.id}, seed {seed}, name {shapes} classes")
+    k_hat = numbers.divergence(student.logits, teacher.logits)
+    return {
+        "seed": seed,
+        "samples": len(student.targets),
+        "k_hat": k_hat,
+        "k_reverse": numbers.divergence(teacher.logits, student.logits),
+        "agreement": numbers.agreement(student.logits, teacher.logits, student.targets),
+        **numbers.reconstructed_bound(teacher.figures, student.figures, k_hat),
+        "student": student.figures,
+        "teacher": teacher.figures,
+    }
+
+
+def _ensemble(members: list[list[Measured]]) -> dict[str, Any]:
+    """Bias and variance over seeds, of students and of teachers."""
+    found: dict[str, Any] = {}
+    for who, networks in zip(("student", "teacher"), zip(*members, strict=True), strict=True):
+        distinct = list({one.figures["fingerprint"]: one for one in networks}.values())
+        if any(not torch.equal(one.ids, distinct[0].ids) for one in distinct):
+            return {"why": "test samples differ by seed (seeds.vary=[student,teacher])"}
+        if len(distinct) > 1:
+            found[who] = numbers.bias_and_variance([one.logits for one in distinct], distinct[0].targets)
+    return found or {"why": "one network of each kind, and several seeds are an ensemble"}

@@ -1,0 +1,156 @@
+"""kdrun diagnose on a small run of two seeds, and what is drawn of it."""
+
+import json
+
+import pytest
+import torch
+from torch.nn import functional
+
+from kdrun import api, cli
+from kdrun.diagnostics import kept, pairs
+from kdrun.domains.load import load_data
+
+WORDS = ("data=digits", "data.limit.train=200", "data.labelled=80", "teacher=mlp_64", "student=mlp_8", "trainer.epochs=3", "hardware=cpu", "hardware.threads=1",
+         "tracker=none", "seeds=2", "seeds.vary=[student,teacher]", "controls=[]", "jobs=1")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("diagnosed")
+    assert cli.main([*WORDS, f"paths.outputs={folder}", f"paths.store={folder / 'store'}", "-q"]) == 0
+    return folder
+
+
+@pytest.fixture
+def diagnosed(outputs, capsys):
+    """(exit code, output, problems) of `kdrun diagnose ...`."""
+
+    def asked(*words):
+        capsys.readouterr()
+        code = cli.main(["diagnose", *words, "--outputs", str(outputs)])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return asked
+
+
+def test_numbers_are_those_of_the_loaded_networks(outputs, diagnosed):
+    code, out, _ = diagnosed("last", "--json", "--force")
+    (found,) = json.loads(out)
+    pair = found["pairs"][1]
+    assert code == 0 and [each["seed"] for each in found["pairs"]] == [0, 1]
+    view = api.RunView.find("last", outputs)
+    config = view.config_of(1)
+    module = load_data(config["data"], config["paths"])
+    student, teacher = (api.load(view, arm, seed=1) for arm in ("student", "teacher"))
+    batch = module.samples("test").batch(torch.arange(len(module.samples("test"))).numpy())
+    with torch.no_grad():
+        ours, theirs = (network(batch["inputs"]) for network in (student, teacher))
+    slow = functional.kl_div(theirs.log_softmax(1), ours.log_softmax(1), reduction="batchmean", log_target=True)
+    assert pair["k_hat"] == pytest.approx(float(slow), rel=1e-4)
+    test = functional.cross_entropy(ours, batch["targets"], reduction="none").clamp(max=5).mean()
+    labelled = module.samples("train").labelled.nonzero().flatten().numpy()
+    known = module.samples("train").batch(labelled)
+    with torch.no_grad():
+        losses = functional.cross_entropy(student(known["inputs"]), known["targets"], reduction="none").clamp(max=5)
+    assert pair["student"]["gap"] == pytest.approx(float(test - losses.mean()), rel=1e-4)
+    assert (pair["student"]["samples"], pair["teacher"]["samples"]) == (80, 80)
+    assert pair["student"]["features"]["width"] == 8 and pair["student"]["sharpness"]["ascent"] > 0
+    assert pair["slack"] == pytest.approx(pair["bound"] - pair["student"]["gap"])
+    shares = {name: value for name, value in pair["agreement"].items() if name != "disagree"}
+    assert sum(shares.values()) == pytest.approx(1.0)
+    teachers = found["ensemble"]["teacher"]
+    assert teachers["members"] == 2 and teachers["loss"] == pytest.approx(teachers["bias"] + teachers["variance"])
+
+
+def test_a_panel_of_eighty_columns_that_says_whose_bound_it_is(diagnosed):
+    code, out, _ = diagnosed()
+    assert code == 0 and max(map(len, out.splitlines())) <= 80
+    for word in ("generalisation gap", "K_hat", "sharpness", "rank", "variance over seeds", "not the paper's"):
+        assert word in out
+
+
+def test_what_was_measured_is_not_measured_again(outputs, diagnosed, monkeypatch):
+    _, before, _ = diagnosed()
+    monkeypatch.setattr(pairs, "_measure", lambda subject: pytest.fail("measured again"))
+    assert diagnosed()[1] == before
+    with pytest.raises(pytest.fail.Exception):
+        diagnosed("seed=1")  # of another question
+
+
+def test_several_runs_have_a_line_each_and_those_without_a_pair_are_told(outputs, diagnosed, capsys):
+    name = api.RunView.find("last", outputs).id
+    assert (
+        cli.main(
+            [
+                *WORDS,
+                "strategy=alone",
+                "trainer.epochs=1",
+                "seeds=1",
+                f"paths.outputs={outputs}",
+                f"paths.store={outputs / 'store'}",
+                "-q",
+            ]
+        )
+        == 0
+    )
+    other = api.RunView.find("last", outputs).id
+    code, _, err = diagnosed(name, other, "-q")
+    assert code == 0 and "is left out" in err and "teacher" in err and name[:8] not in err
+    code, _, err = diagnosed(other)
+    assert code == 2 and "has no teacher" in err and len(err.splitlines()) <= 4
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("which=first",), "best or last"),
+        (("arm=stud",), "closest: student"),
+        (("arm=teacher",), "not held against itself"),
+        (("seed=9",), "no seed 9"),
+        (("sed=1",), "closest: seed"),
+        (("nowhere",), "nowhere"),
+    ],
+    ids=lambda value: str(value[0]),
+)
+def test_mistakes_are_told_in_few_lines(outputs, diagnosed, words, said):
+    first = sorted(path.name for path in (outputs / "runs").iterdir() if "vanilla" in path.name)[0]
+    code, _, err = diagnosed(*(words if words == ("nowhere",) else (first, *words)))
+    assert code == 2 and said in err and 1 <= len(err.splitlines()) <= 4
+
+
+def test_a_regression_has_no_distribution(tmp_path, capsys):
+    words = (
+        "data=diabetes",
+        "teacher=mlp_16",
+        "student=mlp_8",
+        "objective=mse_kd",
+        "trainer.optimizer.lr=0.01",
+        "trainer.epochs=20",
+        "controls=[]",
+    )
+    assert (
+        cli.main([*words, "seed=0", "hardware=cpu", "tracker=none", f"paths.outputs={tmp_path}", "jobs=1", "-q"]) == 0
+    )
+    capsys.readouterr()
+    assert cli.main(["diagnose", "--outputs", str(tmp_path)]) == 2
+    assert "classifiers" in capsys.readouterr().err
+
+
+def test_it_is_drawn_with_one_point_for_each_run(outputs, diagnosed, capsys):
+    pytest.importorskip("matplotlib")
+    name = sorted(path.name for path in (outputs / "runs").iterdir() if "vanilla" in path.name)[0]
+    (outputs / "runs" / name / kept.FILE).unlink(missing_ok=True)
+    assert cli.main(["plot", name, "kind=generalisation", "--outputs", str(outputs)]) == 2
+    assert "kdrun diagnose" in capsys.readouterr().err
+    diagnosed(name)
+    assert cli.main(["plot", name, "kind=generalisation", "--outputs", str(outputs), "--json"]) == 0
+    files = json.loads(capsys.readouterr().out)["files"]
+    assert [path.rpartition("/")[2] for path in files] == ["generalisation.png", "generalisation.svg"]
+    assert "reconstructed bound" in (outputs / "runs" / name / "plots" / "generalisation.svg").read_text()
+
+
+def test_points_are_hollow_over_their_bound():
+    from kdrun.plots.generalisation import Point
+
+    assert Point("a", 0.1, 0.2, 0.0, 0.3, 0).inside and not Point("a", 0.1, 0.4, 0.0, 0.3, 0).inside
