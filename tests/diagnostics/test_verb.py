@@ -10,7 +10,7 @@ from kdrun import api, cli
 from kdrun.diagnostics import kept, pairs
 from kdrun.domains.load import load_data
 
-WORDS = ("data=digits", "data.limit.train=200", "data.labelled=80", "teacher=mlp_64", "student=mlp_8", "trainer.epochs=3", "hardware=cpu", "hardware.threads=1",
+WORDS = ("data=digits", "data.limit.train=200", "data.labelled=80", "teacher=mlp_64", "student=mlp_8", "trainer.epochs=3", "hardware=cpu", "hardware.threads=1", "card=false",
          "tracker=none", "seeds=2", "seeds.vary=[student,teacher]", "controls=[]", "jobs=1")  # fmt: skip
 
 
@@ -130,7 +130,19 @@ def test_a_regression_has_no_distribution(tmp_path, capsys):
         "controls=[]",
     )
     assert (
-        cli.main([*words, "seed=0", "hardware=cpu", "tracker=none", f"paths.outputs={tmp_path}", "jobs=1", "-q"]) == 0
+        cli.main(
+            [
+                *words,
+                "seed=0",
+                "hardware=cpu",
+                "tracker=none",
+                "card=false",
+                f"paths.outputs={tmp_path}",
+                "jobs=1",
+                "-q",
+            ]
+        )
+        == 0
     )
     capsys.readouterr()
     assert cli.main(["diagnose", "--outputs", str(tmp_path)]) == 2
