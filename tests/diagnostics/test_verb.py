@@ -10,8 +10,8 @@ from kdrun import api, cli
 from kdrun.diagnostics import kept, pairs
 from kdrun.domains.load import load_data
 
-WORDS = ("data=digits", "data.limit.train=200", "data.labelled=80", "teacher=mlp_64", "student=mlp_8", "trainer.epochs=3", "hardware=cpu", "hardware.threads=1", "card=false",
-         "tracker=none", "seeds=2", "seeds.vary=[student,teacher]", "controls=[]", "jobs=1")  # fmt: skip
+WORDS = ("data=digits", "data.limit.train=200", "data.labelled=80", "teacher=mlp_64", "student=mlp_8", "trainer.epochs=3", "hardware=cpu",
+         "hardware.threads=1", "card=false", "tracker=none", "seeds=2", "seeds.vary=[student,teacher]", "controls=[]", "jobs=1")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
