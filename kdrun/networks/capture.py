@@ -45,15 +45,26 @@ def captured(network: nn.Module) -> Iterator[list[torch.Tensor]]:
     A copy, since a network may go on by changing the tensor in place (ReLU with inplace=True, `add_`).
     """
     calls: list[torch.Tensor] = []
+    layer = classifier(network)
+    each = of_samples(network, layer)
 
     def keep(_: nn.Module, given: tuple, named: dict) -> None:
-        calls.append((given[0] if given else named["input"]).clone())
+        calls.append(each(given[0] if given else named["input"]).clone())
 
-    handle = classifier(network).register_forward_pre_hook(keep, with_kwargs=True)
+    handle = layer.register_forward_pre_hook(keep, with_kwargs=True)
     try:
         yield calls
     finally:
         handle.remove()
+
+
+def of_samples(network: nn.Module, module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """How a tensor of a module becomes one row for each sample: by `of_samples` of the module of the network around it that runs what is
+    inside on more rows than samples (networks.spiking.Spiking); unchanged where there is none."""
+    for around in network.modules():
+        if around is not module and hasattr(around, "of_samples") and any(part is module for part in around.modules()):
+            return around.of_samples
+    return lambda tensor: tensor
 
 
 def only_call(network: nn.Module, calls: list[torch.Tensor]) -> torch.Tensor:
@@ -170,8 +181,11 @@ class Capture:
             (kinds[pattern], path): [] for pattern, paths in self.paths.items() for path in paths
         }
         learning, activation = torch.is_grad_enabled(), LastActivation()
+        modules = dict(self.network.named_modules())
 
         def keep(before: str, path: str) -> Callable[[nn.Module, tuple, Any], None]:
+            each = of_samples(self.network, modules[path])
+
             def hook(module: nn.Module, inputs: tuple, output: Any) -> None:
                 if learning and not torch.is_grad_enabled():
                     raise UserError(
@@ -179,11 +193,10 @@ class Capture:
                         "use_reentrant=False"
                     )
                 tensor = first_tensor(output, path)
-                calls[before, path].append((activation.input_of(tensor) if before else tensor).clone())
+                calls[before, path].append(each(activation.input_of(tensor) if before else tensor).clone())
 
             return hook
 
-        modules = dict(self.network.named_modules())
         handles = [modules[path].register_forward_hook(keep(before, path)) for before, path in calls]
         try:
             with activation if any(before for before, _ in calls) else nullcontext():

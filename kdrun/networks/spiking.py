@@ -67,6 +67,10 @@ class Spiking(nn.Module):
         firing = torch.stack(replaced.rates, dim=1)
         return {"logits": steps.mean(0), "steps": steps.transpose(0, 1), "firing": firing}
 
+    def of_samples(self, tensor: torch.Tensor) -> torch.Tensor:
+        """[B, ...] of what a module inside gave, [T * B, ...]: the mean over steps, which of spikes is the firing rate (KDSNN)."""
+        return tensor.unflatten(0, (self.steps, -1)).mean(0)
+
 
 class MeanOverFrames(nn.Module):
     """A network that is given the mean of the frames of a sample: how a teacher that does not spike sees events (SeAl-KD).

@@ -54,7 +54,7 @@ WORDS["simkd"] = [
     "student.network={_target_: kdrun.networks.reused_classifier.ReusedClassifier, maps: stage3, width: 64, network: "
     "{_target_: kdrun.networks.resnet.ResNet, depth: 8, width: 4, in_channels: 1, image_size: 8}}"
 ]
-WORDS |= {name: ["student=spiking_resnet8"] for name in ("seal", "step_ce", "step_kd", "temporal_decoupling")}
+WORDS |= {name: ["student=spiking_resnet8"] for name in ("kdsnn", "seal", "step_ce", "step_kd", "temporal_decoupling")}
 WORDS |= {
     name: ["student=deit_tiny", "student.network.depth=2", "student.network.width=24"]
     for name in ("deit_hard", "deit_soft")

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from kdrun.networks.capture import Capture, captured, only_call
 from kdrun.networks.resnet import ResNet
 from kdrun.networks.spiking import MeanOverFrames, Neurons, Spiking, operations
 from kdrun.problems import UserError
@@ -98,6 +99,19 @@ def test_frames_are_one_for_each_step():
     assert torch.allclose(MeanOverFrames(inner, 4)(frames), inner(mean), atol=1e-6)
     with pytest.raises(UserError, match="8 channels, which are not those of 3 frames"):
         MeanOverFrames(inner, 3)(frames)
+
+
+def test_what_is_captured_inside_is_a_mean_over_steps():
+    torch.manual_seed(0)
+    inner = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10))
+    network, images = Spiking(inner, steps=3), torch.rand(5, 1, 8, 8) * 3
+    rates = Neurons()(inner[1](images.flatten(1)).expand(3, 5, 12)).mean(0)
+    _, found = Capture(network, {"network.2": "", "network.3": ""}).of(lambda: network(images))
+    assert torch.allclose(found["network.2"][0], rates)
+    assert torch.allclose(found["network.3"][0], network(images)["logits"], atol=1e-6)
+    with captured(network) as features:
+        network(images)
+    assert torch.allclose(only_call(network, features), rates)
 
 
 def test_operations_are_counted_where_there_are_spikes():

@@ -1,5 +1,7 @@
 """Terms on an output of the student other than its logits: DeiT's two tokens, exits."""
 
+import inspect
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,10 @@ from kdrun.domains.images.task import Classification
 from kdrun.learning.backend import Backend
 from kdrun.learning.wiring import dry_shapes
 from kdrun.networks.vit import VisionTransformer
+from kdrun.objectives.ela import ela
+from kdrun.objectives.sta import sta
+from kdrun.objectives.step_ce import step_ce
+from kdrun.objectives.step_kd import step_kd
 from kdrun.objectives.terms import build_objective
 from kdrun.problems import UserError
 
@@ -85,6 +91,46 @@ def test_a_term_may_have_any_output_of_a_network_beside_others_on_its_logits():
     for name, output in (("ce", "logits"), ("exit", "early")):
         wanted = nn.functional.cross_entropy(network(images)[output], targets)
         assert raw[name].item() == pytest.approx(wanted.item(), rel=1e-6)
+
+
+class Exits(nn.Module):
+    """A network that does not spike, with an answer after each of three layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(64 if number == 0 else 16, 16) for number in range(3))
+        self.heads = nn.ModuleList(nn.Linear(16, 3) for _ in range(3))
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        hidden, answers = images.flatten(1), []
+        for layer, head in zip(self.layers, self.heads, strict=True):
+            hidden = layer(hidden).relu()
+            answers.append(head(hidden))
+        return {"logits": answers[-1], "steps": torch.stack(answers, dim=1)}
+
+
+@pytest.mark.parametrize("name", ["seal", "step_ce", "step_kd", "temporal_decoupling"])
+def test_losses_of_steps_are_those_of_exits_too(name):
+    torch.manual_seed(0)
+    node = compose([f"objective={name}"]).config["objective"]
+    objective, network = build_objective(node), Exits()
+    images, targets = torch.randn(6, 1, 8, 8), torch.tensor([0, 1, 2, 2, 1, 0])
+    tensors, _ = tensors_of(objective, network, images, targets, 3 * torch.randn(6, 3))
+    assert torch.equal(tensors["student_steps"], network(images)["steps"])
+    total, raw = objective(tensors, 6)
+    functions = {"step_ce": step_ce, "step_kd": step_kd, "ela": ela, "sta": sta}
+    given = {"student_steps": tensors["student_steps"], "teacher_logits": tensors["teacher_logits"], "targets": targets}
+    for term, options in node.items():
+        taken = {key: value for key, value in given.items() if key in inspect.signature(functions[term]).parameters}
+        options = {key: value for key, value in options.items() if key in inspect.signature(functions[term]).parameters}
+        assert raw[term].item() == pytest.approx(functions[term](**taken, **options).mean().item(), rel=1e-5)
+    total.backward()
+    assert all(head.weight.grad.abs().sum() > 0 for head in network.heads)
+    task = Classification(SPEC)
+    scores = task.collection()
+    task.evaluate(scores, network.eval(), {"inputs": images, "targets": targets, "ids": torch.arange(6)})
+    found = scores.compute()
+    assert found["accuracy/step_3"] == found["accuracy"] and "firing_rate" not in found
 
 
 def test_what_cannot_be_is_refused_with_the_key():
