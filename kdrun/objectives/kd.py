@@ -31,6 +31,8 @@ def kd(
     the same gradient; the divergence is reported because it is 0 where both networks agree. Its gradient
     T * (q - p), equation 2 times T^2, is about the same size at every T, so that the balance with other terms stays
     when T changes. The teacher is a constant: no gradient reaches it.
+    With `logits: output:distillation_token` it is the soft distillation of DeiT (arXiv 2012.12877, equation 2: T = 3, weight 0.1); its
+    code divides by the number of classes as well, the paper's sum over classes is taken.
     `over: image_slots` is the visual distillation of LLaVA-KD (arXiv 2410.16236): no label exists there, and the teacher's
     distribution carries what it makes of each part of the picture; the paper has T = 1.
 

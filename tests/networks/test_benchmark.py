@@ -62,6 +62,21 @@ def test_parameters_on_100_classes(name):
         assert sum(each.numel() for each in network(name, num_classes=100).parameters()) == PARAMETERS[name]
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "parameters"),
+    [
+        ("vit_tiny", {"num_classes": 10}, 5_362_762),
+        ("deit_tiny", {"num_classes": 10}, 5_362_762 + 2 * 192 + 10 * 193),
+        # DeiT-Ti of arXiv 2012.12877 and its distilled one: 16x16 patches of ImageNet
+        ("vit_tiny", {"patch": 16, "image_size": 224, "num_classes": 1000}, 5_717_416),
+        ("deit_tiny", {"patch": 16, "image_size": 224, "num_classes": 1000}, 5_910_800),
+    ],
+)
+def test_parameters_of_vision_transformers(name, options, parameters):
+    with torch.device("meta"):
+        assert sum(each.numel() for each in network(name, **options).parameters()) == parameters
+
+
 STAGES = {
     "resnet8x4": [(64, 32), (128, 16), (256, 8)],
     "wrn_16_2": [(32, 32), (64, 16), (128, 8)],

@@ -18,8 +18,8 @@ def terms(name):
     return build_objective({name: {"weight": 1.0, **sides, **options}})
 
 
-def by_hand(name, students, teachers):
-    """One sample without padding, as the loss itself says."""
+def without_padding(name, students, teachers):
+    """What the loss itself gives of one sample that is not padded; its values are proven in test_proofs.py."""
     if name == "attention_scores":
         return attention_scores(students, teachers, heads=2)
     loss = hidden_states if name == "hidden_states" else attention_relations
@@ -39,7 +39,7 @@ def test_padding_is_not_seen(name):
     tensors = {"targets": targets, "mask": mask, "inside": inside, "captured": {name: (students, random[2:])}}
     total, raw = terms(name)(tensors, 2)
     expected = [
-        by_hand(name, *([x[row : row + 1, :length] for x in side] for side in (random[:2], random[2:])))
+        without_padding(name, *([x[row : row + 1, :length] for x in side] for side in (random[:2], random[2:])))
         for row, length in enumerate(LENGTHS)
     ]
     assert raw[name].item() == pytest.approx((expected[0] + expected[1]).item() / 2, rel=1e-5)

@@ -33,6 +33,12 @@ def test_a_stale_page_is_noticed(tmp_path):
     assert subprocess.run([*command, "--check"], capture_output=True, timeout=60).returncode == 1
 
 
+def test_references_use_nothing_of_what_they_prove():
+    for name in ("loss_references", "feature_references"):
+        text = (ROOT / "tests" / f"{name}.py").read_text()
+        assert not re.search(r"^\s*(from|import) (kdrun|logit_losses|feature_losses)\b", text, re.MULTILINE)
+
+
 def test_every_term_is_tested_and_every_objective_file_is_short():
     files = {path.stem: path.read_text() for path in (ROOT / "kdrun" / "objectives").glob("*.py")}
     files = {
