@@ -14,6 +14,8 @@ SCRIPTS = Path(__file__).parent.parent / "scripts"
     [
         ("bench_core.py --repeats 1 --steps 7,7", "cached:"),
         ("bench_federated.py --repeats 1 --rounds 3 --cases mlp", "mlp"),
+        ("bench_language.py --repeats 1 --steps 6 --part step", "step: hand"),
+        ("compare_losses.py", "nothing to compare with"),
         ("bench_latency.py --repeats 1 --calls 20 --cases mlp", "onnxruntime"),
         (
             "bench_llava.py --repeats 1 --questions 96 --batch 8 --students llava_w16 --teachers llava_w64",

@@ -59,10 +59,10 @@ def _content(token: str, decoder: str) -> bytes:
     return token.replace("\u2581", " ").encode()
 
 
-def columns(ours: Sequence[Any], theirs: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """(int64 [V]: the teacher's id of each token of the student, -1 where it has none; int64 [more]: ids of the teacher alone).
+def columns(ours: Sequence[Any], theirs: Sequence[Any]) -> np.ndarray:
+    """int64 [V]: the teacher's id of each token of the student, -1 where it has none.
 
-    Of several ids with one content the first is taken. Ids without content are in neither.
+    Of several ids with one content the first is taken. Ids without content have no counterpart.
     """
     places: dict[Any, int] = {}
     for number, content in enumerate(theirs):
@@ -72,6 +72,4 @@ def columns(ours: Sequence[Any], theirs: Sequence[Any]) -> tuple[np.ndarray, np.
     for number, content in enumerate(ours):
         if content in places:
             taken.setdefault(content, number)
-    both = np.array([places[x] if x is not None and taken.get(x) == at else -1 for at, x in enumerate(ours)], np.int64)
-    alone = sorted(set(places.values()) - set(both.tolist()))
-    return both, np.array(alone, np.int64)
+    return np.array([places[x] if x is not None and taken.get(x) == at else -1 for at, x in enumerate(ours)], np.int64)

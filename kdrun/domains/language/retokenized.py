@@ -39,7 +39,8 @@ class Retokenized(BatchView):
 
     module, learned: language data modules with the tokenizers of the teacher and of the student, of the same documents.
     What is told of a batch: logits [B, L, V + more] in the student's columns (see aligned_kd; columns behind those: all other tokens of
-    the teacher), and the features spans, coincide and span_log_probs [B, L]. A span is compared where all its tokens are predicted.
+    the teacher), and the features spans, coincide and span_log_probs (of spans that do not coincide), each [B, L]. A span is compared
+    where all its tokens are predicted.
     """
 
     aligned = True
@@ -48,8 +49,7 @@ class Retokenized(BatchView):
         super().__init__(module)
         self.samples, self.learned = learned.samples("train"), learned
         self.ours, self.theirs = learned.tokenizer, module.tokenizer
-        both, _ = alignment.columns(alignment.contents(self.ours), alignment.contents(self.theirs))
-        self.both = both
+        self.both = both = alignment.columns(alignment.contents(self.ours), alignment.contents(self.theirs))
         others = np.setdiff1d(np.arange(self.theirs.size), both)
         self.order = torch.from_numpy(np.concatenate([np.maximum(both, 0), others]))
         self.lacking = torch.from_numpy(np.concatenate([both < 0, np.zeros(len(others), bool)]))
@@ -79,9 +79,10 @@ class Retokenized(BatchView):
                 spans[row, here], at[row, here] = count, there
                 ours = np.array(ids)[first]
                 coincide[row, here] = (count == 1) & (more == 1) & (self.both[ours] == np.array(theirs)[other])
+                merged = ~coincide[row, here]
                 owners += [
                     (row, place, owner)
-                    for begin, length, owner in zip(there.tolist(), more.tolist(), here.tolist(), strict=True)
+                    for begin, length, owner in zip(there[merged], more[merged], here[merged], strict=True)
                     for place in range(begin, begin + length)
                 ]
                 tokens[-1] += theirs
@@ -105,7 +106,7 @@ class Retokenized(BatchView):
         span_log_probs = logs.new_zeros(aligned["spans"].shape).index_put_((row, owner), logs, accumulate=True)
         rows = torch.arange(len(logits), device=logits.device).unsqueeze(1)
         order, lacking = (each.to(logits.device) for each in (self.order, self.lacking))
-        found = logits[rows, aligned["at"]][..., order].masked_fill_(lacking, -torch.inf)
+        found = logits[rows[..., None], aligned["at"][..., None], order].masked_fill_(lacking, -torch.inf)
         features = {"spans": aligned["spans"], "coincide": aligned["coincide"], "span_log_probs": span_log_probs}
         return replace(prediction, logits=found, hidden=None, head=None, features=features)
 
