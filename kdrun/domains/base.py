@@ -388,7 +388,7 @@ class Domain:
     augmented    training inputs can be augmented at random (`data.augment`), and have the layout of images
     views        samples can be seen in several ways (`data.view`, and windows of scans)
     keeps_rows   what networks say of single samples is kept, as {"id", "target", "probabilities"}
-    generates    what a teacher generates can be the targets of its student
+    generates    options of strategy=sequence_kd by which a teacher generates targets of its student; none: no teacher does
     continues    a student can be taught on what it writes itself behind the prompts of its samples (Task.own_samples)
     decoding     keys of `trainer.decoding` that it uses
     commands     verbs of the command line that ask a run of this kind for answers to inputs of the user's
@@ -412,7 +412,7 @@ class Domain:
     views: bool = False
     keeps_rows: bool = False
     per_position: bool = False
-    generates: bool = False
+    generates: frozenset[str] = frozenset()
     continues: bool = False
     decoding: frozenset[str] = frozenset()
     commands: tuple[str, ...] = ()

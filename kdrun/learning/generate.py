@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kdrun.data.filters import TextFilter
 from kdrun.files import write_atomic
 from kdrun.learning.outcome import cost_of, size_of
 from kdrun.learning.report import Interrupted, Report
@@ -17,6 +18,7 @@ from kdrun.learning.request import TaughtBy
 from kdrun.learning.teaching import Workshop, live_teacher
 from kdrun.ledger.spending import TEACHER
 from kdrun.networks.modes import evaluating
+from kdrun.problems import UserError
 
 SEMANTICS = 1
 ROWS = "data.jsonl"
@@ -28,7 +30,8 @@ BLOCK = 64
 
 @dataclass(frozen=True)
 class GenerateRequest:
-    """What is asked: a network (`teacher`), the data whose training samples it reads, and how it generates (`decoding`)."""
+    """What is asked: a network (`teacher`), the data whose training samples it reads, how it generates (`decoding`), and which of its
+    texts are learned from (`filters`)."""
 
     label: str
     work: Path
@@ -37,6 +40,7 @@ class GenerateRequest:
     decoding: dict[str, Any]
     hardware: dict[str, Any]
     energy: dict[str, Any] | None = None
+    filters: TextFilter = TextFilter()
 
 
 def run_generation(request: GenerateRequest, report: Report, workshop: Workshop) -> dict[str, Any]:
@@ -62,7 +66,16 @@ def run_generation(request: GenerateRequest, report: Report, workshop: Workshop)
                 report.advance(len(lines))
                 if report.stop_requested():
                     raise Interrupted
-        write_atomic(request.work / ROWS, "".join(lines))
+        kept, left = lines, {}
+        if request.filters != TextFilter():
+            rows, left = request.filters.kept(map(json.loads, lines))
+            kept = [json.dumps(row) + "\n" for row in rows]
+        if not kept:
+            raise UserError(
+                f"{request.label}: every one of {sum(left.values()):,} generated texts is left out: {dict(left)}",
+                "strategy.shortest, strategy.longest and strategy.repeated say which are",
+            )
+        write_atomic(request.work / ROWS, "".join(kept))
         nothing = {"student": 0, "teacher": None, "total": None, "method": "not counted"}
         return {
             "monitor": task.MAIN,
@@ -72,7 +85,7 @@ def run_generation(request: GenerateRequest, report: Report, workshop: Workshop)
             "history": [],
             "first_step": None,
             "teacher": {"fingerprint": request.teacher.fingerprint, "source": "online"},
-            "generated": {"rows": len(lines)},
+            "generated": {"rows": len(kept), **({"left_out": dict(left)} if request.filters != TextFilter() else {})},
             "cost": cost_of(ledger, None, steps=0, samples=len(lines), flops=nothing),
             **size_of(network, task),
         }

@@ -285,17 +285,26 @@ def first_phase(
     return supervised(learner, **options) if teacher is None else distil(learner, teacher, **options)
 
 
-def generate(cast: Cast, teacher: Result, *, role: str = "generated", **decoding: Any) -> Generate:
-    """Targets that a trained teacher generates for the training samples, once; keywords override trainer.decoding.
+def generate(
+    cast: Cast,
+    teacher: Result,
+    *,
+    role: str = "generated",
+    filters: dict[str, Any] | None = None,
+    **decoding: Any,
+) -> Generate:
+    """Targets that a trained teacher generates for the training samples, once; other keywords override trainer.decoding.
 
-    A Fit learns from the result: `replace(supervised(cast.student), generated=...)`.
+    filters: which texts are learned from (data.filters.TextFilter). A Fit learns from the result:
+    `replace(supervised(cast.student), generated=...)`.
     """
-    search = {**cast.config["trainer"]["decoding"], **decoding}
+    used = {key: value for key, value in cast.config["trainer"]["decoding"].items() if key in cast.domain.decoding}
+    search = {**used, **decoding}
     search.pop("val_beam", None)  # of validation alone
     teaching = {key: cast.teaching_of(teacher)[key] for key in ("accuracy", "tolerance")}
     stage = teacher.stage
     data = stage.stated.get("beside", stage.data)  # of the student's training samples, not of its own
-    return Generate(role, data, search, cast.config["hardware"], stage.seed, teacher, teaching)
+    return Generate(role, data, search, cast.config["hardware"], stage.seed, teacher, teaching, filters or {})
 
 
 def weighted(objective: dict[str, Any], factors: dict[str, float]) -> dict[str, Any]:

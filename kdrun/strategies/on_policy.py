@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kdrun import losses
 from kdrun.problems import UserError
-from kdrun.strategies.base import Strategy
 from kdrun.strategies.cast import Cast, distil, supervised
+from kdrun.strategies.vanilla import Vanilla
 from kdrun.targets import signature
 
 if TYPE_CHECKING:
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class OnPolicy(Strategy):
+class OnPolicy(Vanilla):
     """Generalised knowledge distillation (Agarwal et al. 2024, arXiv 2306.13649), algorithm 1: a share of the batches is what the student
     writes itself, as it is at that step, behind the prompts of their samples. There the objective compares it with the teacher at every
     token that it wrote; no gradient goes through the drawing of tokens. The divergence is the objective's: `objective=jsd`, `reverse_kl`,
     `skewed` ... and each has its own temperature.
 
+    start          see strategy=vanilla
     student_share  of batches (the paper's lambda); 0 is strategy=vanilla. What is drawn is a function of the seed and the step
     temperature    at which tokens are drawn (the paper: 1); 0: the likeliest ones
     prompt         share of a text that is its prompt. Of a chat, all before its last answer is
@@ -40,7 +41,6 @@ class OnPolicy(Strategy):
         "temperature": (lambda temperature: temperature >= 0, "0 (the likeliest token) or more"),
         "prompt": (lambda share: 0 <= share < 1, "a share from 0 to below 1"),
     }
-    instead: ClassVar[dict[str, str]] = {"assistants": "strategy=takd, evolving and cascaded have assistants"}
 
     def check(self, cast: Cast) -> None:
         if not cast.domain.continues:
@@ -82,12 +82,18 @@ class OnPolicy(Strategy):
             )
 
     def run(self, lab: Lab, cast: Cast) -> Result:
-        teacher = lab.get(supervised(cast.teacher))
         if not self.student_share:
-            return lab.get(distil(cast.student, teacher))
+            return super().run(lab, cast)
+        teacher = lab.get(supervised(cast.teacher))
         teaching = {**cast.teaching_of(teacher), "source": "online"}
         own = {"share": self.student_share, "temperature": self.temperature, "prompt": self.prompt}
-        return lab.get(replace(distil(cast.student, teacher, teaching=teaching), rollout=own))
+        stage = distil(cast.student, teacher, start=self._start(teacher), teaching=teaching)
+        if stage.sees:
+            raise UserError(
+                f"strategy=on_policy: the teacher reads other rows than the student ({', '.join(f'data.{key}' for key in stage.sees)})",
+                "it cannot be asked about what the student writes: give both the same tokenizer and view of the data",
+            )
+        return lab.get(replace(stage, rollout=own))
 
     def label(self, cast: Cast) -> str:
         return f"student {cast.student.config['name']}, taught on what it writes"

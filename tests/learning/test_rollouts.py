@@ -1,5 +1,6 @@
-"""strategy=on_policy: what a student writes itself, what it learns from it, and that a run that goes on writes the same."""
+"""What networks write behind prompts: a student for itself (strategy=on_policy), a teacher for its student (sequence_kd)."""
 
+import json
 import shutil
 from functools import lru_cache
 
@@ -27,6 +28,7 @@ from kdrun.problems import UserError
 from kdrun.strategies.cast import Cast, supervised
 from kdrun.strategies.on_policy import OnPolicy
 from kdrun.strategies.vanilla import Vanilla
+from kdrun.targets import build
 
 from .stages import Silent, make_lab
 from .test_resume import same
@@ -189,3 +191,44 @@ def test_stop_and_resume_equals_never_stopped(tmp_path):
 def test_what_does_not_go_is_refused(words, lines):
     with pytest.raises(UserError, match=lines):
         compose(["strategy=on_policy", "seed=0", *words])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_what_a_teacher_writes_is_learned_with_its_prompts(temperature):
+    module, _, network, _ = made()
+    task = module.task({"prompt": 0.3, "temperature": temperature, "seed": 1})
+    samples = module.samples("train")
+    rows, again = (task.targets_of(network, samples, np.arange(5)) for _ in range(2))
+    assert rows == again and [row["id"] for row in rows] == samples.ids[:5].tolist()
+    begun = prompts(samples, np.arange(5), 0.3, chats=False)
+    if not temperature:  # in any order, they are what the network itself finds likeliest
+        answers = task.targets_of(network, samples, np.array([3]))
+        assert answers[0]["tokens"] == rows[3]["tokens"]
+    rows[1]["tokens"] = [None for _ in rows[1]["tokens"]]  # filtered
+    several = next(row for row in (rows[0], *rows[2:]) if len(row["tokens"]) > 1)
+    several["tokens"][0] = None
+    taught = module.relabelled(json.loads(json.dumps(rows)))
+    learned = taught.samples("train")
+    assert learned.ids.tolist() == [row["id"] for row in (rows[0], *rows[2:])] and taught.spec.sizes["train"] == 4
+    assert torch.equal(taught.samples("val").ids, module.samples("val").ids)
+    expected = [
+        [[*prompt.ids, *answer] for prompt, answer in zip(of_row, row["tokens"], strict=True) if answer is not None]
+        for of_row, row in zip(begun, rows, strict=True)
+    ]
+    texts = [text for row in expected for text in row]
+    batch = learned.batch(np.arange(4))
+    assert [tokens for tokens, _ in documents(batch)] == texts
+    assert batch["size"] == sum(len(text) - 1 for text in texts)
+
+
+def test_filters_and_kept_layers_of_a_teacher_reach_the_student(tmp_path):
+    words = ("strategy=sequence_kd", "strategy.shortest=1", "strategy.temperature=1.0", "strategy.start=teacher")
+    lab = make_lab(tmp_path)
+    config = cell(*words, "trainer.epochs=1")
+    student = build(config["strategy"], "strategy").run(lab, Cast(config))
+    made_of = student.stage.generated
+    assert made_of.record["generated"]["rows"] > 0 and set(made_of.record["generated"]["left_out"]) <= {"empty"}
+    assert student.stage.start.fingerprint == student.stage.generated.stage.teacher.fingerprint
+    with pytest.raises(UserError, match="every one of"):
+        changed = {**config["strategy"], "shortest": 1000}
+        build(changed, "strategy").run(lab, Cast({**config, "strategy": changed}))

@@ -53,6 +53,7 @@ class LanguageDomain(Domain):
     normalised, per_position, continues, transfers = False, True, True, True
     written = ("exact_match", "rouge1", "rougeL", "distinct2", "generated_tokens")
     preferred = ("nats", "min", "bytes")
+    generates = frozenset(("temperature", "prompt"))
 
     def sums(self, row: Mapping[str, Any]) -> Mapping[str, Sums]:
         """From nats, tokens, right tokens and bytes of single documents."""
@@ -81,7 +82,7 @@ class LanguageDomain(Domain):
     def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
         from kdrun.domains.language.task import CausalLanguage
 
-        return CausalLanguage(module)
+        return CausalLanguage(module, decoding)
 
     def spec(self, metadata: Mapping[str, Any]) -> Any:
         from kdrun.domains.language.spec import LanguageSpec

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from kdrun.data.transfer import Training, chosen, with_unlabelled
 from kdrun.domains.language import rows as rows_of
 from kdrun.domains.language import tokens as tokenizers
 from kdrun.domains.language.loader import LanguageLoader, LanguageSamples
+from kdrun.domains.language.prompts import answered, prompts
 from kdrun.domains.language.source import Documents, written
 from kdrun.domains.language.spec import LanguageSpec
 from kdrun.domains.text.module import without_duplicates
@@ -59,6 +61,19 @@ class LanguageDataModule(TokenModule):
     def inputs(self, ids: Tensor, view: int = 0) -> dict[str, Any]:
         """The batch of these training rows, in this order."""
         return self.samples("train").batch(self.trained(ids).numpy())
+
+    def relabelled(self, rows: list[dict[str, Any]]) -> LanguageDataModule:
+        """Training rows in which behind the prompts of documents stand these tokens; documents and rows without any are left out."""
+        train, tokens = self.samples("train"), {row["id"]: row["tokens"] for row in rows}
+        kept = np.array([place for place, number in enumerate(train.ids.tolist()) if number in tokens], np.int64)
+        begun = prompts(train, kept, rows[0]["prompt"], self.spec.chats)
+        answers = [tokens[int(train.ids[place])] for place in kept]
+        samples = answered(train, kept, begun, answers, learn_prompts=True)
+        spec = replace(self.spec, sizes={**self.spec.sizes, "train": len(samples)})
+        split = {**self._samples, "train": samples}
+        return LanguageDataModule(
+            self.source, self.tokenizer, spec, split, self.found, self.documents, self.written
+        )
 
     def lengths(self, ids: Tensor) -> Tensor:
         """int64 [b]: positions of training rows by id."""

@@ -13,10 +13,10 @@ from torch import nn
 from torchmetrics import MetricCollection
 
 from kdrun import kinds
+from kdrun.data import randomness
 from kdrun.domains.base import Batch, Prediction, Tensors
 from kdrun.domains.language import written
-from kdrun.domains.language.prompts import answered
-from kdrun.domains.language.prompts import prompts as prompts_of
+from kdrun.domains.language.prompts import Prompt, answered, prompts
 from kdrun.domains.language.scores import UNIT, LanguageScores, rounded
 from kdrun.domains.translation.task import HIDDEN, TokenTask
 
@@ -25,7 +25,10 @@ TYPICAL_TOKENS = 64
 
 
 class CausalLanguage(TokenTask):
-    """The next token of documents, with a LanguageSpec; see loader.LanguageLoader for what a batch is."""
+    """The next token of documents, with a LanguageSpec; see loader.LanguageLoader for what a batch is.
+
+    decoding  how targets are generated (targets_of): "prompt" (share of a text), "temperature" and, where that is above 0, "seed"
+    """
 
     METRICS = DOMAIN.metrics
     TYPICAL_TOKENS = TYPICAL_TOKENS
@@ -33,8 +36,8 @@ class CausalLanguage(TokenTask):
     USABLE = "row"
     READ = "input_ids"
 
-    def __init__(self, module: Any):
-        self.module, self.spec = module, module.spec
+    def __init__(self, module: Any, decoding: dict[str, Any] | None = None):
+        self.module, self.spec, self.decoding = module, module.spec, decoding or {}
         self.hidden = False
 
     def prepare(self, wanted: frozenset[str]) -> None:
@@ -98,28 +101,28 @@ class CausalLanguage(TokenTask):
         return {"token frequencies": {"bits_per_byte": total / math.log(2) / size, "loss": total / tokens}}
 
     def continued(
-        self, network: nn.Module, prompts: list[list[int]], most: int, temperature: float = 0.0, seed: int = 0
+        self, network: nn.Module, begun: list[list[int]], most: int, temperature: float = 0.0, seed: int = 0
     ) -> list[str]:
         """The text that the network writes behind each of these prompts (ids), in at most `most` tokens and up to what ends a text or an
         answer. temperature 0: the likeliest tokens; else drawn, by `seed`."""
         generator = torch.Generator(next(network.parameters()).device).manual_seed(seed)
-        made = self._written(network, prompts, most, temperature, generator)
+        made = self._written(network, begun, most, temperature, generator)
         return self.module.tokenizer.made.batch_decode(made, skip_special_tokens=True)
 
     def _written(
         self,
         network: nn.Module,
-        prompts: list[list[int]],
+        begun: list[list[int]],
         most: int,
         temperature: float,
         generator: torch.Generator,
         keep_end: bool = False,
     ) -> list[list[int]]:
-        """The tokens that the network writes behind each of these prompts (see `continued`); keep_end: with the one that ends them."""
+        """The tokens that the network writes behind each of these (see `continued`); keep_end: with the one that ends them."""
         device = next(network.parameters()).device
-        width = max(map(len, prompts))
-        ids = torch.tensor([[self.spec.pad] * (width - len(row)) + row for row in prompts], device=device)
-        real = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in prompts], device=device)
+        width = max(map(len, begun))
+        ids = torch.tensor([[self.spec.pad] * (width - len(row)) + row for row in begun], device=device)
+        real = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in begun], device=device)
         drawn = {"temperature": temperature, "generator": generator, "keep_end": keep_end}
         return network.generate(ids, real, most, self.module.tokenizer.ends, **drawn)
 
@@ -133,12 +136,8 @@ class CausalLanguage(TokenTask):
         """
         samples = self.module.samples("train")
         positions = self.module.trained(batch["ids"].cpu()).numpy()
-        begun = prompts_of(samples, positions, prompt, self.spec.chats)
-        flat = [each for row in begun for each in row]
-        most = max(each.room for each in flat)
-        made = self._written(network, [each.ids for each in flat], most, temperature, generator, keep_end=True)
-        answers = iter([answer[: each.room] for answer, each in zip(made, flat, strict=True)])
-        rows = answered(samples, positions, begun, [[next(answers) for _ in row] for row in begun])
+        begun = prompts(samples, positions, prompt, self.spec.chats)
+        rows = answered(samples, positions, begun, self._answers(network, begun, temperature, generator))
         own = rows.batch(np.arange(len(rows)))
         if not batch["mask"].any():  # of a rank without rows, which has one that counts nothing
             own["mask"].zero_()
@@ -157,6 +156,31 @@ class CausalLanguage(TokenTask):
         rows = written.rows(chosen, [decode(ids) for ids in made], decode)
         texts, references = ([row[name] for row in rows] for name in ("text", "reference"))
         return written.scores(texts, references, list(map(len, made))), rows
+
+    def targets_of(self, network: nn.Module, samples: Any, positions: np.ndarray) -> list[dict[str, Any]]:
+        """What the network writes behind the prompts of the documents of these rows: {"id" of the row, "prompt": as of `prompts`, "tokens"
+        and "text" of each document}."""
+        share, temperature = self.decoding["prompt"], self.decoding["temperature"]
+        generator = torch.Generator(next(network.parameters()).device)
+        ids = samples.ids[torch.from_numpy(positions)].tolist()
+        generator.manual_seed(randomness.key("generated", self.decoding.get("seed", 0), *ids) >> 1)
+        begun = prompts(samples, positions, share, self.spec.chats)
+        decode = self.module.tokenizer.made.batch_decode
+        return [
+            {"id": number, "prompt": share, "text": decode(tokens, skip_special_tokens=True), "tokens": tokens}
+            for number, tokens in zip(ids, self._answers(network, begun, temperature, generator), strict=True)
+        ]
+
+    def _answers(
+        self, network: nn.Module, begun: list[list[Prompt]], temperature: float, generator: torch.Generator
+    ) -> list[list[list[int]]]:
+        """What the network writes behind these prompts, each up to what ends it and at most as long as its room."""
+        flat = [each for row in begun for each in row]
+        made = self._written(
+            network, [each.ids for each in flat], max(each.room for each in flat), temperature, generator, True
+        )
+        answers = iter([answer[: each.room] for answer, each in zip(made, flat, strict=True)])
+        return [[next(answers) for _ in row] for row in begun]
 
     def generations(self, network: nn.Module, samples: Any, positions: Any) -> Iterator[Callable[[], int]]:
         """Each goes on from a row up to its last answer, or the first half of a text."""

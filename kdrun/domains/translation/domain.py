@@ -50,7 +50,8 @@ class TranslationDomain(Domain):
     settings = MappingProxyType({"text": TextConfig})
     supplies = ("vocabulary", "vocab_size", "pad", "bos", "eos", "max_length")
     commands = ("translate",)
-    normalised, per_position, generates, transfers = False, True, True, True
+    normalised, per_position, transfers = False, True, True
+    generates = frozenset(("beam", "length_penalty"))
     decoding = frozenset(("beam", "val_beam", "length_penalty", "max_factor", "max_extra"))
 
     def sums(self, row: Mapping[str, Any]) -> Mapping[str, Sums]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kdrun.data.filters import TextFilter
 from kdrun.defaults import canonical
 from kdrun.lab.fingerprint import device, domain_modules, identity, targets_in, versions
 from kdrun.lab.stages.base import Execution, Look, Result, Stage
@@ -20,6 +21,7 @@ class Generate(Stage):
 
     decoding  how it generates, as `trainer.decoding`
     teaching  what the config states of the teacher, which is checked on every use
+    filters   which texts are learned from (data.filters.TextFilter); {}: all
     """
 
     role: str
@@ -29,6 +31,7 @@ class Generate(Stage):
     seed: int
     teacher: Result | None = None
     teaching: dict[str, Any] = field(default_factory=dict)
+    filters: dict[str, Any] = field(default_factory=dict)
     trainer: ClassVar[None] = None
     objective: ClassVar[None] = None
     metrics: ClassVar[None] = None
@@ -48,6 +51,7 @@ class Generate(Stage):
         modules = ["kdrun.learning.generate", *domain_modules(self.data), *targets_in(self.learner, self.data)]
         return {
             "generate": canonical(self.decoding, numbers=True),
+            **({"filters": canonical(self.filters, numbers=True)} if self.filters else {}),
             "teacher": {"fingerprint": self.teacher.fingerprint},
             "data": identity(self.data, context),
             "code": context.sources.versions(modules),
@@ -81,6 +85,13 @@ class Generate(Stage):
         network, weights = self.learner["network"], str(self.teacher.weights())
         teacher = TaughtBy(self.teacher.fingerprint, self.learner["name"], network, weights)
         request = GenerateRequest(
-            self.label, execution.work, teacher, self.data, self.decoding, self.hardware, execution.energy
+            self.label,
+            execution.work,
+            teacher,
+            self.data,
+            self.decoding,
+            self.hardware,
+            execution.energy,
+            TextFilter(**self.filters),
         )
         return run_generation(request, execution.report, execution.workshop)
