@@ -71,9 +71,7 @@ class LanguageDataModule(TokenModule):
         samples = answered(train, kept, begun, answers, learn_prompts=True)
         spec = replace(self.spec, sizes={**self.spec.sizes, "train": len(samples)})
         split = {**self._samples, "train": samples}
-        return LanguageDataModule(
-            self.source, self.tokenizer, spec, split, self.found, self.documents, self.written
-        )
+        return LanguageDataModule(self.source, self.tokenizer, spec, split, self.found, self.documents, self.written)
 
     def lengths(self, ids: Tensor) -> Tensor:
         """int64 [b]: positions of training rows by id."""
