@@ -94,7 +94,7 @@ def llava_parts(
     lora: int = 0,
     cached: bool = False,
 ) -> list[ParameterGroup]:
-    """Parts of a vision-language network, each with its kind.
+    """Parts of a vision-language network, or of a language model alone, each with its kind.
 
     counts        part -> its parameters: vision_tower, projector, language_model
     trained       names of the parts that train; None: all but the tower
@@ -102,7 +102,7 @@ def llava_parts(
     lora          parameters of adapters in the language model, which is then frozen itself
     cached        the tower's outputs are kept on disk: it costs nothing
     """
-    trained = (PROJECTOR, LANGUAGE_MODEL) if trained is None else trained
+    trained = [name for name in (PROJECTOR, LANGUAGE_MODEL) if name in counts] if trained is None else trained
     if unknown := [name for name in trained if name not in counts]:
         raise UserError(f"no part {unknown[0]!r} in the network; parts: {', '.join(counts)}")
     parts, above = [], False

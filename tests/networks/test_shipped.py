@@ -34,7 +34,7 @@ BY_NAME = (
     "se_resnet50_monai",
     "served",
     *(n for n in NETWORKS if n.endswith("_events")),
-    *(n for n in NETWORKS if n.startswith(("llava_smollm2", "llava_qwen", "minilm", "smollm2"))),
+    *(n for n in NETWORKS if n.startswith(("llava_smollm2", "llava_qwen", "minilm", "smollm2", "qwen_"))),
 )
 TEXT = [name for name in NETWORKS if name.startswith("nmt_")]
 CLASSIFIED = [name for name in NETWORKS if name.startswith("text_")]
@@ -42,7 +42,7 @@ VISION = [name for name in NETWORKS if name.startswith("llava_w")]
 LANGUAGE = [name for name in NETWORKS if name.startswith("lm_")]
 SEQUENCES = (*TEXT, *CLASSIFIED, *VISION, *LANGUAGE)
 FAMILIES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
-LARGE = ("llava_paper", "llava_smollm2", "text_classifier")
+LARGE = ("llava_paper", "llava_smollm2", "text_classifier", "smollm2", "qwen_paper")
 EQUAL = ("ct_se_resnet", "ct_paper", "clients_mixed", "spiking_resnet")
 """No ladders: the same network for each view, clients of several makes, students that compute in each of several steps."""
 WORDS = {"M": 1e6, "k": 1e3}

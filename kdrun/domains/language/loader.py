@@ -12,6 +12,9 @@ import torch
 from kdrun.data.loader import SortedLoader
 from kdrun.data.ragged import Ragged
 
+ROWS = 1 << 14
+"""Rows that are looked at together."""
+
 
 @dataclass(frozen=True)
 class Origins:
@@ -66,8 +69,7 @@ class LanguageSamples:
         self.tokens, self.parts, self.pad = tokens, parts, pad
         self.bytes = Ragged(bytes, tokens.starts)
         self.lengths = tokens.lengths()
-        total = np.concatenate([np.zeros(1, np.int64), np.cumsum(bytes >= 0, dtype=np.int64)])
-        self.predicted = total[tokens.starts[1:]] - total[tokens.starts[:-1]]
+        self.predicted = _predicted(bytes, tokens.starts)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -114,6 +116,16 @@ class LanguageSamples:
             "size": sizes["mask"],
             **({} if self.labelled is None else {"labelled": self.labelled[positions], "sizes": sizes}),
         }
+
+
+def _predicted(bytes: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """int64 [n]: how many tokens of each row are predicted. Some rows at a time: all of them may be more than memory holds."""
+    found = np.zeros(len(starts) - 1, np.int64)
+    for first in range(0, len(found), ROWS):
+        edges = starts[first : first + ROWS + 1]
+        total = np.concatenate([np.zeros(1, np.int64), np.cumsum(bytes[edges[0] : edges[-1]] >= 0, dtype=np.int64)])
+        found[first : first + ROWS] = np.diff(total[edges - edges[0]])
+    return found
 
 
 class LanguageLoader(SortedLoader):

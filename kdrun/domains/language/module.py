@@ -17,6 +17,7 @@ from kdrun.data.module import TOP, BatchView, TokenModule
 from kdrun.data.source import SPLITS, TRAIN
 from kdrun.data.splits import assign
 from kdrun.data.transfer import Training, chosen, with_unlabelled
+from kdrun.domains.language import kept_rows
 from kdrun.domains.language import rows as rows_of
 from kdrun.domains.language import tokens as tokenizers
 from kdrun.domains.language.loader import LanguageLoader, LanguageSamples
@@ -108,18 +109,30 @@ def _with_pool(training: Training, other: Documents | None) -> Training:
 
 
 def _rows(
-    source: Documents, places: np.ndarray, tokenizer: Any, config: Mapping[str, Any], told: tuple[str, list[str]]
+    source: Documents,
+    places: np.ndarray,
+    tokenizer: Any,
+    config: Mapping[str, Any],
+    told: tuple[str, list[str]],
+    cache: Path,
 ) -> LanguageSamples:
-    """The rows of the documents at these places. told: (split, notes on what was cut, which are added to)."""
+    """The rows of the documents at these places. told: (split, notes on what was cut, which are added to). cache: folder in which rows of
+    large splits are kept (see kept_rows)."""
     (split, notes), most = told, config["max_length"]
     documents = [source.documents[place] for place in places.tolist()]
-    found, counts = rows_of.pieces(source.ids[places].tolist(), documents, tokenizer, most)
-    notes += [f"{split}: {count} {what} ({most} tokens)" for what, count in counts.items()]
-    if not config["pack"] or split != "train":
-        return rows_of.separate(found, tokenizer.pad)
-    made = rows_of.packed(found, most, tokenizer.pad)
-    share = made.lengths.sum() / max(len(made) * most, 1)
-    notes.append(f"{len(found):,} pieces in {len(made):,} training rows, {share:.0%} full")
+    numbers, pack = source.ids[places].tolist(), bool(config["pack"]) and split == "train"
+
+    def make() -> tuple[LanguageSamples, list[str]]:
+        found, counts = rows_of.pieces(numbers, documents, tokenizer, most)
+        cut = [f"{count} {what} ({most} tokens)" for what, count in counts.items()]
+        if not pack:
+            return rows_of.separate(found, tokenizer.pad), cut
+        made = rows_of.packed(found, most, tokenizer.pad)
+        share = made.lengths.sum() / max(len(made) * most, 1)
+        return made, [*cut, f"{len(found):,} pieces in {len(made):,} rows, {share:.0%} full"]
+
+    made, said = kept_rows.kept(cache, documents, [numbers, tokenizer.content, most, pack], make)
+    notes += [f"{split}: {note}" for note in said]
     return made
 
 
@@ -149,7 +162,7 @@ def language_module(source: Documents, config: Mapping[str, Any], cache: str | P
         places = np.flatnonzero(training.split == part)
         known = None if training.labelled is None or name != "train" else training.labelled[places]
         kinds_of = [places] if known is None else [places[known], places[~known]]
-        rows = [_rows(source, some, tokenizer, config, (name, notes)) for some in kinds_of]
+        rows = [_rows(source, some, tokenizer, config, (name, notes), Path(cache)) for some in kinds_of]
         samples[name] = rows[0] if len(rows) == 1 else LanguageSamples.of_kinds(*rows)
     if not len(samples["train"]):
         raise UserError(f"{source.name}: no training row has anything to predict", *notes[:2])

@@ -22,13 +22,17 @@ NOT_PREDICTED = -1
 
 @dataclass(frozen=True)
 class Piece:
-    """A row of one document. ids: its tokens; bytes: of those that are predicted, NOT_PREDICTED of the others; begin: bytes of the
-    document's text before it."""
+    """A row of one document. ids: int32, its tokens; bytes: int32, of those that are predicted, NOT_PREDICTED of the others; begin: bytes
+    of the document's text before it."""
 
     number: int
-    ids: list[int]
-    bytes: list[int]
+    ids: np.ndarray
+    bytes: np.ndarray
     begin: int = 0
+
+    @classmethod
+    def of(cls, number: int, ids: Sequence[int], sizes: Sequence[int], begin: int = 0) -> Piece:
+        return cls(number, np.array(ids, np.int32), np.array(sizes, np.int32), begin)
 
 
 def pieces(
@@ -63,7 +67,7 @@ def pieces(
             counts["chats cut"] += len(ids) > most
             counts[what[3]] += any(token in content for token in tokenizer.special for _, content in chat)
             if max(counted[:most], default=NOT_PREDICTED) > NOT_PREDICTED:
-                found.append(Piece(number * PIECES, ids[:most], counted[:most]))
+                found.append(Piece.of(number * PIECES, ids[:most], counted[:most]))
             else:
                 counts["chats without an answer"] += 1
     return found, {name: count for name, count in counts.items() if count}
@@ -72,7 +76,7 @@ def pieces(
 def _text(number: int, ids: list[int], sizes: list[int], start: int, most: int) -> list[Piece]:
     room, before = most - 1, [0, *accumulate(sizes)]
     return [
-        Piece(
+        Piece.of(
             number * PIECES + first // room,
             [start, *ids[first : first + room]],
             [NOT_PREDICTED, *sizes[first : first + room]],
@@ -85,10 +89,7 @@ def _text(number: int, ids: list[int], sizes: list[int], start: int, most: int) 
 def separate(found: Iterable[Piece], pad: int) -> LanguageSamples:
     """A row for each piece."""
     rows = list(found)
-    tokens = Ragged.of([piece.ids for piece in rows])
-    counted = Ragged.of([piece.bytes for piece in rows])
-    ids = np.array([piece.number for piece in rows], np.int64)
-    return LanguageSamples(ids, tokens, counted.flat, None, pad, _origins([[piece] for piece in rows]))
+    return _samples([[piece] for piece in rows], pad, None)
 
 
 def packed(found: Sequence[Piece], most: int, pad: int) -> LanguageSamples:
@@ -107,11 +108,21 @@ def packed(found: Sequence[Piece], most: int, pad: int) -> LanguageSamples:
         rows[row].append(place)
         rooms[room - length].append(row)
     chosen = [[found[place] for place in sorted(row)] for row in rows]
-    tokens = Ragged.of([[token for piece in row for token in piece.ids] for row in chosen])
-    counted = Ragged.of([[size for piece in row for size in piece.bytes] for row in chosen])
-    parts = Ragged.of([[number for number, piece in enumerate(row, 1) for _ in piece.ids] for row in chosen])
-    ids = np.array([row[0].number for row in chosen], np.int64)
-    return LanguageSamples(ids, tokens, counted.flat, parts, pad, _origins(chosen))
+    numbers = [number for row in chosen for number in range(1, len(row) + 1)]
+    lengths = [len(piece.ids) for row in chosen for piece in row]
+    return _samples(chosen, pad, np.repeat(np.array(numbers, np.int32), lengths))
+
+
+def _samples(rows: Sequence[Sequence[Piece]], pad: int, parts: np.ndarray | None) -> LanguageSamples:
+    """The samples of these rows of pieces. parts: int32, of all tokens, which piece of its row each is of."""
+    starts = np.cumsum([0, *(sum(len(piece.ids) for piece in row) for row in rows)], dtype=np.int64)
+    none = [np.zeros(0, np.int32)]
+    tokens, sizes = (
+        np.concatenate([getattr(piece, name) for row in rows for piece in row] or none) for name in ("ids", "bytes")
+    )
+    ids = np.array([row[0].number for row in rows], np.int64)
+    ragged = None if parts is None else Ragged(parts, starts)
+    return LanguageSamples(ids, Ragged(tokens, starts), sizes, ragged, pad, _origins(rows))
 
 
 def _origins(rows: Sequence[Sequence[Piece]]) -> Origins:

@@ -22,6 +22,8 @@ from kdrun.domains.translation.task import HIDDEN, TokenTask
 
 DOMAIN = kinds.find("causal_lm")
 TYPICAL_TOKENS = 64
+AT_ONCE = 1 << 24
+"""Tokens that are counted together."""
 
 
 class CausalLanguage(TokenTask):
@@ -87,18 +89,22 @@ class CausalLanguage(TokenTask):
 
     def baselines(self) -> dict[str, dict[str, float]]:
         """{"token frequencies": {"bits_per_byte", "loss"}} on test, of a guess that knows how frequent tokens are in training."""
-        train, test = self.module.samples("train"), self.module.samples("test")
-        counted = train.bytes.flat >= 0
-        counts = (
-            torch.bincount(torch.from_numpy(train.tokens.flat[counted]).long(), minlength=self.spec.vocabulary) + 1.0
-        )
-        nats = -(counts / counts.sum()).log()
-        counted = test.bytes.flat >= 0
-        total = float(nats[torch.from_numpy(test.tokens.flat[counted]).long()].sum())
-        size, tokens = int(test.bytes.flat[counted].sum()), int(counted.sum())
+        train, test = (self._frequencies(self.module.samples(split)) for split in ("train", "test"))
+        counted = self.module.samples("test").bytes.flat
+        size, tokens = int(counted[counted > 0].sum(dtype=np.int64)), int(test.sum())
         if not tokens or not size:
             return {}
+        total = float(test @ -np.log((train + 1) / (train + 1).sum()))
         return {"token frequencies": {"bits_per_byte": total / math.log(2) / size, "loss": total / tokens}}
+
+    def _frequencies(self, samples: Any) -> np.ndarray:
+        """float64 [V]: how often each token is predicted."""
+        counts = np.zeros(self.spec.vocabulary)
+        for first in range(0, len(samples.tokens.flat), AT_ONCE):
+            counted = samples.bytes.flat[first : first + AT_ONCE] >= 0
+            tokens = samples.tokens.flat[first : first + AT_ONCE][counted]
+            counts += np.bincount(tokens, minlength=len(counts))
+        return counts
 
     def continued(
         self, network: nn.Module, begun: list[list[int]], most: int, temperature: float = 0.0, seed: int = 0

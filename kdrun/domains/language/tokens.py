@@ -78,6 +78,11 @@ class LanguageTokenizer:
         )
         return self.sha256 == other.sha256 or ours == theirs
 
+    @property
+    def content(self) -> list[str]:
+        """What decides which tokens a document becomes."""
+        return [self.sha256, json.dumps(self.made.chat_template)]
+
     def encode(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
         """(ids, bytes of UTF-8 that each stands for) of each text, without special tokens. The bytes of a text add up to its own."""
         made = self.made(
