@@ -1,6 +1,9 @@
 """kdrun diagnose on a small run of two seeds, and what is drawn of it."""
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 import torch
@@ -166,3 +169,19 @@ def test_points_are_hollow_over_their_bound():
     from kdrun.plots.generalisation import Point
 
     assert Point("a", 0.1, 0.2, 0.0, 0.3, 0).inside and not Point("a", 0.1, 0.4, 0.0, 0.3, 0).inside
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "diagnostics.md"
+COMMANDS = [
+    line.partition(" #")[0].strip()
+    for block in re.findall(r"```sh\n(.*?)```", DOCS.read_text(), re.S)
+    for line in block.splitlines()
+]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_of_the_page_run(outputs, line, capsys):
+    first = sorted(path.name for path in (outputs / "runs").iterdir() if "vanilla" in path.name)[0]
+    command, verb, *words = shlex.split(line)
+    words = [first if word == "last" else word for word in words] or [first]
+    assert command == "kdrun" and cli.main([verb, *words, "--outputs", str(outputs)]) == 0, capsys.readouterr().err
