@@ -51,7 +51,7 @@ def roles_of(run: RunInfo, arm: str | None, teacher: str | None) -> tuple[str, s
         if role not in roles:
             hint = f"name who teaches, teacher=ROLE; {run.id} has: {listed(roles)}"
             raise UserError(
-                f"{run.id} has no {key} {role!r}{closest(role, roles)}",
+                f"{run.id} has no {'arm' if key == 'arm' else 'stage'} {role!r}{closest(role, roles)}",
                 hint if key == "teacher" else f"it has: {listed(roles)}",
             )
     if arm == teacher:

@@ -36,10 +36,11 @@ def points_of(subject: Subject, runs: Sequence[tuple[str, Any]]) -> list[Point]:
     """One for each run that was diagnosed. UserError where none was."""
     found = []
     for number, (label, run) in enumerate(runs):
-        diagnosis = read(run.dir)
-        if diagnosis is None:
+        diagnoses = [read(part.dir) for part in getattr(run, "parts", ()) or (run,)]
+        pairs = [pair for diagnosis in diagnoses if diagnosis is not None for pair in diagnosis["pairs"]]
+        if not pairs:
             continue
-        means = over_seeds(diagnosis)
+        means = over_seeds({"pairs": pairs})
         k_hat, gap, bound = (means[name] for name in ("k_hat", "student gap", "bound"))
         found.append(Point(label, max(k_hat[0], LEAST), gap[0], gap[1] or 0.0, bound[0], number))
     if not found:
@@ -63,20 +64,23 @@ def _draw(ax: Any, points: Sequence[Point]) -> dict[str, Any]:
     from kdrun.plots import paper
 
     legend: dict[str, Any] = {}
-    for point in points:
+    crowded = len(points) > len(paper.MARKERS)  # more runs than markers have numbers
+    for number, point in enumerate(points, 1):
         colour, _, marker = paper.style("run", point.number)
         ax.plot([point.k_hat] * 2, [point.gap, point.bound], color=colour, linewidth=0.6, alpha=0.5, zorder=1)
         ax.plot(point.k_hat, point.bound, "_", color=colour, markersize=8, zorder=2)
         ax.errorbar(point.k_hat, point.gap, point.deviation, color=colour, linewidth=0.8, zorder=3)
-        ax.plot(
-            point.k_hat,
-            point.gap,
-            marker,
-            color=colour,
-            markerfacecolor=colour if point.inside else paper.PAPER,
-            zorder=4,
-        )
-        legend[point.label] = paper.mark(marker, colour)
+        fill = colour if point.inside else paper.PAPER
+        ax.plot(point.k_hat, point.gap, "o" if crowded else marker, color=colour, markerfacecolor=fill, zorder=4)
+        legend[point.label] = paper.number_mark(number) if crowded else paper.mark(marker, colour)
+        if crowded:
+            place = {
+                "xytext": (-4, 3 if number % 2 else -8),
+                "textcoords": "offset points",
+                "ha": "right",
+                "fontsize": 6.5,
+            }
+            ax.annotate(f"{number}", (point.k_hat, point.gap), zorder=5, **place)
     if any(not point.inside for point in points):
         legend["hollow: over its bound"] = paper.mark("o", paper.FAINT, markerfacecolor=paper.PAPER)
     legend["reconstructed bound"] = paper.mark("_", paper.FAINT, markersize=8)

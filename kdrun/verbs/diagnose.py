@@ -52,7 +52,8 @@ def main(args: Arguments) -> int:
     if which not in (None, "best", "last"):
         raise UserError(f"which={which}: best or last")
     named = runs_of(find_subject(outputs, args.words, tables=True), outputs)
-    runs = [(label, part) for label, run in named for part in getattr(run, "parts", ()) or (run,)]
+    runs = [(label, run) for label, run in named if not getattr(run, "parts", ())]
+    runs += [(f"{label}, {part.id}", part) for label, run in named for part in getattr(run, "parts", ())]
     chosen, left_out = _chosen(runs, options)
     found: list[tuple[str, Diagnosis]] = []
     from kdrun.diagnostics.pairs import diagnose

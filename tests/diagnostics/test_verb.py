@@ -101,7 +101,7 @@ def test_several_runs_have_a_line_each_and_those_without_a_pair_are_told(outputs
     code, _, err = diagnosed(name, other, "-q")
     assert code == 0 and "is left out" in err and "teacher" in err and name[:8] not in err
     code, _, err = diagnosed(other)
-    assert code == 2 and "has no teacher" in err and len(err.splitlines()) <= 4
+    assert code == 2 and "no stage 'teacher'" in err and len(err.splitlines()) <= 4
 
 
 @pytest.mark.parametrize(
@@ -185,3 +185,27 @@ def test_commands_of_the_page_run(outputs, line, capsys):
     command, verb, *words = shlex.split(line)
     words = [first if word == "last" else word for word in words] or [first]
     assert command == "kdrun" and cli.main([verb, *words, "--outputs", str(outputs)]) == 0, capsys.readouterr().err
+
+
+def test_points_of_a_sweep_that_differ_in_the_seed_alone_are_one_point(tmp_path):
+    from types import SimpleNamespace
+
+    from kdrun.plots.generalisation import points_of
+
+    features = {"width": 4, "rank": 3, "effective": 2.5}
+    parts = []
+    for seed, gap in enumerate((0.1, 0.3)):
+        own = {
+            "train": 0.1,
+            "test": 0.2,
+            "gap": gap,
+            "sharpness": {"gaussian": 0.0, "ascent": 0.0},
+            "features": features,
+        }
+        pair = {"seed": seed, "k_hat": 0.2, "k_reverse": 0.2, "agreement": {}, "bound": 0.5, "slack": 0.5 - gap}
+        (tmp_path / str(seed)).mkdir()
+        kept.keep(tmp_path / str(seed), {"pairs": [{**pair, "student": own, "teacher": own}]})
+        parts.append(SimpleNamespace(dir=tmp_path / str(seed)))
+    run = SimpleNamespace(dir=tmp_path / "0", parts=parts)
+    (point,) = points_of(SimpleNamespace(name="sweep"), [("a", run)])
+    assert (point.gap, point.bound, point.inside) == (pytest.approx(0.2), 0.5, True)
