@@ -1,6 +1,6 @@
 """Speed of language models in kdrun: CPU seconds on one thread, medians over interleaved repeats in one process.
 
-    python scripts/bench_language.py [--repeats 5] [--steps 25] [--part step] [--part cached] [--part policy]
+    python scripts/bench_language.py [--repeats 5] [--steps 25] [--batch 16] [--part step] [--part cached] [--part policy]
 
 Llamas from nothing (a student of width 64, a teacher of width 128, two layers each) on rows of made-up tokens. Prints:
   step    tokens per second of a distillation step (half labels, half soft targets) in kdrun and in a loop written by hand, on the same
@@ -46,7 +46,8 @@ from kdrun.objectives.terms import build_objective
 VOCABULARY, PAD, EOS, FIRST = 4000, 0, 1, 2
 USED, SUCCESSORS = 400, 8
 """Tokens that texts are of, and how many may follow each of them."""
-LENGTH, BATCH, SKIPPED = 128, 16, 5  # the first steps are not timed
+BATCH = 16
+LENGTH, SKIPPED = 128, 5  # the first steps are not timed
 PROMPT, ANSWER = 32, 32
 """Tokens of prompts, and of what is written behind them."""
 K = 16
@@ -322,7 +323,9 @@ if __name__ == "__main__":
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=25, help=f"of an epoch; the first {SKIPPED} are not timed")
     parser.add_argument("--part", choices=tuple(PARTS), action="append")
+    parser.add_argument("--batch", type=int, default=BATCH, help="rows of a batch")
     arguments = parser.parse_args()
+    BATCH = arguments.batch
     torch.set_num_threads(1)
     for name in arguments.part or PARTS:
         PARTS[name](arguments.repeats, arguments.steps)

@@ -98,13 +98,7 @@ def check_aligned(stages: Iterable[Any], workshop: Any) -> None:
         terms = [term for term in build_objective(stage.objective).active if term.needs_teacher]
         keys = [f"objective.{term.name}" for term in terms if module.aligned_by not in term.may_want]
         keys += ["trainer.gap"] if stage.trainer.get("gap") else []
-        asked = keys or getattr(stage, "rollout", None)
-        if asked and workshop.seen(stage.seen, module).view_of(module).aligned:
-            if not keys:
-                raise UserError(
-                    "what a student writes itself cannot be cut again for a teacher that cuts texts into other tokens (teacher.data)",
-                    "strategy=vanilla learns from such a teacher on the texts of the data",
-                )
+        if keys and workshop.seen(stage.seen, module).view_of(module).aligned:
             raise UserError(
                 f"{keys[0]} compares two networks token by token, and the teacher cuts texts into other tokens (teacher.data)",
                 "objectives for that: uld (sorted probabilities), aligned_kd (pieces of text that both have)",
