@@ -4,6 +4,7 @@ Annotations are real objects here (no `from __future__ import annotations`): the
 """
 
 import os
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -22,7 +23,8 @@ REQUIRED = "???"
 
 def key(default: Any, help: str, **rules: Any) -> Any:
     """One key. rules: minimum, maximum (allowed), above, below (not allowed), choices (or "domains": the kinds of data that there are), meant (what people type
-    instead of a choice), path, exists, words (taken as they are where a path is expected), irrelevant (the reason why
+    instead of a choice), path, exists, words (taken as they are where a path is expected), hub (so are
+    names of the Hugging Face hub, where no such path is there), irrelevant (the reason why
     it is no part of the identity of a job or a stage), left_out (likewise, of a stage alone), slot (of a target: its
     place in kdrun.slots), supplied (of a target: arguments that need not be
     there; "domains": those that the kind of data knows), added (it came after results were hashed: while it has its default it is in no hash),
@@ -43,6 +45,8 @@ class Weight(float):
     """Annotation of a weight of a term: a number, or a function of the step (term_weights.py)."""
 
 
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+"""What a name of the Hugging Face hub looks like."""
 CONTENT = "a path; the content of the file is in instead"
 
 

@@ -21,6 +21,7 @@ from kdrun.kinds import choices_of
 from kdrun.problems import Problems, UserError, closest, listed, nearest
 from kdrun.schema import (
     EXTENDED,
+    HUB_NAME,
     REQUIRED,
     Data,
     MetricConfig,
@@ -364,7 +365,10 @@ class Check:
         elif kind in (int, float):
             self.range(value, path, rules)
         if rules.get("path") and value not in rules.get("words", ()):
-            value = self.path(value)
+            place = self.path(value)
+            if rules.get("hub") and HUB_NAME.fullmatch(value) and not os.path.exists(place):
+                return value
+            value = place
             if rules.get("exists") and not os.path.exists(value):
                 self.bad(path, f"no file {value}")
         return value

@@ -24,8 +24,9 @@ class LanguageConfig:
     vocabulary: int = key(4_000, "pieces of the tokenizer that is trained on the training split", minimum=264)
     tokenizer: str | None = key(
         None,
-        "file or folder of an existing tokenizer instead, or smollm2",
+        "folder of an existing tokenizer instead, its name on the Hugging Face hub, or smollm2",
         path=True,
+        hub=True,
         exists=True,
         words=("smollm2",),
         left_out=CONTENT,

@@ -18,6 +18,7 @@ from kdrun.domains.language.source import Message, messages
 from kdrun.networks import quiet
 from kdrun.optional import needed
 from kdrun.problems import UserError
+from kdrun.schema import HUB_NAME
 
 SMOLLM2 = "smollm2"
 """A tokenizer's (or a network's) name instead of its path: that of `kdrun fetch smollm2`."""
@@ -45,6 +46,18 @@ class Turns:
     offsets: list[tuple[int, int]]
     spans: list[tuple[int, int]]
     answers: list[list[int]]
+
+
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "*.jinja",
+    "config.json",
+)
+"""What is fetched of a name of the hub: no weights."""
 
 
 class LanguageTokenizer:
@@ -223,12 +236,27 @@ def _byte_pairs(library: Any, texts: list[str], vocabulary: int) -> Any:
     return model
 
 
+def _from_hub(name: str) -> str:
+    """The folder in the hub's cache with the tokenizer of this name."""
+    hub = needed("huggingface_hub", f"the tokenizer of {name} needs huggingface_hub", "transformers")
+    try:
+        return hub.snapshot_download(name, allow_patterns=list(TOKENIZER_FILES))
+    except (OSError, ValueError) as error:  # not there, not to be had without a network, or no name of the hub
+        raise UserError(
+            f"data.language.tokenizer={name}: no such folder, and the hub gives none: {(str(error).splitlines() or [''])[0][:120]}",
+            "a folder with tokenizer.json, or a name whose tokenizer is in the hub's cache",
+        ) from None
+
+
 def existing(path: str | Path) -> LanguageTokenizer:
-    """The folder of a Hugging Face model with a fast tokenizer, or "smollm2" (kdrun fetch smollm2)."""
+    """The folder of a Hugging Face model with a fast tokenizer, its name on the hub (found in its cache, or downloaded unless HF_HUB_OFFLINE
+    is set), or "smollm2" (kdrun fetch smollm2)."""
     if str(path) == SMOLLM2:
         from kdrun.domains.vision_language.networks.smollm2 import tokenizer_folder
 
         path = tokenizer_folder()
+    if not Path(path).expanduser().is_dir() and HUB_NAME.fullmatch(str(path)):
+        path = _from_hub(str(path))
     path = Path(path).expanduser()
     if not path.is_dir():
         raise UserError(f"data.language.tokenizer={path}: there is no such folder", "a folder with tokenizer.json")

@@ -4,7 +4,7 @@ import pytest
 
 from kdrun.domains.language.rows import pieces
 from kdrun.domains.language.shipped.made_corpus import made_corpus
-from kdrun.domains.language.tokens import CHATML, LanguageTokenizer, trained
+from kdrun.domains.language.tokens import CHATML, LanguageTokenizer, existing, trained
 from kdrun.problems import UserError
 
 CHAT = (("user", "Where is the cat?"), ("assistant", "There."), ("user", "And the dog?"), ("assistant", "Here it is."))
@@ -61,3 +61,27 @@ def test_special_tokens_written_in_a_text_are_text(tokenizer):
     assert not {tokenizer.eos, *tokenizer.ends} & set(ids) and sum(sizes) == len(text)
     assert tokenizer.made.decode(ids) == text
     assert not tokenizer.ends & set(tokenizer.prompt(text)[1:])
+
+
+def test_a_tokenizer_is_known_by_its_name_on_the_hub(tokenizer, tmp_path, monkeypatch):
+    import huggingface_hub
+
+    from kdrun.config.compose import compose
+
+    folder = tmp_path / "snapshot"
+    tokenizer.made.save_pretrained(folder)
+    asked = []
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: asked.append(name) or str(folder))
+    found = existing("somebody/small-lm")
+    assert asked == ["somebody/small-lm"] and found.sha256 == existing(folder).sha256
+    job = compose(["model=lm_small", "data.language.tokenizer=somebody/small-lm"])
+    assert job.config["data"]["language"]["tokenizer"] == "somebody/small-lm"
+
+    def absent(name, **_):
+        raise huggingface_hub.errors.LocalEntryNotFoundError("not in the cache")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", absent)
+    with pytest.raises(UserError, match="somebody/small-lm: no such folder, and the hub gives none: not in the cache"):
+        existing("somebody/small-lm")
+    with pytest.raises(UserError, match="no file"):
+        compose(["model=lm_small", "data.language.tokenizer=./nowhere"])
