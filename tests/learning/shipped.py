@@ -17,6 +17,7 @@ import yaml
 from torch import Tensor, nn
 
 from kdrun.domains.load import load_data
+from kdrun.learning import topk
 from kdrun.learning.backend import Backend
 from kdrun.learning.microbatches import micro_batches
 from kdrun.learning.teacher import FrozenTeacher
@@ -70,6 +71,15 @@ for name in ("tinybert", "tinybert_text"):
     WORDS[name].append("objective.attention_scores.heads=2")
 
 
+WORDS |= {name: ["data=diabetes", "teacher=mlp_64", "student=mlp_8"] for name in ("mse", "mse_kd")}
+WORDS |= {
+    name: ["model=lm_small", "student=lm_w32", "teacher=lm_w64", "data=made_corpus"]
+    for name in ("word_kd", "word_kd_topk", "word_kd_vocabulary")
+}
+EVERY = sorted({*NAMES, *WORDS})
+"""With regression and text that is generated."""
+
+
 def config_of(name: str) -> dict[str, Any]:
     """A job's config with the objective."""
     if name in WORDS:
@@ -89,13 +99,15 @@ def data_of(name: str) -> tuple[Any, dict[str, Any]]:
 
 @dataclass
 class Assembled:
-    """What a stage with an objective trains, on the batch of data_of. teacher: None where no term needs one."""
+    """What a stage with an objective trains, on the batch of data_of. teacher: None where no term needs one. top: how many of its
+    likeliest classes it tells; None: all."""
 
     objective: Objective
     student: nn.Module
     backend: Backend
     teacher: FrozenTeacher | None
     batch: dict[str, Any]
+    top: int | None = None
 
     def of(self, parts: Sequence[dict[str, Any]], count: Any = None, taught: Any = None) -> tuple[Tensor, Tensor]:
         """(raw values of terms that have weight, added over parts; gradients of all that learns, one vector)."""
@@ -110,6 +122,8 @@ class Assembled:
         for part in parts:
             source = taught or self.teacher
             said = None if source is None else source.outputs(part)
+            if said is not None and self.top is not None:
+                said = topk.reduced(said, self.top)
             prediction = self.backend.predict(self.student, part["inputs"])
             tensors = self.backend.tensors(part, prediction, said)
             total, raw = self.objective(tensors, self.backend.count(self.batch) if count is None else count)
@@ -144,7 +158,8 @@ def assembled(name: str, training: bool = False) -> Assembled:
     objective, adaptor = wire(objective, ours, shapes, widths, 0, Length(20, 10), **of_data(module, SAMPLES))
     beside = {"terms": nn.ModuleDict(objective.modules)} if objective.modules else {}
     backend = Backend(task, student, adaptor=adaptor, capture=capture_of(student, objective, "student"), beside=beside)
-    return Assembled(objective, student, backend, teacher, batch).train(training)
+    top = topk.wanted(config["objective"])
+    return Assembled(objective, student, backend, teacher, batch, top).train(training)
 
 
 def main(rank: int, folder: Path, names: Sequence[str]) -> None:

@@ -17,9 +17,9 @@ from kdrun.learning.cache import CachedTeacher, OutputCache
 from kdrun.learning.microbatches import micro_batches
 
 from . import shipped
-from .shipped import NAMES, WORDS, assembled, data_of
+from .shipped import EVERY, NAMES, WORDS, assembled, data_of
 
-every_objective = pytest.mark.parametrize("name", NAMES)
+every_objective = pytest.mark.parametrize("name", EVERY)
 
 
 TRANSFORMERS = ("minilm", "tinybert", "minilm_text", "tinybert_text")
@@ -81,7 +81,7 @@ def test_two_ranks_give_what_one_does(tmp_path):
 
     Without TRANSFORMERS, whose import takes as long as all others here; their losses are per sample, as parts of a batch show.
     """
-    names = [name for name in NAMES if name not in TRANSFORMERS]
+    names = [name for name in EVERY if name not in TRANSFORMERS]
     running = [
         Forked([sys.executable, str(Path(shipped.__file__)), str(rank), str(tmp_path), *names]) for rank in range(2)
     ]
