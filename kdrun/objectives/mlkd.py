@@ -29,10 +29,11 @@ def mlkd(
     The first is in nats. The factor T^2 is that of the code. The paper counts the samples and classes that the teacher is less certain
     of; the published code multiplies each mean by their share, which is a half whichever they are, and so selects none. It also adds the
     instances of a second view with strong augmentation (at T = 3, 4 and 5, and of the first view again at 2 and 6). Selection, factor
-    and second view are not here: beside its instances the code has half of the batch and of the classes. The terms of batch and classes grow with the batch and with fewer classes: the
-    weights are those of batches of 64 and 100 classes. With ten classes a student may learn nothing unless they are far smaller, or
-    `trainer.balance` sets them. Over the whole batch: samples (or valid positions) of all ranks are compared, and
-    `trainer.accumulate` is refused. A matrix of C * C is made: not for vocabularies. The teacher is a constant.
+    and second view are not here: beside its instances the code has half of the batch and of the classes. The terms of
+    batch and classes grow with the batch and with fewer classes: the weights are those of batches of 64 and 100
+    classes. With ten classes a student may learn nothing unless they are far smaller, or `trainer.balance` sets them.
+    Over the whole batch: samples (or valid positions) of all ranks are compared, and `trainer.accumulate` is refused.
+    A matrix of C * C is made: not for vocabularies. The teacher is a constant.
 
     student_logits, teacher_logits: float [..., C], computed in float32 or wider.
     temperatures: numbers above 0; the code's, as the weights 0.9 here and 0.1 of `ce`.

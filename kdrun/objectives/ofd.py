@@ -21,8 +21,8 @@ class Ofd(nn.Module):
     The paper's margin is the mean of negative responses over the training samples, which is kept as a running mean of those seen so
     far, on all ranks (with `trainer.accumulate` the first parts of a batch do not count those after them). Its code computes it from
     the parameters of the batch normalisation before, as if responses were normal, which no network with a sum before its ReLU has.
-    `before:PATH` captures what goes into the activation that a module ends with; of features that are
-    never negative the margin is 0.
+    `before:PATH` captures what goes into the activation that a module ends with; of features that are never negative
+    the margin is 0.
 
     student_captured, teacher_captured: lists of float [B, C, ...], from the first layer to the last; the teacher's are averaged over the
     student's grid. Returns [B]; r is trained along, so equal features do not give 0.
