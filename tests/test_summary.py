@@ -9,7 +9,7 @@ from kdrun.job.summary import summarise
 from kdrun.present.results import arm_label, difference_rows, distinct, result_rows
 from kdrun.records import better_of
 from kdrun.tables.metrics import difference_in, margin_in, measure
-from kdrun.tables.render import _value
+from kdrun.tables.render import _value, printed_cell
 
 LABELS = {"alone": "student alone", "student": "student, distilled", "equal_compute": "student alone, as many steps"}
 
@@ -87,4 +87,8 @@ def test_what_tables_compare_and_searches_read_knows_it_too():
     cell = {"metric": "difference", "applies": True, "unit": found.unit, "n": 3, "of": 3, "values": found.values}
     assert difference_in(cell, "best").decision(margin_in(cell)) == "worse" and margin_in(cell) is None
     assert _value(cell, "best").startswith("+0.1000 [+0.0752, +0.1248], p = ")
+    summary["arms"]["student"]["wins"] = {which: {"mean": 0.25, "sd": 0.05} for which in ("best", "last")}
+    won = measure(record, "student", "wins")
+    assert printed_cell({"metric": "wins", "bold": False, "marks": (), **vars(won)}, "last").text == "25.00 ± 5.00"
+    assert not measure(record, "alone", "wins").applies
     assert kinds.better("causal_lm", "token_accuracy") == "max" and kinds.better("nobody's", "perplexity") == "min"

@@ -78,6 +78,10 @@ OTHERS = {
         "points",
         "difference: student minus a control, in points or the unit of the metric, over seeds [95 %, Student's t of the pairs]",
     ),
+    "wins": (
+        "share",
+        "wins: share of test samples of which the network of that arm is better than its teacher, ties half, %",
+    ),
     "clients_mean": ("gain", "clients mean: points over the same client alone, mean over clients"),
     "clients_worst": ("gain", "clients worst: points over the same client alone, of the client that lost most"),
     "clients_p10": ("gain", "clients p10: points over the same client alone, 10th percentile of clients"),
@@ -129,7 +133,7 @@ OF_PARTS = {
 
 def per_epoch(metric: str) -> bool:
     """Whether there is a figure of the best epoch and one of the last."""
-    return METRICS[metric].scored or metric in DIFFERENCES or metric in OF_PARTS or metric == "gap_closed"
+    return METRICS[metric].scored or metric in DIFFERENCES or metric in OF_PARTS or metric in ("gap_closed", "wins")
 
 
 @dataclass
@@ -166,6 +170,8 @@ def measure(record: Record, arm: str, metric: str, split: str = "test") -> Measu
         return _over_samples(record, arm, OVER_SAMPLES[metric])
     if metric == "gap_closed":
         return _gap_closed(record)
+    if metric == "wins":
+        return _wins(record, own_arm(record) if arm == "student" else arm)
     if metric in OF_PARTS or metric == "sent":
         return _of_parts(record, own_arm(record) if arm == "student" else arm, metric)
     if arm == "teacher":
@@ -309,6 +315,15 @@ def _over_samples(record: Record, control: str, metric: str) -> Measured:
             "sd": None,
             **{name: result[name] for name in kept if name in result},
         }
+    return found
+
+
+def _wins(record: Record, arm: str) -> Measured:
+    """See job.beside.wins."""
+    n, of = _counts(record, arm)
+    won = (arms_of(record).get(arm) or {}).get("wins")
+    found = Measured(arm, n, of, missing=missing_seeds(record, arm), applies=bool(won) or not arms_of(record))
+    found.values = {which: (won or {}).get(which, {"mean": None, "sd": None}) for which in WHICH}
     return found
 
 
