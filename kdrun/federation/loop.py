@@ -56,6 +56,7 @@ class Loop:
         self.seen: dict[str, dict[str, float]] = {}
         self.counted: dict[str, int] = {"steps": 0}
         self._optimizer = build({**trainer["optimizer"], "_partial_": True}, "optimizer")
+        self.passes = getattr(self._optimizer.func, "passes", 1)  # gradients that a step computes
         self._metrics = task.collection().to(self.device)
 
     def predict(self, network: nn.Module, inputs: Any) -> Prediction:

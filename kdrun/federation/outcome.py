@@ -170,7 +170,7 @@ def _flops(running: Any) -> dict[str, Any]:
             kind, _, role = what.partition("/")
             if kind in passes:
                 network = networks["proxy" if role == "shared" else role]
-                own.append(cost(network, 3 * count if kind == "trained" else count))
+                own.append(cost(network, 3 * loop.passes * count if kind == "trained" else count))
                 passes[kind].append(own[-1])
                 if kind == "trained":
                     samples[role] = samples.get(role, 0) + count
@@ -179,6 +179,7 @@ def _flops(running: Any) -> dict[str, Any]:
     for client, network, own in zip(federation.clients, judged, work, strict=False):
         own["evaluate"] = cost(network, client.evaluated)
     forward = known_sum(cost(network, 1) for network in judged)
+    steps = "three" if resources.loop.passes == 1 else 3 * resources.loop.passes
     learned, asked = known_sum(passes["trained"]), known_sum(passes["asked"])
     return {
         "samples": samples,
@@ -188,6 +189,6 @@ def _flops(running: Any) -> dict[str, Any]:
             "student": learned,
             "teacher": asked,
             "total": known_sum([learned, asked]),
-            "method": "forward passes counted on the meta device; a training step is three of them",
+            "method": f"forward passes counted on the meta device; a training step is {steps} of them",
         },
     }

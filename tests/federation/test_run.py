@@ -219,3 +219,17 @@ def test_a_federation_that_ends_without_a_finite_loss_is_diverged_and_no_result(
     assert kdrun.RunView.find("last", tmp_path / "outputs").status == "diverged"
     assert not list((tmp_path / "outputs" / "store").glob("*/record.json"))
     assert kdrun.run(*words, "strategy.faults={scale: {0: 2.0}}", outputs).status == "done"
+
+
+def test_both_gradients_of_a_sharpness_aware_step_are_in_the_cost(tmp_path):
+    sharp = {
+        "_target_": "kdrun.learning.sam.SAM",
+        "lr": 0.05,
+        "base": {"_target_": "torch.optim.SGD", "_partial_": True},
+    }
+    plain, twice = (
+        play(tmp_path / name, "local", rounds=1, trainer={"optimizer": optimizer}, **MIXED)["cost"]
+        for name, optimizer in (("plain", SGD), ("sharp", sharp))
+    )
+    assert twice["flops"]["student"] == 2 * plain["flops"]["student"] and twice["steps"] == plain["steps"]
+    assert twice["flops"]["method"].endswith("is 6 of them")
