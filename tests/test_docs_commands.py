@@ -13,7 +13,7 @@ from kdrun.config.overrides import split_sweep
 from kdrun.job.cells import expected
 
 DOCS = Path(__file__).parent.parent / "docs"
-PAGES = ("parameter-groups", "optimizers", "image-benchmarks", "text", "vocabulary-losses")
+PAGES = ("parameter-groups", "optimizers", "image-benchmarks", "text", "vocabulary-losses", "language-models")
 COMMANDS = [
     line.partition(" #")[0].strip()
     for page in PAGES
