@@ -64,11 +64,11 @@ class Pace:
 
 
 class Bench:
-    """The data and the config of `model=llava` on `questions` questions, features and caches below `folder`."""
+    """The config of `model=llava` on `questions` questions of data=shapes_vqa, all with an answer, features and caches below `folder`."""
 
     def __init__(self, questions: int, folder: Path, batch: int | None = None):
-        sizes = [f"data.train={questions}", "data.val=64", "data.test=64", "data.further=0"]
-        size = [] if batch is None else [f"trainer.batch_size={batch}"]
+        sizes = ["data=shapes_vqa", f"data.train={questions}", "data.val=64", "data.test=64", "data.further=0"]
+        size = [f"trainer.batch_size={batch or 64}"]
         self.config = compose(["model=llava", "hardware=cpu", *sizes, *size]).config
         self.folder = folder
         self.module = load_data(self.config["data"], {"cache": str(folder)})
@@ -254,7 +254,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--questions", type=int, default=3200)
-    parser.add_argument("--batch", type=int, help="samples of a step; as in the trainer of `model=llava` if not given")
+    parser.add_argument("--batch", type=int, help="samples of a step; 64 if not given")
     parser.add_argument("--students", default="llava_w16,llava_w64")
     parser.add_argument("--teachers", default="llava_w64,llava_w128", help="of the part `cached`")
     parser.add_argument("--part", choices=PARTS, action="append")

@@ -41,7 +41,7 @@ JOBS = {
     "takd": f"strategy=takd {LADDER}",
     "cascaded": f"strategy=cascaded {LADDER}",
     "cascaded, joint": f"strategy=cascaded strategy.scheme=joint {LADDER}",
-    "cascaded, pictures": "strategy=cascaded strategy.teachers=[llava_w64] model=llava data.train=160 data.val=40 data.test=40 "
+    "cascaded, pictures": "strategy=cascaded strategy.teachers=[llava_w64] model=llava data=shapes_vqa data.train=160 data.val=40 data.test=40 "
     "data.further=0 trainer.batch_size=16 trainer.epochs=12 student.trainer.epochs=1 strategy.controls=[]",
     "compress": f"{SMALL} strategy=compress strategy.order=[prune,distill,quantize]",
     "cross_window": WINDOWS,

@@ -64,6 +64,7 @@ class Cascaded(Strategy):
         "dgkd": "student, DGKD",
         "plain_kd_equal": "student, from the largest, as many steps",
         "direct_junior_equal": "student, from the smallest, as many steps",
+        "restarts": "student on labels, in the phases of the cascade",
     }
     choices: ClassVar = {"scheme": SCHEMES, "order": ORDERS, "stages_per_teacher": GRADES}
     ranges: ClassVar = {
@@ -115,11 +116,20 @@ class Cascaded(Strategy):
         reversed has the grades of `run` and their epochs. In the `_equal` arms and in equal_compute (on labels) each phase lasts
         as long as all phases of its kind in `run`: as many first phases, each going on from the one before; then one supervised
         phase; then one distilled. A step is a batch of the same size throughout, so that steps are equal phase by phase.
+        restarts is equal_compute in as many phases as `run` has, each with an optimizer and a schedule of its own, so that what
+        the restarts of the learning rate do is told apart from what teachers do.
         """
         student, spent, kind = cast.student, spent_in(self, self._epochs(cast)), name.removesuffix(EQUAL)
         if name == "equal_compute":
             start, epochs = first_phases(student, name, spent.first), self.student_epochs(cast)
             return lab.get(supervised(student, start=start, role=name, pretrain=False, epochs=epochs))
+        if name == "restarts":
+            phases = [*spent.supervised * [sft_epochs(self, student)], *spent.distilled]
+            start = first_phases(student, name, spent.first)
+            for number, epochs in enumerate(phases, 1):
+                role = name if number == len(phases) else f"{name}_{number}"
+                start = lab.get(supervised(student, start=start, role=role, pretrain=False, epochs=epochs))
+            return start
         if name == "reversed":
             each = len(cast.teachers(self.teachers)) * [student.trainer["epochs"]]
             epochs = spent.distilled if self.scheme == "bottom_up" else each

@@ -27,4 +27,4 @@ def test_the_papers_size_is_that_of_its_tower():
 
 
 def test_all_are_there():
-    assert len(SOURCES) == 8
+    assert len(SOURCES) == 9

@@ -201,17 +201,27 @@ def test_reversed_is_the_cascade_in_the_other_order(cell):
     assert phases(arm(cell, "reversed", scheme="joint", epochs=[9]))[-1][2:] == (["mlp_64"], 7)
 
 
-@pytest.mark.parametrize("name", ["plain_kd_equal", "direct_junior_equal", "reversed", "equal_compute"])
+@pytest.mark.parametrize("name", ["plain_kd_equal", "direct_junior_equal", "reversed", "equal_compute", "restarts"])
 @pytest.mark.parametrize("grades", ["first_full", "all_full", "dft_only"])
 @pytest.mark.parametrize("sft", [True, False])
 def test_equal_arms_spend_the_steps_of_the_cascade_phase_by_phase(cell, name, grades, sft):
     options = {"stages_per_teacher": grades, "sft": sft, "sft_epochs": 5, "epochs": [2, 3, 10]}
     own, other = steps(run(cell, **options)), steps(arm(cell, name, **options))
-    if name == "equal_compute":
+    if name in ("equal_compute", "restarts"):
         own["supervised"], own["distilled"] = own["supervised"] + own["distilled"], 0
         assert own["supervised"] == Cascaded(**options).student_epochs(Cast(cell))
     assert other == own
     assert own["first"] == (6 if grades == "all_full" else 2)
+
+
+def test_restarts_are_the_phases_of_the_cascade_on_labels(cell):
+    assert phases(arm(cell, "restarts", epochs=[2, 3, 10], sft_epochs=5)) == [
+        ("restarts_first", None, [], 2),
+        ("restarts_1", "restarts_first", [], 5),
+        ("restarts_2", "restarts_1", [], 2),
+        ("restarts_3", "restarts_2", [], 3),
+        ("restarts", "restarts_3", [], 10),
+    ]
 
 
 def test_alone_is_the_first_phase_and_labels(cell):

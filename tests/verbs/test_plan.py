@@ -15,7 +15,7 @@ from kdrun.verbs import plan as verb
 pytest.importorskip("transformers")
 
 WORDS = """
-    model=llava strategy=cascaded strategy.teachers=[llava_w64] strategy.controls=[alone] seeds=2 hardware=cpu
+    model=llava data=shapes_vqa strategy=cascaded strategy.teachers=[llava_w64] strategy.controls=[alone] seeds=2 hardware=cpu
     data.train=400 data.val=20 data.test=20 data.further=0 trainer.batch_size=16 trainer.epochs=2
     student.trainer.epochs=2 pretrain.trainer.epochs=3 tracker=none
 """
