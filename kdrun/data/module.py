@@ -126,8 +126,11 @@ class DataModule(LightningDataModule):
 
     def identified(self, split: str) -> tuple[Tensor, Tensor]:
         """(ids, targets) of the samples of a split, equal for two modules that show the same samples in two ways."""
-        samples = self.samples(split)
-        return samples.ids, samples.targets
+        return self.identities(split), self.samples(split).targets
+
+    def identities(self, split: str) -> Tensor:
+        """int64 [n]: ids of what the samples of a split are made from."""
+        return self.samples(split).ids
 
     def view_of(self, learned: DataModule) -> BatchView:
         """How a network that sees samples as this module shows them is asked about batches of `learned`."""

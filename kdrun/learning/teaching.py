@@ -120,7 +120,7 @@ class Workshop:
         other.spec.in_units_of(trained).check(trained, Path(f"a network for data={config['name']}"))
         held_out = [torch.empty(0, dtype=torch.int64)]
         for split in ("val", "test", *other.extra_tests):
-            ids = [each.identified(split)[0] for each in (module, other)]
+            ids = [each.identities(split) for each in (module, other)]
             targets = [torch.as_tensor(each.raw_targets(split)) for each in (module, other)]
             if not torch.equal(*ids) or not torch.equal(*targets):
                 raise UserError(f"{split} would not be the samples that the student is judged on")
@@ -128,7 +128,7 @@ class Workshop:
         added = [one.get("unlabelled") for one in (config, beside)]  # whose content is in that of the whole
         if added[0] == added[1] and module.content != other.content:
             raise UserError("these are not the samples of the student")
-        if torch.isin(module.identified("train")[0], torch.cat(held_out)).any():
+        if torch.isin(module.identities("train"), torch.cat(held_out)).any():
             raise UserError("it would be trained on samples that the student is validated or tested on")
         self._compared.add(key)
 

@@ -80,8 +80,11 @@ class LanguageDataModule(TokenModule):
 
     def identified(self, split: str) -> tuple[Tensor, Tensor]:
         """(ids of documents, zeros): how they are cut is not the same for all tokenizers."""
-        ids = torch.from_numpy(self.documents[split])
+        ids = self.identities(split)
         return ids, torch.zeros_like(ids)
+
+    def identities(self, split: str) -> Tensor:
+        return torch.from_numpy(self.documents[split])
 
     def view_of(self, learned: LanguageDataModule) -> BatchView:
         """See DataModule; of the same tokenizer, the rows of `learned` as they are."""
