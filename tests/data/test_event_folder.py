@@ -1,0 +1,84 @@
+"""Recordings of a user's own: counted by hand, in every form they may have, and what is refused."""
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from kdrun.domains.images.event_folder import event_folder
+from kdrun.problems import UserError
+
+EVENTS = np.array([[0, 0, 10, 1], [2, 1, 19, 0], [2, 1, 15, 0], [3, 2, 20, 1], [3, 2, 30, -1]])
+
+
+def written(root, **files):
+    for name, array in files.items():
+        path = root / f"{name.replace('__', '/')}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, array)
+    return root
+
+
+def test_events_are_counted_by_part_of_time_polarity_and_place(tmp_path):
+    found = event_folder(written(tmp_path, cat__a=EVENTS, dog__b=EVENTS[:2]), frames=2)
+    wanted = np.zeros((2, 2, 3, 4), np.uint8)
+    wanted[0, 0, 0, 0], wanted[0, 1, 1, 2] = 1, 2  # 10 to 20 is the first half
+    wanted[1, 0, 2, 3], wanted[1, 1, 2, 3] = 1, 1
+    assert found.x.dtype == np.uint8 and (found.x[0] == wanted.reshape(4, 3, 4)).all()
+    assert found.classes == ("cat", "dog") and found.y.tolist() == [0, 1] and found.names == ("cat/a.npy", "dog/b.npy")
+
+
+def test_fields_frames_and_splits_are_read_as_well(tmp_path):
+    kind = [("x", "i2"), ("y", "i2"), ("t", "i8"), ("on", "i1")]
+    fields = np.array([tuple(row) for row in EVENTS], kind)
+    frames = event_folder(written(tmp_path / "one", cat__a=EVENTS), frames=2).x[0].reshape(2, 2, 3, 4)
+    root = written(
+        tmp_path / "two", train__cat__a=fields, train__dog__b=frames, test__cat__c=EVENTS, test__dog__d=EVENTS
+    )
+    found = event_folder(root, frames=2, height=5, width=6)
+    assert found.x.shape == (4, 4, 5, 6) and (found.x == found.x[:1]).all()
+    assert len(set(found.split.tolist())) == 2 and found.y.tolist() == [0, 1, 0, 1]
+    assert found.content_hash != event_folder(root, frames=2).content_hash
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (EVENTS[:, :3], r"a\.npy: int64 \(5, 3\)"),
+        (EVENTS[:0], r"a\.npy: int64 \(0, 4\)"),
+        (EVENTS - 1, r"a\.npy: x and y have to be whole numbers"),
+        (EVENTS + 0.5, "x and y have to be whole numbers"),
+        (np.zeros((3, 2, 4, 4), int), r"3 frames, data\.frames=4"),
+        (np.zeros(3, [("x", "i2"), ("y", "i2")]), "fields x"),
+        (EVENTS + np.array([9, 0, 0, 0]), r"above data\.height=3 data\.width=4"),
+    ],
+)
+def test_what_is_something_else_is_refused_with_its_file(tmp_path, array, said):
+    with pytest.raises(UserError, match=said):
+        event_folder(written(tmp_path, cat__a=array), height=3, width=4)
+
+
+def test_folders_without_events_and_broken_files_are_told(tmp_path):
+    with pytest.raises(UserError, match=r"data\.root=FOLDER"):
+        event_folder()
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "a.txt").write_text("no")
+    with pytest.raises(UserError, match="holds no events in subfolders"):
+        event_folder(tmp_path)
+    (tmp_path / "cat" / "a.npy").write_text("no")
+    with pytest.raises(UserError, match=r"a\.npy: not a readable \.npy array"):
+        event_folder(tmp_path)
+
+
+def test_aedat4_is_read_by_tonic_where_it_is_installed(tmp_path, monkeypatch):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "a.aedat4").write_text("x")
+    monkeypatch.setitem(sys.modules, "tonic", None)
+    monkeypatch.setitem(sys.modules, "tonic.io", None)
+    with pytest.raises(UserError, match="pip install tonic"):
+        event_folder(tmp_path)
+    reader = SimpleNamespace(read_aedat4=lambda path: EVENTS)
+    monkeypatch.setitem(sys.modules, "tonic", SimpleNamespace(io=reader))
+    monkeypatch.setitem(sys.modules, "tonic.io", reader)
+    assert event_folder(tmp_path, frames=2).x.shape == (1, 4, 3, 4)
