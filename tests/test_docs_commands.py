@@ -13,7 +13,15 @@ from kdrun.config.overrides import split_sweep
 from kdrun.job.cells import expected
 
 DOCS = Path(__file__).parent.parent / "docs"
-PAGES = ("parameter-groups", "optimizers", "image-benchmarks", "text", "vocabulary-losses", "language-models")
+PAGES = (
+    "parameter-groups",
+    "optimizers",
+    "image-benchmarks",
+    "text",
+    "vocabulary-losses",
+    "language-models",
+    "spiking",
+)
 COMMANDS = [
     line.partition(" #")[0].strip()
     for page in PAGES
