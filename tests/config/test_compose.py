@@ -402,7 +402,7 @@ def test_missing_values_are_all_listed_with_what_to_type(conf):
         ("network:\n  _target_: kdrun.networks.resnet.ResNet\n  depth: ${optim.lrr}\n", "bad.yaml, line 3): ${optim.lrr} leads nowhere"),
         ("network:\n  _target_: kdrun.networks.resnet.ResNet\na.b: 1\n", "may not contain a dot"),
         ("network:\n  _target_: kdrun.networks.resnet.ResNet\n  dpth: 8\n", "bad.yaml, line 4"),
-        ("defaults:\n  - /network@network: resnet9\n", "no network 'resnet9'; closest: resnet8"),
+        ("defaults:\n  - /network@network: resnet9\n", "no network 'resnet9'; closest: resnet19"),
         ("trainer:\n  epoch: 3\n", "closest: student.trainer.epochs"),
         ("network: 2024-01-01\n", "mapping"),
     ],

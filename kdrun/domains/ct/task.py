@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torchmetrics import MetricCollection
 
 from kdrun import kinds
 from kdrun.auc import at_threshold, youden
@@ -30,11 +29,9 @@ class Diagnosis(Classification):
 
     METRICS = DOMAIN.metrics
     MAIN = PREFLIGHT = "auc"
+    SCORES = DiagnosisScores
     KEEPS = ("val",)
     """Splits beside the test sets whose rows are kept: thresholds and stacks are fitted on them."""
-
-    def metrics(self) -> MetricCollection:
-        return MetricCollection({"scores": DiagnosisScores(self.classes)})
 
     def rows(self, prediction: Prediction, batch: Batch) -> list[dict[str, Any]]:
         columns = batch["ids"].tolist(), batch["targets"].tolist(), probabilities(prediction.logits).tolist()

@@ -29,6 +29,8 @@ class Classification(Task):
 
     METRICS = DOMAIN.metrics
     MAIN = PREFLIGHT = "accuracy"
+    SCORES: type = ClassificationScores
+    """Called with the number of classes: the metric of logits [B, C] and targets [B]."""
 
     def __init__(self, spec: DataSpec) -> None:
         self.spec = spec
@@ -111,7 +113,7 @@ class Classification(Task):
         }
 
     def metrics(self) -> MetricCollection:
-        return MetricCollection({"scores": ClassificationScores(self.classes), "steps": StepScores()})
+        return MetricCollection({"scores": self.SCORES(self.classes), "steps": StepScores()})
 
     def update(self, metrics: MetricCollection, prediction: Prediction, batch: Batch) -> None:
         """Adds one batch; the logits are taken in float32 whatever the network computes in."""
