@@ -139,7 +139,7 @@ def _without_data(config: dict[str, Any], tokenizer: str, cache: str) -> Any:
     from kdrun.domains.vision_language.source import Conversations, Sample, Turn
 
     _, common = separate(config)
-    common = {**common, **common["vision"], "tokenizer": tokenizer}
+    common = {**common, **common["vision"], "tokenizer": tokenizer, "labelled": None, "unlabelled": None}
     asked = (Sample(0, (), (Turn("?", "!"),), "chat"),)
     return vision_module(
         Conversations("chat", {"train": (), "val": (), "test": asked}, _NoImages(), (), ""), common, cache
