@@ -187,6 +187,7 @@ def module(train, val=(4, 5), test=(6,), content="a", spec=None):
     spec = spec or SimpleNamespace(metadata=dict, check=lambda *_: None, in_units_of=lambda _: spec)
     return SimpleNamespace(
         identified=lambda split: (samples[split].ids, samples[split].targets),
+        identities=lambda split: samples[split].ids,
         raw_targets=lambda split: samples[split].targets,
         extra_tests=(),
         spec=spec,
