@@ -77,8 +77,8 @@ def test_prompts_are_the_first_part_of_texts_and_all_before_the_last_answer_of_c
     texts = pieces(range(6), made_corpus(40).documents[:6], tokenizer, 64)[0]
     for samples in (separate(texts, 0), packed(texts, 128, 0)):
         begun = prompts(samples, np.arange(len(samples)), 0.25, chats=False)
-        alike = sorted((piece.ids[: max(round(0.25 * len(piece.ids)), 1)], len(piece.ids)) for piece in texts)
-        assert sorted((prompt.ids, len(prompt.ids) + prompt.room) for row in begun for prompt in row) == alike
+        alike = sorted(([*piece.ids[: max(round(0.25 * len(piece.ids)), 1)]], len(piece.ids)) for piece in texts)
+        assert sorted(([*prompt.ids], len(prompt.ids) + prompt.room) for row in begun for prompt in row) == alike
         again = answered(samples, np.arange(len(samples)), begun, [[[7, 8] for _ in row] for row in begun])
         assert int((again.bytes.flat == 0).sum()) == int((again.bytes.flat >= 0).sum()) == 2 * len(texts)
     chat = [("user", "Who?"), ("assistant", "Ada."), ("user", "Where?"), ("assistant", "By the river.")]

@@ -52,17 +52,20 @@ def made(names: set[str], options: dict) -> dict:
         "teacher_top_log_probs": torch.tensor([0.5, 0.3]).log().expand(B, L, 2),
     }
     for who in ("student", "teacher"):
-        made |= {f"{who}_{kind}": random(B, L, C) for kind in ("logits", "hidden", "features")}
+        made |= {f"{who}_{kind}": random(B, L, C) for kind in ("logits", "hidden", "features", "label_logits")}
         made |= {f"{who}_head": torch.eye(D), f"{who}_outputs": random(B, L, 1)}
     if "student_outputs" in names and "targets" not in names:  # several numbers per position
         made |= {f"{who}_outputs": random(B, L, 3) for who in ("student", "teacher")}
     if "student_outputs" in names and "targets" in names:
         made["targets"] = torch.randn(B, L, generator=generator)
+    if "student_label_logits" in names:  # any number of the C labels applies
+        made["targets"] = (torch.rand(B, L, C, generator=generator) < 0.5).float()
     if "student_steps" in names:  # answers at every step, of samples
         made |= {"teacher_logits": random(B, C), "targets": made["targets"][:, 0]}
         made["student_steps"] = random(B, 4, C).requires_grad_()
     made["student_logits"].requires_grad_(), made["student_hidden"].requires_grad_()
     made["student_features"].requires_grad_(), made["student_outputs"].requires_grad_()
+    made["student_label_logits"].requires_grad_()
     return {name: made.get(name) for name in names}
 
 

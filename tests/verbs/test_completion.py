@@ -19,7 +19,7 @@ BIN = Path(sys.executable).parent
         (["strategy=va"], ["strategy=vanilla"]),
         (["pla"], ["plan"]),
         (["runs", "stat"], ["status="]),
-        (["table", "obj"], ["objectives", "objectives_search"]),
+        (["table", "transfer_"], ["transfer_fashion"]),
         (["train"], ["trainer=", "trainer/groups=", "trainer/optimizer=", "trainer."]),
         (["trainer.ep"], ["trainer.epochs="]),
         (["trainer.optimizer.l"], ["trainer.optimizer.lr="]),

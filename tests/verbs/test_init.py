@@ -1,23 +1,26 @@
 """kdrun init: a project that runs at once, and nothing of one's own is written over."""
 
+import os
 import shutil
 import subprocess
 import sys
 
+from forked import run
+
 from kdrun.cli import main
 
 
-def test_a_new_project_runs_and_its_tests_pass(tmp_path, monkeypatch, capsys):
+def test_a_new_project_runs_and_its_tests_pass(tmp_path, capsys):
     assert main(["init", str(tmp_path / "mine")]) == 0
     assert "next: cd " in capsys.readouterr().out
-    monkeypatch.chdir(tmp_path / "mine")
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    assert (
-        main(["--conf", "conf", "experiment=mine", "-q", "seed=0", "trainer.epochs=1", "tracker=none", "card=false"])
-        == 0
-    )
+    words = ["--conf", "conf", "experiment=mine", "-q", "seed=0", "trainer.epochs=1", "tracker=none", "card=false"]
+    done = run([sys.executable, "-m", "kdrun", *words], folder=tmp_path / "mine", env=dict(os.environ))
+    assert done.returncode == 0, done.stdout + done.stderr
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"], capture_output=True, text=True
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path / "mine",
     )
     assert done.returncode == 0, done.stdout
 
