@@ -7,7 +7,7 @@ from typing import Any
 
 from kdrun.config.option_file import line_of
 from kdrun.config.origins import Origins
-from kdrun.config.trees import at, leaves, put_at
+from kdrun.config.trees import as_typed, at, leaves, put_at
 
 ROOTS = ("trainer", "data")
 """Parts of the run that a learner, or the first phase, may have differently."""
@@ -29,8 +29,8 @@ def settle(tree: dict[str, Any], given: Mapping[str, Any], origins: Origins) -> 
         of_data = base.startswith("data.")
         if base in given and block != "pretrain":
             if of_data:
-                said = f"{origins.typed.get(base, base)} is for {block} too, in the place of {path}={_said(at(tree, path))}"
-                notes.append(f"{said} ({origins.place(path)}); to keep that: {path}={_said(at(tree, path))}")
+                said = f"{origins.typed.get(base, base)} is for {block} too, in the place of {path}={as_typed(at(tree, path))}"
+                notes.append(f"{said} ({origins.place(path)}); to keep that: {path}={as_typed(at(tree, path))}")
             put_at(tree, path, given[base])
         elif block != "pretrain" and of_data:
             continue  # a difference that was meant
@@ -39,11 +39,6 @@ def settle(tree: dict[str, Any], given: Mapping[str, Any], origins: Origins) -> 
             said = origins.typed.get(base, both[1])
             notes.append(f"{both[0]} stays beside {said}; to change it: {path}={at(tree, base)}")
     return notes
-
-
-def _said(value: Any) -> str:
-    """A value as it is typed."""
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def typed_leaves(values: list[tuple[str, Any]]) -> dict[str, Any]:

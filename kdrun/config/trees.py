@@ -82,3 +82,8 @@ def without(tree: dict[str, Any], paths: Collection[str]) -> dict[str, Any]:
         for key, value in tree.items()
         if key not in paths
     }
+
+
+def as_typed(value: Any) -> str:
+    """A value of a config as it is typed: `null`, `true`, `0.1`."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from kdrun.config.trees import as_typed
 from kdrun.files import dump_json
 from kdrun.present.console import Console
 from kdrun.sweep.objectives import SweepObjective
@@ -195,7 +196,7 @@ class StudyResult:
             marked = trial["number"] in best
             table.add_row(
                 f"{'* ' if marked else ''}{trial['number']}",
-                *(Text(_text(value)) for value in trial["params"].values()),
+                *(Text(as_typed(value)) for value in trial["params"].values()),
                 *(objective.show(value) for objective, value in zip(self.objectives, values, strict=True)),
                 Text(trial["state"], STYLES[trial["state"]]),
                 Text((trial["job_hash"] or "n/a")[:HASH_LENGTH]),
@@ -214,12 +215,8 @@ class StudyResult:
 
     def _short(self, params: dict[str, Any]) -> str:
         names = self._names()
-        return " ".join(f"{names[key]}={_text(value)}" for key, value in params.items())
+        return " ".join(f"{names[key]}={as_typed(value)}" for key, value in params.items())
 
     def _command(self, number: int) -> str:
         folders = [word for folder in self.conf_dirs for word in ("--conf", folder)]
         return shlex.join(["kdrun", *self.plan.points[number].overrides, *folders])
-
-
-def _text(value: Any) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -44,7 +44,7 @@ def check(
     there = [entry for entry in entries if entry.record is not None and entry.record["config"] is not None]
     found.failures += [
         *_hashes(there),
-        *_configs(there, factors),
+        *undeclared([(entry.label, cells_of(entry.record)) for entry in there], factors),
         *_alone(there),
         *_seeds(there, seeds),
         *_scores(there),
@@ -64,10 +64,10 @@ def _hashes(entries: Sequence[RecordedJob]) -> Iterator[str]:
             yield f"row {entry.label}: the config in its record has the hash {own[:8]}, the record says {stated[:8]}"
 
 
-def _configs(entries: Sequence[RecordedJob], factors: Sequence[str]) -> Iterator[str]:
-    """Keys that differ between jobs and are not below a declared factor."""
+def undeclared(jobs: Sequence[tuple[str, Sequence[dict[str, Any]]]], factors: Sequence[str]) -> Iterator[str]:
+    """Keys that differ between jobs and are not below a declared factor. jobs: label and config of each seed."""
     values: dict[str, dict[str, list[str]]] = {}
-    configs = [(entry.label, _relevant(entry.record)) for entry in entries]
+    configs = [(label, _relevant(cells)) for label, cells in jobs]
     for key in sorted({key for _, config in configs for key in config}):
         for label, config in configs:
             values.setdefault(key, {}).setdefault(config.get(key, "absent"), []).append(label)
@@ -77,12 +77,12 @@ def _configs(entries: Sequence[RecordedJob], factors: Sequence[str]) -> Iterator
             yield f"{key} differs and is no declared factor: {shown}"
 
 
-def _relevant(record: Record) -> dict[str, str]:
-    """Dotted key -> value as JSON, over all cells, without the keys that change no result and the seeds."""
+def _relevant(configs: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Dotted key -> value as JSON, over the configs of all seeds, without the keys that change no result and the seeds."""
     from kdrun.schema import irrelevant
 
     left_out = {"seed", "seeds", *irrelevant()}
-    cells = [flatten(cell) for cell in cells_of(record)]
+    cells = [flatten(config) for config in configs]
     found = {}
     for key in sorted({key for cell in cells for key in cell}):
         rule = key[key.index("trainer.") :] if ".trainer." in key else key  # a learner's own trainer

@@ -147,7 +147,7 @@ def _said(value: tuple[float, float | None] | None, factor: float = 1.0) -> str:
         return MISSING
     mean, deviation = value
     text = f"{factor * mean:.3g}"
-    return text if deviation is None else f"{text} ± {factor * deviation:.2g}"
+    return f"{text} ± {factor * deviation:.2g}" if deviation else text  # 0: one network for all seeds
 
 
 def _mean(value: tuple[float, float | None] | None) -> str:

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from kdrun.config.trees import as_typed
 from kdrun.job import auto
 from kdrun.present.results import vary_text
 from kdrun.present.units import count_of, duration, magnitude
@@ -122,7 +123,7 @@ def _alike(stage: dict[str, Any]) -> dict[str, Any]:
 
 def _with(differs: dict[str, Any] | None) -> str:
     """` (part=captions)`: how data are not those of the job."""
-    return f" ({', '.join(f'{key}={value}' for key, value in differs.items())})" if differs else ""
+    return f" ({', '.join(f'{key}={as_typed(value)}' for key, value in differs.items())})" if differs else ""
 
 
 def _shown(estimate: dict[str, Any]) -> str:

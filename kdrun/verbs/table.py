@@ -40,7 +40,12 @@ def make(request: Any, args: Arguments) -> int:
     from kdrun.tables.spec import compose_jobs
 
     jobs, composed = compose_jobs(request, args.conf_dirs)
-    code = 0
+    folder, code = build.table_folder(request.outputs or "outputs", request.name), 0
+    # Told before anything is trained; records are held to it once more, as they may be of other words than these.
+    if failures := list(
+        checks.undeclared([(j.row, c.cells) for j, c in zip(jobs, composed, strict=True)], request.spec.factors)
+    ):
+        return refuse(request, failures, folder, args)
     if any(record is None or record["status"] != "done" for record in records_of(composed)):
         code = run_missing(request, jobs, composed, args)
         if code is None or code >= 128:
@@ -48,7 +53,6 @@ def make(request: Any, args: Arguments) -> int:
     entries = build.entries_of(jobs, records_of(composed))
     columns = [column.definition for column in request.spec.columns]
     found = checks.check(entries, columns, request.spec.factors, [cell["seed"] for cell in composed[0].cells])
-    folder = build.table_folder(request.outputs or "outputs", request.name)
     if found.failures:
         return refuse(request, found.failures, folder, args)
     table = build.build(request, entries, jobs, [job.hash for job in composed], found)

@@ -11,6 +11,7 @@ from tables.support import PUBLISHED, SPEC, request_of, write_spec
 from kdrun import cli
 from kdrun.config.groups import conf_dirs, groups, tables
 from kdrun.problems import UserError
+from kdrun.tables.checks import undeclared
 from kdrun.tables.spec import TableRequest, compose_jobs
 from kdrun.tables.table_file import find_table, read_spec
 
@@ -155,8 +156,10 @@ def test_an_unknown_table_is_answered_with_the_nearest():
 @pytest.mark.parametrize("name", sorted(tables(conf_dirs()[0])))
 def test_every_shipped_table_reads_and_composes(name):
     request = TableRequest(read_spec(find_table(name)), [])
-    jobs, _ = compose_jobs(request)
+    jobs, composed = compose_jobs(request)
     assert request.spec.title and request.spec.factors and jobs
+    cells = [(job.row, found.cells) for job, found in zip(jobs, composed, strict=True)]
+    assert not list(undeclared(cells, request.spec.factors))
 
 
 def test_check_names_a_broken_table(tmp_path, capsys, monkeypatch):

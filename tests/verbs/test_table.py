@@ -88,6 +88,13 @@ def test_a_difference_that_is_not_as_expected_ends_with_1_and_is_told(tmp_path, 
         assert [line for line in warnings if "expected" in line] == said
 
 
+def test_jobs_that_differ_in_what_is_no_factor_are_told_before_any_is_run(tmp_path, capsys):
+    write_spec(tmp_path, SPEC.replace("factors: [strategy, objective.kd.temperature]", "factors: [strategy]"))
+    assert kdrun(tmp_path, "table", "mini") == 1
+    assert "objective.kd.temperature differs and is no declared factor" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "runs").exists()
+
+
 def test_a_failed_check_writes_nothing(tmp_path, capsys):
     fill(tmp_path)
     write_spec(tmp_path, SPEC.replace("factors: [strategy, objective.kd.temperature]", "factors: [strategy]"))
