@@ -46,7 +46,7 @@ class DataModule(LightningDataModule):
     """A loaded data set: samples with stable ids in splits, and their loaders.
 
     domain  the kind of data (domains.base.Domain)
-    spec    what networks and tasks know of it (domains.base.Spec)
+    spec    what networks and tasks know of it (domains.spec.Spec)
 
     As a data module of a Lightning Trainer it takes `batch_size`, `eval_batch_size` and `seed` from its attributes.
     A subclass has `samples`, `inputs`, `_loader` (of the training samples) and `eval_loader`.
@@ -72,7 +72,7 @@ class DataModule(LightningDataModule):
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, 0
 
     def task(self, decoding: dict[str, Any] | None = None, metrics: dict[str, Any] | None = None) -> Any:
-        """What is learned from it (domains.base.Task).
+        """What is learned from it (domains.task.Task).
 
         decoding: `trainer.decoding`, for tasks that generate. metrics: `metrics` of the config, beside those of the task; UserError
         for one that does not fit.

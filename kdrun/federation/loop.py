@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from kdrun.domains.base import Prediction
+from kdrun.domains.task import Prediction
 from kdrun.federation.messages import Arrays
 from kdrun.federation.shards import Shard
 from kdrun.learning import seeds

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdrun.domains.base import Prediction
+from kdrun.domains.task import Prediction
 from kdrun.learning import seeds
 from kdrun.networks.build import seeded
 from kdrun.networks.capture import OUTPUT

@@ -27,7 +27,7 @@ MASKS = {IMAGES: "visual_mask"}
 class Backend:
     """What surrounds the gradient steps of a student, here in one process.
 
-    task        what a batch is (see domains/base.py)
+    task        what a batch is (see domains/task.py)
     student     its parameters are those that terms have to reach
     accumulate  largest number of parts that a batch is computed in; the gradient is that of the whole batch
     clip        largest gradient norm, or None

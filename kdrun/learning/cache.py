@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from kdrun.checksums import empty, finished, write_manifest
-from kdrun.domains.base import Prediction
+from kdrun.domains.task import Prediction
 from kdrun.files import open_array
 from kdrun.learning.teacher import FrozenTeacher, moved
 

@@ -36,7 +36,7 @@ class LearnerModule(LightningModule):
     """Trains `student`; everything else is held where Lightning, the optimizer and checkpoints cannot see it.
 
     student    the network to train; but for the adaptor and terms that have state the only submodule
-    task       what a batch is (see domains/base.py)
+    task       what a batch is (see domains/task.py)
     objective  weighted sum of terms (see objectives/terms.py), begun; what its terms learn or remember is in checkpoints to go on
                from and not in what is kept
     optimizer  parameters -> torch optimizer

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdrun.domains.base import Prediction
+from kdrun.domains.task import Prediction
 from kdrun.learning import cache
 from kdrun.learning.rowcache import RowCache
 from kdrun.learning.teacher import FrozenTeacher

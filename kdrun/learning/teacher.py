@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from kdrun.data.module import BatchView
-from kdrun.domains.base import Prediction
+from kdrun.domains.task import Prediction
 from kdrun.learning.wiring import predicted
 from kdrun.networks.capture import Capture
 from kdrun.objectives.objective_term import versions

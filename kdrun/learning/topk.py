@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from kdrun.data.module import POSITION, SAMPLE
-from kdrun.domains.base import Prediction
+from kdrun.domains.task import Prediction
 from kdrun.learning import cache, positions
 from kdrun.learning.rowcache import RowCache
 from kdrun.learning.teacher import FrozenTeacher

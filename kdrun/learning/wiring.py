@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kdrun.domains.base import Prediction
+from kdrun.domains.task import Prediction
 from kdrun.learning import seeds
 from kdrun.learning.adaptor import Adaptors, Shapes, captured_at, make_adaptors
 from kdrun.networks.build import build_network, seeded

@@ -55,7 +55,7 @@ class Numbers:
     collection = metrics
 
     def predict(self, network, inputs):
-        from kdrun.domains.base import Prediction
+        from kdrun.domains.task import Prediction
 
         return Prediction(network(inputs))
 

@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from kdrun.domains.base import Blank, Prediction
+from kdrun.domains.spec import Blank
+from kdrun.domains.task import Prediction
 from kdrun.learning import seeds
 from kdrun.learning.adaptor import Adaptor, Adaptors, make_adaptors
 from kdrun.learning.callbacks import CHECKPOINT

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from kdrun.domains.base import Prediction
 from kdrun.domains.images.spec import DataSpec
 from kdrun.domains.images.task import Classification
+from kdrun.domains.task import Prediction
 from kdrun.learning.cache import CachedTeacher, DamagedCache, OutputCache, largest_difference
 from kdrun.learning.positions import PositionCache
 from kdrun.learning.rowcache import RowCache

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import kdrun
-from kdrun.domains.base import Prediction
 from kdrun.domains.tabular.task import Regression
+from kdrun.domains.task import Prediction
 from kdrun.job.compose import compose
 from kdrun.learning.teacher import FrozenTeacher, renormalisation
 from kdrun.problems import UserError

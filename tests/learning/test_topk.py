@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdrun.domains.base import Prediction
+from kdrun.domains.task import Prediction
 from kdrun.domains.translation.task import Translation
 from kdrun.learning import topk
 from kdrun.learning.teacher import FrozenTeacher

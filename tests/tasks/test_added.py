@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from kdrun.domains.base import Prediction
 from kdrun.domains.images.spec import DataSpec
 from kdrun.domains.images.task import Classification
 from kdrun.domains.tabular.spec import TableSpec
 from kdrun.domains.tabular.task import Regression
+from kdrun.domains.task import Prediction
 from kdrun.problems import UserError
 
 CLASSES = "torchmetrics.classification"

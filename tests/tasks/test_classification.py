@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from kdrun.domains.base import Prediction
 from kdrun.domains.images.spec import DataSpec
 from kdrun.domains.images.task import DOMAIN, Classification
+from kdrun.domains.task import Prediction
 from kdrun.objectives.terms import build_objective
 
 SPEC = DataSpec("letters", tuple("abc"), (1, 4, 4), {"train": 5, "val": 2, "test": 2}, (0.5,), (0.5,))

@@ -7,11 +7,11 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from kdrun.auc import macro_auc
-from kdrun.domains.base import Prediction
 from kdrun.domains.ct.scores import DiagnosisScores
 from kdrun.domains.ct.task import Diagnosis
 from kdrun.domains.images.spec import DataSpec
 from kdrun.domains.scores import ClassificationScores
+from kdrun.domains.task import Prediction
 from kdrun.measures import measure
 
 

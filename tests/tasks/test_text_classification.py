@@ -8,8 +8,8 @@ import torch
 from sklearn.metrics import f1_score, matthews_corrcoef, precision_recall_fscore_support, roc_auc_score
 
 from kdrun import kinds
-from kdrun.domains.base import Prediction
 from kdrun.domains.load import load_data
+from kdrun.domains.task import Prediction
 from kdrun.networks.build import build_network
 from kdrun.problems import UserError
 

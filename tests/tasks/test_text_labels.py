@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 from kdrun import kinds
 from kdrun.cli import main
-from kdrun.domains.base import Prediction
+from kdrun.domains.task import Prediction
 from kdrun.domains.text_labels.files import labelled_texts
 from kdrun.domains.text_labels.module import LabelledTextModule
 from kdrun.domains.text_labels.task import TextLabels

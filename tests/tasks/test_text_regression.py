@@ -9,9 +9,9 @@ from scipy.stats import pearsonr, spearmanr
 
 from kdrun import kinds
 from kdrun.cli import main
-from kdrun.domains.base import Prediction
 from kdrun.domains.load import load_data
 from kdrun.domains.rows import Sums
+from kdrun.domains.task import Prediction
 from kdrun.domains.text_regression.files import text_numbers
 from kdrun.domains.text_regression.shipped.stsb import stsb
 from kdrun.problems import UserError

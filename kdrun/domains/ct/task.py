@@ -10,11 +10,11 @@ import torch
 
 from kdrun import kinds
 from kdrun.auc import at_threshold, youden
-from kdrun.domains.base import Batch, Prediction
 from kdrun.domains.ct.scores import DiagnosisScores
 from kdrun.domains.guess import Guess, symmetric
 from kdrun.domains.images.task import Classification
 from kdrun.domains.scores import probabilities
+from kdrun.domains.task import Batch, Prediction
 
 DOMAIN = kinds.find("diagnosis")
 

@@ -7,10 +7,10 @@ from torch import nn
 from torchmetrics import MetricCollection
 
 from kdrun import kinds
-from kdrun.domains.base import Batch, Prediction, Task, Tensors
 from kdrun.domains.guess import Guess, largest_share
 from kdrun.domains.images.spec import DataSpec
 from kdrun.domains.scores import ClassificationScores, StepScores, rank_of_target
+from kdrun.domains.task import Batch, Prediction, Task, Tensors
 from kdrun.networks.capture import captured, classifier, only_call
 from kdrun.networks.modes import evaluating
 from kdrun.networks.output import logits_of, named_outputs

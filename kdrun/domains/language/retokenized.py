@@ -13,11 +13,11 @@ import torch
 
 from kdrun.data.module import BatchView
 from kdrun.data.ragged import Ragged
-from kdrun.domains.base import Prediction
 from kdrun.domains.language import alignment
 from kdrun.domains.language.loader import LanguageSamples
 from kdrun.domains.language.source import Document
 from kdrun.domains.language.tokens import LanguageTokenizer, Turns
+from kdrun.domains.task import Prediction
 from kdrun.problems import UserError
 
 MOST_KEPT = 20_000

@@ -14,10 +14,10 @@ from torchmetrics import MetricCollection
 
 from kdrun import kinds
 from kdrun.data import randomness
-from kdrun.domains.base import Batch, Prediction, Tensors
 from kdrun.domains.language import written
 from kdrun.domains.language.prompts import Prompt, answered, prompts
 from kdrun.domains.language.scores import UNIT, LanguageScores, rounded
+from kdrun.domains.task import Batch, Prediction, Tensors
 from kdrun.domains.translation.task import HIDDEN, TokenTask
 
 DOMAIN = kinds.find("causal_lm")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from kdrun.domains.base import Blank, Spec
+from kdrun.domains.spec import Blank, Spec
 from kdrun.networks.names import classified
 from kdrun.problems import UserError
 

@@ -9,10 +9,10 @@ from torch import nn
 from torchmetrics import MetricCollection
 
 from kdrun import kinds
-from kdrun.domains.base import Batch, Prediction, Task, Tensors
 from kdrun.domains.guess import Guess
 from kdrun.domains.tabular.scores import RegressionScores
 from kdrun.domains.tabular.spec import TableSpec
+from kdrun.domains.task import Batch, Prediction, Task, Tensors
 from kdrun.networks.output import logits_of
 
 DOMAIN = kinds.find("regression")

@@ -10,9 +10,9 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassF1Score, MulticlassMatthewsCorrCoef
 
 from kdrun import kinds
-from kdrun.domains.base import Batch, Prediction, Tensors
 from kdrun.domains.images.task import Classification
 from kdrun.domains.scores import RankedScores, class_scores
+from kdrun.domains.task import Batch, Prediction, Tensors
 from kdrun.networks.capture import captured, classifier, only_call
 from kdrun.networks.modes import evaluating
 from kdrun.networks.output import logits_of

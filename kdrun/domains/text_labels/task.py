@@ -10,8 +10,8 @@ from torch import nn
 from torchmetrics import MetricCollection
 
 from kdrun import kinds
-from kdrun.domains.base import Batch, Prediction, Task, Tensors
 from kdrun.domains.guess import Guess
+from kdrun.domains.task import Batch, Prediction, Task, Tensors
 from kdrun.domains.text.task import TYPICAL_TOKENS, OfTexts
 from kdrun.domains.text_labels.scores import LabelScores
 

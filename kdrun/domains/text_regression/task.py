@@ -10,10 +10,10 @@ from torch import nn
 from torchmetrics import MetricCollection
 
 from kdrun import kinds
-from kdrun.domains.base import Batch, Prediction
 from kdrun.domains.guess import Guess
 from kdrun.domains.tabular.scores import CorrelationScores
 from kdrun.domains.tabular.task import Regression
+from kdrun.domains.task import Batch, Prediction
 from kdrun.domains.text.task import OfTexts
 
 DOMAIN = kinds.find("text_regression")

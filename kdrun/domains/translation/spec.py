@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from kdrun.domains.base import Blank, Spec
+from kdrun.domains.spec import Blank, Spec
 from kdrun.networks.names import VOCABULARY
 from kdrun.problems import UserError
 

@@ -14,8 +14,8 @@ from torchmetrics import Metric, MetricCollection
 
 from kdrun import kinds
 from kdrun.decoding.beam import BeamSearch, decode
-from kdrun.domains.base import Batch, Prediction, Task, Tensors
 from kdrun.domains.guess import Guess, symmetric
+from kdrun.domains.task import Batch, Prediction, Task, Tensors
 from kdrun.domains.translation.scores import TextScores, corpus_scores, sentence_statistics, signatures, tokenize_for
 from kdrun.networks.output import logits_of
 from kdrun.problems import UserError

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from kdrun.domains.base import Blank
+from kdrun.domains.spec import Blank
 from kdrun.domains.translation.spec import TokenSpec
 
 

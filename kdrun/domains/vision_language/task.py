@@ -14,8 +14,8 @@ from torch import nn
 from torchmetrics import Metric, MetricCollection
 
 from kdrun import kinds
-from kdrun.domains.base import Batch, Prediction, Tensors
 from kdrun.domains.guess import Guess, largest_share
+from kdrun.domains.task import Batch, Prediction, Tensors
 from kdrun.domains.translation.task import HIDDEN, TYPICAL_TOKENS, TokenScores, TokenTask
 from kdrun.domains.vision_language.scores import QuestionOnly, rightness, type_table
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdrun.domains.base import Prediction
+from kdrun.domains.task import Prediction
 from kdrun.files import number, read_json
 from kdrun.hardware.exports.artifact import Artifact
 from kdrun.hardware.exports.subject import TrainedNetwork

@@ -19,7 +19,7 @@ from kdrun.problems import UserError
 
 OPSET = 18
 Axes = Mapping[str, dict[int, str]]
-"""Input -> which of its axes may have any length, with their names (domains.base.Spec.free_axes)."""
+"""Input -> which of its axes may have any length, with their names (domains.spec.Spec.free_axes)."""
 
 
 def traced(module: nn.Module, inputs: Sequence[Tensor], axes: Axes, path: Path) -> None:

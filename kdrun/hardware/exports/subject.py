@@ -31,9 +31,9 @@ class TrainedNetwork:
     which    "best" (the epoch that validation chose) or "last"
     network  on the CPU, in eval mode
     node     the network's target node, from which the bare class is built
-    spec     what it knows of its data (domains.base.Spec)
+    spec     what it knows of its data (domains.spec.Spec)
     module   the data module with the view, window or client's samples that the network was trained on
-    task     see kdrun.domains.base.Task
+    task     see kdrun.domains.task.Task
     part     name of a view, or "client 3"; None where the arm is one network
     source   {"run", "job_hash", "stage", "fingerprint"}
     targets  packages of the user's own that the node may name

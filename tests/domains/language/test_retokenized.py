@@ -11,11 +11,11 @@ from language_support import COMMON
 pytest.importorskip("transformers")
 
 import kdrun
-from kdrun.domains.base import Prediction
 from kdrun.domains.language import tokens
 from kdrun.domains.language.module import language_module
 from kdrun.domains.language.retokenized import SameTokens
 from kdrun.domains.language.source import documents
+from kdrun.domains.task import Prediction
 from kdrun.problems import UserError
 
 WORDS = [

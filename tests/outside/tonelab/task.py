@@ -8,8 +8,9 @@ from torchmetrics import MetricCollection
 from torchmetrics.aggregation import MeanMetric
 
 from kdrun import kinds
-from kdrun.domains.base import Blank, Prediction, Spec, Task
 from kdrun.domains.guess import largest_share
+from kdrun.domains.spec import Blank, Spec
+from kdrun.domains.task import Prediction, Task
 from tonelab.source import RATE
 
 
