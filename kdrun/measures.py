@@ -74,10 +74,6 @@ MEASURES = {
 }
 
 
-MAIN = ("auc", "accuracy", "bleu", "spearman", "r2", "f1_micro")
-"""Scores that stages are judged by: where nothing else says which, the first of these that a stage has."""
-
-
 def measure(name: str | None) -> Measure:
     """The measure of that name; of a name nobody declared (a user's own task), its plain value. None: accuracy.
 

@@ -38,7 +38,7 @@ def test_a_broken_display_ends_no_run(tmp_path, monkeypatch, capsys):
     def broken(*args, **kwargs):
         raise TypeError("unsupported format string")
 
-    for module, name in ((progress, "_scores"), (progress, "_result"), (panel, "result_rows")):
+    for module, name in ((progress.RunReport, "_values"), (progress.RunReport, "_result"), (panel, "result_rows")):
         monkeypatch.setattr(module, name, broken)
     assert main([*WORDS, f"paths.outputs={tmp_path}"]) == 0
     (path,) = tmp_path.glob("runs/*/record.json")
@@ -70,7 +70,7 @@ def test_the_log_of_a_run_has_epochs_results_and_what_was_mended_with_times(tmp_
 def test_a_job_of_a_sweep_logs_and_tells(caplog):
     caplog.set_level(logging.INFO)
     events, mends = [], []
-    report = EventReport(events.append, lambda rows: None, Signals(), mends.append)
+    report = EventReport(events.append, lambda rows: None, Signals(), mends=mends.append)
     report.epoch("student/seed=0", 0, 1, {"accuracy": 0.5})
     report.mended("damaged; it is run again")
     assert [event["kind"] for event in events] == ["epoch", "note"] and mends == ["damaged; it is run again"]
@@ -82,3 +82,12 @@ def test_weights_that_were_only_loaded_are_not_called_trained():
     assert how("trained", {"seconds": 0.3, "steps": 5}) == "trained, 0.3 s"
     assert how("resumed", {"seconds": 61, "steps": 5}) == "continued, 1 min 1 s"
     assert how("store", {"seconds": 0.3}) == "found in the store"
+
+
+def test_the_score_that_is_shown_is_that_of_the_kind_of_data():
+    events = []
+    report = EventReport(events.append, lambda rows: None, Signals(), scores=("bits_per_byte", "loss"))
+    report.epoch("student/seed=0", 0, 2, {"loss": 1.5, "token_accuracy": 0.25, "bits_per_byte": 0.75})
+    assert events[-1]["score"] == "0.7500" and events[-1]["values"]["token_accuracy"] == 0.25
+    report.epoch("student/seed=0", 1, 2, {"token_accuracy": 0.25})
+    assert events[-1]["score"] == ""

@@ -22,6 +22,7 @@ class Domain:
     name         value of `data.task`
     kind         what weights files call it (Spec.kind); "": as `name`
     metrics      as Task.METRICS
+    main         the metric that summaries report and results are judged by; where a kind says nothing, the first of `metrics`
     monitor      the metric that selects the best epoch where nobody said anything else
     supervision  the term of an objective that learns from labels
     settings     key below `data.` -> dataclass of keys (schema.key) of a node of its own
@@ -63,6 +64,10 @@ class Domain:
     transfers: bool = False
     written: tuple[str, ...] = ()
     preferred: tuple[str, str, str] | None = None
+
+    @property
+    def main(self) -> str:
+        return next(iter(self.metrics))
 
     def source_type(self) -> type:
         """What its sources return; has `name` and `content_hash`."""

@@ -6,14 +6,14 @@ import copy
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from kdrun.files import number
 from kdrun.learning.report import Report
-from kdrun.measures import MAIN, measure
+from kdrun.measures import measure
 from kdrun.present.console import Console, harmless
 from kdrun.present.units import MISSING, duration
 
@@ -46,7 +46,8 @@ class Signals:
 
 
 class RunReport(Report):
-    """Bars or lines on `console`; rows of metrics to `rows`; what was mended to `mends`; stop requests from `signals`.
+    """Bars or lines on `console`; rows of metrics to `rows`; what was mended to `mends`; stop requests from `signals`. scores: of a stage's,
+    the first of these that it has is shown.
 
     Epochs, notes and finished stages also go to Python's log, which is the run's log while a run is at work.
     """
@@ -58,8 +59,10 @@ class RunReport(Report):
         signals: Signals,
         quiet: bool = False,
         mends: Callable[[str], None] = lambda text: None,
+        scores: Sequence[str] = ("accuracy",),
     ):
         self.console = console
+        self._scores = scores
         self.quiet = quiet
         self._rows = rows
         self._mends = mends
@@ -116,7 +119,7 @@ class RunReport(Report):
 
     @harmless
     def epoch(self, label, epoch, epochs, values):
-        text = f"epoch {epoch + 1}/{epochs}, validation: {_scores(values)}"
+        text = f"epoch {epoch + 1}/{epochs}, validation: {self._values(values)}"
         LOG.info("%s %s", label, text)
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, values=text)
@@ -143,7 +146,7 @@ class RunReport(Report):
     def finished(self, label: str, source: str, record: dict[str, Any]) -> None:
         """One line for a stage that is done."""
         self._drop()
-        text = f"{label:<18} {record['learner']:<14} {_result(record)}  ({how(source, record['cost'])})"
+        text = f"{label:<18} {record['learner']:<14} {self._result(record)}  ({how(source, record['cost'])})"
         LOG.info("%s", text)
         if not self.quiet:
             self.console.whole(text)
@@ -154,6 +157,28 @@ class RunReport(Report):
             self._bars.remove_task(self._task)
             self._task = None
 
+    def _judged_by(self, values: dict[str, Any]) -> str | None:
+        return next((name for name in self._scores if name in values), None)
+
+    def _score(self, values: dict[str, Any]) -> str:
+        """`96.44 %`: what an epoch is judged by."""
+        name = self._judged_by(values)
+        return "" if name is None else _figure(name, values[name])
+
+    def _values(self, values: dict[str, Any]) -> str:
+        """`accuracy 96.44 %, loss 0.1318`: that score of an epoch, and its loss."""
+        names = (self._judged_by(values), "loss")
+        return ", ".join(f"{measure(name).label} {_figure(name, values[name])}" for name in names if name in values)
+
+    def _result(self, record: dict[str, Any]) -> str:
+        """`test accuracy 96.44 %, last epoch 96.02 %`."""
+        best, last = record["test"]["best"], record["test"]["last"]
+        metric = self._judged_by(best) or record["monitor"]
+        text = f"test {measure(metric).label} {_figure(metric, best.get(metric))}"
+        return (
+            text if best.get(metric) == last.get(metric) else f"{text}, last epoch {_figure(metric, last.get(metric))}"
+        )
+
 
 def how(source: str, cost: dict[str, Any]) -> str:
     """Where a result comes from: `trained, 3.1 s`, `found in the store`, `loaded, 0.3 s` of weights that nothing was trained for."""
@@ -161,20 +186,6 @@ def how(source: str, cost: dict[str, Any]) -> str:
         return "found in the store"
     words = {"trained": "trained", "resumed": "continued"}[source] if cost.get("steps", 1) else "loaded"
     return f"{words}, {duration(cost['seconds'])}"
-
-
-def _result(record: dict[str, Any]) -> str:
-    """`test accuracy 96.44 %, last epoch 96.02 %`."""
-    best, last = record["test"]["best"], record["test"]["last"]
-    metric = "auc" if "auc" in best else record["monitor"]
-    text = f"test {measure(metric).label} {_figure(metric, best.get(metric))}"
-    return text if best.get(metric) == last.get(metric) else f"{text}, last epoch {_figure(metric, last.get(metric))}"
-
-
-def _scores(values: dict[str, Any]) -> str:
-    """`accuracy 96.44 %, loss 0.1318`: the main scores among the values of an epoch."""
-    names = ("auc", "loss") if "auc" in values else (*MAIN, "loss")
-    return ", ".join(f"{measure(name).label} {_figure(name, values[name])}" for name in names if name in values)
 
 
 def _figure(name: str, value: Any) -> str:
@@ -189,9 +200,9 @@ class EventReport(RunReport):
         tell: Callable[[dict[str, Any]], None],
         rows: Callable[..., None],
         signals: Signals,
-        mends: Callable[[str], None] = lambda text: None,
+        **shown: Any,
     ):
-        super().__init__(Console(quiet=True), rows, signals, quiet=True, mends=mends)
+        super().__init__(Console(quiet=True), rows, signals, quiet=True, **shown)
         self._tell = tell
         self._told = 0.0
 
@@ -208,7 +219,16 @@ class EventReport(RunReport):
     @harmless
     def epoch(self, label, epoch, epochs, values):
         super().epoch(label, epoch, epochs, values)
-        self._tell({"kind": "epoch", "label": label, "epoch": epoch, "epochs": epochs, "values": values})
+        self._tell(
+            {
+                "kind": "epoch",
+                "label": label,
+                "epoch": epoch,
+                "epochs": epochs,
+                "values": values,
+                "score": self._score(values),
+            }
+        )
 
     @harmless
     def note(self, text):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from kdrun import kinds
 from kdrun.job.cells import expected, make_lab, name_results, planned_on, stage_entry
 from kdrun.job.seen import seen_by
 from kdrun.job.steps import add_counts
@@ -103,10 +104,12 @@ def work_of(job, run, console: Console, signals, *, quiet=False, tell=None, **op
     from kdrun.learning.device import apply_threads, resolve
 
     started, rows = time.monotonic(), run.metrics.write_rows
+    domain = kinds.find(job.config["data"]["task"])
+    shown = {"mends": run.mended, "scores": (domain.main, domain.monitor)}
     if tell:
-        reporting = EventReport(tell, rows, signals, run.mended)
+        reporting = EventReport(tell, rows, signals, **shown)
     else:
-        reporting = RunReport(console, rows, signals, quiet, run.mended)
+        reporting = RunReport(console, rows, signals, quiet, **shown)
     with contextlib.ExitStack() as stack:
         pool = _pool(job, options["jobs"], stack)  # it imports while this process does
         hardware = resolve(job.config["hardware"])

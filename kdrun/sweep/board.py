@@ -12,7 +12,7 @@ from rich.text import Text
 
 from kdrun.differences import Difference, read_difference
 from kdrun.job.over_seeds import over_seeds, repetitions, without_seeds
-from kdrun.measures import MAIN, measure
+from kdrun.measures import measure
 from kdrun.parts import headline_epoch
 from kdrun.present.console import STYLES, Console, columns, harmless
 from kdrun.present.results import count_text, figure_text, percent, signed
@@ -60,7 +60,7 @@ class Board:
         elif event["kind"] == "progress":
             now["done"] = event["done"]
         elif event["kind"] == "epoch":
-            now["values"] = event["values"]
+            now["score"] = event.get("score", "")
         elif event["kind"] == "end":
             self._ended(point, event, time.monotonic() - now["started"])
 
@@ -116,10 +116,14 @@ class Board:
             return (*first, Text(status, STYLES.get(status, "dim")), "", "", _validation(point))
         total = now.get("total")
         progress = f"{100 * now['done'] / total:3.0f} %" if total else ""
-        values = now.get("values") or {}
-        value = next((measure(name).text(values[name]) for name in MAIN if name in values), "")
         elapsed = duration(time.monotonic() - now["started"])
-        return (*first, Text(status, "cyan"), Text(now.get("label", "starting")), f"{progress} {elapsed}", value)
+        return (
+            *first,
+            Text(status, "cyan"),
+            Text(now.get("label", "starting")),
+            f"{progress} {elapsed}",
+            now.get("score", ""),
+        )
 
 
 def show_plan(plan: SweepPlan, console: Console, chosen: set[int]) -> None:

@@ -204,8 +204,8 @@ def _job(entry: RecordedJob, job: TableJob, job_hash: str, number: int, outputs:
         "teachers": {
             fingerprint: {
                 "learner": stage["learner"],
-                **({} if main_metric(stage) == "accuracy" else {"metric": main_metric(stage)}),
-                **{which: main_score(stage, which) for which in WHICH},
+                **({} if main_metric(record, stage) == "accuracy" else {"metric": main_metric(record, stage)}),
+                **{which: main_score(record, stage, which) for which in WHICH},
             }
             for fingerprint, stage in metrics.teachers(record).items()
         },

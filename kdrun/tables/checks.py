@@ -223,7 +223,9 @@ def _teachers(entries: Sequence[RecordedJob]) -> Iterator[str]:
             for name in ("ce", "mse")
         }
         key = json.dumps([own, rest, labels], sort_keys=True)
-        scores = {name: [main_score(stage, w) for w in WHICH] for name, stage in teachers(entry.record).items()}
+        scores = {
+            name: [main_score(entry.record, stage, w) for w in WHICH] for name, stage in teachers(entry.record).items()
+        }
         label, theirs = first.setdefault(key, (entry.label, scores))
         arms = arms_of(entry.record).values()
         complete = arms and not any(arm.get("missing") for arm in arms)  # else some teachers are missing, too

@@ -20,7 +20,7 @@ from kdrun.differences import (
 )
 from kdrun.files import number
 from kdrun.job.steps import share_text
-from kdrun.measures import MAIN, MEASURES, Measure
+from kdrun.measures import MEASURES, Measure
 from kdrun.measures import measure as named
 from kdrun.parts import against, gains_of, headline_epoch
 from kdrun.records import arms_of, better_of, figure_of, metric_of, own_arm, seed_results, spread
@@ -377,12 +377,12 @@ def _paired(record: Record, control: str) -> Measured:
     return Measured(control, of - len(missing), of, {which: {"mean": None, "sd": None} for which in WHICH}, missing)
 
 
-def main_metric(stage: Record) -> str:
-    """The metric a stage of a run record is judged by; of a task that is none of ours, its first."""
-    scores = stage["test"]["best"]
-    return next(name for name in (*MAIN, "bits_per_byte", *scores) if name in scores)
+def main_metric(record: Record, stage: Record) -> str:
+    """The metric a stage of a run record is judged by: that of the run, or, where the stage has none of that name, its first."""
+    scores, metric = stage["test"]["best"], metric_of(record)
+    return metric if metric in scores else next(iter(scores))
 
 
-def main_score(stage: Record, which: str) -> float:
+def main_score(record: Record, stage: Record, which: str) -> float:
     """Its test figure at the selected (best) or last epoch."""
-    return stage["test"][which][main_metric(stage)]
+    return stage["test"][which][main_metric(record, stage)]

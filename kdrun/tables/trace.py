@@ -112,8 +112,8 @@ def teacher_values(record: Record) -> list[dict[str, Any]]:
         {
             "seed": str(stage["seed"]),
             "status": "done",
-            "metric": main_metric(stage),
-            **{which: main_score(stage, which) for which in WHICH},
+            "metric": main_metric(record, stage),
+            **{which: main_score(record, stage, which) for which in WHICH},
             "epoch_best": stage["val"].get("epoch_best"),
         }
         for stage in teachers(record).values()

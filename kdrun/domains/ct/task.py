@@ -28,7 +28,7 @@ class Diagnosis(Classification):
     """
 
     METRICS = DOMAIN.metrics
-    MAIN = PREFLIGHT = "auc"
+    MAIN = PREFLIGHT = DOMAIN.main
     SCORES = DiagnosisScores
     KEEPS = ("val",)
     """Splits beside the test sets whose rows are kept: thresholds and stacks are fitted on them."""

@@ -28,7 +28,7 @@ class Classification(Task):
     """
 
     METRICS = DOMAIN.metrics
-    MAIN = PREFLIGHT = "accuracy"
+    MAIN = PREFLIGHT = DOMAIN.main
     SCORES: type = ClassificationScores
     """Called with the number of classes: the metric of logits [B, C] and targets [B]."""
 

@@ -34,7 +34,7 @@ class CausalLanguage(TokenTask):
 
     METRICS = DOMAIN.metrics
     TYPICAL_TOKENS = TYPICAL_TOKENS
-    MAIN, PREFLIGHT = "bits_per_byte", "loss"
+    MAIN, PREFLIGHT = DOMAIN.main, "loss"
     USABLE = "row"
     READ = "input_ids"
 

@@ -19,7 +19,7 @@ class RegressionDomain(Domain):
 
     name, kind = "regression", "table"
     metrics = MappingProxyType({"rmse": "min", "mae": "min", "r2": "max", "loss": "min"})
-    monitor, supervision = "r2", "mse"
+    main, monitor, supervision = "r2", "r2", "mse"
     transfers = True
     commands = ("predict",)
     supplies = ClassificationDomain.supplies

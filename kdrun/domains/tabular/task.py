@@ -27,7 +27,7 @@ class Regression(Task):
     """
 
     METRICS = DOMAIN.metrics
-    MAIN = PREFLIGHT = "r2"
+    MAIN = PREFLIGHT = DOMAIN.main
 
     def __init__(self, spec: TableSpec) -> None:
         self.spec = spec

@@ -60,7 +60,7 @@ class TextClassification(OfTexts, Classification):
     """Single-label classification of texts with the classes of a ClassifiedTextSpec; see loader.TextLoader for what a batch is."""
 
     METRICS = DOMAIN.metrics
-    MAIN = PREFLIGHT = "accuracy"
+    MAIN = PREFLIGHT = DOMAIN.main
 
     def predict(self, network: nn.Module, inputs: dict[str, torch.Tensor]) -> Prediction:
         """As of Classification. Padding changes nothing: networks are given the mask of what is text."""

@@ -34,7 +34,7 @@ class TextLabels(OfTexts, _Labels):
     """Several labels a text, with the labels of a LabelledTextSpec, each a decision of its own."""
 
     METRICS = DOMAIN.metrics
-    MAIN = PREFLIGHT = "f1_micro"
+    MAIN = PREFLIGHT = DOMAIN.main
     TYPICAL_TOKENS = TYPICAL_TOKENS
 
     def __init__(self, spec: Any) -> None:

@@ -23,7 +23,7 @@ class TextRegression(OfTexts, Regression):
     """Regression of the standardised target of a NumberedTextSpec, as of tables."""
 
     METRICS = DOMAIN.metrics
-    MAIN = PREFLIGHT = "spearman"
+    MAIN = PREFLIGHT = DOMAIN.main
 
     def predict(self, network: nn.Module, inputs: dict[str, torch.Tensor]) -> Prediction:
         return Prediction(self.outputs_of(network, inputs))

@@ -94,7 +94,7 @@ class Translation(TokenTask):
 
     METRICS = DOMAIN.metrics
     TYPICAL_TOKENS = TYPICAL_TOKENS
-    MAIN, PREFLIGHT = "bleu", "loss"
+    MAIN, PREFLIGHT = DOMAIN.main, "loss"
     READ = "target"
 
     def __init__(self, module: Any, decoding: dict[str, Any] | None = None):

@@ -42,7 +42,7 @@ class VisionLanguage(TokenTask):
     METRICS = DOMAIN.metrics
     USABLE = "question with a picture"
     TYPICAL_TOKENS = TYPICAL_TOKENS
-    MAIN, PREFLIGHT = "accuracy", "token_accuracy"
+    MAIN, PREFLIGHT = DOMAIN.main, "token_accuracy"
     READ = "input_ids"
 
     def __init__(self, module: Any, decoding: dict[str, Any] | None = None):
