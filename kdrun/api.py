@@ -210,7 +210,12 @@ def sweep(
         check(engine.launcher, engine.settings)
     processes = jobs_of(str(jobs))
     with _undisturbed():
-        sweep_plan = make_plan(split_sweep(engine.words, conf_dirs), conf_dirs, arguments=["-m", *overrides])
+        sweep_plan = make_plan(
+            split_sweep(engine.words, conf_dirs),
+            conf_dirs,
+            arguments=["-m", *overrides],
+            elsewhere=bool(engine.launcher),
+        )
         how = {"retry": retry, "force": force, "quiet": quiet, "silent": quiet, "jobs": processes}
         code = execute(sweep_plan, launcher=engine.launcher, settings=engine.settings, **how)
     _raise_if_stopped(code)

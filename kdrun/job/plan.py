@@ -23,13 +23,13 @@ def _make_plan(job: Any, why: bool) -> dict[str, Any]:
     from kdrun.job.cells import expected, fit_cells, make_lab, planned_on
     from kdrun.lab.fingerprint import differences
     from kdrun.lab.stages.base import Look
-    from kdrun.learning.device import apply_threads, resolve
+    from kdrun.learning.device import apply_threads, foreseen
     from kdrun.learning.report import Report
     from kdrun.processes.pool import jobs_within
     from kdrun.tracking.credentials import resolve_mode
 
     resolve_mode(job.config["tracker"])
-    hardware = resolve(job.config["hardware"])
+    hardware = foreseen(job.config["hardware"])
     apply_threads(hardware)
     from kdrun.learning.beforehand import check_aligned, check_builds
 

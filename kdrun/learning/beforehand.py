@@ -16,6 +16,7 @@ from torch import nn
 
 from kdrun import losses, targets
 from kdrun.learning.backend import wants_closure
+from kdrun.learning.device import available
 from kdrun.learning.fit import monitored
 from kdrun.learning.groups import check_groups, check_optimizer
 from kdrun.learning.schedule import schedule
@@ -126,7 +127,9 @@ def check_builds(stages: list[Any], module: Any, hardware: dict[str, Any]) -> No
             continue
         done.add(kind)
         check_groups(trainer, [networks[json.dumps(node, sort_keys=True)] for node in nodes])
-        _unscaled(_optimizer(trainer, hardware["device"]), trainer, hardware)
+        _unscaled(
+            _optimizer(trainer, hardware["device"] if hardware["device"] in available() else "cpu"), trainer, hardware
+        )
         task = module.task(trainer.get("decoding"), stage.metrics)
         monitored(trainer, task)
         if stage.objective is None:

@@ -13,15 +13,9 @@ def resolve(hardware: dict[str, Any]) -> dict[str, Any]:
 
     Raises UserError for a device, a number of devices or a precision that this machine does not have.
     """
-    import torch
-
-    have = {"cpu": os.cpu_count() or 1}
-    if torch.cuda.is_available():
-        have["cuda"] = torch.cuda.device_count()
-    if torch.backends.mps.is_available():
-        have["mps"] = 1
+    have = available()
     wanted, devices = hardware["device"], hardware["devices"]
-    device = next(name for name in ("cuda", "mps", "cpu") if name in have) if wanted == "auto" else wanted
+    device = next(iter(have)) if wanted == "auto" else wanted
     if device not in have:
         raise UserError(f"hardware.device={wanted}: not on this machine; here: {', '.join(have)}")
     if devices > have[device]:
@@ -29,6 +23,24 @@ def resolve(hardware: dict[str, Any]) -> dict[str, Any]:
     if hardware["precision"] == "fp16" and device == "cpu":
         raise UserError("hardware.precision=fp16 needs a GPU; on a CPU use fp32 or bf16")
     return {**hardware, "device": device}
+
+
+def foreseen(hardware: dict[str, Any]) -> dict[str, Any]:
+    """As `resolve`, for a plan: a device that is named need not be on this machine, as on the login node of a cluster whose
+    compute nodes have it. The job itself resolves its device where it runs."""
+    return hardware if hardware["device"] not in ("auto", *available()) else resolve(hardware)
+
+
+def available() -> dict[str, int]:
+    """Kind of device -> how many this machine has, the kind that `auto` takes first."""
+    import torch
+
+    have = {}
+    if torch.cuda.is_available():
+        have["cuda"] = torch.cuda.device_count()
+    if torch.backends.mps.is_available():
+        have["mps"] = 1
+    return {**have, "cpu": os.cpu_count() or 1}
 
 
 def apply_threads(hardware: dict[str, Any], most: int | None = None) -> None:

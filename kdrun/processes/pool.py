@@ -34,7 +34,7 @@ class ProcessPool:
 
     jobs     processes at a time; each gets an equal share of the cores as threads, and GPUs of its own where there are several
     preload  further modules worth importing once, as those of the jobs' targets
-    devices  GPUs of one process
+    devices  GPUs of one process, where its request does not say
 
     The server begins to import at once, so a pool is best made before it is known what is to be run. Leaving the block stops what
     still runs (its state is saved) and returns when no process is left.
@@ -47,8 +47,7 @@ class ProcessPool:
         self._buffer = b""
         self._parts: dict[int, str] = {}
         self._kills = oom_kills()
-        gpus = visible_gpus() if jobs > 1 else []
-        self._gpus = [",".join(gpus[first : first + devices]) for first in range(0, len(gpus) - devices + 1, devices)]
+        self._gpus, self._devices = visible_gpus() if jobs > 1 else [], devices
         self.threads = max(1, cores() // jobs)
         self._server = subprocess.Popen(
             [sys.executable, "-P", "-m", "kdrun.processes.server"],
@@ -73,7 +72,8 @@ class ProcessPool:
 
     def start(self, number: int, call: str, log: Path, **request: Any) -> None:
         """Queue a call of `call` ("module:function") with the request and a function that tells events. It starts when a
-        place is free; what it prints goes to the file `log`. "shares" of a request: how many processes' GPUs it gets."""
+        place is free and, where it has several "devices", as many GPUs are; what it prints goes to the file `log`. "shares" of a
+        request: for how many processes it gets GPUs."""
         self._waiting.append(
             {"run": number, "call": call, "log": os.path.abspath(log), "threads": self.threads, **request}
         )
@@ -116,14 +116,24 @@ class ProcessPool:
 
     def _fill(self) -> None:
         while self._waiting and len(self._running) < self.jobs:
+            gpus = self._gpus_for(self._waiting[0])
+            if gpus is None:
+                return
             request = self._waiting.popleft()
             request["environment"] = {name: os.environ.get(name, "") for name in (ENVIRONMENT, READABLE)}
             if len(self._gpus) > 1:
-                used = [gpu for job in self._running.values() for gpu in job["gpus"]]
-                request["gpus"] = sorted(self._gpus, key=used.count)[: request.get("shares", 1)]
-                request["environment"]["CUDA_VISIBLE_DEVICES"] = ",".join(request["gpus"])
+                request["gpus"] = gpus
+                request["environment"]["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
             self._running[request["run"]] = request
             self._tell(request)
+
+    def _gpus_for(self, request: dict[str, Any]) -> list[str] | None:
+        """The least used GPUs, as many as the request needs. One of a single device may share it with others; one of several waits
+        (None) until none of them is used."""
+        devices = request.get("devices", self._devices)
+        used = [gpu for job in self._running.values() for gpu in job.get("gpus", ())]
+        gpus = sorted(self._gpus, key=used.count)[: devices * request.get("shares", 1)]
+        return None if devices > 1 and any(gpu in used for gpu in gpus[:devices]) else gpus
 
     def _tell(self, request: dict[str, Any]) -> None:
         assert self._server.stdin is not None
@@ -191,6 +201,11 @@ def _environment(threads: int) -> dict[str, str]:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpus_of(hardware: Mapping[str, Any]) -> int:
+    """How many GPUs a job with this node takes where there are some."""
+    return hardware["devices"] if hardware["device"] in ("auto", "cuda") else 1
 
 
 def jobs_of(text: str) -> int:

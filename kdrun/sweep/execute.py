@@ -13,7 +13,7 @@ from typing import Any
 
 from kdrun.job.progress import Signals
 from kdrun.present.console import Console
-from kdrun.processes.pool import targets_of
+from kdrun.processes.pool import gpus_of, targets_of
 from kdrun.sweep.board import Board, count, show_plan, show_results
 from kdrun.sweep.plan import DONE, Point, SweepPlan, freeze
 from kdrun.sweep.pool import Pool
@@ -47,6 +47,10 @@ def execute(
     console = Console(stderr=json, quiet=quiet)
     for line in _upload_notice(plan):
         print(f"kdrun: {line}", file=sys.stderr)
+    if launcher:
+        from kdrun.sweep.launchers import check
+
+        check(launcher, settings, _gpus(plan.points))
     todo = freeze(plan, retry=retry, force=force)
     if not quiet:
         show_plan(plan, console, {point.number for point in todo})
@@ -77,6 +81,12 @@ def execute(
         errors.whole(f"kdrun: not every job is done: {left}{again}")
         return SWEEP_FAILED
     return 0
+
+
+def _gpus(points: Sequence[Point]) -> int:
+    """The most GPUs that one of these jobs asks for by name; 0 where none does."""
+    asked = [point.job.config["hardware"] for point in points]
+    return max((hardware["devices"] for hardware in asked if hardware["device"] == "cuda"), default=0)
 
 
 def _upload_notice(plan: SweepPlan) -> list[str]:
@@ -110,7 +120,7 @@ def _launch(
                 point.status, point.error = event["status"], event["error"]
             board.event(event)
 
-        codes = launch(folders, launcher, list(settings), plan.folder, force, report)
+        codes = launch(folders, launcher, list(settings), plan.folder, force, report, _gpus(todo))
     return max((code for code in codes.values() if code >= 128), default=0)
 
 
@@ -123,7 +133,7 @@ def _run(
     with Signals() as signals, Board(plan, console, quiet) as board:
         board.chosen = {point.number for point in todo}
         for point in todo:
-            pool.submit(point.number, point.folder, force, within)
+            pool.submit(point.number, point.folder, force, within, gpus_of(point.job.config["hardware"]))
         asked = False
         while pool.busy or pool.waiting:
             for event in pool.events(0.2):

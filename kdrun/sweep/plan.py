@@ -107,6 +107,7 @@ def make_plan(
     deep: bool = True,
     unjudged: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
+    elsewhere: bool = False,
 ) -> SweepPlan:
     """Compose all points and find out how far each is. Writes nothing.
 
@@ -116,6 +117,7 @@ def make_plan(
     deep       also look which teachers are in the store (imports torch)
     unjudged   words that are not refused where no job uses them (see strategies.unused)
     progress   called with (points looked at, all points)
+    elsewhere  the jobs will run on other machines: sensors that they ask for need not be here
 
     Raises one UserError that names everything that is wrong in any point.
     """
@@ -131,7 +133,8 @@ def make_plan(
         try:
             found.append(Point(number, list(overrides), compose(overrides, conf_dirs)))
             resolve_mode(found[-1].job.config["tracker"])
-            check_reader(found[-1].job.config["energy"], found[-1].job.config["hardware"])
+            if not elsewhere:
+                check_reader(found[-1].job.config["energy"], found[-1].job.config["hardware"])
         except UserError as error:
             for first, *rest in each(error):
                 typed, _, fault = first.partition(": ")  # `key=1: fault` and `key=2: fault` are one fault
@@ -159,7 +162,7 @@ def make_plan(
 def look_for_teachers(points: Sequence[Point], progress: Callable[[int], None] = lambda done: None) -> None:
     """Set `teacher` of every point. Points with the same data are looked at together: one view is in memory at a time."""
     from kdrun.job.cells import fit_cells, make_lab
-    from kdrun.learning.device import resolve
+    from kdrun.learning.device import foreseen
     from kdrun.learning.report import Report
 
     labs: dict[str, Any] = {}
@@ -171,7 +174,7 @@ def look_for_teachers(points: Sequence[Point], progress: Callable[[int], None] =
             point.teacher = STORED
             continue
         config = point.job.config
-        hardware = resolve(config["hardware"])
+        hardware = foreseen(config["hardware"])
         key = json.dumps([config["paths"], hardware], sort_keys=True)
         if key not in labs:
             labs[key] = make_lab(config["paths"], hardware, Report(), lambda item: None, dry=True)

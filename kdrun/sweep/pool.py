@@ -15,10 +15,12 @@ from kdrun.tracking.registry import end_run, read_run
 class Pool(ProcessPool):
     """Runs frozen jobs, `jobs` at a time. "end" events carry the record's status and error."""
 
-    def submit(self, number: int, folder: Path, force: bool = False, jobs: int = 1) -> None:
-        """Queue the job that lies frozen in `folder`; it starts when a slot is free. jobs: of its own stages at a time."""
+    def submit(self, number: int, folder: Path, force: bool = False, jobs: int = 1, devices: int = 1) -> None:
+        """Queue the job that lies frozen in `folder`; it starts when a slot is free. jobs: of its own stages at a time, each with so
+        many GPUs."""
         place = os.path.abspath(folder)
-        self.start(number, "kdrun.sweep.worker:run_forked", folder / "run.log", folder=place, force=force, shares=jobs)
+        request = {"folder": place, "force": force, "shares": jobs, "devices": devices}
+        self.start(number, "kdrun.sweep.worker:run_forked", folder / "run.log", **request)
 
     def _ended(self, event: dict[str, Any], request: dict[str, Any]) -> None:
         """A job that could not write its end gets it written here."""

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from kdrun.problems import UserError
+from kdrun.processes.pool import gpus_of
 from kdrun.sweep.objectives import Unmeasured, arm, measure
 from kdrun.sweep.search_settings import SearchSettings
 from kdrun.sweep.search_study import COMPLETE, FAILED, PRUNED, RUNNING, state_of
@@ -27,6 +28,7 @@ SEARCH_FAILED = 3
 class Active:
     """A trial whose job is in the pool.
 
+    devices  GPUs of its job
     watched  label of the stage whose epochs are compared with those of other trials
     known    epochs of it that the study has already
     twins    later trials of the same job, which end with it
@@ -36,6 +38,7 @@ class Active:
     folder: Path
     job_hash: str
     watched: str
+    devices: int
     known: set[int] = field(default_factory=set)
     tries: int = 1
     begun: bool = False
@@ -202,7 +205,8 @@ class SearchLoop:
         record = info.record or {}
         role = "alone" if record["config"]["strategy"]["_target_"].endswith(".Alone") else "student"
         known = set(self.study.trial(number).intermediate_values)
-        trial = Active(number, point.folder, point.job.hash, f"{role}/seed={record['seeds'][0]}", known)
+        watched, devices = f"{role}/seed={record['seeds'][0]}", gpus_of(record["config"]["hardware"])
+        trial = Active(number, point.folder, point.job.hash, watched, devices, known)
         trial.pruned = again and self.study.should_prune(number)
         if trial.pruned or info.status == DONE or (info.status in FAILURES and not self.retry):
             self._end(trial, info.status, record["error"])
@@ -219,7 +223,7 @@ class SearchLoop:
             self.pool = self.stack.enter_context(Pool(self.jobs))
             self.pool.preload(targets_of([config]))
         self.result.started(trial.number)
-        self.pool.submit(trial.number, trial.folder, self.force)
+        self.pool.submit(trial.number, trial.folder, self.force, devices=trial.devices)
 
     # how it ends
 

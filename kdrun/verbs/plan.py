@@ -51,7 +51,7 @@ def plan_sweep(args) -> int:
     engine = without_engine(args.overrides)
     if engine.sweeper:
         raise UserError("a search has no list of jobs: what it tries depends on what it finds")
-    plan = grid(engine.words, args.conf_dirs, arguments=sys.argv[1:])
+    plan = grid(engine.words, args.conf_dirs, arguments=sys.argv[1:], elsewhere=bool(engine.launcher))
     if args.json:
         print_json(plan)
     else:

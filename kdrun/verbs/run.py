@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from kdrun.problems import UserError
 
@@ -51,7 +52,7 @@ def sweep(args) -> int:
                 f"jobs={args.options['jobs']}: the launcher {engine.launcher} decides how many run at a time"
             )
         check(engine.launcher, engine.settings)
-        plan = grid(engine.words, args.conf_dirs, arguments=sys.argv[1:])
+        plan = grid(engine.words, args.conf_dirs, arguments=sys.argv[1:], elsewhere=True)
         return execute(plan, launcher=engine.launcher, settings=engine.settings, **how)
     from kdrun.sweep.pool import Pool
 
@@ -59,20 +60,21 @@ def sweep(args) -> int:
         return execute(grid(engine.words, args.conf_dirs, arguments=sys.argv[1:]), pool=pool, **how)
 
 
-def grid(words: list[str], conf_dirs: list[str], *, arguments: list[str]):
-    """The plan of a multirun, with a bar while it is made where that takes long enough to be seen."""
+def grid(words: list[str], conf_dirs: list[str], **how: Any):
+    """The plan of a multirun, with a bar while it is made where that takes long enough to be seen.
+
+    how: as of sweep.plan.make_plan."""
     from kdrun.config.compose import split_sweep
     from kdrun.sweep.plan import make_plan
 
     points = split_sweep(words, conf_dirs)
     if not sys.stderr.isatty():
-        return make_plan(points, conf_dirs, arguments=arguments)
+        return make_plan(points, conf_dirs, **how)
     from rich.progress import Progress
 
     from kdrun.present.console import Console
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(f"planning {len(points)} jobs", total=2 * len(points))
-        return make_plan(
-            points, conf_dirs, arguments=arguments, progress=lambda done, total: progress.update(task, completed=done)
-        )
+        update = lambda done, total: progress.update(task, completed=done)  # noqa: E731
+        return make_plan(points, conf_dirs, **how, progress=update)

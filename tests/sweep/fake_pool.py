@@ -46,7 +46,7 @@ class FakePool:
     def preload(self, modules):
         pass
 
-    def submit(self, number, folder, force=False):
+    def submit(self, number, folder, force=False, devices=1):
         self.queue.append((number, Path(folder)))
 
     def cancel(self):

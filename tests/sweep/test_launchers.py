@@ -188,6 +188,8 @@ def statuses(folders: dict[int, Path]) -> dict[int, str]:
         ("submitit_local", "hydra.launcher.partition=gpu", ["partition", "timeout_min"]),
         ("ray", "hydra.launcher.ray.inti.num_cpus=2", ["ray.inti.num_cpus", "ray.init.KEY"]),
         ("ray", "hydra.launcher.ray.init=3", ["hydra.launcher.ray.init=3"]),
+        ("submitit_local", "hydra.launcher.nodes=2", ["hydra.launcher.nodes=2", "one node", "hardware.devices=N"]),
+        ("submitit_local", "hydra.launcher.tasks_per_node=2", ["tasks_per_node=2", "one process"]),
     ],
 )
 def test_a_wrong_launcher_or_setting_is_named_with_what_is_allowed(launcher, setting, named):
@@ -201,6 +203,37 @@ def test_settings_of_every_kind_are_taken(slurm):
     check("ray", ["hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.remote.num_gpus=0.5"])
     words = ["partition=gpu", "mem_gb=8", "setup=[module load cuda]", 'additional_parameters={"mail-type": "END"}']
     check("submitit_slurm", [f"hydra.launcher.{word}" for word in words])
+
+
+@pytest.mark.parametrize(
+    ("launcher", "settings", "asked"),
+    [
+        ("submitit_local", [], {"gpus_per_node": 2}),
+        ("submitit_slurm", ["gpus_per_node=4"], {"gpus_per_node": 4}),
+        ("submitit_slurm", ["gres=gpu:2"], {"gres": "gpu:2"}),
+        ("submitit_slurm", ['additional_parameters={"gpus": 2}'], {"additional_parameters": {"gpus": 2}}),
+        ("ray", [], {"ray.remote.num_gpus": 2}),
+        ("joblib", [], {}),
+    ],
+)
+def test_a_job_is_given_as_many_gpus_as_it_has_devices(slurm, launcher, settings, asked):
+    assert check(launcher, [f"hydra.launcher.{word}" for word in settings], devices=2) == asked
+
+
+def test_fewer_gpus_than_devices_are_refused_before_anything_is_submitted(slurm):
+    with pytest.raises(UserError) as caught:
+        check("submitit_slurm", ["hydra.launcher.gpus_per_node=1"], devices=2)
+    assert "gpus_per_node=1" in str(caught.value) and "2 GPUs (hardware.devices)" in str(caught.value)
+
+
+def test_a_sweep_for_gpus_is_planned_and_submitted_from_a_machine_without_them(stand_in, slurm, tmp_path, capsys):
+    from kdrun.cli import main
+
+    words = "data=digits student=mlp_8 teacher=mlp_64 hardware=gpu hardware.devices=2 tracker=none seed=0,1"
+    launcher = ["hydra/launcher=submitit_slurm", f"paths.outputs={tmp_path}/outputs", "energy.reader=nvml"]
+    assert main(["-m", *words.split(), *launcher, "-q"]) == 0
+    assert "#SBATCH --gpus-per-node=2\n" in (slurm / "4711.sh").read_text()
+    capsys.readouterr()
 
 
 def test_slurm_without_slurm_and_a_plugin_that_is_not_installed(monkeypatch):
@@ -269,8 +302,8 @@ def test_submitit_keeps_the_results_beside_a_job_whose_process_died(stand_in, tm
 def test_an_engine_that_cannot_start_is_a_message_with_its_log(stand_in, tmp_path):
     folders = freeze(tmp_path / "outputs", {0: []})
     with pytest.raises(UserError) as caught:
-        launch(folders, "submitit_local", ["hydra.launcher.nodes=2"], tmp_path / "sweep")
-    assert "LocalExecutor can use only one node" in str(caught.value) and "launcher.log" in str(caught.value)
+        launch(folders, "submitit_local", ["hydra.launcher.submitit_folder=/proc/none/%j"], tmp_path / "sweep")
+    assert "FileNotFoundError" in str(caught.value) and "launcher.log" in str(caught.value)
     assert statuses(folders) == {0: "planned"}
 
 

@@ -322,6 +322,25 @@ def test_gpus_and_threads_are_shared_out(monkeypatch, tmp_path):
         pool._running.clear()
 
 
+def test_jobs_of_several_devices_wait_for_gpus_of_their_own(monkeypatch, tmp_path):
+    from kdrun.processes import pool as pools
+    from kdrun.sweep.pool import Pool
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4")
+    with Pool(5) as pool:
+        told = []
+        monkeypatch.setattr(pool, "_tell", told.append)
+        for number, devices in enumerate((2, 2, 2, 1)):
+            pool.submit(number, tmp_path, devices=devices)
+        assert [request["environment"]["CUDA_VISIBLE_DEVICES"] for request in told] == ["0,1", "2,3"]
+        assert (pool.busy, pool.waiting) == (2, 2)
+        del pool._running[0]
+        pool._fill()
+        assert [request["environment"]["CUDA_VISIBLE_DEVICES"] for request in told[2:]] == ["0,1", "4"]
+        pool._running.clear()
+    assert pools.gpus_of({"device": "cuda", "devices": 4}) == 4 and pools.gpus_of({"device": "cpu", "devices": 4}) == 1
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [
