@@ -72,8 +72,12 @@ def _slopes(ax: Axes, pairs: SeedPairs, metric: str) -> dict[str, Any]:
     low, high = ax.get_ylim()
     alone = {seed: value for seed, value in sides[0].items() if seed not in sides[1]}
     for side, ends in ((1, sides[1]), (0, alone)):
-        for height, seed in spread([(value, seed) for seed, value in ends.items()], (high - low) * ROW):
-            _small(ax, f"seed {seed}", side, height, left=side == 0)
+        equal: dict[float, list[str]] = {}
+        for seed, value in sorted(ends.items()):
+            equal.setdefault(value, []).append(str(seed))
+        labels = [(value, f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}") for value, seeds in equal.items()]
+        for height, label in spread(labels, (high - low) * ROW):
+            _small(ax, label, side, height, left=side == 0)
     ax.set_title(difference_text(pairs, metric))
     return {}
 
@@ -100,8 +104,8 @@ def _name_missing(ax: Axes, pairs: SeedPairs, colours: list[str]) -> None:
 
 def _small(ax: Axes, text: str, side: float, height: float, left: bool = False) -> None:
     """Small text beside a marker."""
-    place = {"xytext": (-11 if left else 11, 0), "ha": "right" if left else "left", "va": "center"}
-    ax.annotate(text, (side, height), textcoords="offset points", fontsize=6.5, **place)
+    place = {"xytext": (-14 if left else 14, 0), "ha": "right" if left else "left", "va": "center"}
+    ax.annotate(text, (side, height), textcoords="offset points", fontsize=6.5, annotation_clip=False, **place)
 
 
 def spread(values: list[tuple[float, Any]], least: float) -> list[tuple[float, Any]]:
