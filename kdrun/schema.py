@@ -271,6 +271,8 @@ class Teacher(LearnerConfig):
     cache_limit_gb: float = key(20.0, "largest cache that auto may build, in gigabytes", minimum=0, left_out="a guard")
     normalize: Normalize | None = key(None, "input normalisation of the teacher; null: that of the data")
     data: dict[str, Any] = key({}, "keys of data in which the teacher's training differs", added=True, differs=Data)
+    prompt: str | None = key(None, "of chats: what it reads as last question, with {columns} of the row", added=True)
+    system: str | None = key(None, "of chats: what it reads as system message, with {columns} of the row", added=True)
 
 
 @dataclass

@@ -29,6 +29,8 @@ class BatchView:
 
     aligned = False
     """Whether what it says is of other pieces of a sample than a student predicts, so that terms have to know which belong together."""
+    displaced = False
+    """Whether positions of a sample are elsewhere in its batches than in those of a student; `told` brings predictions back."""
 
     def __init__(self, module: Any):
         self.module = module

@@ -127,6 +127,12 @@ class Domain:
         """Dotted keys of data that say how a network sees a sample, in which a teacher may differ from its students."""
         return tuple(dict.fromkeys(("view", self.view_key(data)))) if self.views else ()
 
+    def prompted(self, key: str, prompt: str | None, system: str | None) -> dict[str, Any]:
+        """Keys of data in which that of a teacher differs who reads other prompts than its students (`teacher.prompt`, `teacher.system`).
+        key: where the teacher stands in the config. Raises UserError where there are no prompts, and for a template that is none."""
+        said = "prompt" if prompt is not None else "system"
+        raise UserError(f"{key}.{said}: data.task={self.name} has no prompts", "data.task=causal_lm has, of chats")
+
     def view_names(self, data: Mapping[str, Any], key: str) -> Sequence[Any]:
         """The views that this key of data chooses from; () where any may be one."""
         return ()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from kdrun.data.module import BatchView
     from kdrun.domains.guess import Guess
 
 
@@ -221,9 +222,12 @@ class Task:
 
         return np.arange(len(samples))
 
-    def targets_of(self, network: nn.Module, samples: Any, positions: Any) -> list[dict[str, Any]]:
+    def targets_of(
+        self, network: nn.Module, samples: Any, positions: Any, view: BatchView | None = None
+    ) -> list[dict[str, Any]]:
         """What the network gives as targets of these samples, one mapping of plain values for each, with its "id": the rows that
-        DataModule.relabelled takes. UserError where networks of the task generate no targets."""
+        DataModule.relabelled takes. view: how it sees them, where that is otherwise. UserError where networks of the task generate no
+        targets."""
         raise UserError(f"{type(self).__name__}: networks of this task generate no targets to learn from")
 
     def own_samples(

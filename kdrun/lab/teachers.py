@@ -110,7 +110,7 @@ def settle_teaching(stage: Stage, workshop: Any) -> dict[str, Any]:
         if teaching["source"] == "cached":
             raise UserError(
                 "teacher.source=cached: what a teacher with data of its own says of tokens is not kept",
-                "give teacher.source=online, or leave teacher.data out",
+                "give teacher.source=online, or leave teacher.data and teacher.prompt out",
             )
         teaching = {**teaching, "source": "online"}
     if stage.sees and not recurring:

@@ -91,15 +91,22 @@ def _in_whole_batches(objective: Objective, trainer: dict[str, Any]) -> None:
 
 def check_aligned(stages: Iterable[Any], workshop: Any) -> None:
     """Raises UserError for a stage whose teacher predicts other pieces of a sample than the student (another tokenizer), where something
-    would compare them piece by piece."""
+    would compare them piece by piece, or has them at other places (another prompt), where something would compare them place by place."""
     for stage in stages:
         module = workshop.data(stage.data) if getattr(stage, "sees", None) and stage.trainer is not None else None
         if module is None or module.aligned_by is None:
             continue
-        terms = [term for term in build_objective(stage.objective).active if term.needs_teacher]
-        keys = [f"objective.{term.name}" for term in terms if module.aligned_by not in term.may_want]
-        keys += ["trainer.gap"] if stage.trainer.get("gap") else []
-        if keys and workshop.seen(stage.seen, module).view_of(module).aligned:
+        objective, gap = build_objective(stage.objective), ["trainer.gap"] if stage.trainer.get("gap") else []
+        terms = [term for term in objective.active if term.needs_teacher]
+        keys = [f"objective.{term.name}" for term in terms if module.aligned_by not in term.may_want] + gap
+        view = workshop.seen(stage.seen, module).view_of(module)
+        inside = [path.rpartition(".")[0] for path in objective.captures("teacher").values()] + gap
+        if inside and view.displaced:
+            raise UserError(
+                f"{inside[0]} compares two networks at all places of a row, and the teacher reads other prompts (teacher.prompt)",
+                "distributions can be compared, at the tokens of answers: objective=word_kd, reverse_kl, jsd, skewed",
+            )
+        if keys and view.aligned:
             raise UserError(
                 f"{keys[0]} compares two networks token by token, and the teacher cuts texts into other tokens (teacher.data)",
                 "objectives for that: uld (sorted probabilities), aligned_kd (pieces of text that both have)",

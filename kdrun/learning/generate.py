@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ BLOCK = 64
 
 @dataclass(frozen=True)
 class GenerateRequest:
-    """What is asked: a network (`teacher`), the data whose training samples it reads, how it generates (`decoding`), and which of its
-    texts are learned from (`filters`)."""
+    """What is asked: a network (`teacher`), the data whose training samples it reads, how it generates (`decoding`), which of its texts
+    are learned from (`filters`), and keys of the data in which it sees these samples otherwise (`sees`)."""
 
     label: str
     work: Path
@@ -41,6 +41,7 @@ class GenerateRequest:
     hardware: dict[str, Any]
     energy: dict[str, Any] | None = None
     filters: TextFilter = TextFilter()
+    sees: dict[str, Any] = field(default_factory=dict)
 
 
 def run_generation(request: GenerateRequest, report: Report, workshop: Workshop) -> dict[str, Any]:
@@ -48,8 +49,9 @@ def run_generation(request: GenerateRequest, report: Report, workshop: Workshop)
     UserError for a task that generates no targets."""
     with workshop.open_ledger(request.work, request.hardware, request.energy) as ledger:
         module = workshop.data(request.data)
-        task = module.task(request.decoding)
-        network = live_teacher(request.teacher, module, task, torch.device(request.hardware["device"])).network
+        seen = workshop.seen({**request.data, **request.sees}, module) if request.sees else module
+        task, view = seen.task(request.decoding), seen.view_of(module) if request.sees else None
+        network = live_teacher(request.teacher, seen, task, torch.device(request.hardware["device"])).network
         samples = module.samples("train")
         state = request.work / STATE
         lines = _whole_blocks(state, len(samples))
@@ -59,7 +61,7 @@ def run_generation(request: GenerateRequest, report: Report, workshop: Workshop)
             file.writelines(lines)
             for first in range(len(lines), len(samples), BLOCK):
                 positions = np.arange(first, min(first + BLOCK, len(samples)))
-                new = [json.dumps(row) + "\n" for row in task.targets_of(network, samples, positions)]
+                new = [json.dumps(row) + "\n" for row in task.targets_of(network, samples, positions, view)]
                 lines += new
                 file.writelines(new)
                 file.flush()

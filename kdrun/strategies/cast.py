@@ -55,6 +55,9 @@ class Learner:
         run, own = self.cast.config["data"], self.config.get("data") or {}
         if self.brought:
             own = {key: own[key] for key in own_data.views(self.cast.domain, run) if key in own}
+        prompts = {name: self.config.get(name) for name in ("prompt", "system")}
+        if any(template is not None for template in prompts.values()):
+            own = merged(own, self.cast.domain.prompted(self.key, **prompts))
         normalize, data = self.config.get("normalize"), merged(run, own)
         return data if normalize is None else {**data, "normalize": normalize}
 
@@ -302,9 +305,10 @@ def generate(
     search = {**used, **decoding}
     search.pop("val_beam", None)  # of validation alone
     teaching = {key: cast.teaching_of(teacher)[key] for key in ("accuracy", "tolerance")}
-    stage = teacher.stage
-    data = stage.stated.get("beside", stage.data)  # of the student's training samples, not of its own
-    return Generate(role, data, search, cast.config["hardware"], stage.seed, teacher, teaching, filters or {})
+    stage, run = teacher.stage, cast.config["data"]
+    sees = own_data.seen_otherwise(cast.domain, run, [stage.data])
+    data = {**stage.stated.get("beside", stage.data), **{key: run.get(key) for key in sees}}  # of the student's samples
+    return Generate(role, data, search, cast.config["hardware"], stage.seed, teacher, teaching, filters or {}, sees)
 
 
 def weighted(objective: dict[str, Any], factors: dict[str, float]) -> dict[str, Any]:

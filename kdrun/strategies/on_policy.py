@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from kdrun import losses
+from kdrun.config.trees import at
 from kdrun.problems import UserError
 from kdrun.strategies.cast import Cast, distil, supervised
 from kdrun.strategies.vanilla import Vanilla
@@ -88,9 +89,10 @@ class OnPolicy(Vanilla):
         teaching = {**cast.teaching_of(teacher), "source": "online"}
         own = {"share": self.student_share, "temperature": self.temperature, "prompt": self.prompt}
         stage = distil(cast.student, teacher, start=self._start(teacher), teaching=teaching)
-        if stage.sees:
+        run, keys = cast.config["data"], cast.domain.view_keys(cast.config["data"])
+        if other := [key for key in keys if at({**run, **stage.sees}, key) != at(run, key)]:
             raise UserError(
-                f"strategy=on_policy: the teacher reads other rows than the student ({', '.join(f'data.{key}' for key in stage.sees)})",
+                f"strategy=on_policy: the teacher reads other rows than the student ({', '.join(f'data.{key}' for key in other)})",
                 "it cannot be asked about what the student writes: give both the same tokenizer and view of the data",
             )
         return lab.get(replace(stage, rollout=own))

@@ -66,6 +66,14 @@ def messages_of(record: Mapping[str, Any]) -> tuple[Message, ...]:
     return tuple(messages)
 
 
+def columns_of(record: Mapping[str, Any]) -> dict[str, str]:
+    """The columns of a row, as text, that its chat is not made of; those with lists or nothing in them are left out."""
+    form = form_of(list(record))
+    used = (*FORMS[form], "system") if form else ()
+    kept = {name: value for name, value in record.items() if name not in used}
+    return {name: str(value) for name, value in kept.items() if isinstance(value, str | int | float)}
+
+
 def _message(turn: Any, number: int) -> Message:
     if not isinstance(turn, Mapping):
         raise ValueError(f"turn {number} is a {type(turn).__name__}, expected {{...}}")

@@ -94,14 +94,27 @@ class LanguageDomain(Domain):
         """Those that cut a text into tokens."""
         return tuple(f"language.{name}" for name in ("tokenizer", "vocabulary", "max_length"))
 
-    def content_hash(self, source: Any, config: dict[str, Any]) -> str:
-        """With the content of a tokenizer that is given."""
-        path = config["language"]["tokenizer"]
-        if path is None:
-            return source.content_hash
-        from kdrun.domains.language.tokens import existing
+    def prompted(self, key: str, prompt: str | None, system: str | None) -> dict[str, Any]:
+        from kdrun.domains.language.templates import check_template
 
-        return hashlib.sha256(f"{source.content_hash} {existing(path).sha256}".encode()).hexdigest()
+        found = {name: value for name, value in (("prompt", prompt), ("system", system)) if value is not None}
+        for name, template in found.items():
+            check_template(f"{key}.{name}", template)
+        return {"language": found}
+
+    def content_hash(self, source: Any, config: dict[str, Any]) -> str:
+        """With the content of a tokenizer that is given, and of what a teacher reads in the place of prompts."""
+        path, content = config["language"]["tokenizer"], source.content_hash
+        if path is not None:
+            from kdrun.domains.language.tokens import existing
+
+            content = hashlib.sha256(f"{content} {existing(path).sha256}".encode()).hexdigest()
+        from kdrun.domains.language.templates import Templates, content_of
+
+        templates = Templates.of(config["language"])
+        if templates is None:
+            return content
+        return hashlib.sha256(f"{content} {content_of(source, templates)}".encode()).hexdigest()
 
     def left_out(self, target: str) -> tuple[str, ...]:
         """Of files: paths and names of columns, whose content is in instead. Of a served network: where it is and how it is asked."""

@@ -12,7 +12,7 @@ from kdrun.data import folders
 from kdrun.data.csv_table import lines
 from kdrun.data.records import Records, records, text_in
 from kdrun.data.source import TEST, TRAIN, VAL
-from kdrun.domains.language.chats import FORMS, form_of, messages_of
+from kdrun.domains.language.chats import FORMS, columns_of, form_of, messages_of
 from kdrun.domains.language.source import Document, Documents, documents
 from kdrun.problems import UserError, closest, listed
 
@@ -21,8 +21,8 @@ TARGETS = ("text_corpus", "chats")
 PLAIN = (".txt", ".md", ".rst", ".text")
 TABLES = (".jsonl", ".ndjson", ".parquet", ".csv", ".tsv")
 NAMED = 3
-Row = tuple[Document, str]
-"""(text or chat, where it came from)."""
+Row = tuple[Document, str, Mapping[str, str]]
+"""(text or chat, where it came from, its other columns)."""
 
 
 def text_corpus(
@@ -51,11 +51,12 @@ def text_corpus(
     def read(path: Path) -> list[Row]:
         if path.suffix.lower() in TABLES:
             return [
-                (_cell(path, number, record, column), f"{path.name} row {number}") for number, record in _records(path)
+                (_cell(path, number, record, column), f"{path.name} row {number}", {})
+                for number, record in _records(path)
             ]
         text = text_in(path, f"data.root={path}")
         parts = [text] if separator is None else text.split(separator)
-        return [(part.strip("\n"), f"{path.name} part {number}") for number, part in enumerate(parts, 1)]
+        return [(part.strip("\n"), f"{path.name} part {number}", {}) for number, part in enumerate(parts, 1)]
 
     return _source(
         "text_corpus", {"root": root, "val_root": val_root, "test_root": test_root}, read, empty, chats=False
@@ -86,7 +87,7 @@ def chats(
         rows, bad = [], []
         for number, record in _records(path):
             try:
-                rows.append((messages_of(record), f"{path.name} row {number}"))
+                rows.append((messages_of(record), f"{path.name} row {number}", columns_of(record)))
             except ValueError as error:
                 bad.append((number, str(error)))
         if bad and not rows and form_of(list(_records(path)[0][1])) is None:
@@ -124,6 +125,7 @@ def _source(
     if empty not in ("stop", "drop"):
         raise UserError(f"data.empty={empty}: stop or drop{closest(empty, ('stop', 'drop'))}")
     texts: list[Document] = []
+    fields: list[Mapping[str, str]] = []
     parts: list[int] = []
     without: list[str] = []
     for (key, root), part in zip(roots.items(), (TRAIN, VAL, TEST), strict=True):
@@ -131,11 +133,12 @@ def _source(
             continue
         before = len(texts)
         for path in _files(Path(root).expanduser(), key, TABLES if chats else (*PLAIN, *TABLES)):
-            for text, place in read(path):
+            for text, place, columns in read(path):
                 if isinstance(text, str) and not text.strip():
                     without.append(place)
                     continue
                 texts.append(text)
+                fields.append(columns)
                 parts.append(part)
         if len(texts) == before:
             raise UserError(f"data.{key}={root}: there is no text in it")
@@ -148,6 +151,7 @@ def _source(
         texts,
         Path(str(roots["root"])).name or kind,
         split=np.array(parts, np.int8),
+        fields=fields,
         notes=[f"{count} rows {what} left out" for count, what in left_out if count],
     )
 

@@ -24,6 +24,7 @@ from kdrun.domains.language.loader import LanguageLoader, LanguageSamples
 from kdrun.domains.language.prompts import answered, prompts
 from kdrun.domains.language.source import Documents, written
 from kdrun.domains.language.spec import LanguageSpec
+from kdrun.domains.language.templates import Templates, prompted
 from kdrun.domains.text.module import without_duplicates
 from kdrun.problems import UserError
 
@@ -38,6 +39,7 @@ class LanguageDataModule(TokenModule):
     samples    split -> its rows
     notes      what was found in making them
     written    prompts of each test set that networks go on with, and how many tokens at most
+    templates  what prompts of its documents were written by, where they are not those of the source
     """
 
     preflight_batch = 32
@@ -54,10 +56,11 @@ class LanguageDataModule(TokenModule):
         notes: list[str],
         documents: Mapping[str, np.ndarray],
         written: tuple[int, int] = (0, 1),
+        templates: Templates | None = None,
     ):
         super().__init__(DOMAIN, spec, samples, tokenizer, batch_size=32, eval_batch_size=32)
         self.source, self.tokenizer, self.found, self.documents = source, tokenizer, notes, documents
-        self.written = written
+        self.written, self.templates = written, templates
 
     def inputs(self, ids: Tensor, view: int = 0) -> dict[str, Any]:
         """The batch of these training rows, in this order."""
@@ -88,9 +91,12 @@ class LanguageDataModule(TokenModule):
 
     def view_of(self, learned: LanguageDataModule) -> BatchView:
         """See DataModule; of the same tokenizer, the rows of `learned` as they are."""
+        from kdrun.domains.language.prompted import OtherPrompt
         from kdrun.domains.language.retokenized import Retokenized, SameTokens
 
-        return SameTokens(self) if self.tokenizer.alike(learned.tokenizer) else Retokenized(self, learned)
+        if not self.tokenizer.alike(learned.tokenizer):
+            return Retokenized(self, learned)
+        return OtherPrompt(self, learned) if self.templates != learned.templates else SameTokens(self)
 
     def files_beside(self) -> dict[str, bytes]:
         """The tokenizer with its chat template, as transformers reads it."""
@@ -159,7 +165,8 @@ def language_module(source: Documents, config: Mapping[str, Any], cache: str | P
         read = [written(source.documents[row]) for row in np.flatnonzero(training.split == TRAIN).tolist()]
         tokenizer = tokenizers.trained(read, config["vocabulary"], Path(cache))
     training = _with_pool(training, config["unlabelled"])
-    source = training.source
+    templates = Templates.of(config)
+    source = prompted(training.source, templates)
     samples: dict[str, LanguageSamples] = {}
     for name, part in SPLITS.items():
         places = np.flatnonzero(training.split == part)
@@ -182,4 +189,4 @@ def language_module(source: Documents, config: Mapping[str, Any], cache: str | P
     )
     ids = {name: source.ids[training.split == part] for name, part in SPLITS.items()}
     prompts = config["prompts"], config["max_new"]
-    return LanguageDataModule(source, tokenizer, spec, samples, notes, ids, prompts)
+    return LanguageDataModule(source, tokenizer, spec, samples, notes, ids, prompts, templates)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,6 +25,7 @@ class Documents(ArraySource):
     x          uint8 [N, 16]: hashes by which equal documents are known
     y          int64 [N], 0
     documents  one for each sample; all texts, or all chats
+    fields     for each sample the other columns of its row, as text (what teacher.prompt may name); None: there are none
     """
 
     x: np.ndarray
@@ -34,11 +35,12 @@ class Documents(ArraySource):
     name: str
     source_hash: str
     documents: tuple[Document, ...] = ()
+    fields: tuple[Mapping[str, str], ...] | None = None
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     determined: bool = False
 
-    columns: ClassVar[tuple[str, ...]] = ("documents",)
+    columns: ClassVar[tuple[str, ...]] = ("documents", "fields")
 
     def __post_init__(self) -> None:
         if len(self.documents) != len(self.x):
@@ -63,8 +65,10 @@ def documents(
     split: np.ndarray | None = None,
     notes: Sequence[str] = (),
     determined: bool = False,
+    fields: Sequence[Mapping[str, str]] | None = None,
 ) -> Documents:
-    """The source of these documents. ids: int64 [N], their places where left out; split: int8 [N], all train where left out."""
+    """The source of these documents. ids: int64 [N], their places where left out; split: int8 [N], all train where left out; fields: see
+    Documents."""
     texts = [written(document) for document in found]
     return Documents(
         x=digests(texts),
@@ -74,6 +78,7 @@ def documents(
         name=name,
         source_hash=text_hash(json.dumps(document) for document in found),
         documents=tuple(found),
+        fields=tuple(fields) if fields is not None and any(fields) else None,
         notes=tuple(notes),
         determined=determined,
     )

@@ -19,6 +19,7 @@ from kdrun.domains.language.prompts import Prompt, answered, prompts
 from kdrun.domains.language.scores import UNIT, LanguageScores, rounded
 from kdrun.domains.task import Batch, Prediction, Tensors
 from kdrun.domains.translation.task import HIDDEN, TokenTask
+from kdrun.problems import UserError
 
 DOMAIN = kinds.find("causal_lm")
 TYPICAL_TOKENS = 64
@@ -163,14 +164,22 @@ class CausalLanguage(TokenTask):
         texts, references = ([row[name] for row in rows] for name in ("text", "reference"))
         return written.scores(texts, references, list(map(len, made))), rows
 
-    def targets_of(self, network: nn.Module, samples: Any, positions: np.ndarray) -> list[dict[str, Any]]:
+    def targets_of(
+        self, network: nn.Module, samples: Any, positions: np.ndarray, view: Any = None
+    ) -> list[dict[str, Any]]:
         """What the network writes behind the prompts of the documents of these rows: {"id" of the row, "prompt": as of `prompts`, "tokens"
-        and "text" of each document}."""
+        and "text" of each document}. view: see Task; a prompted.OtherPrompt. UserError for a network with another tokenizer."""
+        if view is not None and view.aligned:
+            raise UserError(
+                "what a teacher with another tokenizer writes are not the student's tokens (teacher.data)",
+                "strategy=sequence_kd needs one tokenizer; strategy=vanilla objective=aligned_kd or uld works with two",
+            )
         share, temperature = self.decoding["prompt"], self.decoding["temperature"]
         generator = torch.Generator(next(network.parameters()).device)
         ids = samples.ids[torch.from_numpy(positions)].tolist()
         generator.manual_seed(randomness.key("generated", self.decoding.get("seed", 0), *ids) >> 1)
         begun = prompts(samples, positions, share, self.spec.chats)
+        begun = view.begun(positions, begun) if view is not None and view.displaced else begun
         decode = self.module.tokenizer.made.batch_decode
         return [
             {"id": number, "prompt": share, "text": decode(tokens, skip_special_tokens=True), "tokens": tokens}

@@ -161,7 +161,9 @@ class Translation(TokenTask):
         found = decode(network, sources, bos=spec.bos, eos=spec.eos, pad=spec.pad, search=self.search[final])
         return self.module.decode([hypotheses[0].tokens for hypotheses in found])
 
-    def targets_of(self, network: nn.Module, samples: Any, positions: np.ndarray) -> list[dict[str, Any]]:
+    def targets_of(
+        self, network: nn.Module, samples: Any, positions: np.ndarray, view: Any = None
+    ) -> list[dict[str, Any]]:
         """Translations as on test (`beam`) of the sources at these positions."""
         sources = [
             samples.source.flat[slice(*samples.source.starts[place : place + 2])].tolist() for place in positions

@@ -22,6 +22,7 @@ class Generate(Stage):
     decoding  how it generates, as `trainer.decoding`
     teaching  what the config states of the teacher, which is checked on every use
     filters   which texts are learned from (data.filters.TextFilter); {}: all
+    sees      keys of `data` in which the teacher sees the same samples otherwise (another prompt)
     """
 
     role: str
@@ -32,10 +33,16 @@ class Generate(Stage):
     teacher: Result | None = None
     teaching: dict[str, Any] = field(default_factory=dict)
     filters: dict[str, Any] = field(default_factory=dict)
+    sees: dict[str, Any] = field(default_factory=dict)
     trainer: ClassVar[None] = None
     objective: ClassVar[None] = None
     metrics: ClassVar[None] = None
     told: ClassVar[tuple[str, ...]] = ("generated",)
+
+    @property
+    def seen(self) -> dict[str, Any]:
+        """The data config as the teacher sees it."""
+        return {**self.data, **self.sees}
 
     @property
     def learner(self) -> dict[str, Any]:
@@ -52,7 +59,10 @@ class Generate(Stage):
         return {
             "generate": canonical(self.decoding, numbers=True),
             **({"filters": canonical(self.filters, numbers=True)} if self.filters else {}),
-            "teacher": {"fingerprint": self.teacher.fingerprint},
+            "teacher": {
+                "fingerprint": self.teacher.fingerprint,
+                **({"sees": identity(self.seen, context)} if self.sees else {}),
+            },
             "data": identity(self.data, context),
             "code": context.sources.versions(modules),
             "versions": versions("torch"),
@@ -93,5 +103,6 @@ class Generate(Stage):
             self.hardware,
             execution.energy,
             TextFilter(**self.filters),
+            self.sees,
         )
         return run_generation(request, execution.report, execution.workshop)
