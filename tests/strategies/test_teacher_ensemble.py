@@ -31,7 +31,7 @@ def test_one_teacher_is_vanilla():
 
 
 def test_no_teacher_at_all_is_refused():
-    with pytest.raises(UserError, match="strategy.teachers=0: at least 1"):
+    with pytest.raises(UserError, match="at least 1"):
         refuse_unused([compose(["strategy=teacher_ensemble", "student=mlp_8", "strategy.teachers=0"])])
 
 
