@@ -57,6 +57,7 @@ class StageWork:
     batch        samples of an optimizer step, over all devices and accumulated parts
     tokens       of one sample in the language model; width, layers: of it; None: memory of activations is not known
     vocabulary   rows of the head; None: there is none. chunk: positions whose distributions are in memory at once; None: all
+    passes       gradients that a step computes (SAM: 2), each with all forward passes, the teachers' included
     shards       devices over which weights, gradients and optimizer are split; teacher_shards: the teachers' weights
     """
 
@@ -76,6 +77,7 @@ class StageWork:
     frozen_bytes: int | None = None
     devices: int = 1
     accumulate: int = 1
+    passes: int = 1
     shards: int = 1
     teacher_shards: int = 1
 
@@ -121,7 +123,7 @@ def llava_parts(
 
 def flops(work: StageWork) -> dict[str, float]:
     """Operations of the whole stage: by kind, of the teachers, and total."""
-    passes = work.samples * work.epochs
+    passes = work.passes * work.samples * work.epochs
     found = {kind: passes * sum(part.flops for part in work.parts if part.kind == kind) for kind in FACTORS}
     found["teachers"] = passes * sum(part.flops for teacher in work.teachers for part in teacher)
     return {**found, "total": sum(found.values())}

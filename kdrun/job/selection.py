@@ -15,32 +15,15 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from kdrun.files import number
-from kdrun.measures import measure
+from kdrun.measures import MEASURES, measure
 
 LEVEL = 0.05
 """Share of jobs whose best epochs are no better than the last and are the headline all the same."""
 Records = Mapping[int, Mapping[str, Any]]
-
-
-def _share(score: float) -> float:
-    """Of right answers, and an upper bound for other means of values in 0..1."""
-    return math.sqrt(max(score * (1 - score), 0.0))
-
-
-DEVIATIONS: Mapping[str, Callable[[float], float]] = {
-    # Pairs are of the smaller class: with a quarter of the samples, twice the deviation (A (1 - A) / min(m, n) bounds the variance).
-    "auc": lambda score: 2 * _share(score),
-    # Squared errors deviate by sqrt(2) times their mean where residuals are normal; twice leaves room for heavier tails.
-    "r2": lambda score: 2 * (1 - score),
-    "loss": lambda score: 2 * score,
-    **dict.fromkeys(("accuracy", "top5", "token_accuracy", "bleu", "chrf", "sensitivity", "specificity"), _share),
-}
-"""Metric -> deviation of what one validation sample adds to its mean, where nothing was kept of samples. Of other metrics nothing is
-known then: the last epoch is the headline."""
 
 
 def headline_of(arms: Mapping[str, Records]) -> dict[str, Any]:
@@ -97,9 +80,10 @@ def quantile(looked: int) -> float:
 def noise_of(metric: str, pairs: list[tuple[float, float]], samples: int | None) -> float | None:
     """Standard error of best minus last of one seed, from the (best, last) score of every seed; None where nothing is known of the
     metric."""
-    deviation = DEVIATIONS.get(metric)
-    if deviation is None or not samples:
+    known = MEASURES.get(metric)
+    if known is None or known.deviation is None or not samples:
         return None
+    deviation = known.deviation
     return statistics.fmean(math.hypot(*map(deviation, pair)) for pair in pairs) / math.sqrt(samples)
 
 

@@ -28,6 +28,11 @@ def make_optimizer(
     return with_factors(targets.build(trainer["optimizer"], "optimizer", params=params))
 
 
+def passes_of(trainer: Mapping[str, Any]) -> int:
+    """Gradients that a step of a trainer's optimizer computes: 2 of SAM; 1 where it does not say."""
+    return getattr(targets.locate(trainer["optimizer"]["_target_"], "optimizer"), "passes", 1)
+
+
 def parameter_groups(
     parameters: Iterable[nn.Parameter],
     network: nn.Module,

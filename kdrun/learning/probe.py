@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from kdrun import targets
 from kdrun.learning import seeds, topk
 from kdrun.learning.backend import Backend
 from kdrun.learning.firststep import check_first_step
 from kdrun.learning.fit import monitored
+from kdrun.learning.groups import passes_of
 from kdrun.learning.request import TaughtBy
 from kdrun.learning.rollouts import Rollouts
 from kdrun.learning.teacher import FrozenTeacher, OtherView
@@ -66,7 +66,7 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
         return result
     _load_start(stage, student, module, result["untrained"])
     monitored(stage.trainer, task)
-    result["passes"] = getattr(targets.locate(stage.trainer["optimizer"]["_target_"], "optimizer"), "passes", 1)
+    result["passes"] = passes_of(stage.trainer)
     objective = build_objective(stage.objective)
     task.prepare(objective.wanted)
     seed = seeds.derive(stage.seed, "data")

@@ -79,10 +79,12 @@ def resampled(
     if len({one for one, _ in ids}) > 1:  # seeds.vary=[student,split]: each seed has test samples of its own
         return {}
     first = pairs[0][0][0]
-    if {"probabilities", "members"} & first.keys():
-        return _auc_differences(pairs, draws or AUC_DRAWS)
     found = {name: compared(pairs, one, draws or DRAWS) for name, one in sums(first).items()}
-    return {name: one for name, one in found.items() if one is not None}
+    of_classes = {"probabilities", "members"} & first.keys()
+    return {
+        **(_auc_differences(pairs, draws or AUC_DRAWS) if of_classes else {}),
+        **{name: one for name, one in found.items() if one is not None},
+    }
 
 
 def compared(

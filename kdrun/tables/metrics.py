@@ -111,9 +111,10 @@ METRICS = Metrics(
         **{
             f"{name}_difference": TableMetric(
                 difference_unit(name),
-                f"{MEASURES[name].label} difference: student minus a control, in {difference_unit(name)}, {RESAMPLED}",
+                f"{one.label} difference: student minus a control, in {difference_unit(name)}, {RESAMPLED}",
             )
-            for name in ("bleu", "chrf", "accuracy", "auc", "bits_per_byte", "token_accuracy")
+            for name, one in MEASURES.items()
+            if one.resampled
         },
     }
 )

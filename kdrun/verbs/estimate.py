@@ -50,6 +50,7 @@ def main(job: Any, args: Any) -> int:
 def works_of(config: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
     """(hardware.cost.StageWork of every stage, in order and each once; what is to be known of the networks)."""
     from kdrun.hardware.cost import ParameterGroup, StageWork, llava_parts
+    from kdrun.learning.groups import passes_of
 
     vision = config["data"].get("vision")
     sizes = Networks(config) if vision else LanguageNetworks(config)
@@ -77,6 +78,7 @@ def works_of(config: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
                 batch=stage.trainer["batch_size"], tokens=tokens, teachers=teachers, precision=precision,
                 width=found.width, layers=found.layers, vocabulary=said["vocabulary"],
                 devices=stage.hardware["devices"], accumulate=stage.trainer["accumulate"],
+                passes=passes_of(stage.trainer),
             )
         )  # fmt: skip
     return works, sizes.notes

@@ -13,7 +13,7 @@ from kdrun.ledger.figures import DeviceFigures
 from kdrun.verbs.stage_recorder import StageRecorder
 
 PASSES = 3
-"""Forward passes that a step of training takes as long as: one forward, two for both gradients."""
+"""Forward passes that a gradient takes as long as: one forward, two for both gradients."""
 
 
 def image_rows(
@@ -22,10 +22,11 @@ def image_rows(
     """One entry for each stage of one seed, in JSON types: {"name", "learner", "parameters", "steps", "flops", "targets": {name:
     {"hours"}}}; hours are None where no figures are published.
 
-    planned: {"shape", "classes", "train"}. A step is PASSES passes of the student and one of each teacher over a batch, each as
-    hardware.roofline has it, with all operators started one by one. Evaluation, loading and the optimizer are left out.
+    planned: {"shape", "classes", "train"}. A gradient is PASSES passes of the student and one of each teacher over a batch (a step has one; with SAM two), each
+    as hardware.roofline has it, with all operators started one by one. Evaluation, loading and the optimizer are left out.
     """
     from kdrun.hardware import roofline
+    from kdrun.learning.groups import passes_of
 
     networks = ImageNetworks(config, planned)
     lab = StageRecorder(networks)
@@ -38,8 +39,9 @@ def image_rows(
         epochs, batch = stage.trainer["epochs"], stage.trainer["batch_size"]
         steps = epochs * math.ceil(planned["train"] / batch)
         share = math.ceil(batch / hardware["devices"])
-        nodes = [(PASSES, stage.learner["network"])]
-        nodes += [(1, teacher.stage.learner["network"]) for teacher in stage.teachers]
+        gradients = passes_of(stage.trainer)
+        nodes = [(gradients * PASSES, stage.learner["network"])]
+        nodes += [(gradients, teacher.stage.learner["network"]) for teacher in stage.teachers]
         seen = [(times, *networks.of(node, share)) for times, node in nodes]
         entry = {"name": stage.role, "estimate": True, "learner": stage.learner["name"], "parameters": seen[0][1]}
         entry |= {"precision": precision, "devices": hardware["devices"], "batch": batch, "steps": steps, "targets": {}}
@@ -77,7 +79,7 @@ class ImageNetworks:
 def image_lines(rows: list[dict[str, Any]]) -> list[str]:
     """The same for people."""
     text = [
-        f"hours are at least these: a roofline over operators, {PASSES} passes of the learner and one of each teacher a step, not measured;",
+        f"hours are at least these: a roofline over operators, {PASSES} passes of the learner and one of each teacher a step (twice with SAM), not measured;",
         "  loading, evaluation, the optimizer and Python are left out, which may be most of the time of small networks on large cards",
     ]
     for row in rows:

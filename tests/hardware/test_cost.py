@@ -40,6 +40,7 @@ def kinds(parts):
 def test_operations_are_six_four_and_two_per_parameter_and_token():
     # D = 1000 samples * 2 epochs * 500 tokens = 1e6
     assert flops(work())["total"] == pytest.approx(6e15)
+    assert flops(work(passes=2))["total"] == pytest.approx(12e15)
     parts = [
         ParameterGroup("a", 10**9, 500, "trained"),
         ParameterGroup("b", 10**9, 500, "passed"),

@@ -37,6 +37,15 @@ def test_half_of_the_epochs_take_half_of_the_time(capsys):
     assert half["targets"]["h200"]["hours"] * 2 == pytest.approx(whole["targets"]["h200"]["hours"])
 
 
+def test_a_step_of_sam_is_counted_twice_for_those_who_use_it(capsys):
+    plain, sam = rows(capsys), rows(capsys, "student.trainer.optimizer=sam")
+    assert sam["teacher"]["flops"] == plain["teacher"]["flops"]
+    for role in ("student", "alone"):
+        assert sam[role]["flops"] == 2 * plain[role]["flops"] and sam[role]["steps"] == plain[role]["steps"]
+        hours = [found[role]["targets"]["h200"]["hours"] for found in (sam, plain)]
+        assert hours[0] == pytest.approx(2 * hours[1])
+
+
 def test_for_people_all_targets_that_are_known(capsys):
     assert main([*PAIR[:-1]]) == 0
     text = capsys.readouterr().out

@@ -225,7 +225,7 @@ class _Maker:
         outputs = [None if one is None else one.outputs for one in (teacher, alone)]
         found = safety.of(own.outputs, own.targets, classes, *outputs, self.request.critical)
         if len(classes) == 2:
-            val = self._validation(own, device) if own.subject.task.MAIN == "auc" else (None, None)
+            val = self._validation(own, device) if "val" in own.subject.task.KEEPS else (None, None)
             found |= safety.two_classes(own.outputs, own.targets, *val)
         return found
 
