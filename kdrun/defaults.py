@@ -57,7 +57,9 @@ written out in every hash, all other defaults in none, so that hashes of old rec
 
 ADDED_TO_TARGETS = {
     "strategy.clip_norm": None,
+    "strategy.groups": 5,
     "strategy.losses": "method",
+    "strategy.mixing": 0.1,
     "strategy.rate": "constant",
     "strategy.start": "own",
     "strategy.longest": None,

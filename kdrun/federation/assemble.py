@@ -120,7 +120,18 @@ class Setting:
         """What the server has of its own."""
         width = 1 if self.regression else len(self.module.spec.classes)
         network = None if self.travelling is None else self.network(self.travelling, "proxy")
-        return ServerResources(network, self.public, self._make_loop(seed=seeds.derive(self.seed, "server")), width)
+        loop = self._make_loop(seed=seeds.derive(self.seed, "server"))
+        node = self.config.get("server") or self.config["proxy"]
+        model = self.network(node, "server") if self.method.SERVER else None
+        return ServerResources(network, self.public, loop, width, model, self.groups, self.rules.clients)
+
+    @property
+    def groups(self) -> list[int] | None:
+        """The group of each client, where the partition is by groups."""
+        how, number = self.config.get("partition") or {}, self.config["clients"]
+        if how.get("kind") != "groups":
+            return None
+        return [partition.group_of(client, number, how["groups"]) for client in range(number)]
 
     def network(self, node: dict[str, Any], *purpose: object) -> nn.Module:
         """A network as it is at the beginning: its weights are a function of the run's seed and its purpose."""
@@ -152,12 +163,16 @@ class Setting:
             how.get("alpha", 0.5),
             seeds.derive(self.seed, "partition"),
             how.get("minimum", 8),
+            how.get("groups", 1),
+            how.get("mixing", 0.0),
         )
 
     @cached_property
     def _divided(self) -> tuple[list[np.ndarray], np.ndarray | None]:
         """(training samples of each client, public ones or None)."""
         own, share = list(self._shares.train), getattr(self.method.options, "public", None)
+        # Samples that are public under another arm are withheld from all arms where `withheld` says so.
+        share = (self.config.get("partition") or {}).get("withheld") if share is None else share
         if share is None:
             return own, None
         return _published(own, self.module.samples("train").ids.numpy(), share, self.seed)

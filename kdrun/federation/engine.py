@@ -25,8 +25,8 @@ class Engine(Protocol):
     elsewhere: bool
     incidents: list[list[Any]]
 
-    def fit(self, clients: Iterable[int], broadcast: Broadcast) -> Iterator[tuple[int, Update | Failure]]:
-        """Each client's answer, in the order of `clients`."""
+    def fit(self, broadcasts: Mapping[int, Broadcast]) -> Iterator[tuple[int, Update | Failure]]:
+        """Each client's answer to what it is sent, in the order of `broadcasts`."""
         ...
 
     def evaluate(
@@ -76,8 +76,8 @@ class InProcess:
         self.faults = faults or Faults()
         self.incidents: list[list[Any]] = []
 
-    def fit(self, clients: Iterable[int], broadcast: Broadcast) -> Iterator[tuple[int, Update | Failure]]:
-        for number in clients:
+    def fit(self, broadcasts: Mapping[int, Broadcast]) -> Iterator[tuple[int, Update | Failure]]:
+        for number, broadcast in broadcasts.items():
             yield number, answer(self.clients[number], self.faults, broadcast)
 
     def evaluate(

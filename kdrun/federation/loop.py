@@ -110,7 +110,7 @@ class Loop:
             self.seen |= backend.seen
         self.counted["steps"] += len(kept) * len(networks)
         for role in networks:
-            self._count(f"trained/{role}", epochs * len(shard))
+            self.count(f"trained/{role}", epochs * len(shard))
         if not kept:
             return {}
         *means, _ = torch.stack([torch.stack(values) for values in kept]).mean(dim=0).tolist()
@@ -157,7 +157,7 @@ class Loop:
                 raise FloatingPointError("weights are not finite")
         return means
 
-    def _count(self, what: str, number: int) -> None:
+    def count(self, what: str, number: int) -> None:
         self.counted[what] = self.counted.get(what, 0) + number
 
     def outputs(self, role: str, network: nn.Module, shard: Shard) -> Outputs:
@@ -171,7 +171,7 @@ class Loop:
     def table(self, role: str, network: nn.Module, shard: Shard) -> Tensor:
         """float32 [n, C]: logits on the samples of a shard in its order, in eval mode, nothing augmented."""
         network.eval()
-        self._count(f"asked/{role}", len(shard))
+        self.count(f"asked/{role}", len(shard))
         return torch.cat([self.predict(network, batch["inputs"]).logits for batch in shard.whole(OUTPUTS_BATCH)])
 
     @torch.no_grad()
@@ -208,7 +208,7 @@ class Live:
 
     @torch.no_grad()
     def outputs(self, batch: dict[str, Any], step: int = 0) -> Prediction:
-        self.loop._count(f"asked/{self.role}", len(batch["positions"]))
+        self.loop.count(f"asked/{self.role}", len(batch["positions"]))
         return self.loop.predict(self.network, batch["inputs"])
 
 

@@ -13,8 +13,6 @@ from kdrun.federation.messages import Update, size
 from kdrun.ledger.flops import parameters
 from kdrun.ledger.spending import known_sum
 
-ROLES = ("private", "proxy", "shared")
-
 
 def means(values: Sequence[Mapping[str, float]], task: Any) -> dict[str, float | None]:
     """Each of the task's metrics as a mean over clients; of its main one also the worst and the 10th percentile of clients.
@@ -104,6 +102,7 @@ def outcome_of(
             "down": sum(server.down.values()),
             "private": known_sum(private),
         },
+        **federation.method.outcome(server.arrays, server.resources),
         "first_step": first_step,
         "teacher": None,
         "cost": {
@@ -163,7 +162,7 @@ def _flops(running: Any) -> dict[str, Any]:
 
     resources = federation.server.resources
     workers = [(client.loop, {"private": client.private, "proxy": client.proxy}) for client in federation.clients]
-    workers.append((resources.loop, {"private": None, "proxy": resources.network}))
+    workers.append((resources.loop, {"private": None, "proxy": resources.network, "server": resources.model}))
     for loop, networks in workers:
         own = []
         for what, count in loop.counted.items():

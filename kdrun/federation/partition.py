@@ -15,7 +15,7 @@ from kdrun.data import randomness
 from kdrun.data.splits import quantile_bins
 from kdrun.problems import UserError, closest, listed
 
-KINDS = ("label", "iid", "quantity")
+KINDS = ("label", "iid", "quantity", "groups")
 SPLITS = ("train", "val", "test")
 DRAWS = 10_000
 """Proportions that are drawn before a partition counts as impossible: a second or two."""
@@ -34,13 +34,24 @@ class Shares:
 
 
 def shares(
-    targets: Mapping[str, np.ndarray], clients: int, kind: str, alpha: float, seed: int, minimum: int = 8
+    targets: Mapping[str, np.ndarray],
+    clients: int,
+    kind: str,
+    alpha: float,
+    seed: int,
+    minimum: int = 8,
+    groups: int = 1,
+    mixing: float = 0.0,
 ) -> Shares:
     """Every sample of every split to exactly one client.
 
         label     of each class, proportions over clients from Dirichlet(alpha) (as in arXiv 2102.02079, section IV-A1)
         quantity  of all samples, proportions from Dirichlet(alpha)
         iid       equal proportions of all samples
+        groups    classes are cut into disjoint `groups` of about the same size, clients too (see group_of); within a group each
+                  class is dealt out as by label. Then each client gives the share `mixing` of its samples away, and gets as many
+                  of what all gave (arXiv 2605.11165): its proportion of a class is (1 - mixing) times that of its group and
+                  `mixing` times its share of all samples
 
     The proportions are the same in all three splits, so that a client is tested on its own distribution. They are drawn again
     until each client has `minimum` training samples and one of val and of test.
@@ -53,6 +64,8 @@ def shares(
         raise UserError(f"partition={kind}: expected one of {listed(KINDS)}{closest(kind, KINDS)}")
     if clients < 1 or minimum < 1 or not 0 < alpha < np.inf:
         raise UserError(f"clients={clients} alpha={alpha} minimum={minimum}: each has to be above 0")
+    if kind == "groups" and not (1 <= groups <= clients and 0 <= mixing <= 1):
+        raise UserError(f"groups={groups} mixing={mixing}: from 1 to {clients} groups, each has a client, and a share of samples")
     least = {"train": minimum, "val": 1, "test": 1}
     for split in SPLITS:
         if (have := len(targets[split])) < clients * least[split]:
@@ -60,16 +73,21 @@ def shares(
                 f"clients={clients}: {have} {split} samples are too few for {least[split]} of each client",
                 f"at most {have // least[split]} clients",
             )
-    groups = _groups(targets, kind)
+    rows = _groups(targets, kind)
+    if kind == "groups" and len(rows["train"]) < groups:
+        raise UserError(f"groups={groups}: there are {len(rows['train'])} classes", "each group of clients has a class at least")
+    counts = np.array([len(those) for those in rows["train"]])
     generator = np.random.Generator(np.random.PCG64(randomness.key("shares", kind, seed)))
     for _ in range(DRAWS):
         if kind == "iid":
             proportions = np.full((1, clients), 1 / clients)
+        elif kind == "groups":
+            proportions = _grouped(counts, clients, groups, alpha, mixing, generator)
         else:
-            proportions = generator.dirichlet(np.full(clients, alpha), len(groups["train"]))
-        ends = {split: _ends(groups[split], proportions) for split in SPLITS}
+            proportions = generator.dirichlet(np.full(clients, alpha), len(rows["train"]))
+        ends = {split: _ends(rows[split], proportions) for split in SPLITS}
         if all((np.diff(ends[split], axis=1, prepend=0).sum(axis=0) >= least[split]).all() for split in SPLITS):
-            return Shares(**{split: _dealt(groups[split], ends[split], split, seed) for split in SPLITS})
+            return Shares(**{split: _dealt(rows[split], ends[split], split, seed) for split in SPLITS})
     raise UserError(
         f"alpha={alpha:g} with clients={clients}: in {DRAWS:,} draws there was always a client with fewer than {minimum} "
         "training samples, or none of val or test",
@@ -77,9 +95,27 @@ def shares(
     )
 
 
+def group_of(client: int, clients: int, groups: int) -> int:
+    """The group of a client: neighbours in number are together, so that each group has all kinds of networks that are dealt out
+    one after another."""
+    return client * groups // clients
+
+
+def _grouped(
+    counts: np.ndarray, clients: int, groups: int, alpha: float, mixing: float, generator: np.random.Generator
+) -> np.ndarray:
+    """float64 [classes, clients]: proportions of kind=groups, from the number of training samples of each class [classes]."""
+    inside = np.zeros((len(counts), clients))
+    for group, classes in enumerate(np.array_split(generator.permutation(len(counts)), groups)):
+        members = [client for client in range(clients) if group_of(client, clients, groups) == group]
+        inside[np.ix_(classes, members)] = generator.dirichlet(np.full(len(members), alpha), len(classes))
+    sizes = counts @ inside / counts.sum()
+    return (1 - mixing) * inside + mixing * sizes
+
+
 def _groups(targets: Mapping[str, np.ndarray], kind: str) -> dict[str, list[np.ndarray]]:
     """Per split, the positions of each group that is dealt out by proportions of its own; the same groups in all splits."""
-    if kind != "label":
+    if kind not in ("label", "groups"):
         return {split: [np.arange(len(targets[split]))] for split in SPLITS}
     labels = {split: np.asarray(targets[split]) for split in SPLITS}
     if labels["train"].dtype.kind == "f":

@@ -25,7 +25,14 @@ def planned(stage: Any, module: Any) -> dict[str, Any]:
     method.suits(regression)
     how = config["partition"]
     shares = partition.shares(
-        targets, config["clients"], how["kind"], how["alpha"], seeds.derive(stage.seed, "partition"), how["minimum"]
+        targets,
+        config["clients"],
+        how["kind"],
+        how["alpha"],
+        seeds.derive(stage.seed, "partition"),
+        how["minimum"],
+        how.get("groups", 1),
+        how.get("mixing", 0.0),
     )
     sizes: dict[str, int] = {}
 

@@ -17,7 +17,7 @@ from kdrun.data import randomness
 from kdrun.federation.aggregate import check, clip
 from kdrun.federation.engine import Engine
 from kdrun.federation.faults import BadUpdate, Failure
-from kdrun.federation.messages import Broadcast, Update, refusal, size
+from kdrun.federation.messages import Broadcast, Update, size
 from kdrun.federation.methods.base import Method, ServerResources
 from kdrun.problems import UserError
 
@@ -75,18 +75,17 @@ class Server:
     def collect(self) -> Iterator[int]:
         """Calls those of this round's clients that have not been called yet; gives each one's number once it is through."""
         todo = [client for client in self.chosen() if client not in self.done]
-        broadcast = Broadcast(self.round, self.arrays)
-        down = size(broadcast)
+        broadcasts = {client: Broadcast(self.round, self.method.sent(self.arrays, client)) for client in todo}
         expected = self.method.expected(self.arrays, self.resources) if self.method.TRAVELS else {}
-        for client, answer in self.engine.fit(todo, broadcast):
-            self.down[client] += down
+        for client, answer in self.engine.fit(broadcasts):
+            self.down[client] += size(broadcasts[client])
             self.calls[client] += 1
             if isinstance(answer, Failure):
                 self._leave_out(client, answer.reason)
             else:
                 self.up[client] += size(answer)
                 self.answers[client] += 1
-                reason = refusal(answer, expected)
+                reason = self.method.refusal(answer, expected)
                 if reason is None:
                     self.came[client] = answer
                 else:
@@ -117,6 +116,7 @@ class Server:
             if rules.clip_norm is not None and self.method.TRAVELS != "predictions":
                 came, found["clipped"] = clip(came, self.arrays, rules.clip_norm)
             self.arrays = self.method.combine(self.arrays, came, rules.how, rules.trim, self.round, self.resources)
+        found["metrics"] |= self.method.said(self.arrays)
         self.came, self.done = {}, []
         self.round += 1
         return found

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdrun import losses
-from kdrun.federation.methods.options import TEACHING, WHOLE_BATCH, options_of
+from kdrun.federation.methods.options import METHODS, TEACHING, WHOLE_BATCH, options_of
 from kdrun.lab.stages.federate import Federate
 from kdrun.problems import UserError
 from kdrun.strategies.base import Strategy
-from kdrun.strategies.cast import Cast
+from kdrun.strategies.cast import Cast, Learner
 from kdrun.targets import signature
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ class Federated(Strategy):
     teacher, a small network of one make for all. Every client is tested on its own test samples.
 
     clients            how many
-    partition, alpha   who has which samples: label (of each class, shares from Dirichlet(alpha)), quantity, iid
+    partition, alpha   who has which samples: label (of each class, shares from Dirichlet(alpha)), quantity, iid; groups: clients and
+                       classes are cut into groups, within which samples are dealt out as by label
+    groups, mixing     of partition=groups: how many, and the share of each client's samples that is dealt out among all clients
     minimum            training samples of each client at least
     shift              strength of a change of appearance, one for each client; 0: none
     rounds             of communication
@@ -53,6 +55,8 @@ class Federated(Strategy):
     clients: int = 10
     partition: str = "label"
     alpha: float = 0.3
+    groups: int = 5
+    mixing: float = 0.1
     minimum: int = 8
     shift: float = 0.0
     rounds: int = 20
@@ -76,11 +80,14 @@ class Federated(Strategy):
         "fedmd": "FedMD, predictions on public samples",
         "feddf": "FedDF, ensemble on public samples",
         "fedkd": "FedKD, weighted by losses",
+        "fedct": "FedCT, votes on public samples",
+        "comet": "COMET, clustered predictions",
     }
     instead: ClassVar[dict[str, str]] = {
         "objective": "clients learn by their method, whose losses strategy.losses=objective replaces as far as it has them",
         "trainer.epochs": "a round has strategy.backward_epochs and strategy.forward_epochs, and there are strategy.rounds",
         "strategy.timeout": "it is for strategy.engine=flower",
+        **dict.fromkeys(("strategy.groups", "strategy.mixing"), "it is for strategy.partition=groups"),
         "trainer.schedule": "clients train at a constant rate, trainer.optimizer.lr, or with strategy.rate=schedule",
         "teacher": "the teacher's network is what travels; clients train by student.trainer, or trainer",
         "assistants": "their networks are those of clients, who train by student.trainer, or trainer",
@@ -88,7 +95,7 @@ class Federated(Strategy):
     }
 
     choices: ClassVar = {
-        "partition": ("label", "quantity", "iid"),
+        "partition": ("label", "quantity", "iid", "groups"),
         "aggregation": ("fedavg", "median", "trimmed_mean"),
         "engine": ("in_process", "flower"),
         "losses": ("method", "objective"),
@@ -96,7 +103,8 @@ class Federated(Strategy):
     }
     ranges: ClassVar = {
         "clients": (lambda number: number >= 2, "a federation has at least two"),
-        **dict.fromkeys(("minimum", "rounds", "eval_every"), COUNT),
+        **dict.fromkeys(("minimum", "rounds", "eval_every", "groups"), COUNT),
+        "mixing": (lambda share: 0 <= share <= 1, "a share of samples in [0, 1]"),
         "alpha": (lambda alpha: alpha > 0, "above 0; small is uneven"),
         "participation": (lambda share: 0 < share <= 1, "a share above 0 and at most 1"),
         "trim": (lambda share: 0 <= share < 0.5, "a share of each end in [0, 0.5)"),
@@ -107,6 +115,8 @@ class Federated(Strategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.partition == "groups" and self.groups > self.clients:
+            raise UserError(f"strategy.groups={self.groups}: each needs a client, and there are strategy.clients={self.clients}")
         if self.superlink is not None and self.engine != "flower":
             raise UserError(f"strategy.superlink={self.superlink} is of strategy.engine=flower, not of {self.engine}")
         if self.faults:
@@ -142,14 +152,18 @@ class Federated(Strategy):
                     f"leave it at {'null' if value is None else value}",
                 )
 
+    def private(self, cast: Cast) -> list[Learner]:
+        """Those whose networks are dealt out to clients."""
+        return [cast.student, *cast.assistants]
+
     def federate(self, cast: Cast, role: str, method: str, options: dict[str, Any]) -> Federate:
         """One federation under a method of kdrun.federation.methods, on the clients and faults of this strategy."""
-        private = [cast.student, *cast.assistants]
+        divided = {"groups": self.groups, "mixing": self.mixing} if self.partition == "groups" else {}
         settings = {
             "clients": self.clients,
-            "partition": {"kind": self.partition, "alpha": self.alpha, "minimum": self.minimum},
+            "partition": {"kind": self.partition, "alpha": self.alpha, "minimum": self.minimum, **divided},
             "shift": {"strength": self.shift},
-            "private": [learner.identity["network"] for learner in private],
+            "private": [learner.identity["network"] for learner in self.private(cast)],
             "proxy": cast.teacher.identity["network"],
             "method": method,
             "options": options,
@@ -208,15 +222,17 @@ class Federated(Strategy):
                 the same, for as many optimisation steps as private network and proxy have together in `run`
         fedavg, fedprox
                 one shared network (that of all clients where they have the same, else the proxy), tested on every client
-        fedmd, feddf
+        fedmd, feddf, fedct, comet
                 need public samples: a tenth of each client's training samples becomes public, without labels
         fedkd   private and proxy teach each other, weighted by their losses
         """
         if name in self.variants:
             return super().control(name, lab, cast)
         if name == "alone":
-            return lab.get(self.federate(cast, name, "local", {**self.budget(), "forward_epochs": 0}))
-        return lab.get(self.federate(cast, name, {"equal_compute": "local"}.get(name, name), self.budget()))
+            options = {**taken("local", self.budget()), "forward_epochs": 0}
+            return lab.get(self.federate(cast, name, "local", options))
+        method = {"equal_compute": "local"}.get(name, name)
+        return lab.get(self.federate(cast, name, method, taken(method, self.budget())))
 
 
 def objective_of(method: str, objective: dict[str, Any]) -> dict[str, Any]:
@@ -227,6 +243,12 @@ def objective_of(method: str, objective: dict[str, Any]) -> dict[str, Any]:
     known = {name: signature(target) for name, target in targets.items()}
     taught = [name for name, it in known.items() if it and any(key.startswith("teacher_") for key in it.parameters)]
     return {name: term for name, term in objective.items() if name not in taught}
+
+
+def taken(method: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Those of the options that a method has."""
+    known = {field.name for field in fields(METHODS[method][1])}
+    return {name: value for name, value in options.items() if name in known}
 
 
 def checked(method: str, options: dict[str, Any]) -> None:

@@ -18,10 +18,10 @@ class Baseline(Federated):
     """A known method as the result of a run, on the clients of the other federated strategies.
 
     method   local: nothing travels; fedavg (arXiv 1602.05629), fedprox (1812.06127), fedmd (1910.03581), feddf (2006.07242),
-             fedkd (2108.13323)
+             fedkd (2108.13323), fedct (2310.05696), comet (2204.10965)
     backward_epochs, forward_epochs
              of a round; methods without two directions train for the sum of both
-    options  of the method: {mu: 0.1} of fedprox, {public: 0.1} of fedmd and feddf
+    options  of the method: {mu: 0.1} of fedprox, {public: 0.1} of fedmd, feddf, fedct and comet
     """
 
     method: str = "fedavg"

@@ -64,6 +64,15 @@ def _self_taught(tree: dict[str, Any]) -> bool:
     return bool(at(tree, "averaged") or at(tree, "peers"))
 
 
+def _smooths(tree: dict[str, Any]) -> bool:
+    """Whether a federation's method compares outputs with those on noisy inputs."""
+    options = at(tree, "federation.options") or {}
+    return bool(options.get("smooth_grad") and options.get("smooth"))
+
+
+UNAVERAGED = ("local", "clustered", "comet", "fedct")
+"""Methods of a federation that average nothing, or in their own way."""
+
 RULES: tuple[tuple[str, str, Callable[[dict[str, Any]], bool]], ...] = (
     ("trainer.schedule.milestones", "trainer.schedule.name=step", _where("trainer.schedule.name", "step")),
     ("trainer.schedule.factor", "trainer.schedule.name=step", _where("trainer.schedule.name", "step")),
@@ -85,9 +94,14 @@ RULES: tuple[tuple[str, str, Callable[[dict[str, Any]], bool]], ...] = (
     ("teaching.cache_limit_gb", "a teacher whose outputs are cached", _where("teaching.source", "auto", "cached")),
     ("hardware.channels_last", "a task of images", _domain(lambda domain: domain.augmented)),
     ("learner.network.importance", "strategy.order with prune", lambda tree: at(tree, "learner.network.prune") != 0),
-    ("federation.partition.alpha", "strategy.partition=label or quantity", _where("federation.partition.kind", "label", "quantity")),
+    ("federation.partition.alpha", "strategy.partition=label, quantity or groups", _where("federation.partition.kind", "label", "quantity", "groups")),
     ("federation.aggregation.trim", "strategy.aggregation=trimmed_mean", _where("federation.aggregation.how", "trimmed_mean")),
-    ("federation.aggregation", "a method that sends something", lambda tree: at(tree, "federation.method") != "local"),
+    ("federation.aggregation", "a method that averages what clients send", lambda tree: at(tree, "federation.method") not in UNAVERAGED),
+    ("federation.options.top_k", "strategy.encoding=top_k", _options(encoding=("top_k",))),
+    ("federation.options.recluster", "clusters that are found by the server", _options(clustering=("gap", "greedy", "kmeans", None))),
+    ("federation.options.smooth_noise", "strategy.smooth above 0, with strategy.smooth_grad=true", lambda tree: _smooths(tree)),
+    ("federation.options.smooth", "strategy.smooth_grad=true", _options(smooth_grad=(True,))),
+    ("federation.options.smooth_grad", "strategy.smooth above 0", lambda tree: at(tree, "federation.options.smooth") != 0),
     ("federation.options.beta", "strategy.gate=logistic", _options(gate=("logistic", None))),
     ("federation.options.statistics", "a gate", _options(gate=("logistic", "hard", None))),
     ("federation.options.energy", "a gate", _options(gate=("logistic", "hard", None))),

@@ -23,15 +23,16 @@ class Tapped:
 
     def __init__(self, engine):
         self.engine, self.clients = engine, engine.clients
-        self.down: list[Broadcast] = []
+        self.down: list[tuple[int, Broadcast]] = []
         self.up: list[tuple[int, Update]] = []
         self.metrics: list[dict] = []
         self.secrets: list[np.ndarray] = []
 
-    def fit(self, clients, broadcast):
-        self.down.append(Broadcast(broadcast.round, {k: v.copy() for k, v in broadcast.arrays.items()}))
+    def fit(self, broadcasts):
+        for number, broadcast in broadcasts.items():
+            self.down.append((number, Broadcast(broadcast.round, {k: v.copy() for k, v in broadcast.arrays.items()})))
         self.note()
-        for number, answer in self.engine.fit(clients, broadcast):
+        for number, answer in self.engine.fit(broadcasts):
             self.up.append(
                 (number, Update({k: v.copy() for k, v in answer.arrays.items()}, answer.samples, answer.metrics))
             )
@@ -61,8 +62,8 @@ def test_messages_hold_what_the_method_sends_and_nothing_else(method, tmp_path):
     play.rounds()
     outcome = play.finish()
 
-    assert len(tap.down) == 3 and len(tap.up) == 9
-    messages = [*tap.down, *(update for _, update in tap.up)]
+    assert len(tap.down) == len(tap.up) == 9
+    messages = [message for _, message in (*tap.down, *tap.up)]
     arrays = [(name, array) for message in messages for name, array in message.arrays.items()]
     assert all(type(message) in (Broadcast, Update) for message in messages)
     check_form(method, federation, messages)

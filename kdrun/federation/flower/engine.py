@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from kdrun.federation.assemble import Federation, Setting
@@ -120,12 +121,14 @@ class FlowerEngine:
         self._known: set[int] = set()  # nodes that have said who they are
         self._met, self._began = False, time.monotonic()
 
-    def fit(self, clients: Iterable[int], broadcast: Broadcast) -> Iterator[tuple[int, Update | Failure]]:
+    def fit(self, broadcasts: Mapping[int, Broadcast]) -> Iterator[tuple[int, Update | Failure]]:
         """Where a private network will be validated after this round, that is asked for in the same message."""
-        self._round = round = broadcast.round
-        split, clients, before = EARLY if self.due(round) else "", list(clients), len(self.incidents)
-        found = self._ask(FIT, clients, split=split, arrays=broadcast.arrays)
-        if len(clients) > 1 and len(self.incidents) - before == len(clients):
+        if not broadcasts:
+            return
+        self._round = round = next(iter(broadcasts.values())).round
+        split, before = EARLY if self.due(round) else "", len(self.incidents)
+        found = self._ask(FIT, {client: one.arrays for client, one in broadcasts.items()}, split=split)
+        if len(broadcasts) > 1 and len(self.incidents) - before == len(broadcasts):
             # Not one machine, but what all have in common: rounds without anybody would be played to the end.
             raise RuntimeError(f"no client could work in round {round}: {self.incidents[-1][2]}")
         self._early = (round, {number: one.metrics for number, one in found.items() if isinstance(one, Answer)})
@@ -138,7 +141,7 @@ class FlowerEngine:
         early = split == EARLY and not best and self._early[0] == self._round and self.due(self._round)
         known, which = self._early[1] if early else {}, "best" if best else "last"
         asked = [number for number in clients if number not in known]
-        found = self._ask(EVALUATE, asked, split=split, which=which, arrays=arrays or {}) if asked else {}
+        found = self._ask(EVALUATE, dict.fromkeys(asked, arrays or {}), split=split, which=which) if asked else {}
         found = {number: one if isinstance(one, Failure) else one.metrics for number, one in found.items()}
         return {number: found[number] if number in found else dict(known[number]) for number in clients}
 
@@ -172,15 +175,14 @@ class FlowerEngine:
 
     # messages
 
-    def _ask(self, what: str, clients: Iterable[int], **call: Any) -> dict[int, Answer | Failure]:
-        """The answer of each of `clients`, Failure where there is none: it is not there, said so, or took too long."""
-        wanted = list(clients)
-        self._meet(wanted, time.monotonic() + self.timeout)
+    def _ask(self, what: str, arrays: Mapping[int, Arrays], **call: Any) -> dict[int, Answer | Failure]:
+        """The answer of each client to its arrays, Failure where there is none: it is not there, said so, or took too long."""
+        self._meet(list(arrays), time.monotonic() + self.timeout)
         until = time.monotonic() + self.timeout
-        there = [self._nodes[number] for number in wanted if number in self._nodes]
+        there = {self._nodes[number]: sent for number, sent in arrays.items() if number in self._nodes}
         replies = self._exchange(self._call(what, **call), there, until)
         found: dict[int, Answer | Failure] = {}
-        for number in wanted:
+        for number in arrays:
             if number not in self._nodes:
                 found[number] = self._missed(number, "it is not connected")
             elif (reply := replies.get(self._nodes[number])) is None:
@@ -217,7 +219,8 @@ class FlowerEngine:
             there = set(self.grid.get_node_ids())
             self._nodes = {number: node for number, node in self._nodes.items() if node in there}
             new = there - self._known - tried
-            replies = self._exchange(self._call(WHO), sorted(new), min(until, time.monotonic() + WHO_SECONDS))
+            asked = dict.fromkeys(sorted(new), {})
+            replies = self._exchange(self._call(WHO), asked, min(until, time.monotonic() + WHO_SECONDS))
             for node, reply in replies.items():
                 self._introduced(node, reply)
             tried |= set(replies)
@@ -250,12 +253,15 @@ class FlowerEngine:
             self.report.note(f"client {number} has {told}: its results may differ in their last bits")
         self._nodes[number] = node
 
-    def _exchange(self, call: Call, nodes: Iterable[int], until: float) -> dict[int, Message]:
-        """Sends one call to all `nodes`; the replies by node, of those that came in time."""
-        records, left = call_records(call), max(until - time.monotonic(), POLL)
+    def _exchange(self, call: Call, arrays: Mapping[int, Arrays], until: float) -> dict[int, Message]:
+        """Sends one call to all nodes, each with its arrays; the replies by node, of those that came in time."""
+        left = max(until - time.monotonic(), POLL)
+        records: dict[int, RecordDict] = {}  # many nodes are sent the same arrays
         waiting, replies = {}, {}
-        for node in nodes:
-            message = Message(records, node, TYPES[call.what], ttl=left)
+        for node, sent in arrays.items():
+            if id(sent) not in records:
+                records[id(sent)] = call_records(replace(call, arrays=sent))
+            message = Message(records[id(sent)], node, TYPES[call.what], ttl=left)
             waiting |= dict.fromkeys(self.grid.push_messages([message]), node)
         while waiting and time.monotonic() < until:
             for reply in self.grid.pull_messages(list(waiting)):

@@ -12,6 +12,8 @@ from kdrun.problems import UserError, closest, listed
 ENERGIES = ("disagreement", "free_energy", "entropy", "squared_error")
 NORMS = ("entropy", "log_classes")
 GATES = ("logistic", "hard", "constant", "off")
+CLUSTERINGS = ("gap", "greedy", "kmeans", "known", "one")
+ENCODINGS = ("float32", "float16", "top_k")
 
 
 def _is_whole(value: Any, least: int) -> bool:
@@ -137,6 +139,64 @@ class GatedOptions(MethodOptions):
     }
 
 
+@dataclass(frozen=True)
+class ClusterOptions(PublicOptions):
+    """clustering  how clients are divided, see clusters.cluster; threshold: of greedy; recluster: in every round, not once
+    target      of a cluster: mean, median or most confident of its predictions, see methods.clusters.combined
+    encoding    of predictions that travel, see predictions.encode; top_k: of that encoding
+    """
+
+    clustering: str = "gap"
+    threshold: float | None = None
+    recluster: bool = False
+    target: str = "mean"
+    encoding: str = "float32"
+    top_k: int = 3
+
+    choices: ClassVar = {"clustering": CLUSTERINGS, "target": ("mean", "median", "confident"), "encoding": ENCODINGS}
+    ranges: ClassVar = {
+        **PublicOptions.ranges,
+        "threshold": (lambda value: value is None or _is_number(value, above=False), "a distance of at least 0, or null"),
+        "top_k": (lambda value: _is_whole(value, 1), "a whole number of at least 1"),
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.clustering == "greedy") != (self.threshold is not None):
+            raise UserError(
+                f"threshold={self.threshold}: clustering=greedy needs one, and no other has any (it is {self.clustering})",
+                "distances of clients are from 0 to sqrt(2); threshold=0.5 is one to begin with",
+            )
+
+
+@dataclass(frozen=True)
+class CometOptions(ClusterOptions):
+    """weight of the squared distance."""
+
+    clustering: str = "kmeans"
+    weight: float = 1.0
+
+    ranges: ClassVar = {**ClusterOptions.ranges, "weight": POSITIVE}
+
+
+@dataclass(frozen=True)
+class ServerOptions(ClusterOptions):
+    """See strategies.clustered.Clustered, which has the same options, and methods/clustered.py."""
+
+    server_epochs: int = 1
+    temperature: float = 1.0
+    smooth: float = 5.0
+    smooth_noise: float = 0.05
+    smooth_grad: bool = True
+
+    ranges: ClassVar = {
+        **ClusterOptions.ranges,
+        "server_epochs": (lambda value: _is_whole(value, 1), "a whole number of at least 1"),
+        "smooth": WEIGHT,
+        **dict.fromkeys(("temperature", "smooth_noise"), POSITIVE),
+    }
+
+
 METHODS: Mapping[str, tuple[str, type[MethodOptions]]] = MappingProxyType(
     {
         "energy_gated": ("energy_gated.EnergyGatedMethod", GatedOptions),
@@ -146,6 +206,9 @@ METHODS: Mapping[str, tuple[str, type[MethodOptions]]] = MappingProxyType(
         "fedmd": ("fedmd.FedMD", PublicOptions),
         "feddf": ("feddf.FedDF", FusionOptions),
         "fedkd": ("fedkd.FedKD", KDOptions),
+        "fedct": ("fedct.FedCT", PublicOptions),
+        "comet": ("comet.Comet", CometOptions),
+        "clustered": ("clustered.Clustered", ServerOptions),
     }
 )
 """Name -> module and class below this package, and its options."""

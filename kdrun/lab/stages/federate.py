@@ -45,7 +45,7 @@ class Federate(Stage):
     seed: int
     metrics: dict[str, Any] = field(default_factory=dict)
     objective: ClassVar[None] = None
-    told: ClassVar[tuple[str, ...]] = ("clients", "bytes")
+    told: ClassVar[tuple[str, ...]] = ("clients", "bytes", "clusters")
 
     @property
     def taught(self) -> bool:
@@ -53,7 +53,8 @@ class Federate(Stage):
 
     @property
     def networks(self) -> list[dict[str, Any]]:
-        return [*self.federation["private"], self.federation["proxy"]]
+        server = self.federation.get("server")
+        return [*self.federation["private"], self.federation["proxy"], *([] if server is None else [server])]
 
     def parts(self, context: FingerprintContext) -> dict[str, Any]:
         """Epochs of the trainer have no part in it."""

@@ -1,0 +1,79 @@
+"""Only labels of public samples travel, and the majority is what all learn from: FedCT."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from kdrun.federation.client import Client
+from kdrun.federation.loop import Stored
+from kdrun.federation.messages import Arrays, Broadcast, Expected, Update, refusal
+from kdrun.federation.methods.base import Method
+from kdrun.federation.methods.local import learn_private
+from kdrun.objectives.objective_term import Term
+from kdrun.objectives.terms import Objective
+from kdrun.problems import UserError
+
+SEMANTICS = 1
+
+LABELS = "labels"
+
+
+class FedCT(Method):
+    """Abourayya et al. 2023 (arXiv 2310.05696), federated co-training: clients name a class for each public sample, the server takes
+    the class that most of them named (of several the first), and clients learn from it as from a label.
+
+    The paper adds the public samples to a client's own; here they are a pass before those, as in the other methods.
+    """
+
+    TRAVELS = "predictions"
+
+    def objectives(self):
+        digest = (self.digest,) if self.options.forward_epochs else ()
+        return (*digest, *((self.losses.objective("private"),) if self.options.backward_epochs else ()))
+
+    @property
+    def digest(self) -> Objective:
+        return Objective((Term("digest", 1.0, hard, ("student_logits", "teacher_logits")),))
+
+    def suits(self, regression: bool) -> None:
+        if regression:
+            raise UserError("fedct: clients vote for classes; targets are numbers here")
+
+    def initial(self, resources):
+        self.width = resources.width
+        return {}
+
+    def expected(self, arrays: Arrays, resources) -> Expected:
+        return {LABELS: ((len(resources.public),), np.dtype(np.int16))}
+
+    def refusal(self, update: Update, expected: Expected) -> str | None:
+        if reason := refusal(update, expected):
+            return reason
+        labels = update.arrays[LABELS]
+        return None if ((labels >= 0) & (labels < self.width)).all() else "its labels are of no class"
+
+    def combine(self, arrays, updates, how, trim, round, resources):
+        votes = np.stack([updates[client].arrays[LABELS] for client in sorted(updates)]).astype(np.int64)
+        counts = np.stack([(votes == label).sum(axis=0) for label in range(resources.width)])
+        return {LABELS: counts.argmax(axis=0).astype(np.int16)}
+
+    def work(self, client: Client, broadcast: Broadcast):
+        private, loop, round, options = client.private, client.loop, broadcast.round, self.options
+        values: dict[str, float] = {}
+        if LABELS in broadcast.arrays and options.forward_epochs:
+            labels = torch.from_numpy(np.array(broadcast.arrays[LABELS], np.int64)).to(loop.device)
+            agreed = Stored(functional.one_hot(labels, len(loop.task.spec.classes)).float().log())
+            values |= loop.train(
+                {"private": private}, self.digest, client.public, options.forward_epochs, "digest", round, teacher=agreed
+            )
+        values |= learn_private(client, self.losses.objective("private"), options.backward_epochs, round)
+        said = loop.table("private", private, client.public).argmax(-1)
+        return {LABELS: said.cpu().numpy().astype(np.int16)}, values
+
+
+def hard(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """[B]: cross-entropy of logits [B, C] with the class of the largest of the teacher's."""
+    return functional.cross_entropy(student_logits, teacher_logits.argmax(-1), reduction="none")
