@@ -21,6 +21,7 @@ PAGES = (
     "vocabulary-losses",
     "language-models",
     "spiking",
+    "federated-clusters",
 )
 COMMANDS = [
     line.partition(" #")[0].strip()

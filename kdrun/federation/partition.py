@@ -65,7 +65,9 @@ def shares(
     if clients < 1 or minimum < 1 or not 0 < alpha < np.inf:
         raise UserError(f"clients={clients} alpha={alpha} minimum={minimum}: each has to be above 0")
     if kind == "groups" and not (1 <= groups <= clients and 0 <= mixing <= 1):
-        raise UserError(f"groups={groups} mixing={mixing}: from 1 to {clients} groups, each has a client, and a share of samples")
+        raise UserError(
+            f"groups={groups} mixing={mixing}: from 1 to {clients} groups, each has a client, and a share of samples"
+        )
     least = {"train": minimum, "val": 1, "test": 1}
     for split in SPLITS:
         if (have := len(targets[split])) < clients * least[split]:
@@ -75,7 +77,9 @@ def shares(
             )
     rows = _groups(targets, kind)
     if kind == "groups" and len(rows["train"]) < groups:
-        raise UserError(f"groups={groups}: there are {len(rows['train'])} classes", "each group of clients has a class at least")
+        raise UserError(
+            f"groups={groups}: there are {len(rows['train'])} classes", "each group of clients has a class at least"
+        )
     counts = np.array([len(those) for those in rows["train"]])
     generator = np.random.Generator(np.random.PCG64(randomness.key("shares", kind, seed)))
     for _ in range(DRAWS):

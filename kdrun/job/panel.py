@@ -8,6 +8,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from kdrun.job.clusters import cluster_rows
 from kdrun.measures import measure
 from kdrun.parts import against, gains_of, headline_epoch
 from kdrun.present.console import Console, columns, show_page
@@ -59,7 +60,7 @@ def parts(summary: dict[str, Any]) -> Table:
 def gains(summary: dict[str, Any]) -> Table:
     """A row for each arm whose result has several parts: points that these gained over being alone; and of networks that send
     something what travelled, of gated ones the mean trust in samples (with right / with wrong labels) and the share of samples
-    that was trusted less than half."""
+    that was trusted less than half; of clusters how many, and their adjusted Rand index against the groups that are hidden in the data."""
     rows = []
     for name, arm in summary["arms"].items():
         if not (gained := gains_of(arm)):
@@ -70,9 +71,14 @@ def gains(summary: dict[str, Any]) -> Table:
         gate = gained.get("gate") or {}
         trust = [gate[key] for key in ("gate_clean", "gate_corrupted") if gate.get(key) is not None]
         megabytes = "" if not gained.get("bytes") else MISSING if None in sent else f"{sum(sent) / 1e6:.2f}"
+        clusters = gained.get("clusters") or {}
+        found_by = [
+            f"{clusters['count']:g}" if clusters else "",
+            "" if clusters.get("agreement") is None else f"{clusters['agreement']:.2f}",
+        ]
         gated = "" if gate.get("gated") is None else f"{100 * gate['gated']:.0f} %"
-        rows.append((arm["label"], *shown, megabytes, " / ".join(f"{value:.2f}" for value in trust), gated))
-    names = ("points over alone", "mean", "worst", "p10", "sent, MB", "trust", "gated")
+        rows.append((arm["label"], *shown, megabytes, " / ".join(f"{value:.2f}" for value in trust), gated, *found_by))
+    names = ("points over alone", "mean", "worst", "p10", "sent, MB", "trust", "gated", "clusters", "Rand")
     used = [place for place in range(len(names)) if place < 4 or any(row[place] for row in rows)]
     return columns([names[place] for place in used], [[row[place] for place in used] for row in rows])
 
@@ -107,6 +113,7 @@ def details(summary: dict[str, Any], facts: dict[str, str]) -> Table:
     rows += [("student's seed", text)] if (text := vary_text(summary.get("vary"))) else []
     rows += [(f"trained: {who}", text) for who, text in seen_rows(summary)]
     rows += student_minus(summary)
+    rows += cluster_rows(summary)
     rows += decided(summary).items()
     rows += [(seed, Text(text, style="red")) for seed, text in missing_rows(summary)]
     rows += [(measure(name).label, text) for name, text in summary.get("notes", {}).items()]

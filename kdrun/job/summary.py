@@ -14,6 +14,7 @@ from typing import Any
 from kdrun import kinds
 from kdrun.differences import MORE, corrected, difference_of, holm
 from kdrun.job.beside import wins, written
+from kdrun.job.clusters import clusters_of
 from kdrun.job.selection import headline_of
 from kdrun.job.steps import control_of, name_steps, steps_of
 from kdrun.learning.resampling import has_own_last, read_samples, resampled
@@ -173,12 +174,15 @@ def gains(
     judged   the test metric, and "max" or "min": which is better
     delta    avg, worst and p10 over parts of (test metric minus that of the same part alone): below 0 is negative transfer
     gate     mean trust on clean and on corrupted samples; gated: share of samples trusted less than half
+    clusters of parts that a server divided: see job.clusters
     bytes    of parts that send something: up, down, and private: what the same messages would have been with private weights
     """
     from kdrun.federation.effects import deltas
 
     metric, better = judged
     found: dict[str, Any] = {"delta": {}, "gate": {}, "bytes": {}}
+    if clusters := clusters_of(records):
+        found["clusters"] = clusters
     both = [(parts, alone[seed]) for seed, parts in of_seeds.items() if set(alone.get(seed, ())) == set(parts)]
     figures = [[{n: part.figure(metric, which=which) for n, part in side.items()} for side in pair] for pair in both]
     pairs = [deltas(*pair, better) for pair in figures]

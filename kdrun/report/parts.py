@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kdrun.job.clusters import cluster_rows
 from kdrun.measures import measure
 from kdrun.parts import BEST, WHOLE, Part, against, figures_of, headline_epoch, is_group, parts_of
 from kdrun.present.results import arm_text, figure_text, is_points, p_text, percent, resampled_texts
@@ -27,12 +28,13 @@ class PageTable:
 
 
 def part_tables(record: dict[str, Any]) -> list[PageTable]:
-    """Decisions; where results have several parts also the test metric of each in every arm, the difference to what the student
+    """Decisions, and clusters; where results have several parts also the test metric of each in every arm, the difference to what the student
     is held against, scores beside the main one, and further test sets. Tables without rows are left out."""
     summary = record.get("summary") or {}
     found = [_decisions(summary)] if summary.get("decisions") else []
     arms = {arm: parts for arm in before_and_after(arms_of(record)) if (parts := _parts(record, arm))}
     names = list(dict.fromkeys(name for seeds in arms.values() for parts in seeds for name in parts))
+    found.append(PageTable("clusters of clients", ("", ""), cluster_rows(summary), left=2))
     if any(len(parts) > 1 for seeds in arms.values() for parts in seeds):
         found.append(_of_parts(record, arms, names, "test"))
         found += [_differences(record, arms, names), _scores(record, list(arms))]

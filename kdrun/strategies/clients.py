@@ -116,7 +116,9 @@ class Federated(Strategy):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.partition == "groups" and self.groups > self.clients:
-            raise UserError(f"strategy.groups={self.groups}: each needs a client, and there are strategy.clients={self.clients}")
+            raise UserError(
+                f"strategy.groups={self.groups}: each needs a client, and there are strategy.clients={self.clients}"
+            )
         if self.superlink is not None and self.engine != "flower":
             raise UserError(f"strategy.superlink={self.superlink} is of strategy.engine=flower, not of {self.engine}")
         if self.faults:

@@ -74,7 +74,9 @@ class Clustered(Federated, ServerOptions):
         super().__post_init__()
         checked("clustered", self._options())
         if self.partition != "groups" and (self.clustering == "known" or "known_clusters" in self.controls):
-            raise UserError(f"strategy.partition={self.partition}: it makes no groups that could be known; strategy.partition=groups does")
+            raise UserError(
+                f"strategy.partition={self.partition}: it makes no groups that could be known; strategy.partition=groups does"
+            )
 
     def check(self, cast: Cast) -> None:
         super().check(cast)

@@ -88,6 +88,11 @@ OTHERS = {
     "sent": ("megabytes", "sent: megabytes up and down, all clients and rounds"),
     "trust_clean": ("plain", "trust clean: mean gate on samples with right labels"),
     "trust_flipped": ("plain", "trust flipped: mean gate on samples whose labels were flipped"),
+    "clusters": ("plain", "clusters: into which the server divided the clients, mean over seeds"),
+    "rand": (
+        "plain",
+        "rand: adjusted Rand index of these clusters against the groups hidden in the partition, mean over seeds",
+    ),
     "gap_closed": (
         "gap",
         "gap closed: (student - control) / (teacher - control), of the control that the verdict is over",
@@ -128,6 +133,8 @@ OF_PARTS = {
     "clients_p10": ("delta", "p10"),
     "trust_clean": ("gate", "gate_clean"),
     "trust_flipped": ("gate", "gate_corrupted"),
+    "clusters": ("clusters", "count"),
+    "rand": ("clusters", "agreement"),
 }
 """What a summary says of the parts of a result (see kdrun.parts.gains_of), at the best epoch."""
 

@@ -25,7 +25,7 @@ MIXED = {
     "faults": {"flip": {1: 0.3}, "drop": {2: [1]}, "nan": [0]},
 }
 OPTIONS = {"energy_gated": {"options": {"statistics": "running"}}}
-METHODS = ("energy_gated", "fedavg", "fedmd", "feddf", "local")
+METHODS = ("energy_gated", "fedavg", "fedmd", "feddf", "clustered", "local")
 
 
 def words(outcome):

@@ -100,10 +100,16 @@ def check_form(method, federation, messages):
     network = federation.server.resources.network
     for message in messages:
         shapes = {name: tuple(array.shape) for name, array in message.arrays.items()}
-        if method == "local" or (method == "fedmd" and isinstance(message, Broadcast) and message.round == 0):
+        public = len(federation.server.resources.public or ())
+        predicted = method in ("fedmd", "fedct", "comet", "clustered")
+        if method == "local" or (predicted and isinstance(message, Broadcast) and message.round == 0):
             assert shapes == {}
+        elif method in ("comet", "clustered"):
+            assert shapes == {"predictions": (public, 10)}
+        elif method == "fedct":
+            assert shapes == {"labels": (public,)}
         elif method == "fedmd":
-            assert shapes == {"logits": (len(federation.server.resources.public), 10)}
+            assert shapes == {"logits": (public, 10)}
         else:
             assert shapes == {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
@@ -118,7 +124,7 @@ def test_what_fedmd_sends_are_predictions_on_public_samples(tmp_path):
     np.testing.assert_array_equal(update.arrays["logits"], expected.numpy())
 
 
-@pytest.mark.parametrize("method", ["fedmd", "feddf"])
+@pytest.mark.parametrize("method", ["fedmd", "feddf", "fedct", "comet", "clustered"])
 def test_public_samples_have_no_labels_and_are_nobodys_own(method, tmp_path):
     federation = assemble(request(tmp_path, method, **MIXED), workshop(tmp_path / "cache"))
     public = federation.server.resources.public

@@ -219,7 +219,7 @@ class FlowerEngine:
             there = set(self.grid.get_node_ids())
             self._nodes = {number: node for number, node in self._nodes.items() if node in there}
             new = there - self._known - tried
-            asked = dict.fromkeys(sorted(new), {})
+            asked: dict[int, Arrays] = {node: {} for node in sorted(new)}
             replies = self._exchange(self._call(WHO), asked, min(until, time.monotonic() + WHO_SECONDS))
             for node, reply in replies.items():
                 self._introduced(node, reply)

@@ -42,7 +42,9 @@ class Clustered(Clusters):
     def _distance(self, name: str) -> Objective:
         terms = [Term(name, 1.0, soft_targets, ("student_logits", "teacher_logits"))]
         if self._smooths:
-            terms.append(Term(f"{name}_smooth", float(self.options.smooth), roughness, ("student_logits", "noisy_logits")))
+            terms.append(
+                Term(f"{name}_smooth", float(self.options.smooth), roughness, ("student_logits", "noisy_logits"))
+            )
         return Objective(tuple(terms))
 
     @property
@@ -73,7 +75,9 @@ class Clustered(Clusters):
         how = (self._distance("server"), self.options.server_epochs, f"server-{cluster}", round)
         try:
             self._learn(loop, {"server": network}, public, target, how)
-        except FloatingPointError:  # it stays as it was; before it has learned anything, clients are taught by their own predictions
+        except (
+            FloatingPointError
+        ):  # it stays as it was; before it has learned anything, clients are taught by their own predictions
             load(network, start)
             if not weights:
                 return {"taught": target}, True

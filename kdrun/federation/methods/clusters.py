@@ -63,7 +63,9 @@ class Clusters(Method):
         values |= learn_private(client, self.losses.objective("private"), self.options.backward_epochs, round)
         return self._encoded(probabilities(loop, "private", private, client.public)), values
 
-    def learn(self, loop: Loop, networks: Any, public: Any, rows: np.ndarray, purpose: str, round: int) -> dict[str, float]:
+    def learn(
+        self, loop: Loop, networks: Any, public: Any, rows: np.ndarray, purpose: str, round: int
+    ) -> dict[str, float]:
         """A client's network learns from probabilities [U, C] on public samples."""
         teacher = Stored(torch.from_numpy(rows).to(loop.device).log())
         return loop.train(networks, self.digest, public, self.options.forward_epochs, purpose, round, teacher=teacher)
@@ -81,9 +83,7 @@ class Clusters(Method):
         return {}
 
     def expected(self, arrays: Arrays, resources: ServerResources) -> Expected:
-        return predictions.expected(
-            len(resources.public), resources.width, self.options.encoding, self.options.top_k
-        )
+        return predictions.expected(len(resources.public), resources.width, self.options.encoding, self.options.top_k)
 
     def refusal(self, update: Update, expected: Expected) -> str | None:
         return refusal(update, expected) or predictions.unlikely(update.arrays, self.width)
@@ -171,9 +171,7 @@ class Clusters(Method):
                 "rule": self.options.clustering,
                 "of": labels.tolist(),
                 "groups": None if groups is None else list(groups),
-                "agreement": None
-                if groups is None
-                else clusters.agreement(labels[known], np.asarray(groups)[known]),
+                "agreement": None if groups is None else clusters.agreement(labels[known], np.asarray(groups)[known]),
                 "count": count(labels),
                 "counts": [count(row) for row in arrays[CLUSTER]],
                 "collapsed": {str(client): int(alone[client]) for client in np.flatnonzero(alone)},

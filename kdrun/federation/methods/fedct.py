@@ -67,7 +67,13 @@ class FedCT(Method):
             labels = torch.from_numpy(np.array(broadcast.arrays[LABELS], np.int64)).to(loop.device)
             agreed = Stored(functional.one_hot(labels, len(loop.task.spec.classes)).float().log())
             values |= loop.train(
-                {"private": private}, self.digest, client.public, options.forward_epochs, "digest", round, teacher=agreed
+                {"private": private},
+                self.digest,
+                client.public,
+                options.forward_epochs,
+                "digest",
+                round,
+                teacher=agreed,
             )
         values |= learn_private(client, self.losses.objective("private"), options.backward_epochs, round)
         said = loop.table("private", private, client.public).argmax(-1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from kdrun.federation.client import Client
 from kdrun.federation.messages import Broadcast
 from kdrun.federation.methods.base import Method
@@ -11,13 +13,22 @@ SEMANTICS = 1
 
 
 class Local(Method):
-    """The private network learns from labels in as many steps as both directions of other methods together."""
+    """The private network learns from labels in as many steps as both directions of other methods together.
+
+    Where other methods have public samples, which are withheld from this one too, it passes over its own until it has had as many
+    batches as forward_epochs over those have.
+    """
 
     def objectives(self):
         return (self.losses.objective("private"),)
 
     def work(self, client: Client, broadcast: Broadcast):
-        return {}, learn_private(client, self.losses.objective("private"), self.options.epochs, broadcast.round)
+        epochs = self.options.epochs
+        if client.public is not None:
+            size = client.loop.trainer["batch_size"]
+            theirs, own = len(client.public.bounds(size)), len(client.train.bounds(size))
+            epochs = self.options.backward_epochs + math.ceil(self.options.forward_epochs * theirs / own)
+        return {}, learn_private(client, self.losses.objective("private"), epochs, broadcast.round)
 
 
 def learn_private(client: Client, objective: Objective, epochs: int, round: int) -> dict[str, float]:

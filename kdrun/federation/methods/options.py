@@ -156,7 +156,10 @@ class ClusterOptions(PublicOptions):
     choices: ClassVar = {"clustering": CLUSTERINGS, "target": ("mean", "median", "confident"), "encoding": ENCODINGS}
     ranges: ClassVar = {
         **PublicOptions.ranges,
-        "threshold": (lambda value: value is None or _is_number(value, above=False), "a distance of at least 0, or null"),
+        "threshold": (
+            lambda value: value is None or _is_number(value, above=False),
+            "a distance of at least 0, or null",
+        ),
         "top_k": (lambda value: _is_whole(value, 1), "a whole number of at least 1"),
     }
 
