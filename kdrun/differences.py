@@ -52,6 +52,7 @@ class Difference:
     improvement  share of all pairs of one seed of each side in which the first is better, ties half (Agarwal et al. 2021,
                arXiv 2108.13264, probability of improvement); None where single results are not known
     values     differences seed by seed; () of Welch's t
+    margin     the smallest difference that matters where a config says it (`margin`), in the unit of records; None: that of the metric
     """
 
     mean: float
@@ -70,6 +71,7 @@ class Difference:
     comparisons: int = 1
     level: float = LEVEL
     better: str = MORE
+    margin: float | None = None
 
     @property
     def gain(self) -> float:
@@ -113,8 +115,9 @@ class Difference:
         return seeds_needed(max(abs(self.mean), margin or 0.0), sd, corrected_for=self.comparisons)
 
     def as_record(self) -> dict[str, Any]:
-        """Plain values, as records hold them."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        """Plain values, as records hold them; a margin where the config says one."""
+        known = {name: value for name, value in asdict(self).items() if name != "margin" or value is not None}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in known.items()}
 
 
 def difference_of(first: Mapping[Any, float], second: Mapping[Any, float], better: str = MORE) -> Difference | None:
@@ -280,7 +283,8 @@ def read_resampled(found: Mapping[str, Any]) -> Difference:
     seeds = found.get("seeds")
     method = found.get("method") or SAMPLES
     p_holm, comparisons = found.get("p_holm"), found.get("comparisons", 1)
-    known = {"interval": tuple(found["interval"]), "p_value": found.get("p_value"), "p_holm": p_holm}
+    known = {"interval": tuple(found["interval"]), "margin": found.get("margin")}
+    known |= {"p_value": found.get("p_value"), "p_holm": p_holm}
     error, degrees = found.get("error"), found.get("degrees")
     if error is not None:
         known |= {"error": error, "degrees": degrees, "visible": visible_effect(error, degrees)}

@@ -383,6 +383,9 @@ class Root:
         choices=("student", "teacher", "split"),
         added=True,
     )
+    margin: float | None = key(
+        None, "smallest difference that matters, as a share (0.01: a point); null: half a point", above=0, added=True
+    )
     name: str | None = key(None, "label of the run", irrelevant="a label")
     strategy: TargetNode = key({"_target_": REQUIRED}, "which stages are run, in which order", slot="strategy")
     teacher: Teacher = key(Teacher, "the network that teaches")

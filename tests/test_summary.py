@@ -85,7 +85,8 @@ def test_what_tables_compare_and_searches_read_knows_it_too():
     record = {"summary": summary, "seeds": [0, 1, 2], "stages": [], "config": {"strategy": {}}}
     found = measure(record, "alone", "difference")
     cell = {"metric": "difference", "applies": True, "unit": found.unit, "n": 3, "of": 3, "values": found.values}
-    assert difference_in(cell, "best").decision(margin_in(cell)) == "worse" and margin_in(cell) is None
+    found = difference_in(cell, "best")
+    assert found.decision(margin_in(cell, found)) == "worse" and margin_in(cell, found) is None
     assert _value(cell, "best").startswith("+0.1000 [+0.0752, +0.1248], p = ")
     summary["arms"]["student"]["wins"] = {which: {"mean": 0.25, "sd": 0.05} for which in ("best", "last")}
     won = measure(record, "student", "wins")

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 from test_summary import judged
 
-from kdrun.present.verdict import seconds_of_a_seed, settle_command, to_settle, verdict_of
+from kdrun.differences import read_difference
+from kdrun.job.cells import expected
+from kdrun.job.compose import compose
+from kdrun.job.summary import judged_within
+from kdrun.present.verdict import seconds_of_a_seed, settle_command, to_settle, verdict, verdict_of
+from kdrun.problems import UserError
+from kdrun.tables.metrics import measure
+from kdrun.tables.render import _value
 
 WORDS = ["data=digits", "seeds=3", "objective.kd.temperature=4"]
 
@@ -46,6 +53,27 @@ def test_an_interval_within_the_margin_says_that_no_larger_difference_is_there()
     text = judged(0.95, [0.850, 0.860, 0.840, 0.855], [0.8505, 0.8595, 0.8402, 0.8551])["verdict"]
     assert text.startswith("No difference larger than 0.50 points: +0.01 points over the student alone")
     assert "could have shown" not in text
+
+
+def test_the_margin_of_a_config_decides_what_is_small():
+    summary = judged(0.95, [0.850, 0.860, 0.840, 0.855], [0.856, 0.862, 0.837, 0.858])
+    assert summary["verdict"].startswith("Undecided") and "margin" not in summary["difference"]["last"]
+    judged_within(summary, 0.01)
+    assert verdict(summary).startswith("No difference larger than 1.00 points: +0.20 points over the student alone")
+    assert read_difference(summary["difference"]["last"]).margin == 0.01
+    record = {"summary": summary, "seeds": [0, 1, 2, 3], "stages": [], "config": {"strategy": {}, "margin": 0.01}}
+    found = measure(record, "alone", "difference")
+    cell = {"metric": "difference", "applies": True, "n": 4, "of": 4, "values": found.values}
+    assert _value(cell, "last").endswith("within 1.00")
+
+
+def test_a_margin_changes_no_stage_and_is_typed_as_a_share():
+    usual, wide = compose(["seeds=2"]), compose(["seeds=2", "margin=0.02"])
+    assert usual.hash == compose(["seeds=2", "margin=null"]).hash != wide.hash and wide.config["margin"] == 0.02
+    assert expected(usual.config) == expected(wide.config)
+    with pytest.raises(UserError, match=r"margin=1: expected a share below 1.*a point is margin=0.01"):
+        compose(["margin=1"])
+    assert compose(["model=causal_lm", "margin=1", "seed=0"]).config["margin"] == 1  # bits per byte
 
 
 def test_one_seed_says_nothing_about_chance():

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from kdrun import kinds
 from kdrun.config import compose as config
 from kdrun.config.compose import Job
 from kdrun.job import auto
+from kdrun.measures import measure
 from kdrun.problems import UserError
 from kdrun.strategies.cast import Cast
 from kdrun.targets import build
@@ -20,7 +22,15 @@ def compose(overrides: Sequence[str] = (), conf_dirs: Sequence[str] = (), *, mis
     job = config.compose(overrides, conf_dirs, missing=missing)
     with job.allowing():
         _check_strategy(job.config, missing)
+        _check_margin(job.config)
     return job
+
+
+def _check_margin(cell: dict[str, Any]) -> None:
+    """A difference of shares is below 1: who types 1 means a point."""
+    margin, metric = cell["margin"], kinds.find(cell["data"]["task"]).main
+    if margin is not None and margin >= 1 and measure(metric).points:
+        raise UserError(f"margin={margin:g}: expected a share below 1, as {metric} is one: a point is margin=0.01")
 
 
 def _check_strategy(cell: dict[str, Any], whole: bool) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kdrun.job.steps import add_counts
-from kdrun.job.summary import summarise
+from kdrun.job.summary import judged_within, summarise
 from kdrun.parts import against, parts_of
 from kdrun.present.verdict import to_settle, verdict
 from kdrun.tracking.record import DONE
@@ -71,6 +71,7 @@ def _summary(records: Sequence[Record], merged: Record) -> Record:
     }
     lost |= {seed: record["error"] for record in records if record.get("error") for seed in record["seeds"]}
     summary = summarise(known[0]["metric"], arms, labels, teachers, merged["seeds"], lost, decisions, against(known[0]))
+    judged_within(summary, (merged.get("config") or {}).get("margin"))
     summary["to_settle"] = to_settle(summary, merged["stages"], without_seeds(merged.get("overrides") or ()))
     summary["verdict"] = verdict(summary)
     seconds = [one.get("seconds") for one in known]

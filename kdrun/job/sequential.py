@@ -22,7 +22,7 @@ def fit(work: Any):
 
     A run that was killed comes to the same looks again: what they look at is in the store."""
     cells, looks = work.cells, work.cells[0]["looks"]
-    rule = Rule.of(looks, margin_of(work.task.MAIN))
+    rule = Rule.of(looks, margin_of(work.task.MAIN, work.cells[0]["margin"]))
     arms: Arms = {}
     labels: dict[str, str] = {}
     teachers: dict[int, dict[str, Any]] = {}

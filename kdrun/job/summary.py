@@ -230,6 +230,13 @@ def differences(
     return {arm: {**found[arm], "resampled": resampled[arm]} for arm in controls}
 
 
+def judged_within(summary: dict[str, Any], margin: float | None) -> None:
+    """Puts the margin of a config (`margin`; None: that of the metric) into all differences of a summary, which are decided by it."""
+    for found in summary.get("differences", {}).values() if margin is not None else ():
+        for known in (*(found[which] for which in WHICH), *found["resampled"].values()):
+            known["margin"] = margin
+
+
 def over_samples(
     one: dict[int, Any], other: dict[int, Any], which: str, read: Callable = read_samples
 ) -> dict[str, Any]:

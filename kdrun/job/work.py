@@ -72,7 +72,7 @@ class Work:
         Raises the exception of the first seed where all failed.
         """
         from kdrun.job.sequential import judge
-        from kdrun.job.summary import summarise
+        from kdrun.job.summary import judged_within, summarise
         from kdrun.present.verdict import to_settle, verdict
 
         name_results(self.stages, arms)
@@ -85,6 +85,7 @@ class Work:
         vary = self.cells[0].get("vary") or ["student"]
         summary |= {"vary": vary} if len(vary) > 1 else {}
         summary |= {"seen": seen} if (seen := seen_by(self.stages, self.cells[0], list(arms))) else {}
+        judged_within(summary, self.cells[0]["margin"])
         if self.sequential:
             judge(summary, self.sequential)
         summary |= {"remarks": list(self.lab.remarks)} if self.lab.remarks else {}

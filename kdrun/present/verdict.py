@@ -35,9 +35,10 @@ SEEDS = ("seed", "seeds")
 TOO_MANY = f"so small an effect beside this spread is not worth settling (more than {MOST_SEEDS} seeds)"
 
 
-def margin_of(metric: str | None) -> float | None:
-    """The smallest difference of a metric that anyone would act on; None where its unit has none."""
-    return MARGIN if is_points(metric) else None
+def margin_of(metric: str | None, typed: float | None = None) -> float | None:
+    """The smallest difference of a metric that matters, in the unit of records: what the config says (`margin`), else half a point of a
+    share; None where neither is known."""
+    return typed if typed is not None else MARGIN if is_points(metric) else None
 
 
 def amount(value: float, metric: str | None, sign: bool = True) -> str:
@@ -67,7 +68,8 @@ def method_text(found: Difference) -> str:
 def comparison(found: Difference, metric: str | None, over: str, subject: str = "Distillation") -> str:
     """One sentence that says what a difference shows. over: what was subtracted; subject: what may have helped."""
     points = f"{amount(found.mean, metric)} over {over}{'' if found.better == MORE else ', less is better'}"
-    decision = found.decision(margin_of(metric))
+    margin = margin_of(metric, found.margin)
+    decision = found.decision(margin)
     if decision == SINGLE:
         return f"{subject}: {points}, one seed, which says nothing about chance (use seeds=5)."
     if found.identical:
@@ -75,7 +77,7 @@ def comparison(found: Difference, metric: str | None, over: str, subject: str = 
     head = {
         BETTER: f"{subject} helped",
         WORSE: f"{subject} hurt",
-        SMALL: f"No difference larger than {amount(margin_of(metric) or 0.0, metric, sign=False)}",
+        SMALL: f"No difference larger than {amount(margin or 0.0, metric, sign=False)}",
     }.get(decision, "Undecided")
     return f"{head}: {points} ({evidence(found, metric)})."
 
@@ -87,11 +89,12 @@ def visible(found: Difference, metric: str | None) -> str:
 
 def decision_text(found: Difference, metric: str | None) -> str:
     """The decision in a few words: `better`, `undecided: could have shown 4.10 points`, `no difference larger than 0.50 points`."""
-    decision = found.decision(margin_of(metric))
+    margin = margin_of(metric, found.margin)
+    decision = found.decision(margin)
     if found.identical:
         return IDENTICAL
     if decision == SMALL:
-        return f"no difference larger than {amount(margin_of(metric) or 0.0, metric, sign=False)}"
+        return f"no difference larger than {amount(margin or 0.0, metric, sign=False)}"
     if decision in (BETTER, WORSE):
         return decision
     if decision == SINGLE:
@@ -138,12 +141,12 @@ def primary(summary: Summary) -> Difference | None:
 
 def is_open(found: Difference, metric: str | None) -> bool:
     """Whether more seeds would tell more: a comparison of several seeds that decides nothing."""
-    return not found.identical and found.decision(margin_of(metric)) not in (BETTER, WORSE, SMALL, SINGLE)
+    return not found.identical and found.decision(margin_of(metric, found.margin)) not in (BETTER, WORSE, SMALL, SINGLE)
 
 
 def settling(summary: Summary, found: Difference) -> str:
     """`About 19 seeds (2 min) would settle an effect of this size.` Of more than MOST_SEEDS: that it is not worth settling."""
-    seeds = found.seeds_to_settle(margin_of(summary.get("metric")))
+    seeds = found.seeds_to_settle(margin_of(summary.get("metric"), found.margin))
     if seeds is None:
         return f"{TOO_MANY.capitalize()}."
     seconds = (summary.get("to_settle") or {}).get("seconds")
@@ -156,7 +159,7 @@ def to_settle(summary: Summary, stages: Sequence[Mapping[str, Any]], words: Sequ
     found, metric = primary(summary), summary.get("metric")
     if found is None or not is_open(found, metric):
         return None
-    seeds = found.seeds_to_settle(margin_of(metric))
+    seeds = found.seeds_to_settle(margin_of(metric, found.margin))
     if seeds is None:
         return None
     one = seconds_of_a_seed(stages)

@@ -126,7 +126,7 @@ def unmet(
     for cell in cells:
         which = "best" if epochs[cell["column"]] == "best" else "last"
         difference = difference_in(cell, which) if cell["row"] in expected else None
-        if difference is not None and (decision := difference.decision(margin_in(cell))) != expected[cell["row"]]:
+        if difference is not None and (decision := difference.decision(margin_in(cell, difference))) != expected[cell["row"]]:
             lines.append(f"{cell['row']} ({cell['column']}): expected {expected[cell['row']]}, is {decision}")
     return lines
 

@@ -269,12 +269,18 @@ def _difference(record: Record, control: str) -> Measured:
         student, other = (seed_results(arm, which) for arm in arms)
         result = difference_of(student, other, better_of(record.get("summary") or {}))
         if result is not None:
+            result = replace(result, margin=_margin(record))
             found.n = result.n if result.method == PAIRED else found.n
             found.values[which] = {name: value for name, value in result.as_record().items() if name != "values"}
     if (unit := difference_unit(metric_of(record))) != "points":
         found.unit = unit
     found.remark = _steps(record, control)
     return found
+
+
+def _margin(record: Record) -> float | None:
+    """The margin that a run's config says; None: that of the metric."""
+    return (record.get("config") or {}).get("margin")
 
 
 def _steps(record: Record, control: str) -> str:
@@ -301,9 +307,9 @@ def unit_of(cell: dict[str, Any]) -> str:
     return cell.get("unit") or METRICS[cell["metric"]].unit
 
 
-def margin_in(cell: dict[str, Any]) -> float | None:
-    """The smallest difference that matters, where the differences of a cell are in points."""
-    return MARGIN if unit_of(cell) == "points" else None
+def margin_in(cell: dict[str, Any], found: Difference) -> float | None:
+    """The smallest difference that matters: what the config says, else half a point where differences of the cell are in points."""
+    return found.margin if found.margin is not None else MARGIN if unit_of(cell) == "points" else None
 
 
 def _over_samples(record: Record, control: str, metric: str) -> Measured:
@@ -318,7 +324,7 @@ def _over_samples(record: Record, control: str, metric: str) -> Measured:
         over = f"{MEASURES[metric].label} difference: Student's t over seeds, which have no test samples in common"
         found.remark = "; ".join(text for text in (over, found.remark) if text)
     elif result:
-        kept = ("mean", "interval", "p_value", "error", "degrees", "samples", "seeds", "method")
+        kept = ("mean", "interval", "p_value", "error", "degrees", "samples", "seeds", "method", "margin")
         found.values[result.get("which", "best")] = {
             "sd": None,
             **{name: result[name] for name in kept if name in result},

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kdrun.differences import BETTER, IDENTICAL, MARGIN, SINGLE, SMALL, UNDECIDED, WORSE, Difference
+from kdrun.differences import BETTER, IDENTICAL, SINGLE, SMALL, UNDECIDED, WORSE, Difference
 from kdrun.present.escape import csv_cell, markdown_code
 from kdrun.present.escape import latex as latex_text
 from kdrun.present.escape import markdown as markdown_text
@@ -73,25 +73,30 @@ def _value(cell: dict[str, Any], which: str) -> str:
     found = difference_in(cell, which)
     if found is not None and found.interval is not None:
         low, high = (number_text(bound, unit) for bound in found.interval)
-        return f"{text} [{low}, {high}], {_decided(found, margin_in(cell))}"
+        return f"{text} [{low}, {high}], {_decided(found, margin_in(cell, found), unit)}"
     if value.get("sd") is not None and cell["metric"] not in DIFFERENCES:
         text += f" ± {number_text(value['sd'], 'share' if unit == 'gain' else unit)}"
     return text
 
 
-def _decided(found: Difference, margin: float | None) -> str:
+def _decided(found: Difference, margin: float | None, unit: str) -> str:
     """`p = 0.012`, `undecided (p 0.076)`, or `within 0.50` where the whole interval lies inside the margin, `over samples alone` of one seed and of
     records that left seeds out."""
     decision = found.decision(margin)
     if found.identical:
         return IDENTICAL
     if decision == SMALL:
-        return f"within {100 * MARGIN:.2f}"
+        return f"within {_margin_text(margin, unit)}"
     if decision == SINGLE:
         return "over samples alone"
     if decision not in (BETTER, WORSE):
         return f"undecided (p {p_text(found.p)})"
     return f"p {p_text(found.p)}" if found.p < 0.001 else f"p = {p_text(found.p)}"
+
+
+def _margin_text(margin: float, unit: str) -> str:
+    """`0.50`"""
+    return number_text(margin, unit).lstrip("+")
 
 
 def number_text(value: float | None, unit: str) -> str:
@@ -171,7 +176,7 @@ def _of_differences(table: Table) -> list[str]:
     """What p values are, what undecided comparisons could have shown, and how many seeds would settle them."""
     shown = {column["id"]: WHICH if column["which"] == "both" else (column["which"],) for column in table["columns"]}
     found = [(difference_in(cell, which), cell) for cell in table["cells"] for which in shown[cell["column"]]]
-    tested = [(one, margin_in(cell), unit_of(cell)) for one, cell in found if one is not None and one.interval]
+    tested = [(one, margin_in(cell, one), unit_of(cell)) for one, cell in found if one is not None and one.interval]
     if not tested:
         return []
     number = max(one.comparisons for one, *_ in tested)
@@ -179,8 +184,9 @@ def _of_differences(table: Table) -> list[str]:
     lines = [
         f"p is two-sided{corrected}; what is not below 0.05 is undecided, which is not the absence of a difference."
     ]
-    if any(one.decision(margin) == SMALL and not one.identical for one, margin, _ in tested):
-        lines.append(f"Within {100 * MARGIN:.2f}: the whole interval lies inside of ±{100 * MARGIN:.2f} points.")
+    small = ((margin, unit) for one, margin, unit in tested if one.decision(margin) == SMALL and not one.identical)
+    for text, unit in dict.fromkeys((_margin_text(margin, unit), unit) for margin, unit in small):
+        lines.append(f"Within {text}: the whole interval lies inside of ±{text}{' points' if unit == 'points' else ''}.")
     unsettled = [entry for entry in tested if entry[0].decision(entry[1]) == UNDECIDED and not entry[0].identical]
     for unit in dict.fromkeys(unit for *_, unit in unsettled):
         if seen := [one.visible for one, _, its in unsettled if its == unit and one.visible is not None]:
@@ -305,7 +311,7 @@ def long_csv(table: Table) -> str:
                 **{"which": "" if which == ONCE else which, "mean": value["mean"], "sd": value["sd"]},
                 **{"low": low, "high": high},
                 **({"p": found.p_value, "p_holm": found.p_holm, "visible": found.visible} if found else {}),
-                **({"improvement": found.improvement, "decision": found.decision(margin_in(cell))} if found else {}),
+                **({"improvement": found.improvement, "decision": found.decision(margin_in(cell, found))} if found else {}),
                 **{"published": value.get("published"), "difference": value.get("over_published")},
             }
             writer.writerow("" if line.get(name) is None else csv_cell(line[name]) for name in CSV_FIELDS)

@@ -97,6 +97,7 @@ def view(run: RunInfo) -> dict[str, Any]:
         "seeds": record["seeds"],
         "metric": summary.get("metric"),
         "better": better_of(summary),
+        "margin": (record["config"] or {}).get("margin"),
         "arms": arms,
         "own": own if own in arms else None,
         "teacher": summary.get("teacher"),
@@ -125,7 +126,8 @@ def minus_first(views: list[dict[str, Any]]) -> None:
         found = {place: difference_of(result, base, first["better"]) for place, result in enumerate(results)}
         tested = {place: one for place, one in found.items() if one is not None and one.interval is not None}
         for place, one in corrected(tested).items():
-            own[place]["difference"] = {**(own[place]["difference"] or {}), which: one.as_record()}
+            known = replace(one, margin=first["margin"] if own[place]["margin"] == first["margin"] else None)
+            own[place]["difference"] = {**(own[place]["difference"] or {}), which: known.as_record()}
 
 
 def warnings(views: list[dict[str, Any]]) -> list[str]:
