@@ -8,7 +8,7 @@ from kdrun.differences import read_difference
 from kdrun.job.summary import summarise
 from kdrun.present.results import arm_label, difference_rows, distinct, result_rows
 from kdrun.records import better_of
-from kdrun.tables.metrics import difference_in, margin_in, measure
+from kdrun.tables.metrics import difference_in, measure
 from kdrun.tables.render import _value, printed_cell
 
 LABELS = {"alone": "student alone", "student": "student, distilled", "equal_compute": "student alone, as many steps"}
@@ -86,7 +86,7 @@ def test_what_tables_compare_and_searches_read_knows_it_too():
     found = measure(record, "alone", "difference")
     cell = {"metric": "difference", "applies": True, "unit": found.unit, "n": 3, "of": 3, "values": found.values}
     found = difference_in(cell, "best")
-    assert found.decision(margin_in(cell, found)) == "worse" and margin_in(cell, found) is None
+    assert found.decision(found.margin) == "worse" and found.margin is None
     assert _value(cell, "best").startswith("+0.1000 [+0.0752, +0.1248], p = ")
     summary["arms"]["student"]["wins"] = {which: {"mean": 0.25, "sd": 0.05} for which in ("best", "last")}
     won = measure(record, "student", "wins")

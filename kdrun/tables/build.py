@@ -20,7 +20,6 @@ from kdrun.tables.metrics import (
     difference_in,
     main_metric,
     main_score,
-    margin_in,
     measure,
     per_epoch,
 )
@@ -126,7 +125,8 @@ def unmet(
     for cell in cells:
         which = "best" if epochs[cell["column"]] == "best" else "last"
         difference = difference_in(cell, which) if cell["row"] in expected else None
-        if difference is not None and (decision := difference.decision(margin_in(cell, difference))) != expected[cell["row"]]:
+        decision = difference and difference.decision(difference.margin)
+        if decision is not None and decision != expected[cell["row"]]:
             lines.append(f"{cell['row']} ({cell['column']}): expected {expected[cell['row']]}, is {decision}")
     return lines
 

@@ -291,8 +291,14 @@ def _steps(record: Record, control: str) -> str:
 
 
 def difference_in(cell: dict[str, Any], which: str) -> Difference | None:
-    """The difference that a cell of a table holds for an epoch; None where it holds none. Tables that resampled seeds are read
-    by Student's t, from mean, deviation and number."""
+    """The difference that a cell of a table holds for an epoch, with the margin it is judged by (half a point, where the config says none
+    and it is in points); None where it holds none. Tables that resampled seeds are read by Student's t, from mean, deviation and number."""
+    found = _difference_in(cell, which)
+    usual = MARGIN if unit_of(cell) == "points" else None
+    return found if found is None or found.margin is not None else replace(found, margin=usual)
+
+
+def _difference_in(cell: dict[str, Any], which: str) -> Difference | None:
     value = cell["values"].get(which) or {}
     if cell["metric"] not in DIFFERENCES or not cell["applies"] or value.get("mean") is None:
         return None
@@ -305,11 +311,6 @@ def difference_in(cell: dict[str, Any], which: str) -> Difference | None:
 def unit_of(cell: dict[str, Any]) -> str:
     """How the figures of a cell are shown."""
     return cell.get("unit") or METRICS[cell["metric"]].unit
-
-
-def margin_in(cell: dict[str, Any], found: Difference) -> float | None:
-    """The smallest difference that matters: what the config says, else half a point where differences of the cell are in points."""
-    return found.margin if found.margin is not None else MARGIN if unit_of(cell) == "points" else None
 
 
 def _over_samples(record: Record, control: str, metric: str) -> Measured:

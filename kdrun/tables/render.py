@@ -17,7 +17,7 @@ from kdrun.present.results import p_text, vary_text
 from kdrun.present.tables import aligned
 from kdrun.present.units import MISSING, PREFIXES, scaled
 from kdrun.present.verdict import TOO_MANY
-from kdrun.tables.metrics import DIFFERENCES, METRICS, ONCE, WHICH, difference_in, margin_in, per_epoch, unit_of
+from kdrun.tables.metrics import DIFFERENCES, METRICS, ONCE, WHICH, difference_in, per_epoch, unit_of
 
 Table = dict[str, Any]
 NO_MEANING = "-"
@@ -73,20 +73,20 @@ def _value(cell: dict[str, Any], which: str) -> str:
     found = difference_in(cell, which)
     if found is not None and found.interval is not None:
         low, high = (number_text(bound, unit) for bound in found.interval)
-        return f"{text} [{low}, {high}], {_decided(found, margin_in(cell, found), unit)}"
+        return f"{text} [{low}, {high}], {_decided(found, unit)}"
     if value.get("sd") is not None and cell["metric"] not in DIFFERENCES:
         text += f" ± {number_text(value['sd'], 'share' if unit == 'gain' else unit)}"
     return text
 
 
-def _decided(found: Difference, margin: float | None, unit: str) -> str:
+def _decided(found: Difference, unit: str) -> str:
     """`p = 0.012`, `undecided (p 0.076)`, or `within 0.50` where the whole interval lies inside the margin, `over samples alone` of one seed and of
     records that left seeds out."""
-    decision = found.decision(margin)
+    decision = found.decision(found.margin)
     if found.identical:
         return IDENTICAL
     if decision == SMALL:
-        return f"within {_margin_text(margin, unit)}"
+        return f"within {_margin_text(found.margin, unit)}"
     if decision == SINGLE:
         return "over samples alone"
     if decision not in (BETTER, WORSE):
@@ -176,7 +176,7 @@ def _of_differences(table: Table) -> list[str]:
     """What p values are, what undecided comparisons could have shown, and how many seeds would settle them."""
     shown = {column["id"]: WHICH if column["which"] == "both" else (column["which"],) for column in table["columns"]}
     found = [(difference_in(cell, which), cell) for cell in table["cells"] for which in shown[cell["column"]]]
-    tested = [(one, margin_in(cell, one), unit_of(cell)) for one, cell in found if one is not None and one.interval]
+    tested = [(one, unit_of(cell)) for one, cell in found if one is not None and one.interval]
     if not tested:
         return []
     number = max(one.comparisons for one, *_ in tested)
@@ -184,16 +184,17 @@ def _of_differences(table: Table) -> list[str]:
     lines = [
         f"p is two-sided{corrected}; what is not below 0.05 is undecided, which is not the absence of a difference."
     ]
-    small = ((margin, unit) for one, margin, unit in tested if one.decision(margin) == SMALL and not one.identical)
+    small = ((one.margin, unit) for one, unit in tested if one.decision(one.margin) == SMALL and not one.identical)
     for text, unit in dict.fromkeys((_margin_text(margin, unit), unit) for margin, unit in small):
-        lines.append(f"Within {text}: the whole interval lies inside of ±{text}{' points' if unit == 'points' else ''}.")
-    unsettled = [entry for entry in tested if entry[0].decision(entry[1]) == UNDECIDED and not entry[0].identical]
+        in_points = " points" if unit == "points" else ""
+        lines.append(f"Within {text}: the whole interval lies inside of ±{text}{in_points}.")
+    unsettled = [(one, unit) for one, unit in tested if one.decision(one.margin) == UNDECIDED and not one.identical]
     for unit in dict.fromkeys(unit for *_, unit in unsettled):
-        if seen := [one.visible for one, _, its in unsettled if its == unit and one.visible is not None]:
+        if seen := [one.visible for one, its in unsettled if its == unit and one.visible is not None]:
             least, most = (number_text(value, unit).lstrip("+") for value in (min(seen), max(seen)))
             amount = least if least == most else f"{least} to {most}"
             lines.append(f"Undecided comparisons could have shown {amount} {unit} (80 % power).")
-    needed = [seeds for one, margin, _ in unsettled if (seeds := one.seeds_to_settle(margin)) is not None]
+    needed = [seeds for one, _ in unsettled if (seeds := one.seeds_to_settle(one.margin)) is not None]
     if needed:
         lines.append(f"To settle {len(needed)} of {len(unsettled)}: kdrun table {table['name']} seeds={max(needed)}.")
     if others := sum(one.sd is not None for one, *_ in unsettled) - len(needed):
@@ -311,7 +312,7 @@ def long_csv(table: Table) -> str:
                 **{"which": "" if which == ONCE else which, "mean": value["mean"], "sd": value["sd"]},
                 **{"low": low, "high": high},
                 **({"p": found.p_value, "p_holm": found.p_holm, "visible": found.visible} if found else {}),
-                **({"improvement": found.improvement, "decision": found.decision(margin_in(cell, found))} if found else {}),
+                **({"improvement": found.improvement, "decision": found.decision(found.margin)} if found else {}),
                 **{"published": value.get("published"), "difference": value.get("over_published")},
             }
             writer.writerow("" if line.get(name) is None else csv_cell(line[name]) for name in CSV_FIELDS)
