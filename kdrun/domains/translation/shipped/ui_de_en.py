@@ -33,6 +33,7 @@ def ui_de_en(
     root: str | Path | None = None,
     domain: str = "homeassistant",
     direction: str = "de-en",
+    max_words: int | None = None,
     *,
     cache: str | Path | None = None,
 ) -> Pairs:
@@ -40,6 +41,7 @@ def ui_de_en(
 
     domain     homeassistant, libreoffice, or all (then there is no "shift")
     direction  de-en or en-de. It changes neither ids nor splits
+    max_words  pairs with more words on a side are left out of every split; None: as many as are clean, 40
     root       folder with the four tables instead of what `kdrun fetch ui_de_en` brought
 
     Pairs are grouped by their English sentence without case, digits, punctuation and names, so that near-duplicates
@@ -56,10 +58,16 @@ def ui_de_en(
     outside = outside[randomness.order(randomness.key("ui_de_en", "shift"), outside)]
     split[outside[:SHIFTED]] = len(SPLITS)
     split[outside[SHIFTED:]] = UNUSED
+    long = np.array([max_words is not None and longest(pair) > max_words for pair in zip(english, german, strict=True)])
+    long &= split != UNUSED
+    split[long] = UNUSED
     used = np.flatnonzero(split != UNUSED).tolist()
+    if not used:
+        raise UserError(f"data.max_words={max_words}: no pair is so short", "clean pairs have 3 words and more")
     common = text_clean.common_words(english)
     texts = {"en": [english[row] for row in used], "de": [german[row] for row in used]}
     languages = tuple(direction.split("-"))
+    left_out = (Counter(found) for part, found in dropped.items() if _within(part, domain))
     return Pairs(
         name="ui_de_en",
         languages=languages,
@@ -69,8 +77,13 @@ def ui_de_en(
         ids=ids[used],
         extra=() if domain == "all" else ("shift",),
         groups=[normalised(sentence, common) for sentence in texts["en"]],
-        dropped=dict(sum((Counter(found) for part, found in dropped.items() if _within(part, domain)), Counter())),
+        dropped=dict(sum(left_out, Counter({"longer": int(long.sum())} if max_words is not None else {}))),
     )
+
+
+def longest(pair: tuple[str, str]) -> int:
+    """Words of the longer side."""
+    return max(len(text.split()) for text in pair)
 
 
 def _within(part: str, domain: str) -> bool:
