@@ -178,7 +178,7 @@ def _work(args: Arguments) -> Callable[[Arguments], int]:
     """The function that does what a command asks for. Raises UserError for flags that do not go with it."""
     from importlib import import_module
 
-    from kdrun.problems import UserError
+    from kdrun.problems import UserError, listed
 
     if args.check and args.verb == "run":
         args.verb = "check"
@@ -187,7 +187,8 @@ def _work(args: Arguments) -> Callable[[Arguments], int]:
     for option, verbs in ONLY.items():
         if (option in args.options or getattr(args, option, False)) and args.verb not in verbs:
             flag = f"jobs={args.options['jobs']}" if option == "jobs" else f"--{option}"
-            raise UserError(f"{flag} belongs to {' and '.join(verbs)}, not to {args.verb}")
+            hint = ("a run's own place: paths.outputs=DIR",) if option == "outputs" else ()
+            raise UserError(f"{flag} belongs to {listed(verbs)}, not to {args.verb}", *hint)
     if args.verb == "run" and not args.multirun and args.retry:
         raise UserError("--retry belongs to a sweep: add -m")
     if "cfg" in args.options:

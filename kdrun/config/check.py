@@ -162,7 +162,7 @@ class Check:
             for key, value in tree.items()
             if key in common and (known is None or key not in known.parameters)
         }
-        rules = {"tensors": True, "slot": "loss", "common": common, "supplied": losses.SUPPLIED}
+        rules = {"tensors": True, "slot": "loss", "common": ["weight", *common], "supplied": losses.SUPPLIED}
         options = {key: value for key, value in tree.items() if key not in settings}
         result = self.target({**options, "_target_": target}, path, rules, drop=("_target_",))
         return {**({"_target_": tree["_target_"]} if "_target_" in tree else {}), **result, **settings}

@@ -153,6 +153,7 @@ def check_builds(stages: list[Any], module: Any, hardware: dict[str, Any]) -> No
             given[objective.wanted] = _given(objective, network, task, module.spec)
         for term in objective.active if given[objective.wanted] is not None else ():
             term.check_wants(given[objective.wanted])
+        _options_allowed(objective, module.spec)
 
 
 def broken(what: str, error: Exception) -> UserError:
@@ -239,6 +240,20 @@ def _has_positions(objective: Objective, module: Any) -> None:
                 f"objective.{term.name} is over {what}, and the training data of {module.spec.name} have none",
                 f"to leave it out: '~objective.{term.name}' or objective.{term.name}.weight=0",
             )
+
+
+def _options_allowed(objective: Objective, spec: Any) -> None:
+    """Raises UserError for an option that a loss of kdrun's refuses (a temperature of 0): losses of logits are called on made-up ones."""
+    if not spec.distribution:
+        return
+    classes = spec.vocabulary if spec.per_position else spec.outputs
+    logits = {"student_logits": (2, classes), "teacher_logits": (2, classes), "student_steps": (2, 2, classes)}
+    random = torch.Generator().manual_seed(0)
+    made = {name: torch.randn(shape, generator=random) for name, shape in logits.items()}
+    made |= {"targets": torch.tensor([0, 1]), "step": 0, "epoch": 0}
+    for term in objective.active:
+        if term.shipped and term.pairs is None and not isinstance(term.function, type) and made.keys() >= {*term.wants}:
+            term(made, None)
 
 
 def _wire(objective: Objective, stage: Any, network: nn.Module, task: Any, module: Any) -> None:

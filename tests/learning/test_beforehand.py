@@ -102,6 +102,8 @@ def test_a_missing_import_in_a_module_of_the_users(verb, word, words, capsys, tm
         ("objective.mse_kd.weight=1", ["objective.mse_kd wants student_outputs"]),
         ("objective.hint={student: nowhere}", ["objective.hint.student=nowhere", "has no module of this path"]),
         ("objective.hint={adaptor: nothing, student: a}", ["objective.hint.adaptor must be one of auto, none"]),
+        ("objective.kd.temperature=0", ["objective.kd: temperature must be a positive number, got 0"]),
+        ("objective.tf_kd={weight: 1, correct: 0.01}", ["objective.tf_kd: correct must lie between 1 / 10"]),
     ],
 )  # fmt: skip
 def test_what_the_student_cannot_build_is_told_before_its_teacher_is_trained(word, said, words):

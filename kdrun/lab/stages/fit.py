@@ -11,6 +11,7 @@ from kdrun.defaults import canonical, canonical_objective
 from kdrun.lab.fingerprint import device, domain_modules, drop_added, identity, kept, targets_in, versions, viewed
 from kdrun.lab.stages.base import BEST, Execution, Look, Result, Stage
 from kdrun.learning.request import FitRequest, StartsFrom, TaughtBy
+from kdrun.problems import UserError
 from kdrun.schema import OWN_WEIGHTS
 
 if TYPE_CHECKING:
@@ -213,7 +214,8 @@ class Fit(Stage):
 
     def _probed(self, look: Look) -> dict[str, Any]:
         """What one step shows (learning.probe). Seeds of one stage differ in nothing that a probe has to tell twice."""
-        from kdrun.learning.probe import probe
+        from kdrun.learning.firststep import NoEffect
+        from kdrun.learning.probe import NotZero, probe
 
         teachers = [[one.stage.learner["network"], one.path and one.fingerprint] for one in self.teachers]
         started = None if self.start is None else self.start.path is not None
@@ -224,7 +226,10 @@ class Fit(Stage):
         if kind not in look.known:
             seen = look.workshop.seen(self.seen, look.module) if self.sees else None
             stored = [self.taught_by(one, look.workshop) if one.path else None for one in self.teachers]
-            look.known[kind] = probe(self, look.module, seen, stored)
+            try:
+                look.known[kind] = probe(self, look.module, seen, stored)
+            except (NoEffect, NotZero) as error:
+                raise UserError(f"{self.label}: {error}") from error
         return look.known[kind]
 
     def _teacher_plan(self, look: Look) -> dict[str, Any]:
