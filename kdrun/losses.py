@@ -23,6 +23,7 @@ SETTINGS: Mapping[str, Any] = {
     "adaptor": "auto",
     "resize": "auto",
     "logits": None,
+    "only": None,
 }
 """Settings of every term, with their defaults; see objectives/settings.py."""
 
@@ -34,9 +35,10 @@ EXECUTION_OPTIONS: Mapping[str, Mapping[str, Any]] = {
 """Execution -> its further settings, with their defaults."""
 
 
-SUPPLIED = ("sample_ids", "classes", "batch_size", "student_shapes", "teacher_shapes")
+SUPPLIED = ("sample_ids", "classes", "batch_size", "student_shapes", "teacher_shapes", "network", "importance")
 """Arguments that kdrun gives to a class of a term that names them: ids of training samples (int64 [N], ascending), number of
-classes, samples of a step over all ranks, and the shapes of what the term captures of each network, without the batch."""
+classes, samples of a step over all ranks, the shapes of what the term captures of each network, without the batch, the student as
+the stage begins with it, and the file of what an Importance stage measured of it (None where there is none)."""
 
 
 @dataclass(frozen=True)

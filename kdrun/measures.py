@@ -153,6 +153,22 @@ MEASURES = {
         Measure("distinct2", "distinct-2", "share of pairs of words in written texts that are different ones"),
         Measure("generated_tokens", "length", "mean length of written texts", "max", "tokens", 1.0, 1),
         Measure(
+            "forgetting",
+            "forgetting",
+            "of tasks one after another: best score of a task before the last one minus its last, mean",
+            "min",
+        ),
+        Measure(
+            "backward_transfer",
+            "backward transfer",
+            "of tasks one after another: last score of a task minus that when it was learned, mean",
+        ),
+        Measure(
+            "forward_transfer",
+            "forward transfer",
+            "of tasks one after another: score of a task just before it is learned minus that of random weights, mean",
+        ),
+        Measure(
             "loss",
             "loss",
             "cross-entropy in nats; of a regression, squared error",

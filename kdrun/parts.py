@@ -63,6 +63,8 @@ def parts_of(entry: Entry, stages: Iterable[Entry] = ()) -> dict[str, Part]:
             name: Part(name, entry, figures_of(client), file=f"client-{client['client']:02d}.", facts=client)
             for client, name in names
         }
+    if tasks := entry.get("tasks"):
+        return {task["name"]: Part(task["name"], entry, figures_of(task), facts=task) for task in tasks}
     parts = {WHOLE: Part(WHOLE, entry, figures_of(entry), facts=entry)}
     for peer in entry.get("peers") or ():
         name = peer["name"]
@@ -78,6 +80,11 @@ def figures_of(said: Entry) -> dict[str, Any]:
 def is_group(entry: Entry) -> bool:
     """Whether a stage looks at finished stages together: nothing was trained for it, and its parts are stages by themselves."""
     return bool(entry.get("members"))
+
+
+def trained_nothing(entry: Entry) -> bool:
+    """Whether a stage looks at what others trained."""
+    return is_group(entry) or bool(entry.get("tasks"))
 
 
 def groups_of(record: Entry) -> dict[str, dict[int, dict[str, Part]]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from kdrun.environment import hidden
 from kdrun.files import short
-from kdrun.parts import is_group
+from kdrun.parts import trained_nothing
 from kdrun.present.console import Console, harmless
 from kdrun.problems import UserError, disk_problem
 
@@ -191,7 +191,7 @@ def facts(run, result: dict[str, Any], mirror) -> tuple[dict[str, str], dict[str
     from kdrun.tracking.mirror import send_command
 
     stages, audit = result["stages"], result["audit"]
-    fits = [stage for stage in stages if not is_group(stage)]
+    fits = [stage for stage in stages if not trained_nothing(stage)]
     stored = sum(stage["source"] == "store" for stage in fits)
     trained = sum(stage["cost"]["seconds"] for stage in stages if stage["source"] != "store")
     jobs = max((stage["cost"].get("jobs", 1) for stage in stages if stage["source"] != "store"), default=1)

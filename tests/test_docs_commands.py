@@ -22,6 +22,7 @@ PAGES = (
     "language-models",
     "spiking",
     "federated-clusters",
+    "continual",
 )
 COMMANDS = [
     line.partition(" #")[0].strip()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdrun.accounting.formulas import NOTHING, UNKNOWN, Amount, amount, total
-from kdrun.parts import is_group
+from kdrun.parts import trained_nothing
 
 PHASES = ("prepare", "teacher", "train", "evaluate")
 ALONE, STUDENT = "alone", "student"
@@ -53,7 +53,7 @@ class StageCost:
     @property
     def together(self) -> bool:
         """Finished stages looked at together: nothing is trained."""
-        return is_group(self.entry)
+        return trained_nothing(self.entry)
 
     @property
     def units(self) -> tuple[float | None, str]:

@@ -50,6 +50,49 @@ def chosen(source: ArraySource, split: np.ndarray, config: dict[str, Any]) -> Tr
     return Training(without_labels(noisy, ~labelled), split, labelled)
 
 
+def of_classes(training: Training, subset: dict[str, Any] | None) -> Training:
+    """What `data.subset` (class_subset.ClassSubset) leaves of all splits and further test sets; None: everything.
+
+    Of `replay` as many training samples stay as fit into `replay_bytes`, in equal parts of each of these classes. Which ones depends on
+    sample ids alone, and those that fit into fewer bytes are among those that fit into more: a memory that is
+    divided among more classes keeps what it had. Raises UserError for classes that are not there, and where nothing is left to train on.
+    """
+    if not subset or not (subset["classes"] or subset["replay"]):
+        return training
+    source, split = training.source, training.split.copy()
+    _refuse_without_classes(source, "subset.classes", subset["classes"] or subset["replay"])
+    for name in ("classes", "replay"):
+        if wrong := [number for number in subset[name] if number >= len(source.classes)]:
+            raise UserError(
+                f"data.subset.{name}: {source.name} has no class {wrong[0]}; its {len(source.classes)} classes are "
+                f"0 to {len(source.classes) - 1}"
+            )
+    classes = subset["classes"] or list(range(len(source.classes)))
+    if both := sorted({*classes} & {*subset["replay"]}):
+        raise UserError(
+            f"data.subset.replay={subset['replay']}: class {both[0]} is among the classes that are used anyway"
+        )
+    used = np.isin(source.y, classes)
+    remembered = _remembered(source, np.flatnonzero(split == TRAIN), subset)
+    split[~used] = UNUSED
+    split[remembered] = TRAIN
+    if not (split == TRAIN).any():
+        raise UserError(f"data.subset.classes={classes}: {source.name} has no training samples of these")
+    further = {name: rows[used[rows]] for name, rows in source.further.items()}
+    source = replace(source, further=further) if source.further else source
+    return replace(training, source=source, split=split)
+
+
+def _remembered(source: ArraySource, rows: np.ndarray, subset: dict[str, Any]) -> np.ndarray:
+    """int64: positions of the training samples (among `rows`) that a memory of `replay_bytes` holds of the classes `replay`."""
+    if not subset["replay"]:
+        return rows[:0]
+    count = subset["replay_bytes"] // (source.x[0].nbytes + source.y[0].nbytes)
+    rows = rows[np.isin(source.y[rows], subset["replay"])]
+    groups = list(by_stratum(source.ids[rows], source.y[rows], randomness.key("replay", 0)))
+    return rows[np.concatenate([members[: count // len(groups)] for members in groups])] if groups else rows
+
+
 def keep_labels(
     ids: np.ndarray, strata: np.ndarray, config: dict[str, Any], name: str, classes: int = 0
 ) -> np.ndarray | None:
@@ -209,9 +252,10 @@ def _long_tail(source: ArraySource, split: np.ndarray, config: dict[str, Any]) -
     return replace(source, notes=(*source.notes, note)), split
 
 
-def _refuse_without_classes(source: ArraySource, key: str, value: float) -> None:
+def _refuse_without_classes(source: ArraySource, key: str, value: Any) -> None:
     if not source.classes or source.y.ndim > 1:
+        said = f"{value:g}" if isinstance(value, float) else value
         raise UserError(
-            f"data.{key}={value:g}: {source.name} has no classes of which each sample has one",
+            f"data.{key}={said}: {source.name} has no classes of which each sample has one",
             "it is for data with classes",
         )

@@ -21,6 +21,8 @@ from kdrun.present.results import (
     missing_rows,
     result_rows,
     seen_rows,
+    transfer_head,
+    transfer_rows,
     vary_text,
 )
 from kdrun.present.units import MISSING
@@ -37,6 +39,8 @@ def show(console: Console, summary: dict[str, Any], facts: dict[str, str], copie
     if any(arm.get("several") for arm in summary["arms"].values()):
         body += [parts(summary), Text()]
         body += [gains(summary), Text()] if any(map(gains_of, summary["arms"].values())) else []
+    if rows := transfer_rows(summary):
+        body += [columns(transfer_head(summary), rows), Text()]
     body += [Text(summary["verdict"], style="bold"), Text(), details(summary, facts)]
     show_page(console, "kdrun", body, copied.items())
 

@@ -21,6 +21,7 @@ from kdrun.learning.resampling import has_own_last, read_samples, resampled
 from kdrun.parts import WHOLE, Part, parts_of
 from kdrun.present.verdict import verdict
 from kdrun.records import better_of, spread
+from kdrun.score_matrix import TRANSFER, over_seeds
 from kdrun.tracking.record import describe_error, status_of
 
 WHICH = ("best", "last")
@@ -78,7 +79,8 @@ def summarise(
     for arm, of_seeds in parts.items():
         if any(len(found) > 1 for found in of_seeds.values()):
             summary["arms"][arm]["several"] = over_parts(metric, of_seeds, which)
-            if not any(WHOLE in found for found in of_seeds.values()):  # else its figures are those of one network
+            # Else its figures are those of one network.
+            if not any(WHOLE in found for found in of_seeds.values()) and "transfer" not in summary["arms"][arm]:
                 alone = parts.get("alone", {})
                 summary["arms"][arm]["gains"] = gains((metric, better), of_seeds, alone, arms[arm], which)
     student = next(iter(arms.get("student", arms.get("alone", {})).values()), None)
@@ -147,9 +149,20 @@ def _arm(metric: str, label: str, records: dict[int, dict[str, Any]], headline: 
     if sets:  # test sets beside the main one, at the selected epoch
         found = {name: [record["further"][name][metric] for record in records.values()] for name in sorted(sets)}
         arm["further"] = {name: spread(values) for name, values in found.items()}
+    if all("matrix" in record for record in records.values()):
+        arm["transfer"] = _transfer(metric, list(records.values()))
     arm["seconds"] = sum(record["cost"]["seconds"] for record in records.values())
     arm["steps"] = steps_of(records)
     return arm
+
+
+def _transfer(metric: str, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What a network that learned tasks one after another forgot and gained: {"rows", "columns", "matrix": a mean over seeds, and mean and
+    deviation over seeds of the scores of score_matrix.transfer_of}."""
+    form = {key: records[0]["matrix"][key] for key in ("rows", "columns")}
+    figures = [record["test"]["best"] for record in records]
+    scores = {name: spread([one.get(name) for one in figures]) for name in TRANSFER if name in figures[0]}
+    return {**form, "matrix": over_seeds([record["matrix"] for record in records], metric), **scores}
 
 
 def over_parts(metric: str, of_seeds: Mapping[int, Mapping[str, Part]], which: str) -> dict[str, Any]:

@@ -113,8 +113,9 @@ class References:
             teacher = (parts.get("teacher") or {}).get("fingerprint")
             members = (parts.get("members") or {}).values()
             generated = (parts.get("data") or {}).get("generated")
-            made_of = (parts.get("start"), teacher, generated, *members)
-            self._parents[fingerprint] = {name for name in made_of if name}
+            measured = (parts.get("importance"), parts.get("before"))
+            made_of = (parts.get("start"), teacher, generated, *measured, *members)
+            self._parents[fingerprint] = {name for name in made_of if isinstance(name, str)}
         return self._parents[fingerprint]
 
     @property

@@ -121,6 +121,11 @@ class Lab:
         """Number of parameters of a learner's network on these data; nothing is fitted for it."""
         return self.workshop.parameters(learner["network"], data)
 
+    def known_of(self, data: dict[str, Any]) -> dict[str, Any]:
+        """{"classes": how many; None where targets are none, "normalize": moments of inputs as a config says them, or None} of a data
+        config."""
+        return self.workshop.known_of(data)
+
     def check(self, stage: Stage, result: Result | None = None) -> None:
         """Raises UnfitTeacher for a teacher that is not fit for the stage; notes what should be known, once."""
         for line in stage.check(result):

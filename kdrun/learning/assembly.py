@@ -182,5 +182,7 @@ def _wired(fit: RunningFit, objective: Objective, length: Length) -> tuple[Objec
         features,
         request.seed,
         length,
+        network=fit.network,
+        importance=request.importance,
         **of_data(module, request.trainer["batch_size"]),
     )

@@ -277,6 +277,8 @@ def _wire(objective: Objective, stage: Any, network: nn.Module, task: Any, modul
             None,
             0,
             Length(1, 1),
+            network=network,
+            importance=None,
             **of_data(module, stage.trainer["batch_size"]),
         )
         if any(getattr(term.function, "reuses_classifier", False) for term in objective.active):

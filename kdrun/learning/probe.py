@@ -90,6 +90,8 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
         shapes,
         (task.feature_width(student), widths) if widths else None,
         stage.seed,
+        network=student,
+        importance=None,
         **of_data(module, stage.trainer["batch_size"]),
     )
     beside = {"terms": nn.ModuleDict(objective.modules)} if objective.modules else {}
@@ -106,9 +108,8 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
         result["step_seconds"] = result["passes"] * (time.perf_counter() - started)
     if stage.rollout:
         result["step_seconds"] += _rollout_seconds(stage, task, student, batch)
-    alike = stage.averaged or (
-        bool(stage.start and stage.teacher) and stage.start.fingerprint == stage.teacher.fingerprint
-    )
+    same = bool(stage.start and stage.teacher) and stage.start.fingerprint == stage.teacher.fingerprint
+    alike = stage.averaged or same or stage.importance is not None
     result["terms"] = check_first_step(objective, raw, student, alike=alike, beside=backend.beside)
     identity = _identity(objective, task, batch, prediction, _as_told(prediction, stage.objective))
     for name, found in result["terms"].items():

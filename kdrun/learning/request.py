@@ -52,6 +52,7 @@ class FitRequest:
     averaged        the moving average of its own weights teaches it
     peers           networks that are trained beside it and teach it, as it teaches them: {"name", "learner", "trainer", "seed"} of each
     rollout         how batches of the student's own samples are made (see rollouts.Rollouts); {}: there are none
+    importance      path of what an Importance stage left of `start`, for terms that ask for it
     rank            of several processes that fit it together
     """
 
@@ -77,6 +78,7 @@ class FitRequest:
     averaged: bool = False
     peers: tuple[dict[str, Any], ...] = ()
     rollout: dict[str, Any] = field(default_factory=dict)
+    importance: str | None = None
 
     @property
     def teacher(self) -> TaughtBy | None:
@@ -85,10 +87,9 @@ class FitRequest:
 
     @property
     def alike(self) -> bool:
-        """Whether the student starts as a copy of its teacher."""
-        return self.averaged or (
-            bool(self.start and self.teacher) and self.start.fingerprint == self.teacher.fingerprint
-        )
+        """Whether the student starts as a copy of its teacher, or of what a term holds it near to."""
+        same = bool(self.start and self.teacher) and self.start.fingerprint == self.teacher.fingerprint
+        return self.averaged or same or self.importance is not None
 
     @property
     def teacher_networks(self) -> list[dict[str, Any]]:

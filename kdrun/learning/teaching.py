@@ -146,6 +146,13 @@ class Workshop:
             self._sizes[key] = parameters(build_network(network, self.data(data).spec, 0))
         return self._sizes[key]
 
+    def known_of(self, data: dict[str, Any]) -> dict[str, Any]:
+        """See lab.lab.Lab.known_of."""
+        spec = self.data(data).spec
+        mean, std = (getattr(spec, name, None) for name in ("mean", "std"))
+        normalize = None if mean is None else {"mean": list(mean), "std": list(std)}
+        return {"classes": len(getattr(spec, "classes", ())) or None, "normalize": normalize}
+
     def feature_width(self, stage: Any) -> int:
         """Width of the features that a stage (lab.stages.fit.Fit) keeps of its teacher; 0 where none are compared."""
         if stage.teacher is None or not build_objective(stage.objective).takes("teacher_features"):

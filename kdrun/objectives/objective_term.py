@@ -52,7 +52,8 @@ class Term:
     wants: tensors it must be given; may_want: those with a default, given where the task has them.
     options: of the function, or of the class. loss: whose declarations (`pointwise`, `over`) hold where `function` is another way to
     compute it. moved: what the values are per, where the settings say another than the loss. pairs: what it compares of the
-    inside of both networks. logits: `output:NAME` of the student's task, which it is given as `student_logits`.
+    inside of both networks. logits: `output:NAME` of the student's task, which it is given as `student_logits`. only: the classes whose
+    logits it is given; None: all.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Term:
     moved: str | None = None
     pairs: CapturePairs | None = None
     logits: str | None = None
+    only: tuple[int, ...] | None = None
 
     @property
     def largest_weight(self) -> float:
@@ -137,10 +139,20 @@ class Term:
         return paths
 
     def reading(self, tensors: Tensors) -> Tensors:
-        """The tensors with the output of the student that it compares in the place of its logits.
+        """The tensors with the output of the student that it compares in the place of its logits, and with the classes that it looks at.
 
-        tensors["outputs"]: what the student gives beside its logits, by name. Raises UserError where the output is not there.
+        tensors["outputs"]: what the student gives beside its logits, by name. Raises UserError where an output or a class is not there.
         """
+        tensors = self._output(tensors)
+        if self.only is None:
+            return tensors
+        found = {name: tensors[name] for name in ("student_logits", "teacher_logits") if tensors.get(name) is not None}
+        for logits in found.values():
+            if max(self.only) >= logits.shape[-1]:
+                raise UserError(f"objective.{self.name}.only: there is no class {max(self.only)} of {logits.shape[-1]}")
+        return {**tensors, **{name: logits[..., list(self.only)] for name, logits in found.items()}}
+
+    def _output(self, tensors: Tensors) -> Tensors:
         if self.logits is None:
             return tensors
         name, outputs = self.logits.removeprefix(OUTPUT), tensors.get("outputs", {})

@@ -5,6 +5,7 @@
                 topk: from the teacher's k likeliest classes, which can be cached for text
     student, teacher   module paths of each network (lists of as many; globs), or `output:NAME`, for losses that compare features
     logits             `output:NAME`: what the term is given of the student in the place of its logits
+    only               numbers of classes: the term is given the logits of these alone, of both networks
     adaptor, resize    how the student's features are brought to the sizes of the teacher's (learning/adaptor.py)
 
 A loss with an option of one of these names keeps it for itself. `function.settings = {...}` are other defaults of them.
@@ -51,8 +52,8 @@ def read_term(name: str, node: Mapping[str, Any]) -> Term:
         tensors = {key: required for key, required in tensors.items() if key not in (*EACH, *LISTS)}
     wants = tuple(key for key, required in tensors.items() if required)
     may_want = tuple(key for key in tensors if key not in wants)
-    logits = _logits(name, tensors, settings["logits"])
-    term = Term(name, weight, computed, wants, may_want, options, pairs=pairs, logits=logits)
+    logits, only = _logits(name, tensors, settings["logits"]), _only(name, tensors, settings["only"])
+    term = Term(name, weight, computed, wants, may_want, options, pairs=pairs, logits=logits, only=only)
     term = term if computed is function else replace(term, loss=function)
     return _moved(term, settings["over"])
 
@@ -199,6 +200,23 @@ def _logits(name: str, tensors: Mapping[str, bool], value: Any) -> str | None:
     if "student_logits" not in tensors:
         raise UserError(f"objective.{name}.logits={value}: this term takes no logits of the student")
     return value
+
+
+def _only(name: str, tensors: Mapping[str, bool], value: Any) -> tuple[int, ...] | None:
+    """The classes whose logits the term is given."""
+    if value is None:
+        return None
+    numbers = isinstance(value, list | tuple) and all(type(number) is int and number >= 0 for number in value)
+    if not numbers or len(set(value)) < max(len(value), 2):
+        raise UserError(
+            f"objective.{name}.only must be numbers of at least two classes, each once, got {value!r}",
+            "as in only: [0, 1, 2]; null is all",
+        )
+    if "student_logits" not in tensors:
+        raise UserError(f"objective.{name}.only={value}: this term takes no logits of the student")
+    if "targets" in tensors:
+        raise UserError(f"objective.{name}.only={value}: labels of this term may be other classes than these")
+    return tuple(value)
 
 
 def _moved(term: Term, over: str | None) -> Term:

@@ -149,7 +149,7 @@ class Objective:
         afterwards.
         """
         over = term.counted(tensors)
-        form = (over, term.pointwise, term.multiplies, term.logits)
+        form = (over, term.pointwise, term.multiplies, term.logits, term.only)
         # A sample without a label is left out as if the batch were smaller, also for terms that look at all samples of it.
         alone = term.pointwise or (over == LABELLED and mask.dim() == 1)
         change = _unchanged if mask is None else _valid if alone else _clean

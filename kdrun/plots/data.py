@@ -16,7 +16,7 @@ from typing import Any
 from kdrun.differences import MORE, Difference, read_difference
 from kdrun.files import number
 from kdrun.measures import MEASURES
-from kdrun.parts import against, groups_of, headline_epoch, is_group, parts_of, start_of
+from kdrun.parts import against, groups_of, headline_epoch, is_group, parts_of, start_of, trained_nothing
 from kdrun.present.fronts import stairs
 from kdrun.records import arms_of, figure_of, metric_of, own_arm, spread, stages_of
 from kdrun.tracking.metrics import read_metrics
@@ -287,7 +287,7 @@ def _seconds(record: dict[str, Any], stage: dict[str, Any]) -> float | None:
         if one["label"] not in needed:
             needed[one["label"]] = one
             left += [known.get(name) for name in _needs(record, one)]
-    times = [training_seconds(one) for one in needed.values() if not is_group(one)]
+    times = [training_seconds(one) for one in needed.values() if not trained_nothing(one)]
     return None if not times or None in times else sum(times)
 
 

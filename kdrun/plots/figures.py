@@ -12,7 +12,7 @@ from kdrun.plots.subject import Subject
 from kdrun.problems import UserError
 from kdrun.records import metric_of
 
-FIGURES = ("curves", "cost", "seeds", "hops")
+FIGURES = ("curves", "cost", "seeds", "hops", "tasks")
 WHY = {
     "curves": "no metrics over epochs are recorded",
     "cost": "two different costs with a result are needed",
@@ -34,27 +34,31 @@ def need_matplotlib() -> None:
 def panels_of(subject: Subject) -> dict[str, list[Any]]:
     """Figure -> its panels; an empty list where records do not hold what it shows. UserError without matplotlib.
 
-    `hops` is a key only where stages measured their gap: other runs do not lack it.
+    `hops` is a key only where stages measured their gap, and `tasks` where tasks were learned one after another: other runs do not
+    lack them.
     """
     need_matplotlib()
     from kdrun.plots.cost import cost_panels
     from kdrun.plots.curves import curve_panels
     from kdrun.plots.hops import hop_panels, read_hops
     from kdrun.plots.seeds import seed_panels
+    from kdrun.plots.tasks import task_panels
 
     metric = next((metric_of(run.record or {}) for _, run in subject.runs), "accuracy")
     if subject.kind == "run":
         (_, run), *_ = subject.runs
         curves, points, pairs = run_groups(run), run_points(run), [pairs_of(run)]
-        hops = read_hops(run.record or {})
+        hops, tasks = read_hops(run.record or {}), task_panels(run.record or {})
     else:
         curves, points = runs_groups(subject.runs), runs_points(subject.runs)
         pairs, hops = [pairs_of(run, label) for label, run in subject.runs], None
+        tasks = []
     return {
         "curves": curve_panels(curves),
         "cost": cost_panels(points, metric),
         "seeds": seed_panels([pair for pair in pairs if pair is not None], metric),
         **({"hops": found} if (found := hop_panels(hops)) else {}),
+        **({"tasks": tasks} if tasks else {}),
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from kdrun.differences import PAIRED, read_difference
 from kdrun.files import number
 from kdrun.measures import measure
-from kdrun.parts import against, has_last, headline_epoch, is_group
+from kdrun.parts import against, has_last, headline_epoch, is_group, trained_nothing
 from kdrun.present.units import MISSING, duration, share
 from kdrun.records import arms_of, before_and_after
 
@@ -235,6 +235,31 @@ def signed(value: Any, metric: str | None) -> str:
     return f"{100 * value:+.2f}" if is_points(metric) else f"{value:+.4f}"
 
 
+TRANSFER_NOTE = (
+    "forgetting: best of a task before the last minus its score at the end; backward: score at the end minus that when it was learned; "
+    "forward: score before it is learned minus that of random weights"
+)
+
+
+def transfer_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
+    """(arm, average after the last task, forgetting, backward transfer, forward transfer) of arms that learned tasks one after another, as
+    mean and deviation over seeds; none where there is none."""
+    metric, rows = summary.get("metric"), []
+    for name in before_and_after(summary.get("arms") or {}):
+        arm = summary["arms"][name]
+        if transfer := arm.get("transfer"):
+            scores = [
+                figure_text(found, metric) if (found := transfer.get(score)) else ""
+                for score in ("forgetting", "backward_transfer", "forward_transfer")
+            ]
+            rows.append((arm["label"], figure_text(arm["best"], metric), *scores))
+    return rows
+
+
+def transfer_head(summary: dict[str, Any]) -> tuple[str, ...]:
+    return (measure(summary.get("metric")).title, "average", "forgetting", "backward", "forward")
+
+
 def interval_text(interval: Any, metric: str | None) -> str:
     return f"{signed(interval[0], metric)} to {signed(interval[1], metric)}" if interval else MISSING
 
@@ -247,9 +272,10 @@ def stage_rows(stages: list[dict[str, Any]], metric: str) -> list[tuple[str, ...
         figures = [_best_and_last(stage.get(split), metric) for split in ("val", "test")]
         cost = stage.get("cost") or {}
         fingerprint = str(stage.get("fingerprint") or MISSING)[:8]
-        if is_group(stage):  # nothing was trained, and the selected epochs are all there is
+        if trained_nothing(stage):  # the selected epochs are all there is
             figures = [figure.partition(" / ")[0] for figure in figures]
-            rows.append((stage["label"], fingerprint, f"{len(stage['members'])} networks", *figures, "-"))
+            made_of = f"{len(stage['members'])} networks" if is_group(stage) else f"{len(stage['tasks'])} tasks"
+            rows.append((stage["label"], fingerprint, made_of, *figures, "-"))
             continue
         rows.append((stage["label"], fingerprint, source_text(stage), *figures, duration(cost.get("seconds"))))
     return rows

@@ -113,7 +113,8 @@ def verdict(summary: Summary) -> str:
         return f"{arm['label']}: {figure}, {count_of(arm['n'], 'seed')}; there is nothing to compare it with."
     which = headline_epoch(summary)
     epoch = f", {which} epoch" if (summary.get("headline") or {}).get("arms") else ""
-    texts = [comparison(found, metric, over_text(summary) + epoch)]
+    subject = "The method" if (arms.get("student") or {}).get("transfer") else "Distillation"
+    texts = [comparison(found, metric, over_text(summary) + epoch, subject)]
     if is_open(found, metric):
         texts += [visible(found, metric), settling(summary, found)]
     student, control = arms.get("student") or {}, arms.get(against(summary)) or {}

@@ -16,6 +16,8 @@ CAPTIONS = {
     "cost": "Test result of the epoch that a run is judged by. Training time is that of a network and of all teachers that it needs.",
     "hops": "Mean divergence from the teacher of each hop before and after it, in nats per position of validation; accuracy "
     "on test after the hop; scores of one forward pass on training and validation.",
+    "tasks": "Rows: after which task; columns: on the test set of which task. Means over seeds; all arms have one scale of colours. Row "
+    "“before”: random weights.",
     "seeds": "Each line joins the two results of one seed; bold strokes are means. The interval is that of the verdict, by Student's t over the pairs.",
 }
 NOTE = "Figures need matplotlib, which is not installed here: pip install matplotlib, then kdrun report again."

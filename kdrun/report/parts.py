@@ -10,7 +10,17 @@ from typing import Any
 from kdrun.job.clusters import cluster_rows
 from kdrun.measures import measure
 from kdrun.parts import BEST, WHOLE, Part, against, figures_of, headline_epoch, is_group, parts_of
-from kdrun.present.results import arm_text, figure_text, is_points, p_text, percent, resampled_texts
+from kdrun.present.results import (
+    TRANSFER_NOTE,
+    arm_text,
+    figure_text,
+    is_points,
+    p_text,
+    percent,
+    resampled_texts,
+    transfer_head,
+    transfer_rows,
+)
 from kdrun.present.units import MISSING, count_of
 from kdrun.records import arms_of, before_and_after, spread, stages_of
 
@@ -41,7 +51,26 @@ def part_tables(record: dict[str, Any]) -> list[PageTable]:
         groups = [stage for stage in record["stages"] if is_group(stage)]
         further = sorted({name for stage in groups for name in stage.get("further") or {}})
         found += [_of_parts(record, arms, names, split) for split in further]
+    found += _transfer(record)
     return [table for table in found if table.rows]
+
+
+def _transfer(record: dict[str, Any]) -> list[PageTable]:
+    """What networks that learned tasks one after another forgot, and the student's whole matrix of scores."""
+    summary = record.get("summary") or {}
+    if not (rows := transfer_rows(summary)):
+        return []
+    scores = PageTable(f"after the last task; {TRANSFER_NOTE}", transfer_head(summary), rows)
+    arm = summary["arms"].get(STUDENT) or {}
+    found, metric = arm.get("transfer") or {}, summary["metric"]
+    if not found.get("matrix"):
+        return [scores]
+    lines = [
+        (name if name == "before" else f"after {name}", *(measure(metric).figure(value) for value in values))
+        for name, values in zip(found["rows"], found["matrix"], strict=True)
+    ]
+    caption = f"test {measure(metric).title} of each task, after each: {arm['label']}, mean over seeds"
+    return [scores, PageTable(caption, ("", *found["columns"]), lines)]
 
 
 def _parts(record: dict[str, Any], arm: str) -> list[dict[str, Part]]:

@@ -6,7 +6,7 @@ import base64
 from typing import Any
 
 from kdrun.measures import measure
-from kdrun.parts import headline_epoch, is_group
+from kdrun.parts import headline_epoch, trained_nothing
 from kdrun.plots.data import in_order, labels_of, result_of, training_seconds
 from kdrun.plots.subject import Subject
 from kdrun.present.results import (
@@ -74,6 +74,7 @@ def body(subject: Subject) -> list[Html]:
             "Written texts", *(table(_title(t.caption), t.head, t.rows, left=t.left) for t in written_tables(record))
         ),
         section("Curves", figures.html("curves")),
+        *([section("Tasks", figures.html("tasks"))] if any(s.get("matrix") for s in record["stages"] or ()) else []),
         *([section("Hops", figures.html("hops"))] if any(s.get("gap") for s in record["stages"] or ()) else []),
         section("Cost", _stage_costs(record), figures.html("cost")),
         scorecard(run),
@@ -160,8 +161,8 @@ def _stage_costs(record: dict[str, Any]) -> Html:
     labels, metric, rows = labels_of(record), metric_of(record), []
     for kind in in_order(stage["role"] for stage in record.get("stages") or []):
         stages = list(stages_of(record, kind).values())
-        if is_group(stages[0]):
-            continue  # nothing was trained: networks taken together
+        if trained_nothing(stages[0]):
+            continue  # networks taken together, or looked at
         known = [training_seconds(stage) for stage in stages]
         validation = [value for stage in stages if (value := result_of(stage, "val", metric)) is not None]
         sizes = (count(stages[0].get(key)) for key in ("parameters", "flops"))

@@ -22,6 +22,8 @@ from kdrun.strategies.cast import Cast
 if TYPE_CHECKING:
     from kdrun.config.compose import Job
 
+MANY = 1000
+"""Classes of data that are not looked at."""
 DECODING = [item.name for item in fields(Decoding)]
 PARTS = ("strategy", "teacher", "assistants", "student", "objective", "data", "trainer", "pretrain", "hardware")
 """Parts of a config that stages are made of; no strategy decides whether the others are used."""
@@ -128,6 +130,9 @@ class StageCollector:
 
     def parameters(self, learner: dict[str, Any], data: dict[str, Any]) -> int:
         return 0
+
+    def known_of(self, data: dict[str, Any]) -> dict[str, Any]:
+        return {"classes": MANY, "normalize": None}
 
     def choose(self, what: str, candidates: dict[str, Result], *, worst: bool = False) -> str:
         self.asked.append([what, worst])

@@ -16,6 +16,10 @@ from kdrun.verbs.runs import options_in, outputs_folder, whole_number
 WINDOWS, CARD, GENERALISATION = "windows", "card", "generalisation"
 KINDS = (*FIGURES, WINDOWS, CARD, GENERALISATION)
 OF_TABLES = (CARD, GENERALISATION)
+ABSENT = {
+    "hops": "no stage measured its gap (trainer.gap)",
+    "tasks": "no tasks were learned one after another (strategy=continual)",
+}
 OPTIONS = ("kind", "method", "rows", "seed")
 
 
@@ -34,7 +38,7 @@ def main(args: Arguments) -> int:
         paths = [path for path in paths if path.stem == kind or path.stem.startswith(f"{kind}-")]
         left_out = {name: why for name, why in left_out.items() if name == kind}
     if not paths:
-        why = "; ".join(dict.fromkeys(left_out.values())) or "no stage measured its gap (trainer.gap)"
+        why = "; ".join(dict.fromkeys(left_out.values())) or ABSENT.get(str(kind), "")
         raise UserError(f"nothing to draw of {subject.name} yet: {why}")
     if args.json:
         print(dump_json({"files": [str(path) for path in paths], "left_out": left_out}))

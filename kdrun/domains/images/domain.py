@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from kdrun.data.class_subset import ClassSubset
 from kdrun.domains.base import Domain
 
 
@@ -16,6 +17,7 @@ class ClassificationDomain(Domain):
     metrics = MappingProxyType(
         {"accuracy": "max", "top5": "max", "worst_class": "max", "loss": "min", "calibration": "min"}
     )
+    settings = MappingProxyType({"subset": ClassSubset})
     augmented = views = True
     transfers = True
     commands = ("predict",)

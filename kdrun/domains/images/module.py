@@ -10,7 +10,7 @@ from kdrun import kinds
 from kdrun.data.module import ArrayModule
 from kdrun.data.source import TRAIN
 from kdrun.data.splits import assign, sizes_of, told_moments
-from kdrun.data.transfer import chosen, with_unlabelled
+from kdrun.data.transfer import chosen, of_classes, with_unlabelled
 from kdrun.domains.images.augment import Augment
 from kdrun.domains.images.source import Images
 from kdrun.domains.images.spec import DataSpec
@@ -51,7 +51,7 @@ def image_module(images: Images, config: dict[str, Any], domain: Any = DOMAIN) -
         images = view(images, config["view"])
     training = chosen(images, assign(images, config), config)
     mean, std = _moments(images, training.split, config["normalize"])  # of the data set itself, as its teachers have it
-    training = with_unlabelled(training, config["unlabelled"])
+    training = of_classes(with_unlabelled(training, config["unlabelled"]), config.get("subset"))
     images, split = training.source, training.split
     images.check_split(split)
     spec = DataSpec(

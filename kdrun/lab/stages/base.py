@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kdrun.learning.report import Report
     from kdrun.learning.teaching import Workshop
 
-BEST, LAST, DATA = "best", "last", "data.jsonl"
+BEST, LAST, DATA, IMPORTANCE = "best", "last", "data.jsonl", "importance.safetensors"
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class Result:
         """{"path", "sha256"} of the rows that a Generate stage left; data are loaded with them."""
         assert self.path is not None, "a planned stage has no data yet"
         return {"path": str(self.path / DATA), "sha256": checksum_of(self.path / DATA)}
+
+    def importance_file(self) -> Path:
+        """The safetensors file that an Importance stage left: a number for each parameter."""
+        assert self.path is not None, "a planned stage has measured nothing yet"
+        return self.path / IMPORTANCE
 
     @property
     def parts(self) -> dict[str, Part]:

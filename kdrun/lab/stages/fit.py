@@ -34,6 +34,7 @@ class Fit(Stage):
     peers      networks that are trained beside it on the same batches and teach it, as it teaches them, in the order of their
                steps: {"name", "learner", "trainer" (None: as its own), "seed"} of each; no result teaches it
     generated  the data of a Generate stage whose targets stand for those of the training samples
+    importance  how much each parameter of `start` matters for what it learned, of an Importance stage (objectives.ewc)
     rollout    batches of the student's own samples: {"share" of all batches, "temperature", "prompt"} (learning.rollouts), or {}
     stated     what the config says of the learner that decides no result: its "key", the "accuracy" and "tolerance" it is
                known for as a teacher, "normalize" where it has a normalisation of its own (that is in `data` too), and
@@ -59,6 +60,7 @@ class Fit(Stage):
     averaged: bool = False
     peers: tuple[dict[str, Any], ...] = ()
     rollout: dict[str, Any] = field(default_factory=dict)
+    importance: Result | None = None
     told: ClassVar[tuple[str, ...]] = ("gap", "peers")
 
     @property
@@ -141,6 +143,7 @@ class Fit(Stage):
         }
         tree |= {"metrics": canonical(self.metrics, numbers=True)} if self.metrics else {}
         tree |= {"rollout": canonical(self.rollout, numbers=True)} if self.rollout else {}
+        tree |= {"importance": self.importance.fingerprint} if self.importance else {}
         return drop_added(tree, context.added)
 
     def _sees(self) -> dict[str, Any]:
@@ -280,6 +283,7 @@ class Fit(Stage):
             energy=execution.energy,
             teachers=tuple(self.taught_by(teacher, execution.workshop) for teacher in self.teachers),
             start=self.start and StartsFrom(self.start.fingerprint, str(self.start.weights())),
+            importance=self.importance and str(self.importance.importance_file()),
             peers=tuple({**peer, "trainer": peer["trainer"] or self.trainer} for peer in self.peers),
             **{name: getattr(self, name) for name in names},
         )

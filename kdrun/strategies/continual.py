@@ -1,0 +1,246 @@
+"""strategy=continual: the student learns tasks one after another, and nothing is kept of the samples of earlier ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kdrun.lab.stages.evaluate import Evaluate
+from kdrun.lab.stages.importance import Importance
+from kdrun.problems import UserError
+from kdrun.strategies.base import Strategy
+from kdrun.strategies.cast import Cast, distil, merged, supervised
+
+if TYPE_CHECKING:
+    from kdrun.lab.lab import Lab
+    from kdrun.lab.stages.base import Result
+    from kdrun.lab.stages.fit import Fit
+
+FINE_TUNING, LWF, EWC, REPLAY = METHODS = ("fine_tuning", "lwf", "ewc", "replay")
+LABELS = {
+    FINE_TUNING: "fine-tuning",
+    LWF: "LwF",
+    EWC: "EWC",
+    REPLAY: "replay of kept samples",
+}
+ALL = "all tasks"
+PARAMETER_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Continual(Strategy):
+    """Tasks arrive one at a time; the network of each begins with the weights after the one before. Class-incremental learning: one output
+    for every class of the data from the beginning, and no word at test time of which task a sample is from.
+
+    tasks           a number: the classes are divided into so many, as evenly as they can be; or lists of numbers of classes:
+                    [[0, 1], [2, 3, 4]]; or keys of data in which the tasks differ (domain-incremental): [{view: grey}, {view: edges}]
+    class_order     seed of a random order in which classes are divided among a number of tasks; null: by their numbers
+    method          fine_tuning: nothing is done against forgetting; lwf: the network of the task before teaches on samples of the new
+                    one (Li and Hoiem 2016, arXiv 1606.09282); ewc: weights that mattered are held (Kirkpatrick et al. 2017, arXiv
+                    1612.00796); replay: some samples of earlier tasks are kept, which none of the others does
+    lwf_weight      of soft targets, beside labels with the weight 1; temperature: of these, which are over classes of earlier tasks
+    ewc_weight      of half the squared distance of weights, each times its Fisher information, a mean over samples
+    fisher_samples  training samples by which that is measured at the end of a task
+    replay_bytes    what the samples that are kept may take together; null: as much as the weights of the network, which lwf keeps
+
+    Each task is a stage with an optimizer and a schedule of its own, and the epochs of the trainer. Its best epoch is chosen on
+    validation samples of that task alone. The result is the network after the last task, its parts are the tasks, its main metric the mean
+    over their test sets; see score_matrix.transfer_of for the others. Inputs are normalised by the moments of the whole training split;
+    where tasks differ in keys of data, by those of the first task.
+    """
+
+    method: str = "lwf"
+    tasks: int | list[Any] = 5
+    class_order: int | None = None
+    lwf_weight: float = 1.0
+    temperature: float = 2.0
+    ewc_weight: float = 10.0
+    fisher_samples: int = 200
+    replay_bytes: int | None = None
+
+    arms: ClassVar[dict[str, str]] = {"alone": "all tasks at once", **LABELS}
+    variants: ClassVar = {name: {"method": name} for name in METHODS}
+    against: ClassVar[str] = FINE_TUNING
+    instead: ClassVar[dict[str, str]] = {
+        "teacher": "the network of the task before teaches (strategy.method=lwf)",
+        "assistants": "the network of the task before teaches (strategy.method=lwf)",
+        "objective": "strategy.method says what stands beside labels; strategy.lwf_weight and strategy.ewc_weight how much of it",
+        "data.subset": "strategy.tasks says which samples a stage has",
+    }
+    choices: ClassVar = {"method": METHODS}
+    ranges: ClassVar = {
+        "class_order": (lambda seed: seed >= 0, "a seed of at least 0"),
+        "lwf_weight": (lambda weight: weight >= 0, "a weight of at least 0"),
+        "ewc_weight": (lambda weight: weight >= 0, "a weight of at least 0"),
+        "temperature": (lambda temperature: temperature > 0, "above 0"),
+        "fisher_samples": (lambda samples: samples >= 1, "at least one sample"),
+        "replay_bytes": (lambda size: size >= 1, "at least one byte; null: as much as the weights of the network"),
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_tasks(self.tasks)
+        if self.class_order is not None and not isinstance(self.tasks, int):
+            raise UserError(f"strategy.class_order={self.class_order}: strategy.tasks says which classes each task has")
+        if self.by_keys and REPLAY in (self.method, *self.controls):
+            raise UserError(
+                "strategy.method=replay: samples of earlier tasks are kept where tasks are classes of one data set",
+                "strategy.tasks=5, or lists of classes",
+            )
+
+    @property
+    def by_keys(self) -> bool:
+        """Whether tasks differ in keys of data, not in classes."""
+        return not isinstance(self.tasks, int) and isinstance(self.tasks[0], dict)
+
+    def check(self, cast: Cast) -> None:
+        if cast.config["data"].get("subset"):
+            raise UserError("data.subset: strategy.tasks says which classes each task has", "leave data.subset out")
+        if not self.by_keys and "subset" not in cast.domain.settings:
+            raise UserError(
+                f"strategy.tasks={self.tasks}: data.task={cast.domain.name} is not divided by classes",
+                "tasks may differ in keys of data: strategy.tasks=[{KEY: VALUE}, {KEY: OTHER}]",
+            )
+
+    def run(self, lab: Lab, cast: Cast, role: str = "student") -> Result:
+        """Every task in turn, then all networks on the test sets of all tasks."""
+        tasks, after, importance = self._tasks(lab, cast), {}, None
+        for name in tasks:
+            start = next(reversed(after.values()), None)
+            if start is not None and self.method == EWC and self.ewc_weight:
+                importance = lab.get(self._importance(cast, role, start, importance))
+            after[name] = lab.get(self._stage(lab, cast, role, name, list(tasks), start, importance))
+        return lab.get(Evaluate(role, after, self._data(lab, cast), start=after[name]))
+
+    def control(self, name: str, lab: Lab, cast: Cast) -> Result:
+        """alone is one stage on all tasks at once, which no learner of one after another is expected to beat; the others are methods."""
+        if name != "alone":
+            return super().control(name, lab, cast)
+        if self.by_keys:
+            raise UserError(
+                "strategy.controls: alone (all tasks at once) is there where tasks are classes of one data set"
+            )
+        together = lab.get(supervised(cast.student, role=f"alone_{ALL.replace(' ', '_')}"))
+        return lab.get(Evaluate(name, {ALL: together}, self._data(lab, cast), start=together))
+
+    def label(self, cast: Cast) -> str:
+        return f"student {cast.student.config['name']}, {LABELS[self.method]}"
+
+    def student_epochs(self, cast: Cast) -> int:
+        count = self.tasks if isinstance(self.tasks, int) else len(self.tasks)
+        return count * cast.student.trainer["epochs"]
+
+    def _stage(
+        self,
+        lab: Lab,
+        cast: Cast,
+        role: str,
+        name: str,
+        names: list[str],
+        start: Result | None,
+        importance: Result | None,
+    ) -> Fit:
+        """How a task is learned. start: the network after the one before; None: it is the first."""
+        keys, number, student = self._tasks(lab, cast), names.index(name), cast.student
+        data, role = keys[name], f"{role}_task{number + 1}"
+        if start is None:
+            return supervised(student, role=role, data=data)
+        if self.method == LWF and self.lwf_weight:
+            return self._taught(cast, role, data, start, [] if self.by_keys else _classes(keys, names[:number]))
+        if self.method == EWC and self.ewc_weight:
+            held = {**cast.supervision, "ewc": {"weight": self.ewc_weight}}
+            return replace(
+                supervised(student, start=start, role=role, data=data), objective=held, importance=importance
+            )
+        if self.method == REPLAY:
+            size = self.replay_bytes or PARAMETER_BYTES * lab.parameters(student.identity, student.stage(None)["data"])
+            data = merged(data, {"subset": {"replay": _classes(keys, names[:number]), "replay_bytes": size}})
+        return supervised(student, start=start, role=role, data=data)
+
+    def _taught(self, cast: Cast, role: str, data: dict[str, Any], start: Result, old: list[int]) -> Fit:
+        """Soft targets of the network before, over the classes that it has learned; it knows nothing of the others."""
+        only = {"only": old} if len(old) > 1 else {}
+        terms = {**cast.supervision, "kd": {"weight": self.lwf_weight, "temperature": self.temperature, **only}}
+        # On samples of classes that it has never seen it is no better than a guess, and is not meant to be.
+        teaching = {**cast.config["teacher"], "mode": "eval", "unchecked": True}
+        settings = {"objective": terms, "teaching": teaching, "data": data, "sees": {}}
+        return distil(cast.student, start, start=start, role=role, **settings)
+
+    def _importance(self, cast: Cast, role: str, learned: Result, before: Result | None) -> Importance:
+        return Importance(
+            f"importance_{learned.stage.role}",
+            learned.stage.data,
+            cast.supervision,
+            cast.config["hardware"],
+            learned.stage.seed,
+            learned,
+            self.fisher_samples,
+            before,
+        )
+
+    def _data(self, lab: Lab, cast: Cast) -> dict[str, dict[str, Any]]:
+        """Task -> its data config."""
+        return {name: cast.student.stage(keys)["data"] for name, keys in self._tasks(lab, cast).items()}
+
+    def _tasks(self, lab: Lab, cast: Cast) -> dict[str, dict[str, Any]]:
+        """Task -> keys of data in which it differs from the run's. Raises UserError where classes are too few."""
+        data = cast.student.stage(None)["data"]
+        if self.by_keys:
+            first = lab.known_of(cast.student.stage(self.tasks[0])["data"])["normalize"]
+            same = {} if first is None else {"normalize": first}
+            return {_name(number, keys): {**same, **keys} for number, keys in enumerate(self.tasks, 1)}
+        groups = self.tasks
+        if isinstance(groups, int):
+            groups = _divided(lab.known_of(data)["classes"], groups, self.class_order)
+        return {f"task {number}": {"subset": {"classes": group}} for number, group in enumerate(groups, 1)}
+
+
+def _check_tasks(tasks: int | list[Any]) -> None:
+    """Raises UserError for what are no tasks."""
+    said = f"strategy.tasks={tasks}"
+    if isinstance(tasks, int):
+        if tasks < 2:
+            raise UserError(f"{said}: a sequence has at least two tasks")
+        return
+    kinds = {type(task) for task in tasks}
+    if len(tasks) < 2 or kinds not in ({list}, {dict}) or not all(tasks):
+        raise UserError(
+            f"{said}: a number, lists of classes, or keys of data, for at least two tasks",
+            "as in 5, [[0, 1], [2, 3]] or [{view: grey}, {view: edges}]",
+        )
+    if kinds == {dict}:
+        return
+    numbers = [number for task in tasks for number in task]
+    if wrong := [number for number in numbers if type(number) is not int or number < 0]:
+        raise UserError(f"{said}: {wrong[0]!r} is not the number of a class", "classes have numbers from 0")
+    if double := sorted({number for number in numbers if numbers.count(number) > 1}):
+        raise UserError(f"{said}: class {double[0]} is there twice; each class is in one task")
+
+
+def _divided(classes: int, count: int, order: int | None) -> list[list[int]]:
+    """The numbers 0 to classes - 1 in `count` groups whose sizes differ by one at most, the larger ones first."""
+    import random
+
+    if not classes or classes < count:
+        raise UserError(
+            f"strategy.tasks={count}: the data have {classes or 'no'} classes, and each task needs at least one",
+            f"at most strategy.tasks={classes}" if classes else "give data with classes, or tasks as keys of data",
+        )
+    numbers = list(range(classes))
+    if order is not None:
+        random.Random(order).shuffle(numbers)
+    size, more = divmod(classes, count)
+    ends = [number * size + min(number, more) for number in range(count + 1)]
+    return [sorted(numbers[start:end]) for start, end in pairwise(ends)]
+
+
+def _classes(keys: dict[str, dict[str, Any]], names: list[str]) -> list[int]:
+    """The classes of some tasks together."""
+    return [number for name in names for number in keys[name]["subset"]["classes"]]
+
+
+def _name(number: int, keys: dict[str, Any]) -> str:
+    """`task 1 (grey)`"""
+    values = [str(value) for value in keys.values() if isinstance(value, str | int | float)]
+    return f"task {number}" + (f" ({', '.join(values)})" if values else "")
