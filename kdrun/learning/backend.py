@@ -36,7 +36,7 @@ class Backend:
     beside      what else trains along: modules by name, terms that have parameters
     alike       the student starts as a copy of its teacher (see firststep)
     trained     parameters that learn, one list per network: each network's gradient is clipped by itself
-    rollout     (student, batch) -> batch, called before the teacher is asked; None where batches are used as they come (see rollouts)
+    rollout     (student, batch, teacher) -> batch, called before the teacher is asked; None where batches are used as they come (see rollouts)
     seen        {term: {"value", "gradient"}} on the first batch that had it
     smallest    samples that each part of a batch needs
     closure     the optimizer computes gradients more than once in a step
@@ -61,7 +61,7 @@ class Backend:
         self.adaptor, self.capture, self.alike = adaptor, capture, alike
         self.beside = {**({} if adaptor is None else {"adaptor": adaptor}), **(beside or {})}
         self.trained: Sequence[list[nn.Parameter]] = ()
-        self.rollout: Callable[[nn.Module, dict[str, Any]], dict[str, Any]] | None = None
+        self.rollout: Callable[[nn.Module, dict[str, Any], Any], dict[str, Any]] | None = None
         self.seen: dict[str, dict[str, float]] = {}
         self.smallest, self.closure, self.passes = 1, False, 1
         self.balance: Balance | None = None

@@ -225,7 +225,7 @@ class LearnerModule(LightningModule):
             "first_step": self.first_step,
             "average": None if self.average is None else self.average.state_dict(),
             "balance": self.backend.balance and self.backend.balance.factors,
-            "rollouts": self.backend.rollout and self.backend.rollout.counts,
+            "rollouts": self.backend.rollout and self.backend.rollout.state(),
         }
 
     def resume(self, state: dict[str, Any]) -> None:
@@ -238,7 +238,7 @@ class LearnerModule(LightningModule):
         if self.backend.balance is not None:
             self.backend.balance.factors = state["balance"]
         if self.backend.rollout is not None:
-            self.backend.rollout.counts = state["rollouts"]
+            self.backend.rollout.resume(state["rollouts"])
 
     def stacked_losses(self) -> Tensor:
         """[steps, terms + 1]: what has been kept since the last flush; with trainer.balance then the factor of each term."""
@@ -340,6 +340,8 @@ class LearnerModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         for learner in self.learners:
             learner._end_evaluation()
+            if learner.backend.rollout is not None and self.trainer.state.fn == "fit":
+                learner.backend.rollout.judged(learner.evaluated["loss"])
 
     def on_test_epoch_end(self) -> None:
         scores, self.written = self.task.generation_scores(self.network, self.tested)

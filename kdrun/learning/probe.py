@@ -124,7 +124,7 @@ def _rollout_seconds(stage, task, student: nn.Module, batch: dict[str, Any]) -> 
     rollouts = Rollouts(task, stage.seed, **{**stage.rollout, "share": 1.0})
     started = time.perf_counter()
     rollouts(student, {**batch, "step": 0})
-    return stage.rollout["share"] * (time.perf_counter() - started)
+    return (stage.rollout["share"] or stage.rollout.get("raised_by", 0)) * (time.perf_counter() - started)
 
 
 def _load_start(stage, student, module, untrained: list[str]) -> None:

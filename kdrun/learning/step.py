@@ -36,7 +36,7 @@ def train_step(
     """
     batch = {**batch, "step": step}  # weights, terms and rollouts may depend on it
     if backend.rollout is not None:
-        batch = backend.rollout(student, batch)
+        batch = backend.rollout(student, batch, teacher)
     if backend.closure:
         return step_of_several_passes(student, teacher, objective, batch, optimizer, step, backend)
     count = backend.count(batch)  # of the whole batch over all parts and ranks, so that these can be split at will

@@ -49,9 +49,25 @@ def left_padded_only(mask: torch.Tensor) -> torch.Tensor:
     return mask
 
 
+Step = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Any], tuple[torch.Tensor, Any]]
+"""See `continued`."""
+
+
+def mixed(first: Step, second: Step, share: float) -> Step:
+    """A step of two networks: its logits are the logarithm of the mixture of their probabilities, of which the second has this share."""
+
+    def step(ids: torch.Tensor, mask: torch.Tensor, places: torch.Tensor, past: Any) -> tuple[torch.Tensor, Any]:
+        said = [one(ids, mask, places, own) for one, own in zip((first, second), past or (None, None), strict=True)]
+        logs = torch.stack([torch.log_softmax(logits.float(), -1) for logits, _ in said])
+        shares = torch.tensor([1 - share, share], device=logs.device).log()
+        return torch.logsumexp(logs + shares[:, None, None], 0), [own for _, own in said]
+
+    return step
+
+
 @torch.no_grad()
 def continued(
-    step: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Any], tuple[torch.Tensor, Any]],
+    step: Step,
     input_ids: torch.Tensor,
     attention_mask: torch.Tensor,
     max_new: int,

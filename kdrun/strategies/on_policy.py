@@ -26,6 +26,10 @@ class OnPolicy(Vanilla):
 
     start          see strategy=vanilla
     student_share  of batches (the paper's lambda); 0 is strategy=vanilla. What is drawn is a function of the seed and the step
+    raised_by      what is added to student_share after each epoch whose validation loss is not below that of the epoch before (DistiLLM,
+                   arXiv 2402.03898, section 3.2, which begins at 0 and adds 0.1); 0: it stays
+    teacher_mix    tokens are drawn from a mixture of student and teacher, of which the teacher has this share (MiniLLM, arXiv 2306.08543,
+                   section 2.2: 0.2), against texts that please the teacher and say nothing
     temperature    at which tokens are drawn (the paper: 1); 0: the likeliest ones
     prompt         share of a text that is its prompt. Of a chat, all before its last answer is
 
@@ -34,11 +38,15 @@ class OnPolicy(Vanilla):
     """
 
     student_share: float = 0.5
+    raised_by: float = 0.0
+    teacher_mix: float = 0.0
     temperature: float = 1.0
     prompt: float = 0.5
 
     ranges: ClassVar = {
         "student_share": (lambda share: 0 <= share <= 1, "a share from 0 to 1"),
+        "raised_by": (lambda share: 0 <= share <= 1, "a share from 0 to 1"),
+        "teacher_mix": (lambda share: 0 <= share < 1, "a share from 0 to below 1"),
         "temperature": (lambda temperature: temperature >= 0, "0 (the likeliest token) or more"),
         "prompt": (lambda share: 0 <= share < 1, "a share from 0 to below 1"),
     }
@@ -49,8 +57,9 @@ class OnPolicy(Vanilla):
                 f"strategy=on_policy: a student that writes text; data.task={cast.domain.name} has none",
                 "strategy=vanilla distils the outputs of any task",
             )
-        if not self.student_share:
+        if not self.own:
             return
+        self._check_mix(cast)
         if cast.config["teacher"]["source"] == "cached":
             raise UserError(
                 "teacher.source=cached: what the student will write is not known before",
@@ -65,10 +74,38 @@ class OnPolicy(Vanilla):
             if term.get("weight") != 0:
                 self._check_term(name, losses.resolve(name, term)[0])
 
+    @property
+    def own(self) -> bool:
+        """Whether the student ever writes."""
+        return bool(self.student_share or self.raised_by)
+
+    def _check_mix(self, cast: Cast) -> None:
+        if not self.teacher_mix:
+            return
+        if self.temperature != 1:
+            raise UserError(
+                f"strategy.temperature={self.temperature:g}: with strategy.teacher_mix tokens are drawn at 1"
+            )
+        teacher = cast.config["teacher"]
+        if teacher.get("prompt") is not None or teacher.get("system") is not None:
+            raise UserError(
+                "strategy.teacher_mix: teacher and student would go on from two prompts (teacher.prompt, teacher.system)",
+                "leave one of them out",
+            )
+        if (teacher["network"].get("_target_") or "").endswith(".ServedLanguageModel"):
+            raise UserError(
+                "strategy.teacher_mix: a teacher on a server would be asked for each token by itself", "leave it out"
+            )
+
     def _check_term(self, name: str, loss: str) -> None:
         """Raises UserError for a term that would do nothing, or not what it should, on texts without labels."""
         known = signature(loss)
         wanted = known.parameters if known else ()
+        if "written" in wanted and self.temperature != 1:
+            raise UserError(
+                f"strategy.temperature={self.temperature:g}: objective.{name} is for texts that are drawn at 1",
+                "leave strategy.temperature out",
+            )
         if "targets" not in wanted:
             return
         if any(parameter.startswith("teacher_") for parameter in wanted):
@@ -83,11 +120,12 @@ class OnPolicy(Vanilla):
             )
 
     def run(self, lab: Lab, cast: Cast) -> Result:
-        if not self.student_share:
+        if not self.own:
             return super().run(lab, cast)
         teacher = lab.get(supervised(cast.teacher))
         teaching = {**cast.teaching_of(teacher), "source": "online"}
         own = {"share": self.student_share, "temperature": self.temperature, "prompt": self.prompt}
+        own |= {name: value for name in ("raised_by", "teacher_mix") if (value := getattr(self, name))}
         stage = distil(cast.student, teacher, start=self._start(teacher), teaching=teaching)
         run, keys = cast.config["data"], cast.domain.view_keys(cast.config["data"])
         if other := [key for key in keys if at({**run, **stage.sees}, key) != at(run, key)]:

@@ -23,6 +23,7 @@ from kdrun.learning.rollouts import Rollouts
 from kdrun.learning.step import train_step
 from kdrun.learning.teacher import FrozenTeacher
 from kdrun.networks.build import build_network
+from kdrun.objectives.minillm import minillm
 from kdrun.objectives.terms import build_objective
 from kdrun.problems import UserError
 from kdrun.strategies.cast import Cast, supervised
@@ -137,6 +138,53 @@ def test_a_share_of_batches_is_the_student_s_own_and_others_are_as_they_were():
     assert len({tuple(each["targets"].flatten().tolist()) for each in own}) == len(own)
 
 
+def test_tokens_of_a_mixture_are_those_of_whole_passes_of_both_networks():
+    _, task, student, batch = made()
+    teacher = build_network(cell()["teacher"]["network"], task.spec, 1).eval()
+    own = task.own_samples(student, batch, torch.Generator(), prompt=0.3, temperature=0.0, beside=(teacher, 0.4))
+    assert own["mixture"] == 0.4
+    differing = 0
+    for tokens, counted in documents(own):
+        with torch.no_grad():
+            q, p = (network(torch.tensor([tokens]))[0].softmax(-1) for network in (student, teacher))
+        likeliest = (0.4 * p + 0.6 * q).argmax(-1)
+        assert [tokens[place + 1] for place in counted] == likeliest[counted].tolist()
+        differing += int((likeliest != q.argmax(-1))[counted].sum())
+    assert differing
+
+
+def test_the_share_rises_where_validation_does_not_get_better():
+    rollouts = Rollouts(None, 0, share=0.0, raised_by=0.4)
+    shares = []
+    for loss in (3.0, 2.5, 2.5, 2.6, 2.4, 2.9, 3.0):
+        rollouts.judged(loss)
+        shares.append(round(rollouts.share, 6))
+    assert shares == [0.0, 0.0, 0.4, 0.8, 0.8, 1.0, 1.0]
+    other = Rollouts(None, 0, share=0.0, raised_by=0.4)
+    other.resume(rollouts.state())
+    assert other.state() == rollouts.state() and rollouts.state()["before"] == 3.0
+
+
+def test_minillm_learns_from_what_was_drawn_of_the_mixture():
+    """The gradient of a step is that of the loss on whole passes over each text that was written."""
+    _, task, student, batch = made()
+    teacher = build_network(cell()["teacher"]["network"], task.spec, 1).eval()
+    backend = Backend(task, student, accumulate=2)
+    backend.trained = [list(student.parameters())]
+    backend.rollout = Rollouts(task, 0, share=1.0, teacher_mix=0.2, **OPTIONS)
+    train_step(student, FrozenTeacher(teacher, task, ""), build_objective({"minillm": {}}), batch, None, 3, backend)
+    found = [parameter.grad.clone() for parameter in student.parameters()]
+    generator = torch.Generator().manual_seed(seeds.derive(0, "rollout", 3, 0))
+    losses = []
+    for tokens, counted in documents(task.own_samples(student, batch, generator, **OPTIONS, beside=(teacher, 0.2))):
+        one, other = (network(torch.tensor([tokens]))[:, counted] for network in (student, teacher))
+        losses.append(minillm(one, other, written=torch.tensor([tokens])[:, 1:][:, counted], mixture=0.2)[0])
+    student.zero_grad()
+    torch.cat(losses).mean().backward()
+    for gradient, parameter in zip(found, student.parameters(), strict=True):
+        torch.testing.assert_close(gradient, parameter.grad, atol=1e-5, rtol=1e-4)
+
+
 def test_on_bfloat16_weights_keep_their_gradients():
     _, task, student, batch = made()
     teacher = FrozenTeacher(build_network(cell()["teacher"]["network"], task.spec, 1), task, "")
@@ -165,7 +213,10 @@ def test_without_own_batches_it_is_plain_distillation(tmp_path):
 
 
 def test_stop_and_resume_equals_never_stopped(tmp_path):
-    cast, strategy = Cast(cell("student.network.config.attention_dropout=0.1")), OnPolicy(student_share=0.6)
+    cast, strategy = (
+        Cast(cell("student.network.config.attention_dropout=0.1")),
+        OnPolicy(student_share=0.4, raised_by=0.3, teacher_mix=0.2),
+    )
     make_lab(tmp_path / "a").get(supervised(cast.teacher))
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     unbroken = strategy.run(make_lab(tmp_path / "a"), cast)
@@ -186,6 +237,9 @@ def test_stop_and_resume_equals_never_stopped(tmp_path):
         (["model=lm_small", "objective=jsd", "teacher.source=cached"], "what the student will write is not known"),
         (["model=lm_small", "objective={dkd: {weight: 1.0}}"], "has no labels"),
         (["model=mlp_ladder"], "data.task=classification"),
+        (["model=lm_small", "objective=minillm", "strategy.temperature=0.7"], "drawn at 1"),
+        (["model=lm_small", "strategy.teacher_mix=0.2", "strategy.temperature=0"], "drawn at 1"),
+        (["model=lm_small", "strategy.teacher_mix=0.2", "teacher.system=x"], "two prompts"),
     ],
 )
 def test_what_does_not_go_is_refused(words, lines):

@@ -51,9 +51,17 @@ class CausalLanguage(TokenTask):
         return self._predict(network, inputs, self.hidden, not self.hidden)
 
     def tensors(self, batch: Batch, student: Prediction, teacher: Prediction | None) -> Tensors:
-        """targets int64 [B, L], mask bool [B, L], inside bool [B, L] (what is no padding), and `outputs`."""
-        attended = batch["inputs"]["attention_mask"] > 0
-        found: Tensors = {"targets": batch["targets"], "mask": batch["mask"], "inside": attended, **student.features}
+        """targets int64 [B, L], mask bool [B, L], inside bool [B, L] (what is no padding), and `outputs`; of what the student wrote itself
+        also written and documents (int64 [B, L]) and mixture, see objectives.minillm."""
+        documents = batch["inputs"]["attention_mask"]
+        found: Tensors = {
+            "targets": batch["targets"],
+            "mask": batch["mask"],
+            "inside": documents > 0,
+            **student.features,
+        }
+        if "mixture" in batch:
+            found |= {"written": batch["targets"], "documents": documents.long(), "mixture": batch["mixture"]}
         found |= {f"teacher_{name}": value for name, value in (teacher.features if teacher else {}).items()}
         return found | self.outputs(student, teacher)
 
@@ -124,28 +132,38 @@ class CausalLanguage(TokenTask):
         temperature: float,
         generator: torch.Generator,
         keep_end: bool = False,
+        **options: Any,
     ) -> list[list[int]]:
-        """The tokens that the network writes behind each of these (see `continued`); keep_end: with the one that ends them."""
+        """The tokens that the network writes behind each of these (see `continued`); keep_end: with the one that ends them. options: of
+        its `generate`."""
         device = next(network.parameters()).device
         width = max(map(len, begun))
         ids = torch.tensor([[self.spec.pad] * (width - len(row)) + row for row in begun], device=device)
         real = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in begun], device=device)
-        drawn = {"temperature": temperature, "generator": generator, "keep_end": keep_end}
+        drawn = {"temperature": temperature, "generator": generator, "keep_end": keep_end, **options}
         return network.generate(ids, real, most, self.module.tokenizer.ends, **drawn)
 
     def own_samples(
-        self, network: nn.Module, batch: Batch, generator: torch.Generator, prompt: float, temperature: float
+        self,
+        network: nn.Module,
+        batch: Batch,
+        generator: torch.Generator,
+        prompt: float,
+        temperature: float,
+        beside: tuple[nn.Module, float] | None = None,
     ) -> dict[str, Any]:
         """A batch of the same rows, in which behind the prompt of each document (see prompts.prompts; prompt: share of a text) stands what
         the network writes: up to what ends it, and at most as many tokens as stood there. Nothing else is predicted.
 
-        temperature: of the softmax that tokens are drawn from; 0: the likeliest. "size" and "ids" are those of this rank.
+        temperature: of the softmax that tokens are drawn from; 0: the likeliest. beside: another network, and its share in the mixture
+        of both that tokens are drawn from. "size" and "ids" are those of this rank; "mixture" is that share, 0 where there is none.
         """
         samples = self.module.samples("train")
         positions = self.module.trained(batch["ids"].cpu()).numpy()
         begun = prompts(samples, positions, prompt, self.spec.chats)
-        rows = answered(samples, positions, begun, self._answers(network, begun, temperature, generator))
-        own = rows.batch(np.arange(len(rows)))
+        options = {} if beside is None else {"beside": beside}
+        rows = answered(samples, positions, begun, self._answers(network, begun, temperature, generator, **options))
+        own = {**rows.batch(np.arange(len(rows))), "mixture": 0.0 if beside is None else beside[1]}
         if not batch["mask"].any():  # of a rank without rows, which has one that counts nothing
             own["mask"].zero_()
             own["size"] = 0
@@ -187,12 +205,23 @@ class CausalLanguage(TokenTask):
         ]
 
     def _answers(
-        self, network: nn.Module, begun: list[list[Prompt]], temperature: float, generator: torch.Generator
+        self,
+        network: nn.Module,
+        begun: list[list[Prompt]],
+        temperature: float,
+        generator: torch.Generator,
+        **options: Any,
     ) -> list[list[list[int]]]:
         """What the network writes behind these prompts, each up to what ends it and at most as long as its room."""
         flat = [each for row in begun for each in row]
         made = self._written(
-            network, [each.ids for each in flat], max(each.room for each in flat), temperature, generator, True
+            network,
+            [each.ids for each in flat],
+            max(each.room for each in flat),
+            temperature,
+            generator,
+            keep_end=True,
+            **options,
         )
         answers = iter([answer[: each.room] for answer, each in zip(made, flat, strict=True)])
         return [[next(answers) for _ in row] for row in begun]

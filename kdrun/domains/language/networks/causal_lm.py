@@ -11,7 +11,7 @@ from torch import nn
 
 from kdrun.domains.language.tokens import SMOLLM2
 from kdrun.networks import quiet
-from kdrun.networks.causal import chooser, continued, past_of
+from kdrun.networks.causal import Step, chooser, continued, mixed, past_of
 from kdrun.networks.folders import pretrained
 from kdrun.networks.huggingface import (
     MOST_UNUSED,
@@ -130,13 +130,19 @@ class HuggingFaceCausalLM(HuggingFaceNetwork):
         temperature: float = 0.0,
         generator: torch.Generator | None = None,
         keep_end: bool = False,
+        beside: tuple[HuggingFaceCausalLM, float] | None = None,
     ) -> list[list[int]]:
         """For each prompt, padded on the left, the next tokens up to `max_new`, without what ends them (eos; the data's where left out)
         unless keep_end says so.
 
-        temperature 0: the likeliest token; else one drawn, with `generator`.
+        temperature 0: the likeliest token; else one drawn, with `generator`. beside: another network, and its share in the mixture of
+        both that tokens are drawn from.
         """
         ends = [self.eos] if eos is None else [eos] if isinstance(eos, int) else eos
+        step = self._step() if beside is None else mixed(self._step(), beside[0]._step(), beside[1])
+        return continued(step, input_ids, attention_mask, max_new, ends, chooser(temperature, generator), keep_end)
+
+    def _step(self) -> Step:
         head = self.model.get_output_embeddings()
 
         def step(ids: torch.Tensor, mask: torch.Tensor, places: torch.Tensor, past: Any) -> tuple[torch.Tensor, Any]:
@@ -144,7 +150,7 @@ class HuggingFaceCausalLM(HuggingFaceNetwork):
             output = self.model.base_model(input_ids=ids, use_cache=True, **named)
             return head(output.last_hidden_state[:, -1])[:, : self.vocabulary], output[self._past]
 
-        return continued(step, input_ids, attention_mask, max_new, ends, chooser(temperature, generator), keep_end)
+        return step
 
 
 def attention(mask: torch.Tensor) -> dict[str, torch.Tensor]:
