@@ -50,6 +50,7 @@ from kdrun.objectives.hard import hard
 from kdrun.objectives.jsd import jsd
 from kdrun.objectives.kd import kd
 from kdrun.objectives.kl_reverse import kl_reverse
+from kdrun.objectives.minillm import minillm
 from kdrun.objectives.mlkd import mlkd
 from kdrun.objectives.nkd import nkd
 from kdrun.objectives.objective_term import Term
@@ -140,6 +141,8 @@ LOSSES = [
     Loss("akl_topk_h09", akl.executions["topk"], TOPS, slow_akl_topk, {"k": TOP, "head": 0.9}, constant_part=True),
     Loss("kl_reverse", kl_reverse, BOTH, slow_kl_reverse, {"temperature": 1.0}, True, BOTH, temperature=True),
     Loss("kl_reverse_t4", kl_reverse, BOTH, slow_kl_reverse, {"temperature": 4.0}, True, BOTH, temperature=True),
+    # on text that the student did not write; on what it did: tests/objectives/test_minillm.py
+    Loss("minillm", minillm, BOTH, partial(slow_kl_reverse, temperature=1.0), zero_at_equality=True, shifts=BOTH),
     Loss("jsd", jsd, BOTH, slow_jsd, {"temperature": 1.0}, True, BOTH, temperature=True),
     Loss("jsd_b09", jsd, BOTH, slow_jsd, {"beta": 0.9, "temperature": 2.0}, True, BOTH, temperature=True),
     Loss("vocabulary_ce", over_identity(ce_chunked), LABELS, slow_vocabulary_ce, {"chunk": 5}),
