@@ -1,4 +1,5 @@
-"""`RUN/diagnosis.json`: what was measured of a run's pairs of student and teacher. No torch.
+"""`RUN/diagnosis.json`: what was measured of a run's pairs of student and teacher, and `RUN/diagnosis-CHOICE.json` of another arm, seed
+or epoch, so that figures are of one choice. No torch.
 
 {"run", "arm", "teacher": role, "settings", "pairs": [one for each seed], "ensemble"}
 
@@ -27,17 +28,23 @@ TEACHER = "teacher"
 Diagnosis = dict[str, Any]
 
 
-def read(run: Path) -> Diagnosis | None:
+def file_of(options: Mapping[str, str]) -> str:
+    """The file of a choice of arm, teacher, seed and epoch, as typed: `diagnosis.json` of none, `diagnosis-arm=alone.json`."""
+    chosen = "".join(f"-{key}={options[key]}" for key in sorted(options))
+    return FILE.replace(".", f"{chosen}.")
+
+
+def read(run: Path, file: str = FILE) -> Diagnosis | None:
     """The diagnosis of a run folder; None where there is none, or it cannot be read."""
     try:
-        found = read_json(run / FILE)
+        found = read_json(run / file)
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) and found.get("pairs") else None
 
 
-def keep(run: Path, diagnosis: Diagnosis) -> None:
-    write_json(run / FILE, diagnosis)
+def keep(run: Path, diagnosis: Diagnosis, file: str = FILE) -> None:
+    write_json(run / file, diagnosis)
 
 
 def roles_of(run: RunInfo, arm: str | None, teacher: str | None) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from kdrun.config.allowed import agreed
 from kdrun.diagnostics import numbers
-from kdrun.diagnostics.kept import Diagnosis, read
+from kdrun.diagnostics.kept import Diagnosis
 from kdrun.hardware.exports.subject import TrainedNetwork
 from kdrun.hardware.exports.subjects import open_subject, stages_of
 from kdrun.networks.capture import captured, only_call
@@ -58,12 +58,12 @@ def diagnose(
     seed: int | None = None,
     which: str | None = None,
     known: Known | None = None,
-    force: bool = False,
+    kept: Diagnosis | None = None,
 ) -> Diagnosis:
     """The diagnosis of a run, see kept.py.
 
-    seed: that one alone; which: epoch of both networks, default as the run is judged. What the run's folder has already is taken
-    unless `force`. UserError for networks that give no distribution over classes, that have several parts, or that were tested
+    seed: that one alone; which: epoch of both networks, default as the run is judged. kept: an earlier one, which is taken where it is of the same
+    stages and settings. UserError for networks that give no distribution over classes, that have several parts, or that were tested
     on different samples.
     """
     known = {} if known is None else known
@@ -73,7 +73,6 @@ def diagnose(
         [each, *(name for one in pair for name in (one["stage"]["fingerprint"], one["which"]))]
         for each, pair in chosen.items()
     ]
-    kept = None if force else read(run.dir)
     if kept is not None and _identity(kept) == (arm, teacher, SETTINGS, wanted):
         return kept
     modules: dict[str, Any] = {}

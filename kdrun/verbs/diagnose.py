@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdrun.diagnostics.kept import TEACHER, Diagnosis, keep, over_seeds, roles_of
+from kdrun.diagnostics.kept import TEACHER, Diagnosis, file_of, keep, over_seeds, read, roles_of
 from kdrun.files import dump_json
 from kdrun.plots.subject import find_subject, runs_of
 from kdrun.present.tables import aligned, print_table
@@ -55,6 +55,7 @@ def main(args: Arguments) -> int:
     runs = [(label, run) for label, run in named if not getattr(run, "parts", ())]
     runs += [(f"{label}, {part.id}", part) for label, run in named for part in getattr(run, "parts", ())]
     chosen, left_out = _chosen(runs, options)
+    file = file_of(options)
     found: list[tuple[str, Diagnosis]] = []
     from kdrun.diagnostics.pairs import diagnose
 
@@ -62,8 +63,9 @@ def main(args: Arguments) -> int:
     for label, run, roles in chosen:
         if len(chosen) > 1 and not (args.quiet or args.json):
             print(f"kdrun: {label}", file=sys.stderr)
-        diagnosis = diagnose(run, *roles, seed=seed, which=which, known=known, force=args.force)
-        keep(run.dir, diagnosis)
+        kept = None if args.force else read(run.dir, file)
+        diagnosis = diagnose(run, *roles, seed=seed, which=which, known=known, kept=kept)
+        keep(run.dir, diagnosis, file)
         found.append((label, diagnosis))
     for text in left_out:
         print(f"kdrun: {text}", file=sys.stderr)

@@ -209,3 +209,15 @@ def test_points_of_a_sweep_that_differ_in_the_seed_alone_are_one_point(tmp_path)
     run = SimpleNamespace(dir=tmp_path / "0", parts=parts)
     (point,) = points_of(SimpleNamespace(name="sweep"), [("a", run)])
     assert (point.gap, point.bound, point.inside) == (pytest.approx(0.2), 0.5, True)
+
+
+def test_another_choice_does_not_replace_what_figures_are_drawn_from(outputs, diagnosed):
+    diagnosed()
+    (kept,) = (outputs / "runs").glob("*/diagnosis.json")
+    before = kept.read_bytes()
+    code, out, _ = diagnosed("seed=1", "which=last", "--json")
+    assert code == 0 and kept.read_bytes() == before
+    assert (
+        json.loads(out)[0]["pairs"]
+        == json.loads((kept.parent / "diagnosis-seed=1-which=last.json").read_text())["pairs"]
+    )
