@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from plots.records import stage
 from test_summary import LABELS
 
 from kdrun.cli import main
+from kdrun.config.groups import shipped
+from kdrun.config.option_file import load
 from kdrun.job.steps import share_text
 from kdrun.job.summary import summarise
 from kdrun.present.results import result_rows
 from kdrun.records import steps_spent
+from kdrun.strategies.base import Strategy
+from kdrun.targets import build
+
+STRATEGIES = Path(shipped()) / "strategy"
 
 
 def entry(name, steps, **more):
@@ -103,3 +110,12 @@ def test_a_table_says_that_a_control_had_fewer_steps():
 def test_rows_of_a_table_have_the_same_seeds(capsys):
     assert main(["table", "transfer", "seeds=auto"]) == 2
     assert "the rows of a table have the same seeds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in STRATEGIES.glob("*.yaml")))
+def test_whoever_spends_more_on_the_student_has_a_control_with_as_many_steps_by_default(name):
+    """An arm of that kind is equal_compute, or what the strategy names as its own (`against`)."""
+    node = load(str(STRATEGIES / f"{name}.yaml"))
+    strategy = build({key: value for key, value in node.items() if key != "defaults"}, "strategy")
+    if type(strategy).student_epochs is not Strategy.student_epochs:
+        assert {"equal_compute", strategy.against} - {"alone"} & set(strategy.controls), strategy.controls
