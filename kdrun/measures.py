@@ -148,6 +148,13 @@ MEASURES = {
             "exact match",
             "share of samples of which every label is right, or of written texts that are the reference",
         ),
+        Measure(
+            "success",
+            "success",
+            "share of questions or tasks whose answer, carried out, is right",
+            deviation=deviation_of_share,
+            resampled=True,
+        ),
         Measure("rouge1", "ROUGE-1", "F-score of words that a written text and its reference have in common", unit=""),
         Measure("rougeL", "ROUGE-L", "F-score of their longest common subsequence of words", unit=""),
         Measure("distinct2", "distinct-2", "share of pairs of words in written texts that are different ones"),

@@ -395,6 +395,9 @@ class Root:
     data: Data = key(Data, "data set, split and augmentation")
     trainer: Trainer = key(Trainer, "how learners are trained")
     metrics: dict[str, MetricConfig] = key({}, "metrics beside those of the task, by name", added=True)
+    reward: TargetNode | None = key(
+        None, "what a text that the student writes is worth", slot="reward", tensors=True, added=True
+    )
     pretrain: Pretrain | None = key(None, "a first phase of every learner", added=True)
     hardware: Hardware = key(Hardware, "device, precision, threads")
     energy: Energy = key(Energy, "how energy is measured", irrelevant="a meter changes nothing that is trained")

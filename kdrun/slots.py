@@ -1,7 +1,7 @@
 """What a config may call, place by place. Decided twice: from the source, before anything is imported, and on the object.
 
-A config has six places for a `_target_`: network, optimizer, loss, metric, source of data, strategy. Of the packages that are always there
-(SHIPPED) a place takes classes with the right base, and functions that kdrun declares: those in `TARGETS` of their module, and for
+A config has seven places for a `_target_`: network, optimizer, loss, reward, metric, source of data, strategy. Of the packages that are always there
+(SHIPPED) a place takes classes with the right base, and functions that kdrun declares: those in `TARGETS` of their module (rewards: `REWARDS`), and for
 a loss the function, or the module with state, that has its module's name. Of a package that the user has allowed it takes any class or function that is
 defined there. What a module merely imports is never called through it.
 """
@@ -67,6 +67,7 @@ SLOTS = {
     "loss": Slot(
         "loss", ("torch.nn.modules.module.Module",), ("kdrun.objectives",), "losses of kdrun: docs/objectives.md"
     ),
+    "reward": Slot("reward", (), ("kdrun.domains",), "rewards of kdrun: kdrun ls reward"),
     "metric": Slot("metric", ("torchmetrics.metric.Metric",), ("torchmetrics",), "metrics of torchmetrics"),
     "source": Slot("source of data", (), ("kdrun.domains",), "sources of kdrun: kdrun ls data"),
     "strategy": Slot(
@@ -157,7 +158,7 @@ def declared(module: str, slot: str) -> Collection[str]:
     if not module.startswith("kdrun."):
         return ()
     own = [module.rpartition(".")[2]] if slot == "loss" else []
-    return [*own, *signatures.constant(module, DECLARED, ())]
+    return [*own, *signatures.constant(module, "REWARDS" if slot == "reward" else DECLARED, ())]
 
 
 def _no(target: str, slot: str, reason: str) -> list[str]:

@@ -1,4 +1,5 @@
-"""Soft-target losses of kdrun against those of TRL's GKDTrainer on random inputs: values, gradients, and what temperature does.
+"""Soft-target losses of kdrun against those of TRL's GKDTrainer, and its policy losses against those of TRL's GRPOTrainer, on random
+inputs: values, gradients, and what temperature does.
 
     python scripts/compare_losses.py
 
@@ -11,12 +12,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
 
 import torch
 
+from kdrun.learning.policy import advantages
+from kdrun.objectives.grpo import grpo
 from kdrun.objectives.jsd import jsd
 from kdrun.objectives.kd import kd
 from kdrun.objectives.kl_reverse import kl_reverse
+from kdrun.objectives.policy_kl import policy_kl
 
 SHAPES = ((8, 50), (64, 1_000), (16, 32_000))
 """Positions and tokens of the random logits."""
@@ -90,6 +97,75 @@ def flatness(other: Callable[..., torch.Tensor]) -> None:
         print(f"{name:14} norm of the gradient at T = 1, 2, 4, 8: {shown}")
 
 
+def compare_policy() -> float:
+    """Prints the largest relative differences of the loss of GRPO, a mean over texts or over tokens, with a divergence and without, and of
+    its gradient, on texts of several lengths with ratios on either side of the clip. Returns the largest."""
+    from trl import GRPOTrainer
+
+    draw = torch.Generator().manual_seed(0)
+    prompts, groups, size, length, tokens = 2, 6, 4, 9, 50
+    texts, lengths = groups * size, torch.randint(1, length + 1, (groups * size,), generator=draw)
+    student, reference = (torch.randn(texts, length, tokens, generator=draw, dtype=torch.float64) for _ in range(2))
+    sampled = torch.randint(tokens, (texts, length), generator=draw)
+    mask = torch.arange(length) < lengths[:, None]
+    log_probs = [each.log_softmax(-1).gather(-1, sampled[..., None])[..., 0] for each in (student, reference)]
+    old = log_probs[0] + 0.3 * torch.randn(texts, length, generator=draw, dtype=torch.float64)
+    gained = advantages(torch.rand(groups, size, generator=draw, dtype=torch.float64)).flatten()
+    student.requires_grad_()
+    worst = 0.0
+    for average, loss_type in (("samples", "grpo"), ("tokens", "bnpo")):
+        for weight in (0.0, 0.04):
+            trainer = _trainer(GRPOTrainer, student, sampled, loss_type, weight)
+            inputs = {
+                "prompt_ids": torch.zeros(texts, prompts, dtype=torch.int64),
+                "prompt_mask": torch.ones(texts, prompts, dtype=torch.int64),
+                "completion_ids": sampled,
+                "completion_mask": mask.long(),
+                "advantages": gained,
+                "old_per_token_logps": old,
+                "ref_per_token_logps": log_probs[1],
+                "num_items_in_batch": mask.sum(),
+            }
+            there, steepness = with_gradient(GRPOTrainer._compute_loss(trainer, trainer.model, inputs), student)
+            weights = torch.ones(texts, length, dtype=torch.float64)
+            if average == "samples":
+                weights = (mask.sum().double() / (texts * lengths))[:, None].expand(texts, length)
+            values = grpo(student, sampled, gained[:, None].expand(texts, length), weights, old)
+            values = values + weight * policy_kl(student, reference, sampled, weights)
+            here, slope = with_gradient(values[mask].mean(), student)
+            apart = abs(here - there) / abs(there), float((slope - steepness).abs().max() / steepness.abs().max())
+            worst = max(worst, *apart)
+            print(
+                f"grpo, means over {average}, kl {weight}: difference of value, of gradient: {apart[0]:.1e}, {apart[1]:.1e}"
+            )
+    return worst
+
+
+def _trainer(kind: type, logits: torch.Tensor, sampled: torch.Tensor, loss_type: str, beta: float) -> Any:
+    """As much of a GRPOTrainer as its loss reads."""
+    from collections import defaultdict
+
+    def told(*_: Any, **__: Any) -> tuple[torch.Tensor, torch.Tensor, None]:
+        shares = logits.log_softmax(-1)
+        return shares.gather(-1, sampled[..., None])[..., 0], torch.zeros_like(sampled, dtype=torch.float64), None
+
+    trainer = MagicMock(spec=kind)
+    settings = {
+        **{"beta": beta, "loss_type": loss_type, "epsilon_low": 0.2, "epsilon_high": 0.2, "top_entropy_quantile": 1.0},
+        **{"importance_sampling_level": "token", "off_policy_mask_threshold": None, "use_vllm": False},
+        **{"aux_loss_enabled": False, "current_gradient_accumulation_steps": 1, "max_completion_length": 9},
+        **{"_entropy_bonus_enabled": False, "entropy_coef": 0.0, "use_adaptive_entropy": False},
+        "_metrics": defaultdict(lambda: defaultdict(list)),
+        "_get_per_token_logps_and_entropies": told,
+    }
+    for name, value in settings.items():
+        setattr(trainer, name, value)
+    trainer.args = SimpleNamespace(delta=None, use_bias_correction_kl=False, steps_per_generation=1)
+    trainer.model = SimpleNamespace(training=True)
+    trainer.accelerator = SimpleNamespace(num_processes=1, gather=lambda value: value, reduce=lambda value, **_: value)
+    return trainer
+
+
 def main() -> int:
     torch.set_num_threads(1)
     other = theirs()
@@ -97,6 +173,7 @@ def main() -> int:
         return 0
     worst = compare(other)
     flatness(other)
+    worst = max(worst, compare_policy())
     if worst > LARGEST:
         print(f"they differ by {worst:.1e} in float64, more than {LARGEST}")
     return int(worst > LARGEST)

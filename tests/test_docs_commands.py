@@ -20,6 +20,7 @@ PAGES = (
     "text",
     "vocabulary-losses",
     "language-models",
+    "rewards",
     "spiking",
     "federated-clusters",
     "continual",

@@ -17,6 +17,7 @@ ORDER = (
     "student",
     "strategy",
     "objective",
+    "reward",
     "data",
     "trainer",
     "hardware",

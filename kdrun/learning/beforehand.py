@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from kdrun import losses, targets
+from kdrun.learning import policy
 from kdrun.learning.backend import wants_closure
 from kdrun.learning.device import available
 from kdrun.learning.fit import monitored
@@ -35,6 +36,8 @@ TYPICAL = {
     **{"pad": 0, "bos": 1, "eos": 2, "max_length": 32, "image_token": 3, "image_tokens": 4},
 }
 """What networks ask of data, where none have been looked at yet."""
+TRIED = 8
+"""Training rows that a reward is tried on."""
 
 
 def check_names(nodes: Iterable[Any]) -> None:
@@ -147,12 +150,15 @@ def check_builds(stages: list[Any], module: Any, hardware: dict[str, Any]) -> No
         for parameter in network.parameters():
             parameter.requires_grad_(True)
         objective = build_objective(stage.objective)
-        _has_positions(objective, module)
+        written = "reward" in getattr(stage, "rollout", {})
+        if written:
+            _check_reward(stage.rollout, task)
+        _has_positions(objective, module, written)
         _wire(objective, stage, network, task, module)
         if objective.wanted not in given:
             given[objective.wanted] = _given(objective, network, task, module.spec)
         for term in objective.active if given[objective.wanted] is not None else ():
-            term.check_wants(given[objective.wanted])
+            term.check_wants(given[objective.wanted] | set(policy.GIVES if written else ()))
         _options_allowed(objective, module.spec)
 
 
@@ -230,9 +236,22 @@ def _unscaled(optimizer: torch.optim.Optimizer, trainer: dict[str, Any], hardwar
         )
 
 
-def _has_positions(objective: Objective, module: Any) -> None:
-    """Raises UserError for a term over positions (image slots, say) that the training data have none of."""
-    counts = module.positions()
+def _check_reward(rollout: dict[str, Any], task: Any) -> None:
+    """Calls a reward function with what stands in the data in place of what a student writes. Raises UserError where it fails, with file
+    and line, and where it does not give a finite number for each text."""
+    node = rollout["reward"]
+    try:
+        policy.Reward(node)(task.references(TRIED, rollout["prompt"]))
+    except UserError:
+        raise
+    except Exception as error:
+        raise broken(f"reward {node['_target_']} fails on texts of the data", error) from error
+
+
+def _has_positions(objective: Objective, module: Any, written: bool = False) -> None:
+    """Raises UserError for a term over positions (image slots, say) that the training data have none of. written: batches are of texts that
+    the student writes, which are rewarded."""
+    counts = {**module.positions(), **({"rewarded": 1} if written else {})}
     for term in objective.active:
         if not counts.get(term.over):
             what = {"visual_mask": "positions of images", "images": "images"}.get(term.over, term.over)

@@ -283,6 +283,8 @@ class Keeping(Callback):
     def _write_losses(self, trainer, learner: LearnerModule) -> None:
         pairs = zip(self.selections, learner.learners, strict=True)
         values = _joined([_named(f"train/{kept.name}".rstrip("/"), one.flush_losses()) for kept, one in pairs])
+        if values and learner.backend.rollout is not None:
+            values |= _named("train", learner.backend.rollout.told())
         if values:
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             row = {"stage": self.label, "step": learner.step, "epoch": trainer.current_epoch, **values}

@@ -16,7 +16,7 @@ from kdrun.learning.outcome import Tests, cost_of, leave, size_of, test_rows, wr
 from kdrun.learning.preflight import other_normalisation
 from kdrun.learning.report import Report
 from kdrun.learning.request import FitRequest
-from kdrun.learning.rollouts import Rollouts
+from kdrun.learning.rollouts import rollouts_of
 from kdrun.learning.teacher import TeacherSource, state_digest
 from kdrun.learning.teaching import Workshop
 from kdrun.learning.trainer import Epochs, make_trainer
@@ -111,9 +111,8 @@ def _training(fit: RunningFit) -> Training:
     )
     learner = learner_of(fit, objective, teacher, len(loader))
     if request.rollout:
-        learner.backend.rollout = Rollouts(
-            fit.task, request.seed, rank=request.rank, summed=learner.backend.summed, **request.rollout
-        )
+        ranks = {"rank": request.rank, "summed": learner.backend.summed}
+        learner.backend.rollout = rollouts_of(fit.task, request.seed, request.rollout, **ranks)
     peers = among_peers(fit, learner, len(loader)) if request.peers else []
     keeping = _keeping(fit, teacher)
     gap = _gap(fit) if request.trainer.get("gap") and request.teachers and teacher is not None else None

@@ -16,7 +16,7 @@ from kdrun.learning.firststep import check_first_step
 from kdrun.learning.fit import monitored
 from kdrun.learning.groups import passes_of
 from kdrun.learning.request import TaughtBy
-from kdrun.learning.rollouts import Rollouts
+from kdrun.learning.rollouts import rollouts_of
 from kdrun.learning.teacher import FrozenTeacher, OtherView
 from kdrun.learning.teaching import live_teacher
 from kdrun.learning.wiring import capture_of, of_data, reuse_classifier, shapes_of, wire
@@ -72,6 +72,8 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
     seed = seeds.derive(stage.seed, "data")
     loader = module.train_loader(stage.trainer["batch_size"], seed, labels_only=objective.needs_labels)
     batch = next(iter(loader))
+    if "reward" in stage.rollout:  # no term has anything in a batch of the data
+        batch = rollouts_of(task, stage.seed, stage.rollout)(student, {**batch, "step": 0})
     taught, shapes, widths = None, [], []
     if objective.needs_teacher:
         teachers = _teachers(stage, seen or module, objective, stored, result)
@@ -121,10 +123,11 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
 
 def _rollout_seconds(stage, task, student: nn.Module, batch: dict[str, Any]) -> float:
     """What writing texts takes of a step, over all steps."""
-    rollouts = Rollouts(task, stage.seed, **{**stage.rollout, "share": 1.0})
+    share = stage.rollout.get("share", 1.0)
+    rollouts = rollouts_of(task, stage.seed, {**stage.rollout, **({"share": 1.0} if share < 1 else {})})
     started = time.perf_counter()
     rollouts(student, {**batch, "step": 0})
-    return (stage.rollout["share"] or stage.rollout.get("raised_by", 0)) * (time.perf_counter() - started)
+    return (share or stage.rollout.get("raised_by", 0)) * (time.perf_counter() - started)
 
 
 def _load_start(stage, student, module, untrained: list[str]) -> None:

@@ -10,10 +10,17 @@ import torch
 from torch import nn
 
 from kdrun.learning import seeds
+from kdrun.learning.policy import PolicyRollouts
 from kdrun.learning.teacher import moved
 from kdrun.networks.modes import evaluating
 
 SEMANTICS = 1
+
+
+def rollouts_of(task: Any, seed: int, options: dict[str, Any], **ranks: Any) -> Rollouts | PolicyRollouts:
+    """What makes the batches of a stage that says this of them (lab.stages.fit.Fit.rollout). ranks: `rank` and `summed`."""
+    kind = PolicyRollouts if "reward" in options else Rollouts
+    return kind(task, seed, **ranks, **options)
 
 
 class Rollouts:
@@ -78,6 +85,10 @@ class Rollouts:
         # No label says what should follow what the student wrote: terms of labels have no part in this batch.
         nothing = torch.zeros(len(made["ids"]), dtype=torch.bool, device=device)
         return {**batch, **made, "size": size, "labelled": nothing, "sizes": {"mask": size, "labelled": 0}}
+
+    def told(self) -> dict[str, float]:
+        """Nothing for the log; see PolicyRollouts."""
+        return {}
 
 
 def network_of(teacher: Any) -> nn.Module:

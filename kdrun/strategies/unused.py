@@ -25,7 +25,18 @@ if TYPE_CHECKING:
 MANY = 1000
 """Classes of data that are not looked at."""
 DECODING = [item.name for item in fields(Decoding)]
-PARTS = ("strategy", "teacher", "assistants", "student", "objective", "data", "trainer", "pretrain", "hardware")
+PARTS = (
+    "strategy",
+    "teacher",
+    "assistants",
+    "student",
+    "objective",
+    "data",
+    "trainer",
+    "reward",
+    "pretrain",
+    "hardware",
+)
 """Parts of a config that stages are made of; no strategy decides whether the others are used."""
 
 

@@ -27,12 +27,12 @@ def main(args: Arguments) -> int:
     learned = view.config.get("data", {}).get("task", "classification")
     if "chat" not in (commands := kinds.find(learned).commands):
         raise UserError(
-            f"{view.id} learned {learned}, not vision_language or causal_lm: it cannot be asked",
+            f"{view.id} learned {learned}, not vision_language, causal_lm or answers: it cannot be asked",
             *(f"kdrun {command} asks a run that learned {learned}" for command in commands),
         )
     if view.status != "done" and not view.summary:
         raise UserError(f"{view.id} is not finished, it is {view.status}", f"to continue it: kdrun rerun {view.id}")
-    if learned == "causal_lm":
+    if kinds.find(learned).continues:  # a language model
         return talk(view, args, question, options)
     missing = [path for path in args.image if not Path(path).expanduser().is_file()]
     if missing:

@@ -24,7 +24,7 @@ def main(args: Arguments) -> int:
     learned = view.config["data"].get("task", "classification")
     if "generate" not in (commands := kinds.find(learned).commands):
         others = [f"kdrun {command} asks a run that learned {learned}" for command in commands]
-        raise UserError(f"{view.id} learned {learned}, not causal_lm: it writes no texts", *others)
+        raise UserError(f"{view.id} learned {learned}, not causal_lm or answers: it writes no texts", *others)
     if view.status != "done" and not view.summary:
         raise UserError(f"{view.id} is not finished, it is {view.status}", f"to continue it: kdrun rerun {view.id}")
     written = Continuations(view, options, whole_number(options, "max_new", least=1))

@@ -45,6 +45,7 @@ class LanguageDataModule(TokenModule):
     preflight_batch = 32
     cached_by = TOP
     aligned_by = "teacher_spans"
+    DOMAIN, SPEC = DOMAIN, LanguageSpec
     LOADER = LanguageLoader
 
     def __init__(
@@ -58,7 +59,7 @@ class LanguageDataModule(TokenModule):
         written: tuple[int, int] = (0, 1),
         templates: Templates | None = None,
     ):
-        super().__init__(DOMAIN, spec, samples, tokenizer, batch_size=32, eval_batch_size=32)
+        super().__init__(self.DOMAIN, spec, samples, tokenizer, batch_size=32, eval_batch_size=32)
         self.source, self.tokenizer, self.found, self.documents = source, tokenizer, notes, documents
         self.written, self.templates = written, templates
 
@@ -75,7 +76,11 @@ class LanguageDataModule(TokenModule):
         samples = answered(train, kept, begun, answers, learn_prompts=True)
         spec = replace(self.spec, sizes={**self.spec.sizes, "train": len(samples)})
         split = {**self._samples, "train": samples}
-        return LanguageDataModule(self.source, self.tokenizer, spec, split, self.found, self.documents, self.written)
+        return type(self)(self.source, self.tokenizer, spec, split, self.found, self.documents, self.written)
+
+    @property
+    def extra_tests(self) -> tuple[str, ...]:
+        return tuple(self.source.further)
 
     def lengths(self, ids: Tensor) -> Tensor:
         """int64 [b]: positions of training rows by id."""
@@ -145,8 +150,10 @@ def _rows(
     return made
 
 
-def language_module(source: Documents, config: Mapping[str, Any], cache: str | Path) -> LanguageDataModule:
-    """The data module of documents. config: the keys that every data config has, and those of domain.LanguageConfig.
+def language_module(
+    source: Documents, config: Mapping[str, Any], cache: str | Path, kind: type[LanguageDataModule] = LanguageDataModule
+) -> LanguageDataModule:
+    """The data module of documents. config: the keys that every data config has, and those of domain.LanguageConfig; kind: its class.
 
     Validation and test are never packed: each of their rows is of one document, and scores do not depend on `pack`.
     Raises UserError where nothing would be left to train on.
@@ -174,9 +181,11 @@ def language_module(source: Documents, config: Mapping[str, Any], cache: str | P
         kinds_of = [places] if known is None else [places[known], places[~known]]
         rows = [_rows(source, some, tokenizer, config, (name, notes), Path(cache)) for some in kinds_of]
         samples[name] = rows[0] if len(rows) == 1 else LanguageSamples.of_kinds(*rows)
+    for name, places in source.further.items():
+        samples[name] = _rows(source, places, tokenizer, config, (name, notes), Path(cache))
     if not len(samples["train"]):
         raise UserError(f"{source.name}: no training row has anything to predict", *notes[:2])
-    spec = LanguageSpec(
+    spec = kind.SPEC(
         name=config["name"] or source.name,
         vocabulary=tokenizer.size,
         pad=tokenizer.pad,
@@ -188,5 +197,6 @@ def language_module(source: Documents, config: Mapping[str, Any], cache: str | P
         chats=source.chats,
     )
     ids = {name: source.ids[training.split == part] for name, part in SPLITS.items()}
+    ids |= {name: source.ids[places] for name, places in source.further.items()}
     prompts = config["prompts"], config["max_new"]
-    return LanguageDataModule(source, tokenizer, spec, samples, notes, ids, prompts, templates)
+    return kind(source, tokenizer, spec, samples, notes, ids, prompts, templates)

@@ -14,11 +14,13 @@ from kdrun.domains.language.rows import NOT_PREDICTED
 
 @dataclass(frozen=True)
 class Prompt:
-    """The beginning of a document. ids: its tokens; bytes: as of rows.Piece; room: number of tokens that follow in the document."""
+    """The beginning of a document. ids: its tokens; bytes: as of rows.Piece; room: number of tokens that follow in the document;
+    follows: these."""
 
     ids: list[int]
     bytes: list[int]
     room: int
+    follows: tuple[int, ...] = ()
 
 
 def prompts(samples: LanguageSamples, positions: np.ndarray, share: float, chats: bool) -> list[list[Prompt]]:
@@ -68,4 +70,4 @@ def _prompt(ids: list[int], sizes: list[int], share: float, chats: bool) -> Prom
     if chats:
         end = max(place for place, size in enumerate(sizes) if size != NOT_PREDICTED) + 1
         begin = max((place for place in range(end) if sizes[place] == NOT_PREDICTED), default=-1) + 1
-    return Prompt(ids[:begin], sizes[:begin], end - begin)
+    return Prompt(ids[:begin], sizes[:begin], end - begin, tuple(ids[begin:end]))

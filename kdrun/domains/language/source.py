@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,6 +26,8 @@ class Documents(ArraySource):
     y          int64 [N], 0
     documents  one for each sample; all texts, or all chats
     fields     for each sample the other columns of its row, as text (what teacher.prompt may name); None: there are none
+    known      for each sample what the source says of it besides: objects that rewards are given and answers are judged by; None: nothing
+    further    see ArraySource
     """
 
     x: np.ndarray
@@ -36,11 +38,14 @@ class Documents(ArraySource):
     source_hash: str
     documents: tuple[Document, ...] = ()
     fields: tuple[Mapping[str, str], ...] | None = None
+    known: tuple[Any, ...] | None = None
+    further: dict[str, np.ndarray] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     determined: bool = False
+    _places: dict[int, int] | None = field(default=None, repr=False, compare=False)
 
-    columns: ClassVar[tuple[str, ...]] = ("documents", "fields")
+    columns: ClassVar[tuple[str, ...]] = ("documents", "fields", "known")
 
     def __post_init__(self) -> None:
         if len(self.documents) != len(self.x):
@@ -48,6 +53,23 @@ class Documents(ArraySource):
         if len({isinstance(document, str) for document in self.documents}) > 1:
             raise ValueError(f"{self.name}: texts and chats in one source")
         check_columns(self, len(self.x), y=np.int64)
+
+    def told(self, number: int) -> Any:
+        """What the source says besides of the document with this id; None where it says nothing."""
+        return None if self.known is None else self.known[self._place(number)] or None
+
+    def columns_of(self, numbers: Sequence[int]) -> dict[str, list[str]]:
+        """`fields` of the documents with these ids, column by column; "" where a row lacks one."""
+        if self.fields is None:
+            return {}
+        rows = [self.fields[self._place(number)] or {} for number in numbers]
+        names = dict.fromkeys(name for row in rows for name in row)
+        return {name: [row.get(name, "") for row in rows] for name in names}
+
+    def _place(self, number: int) -> int:
+        if self._places is None:
+            self._places = {identity: place for place, identity in enumerate(self.ids.tolist())}
+        return self._places[number]
 
     @property
     def chats(self) -> bool:
@@ -66,6 +88,8 @@ def documents(
     notes: Sequence[str] = (),
     determined: bool = False,
     fields: Sequence[Mapping[str, str]] | None = None,
+    known: Sequence[Any] = (),
+    further: Mapping[str, np.ndarray] | None = None,
 ) -> Documents:
     """The source of these documents. ids: int64 [N], their places where left out; split: int8 [N], all train where left out; fields: see
     Documents."""
@@ -79,6 +103,8 @@ def documents(
         source_hash=text_hash(json.dumps(document) for document in found),
         documents=tuple(found),
         fields=tuple(fields) if fields is not None and any(fields) else None,
+        known=tuple(known) or None,
+        further=dict(further or {}),
         notes=tuple(notes),
         determined=determined,
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from torchmetrics import MetricCollection
 from kdrun import kinds
 from kdrun.data import randomness
 from kdrun.domains.language import written
+from kdrun.domains.language.loader import LanguageSamples
 from kdrun.domains.language.prompts import Prompt, answered, prompts
 from kdrun.domains.language.scores import UNIT, LanguageScores, rounded
 from kdrun.domains.task import Batch, Prediction, Tensors
@@ -63,6 +65,8 @@ class CausalLanguage(TokenTask):
         if "mixture" in batch:
             found |= {"written": batch["targets"], "documents": documents.long(), "mixture": batch["mixture"]}
         found |= {f"teacher_{name}": value for name, value in (teacher.features if teacher else {}).items()}
+        if "policy" in batch:  # see learning.policy
+            found |= {**batch["policy"], "rewarded": batch["rewarded"]}
         return found | self.outputs(student, teacher)
 
     def metrics(self) -> MetricCollection:
@@ -168,6 +172,59 @@ class CausalLanguage(TokenTask):
             own["mask"].zero_()
             own["size"] = 0
         return own
+
+    def policy_samples(
+        self,
+        network: nn.Module,
+        batch: Batch,
+        generator: torch.Generator,
+        group: int,
+        prompt: float,
+        temperature: float,
+    ) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+        """A batch in which each row is the prompt of a document of these rows (see prompts.prompts; prompt: share of a text) with what the
+        network writes behind it, in at most data.language.max_new tokens; `group` rows of each document, one after the other. Nothing else
+        is predicted. And the columns that a reward is given (learning.policy.COLUMNS), in the order of the rows."""
+        samples = self.module.samples("train")
+        rows = self.module.trained(batch["ids"].cpu()).numpy()
+        begun = prompts(samples, rows, prompt, self.spec.chats)
+        places = np.repeat(np.repeat(rows, list(map(len, begun))), group)
+        asked = [replace(each, room=self._room(each)) for row in begun for each in row for _ in range(group)]
+        written = self._answers(network, [[each] for each in asked], temperature, generator)
+        made = answered(samples, places, [[each] for each in asked], written).batch(np.arange(len(places)))
+        if not batch["mask"].any():  # of a rank without rows, which has one that counts nothing
+            made["mask"].zero_()
+            made["size"] = 0
+        columns = self._columns(asked, [one for one in self._numbers(samples, rows) for _ in range(group)])
+        return made, {**columns, "texts": self._read([answer for (answer,) in written])}
+
+    def references(self, count: int, prompt: float) -> dict[str, list[Any]]:
+        """The columns that a reward is given of the first `count` training rows, with what stands in the data as texts."""
+        samples, rows = self.module.samples("train"), np.arange(min(count, len(self.module.samples("train"))))
+        begun = [each for row in prompts(samples, rows, prompt, self.spec.chats) for each in row]
+        columns = self._columns(begun, self._numbers(samples, rows))
+        return {**columns, "texts": columns["references"]}
+
+    def _columns(self, begun: Sequence[Prompt], numbers: list[int]) -> dict[str, list[Any]]:
+        source = self.module.source
+        return {
+            **source.columns_of(numbers),
+            "prompts": self._read([each.ids for each in begun]),
+            "references": self._read([each.follows for each in begun]),
+            "samples": [source.told(number) for number in numbers],
+        }
+
+    def _numbers(self, samples: LanguageSamples, rows: np.ndarray) -> list[int]:
+        """The id of each document of these rows."""
+        return [number for row in rows.tolist() for number, _ in samples.origins.of(row)]
+
+    def _room(self, prompt: Prompt) -> int:
+        """Tokens that a network may write behind a prompt: as many as on test, where the longest row has room for them."""
+        return max(min(self.module.written[1], self.spec.max_length - len(prompt.ids)), 1)
+
+    def _read(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """Tokens as text, without special ones."""
+        return self.module.tokenizer.made.batch_decode(rows, skip_special_tokens=True)
 
     def generation_scores(self, network: nn.Module, split: str) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """See Task and written.scores: of data.language.prompts rows of the split."""

@@ -35,7 +35,8 @@ class Fit(Stage):
                steps: {"name", "learner", "trainer" (None: as its own), "seed"} of each; no result teaches it
     generated  the data of a Generate stage whose targets stand for those of the training samples
     importance  how much each parameter of `start` matters for what it learned, of an Importance stage (objectives.ewc)
-    rollout    batches of the student's own samples: {"share" of all batches, "temperature", "prompt"} (learning.rollouts), or {}
+    rollout    batches of the student's own samples: {"share" of all batches, "temperature", "prompt"} (learning.rollouts), those of
+               learning.policy.PolicyRollouts, or {}
     stated     what the config says of the learner that decides no result: its "key", the "accuracy" and "tolerance" it is
                known for as a teacher, "normalize" where it has a normalisation of its own (that is in `data` too), and
                "beside", the data of its students, where its own differ
@@ -70,7 +71,7 @@ class Fit(Stage):
 
     @property
     def taught(self) -> bool:
-        return self.source is not None or self.averaged or bool(self.peers)
+        return self.source is not None or self.averaged or bool(self.peers or self.rollout)
 
     @property
     def source(self) -> Result | None:
@@ -172,8 +173,10 @@ class Fit(Stage):
     def modules(self) -> list[str]:
         """Modules whose source, with what they import below the same package, decides the result."""
         terms = [losses.resolve(name, node)[0] for name, node in self.objective.items()]
-        nodes = targets_in(self.learner, self.data, self.trainer or {}, self.metrics, *self.peers)
-        rollouts = ["kdrun.learning.rollouts"] if self.rollout else []
+        nodes = targets_in(self.learner, self.data, self.trainer or {}, self.metrics, self.rollout, *self.peers)
+        rollouts = (
+            ["kdrun.learning.policy" if "reward" in self.rollout else "kdrun.learning.rollouts"] if self.rollout else []
+        )
         return ["kdrun.learning.fit", *rollouts, *domain_modules(self.data), *terms, *nodes]
 
     # the plan

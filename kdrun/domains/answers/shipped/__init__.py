@@ -1,0 +1,1 @@
+"""Texts that packages ship, and made-up ones."""

@@ -1,0 +1,37 @@
+"""Sums and differences with exact answers, drawn: nothing to fetch, so small that a small language model learns them in minutes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kdrun.domains.language.source import Documents
+from kdrun.domains.language.source import documents as documents_of
+from kdrun.problems import UserError
+
+TARGETS = ("arithmetic",)
+
+
+def arithmetic(samples: int = 2_000, terms: int = 2, largest: int = 49, seed: int = 0) -> Documents:
+    """Chats of a question such as `7 + 12 - 3`, and its answer `16`, all different.
+
+    samples  questions; terms: numbers in each; largest: of these numbers, which begin at 0
+    """
+    possible = (largest + 1) ** terms * 2 ** (terms - 1)
+    for name, value, least in (("samples", samples, 40), ("terms", terms, 2), ("largest", largest, 1)):
+        if value < least:
+            raise UserError(f"data.{name}={value}: at least {least}")
+    if samples > possible // 2:
+        raise UserError(
+            f"data.samples={samples}: there are {possible} such questions, and at most half of them are drawn",
+            "fewer data.samples, more data.terms, or a larger data.largest",
+        )
+    random = np.random.default_rng(seed)
+    drawn: dict[str, int] = {}
+    while len(drawn) < samples:
+        numbers = random.integers(0, largest + 1, terms)
+        signs = [1, *random.choice([1, -1], terms - 1).tolist()]
+        words = [f"{'+' if sign > 0 else '-'} {number}" for sign, number in zip(signs, numbers, strict=True)]
+        question = " ".join(words).removeprefix("+ ")
+        drawn[question] = int(sum(sign * number for sign, number in zip(signs, numbers.tolist(), strict=True)))
+    chats = [(("user", question), ("assistant", str(answer))) for question, answer in drawn.items()]
+    return documents_of(chats, "arithmetic", determined=True)
