@@ -247,6 +247,17 @@ class LearnerConfig:
 
 
 @dataclass
+class Student(LearnerConfig):
+    budgets: list[float] | None = key(
+        None,
+        "of nested students: their cost, each as a share of the whole network's; null: 1.0, 0.7 and 0.4",
+        above=0,
+        maximum=1,
+        added=True,
+    )
+
+
+@dataclass
 class Teacher(LearnerConfig):
     accuracy: float | None = key(
         None,
@@ -390,7 +401,7 @@ class Root:
     strategy: TargetNode = key({"_target_": REQUIRED}, "which stages are run, in which order", slot="strategy")
     teacher: Teacher = key(Teacher, "the network that teaches")
     assistants: dict[str, Teacher] = key({}, "networks between teacher and student, by name")
-    student: LearnerConfig = key(LearnerConfig, "the network that learns")
+    student: Student = key(Student, "the network that learns")
     objective: dict[str, TermConfig] = key({}, "terms of the loss, by name")
     data: Data = key(Data, "data set, split and augmentation")
     trainer: Trainer = key(Trainer, "how learners are trained")

@@ -28,7 +28,7 @@ def as_trained(stage: Stage, workshop: Any) -> Stage:
             f"{key}.normalize: networks for data={stage.data['name']} are given no pixels or numbers that it could change",
             "leave it out",
         )
-    if stage.trainer is not None:
+    if stage.trainer is not None or stage.learner["weights"] is None:
         return stage
     from kdrun.networks.weights import read_metadata
 

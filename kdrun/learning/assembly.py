@@ -6,6 +6,7 @@ import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -30,6 +31,9 @@ from kdrun.parts import WHOLE
 from kdrun.problems import UserError
 from kdrun.schema import OWN_WEIGHTS
 from kdrun.term_weights import Length
+
+CALIBRATED = 32
+"""Samples of a batch before the first step."""
 
 
 @dataclass
@@ -73,10 +77,21 @@ def _network(request: FitRequest, module: Any, report: Report) -> nn.Module:
         if source not in (None, OWN_WEIGHTS):
             for note in load_weights(network, source, module.spec, as_trained=request.trainer is None).notes:
                 report.note(note)
+    if hasattr(network, "calibrate"):  # it looks at training samples before the first step (networks.elastic)
+        _calibrate(network, module)
     if request.hardware["channels_last"]:
         network.to(memory_format=torch.channels_last)  # convolutions then give and take this layout by themselves
     select_parts(network, trainer.get("parts"))
     return network
+
+
+def _calibrate(network: nn.Module, module: Any) -> None:
+    """Shows a network as many training samples, spread evenly and not augmented, as it wants to see."""
+    task, samples = module.task(), module.samples("train")
+    count = min(network.calibration, len(samples))
+    places = np.unique(np.linspace(0, len(samples) - 1, count).astype(np.int64))
+    batches = (samples.batch(places[first : first + CALIBRATED]) for first in range(0, len(places), CALIBRATED))
+    network.calibrate(lambda batch: task.predict(network, batch["inputs"]), batches)
 
 
 def teacher_of(fit: RunningFit, objective: Objective) -> TeacherSource | None:

@@ -202,6 +202,8 @@ class LearnerModule(LightningModule):
         for group, base in zip(optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = base * factor
         batch = {**batch, "epoch": self.trainer.current_epoch}
+        if hasattr(self.student, "pace"):  # it changes over training (networks.elastic)
+            self.student.pace(self.step, self.step / self.objective.length.steps)
         values = train_step(self.student, self.teacher, self.objective, batch, optimizer, self.step, self.backend)
         if self.average is not None:
             self.average.update_parameters(self.student)

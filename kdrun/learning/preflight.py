@@ -77,8 +77,8 @@ def other_normalisation(learner: dict[str, Any], network: nn.Module, module: Any
 
     {} where none is far better, and where the weights file itself says how its inputs were normalised.
     """
-    own, usual = moments_of(module.spec), module.spec.usual_normalisations()
-    if not usual or moments_of(read_metadata(learner["weights"])) is not None:
+    own, usual, brought = moments_of(module.spec), module.spec.usual_normalisations(), learner["weights"] is not None
+    if not brought or not usual or moments_of(read_metadata(learner["weights"])) is not None:
         return {}
     device = next(network.parameters()).device
 

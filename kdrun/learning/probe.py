@@ -110,7 +110,7 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
         result["step_seconds"] = result["passes"] * (time.perf_counter() - started)
     if stage.rollout:
         result["step_seconds"] += _rollout_seconds(stage, task, student, batch)
-    same = bool(stage.start and stage.teacher) and stage.start.fingerprint == stage.teacher.fingerprint
+    same = bool(stage.start and stage.teacher) and stage.begun.fingerprint == stage.teacher.fingerprint
     alike = stage.averaged or same or stage.importance is not None
     result["terms"] = check_first_step(objective, raw, student, alike=alike, beside=backend.beside)
     identity = _identity(objective, task, batch, prediction, _as_told(prediction, stage.objective))
@@ -137,7 +137,7 @@ def _load_start(stage, student, module, untrained: list[str]) -> None:
     if stage.start is not None and stage.start.path is None:
         untrained.append("start")
     elif stage.start is not None:
-        load_weights(student, stage.start.weights(), module.spec)
+        load_weights(student, stage.start.weights(stage.start_epoch), module.spec)
 
 
 def _teachers(stage, module, objective: Objective, stored, result: dict[str, Any]) -> list[FrozenTeacher]:

@@ -56,6 +56,7 @@ def save_weights(
     """Writes parameters and buffers as safetensors, with classes, image shape, normalisation and network node.
 
     state: written in place of the network's present state (an earlier epoch). Its names must be the network's.
+    A network with `settled(node) -> node` says what its node leaves to the weights that it started from (networks.elastic).
     """
     if state is None:
         state = network.state_dict()
@@ -65,7 +66,7 @@ def save_weights(
     if spec is not None:
         metadata |= spec.metadata()
     if node is not None:
-        metadata["network"] = dict(node)
+        metadata["network"] = network.settled(node) if hasattr(network, "settled") else dict(node)
     return save_state(state, path, metadata)
 
 
@@ -137,6 +138,7 @@ def load_weights(
     check_values(tensors, path)
     if hasattr(network, "adopt"):  # it can start from weights of what it was made from
         tensors = network.adopt(read.metadata, tensors)
+        own = network.state_dict()  # which may be of other sizes now
     tensors = _with_ties(tensors, own)
     check_keys(tensors, own, path, type(network).__name__)
     if spec is not None and read.metadata:

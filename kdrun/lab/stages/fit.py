@@ -35,6 +35,7 @@ class Fit(Stage):
                steps: {"name", "learner", "trainer" (None: as its own), "seed"} of each; no result teaches it
     generated  the data of a Generate stage whose targets stand for those of the training samples
     importance  how much each parameter of `start` matters for what it learned, of an Importance stage (objectives.ewc)
+    start_epoch  "best" or "last": which epoch of `start` it begins with
     rollout    batches of the student's own samples: {"share" of all batches, "temperature", "prompt"} (learning.rollouts), those of
                learning.policy.PolicyRollouts, or {}
     stated     what the config says of the learner that decides no result: its "key", the "accuracy" and "tolerance" it is
@@ -62,6 +63,7 @@ class Fit(Stage):
     peers: tuple[dict[str, Any], ...] = ()
     rollout: dict[str, Any] = field(default_factory=dict)
     importance: Result | None = None
+    start_epoch: str = BEST
     told: ClassVar[tuple[str, ...]] = ("gap", "peers")
 
     @property
@@ -85,6 +87,16 @@ class Fit(Stage):
     def teacher_networks(self) -> list[dict[str, Any]]:
         beside = [peer["learner"]["network"] for peer in self.peers]
         return [self.learner["network"]] if self.averaged else [*super().teacher_networks, *beside]
+
+    @property
+    def begun(self) -> Result | None:
+        """The result whose weights it begins with: stages between that only took them over are left out."""
+        begun = self.start
+        while (
+            isinstance(begun, Result) and getattr(begun.stage, "trainer", 0) is None and begun.stage.start is not None
+        ):
+            begun = begun.stage.start
+        return begun
 
     @property
     def networks(self) -> list[dict[str, Any]]:
@@ -143,6 +155,7 @@ class Fit(Stage):
             "device": device(self.hardware, context),
         }
         tree |= {"metrics": canonical(self.metrics, numbers=True)} if self.metrics else {}
+        tree |= {"start_epoch": self.start_epoch} if self.start_epoch != BEST else {}
         tree |= {"rollout": canonical(self.rollout, numbers=True)} if self.rollout else {}
         tree |= {"importance": self.importance.fingerprint} if self.importance else {}
         return drop_added(tree, context.added)
@@ -285,7 +298,7 @@ class Fit(Stage):
             seen_identity=identity(self.seen, execution.context) if self.sees else execution.tree["data"],
             energy=execution.energy,
             teachers=tuple(self.taught_by(teacher, execution.workshop) for teacher in self.teachers),
-            start=self.start and StartsFrom(self.start.fingerprint, str(self.start.weights())),
+            start=self.start and StartsFrom(self.begun.fingerprint, str(self.start.weights(self.start_epoch))),
             importance=self.importance and str(self.importance.importance_file()),
             peers=tuple({**peer, "trainer": peer["trainer"] or self.trainer} for peer in self.peers),
             **{name: getattr(self, name) for name in names},

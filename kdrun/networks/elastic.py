@@ -1,0 +1,397 @@
+"""Nested students in one network: widths chosen by a router for each budget while it is trained, and networks cut out of it afterwards
+(Star Elastic, arXiv 2605.07182; Nemotron Elastic, arXiv 2511.16664; Flextron's router, arXiv 2406.10260).
+
+    _target_: kdrun.networks.elastic.Elastic
+    base: {_target_: kdrun.networks.resnet.ResNet, depth: 14, _partial_: true}
+    budgets: [1.0, 0.7, 0.4]     # cost of each student as a share of the whole network's
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import kdrun.networks.quiet  # noqa: F401
+from kdrun import targets
+from kdrun.networks.elastic_channels import Channels
+from kdrun.networks.modes import evaluating
+from kdrun.problems import UserError, listed
+
+SEMANTICS = 1
+USES = ("kdrun.networks.elastic_channels",)
+
+COSTS = ("parameters", "macs")
+SAMPLING = ("curriculum", "uniform", "biased")
+CHOICES = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25)
+SCALE, COLDEST, HARD, SETTLED = 10.0, 0.05, 0.004, 0.8
+"""At the end of training router logits are multiplied by SCALE and divided by COLDEST; HARD: probability of a hard sample. After the share
+SETTLED of training each budget has the widths that it is cut out with."""
+MARGIN = 0.05
+"""By which share of its budget the cost of a student may miss it."""
+
+
+class Router(nn.Module):
+    """z = W2 LeakyReLU(W1 u) for one axis, u the one-hot of a budget, without biases, weights from N(0, 0.1).
+
+    groups, choices: how many are chosen from, and from how many widths each. forward: [budgets] -> [groups, choices].
+    """
+
+    def __init__(self, budgets: int, groups: int, choices: int, hidden: int):
+        super().__init__()
+        self.groups = groups
+        self.inner = nn.Linear(budgets, hidden, bias=False)
+        self.outer = nn.Linear(hidden, groups * choices, bias=False)
+        for layer in (self.inner, self.outer):
+            nn.init.normal_(layer.weight, 0.0, 0.1)
+
+    def forward(self, budget: Tensor) -> Tensor:
+        return self.outer(functional.leaky_relu(self.inner(budget), 0.1)).view(self.groups, -1)
+
+
+class Told(nn.Module):
+    """Gives what it is given: a place where a term of the objective finds the cost of a forward pass (objectives.budget)."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        return values
+
+
+class Elastic(nn.Module):
+    """`base` with widths that depend on a budget, which is drawn anew for every step.
+
+    base         the network: its target node with `_partial_: true`
+    budgets      cost of each student as a share of the whole network's, the largest first, which is 1
+    choices      shares of its units that each group of layers may keep, the largest first, which is 1
+    cost         what a budget is a share of: "parameters", or "macs" of one sample
+    router       learns which widths each budget has, group by group; false: the same share everywhere (as MatFormer, arXiv 2310.07707,
+                 and slimmable networks have it), the largest that is within the budget
+    sampling     of budgets: "uniform"; "biased": in proportion to their size; "curriculum": uniform in the first half of training, then biased
+    evaluated    the budget that is computed in eval mode
+    hidden       of the router
+    calibration  training samples by which units are ranked before the first step
+    num_classes, in_channels, image_size: of the data.
+
+    In training mode widths are soft masks, sum_i pi_i I_i with pi a Gumbel softmax of the router's logits: the temperature falls from 1 to
+    0.05 and logits are scaled from 1 to 10. In eval mode, and in the last fifth of training, the likeliest width of each group is taken,
+    changed where the cost would miss its budget by more than 5 %, or a smaller student would be wider somewhere than a larger one (the
+    paper has none of these); budget 1 is the whole network. Units are kept in the order of their importance, so that a smaller student
+    lies within every larger one.
+
+    forward: as the base. `told` gives [cost / cost of the whole network, budget, mean squared distance of pi from the largest widths].
+    """
+
+    ranked: Tensor
+
+    def __init__(
+        self,
+        base: Callable[..., nn.Module],
+        budgets: Sequence[float] = (1.0, 0.7, 0.4),
+        choices: Sequence[float] = CHOICES,
+        cost: str = "parameters",
+        router: bool = True,
+        sampling: str = "curriculum",
+        evaluated: float = 1.0,
+        hidden: int = 256,
+        calibration: int = 1024,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        image_size: int | tuple[int, ...] = 32,
+    ) -> None:
+        super().__init__()
+        for name, values in (("budgets", budgets), ("choices", choices)):
+            if list(values) != sorted(set(values), reverse=True) or values[0] != 1 or values[-1] <= 0:
+                raise ValueError(f"{name} must begin with 1.0 and fall, above 0, got {list(values)}")
+        self.budgets, self.choices, self.what, self.sampling = list(budgets), list(choices), cost, sampling
+        self.evaluated, self.calibration = evaluated, calibration
+        self._known = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+        self.base = base
+        plain = plain_network(base, self._known)
+        self.body = Channels(plain, example(self._known))
+        self.groups = self.body.groups
+        self.whole = self.body.cost({name: group.units for name, group in self.groups.items()}, cost)
+        self._check_reach()
+        self.network = plain
+        self.body.prepare(plain, len(budgets))
+        self.router = Router(len(budgets), len(self.groups), len(choices), hidden) if router else None
+        self.told = Told()
+        for number, group in enumerate(self.groups.values()):
+            self.register_buffer(f"rank{number}", torch.arange(group.units))
+        self.register_buffer("ranked", torch.zeros((), dtype=torch.bool))
+        self._draws, self._step, self._share = int(torch.randint(2**31, ())), 0, 0.0
+
+    @property
+    def parts(self) -> dict[str, tuple[str, ...] | str]:
+        """Parts of the base, as the base calls them, and the router."""
+        from kdrun.networks.parts import parts_of
+
+        inner = {name: tuple(f"network.{path}" for path in paths) for name, paths in parts_of(self.network).items()}
+        return {**inner, **({"router": "router"} if self.router is not None else {})}
+
+    def pace(self, step: int, share: float) -> None:
+        """Told before each training step: how many there were, and what share of all that is."""
+        self._step, self._share = step, share
+
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
+        with self._computing():
+            return self.network(*inputs, **named)
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        device = next(self.network.parameters()).device
+        number = self._drawn() if self.training else self.budgets.index(self.evaluated)
+        pi = self._soft(number, device) if self.training else self._hard(self.budgets[number], device)
+        whole = bool((pi[:, 0] == 1).all()) if device.type != "meta" else True
+        with self.body.masked(self.network, None if whole else self._masks(pi), number):
+            yield
+        expected = self.body.cost(self._counts(pi), self.what)
+        distance = ((pi - functional.one_hot(pi.new_zeros(len(pi), dtype=torch.int64), pi.shape[1])) ** 2).mean()
+        self.told(
+            torch.stack([pi.new_zeros(()) + expected / self.whole, pi.new_tensor(self.budgets[number]), distance])
+        )
+
+    # what is drawn and chosen
+
+    def _generator(self) -> torch.Generator:
+        """Of this step: the same on all ranks, in all parts of a batch, and after a resume."""
+        return torch.Generator().manual_seed((self._draws * 1_000_003 + self._step) % 2**63)
+
+    def _weights(self) -> list[float]:
+        biased = self.sampling == "biased" or (self.sampling == "curriculum" and self._share >= 0.5)
+        return list(self.budgets) if biased else [1.0] * len(self.budgets)
+
+    def _drawn(self) -> int:
+        return int(torch.multinomial(torch.tensor(self._weights()), 1, generator=self._generator()))
+
+    def _soft(self, number: int, device: torch.device) -> Tensor:
+        """pi [groups, choices] of a budget at this step."""
+        if self.router is None or self._share >= SETTLED:
+            return self._hard(self.budgets[number], device)
+        hot = functional.one_hot(torch.tensor(number), len(self.budgets)).float().to(device)
+        logits = self.router(hot) * (1 + (SCALE - 1) * self._share)
+        generator = self._generator()
+        generator.manual_seed(generator.initial_seed() + 1)
+        uniform = torch.rand(logits.shape, generator=generator).clamp(1e-9, 1 - 1e-9)
+        noise = -torch.log(-torch.log(uniform)).to(device)
+        pi = torch.softmax((logits + noise) / COLDEST**self._share, -1)
+        if torch.rand((), generator=generator) < HARD:
+            hard = functional.one_hot(pi.argmax(-1), pi.shape[1]).to(pi)
+            pi = hard + pi - pi.detach()
+        return pi
+
+    def _hard(self, budget: float, device: torch.device) -> Tensor:
+        """As `_soft`, of one width for each group."""
+        widths = self._routed(budget) if self.router is not None and budget != 1 else self._same(budget)
+        return functional.one_hot(torch.tensor(widths, device=device), len(self.choices)).float()
+
+    @torch.no_grad()
+    def _routed(self, budget: float) -> list[int]:
+        """The choice of each group: the likeliest, none wider than in larger budgets, brought within MARGIN of the budget.
+
+        Of a budget that was not trained the router is asked for the mean of its two neighbours, which it lies between."""
+        logits, chosen = self.router, [0] * len(self.groups)
+        for known in [known for known in self.budgets[1:] if known > budget] + [budget]:
+            chosen = self._fitted(logits(self.between(known)).tolist(), known, chosen)
+        return chosen
+
+    def _fitted(self, logits: list[list[float]], budget: float, widest: list[int]) -> list[int]:
+        """The likeliest choice of each group that is not before its widest, then changed one by one, the least likely loss for the
+        cost first, until the cost is within MARGIN of the budget."""
+        last = len(self.choices) - 1
+        chosen = [max(range(first, last + 1), key=row.__getitem__) for row, first in zip(logits, widest, strict=True)]
+        cost = self._cost_of(chosen)
+        for step in (1, -1):
+            while (cost - budget) * step > MARGIN * budget:
+                changed = [
+                    [*chosen[:n], one + step, *chosen[n + 1 :]]
+                    for n, one in enumerate(chosen)
+                    if widest[n] <= one + step <= last
+                ]
+                costs = {tuple(each): self._cost_of(each) for each in changed}
+                fitting = [each for each in costs if step > 0 or costs[each] <= budget * (1 + MARGIN)]
+                if not fitting:
+                    break
+
+                def loss(each: tuple[int, ...], cost=cost, chosen=chosen, costs=costs) -> float:
+                    lost = sum(row[one] - row[other] for row, one, other in zip(logits, chosen, each, strict=True))
+                    return (lost + 1e-3) / abs(cost - costs[each] + 1e-12)
+
+                chosen = list(min(fitting, key=loss))
+                cost = costs[tuple(chosen)]
+        return chosen
+
+    def _same(self, budget: float) -> list[int]:
+        """The largest choice within the budget, the same in all groups."""
+        for choice in range(len(self.choices)):
+            if self._cost_of([choice] * len(self.groups)) <= budget + 1e-9:
+                return [choice] * len(self.groups)
+        return [len(self.choices) - 1] * len(self.groups)
+
+    def between(self, budget: float) -> Tensor:
+        """[budgets]: one-hot, or of a budget that is none of these its two neighbours by their distance."""
+        larger = max(n for n, known in enumerate(self.budgets) if known >= budget - 1e-9)
+        smaller = min(larger + 1, len(self.budgets) - 1)
+        span = self.budgets[larger] - self.budgets[smaller]
+        share = (self.budgets[larger] - budget) / span if span else 0.0
+        device = next(self.parameters()).device
+        hot = functional.one_hot(torch.tensor([larger, smaller]), len(self.budgets)).float().to(device)
+        return (1 - share) * hot[0] + share * hot[1]
+
+    # widths, masks and costs
+
+    def _units(self, group: Any) -> list[int]:
+        return [max(1, math.ceil(share * group.units - 1e-9)) for share in self.choices]
+
+    def _ranks(self) -> dict[str, Tensor]:
+        return {name: getattr(self, f"rank{number}") for number, name in enumerate(self.groups)}
+
+    def _counts(self, pi: Tensor) -> dict[str, Tensor]:
+        groups = zip(pi, self.groups.items(), strict=True)
+        return {name: row @ row.new_tensor(self._units(group)) for row, (name, group) in groups}
+
+    def _masks(self, pi: Tensor) -> dict[str, Tensor]:
+        """Group -> [units]: the probability that a unit is kept."""
+        masks, ranks = {}, self._ranks()
+        for row, (name, group) in zip(pi, self.groups.items(), strict=True):
+            widths = torch.tensor(self._units(group), device=pi.device)
+            masks[name] = row @ (ranks[name][None] < widths[:, None]).to(row)
+        return masks
+
+    def _cost_of(self, chosen: Sequence[int]) -> float:
+        """Share of the whole network's cost of a width for each group."""
+        pairs = zip(chosen, self.groups.items(), strict=True)
+        return float(
+            self.body.cost({name: self._units(group)[one] for one, (name, group) in pairs}, self.what) / self.whole
+        )
+
+    def _check_reach(self) -> None:
+        least = self._cost_of([len(self.choices) - 1] * len(self.groups))
+        if self.budgets[-1] < least:
+            raise UserError(
+                f"student.budgets: {self.budgets[-1]:g} of the {self.what} cannot be reached, the smallest widths "
+                f"({self.choices[-1]:g} of each) are {math.ceil(1000 * least) / 1000:g}",
+                f"give larger budgets, or smaller strategy.widths than {listed(map(str, self.choices))}",
+            )
+
+    # before and after training
+
+    def calibrate(self, forward: Callable[[Any], Any], batches: Iterable[Any]) -> None:
+        """Ranks the units by what the network computes for these batches, once. forward: of a batch through this network."""
+        if bool(self.ranked):
+            return
+        evaluated, self.evaluated = self.evaluated, 1.0
+        with evaluating(self), torch.no_grad(), self.body.observed(self.network) as scores:
+            for batch in batches:
+                forward(batch)
+        self.evaluated = evaluated
+        for name, rank in self._ranks().items():
+            order = torch.argsort(scores[name], descending=True, stable=True)
+            rank[order] = torch.arange(len(rank))
+        self.ranked.fill_(True)
+
+    def adopt(self, metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The state of this network from weights of its base, every budget with the statistics of these; its own stay as they are."""
+        if _is(metadata, "Elastic"):
+            same = self.router is not None and any(name.startswith("router.") for name in tensors)
+            others = {name: value for name, value in tensors.items() if same or not name.startswith("router.")}
+            return {**({} if same else self._router_state()), **others}
+        own = self.state_dict()
+        started = {f"network.{name}": value for name, value in tensors.items()}
+        for name, value in started.items():
+            if name in own and own[name].dim() == value.dim() + 1 and own[name].shape[1:] == value.shape:
+                started[name] = value.expand_as(own[name]).clone()
+        return {**{name: value for name, value in own.items() if not name.startswith("network.")}, **started}
+
+    def _router_state(self) -> dict[str, Tensor]:
+        return {name: value for name, value in self.state_dict().items() if name.startswith("router.")}
+
+    def cut(self, budget: float, routed: bool = True) -> tuple[nn.Module, dict[str, int]]:
+        """(the network of a budget by itself, how many units each group keeps). routed: as the router says, which for a budget between
+        those that were trained is asked for a mean of both."""
+        routed = routed and self.router is not None and budget != 1
+        chosen = self._routed(budget) if routed else self._same(budget)
+        ranks, row = self._ranks(), self.between(budget)
+        widths = {name: self._units(group)[one] for one, (name, group) in zip(chosen, self.groups.items(), strict=True)}
+        kept = {name: torch.nonzero(ranks[name] < count).flatten().tolist() for name, count in widths.items()}
+        network = plain_network(self.base, self._known)
+        own = network.state_dict()
+        state = {}
+        for name, value in self.network.state_dict().items():
+            fits = value.shape == own[name].shape
+            state[name] = value if fits else value[int(row.argmax())] if row.max() == 1 else row @ value
+        network.load_state_dict(state)
+        self.body.cut(network, example(self._known), kept)
+        return network, widths
+
+
+class Slice(nn.Module):
+    """One student of an Elastic network by itself.
+
+    base     the whole network: its target node with `_partial_: true`
+    budget   its cost as a share of the whole network's; budgets, choices, cost: as of Elastic
+    routed   widths are those that the router of the weights it starts from chose; false: the same share in all groups
+    kept     units of each group; null: as many as one share of all gives within the budget, until it starts from an Elastic network
+    """
+
+    def __init__(
+        self,
+        base: Callable[..., nn.Module],
+        budget: float = 1.0,
+        choices: Sequence[float] = CHOICES,
+        cost: str = "parameters",
+        routed: bool = False,
+        kept: Mapping[str, int] | None = None,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        image_size: int | tuple[int, ...] = 32,
+    ) -> None:
+        super().__init__()
+        self._known = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+        self.base, self.budget, self.routed = base, budget, routed
+        if kept is None:
+            budgets = [1.0] if budget == 1 else [1.0, budget]
+            whole = Elastic(base, budgets, choices, cost, router=False, **self._known)
+            kept = whole.cut(budget)[1]
+        self.kept = dict(kept)
+        self.network = plain_network(base, self._known)
+        body = Channels(self.network, example(self._known))
+        body.cut(self.network, example(self._known), {name: list(range(count)) for name, count in self.kept.items()})
+
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
+        return self.network(*inputs, **named)
+
+    def settled(self, node: Mapping[str, Any]) -> dict[str, Any]:
+        """The node under which it is built again."""
+        return {**node, "kept": self.kept}
+
+    def adopt(self, metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The state of this student, cut out of the Elastic network whose weights these are."""
+        if not _is(metadata, "Elastic"):
+            return dict(tensors)
+        whole = targets.build(metadata["network"], "network", **self._known)
+        whole.load_state_dict(whole.adopt(metadata, tensors), strict=True)
+        self.network, self.kept = whole.cut(self.budget, self.routed)
+        return self.state_dict()
+
+
+def _is(metadata: Mapping[str, Any], name: str) -> bool:
+    return (metadata.get("network") or {}).get("_target_") == f"kdrun.networks.elastic.{name}"
+
+
+def plain_network(base: Callable[..., nn.Module], known: Mapping[str, Any]) -> nn.Module:
+    """The base itself; known: what the data say, of which it takes what it has parameters for and its node leaves out."""
+    import inspect
+
+    accepted = inspect.signature(base.func).parameters
+    return base(**{name: value for name, value in known.items() if name in accepted and name not in base.keywords})
+
+
+def example(known: Mapping[str, Any]) -> Tensor:
+    """Two blank samples."""
+    size = known["image_size"]
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    return torch.zeros(2, known["in_channels"], *sides)

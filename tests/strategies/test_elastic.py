@@ -1,0 +1,119 @@
+"""strategy=elastic: which stages it asks for, and a small run of it whose parts are networks by themselves."""
+
+import json
+
+import pytest
+import torch
+
+import kdrun
+from kdrun.cli import main
+from kdrun.job.compose import compose
+from kdrun.problems import UserError
+from kdrun.strategies.cast import Cast
+from kdrun.strategies.elastic import Elastic
+from kdrun.strategies.unused import StageCollector, refuse_unused
+
+SMALL = ["teacher=resnet8_w4", "data.limit.test=100", "hardware=cpu", "tracker=none", "seeds=1"]
+
+
+def asked(strategy, *words, control=None):
+    cast, lab = (
+        Cast(compose(["strategy=elastic", "teacher=resnet8", "trainer.epochs=9", *words]).cells[0]),
+        StageCollector(),
+    )
+    result = strategy.run(lab, cast) if control is None else strategy.control(control, lab, cast)
+    return result, lab.stages
+
+
+def test_the_parent_teaches_and_is_what_the_students_begin_with():
+    result, (parent, ranked, nested, *slices) = asked(Elastic())
+    assert [stage.role for stage in slices] == ["student_1", "student_0.7", "student_0.4"]
+    assert parent.role == "teacher" and ranked.trainer is None and ranked.start.stage == parent
+    assert nested.teacher.stage == parent and nested.begun.stage == parent and nested.start.stage == ranked
+    assert set(nested.objective) == {"ce", "kd", "budget"} and nested.trainer["groups"]["router"]["lr"] == 0.5
+    assert all(
+        stage.trainer is None and stage.start_epoch == "last" and stage.start.stage == nested for stage in slices
+    )
+    assert list(result.stage.members) == ["budget 1", "budget 0.7", "budget 0.4"] and result.stage.taught
+
+
+def test_arms_have_the_same_parts_and_share_the_ranking():
+    for name in Elastic.arms:
+        result, stages = asked(Elastic(), control=name)
+        assert list(result.stage.members) == ["budget 1", "budget 0.7", "budget 0.4"]
+        epochs = [
+            stage.trainer["epochs"] for stage in stages if stage.trainer and stage.role not in ("teacher", "ranked")
+        ]
+        assert sum(epochs) == {"alone": 27, "pruned": 0}.get(name, 9), name
+        assert [stage.role for stage in stages].count("ranked") == (name != "alone")
+    _, stages = asked(Elastic(), control="random")
+    assert "budget" not in stages[2].objective and not stages[2].learner["network"]["router"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["student.budgets=[0.7,0.4]"], "from 1.0 down"),
+        (["student.budgets=[1.0]"], "at least two"),
+        (["student.budgets=[1.0,0.4,0.7]"], "from 1.0 down"),
+        (["student.budgets=[1.0,0]"], "student.budgets"),
+        (["strategy.cost=params"], "parameters"),
+        (["strategy.widths=[0.5,1.0]"], "strategy.widths"),
+        (["strategy.router_rate=0"], "above 0"),
+        (["student.network.depth=14"], "cut out of the teacher"),
+        (["strategy=vanilla", "student.budgets=[1.0,0.5]"], "student.budgets"),
+        (["model=lm_small"], "images and tables"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(words, said):
+    with pytest.raises(UserError, match=said):
+        job = compose(["strategy=elastic", *words])
+        refuse_unused([job])
+        cast = Cast(job.cells[0])
+        from kdrun.targets import build
+
+        strategy = build(job.cells[0]["strategy"], "strategy")
+        strategy.check(cast)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("elastic")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        words = [
+            "strategy=elastic",
+            "strategy.controls=[pruned]",
+            "trainer.epochs=3",
+            "student.budgets=[1.0,0.5]",
+            "card=false",
+        ]
+        assert main([*words, *SMALL, "-q"]) == 0
+        yield folder, json.loads(next(folder.glob("outputs/runs/*/record.json")).read_text())
+
+
+def test_a_run_has_a_part_for_each_budget(run):
+    _, record = run
+    stages = {stage["role"]: stage for stage in record["stages"]}
+    assert stages["ranked"]["test"]["best"] == stages["teacher"]["test"]["best"]  # to the bit
+    assert stages["ranked"]["val"]["best"] == stages["teacher"]["val"]["best"]
+    assert set(record["summary"]["arms"]["student"]["several"]) == {"budget 1", "budget 0.5"}
+    whole, half = (stages[f"student_{name}"]["parameters"] for name in ("1", "0.5"))
+    assert whole == stages["teacher"]["parameters"] and 0.44 < half / whole < 0.53  # widths of four channels are coarse
+    assert stages["pruned_0.5"]["parameters"] <= 0.5 * whole
+
+
+def test_each_part_is_a_network_of_its_own(run):
+    folder, record = run
+    identity = record["id"] if "id" in record else next(folder.glob("outputs/runs/*")).name
+    networks = [kdrun.load(identity, part=name, outputs=folder / "outputs") for name in ("budget 1", "budget 0.5")]
+    sizes = [sum(parameter.numel() for parameter in network.parameters()) for network in networks]
+    assert sizes[1] < 0.6 * sizes[0]
+    assert all(network(torch.zeros(3, 1, 8, 8)).shape == (3, 10) for network in networks)
+
+
+def test_it_is_planned(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", "strategy=elastic", "strategy.controls=[separate]", "trainer.epochs=2", *SMALL]) == 0
+    page = capsys.readouterr().out
+    assert "student_nested" in page and "separate_0.4" in page
