@@ -28,6 +28,7 @@ class Clustered(Federated, ServerOptions):
 
     backward_epochs, forward_epochs, server_epochs
                  of a round: passes of a client over its own samples, of a client over public ones, of the server over these
+    first_epochs of round 0, over a client's own samples, before anything is sent; null: backward_epochs
     public       share of each client's training samples that is public and has no labels; all arms do without their labels
     clustering   gap: by a threshold on distances of predictions, in the middle of the largest gap between them; greedy: with the
                  threshold that is given; kmeans: as many clusters as have the largest silhouette; known: the groups of
@@ -50,6 +51,7 @@ class Clustered(Federated, ServerOptions):
     backward_epochs: int = 5
     forward_epochs: int = 5
     server_epochs: int = 5
+    first_epochs: int | None = 10
     public: float = 0.2
 
     arms: ClassVar[dict[str, str]] = {
@@ -111,7 +113,7 @@ class Clustered(Federated, ServerOptions):
         return "clients, taught by clusters"
 
     def budget(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("backward_epochs", "forward_epochs", "public")}
+        return {name: getattr(self, name) for name in ("backward_epochs", "forward_epochs", "first_epochs", "public")}
 
     def _options(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(ServerOptions)}

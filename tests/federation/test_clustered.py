@@ -234,3 +234,14 @@ def test_fewer_bytes_travel_where_that_is_asked_for(encoding, tmp_path):
     assert found["bytes"]["up"] == pytest.approx(8 * sizes[encoding], rel=0.1)
     assert sizes["top_k"] < sizes["float16"] < sizes["float32"]
     assert found["test"]["last"]["accuracy"] > 0.6
+
+
+def test_more_passes_in_round_0_alone(tmp_path):
+    """In every method of predictions, and in the arm that is alone: as many steps as are counted by hand."""
+    for method in ("comet", "fedmd", "fedct", "local"):
+        client = make(method, {"first_epochs": 4, "backward_epochs": 1, "forward_epochs": 1}, public=True)
+        client.fit(Broadcast(0))
+        first = client.loop.counted["steps"]
+        assert first == 4 * 3  # 12 samples in batches of 5, 5 and 2
+        client.fit(Broadcast(1))  # nothing was sent: labels alone, or as many batches as the public samples have
+        assert client.loop.counted["steps"] - first == (6 if method == "local" else 3)

@@ -60,7 +60,7 @@ class Clusters(Method):
         if broadcast.arrays and self.options.forward_epochs:
             rows = predictions.decode(broadcast.arrays, len(loop.task.spec.classes))
             values |= self.learn(loop, {"private": private}, client.public, rows, "digest", round)
-        values |= learn_private(client, self.losses.objective("private"), self.options.backward_epochs, round)
+        values |= learn_private(client, self.losses.objective("private"), self.options.label_epochs(round), round)
         return self._encoded(probabilities(loop, "private", private, client.public)), values
 
     def learn(

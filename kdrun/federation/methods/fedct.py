@@ -75,7 +75,7 @@ class FedCT(Method):
                 round,
                 teacher=agreed,
             )
-        values |= learn_private(client, self.losses.objective("private"), options.backward_epochs, round)
+        values |= learn_private(client, self.losses.objective("private"), options.label_epochs(round), round)
         said = loop.table("private", private, client.public).argmax(-1)
         return {LABELS: said.cpu().numpy().astype(np.int16)}, values
 

@@ -62,7 +62,7 @@ class FedMD(Method):
             values |= loop.train(
                 {"private": private}, self.digest, client.public, epochs, "digest", round, teacher=consensus
             )
-        values |= learn_private(client, self.losses.objective("private"), self.options.backward_epochs, round)
+        values |= learn_private(client, self.losses.objective("private"), self.options.label_epochs(round), round)
         return {LOGITS: loop.table("private", private, client.public).cpu().numpy()}, values
 
 

@@ -16,19 +16,22 @@ class Local(Method):
     """The private network learns from labels in as many steps as both directions of other methods together.
 
     Where other methods have public samples, which are withheld from this one too, it passes over its own until it has had as many
-    batches as forward_epochs over those have.
+    batches as forward_epochs over those have, but in round 0, in which there is nothing to learn of them.
     """
 
     def objectives(self):
         return (self.losses.objective("private"),)
 
     def work(self, client: Client, broadcast: Broadcast):
-        epochs = self.options.epochs
-        if client.public is not None:
+        epochs, round = self.options.label_epochs(broadcast.round), broadcast.round
+        forward = self.options.forward_epochs
+        if client.public is None:
+            epochs += forward
+        elif round > 0:
             size = client.loop.trainer["batch_size"]
             theirs, own = len(client.public.bounds(size)), len(client.train.bounds(size))
-            epochs = self.options.backward_epochs + math.ceil(self.options.forward_epochs * theirs / own)
-        return {}, learn_private(client, self.losses.objective("private"), epochs, broadcast.round)
+            epochs += math.ceil(forward * theirs / own)
+        return {}, learn_private(client, self.losses.objective("private"), epochs, round)
 
 
 def learn_private(client: Client, objective: Objective, epochs: int, round: int) -> dict[str, float]:

@@ -28,6 +28,7 @@ def _is_number(value: Any, above: bool) -> bool:
 COUNT = (lambda value: _is_whole(value, 0), "a whole number of at least 0")
 WEIGHT = (lambda value: _is_number(value, above=False), "a finite number of at least 0")
 POSITIVE = (lambda value: _is_number(value, above=True), "a finite number above 0")
+FIRST = (lambda value: value is None or _is_whole(value, 1), "a whole number of at least 1, or null")
 LEARNS = (
     lambda value: _is_whole(value, 1), "both networks must learn; directions=forward or backward turns one teaching off"
 )  # fmt: skip
@@ -43,6 +44,10 @@ class MethodOptions:
 
     backward_epochs: int = 1
     forward_epochs: int = 1
+
+    added: ClassVar[
+        tuple[str, ...]
+    ] = ()  # options that came after results were stored, left out of a fingerprint where null
 
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     ranges: ClassVar[Mapping[str, Any]] = {"backward_epochs": COUNT, "forward_epochs": COUNT}
@@ -61,6 +66,21 @@ class MethodOptions:
     def epochs(self) -> int:
         """Of both directions together."""
         return self.backward_epochs + self.forward_epochs
+
+    def label_epochs(self, round: int) -> int:
+        """Passes of a private network over its own samples."""
+        first = getattr(self, "first_epochs", None)
+        return self.backward_epochs if round > 0 or first is None else first
+
+
+@dataclass(frozen=True)
+class LocalOptions(MethodOptions):
+    """first_epochs: backward_epochs of round 0, in which nothing is taught yet; null: the same."""
+
+    first_epochs: int | None = None
+
+    added: ClassVar = ("first_epochs",)
+    ranges: ClassVar = {**MethodOptions.ranges, "first_epochs": FIRST}
 
 
 @dataclass(frozen=True)
@@ -140,7 +160,14 @@ class GatedOptions(MethodOptions):
 
 
 @dataclass(frozen=True)
-class ClusterOptions(PublicOptions):
+class PredictionOptions(PublicOptions, LocalOptions):
+    """Of methods in which nothing but predictions on public samples travels."""
+
+    ranges: ClassVar = {**PublicOptions.ranges, **LocalOptions.ranges}
+
+
+@dataclass(frozen=True)
+class ClusterOptions(PredictionOptions):
     """clustering  how clients are divided, see clusters.cluster; threshold: of greedy; recluster: in every round, not once
     target      of a cluster: mean, median or most confident of its predictions, see methods.clusters.combined
     encoding    of predictions that travel, see predictions.encode; top_k: of that encoding
@@ -155,7 +182,7 @@ class ClusterOptions(PublicOptions):
 
     choices: ClassVar = {"clustering": CLUSTERINGS, "target": ("mean", "median", "confident"), "encoding": ENCODINGS}
     ranges: ClassVar = {
-        **PublicOptions.ranges,
+        **PredictionOptions.ranges,
         "threshold": (
             lambda value: value is None or _is_number(value, above=False),
             "a distance of at least 0, or null",
@@ -203,13 +230,13 @@ class ServerOptions(ClusterOptions):
 METHODS: Mapping[str, tuple[str, type[MethodOptions]]] = MappingProxyType(
     {
         "energy_gated": ("energy_gated.EnergyGatedMethod", GatedOptions),
-        "local": ("local.Local", MethodOptions),
+        "local": ("local.Local", LocalOptions),
         "fedavg": ("shared.FedAvg", MethodOptions),
         "fedprox": ("shared.FedProx", ProxOptions),
-        "fedmd": ("fedmd.FedMD", PublicOptions),
+        "fedmd": ("fedmd.FedMD", PredictionOptions),
         "feddf": ("feddf.FedDF", FusionOptions),
         "fedkd": ("fedkd.FedKD", KDOptions),
-        "fedct": ("fedct.FedCT", PublicOptions),
+        "fedct": ("fedct.FedCT", PredictionOptions),
         "comet": ("comet.Comet", CometOptions),
         "clustered": ("clustered.Clustered", ServerOptions),
     }

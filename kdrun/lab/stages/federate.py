@@ -66,7 +66,9 @@ class Federate(Stage):
         if "objective" in federation:
             modules += [losses.resolve(name, node)[0] for name, node in self.federation["objective"].items()]
             federation["objective"] = canonical_objective(self.federation["objective"], numbers=True)
-        federation["options"] = asdict(options_of(self.federation["method"], self.federation.get("options") or {}))
+        options = options_of(self.federation["method"], self.federation.get("options") or {})
+        later = [name for name in options.added if getattr(options, name) is None]
+        federation["options"] = {name: value for name, value in asdict(options).items() if name not in later}
         return {
             "federation": federation,
             "data": identity(self.data, context),
