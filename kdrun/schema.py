@@ -276,6 +276,9 @@ class Teacher(LearnerConfig):
         choices=("eval", "batch_stats", "dropout"),
         added=True,
     )
+    device: str | None = key(
+        None, "where it computes while it teaches, such as cuda:1; null: where the student does", added=True
+    )
     source: str = key("auto", "teacher's outputs: computed each step or cached", choices=("auto", "online", "cached"))
     fill: str = key("pass", "cache filled by a pass of its own or during epoch 1", choices=("pass", "first_epoch"))
     verify: int = key(16, "cache entries recomputed and compared before use", minimum=0, left_out="a check")

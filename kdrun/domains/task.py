@@ -6,7 +6,7 @@ Nothing heavy is imported here: `kdrun check` and `kdrun ls` ask domains, too.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from kdrun.problems import UserError
@@ -54,6 +54,18 @@ class Prediction:
 
         weight, bias = self.head if isinstance(self.head, tuple) else (self.head, None)
         return linear(self.hidden, weight, bias)
+
+    def on(self, device: torch.device) -> Prediction:
+        """The same with its tensors on a device."""
+
+        def moved(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: moved(each) for name, each in value.items()}
+            if isinstance(value, list | tuple):
+                return type(value)(moved(each) for each in value)
+            return value.to(device) if hasattr(value, "to") else value
+
+        return Prediction(**{item.name: moved(getattr(self, item.name)) for item in fields(self)})
 
 
 class Task:

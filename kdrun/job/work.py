@@ -102,7 +102,7 @@ def work_of(job, run, console: Console, signals, *, quiet=False, tell=None, **op
     jobs) as of kdrun.run.run_job."""
     from kdrun.checksums import told
     from kdrun.job.progress import EventReport, RunReport
-    from kdrun.learning.device import apply_threads, resolve
+    from kdrun.learning.device import apply_threads, check_teachers, resolve
 
     started, rows = time.monotonic(), run.metrics.write_rows
     domain = kinds.find(job.config["data"]["task"])
@@ -114,6 +114,7 @@ def work_of(job, run, console: Console, signals, *, quiet=False, tell=None, **op
     with contextlib.ExitStack() as stack:
         pool = _pool(job, options["jobs"], stack)  # it imports while this process does
         hardware = resolve(job.config["hardware"])
+        check_teachers(job.config)
         apply_threads(hardware, options["max_threads"])
         report = stack.enter_context(reporting)
         stack.enter_context(told(report.mended))

@@ -43,6 +43,19 @@ def available() -> dict[str, int]:
     return {**have, "cpu": os.cpu_count() or 1}
 
 
+def check_teachers(config: dict[str, Any]) -> None:
+    """Raises UserError for a device of a teacher (teacher.device) that this machine does not have."""
+    have = available()
+    for key, node in {"teacher": config["teacher"], **config.get("assistants", {})}.items():
+        if not node.get("device"):
+            continue
+        kind, _, number = node["device"].partition(":")
+        if kind not in have or int(number or 0) >= have[kind]:
+            shown = ", ".join(f"{name} (0 to {have[name] - 1})" if name == "cuda" else name for name in have)
+            place = key if key == "teacher" else f"assistants.{key}"
+            raise UserError(f"{place}.device={node['device']}: not on this machine; here: {shown}")
+
+
 def apply_threads(hardware: dict[str, Any], most: int | None = None) -> None:
     """Set the thread count of this process, at most `most` where jobs share the cores.
 

@@ -266,15 +266,19 @@ def _cost(
     spec, taught = fit.module.spec, keeping.taught(learner)
     samples, of_teacher = sum(shown.values()), fit.notes.get("flops")
     evaluated, passes = sum(spec.sizes.get(split, 0) for split in splits), learner.backend.passes
+    rollout = learner.backend.rollout
+    written = 0 if rollout is None else fit.world * rollout.counts["samples"]
+    if written and rollout.teacher_mix:  # the teacher goes through each of them as well
+        taught += rollout.counts["samples"]
     asked = (fit.world * count for count in (keeping.asked, taught))
     return cost_of(
         fit.ledger,
-        phase_flops(flops, samples * passes, evaluated, of_teacher, *asked),
+        phase_flops(flops, samples * passes, evaluated, of_teacher, *asked, written),
         training_seconds=seconds,
         steps=learner.step,
         samples=samples,
         tokens=learner.positions if spec.per_position else None,
-        flops=training_flops(flops, samples, of_teacher, taught, passes),
+        flops=training_flops(flops, samples, of_teacher, taught, passes, written),
     )
 
 

@@ -7,7 +7,7 @@ checkpoint, EMA or parameter count can reach it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -131,6 +131,38 @@ class FrozenTeacher:
             raise RuntimeError(
                 "the teacher's parameters or buffers changed while it taught; its outputs were not frozen"
             )
+
+
+class Elsewhere:
+    """A live teacher on a device of its own: batches are brought there, and what it says back to where they were."""
+
+    def __init__(self, live: FrozenTeacher, device: torch.device):
+        self.live, self.device, self.fingerprint = live, device, live.fingerprint
+        live.to(device)
+
+    def outputs(self, batch: dict[str, Any], step: int = 0) -> Prediction:
+        home = next(_tensors_of(batch["inputs"])).device
+        return self.live.outputs(moved(batch, self.device), step).on(home)
+
+    @property
+    def samples(self) -> int:
+        return self.live.samples
+
+    @property
+    def batch_statistics(self) -> bool:
+        return self.live.batch_statistics
+
+    def to(self, device: torch.device) -> None:
+        pass  # it stays where it is
+
+    def close(self) -> None:
+        self.live.close()
+
+
+def _tensors_of(inputs: Any) -> Iterator[Tensor]:
+    """Those of inputs, which are one tensor or a mapping of them."""
+    values = inputs.values() if isinstance(inputs, Mapping) else [inputs]
+    return (value for value in values if isinstance(value, Tensor))
 
 
 class OtherView:

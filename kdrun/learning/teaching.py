@@ -18,7 +18,7 @@ from kdrun.learning.fitness import UnfitTeacher, check_guess
 from kdrun.learning.preflight import preflight
 from kdrun.learning.report import Report
 from kdrun.learning.request import FitRequest, TaughtBy
-from kdrun.learning.teacher import FrozenTeacher, OtherView, SeveralTeachers, moved, renormalisation
+from kdrun.learning.teacher import Elsewhere, FrozenTeacher, OtherView, SeveralTeachers, moved, renormalisation
 from kdrun.learning.wiring import capture_of
 from kdrun.ledger.flops import parameters
 from kdrun.ledger.ledger import CostCounter, Ledger, clocks
@@ -237,7 +237,7 @@ def _one_teacher(
     request: FitRequest, objective: Objective, module, task, report: Report, workshop: Workshop, view: BatchView | None
 ) -> cache.CachedTeacher | FrozenTeacher:
     teaching, teacher = request.teaching, request.teacher
-    device = torch.device(request.hardware["device"])
+    device = torch.device(teaching.get("device") or request.hardware["device"])
     workshop.note_teaching(request, source=teaching["source"], fingerprint=teacher.fingerprint)
 
     k = topk.wanted(request.objective)
@@ -256,13 +256,14 @@ def _one_teacher(
         frozen.capture = capture_of(frozen.network, objective, "teacher")
         return frozen
 
-    def teaching_live():
-        return live() if view is None else OtherView(live(), view)
+    def asked_by_batches(network: FrozenTeacher) -> Any:
+        source = Elsewhere(network, device) if teaching.get("device") else network
+        return source if view is None else OtherView(source, view)
 
     features = workshop.width(teacher.network, module) if objective.takes("teacher_features") else 0
     workshop.note_teaching(request, **({"features": features} if features else {}))
     if teaching["source"] == "online":
-        return teaching_live() if k is None else topk.TopTeacher(teaching_live(), k)
+        return asked_by_batches(live()) if k is None else topk.TopTeacher(asked_by_batches(live()), k)
     if module.cached_by != SAMPLE:
         return _cached_rows(request, module, k, live, device, report, workshop)
     if module.random and not module.replayed:
@@ -277,7 +278,7 @@ def _one_teacher(
         stored = cache.OutputCache(folder, module.train_ids, module.views, module.spec.outputs, parts, features)
         if teaching["fill"] == "first_epoch":
             network = live()
-            source = network if view is None else OtherView(network, view)
+            source = asked_by_batches(network)
             verify = partial(_verify, stored, network, module, device, teaching["verify"], request, workshop)
             verify = verify if teaching["verify"] else None
             if verify is not None and stored.any():  # of an earlier try, or of another stage

@@ -71,7 +71,7 @@ class Ledger:
 
 
 def training_flops(
-    student: int | None, samples: int, teacher: int | None, taught: int, passes: int = 1
+    student: int | None, samples: int, teacher: int | None, taught: int, passes: int = 1, written: int = 0
 ) -> dict[str, Any]:
     """FLOPs of a training stage from the counted forward passes.
 
@@ -79,20 +79,28 @@ def training_flops(
     samples           samples the student was trained on; a step is taken as three forward passes
     taught            samples the teacher was asked for: its pre-flight, and outputs that were not in a cache
     passes            how often a step computes gradients (SAM: twice)
+    written           samples that the student wrote itself; with a cache of keys and values each is taken as one forward pass
     """
     known = student is not None and (teacher is not None or taught == 0)
-    learned = None if student is None else 3 * passes * student * samples
+    learned = None if student is None else student * (3 * passes * samples + written)
     asked = 0 if taught == 0 else None if teacher is None else teacher * taught
     return {
         "student": learned,
         "teacher": asked,
         "total": learned + asked if known else None,
-        "method": f"forward pass counted on the meta device; a training step is {'three' if passes == 1 else 3 * passes} of them",
+        "method": f"forward pass counted on the meta device; a training step is {'three' if passes == 1 else 3 * passes} of them"
+        + (", a text that the student writes is one" if written else ""),
     }
 
 
 def phase_flops(
-    student: int | None, samples: int, evaluated: int, teacher: int | None, asked: int, taught: int
+    student: int | None,
+    samples: int,
+    evaluated: int,
+    teacher: int | None,
+    asked: int,
+    taught: int,
+    written: int = 0,
 ) -> dict[str, float] | None:
     """FLOPs by phase of the energy record, from counted forward passes; None where one that is needed is not known.
 
@@ -100,10 +108,12 @@ def phase_flops(
     samples           samples the student computed gradients of, each as three forward passes
     evaluated         samples that it was validated and tested on; of generated text, one pass over each is counted
     asked, taught     samples the teacher was asked for before the first step (its check, its cache), and in all
+    written           samples that the student wrote itself, each as one forward pass
     Preparing data is not counted: the phase is not in the result.
     """
     if student is None or (taught and teacher is None):
         return None
     each = teacher or 0
-    found = {"train": 3 * student * samples + each * max(0, taught - asked), "evaluate": student * evaluated}
+    training = student * (3 * samples + written) + each * max(0, taught - asked)
+    found = {"train": training, "evaluate": student * evaluated}
     return {"teacher": each * min(asked, taught), **found} if taught else found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -131,6 +132,7 @@ class Cast:
                     f"give it another name, as in assistants.mid_{name}",
                 )
         for learner in (self.teacher, *self.assistants):
+            check_device(learner)
             own = learner.config.get("data") or {}
             own_data.check(learner.key, own, self.domain, self.config["data"])
             if learner.config["accuracy"] is not None and "accuracy" not in self.domain.metrics:
@@ -154,6 +156,15 @@ class Cast:
         if name == "ce" and not given and both:
             given = {key: both[0][key] for key in OF_LABELS if key in both[0]}
         return {name: {**given, "weight": 1.0}}
+
+
+def check_device(learner: Learner) -> None:
+    """Raises UserError for a device that is none; whether a machine has it is asked where the job runs."""
+    device = learner.config.get("device")
+    if device is None or re.fullmatch(r"(cpu|mps|cuda)|cuda:\d+", device):
+        return
+    kinds_of = ("cpu", "cuda", "cuda:0", "cuda:1", "mps")
+    raise UserError(f"{learner.key}.device={device}{closest(device, kinds_of)}", "one of cpu, mps, cuda, cuda:NUMBER")
 
 
 def supervised(
@@ -254,7 +265,7 @@ def distil(
         start=start,
         teacher=first,
         teaching={key: settings[key] for key in (*TEACHING, *(("unchecked",) if settings.get("unchecked") else ()))}
-        | {"mode": settings.get("mode", "eval")},
+        | {"mode": settings.get("mode", "eval"), "device": settings.get("device")},
         also=tuple(also),
         drop=drop if also else 0.0,
         sees=sees,

@@ -42,5 +42,6 @@ def test_flops_of_a_stage_by_hand():
     found = training_flops(student=10, samples=5, teacher=100, taught=7)
     assert (found["student"], found["teacher"], found["total"]) == (150, 700, 850)
     assert training_flops(10, 5, None, 0)["total"] == 150
+    assert training_flops(10, 5, None, 0, written=4)["total"] == 190
     assert training_flops(10, 5, None, 7)["total"] is None
     assert training_flops(None, 5, 100, 7)["total"] is None

@@ -278,6 +278,7 @@ def test_what_is_covered():
 def test_flops_of_phases_by_hand():
     found = phase_flops(student=10, samples=7, evaluated=3, teacher=100, asked=4, taught=9)
     assert found == {"teacher": 400, "train": 3 * 10 * 7 + 100 * 5, "evaluate": 30}
+    assert phase_flops(10, 7, 3, None, 0, 0, 5) == {"train": 260, "evaluate": 30}
     assert phase_flops(10, 7, 3, None, 0, 0) == {"train": 210, "evaluate": 30}
     assert phase_flops(None, 7, 3, None, 0, 0) is None and phase_flops(10, 7, 3, None, 0, 2) is None
     skipped = phase_flops(10, 7, 3, 100, 4, 4)  # a teacher that no step asks: its passes are in no phase
