@@ -74,5 +74,5 @@ def test_a_device_that_is_none_is_refused(device):
 
 def test_a_device_that_is_not_here_is_refused_by_its_key():
     config = compose([*WORDS, "teacher.device=cuda:77"]).cells[0]
-    with pytest.raises(UserError, match="teacher.device=cuda:77: not on this machine; here: .*cpu"):
+    with pytest.raises(UserError, match=r"teacher\.device=cuda:77: not on this machine; here: .*cpu"):
         check_teachers(config)
