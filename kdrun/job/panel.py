@@ -21,6 +21,7 @@ from kdrun.present.results import (
     missing_rows,
     result_rows,
     seen_rows,
+    task_rows,
     transfer_head,
     transfer_rows,
     vary_text,
@@ -29,18 +30,19 @@ from kdrun.present.units import MISSING
 from kdrun.records import before_and_after
 
 COMBINED = "combined"
-MOST_PARTS = 12
+MOST_PARTS, MOST_TASKS = 12, 8
 
 
 def show(console: Console, summary: dict[str, Any], facts: dict[str, str], copied: dict[str, str]) -> None:
     """Print the panel. facts: label -> text, in order, below the table (cost, audit); copied: below the panel."""
     head = (f"{summary['split']} {measure(summary['metric']).title}", "best epoch", "last epoch", "seeds")
     body: list[RenderableType] = [columns(head, result_rows(summary, figure_text)), Text()]
-    if any(arm.get("several") for arm in summary["arms"].values()):
+    if tasks := task_rows(summary):
+        body += [columns(tasks[0], tasks[1:]), Text()] if len(tasks[0]) <= MOST_TASKS else []
+        body += [columns(transfer_head(summary), transfer_rows(summary)), Text()]
+    elif any(arm.get("several") for arm in summary["arms"].values()):
         body += [parts(summary), Text()]
         body += [gains(summary), Text()] if any(map(gains_of, summary["arms"].values())) else []
-    if rows := transfer_rows(summary):
-        body += [columns(transfer_head(summary), rows), Text()]
     body += [Text(summary["verdict"], style="bold"), Text(), details(summary, facts)]
     show_page(console, "kdrun", body, copied.items())
 

@@ -150,7 +150,15 @@ class Term:
         for logits in found.values():
             if max(self.only) >= logits.shape[-1]:
                 raise UserError(f"objective.{self.name}.only: there is no class {max(self.only)} of {logits.shape[-1]}")
-        return {**tensors, **{name: logits[..., list(self.only)] for name, logits in found.items()}}
+        chosen = {name: logits[..., list(self.only)] for name, logits in found.items()}
+        if self.needs_labels and tensors.get("targets") is not None and found:
+            width = next(iter(found.values())).shape[-1]
+            places = torch.full(
+                (width,), width, dtype=torch.int64
+            )  # of another class: out of range, which a loss refuses
+            places[list(self.only)] = torch.arange(len(self.only))
+            chosen["targets"] = places.to(tensors["targets"].device)[tensors["targets"]]
+        return {**tensors, **chosen}
 
     def _output(self, tensors: Tensors) -> Tensors:
         if self.logits is None:

@@ -5,7 +5,7 @@
                 topk: from the teacher's k likeliest classes, which can be cached for text
     student, teacher   module paths of each network (lists of as many; globs), or `output:NAME`, for losses that compare features
     logits             `output:NAME`: what the term is given of the student in the place of its logits
-    only               numbers of classes: the term is given the logits of these alone, of both networks
+    only               numbers of classes: the term is given the logits of these alone, of both networks; labels have to be of them
     adaptor, resize    how the student's features are brought to the sizes of the teacher's (learning/adaptor.py)
 
 A loss with an option of one of these names keeps it for itself. `function.settings = {...}` are other defaults of them.
@@ -214,8 +214,6 @@ def _only(name: str, tensors: Mapping[str, bool], value: Any) -> tuple[int, ...]
         )
     if "student_logits" not in tensors:
         raise UserError(f"objective.{name}.only={value}: this term takes no logits of the student")
-    if "targets" in tensors:
-        raise UserError(f"objective.{name}.only={value}: labels of this term may be other classes than these")
     return tuple(value)
 
 

@@ -256,6 +256,17 @@ def transfer_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
+def task_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
+    """(arm, score of each task after the last one, a mean over seeds); the first row has the names of the tasks."""
+    metric, rows = summary.get("metric"), []
+    for name in before_and_after(summary.get("arms") or {}):
+        arm = summary["arms"][name]
+        if (transfer := arm.get("transfer")) and transfer["matrix"]:
+            rows = rows or [(measure(metric).title, *transfer["columns"])]
+            rows.append((arm["label"], *(measure(metric).figure(value) for value in transfer["matrix"][-1])))
+    return rows
+
+
 def transfer_head(summary: dict[str, Any]) -> tuple[str, ...]:
     return (measure(summary.get("metric")).title, "average", "forgetting", "backward", "forward")
 

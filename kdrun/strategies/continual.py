@@ -26,16 +26,19 @@ LABELS = {
 }
 ALL = "all tasks"
 PARAMETER_BYTES = 4
+SCENARIOS = ("class", "task")
 
 
 @dataclass(frozen=True)
 class Continual(Strategy):
-    """Tasks arrive one at a time; the network of each begins with the weights after the one before. Class-incremental learning: one output
-    for every class of the data from the beginning, and no word at test time of which task a sample is from.
+    """Tasks arrive one at a time; the network of each begins with the weights after the one before. There is an output for every class of
+    the data from the beginning.
 
     tasks           a number: the classes are divided into so many, as evenly as they can be; or lists of numbers of classes:
                     [[0, 1], [2, 3, 4]]; or keys of data in which the tasks differ (domain-incremental): [{view: grey}, {view: edges}]
     class_order     seed of a random order in which classes are divided among a number of tasks; null: by their numbers
+    scenario        class: nothing says at test time which task a sample is from; task: it is known, so that labels and metrics are over the
+                    classes of that task alone (van de Ven and Tolias 2019, arXiv 1904.07734)
     method          fine_tuning: nothing is done against forgetting; lwf: the network of the task before teaches on samples of the new
                     one (Li and Hoiem 2016, arXiv 1606.09282); ewc: weights that mattered are held (Kirkpatrick et al. 2017, arXiv
                     1612.00796); replay: some samples of earlier tasks are kept, which none of the others does
@@ -53,6 +56,7 @@ class Continual(Strategy):
     method: str = "lwf"
     tasks: int | list[Any] = 5
     class_order: int | None = None
+    scenario: str = "class"
     lwf_weight: float = 1.0
     temperature: float = 2.0
     ewc_weight: float = 10.0
@@ -68,7 +72,7 @@ class Continual(Strategy):
         "objective": "strategy.method says what stands beside labels; strategy.lwf_weight and strategy.ewc_weight how much of it",
         "data.subset": "strategy.tasks says which samples a stage has",
     }
-    choices: ClassVar = {"method": METHODS}
+    choices: ClassVar = {"method": METHODS, "scenario": SCENARIOS}
     ranges: ClassVar = {
         "class_order": (lambda seed: seed >= 0, "a seed of at least 0"),
         "lwf_weight": (lambda weight: weight >= 0, "a weight of at least 0"),
@@ -83,6 +87,10 @@ class Continual(Strategy):
         _check_tasks(self.tasks)
         if self.class_order is not None and not isinstance(self.tasks, int):
             raise UserError(f"strategy.class_order={self.class_order}: strategy.tasks says which classes each task has")
+        if self.by_keys and self.scenario == "task":
+            raise UserError(
+                "strategy.scenario=task: tasks that differ in keys of data have the same classes", "leave it out"
+            )
         if self.by_keys and REPLAY in (self.method, *self.controls):
             raise UserError(
                 "strategy.method=replay: samples of earlier tasks are kept where tasks are classes of one data set",
@@ -143,25 +151,33 @@ class Continual(Strategy):
     ) -> Fit:
         """How a task is learned. start: the network after the one before; None: it is the first."""
         keys, number, student = self._tasks(lab, cast), names.index(name), cast.student
-        data, role = keys[name], f"{role}_task{number + 1}"
-        if start is None:
-            return supervised(student, role=role, data=data)
-        if self.method == LWF and self.lwf_weight:
-            return self._taught(cast, role, data, start, [] if self.by_keys else _classes(keys, names[:number]))
-        if self.method == EWC and self.ewc_weight:
-            held = {**cast.supervision, "ewc": {"weight": self.ewc_weight}}
-            return replace(
-                supervised(student, start=start, role=role, data=data), objective=held, importance=importance
-            )
-        if self.method == REPLAY:
+        data, role, labels = keys[name], f"{role}_task{number + 1}", self._labels(cast, keys[name])
+        if self.method == REPLAY and start is not None:  # samples of earlier tasks have labels of other classes
             size = self.replay_bytes or PARAMETER_BYTES * lab.parameters(student.identity, student.stage(None)["data"])
             data = merged(data, {"subset": {"replay": _classes(keys, names[:number]), "replay_bytes": size}})
-        return supervised(student, start=start, role=role, data=data)
+            return supervised(student, start=start, role=role, data=data)
+        plain = replace(supervised(student, start=start, role=role, data=data), objective=labels)
+        if start is None:
+            return plain
+        if self.method == LWF and self.lwf_weight:
+            old = [] if self.by_keys else _classes(keys, names[:number])
+            return self._taught(cast, role, data, start, labels, old)
+        if self.method == EWC and self.ewc_weight:
+            return replace(plain, objective={**labels, "ewc": {"weight": self.ewc_weight}}, importance=importance)
+        return plain
 
-    def _taught(self, cast: Cast, role: str, data: dict[str, Any], start: Result, old: list[int]) -> Fit:
+    def _labels(self, cast: Cast, keys: dict[str, Any]) -> dict[str, Any]:
+        """The objective of labels of a task with these keys of data."""
+        if self.scenario == "class":
+            return cast.supervision
+        return {name: {**term, "only": keys["subset"]["classes"]} for name, term in cast.supervision.items()}
+
+    def _taught(
+        self, cast: Cast, role: str, data: dict[str, Any], start: Result, labels: dict[str, Any], old: list[int]
+    ) -> Fit:
         """Soft targets of the network before, over the classes that it has learned; it knows nothing of the others."""
         only = {"only": old} if len(old) > 1 else {}
-        terms = {**cast.supervision, "kd": {"weight": self.lwf_weight, "temperature": self.temperature, **only}}
+        terms = {**labels, "kd": {"weight": self.lwf_weight, "temperature": self.temperature, **only}}
         # On samples of classes that it has never seen it is no better than a guess, and is not meant to be.
         teaching = {**cast.config["teacher"], "mode": "eval", "unchecked": True}
         settings = {"objective": terms, "teaching": teaching, "data": data, "sees": {}}
@@ -171,7 +187,7 @@ class Continual(Strategy):
         return Importance(
             f"importance_{learned.stage.role}",
             learned.stage.data,
-            cast.supervision,
+            {name: term for name, term in learned.stage.objective.items() if name != EWC},
             cast.config["hardware"],
             learned.stage.seed,
             learned,
@@ -193,7 +209,10 @@ class Continual(Strategy):
         groups = self.tasks
         if isinstance(groups, int):
             groups = _divided(lab.known_of(data)["classes"], groups, self.class_order)
-        return {f"task {number}": {"subset": {"classes": group}} for number, group in enumerate(groups, 1)}
+        if self.scenario == "task" and (short := [group for group in groups if len(group) < 2]):
+            raise UserError(f"strategy.scenario=task: a task of class {short[0][0]} alone has nothing to tell apart")
+        known = {"known": True} if self.scenario == "task" else {}
+        return {f"task {number}": {"subset": {"classes": group, **known}} for number, group in enumerate(groups, 1)}
 
 
 def _check_tasks(tasks: int | list[Any]) -> None:

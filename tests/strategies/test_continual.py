@@ -13,6 +13,7 @@ import kdrun
 from kdrun.data.transfer import Training, of_classes
 from kdrun.domains.images.module import image_module
 from kdrun.domains.images.source import Images
+from kdrun.domains.task import Prediction
 from kdrun.job.compose import compose
 from kdrun.networks.weights import save_state
 from kdrun.objectives.ewc import Ewc
@@ -141,6 +142,15 @@ def test_without_weight_every_method_is_fine_tuning():
         assert asked(Continual(tasks=tasks, method=method, **{weight: 0.0})) == plain
 
 
+def test_where_the_task_is_known_labels_are_over_its_classes():
+    stages = asked(Continual(tasks=[[0, 1], [2, 3, 4]], scenario="task", method="ewc"))
+    first, measured, second = stages
+    assert first.objective["ce"]["only"] == [0, 1] and second.objective["ce"]["only"] == [2, 3, 4]
+    assert measured.objective == first.objective and second.data["subset"]["known"]
+    _, replayed = asked(Continual(tasks=[[0, 1], [2, 3, 4]], scenario="task", method="replay"))
+    assert "only" not in replayed.objective["ce"] and replayed.data["subset"]["replay"] == [0, 1]
+
+
 def test_tasks_may_differ_in_keys_of_data():
     first, second = asked(Continual(tasks=[{"view": "grey"}, {"view": "edges"}]))
     assert (first.data["view"], second.data["view"]) == ("grey", "edges") and second.data["subset"] is None
@@ -158,6 +168,7 @@ def test_tasks_may_differ_in_keys_of_data():
         ({"tasks": [[0, 1], {"view": "grey"}]}, "lists of classes, or keys of data"),
         ({"tasks": [{"view": "grey"}, {"view": "edges"}], "method": "replay"}, "classes of one data set"),
         ({"tasks": [[0], [1]], "class_order": 1}, "says which classes"),
+        ({"tasks": [{"view": "grey"}, {"view": "edges"}], "scenario": "task"}, "have the same classes"),
         ({"ewc_weight": -1.0}, "at least 0"),
         ({"controls": ["plain_kd"]}, "no control 'plain_kd'"),
     ],
@@ -182,13 +193,38 @@ def test_a_term_may_look_at_some_classes_alone():
     assert torch.equal(student.grad.abs().sum(0) > 0, torch.tensor([True, False, True, False, True, False]))
 
 
+def test_labels_are_numbered_among_the_classes_that_a_term_looks_at():
+    torch.manual_seed(0)
+    logits, targets, only = torch.randn(6, 5), torch.tensor([4, 1, 4, 2, 1, 2]), [4, 1, 2]
+    objective = build_objective({"ce": {"weight": 1.0, "only": only}})
+    total, _ = objective({"student_logits": logits, "targets": targets}, 6)
+    expected = cross_entropy(logits[:, only], torch.tensor([only.index(target) for target in targets.tolist()]))
+    assert torch.allclose(total, expected)
+    with pytest.raises(Exception):  # noqa: B017 - a label of another class is no class: torch says so
+        objective({"student_logits": logits, "targets": torch.tensor([0, 1, 4, 2, 1, 2])}, 6)
+
+
+def test_where_the_task_is_known_metrics_look_at_its_classes_alone():
+    task = image_module(images(), config(classes=[1, 3], known=True)).task()
+    logits, batch = torch.tensor([[9.0, 1.0, 0.0, 0.5], [9.0, 0.0, 8.0, 3.0]]), {"targets": torch.tensor([1, 3])}
+    assert task.right(Prediction(logits), batch).tolist() == [True, True]
+    assert image_module(images(), config(classes=[1, 3])).task().right(Prediction(logits), batch).tolist() == [
+        False,
+        False,
+    ]
+    metrics = task.metrics()
+    task.update(metrics, Prediction(logits), batch)
+    found = {name: float(value) for name, value in metrics.compute().items()}
+    assert found["accuracy"] == 1.0
+    assert math.isclose(found["loss"], float(cross_entropy(logits[:, [1, 3]], torch.tensor([0, 1]))), abs_tol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("node", "lines"),
     [
         ({"kd": {"only": [1]}}, "at least two classes"),
         ({"kd": {"only": [1, 1]}}, "each once"),
         ({"kd": {"only": "all"}}, "numbers of at least two classes"),
-        ({"ce": {"only": [0, 1]}}, "labels of this term may be other classes"),
     ],
 )
 def test_classes_of_a_term_are_checked(node, lines):

@@ -34,7 +34,11 @@ class Diagnosis(Classification):
     """Splits beside the test sets whose rows are kept: thresholds and stacks are fitted on them."""
 
     def rows(self, prediction: Prediction, batch: Batch) -> list[dict[str, Any]]:
-        columns = batch["ids"].tolist(), batch["targets"].tolist(), probabilities(prediction.logits).tolist()
+        columns = (
+            batch["ids"].tolist(),
+            batch["targets"].tolist(),
+            probabilities(self.known(prediction.logits)).tolist(),
+        )
         return [dict(zip(("id", "target", "probabilities"), row, strict=True)) for row in zip(*columns, strict=True)]
 
     def row_scores(self, rows: Rows, val_rows: Rows) -> dict[str, float]:

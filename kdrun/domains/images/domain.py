@@ -44,7 +44,7 @@ class ClassificationDomain(Domain):
     def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
         from kdrun.domains.images.task import Classification as Task
 
-        return Task(module.spec)
+        return Task(module.spec, module.among)
 
     def spec(self, metadata: Mapping[str, Any]) -> Any:
         from kdrun.domains.images.spec import DataSpec

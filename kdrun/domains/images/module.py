@@ -22,6 +22,7 @@ class ImageDataModule(ArrayModule):
     """Images with a split, a normalisation and an augmentation.
 
     augment  the config's `augment` (see augment.Augment); only training is augmented
+    among    numbers of the classes that every sample is known to be of (`data.subset.known`); None: it may be of any
     """
 
     source: Images
@@ -35,8 +36,10 @@ class ImageDataModule(ArrayModule):
         augment: dict[str, Any] | None = None,
         domain: Any = DOMAIN,
         labelled: np.ndarray | None = None,
+        among: tuple[int, ...] | None = None,
     ):
         super().__init__(domain, images, split, spec, Augment(**(augment or {})), labelled)
+        self.among = among
 
     @property
     def images(self) -> Images:
@@ -62,7 +65,9 @@ def image_module(images: Images, config: dict[str, Any], domain: Any = DOMAIN) -
         mean=mean,
         std=std,
     )
-    return ImageDataModule(images, split, spec, config["augment"], domain, training.labelled)
+    subset = config.get("subset") or {}
+    among = tuple(subset["classes"]) if subset.get("known") and subset["classes"] else None
+    return ImageDataModule(images, split, spec, config["augment"], domain, training.labelled, among)
 
 
 def _moments(images: Images, split: np.ndarray, given: dict[str, Any] | None) -> tuple[tuple[float, ...], ...]:

@@ -1,5 +1,6 @@
 """Images (or any other array) in, one of C classes out."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -32,8 +33,10 @@ class Classification(Task):
     SCORES: type = ClassificationScores
     """Called with the number of classes: the metric of logits [B, C] and targets [B]."""
 
-    def __init__(self, spec: DataSpec) -> None:
+    def __init__(self, spec: DataSpec, among: Sequence[int] | None = None) -> None:
+        """among: numbers of the classes that every sample is known to be of; metrics look at no other. None: all."""
         self.spec = spec
+        self.among = None if among is None else sorted(among)
         self.classes = len(spec.classes)
         self._features = self._classifier = False
         self._wanted: frozenset[str] = frozenset()
@@ -117,15 +120,27 @@ class Classification(Task):
 
     def update(self, metrics: MetricCollection, prediction: Prediction, batch: Batch) -> None:
         """Adds one batch; the logits are taken in float32 whatever the network computes in."""
-        metrics["scores"].update(prediction.logits.detach().float(), batch["targets"])
+        metrics["scores"].update(self.known(prediction.logits), batch["targets"])
         metrics["steps"].update(batch["targets"], **prediction.scored)
 
     def right(self, prediction: Prediction, batch: Batch) -> torch.Tensor:
         """As `accuracy` counts it."""
-        return rank_of_target(prediction.logits.detach().float(), batch["targets"]) < 1
+        return rank_of_target(self.known(prediction.logits), batch["targets"]) < 1
+
+    def judged(self, prediction: Prediction, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.known(prediction.logits), batch["targets"]
+
+    def known(self, logits: torch.Tensor) -> torch.Tensor:
+        """Detached float32 logits [B, C] without the classes (-inf) that no sample can be of."""
+        logits = logits.detach().float()
+        if self.among is None:
+            return logits
+        kept = torch.full_like(logits, -torch.inf)
+        kept[:, self.among] = logits[:, self.among]
+        return kept
 
     def outcomes(self, prediction: Prediction) -> list[dict[str, Any]]:
-        rows = prediction.logits.detach().float().softmax(1).tolist()
+        rows = self.known(prediction.logits).softmax(1).tolist()
         named = [dict(zip(self.spec.labels, row, strict=True)) for row in rows]
         best = [max(one, key=one.__getitem__) for one in named]
         return [
