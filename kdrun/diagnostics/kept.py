@@ -5,7 +5,7 @@ or epoch, so that figures are of one choice. No torch.
 
     pairs     {"seed", "which", "k_hat", "k_reverse", "agreement", "bound", "slack", "samples": of test,
               "student", "teacher": {"fingerprint", "which", "train", "test", "gap", "variance", "samples": of training,
-              "sharpness": {"gaussian", "ascent"}, "features": {"width", "rank", "effective"} or None}}
+              "sharpness": {"gaussian", "ascent"}, "features": {"width", "rank", "effective"} or None, "networks": of several at once}}
     ensemble  {"student", "teacher": {"members", "loss", "bias", "variance"}} or {"why": it is not known}
 
 Every number is defined in docs/diagnostics.md.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from torch.nn import functional
 
 from kdrun.config.allowed import agreed
 from kdrun.diagnostics import numbers
-from kdrun.diagnostics.kept import Diagnosis
+from kdrun.diagnostics.kept import TEACHER, Diagnosis
 from kdrun.hardware.exports.subject import TrainedNetwork
 from kdrun.hardware.exports.subjects import open_subject, stages_of
 from kdrun.networks.capture import captured, only_call
@@ -39,11 +41,13 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Measured:
-    """What is measured of one network alone. logits, targets, ids: of its test samples; figures: as kept.py says."""
+    """What is measured of one network alone, or of several teachers at once. logits, targets, ids: of its test samples; training: the same
+    of its training samples; figures: as kept.py says."""
 
     logits: Tensor
     targets: Tensor
     ids: Tensor
+    training: tuple[Tensor, Tensor, Tensor]
     figures: dict[str, Any]
 
 
@@ -68,9 +72,9 @@ def diagnose(
     """
     known = {} if known is None else known
     seeds = [seed] if seed is not None else list(seeds_of(run.known_record(), arm))
-    chosen = {each: [_stage(run, role, each, which) for role in (arm, teacher)] for each in seeds}
+    chosen = {each: _networks(run, arm, teacher, each, which) for each in seeds}
     wanted = [
-        [each, *(name for one in pair for name in (one["stage"]["fingerprint"], one["which"]))]
+        [each, *(name for side in pair for name in (_fingerprint(side), side[0]["which"]))]
         for each, pair in chosen.items()
     ]
     if kept is not None and _identity(kept) == (arm, teacher, SETTINGS, wanted):
@@ -79,7 +83,7 @@ def diagnose(
     pairs, members = [], []
     with allowing(*agreed(run.dir.resolve().parent.parent)):
         for each, (student, taught_by) in chosen.items():
-            both = [_measured(run, one, modules, known) for one in (student, taught_by)]
+            both = [_together([_measured(run, one, modules, known) for one in side]) for side in (student, taught_by)]
             pairs.append(_pair(run, each, *both))
             members.append(both)
     return {
@@ -98,6 +102,50 @@ def _identity(kept: Diagnosis) -> tuple[Any, ...]:
         for pair in kept["pairs"]
     ]
     return kept["arm"], kept["teacher"], kept["settings"], pairs
+
+
+def _networks(
+    run: RunInfo, arm: str, teacher: str, seed: int, which: str | None
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The entries of `stages_of` of a student, and of its teachers: where nobody names another, all that taught it at once."""
+    student, first = (_stage(run, role, seed, which) for role in (arm, teacher))
+    taught = student["stage"].get("teacher") or {}
+    also = {one["fingerprint"] for one in taught.get("also") or ()} if teacher == TEACHER else set()
+    further = {stage["fingerprint"]: stage for stage in run.known_record()["stages"] if stage["fingerprint"] in also}
+    return [student], [first, *(_stage(run, stage["role"], stage["seed"], which) for stage in further.values())]
+
+
+def _fingerprint(networks: list[dict[str, Any]]) -> str:
+    return "+".join(one["stage"]["fingerprint"] for one in networks)
+
+
+def _together(networks: list[Measured]) -> Measured:
+    """Of several, the mean of their probabilities, which a divergence to each of them amounts to: sharpness is their mean, features are
+    those of none."""
+    first, *others = networks
+    if not others:
+        return first
+    if any(
+        not torch.equal(one.ids, first.ids) or not torch.equal(one.training[2], first.training[2]) for one in others
+    ):
+        raise UserError(
+            "teachers that taught at once were trained or tested on different samples", "name one: teacher=ROLE"
+        )
+
+    def mixed(logits: list[Tensor]) -> Tensor:
+        return torch.stack([each.double().log_softmax(1) for each in logits]).logsumexp(0) - math.log(len(logits))
+
+    test, training = mixed([one.logits for one in networks]), mixed([one.training[0] for one in networks])
+    sharpness = [one.figures["sharpness"] for one in networks]
+    figures = {
+        **first.figures,
+        "fingerprint": "+".join(one.figures["fingerprint"] for one in networks),
+        **numbers.gap(numbers.losses(training, first.training[1]), numbers.losses(test, first.targets)),
+        "sharpness": {name: statistics.fmean(one[name] for one in sharpness) for name in sharpness[0]},
+        "features": None,
+        "networks": len(networks),
+    }
+    return replace(first, logits=test, training=(training, *first.training[1:]), figures=figures)
 
 
 def _stage(run: RunInfo, role: str, seed: int, which: str | None) -> dict[str, Any]:
@@ -127,7 +175,7 @@ def _measure(subject: TrainedNetwork) -> Measured:
             "each sample"
         )
     logits, targets, ids, features = _outputs(subject, "test")
-    on_training, labels, _, _ = _outputs(subject, "train")
+    on_training, labels, trained, _ = _outputs(subject, "train")
     risks = numbers.gap(numbers.losses(on_training, labels), numbers.losses(logits, targets))
     figures = {
         "fingerprint": subject.source["fingerprint"],
@@ -137,7 +185,7 @@ def _measure(subject: TrainedNetwork) -> Measured:
         "sharpness": _sharpness(subject),
         "features": None if features is None else numbers.rank(features),
     }
-    return Measured(logits, targets, ids, figures)
+    return Measured(logits, targets, ids, (on_training, labels, trained), figures)
 
 
 def _places(subject: TrainedNetwork, split: str, most: int) -> np.ndarray:

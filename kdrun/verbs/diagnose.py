@@ -99,7 +99,7 @@ def panel(diagnosis: Diagnosis) -> list[str]:
     means, pairs = over_seeds(diagnosis), diagnosis["pairs"]
     several = f"{len(pairs)} seeds" if len(pairs) > 1 else f"seed {pairs[0]['seed']}"
     who = [
-        f"{diagnosis[role]} ({pairs[0][name]['which']} epoch)"
+        f"{_several(pairs[0][name])}{diagnosis[role]} ({pairs[0][name]['which']} epoch)"
         for role, name in (("arm", "student"), ("teacher", TEACHER))
     ]
     lines = [
@@ -124,6 +124,10 @@ def panel(diagnosis: Diagnosis) -> list[str]:
     if "why" in ensemble:
         lines.append(f"No bias and variance: {ensemble['why']}")
     return lines
+
+
+def _several(network: Mapping[str, Any]) -> str:
+    return f"the mean of {network['networks']} beginning with " if "networks" in network else ""
 
 
 def _row(label: str, diagnosis: Diagnosis) -> dict[str, str]:

@@ -212,12 +212,38 @@ def test_points_of_a_sweep_that_differ_in_the_seed_alone_are_one_point(tmp_path)
 
 
 def test_another_choice_does_not_replace_what_figures_are_drawn_from(outputs, diagnosed):
-    diagnosed()
-    (kept,) = (outputs / "runs").glob("*/diagnosis.json")
+    run = next(
+        path.name
+        for path in sorted((outputs / "runs").iterdir())
+        if path.name.startswith("vanilla-mlp_64-mlp_8-digits")
+    )
+    diagnosed(run)
+    kept = outputs / "runs" / run / "diagnosis.json"
     before = kept.read_bytes()
-    code, out, _ = diagnosed("seed=1", "which=last", "--json")
+    code, out, _ = diagnosed(run, "seed=1", "which=last", "--json")
     assert code == 0 and kept.read_bytes() == before
     assert (
         json.loads(out)[0]["pairs"]
         == json.loads((kept.parent / "diagnosis-seed=1-which=last.json").read_text())["pairs"]
     )
+
+
+def test_teachers_that_taught_at_once_are_the_mean_of_their_probabilities():
+    random = torch.Generator().manual_seed(0)
+    ids, targets = torch.arange(6), torch.tensor([0, 1, 2, 0, 1, 2])
+
+    def measured(name, rise):
+        test, training = torch.randn(2, 6, 3, generator=random)
+        figures = {"fingerprint": name, "which": "best", "sharpness": {"gaussian": rise}, "features": {}}
+        return pairs.Measured(test, targets, ids, (training, targets, ids), figures)
+
+    networks = [measured("a", 1.0), measured("b", 3.0)]
+    both = pairs._together(networks)
+    likely = sum(one.logits.softmax(1) for one in networks) / 2
+    assert torch.allclose(both.logits.exp().float(), likely) and both.figures["networks"] == 2
+    wanted = -likely[ids, targets].log().clamp(min=-5).mean()
+    assert both.figures["test"] == pytest.approx(float(wanted), rel=1e-6)
+    assert both.figures["sharpness"] == {"gaussian": 2.0} and both.figures["fingerprint"] == "a+b"
+    assert pairs._together(networks[:1]) is networks[0]
+    with pytest.raises(pairs.UserError, match="different samples"):
+        pairs._together([networks[0], pairs.replace(networks[1], ids=ids.flip(0))])
