@@ -29,15 +29,23 @@ CARD = ["kdrun", "card", "RUN", "hardware=cpu,raspberry_pi_5,jetson_orin_nano", 
 TOP = """\
 # A scorecard: ResNet-8 and a student of a fifteenth of its size, on digits
 
-Made by `make scorecard`: 200 of 1,146 images have a label for the students, the teacher has seen all. What the rows mean: [scorecard.md](../scorecard.md). These are figures of
-three networks, one seed: whether distillation helps is a question for [a table](transfer/table.md), not for this page. What can be read here:
+Made by `make scorecard`: 200 of 1,146 images have a label for the students, the teacher has seen all. What the rows
+mean: [scorecard.md](../scorecard.md). These are figures of three networks, one seed: whether distillation helps is a
+question for [a table](transfer/table.md), not for this page. What can be read here:
 
-- A file of 33 kB instead of 313 answers in less time; most of what is left is the runtime, which weighs 50 MB where the network weighs none.
-- Eight bits keep the accuracy and, for networks this small, *cost* time on a server processor: converting is more work than is saved.
-- The student that was taught is nearer to its teacher than the student alone in accuracy, worst class, calibration and robustness to noise and blur; it loses
-  more than its teacher where images become dark or pale. A gate says what the mean does not: one class is 4.7 points below the teacher's worst, and 2 are allowed.
-- **Times here were taken on a busy machine** (some 14 processes for two cores), which the card says of itself. Medians are those of a quiet one or nearly so; p99, and how far the
-  roofline model is from what this machine reaches, are not. Figures for the two boards are estimates of that model and no measurements. Accuracies and sizes do not depend on it.
+- A file of 33 kB instead of 313 answers in less time; most of what is left is the runtime, which weighs 50 MB where
+  the network weighs none.
+- Eight bits keep the accuracy and, for networks this small, *cost* time on a server processor: converting is more
+  work than is saved.
+- The student that was taught is nearer to its teacher than the student alone in accuracy, worst class, calibration
+  and robustness to noise and blur; it loses more than its teacher where images become dark or pale. A gate says what
+  the mean does not: one class is 4.7 points below the teacher's worst, and 2 are allowed.
+- Figures for the two boards are estimates of a roofline model and no measurements.
+"""
+BUSY = """\
+- **Times here were taken on a busy machine**, which the card says of itself. Medians are those of a quiet one or nearly
+  so; p99, and how far the roofline model is from what this machine reaches, are not. Accuracies and sizes do not depend
+  on it.
 """
 
 
@@ -85,7 +93,7 @@ def page(run, text: str) -> str:
     git = (record["git"] or {}).get("kdrun") or {}
     commit = f"{git.get('commit') or 'not known'}{' with uncommitted changes' if git.get('dirty') else ''}"
     lines = [
-        TOP,
+        TOP + (BUSY if "the machine was busy" in text else ""),
         "![test accuracy against p99 latency, teacher, student alone and student, on three targets](scorecard_digits.png)\n",
         f"```text\n{text.rstrip()}\n```\n",
         "## Where the figures come from\n",
