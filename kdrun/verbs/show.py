@@ -135,7 +135,7 @@ def _print_page(run: RunInfo, record: dict[str, Any]) -> None:
     if rows := judged_rows(summary):
         body += [blank(), facts(rows)]
     if rows := seen_rows(summary):
-        body += [blank(), columns(("trained on", ""), rows)]
+        body += [blank(), columns(("trained on", ""), rows, left=2)]
     if rows := missing_rows(summary):
         body += [blank(), facts(rows)]
     if rows := difference_rows(summary):
