@@ -52,9 +52,12 @@ def parts(summary: dict[str, Any]) -> Table:
     arms = {name: summary["arms"][name] for name in before_and_after(summary["arms"])}
     arms = {name: arm for name, arm in arms.items() if arm.get("several")}
     metric, rows = summary["metric"], []
+    sizes = (summary["arms"].get("student") or {}).get("sizes") or {}
     names = list(dict.fromkeys(name for arm in arms.values() for name in arm["several"]))
     for name in (*names[:MOST_PARTS], COMBINED):
-        label = "all together" if name == COMBINED else name
+        label = (
+            "all together" if name == COMBINED else f"{name} ({sizes[name]:,.0f} parameters)" if name in sizes else name
+        )
         values = [{**(arm.get("parts") or {}), **arm["several"]}.get(name) for arm in arms.values()]
         if any(values):
             rows.append((label, *("" if value is None else figure_text(value, metric) for value in values)))
@@ -113,8 +116,14 @@ def details(summary: dict[str, Any], facts: dict[str, str]) -> Table:
     if summary["teacher"] is not None:
         shared = summary.get("shared_parameters")
         beside = f" (without the {shared:,} of the frozen tower that both have)" if shared else ""
-        sizes = f"{times(summary.get('parameters_ratio'))} the parameters{beside}"
-        rows.append(("teacher / student", f"{sizes}, {times(summary.get('flops_ratio'))} the FLOPs"))
+        if sizes := (summary["arms"].get("student") or {}).get("sizes"):
+            ratios = [
+                times(summary["teacher"]["parameters"] / size) for size in (max(sizes.values()), min(sizes.values()))
+            ]
+            rows.append(("teacher / student", f"{ratios[0]} to {ratios[1]} the parameters"))
+        else:
+            ratio = f"{times(summary.get('parameters_ratio'))} the parameters{beside}"
+            rows.append(("teacher / student", f"{ratio}, {times(summary.get('flops_ratio'))} the FLOPs"))
     rows += judged_rows(summary)
     rows += [("student's seed", text)] if (text := vary_text(summary.get("vary"))) else []
     rows += [(f"trained: {who}", text) for who, text in seen_rows(summary)]

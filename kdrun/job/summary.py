@@ -79,6 +79,8 @@ def summarise(
     for arm, of_seeds in parts.items():
         if any(len(found) > 1 for found in of_seeds.values()):
             summary["arms"][arm]["several"] = over_parts(metric, of_seeds, which)
+            if sizes := sizes_of(of_seeds):
+                summary["arms"][arm]["sizes"] = sizes
             # Else its figures are those of one network.
             if not any(WHOLE in found for found in of_seeds.values()) and "transfer" not in summary["arms"][arm]:
                 alone = parts.get("alone", {})
@@ -96,8 +98,9 @@ def summarise(
         # A packaged vision tower is that of the data: the same for both, trained by nobody.
         shared = min(first.get("packaged", 0), student.get("packaged", 0))
         summary["shared_parameters"] = shared
-        summary["parameters_ratio"] = _ratio(first["parameters"] - shared, student["parameters"] - shared)
-        summary["flops_ratio"] = _ratio(first["flops"], student["flops"])
+        if "sizes" not in summary["arms"].get("student", {}):  # of parts of several sizes each has a ratio of its own
+            summary["parameters_ratio"] = _ratio(first["parameters"] - shared, student["parameters"] - shared)
+            summary["flops_ratio"] = _ratio(first["flops"], student["flops"])
     if "student" in arms:
         summary["differences"] = differences(arms, summary["arms"], metric, which)
     if texts := written(arms, teachers, which):
@@ -173,6 +176,16 @@ def over_parts(metric: str, of_seeds: Mapping[int, Mapping[str, Part]], which: s
         for name in names
     }
     return {name: spread(known) for name, known in values.items() if None not in known}
+
+
+def sizes_of(of_seeds: Mapping[int, Mapping[str, Part]]) -> dict[str, float]:
+    """Name of each part that every seed has -> its parameters, a mean over seeds; {} where all parts are of one size, or one is not known."""
+    first = next(iter(of_seeds.values()), {})
+    names = [name for name in first if all(name in parts for parts in of_seeds.values())]
+    known = {name: [parts[name].facts.get("parameters") for parts in of_seeds.values()] for name in names}
+    if any(None in sizes for sizes in known.values()) or len({tuple(sizes) for sizes in known.values()}) < 2:
+        return {}
+    return {name: statistics.fmean(sizes) for name, sizes in known.items()}
 
 
 def gains(

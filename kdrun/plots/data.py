@@ -226,11 +226,20 @@ def _metrics_in_order(found: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def run_points(run: RunInfo) -> list[CostPoint]:
-    """One point per stage kind of a run that has a test result; of networks together one per arm, not for each part."""
+    """One point per stage kind of a run that has a test result; of networks together one per arm, and for each part where parts are of
+    several sizes."""
     record = run.record or {}
     labels, kinds = labels_of(record), list(groups_of(record)) or [s["role"] for s in record.get("stages") or []]
-    points = (point(record, kind, labels[kind]) for kind in in_order(kinds))
+    points = (point for kind in in_order(kinds) for point in _points(record, kind, labels[kind]))
     return [found for found in points if found is not None]
+
+
+def _points(record: dict[str, Any], kind: str, label: str) -> list[CostPoint | None]:
+    if "sizes" not in (arms_of(record).get(kind) or {}):
+        return [point(record, kind, label)]
+    parts = next(iter(groups_of(record)[kind].values()))
+    found = [point(record, part.stage["role"], f"{label}: {name}") for name, part in parts.items()]
+    return [one and replace(one, kind=kind, of=arms_of(record)[kind].get("of") or one.of) for one in found]
 
 
 def runs_points(runs: Sequence[tuple[str, RunInfo]]) -> list[CostPoint]:

@@ -46,13 +46,13 @@ class Elastic(Strategy):
     widths: list[float] | None = None
 
     arms: ClassVar[dict[str, str]] = {
-        "alone": "each size on labels, from random weights",
-        "separate": "each size distilled by itself, as many steps in all",
-        "random": "nested, the same share of every layer, no router",
-        "uniform": "nested, all budgets as often",
-        "biased": "nested, large budgets more often",
-        "pruned": "each size cut from the parent, not trained",
-        "untaught": "each size cut from the parent, trained on labels, as many steps in all",
+        "alone": "each size alone",
+        "separate": "each size distilled",
+        "random": "nested, no router",
+        "uniform": "nested, uniform",
+        "biased": "nested, biased",
+        "pruned": "each size, only cut",
+        "untaught": "each size cut, on labels",
     }
     variants: ClassVar = {
         "random": {"router": False, "sampling": "uniform"},
@@ -88,7 +88,7 @@ class Elastic(Strategy):
             )
 
     def label(self, cast: Cast) -> str:
-        return f"{len(self._budgets(cast))} nested students of {cast.teacher.config['name']}"
+        return f"nested students of {cast.teacher.config['name']}"
 
     def run(self, lab: Lab, cast: Cast, role: str = "student") -> Result:
         parent, ranked = self._ranked(lab, cast)

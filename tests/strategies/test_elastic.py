@@ -103,6 +103,20 @@ def test_a_run_has_a_part_for_each_budget(run):
     assert stages["pruned_0.5"]["parameters"] <= 0.5 * whole
 
 
+def test_parts_of_several_sizes_have_a_size_and_a_place_in_figures_each(run):
+    from kdrun.plots.data import run_points
+    from kdrun.tracking.registry import RunInfo
+
+    folder, record = run
+    stages = {stage["role"]: stage["parameters"] for stage in record["stages"]}
+    sizes = record["summary"]["arms"]["student"]["sizes"]
+    assert sizes == {"budget 1": stages["student_1"], "budget 0.5": stages["student_0.5"]}
+    assert "parameters_ratio" not in record["summary"]
+    points = run_points(RunInfo("elastic", next(folder.glob("outputs/runs/*")), record, "done"))
+    assert [point.costs["parameters"] for point in points if point.kind == "student"] == list(sizes.values())
+    assert {"pruned", "student"} == {point.kind for point in points} and len(points) == 4
+
+
 def test_each_part_is_a_network_of_its_own(run):
     folder, record = run
     identity = record["id"] if "id" in record else next(folder.glob("outputs/runs/*")).name
