@@ -164,11 +164,27 @@ class Limit:
 
 
 @dataclass
+class TransformConfig:
+    """A random change of images, by its name or by `_target_`; its keys are arguments."""
+
+
+@dataclass
 class AugmentConfig:
     crop: int = key(0, "pixels of padding for random crops; 0: none", minimum=0)
     flip: bool = key(False, "mirror half of the images")
     seed: int | None = key(None, "stored seed, so that augmentation can be replayed; null: the run's seed", minimum=0)
     views: int = key(1, "with a stored seed: number of views that recur", minimum=1)
+    transforms: dict[str, TransformConfig] = key(
+        {},
+        "further random changes: random_resized_crop, color_jitter, rand_augment, trivial_augment, random_erasing",
+        added=True,
+    )
+    mixup: float = key(
+        0.0, "mix each image with another, by a share of Beta(mixup, mixup); 0: no", minimum=0, added=True
+    )
+    cutmix: float = key(
+        0.0, "put a piece of another image into each, by a share of Beta(cutmix, cutmix); 0: no", minimum=0, added=True
+    )
 
 
 @dataclass
@@ -344,6 +360,13 @@ class Hardware:
         left_out="the order of float additions; results are compared by seeds, not by last bits",
     )
     channels_last: bool = key(False, "memory layout of images", left_out="a memory layout")
+    workers: int = key(
+        0,
+        "processes that prepare training batches ahead; 0: none",
+        minimum=0,
+        added=True,
+        irrelevant="batches are the same, whoever prepares them",
+    )
     figures: dict[str, Any] | None = key(
         None, "published figures of the device, for estimates", added=True, irrelevant="what a device could do"
     )
@@ -428,7 +451,12 @@ class Root:
     extra: dict[str, Any] = key({}, "free values, for interpolation or your own code")
 
 
-EXTENDED: dict[type, str] = {Data: "_target_", TermConfig: "_target_", MetricConfig: "_target_"}
+EXTENDED: dict[type, str] = {
+    Data: "_target_",
+    TermConfig: "_target_",
+    MetricConfig: "_target_",
+    TransformConfig: "_target_",
+}
 """Dataclasses whose further keys are arguments of the callable they name."""
 
 

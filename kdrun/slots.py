@@ -1,6 +1,6 @@
 """What a config may call, place by place. Decided twice: from the source, before anything is imported, and on the object.
 
-A config has seven places for a `_target_`: network, optimizer, loss, reward, metric, source of data, strategy. Of the packages that are always there
+A config has eight places for a `_target_`: network, optimizer, loss, reward, metric, transform, source of data, strategy. Of the packages that are always there
 (SHIPPED) a place takes classes with the right base, and functions that kdrun declares: those in `TARGETS` of their module (rewards: `REWARDS`), and for
 a loss the function, or the module with state, that has its module's name. Of a package that the user has allowed it takes any class or function that is
 defined there. What a module merely imports is never called through it.
@@ -69,6 +69,9 @@ SLOTS = {
     ),
     "reward": Slot("reward", (), ("kdrun.domains",), "rewards of kdrun: kdrun ls reward"),
     "metric": Slot("metric", ("torchmetrics.metric.Metric",), ("torchmetrics",), "metrics of torchmetrics"),
+    "transform": Slot(
+        "transform of images", (), ("kdrun.data.image_transforms",), "transforms of kdrun: docs/image-data.md"
+    ),
     "source": Slot("source of data", (), ("kdrun.domains",), "sources of kdrun: kdrun ls data"),
     "strategy": Slot(
         "strategy", ("kdrun.strategies.base.Strategy",), ("kdrun.strategies",), "strategies of kdrun: kdrun ls strategy"

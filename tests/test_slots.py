@@ -14,6 +14,7 @@ import kdrun
 from kdrun import kinds, slots, targets
 from kdrun.config.check import shipped_terms
 from kdrun.config.groups import shipped
+from kdrun.data import image_transforms
 from kdrun.networks.folders import check_folder
 from kdrun.problems import UserError
 
@@ -84,7 +85,8 @@ def test_no_permission_opens_these(target):
     [
         ("torch.nn.Linear", "network"), ("kdrun.networks.mlp.MLP", "network"), ("kdrun.networks.by_name.timm", "network"),
         ("torch.optim.AdamW", "optimizer"), ("torch.optim.sgd.SGD", "optimizer"), ("kdrun.objectives.kd.kd", "loss"),
-        ("kdrun.domains.images.shipped.digits.digits", "source"), ("kdrun.strategies.vanilla.Vanilla", "strategy"),
+        ("kdrun.domains.images.shipped.digits.digits", "source"), ("kdrun.data.image_transforms.rand_augment", "transform"),
+        ("kdrun.strategies.vanilla.Vanilla", "strategy"),
     ],
 )  # fmt: skip
 def test_each_place_takes_its_own_kind_alone(target, fits):
@@ -159,8 +161,9 @@ def test_of_all_modules_below_the_allowed_prefixes_only_declared_things_can_be_c
                         (classes if isinstance(found, type) else functions).add((slot, found))
     names = {f"{one.__module__}.{one.__qualname__}" for _, one in functions}
     assert all(isinstance(one, types.FunctionType) for _, one in functions)
-    assert names <= conf_functions() | {f"kdrun.objectives.{term}.{term}" for term in shipped_terms()}
-    assert {slot for slot, _ in functions} == {"network", "loss", "source"}
+    named = {f"{image_transforms.HOME}.{name}" for name in image_transforms.TARGETS}
+    assert names <= conf_functions() | {f"kdrun.objectives.{term}.{term}" for term in shipped_terms()} | named
+    assert {slot for slot, _ in functions} == {"network", "loss", "source", "transform"}
     from kdrun.strategies.base import Strategy
 
     bases = {

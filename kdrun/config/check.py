@@ -28,14 +28,18 @@ from kdrun.schema import (
     Root,
     TargetNode,
     TermConfig,
+    TransformConfig,
     Weight,
     bare,
     defaults,
     fields,
 )
+from kdrun.signatures import constant
 from kdrun.term_weights import read_weight
 
 _NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?")
+TRANSFORMS = "kdrun.data.image_transforms"
+"""Where transforms of images lie that are named without `_target_`."""
 METRIC_SUPPLIED = ("num_classes", "num_labels", "task")
 """Arguments of metrics that the data supply where they are left out (see domains.added)."""
 NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -142,9 +146,24 @@ class Check:
         if kind is TermConfig:
             return self.term(tree, path)
         common = [item.name for item in fields(kind, self.task)]
+        if kind is TransformConfig:
+            return self.transform(tree, path)
         if kind is MetricConfig:
             return self.target(tree, path, {"supplied": METRIC_SUPPLIED, "common": common, "slot": "metric"})
         return self.target(tree, path, {"supplied": ("cache",), "common": common, "slot": "source"})
+
+    def transform(self, tree: dict[str, Any], path: str) -> dict[str, Any]:
+        """A random change of images by its name (a function of the home of transforms), or by `_target_`."""
+        name, known = path.rpartition(".")[2], constant(TRANSFORMS, slots.DECLARED, ())
+        if "_target_" not in tree and name not in known:
+            self.bad(
+                path,
+                f"no transform {name!r}{closest(name, known)}",
+                f"all: {listed(known)}; or {path}._target_=mylab.Mine",
+            )
+            return tree
+        node = {"_target_": f"{TRANSFORMS}.{name}", **tree}
+        return self.target(node, path, {"supplied": ("size",), "slot": "transform"})
 
     def term(self, tree: dict[str, Any], path: str) -> dict[str, Any]:
         """Settings of a term, and the options of its loss."""

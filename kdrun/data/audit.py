@@ -13,6 +13,7 @@ import numpy as np
 from kdrun.data.source import SPLITS, ArraySource
 from kdrun.problems import UserError
 
+VERSION = 1  # raised when what is found in the same samples changes
 NAMED = 3  # offenders that a message names
 
 

@@ -8,17 +8,20 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kdrun.checksums import mended, read_manifest, write_manifest
-from kdrun.files import Damaged, new_array, sync_folder
+from kdrun.checksums import MANIFEST, mended, read_manifest, write_manifest
+from kdrun.files import Damaged, new_array, read_json, sync_folder, write_json
 from kdrun.problems import UserError
 
 THREADS = 8
 RAW = "raw.npy"
+COMPARED = ".compared.json"
+"""In a folder: stamps of its files when they were compared with their checksums."""
 BLOCK = 64
 """Rows that are copied at a time."""
 
@@ -27,7 +30,8 @@ def decoded(cache: str | Path, name: str, key: Any, make: Callable[[Path], None]
     """The folder `<cache>/decoded/<name>-<hash of key>`, made by `make(folder)` if it is not there.
 
     Two processes do not make it twice; one that is killed leaves nothing that looks finished. Files are compared with the
-    checksums that they were made with; a folder that is damaged (or older than checksums) is made again.
+    checksums that they were made with whenever a stamp of one (see `stamp`) is not what it was when they were compared last; a folder that is
+    damaged (or older than checksums) is made again.
     """
     from filelock import FileLock
 
@@ -56,6 +60,7 @@ def decoded(cache: str | Path, name: str, key: Any, make: Callable[[Path], None]
                 os.fsync(file.fileno())
         sync_folder(work)
         work.rename(folder)
+        _note_compared(folder)
         sync_folder(folder.parent)
     return folder
 
@@ -101,7 +106,27 @@ def _digest(path: Path) -> str:
 
 
 def _whole(folder: Path) -> bool:
+    """Whether a folder is what was made; its files are read only where that is not known of these files as they are."""
     try:
-        return folder.is_dir() and read_manifest(folder)["parts"] == folder.name
+        manifest = read_json(folder / MANIFEST)
+        if read_json(folder / COMPARED) == _stamps(folder):
+            return manifest["parts"] == folder.name
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    try:
+        whole = folder.is_dir() and read_manifest(folder)["parts"] == folder.name
     except (Damaged, KeyError):
         return False
+    if whole:
+        _note_compared(folder)
+    return whole
+
+
+def _stamps(folder: Path) -> dict[str, list[int]]:
+    names = (MANIFEST, *read_json(folder / MANIFEST)["files"])
+    return {name: list(stamp(folder / name)) for name in names}
+
+
+def _note_compared(folder: Path) -> None:
+    with suppress(OSError):  # a cache that may only be read
+        write_json(folder / COMPARED, _stamps(folder))

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from kdrun.files import write_atomic
 
@@ -24,3 +28,18 @@ def read(path: Path) -> bytes | None:
         return None
     content = stored[_DIGEST:]
     return content if hashlib.sha256(content).digest() == stored[:_DIGEST] else None
+
+
+def once(cache: str | Path | None, kind: str, key: Any, make: Callable[[], Any]) -> Any:
+    """What `make()` gives, in JSON types, kept as `<cache>/looked/<kind>-<hash of key>.json`: what takes a pass over all samples is found out
+    once for the same content. key: all that decides it, JSON; None, as a cache of None: nothing is kept."""
+    if cache is None or key is None:
+        return make()
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
+    path = Path(cache) / "looked" / f"{kind}-{digest}.json"
+    if (content := read(path)) is not None:
+        return json.loads(content)
+    found = make()
+    with suppress(OSError):  # a cache that may only be read
+        write(path, json.dumps(found).encode())
+    return found

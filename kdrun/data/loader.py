@@ -31,10 +31,14 @@ class BatchLoader:
     smallest    samples per rank below which a last batch is joined to the one before: 2 for training, since batch
                 normalisation cannot use a single sample, and 1 for evaluation, since no rank may be without a step.
                 So all ranks take equally many steps, no sample is left out and none is seen twice
+    workers     processes that make batches ahead, set before a pass; 0: they are made when they are asked for. Batches are the same:
+                each is a function of its number
 
     For Lightning this is a stateful, sized iterable whose `state_dict()` its checkpoints hold; the learning room calls
     `set_epoch` before each pass. Given to a trainer directly, it is told the epoch by way of `batch_sampler`.
     """
+
+    workers = 0
 
     def __init__(
         self,
@@ -90,10 +94,28 @@ class BatchLoader:
         start, self._start = self._start, 0
         self._cursor = start
         batch, last = self._epoch(), len(self) - 1
-        for index in range(start, last + 1):
+        numbers = range(start, last + 1)
+        made = self._ahead(batch, numbers) if self.workers else map(batch, numbers)
+        for index, whole in zip(numbers, made, strict=True):
             # Before the batch leaves: whoever saves state while working on it has begun this batch.
             self._cursor = 0 if index == last else index + 1
-            yield batch(index)
+            yield whole
+
+    def _ahead(self, batch: Callable[[int], dict[str, Any]], numbers: range) -> Iterator[dict[str, Any]]:
+        """The batches of these numbers, made in other processes, in pinned memory where there is a GPU."""
+        from torch.utils.data import DataLoader
+
+        return iter(
+            DataLoader(
+                _Batches(batch),
+                batch_size=None,
+                sampler=numbers,
+                num_workers=self.workers,
+                multiprocessing_context="fork",  # samples are in memory once, for all
+                pin_memory=torch.cuda.is_available(),
+                generator=torch.Generator(),  # else it draws from the one that the run draws from
+            )
+        )
 
     def _epoch(self) -> Callable[[int], dict[str, Any]]:
         """The batches of this epoch by number."""
@@ -119,6 +141,7 @@ class BatchLoader:
                 "targets": targets[first:end],
                 "view": view,
                 "size": size,
+                **samples.mixed(order[first:end], key),
             }
             if labelled is None:
                 return made
@@ -168,6 +191,16 @@ class BatchLoader:
         count, labelled = len(self.samples), self.samples.labelled
         with_one = count if labelled is None else int(labelled.sum())
         return {"labelled": with_one, "unlabelled": count - with_one}
+
+
+class _Batches:
+    """The batches of an epoch, as torch's DataLoader asks for them."""
+
+    def __init__(self, batch: Callable[[int], dict[str, Any]]):
+        self._batch = batch
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        return self._batch(number)
 
 
 class MaskedLoader(BatchLoader):

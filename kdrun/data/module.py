@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from lightning import LightningDataModule
 from torch import Tensor
 
+from kdrun.data import kept
 from kdrun.data.loader import BatchLoader
 from kdrun.data.mixing import MixedLoader
 from kdrun.data.samples import Samples, tensor_of
@@ -60,6 +62,8 @@ class DataModule(LightningDataModule):
     """Whether the same random changes come again in every run, so that outputs for them can be stored."""
     views = 1
     """Number of replayed views."""
+    mixes = False
+    """Whether training samples are mixed with others, so that each has two labels."""
     preflight_batch = 256
     """Batch size in which a teacher is measured before it teaches."""
     cached_by = SAMPLE
@@ -279,6 +283,10 @@ class ArrayModule(DataModule):
     def views(self) -> int:
         return 1 if self.augment is None else self.augment.views
 
+    @property
+    def mixes(self) -> bool:
+        return bool(getattr(self.augment, "mixes", False))
+
     def trained_on(self) -> dict[str, Any]:
         return {**super().trained_on(), **({"augment": str(self.augment)} if self.random else {})}
 
@@ -337,7 +345,27 @@ class ArrayModule(DataModule):
         samples = self.samples(self.with_targets(split))
         return BatchLoader(samples, max(batch_size, world), rank=rank, world=world, smallest=1)
 
-    def audit(self) -> dict[str, Any]:
-        from kdrun.data.audit import audit
+    cache: str | None = None
+    """Where what was found out about the samples is kept; None: nowhere."""
 
-        return audit(self.source, self.split, self.labelled)
+    def audit(self) -> dict[str, Any]:
+        from kdrun.data import audit
+
+        key = key_of(self.source, self.split, self.labelled)
+        return kept.once(
+            self.cache,
+            "audit",
+            key and [audit.VERSION, *key],
+            lambda: audit.audit(self.source, self.split, self.labelled),
+        )
+
+
+def key_of(source: ArraySource, *arrays: np.ndarray | None) -> list[Any] | None:
+    """What a pass over samples that were decoded into a file depends on: their content, how it was read, and these arrays. None for other samples,
+    which are in memory: a pass over them costs little more than their hash."""
+    if not (getattr(source, "decoded", "") and isinstance(source.x, np.memmap) and len(source.x)):
+        return None
+    seen = hashlib.sha256(source.x[:1].tobytes() + source.x[-1:].tobytes())  # a view of the same pixels shows others
+    digests = [None if array is None else hashlib.sha256(np.ascontiguousarray(array)).hexdigest() for array in arrays]
+    read = hashlib.sha256(repr((source.name, source.unreadable, source.notes)).encode()).hexdigest()
+    return [source.content_hash, read, seen.hexdigest(), list(source.x.shape), *digests]

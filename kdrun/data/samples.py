@@ -62,9 +62,26 @@ class Samples:
         if self._prepared is not None:
             return self._prepared.index_select(0, positions)
         chosen = self._raw.index_select(0, self._rows[positions])
-        if key is not None:
-            chosen = self.augment(chosen, self.ids[positions], key)
-        return self._normalised(chosen)
+        if key is None:
+            return self._normalised(chosen)
+        made = self._normalised(self.augment(chosen, self.ids[positions], key))
+        if not getattr(self.augment, "mixes", None):
+            return made
+        partners = self._partners(positions, key)
+        others = self.augment(self._raw.index_select(0, self._rows[partners]), self.ids[partners], key)
+        return self.augment.mixes(made, self._normalised(others), key, self.ids[positions].numpy())
+
+    def mixed(self, positions: Tensor, key: int | None) -> dict[str, Tensor]:
+        """What a batch of mixed samples has beside their labels: "mixed_targets" [b], those of what they are mixed with, and "mixed_share"
+        float32 [b], the share of the samples themselves; nothing where none are mixed."""
+        mixes = getattr(self.augment, "mixes", None)
+        if key is None or not mixes:
+            return {}
+        share, _ = mixes.shares(key, self.ids[positions].numpy(), *self._raw.shape[-2:])
+        return {"mixed_targets": self.targets[self._partners(positions, key)], "mixed_share": torch.from_numpy(share)}
+
+    def _partners(self, positions: Tensor, key: int) -> Tensor:
+        return torch.from_numpy(self.augment.mixes.partners(key, self.ids[positions].numpy(), len(self)))
 
     def batch(self, positions: np.ndarray) -> dict[str, Any]:
         """{"ids", "inputs", "targets"} of the samples at these positions (int64 [b]), nothing augmented."""

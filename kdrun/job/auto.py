@@ -29,7 +29,7 @@ def compose_auto(overrides: Sequence[str], conf_dirs: Sequence[str], compose: Ca
     "method", "candidates": [{"name", "parameters", "ms", "meets"}], "chosen"}.
 
     Candidates are the options named in `student.family=[a,b]`, else those of the model: its student and its assistants. ms is p99 of
-    a sample on this machine where it is the target, else the estimate of hardware.roofline.
+    a sample on this machine where it is the target, else the estimate of ledger.roofline.
     Raises UserError where there is no deadline, no candidate, or none that meets it.
     """
     words, family = _split(overrides)
@@ -117,9 +117,9 @@ def _options(conf_dirs: Sequence[str]) -> list[str]:
 def _times(jobs: dict[str, Job], conf_dirs: Sequence[str]) -> tuple[str, str, list[dict[str, Any]]]:
     """("measured" or "estimate", how, candidates without `meets`, the largest first)."""
     from kdrun.domains.load import load_data
-    from kdrun.hardware import roofline
     from kdrun.hardware.targets import read_targets
     from kdrun.learning.device import resolve
+    from kdrun.ledger import roofline
     from kdrun.ledger.figures import figures_in
     from kdrun.networks.build import build_network
 

@@ -14,7 +14,7 @@ from kdrun.learning import seeds
 from kdrun.learning.adaptor import Adaptors
 from kdrun.learning.groups import make_optimizer
 from kdrun.learning.learner import LearnerModule
-from kdrun.learning.report import Report
+from kdrun.learning.report import Leaving, Report
 from kdrun.learning.request import FitRequest
 from kdrun.learning.schedule import schedule
 from kdrun.learning.sharding import check_shardable
@@ -63,7 +63,7 @@ def prepared(request: FitRequest, report: Report, workshop: Workshop, ledger: Le
     module = workshop.data(request.data)
     if missing := module.features_missing():
         report.stage("features of images", missing, 0, unit="image")
-        module.prepare(report.advance)
+        module.prepare(Leaving(report).advance)
     trainer = request.trainer or {}
     task = module.task(trainer.get("decoding"), request.metrics)
     return RunningFit(request, report, workshop, ledger, module, task, _network(request, module, report))

@@ -127,7 +127,8 @@ class Backend:
         learning = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
         return joined(gradient_norms(value, learning, scale)) if value.requires_grad else 0.0
 
-    def backward(self, total: Tensor) -> None:
+    def backward(self, total: Tensor, last: bool = True) -> None:
+        """last: of the parts of a batch; ranks average their gradients once, after it."""
         total.backward()
 
     def clip_gradients(self) -> None:
@@ -177,9 +178,13 @@ class LightningBackend(Backend):
         strategy, device = self.learner.trainer.strategy, self.learner.device
         return float(strategy.reduce(torch.tensor(norm, device=device), reduce_op="mean"))
 
-    def backward(self, total: Tensor) -> None:
-        if self.ranks > 1 and not self.learner.sharded:
+    def backward(self, total: Tensor, last: bool = True) -> None:
+        together = self.ranks > 1 and not self.learner.sharded
+        if together and last:
             total = TakingPart.apply(total, *self.trained[0])
+        if together:
+            # As DistributedDataParallel.no_sync does, which has to be entered before a forward pass; Lightning asks for it in every backward.
+            self.learner.trainer.strategy.model.require_backward_grad_sync = last
         with self._without_autocast():
             self.learner.manual_backward(total)
 

@@ -154,6 +154,7 @@ def check_builds(stages: list[Any], module: Any, hardware: dict[str, Any]) -> No
         if written:
             _check_reward(stage.rollout, task)
         _has_positions(objective, module, written)
+        _takes_mixed(objective, module)
         _wire(objective, stage, network, task, module)
         if objective.wanted not in given:
             given[objective.wanted] = _given(objective, network, task, module.spec)
@@ -234,6 +235,16 @@ def _unscaled(optimizer: torch.optim.Optimizer, trainer: dict[str, Any], hardwar
             f"{trainer['optimizer']['_target_']} computes several gradients a step, which hardware.precision=fp16 has no way for",
             "give hardware.precision=bf16 or fp32, or another optimizer",
         )
+
+
+def _takes_mixed(objective: Objective, module: Any) -> None:
+    """Raises UserError for a term that would take the label of a mixed sample for the whole of it."""
+    for term in objective.active if module.mixes else ():
+        if term.needs_labels and "mixed_targets" not in term.may_want:
+            raise UserError(
+                f"objective.{term.name} takes one label for each sample, and data.augment.mixup and cutmix mix two",
+                "terms for that: ce, and those that compare networks alone (kd, dist, features)",
+            )
 
 
 def _check_reward(rollout: dict[str, Any], task: Any) -> None:

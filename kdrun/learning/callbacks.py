@@ -16,12 +16,16 @@ from kdrun.checksums import check_seal, keep_previous, mended, previous_of, seal
 from kdrun.files import Damaged, sha256_file
 from kdrun.learning import seeds
 from kdrun.learning.learner import LearnerModule
-from kdrun.learning.report import Interrupted, Report
+from kdrun.learning.report import Interrupted, Leaving, Report
 from kdrun.ledger.ledger import Ledger
 from kdrun.ledger.spending import EVALUATE, TRAIN
 from kdrun.networks.weights import load_state, save_state
 
 CHECKPOINT = "checkpoint.pt"
+CHECKPOINT_SHARE = 0.02
+"""Largest share of the time that checkpoints take: those of large networks are written less often than `seconds` says."""
+LOOK_SECONDS = 1.0
+"""How often ranks ask each other whether to stop or to save."""
 NOTE_SECONDS = 5.0
 """How often a try writes down what it has taken, so that the next one knows what a killed one lost."""
 
@@ -135,7 +139,8 @@ class Keeping(Callback):
     """Rows of metrics, history, the selected epoch, checkpoints and interruption of one fit.
 
     monitor, mode     the validation metric that selects, and "max" or "min"; ties keep the earlier epoch
-    seconds           a checkpoint is written at most this often, and always when a signal asks to stop
+    seconds           a checkpoint is written at most this often, for at most CHECKPOINT_SHARE of the time, and always when a signal asks
+                      to stop
     ledger            what the stage costs; goes on over tries
     selections        of the student and of the networks `peers` that are trained beside it
     asked             samples the teacher was asked for in this try before training; from then on: over all tries
@@ -172,8 +177,11 @@ class Keeping(Callback):
         self.ledger = ledger
         self.asked = asked
         self.taught_earlier = 0
-        self._saved = self._shown = time.monotonic()
+        self._saved = self._shown = self._looked = time.monotonic()
+        self._saving = 0.0  # seconds that the last checkpoint took
+        self._look = self._look_from = 0  # steps at which ranks decide next, and decided last
         self._random: dict | None = None
+        self._leaving = Leaving(report)
 
     def taught(self, learner: LearnerModule) -> int:
         """Samples the teacher was asked for, over all tries."""
@@ -195,15 +203,20 @@ class Keeping(Callback):
             self._shown = now
             self.report.advance(learner.step)
             self.ledger.energy.note(NOTE_SECONDS)
-        if trainer.world_size > 1 and not log:
-            return  # ranks decide together, and only where they have just synchronised
+        if trainer.world_size > 1 and not log and learner.step < self._look:
+            return  # ranks decide together, which takes a moment: where they have just synchronised, and about every second
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             return  # the end of the epoch decides
-        stop, due = self._decide(trainer)
+        stop, due = self._decide(trainer, learner.step)
         if stop or due:
             self.save(trainer, learner)
         if stop:
             raise Interrupted
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        self._leaving()
+
+    on_test_batch_end = on_validation_batch_end
 
     def on_validation_start(self, trainer, learner: LearnerModule) -> None:
         self.ledger.energy.enter(EVALUATE)
@@ -222,7 +235,7 @@ class Keeping(Callback):
         if trainer.is_global_zero:
             self.report.advance(learner.step)
             self.report.epoch(self.label, epoch, self.epochs, learner.evaluated)
-        stop, due = self._decide(trainer)
+        stop, due = self._decide(trainer, learner.step)
         if stop or due:
             self.save(trainer, learner)
         if stop:
@@ -263,7 +276,7 @@ class Keeping(Callback):
     def save(self, trainer, learner: LearnerModule) -> None:
         """The whole state, atomically, beside the one before it; the selected weights lie beside them and are written only when
         they are new."""
-        path, needed = self.work / CHECKPOINT, {kept.file for kept in self.selections}
+        begin, path, needed = time.monotonic(), self.work / CHECKPOINT, {kept.file for kept in self.selections}
         if trainer.is_global_zero:
             for kept in self.selections:
                 kept.write(self.work)
@@ -274,11 +287,19 @@ class Keeping(Callback):
                 if best.name not in needed | {kept.file for kept in self.selections}:
                     best.unlink(missing_ok=True)
         self._saved = time.monotonic()
+        self._saving = self._saved - begin
 
-    def _decide(self, trainer) -> tuple[bool, bool]:
-        """(a signal asked to stop, a checkpoint is due), the same on all ranks."""
-        decision = (self.report.stop_requested(), time.monotonic() - self._saved >= self.seconds)
-        return tuple(trainer.strategy.broadcast(decision, src=0)) if trainer.world_size > 1 else decision
+    def _decide(self, trainer, step: int) -> tuple[bool, bool]:
+        """(a signal asked to stop, a checkpoint is due), the same on all ranks; they say, too, when they ask each other again."""
+        now = time.monotonic()
+        due = now - self._saved >= max(self.seconds, self._saving / CHECKPOINT_SHARE)
+        stop = self.report.stop_requested()
+        if trainer.world_size == 1:
+            return stop, due
+        pace = (now - self._looked) / max(step - self._look_from, 1)
+        stop, due, ahead = trainer.strategy.broadcast((stop, due, max(1, int(LOOK_SECONDS / max(pace, 1e-6)))), src=0)
+        self._looked, self._look_from, self._look = now, step, step + ahead
+        return stop, due
 
     def _write_losses(self, trainer, learner: LearnerModule) -> None:
         pairs = zip(self.selections, learner.learners, strict=True)

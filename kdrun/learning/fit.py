@@ -109,6 +109,7 @@ def _training(fit: RunningFit) -> Training:
         world=fit.world,
         labels_only=objective.needs_labels,
     )
+    loader.workers = request.hardware.get("workers", 0)
     learner = learner_of(fit, objective, teacher, len(loader))
     if request.rollout:
         ranks = {"rank": request.rank, "summed": learner.backend.summed}

@@ -1,4 +1,8 @@
-"""One step on real shapes, nothing kept: proof before hours are spent that every term does what it should."""
+"""One step on real shapes, nothing kept: proof before hours are spent that every term does what it should.
+
+A step is computed on the CPU, of as many samples of a batch as step_sizes.OPERATIONS allow. Networks that are too large for that are built
+without memory for their weights, and their shapes and operations are all that is told.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,13 @@ from torch import nn
 
 from kdrun.learning import seeds, topk
 from kdrun.learning.backend import Backend
+from kdrun.learning.beforehand import network_of
 from kdrun.learning.firststep import check_first_step
 from kdrun.learning.fit import monitored
 from kdrun.learning.groups import passes_of
 from kdrun.learning.request import TaughtBy
 from kdrun.learning.rollouts import rollouts_of
+from kdrun.learning.step_sizes import batch_size_for, seconds_on_target, too_large
 from kdrun.learning.teacher import FrozenTeacher, OtherView
 from kdrun.learning.teaching import live_teacher
 from kdrun.learning.wiring import capture_of, of_data, reuse_classifier, shapes_of, wire
@@ -37,40 +43,76 @@ class NotZero(RuntimeError):
 
 
 def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> dict[str, Any]:
-    """Look at one training step of a stage (lab.stages.fit.Fit) on CPU.
+    """Look at one training step of a stage (lab.stages.fit.Fit).
 
     seen: the data as the teachers see them, where that is otherwise. stored: for each teacher what a request says of it
     (lab.stages.fit.Fit.taught_by), None for one that is not in the store: it has random weights here, as a start has that is not there.
 
     Returns {"terms": {name: {"value", "gradient", "identity"}}, "trainable", "parameters", "flops", "teacher_flops",
-    "step_seconds", "passes", "steps", "samples", "untrained"}; passes: gradients that a step computes; identity is the term's
+    "step_seconds", "on", "passes", "steps", "samples", "untrained", "too_large"}; step_seconds: of a whole step, measured
+    on this CPU where it trains (its share of samples times as many), else estimated for the device "on"; too_large: why no step was computed, or
+    None; passes: gradients that a step computes; identity is the term's
     value for teacher = student, None for terms without a teacher; untrained: who has random weights here and will have others ("teacher NAME", "start").
     Raises NoEffect or NotZero.
     """
-    task = module.task(metrics=stage.metrics)
-    student = build_network(stage.learner["network"], module.spec, seeds.derive(stage.seed, "weights"))
-    select_parts(student, (stage.trainer or {}).get("parts"))
+    task, there = module.task(metrics=stage.metrics), seen or module
+    shadow = network_of(stage.learner["network"], module.spec)
+    select_parts(shadow, (stage.trainer or {}).get("parts"))
     result: dict[str, Any] = {
-        "parameters": parameters(student),
-        "trainable": sum(p.numel() for p in student.parameters() if p.requires_grad),
-        "flops": task.flops(student),
+        "parameters": parameters(shadow),
+        "trainable": sum(p.numel() for p in shadow.parameters() if p.requires_grad),
+        "flops": task.flops(shadow),
         "teacher_flops": None,
         "terms": {},
         "steps": 0,
         "samples": {},
         "step_seconds": None,
+        "on": None,
         "passes": 1,
         "untrained": [],
+        "too_large": None,
     }
     if stage.trainer is None:
         return result
-    _load_start(stage, student, module, result["untrained"])
     monitored(stage.trainer, task)
     result["passes"] = passes_of(stage.trainer)
     objective = build_objective(stage.objective)
+    loader = _loader(stage, module, objective, stage.trainer["batch_size"])
+    result["steps"] = stage.trainer["epochs"] * len(loader)
+    result["samples"] = {kind: stage.trainer["epochs"] * count for kind, count in loader.per_epoch().items()}
+    nodes, teacher_task = stage.teacher_networks if objective.needs_teacher else [], there.task()
+    teachers = [network_of(node, there.spec) for node in nodes]
+    flops = [teacher_task.flops(teacher) for teacher in teachers]
+    result["teacher_flops"] = None if None in flops or not flops else sum(flops)
+    sample = None if result["flops"] is None else result["passes"] * 3 * result["flops"] + sum(filter(None, flops))
+    result["too_large"] = too_large([shadow, *teachers], sample)
+    if result["too_large"] is None:
+        size = batch_size_for(loader, sample)
+        few = loader if size == loader.batch_size else _loader(stage, module, objective, size)
+        seconds = _step(stage, module, seen, stored, few, result, size < loader.batch_size)
+        if stage.hardware["device"] == "cpu":
+            result |= {"step_seconds": result["passes"] * seconds * len(few) / len(loader), "on": "cpu"}
+            return result
+    others = [(teacher, teacher_task) for teacher in teachers]
+    samples = sum(loader.per_epoch().values()) / len(loader)
+    accumulate = stage.trainer.get("accumulate", 1)
+    seconds, on = seconds_on_target(stage.hardware, (shadow, task), others, samples, accumulate)
+    return {**result, "step_seconds": seconds and result["passes"] * seconds, "on": on}
+
+
+def _loader(stage, module, objective: Objective, batch_size: int) -> Any:
+    return module.train_loader(batch_size, seeds.derive(stage.seed, "data"), labels_only=objective.needs_labels)
+
+
+def _step(stage, module, seen, stored, loader, result: dict[str, Any], dear: bool) -> float:
+    """Seconds of a step on a batch of the loader, on this CPU; "terms" and "untrained" of the result are then known. dear: it is computed
+    once."""
+    task = module.task(metrics=stage.metrics)
+    objective = build_objective(stage.objective)
     task.prepare(objective.wanted)
-    seed = seeds.derive(stage.seed, "data")
-    loader = module.train_loader(stage.trainer["batch_size"], seed, labels_only=objective.needs_labels)
+    student = build_network(stage.learner["network"], module.spec, seeds.derive(stage.seed, "weights"))
+    select_parts(student, stage.trainer.get("parts"))
+    _load_start(stage, student, module, result["untrained"])
     batch = next(iter(loader))
     if "reward" in stage.rollout:  # no term has anything in a batch of the data
         batch = rollouts_of(task, stage.seed, stage.rollout)(student, {**batch, "step": 0})
@@ -94,31 +136,30 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
         stage.seed,
         network=student,
         importance=None,
-        **of_data(module, stage.trainer["batch_size"]),
+        **of_data(module, loader.batch_size),
     )
     beside = {"terms": nn.ModuleDict(objective.modules)} if objective.modules else {}
     capture = capture_of(student, objective, "student")
     backend = Backend(task, student, adaptor=adaptor, capture=capture, beside=beside)
     count = batch.get("sizes", batch["size"])
     hold_frozen(student.train())
-    for _ in range(2):  # the first step pays for allocations; the second is the one that counts
+    for _ in range(1 if dear else 2):  # the first step pays for allocations; of small ones the second counts
+        given = total = raw = prediction = None  # one graph at a time
         started = time.perf_counter()
         prediction = backend.predict(student, batch["inputs"])
         given = backend.tensors(batch, prediction, taught[0] if taught and len(taught) == 1 else taught)
         total, raw = objective(given, count)
         total.backward(retain_graph=True)
-        result["step_seconds"] = result["passes"] * (time.perf_counter() - started)
+        seconds = time.perf_counter() - started
     if stage.rollout:
-        result["step_seconds"] += _rollout_seconds(stage, task, student, batch)
+        seconds += _rollout_seconds(stage, task, student, batch) / result["passes"]
     same = bool(stage.start and stage.teacher) and stage.begun.fingerprint == stage.teacher.fingerprint
     alike = stage.averaged or same or stage.importance is not None
     result["terms"] = check_first_step(objective, raw, student, alike=alike, beside=backend.beside)
     identity = _identity(objective, task, batch, prediction, _as_told(prediction, stage.objective))
     for name, found in result["terms"].items():
         found["identity"] = identity.get(name)
-    result["steps"] = stage.trainer["epochs"] * len(loader)
-    result["samples"] = {kind: stage.trainer["epochs"] * count for kind, count in loader.per_epoch().items()}
-    return result
+    return seconds
 
 
 def _rollout_seconds(stage, task, student: nn.Module, batch: dict[str, Any]) -> float:
@@ -141,15 +182,14 @@ def _load_start(stage, student, module, untrained: list[str]) -> None:
 
 
 def _teachers(stage, module, objective: Objective, stored, result: dict[str, Any]) -> list[FrozenTeacher]:
-    """The frozen teachers of a stage, on the data as they see them; notes FLOPs of all together, and who is not trained."""
-    task, found, flops = module.task(), [], []
+    """The frozen teachers of a stage, on the data as they see them; notes who is not trained."""
+    task, found = module.task(), []
     task.prepare(objective.wanted)
     beside = [(peer["learner"]["network"], peer["seed"], "peers") for peer in stage.peers]
     beside += [(stage.learner["network"], stage.seed, "average")] if stage.averaged else []
     for node, seed, name in beside:
         network = build_network(node, module.spec, seeds.derive(seed, "weights"))
         found.append(FrozenTeacher(network, task, name))
-        flops.append(task.flops(network))
     for number, teacher in enumerate(stage.teachers):
         asked = stored[number] if number < len(stored) else None
         if asked is None:
@@ -159,8 +199,6 @@ def _teachers(stage, module, objective: Objective, stored, result: dict[str, Any
             result["untrained"].append(f"teacher {teacher.stage.learner['name']}")
         else:
             found.append(live_teacher(asked, module, task, torch.device("cpu")))
-        flops.append(task.flops(found[-1].network))
-    result["teacher_flops"] = None if None in flops else sum(flops)
     return found
 
 

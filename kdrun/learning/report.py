@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 
 class Interrupted(Exception):
     """A signal asked to stop; the state is saved and the same command goes on from it."""
+
+
+STOP_SECONDS = 4.0
+"""How long what cannot be stopped and saved at any moment goes on once a signal asked to stop."""
+
+
+class Leaving:
+    """Called often by what is left rather than finished where a signal asked to stop: an evaluation, a pass that fills a cache. Raises
+    Interrupted STOP_SECONDS after it first saw the signal; the next try goes on from the last state, or from the rows that are there."""
+
+    def __init__(self, report: Report):
+        self._report, self._seen = report, None
+
+    def __call__(self) -> None:
+        if self._seen is None:
+            self._seen = time.monotonic() if self._report.stop_requested() else None
+        elif time.monotonic() - self._seen > STOP_SECONDS:
+            raise Interrupted
+
+    def advance(self, done: int) -> None:
+        self._report.advance(done)
+        self()
 
 
 class Report:

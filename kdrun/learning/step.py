@@ -43,7 +43,8 @@ def train_step(
     asked = teacher is not None and (objective.asks_teacher(step) or getattr(teacher, "fills", False))
     values: list[Tensor] = []
     backend.zero_gradients()
-    for part in backend.parts(batch):
+    parts = backend.parts(batch)
+    for number, part in enumerate(parts, 1):
         # Teacher first: it frees its memory.
         taught = teacher.outputs(part, step) if asked else None
         prediction = backend.predict(student, part["inputs"])
@@ -55,7 +56,7 @@ def train_step(
             if not values:
                 backend.balance.measure(objective, raw, step, backend.gradient_norm)
             total = objective.total(backend.balance.applied(raw), tensors)
-        backend.backward(total)
+        backend.backward(total, last=number == len(parts))
         here = [*values_of(objective, raw, total), total.detach()]
         values = [sum(pair) for pair in zip(values, here, strict=True)] if values else here
     if backend.balance is not None:

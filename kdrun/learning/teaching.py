@@ -16,7 +16,7 @@ from kdrun.files import read_json
 from kdrun.learning import cache, positions, rowcache, seeds, topk
 from kdrun.learning.fitness import UnfitTeacher, check_guess
 from kdrun.learning.preflight import preflight
-from kdrun.learning.report import Report
+from kdrun.learning.report import Leaving, Report
 from kdrun.learning.request import FitRequest, TaughtBy
 from kdrun.learning.teacher import Elsewhere, FrozenTeacher, OtherView, SeveralTeachers, moved, renormalisation
 from kdrun.learning.wiring import capture_of
@@ -290,7 +290,7 @@ def _one_teacher(
             label = f"outputs of {teacher.name}"
             report.stage(label, module.views * len(module.train_ids), 0, unit="sample")
             before = _moment(workshop, network)
-            stored.build(network, module.inputs, device, report.advance)
+            stored.build(network, module.inputs, device, Leaving(report).advance)
             _note_cache(request, workshop, key, network, before, module.views * len(module.train_ids))
             network.close()
             stored.finish({"preflight": workshop.teaching_notes(request)})
@@ -324,7 +324,7 @@ def _cached_rows(request, module, k: int | None, live, device: torch.device, rep
             network = source()
             report.stage(f"outputs of {teacher.name}", len(stored.ids), 0, unit="sentence" if k else "sample")
             before = _moment(workshop, network)
-            stored.build(network, device, report.advance, moved)
+            stored.build(network, device, Leaving(report).advance, moved)
             _note_cache(request, workshop, key, network, before, len(stored.ids))
             stored.finish({"preflight": workshop.teaching_notes(request)})
         else:

@@ -13,12 +13,15 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kdrun.checksums import told
 from kdrun.files import read_json, write_json
+from kdrun.learning.firststep import NoEffect
+from kdrun.learning.fitness import UnfitTeacher
 from kdrun.learning.report import Report
 from kdrun.learning.request import FitRequest
 from kdrun.locks import hold, waiting_text
@@ -28,8 +31,15 @@ INTERRUPTED = 75  # exit code of a rank that saved its state and stopped because
 MISTAKEN = 76  # exit code of a rank that found a mistake of the user; its lines are in mistake.json
 
 
+FAILED = 77  # exit code of a rank with an error of any other kind, which it wrote to its failure file
+
+
+LEAVE_SECONDS = 5.0
+"""How much later than the first of them the other ranks may stop when they were asked to."""
+
+
 class RankFailed(RuntimeError):
-    """A rank ended with an error; its traceback is in the message."""
+    """A rank ended with an error; its traceback is in the message, or a note."""
 
 
 def run_distributed(request: FitRequest, report: Report, context: dict[str, Any], environment: dict[str, str]):
@@ -40,8 +50,8 @@ def run_distributed(request: FitRequest, report: Report, context: dict[str, Any]
     from kdrun.learning.report import Interrupted
 
     work, world = request.work, request.hardware["devices"]
-    for name in ("events.jsonl", "stop", "mistake.json"):
-        (work / name).unlink(missing_ok=True)
+    for path in (*(work / name for name in ("events.jsonl", "stop", "mistake.json")), *work.glob("failure*.json")):
+        path.unlink(missing_ok=True)
     write_json(work / "request.json", {"request": request.to_json(), "context": context})
     environment = {
         **os.environ,
@@ -69,13 +79,17 @@ def run_distributed(request: FitRequest, report: Report, context: dict[str, Any]
                         start_new_session=True,
                     )
                 )
-        events = _Events(work / "events.jsonl", report)
+        events, left = _Events(work / "events.jsonl", report), None
         while any(rank.poll() is None for rank in ranks):
             events.forward()
             if any(rank.poll() not in (None, 0, INTERRUPTED) for rank in ranks):
                 break
             if report.stop_requested():
                 (work / "stop").touch()
+            if any(rank.poll() == INTERRUPTED for rank in ranks):  # the others may wait for it in a reduction
+                left = left or time.monotonic()
+                if time.monotonic() - left > LEAVE_SECONDS:
+                    break
             time.sleep(0.05)
         events.forward()
         codes = [rank.poll() for rank in ranks]
@@ -85,10 +99,33 @@ def run_distributed(request: FitRequest, report: Report, context: dict[str, Any]
         raise Interrupted
     if MISTAKEN in codes:
         raise UserError(*read_json(work / "mistake.json"))
+    if failures := sorted(work.glob("failure*.json"), key=lambda path: path.stat().st_mtime_ns):
+        raise _failure(read_json(failures[0]), world)
     for rank, code in enumerate(codes):
         if code not in (0, None):
             raise RankFailed(f"rank {rank} of {world} ended with exit code {code}:\n{_tail(logs[rank])}")
     return read_json(work / "outcome.json")
+
+
+def _failure(told: dict[str, Any], world: int) -> BaseException:
+    """The error of a rank, of its own kind where that says how a run ended (FloatingPointError: diverged, out of memory, a teacher
+    that is not fit), else RankFailed; it knows where it was raised (`raised_at`)."""
+    kinds = {kind.__name__: kind for kind in (FloatingPointError, UnfitTeacher, NoEffect, MemoryError)}
+    own = next((kinds[name] for name in told["bases"] if name in kinds), None)
+    if own is None and "OutOfMemoryError" in told["bases"]:
+        own = MemoryError
+    error = own(told["message"]) if own else RankFailed(f"rank {told['rank']} of {world}: {told['message']}")
+    error.raised_at = told["where"]
+    error.add_note(f"on rank {told['rank']} of {world}:\n{told['trace']}")
+    return error
+
+
+def _write_failure(work: Path, rank: int, error: BaseException) -> None:
+    bases, trace = [kind.__name__ for kind in type(error).__mro__], "".join(traceback.format_exception(error))
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}"
+    told = {"rank": rank, "bases": bases, "message": str(error), "where": where, "trace": trace}
+    write_json(work / f"failure{rank}.json", told)
 
 
 class _Events:
@@ -182,6 +219,10 @@ def _rank(work: Path, rank: int) -> int:
     except UserError as mistake:
         write_json(work / "mistake.json", mistake.lines)
         return MISTAKEN
+    except Exception as error:
+        traceback.print_exc()
+        _write_failure(work, rank, error)
+        return FAILED
     return 0
 
 

@@ -12,7 +12,14 @@ SEMANTICS = 1
 _NO_LABEL = -(2**40)
 
 
-def ce(student_logits: torch.Tensor, targets: torch.Tensor, *, label_smoothing: float = 0.0) -> torch.Tensor:
+def ce(
+    student_logits: torch.Tensor,
+    targets: torch.Tensor,
+    mixed_targets: torch.Tensor | None = None,
+    mixed_share: torch.Tensor | None = None,
+    *,
+    label_smoothing: float = 0.0,
+) -> torch.Tensor:
     """Cross-entropy between the (smoothed) one-hot label and the student, one value in nats per position.
 
         value = -sum_c q_c * log softmax(student_logits)_c,    q = (1 - s) * onehot(target) + s / C
@@ -21,9 +28,16 @@ def ce(student_logits: torch.Tensor, targets: torch.Tensor, *, label_smoothing: 
 
     student_logits: float [..., C], any float type, computed in float32 or wider.
     targets: int64 [...], class indices in 0..C-1.
+    mixed_targets, mixed_share: of samples that are mixed with others, the labels of those, int64 [...], and the share m of the samples
+    themselves, float [...]: the value is m times that of `targets` plus 1 - m times that of `mixed_targets` (arXiv 1710.09412).
     label_smoothing: s in 0..1 (Szegedy et al. 2016, arXiv 1512.00567, section 7).
     Returns [...]. Raises ValueError where the shapes disagree or s is out of range.
     """
+    if mixed_targets is not None and mixed_share is not None:
+        own, other = (
+            ce(student_logits, labels, label_smoothing=label_smoothing) for labels in (targets, mixed_targets)
+        )
+        return mixed_share * own + (1 - mixed_share) * other
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"label_smoothing must lie in 0..1, got {label_smoothing}")
     if student_logits.shape[:-1] != targets.shape:

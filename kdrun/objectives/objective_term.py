@@ -17,8 +17,9 @@ from kdrun.term_weights import Length, WeightSchedule
 
 Tensors = Mapping[str, Any]
 LABELS, IMAGES, LABELLED = "mask", "images", "labelled"
-FROM_BATCH = ("ids", "step", "epoch")
-"""What a loss may ask for beside tensors of the task: sample ids int64 [B], and the number of steps and of epochs done."""
+FROM_BATCH = ("ids", "step", "epoch", "mixed_targets", "mixed_share")
+"""What a loss may ask for beside tensors of the task: sample ids int64 [B], the number of steps and of epochs done, and of samples that are mixed
+with others (data.augment.mixup) the labels of those int64 [B] and the share of the samples themselves float [B]."""
 
 
 @dataclass(frozen=True)

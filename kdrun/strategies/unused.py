@@ -15,7 +15,7 @@ from kdrun import kinds
 from kdrun.config.trees import at, leaves
 from kdrun.domains.base import Domain
 from kdrun.lab.stages.base import Result, Stage
-from kdrun.problems import Problems
+from kdrun.problems import Problems, listed
 from kdrun.schema import Decoding
 from kdrun.strategies.cast import Cast
 
@@ -86,6 +86,8 @@ def _smooths(tree: dict[str, Any]) -> bool:
 UNAVERAGED = ("local", "clustered", "comet", "fedct")
 """Methods of a federation that average nothing, or in their own way."""
 
+AUGMENTED = ("crop", "flip", "transforms", "mixup", "cutmix")
+"""Keys of data.augment that change images at random."""
 RULES: tuple[tuple[str, str, Callable[[dict[str, Any]], bool]], ...] = (
     ("trainer.schedule.milestones", "trainer.schedule.name=step", _where("trainer.schedule.name", "step")),
     ("trainer.schedule.factor", "trainer.schedule.name=step", _where("trainer.schedule.name", "step")),
@@ -101,7 +103,7 @@ RULES: tuple[tuple[str, str, Callable[[dict[str, Any]], bool]], ...] = (
     ("data.labelled_share", "a student that is taught, with data.labelled or data.unlabelled", lambda tree: _mixes(tree)),
     ("data.augment", "a task of images", _domain(lambda domain: domain.augmented)),
     ("data.augment.views", "data.augment.seed", lambda tree: at(tree, "data.augment.seed") is not None),
-    ("data.augment.seed", "data.augment.crop or data.augment.flip", lambda tree: bool(at(tree, "data.augment.crop") or at(tree, "data.augment.flip"))),
+    ("data.augment.seed", f"data.augment.{listed(AUGMENTED)}", lambda tree: any(at(tree, f"data.augment.{key}") for key in AUGMENTED)),
     ("teaching.fill", "a teacher whose outputs are cached", _where("teaching.source", "auto", "cached")),
     ("teaching.verify", "a teacher whose outputs are cached", _where("teaching.source", "auto", "cached")),
     ("teaching.cache_limit_gb", "a teacher whose outputs are cached", _where("teaching.source", "auto", "cached")),

@@ -10,10 +10,8 @@ from typing import Any
 from kdrun import kinds
 from kdrun.hardware.cost import amount, said_hours
 from kdrun.ledger.figures import DeviceFigures
+from kdrun.ledger.roofline import PASSES
 from kdrun.verbs.stage_recorder import StageRecorder
-
-PASSES = 3
-"""Forward passes that a gradient takes as long as: one forward, two for both gradients."""
 
 
 def image_rows(
@@ -23,10 +21,10 @@ def image_rows(
     {"hours"}}}; hours are None where no figures are published.
 
     planned: {"shape", "classes", "train"}. A gradient is PASSES passes of the student and one of each teacher over a batch (a step has one; with SAM two), each
-    as hardware.roofline has it, with all operators started one by one. Evaluation, loading and the optimizer are left out.
+    as ledger.roofline has it, with all operators started one by one. Evaluation, loading and the optimizer are left out.
     """
-    from kdrun.hardware import roofline
     from kdrun.learning.groups import passes_of
+    from kdrun.ledger import roofline
 
     networks = ImageNetworks(config, planned)
     lab = StageRecorder(networks)
@@ -65,8 +63,8 @@ class ImageNetworks:
 
     def of(self, node: dict[str, Any], batch: int) -> tuple[int, list[Any]]:
         """(parameters, operators of a forward pass over a batch)."""
-        from kdrun.hardware.roofline import on, operators
         from kdrun.learning.beforehand import network_of
+        from kdrun.ledger.roofline import on, operators
 
         key = json.dumps([node, batch], sort_keys=True)
         if key not in self._known:

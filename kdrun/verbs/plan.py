@@ -180,10 +180,18 @@ def _branch(stage: dict[str, Any]):
     if stage["untrained"] and stage["terms"]:
         who = " and ".join(dict.fromkeys(stage["untrained"]))
         branch.add(Text(f"first step with random weights of {who}: not in the store yet", "dim"))
-    estimate = stage["estimate"]
-    if stage["status"] != "done" and estimate["seconds"] is not None:
+    estimate, seconds = stage["estimate"], stage["estimate"]["seconds"]
+    if stage.get("too_large"):
+        branch.add(f"no step was computed for this plan: {stage['too_large']}")
+    if stage["status"] != "done" and stage["epochs"] and estimate["steps"]:
+        where = estimate.get("on")
+        time = (
+            "time not estimated"
+            if seconds is None
+            else f"about {duration(seconds)}{'' if where in ('cpu', 'local') else f' on {where}'}"
+        )
         branch.add(
-            f"{stage['epochs']} epochs{_with(stage['data_differs'])}, {estimate['steps']} steps{_shown(estimate)}, about {duration(estimate['seconds'])}, "
+            f"{stage['epochs']} epochs{_with(stage['data_differs'])}, {estimate['steps']} steps{_shown(estimate)}, {time}, "
             f"{magnitude(estimate['flops'])} FLOPs (estimates)"
         )
     return _with_why(branch, stage)

@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 
-from kdrun.hardware import roofline
 from kdrun.job.auto import lines
 from kdrun.job.compose import compose
+from kdrun.ledger import roofline
 from kdrun.ledger.figures import read_figures
 from kdrun.networks.resnet import ResNet
 from kdrun.problems import UserError

@@ -7,6 +7,7 @@ from PIL import Image
 from kdrun.domains.images import image_folder as source
 from kdrun.domains.images.image_folder import image_folder
 from kdrun.domains.load import content_hash, load_data
+from kdrun.job.compose import compose
 from kdrun.problems import UserError
 
 
@@ -91,6 +92,29 @@ def test_decoded_once_and_read_again_when_something_changed(folder, tmp_path, mo
     write(folder / "cat" / "0.png", (250, 0, 0))
     changed = image_folder(folder, cache=tmp_path)
     assert reads and changed.x[0, 0, 0, 0] == 250 and changed.source_hash != first.source_hash
+
+
+def test_a_second_start_reads_no_pixels(folder, tmp_path, monkeypatch):
+    from kdrun.data import audit, decoded
+    from kdrun.domains.images import module as images
+
+    words = ["data=image_folder", f"data.root={folder}", "student=mlp_8", "teacher=mlp_16"]
+    config = compose(words).config["data"]
+
+    def load():
+        found = load_data(config, {"cache": str(tmp_path)})
+        return found, found.audit()
+
+    first, told = load()
+    for owner, name in ((decoded, "read_manifest"), (audit, "audit"), (images, "_moments")):
+        monkeypatch.setattr(owner, name, None)  # whatever passes over all pixels
+    second, again = load()
+    assert again == told and (second.spec.mean, second.spec.std) == (first.spec.mean, first.spec.std)
+    config["val_fraction"] = 0.4  # another split: other training samples
+    with pytest.raises(TypeError):
+        load()
+    monkeypatch.undo()
+    assert load()[1]["samples"] != told["samples"]
 
 
 @pytest.mark.parametrize("name", ["pixels.npy", "about.json", "manifest.json"])

@@ -228,3 +228,19 @@ def test_inputs_of_a_view_need_a_replayed_augmentation():
     assert module.random and not module.replayed and module.views == 1
     with pytest.raises(ValueError, match="replayed"):
         module.inputs(module.train_ids[:2])
+
+
+@pytest.mark.parametrize("augment", [None, Augment(2, True)])
+def test_batches_that_workers_made_are_the_same_also_after_a_resume_and_draw_nothing(augment):
+    import torch
+
+    plain, ahead = loader(augment=augment), loader(augment=augment)
+    ahead.workers = 2
+    whole = epoch(plain)
+    state = torch.get_rng_state()
+    for one, other in zip(whole, epoch(ahead), strict=True):
+        assert one.keys() == other.keys() and (one["size"], one["view"]) == (other["size"], other["view"])
+        assert all(torch.equal(one[name], other[name]) for name in ("ids", "inputs", "targets"))
+    assert torch.equal(torch.get_rng_state(), state)
+    ahead.load_state_dict({"epoch": 0, "cursor": 2})
+    assert torch.equal(next(iter(ahead))["inputs"], whole[2]["inputs"]) and ahead.state_dict()["cursor"] == 3

@@ -2,6 +2,7 @@
 
 import os
 
+import torch
 from torch import nn
 
 
@@ -16,6 +17,10 @@ class Dying(nn.Sequential):
         if os.environ.get("RANK") == "1" and self.steps == 7:
             if self.how == "exit":
                 os._exit(9)
+            if self.how == "diverge":
+                raise FloatingPointError("the ce term became nan at step 6 of training")
+            if self.how == "memory":
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
             if self.how == "drift":
                 self[1].weight.data += 1
         output = super().forward(inputs)

@@ -105,6 +105,20 @@ def test_a_dead_rank_ends_the_stage_and_the_other_rank(tmp_path, tests_on_path):
     assert not ranks_alive(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("how", "message", "status"),
+    [("diverge", "the ce term became nan", "diverged"), ("memory", "CUDA out of memory", "out_of_memory")],
+)
+def test_what_failed_on_a_rank_is_told_as_if_it_had_failed_here(how, message, status, tmp_path, forked_ranks):
+    from kdrun.tracking.record import describe_error, status_of
+
+    with pytest.raises((FloatingPointError, MemoryError)) as caught:
+        make_lab(tmp_path).get(supervised(Cast(cell(*own(how))).student))
+    assert message in str(caught.value) and status_of(caught.value) == status
+    assert describe_error(caught.value)["where"].startswith("dying.py:")
+    assert "on rank 1 of 2" in caught.value.__notes__[0]
+
+
 def test_a_mistake_that_a_rank_finds_is_told_as_one(tmp_path, forked_ranks):
     wrong = cell(
         "hardware.devices=2", "student.network={_target_: kdrun.networks.mlp.MLP, hidden: [8], num_classes: 7}"

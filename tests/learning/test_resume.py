@@ -101,3 +101,43 @@ def test_finished_stages_are_not_fitted_again(tmp_path):
     anew = teach(make_lab(tmp_path, fitted=forced.append, force=True))
     assert [item.source for item in forced] == ["trained", "trained"]
     same(first, anew)
+
+
+def test_a_long_evaluation_is_left_and_the_numbers_are_those_of_a_run_that_was_never_stopped(tmp_path, monkeypatch):
+    from kdrun.learning import callbacks, report
+
+    unbroken = teach(make_lab(tmp_path / "a"), "trainer.eval_batch_size=16")
+    lab = make_lab(tmp_path / "b")
+    cast = Cast(cell("trainer.eval_batch_size=16"))
+    stage = distil(cast.student, lab.get(supervised(cast.teacher)))
+    left = []
+
+    class InEvaluation(Silent):
+        def stop_requested(self):
+            return bool(left)
+
+    def evaluate(*_, look=callbacks.Keeping.on_validation_batch_end):
+        left.append(True)  # the signal comes while validation runs
+        look(*_)
+
+    monkeypatch.setattr(report, "STOP_SECONDS", 0.0)
+    monkeypatch.setattr(callbacks.Keeping, "on_validation_batch_end", evaluate)
+    with pytest.raises(Interrupted):
+        make_lab(tmp_path / "b", InEvaluation()).get(stage)
+    assert len(left) == 2  # batches of the first validation, which has more
+    monkeypatch.undo()
+    same(unbroken, make_lab(tmp_path / "b").get(stage))
+
+
+def test_checkpoints_that_take_long_are_written_seldom(tmp_path, monkeypatch):
+    from kdrun.learning import callbacks
+
+    saved = []
+
+    def save(self, trainer, learner):
+        saved.append(learner.step)
+        self._saving = 3600.0
+
+    monkeypatch.setattr(callbacks.Keeping, "save", save)
+    make_lab(tmp_path).get(supervised(Cast(cell("trainer.checkpoint_seconds=0")).student))
+    assert saved == [1]

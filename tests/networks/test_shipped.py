@@ -16,8 +16,8 @@ from kdrun.domains.text.spec import ClassifiedTextSpec
 from kdrun.domains.translation.spec import TextSpec
 from kdrun.domains.vision_language.networks.towers import build_tower
 from kdrun.domains.vision_language.spec import VisionSpec
-from kdrun.hardware.roofline import on
 from kdrun.ledger.flops import counted_flops, parameters
+from kdrun.ledger.roofline import on
 from kdrun.networks.build import build_network
 from kdrun.problems import Problems
 

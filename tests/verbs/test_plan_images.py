@@ -5,7 +5,7 @@ import json
 import pytest
 
 from kdrun.cli import main
-from kdrun.hardware.roofline import on, operators
+from kdrun.ledger.roofline import on, operators
 from kdrun.networks.resnet import ResNet
 
 PAIR = ["plan", "experiment=cifar100/resnet56_resnet20", "teacher=resnet14", "student=resnet8", "hardware=h200"]

@@ -1,6 +1,10 @@
-"""Random crops and flips of whole batches, a function of (key, sample id): no batch, rank or thread changes them."""
+"""Random changes of images, a function of (key, sample id): no batch, rank or worker changes them."""
 
 from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,31 +12,50 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
 from kdrun.data import randomness
+from kdrun.data.image_transforms import made
+from kdrun.domains.images.mixes import Mixes
+from kdrun.problems import UserError
 
 _24_BITS = np.uint64(0xFFFFFF)
 
 
 class Augment:
-    """Zero-padded random crop and horizontal flip.
+    """Zero-padded random crop and horizontal flip of whole batches, then transforms of single images, then what is mixed with other images.
 
     crop   pixels of black border on each side before an image of the old size is cut out; 0: no crop
     flip   mirror half of the images left to right
     seed   replays: with a seed, the randomness depends on (seed, view) and not on the run, so that outputs of a
            teacher can be stored per view. None: every epoch of every run draws anew
     views  number of replayed views; epoch e shows view e % views
+    transforms  name -> node of a transform (see data.image_transforms), in any order
+    mixup, cutmix  see mixes; Samples do it, once inputs are normalised
+    size   height and width of the images
     """
 
-    def __init__(self, crop: int = 0, flip: bool = False, seed: int | None = None, views: int = 1):
+    def __init__(
+        self,
+        crop: int = 0,
+        flip: bool = False,
+        seed: int | None = None,
+        views: int = 1,
+        transforms: Mapping[str, dict[str, Any]] | None = None,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        size: Sequence[int] = (0, 0),
+    ):
         if crop < 0 or views < 1:
             raise ValueError(f"augment: crop={crop} must be >= 0 and views={views} >= 1")
         self.crop, self.flip, self.seed = crop, flip, seed
-        self.random = crop > 0 or flip
+        self.mixes, self._transforms = Mixes(mixup, cutmix), made(dict(transforms or {}), size)
+        self.random = crop > 0 or flip or bool(self._transforms) or bool(self.mixes)
         self.replayed = self.random and seed is not None
         self.views = views if self.replayed else 1
 
     def __str__(self) -> str:
         """`crop 4, flip`"""
-        return ", ".join([*([f"crop {self.crop}"] if self.crop else []), *(["flip"] if self.flip else [])])
+        words = [f"crop {self.crop}" if self.crop else "", "flip" if self.flip else "", *dict(self._transforms)]
+        mixes = [f"{name} {alpha:g}" for name, alpha in vars(self.mixes).items() if alpha]
+        return ", ".join([*filter(None, words), *mixes])
 
     def view(self, epoch: int) -> int:
         """The view that an epoch shows: 0 without randomness, the epoch itself where nothing is replayed."""
@@ -61,7 +84,37 @@ class Augment:
         if self.flip:
             mirrored = (drawn >> np.uint64(63)).astype(bool)
             pixels[mirrored] = torch.from_numpy(pixels[mirrored]).flip(-1).numpy()
-        return torch.from_numpy(pixels)
+        changed = torch.from_numpy(pixels)
+        return self._transformed(changed, randomness.bits(randomness.key("transforms", key), ids.numpy()))
+
+    def _transformed(self, images: Tensor, keys: np.ndarray) -> Tensor:
+        """Each image under random numbers of its own (keys: uint64 [B]); generators are then as they were."""
+        if not self._transforms:
+            return images
+        before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+        try:
+            return torch.stack([self._one(image, int(key)) for image, key in zip(images, keys, strict=True)])
+        finally:
+            torch.set_rng_state(before[0])
+            np.random.set_state(before[1])
+            random.setstate(before[2])
+
+    def _one(self, image: Tensor, key: int) -> Tensor:
+        torch.default_generator.manual_seed(key)
+        np.random.seed(key & 0xFFFFFFFF)
+        random.seed(key)
+        for name, transform in self._transforms:
+            changed = transform(image)
+            if not isinstance(changed, Tensor) or (changed.shape, changed.dtype) != (image.shape, image.dtype):
+                found = (
+                    f"{changed.dtype} {tuple(changed.shape)}" if isinstance(changed, Tensor) else type(changed).__name__
+                )
+                raise UserError(
+                    f"data.augment.transforms.{name} made {found} of an image {image.dtype} {tuple(image.shape)}",
+                    "a transform takes and gives one image [C, H, W] of raw pixels, of the size and type of the data",
+                )
+            image = changed
+        return image
 
     def _cropped(self, pixels: np.ndarray, drawn: np.ndarray) -> np.ndarray:
         border, (height, width) = self.crop, pixels.shape[2:]

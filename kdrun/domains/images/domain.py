@@ -39,7 +39,7 @@ class ClassificationDomain(Domain):
     def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
         from kdrun.domains.images.module import image_module
 
-        return image_module(source, config, self)
+        return image_module(source, config, self, cache)
 
     def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
         from kdrun.domains.images.task import Classification as Task

@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 
 from kdrun import kinds
-from kdrun.data.module import ArrayModule
+from kdrun.data import kept
+from kdrun.data.module import ArrayModule, key_of
 from kdrun.data.source import TRAIN
 from kdrun.data.splits import assign, sizes_of, told_moments
 from kdrun.data.transfer import chosen, of_classes, with_unlabelled
 from kdrun.domains.images.augment import Augment
 from kdrun.domains.images.source import Images
 from kdrun.domains.images.spec import DataSpec
+from kdrun.problems import UserError
 
 DOMAIN = kinds.find("classification")
 
@@ -38,7 +40,11 @@ class ImageDataModule(ArrayModule):
         labelled: np.ndarray | None = None,
         among: tuple[int, ...] | None = None,
     ):
-        super().__init__(domain, images, split, spec, Augment(**(augment or {})), labelled)
+        super().__init__(domain, images, split, spec, Augment(**(augment or {}), size=spec.shape[-2:]), labelled)
+        if (augment or {}).get("transforms") and images.x.dtype != np.uint8:
+            raise UserError(f"data.augment.transforms are for 8-bit pixels, and {spec.name} has {images.x.dtype}")
+        if self.mixes and labelled is not None:
+            raise UserError("data.augment.mixup and cutmix are for training samples that all have a label")
         self.among = among
 
     @property
@@ -46,14 +52,18 @@ class ImageDataModule(ArrayModule):
         return self.source
 
 
-def image_module(images: Images, config: dict[str, Any], domain: Any = DOMAIN) -> ImageDataModule:
-    """The data set of images. config: the keys that every data config has."""
+def image_module(
+    images: Images, config: dict[str, Any], domain: Any = DOMAIN, cache: str | None = None
+) -> ImageDataModule:
+    """The data set of images. config: the keys that every data config has. cache: where what was found out about decoded pixels is kept."""
     if config["view"] is not None:
         from kdrun.domains.images.views import view
 
         images = view(images, config["view"])
     training = chosen(images, assign(images, config), config)
-    mean, std = _moments(images, training.split, config["normalize"])  # of the data set itself, as its teachers have it
+    # Of the data set itself, as its teachers have it.
+    key = None if config["normalize"] else key_of(images, training.split)
+    mean, std = kept.once(cache, "moments", key, lambda: _moments(images, training.split, config["normalize"]))
     training = of_classes(with_unlabelled(training, config["unlabelled"]), config.get("subset"))
     images, split = training.source, training.split
     images.check_split(split)
@@ -62,12 +72,14 @@ def image_module(images: Images, config: dict[str, Any], domain: Any = DOMAIN) -
         classes=images.classes,
         shape=tuple(images.x.shape[1:]),
         sizes=sizes_of(images, split),
-        mean=mean,
-        std=std,
+        mean=tuple(mean),
+        std=tuple(std),
     )
     subset = config.get("subset") or {}
     among = tuple(subset["classes"]) if subset.get("known") and subset["classes"] else None
-    return ImageDataModule(images, split, spec, config["augment"], domain, training.labelled, among)
+    module = ImageDataModule(images, split, spec, config["augment"], domain, training.labelled, among)
+    module.cache = cache
+    return module
 
 
 def _moments(images: Images, split: np.ndarray, given: dict[str, Any] | None) -> tuple[tuple[float, ...], ...]:

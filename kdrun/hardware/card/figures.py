@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from kdrun.hardware import roofline
 from kdrun.hardware.card.request import FEWEST_CALLS, CardRequest, Place
 from kdrun.hardware.exports import measure
 from kdrun.hardware.exports.artifact import Artifact
 from kdrun.hardware.exports.subject import TrainedNetwork
+from kdrun.ledger import roofline
 from kdrun.ledger.figures import DeviceFigures, read_figures
 from kdrun.networks.spiking import operations
 

@@ -251,7 +251,7 @@ class _Maker:
     def _reached(self) -> DeviceFigures | None:
         """What this machine's CPU reaches, measured once: against it the model's error is told."""
         if self._here is None and not self.request.quick:
-            from kdrun.hardware.roofline import measured_figures
+            from kdrun.ledger.roofline import measured_figures
 
             self._here = measured_figures(self.threads)
         return self._here

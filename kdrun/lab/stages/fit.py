@@ -154,6 +154,8 @@ class Fit(Stage):
             "versions": versions("torch", "lightning"),
             "device": device(self.hardware, context),
         }
+        if self.hardware["devices"] > 1 and (self.trainer or {}).get("accumulate", 1) > 1:
+            tree |= {"synchronised": "after the last part"}  # before, after each of them: sums in another order
         tree |= {"metrics": canonical(self.metrics, numbers=True)} if self.metrics else {}
         tree |= {"start_epoch": self.start_epoch} if self.start_epoch != BEST else {}
         tree |= {"rollout": canonical(self.rollout, numbers=True)} if self.rollout else {}
@@ -195,6 +197,8 @@ class Fit(Stage):
     # the plan
 
     def plan(self, look: Look) -> dict[str, Any]:
+        from kdrun.ledger import roofline
+
         found = self._probed(look)
         samples, labelled = sum(found["samples"].values()), look.module.samples("train").labelled
         online = self.averaged or (self.teacher is not None and self.teaching["source"] == "online")
@@ -204,7 +208,7 @@ class Fit(Stage):
         if self.peers and found["flops"] and found["teacher_flops"]:  # each learns, and is asked by all others
             alone, per_sample = per_sample, (3 + len(self.peers)) * (found["flops"] + found["teacher_flops"])
             beside = per_sample / alone
-        # Evaluation and bookkeeping come on top of the measured step; a tenth is what they take on the shipped sets.
+        # Evaluation and bookkeeping come on top of the step; a tenth is what they take on the shipped sets.
         seconds = None if found["step_seconds"] is None else 1.1 * beside * found["step_seconds"] * found["steps"]
         return {
             "learner": self.learner["name"],
@@ -217,6 +221,7 @@ class Fit(Stage):
             "generated": self.generated and self.generated.stage.label,
             "peers": [{"name": p["name"], "learner": p["learner"]["name"], "seed": p["seed"]} for p in self.peers],
             "untrained": found["untrained"],
+            "too_large": found["too_large"],
             "epochs": self.trainer["epochs"] if self.trainer else 0,
             "parameters": found["parameters"],
             "trainable": found["trainable"] if self.trainer else 0,
@@ -227,7 +232,8 @@ class Fit(Stage):
                 "samples": samples,
                 **({"shown": found["samples"]} if labelled is not None and self.trainer else {}),
                 "flops": None if per_sample is None else per_sample * samples,
-                "method": "one measured step times the number of steps; FLOPs counted forward, times 3 for training",
+                "on": found["on"],
+                "method": "one measured step" if found["on"] == "cpu" and not found["too_large"] else roofline.METHOD,
             },
         }
 

@@ -1,4 +1,4 @@
-"""How long a forward pass would take on a device that is not here: a roofline over the operators of the network.
+"""How long a forward pass, or a step of training, would take on a device that is not here: a roofline over the operators of the network.
 
     time of an operator = launch + max(operations / (peak * utilisation), bytes / bandwidth)       (Williams et al., 2009)
     time of a pass      = sum over operators; operators run one after another
@@ -27,6 +27,8 @@ from kdrun.ledger.figures import DeviceFigures
 from kdrun.ledger.flops import watched
 
 BYTES = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "int8": 1}
+PASSES = 3
+"""Forward passes that a step of training takes as long as: one forward, two for both gradients."""
 METHOD = "roofline over operators: launch + max(operations / (peak * utilisation), bytes / bandwidth)"
 
 
@@ -126,6 +128,26 @@ def of(found: Sequence[Operator], parameters: int, figures: DeviceFigures, preci
     power = next(iter(figures.power_w.values()), None)
     joules = None if power is None else seconds * power
     return Estimate(1e3 * seconds, joules, bound / seconds if seconds else None, memory)
+
+
+def step_seconds(
+    student: Sequence[Operator],
+    teachers: Sequence[Operator],
+    samples: float,
+    figures: DeviceFigures,
+    precision: str,
+    accumulate: int = 1,
+) -> float | None:
+    """A step of training on so many samples: PASSES passes of the student and one of the teachers over each of its `accumulate` parts.
+    Loading, the optimizer, and communication of several devices are left out. None where figures are not published.
+
+    student, teachers: operators of a pass over one sample (`operators(everything=True)`); all that they move is counted once a sample.
+    """
+    share = samples / accumulate
+    passes = [(PASSES, student), (1, teachers)]
+    scaled = [(n, [Operator(op.name, op.flops * share, op.elements * share) for op in ops]) for n, ops in passes]
+    times = [(number, of(ops, 0, figures, precision).ms) for number, ops in scaled]
+    return None if any(ms is None for _, ms in times) else accumulate * sum(n * ms for n, ms in times) / 1e3
 
 
 def measured_figures(threads: int = 1, seconds: float = 0.3) -> DeviceFigures:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from kdrun.hardware.roofline import error, estimate, measured_figures, on, operators
 from kdrun.ledger.figures import DeviceFigures
 from kdrun.ledger.flops import counted_flops
+from kdrun.ledger.roofline import error, estimate, measured_figures, on, operators
 
 DEVICE = DeviceFigures(
     "device",
