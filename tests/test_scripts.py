@@ -22,6 +22,7 @@ SCRIPTS = Path(__file__).parent.parent / "scripts"
             "cached: llava_w16 taught by llava_w64",
         ),
         ("bench_objectives.py --quick --names fitnet,simkd", "simkd  "),
+        ("gpu_check.py --device cpu --quick --rows cached", "plain loop"),
         ("bench_startup.py --repeats 1", "--cfg job"),
         ("bench_sweep.py --part start --repeats 1", "start of a further job"),
         ("bench_translation.py --repeats 1 --sentences 5 --pairs 400", "beam:"),
