@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kdrun.problems import UserError
+from kdrun.optional import needed
 
 TARGETS = ("random_resized_crop", "color_jitter", "rand_augment", "trivial_augment", "random_erasing")
 """Functions that configs may call (see kdrun.slots)."""
@@ -63,11 +63,4 @@ def made(nodes: dict[str, dict[str, Any]], size: Sequence[int]) -> list[tuple[st
 
 
 def _v2() -> Any:
-    try:
-        from torchvision.transforms import v2
-    except ImportError:
-        raise UserError(
-            "data.augment.transforms needs torchvision: pip install 'kdrun[vision]'",
-            "without it: data.augment.crop, flip, mixup, cutmix",
-        ) from None
-    return v2
+    return needed("torchvision.transforms.v2", "data.augment.transforms needs torchvision", "torchvision")
