@@ -11,7 +11,8 @@ from kdrun.objectives.terms import build_objective
 FOLDER = Path(__file__).resolve().parents[2] / "kdrun" / "objectives"
 ON_FEATURES = {proof.loss or proof.name for proof in PROOFS}  # which tests/objectives/test_proofs.py looks at
 TERMS = sorted(path.stem for path in FOLDER.glob("*.py") if f"def {path.stem}(" in path.read_text())
-TERMS = [name for name in TERMS if name not in ON_FEATURES]
+CAPTURING = {path.stem for path in FOLDER.glob("*.py") if "student_captured:" in path.read_text()}  # given lists
+TERMS = [name for name in TERMS if name not in ON_FEATURES | CAPTURING]
 B, L, C, D = 3, 5, 8, 8
 SETTINGS = [
     *((name, {}) for name in TERMS),
@@ -48,6 +49,9 @@ def made(names: set[str], options: dict) -> dict:
     made = {
         "targets": torch.randint(0, C, (B, L), generator=generator),
         "visual_mask": torch.ones(B, L, dtype=torch.bool),
+        "sampled_tokens": torch.randint(0, C, (B, L), generator=generator),
+        "advantages": torch.randn(B, L, generator=generator),
+        "sample_weights": torch.rand(B, L, generator=generator),
         "teacher_top_ids": torch.arange(2).expand(B, L, 2),
         "teacher_top_log_probs": torch.tensor([0.5, 0.3]).log().expand(B, L, 2),
     }
@@ -75,8 +79,11 @@ def by_itself(name, tensors, options):
 
 
 def in_the_sum(name, tensors, options):
-    sizes = {"mask": B * L, "visual_mask": B * L, "images": B}
-    return build_objective({name: {"weight": 0.3, **options}})({"mask": None, **tensors}, sizes)[0]
+    sizes = {"mask": B * L, "visual_mask": B * L, "rewarded": B * L, "images": B}
+    rewarded = torch.ones(B, L, dtype=torch.bool)
+    return build_objective({name: {"weight": 0.3, **options}})({"mask": None, "rewarded": rewarded, **tensors}, sizes)[
+        0
+    ]
 
 
 @every_term
