@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from kdrun.differences import Difference
 from kdrun.files import dump_json, read_json
 from kdrun.problems import UserError
 from kdrun.tables.build import SCHEMA, footnotes, make_cells, table_folder
@@ -19,6 +20,8 @@ from kdrun.tracking.registry import read_run, run_of_job, runs_folder
 COMMITTED = Path("docs") / "results"
 TIMED = ("seconds", "cpu_seconds")
 OVER_ALL = {"p_holm", "comparisons"}
+USUAL = {item.name: item.default for item in fields(Difference) if item.default is not MISSING}
+"""What a figure of a difference that came later is in tables that were made before it."""
 
 
 @dataclass
@@ -138,7 +141,8 @@ def _values(
     for which in sorted(one.keys() | other.keys()):
         mine, theirs = one.get(which) or {}, other.get(which) or {}
         for key in sorted((mine.keys() | theirs.keys()) - (set() if complete else OVER_ALL)):
-            if dump_json(mine.get(key)) != dump_json(theirs.get(key)):
+            later = key not in mine and key in USUAL and theirs.get(key) == USUAL[key]
+            if not later and dump_json(mine.get(key)) != dump_json(theirs.get(key)):
                 name = f"{which} {key}" if which in WHICH else key
                 found.differing.append(f"{place} {name} is {mine.get(key)} here, the record gives {theirs.get(key)}")
 

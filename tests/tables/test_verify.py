@@ -53,6 +53,20 @@ def test_a_table_that_agrees(stored, checked):
     assert text == "docs/results/mini/table.json agrees: 24 of 24 cells as the records give them\n"
 
 
+def test_a_figure_that_came_later_is_its_usual_value_in_earlier_tables(stored, checked):
+    path = stored / "docs" / "results" / "mini" / "table.json"
+    table = json.loads(path.read_text())
+    cells = [value for cell in table["cells"] for value in cell["values"].values() if value.get("better") == "max"]
+    assert cells
+    for value in cells:
+        del value["better"]
+    path.write_text(json.dumps(table))
+    assert "24 of 24 cells" in checked(stored, 0)
+    cells[0]["better"] = "min"
+    path.write_text(json.dumps(table))
+    assert "better is min here, the record gives max" in checked(stored, 1)
+
+
 def test_without_a_committed_one_the_own_is_looked_at(made, stored, checked, capsys):
     shutil.rmtree(stored / "docs")
     assert "out/tables/mini/table.json agrees" in checked(stored, 0)
