@@ -283,7 +283,10 @@ def _options_allowed(objective: Objective, spec: Any) -> None:
     made |= {"targets": torch.tensor([0, 1]), "step": 0, "epoch": 0}
     for term in objective.active:
         if term.shipped and term.pairs is None and not isinstance(term.function, type) and made.keys() >= {*term.wants}:
-            term(made, None)
+            try:
+                term(made, None)
+            except ValueError as error:
+                raise UserError(f"objective.{term.name}: {error}") from error
 
 
 def _wire(objective: Objective, stage: Any, network: nn.Module, task: Any, module: Any) -> None:

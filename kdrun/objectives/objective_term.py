@@ -202,8 +202,7 @@ class Term:
     def __call__(self, tensors: Tensors, positions: torch.Size | None) -> torch.Tensor:
         """float32, one value per position, computed in float32 or wider outside of autocast (but see `multiplies`).
 
-        Raises UserError where tensors lack, the result has another shape, the term changes a tensor that it is given, or a loss of kdrun's
-        refuses an option.
+        Raises UserError where tensors lack, the result has another shape, or the term changes a tensor that it is given.
         """
         calls, results = self._calls(tensors), []
         for call in calls:
@@ -212,7 +211,7 @@ class Term:
             device = given[0].device.type if given else "cpu"
             whole = self.multiplies or not torch.is_autocast_enabled(device)
             with contextlib.nullcontext() if whole else torch.autocast(device, enabled=False):
-                values = self._value(call)
+                values = self.function(**call, **self.options)
             if versions(given) != before:
                 raise self._changed(call, given, before)
             if not isinstance(values, torch.Tensor) or not values.dim() or values.shape != (positions or values.shape):
@@ -227,14 +226,6 @@ class Term:
     def shipped(self) -> bool:
         """Whether the loss is one of kdrun's."""
         return (self.loss or self.function).__module__.startswith("kdrun.")
-
-    def _value(self, call: dict[str, Any]) -> Any:
-        try:
-            return self.function(**call, **self.options)
-        except ValueError as error:
-            if not self.shipped:
-                raise
-            raise UserError(f"objective.{self.name}: {error}") from error
 
     def _calls(self, tensors: Tensors) -> list[dict[str, Any]]:
         """What the function is given in each of its calls."""
