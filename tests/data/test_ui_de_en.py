@@ -274,6 +274,17 @@ def test_what_is_cleaned_is_kept_and_checked(root):
     assert ui_de_en(root, cache=root / "cache").source_hash == first.source_hash
 
 
+def test_short_sentences_alone(root):
+    whole, short = (ui_de_en(root, max_words=words, cache=root / "cache") for words in (None, 4))
+    rows = {number: row for row, number in enumerate(whole.ids.tolist())}
+    longest = [max(len(text.split()) for text in pair) for pair in zip(short.source, short.target, strict=True)]
+    assert 0 < len(short.ids) < len(whole.ids) and max(longest) <= 4
+    assert short.dropped["longer"] == len(whole.ids) - len(short.ids) and "longer" not in whole.dropped
+    assert [short.source[n] for n in range(9)] == [whole.source[rows[int(i)]] for i in short.ids[:9]]
+    with pytest.raises(UserError, match="max_words=2: no pair is so short"):
+        ui_de_en(root, max_words=2, cache=root / "cache")
+
+
 def test_what_is_refused(root, tmp_path):
     with pytest.raises(UserError, match=r"data.domain=home: one of homeassistant, libreoffice, all"):
         ui_de_en(root, domain="home")
