@@ -85,7 +85,8 @@ class Setting:
             self.faults.on_bad,
             aggregation.get("clip_norm"),
         )
-        self.method.suits(self.regression)
+        self.width = 1 if self.regression else len(self.module.spec.classes)
+        self.method.suits(self.regression, self.width)
         self.device = torch.device(hardware["device"])
         precision = hardware.get("precision", "fp32")
         self._make_loop = partial(
@@ -118,12 +119,11 @@ class Setting:
 
     def resources(self) -> ServerResources:
         """What the server has of its own."""
-        width = 1 if self.regression else len(self.module.spec.classes)
         network = None if self.travelling is None else self.network(self.travelling, "proxy")
         loop = self._make_loop(seed=seeds.derive(self.seed, "server"))
         node = self.config.get("server") or self.config["proxy"]
         model = self.network(node, "server") if self.method.SERVER else None
-        return ServerResources(network, self.public, loop, width, model, self.groups, self.rules.clients)
+        return ServerResources(network, self.public, loop, self.width, model, self.groups, self.rules.clients)
 
     @property
     def groups(self) -> list[int] | None:

@@ -22,7 +22,7 @@ def planned(stage: Any, module: Any) -> dict[str, Any]:
     regression = module.samples("train").targets.is_floating_point()
     method = build_method(config["method"], config["options"], regression, config.get("objective"))
     targets = {split: module.samples(split).targets.numpy() for split in ("train", "val", "test")}
-    method.suits(regression)
+    method.suits(regression, None if regression else len(module.spec.classes))
     how = config["partition"]
     shares = partition.shares(
         targets,

@@ -65,7 +65,7 @@ def cluster_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     if collapsed:
         rows.append(("collapsed", f"one class for all public samples, in rounds: {'; '.join(collapsed)}"))
     if found["servers"]:
-        rows.append(("collapsed", f"networks of the server, {found['servers']} times in all rounds"))
+        rows.append(("server collapsed", f"{found['servers']} times, of all clusters and rounds"))
     return rows
 
 

@@ -27,7 +27,8 @@ class Clustered(Federated, ServerOptions):
     sends its predictions back. Nothing else travels.
 
     backward_epochs, forward_epochs, server_epochs
-                 of a round: passes of a client over its own samples, of a client over public ones, of the server over these
+                 of a round: passes of a client over its own samples, of a client over public ones, of the server over these (the
+                 paper has 5 each, and 10 rounds)
     first_epochs of round 0, over a client's own samples, before anything is sent; null: backward_epochs
     public       share of each client's training samples that is public and has no labels; all arms do without their labels
     clustering   gap: by a threshold on distances of predictions, in the middle of the largest gap between them; greedy: with the
@@ -47,10 +48,10 @@ class Clustered(Federated, ServerOptions):
     clients: int = 10
     partition: str = "groups"
     alpha: float = 5.0
-    rounds: int = 10
-    backward_epochs: int = 5
-    forward_epochs: int = 5
-    server_epochs: int = 5
+    rounds: int = 8
+    backward_epochs: int = 3
+    forward_epochs: int = 2
+    server_epochs: int = 3
     first_epochs: int | None = 10
     public: float = 0.2
 

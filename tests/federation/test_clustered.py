@@ -156,7 +156,7 @@ def test_what_clusters_do_not_go_with_is_said():
     with pytest.raises(UserError, match="numbers here"):
         build_method("clustered", {}, True).suits(True)
     with pytest.raises(UserError, match="there are 3 classes"):
-        build_method("clustered", {"encoding": "top_k", "top_k": 4}).initial(resources())
+        build_method("clustered", {"encoding": "top_k", "top_k": 4}).suits(False, 3)
 
 
 def test_comet_is_drawn_to_the_mean_by_squares():

@@ -34,7 +34,7 @@ def told(*words, conf=()):
         ([*FEDERATED, "trainer=quick"], "strategy.rounds"),
         ([*FEDERATED, "teacher.seed=3"], "travels"),
         ([*FEDERATED, "strategy.trim=0.2"], "strategy.aggregation=trimmed_mean"),
-        ([*FEDERATED, "strategy.partition=iid", "strategy.alpha=1"], "strategy.partition=label or quantity"),
+        ([*FEDERATED, "strategy.partition=iid", "strategy.alpha=1"], "strategy.partition=label, quantity or groups"),
         ([*FEDERATED, "strategy.timeout=3"], "strategy.engine=flower"),
         ([*GATED, "objective=jsd"], "strategy.losses=objective"),
         ([*GATED, "strategy.gate=hard", "strategy.beta=2"], "strategy.gate=logistic"),

@@ -113,8 +113,8 @@ class Method:
         """A client's part of a round: (what it sends, means of its losses)."""
         raise NotImplementedError
 
-    def suits(self, regression: bool) -> None:
-        """Raises UserError where the method cannot be used on these targets."""
+    def suits(self, regression: bool, width: int | None = None) -> None:
+        """Raises UserError where the method cannot be used on these targets. width: of a row of predictions, where it is known."""
 
 
 def build_method(

@@ -48,9 +48,11 @@ class Clusters(Method):
         """What clients minimise on public samples."""
         raise NotImplementedError
 
-    def suits(self, regression: bool) -> None:
+    def suits(self, regression: bool, width: int | None = None) -> None:
         if regression:
             raise UserError("clients are compared by class probabilities; targets are numbers here")
+        if width is not None and self.options.encoding == "top_k" and self.options.top_k > width:
+            raise UserError(f"top_k={self.options.top_k}: there are {width} classes")
 
     # clients
 
@@ -78,8 +80,6 @@ class Clusters(Method):
     def initial(self, resources):
         """Nothing; the method keeps what it needs to read messages."""
         self.width = resources.width
-        if self.options.encoding == "top_k" and self.options.top_k > self.width:
-            raise UserError(f"top_k={self.options.top_k}: there are {self.width} classes")
         return {}
 
     def expected(self, arrays: Arrays, resources: ServerResources) -> Expected:

@@ -47,7 +47,7 @@ class EnergyGatedMethod(Method):
         weight = {"backward": self.options.backward_weight, "forward": self.options.forward_weight}[direction]
         return self.options.directions in ("both", direction) and weight > 0
 
-    def suits(self, regression: bool) -> None:
+    def suits(self, regression: bool, width: int | None = None) -> None:
         if regression and self.options.energy not in ("auto", "squared_error"):
             raise UserError(
                 f"energy={self.options.energy} compares classes; targets are numbers here", "use energy=squared_error"

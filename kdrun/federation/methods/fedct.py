@@ -38,7 +38,7 @@ class FedCT(Method):
     def digest(self) -> Objective:
         return Objective((Term("digest", 1.0, hard, ("student_logits", "teacher_logits")),))
 
-    def suits(self, regression: bool) -> None:
+    def suits(self, regression: bool, width: int | None = None) -> None:
         if regression:
             raise UserError("fedct: clients vote for classes; targets are numbers here")
 
