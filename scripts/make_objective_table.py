@@ -67,7 +67,12 @@ Further names stand for a loss and settings: `fitnet` (hint), `kd_topk` (kd, `ex
 """
 SUPPLIED = ("sample_ids", "classes", "batch_size", "student_shapes", "teacher_shapes")
 """What kdrun gives to a class by name (kdrun/losses.py): no options."""
-OVER = {"mask": "valid positions", "visual_mask": "image slots", "images": "samples with a picture"}
+OVER = {
+    "mask": "valid positions",
+    "visual_mask": "image slots",
+    "images": "samples with a picture",
+    "rewarded": "tokens that were written",
+}
 OWN = """\
 ## A term of your own
 
