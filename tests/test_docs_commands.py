@@ -21,6 +21,7 @@ PAGES = (
     "vocabulary-losses",
     "language-models",
     "rewards",
+    "gui-agents",
     "spiking",
     "federated-clusters",
     "continual",

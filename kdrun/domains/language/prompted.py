@@ -53,7 +53,8 @@ class OtherPrompt(BatchView):
             parts.append([])
             for number, (first, end) in enumerate(_runs(of), 1):
                 begun = len(rows[-1])
-                for begin, until, before in self._answers(place, number - 1, predicted[first:end]):
+                answers = self._answers(place, number - 1, predicted[first:end], tokens[first:end])
+                for begin, until, before in answers:
                     rows[-1] += before
                     at[row, first + begin - 1 : first + until - 1] = np.arange(until - begin) + len(rows[-1]) - 1
                     rows[-1] += tokens[first + begin : first + until]
@@ -83,13 +84,15 @@ class OtherPrompt(BatchView):
         ids, spans = self.turns(self.samples.origins.of(place)[number][0])
         return replace(prompt, ids=ids[: spans[answer][0]], bytes=[])
 
-    def _answers(self, place: int, number: int, predicted: np.ndarray) -> list[tuple[int, int, list[int]]]:
+    def _answers(
+        self, place: int, number: int, predicted: np.ndarray, tokens: list[int]
+    ) -> list[tuple[int, int, list[int]]]:
         """(first token, end, the teacher's tokens before it and after the answer before) of each answer of a chat in a batch.
 
-        place, number: of the training row, and of the chat in it; predicted: bool, of the chat's tokens in the batch. Of a chat without
-        an answer (a rank has none to learn from) the teacher reads its prompt.
+        place, number: of the training row, and of the chat in it; predicted: bool, of the chat's tokens in the batch, which are `tokens`.
+        Of a chat without an answer (a rank has none to learn from) the teacher reads its prompt.
         """
-        ids, spans = self.turns(self.samples.origins.of(place)[number][0])
+        ids, spans = self.turns(*self._read(self.samples.origins.of(place)[number][0], predicted, tokens))
         firsts, found, reached = self._firsts(place, number), [], 0
         for begin, end in _runs(predicted):
             if predicted[begin]:
@@ -107,9 +110,27 @@ class OtherPrompt(BatchView):
         predicted = sizes[first:end] >= 0
         return [begin for begin, _ in _runs(predicted) if predicted[begin]]
 
-    def _turns(self, number: int) -> tuple[list[int], list[tuple[int, int]]]:
-        """(tokens, first and end of each answer in them) of a chat of the teacher."""
-        made = self.tokenizer.turns(self.module.source.documents[self.places[number]])
+    def _read(self, number: int, predicted: np.ndarray, tokens: list[int]) -> tuple[Any, ...]:
+        """The arguments of `_turns` for a chat: its id, and columns that follow from what is written as its last answer, where the source
+        knows such (`known.matched(text) -> {column: text}`)."""
+        known = self.learned.source.told(number)
+        if not hasattr(known, "matched") or not predicted.any():
+            return (number,)
+        begin, end = next(run for run in reversed(_runs(predicted)) if predicted[run[0]])
+        text = self.tokenizer.made.decode(tokens[begin:end], skip_special_tokens=True)
+        return number, tuple(known.matched(text).items())
+
+    def _turns(self, number: int, columns: tuple[tuple[str, str], ...] = ()) -> tuple[list[int], list[tuple[int, int]]]:
+        """(tokens, first and end of each answer in them) of a chat of the teacher. columns: in place of those of its row."""
+        place = self.places[number]
+        chat = self.module.source.documents[place]
+        if columns:
+            source = self.learned.source
+            fields = {**((source.fields or {}) and source.fields[place]), **dict(columns)}
+            chat = self.module.templates.filled(
+                source.documents[place], fields, f"the chat with {source.describe(place)}"
+            )
+        made = self.tokenizer.turns(chat)
         return made.ids, [(places[0], places[-1] + 1) for places in made.answers if places]
 
     def _batch(self, ids: np.ndarray, rows: list[list[int]], parts: list[list[int]]) -> dict[str, Any]:

@@ -1,0 +1,88 @@
+"""strategy=guided_on_policy: what the teacher reads of each answer of its student, and what is refused."""
+
+import json
+
+import pytest
+import torch
+
+from kdrun.domains.load import load_data
+from kdrun.job.compose import compose
+from kdrun.problems import UserError
+from kdrun.strategies.cast import Cast
+from kdrun.strategies.guided_on_policy import GuidedOnPolicy
+from kdrun.strategies.unused import stages_of
+
+pytest.importorskip("transformers")
+WORDS = (
+    "model=gui_agent", "strategy=guided_on_policy", "teacher=lm_w32", "student=lm_w32", "data.train=40", "data.val=8", "data.test=10",
+    "tracker=none", "seed=0", "hardware=cpu",
+)  # fmt: skip
+
+
+def cell(*words):
+    return compose([*WORDS, *words]).cells[0]
+
+
+def read(config, guidance):
+    """(training batch, what the teacher reads of each of its rows, forms) under a guidance."""
+    strategy = GuidedOnPolicy(guidance=guidance)
+    learned = load_data(config["data"], config["paths"])
+    seen = load_data(strategy.guided(Cast(config)).teacher.data, config["paths"])
+    batch = next(iter(learned.train_loader(8, 0)))
+    view = seen.view_of(learned)
+    rows = view.seen(batch)
+    texts = [seen.tokenizer.made.decode(ids) for ids in rows["inputs"]["input_ids"]]
+    known = [learned.source.told(int(number) >> 16) for number in batch["ids"]]
+    return learned, seen, batch, texts, known
+
+
+def test_the_teacher_reads_the_valid_action_nearest_to_what_was_written():
+    learned, seen, batch, texts, known = read(cell(), "matched")
+    for text, form, row in zip(texts, known, range(len(known)), strict=True):
+        answer = learned.tokenizer.made.decode(batch["targets"][row][batch["mask"][row]], skip_special_tokens=True)
+        assert f"hint: {form.matched(answer)['valid_matched']}" in text
+    several = next(form for form in learned.source.known if len(form.valid()) > 1)
+    number = int(learned.source.ids[learned.source.known.index(several)])
+    view = seen.view_of(learned)
+    for action in several.valid():
+        written = learned.tokenizer.encode([several.answer(action)])[0][0]
+        counted = torch.ones(len(written), dtype=torch.bool).numpy()
+        ids, _ = view.turns(*view._read(number, counted, written))
+        assert f"hint: {json.dumps(action.to_json())}" in learned.tokenizer.made.decode(ids)
+
+
+@pytest.mark.parametrize(("guidance", "column"), [("single", "valid_one"), ("all", "valid_all")])
+def test_other_guidance_is_a_column_of_the_row(guidance, column):
+    learned, _, batch, texts, _ = read(cell(), guidance)
+    for text, number in zip(texts, batch["ids"], strict=True):
+        assert f"hint: {learned.source.columns_of([int(number) >> 16])[column][0]}" in text
+    assert all("hint" not in content for chat in learned.source.documents for _, content in chat)
+
+
+def test_stages_are_labels_then_own_answers_then_rewards():
+    stages = stages_of(
+        cell("strategy.rewards=true", "strategy.reward_lr=1e-4", "strategy.reward_epochs=2", "strategy.controls=[]")
+    )
+    alone, teacher, guided, rewarded = stages
+    assert "prompt" in teacher.data["language"] and "prompt" not in alone.data["language"]
+    assert guided.rollout["share"] == 1.0 and guided.sees and guided.start.stage.role == alone.role
+    assert rewarded.rollout["reward"]["_target_"].endswith("gui") and rewarded.trainer["epochs"] == 2
+    assert rewarded.start.stage.rollout == guided.rollout and rewarded.teacher is None
+    unguided = stages_of(cell("strategy.guidance=none", "strategy.controls=[]"))
+    assert not unguided[-1].sees and "prompt" not in unguided[1].data["language"]
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        (["strategy.guidance=matches"], "closest: matched"),
+        (["teacher.prompt='{prompt} x'"], "strategy.guidance and strategy.hint"),
+        (["strategy.hint='hint'"], "it has no"),
+        (["teacher.source=cached"], "is not known before"),
+        (["strategy.rewards=true", "~reward"], "needs a reward"),
+        (["strategy.rewards=true", "strategy.group=1"], "2 or more"),
+    ],
+)
+def test_what_does_not_go_is_refused(words, lines):
+    with pytest.raises(UserError, match=lines):
+        cell(*words)
