@@ -43,7 +43,7 @@ def _words(one: dict[str, Any], metric: str) -> str:
 
 def _draw(ax: Axes, one: dict[str, Any], label: str, metric: str, limits: tuple[float, float]) -> dict[str, Any]:
     low, high = limits
-    ax.imshow(one["matrix"], cmap="cividis_r", vmin=low, vmax=high, aspect="auto")
+    ax.imshow(one["matrix"], cmap="Blues", vmin=low, vmax=high, aspect="auto")
     said = measure(metric)
     for t, row in enumerate(one["matrix"]):
         for j, value in enumerate(row):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from kdrun.lab.stages.evaluate import Evaluate
 from kdrun.lab.stages.importance import Importance
 from kdrun.problems import UserError
+from kdrun.schema import Teacher, defaults
 from kdrun.strategies.base import Strategy
 from kdrun.strategies.cast import Cast, distil, merged, supervised
 
@@ -179,7 +180,7 @@ class Continual(Strategy):
         only = {"only": old} if len(old) > 1 else {}
         terms = {**labels, "kd": {"weight": self.lwf_weight, "temperature": self.temperature, **only}}
         # On samples of classes that it has never seen it is no better than a guess, and is not meant to be.
-        teaching = {**cast.config["teacher"], "mode": "eval", "unchecked": True}
+        teaching = {**defaults(Teacher), "unchecked": True}
         settings = {"objective": terms, "teaching": teaching, "data": data, "sees": {}}
         return distil(cast.student, start, start=start, role=role, **settings)
 
@@ -206,9 +207,13 @@ class Continual(Strategy):
             first = lab.known_of(cast.student.stage(self.tasks[0])["data"])["normalize"]
             same = {} if first is None else {"normalize": first}
             return {_name(number, keys): {**same, **keys} for number, keys in enumerate(self.tasks, 1)}
-        groups = self.tasks
+        groups, classes = self.tasks, lab.known_of(data)["classes"]
         if isinstance(groups, int):
-            groups = _divided(lab.known_of(data)["classes"], groups, self.class_order)
+            groups = _divided(classes, groups, self.class_order)
+        elif (largest := max(map(max, groups))) >= (classes or 0):
+            raise UserError(
+                f"strategy.tasks={groups}: the data have no class {largest}; they have {classes or 'none'}, from 0"
+            )
         if self.scenario == "task" and (short := [group for group in groups if len(group) < 2]):
             raise UserError(f"strategy.scenario=task: a task of class {short[0][0]} alone has nothing to tell apart")
         known = {"known": True} if self.scenario == "task" else {}

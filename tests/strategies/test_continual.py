@@ -151,6 +151,26 @@ def test_where_the_task_is_known_labels_are_over_its_classes():
     assert "only" not in replayed.objective["ce"] and replayed.data["subset"]["replay"] == [0, 1]
 
 
+def test_classes_that_the_data_lack_are_told_before_anything_is_trained():
+    class Lab(StageCollector):
+        def known_of(self, data):
+            return {"classes": 10, "normalize": None}
+
+    cast, lab = Cast(compose([*WORDS]).cells[0]), Lab()
+    with pytest.raises(UserError, match="no class 12; they have 10"):
+        Continual(tasks=[[0, 1], [2, 12]]).run(lab, cast)
+    with pytest.raises(UserError, match="10 classes, and each task needs at least one"):
+        Continual(tasks=11).run(lab, cast)
+    assert not lab.stages
+
+
+def test_the_networks_of_a_config_that_do_not_teach_are_refused():
+    from kdrun.strategies.unused import refuse_unused
+
+    with pytest.raises(UserError, match="the network of the task before teaches"):
+        refuse_unused([compose([*WORDS, "teacher.seed=3", "teacher.source=online"])])
+
+
 def test_tasks_may_differ_in_keys_of_data():
     first, second = asked(Continual(tasks=[{"view": "grey"}, {"view": "edges"}]))
     assert (first.data["view"], second.data["view"]) == ("grey", "edges") and second.data["subset"] is None

@@ -75,7 +75,8 @@ def _networks(
     run: RunInfo, arm: str, stage: dict[str, Any], entries: list[dict[str, Any]], which: str, tell: Tell
 ) -> Iterator[dict[str, Any]]:
     """The networks of one arm and seed: one for each part of the result that has weights of its own, else one."""
-    parts = parts_of(stage, entries)
+    # A network that learned several tasks is one, whatever the parts of its result.
+    parts = {} if stage.get("tasks") else parts_of(stage, entries)
     if is_group(stage):
         tell(f"{stage['label']} is {len(parts)} networks together, without weights of its own: each is taken by itself")
     there = [part for part in parts.values() if (stage_folder(run, part.stage) / part.weights(which)).is_file()]
