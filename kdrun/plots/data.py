@@ -235,9 +235,12 @@ def run_points(run: RunInfo) -> list[CostPoint]:
 
 
 def _points(record: dict[str, Any], kind: str, label: str) -> list[CostPoint | None]:
-    if "sizes" not in (arms_of(record).get(kind) or {}):
+    groups = groups_of(record)
+    if (
+        "sizes" not in (arms_of(record).get(kind) or {}) or kind not in groups
+    ):  # clients are parts of one stage, with one cost
         return [point(record, kind, label)]
-    parts = next(iter(groups_of(record)[kind].values()))
+    parts = next(iter(groups[kind].values()))
     found = [point(record, part.stage["role"], f"{label}: {name}") for name, part in parts.items()]
     return [one and replace(one, kind=kind, of=arms_of(record)[kind].get("of") or one.of) for one in found]
 

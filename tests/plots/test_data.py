@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from plots.records import make_run
@@ -108,3 +109,15 @@ def test_a_run_without_a_summary_has_curves_and_no_pairs(tmp_path):
     run = make_run(tmp_path, summary={}, stages=[])
     assert pairs_of(run) is None and run_points(run) == []
     assert {t.problem for t in read_traces(run)["val/accuracy"]} == {"unfinished"}
+
+
+def test_clients_of_several_sizes_are_one_point_because_they_are_one_stage():
+    figures = {which: {"accuracy": 0.5} for which in ("best", "last")}
+    stage = {
+        "role": "student", "seed": 0, "label": "clients", "learner": "clients", "fingerprint": "a", "clients": [{"client": 0}, {"client": 1}],
+        "test": figures, "val": figures, "cost": {"seconds": 1.0}, "parameters": 7, "flops": 9,
+    }  # fmt: skip
+    sizes = {"client 0": 5, "client 1": 9}
+    arms = {"student": {"label": "clients", "sizes": sizes}}
+    run = SimpleNamespace(record={"summary": {"metric": "accuracy", "arms": arms}, "stages": [stage]})
+    assert [found.costs["parameters"] for found in run_points(run)] == [7]
