@@ -163,7 +163,7 @@ def test_of_all_modules_below_the_allowed_prefixes_only_declared_things_can_be_c
     assert all(isinstance(one, types.FunctionType) for _, one in functions)
     named = {f"{image_transforms.HOME}.{name}" for name in image_transforms.TARGETS}
     assert names <= conf_functions() | {f"kdrun.objectives.{term}.{term}" for term in shipped_terms()} | named
-    assert {slot for slot, _ in functions} == {"network", "loss", "source", "transform"}
+    assert {slot for slot, _ in functions} == {"network", "loss", "reward", "source", "transform"}
     from kdrun.strategies.base import Strategy
 
     bases = {
