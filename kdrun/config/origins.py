@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from kdrun.config.groups import Groups, Option
 from kdrun.config.option_file import defaults_of, line_of, own_keys, package_of
 from kdrun.config.presets import PRESETS, mistakes
+from kdrun.problems import listed
 
 SETTINGS = ("objective", "trainer", "trainer/optimizer")
 """Groups whose options are settings, which a strategy may not use. The others say who takes part, and in what: a job without a
@@ -104,7 +105,7 @@ class Origins:
             return ""
         if path == top:
             folders = sorted({option.shown.rpartition("/")[0] for option in options.values()})
-            return f"{top} is a group ({', '.join(folders)}): {', '.join(list(options)[:16])}"
+            return f"{top} is a group ({', '.join(folders)}): {listed(options)}"
         chosen = self.choices.get(top)
         option = options.get(chosen) if isinstance(chosen, str) else None
         return f"{top} comes from {option.shown}" if option else ""
