@@ -168,6 +168,13 @@ def _check_trained(fit: RunningFit, learner: LearnerModule, trainer: Any) -> Non
     """Raises NoEffect for a term that no batch had, RuntimeError where ranks ended with different parameters: gradients were
     then not averaged."""
     if unseen := [term.name for term in learner.objective.active if term.name not in learner.first_step]:
+        told = {} if learner.backend.rollout is None else learner.backend.rollout.counts
+        if "reward" in told:
+            mean = told["reward"] / max(told["samples"], 1)
+            raise NoEffect(
+                f"the texts of each group had equal rewards in all {told['batches']} steps (mean {mean:.4g}), so nothing was learned from "
+                "them: a student that is right now and then (strategy.start, more epochs before), or a reward with steps in between"
+            )
         raise NoEffect(f"no batch had anything for the {' and '.join(unseen)} term: it did nothing")
     learner.gather()
     if fit.world > 1 and not learner.sharded:  # of sharded parameters there is only one copy

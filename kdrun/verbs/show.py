@@ -151,7 +151,7 @@ def _print_page(run: RunInfo, record: dict[str, Any]) -> None:
     if verdict := verdict_of(record):
         body += [blank(), bold(verdict)]
     if stages:
-        metric = summary.get("metric") or main_metric(stages[0])
+        metric = summary.get("metric") or main_metric(record, stages[0])
         unit = f" {measure(metric).unit}" if measure(metric).unit == "%" else ""
         names = ("stage", "fingerprint", "result", f"val{unit}", f"test{unit}", "time")
         body += [blank(), columns(names, stage_rows(stages, metric), whole=(0,))]

@@ -12,6 +12,7 @@ from kdrun.job.compose import compose
 from kdrun.learning import seeds
 from kdrun.learning.backend import Backend
 from kdrun.learning.device import resolve
+from kdrun.learning.firststep import NoEffect
 from kdrun.learning.policy import PolicyRollouts, Reward, advantages
 from kdrun.learning.report import Interrupted
 from kdrun.learning.step import train_step
@@ -166,6 +167,16 @@ def test_stop_and_resume_equals_never_stopped(tmp_path):
     same(unbroken, resumed)
     assert resumed.record["rollouts"] == unbroken.record["rollouts"] and resumed.record["cost"]["tries"] == 4
     assert 0 < unbroken.record["rollouts"]["samples"] <= unbroken.record["rollouts"]["tokens"]
+
+
+def equal(texts):
+    return [0.5 for _ in texts]
+
+
+def test_a_run_whose_rewards_never_differ_says_so(tmp_path):
+    config = cell("reward._target_=tests.learning.test_policy.equal", "trainer.epochs=1", "strategy.epochs=1")
+    with pytest.raises(NoEffect, match=r"equal rewards in all \d+ steps \(mean 0.5\)"):
+        build(config["strategy"], "strategy").run(make_lab(tmp_path), Cast(config))
 
 
 def few(texts):
