@@ -89,6 +89,9 @@ class PolicyRollouts:
     counts   batches, texts, tokens, the sum of rewards, and groups of equal rewards, on this rank
     """
 
+    teacher_mix = 0.0
+    """No teacher has a part in what is drawn; see Rollouts."""
+
     def __init__(
         self,
         task: Any,
