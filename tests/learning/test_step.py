@@ -100,7 +100,7 @@ def test_an_optimizer_whose_closure_has_no_default_is_given_one():
 
 
 def test_a_rollout_comes_before_the_teacher_is_asked():
-    def rollout(student, batch):
+    def rollout(student, batch, teacher):
         return {**batch, "inputs": student(batch["inputs"]).detach().repeat(1, 2)[:, :4]}
 
     objective = {"kd": {}}
@@ -110,7 +110,7 @@ def test_a_rollout_comes_before_the_teacher_is_asked():
     other, _ = stepped(
         lambda parameters: torch.optim.SGD(parameters, lr=0.0),
         objective,
-        batch=rollout(student, batch_of()),
+        batch=rollout(student, batch_of(), None),
         teacher=Constant(),
     )
     assert values == other and values[0] > 0
