@@ -176,7 +176,7 @@ class AugmentConfig:
     views: int = key(1, "with a stored seed: number of views that recur", minimum=1)
     transforms: dict[str, TransformConfig] = key(
         {},
-        "further random changes: random_resized_crop, color_jitter, rand_augment, trivial_augment, random_erasing",
+        "further random changes: random_resized_crop, color_jitter, auto_augment, rand_augment, trivial_augment, random_erasing, cutout",
         added=True,
     )
     mixup: float = key(

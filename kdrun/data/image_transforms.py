@@ -9,11 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from kdrun.optional import needed
 
-TARGETS = ("random_resized_crop", "color_jitter", "rand_augment", "trivial_augment", "random_erasing")
+TARGETS = (
+    "random_resized_crop",
+    "color_jitter",
+    "auto_augment",
+    "rand_augment",
+    "trivial_augment",
+    "random_erasing",
+    "cutout",
+)
 """Functions that configs may call (see kdrun.slots)."""
 HOME = __name__
 
@@ -36,6 +45,12 @@ def color_jitter(
     return _v2().ColorJitter(brightness, contrast, saturation, hue)
 
 
+def auto_augment(*, policy: str = "cifar10") -> Transform:
+    """Two operations of a policy that was searched on cifar10, imagenet or svhn (AutoAugment, arXiv 1805.09501)."""
+    v2 = _v2()
+    return v2.AutoAugment(v2.AutoAugmentPolicy(policy))
+
+
 def rand_augment(*, operations: int = 2, magnitude: int = 9) -> Transform:
     """So many operations of a list of fourteen, all of one strength of 0 to 30 (RandAugment, arXiv 1909.13719)."""
     return _v2().RandAugment(operations, magnitude)
@@ -51,6 +66,20 @@ def random_erasing(
 ) -> Transform:
     """With probability p a rectangle of random area and form becomes black (arXiv 1708.04896)."""
     return _v2().RandomErasing(p, tuple(scale), tuple(ratio))
+
+
+def cutout(*, length: int = 16) -> Transform:
+    """A black square of this many pixels a side around a random pixel; what lies beyond the border is cut off (arXiv 1708.04552)."""
+
+    def cut(image: Tensor) -> Tensor:
+        height, width = image.shape[1:]
+        row, column = int(torch.randint(height, ())), int(torch.randint(width, ()))
+        top, left = row - length // 2, column - length // 2
+        image = image.clone()
+        image[:, max(0, top) : max(0, top + length), max(0, left) : max(0, left + length)] = 0
+        return image
+
+    return cut
 
 
 def made(nodes: dict[str, dict[str, Any]], size: Sequence[int]) -> list[tuple[str, Transform]]:

@@ -108,6 +108,8 @@ NODES = {
     "trivial_augment": {},
     "color_jitter": {"hue": 0.1},
     "random_erasing": {"p": 1.0},
+    "auto_augment": {},
+    "cutout": {"length": 5},
 }
 
 
@@ -128,6 +130,16 @@ def test_transforms_are_a_function_of_the_key_and_the_id(names):
     assert torch.equal(augment(images[backwards], ids[backwards], 9)[backwards], whole)
     assert whole.dtype == torch.uint8 and whole.shape == images.shape
     assert not torch.equal(augment(images, ids, 10), whole) and not torch.equal(whole, images)
+
+
+def test_cutout_needs_no_torchvision_and_blackens_a_square_that_may_lie_half_outside():
+    augment, images = with_transforms("cutout"), torch.full((200, 3, 12, 10), 9, dtype=torch.uint8)
+    cut = augment(images, torch.arange(200), 9) == 0
+    assert torch.equal(cut.any(1), cut.all(1))
+    rows, columns = cut[:, 0].any(2).sum(1), cut[:, 0].any(1).sum(1)
+    assert torch.equal(cut[:, 0].sum((1, 2)), rows * columns)  # a rectangle
+    assert rows.max() == columns.max() == 5 and rows.min() == columns.min() == 3
+    assert cut[:, 0, 0, 0].any() and cut[:, 0, -1, -1].any()
 
 
 def test_the_order_in_which_transforms_are_typed_changes_nothing():
