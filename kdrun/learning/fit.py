@@ -273,8 +273,8 @@ def _cost(
     learner, keeping = training.learner, training.keeping
     spec, taught = fit.module.spec, keeping.taught(learner)
     samples, of_teacher = sum(shown.values()), fit.notes.get("flops")
-    evaluated, passes = sum(spec.sizes.get(split, 0) for split in splits), learner.backend.passes
-    rollout = learner.backend.rollout
+    evaluated, rollout = sum(spec.sizes.get(split, 0) for split in splits), learner.backend.rollout
+    passes = learner.backend.passes * (1 if rollout is None else rollout.group)
     written = 0 if rollout is None else fit.world * rollout.counts["samples"]
     if written and rollout.teacher_mix:  # the teacher goes through each of them as well
         taught += rollout.counts["samples"]

@@ -104,7 +104,7 @@ class PolicyRollouts:
         **options: Any,
     ):
         self.task, self.reward, self.options = task, Reward(reward), options
-        self.seed, self.rank, self.summed = seed, rank, summed
+        self.seed, self.rank, self.summed, self.group = seed, rank, summed, options["group"]
         self.updates, self.average = updates, average
         self.counts = {"batches": 0, "samples": 0, "tokens": 0, "reward": 0.0, "equal_groups": 0}
         self.kept: dict[str, Any] | None = None
@@ -121,8 +121,8 @@ class PolicyRollouts:
 
     def _made(self, student: nn.Module, batch: dict[str, Any], generator: torch.Generator, device) -> dict[str, Any]:
         made, columns = self.task.policy_samples(student, batch, generator, **self.options)
-        made, group = moved(made, device), self.options["group"]
-        rewards = torch.tensor(self.reward(columns), dtype=torch.float64).reshape(-1, group)
+        made = moved(made, device)
+        rewards = torch.tensor(self.reward(columns), dtype=torch.float64).reshape(-1, self.group)
         gained = advantages(rewards)
         lengths = made["mask"].sum(1)
         size, texts = self.summed(made["size"]), self.summed(int((lengths > 0).sum()))

@@ -38,6 +38,9 @@ class Rollouts:
     counts       batches that were the student's own, their samples, and tokens that it wrote, on this rank
     """
 
+    group = 1
+    """Texts in the place of each sample of a batch."""
+
     def __init__(
         self,
         task: Any,

@@ -167,6 +167,8 @@ def test_stop_and_resume_equals_never_stopped(tmp_path):
     same(unbroken, resumed)
     assert resumed.record["rollouts"] == unbroken.record["rollouts"] and resumed.record["cost"]["tries"] == 4
     assert 0 < unbroken.record["rollouts"]["samples"] <= unbroken.record["rollouts"]["tokens"]
+    cost, trained = unbroken.record["cost"], strategy.group * unbroken.record["cost"]["samples"]
+    assert cost["flops"]["student"] > 3 * unbroken.record["flops"] * trained  # each text is trained on, not each prompt
 
 
 def equal(texts):
