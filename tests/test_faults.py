@@ -26,7 +26,7 @@ EVERY_WRITE = SEEDS > 20
 def scenes(tmp_path_factory):
     """Jobs that were stopped in a student's second epoch, in a federation's second round, and one that is done."""
     found = {}
-    for name, words, after in (("student", DISTIL, 15), ("federation", FEDERATED, 4)):
+    for name, words, after in (("student", DISTIL, 20), ("federation", FEDERATED, 4)):
         calm, stopped = (tmp_path_factory.mktemp(f"{name}-{state}") / "outputs" for state in ("calm", "stopped"))
         assert run(words, calm) == 0
         interrupted(words, stopped, after)

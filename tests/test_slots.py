@@ -189,7 +189,7 @@ def with_optional(name):
 
 def test_every_function_of_the_shipped_configs_is_declared_in_its_module():
     for target in conf_functions():
-        slot = "network" if ".networks." in target else "source"
+        slot = "network" if ".networks." in target else "reward" if ".rewards." in target else "source"
         assert slots.refusal(target, slot) is None, target
 
 

@@ -51,7 +51,7 @@ def chosen(source: ArraySource, split: np.ndarray, config: dict[str, Any]) -> Tr
 
 
 def of_classes(training: Training, subset: dict[str, Any] | None) -> Training:
-    """What `data.subset` (class_subset.ClassSubset) leaves of all splits and further test sets; None: everything.
+    """What `data.restrict` (class_subset.ClassSubset) leaves of all splits and further test sets; None: everything.
 
     Of `replay` as many training samples stay as fit into `replay_bytes`, in equal parts of each of these classes. Which ones depends on
     sample ids alone, and those that fit into fewer bytes are among those that fit into more: a memory that is
@@ -60,24 +60,24 @@ def of_classes(training: Training, subset: dict[str, Any] | None) -> Training:
     if not subset or not (subset["classes"] or subset["replay"]):
         return training
     source, split = training.source, training.split.copy()
-    _refuse_without_classes(source, "subset.classes", subset["classes"] or subset["replay"])
+    _refuse_without_classes(source, "restrict.classes", subset["classes"] or subset["replay"])
     for name in ("classes", "replay"):
         if wrong := [number for number in subset[name] if number >= len(source.classes)]:
             raise UserError(
-                f"data.subset.{name}: {source.name} has no class {wrong[0]}; its {len(source.classes)} classes are "
+                f"data.restrict.{name}: {source.name} has no class {wrong[0]}; its {len(source.classes)} classes are "
                 f"0 to {len(source.classes) - 1}"
             )
     classes = subset["classes"] or list(range(len(source.classes)))
     if both := sorted({*classes} & {*subset["replay"]}):
         raise UserError(
-            f"data.subset.replay={subset['replay']}: class {both[0]} is among the classes that are used anyway"
+            f"data.restrict.replay={subset['replay']}: class {both[0]} is among the classes that are used anyway"
         )
     used = np.isin(source.y, classes)
     remembered = _remembered(source, np.flatnonzero(split == TRAIN), subset)
     split[~used] = UNUSED
     split[remembered] = TRAIN
     if not (split == TRAIN).any():
-        raise UserError(f"data.subset.classes={classes}: {source.name} has no training samples of these")
+        raise UserError(f"data.restrict.classes={classes}: {source.name} has no training samples of these")
     further = {name: rows[used[rows]] for name, rows in source.further.items()}
     source = replace(source, further=further) if source.further else source
     return replace(training, source=source, split=split)

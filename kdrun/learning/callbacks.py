@@ -139,8 +139,8 @@ class Keeping(Callback):
     """Rows of metrics, history, the selected epoch, checkpoints and interruption of one fit.
 
     monitor, mode     the validation metric that selects, and "max" or "min"; ties keep the earlier epoch
-    seconds           a checkpoint is written at most this often, for at most CHECKPOINT_SHARE of the time, and always when a signal asks
-                      to stop
+    seconds           a checkpoint is written at most this often, for at most CHECKPOINT_SHARE of the time (0: after every step, whatever
+                      that takes), and always when a signal asks to stop
     ledger            what the stage costs; goes on over tries
     selections        of the student and of the networks `peers` that are trained beside it
     asked             samples the teacher was asked for in this try before training; from then on: over all tries
@@ -292,7 +292,7 @@ class Keeping(Callback):
     def _decide(self, trainer, step: int) -> tuple[bool, bool]:
         """(a signal asked to stop, a checkpoint is due), the same on all ranks; they say, too, when they ask each other again."""
         now = time.monotonic()
-        due = now - self._saved >= max(self.seconds, self._saving / CHECKPOINT_SHARE)
+        due = now - self._saved >= (max(self.seconds, self._saving / CHECKPOINT_SHARE) if self.seconds else 0)
         stop = self.report.stop_requested()
         if trainer.world_size == 1:
             return stop, due

@@ -99,11 +99,11 @@ def run_distributed(request: FitRequest, report: Report, context: dict[str, Any]
         raise Interrupted
     if MISTAKEN in codes:
         raise UserError(*read_json(work / "mistake.json"))
+    for rank, code in enumerate(codes):  # one that died without a word is why the others failed, if they did
+        if code not in (0, None) and not (work / f"failure{rank}.json").exists():
+            raise RankFailed(f"rank {rank} of {world} ended with exit code {code}:\n{_tail(logs[rank])}")
     if failures := sorted(work.glob("failure*.json"), key=lambda path: path.stat().st_mtime_ns):
         raise _failure(read_json(failures[0]), world)
-    for rank, code in enumerate(codes):
-        if code not in (0, None):
-            raise RankFailed(f"rank {rank} of {world} ended with exit code {code}:\n{_tail(logs[rank])}")
     return read_json(work / "outcome.json")
 
 

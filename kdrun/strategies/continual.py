@@ -71,7 +71,7 @@ class Continual(Strategy):
         "teacher": "the network of the task before teaches (strategy.method=lwf)",
         "assistants": "the network of the task before teaches (strategy.method=lwf)",
         "objective": "strategy.method says what stands beside labels; strategy.lwf_weight and strategy.ewc_weight how much of it",
-        "data.subset": "strategy.tasks says which samples a stage has",
+        "data.restrict": "strategy.tasks says which samples a stage has",
     }
     choices: ClassVar = {"method": METHODS, "scenario": SCENARIOS}
     ranges: ClassVar = {
@@ -104,9 +104,9 @@ class Continual(Strategy):
         return not isinstance(self.tasks, int) and isinstance(self.tasks[0], dict)
 
     def check(self, cast: Cast) -> None:
-        if cast.config["data"].get("subset"):
-            raise UserError("data.subset: strategy.tasks says which classes each task has", "leave data.subset out")
-        if not self.by_keys and "subset" not in cast.domain.settings:
+        if cast.config["data"].get("restrict"):
+            raise UserError("data.restrict: strategy.tasks says which classes each task has", "leave data.restrict out")
+        if not self.by_keys and "restrict" not in cast.domain.settings:
             raise UserError(
                 f"strategy.tasks={self.tasks}: data.task={cast.domain.name} is not divided by classes",
                 "tasks may differ in keys of data: strategy.tasks=[{KEY: VALUE}, {KEY: OTHER}]",
@@ -155,7 +155,7 @@ class Continual(Strategy):
         data, role, labels = keys[name], f"{role}_task{number + 1}", self._labels(cast, keys[name])
         if self.method == REPLAY and start is not None:  # samples of earlier tasks have labels of other classes
             size = self.replay_bytes or PARAMETER_BYTES * lab.parameters(student.identity, student.stage(None)["data"])
-            data = merged(data, {"subset": {"replay": _classes(keys, names[:number]), "replay_bytes": size}})
+            data = merged(data, {"restrict": {"replay": _classes(keys, names[:number]), "replay_bytes": size}})
             return supervised(student, start=start, role=role, data=data)
         plain = replace(supervised(student, start=start, role=role, data=data), objective=labels)
         if start is None:
@@ -171,7 +171,7 @@ class Continual(Strategy):
         """The objective of labels of a task with these keys of data."""
         if self.scenario == "class":
             return cast.supervision
-        return {name: {**term, "only": keys["subset"]["classes"]} for name, term in cast.supervision.items()}
+        return {name: {**term, "only": keys["restrict"]["classes"]} for name, term in cast.supervision.items()}
 
     def _taught(
         self, cast: Cast, role: str, data: dict[str, Any], start: Result, labels: dict[str, Any], old: list[int]
@@ -217,7 +217,7 @@ class Continual(Strategy):
         if self.scenario == "task" and (short := [group for group in groups if len(group) < 2]):
             raise UserError(f"strategy.scenario=task: a task of class {short[0][0]} alone has nothing to tell apart")
         known = {"known": True} if self.scenario == "task" else {}
-        return {f"task {number}": {"subset": {"classes": group, **known}} for number, group in enumerate(groups, 1)}
+        return {f"task {number}": {"restrict": {"classes": group, **known}} for number, group in enumerate(groups, 1)}
 
 
 def _check_tasks(tasks: int | list[Any]) -> None:
@@ -261,7 +261,7 @@ def _divided(classes: int, count: int, order: int | None) -> list[list[int]]:
 
 def _classes(keys: dict[str, dict[str, Any]], names: list[str]) -> list[int]:
     """The classes of some tasks together."""
-    return [number for name in names for number in keys[name]["subset"]["classes"]]
+    return [number for name in names for number in keys[name]["restrict"]["classes"]]
 
 
 def _name(number: int, keys: dict[str, Any]) -> str:

@@ -536,7 +536,7 @@ def test_settings_that_stay_beside_what_was_said_for_the_run_are_told(tmp_path):
     (note,) = compose(["model=llava", "trainer.epochs=3"]).notes
     assert (
         note
-        == "pretrain.trainer.epochs=4 (conf/model/llava.yaml, line 21) stays beside trainer.epochs=3; to change it: pretrain.trainer.epochs=3"
+        == "pretrain.trainer.epochs=4 (conf/model/llava.yaml, line 23) stays beside trainer.epochs=3; to change it: pretrain.trainer.epochs=3"
     )
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ntrainer:\n  epochs: 3\n")

@@ -76,14 +76,15 @@ def test_a_preset_has_the_published_settings(name):
     trainer, student = config["trainer"], config["student"]["network"]
     large = name.startswith("imagenet")
     found = trainer["epochs"], trainer["batch_size"], trainer["optimizer"]["lr"], trainer["optimizer"]["weight_decay"]
-    assert found == ((100, 512, 0.2, 2e-5) if large else (300, 128, 0.1, 5e-4))
+    events = name == "cifar10_dvs"
+    assert found == ((100, 512, 0.2, 2e-5) if large else (300, 32 if events else 128, 0.1, 5e-4))
     assert trainer["schedule"]["name"] == "cosine" and trainer["groups"]["norms_and_biases"]["weight_decay"] == 0
     assert {term: node["weight"] for term, node in config["objective"].items()} == {
         "step_ce": 1,
         "ela": 0.6,
         "sta": 0.15,
     }
-    assert (student["steps"], student.get("decay", 0.5)) == (4, 0.2 if large else 0.5)
+    assert (student["steps"], student.get("decay", 0.5)) == (10 if events else 4, 0.2 if large else 0.5)
     assert config["objective"]["ela"]["temperature"] == config["objective"]["sta"]["temperature"] == 3
 
 

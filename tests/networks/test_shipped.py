@@ -43,8 +43,9 @@ LANGUAGE = [name for name in NETWORKS if name.startswith("lm_")]
 SEQUENCES = (*TEXT, *CLASSIFIED, *VISION, *LANGUAGE)
 FAMILIES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 LARGE = ("llava_paper", "llava_smollm2", "text_classifier", "smollm2", "qwen_paper")
-EQUAL = ("ct_se_resnet", "ct_paper", "clients_mixed", "spiking_resnet")
-"""No ladders: the same network for each view, clients of several makes, students that compute in each of several steps."""
+EQUAL = ("ct_se_resnet", "ct_paper", "clients_mixed", "spiking_resnet", "lm_answers", "gui_agent")
+"""No ladders: the same network for each view, clients of several makes, students that compute in each of several steps, or that are of
+the size of their assistant."""
 WORDS = {"M": 1e6, "k": 1e3}
 
 
@@ -91,7 +92,7 @@ def language_spec() -> LanguageSpec:
 
 
 def data_of(name: str):
-    if name.startswith(("lm_", "causal_lm")):
+    if name.startswith(("lm_", "causal_lm", "gui_")):
         return language_spec()
     if name.startswith("text_"):
         return classified_text_spec()
@@ -99,7 +100,7 @@ def data_of(name: str):
 
 
 def task(data):
-    return kinds.of_kind(data.kind).task(SimpleNamespace(spec=data))
+    return kinds.of_kind(data.kind).task(SimpleNamespace(spec=data, among=None))
 
 
 @pytest.mark.parametrize("name", SEQUENCES)

@@ -40,7 +40,7 @@ def config(**subset):
     limits = {"train": None, "val": None, "test": None}
     common = {"name": None, "view": None, "split_seed": 0, "val_fraction": 0.1, "test_fraction": 0.2, "limit": limits}
     common |= {"labelled": None, "unlabelled": None, "labelled_share": None, "label_noise": 0.0, "long_tail": None}
-    return {**common, "augment": {}, "normalize": {"mean": [0.5], "std": [0.25]}, "subset": keys}
+    return {**common, "augment": {}, "normalize": {"mean": [0.5], "std": [0.25]}, "restrict": keys}
 
 
 # samples
@@ -69,7 +69,7 @@ def test_a_memory_has_equal_parts_of_old_classes_and_keeps_what_it_had():
     sample = 16 + source.y[0].nbytes
     split = source.split
     of_one, of_three = (
-        np.flatnonzero(of_classes(Training(source, split), config(**keys)["subset"]).split == 0)
+        np.flatnonzero(of_classes(Training(source, split), config(**keys)["restrict"]).split == 0)
         for keys in (
             {"classes": [3], "replay": [0], "replay_bytes": 12 * sample + 5},
             {"classes": [3], "replay": [0, 1, 2], "replay_bytes": 12 * sample + 5},
@@ -114,7 +114,7 @@ def asked(strategy, *words, control=None):
 def test_each_task_begins_with_the_network_before_and_has_its_classes_alone():
     stages = asked(Continual(tasks=[[0, 1], [2, 3], [4]], method="fine_tuning"))
     assert [stage.role for stage in stages] == ["student_task1", "student_task2", "student_task3"]
-    assert [stage.data["subset"]["classes"] for stage in stages] == [[0, 1], [2, 3], [4]]
+    assert [stage.data["restrict"]["classes"] for stage in stages] == [[0, 1], [2, 3], [4]]
     assert [stage.start and stage.start.stage.role for stage in stages] == [None, "student_task1", "student_task2"]
     assert all(set(stage.objective) == {"ce"} and stage.teacher is None for stage in stages)
 
@@ -132,7 +132,7 @@ def test_importance_is_measured_after_each_task_and_added_up():
     assert measured[0].before is None and measured[1].before.stage == measured[0]
     assert [stage.importance and stage.importance.stage for stage in fits] == [None, *measured]
     assert fits[1].objective["ewc"] == {"weight": 7.0} and "ewc" not in fits[0].objective
-    assert [stage.data["subset"]["classes"] for stage in measured] == [[0, 1], [2, 3]]
+    assert [stage.data["restrict"]["classes"] for stage in measured] == [[0, 1], [2, 3]]
 
 
 def test_without_weight_every_method_is_fine_tuning():
@@ -146,9 +146,9 @@ def test_where_the_task_is_known_labels_are_over_its_classes():
     stages = asked(Continual(tasks=[[0, 1], [2, 3, 4]], scenario="task", method="ewc"))
     first, measured, second = stages
     assert first.objective["ce"]["only"] == [0, 1] and second.objective["ce"]["only"] == [2, 3, 4]
-    assert measured.objective == first.objective and second.data["subset"]["known"]
+    assert measured.objective == first.objective and second.data["restrict"]["known"]
     _, replayed = asked(Continual(tasks=[[0, 1], [2, 3, 4]], scenario="task", method="replay"))
-    assert "only" not in replayed.objective["ce"] and replayed.data["subset"]["replay"] == [0, 1]
+    assert "only" not in replayed.objective["ce"] and replayed.data["restrict"]["replay"] == [0, 1]
 
 
 def test_classes_that_the_data_lack_are_told_before_anything_is_trained():
@@ -173,7 +173,7 @@ def test_the_networks_of_a_config_that_do_not_teach_are_refused():
 
 def test_tasks_may_differ_in_keys_of_data():
     first, second = asked(Continual(tasks=[{"view": "grey"}, {"view": "edges"}]))
-    assert (first.data["view"], second.data["view"]) == ("grey", "edges") and second.data["subset"] is None
+    assert (first.data["view"], second.data["view"]) == ("grey", "edges") and second.data["restrict"] is None
     assert "only" not in second.objective["kd"]
 
 

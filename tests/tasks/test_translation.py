@@ -354,14 +354,14 @@ def test_what_a_network_makes_is_printed_as_one_line_of_utf8(monkeypatch):
 
 
 class Silent(Report):
-    """stop_at: at which call of stop_requested to ask for a stop."""
+    """stop_at: from which call of stop_requested on to ask for a stop."""
 
     def __init__(self, stop_at=None):
         self.stop_at, self.asked = stop_at, 0
 
     def stop_requested(self):
         self.asked += 1
-        return self.asked == self.stop_at
+        return self.stop_at is not None and self.asked >= self.stop_at
 
 
 def lab_of(root, config, report):

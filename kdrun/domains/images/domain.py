@@ -17,7 +17,7 @@ class ClassificationDomain(Domain):
     metrics = MappingProxyType(
         {"accuracy": "max", "top5": "max", "worst_class": "max", "loss": "min", "calibration": "min"}
     )
-    settings = MappingProxyType({"subset": ClassSubset})
+    settings = MappingProxyType({"restrict": ClassSubset})
     augmented = views = True
     transfers = True
     commands = ("predict",)
@@ -44,7 +44,7 @@ class ClassificationDomain(Domain):
     def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
         from kdrun.domains.images.task import Classification as Task
 
-        return Task(module.spec, module.among)
+        return Task(module.spec, getattr(module, "among", None))  # kdrun predict knows the spec alone
 
     def spec(self, metadata: Mapping[str, Any]) -> Any:
         from kdrun.domains.images.spec import DataSpec

@@ -24,7 +24,7 @@ class ImageDataModule(ArrayModule):
     """Images with a split, a normalisation and an augmentation.
 
     augment  the config's `augment` (see augment.Augment); only training is augmented
-    among    numbers of the classes that every sample is known to be of (`data.subset.known`); None: it may be of any
+    among    numbers of the classes that every sample is known to be of (`data.restrict.known`); None: it may be of any
     """
 
     source: Images
@@ -64,7 +64,7 @@ def image_module(
     # Of the data set itself, as its teachers have it.
     key = None if config["normalize"] else key_of(images, training.split)
     mean, std = kept.once(cache, "moments", key, lambda: _moments(images, training.split, config["normalize"]))
-    training = of_classes(with_unlabelled(training, config["unlabelled"]), config.get("subset"))
+    training = of_classes(with_unlabelled(training, config["unlabelled"]), config.get("restrict"))
     images, split = training.source, training.split
     images.check_split(split)
     spec = DataSpec(
@@ -75,7 +75,7 @@ def image_module(
         mean=tuple(mean),
         std=tuple(std),
     )
-    subset = config.get("subset") or {}
+    subset = config.get("restrict") or {}
     among = tuple(subset["classes"]) if subset.get("known") and subset["classes"] else None
     module = ImageDataModule(images, split, spec, config["augment"], domain, training.labelled, among)
     module.cache = cache

@@ -128,7 +128,8 @@ class Classification(Task):
         return rank_of_target(self.known(prediction.logits), batch["targets"]) < 1
 
     def judged(self, prediction: Prediction, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.known(prediction.logits), batch["targets"]
+        logits, targets = super().judged(prediction, batch)
+        return self.known(logits), targets
 
     def known(self, logits: torch.Tensor) -> torch.Tensor:
         """Detached float32 logits [B, C] without the classes (-inf) that no sample can be of."""
