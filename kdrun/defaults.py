@@ -71,6 +71,7 @@ ADDED_TO_TARGETS = {
     "strategy.timeout": 3600.0,
     "data.columns": None,
     "data.msgstr_language": None,
+    "data.subset": None,  # as data.restrict was called in its first records
 }
 """Options of strategies and sources that came after jobs had been hashed, with the value for which a hash leaves them out."""
 
