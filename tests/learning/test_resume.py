@@ -139,5 +139,5 @@ def test_checkpoints_that_take_long_are_written_seldom(tmp_path, monkeypatch):
         self._saving = 3600.0
 
     monkeypatch.setattr(callbacks.Keeping, "save", save)
-    make_lab(tmp_path).get(supervised(Cast(cell("trainer.checkpoint_seconds=0")).student))
+    make_lab(tmp_path).get(supervised(Cast(cell("trainer.checkpoint_seconds=0.001")).student))
     assert saved == [1]
