@@ -69,8 +69,6 @@ class DataModule(LightningDataModule):
     cached_by = SAMPLE
     """How outputs of a teacher are kept: one row per sample, all logits at each position that is taught, or, where that would be
     too much, the most likely ones of each position."""
-    among: tuple[int, ...] | None = None
-    """Numbers of the classes that every sample is known to be of (`data.restrict.known`); None: it may be of any."""
     labelled_share: float | None = None
     """Share of each training batch that has labels, where not all samples have one; None: in proportion."""
 

@@ -42,6 +42,7 @@ class Spec:
     unchanged     those that further training may change, and a network that is used as it is needs
     chosen        entry -> (what it is for people, how it is chosen)
     unsaved       fields that no weights file keeps
+    among         numbers of the classes that every sample is known to be of; None: it may be of any
     """
 
     name: str
@@ -57,6 +58,7 @@ class Spec:
     unchanged: ClassVar[tuple[str, ...]] = ()
     chosen: ClassVar[Mapping[str, tuple[str, str]]] = {}
     unsaved: ClassVar[tuple[str, ...]] = ("name", "sizes")
+    among: ClassVar[Any] = None
 
     @property
     def about(self) -> str:

@@ -86,7 +86,9 @@ def gains(summary: dict[str, Any]) -> Table:
             "" if clusters.get("agreement") is None else f"{clusters['agreement']:.2f}",
         ]
         gated = "" if gate.get("gated") is None else f"{100 * gate['gated']:.0f} %"
-        rows.append((arm["label"], *shown, megabytes, " / ".join(f"{value:.2f}" for value in trust), gated, *found_by))
+        row = (*shown, megabytes, " / ".join(f"{value:.2f}" for value in trust), gated, *found_by)
+        if any(row):  # clients alone have gained nothing over themselves and sent nothing
+            rows.append((arm["label"], *row))
     names = ("points over alone", "mean", "worst", "p10", "sent, MB", "trust", "gated", "clusters", "Rand")
     used = [place for place in range(len(names)) if place < 4 or any(row[place] for row in rows)]
     return columns([names[place] for place in used], [[row[place] for place in used] for row in rows])

@@ -276,7 +276,7 @@ def _cost(
     evaluated, rollout = sum(spec.sizes.get(split, 0) for split in splits), learner.backend.rollout
     passes = learner.backend.passes * (1 if rollout is None else rollout.group)
     written = 0 if rollout is None else fit.world * rollout.counts["samples"]
-    if written and rollout.teacher_mix:  # the teacher goes through each of them as well
+    if rollout is not None and rollout.with_teacher:  # the teacher goes through each of them as well
         taught += rollout.counts["samples"]
     asked = (fit.world * count for count in (keeping.asked, taught))
     return cost_of(

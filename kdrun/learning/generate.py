@@ -12,7 +12,7 @@ import torch
 
 from kdrun.data.filters import TextFilter
 from kdrun.files import write_atomic
-from kdrun.learning.outcome import cost_of, size_of
+from kdrun.learning.outcome import of_no_training
 from kdrun.learning.report import Interrupted, Report
 from kdrun.learning.request import TaughtBy
 from kdrun.learning.teaching import Workshop, live_teacher
@@ -78,18 +78,10 @@ def run_generation(request: GenerateRequest, report: Report, workshop: Workshop)
                 "strategy.shortest, strategy.longest and strategy.repeated say which are",
             )
         write_atomic(request.work / ROWS, "".join(kept))
-        nothing = {"student": 0, "teacher": None, "total": None, "method": "not counted"}
         return {
-            "monitor": task.MAIN,
-            "val": {"best": {}, "last": {}, "epoch_best": None, "epochs": 0},
-            "test": {"best": {}, "last": {}},
-            "further": {},
-            "history": [],
-            "first_step": None,
+            **of_no_training(task, network, ledger, len(lines)),
             "teacher": {"fingerprint": request.teacher.fingerprint, "source": "online"},
             "generated": {"rows": len(kept), **({"left_out": dict(left)} if request.filters != TextFilter() else {})},
-            "cost": cost_of(ledger, None, steps=0, samples=len(lines), flops=nothing),
-            **size_of(network, task),
         }
 
 

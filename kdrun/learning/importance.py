@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdrun.learning.outcome import cost_of, size_of
+from kdrun.learning.outcome import of_no_training
 from kdrun.learning.report import Interrupted, Report
 from kdrun.learning.teaching import Workshop, moved
 from kdrun.ledger.spending import TEACHER
@@ -54,19 +54,7 @@ def run_importance(request: ImportanceRequest, report: Report, workshop: Worksho
             before = load_state(request.before)
             fisher = {name: values + before[name] for name, values in fisher.items()}
         save_state(fisher, request.work / IMPORTANCE)
-        nothing = {"student": 0, "teacher": None, "total": None, "method": "not counted"}
-        return {
-            "monitor": task.MAIN,
-            "val": {"best": {}, "last": {}, "epoch_best": None, "epochs": 0},
-            "test": {"best": {}, "last": {}},
-            "further": {},
-            "history": [],
-            "first_step": None,
-            "teacher": None,
-            "importance": {"samples": count},
-            "cost": cost_of(ledger, None, steps=0, samples=count, flops=nothing),
-            **size_of(network, task),
-        }
+        return {**of_no_training(task, network, ledger, count), "importance": {"samples": count}}
 
 
 def fisher_diagonal(

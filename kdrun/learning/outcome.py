@@ -76,6 +76,22 @@ def size_of(network: Any, task: Any) -> dict[str, Any]:
     return {"parameters": parameters(network), "packaged": packaged, "flops": task.flops(network)}
 
 
+def of_no_training(task: Any, network: Any, ledger: Ledger, samples: int) -> dict[str, Any]:
+    """What the record has of a stage that trains nothing and measures nothing on test; samples: that it looked at."""
+    nothing = {"student": 0, "teacher": None, "total": None, "method": "not counted"}
+    return {
+        "monitor": task.MAIN,
+        "val": {"best": {}, "last": {}, "epoch_best": None, "epochs": 0},
+        "test": {"best": {}, "last": {}},
+        "further": {},
+        "history": [],
+        "first_step": None,
+        "teacher": None,
+        "cost": cost_of(ledger, None, steps=0, samples=samples, flops=nothing),
+        **size_of(network, task),
+    }
+
+
 def leave(
     work: Path, outcome: dict[str, Any], kept: list[dict[str, Any]], new: list[dict[str, Any]], report: Report
 ) -> None:

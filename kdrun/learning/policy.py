@@ -89,8 +89,8 @@ class PolicyRollouts:
     counts   batches, texts, tokens, the sum of rewards, and groups of equal rewards, on this rank
     """
 
-    teacher_mix = 0.0
-    """No teacher has a part in what is drawn; see Rollouts."""
+    with_teacher = False
+    """See Rollouts."""
 
     def __init__(
         self,

@@ -41,6 +41,11 @@ class Rollouts:
     group = 1
     """Texts in the place of each sample of a batch."""
 
+    @property
+    def with_teacher(self) -> bool:
+        """Whether a teacher goes through each text while it is written."""
+        return bool(self.teacher_mix)
+
     def __init__(
         self,
         task: Any,

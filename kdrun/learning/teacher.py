@@ -133,16 +133,11 @@ class FrozenTeacher:
             )
 
 
-class Elsewhere:
-    """A live teacher on a device of its own: batches are brought there, and what it says back to where they were."""
+class Around:
+    """A live teacher that is asked, or whose answers are told, in another way. What it costs and where it is are the live one's."""
 
-    def __init__(self, live: FrozenTeacher, device: torch.device):
-        self.live, self.device, self.fingerprint = live, device, live.fingerprint
-        live.to(device)
-
-    def outputs(self, batch: dict[str, Any], step: int = 0) -> Prediction:
-        home = next(_tensors_of(batch["inputs"])).device
-        return self.live.outputs(moved(batch, self.device), step).on(home)
+    def __init__(self, live: Any):
+        self.live, self.fingerprint = live, live.fingerprint
 
     @property
     def samples(self) -> int:
@@ -153,10 +148,26 @@ class Elsewhere:
         return self.live.batch_statistics
 
     def to(self, device: torch.device) -> None:
-        pass  # it stays where it is
+        self.live.to(device)
 
     def close(self) -> None:
         self.live.close()
+
+
+class Elsewhere(Around):
+    """A live teacher on a device of its own: batches are brought there, and what it says back to where they were."""
+
+    def __init__(self, live: FrozenTeacher, device: torch.device):
+        super().__init__(live)
+        self.device = device
+        live.to(device)
+
+    def outputs(self, batch: dict[str, Any], step: int = 0) -> Prediction:
+        home = next(_tensors_of(batch["inputs"])).device
+        return self.live.outputs(moved(batch, self.device), step).on(home)
+
+    def to(self, device: torch.device) -> None:
+        pass  # it stays where it is
 
 
 def _tensors_of(inputs: Any) -> Iterator[Tensor]:
@@ -165,31 +176,20 @@ def _tensors_of(inputs: Any) -> Iterator[Tensor]:
     return (value for value in values if isinstance(value, Tensor))
 
 
-class OtherView:
+class OtherView(Around):
     """A live teacher that sees the samples of a batch otherwise than the student does; view: how."""
 
-    def __init__(self, live: FrozenTeacher, view: BatchView):
-        self.live, self.view, self.fingerprint = live, view, live.fingerprint
-        self.device = torch.device("cpu")
+    def __init__(self, live: Any, view: BatchView):
+        super().__init__(live)
+        self.view, self.device = view, torch.device("cpu")
 
     def outputs(self, batch: dict[str, Any], step: int = 0) -> Prediction:
         seen = moved(self.view.seen(batch), self.device)
         return self.view.told(self.live.outputs(seen), seen)
 
-    @property
-    def samples(self) -> int:
-        return self.live.samples
-
-    @property
-    def batch_statistics(self) -> bool:
-        return self.live.batch_statistics
-
     def to(self, device: torch.device) -> None:
+        super().to(device)
         self.device = device
-        self.live.to(device)
-
-    def close(self) -> None:
-        self.live.close()
 
 
 class OwnAverage:

@@ -19,7 +19,7 @@ from kdrun.data.module import POSITION, SAMPLE
 from kdrun.domains.task import Prediction
 from kdrun.learning import cache, positions
 from kdrun.learning.rowcache import RowCache
-from kdrun.learning.teacher import FrozenTeacher
+from kdrun.learning.teacher import Around
 from kdrun.objectives.terms import build_objective
 from kdrun.problems import UserError
 
@@ -48,28 +48,15 @@ def reduced(prediction: Prediction, k: int) -> Prediction:
     return Prediction(None, prediction.mask, features, captured=prediction.captured)
 
 
-class TopTeacher:
+class TopTeacher(Around):
     """A live teacher that tells only its top."""
 
-    def __init__(self, live: FrozenTeacher, k: int):
-        self.live, self.k, self.fingerprint = live, k, live.fingerprint
+    def __init__(self, live: Any, k: int):
+        super().__init__(live)
+        self.k = k
 
     def outputs(self, batch: dict[str, Any], step: int = 0) -> Prediction:
         return reduced(self.live.outputs(batch), self.k)
-
-    @property
-    def batch_statistics(self) -> bool:
-        return self.live.batch_statistics
-
-    @property
-    def samples(self) -> int:
-        return self.live.samples
-
-    def to(self, device: torch.device) -> None:
-        self.live.to(device)
-
-    def close(self) -> None:
-        self.live.close()
 
 
 def cache_bytes(module, k: int) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import copy
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
@@ -139,7 +140,10 @@ class StageCollector:
         self.asked.append(tree)
         if stage.listed:
             self.stages.append(stage)
-        return Result(json.dumps(tree, sort_keys=True, default=str), stage, {})
+        said = json.dumps(
+            tree, sort_keys=True, default=str
+        ).encode()  # a digest: the tree names those of the stages that it builds upon
+        return Result(hashlib.sha256(said).hexdigest(), stage, {})
 
     def parameters(self, learner: dict[str, Any], data: dict[str, Any]) -> int:
         return 0

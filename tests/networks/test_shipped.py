@@ -100,7 +100,7 @@ def data_of(name: str):
 
 
 def task(data):
-    return kinds.of_kind(data.kind).task(SimpleNamespace(spec=data, among=None))
+    return kinds.of_kind(data.kind).task(SimpleNamespace(spec=data))
 
 
 @pytest.mark.parametrize("name", SEQUENCES)

@@ -1,11 +1,13 @@
 """A key that the chosen strategy would not use is refused where a person typed it; shipped defaults never are."""
 
+import json
+
 import pytest
 
 from kdrun.cli import main
 from kdrun.job.compose import compose
 from kdrun.problems import UserError
-from kdrun.strategies.unused import refuse_unused
+from kdrun.strategies.unused import StageCollector, ask_all, refuse_unused
 
 FEDERATED = ["strategy=federated"]
 GATED = ["strategy=energy_gated"]
@@ -157,3 +159,10 @@ def test_tables_that_come_with_kdrun_pass():
     for name in ("transfer", "evolving", "energy_gated"):
         spec = read_spec(tables(conf_dirs()[0])[name])
         refuse_unused(compose_jobs(TableRequest(spec, []))[1], spec.words)
+
+
+def test_stages_that_build_on_many_others_are_collected_in_little_space():
+    """Each names those before it; spelled out, a sequence of twenty would take a million times the space of one."""
+    lab = StageCollector()
+    ask_all(compose(["data=digits", "student=mlp_8", "strategy=continual", "strategy.tasks=20"]).cells[0], lab)
+    assert len(lab.stages) > 20 and max(len(json.dumps(tree, default=str)) for tree in lab.asked) < 100_000

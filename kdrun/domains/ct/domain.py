@@ -26,7 +26,7 @@ class DiagnosisDomain(ClassificationDomain):
     def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
         from kdrun.domains.ct.task import Diagnosis as Task
 
-        return Task(module.spec, module.among)
+        return Task(module.spec)
 
     def reads_unlabelled(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
         """Scans as those of a cohort; ordinary images as of a classification."""

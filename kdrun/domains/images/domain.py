@@ -44,7 +44,7 @@ class ClassificationDomain(Domain):
     def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
         from kdrun.domains.images.task import Classification as Task
 
-        return Task(module.spec, getattr(module, "among", None))  # kdrun predict knows the spec alone
+        return Task(module.spec)
 
     def spec(self, metadata: Mapping[str, Any]) -> Any:
         from kdrun.domains.images.spec import DataSpec

@@ -24,7 +24,6 @@ class ImageDataModule(ArrayModule):
     """Images with a split, a normalisation and an augmentation.
 
     augment  the config's `augment` (see augment.Augment); only training is augmented
-    among    numbers of the classes that every sample is known to be of (`data.restrict.known`); None: it may be of any
     """
 
     source: Images
@@ -38,14 +37,12 @@ class ImageDataModule(ArrayModule):
         augment: dict[str, Any] | None = None,
         domain: Any = DOMAIN,
         labelled: np.ndarray | None = None,
-        among: tuple[int, ...] | None = None,
     ):
         super().__init__(domain, images, split, spec, Augment(**(augment or {}), size=spec.shape[-2:]), labelled)
         if (augment or {}).get("transforms") and images.x.dtype != np.uint8:
             raise UserError(f"data.augment.transforms are for 8-bit pixels, and {spec.name} has {images.x.dtype}")
         if self.mixes and labelled is not None:
             raise UserError("data.augment.mixup and cutmix are for training samples that all have a label")
-        self.among = among
 
     @property
     def images(self) -> Images:
@@ -67,6 +64,7 @@ def image_module(
     training = of_classes(with_unlabelled(training, config["unlabelled"]), config.get("restrict"))
     images, split = training.source, training.split
     images.check_split(split)
+    subset = config.get("restrict") or {}
     spec = DataSpec(
         name=config["name"] or images.name,
         classes=images.classes,
@@ -74,10 +72,9 @@ def image_module(
         sizes=sizes_of(images, split),
         mean=tuple(mean),
         std=tuple(std),
+        among=tuple(subset["classes"]) if subset.get("known") and subset["classes"] else None,
     )
-    subset = config.get("restrict") or {}
-    among = tuple(subset["classes"]) if subset.get("known") and subset["classes"] else None
-    module = ImageDataModule(images, split, spec, config["augment"], domain, training.labelled, among)
+    module = ImageDataModule(images, split, spec, config["augment"], domain, training.labelled)
     module.cache = cache
     return module
 

@@ -25,6 +25,7 @@ class DataSpec(Spec):
     sizes    samples per split, after limits: {"train": n, "val": n, "test": n}
     mean     per channel, of pixels scaled to 0..1; what the inputs were normalised with
     std      per channel, likewise
+    among    numbers of the classes that every sample is known to be of (`data.restrict.known`); None: it may be of any
     """
 
     name: str
@@ -33,7 +34,9 @@ class DataSpec(Spec):
     sizes: dict[str, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    among: tuple[int, ...] | None = None
 
+    unsaved: ClassVar[tuple[str, ...]] = (*Spec.unsaved, "among")
     kind: ClassVar[str] = "images"
     unchanged: ClassVar[tuple[str, ...]] = ("shape",)
     chosen = MappingProxyType({"shape": ("image shape", "choose it: data.size=PIXELS, where the data have such a key")})

@@ -1,6 +1,5 @@
 """Images (or any other array) in, one of C classes out."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,10 +32,8 @@ class Classification(Task):
     SCORES: type = ClassificationScores
     """Called with the number of classes: the metric of logits [B, C] and targets [B]."""
 
-    def __init__(self, spec: DataSpec, among: Sequence[int] | None = None) -> None:
-        """among: numbers of the classes that every sample is known to be of; metrics look at no other. None: all."""
+    def __init__(self, spec: DataSpec) -> None:
         self.spec = spec
-        self.among = None if among is None else sorted(among)
         self.classes = len(spec.classes)
         self._features = self._classifier = False
         self._wanted: frozenset[str] = frozenset()
@@ -132,12 +129,12 @@ class Classification(Task):
         return self.known(logits), targets
 
     def known(self, logits: torch.Tensor) -> torch.Tensor:
-        """Detached float32 logits [B, C] without the classes (-inf) that no sample can be of."""
-        logits = logits.detach().float()
-        if self.among is None:
+        """Detached float32 logits [B, C] without the classes (-inf) that no sample can be of (`among` of the spec)."""
+        logits, among = logits.detach().float(), self.spec.among
+        if among is None:
             return logits
         kept = torch.full_like(logits, -torch.inf)
-        kept[:, self.among] = logits[:, self.among]
+        kept[:, among] = logits[:, among]
         return kept
 
     def outcomes(self, prediction: Prediction) -> list[dict[str, Any]]:

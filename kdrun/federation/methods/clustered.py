@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -55,14 +54,14 @@ class Clustered(Clusters):
         self._start = export(resources.model)
         return super().initial(resources)
 
-    def learn(self, loop, networks, public, rows, purpose, round):
-        epochs, objective = self.options.forward_epochs, self.digest
-        return self._learn(loop, networks, public, rows, (objective, epochs, purpose, round))
+    def learn(self, client, target, round):
+        how = (self.digest, self.options.forward_epochs, "digest", round)
+        return self._learn(client.loop, {"private": client.private}, client.public, target, how)
 
-    def _learn(self, loop: Loop, networks: Any, public: Any, rows: np.ndarray, how: Any) -> dict[str, float]:
-        """One training on public samples. how: (objective, epochs, purpose, round)."""
+    def _learn(self, loop: Loop, networks: Any, public: Any, target: Tensor, how: Any) -> dict[str, float]:
+        """One training on public samples. target: logits [U, C]; how: (objective, epochs, purpose, round)."""
         objective, epochs, purpose, round = how
-        teacher = Stored(torch.from_numpy(rows).to(loop.device).log() / self.options.temperature)
+        teacher = Stored(target.to(loop.device) / self.options.temperature)
         (role,) = networks
         task = Noisy(loop, role, self.options.smooth_noise) if self._smooths else None
         return loop.train(networks, objective, public, epochs, purpose, round, teacher=teacher, task=task)
@@ -74,7 +73,7 @@ class Clustered(Clusters):
         load(network, start)
         how = (self._distance("server"), self.options.server_epochs, f"server-{cluster}", round)
         try:
-            self._learn(loop, {"server": network}, public, target, how)
+            self._learn(loop, {"server": network}, public, torch.from_numpy(target).log(), how)
         except (
             FloatingPointError
         ):  # it stays as it was; before it has learned anything, clients are taught by their own predictions

@@ -11,12 +11,11 @@ import torch
 
 from kdrun.federation import clusters, predictions
 from kdrun.federation.client import Client
-from kdrun.federation.loop import Loop, Stored
+from kdrun.federation.loop import Loop
 from kdrun.federation.messages import Arrays, Broadcast, Expected, Update, refusal
-from kdrun.federation.methods.base import Method, ServerResources
-from kdrun.federation.methods.local import learn_private
+from kdrun.federation.methods.base import ServerResources
+from kdrun.federation.methods.digest import Digest
 from kdrun.learning import seeds
-from kdrun.objectives.terms import Objective
 from kdrun.problems import UserError
 
 SEMANTICS = 1
@@ -27,26 +26,13 @@ class for all public samples; int64 [rounds], networks of the server that do so 
 NOBODY = -1
 
 
-class Clusters(Method):
+class Clusters(Digest):
     """Clients send class probabilities on public samples and are taught by those of their cluster.
 
-    A client's round: it learns from what it is sent (forward_epochs over public samples), then from labels (backward_epochs over its
-    own), then sends its predictions. In round 0 nothing is sent to it: it learns from labels alone.
-    The server's: it divides the clients that answered, once or, with `recluster`, in every round; the predictions of a cluster are
+    The server's round: it divides the clients that answered, once or, with `recluster`, in every round; the predictions of a cluster are
     combined, and `taught` makes of them what its members are sent. A client that answers first after the division joins the cluster
     whose predictions are nearest to its own.
     """
-
-    TRAVELS = "predictions"
-
-    def objectives(self):
-        digest = (self.digest,) if self.options.forward_epochs else ()
-        return (*digest, *((self.losses.objective("private"),) if self.options.backward_epochs else ()))
-
-    @property
-    def digest(self) -> Objective:
-        """What clients minimise on public samples."""
-        raise NotImplementedError
 
     def suits(self, regression: bool, width: int | None = None) -> None:
         if regression:
@@ -56,21 +42,13 @@ class Clusters(Method):
 
     # clients
 
-    def work(self, client: Client, broadcast: Broadcast):
-        private, loop, round = client.private, client.loop, broadcast.round
-        values: dict[str, float] = {}
-        if broadcast.arrays and self.options.forward_epochs:
-            rows = predictions.decode(broadcast.arrays, len(loop.task.spec.classes))
-            values |= self.learn(loop, {"private": private}, client.public, rows, "digest", round)
-        values |= learn_private(client, self.losses.objective("private"), self.options.label_epochs(round), round)
-        return self._encoded(probabilities(loop, "private", private, client.public)), values
+    def target(self, client: Client, broadcast: Broadcast):
+        if not broadcast.arrays:
+            return None
+        return torch.from_numpy(predictions.decode(broadcast.arrays, len(client.loop.task.spec.classes))).log()
 
-    def learn(
-        self, loop: Loop, networks: Any, public: Any, rows: np.ndarray, purpose: str, round: int
-    ) -> dict[str, float]:
-        """A client's network learns from probabilities [U, C] on public samples."""
-        teacher = Stored(torch.from_numpy(rows).to(loop.device).log())
-        return loop.train(networks, self.digest, public, self.options.forward_epochs, purpose, round, teacher=teacher)
+    def answer(self, client: Client):
+        return self._encoded(probabilities(client.loop, "private", client.private, client.public))
 
     def _encoded(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         return predictions.encode(rows, self.options.encoding, self.options.top_k)

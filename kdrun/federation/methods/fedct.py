@@ -8,10 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdrun.federation.client import Client
-from kdrun.federation.loop import Stored
 from kdrun.federation.messages import Arrays, Broadcast, Expected, Update, refusal
-from kdrun.federation.methods.base import Method
-from kdrun.federation.methods.local import learn_private
+from kdrun.federation.methods.digest import Digest
 from kdrun.objectives.objective_term import Term
 from kdrun.objectives.terms import Objective
 from kdrun.problems import UserError
@@ -21,18 +19,12 @@ SEMANTICS = 1
 LABELS = "labels"
 
 
-class FedCT(Method):
+class FedCT(Digest):
     """Abourayya et al. 2023 (arXiv 2310.05696), federated co-training: clients name a class for each public sample, the server takes
     the class that most of them named (of several the first), and clients learn from it as from a label.
 
     The paper adds the public samples to a client's own; here they are a pass before those, as in the other methods.
     """
-
-    TRAVELS = "predictions"
-
-    def objectives(self):
-        digest = (self.digest,) if self.options.forward_epochs else ()
-        return (*digest, *((self.losses.objective("private"),) if self.options.backward_epochs else ()))
 
     @property
     def digest(self) -> Objective:
@@ -60,24 +52,15 @@ class FedCT(Method):
         counts = np.stack([(votes == label).sum(axis=0) for label in range(resources.width)])
         return {LABELS: counts.argmax(axis=0).astype(np.int16)}
 
-    def work(self, client: Client, broadcast: Broadcast):
-        private, loop, round, options = client.private, client.loop, broadcast.round, self.options
-        values: dict[str, float] = {}
-        if LABELS in broadcast.arrays and options.forward_epochs:
-            labels = torch.from_numpy(np.array(broadcast.arrays[LABELS], np.int64)).to(loop.device)
-            agreed = Stored(functional.one_hot(labels, len(loop.task.spec.classes)).float().log())
-            values |= loop.train(
-                {"private": private},
-                self.digest,
-                client.public,
-                options.forward_epochs,
-                "digest",
-                round,
-                teacher=agreed,
-            )
-        values |= learn_private(client, self.losses.objective("private"), options.label_epochs(round), round)
-        said = loop.table("private", private, client.public).argmax(-1)
-        return {LABELS: said.cpu().numpy().astype(np.int16)}, values
+    def target(self, client: Client, broadcast: Broadcast):
+        if LABELS not in broadcast.arrays:
+            return None
+        labels = torch.from_numpy(np.array(broadcast.arrays[LABELS], np.int64))
+        return functional.one_hot(labels, len(client.loop.task.spec.classes)).float().log()
+
+    def answer(self, client: Client):
+        named = client.loop.table("private", client.private, client.public).argmax(-1)
+        return {LABELS: named.cpu().numpy().astype(np.int16)}
 
 
 def hard(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:

@@ -10,10 +10,8 @@ from torch import Tensor
 
 from kdrun.federation import aggregate
 from kdrun.federation.client import Client
-from kdrun.federation.loop import Stored
 from kdrun.federation.messages import Broadcast
-from kdrun.federation.methods.base import Method
-from kdrun.federation.methods.local import learn_private
+from kdrun.federation.methods.digest import Digest
 from kdrun.objectives.objective_term import Term
 from kdrun.objectives.terms import Objective
 
@@ -22,7 +20,7 @@ SEMANTICS = 1
 LOGITS = "logits"
 
 
-class FedMD(Method):
+class FedMD(Digest):
     """Li and Wang 2019 (arXiv 1910.03581), algorithm 1: clients send their class scores on public samples, the server
     averages them, and clients approach this consensus (digest) before they learn from their own samples (revisit).
 
@@ -31,12 +29,6 @@ class FedMD(Method):
     clients only learn from their own samples. All public samples are used in every round; clients count alike.
     forward_epochs are passes of the digest over public samples, backward_epochs of the revisit over a client's own.
     """
-
-    TRAVELS = "predictions"
-
-    def objectives(self):
-        digest = (self.digest,) if self.options.forward_epochs else ()
-        return (*digest, *((self.losses.objective("private"),) if self.options.backward_epochs else ()))
 
     @property
     def digest(self) -> Objective:
@@ -53,17 +45,12 @@ class FedMD(Method):
         alike = {client: replace(update, samples=1) for client, update in updates.items()}
         return aggregate.combine(alike, how, trim)
 
-    def work(self, client: Client, broadcast: Broadcast):
-        private, loop, round = client.private, client.loop, broadcast.round
-        values: dict[str, float] = {}
-        if LOGITS in broadcast.arrays:
-            consensus = Stored(torch.from_numpy(np.array(broadcast.arrays[LOGITS])).to(loop.device))
-            epochs = self.options.forward_epochs
-            values |= loop.train(
-                {"private": private}, self.digest, client.public, epochs, "digest", round, teacher=consensus
-            )
-        values |= learn_private(client, self.losses.objective("private"), self.options.label_epochs(round), round)
-        return {LOGITS: loop.table("private", private, client.public).cpu().numpy()}, values
+    def target(self, client: Client, broadcast: Broadcast):
+        logits = broadcast.arrays.get(LOGITS)
+        return None if logits is None else torch.from_numpy(np.array(logits))
+
+    def answer(self, client: Client):
+        return {LOGITS: client.loop.table("private", client.private, client.public).cpu().numpy()}
 
 
 def absolute(**outputs: Tensor) -> Tensor:

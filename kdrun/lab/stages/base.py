@@ -168,6 +168,25 @@ class Stage:
         """The entry of `kdrun plan`, without label, status and fingerprint. Nothing is trained for it."""
         raise NotImplementedError
 
+    def planned_without_training(self, look: Look, samples: int, about: str) -> dict[str, Any]:
+        """That entry of a stage that trains nothing. samples: that it looks at; about: what it does, for people."""
+        return {
+            "learner": self.learner["name"],
+            "network": self.learner["network"]["_target_"],
+            "weights": None,
+            "teacher": None,
+            "start": None if self.start is None else self.start.fingerprint,
+            "objective": {},
+            "terms": {},
+            "untrained": [],
+            "epochs": 0,
+            "parameters": look.workshop.parameters(self.learner["network"], self.data),
+            "trainable": 0,
+            "flops": None,
+            "about": [about],
+            "estimate": {"seconds": None, "steps": 0, "samples": samples, "flops": None, "method": "not estimated"},
+        }
+
     def run(self, execution: Execution) -> dict[str, Any]:
         """What the record says of the result; files lie in the work folder. It goes on from the state that is there."""
         raise NotImplementedError

@@ -72,22 +72,8 @@ class Generate(Stage):
     def plan(self, look: Look) -> dict[str, Any]:
         samples = look.module.spec.sizes["train"]
         decoding = ", ".join(f"{name} {value}" for name, value in self.decoding.items())
-        return {
-            "learner": self.learner["name"],
-            "network": self.learner["network"]["_target_"],
-            "weights": None,
-            "teacher": None,
-            "start": None,
-            "objective": {},
-            "terms": {},
-            "untrained": [],
-            "epochs": 0,
-            "parameters": look.workshop.parameters(self.learner["network"], self.data),
-            "trainable": 0,
-            "flops": None,
-            "about": [f"{self.learner['name']} generates targets for {samples:,} training samples ({decoding})"],
-            "estimate": {"seconds": None, "steps": 0, "samples": samples, "flops": None, "method": "not estimated"},
-        }
+        about = f"{self.learner['name']} generates targets for {samples:,} training samples ({decoding})"
+        return self.planned_without_training(look, samples, about)
 
     def run(self, execution: Execution) -> dict[str, Any]:
         from kdrun.learning.generate import GenerateRequest, run_generation

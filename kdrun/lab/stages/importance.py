@@ -55,22 +55,8 @@ class Importance(Stage):
 
     def plan(self, look: Look) -> dict[str, Any]:
         samples = min(self.samples, look.module.spec.sizes["train"])
-        return {
-            "learner": self.learner["name"],
-            "network": self.learner["network"]["_target_"],
-            "weights": None,
-            "teacher": None,
-            "start": self.start.fingerprint,
-            "objective": {},
-            "terms": {},
-            "untrained": [],
-            "epochs": 0,
-            "parameters": look.workshop.parameters(self.learner["network"], self.data),
-            "trainable": 0,
-            "flops": None,
-            "about": [f"Fisher information of {self.learner['name']} on {samples:,} training samples"],
-            "estimate": {"seconds": None, "steps": 0, "samples": samples, "flops": None, "method": "not estimated"},
-        }
+        about = f"Fisher information of {self.learner['name']} on {samples:,} training samples"
+        return self.planned_without_training(look, samples, about)
 
     def run(self, execution: Execution) -> dict[str, Any]:
         from kdrun.learning.importance import ImportanceRequest, run_importance
