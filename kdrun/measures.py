@@ -32,6 +32,7 @@ class Measure:
     """name: as in records. label, unit: for people; factor, digits: how a value becomes a figure. better: max or min.
 
     deviation   a score -> the standard deviation of what one sample adds to its mean, where nothing was kept of samples; None: not known
+    signed      differences of scores: below 0 as well
     resampled   runs keep what it is made of for single test samples (Domain.sums, or probabilities), so that tables have NAME_difference
     """
 
@@ -44,6 +45,7 @@ class Measure:
     digits: int = 2
     deviation: Callable[[float], float] | None = None
     resampled: bool = False
+    signed: bool = False
 
     @property
     def title(self) -> str:
@@ -164,16 +166,19 @@ MEASURES = {
             "forgetting",
             "of tasks one after another: best score of a task before the last one minus its last, mean",
             "min",
+            signed=True,
         ),
         Measure(
             "backward_transfer",
             "backward transfer",
             "of tasks one after another: last score of a task minus that when it was learned, mean",
+            signed=True,
         ),
         Measure(
             "forward_transfer",
             "forward transfer",
             "of tasks one after another: score of a task just before it is learned minus that of random weights, mean",
+            signed=True,
         ),
         Measure(
             "loss",

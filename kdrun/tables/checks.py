@@ -9,13 +9,15 @@ from typing import Any
 
 from kdrun import kinds
 from kdrun.files import number
+from kdrun.measures import MEASURES
 from kdrun.problems import Problems, closest, listed
 from kdrun.records import arms_of
 from kdrun.tables.metrics import METRICS, WHICH, Measured, Record, is_alone, main_score, measure, stages_of, teachers
 from kdrun.tracking.flatten import flatten
 from kdrun.tracking.provenance import cells_of
 
-SHARES = [name for name, metric in METRICS.items() if metric.unit == "share"]
+SIGNED = {name for name, measure in MEASURES.items() if measure.signed}
+SHARES = [name for name, metric in METRICS.items() if metric.unit == "share" and name not in SIGNED]
 TAUGHT_BY = ("name", "network", "weights", "seed", "trainer", "data")
 """What of a teacher's config decides what it is; the rest says how its knowledge is brought."""
 

@@ -191,6 +191,13 @@ def test_a_share_outside_of_0_and_1(checked, value):
     assert found == [f"row t4, student/seed=1, val last: worst_class is {value}, outside 0..1"]
 
 
+def test_transfer_between_tasks_is_a_difference_and_may_be_below_0(checked):
+    def change(alone, t2, t4):
+        stage_of(t4, "student/seed=1")["val"]["last"]["backward_transfer"] = -0.2
+
+    assert checked(change).failures == []
+
+
 def test_top1_is_at_most_top5(checked):
     def change(alone, t2, t4):
         stage_of(t4, "student/seed=1")["test"]["last"]["top5"] = 0.5
