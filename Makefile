@@ -36,7 +36,7 @@ scorecard: $(READY)
 	$(BIN)/python scripts/make_scorecard_digits.py $(ARGS)
 
 lint: $(READY)
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 # The documentation as a site, in outputs/site; a broken link or a page that is not in mkdocs.yml ends it.
 docs: $(READY)

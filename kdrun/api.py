@@ -140,7 +140,7 @@ def run(
     job = compose(overrides, conf_dirs)
     refuse_unused([job])
     resolve_mode(job.config["tracker"])
-    outputs, told = job.config["paths"]["outputs"], []
+    outputs, told = job.config["paths"]["outputs"], list[Path]()
 
     def wait(folder: Path) -> None:
         if not told and not quiet:
@@ -216,12 +216,12 @@ def sweep(
             arguments=["-m", *overrides],
             elsewhere=bool(engine.launcher),
         )
-        how = {"retry": retry, "force": force, "quiet": quiet, "silent": quiet, "jobs": processes}
+        how: dict[str, Any] = {"retry": retry, "force": force, "quiet": quiet, "silent": quiet, "jobs": processes}
         code = execute(sweep_plan, launcher=engine.launcher, settings=engine.settings, **how)
     _raise_if_stopped(code)
     from kdrun.tracking.registry import read_run
 
-    return [_view(read_run(point.folder)) for point in sweep_plan.points]
+    return [_view(read_run(point.folder)) for point in sweep_plan.points if point.folder]
 
 
 def runs(outputs: str | Path = "outputs", **filters: Any) -> Any:
@@ -285,7 +285,7 @@ def load(
         chosen = part_of(view, arm, seed, part)
         info = RunInfo(view.id, view.path, view.record, view.status)
         which = which or epoch_of(view.record, chosen.stage["role"])
-        return load_network(info, chosen.stage, which, chosen.weights(which))
+        return load_network(info, dict(chosen.stage), which, chosen.weights(which))
 
 
 def part_of(view: RunView, arm: str, seed: int | None, part: str | None) -> Part:

@@ -89,7 +89,8 @@ def trained_nothing(entry: Entry) -> bool:
 
 def groups_of(record: Entry) -> dict[str, dict[int, dict[str, Part]]]:
     """Role -> seed -> parts, of results that are finished stages together; those with a part that the record lacks are left out."""
-    stages, groups = record.get("stages") or [], {}
+    stages = record.get("stages") or []
+    groups: dict[str, dict[int, dict[str, Part]]] = {}
     for stage in filter(is_group, stages):
         if parts := parts_of(stage, stages):
             groups.setdefault(stage["role"], {})[stage["seed"]] = parts

@@ -29,7 +29,7 @@ def key(default: Any, help: str, **rules: Any) -> Any:
     place in kdrun.slots), supplied (of a target: arguments that need not be
     there; "domains": those that the kind of data knows), added (it came after results were hashed: while it has its default it is in no hash),
     training (of data: it decides what is trained on, not what is evaluated), differs (of a mapping: keys of this dataclass with the rule `training`)."""
-    metadata = {"help": help, **rules}
+    metadata: dict[str, Any] = {"help": help, **rules}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     if isinstance(default, type):
@@ -37,7 +37,7 @@ def key(default: Any, help: str, **rules: Any) -> Any:
     return field(default=default, metadata=metadata)
 
 
-class TargetNode(dict):
+class TargetNode(dict[str, Any]):
     """Annotation of a node with `_target_`: its other keys are checked against the signature of what it names."""
 
 
@@ -473,14 +473,14 @@ def default_cache() -> str:
     return given or os.path.join(base, "kdrun")
 
 
-def fields(node: type = Root, task: str | None = None) -> tuple[Field, ...]:
+def fields(node: type = Root, task: str | None = None) -> tuple[Field[Any], ...]:
     """The keys of a node. Those of `data` are followed by the nodes of the kinds of data of kdrun, and by those of `task` where
     an installed package has it (Domain.settings)."""
     return (*_fields(node), *(_settings(tuple(kinds.settings(task).items())) if node is Data else ()))
 
 
 @cache
-def _fields(node: type) -> tuple[Field, ...]:
+def _fields(node: type) -> tuple[Field[Any], ...]:
     """With types that are types, also where the module of a kind of data postpones annotations."""
     types = typing.get_type_hints(node)
     for item in fields_of_class(node):
@@ -489,7 +489,7 @@ def _fields(node: type) -> tuple[Field, ...]:
 
 
 @cache
-def _settings(nodes: tuple[tuple[str, type], ...]) -> tuple[Field, ...]:
+def _settings(nodes: tuple[tuple[str, type], ...]) -> tuple[Field[Any], ...]:
     help = {name: (kind.__doc__ or "").partition("\n")[0] for name, kind in nodes}
     kinds_of = [(name, kind | None, key(None, help[name], added=True)) for name, kind in nodes]
     return fields_of_class(make_dataclass("Settings", kinds_of))
@@ -529,5 +529,5 @@ def _keys(node: type, prefix: str, task: str | None) -> Iterator[tuple[str, Any,
         path = f"{prefix}{item.name}"
         yield path, item, node
         for inner in (item.type, *typing.get_args(item.type)):
-            if is_dataclass(inner) and typing.get_origin(item.type) is not dict:
+            if isinstance(inner, type) and is_dataclass(inner) and typing.get_origin(item.type) is not dict:
                 yield from _keys(inner, f"{path}.", task)

@@ -127,9 +127,10 @@ def definition(target: str, follow: bool) -> tuple[str, list[str], ast.stmt | No
     length = next((n for n in range(len(parts), 0, -1) if module_spec(".".join(parts[:n])) is not None), 0)
     module, rest = ".".join(parts[:length]), parts[length:]
     for _ in range(MOST_HOPS):
-        names = found.names if module and rest and (found := _read(module)) else {}
+        found = _read(module) if module and rest else None
+        names = found.names if found else {}
         node = names.get(rest[0]) if rest else None
-        if not follow or not isinstance(node, ast.ImportFrom):
+        if not follow or found is None or not isinstance(node, ast.ImportFrom):
             break
         original = next(alias.name for alias in node.names if (alias.asname or alias.name) == rest[0])
         module, rest = _absolute(found, node), [original, *rest[1:]]
@@ -284,14 +285,16 @@ def _of_function(node: ast.FunctionDef | ast.AsyncFunctionDef, target: str, boun
     defaults: list[ast.expr | None] = [None] * (len(positional) - len(given.defaults)) + list(given.defaults)
     pairs = list(zip(positional, defaults, strict=True))[1 if bound and "staticmethod" not in decorators else 0 :]
     parameters = {
-        argument.arg: Parameter(argument.arg, "positional", argument.annotation, default and ast.unparse(default))
+        argument.arg: Parameter(argument.arg, "positional", argument.annotation, _text(default))
         for argument, default in pairs
     }
     for argument, default in zip(given.kwonlyargs, given.kw_defaults, strict=True):
-        parameters[argument.arg] = Parameter(
-            argument.arg, "keyword", argument.annotation, default and ast.unparse(default)
-        )
+        parameters[argument.arg] = Parameter(argument.arg, "keyword", argument.annotation, _text(default))
     return Signature(target, parameters, given.kwarg is not None)
+
+
+def _text(default: ast.expr | None) -> str | None:
+    return None if default is None else ast.unparse(default)
 
 
 def _of_class(module: Module, node: ast.ClassDef, rest: list[str], target: str, hops: int) -> Signature | None:
@@ -338,14 +341,15 @@ def _of_dataclass(module: Module, node: ast.ClassDef, target: str, hops: int) ->
         name, default = statement.target.id, statement.value
         if isinstance(default, ast.Call) and ast.unparse(default.func).rpartition(".")[2] == "field":
             options = {keyword.arg: keyword.value for keyword in default.keywords}
-            if isinstance(options.get("init"), ast.Constant) and options["init"].value is False:
+            init = options.get("init")
+            if isinstance(init, ast.Constant) and init.value is False:
                 continue
             factory = options.get("default_factory")
             default = options.get("default")
             if factory is not None:
                 made = ast.parse(f"({ast.unparse(factory)})()", mode="eval").body
                 default = factory.body if isinstance(factory, ast.Lambda) else made
-        parameters[name] = Parameter(name, "positional", statement.annotation, default and ast.unparse(default))
+        parameters[name] = Parameter(name, "positional", statement.annotation, _text(default))
     return Signature(target, parameters, kind="class")
 
 

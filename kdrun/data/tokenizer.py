@@ -179,7 +179,7 @@ class TokenizersFile:
         self._model, names = read_tokenizers_file(path)
         self.sha256 = sha256_file(path)
         self.size = self._model.get_vocab_size()
-        ids = {role: None if name is None else self._model.token_to_id(name) for role, name in names.items()}
+        ids: dict[str, Any] = {role: name and self._model.token_to_id(name) for role, name in names.items()}
         if ids["eos"] is None:
             raise UserError(f"{path} has no end-of-sentence token; known names: {', '.join(USUAL_NAMES['eos'])}")
         self.eos: int = ids["eos"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
@@ -118,7 +118,13 @@ def decode(
                 mask[number, : len(sources[row])] = True
             never = {pad, bos} - {eos}
             best = beam_search(
-                network, source.to(device), mask.to(device), bos=bos, eos=eos, never=never, search=search
+                cast(Decodable, network),
+                source.to(device),
+                mask.to(device),
+                bos=bos,
+                eos=eos,
+                never=never,
+                search=search,
             )
             for row, hypotheses in zip(rows, best, strict=True):
                 found[row] = hypotheses
@@ -164,7 +170,7 @@ def beam_search(
     """
     search = search or BeamSearch()
     beam, penalty = search.beam, search.length_penalty
-    never = torch.tensor(sorted(never), dtype=torch.int64, device=source.device)
+    excluded = torch.tensor(sorted(never), dtype=torch.int64, device=source.device)
     sentences = [_Sentence(row) for row in range(source.shape[0])]
     answers: list[list[Hypothesis]] = [[] for _ in sentences]
     # All bookkeeping is on the CPU: one small copy from and to the device per step, and no other waiting for it.
@@ -180,7 +186,7 @@ def beam_search(
         logits, cache = network.decode_step(last, memory, cache)
         forced = longest <= step
         values, tokens = _continuations(
-            logits, scores.shape, eos, never, 2 * beam, step < search.min_length, forced if forced.any() else None
+            logits, scores.shape, eos, excluded, 2 * beam, step < search.min_length, forced if forced.any() else None
         )
         values = values + scores[:, :, None]
         values, order = values.flatten(1).topk(min(2 * beam, values[0].numel()))
@@ -226,7 +232,7 @@ def beam_search(
 
 def _continuations(
     logits: torch.Tensor,
-    shape: tuple[int, int],
+    shape: Sequence[int],
     eos: int,
     never: torch.Tensor,
     most: int,

@@ -6,14 +6,11 @@ Nothing heavy is imported here: `kdrun check` and `kdrun ls` ask domains, too.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from kdrun.problems import UserError, listed
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -47,6 +44,7 @@ class Spec:
 
     name: str
     sizes: dict[str, int]
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
     kind: ClassVar[str] = ""
     per_position: ClassVar[bool] = False
     keywords: ClassVar[bool] = False
@@ -94,7 +92,8 @@ class Spec:
         kept = [one for one in fields(cls) if one.name not in cls.unsaved]
         values = {one.name: metadata[one.name] for one in kept if one.default is MISSING or one.name in metadata}
         tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        return cls(name=metadata["data"], sizes={}, **tuples)
+        make: Any = cls
+        return make(name=metadata["data"], sizes={}, **tuples)
 
     def arguments(self) -> dict[str, Any]:
         """What networks may ask for by the name of a parameter, and only the data know."""

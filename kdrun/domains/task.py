@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 Batch = Mapping[str, Any]
-Tensors = "dict[str, torch.Tensor | None]"
+Tensors = dict[str, "torch.Tensor | None"]
 
 
 @dataclass
@@ -50,6 +50,9 @@ class Prediction:
         """The logits, computed where only hidden and head are there."""
         if self.logits is not None:
             return self.logits
+        assert self.hidden is not None, (
+            "a prediction has logits, or hidden states and the layer that makes logits of them"
+        )
         from torch.nn.functional import linear
 
         weight, bias = self.head if isinstance(self.head, tuple) else (self.head, None)

@@ -104,7 +104,7 @@ class InProcess:
 
     def parts(self) -> dict[str, tuple[str, Mapping[str, Any]]]:
         """{name: (version, tensors)}: equal versions have equal tensors."""
-        found = {}
+        found: dict[str, tuple[str, Mapping[str, Any]]] = {}
         for client in self.clients:
             for what, tensors in client.tensors().items():
                 version = client.fits if what == "private" else client.best_round

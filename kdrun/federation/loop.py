@@ -172,7 +172,7 @@ class Loop:
         """float32 [n, C]: logits on the samples of a shard in its order, in eval mode, nothing augmented."""
         network.eval()
         self.count(f"asked/{role}", len(shard))
-        return torch.cat([self.predict(network, batch["inputs"]).logits for batch in shard.whole(OUTPUTS_BATCH)])
+        return torch.cat([self.predict(network, batch["inputs"]).dense() for batch in shard.whole(OUTPUTS_BATCH)])
 
     @torch.no_grad()
     def evaluate(self, network: nn.Module, shard: Shard, final: bool = False) -> dict[str, float]:
@@ -224,7 +224,7 @@ class LoopBackend(Backend):
         if self.accumulate > 1 and any(isinstance(part, _BatchNorm) and part.training for part in student.modules()):
             self.smallest = 2
 
-    def check(self, objective, raw, part, scale=1.0):
+    def check(self, objective: Any, raw: dict[str, Tensor], part: dict[str, Any], scale: float = 1.0) -> None:
         for name, value in raw.items():
             if name not in self.seen and not value.isfinite():
                 raise FloatingPointError(f"the {name} term is {float(value.detach())} at its first use")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -96,11 +96,11 @@ class Backend:
         """The student's forward pass, with what is captured in it."""
         return predicted(self.task, student, inputs, self.capture)
 
-    def tensors(self, batch: dict[str, Any], prediction, taught) -> dict[str, Any] | list[dict[str, Any]]:
+    def tensors(self, batch: dict[str, Any], prediction: Any, taught: Any) -> dict[str, Any] | list[dict[str, Any]]:
         """What the task gives and what is captured, the student's as large as the teacher's; and what the batch says of itself.
         With several teachers a list, for each of them."""
         if isinstance(taught, list):
-            return [self.tensors(batch, prediction, each) for each in taught]
+            return [cast("dict[str, Any]", self.tensors(batch, prediction, each)) for each in taught]
         tensors = self.task.tensors(batch, prediction, taught)
         tensors |= {name: batch[name] for name in FROM_BATCH if name in batch}
         tensors |= labelled_positions(batch, tensors.get("mask"))
@@ -118,7 +118,7 @@ class Backend:
             return
         overs = {term.name: term.counted(part) for term in objective.active}
         masks = {name: part.get(MASKS.get(over, over)) for name, over in overs.items()}
-        here = {name: value for name, value in raw.items() if masks[name] is None or bool(masks[name].any())}
+        here = {name: value for name, value in raw.items() if (mask := masks[name]) is None or bool(mask.any())}
         looked = check_first_step(objective, here, self.student, self.seen, self.alike, self.beside, scale)
         self.seen = {**self.seen, **looked}
 
@@ -145,7 +145,7 @@ class LightningBackend(Backend):
         self.learner = learner
 
     @property
-    def ranks(self) -> int:
+    def ranks(self) -> int:  # type: ignore[override]
         return self.learner.trainer.world_size
 
     @property
@@ -165,12 +165,12 @@ class LightningBackend(Backend):
         strategy, device = self.learner.trainer.strategy, self.learner.device
         return int(strategy.reduce(torch.tensor(number, device=device), reduce_op=how))
 
-    def check(self, objective, raw, part, scale=1.0):
+    def check(self, objective: Objective, raw: dict[str, Tensor], part: dict[str, Any], scale: float = 1.0) -> None:
         scale = 1.0 if self.scaler is None else self.scaler.get_scale()
         with each_rank_alone(self.student), self._without_autocast():
             super().check(objective, raw, part, scale)
 
-    def gradient_norm(self, value, scale=1.0):
+    def gradient_norm(self, value: Tensor, scale: float = 1.0) -> float:
         with self._without_autocast():
             norm = super().gradient_norm(value, 1.0 if self.scaler is None else self.scaler.get_scale())
         if self.ranks == 1:
@@ -200,7 +200,7 @@ class LightningBackend(Backend):
                 self.scaler.unscale_(optimizer)
             super().clip_gradients()
 
-    def _without_autocast(self):
+    def _without_autocast(self) -> AbstractContextManager[None]:
         """A backward pass computes in the types of its forward pass."""
         device = self.learner.device.type
         return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
@@ -214,12 +214,12 @@ class TakingPart(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, loss: Tensor, *parameters: nn.Parameter) -> Tensor:
+    def forward(ctx: Any, loss: Tensor, *parameters: nn.Parameter) -> Tensor:
         ctx.parameters = parameters
         return loss.view_as(loss)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         return gradient, *(parameter.new_zeros(()).expand_as(parameter) for parameter in ctx.parameters)
 
 

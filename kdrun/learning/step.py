@@ -58,7 +58,7 @@ def train_step(
             total = objective.total(backend.balance.applied(raw), tensors)
         backend.backward(total, last=number == len(parts))
         here = [*values_of(objective, raw, total), total.detach()]
-        values = [sum(pair) for pair in zip(values, here, strict=True)] if values else here
+        values = [before + value for before, value in zip(values, here, strict=True)] if values else here
     if backend.balance is not None:
         values += [total.new_tensor(factor).detach() for factor in backend.balance.of(objective)]
     backend.clip_gradients()
@@ -67,7 +67,15 @@ def train_step(
     return values
 
 
-def step_of_several_passes(student, teacher, objective, batch, optimizer, step, backend) -> list[Tensor]:
+def step_of_several_passes(
+    student: nn.Module,
+    teacher: Any,
+    objective: Objective,
+    batch: dict[str, Any],
+    optimizer: Any,
+    step: int,
+    backend: Backend,
+) -> list[Tensor]:
     """As train_step, of an optimizer that asks a closure for gradients: the values of the weights before the step.
 
     Where the optimizer says how many passes it takes (SAM), all of them are of one function of the weights: each draws the

@@ -7,9 +7,9 @@ checkpoint, EMA or parameter count can reach it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -57,7 +57,7 @@ class FrozenTeacher:
     def __init__(
         self,
         network: nn.Module,
-        task,
+        task: Any,
         fingerprint: str,
         normalize: dict[str, Tensor] | None = None,
         turn: tuple[float, float] | None = None,
@@ -65,7 +65,7 @@ class FrozenTeacher:
         network.requires_grad_(False)
         network.eval()
         for module in network.modules():
-            module.train = _stay(module)
+            module.__dict__["train"] = _stay(module)
         self.network = network
         self.task = task
         self.fingerprint = fingerprint
@@ -85,7 +85,7 @@ class FrozenTeacher:
                 f"the teacher {type(self.network).__name__} changes its inputs in place, and its student would be given what "
                 "it left: let its forward pass begin with a copy"
             )
-        return said if self.turn is None else replace(said, logits=said.logits * self.turn[0] + self.turn[1])
+        return said if self.turn is None else replace(said, logits=said.dense() * self.turn[0] + self.turn[1])
 
     def use_batch_statistics(self) -> None:
         """From now on batch normalisation divides by the statistics of each batch, as in training; its own are neither used
@@ -200,7 +200,7 @@ class OwnAverage:
 
     def __init__(self, task: Any):
         self.task, self.samples = task, 0
-        self.network: nn.Module | None = None
+        self.network: nn.Module
         self.capture: Capture | None = None
 
     def follow(self, network: nn.Module, capture: Capture | None) -> None:
@@ -277,7 +277,7 @@ class SeveralTeachers:
         return kept or [int(draw.integers(len(self.teachers)))]
 
     def outputs(self, batch: dict[str, Any], step: int = 0) -> list[Prediction]:
-        return [self.teachers[number].outputs(batch) for number in self.present(step)]
+        return [cast(Prediction, self.teachers[number].outputs(batch)) for number in self.present(step)]
 
     @property
     def batch_statistics(self) -> bool:
@@ -306,7 +306,7 @@ def _drops(module: nn.Module) -> bool:
     return any(isinstance(value, float) and value > 0 for value in values)
 
 
-def _stay(module: nn.Module):
+def _stay(module: nn.Module) -> Callable[..., nn.Module]:
     return lambda mode=True: module
 
 
@@ -332,7 +332,7 @@ def as_seen(inputs: Any, normalize: Mapping[str, Tensor] | None) -> Any:
     return inputs * scale + shift
 
 
-def renormalisation(student: tuple, teacher: dict[str, list[float]] | None) -> dict[str, Tensor] | None:
+def renormalisation(student: Sequence[Any], teacher: dict[str, list[float]] | None) -> dict[str, Tensor] | None:
     """Scale and shift from the student's normalised inputs to the teacher's.
 
     With x = (raw - m_s) / d_s the teacher needs (raw - m_t) / d_t = x * d_s / d_t + (m_s - m_t) / d_t.

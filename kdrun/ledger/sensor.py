@@ -94,8 +94,8 @@ class Counter:
 
     def _step(self, value: float, now: float) -> float | None:
         """What was counted since the last read; None where it cannot be known."""
-        step = value - self._last
-        if step < 0:
-            step = None if self._span is None else step + self._span
+        step: float | None = value - self._last
+        if value < self._last:
+            step = None if self._span is None else value - self._last + self._span
         wrapped = self._span is not None and (now - self._at) * self._most > self._span * self._unit
         return None if wrapped else step

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from fnmatch import fnmatchcase
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -48,7 +48,7 @@ def captured(network: nn.Module) -> Iterator[list[torch.Tensor]]:
     layer = classifier(network)
     each = of_samples(network, layer)
 
-    def keep(_: nn.Module, given: tuple, named: dict) -> None:
+    def keep(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         calls.append(each(given[0] if given else named["input"]).clone())
 
     handle = layer.register_forward_pre_hook(keep, with_kwargs=True)
@@ -63,7 +63,7 @@ def of_samples(network: nn.Module, module: nn.Module) -> Callable[[torch.Tensor]
     inside on more rows than samples (networks.spiking.Spiking); unchanged where there is none."""
     for around in network.modules():
         if around is not module and hasattr(around, "of_samples") and any(part is module for part in around.modules()):
-            return around.of_samples
+            return cast("Callable[[torch.Tensor], torch.Tensor]", around.of_samples)
     return lambda tensor: tensor
 
 
@@ -114,9 +114,10 @@ def _expanded(module: nn.Module, parts: list[str]) -> list[str]:
 class LastActivation(TorchFunctionMode):
     """Remembers what the last activation in here was given and gave, until the next one."""
 
-    before = after = None
+    before: torch.Tensor
+    after: Any = None
 
-    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if function not in ACTIVATIONS:
             return function(*args, **kwargs)
@@ -183,10 +184,10 @@ class Capture:
         learning, activation = torch.is_grad_enabled(), LastActivation()
         modules = dict(self.network.named_modules())
 
-        def keep(before: str, path: str) -> Callable[[nn.Module, tuple, Any], None]:
+        def keep(before: str, path: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
             each = of_samples(self.network, modules[path])
 
-            def hook(module: nn.Module, inputs: tuple, output: Any) -> None:
+            def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
                 if learning and not torch.is_grad_enabled():
                     raise UserError(
                         f"{path} of {type(self.network).__name__} runs without gradients: in activation checkpointing, give "

@@ -130,7 +130,7 @@ class Term:
         Said by the setting `over`, or by `function.over = "visual_mask"`. A term over "images" returns one value per sample, 0
         where a sample has no image, and is given whole rows.
         """
-        return self.moved or getattr(self.loss or self.function, "over", LABELS)
+        return self.moved or str(getattr(self.loss or self.function, "over", LABELS))
 
     def captures(self, who: str) -> dict[str, str]:
         """What it compares of the "student" or the "teacher" beside their logits: path -> key of the config that names it."""
@@ -233,12 +233,14 @@ class Term:
         self.check_wants(given)
         chosen = {name: given.get(name, 0 if name in ("step", "epoch") else None) for name in self.wants}
         chosen |= {name: given[name] for name in self.may_want if name in given}
-        return [chosen] if self.pairs is None else [{**chosen, **captured} for captured in self._captured(given)]
+        if self.pairs is None:
+            return [chosen]
+        return [{**chosen, **captured} for captured in self._captured(given, self.pairs)]
 
-    def _captured(self, given: Tensors) -> list[dict[str, Any]]:
+    def _captured(self, given: Tensors, pairs: CapturePairs) -> list[dict[str, Any]]:
         """What was captured, by parameter name, for each call of the function."""
         students, teachers = given["captured"]
-        if not self.pairs.each:
+        if not pairs.each:
             lists = {"student_captured": students, "teacher_captured": teachers}
             return [{name: tensors for name, tensors in lists.items() if tensors}]
         sides = {"student_features": students, "teacher_features": teachers}

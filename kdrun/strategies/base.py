@@ -78,9 +78,10 @@ class Strategy:
         equal_compute  on labels, for as many optimisation steps as `run` spends on the student
         """
         if name in self.variants:
-            return replace(self, **self.variants[name]).run(lab, cast, name)
+            variant: Any = replace(self, **self.variants[name])  # its `run` takes the role
+            return variant.run(lab, cast, name)
         if name == "plain_kd":
             teacher = lab.get(supervised(cast.teacher))
             return lab.get(distil(cast.student, teacher, role=name))
-        epochs = {"equal_compute": {"epochs": self.student_epochs(cast)}, "alone": {}}[name]
+        epochs: dict[str, Any] = {"equal_compute": {"epochs": self.student_epochs(cast)}, "alone": {}}[name]
         return lab.get(supervised(cast.student, role=name, **epochs))

@@ -62,7 +62,7 @@ def grade(
     if full and phases:
         length = phases * sft_epochs(options, learner)
         before = supervised(learner, start=before, role=f"{role}_sft", pretrain=False, epochs=length)
-    settings = {"epochs": learner.trainer["epochs"] if epochs is None else epochs}
+    settings: dict[str, Any] = {"epochs": learner.trainer["epochs"] if epochs is None else epochs}
     settings |= {"gap": True} if learner.role == "student" else {}
     return distil(learner, teachers, start=before, role=role, pretrain=False, drop=drop, **settings)
 

@@ -139,7 +139,7 @@ def throughput(
         if deadline_ms is not None and times["p99_ms"] > deadline_ms:
             break
         rate = 1e3 * batch / times["p50_ms"] if times["p50_ms"] else 0.0
-        if found is None or deadline_ms is not None or rate > found["per_second"]:
+        if found is None or deadline_ms is not None or rate > (found["per_second"] or 0.0):
             kept = {name: times[name] for name in ("p50_ms", "p99_ms")}
             found = {"batch": batch, "per_second": rate, **kept, "deadline_ms": deadline_ms}
     return found
@@ -195,7 +195,7 @@ def energy(
         passed = clock() - start
         if passed >= seconds:
             break
-    after = reader.read()
+    after = None if reader is None else reader.read()
     joules = None if after is None else (after - before) / calls
     return {"joules": joules, "calls": calls, "seconds": passed, **told}
 

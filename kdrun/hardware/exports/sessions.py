@@ -60,7 +60,7 @@ class OnnxSession:
         self.names, self._used = list(names), {one.name for one in self._session.get_inputs()}
         self._output = [self._session.get_outputs()[0].name]
         self.version = onnxruntime.__version__
-        self.threads = {"intra_op": threads, "inter_op": 1}
+        self.threads: dict[str, int | None] = {"intra_op": threads, "inter_op": 1}
 
     def __call__(self, *arrays: np.ndarray) -> np.ndarray:
         return self._session.run(self._output, self._fed(arrays))[0]
@@ -92,14 +92,15 @@ class TorchSession:
         if not here.get(device):
             raise UserError(f"device={device}: not on this machine; here: {', '.join(k for k, v in here.items() if v)}")
         self._torch, self._module, self.device = torch, module.to(device), device
-        self.version = torch.__version__
-        self.threads = {"intra_op": threads, "inter_op": torch.get_num_interop_threads()}
+        self.version: str = torch.__version__
+        self.threads: dict[str, int | None] = {"intra_op": threads, "inter_op": torch.get_num_interop_threads()}
+        self._threads = threads
         self._before: int | None = None
         self._wait = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}.get(device)
 
     def __call__(self, *arrays: np.ndarray) -> np.ndarray:
         torch, before = self._torch, self._torch.get_num_threads()
-        torch.set_num_threads(self.threads["intra_op"])
+        torch.set_num_threads(self._threads)
         try:
             with torch.inference_mode():
                 return self._module(*self._moved(arrays)).float().cpu().numpy()
@@ -110,7 +111,7 @@ class TorchSession:
         torch, module, wait = self._torch, self._module, self._wait
         if self._before is None:
             self._before = torch.get_num_threads()
-        torch.set_num_threads(self.threads["intra_op"])
+        torch.set_num_threads(self._threads)
         given = self._moved(arrays)
 
         @torch.inference_mode()

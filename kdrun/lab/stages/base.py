@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import Field, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -112,6 +112,7 @@ class Stage:
     trainer: dict[str, Any] | None
     objective: dict[str, Any] | None
     metrics: dict[str, Any] | None
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
     listed: ClassVar[bool] = True
     told: ClassVar[tuple[str, ...]] = ()
 
@@ -175,7 +176,7 @@ class Stage:
             "network": self.learner["network"]["_target_"],
             "weights": None,
             "teacher": None,
-            "start": None if self.start is None else self.start.fingerprint,
+            "start": getattr(self.start, "fingerprint", None),
             "objective": {},
             "terms": {},
             "untrained": [],
