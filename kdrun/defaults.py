@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from kdrun import kinds, losses
 from kdrun.moved import current, original
 from kdrun.problems import UserError
+from kdrun.signatures import LASTING
 from kdrun.targets import RESERVED, signature
 
 WRITTEN: Mapping[str, str] = {
@@ -143,7 +145,11 @@ def _defaults(node: dict[str, Any], target: str, numbers: bool, task: str | None
     return node
 
 
-def _parameters(target: str) -> dict[str, tuple[Any, bool]]:
+def _parameters(target: str) -> Mapping[str, tuple[Any, bool]]:
+    return _lasting_parameters(target) if target.startswith(LASTING) else _read_parameters(target)
+
+
+def _read_parameters(target: str) -> dict[str, tuple[Any, bool]]:
     """Name of each parameter of a target -> (default, MISSING where there is none; whether it is a number with a fraction)."""
     if (former := losses.former(target)) is not None:
         return {name: (default, isinstance(default, float)) for name, default in former.options.items()}
@@ -153,6 +159,9 @@ def _parameters(target: str) -> dict[str, tuple[Any, bool]]:
         return {}
     parameters = {} if known is None else known.parameters
     return {name: (_literal(one.default), _is_float(one.annotation)) for name, one in parameters.items()}
+
+
+_lasting_parameters = lru_cache(maxsize=None)(_read_parameters)
 
 
 def _literal(text: str | None) -> Any:

@@ -77,9 +77,13 @@ def see_current_folder(target: str) -> None:
         sys.path.append(here)
 
 
+LASTING = ("kdrun.", "torch.")
+"""Packages whose modules stay as they are while kdrun runs: a composition asks hundreds of times for their signatures."""
+
+
 def module_spec(name: str) -> importlib.machinery.ModuleSpec | None:
     """Like importlib.util.find_spec, but parents are not imported."""
-    return _lasting_spec(name) if name.startswith(("kdrun.", "torch.")) else _module_spec(name)
+    return _lasting_spec(name) if name.startswith(LASTING) else _module_spec(name)
 
 
 def _module_spec(name: str) -> importlib.machinery.ModuleSpec | None:
@@ -98,12 +102,15 @@ def _module_spec(name: str) -> importlib.machinery.ModuleSpec | None:
 
 
 _lasting_spec = lru_cache(maxsize=None)(_module_spec)
-"""Of modules of kdrun and torch, which stay where they are while it runs: a composition asks hundreds of times."""
 
 
 def signature_of(target: str) -> Signature | None:
     """The signature of `target`, or None where source cannot tell. Raises Missing where it is certainly absent."""
     target = current(target)
+    return _lasting_signature(target) if target.startswith(LASTING) else _signature(target)
+
+
+def _signature(target: str) -> Signature | None:
     see_current_folder(target)
     parts = target.split(".")
     for length in range(len(parts), 0, -1):
@@ -116,6 +123,9 @@ def signature_of(target: str) -> Signature | None:
             raise Missing(f"{target} is a module, not something that can be called", "", callables(name))
         return _in_module(name, rest, target, 0)
     raise Missing(f"no package {parts[0]!r} can be found from here", parts[0], [])
+
+
+_lasting_signature = lru_cache(maxsize=None)(_signature)
 
 
 def definition(target: str, follow: bool) -> tuple[str, list[str], ast.stmt | None]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from kdrun.plugins import CONFIGS, entry_points
 from kdrun.problems import UserError
@@ -153,32 +154,44 @@ def tables(dirs: Sequence[ConfDir]) -> dict[str, Option]:
     return _folders(dirs).get(TABLES, {})
 
 
-def _is_named(group: str, dirs: Sequence[ConfDir]) -> bool:
-    """Whether a defaults list has this subfolder as a group: `- optimizer: sgd` in a file beside it, or its whole path in any."""
-    parent, _, last = group.rpartition("/")
-    beside = re.compile(
-        rf"^\s*-\s+(?:optional\s+|override\s+)*(?:/?{re.escape(group)}|{re.escape(last)})(?:@[\w.]+)?\s*:", re.M
-    )
-    anywhere = re.compile(rf"^\s*-\s+(?:optional\s+|override\s+)*/{re.escape(group)}(?:@[\w.]+)?\s*:", re.M)
-    for conf in dirs:
-        if _some_file(os.path.join(conf.path, parent), beside, deep=False):
-            return True
-    return any(
-        _some_file(conf.path, anywhere, deep=True) for conf in dirs if os.path.isdir(os.path.join(conf.path, group))
-    )
+Stamp = tuple[tuple[str, int], ...]
 
 
-def _some_file(folder: str, pattern: re.Pattern[str], deep: bool) -> bool:
-    """Whether the text of a config file in a folder (deep: or below it) has the pattern."""
-    for place, folders, files in os.walk(folder):
-        for file in files:
-            if file.endswith((".yaml", ".yml")):
-                with open(os.path.join(place, file), encoding="utf-8", errors="replace") as text:
-                    if pattern.search(text.read()):
-                        return True
-        if not deep:
-            folders.clear()
-    return False
+def stamp(dirs: Sequence[ConfDir]) -> Stamp:
+    """Name and time of every config file: what was read before an edit is not used after it."""
+    files = [path for conf in dirs for path in _files(conf.path)]
+    return tuple((path, os.stat(path).st_mtime_ns) for path in files)
+
+
+def _files(folder: str) -> list[str]:
+    return [
+        os.path.join(place, file)
+        for place, _, files in os.walk(folder)
+        for file in files
+        if file.endswith((".yaml", ".yml"))
+    ]
+
+
+ENTRY = re.compile(r"^\s*-\s+(?:optional\s+|override\s+)*([\w./-]+)(?:@[\w.]+)?\s*:", re.M)
+"""`- optimizer: sgd`, `- /trainer/optimizer@_here_: sgd` of a defaults list."""
+
+
+def _named(dirs: Sequence[ConfDir], stamp: Stamp) -> set[str]:
+    """Subfolders that a defaults list has as a group: by the path from the folder of its file, or, with a slash before it, by
+    the whole path in a file of the same folder of configs or of the one above the subfolder."""
+    places = {conf.path: conf for conf in dirs}
+    named = set()
+    for file, _ in stamp:
+        root = next(path for path in places if file.startswith(os.path.join(path, "")))
+        above = os.path.relpath(os.path.dirname(file), root).replace(os.sep, "/").removeprefix(".")
+        with open(file, encoding="utf-8", errors="replace") as text:
+            for name in ENTRY.findall(text.read()):
+                whole = name.lstrip("/")
+                if not name.startswith("/"):
+                    named.add(f"{above}/{name}".lstrip("/"))
+                if whole.rpartition("/")[0] == above or (name.startswith("/") and os.path.isdir(f"{root}/{whole}")):
+                    named.add(whole)
+    return named
 
 
 def _folders(dirs: Sequence[ConfDir]) -> Groups:
@@ -187,15 +200,21 @@ def _folders(dirs: Sequence[ConfDir]) -> Groups:
     A subfolder that a defaults list names (`trainer/optimizer`) is a group of its own; another one only sorts the options of
     the group it lies in: `experiment=cifar100/vanilla`.
     """
+    return _sorted(tuple((conf.path, conf.origin, conf.package) for conf in dirs), stamp(dirs))
+
+
+@lru_cache(maxsize=8)
+def _sorted(places: tuple[tuple[str, str, str | None], ...], stamp: Stamp) -> Groups:
+    dirs = [ConfDir(*place) for place in places]
+    named = _named(dirs, stamp)
     found: Groups = {}
-    known: dict[str, bool] = {}
     for conf in dirs:
         for folder, _, files in os.walk(conf.path):
             group = os.path.relpath(folder, conf.path).replace(os.sep, "/")
             if group == "." or any(part.startswith((".", "_")) for part in group.split("/")):
                 continue
             prefix = ""
-            while "/" in group and not known.setdefault(group, _is_named(group, dirs)):
+            while "/" in group and group not in named:
                 group, _, last = group.rpartition("/")
                 prefix = f"{last}/{prefix}"
             for file in sorted(files):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from kdrun.config.groups import LEARNERS, SEVERAL, ConfDir, Groups, near
+from kdrun.config.groups import LEARNERS, SEVERAL, ConfDir, Groups, near, stamp
 from kdrun.config.option_file import defaults_of
 from kdrun.config.presets import PRESETS, mistakes
 from kdrun.problems import Problems, closest, listed
@@ -41,7 +40,7 @@ def compose_groups(
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        return _compose(tuple(overrides), tuple((conf.origin, conf.path) for conf in dirs), _stamp(dirs))
+        return _compose(tuple(overrides), tuple((conf.origin, conf.path) for conf in dirs), stamp(dirs))
     except yaml.YAMLError as error:
         problems.add(*_yaml(error))
     except (HydraException, OmegaConfBaseException) as error:
@@ -53,16 +52,6 @@ def compose_groups(
         if not problems.found:
             problems.add(*_explained(error, overrides, dirs, table))
     return None
-
-
-def _stamp(dirs: Sequence[ConfDir]) -> tuple[tuple[str, int], ...]:
-    """Name and time of every config file: what was composed before an edit is not used after it."""
-    found = []
-    for conf in dirs:
-        for folder, _, files in os.walk(conf.path):
-            paths = [os.path.join(folder, file) for file in files if file.endswith((".yaml", ".yml"))]
-            found += [(path, os.stat(path).st_mtime_ns) for path in paths]
-    return tuple(found)
 
 
 # A sweep over values composes its groups once: 0.2 s per job otherwise.
@@ -184,6 +173,6 @@ def _chosen_in(group: str, name: str, overrides: Sequence[str], table: Groups) -
 
 def _choices(dirs: Sequence[ConfDir]) -> list[str]:
     try:
-        return list(_compose((), tuple((conf.origin, conf.path) for conf in dirs), _stamp(dirs)).choices)
+        return list(_compose((), tuple((conf.origin, conf.path) for conf in dirs), stamp(dirs)).choices)
     except Exception:  # the base itself is broken; then there is nothing to suggest from
         return []
