@@ -141,6 +141,22 @@ class Trainer:
         choices=("none", "fsdp"),
         added=True,
     )
+    compile: str | None = key(
+        None,
+        "compile the forward pass of student and teacher in training, by this backend of torch.compile",
+        choices=("inductor", "aot_eager", "eager", "cudagraphs"),
+        meant={"true": "inductor", "aot": "aot_eager"},
+        added=True,
+    )
+    activation_checkpointing: bool = key(
+        False,
+        "compute activations of the student's blocks again in the backward pass rather than keep them",
+        added=True,
+        left_out="the same numbers, computed twice",
+    )
+    sync_batch_norm: bool = key(
+        False, "batch normalisation by the samples of all devices rather than of each", added=True
+    )
     monitor: str = key("accuracy", "validation metric that selects the best epoch")
     mode: str = key("max", "whether a larger or a smaller monitor is better", choices=("max", "min"))
     devices: int | None = key(

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdrun.learning import seeds
 from kdrun.learning.adaptor import Adaptors
+from kdrun.learning.execution import execution_of
 from kdrun.learning.groups import make_optimizer
 from kdrun.learning.learner import LearnerModule
 from kdrun.learning.report import Leaving, Report
@@ -24,6 +26,7 @@ from kdrun.learning.wiring import capture_of, dry_shapes, of_data, reuse_classif
 from kdrun.ledger.ledger import Ledger
 from kdrun.ledger.spending import PREPARE, TEACHER
 from kdrun.networks.build import build_network
+from kdrun.networks.modes import hold_frozen
 from kdrun.networks.parts import select_parts
 from kdrun.networks.weights import load_weights
 from kdrun.objectives.terms import Objective, build_objective
@@ -123,7 +126,7 @@ def learner_of(fit: RunningFit, objective: Objective, teacher: TeacherSource | N
         check_shardable(fit.network, trainer, request.hardware)
     student = copy.deepcopy(fit.network) if sharded else fit.network
     beside = {**({} if adaptor is None else {"adaptor": adaptor}), "terms": nn.ModuleDict(objective.modules)}
-    return LearnerModule(
+    learner = LearnerModule(
         student,
         fit.task,
         objective,
@@ -138,6 +141,20 @@ def learner_of(fit: RunningFit, objective: Objective, teacher: TeacherSource | N
         alike=request.alike,
         balance=trainer.get("balance"),
     )
+    capture = learner.backend.capture
+    learner.backend.execution = execution_of(student, trainer, fit.world, objective, "student", capture)
+    if fit.world > 1 and not trainer.get("sync_batch_norm") and _normalises_batches(student):
+        share = (
+            f"each of {fit.world} devices normalises by its own {trainer['batch_size'] // fit.world} samples of a batch"
+        )
+        fit.report.note(f"batch normalisation: {share}; trainer.sync_batch_norm=true normalises by all")
+    return learner
+
+
+def _normalises_batches(network: nn.Module) -> bool:
+    """Whether it normalises by statistics of a batch in training."""
+    hold_frozen(network)
+    return any(isinstance(part, _BatchNorm) and part.training for part in network.modules())
 
 
 def among_peers(fit: RunningFit, learner: LearnerModule, steps: int) -> list[RunningFit]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kdrun.learning.adaptor import Adaptors
 from kdrun.learning.balance import Balance
+from kdrun.learning.execution import Execution
 from kdrun.learning.firststep import check_first_step, gradient_norms, joined
 from kdrun.learning.microbatches import micro_batches
 from kdrun.learning.sharding import each_rank_alone
@@ -42,6 +43,7 @@ class Backend:
     closure     the optimizer computes gradients more than once in a step
     passes      how often, where the optimizer says it
     balance     of the gradients of terms, or None
+    execution   how the student's forward pass is computed, where not plainly
     """
 
     ranks = 1
@@ -65,6 +67,7 @@ class Backend:
         self.seen: dict[str, dict[str, float]] = {}
         self.smallest, self.closure, self.passes = 1, False, 1
         self.balance: Balance | None = None
+        self.execution: Execution | None = None
 
     def serve(self, optimizer: Any) -> None:
         """Takes from the optimizer how often it computes gradients in a step."""
@@ -94,7 +97,7 @@ class Backend:
 
     def predict(self, student: nn.Module, inputs: Any) -> Any:
         """The student's forward pass, with what is captured in it."""
-        return predicted(self.task, student, inputs, self.capture)
+        return predicted(self.task, student, inputs, self.capture, self.execution)
 
     def tensors(self, batch: dict[str, Any], prediction: Any, taught: Any) -> dict[str, Any] | list[dict[str, Any]]:
         """What the task gives and what is captured, the student's as large as the teacher's; and what the batch says of itself.

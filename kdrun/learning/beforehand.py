@@ -18,6 +18,7 @@ from kdrun import losses, targets
 from kdrun.learning import policy
 from kdrun.learning.backend import wants_closure
 from kdrun.learning.device import available
+from kdrun.learning.execution import check_execution
 from kdrun.learning.fit import monitored
 from kdrun.learning.groups import check_groups, check_optimizer
 from kdrun.learning.schedule import schedule
@@ -56,6 +57,7 @@ def check_paths(stages: Iterable[Any]) -> None:
     network of a stage has. No data are needed: networks are built for TYPICAL ones, without memory for their weights; one that
     cannot be is left to `check_builds`."""
     for stage in stages:
+        check_execution(stage.trainer or {})
         if (stage.trainer or {}).get("groups"):
             networks = [_typical(node) for node in stage.networks]
             if None not in networks:

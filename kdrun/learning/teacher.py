@@ -19,6 +19,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from kdrun.data.module import BatchView
 from kdrun.domains.task import Prediction
+from kdrun.learning.execution import Execution
 from kdrun.learning.wiring import predicted
 from kdrun.networks.capture import Capture
 from kdrun.objectives.objective_term import versions
@@ -48,11 +49,13 @@ class FrozenTeacher:
     trained on (x * scale + shift), or None when both agree.
     turn: (scale, shift) of its outputs into the units of the student's targets, or None.
     capture: what is captured of the network, or None.
+    execution: how its forward pass is computed, where not plainly.
     batch_statistics: whether batch normalisation uses those of each batch; see use_batch_statistics.
     """
 
     batch_statistics = False
     capture: Capture | None = None
+    execution: Execution | None = None
 
     def __init__(
         self,
@@ -79,7 +82,7 @@ class FrozenTeacher:
         self.samples += self.task.size(inputs)
         given = inputs.values() if isinstance(inputs, Mapping) else [inputs]
         before = versions(given)
-        said = predicted(self.task, self.network, as_seen(inputs, self.normalize), self.capture)
+        said = predicted(self.task, self.network, as_seen(inputs, self.normalize), self.capture, self.execution)
         if versions(given) != before:
             raise UserError(
                 f"the teacher {type(self.network).__name__} changes its inputs in place, and its student would be given what "

@@ -14,6 +14,7 @@ import torch
 from kdrun.data.module import SAMPLE, BatchView
 from kdrun.files import read_json
 from kdrun.learning import cache, positions, rowcache, seeds, topk
+from kdrun.learning.execution import execution_of
 from kdrun.learning.fitness import UnfitTeacher, check_guess
 from kdrun.learning.preflight import preflight
 from kdrun.learning.report import Leaving, Report
@@ -249,11 +250,14 @@ def _one_teacher(
             workshop.note_teaching(request, flops=task.flops(network))
 
         frozen = live_teacher(teacher, module, task, device, look)
+        if request.hardware["channels_last"]:
+            frozen.network.to(memory_format=torch.channels_last)
         workshop.note_teaching(request, **preflight(frozen, module, task, teacher, teaching))
         if (mode := teaching.get("mode", "eval")) != "eval":  # it was measured in eval mode, as what is known of it was
             frozen.use(mode)
             workshop.note_teaching(request, mode=mode)
         frozen.capture = capture_of(frozen.network, objective, "teacher")
+        frozen.execution = execution_of(frozen.network, request.trainer, 1, objective, "teacher", frozen.capture)
         return frozen
 
     def asked_by_batches(network: FrozenTeacher) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -26,8 +27,17 @@ def capture_of(network: nn.Module, objective: Objective, who: str) -> Capture | 
     return Capture(network, patterns) if patterns else None
 
 
-def predicted(task: Any, network: nn.Module, inputs: Any, capture: Capture | None) -> Prediction:
-    """A forward pass, with what is captured in it."""
+def predicted(
+    task: Any,
+    network: nn.Module,
+    inputs: Any,
+    capture: Capture | None,
+    execution: Callable[[], AbstractContextManager[None]] | None = None,
+) -> Prediction:
+    """A forward pass, with what is captured in it. execution: what it is computed in (see execution.Execution)."""
+    if execution is not None:
+        with execution():
+            return predicted(task, network, inputs, capture)
     if capture is None:
         return task.predict(network, inputs)
     prediction, prediction.captured = capture.of(lambda: task.predict(network, inputs))

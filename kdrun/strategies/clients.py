@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from kdrun.lab.stages.base import Result
 
 COUNT = (lambda number: number >= 1, "at least 1")
-PLAIN = {"ema": None, "balance": None, "parts": None, "sharding": "none"}
+PLAIN = {
+    "ema": None,
+    "balance": None,
+    "parts": None,
+    "sharding": "none",
+    "compile": None,
+    "activation_checkpointing": False,
+    "sync_batch_norm": False,
+}
 """Settings of a trainer that clients, who train in a plain loop, do not have."""
 
 

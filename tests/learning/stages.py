@@ -37,9 +37,13 @@ class Silent(Report):
         self.stop_at = stop_at
         self.asked = 0
         self.told: list[dict] = []
+        self.notes: list[str] = []
 
     def rows(self, rows):
         self.told += rows
+
+    def note(self, text):
+        self.notes.append(text)
 
     def stop_requested(self):
         self.asked += 1

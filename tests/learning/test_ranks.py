@@ -20,7 +20,7 @@ from kdrun.problems import UserError
 from kdrun.slots import allowing
 from kdrun.strategies.cast import Cast, distil, supervised
 
-from .stages import cell, make_lab, teach
+from .stages import Silent, cell, make_lab, teach
 
 OWN = ("targets.learning=true", "hardware.devices=2")
 
@@ -94,6 +94,21 @@ def test_ranks_with_different_numbers_of_samples_take_as_many_micro_batches(tmp_
     )
     assert two.record["cost"]["steps"] == one.record["cost"]["steps"] == 5
     assert two.record["val"]["last"]["loss"] == pytest.approx(one.record["val"]["last"]["loss"], rel=1e-4)
+
+
+def test_batch_normalisation_over_all_ranks_is_that_of_one_process(tmp_path, forked_ranks):
+    """Five steps of a network with seven of them, its blocks computed twice; without, two ranks end elsewhere."""
+    words = ("student=resnet8_w2", "trainer.batch_size=54", "trainer.epochs=1", "data.limit.train=270")
+    synced = ("trainer.sync_batch_norm=true", "trainer.activation_checkpointing=true")
+    ranks = {"one": (), "two": ("hardware.devices=2",), "together": ("hardware.devices=2", *synced)}
+    losses = {}
+    for name, options in ranks.items():
+        report = Silent()
+        lab = make_lab(tmp_path / name, report)
+        losses[name] = lab.get(supervised(Cast(cell(*words, *options)).student)).record["val"]["last"]["loss"]
+        assert any("each of 2 devices normalises by its own 27" in note for note in report.notes) == (name == "two")
+    assert losses["together"] == pytest.approx(losses["one"], rel=1e-4)
+    assert losses["two"] != pytest.approx(losses["one"], rel=1e-3)
 
 
 def test_a_dead_rank_ends_the_stage_and_the_other_rank(tmp_path, tests_on_path):
