@@ -24,6 +24,7 @@ SETTINGS: Mapping[str, Any] = {
     "resize": "auto",
     "logits": None,
     "only": None,
+    "view": None,
 }
 """Settings of every term, with their defaults; see objectives/settings.py."""
 

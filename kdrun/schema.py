@@ -195,6 +195,11 @@ class AugmentConfig:
         "further random changes: random_resized_crop, color_jitter, auto_augment, rand_augment, trivial_augment, random_erasing, cutout",
         added=True,
     )
+    strong: dict[str, TransformConfig] = key(
+        {},
+        "a second view of each image, with these random changes, for terms with view: strong (as in mlkd_strong)",
+        added=True,
+    )
     mixup: float = key(
         0.0, "mix each image with another, by a share of Beta(mixup, mixup); 0: no", minimum=0, added=True
     )

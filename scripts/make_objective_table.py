@@ -44,6 +44,8 @@ loss NAME of the table, or the one that `_target_` names, with that loss's optio
 - `logits`: `output:NAME`, what a term is given of the student in the place of its logits: a network of images that returns a mapping
   `{"logits": ..., NAME: ...}` has further heads or exits. `objective=deit_hard` teaches the class token of `student=deit_tiny` by labels and
   its distillation token by the teacher; scores are those of `logits`, the mean of both.
+- `view`: `strong`, the term looks at the second view of each sample ([data.augment.strong](image-data.md)) in the place of the first, with
+  what both networks say of that. Each step then has a forward pass of both networks for either view, and outputs of the teacher are not cached.
 
 `objective=[kd,at]` is the sum of both options (in experiments: `- override /objective: [kd, at]`). A weight in which they differ is
 that of the first, which is told; another setting in which they differ is refused until it is said once:
@@ -93,7 +95,8 @@ with `targets.mylab=true` to allow the package. Tensors are taken by parameter n
 options. Where positions do not look at each other, `mine.pointwise = True` below the function says so: padding is then left out before
 it is computed. `mine.over = "visual_mask"` makes it a term over image slots, `mine.over = "images"` one with a value per sample.
 `mine.whole_batch = True` says that samples are compared with each other; `kdrun.objectives.ranks.whole_batch` gives those of all ranks, with their
-gradients. `mine.settings = {"adaptor": "none"}` are other defaults of the settings above, `mine.pairs = "sum"` adds what layers give.
+gradients. `mine.figures = {"hits": hits}`, functions of the same tensors without options, has their means recorded beside the loss (`train/mine_hits`);
+nothing is minimised of them. `mine.settings = {"adaptor": "none"}` are other defaults of the settings above, `mine.pairs = "sum"` adds what layers give.
 `student_classifier` and `teacher_classifier` are weight and bias of the last linear layers of image classifiers; with
 `mine.reuses_classifier = True` the student is given the teacher's, which then stays.
 

@@ -24,6 +24,7 @@ class BatchLoader:
 
     A batch is a dict: "ids" int64 [b], "inputs" float32 [b, C, H, W] (of tables [b, F]), "targets" int64 [b] (of tables
     float32), "view" (int: which augmented view) and "size" (int: samples of this batch over all ranks, what losses are divided by).
+    Where the augmentation makes further views of a sample ("strong"), their inputs are there by name.
     Where not all samples have a label also "labelled" bool [b] and "sizes": {"mask": size, "labelled": those with one}.
 
     batch_size  samples per batch over all ranks; each batch is split contiguously and as evenly as possible
@@ -137,7 +138,7 @@ class BatchLoader:
             first, end, size = self._bounds[index]
             made = {
                 "ids": ids[first:end],
-                "inputs": samples.inputs(order[first:end], key),
+                **samples.shown(order[first:end], key),
                 "targets": targets[first:end],
                 "view": view,
                 "size": size,
@@ -167,19 +168,20 @@ class BatchLoader:
         end = first_of(size, self.rank + 1, self.world)
         places, own, view = torch.from_numpy(rows[first:end]), turns[first:end], 0
         if augment is None or not augment.random:
-            inputs = samples.inputs(places)
+            shown = {"inputs": samples.inputs(places)}
         elif augment.replayed:
             view = augment.view(self.epoch)
-            inputs = samples.inputs(places, augment.key(self.seed, view))
+            shown = samples.shown(places, augment.key(self.seed, view))
         else:
             view = self.epoch
             passes, back = np.unique(own, return_inverse=True)
-            seen = [samples.inputs(places, augment.key(self.seed, int(turn))) for turn in passes]
-            inputs = torch.stack(seen)[torch.from_numpy(back), torch.arange(len(own))]
+            seen = [samples.shown(places, augment.key(self.seed, int(turn))) for turn in passes]
+            pass_of, place_of = torch.from_numpy(back), torch.arange(len(own))
+            shown = {name: torch.stack([each[name] for each in seen])[pass_of, place_of] for name in seen[0]}
         whole = samples.labelled[torch.from_numpy(rows)]
         made = {
             "ids": samples.ids[places],
-            "inputs": inputs,
+            **shown,
             "targets": samples.targets[places],
             "view": view,
             "size": size,

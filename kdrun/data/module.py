@@ -62,6 +62,8 @@ class DataModule(LightningDataModule):
     """Whether the same random changes come again in every run, so that outputs for them can be stored."""
     views = 1
     """Number of replayed views."""
+    further_views: tuple[str, ...] = ()
+    """Names of further views of the same samples that training batches have beside "inputs"."""
     mixes = False
     """Whether training samples are mixed with others, so that each has two labels."""
     preflight_batch = 256
@@ -280,6 +282,10 @@ class ArrayModule(DataModule):
     @property
     def views(self) -> int:
         return 1 if self.augment is None else self.augment.views
+
+    @property
+    def further_views(self) -> tuple[str, ...]:
+        return tuple(getattr(self.augment, "further", ()))
 
     @property
     def mixes(self) -> bool:

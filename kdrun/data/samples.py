@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdrun.data import randomness
+
 IN_MEMORY_BYTES = 1 << 30  # larger sets of raw pixels stay memory-mapped
 PREPARED_BYTES = 256 << 20  # splits smaller than this as float32 are normalised once, if nothing is augmented
 
@@ -70,6 +72,15 @@ class Samples:
         partners = self._partners(positions, key)
         others = self.augment(self._raw.index_select(0, self._rows[partners]), self.ids[partners], key)
         return self.augment.mixes(made, self._normalised(others), key, self.ids[positions].numpy())
+
+    def shown(self, positions: Tensor, key: int | None) -> dict[str, Tensor]:
+        """{"inputs"} as `inputs` gives them, and beside them, by name, the same samples in each further view of the augmentation."""
+        further = {} if key is None else getattr(self.augment, "further", {})
+        chosen = self._raw.index_select(0, self._rows[positions]) if further else None
+        return {"inputs": self.inputs(positions, key)} | {
+            name: self._normalised(augment(chosen, self.ids[positions], randomness.key(name, key)))
+            for name, augment in further.items()
+        }
 
     def mixed(self, positions: Tensor, key: int | None) -> dict[str, Tensor]:
         """What a batch of mixed samples has beside their labels: "mixed_targets" [b], those of what they are mixed with, and "mixed_share"

@@ -113,9 +113,9 @@ class Loop:
             self.count(f"trained/{role}", epochs * len(shard))
         if not kept:
             return {}
-        *means, _ = torch.stack([torch.stack(values) for values in kept]).mean(dim=0).tolist()
+        means = torch.stack([torch.stack(values) for values in kept]).mean(dim=0).tolist()  # of terms first
         names = [term.name for term in objective.active]
-        return self._finite(dict(zip(names, means, strict=True)), networks.values())
+        return self._finite(dict(zip(names, means, strict=False)), networks.values())
 
     def _optimizer_of(self, networks: list[nn.Module], trained: Sequence[list[nn.Parameter]]) -> torch.optim.Optimizer:
         """A new optimizer of the parameters `trained` of each network, with `trainer.groups` of each."""

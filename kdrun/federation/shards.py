@@ -68,7 +68,7 @@ class Shard:
             positions = order[first:end]
             yield {
                 "ids": ids[first:end],
-                "inputs": self.drawn(positions, key) if inputs is None else inputs[first:end],
+                **(self.shown(positions, key) if inputs is None else {"inputs": inputs[first:end]}),
                 "targets": targets[first:end],
                 "positions": positions,
                 "size": end - first,
@@ -91,6 +91,10 @@ class Shard:
     def drawn(self, positions: Tensor, key: int | None) -> Tensor:
         """Inputs [b, ...] at these positions of the shard, augmented by `key` (None: as they are), as this client sees them."""
         return self._changed(self._samples.inputs(self.rows[positions], key))
+
+    def shown(self, positions: Tensor, key: int | None) -> dict[str, Tensor]:
+        """As `drawn`, with further views of the samples (data.samples.Samples.shown)."""
+        return {name: self._changed(x) for name, x in self._samples.shown(self.rows[positions], key).items()}
 
     def _changed(self, inputs: Tensor) -> Tensor:
         return (inputs if self._change is None else self._change(inputs)).to(self.device)

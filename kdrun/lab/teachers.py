@@ -126,7 +126,7 @@ def settle_teaching(stage: Stage, workshop: Any) -> dict[str, Any]:
         if teaching["source"] == "cached":
             raise UserError(
                 "teacher.source=cached: what this objective needs of a teacher (whole distributions, states before the "
-                "output layer, or what is captured of its modules) is not kept",
+                "output layer, what is captured of its modules, or says of a second view) is not kept",
                 "use teacher.source=online; for text, objective=word_kd_topk keeps the likeliest tokens",
             )
         return {**teaching, "source": "online", "fill": None}

@@ -91,13 +91,15 @@ class Adaptors(nn.Module):
         self.terms, self.features = tuple(terms), features
         self.pairs = nn.ModuleDict({name: nn.ModuleList(adaptors) for name, adaptors in (pairs or {}).items()})
 
-    def captured(self, student: Prediction, teacher: Prediction | None) -> dict[str, tuple[list[Tensor], list[Tensor]]]:
-        """Term -> (the student's features, adapted; those of the teacher), pair by pair, from both predictions.
+    def captured(
+        self, student: Prediction, teacher: Prediction | None, view: str | None = None
+    ) -> dict[str, tuple[list[Tensor], list[Tensor]]]:
+        """Term -> (the student's features, adapted; those of the teacher), pair by pair, from both predictions; of terms that look at this view.
 
         teacher: None in a step that asks no teacher; the student's are then as they are.
         """
         both = {}
-        for term in self.terms:
+        for term in (term for term in self.terms if term.view == view):
             ours = [x for path in term.pairs.student for x in captured_at(path, student)]
             theirs = (
                 [x for path in term.pairs.teacher for x in captured_at(path, teacher)] if teacher is not None else []

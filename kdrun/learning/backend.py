@@ -111,7 +111,7 @@ class Backend:
         if self.adaptor is not None:
             if self.adaptor.features is not None:
                 tensors["student_features"] = self.adaptor.features(tensors["student_features"])
-            tensors["captured"] = self.adaptor.captured(prediction, taught)
+            tensors["captured"] = self.adaptor.captured(prediction, taught, batch.get("shown"))
         return tensors
 
     def check(self, objective: Objective, raw: dict[str, Tensor], part: dict[str, Any], scale: float = 1.0) -> None:

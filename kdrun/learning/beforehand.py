@@ -22,6 +22,7 @@ from kdrun.learning.execution import check_execution
 from kdrun.learning.fit import monitored
 from kdrun.learning.groups import check_groups, check_optimizer
 from kdrun.learning.schedule import schedule
+from kdrun.learning.step import no_view
 from kdrun.learning.wiring import capture_of, dry_shapes, of_data, reuse_classifier, shapes_of, wire
 from kdrun.networks.build import build_network, seeded
 from kdrun.networks.parts import select_parts
@@ -157,6 +158,7 @@ def check_builds(stages: list[Any], module: Any, hardware: dict[str, Any]) -> No
             _check_reward(stage.rollout, task)
         _has_positions(objective, module, written)
         _takes_mixed(objective, module)
+        _shows_views(objective, stage, module)
         _wire(objective, stage, network, task, module)
         if objective.wanted not in given:
             given[objective.wanted] = _given(objective, network, task, module.spec)
@@ -246,6 +248,17 @@ def _takes_mixed(objective: Objective, module: Any) -> None:
             raise UserError(
                 f"objective.{term.name} takes one label for each sample, and data.augment.mixup and cutmix mix two",
                 "terms for that: ce, and those that compare networks alone (kd, dist, features)",
+            )
+
+
+def _shows_views(objective: Objective, stage: Any, module: Any) -> None:
+    """Raises UserError for a term over a further view of each sample that batches do not have, or that a teacher has no way to see."""
+    for view, term in objective.views.items():
+        if view not in module.further_views:
+            raise UserError(*no_view(term, view))
+        if getattr(stage, "sees", None):
+            raise UserError(
+                f"objective.{term}.view={view}: a teacher that sees samples otherwise than its student has the first view alone"
             )
 
 

@@ -274,7 +274,7 @@ def _cost(
     spec, taught = fit.module.spec, keeping.taught(learner)
     samples, of_teacher = sum(shown.values()), fit.notes.get("flops")
     evaluated, rollout = sum(spec.sizes.get(split, 0) for split in splits), learner.backend.rollout
-    passes = learner.backend.passes * (1 if rollout is None else rollout.group)
+    passes = learner.backend.passes * learner.objective.shown * (1 if rollout is None else rollout.group)
     written = 0 if rollout is None else fit.world * rollout.counts["samples"]
     if rollout is not None and rollout.with_teacher:  # the teacher goes through each of them as well
         taught += rollout.counts["samples"]

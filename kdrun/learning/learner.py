@@ -243,12 +243,13 @@ class LearnerModule(LightningModule):
             self.backend.rollout.resume(state["rollouts"])
 
     def stacked_losses(self) -> Tensor:
-        """[steps, terms + 1]: what has been kept since the last flush; with trainer.balance then the factor of each term."""
+        """[steps, terms + 1 ...]: what has been kept since the last flush, as train_step returns it."""
         return torch.stack([torch.stack(values) for values in self.losses])
 
     def flush_losses(self) -> dict[str, float]:
         """Means since the last call, as logged: `loss`, and per term the raw value and, where not 1, value times weight; the
-        weight itself where it depends on the step, and with trainer.balance the factor on it. A term without weight in all these steps has no value.
+        weight itself where it depends on the step, and with trainer.balance the factor on it; and what losses say beside their values. A term without
+        weight in all these steps has no value.
 
         Raises: FloatingPointError naming what is not finite, and the term that grew before.
         """
@@ -256,20 +257,23 @@ class LearnerModule(LightningModule):
             return {}
         stacked = self.stacked_losses()
         self.losses.clear()
-        terms = self.objective.active
+        terms, figures = self.objective.active, self.objective.figures
+        told = () if figures is None else figures.active
         steps = range(self.step - len(stacked), self.step)
         weights = {term.name: [term.weight_at(step, self.objective.length) for step in steps] for term in terms}
-        stacked, balance = stacked[:, : len(terms) + 1], stacked[:, len(terms) + 1 :]
+        sizes = [len(terms) + 1, len(told), stacked.shape[1] - len(terms) - 1 - len(told)]
+        stacked, said, balance = stacked.split(sizes, dim=1)
         balanced = balance.shape[1] > 0
         moving = [n for n, term in enumerate(terms) if balanced or isinstance(term.weight, WeightSchedule)]
         if moving:  # their weighted values, step by step
             factors = stacked.new_tensor([weights[terms[number].name] for number in moving]).T
             factors = factors * balance if balanced else factors
             stacked = torch.cat([stacked, stacked[:, moving] * factors, balance], dim=1)
-        mean = stacked.mean(dim=0)
+        mean = torch.cat([stacked, said], dim=1).mean(dim=0)
         if self.trainer.world_size > 1:
             mean = self.trainer.strategy.reduce(mean, reduce_op="mean")
         means = mean.tolist()
+        means, said = means[: len(means) - len(told)], means[len(means) - len(told) :]
         values, further = {"loss": means[len(terms)]}, means[len(terms) + 1 :]
         products = dict(zip(moving, further, strict=False))
         for number, term in enumerate(terms):
@@ -285,6 +289,9 @@ class LearnerModule(LightningModule):
                     values[f"{term.name}_balance"] = further[len(moving) + number]
             elif term.weight != 1:
                 values[f"{term.name}_weighted"] = means[number] * term.weight
+        for figure, value in zip(told, said, strict=True):
+            if counted := sum(figure.weight_at(step, self.objective.length) != 0 for step in steps):
+                values[figure.name] = value * (len(steps) / counted)
         for name, value in values.items():
             if value != value or value in (float("inf"), float("-inf")):
                 rows = stacked[:, : len(terms)] * stacked.new_tensor([weights[term.name] for term in terms]).T

@@ -22,6 +22,7 @@ from kdrun.learning.fit import monitored
 from kdrun.learning.groups import passes_of
 from kdrun.learning.request import TaughtBy
 from kdrun.learning.rollouts import rollouts_of
+from kdrun.learning.step import compared
 from kdrun.learning.step_sizes import batch_size_for, seconds_on_target, too_large
 from kdrun.learning.teacher import FrozenTeacher, OtherView
 from kdrun.learning.teaching import live_teacher
@@ -69,6 +70,7 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
         "step_seconds": None,
         "on": None,
         "passes": 1,
+        "shown": 1,
         "untrained": [],
         "too_large": None,
     }
@@ -77,6 +79,7 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
     monitored(stage.trainer, task)
     result["passes"] = passes_of(stage.trainer)
     objective = build_objective(stage.objective)
+    result["shown"] = shown = objective.shown
     loader = _loader(stage, module, objective, stage.trainer["batch_size"])
     result["steps"] = stage.trainer["epochs"] * len(loader)
     result["samples"] = {kind: stage.trainer["epochs"] * count for kind, count in loader.per_epoch().items()}
@@ -84,7 +87,9 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
     teachers = [network_of(node, there.spec) for node in nodes]
     flops = [teacher_task.flops(teacher) for teacher in teachers]
     result["teacher_flops"] = None if None in flops or not flops else sum(flops)
-    sample = None if result["flops"] is None else result["passes"] * 3 * result["flops"] + sum(filter(None, flops))
+    sample = (
+        None if result["flops"] is None else shown * (result["passes"] * 3 * result["flops"] + sum(filter(None, flops)))
+    )
     result["too_large"] = too_large([shadow, *teachers], sample)
     if result["too_large"] is None:
         size = batch_size_for(loader, sample)
@@ -97,7 +102,7 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
     samples = sum(loader.per_epoch().values()) / len(loader)
     accumulate = stage.trainer.get("accumulate", 1)
     seconds, on = seconds_on_target(stage.hardware, (shadow, task), others, samples, accumulate)
-    return {**result, "step_seconds": seconds and result["passes"] * seconds, "on": on}
+    return {**result, "step_seconds": seconds and shown * result["passes"] * seconds, "on": on}
 
 
 def _loader(stage, module, objective: Objective, batch_size: int) -> Any:
@@ -116,7 +121,7 @@ def _step(stage, module, seen, stored, loader, result: dict[str, Any], dear: boo
     batch = next(iter(loader))
     if "reward" in stage.rollout:  # no term has anything in a batch of the data
         batch = rollouts_of(task, stage.seed, stage.rollout)(student, {**batch, "step": 0})
-    taught, shapes, widths = None, [], []
+    asked, shapes, widths = None, [], []
     if objective.needs_teacher:
         teachers = _teachers(stage, seen or module, objective, stored, result)
         view = None if seen is None else seen.view_of(module)
@@ -125,7 +130,8 @@ def _step(stage, module, seen, stored, loader, result: dict[str, Any], dear: boo
             shapes.append(shapes_of(teacher.network, objective, "teacher", teacher.task, (seen or module).spec))
         reuse_classifier(objective, student, [teacher.network for teacher in teachers])
         sources = [teacher if view is None else OtherView(teacher, view) for teacher in teachers]
-        taught = [_as_told(source.outputs(batch), stage.objective) for source in sources]
+        asked = _Answers(sources, stage.objective)
+        asked.outputs(batch)
         if objective.takes("student_features"):
             widths = [teacher.task.feature_width(teacher.network) for teacher in teachers]
     objective, adaptor = wire(
@@ -140,14 +146,13 @@ def _step(stage, module, seen, stored, loader, result: dict[str, Any], dear: boo
     )
     beside = {"terms": nn.ModuleDict(objective.modules)} if objective.modules else {}
     capture = capture_of(student, objective, "student")
-    backend = Backend(task, student, adaptor=adaptor, capture=capture, beside=beside)
+    backend = _Probed(task, student, adaptor=adaptor, capture=capture, beside=beside)
     count = batch.get("sizes", batch["size"])
     hold_frozen(student.train())
     for _ in range(1 if dear else 2):  # the first step pays for allocations; of small ones the second counts
-        given = total = raw = prediction = None  # one graph at a time
+        given = total = raw = backend.said = None  # one graph at a time
         started = time.perf_counter()
-        prediction = backend.predict(student, batch["inputs"])
-        given = backend.tensors(batch, prediction, taught[0] if taught and len(taught) == 1 else taught)
+        given = compared(student, asked, objective, batch, 0, backend)
         total, raw = objective(given, count)
         total.backward(retain_graph=True)
         seconds = time.perf_counter() - started
@@ -156,10 +161,34 @@ def _step(stage, module, seen, stored, loader, result: dict[str, Any], dear: boo
     same = bool(stage.start and stage.teacher) and stage.begun.fingerprint == stage.teacher.fingerprint
     alike = stage.averaged or same or stage.importance is not None
     result["terms"] = check_first_step(objective, raw, student, alike=alike, beside=backend.beside)
-    identity = _identity(objective, task, batch, prediction, _as_told(prediction, stage.objective))
+    identity = _identity(objective, task, batch, backend.said, _as_told(backend.said, stage.objective))
     for name, found in result["terms"].items():
         found["identity"] = identity.get(name)
     return seconds
+
+
+class _Probed(Backend):
+    """said: what the student predicted of the batch, in its first view."""
+
+    said: Any = None
+
+    def tensors(self, batch, prediction, taught):
+        self.said = self.said if "shown" in batch else prediction
+        return super().tensors(batch, prediction, taught)
+
+
+class _Answers:
+    """What teachers say of one batch, each asked once about each of its views."""
+
+    def __init__(self, teachers: list[Any], objective: dict[str, Any]):
+        self._teachers, self._objective, self._known = teachers, objective, {}
+
+    def outputs(self, batch: dict[str, Any], step: int = 0) -> Any:
+        view = batch.get("shown")
+        if view not in self._known:
+            told = [_as_told(teacher.outputs(batch), self._objective) for teacher in self._teachers]
+            self._known[view] = told[0] if len(told) == 1 else told
+        return self._known[view]
 
 
 def _rollout_seconds(stage, task, student: nn.Module, batch: dict[str, Any]) -> float:
@@ -211,7 +240,7 @@ def _as_told(prediction, objective: dict[str, Any]):
 def _identity(objective: Objective, task, batch: dict[str, Any], prediction, told) -> dict[str, float]:
     """Raw value of every term that needs a teacher when the teacher says exactly what the student says; not of terms that capture
     modules, which two networks have of different make, or that learn or remember something."""
-    alike = [term for term in objective.active if not term.pairs and not term.logits]
+    alike = [term for term in objective.active if not (term.pairs or term.logits or term.view)]
     plain = [term for term in alike if term.name not in objective.modules]
     with torch.no_grad():
         tensors = task.tensors(batch, prediction, told)

@@ -13,6 +13,7 @@ from torch import Tensor, clear_autocast_cache, nn
 from kdrun.learning import seeds
 from kdrun.learning.backend import Backend
 from kdrun.objectives.terms import Objective
+from kdrun.problems import UserError
 
 
 def train_step(
@@ -24,8 +25,8 @@ def train_step(
     step: int,
     backend: Backend,
 ) -> list[Tensor]:
-    """One step of the optimizer on a batch. Returns detached scalars: the mean of each active term, the total, and with
-    trainer.balance the factor of each active term.
+    """One step of the optimizer on a batch. Returns detached scalars: the mean of each active term, the total, what losses say beside their
+    values (Objective.figures), and with trainer.balance the factor of each active term.
 
     teacher    source of constants (see teacher.TeacherSource); None where no term needs one
     optimizer  takes one step; one that computes gradients more than once (L-BFGS, SAM) is given a closure for it. None: the
@@ -45,10 +46,7 @@ def train_step(
     backend.zero_gradients()
     parts = backend.parts(batch)
     for number, part in enumerate(parts, 1):
-        # Teacher first: it frees its memory.
-        taught = teacher.outputs(part, step) if asked else None
-        prediction = backend.predict(student, part["inputs"])
-        tensors = backend.tensors(part, prediction, taught)
+        tensors = compared(student, teacher if asked else None, objective, part, step, backend)
         total, raw = objective(tensors, count)
         if len(backend.seen) < len(objective.active):
             backend.check(objective, raw, part)
@@ -57,7 +55,7 @@ def train_step(
                 backend.balance.measure(objective, raw, step, backend.gradient_norm)
             total = objective.total(backend.balance.applied(raw), tensors)
         backend.backward(total, last=number == len(parts))
-        here = [*values_of(objective, raw, total), total.detach()]
+        here = [*values_of(objective, raw, total), total.detach(), *figures_of(objective, tensors, count)]
         values = [before + value for before, value in zip(values, here, strict=True)] if values else here
     if backend.balance is not None:
         values += [total.new_tensor(factor).detach() for factor in backend.balance.of(objective)]
@@ -65,6 +63,36 @@ def train_step(
     if optimizer is not None:
         optimizer.step()
     return values
+
+
+def compared(
+    student: nn.Module, teacher: Any, objective: Objective, batch: dict[str, Any], step: int, backend: Backend
+) -> Any:
+    """What terms are given of a batch: tensors by name, of several teachers those with each of them; what a further view of its samples
+    gives is below the name of the view. teacher: None where it is not asked."""
+    # Teacher first: it frees its memory.
+    taught = None if teacher is None else teacher.outputs(batch, step)
+    tensors = backend.tensors(batch, backend.predict(student, batch["inputs"]), taught)
+    for view, term in {} if "shown" in batch else objective.views.items():
+        if view not in batch:
+            raise UserError(*no_view(term, view))
+        seen = {**batch, "inputs": batch[view], "shown": view}
+        further = compared(student, teacher, objective, seen, step, backend)
+        for each, of_view in zip(_all(tensors), _all(further), strict=True):
+            each[view] = of_view
+    return tensors
+
+
+def no_view(term: str, view: str) -> tuple[str, str]:
+    """What is to be told where samples have no such view."""
+    return (
+        f"objective.{term}.view={view}: these data show each sample in one view",
+        f"give data.augment.{view}, as in 'data.augment.{view}={{rand_augment: {{}}}}' (images)",
+    )
+
+
+def _all(tensors: Any) -> list[dict[str, Any]]:
+    return tensors if isinstance(tensors, list) else [tensors]
 
 
 def step_of_several_passes(
@@ -132,3 +160,12 @@ class _Alike:
 def values_of(objective: Objective, raw: dict[str, Tensor], total: Tensor) -> list[Tensor]:
     """Of all active terms; 0 for one that this part has no position for."""
     return [raw[term.name].detach() if term.name in raw else total.new_zeros(()) for term in objective.active]
+
+
+@torch.no_grad()
+def figures_of(objective: Objective, tensors: Any, count: Any) -> list[Tensor]:
+    """Means of what losses say beside their values; 0 for one that has no weight in this step."""
+    if (figures := getattr(objective, "figures", None)) is None:
+        return []
+    total, raw = figures(tensors, count)
+    return values_of(figures, raw, total)

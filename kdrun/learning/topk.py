@@ -71,7 +71,8 @@ def cache_size(module, objective: dict[str, Any], features: int = 0) -> int | No
     features: width of the features that the objective compares; 0 where it compares none.
     """
     k = wanted(objective)
-    if build_objective(objective).captures("teacher"):
+    built = build_objective(objective)
+    if built.captures("teacher") or built.views:
         return None
     if module.cached_by == SAMPLE:
         if k is not None:

@@ -54,7 +54,7 @@ class Term:
     options: of the function, or of the class. loss: whose declarations (`pointwise`, `over`) hold where `function` is another way to
     compute it. moved: what the values are per, where the settings say another than the loss. pairs: what it compares of the
     inside of both networks. logits: `output:NAME` of the student's task, which it is given as `student_logits`. only: the classes whose
-    logits it is given; None: all.
+    logits it is given; None: all. view: the name of the view of each sample that it looks at (data.augment.strong); None: the first.
     """
 
     name: str
@@ -68,6 +68,7 @@ class Term:
     pairs: CapturePairs | None = None
     logits: str | None = None
     only: tuple[int, ...] | None = None
+    view: str | None = None
 
     @property
     def largest_weight(self) -> float:
@@ -95,6 +96,16 @@ class Term:
     def counted(self, given: Collection[str]) -> str:
         """What the values are per in a batch that says this (see `over`): LABELLED positions where not all have a label."""
         return LABELLED if self.needs_labels and self.over == LABELS and LABELLED in given else self.over
+
+    @cached_property
+    def figures(self) -> tuple[Term, ...]:
+        """What its loss says of a step beside its value, as terms that nothing is minimised of: `function.figures = {NAME: function}`, functions of
+        the same tensors without options, whose means are recorded as TERM_NAME."""
+        figures = getattr(self.loss or self.function, "figures", {})
+        return tuple(
+            replace(self, name=f"{self.name}_{name}", function=function, options={}, loss=None, **_asked(function))
+            for name, function in figures.items()
+        )
 
     @cached_property
     def pointwise(self) -> bool:
@@ -284,3 +295,10 @@ def _tensors(values: Iterable[Any]) -> Iterable[torch.Tensor]:
             yield value
         elif isinstance(value, list):
             yield from _tensors(value)
+
+
+def _asked(function: Any) -> dict[str, tuple[str, ...]]:
+    """The tensors that a function of tensors alone takes."""
+    parameters = inspect.signature(function).parameters.values()
+    wants = tuple(each.name for each in parameters if each.default is each.empty)
+    return {"wants": wants, "may_want": tuple(each.name for each in parameters if each.name not in wants)}

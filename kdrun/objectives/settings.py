@@ -6,6 +6,7 @@
     student, teacher   module paths of each network (lists of as many; globs), or `output:NAME`, for losses that compare features
     logits             `output:NAME`: what the term is given of the student in the place of its logits
     only               numbers of classes: the term is given the logits of these alone, of both networks; labels have to be of them
+    view               strong: the term looks at the second view of each sample (data.augment.strong)
     adaptor, resize    how the student's features are brought to the sizes of the teacher's (learning/adaptor.py)
 
 A loss with an option of one of these names keeps it for itself. `function.settings = {...}` are other defaults of them.
@@ -28,6 +29,7 @@ from kdrun.term_weights import read_weight
 OVER = {"labels": "mask", "image_slots": "visual_mask"}
 ADAPTORS = ("auto", "none", "linear", "conv", "conv_bn_relu")
 RESIZES = ("auto", "pool", "interpolate", "none")
+VIEWS = ("strong",)
 EACH, LISTS = ("student_features", "teacher_features"), ("student_captured", "teacher_captured")
 
 
@@ -53,7 +55,10 @@ def read_term(name: str, node: Mapping[str, Any]) -> Term:
     wants = tuple(key for key, required in tensors.items() if required)
     may_want = tuple(key for key in tensors if key not in wants)
     logits, only = _logits(name, tensors, settings["logits"]), _only(name, tensors, settings["only"])
-    term = Term(name, weight, computed, wants, may_want, options, pairs=pairs, logits=logits, only=only)
+    view = settings["view"]
+    if view is not None and view not in VIEWS:
+        raise UserError(f"objective.{name}.view must be {' or '.join([*VIEWS, 'null'])}, got {view!r}")
+    term = Term(name, weight, computed, wants, may_want, options, pairs=pairs, logits=logits, only=only, view=view)
     term = term if computed is function else replace(term, loss=function)
     return _moved(term, settings["over"])
 

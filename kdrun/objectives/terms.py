@@ -51,6 +51,22 @@ class Objective:
         weighted = [term for term in self.active if term.weight_at(step, self.length)]
         return self.needs_teacher and any(term.needs_teacher or term.may_use_teacher for term in weighted)
 
+    @functools.cached_property
+    def views(self) -> dict[str, str]:
+        """Further views of the samples that active terms look at -> the first of these terms."""
+        return {term.view: term.name for term in reversed(self.active) if term.view is not None}
+
+    @property
+    def shown(self) -> int:
+        """In how many views the samples of a batch are shown, to the student and to its teachers."""
+        return 1 + len(self.views)
+
+    @functools.cached_property
+    def figures(self) -> Objective | None:
+        """What losses say of a step beside their values (see Term.figures), as an objective of which only raw means are asked."""
+        terms = tuple(figure for term in self.active for figure in term.figures)
+        return Objective(terms, self.length) if terms else None
+
     @property
     def needs_labels(self) -> bool:
         """Whether nothing is learned of samples without a label."""
@@ -103,14 +119,15 @@ class Objective:
 
         tensors["step"] is the number of steps before this one: a term whose weight is 0 there is left out. Without it all are
         computed, each with the largest of its weights. tensors["captured"] has what terms capture (learning/adaptor.py), tensors["outputs"] what
-        the student gives beside its logits.
+        the student gives beside its logits. What there is of a further view is below its name (see Term.view).
         """
         several = () if isinstance(tensors, Mapping) else tensors
         tensors = several[0] if several else tensors
         raw, step, by_name = {}, tensors.get("step"), isinstance(count, Mapping)
-        for number, given in enumerate(several or (tensors,)):
+        for number, shown in enumerate(several or (tensors,)):
             forms: dict[tuple, Tensors] = {}
             for term in self.active:
+                given = shown if term.view is None else shown[term.view]
                 if (number and not term.needs_teacher) or not term.weight_at(step, self.length):
                     continue
                 over = term.counted(given)
@@ -149,7 +166,7 @@ class Objective:
         afterwards.
         """
         over = term.counted(tensors)
-        form = (over, term.pointwise, term.multiplies, term.logits, term.only)
+        form = (over, term.pointwise, term.multiplies, term.logits, term.only, term.view)
         # A sample without a label is left out as if the batch were smaller, also for terms that look at all samples of it.
         alone = term.pointwise or (over == LABELLED and mask.dim() == 1)
         change = _unchanged if mask is None else _valid if alone else _clean

@@ -73,6 +73,11 @@ def _mixes(tree: dict[str, Any]) -> bool:
     return bool(at(tree, "taught") and (at(tree, "data.labelled") or at(tree, "data.unlabelled")))
 
 
+def _shown(tree: dict[str, Any]) -> bool:
+    """Whether a term looks at a further view of the samples."""
+    return any(term.get("view") for term in (at(tree, "objective") or {}).values())
+
+
 def _self_taught(tree: dict[str, Any]) -> bool:
     """Whether what teaches is made in the same stage."""
     return bool(at(tree, "averaged") or at(tree, "peers"))
@@ -87,7 +92,7 @@ def _smooths(tree: dict[str, Any]) -> bool:
 UNAVERAGED = ("local", "clustered", "comet", "fedct")
 """Methods of a federation that average nothing, or in their own way."""
 
-AUGMENTED = ("crop", "flip", "transforms", "mixup", "cutmix")
+AUGMENTED = ("crop", "flip", "transforms", "strong", "mixup", "cutmix")
 """Keys of data.augment that change images at random."""
 RULES: tuple[tuple[str, str, Callable[[dict[str, Any]], bool]], ...] = (
     ("trainer.schedule.milestones", "trainer.schedule.name=step", _where("trainer.schedule.name", "step")),
@@ -104,6 +109,7 @@ RULES: tuple[tuple[str, str, Callable[[dict[str, Any]], bool]], ...] = (
     *((f"data.{key}", _tasks(_has(key)), _domain(_has(key))) for key in kinds.settings()),
     ("data.labelled_share", "a student that is taught, with data.labelled or data.unlabelled", lambda tree: _mixes(tree)),
     ("data.augment", "a task of images", _domain(lambda domain: domain.augmented)),
+    ("data.augment.strong", "a term with view: strong (objective=mlkd_strong)", lambda tree: _shown(tree)),
     ("data.augment.views", "data.augment.seed", lambda tree: at(tree, "data.augment.seed") is not None),
     ("data.augment.seed", f"data.augment.{listed(AUGMENTED)}", lambda tree: any(at(tree, f"data.augment.{key}") for key in AUGMENTED)),
     ("teaching.fill", "a teacher whose outputs are cached", _where("teaching.source", "auto", "cached")),

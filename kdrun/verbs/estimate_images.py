@@ -20,11 +20,13 @@ def image_rows(
     """One entry for each stage of one seed, in JSON types: {"name", "learner", "parameters", "steps", "flops", "targets": {name:
     {"hours"}}}; hours are None where no figures are published.
 
-    planned: {"shape", "classes", "train"}. A gradient is PASSES passes of the student and one of each teacher over a batch (a step has one; with SAM two), each
+    planned: {"shape", "classes", "train"}. A gradient is PASSES passes of the student and one of each teacher over a batch (a step has
+    one; with SAM two; with a second view twice as many), each
     as ledger.roofline has it, with all operators started one by one. Evaluation, loading and the optimizer are left out.
     """
     from kdrun.learning.groups import passes_of
     from kdrun.ledger import roofline
+    from kdrun.objectives.terms import build_objective
 
     networks = ImageNetworks(config, planned)
     lab = StageRecorder(networks)
@@ -37,7 +39,7 @@ def image_rows(
         epochs, batch = stage.trainer["epochs"], stage.trainer["batch_size"]
         steps = epochs * math.ceil(planned["train"] / batch)
         share = math.ceil(batch / hardware["devices"])
-        gradients = passes_of(stage.trainer)
+        gradients = passes_of(stage.trainer) * build_objective(stage.objective).shown
         nodes = [(gradients * PASSES, stage.learner["network"])]
         nodes += [(gradients, teacher.stage.learner["network"]) for teacher in stage.teachers]
         seen = [(times, *networks.of(node, share)) for times, node in nodes]
@@ -77,7 +79,8 @@ class ImageNetworks:
 def image_lines(rows: list[dict[str, Any]]) -> list[str]:
     """The same for people."""
     text = [
-        f"hours are at least these: a roofline over operators, {PASSES} passes of the learner and one of each teacher a step (twice with SAM), not measured;",
+        f"hours are at least these: a roofline over operators, {PASSES} passes of the learner and one of each teacher a step (twice with SAM, "
+        "and with a second view), not measured;",
         "  loading, evaluation, the optimizer and Python are left out, which may be most of the time of small networks on large cards",
     ]
     for row in rows:

@@ -20,6 +20,7 @@ from kdrun.domains.load import load_data
 from kdrun.learning import topk
 from kdrun.learning.backend import Backend
 from kdrun.learning.microbatches import micro_batches
+from kdrun.learning.step import compared
 from kdrun.learning.teacher import FrozenTeacher
 from kdrun.learning.wiring import capture_of, of_data, reuse_classifier, shapes_of, wire
 from kdrun.networks.build import build_network
@@ -60,6 +61,7 @@ WORDS |= {
     name: ["student=deit_tiny", "student.network.depth=2", "student.network.width=24"]
     for name in ("deit_hard", "deit_soft")
 }
+WORDS["mlkd_strong"] = ["data.augment.strong={cutout: {length: 3}}"]
 for text in ("minilm_text", "tinybert_text"):
     WORDS[text] = ["data=made_topics", "data.tokens.vocabulary=400", "data.samples=200"] + [
         f"{who}.network={{_target_: kdrun.domains.text.networks.encoder.HuggingFaceEncoder, config: {BERT % width}}}"
@@ -90,7 +92,7 @@ def config_of(name: str) -> dict[str, Any]:
 @lru_cache
 def data_of(name: str) -> tuple[Any, dict[str, Any]]:
     """(data module, a batch) of the words of an objective."""
-    if name and not any(word.startswith("data=") for word in WORDS.get(name, ())):
+    if name and not any(word.startswith("data") for word in WORDS.get(name, ())):
         return data_of("")
     config = config_of(name) if name else cell(*RESNETS)
     module = load_data(config["data"], config["paths"])
@@ -121,11 +123,8 @@ class Assembled:
             parameter.grad = None
         for part in parts:
             source = taught or self.teacher
-            said = None if source is None else source.outputs(part)
-            if said is not None and self.top is not None:
-                said = topk.reduced(said, self.top)
-            prediction = self.backend.predict(self.student, part["inputs"])
-            tensors = self.backend.tensors(part, prediction, said)
+            source = source if source is None or self.top is None else topk.TopTeacher(source, self.top)
+            tensors = compared(self.student, source, self.objective, part, 0, self.backend)
             total, raw = self.objective(tensors, self.backend.count(self.batch) if count is None else count)
             total.backward()
             values = values + torch.stack([value.detach() for value in raw.values()])

@@ -17,6 +17,8 @@ from kdrun.domains.images.mixes import Mixes
 from kdrun.problems import UserError
 
 _24_BITS = np.uint64(0xFFFFFF)
+STRONG = "strong"
+"""The second view of an image that `data.augment.strong` makes."""
 
 
 class Augment:
@@ -30,7 +32,11 @@ class Augment:
     transforms  name -> node of a transform (see data.image_transforms), in any order
     mixup, cutmix  see mixes; Samples do it, once inputs are normalised
     size   height and width of the images
+    strong  nodes like `transforms`: of a second view of each image, with a crop and a flip of its own and these in place of `transforms`
     """
+
+    home = "transforms"
+    """The key of data.augment that holds its transforms."""
 
     def __init__(
         self,
@@ -42,12 +48,21 @@ class Augment:
         mixup: float = 0.0,
         cutmix: float = 0.0,
         size: Sequence[int] = (0, 0),
+        strong: Mapping[str, dict[str, Any]] | None = None,
     ):
         if crop < 0 or views < 1:
             raise ValueError(f"augment: crop={crop} must be >= 0 and views={views} >= 1")
         self.crop, self.flip, self.seed = crop, flip, seed
         self.mixes, self._transforms = Mixes(mixup, cutmix), made(dict(transforms or {}), size)
-        self.random = crop > 0 or flip or bool(self._transforms) or bool(self.mixes)
+        # Name -> what makes a further view of the same images, which batches have under that name.
+        self.further = {STRONG: Augment(crop, flip, transforms=strong, size=size)} if strong else {}
+        for name, augment in self.further.items():
+            augment.home = name
+        if self.further and self.mixes:
+            raise UserError(
+                "data.augment.strong: a second view is not mixed with other images (data.augment.mixup, cutmix)"
+            )
+        self.random = crop > 0 or flip or bool(self._transforms) or bool(self.mixes) or bool(self.further)
         self.replayed = self.random and seed is not None
         self.views = views if self.replayed else 1
 
@@ -55,7 +70,8 @@ class Augment:
         """`crop 4, flip`"""
         words = [f"crop {self.crop}" if self.crop else "", "flip" if self.flip else "", *dict(self._transforms)]
         mixes = [f"{name} {alpha:g}" for name, alpha in vars(self.mixes).items() if alpha]
-        return ", ".join([*filter(None, words), *mixes])
+        further = [f"{name}: {augment}" for name, augment in self.further.items()]
+        return ", ".join([*filter(None, words), *mixes, *further])
 
     def view(self, epoch: int) -> int:
         """The view that an epoch shows: 0 without randomness, the epoch itself where nothing is replayed."""
@@ -110,7 +126,7 @@ class Augment:
                     f"{changed.dtype} {tuple(changed.shape)}" if isinstance(changed, Tensor) else type(changed).__name__
                 )
                 raise UserError(
-                    f"data.augment.transforms.{name} made {found} of an image {image.dtype} {tuple(image.shape)}",
+                    f"data.augment.{self.home}.{name} made {found} of an image {image.dtype} {tuple(image.shape)}",
                     "a transform takes and gives one image [C, H, W] of raw pixels, of the size and type of the data",
                 )
             image = changed

@@ -39,8 +39,9 @@ class ImageDataModule(ArrayModule):
         labelled: np.ndarray | None = None,
     ):
         super().__init__(domain, images, split, spec, Augment(**(augment or {}), size=spec.shape[-2:]), labelled)
-        if (augment or {}).get("transforms") and images.x.dtype != np.uint8:
-            raise UserError(f"data.augment.transforms are for 8-bit pixels, and {spec.name} has {images.x.dtype}")
+        for key in ("transforms", "strong"):
+            if (augment or {}).get(key) and images.x.dtype != np.uint8:
+                raise UserError(f"data.augment.{key}: for 8-bit pixels, and {spec.name} has {images.x.dtype}")
         if self.mixes and labelled is not None:
             raise UserError("data.augment.mixup and cutmix are for training samples that all have a label")
 

@@ -204,7 +204,11 @@ class Fit(Stage):
         online = self.averaged or (self.teacher is not None and self.teaching["source"] == "online")
         per_sample, beside = None, 1.0
         if found["flops"] is not None:
-            per_sample = found["passes"] * (3 * found["flops"] + ((found["teacher_flops"] or 0) if online else 0))
+            per_sample = (
+                found["passes"]
+                * found["shown"]
+                * (3 * found["flops"] + ((found["teacher_flops"] or 0) if online else 0))
+            )
         if self.peers and found["flops"] and found["teacher_flops"]:  # each learns, and is asked by all others
             alone, per_sample = per_sample, (3 + len(self.peers)) * (found["flops"] + found["teacher_flops"])
             beside = per_sample / alone
