@@ -12,7 +12,7 @@ import torch
 from lightning import LightningDataModule
 from torch import Tensor
 
-from kdrun.data import kept
+from kdrun.data import keeping, kept
 from kdrun.data.loader import BatchLoader
 from kdrun.data.mixing import MixedLoader
 from kdrun.data.samples import Samples, tensor_of
@@ -78,6 +78,16 @@ class DataModule(LightningDataModule):
         super().__init__()
         self.domain, self.spec = domain, spec
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, 0
+
+    cache: str | None = None
+    """Where what was found out about the samples is kept; None: nowhere."""
+    kept_as: list[Any] | None = None
+    """What decides all samples but tokenizers (keeping.KEPT_AS); None: not known."""
+
+    @property
+    def audit_key(self) -> list[Any] | None:
+        """What decides the audit; None: not known."""
+        return self.kept_as and [*self.kept_as, getattr(getattr(self, "tokenizer", None), "sha256", None)]
 
     def task(self, decoding: dict[str, Any] | None = None, metrics: dict[str, Any] | None = None) -> Any:
         """What is learned from it (domains.task.Task).
@@ -349,19 +359,15 @@ class ArrayModule(DataModule):
         samples = self.samples(self.with_targets(split))
         return BatchLoader(samples, max(batch_size, world), rank=rank, world=world, smallest=1)
 
-    cache: str | None = None
-    """Where what was found out about the samples is kept; None: nowhere."""
-
     def audit(self) -> dict[str, Any]:
         from kdrun.data import audit
 
-        key = key_of(self.source, self.split, self.labelled)
-        return kept.once(
-            self.cache,
-            "audit",
-            key and [audit.VERSION, *key],
-            lambda: audit.audit(self.source, self.split, self.labelled),
-        )
+        def found() -> dict[str, Any]:
+            return audit.audit(self.source, self.split, self.labelled)
+
+        if key := key_of(self.source, self.split, self.labelled):
+            return kept.once(self.cache, "audit", [audit.VERSION, *key], found)
+        return keeping.once(self.cache, "audit", self.audit_key, found)
 
 
 def key_of(source: ArraySource, *arrays: np.ndarray | None) -> list[Any] | None:

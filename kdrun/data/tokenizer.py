@@ -140,6 +140,14 @@ class SentencePiece:
         self.byte_ids = frozenset(number for number in range(self.size) if self._model.is_byte(number))
         self._silent = frozenset((self.pad, self.bos))
 
+    def kept_parts(self) -> bytes:
+        """Of what of_kept_parts makes it again (data.columns)."""
+        return self._model.serialized_model_proto()
+
+    @classmethod
+    def of_kept_parts(cls, model: bytes) -> SentencePiece:
+        return cls(model)
+
     def encode(self, texts: Sequence[str], side: str = "source") -> list[list[int]]:
         return [[*ids, self.eos] for ids in self._model.encode(list(texts))]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdrun import kinds, targets
+from kdrun.data import keeping
 from kdrun.domains.base import Domain
 from kdrun.files import Damaged
 from kdrun.problems import UserError
@@ -31,15 +32,17 @@ def load_data(config: dict[str, Any], paths: dict[str, str]) -> DataModule:
         return load_data(_without_generated(config), paths).relabelled(read_generated(**generated))
     node, common = separate(config)
     domain = kinds.find(common["task"])
-    source = load_source(node, paths, domain)
+    source, key = _load_kept(node, paths, domain)
     if common["view"] is not None and not domain.views:
         raise UserError(f"data.view={common['view']}: only images have views, {node['_target_']} gives none")
-    for key in ("labelled", "unlabelled", "long_tail", "label_noise"):
-        if common[key] and not domain.transfers:
-            raise UserError(f"data.{key}: data.task={domain.name} has no samples without labels, nor noise on labels")
-    module = domain.module(
-        source, {**common, "unlabelled": unlabelled_of(common, source, paths, domain)}, paths["cache"]
-    )
+    for name in ("labelled", "unlabelled", "long_tail", "label_noise"):
+        if common[name] and not domain.transfers:
+            raise UserError(f"data.{name}: data.task={domain.name} has no samples without labels, nor noise on labels")
+    other, others = unlabelled_of(common, source, paths, domain, key)
+    known = key is not None and (other is None or others is not None)
+    kept_as = [key[0], key, others, common] if known else None
+    module = domain.module(source, {**common, "unlabelled": other, keeping.KEPT_AS: kept_as}, paths["cache"])
+    module.cache, module.kept_as = paths["cache"], kept_as
     module.labelled_share = common["labelled_share"]
     return module
 
@@ -48,24 +51,42 @@ def content_hash(config: dict[str, Any], paths: dict[str, str]) -> str:
     """sha256 hex digest of all that is behind a data config; nothing that is cached is decoded again."""
     node, common = separate(_without_generated(config))
     domain = kinds.find(common["task"])
-    source = load_source(node, paths, domain)
+    source, key = _load_kept(node, paths, domain)
     content = domain.content_hash(source, common)
-    other = unlabelled_of(common, source, paths, domain)
+    other, _ = unlabelled_of(common, source, paths, domain, key)
     return content if other is None else hashlib.sha256(f"{content} {other.content_hash}".encode()).hexdigest()
 
 
-def unlabelled_of(common: dict[str, Any], like: Any, paths: dict[str, str], domain: Domain) -> Any:
-    """What the source of `data.unlabelled` returns; None where there is none. like: what the main source returned."""
+def unlabelled_of(
+    common: dict[str, Any], like: Any, paths: dict[str, str], domain: Domain, beside: Any = None
+) -> tuple[Any, Any]:
+    """(what the source of `data.unlabelled` returns, the key it is kept by); None where there is none. like: what the main source
+    returned; beside: the key that it is kept by."""
     node = common["unlabelled"]
     if node is None:
-        return None
+        return None, None
     known = targets.signature(node["_target_"])
     try:
-        return load_source(node, paths, domain, **({"like": like} if known and "like" in known.parameters else {}))
+        if known and "like" in known.parameters:
+            return _load_kept(node, paths, domain, [beside], like=like)
+        return _load_kept(node, paths, domain)
     except UserError as error:
         lines = [line.replace("data.root=", "data.unlabelled=") for line in error.lines]
         first = lines[0] if lines[0].startswith("data.unlabelled") else f"data.unlabelled: {lines[0]}"
         raise UserError(first, *lines[1:]) from None
+
+
+def _load_kept(
+    node: dict[str, Any], paths: dict[str, str], domain: Domain, beside: list[Any] | None = None, **supplied: Any
+) -> tuple[Any, Any]:
+    """(the source of a node, from files where it was read before; the key it is kept by). beside: keys of what it is supplied with; a None
+    among them: not known, so that it is not kept."""
+
+    def now() -> list[Any] | None:
+        key = None if beside and None in beside else keeping.source_key(node, paths["cache"])
+        return key and [*key, *(beside or ())]
+
+    return keeping.kept_source(paths["cache"], now(), now, lambda: load_source(node, paths, domain, **supplied))
 
 
 def _without_generated(config: dict[str, Any]) -> dict[str, Any]:

@@ -112,6 +112,9 @@ def chats(
     return _source("chats", roots, read, "stop", chats=True, dropped=dropped)
 
 
+text_corpus.reads = chats.reads = ("root", "val_root", "test_root")
+
+
 def _source(
     kind: str,
     roots: Mapping[str, str | Path | None],

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kdrun.data.columns import Parts
 from kdrun.data.loader import SortedLoader
 from kdrun.data.ragged import Ragged
 
@@ -42,7 +43,7 @@ class Origins:
         return list(zip(self.document[here].tolist(), self.begin[here].tolist(), strict=True))
 
 
-class LanguageSamples:
+class LanguageSamples(Parts):
     """The rows of one split.
 
     ids     int64 [n]
@@ -52,6 +53,8 @@ class LanguageSamples:
     pad     what rows are filled up with
     origins  of the documents of each row, where they are known
     """
+
+    KEPT = ("ids", "tokens", "bytes", "parts", "pad", "origins", "lengths", "predicted", "labelled")
 
     labelled: torch.Tensor | None = None
     """bool [n]: of which rows the next tokens are learned; of the others a teacher alone says what comes next. None: all."""

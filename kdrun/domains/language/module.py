@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from kdrun import kinds
+from kdrun.data.keeping import KEPT_AS, keep
 from kdrun.data.module import TOP, BatchView, TokenModule
 from kdrun.data.source import SPLITS, TRAIN
 from kdrun.data.splits import assign
@@ -158,33 +159,12 @@ def language_module(
     Validation and test are never packed: each of their rows is of one document, and scores do not depend on `pack`.
     Raises UserError where nothing would be left to train on.
     """
-    split, notes = assign(source, dict(config)), []
-    if config["duplicates"] == "remove":
-        split, notes = without_duplicates(source, split)
-    if not (split == TRAIN).any():
-        raise UserError(
-            f"{source.name}: no document is left for training", "data.language.duplicates=keep leaves all in"
-        )
-    training = chosen(source, split, config)
-    if config["tokenizer"] is not None:
-        tokenizer = tokenizers.existing(config["tokenizer"])
-    else:  # of the data set itself, as its teachers have it
-        read = [written(source.documents[row]) for row in np.flatnonzero(training.split == TRAIN).tolist()]
-        tokenizer = tokenizers.trained(read, config["vocabulary"], Path(cache))
-    training = _with_pool(training, config["unlabelled"])
-    templates = Templates.of(config)
-    source = prompted(training.source, templates)
-    samples: dict[str, LanguageSamples] = {}
-    for name, part in SPLITS.items():
-        places = np.flatnonzero(training.split == part)
-        known = None if training.labelled is None or name != "train" else training.labelled[places]
-        kinds_of = [places] if known is None else [places[known], places[~known]]
-        rows = [_rows(source, some, tokenizer, config, (name, notes), Path(cache)) for some in kinds_of]
-        samples[name] = rows[0] if len(rows) == 1 else LanguageSamples.of_kinds(*rows)
-    for name, places in source.further.items():
-        samples[name] = _rows(source, places, tokenizer, config, (name, notes), Path(cache))
-    if not len(samples["train"]):
-        raise UserError(f"{source.name}: no training row has anything to predict", *notes[:2])
+    given = None if config["tokenizer"] is None else tokenizers.existing(config["tokenizer"])
+    templates, key = Templates.of(config), config.get(KEPT_AS)
+    made = keep(
+        cache, "rows", key and [*key, given and given.content], lambda: _made(source, config, Path(cache), given)
+    )
+    tokenizer, samples = given or made["tokenizer"], made["samples"]
     spec = kind.SPEC(
         name=config["name"] or source.name,
         vocabulary=tokenizer.size,
@@ -196,7 +176,41 @@ def language_module(
         tokenizer=tokenizer.sha256,
         chats=source.chats,
     )
+    written = config["prompts"], config["max_new"]
+    return kind(made["source"], tokenizer, spec, samples, made["notes"], made["ids"], written, templates)
+
+
+def _made(
+    source: Documents, config: Mapping[str, Any], cache: Path, given: tokenizers.LanguageTokenizer | None
+) -> dict[str, Any]:
+    """What takes passes over all documents: "source" as it is used, "tokenizer" (None where it is given), "samples" of each split, "ids" of
+    its documents, "notes"."""
+    split, notes = assign(source, dict(config)), []
+    if config["duplicates"] == "remove":
+        split, notes = without_duplicates(source, split)
+    if not (split == TRAIN).any():
+        raise UserError(
+            f"{source.name}: no document is left for training", "data.language.duplicates=keep leaves all in"
+        )
+    training = chosen(source, split, config)
+    tokenizer = given
+    if tokenizer is None:  # of the data set itself, as its teachers have it
+        read = [written(source.documents[row]) for row in np.flatnonzero(training.split == TRAIN).tolist()]
+        tokenizer = tokenizers.trained(read, config["vocabulary"], cache)
+    training = _with_pool(training, config["unlabelled"])
+    source = prompted(training.source, Templates.of(config))
+    samples: dict[str, LanguageSamples] = {}
+    for name, part in SPLITS.items():
+        places = np.flatnonzero(training.split == part)
+        known = None if training.labelled is None or name != "train" else training.labelled[places]
+        kinds_of = [places] if known is None else [places[known], places[~known]]
+        rows = [_rows(source, some, tokenizer, config, (name, notes), cache) for some in kinds_of]
+        samples[name] = rows[0] if len(rows) == 1 else LanguageSamples.of_kinds(*rows)
+    for name, places in source.further.items():
+        samples[name] = _rows(source, places, tokenizer, config, (name, notes), cache)
+    if not len(samples["train"]):
+        raise UserError(f"{source.name}: no training row has anything to predict", *notes[:2])
     ids = {name: source.ids[training.split == part] for name, part in SPLITS.items()}
     ids |= {name: source.ids[places] for name, places in source.further.items()}
-    prompts = config["prompts"], config["max_new"]
-    return kind(source, tokenizer, spec, samples, notes, ids, prompts, templates)
+    made = {"source": source, "samples": samples, "ids": ids, "notes": notes}
+    return {**made, "tokenizer": None if given else tokenizer}

@@ -71,8 +71,8 @@ class LanguageTokenizer:
     sha256    of its content
     """
 
-    def __init__(self, made: Any, sha256: str, name: str) -> None:
-        self.made, self.sha256, self.name = made, sha256, name
+    def __init__(self, made: Any, sha256: str, name: str, trained: bytes = b"") -> None:
+        self.made, self.sha256, self.name, self._trained = made, sha256, name, trained
         self.size: int = len(made)
         if made.eos_token_id is None:
             raise UserError(f"the tokenizer of {name} has no end token (eos_token), which separates documents")
@@ -82,6 +82,24 @@ class LanguageTokenizer:
         self.special = tuple(made.all_special_tokens)
         turn = made.convert_tokens_to_ids(END_TURN)
         self.ends = frozenset((self.eos, *([turn] if turn not in (None, made.unk_token_id) else [])))
+
+    def kept_parts(self) -> bytes:
+        """The content of one that was trained here, of which of_kept_parts makes it again."""
+        return self._trained
+
+    @classmethod
+    def of_kept_parts(cls, content: bytes) -> LanguageTokenizer:
+        library = needed("tokenizers", "language models need Hugging Face's tokenizers", "transformers")
+        transformers = quiet.transformers("language models")
+        made = transformers.PreTrainedTokenizerFast(
+            tokenizer_object=library.Tokenizer.from_buffer(content),
+            eos_token=END,
+            pad_token=PAD,
+            additional_special_tokens=[BEGIN_TURN, END_TURN],
+            clean_up_tokenization_spaces=False,
+        )
+        made.chat_template = CHATML
+        return cls(made, hashlib.sha256(content).hexdigest(), "the training texts", content)
 
     def alike(self, other: LanguageTokenizer) -> bool:
         """Whether both cut every text and every chat into the same ids."""
@@ -201,7 +219,6 @@ def _bytes(text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
 def trained(texts: Iterable[str], vocabulary: int, cache: Path) -> LanguageTokenizer:
     """Byte pairs of `texts`, trained once and kept below `cache`; their order does not matter. Chats are written as ChatML."""
     library = needed("tokenizers", "language models need Hugging Face's tokenizers", "transformers")
-    transformers = quiet.transformers("language models")
     ordered = sorted(texts)
     settings = {"model": "byte pairs with case", "vocabulary": vocabulary, "version": library.__version__}
     path = cache / "text" / f"language-{text_hash([json.dumps(settings), *ordered])[:16]}.json"
@@ -209,15 +226,7 @@ def trained(texts: Iterable[str], vocabulary: int, cache: Path) -> LanguageToken
     if content is None:
         content = _byte_pairs(library, ordered, vocabulary).to_str().encode()
         kept.write(path, content)
-    made = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=library.Tokenizer.from_buffer(content),
-        eos_token=END,
-        pad_token=PAD,
-        additional_special_tokens=[BEGIN_TURN, END_TURN],
-        clean_up_tokenization_spaces=False,
-    )
-    made.chat_template = CHATML
-    return LanguageTokenizer(made, hashlib.sha256(content).hexdigest(), "the training texts")
+    return LanguageTokenizer.of_kept_parts(content)
 
 
 def _byte_pairs(library: Any, texts: list[str], vocabulary: int) -> Any:

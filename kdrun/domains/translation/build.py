@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdrun.data import tokenizer as tokenizers
+from kdrun.data.keeping import KEPT_AS, keep
 from kdrun.data.ragged import Ragged
 from kdrun.domains.translation.source import Pairs
 from kdrun.domains.translation.spec import TextSpec
@@ -39,6 +40,30 @@ def text_module(pairs: Pairs, common: dict[str, Any], cache: str | Path) -> Text
         raise UserError(
             f"data.text.max_length={common['max_length']}: at least 2, since every sentence has an end token"
         )
+    given = None if common["tokenizer"] is None else tokenizers.existing(common["tokenizer"])
+    key = common.get(KEPT_AS)
+    made = keep(cache, "rows", key and [*key, given and given.sha256], lambda: _made(pairs, common, Path(cache), given))
+    pairs, tokenizer, samples, rows = made["pairs"], given or made["tokenizer"], made["samples"], made["rows"]
+    spec = TextSpec(
+        name=common["name"] or pairs.name,
+        languages=pairs.languages,
+        # of one that is trained here as wide as matrix units like; the pieces beyond are never used
+        vocabulary=tokenizer.size if given else -(-tokenizer.size // 8) * 8,
+        pad=tokenizer.pad,
+        bos=tokenizer.bos,
+        eos=tokenizer.eos,
+        unk=tokenizer.unk,
+        sizes={name: len(chosen) for name, chosen in rows.items()},
+        max_length=common["max_length"],
+        tokenizer=tokenizer.sha256,
+        bleu=common["bleu"],
+    )
+    return TextDataModule(pairs, rows, tokenizer, spec, samples, made["found"])
+
+
+def _made(pairs: Pairs, common: dict[str, Any], cache: Path, given: tokenizers.Tokenizer | None) -> dict[str, Any]:
+    """What takes passes over all pairs: "pairs" as they are used, "tokenizer" (None where it is given), "rows" and "samples" of each split,
+    "found"."""
     split, removed = assign(pairs, common)
     known, split = transferred(pairs, split, common)
     pairs = known.pairs
@@ -49,14 +74,10 @@ def text_module(pairs: Pairs, common: dict[str, Any], cache: str | Path) -> Text
             f"{pairs.name}: no pair is left for training{gone}",
             *(["data.text.duplicates=keep leaves them in training, and counts them"] if removed else []),
         )
-    if common["tokenizer"] is not None:
-        tokenizer = tokenizers.existing(common["tokenizer"])
-        vocabulary = tokenizer.size
-    else:
-        tokenizer = tokenizers.trained(
-            known_text(pairs, rows["train"].tolist(), known.hidden), common["vocabulary"], Path(cache)
-        )
-        vocabulary = -(-tokenizer.size // 8) * 8  # as wide as matrix units like; the pieces beyond are never used
+    tokenizer = given
+    if tokenizer is None:
+        texts = known_text(pairs, rows["train"].tolist(), known.hidden)
+        tokenizer = tokenizers.trained(texts, common["vocabulary"], cache)
     samples, too_long, cut = {}, 0, {}
     for name, chosen in rows.items():
         samples[name], rows[name], over = _encoded(pairs, chosen, tokenizer, common["max_length"], name == "train")
@@ -70,26 +91,14 @@ def text_module(pairs: Pairs, common: dict[str, Any], cache: str | Path) -> Text
             f"{pairs.name}: no pair is left for training"
             + (f"; {too_long} are longer than data.text.max_length={common['max_length']} tokens" if too_long else "")
         )
-    spec = TextSpec(
-        name=common["name"] or pairs.name,
-        languages=pairs.languages,
-        vocabulary=vocabulary,
-        pad=tokenizer.pad,
-        bos=tokenizer.bos,
-        eos=tokenizer.eos,
-        unk=tokenizer.unk,
-        sizes={name: len(chosen) for name, chosen in rows.items()},
-        max_length=common["max_length"],
-        tokenizer=tokenizer.sha256,
-        bleu=common["bleu"],
-    )
     found = {
         "dropped": {**pairs.dropped, **({"too long": too_long} if too_long else {})},
         "removed": removed,
         "cut": cut,
         "notes": known.notes,
     }
-    return TextDataModule(pairs, rows, tokenizer, spec, samples, found)
+    made = {"pairs": pairs, "rows": rows, "samples": samples, "found": found}
+    return {**made, "tokenizer": None if given else tokenizer}
 
 
 def _encoded(

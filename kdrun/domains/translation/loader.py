@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from kdrun.data import randomness
+from kdrun.data.columns import Parts
 from kdrun.data.loader import MaskedLoader
 from kdrun.data.ragged import Ragged
 from kdrun.data.stream import BatchStream, Subset
@@ -16,7 +17,7 @@ SIMILAR = 0.8
 """Pairs that are shuffled with each other are at least so long as this share of the longest among them."""
 
 
-class TextSamples:
+class TextSamples(Parts):
     """The encoded pairs of one split, in the order of the source.
 
     ids     int64 [n]
@@ -29,6 +30,8 @@ class TextSamples:
         self.ids = torch.from_numpy(np.array(ids))
         self.source, self.target = source, target
         self.pad, self.bos = pad, bos
+
+    KEPT = ("ids", "source", "target", "pad", "bos", "labelled")
 
     labelled: torch.Tensor | None = None
     """bool [n]: which samples have a label; None: all."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kdrun import kinds
+from kdrun.data.keeping import once
 from kdrun.data.module import TOP, TokenModule
 from kdrun.data.ragged import Ragged
 from kdrun.data.tokenizer import Tokenizer
@@ -108,4 +109,4 @@ class TextDataModule(TokenModule):
     def audit(self) -> dict[str, Any]:
         from kdrun.domains.translation.audit import audit
 
-        return audit(self)
+        return once(self.cache, "audit", self.audit_key, lambda: audit(self))

@@ -69,6 +69,9 @@ def parallel_text(
     return assembled("parallel_text", languages, parts, clean)
 
 
+parallel_text.reads = tuple(f"{part}{side}" for part in ("", "val_", "test_") for side in ("source", "target"))
+
+
 class Cleaning:
     """What is done to lines: the steps that fairseq's preparation takes from Moses' clean-corpus-n."""
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
@@ -30,12 +33,12 @@ class Pairs:
 
     name: str
     languages: tuple[str, str]
-    source: list[str]
-    target: list[str]
+    source: Sequence[str]
+    target: Sequence[str]
     split: np.ndarray
     ids: np.ndarray
     extra: tuple[str, ...] = ()
-    groups: list[str] | None = None
+    groups: Sequence[str] | None = None
     dropped: dict[str, int] = field(default_factory=dict)
     lowercase: bool = False
 
@@ -53,7 +56,9 @@ class Pairs:
         """Name -> number in `split`, further test sets included."""
         return {**SPLITS, **{name: len(SPLITS) + position for position, name in enumerate(self.extra)}}
 
-    @property
+    kept_properties: ClassVar[tuple[str, ...]] = ("source_hash",)
+
+    @cached_property
     def source_hash(self) -> str:
         """sha256 hex digest of the pairs with their splits and ids, whatever files they came in."""
         about = [self.languages, self.extra, self.lowercase, self.groups is not None]

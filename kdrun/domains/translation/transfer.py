@@ -109,3 +109,6 @@ def unlabelled_sentences(
         np.array(rows, np.int64),
         dropped=empty,
     )
+
+
+unlabelled_sentences.reads = ("root",)

@@ -74,6 +74,9 @@ def wmt23_en_cs(
     return _corpus("wmt23_en_cs", root, ("en", "cs"), direction, Cleaning(min_words, max_words, max_ratio, lowercase))
 
 
+iwslt14_de_en.reads = wmt17_en_de.reads = wmt23_en_cs.reads = ("root",)
+
+
 def _corpus(
     name: str, root: str | Path, languages: tuple[str, str], direction: str, clean: Cleaning, val_every: int = 0
 ) -> Pairs:
