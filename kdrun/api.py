@@ -88,6 +88,13 @@ class RunView:
 
         return _table(list(read_metrics(self.path / METRICS, stage)))
 
+    def report(self) -> Path:
+        """Writes the page of the run, report.html in its folder: one file that needs nothing beside it."""
+        from kdrun.plots.subject import find_subject
+        from kdrun.report.page import write
+
+        return write(find_subject(self.path.parent.parent, [self.id], tables=False))
+
     def __repr__(self) -> str:
         accuracy = self.accuracy()
         return f"<Run {self.id}: {self.status}" + ("" if accuracy is None else f", test {accuracy:.4f}") + ">"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from kdrun.files import write_atomic
 from kdrun.plots.subject import Subject
 from kdrun.report import run_page, sweep_page, table_page
 from kdrun.report.markup import Html, tag
@@ -9,7 +12,15 @@ from kdrun.report.sections import words
 from kdrun.report.style import CSS
 from kdrun.version import __version__
 
+REPORT = "report.html"
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+
+
+def write(subject: Subject) -> Path:
+    """Writes the page of a run, a sweep or a table into its folder."""
+    path = subject.folder / REPORT
+    write_atomic(path, render(subject))
+    return path
 
 
 def render(subject: Subject) -> str:
