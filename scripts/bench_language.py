@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from kdrun.data.host import moved
 from kdrun.domains.language import rows
 from kdrun.domains.language.module import LanguageDataModule
 from kdrun.domains.language.networks.causal_lm import HuggingFaceCausalLM
@@ -38,7 +39,7 @@ from kdrun.learning.callbacks import Keeping
 from kdrun.learning.learner import LearnerModule
 from kdrun.learning.report import Report
 from kdrun.learning.rollouts import Rollouts
-from kdrun.learning.teacher import FrozenTeacher, moved
+from kdrun.learning.teacher import FrozenTeacher
 from kdrun.learning.trainer import Epochs, make_trainer
 from kdrun.ledger.ledger import Ledger, clocks
 from kdrun.objectives.terms import build_objective

@@ -13,6 +13,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 
 from kdrun.data import keeping, kept
+from kdrun.data.host import on_host
 from kdrun.data.loader import BatchLoader
 from kdrun.data.mixing import MixedLoader
 from kdrun.data.samples import Samples, tensor_of
@@ -39,7 +40,7 @@ class BatchView:
 
     def seen(self, batch: dict[str, Any]) -> dict[str, Any]:
         """A batch as the network sees it."""
-        return {**batch, "inputs": self.module.inputs(batch["ids"].cpu(), batch["view"])}
+        return {**batch, "inputs": self.module.inputs(on_host(batch, "ids"), batch["view"])}
 
     def told(self, prediction: Any, seen: dict[str, Any]) -> Any:
         """What it predicts for a batch that it has `seen`, at the positions of the student."""

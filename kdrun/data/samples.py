@@ -63,24 +63,33 @@ class Samples:
         """
         if self._prepared is not None:
             return self._prepared.index_select(0, positions)
-        chosen = self._raw.index_select(0, self._rows[positions])
-        if key is None:
-            return self._normalised(chosen)
-        made = self._normalised(self.augment(chosen, self.ids[positions], key))
-        if not getattr(self.augment, "mixes", None):
+        made = self._normalised(self.raw(positions, key))
+        if key is None or not getattr(self.augment, "mixes", None):
             return made
         partners = self._partners(positions, key)
         others = self.augment(self._raw.index_select(0, self._rows[partners]), self.ids[partners], key)
         return self.augment.mixes(made, self._normalised(others), key, self.ids[positions].numpy())
 
-    def shown(self, positions: Tensor, key: int | None) -> dict[str, Tensor]:
-        """{"inputs"} as `inputs` gives them, and beside them, by name, the same samples in each further view of the augmentation."""
+    def shown(self, positions: Tensor, key: int | None, raw: bool = False) -> dict[str, Tensor]:
+        """{"inputs"} as `inputs` gives them, and beside them, by name, the same samples in each further view of the augmentation.
+        raw: the inputs as `raw` gives them."""
         further = {} if key is None else getattr(self.augment, "further", {})
         chosen = self._raw.index_select(0, self._rows[positions]) if further else None
-        return {"inputs": self.inputs(positions, key)} | {
+        return {"inputs": (self.raw if raw else self.inputs)(positions, key)} | {
             name: self._normalised(augment(chosen, self.ids[positions], randomness.key(name, key)))
             for name, augment in further.items()
         }
+
+    def raw(self, positions: Tensor, key: int | None = None) -> Tensor:
+        """As `inputs`, but neither normalised nor mixed: of the type of the source."""
+        chosen = self._raw.index_select(0, self._rows[positions])
+        return chosen if key is None else self.augment(chosen, self.ids[positions], key)
+
+    @property
+    def scaling(self) -> tuple[Tensor, Tensor] | None:
+        """(factor, offset) that make `inputs` of `raw`; None where that is no help: these are as large, or are mixed."""
+        mixes = getattr(self.augment, "mixes", None)
+        return None if mixes or self._raw.dtype != torch.uint8 else (self._factor, self._offset)
 
     def mixed(self, positions: Tensor, key: int | None) -> dict[str, Tensor]:
         """What a batch of mixed samples has beside their labels: "mixed_targets" [b], those of what they are mixed with, and "mixed_share"

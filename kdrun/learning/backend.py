@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from kdrun.data.host import HOST, Places
 from kdrun.learning.adaptor import Adaptors
 from kdrun.learning.balance import Balance
 from kdrun.learning.execution import Execution
@@ -107,6 +108,7 @@ class Backend:
         tensors = self.task.tensors(batch, prediction, taught)
         tensors |= {name: batch[name] for name in FROM_BATCH if name in batch}
         tensors |= labelled_positions(batch, tensors.get("mask"))
+        tensors["places"] = places_of(batch, tensors)
         tensors["outputs"] = getattr(prediction, "features", {})  # clients may predict with several networks
         if self.adaptor is not None:
             if self.adaptor.features is not None:
@@ -138,6 +140,15 @@ class Backend:
         if self.clip is not None:
             for parameters in self.trained:
                 torch.nn.utils.clip_grad_norm_(parameters, self.clip)
+
+
+def places_of(batch: dict[str, Any], tensors: Mapping[str, Any]) -> Places | None:
+    """Where the masks of a batch are true; None where they are in main memory anyway, or are not those that the task counts."""
+    kept = batch.get(HOST)
+    if not kept or ("mask" in kept and tensors.get("mask") is not batch["mask"]):
+        return None
+    device = next(batch[name] for name in kept).device
+    return Places({**kept, **labelled_positions(kept, kept.get("mask"))}, device)
 
 
 class LightningBackend(Backend):

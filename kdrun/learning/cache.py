@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 
 from kdrun.checksums import empty, finished, write_manifest
+from kdrun.data.host import moved, on_host
 from kdrun.domains.task import Prediction
 from kdrun.files import open_array
-from kdrun.learning.teacher import FrozenTeacher, moved
+from kdrun.learning.teacher import FrozenTeacher
 
 ARRAYS = ("logits.npy", "marks.npy")
 TOLD = "stored outputs of a teacher"
@@ -226,7 +227,7 @@ class CachedTeacher:
         return self.live is not None
 
     def outputs(self, batch: dict[str, Any], step: int = 0) -> Prediction:
-        rows = self.cache.rows_of(batch["ids"].cpu())
+        rows = self.cache.rows_of(on_host(batch, "ids"))
         view = batch["view"]
         if not self.cache.has(view, rows):
             if self.live is None:

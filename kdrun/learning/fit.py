@@ -110,6 +110,7 @@ def _training(fit: RunningFit) -> Training:
         labels_only=objective.needs_labels,
     )
     loader.workers = request.hardware.get("workers", 0)
+    loader.raw = request.hardware["device"] != "cpu"
     learner = learner_of(fit, objective, teacher, len(loader))
     if request.rollout:
         ranks = {"rank": request.rank, "summed": learner.backend.summed}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from kdrun.data.host import placed
 from kdrun.learning.adaptor import Adaptors
 from kdrun.learning.backend import LightningBackend
 from kdrun.learning.balance import Balance
@@ -181,7 +182,7 @@ class LearnerModule(LightningModule):
         # Lightning walks through the batch even where there is nothing to move.
         if device.type == "cpu":
             return batch
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return placed(batch, device)
 
     def on_fit_start(self) -> None:
         hold_frozen(self.student)  # Lightning takes modes as it finds them

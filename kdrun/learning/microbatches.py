@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from kdrun.data.host import on_host
+
 PICTURES = ("image_features", "pixel_values")
 """Inputs with one entry for each image, not for each row: any number of images in the order of their slots."""
 
@@ -32,10 +34,10 @@ def micro_batches(
         sizes = [share + (place < extra) for place in range(number)]
     pieces = [_part(rest, sizes, place) for place in range(len(sizes))]
     for name, images in pictures.items():
-        slots = int(batch["visual_mask"].sum()) // len(images)
+        slots = int(on_host(batch, "visual_mask").sum()) // len(images)
         end = 0
         for piece in pieces:
-            begin, end = end, end + int(piece["visual_mask"].sum()) // slots
+            begin, end = end, end + int(on_host(piece, "visual_mask").sum()) // slots
             if end > begin:
                 piece["inputs"] = {**piece["inputs"], name: images[begin:end]}
     return pieces

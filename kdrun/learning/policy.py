@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from kdrun.data.host import moved
 from kdrun.learning import seeds
-from kdrun.learning.teacher import moved
 from kdrun.networks.modes import evaluating
 from kdrun.problems import UserError, closest, listed
 from kdrun.targets import build

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kdrun.data.host import on_host
 from kdrun.domains.task import Prediction
 from kdrun.learning import cache
 from kdrun.learning.rowcache import RowCache
@@ -82,7 +83,7 @@ class CachedPositions:
         self.device = torch.device("cpu")
 
     def outputs(self, batch: dict[str, Any], step: int = 0) -> Prediction:
-        logits = self.cache.read(batch["ids"].cpu(), taught(batch).cpu())
+        logits = self.cache.read(on_host(batch, "ids"), on_host(batch, "mask") | on_host(batch, "visual_mask"))
         return Prediction(logits.to(self.device, non_blocking=True))
 
     def to(self, device: torch.device) -> None:

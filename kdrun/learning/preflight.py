@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from kdrun.data.host import moved
 from kdrun.learning.fitness import check_guess, check_stated
 from kdrun.learning.request import TaughtBy
-from kdrun.learning.teacher import as_seen, moved, renormalisation
+from kdrun.learning.teacher import as_seen, renormalisation
 from kdrun.networks.inputs import Moments, moments_of, same
 from kdrun.networks.modes import evaluating
 from kdrun.networks.weights import read_metadata

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from kdrun.data.host import HOST, moved
 from kdrun.learning import seeds
 from kdrun.learning.policy import PolicyRollouts
-from kdrun.learning.teacher import moved
 from kdrun.networks.modes import evaluating
 
 SEMANTICS = 1
@@ -92,6 +92,7 @@ class Rollouts:
             self.counts[name] += number
         # No label says what should follow what the student wrote: terms of labels have no part in this batch.
         nothing = torch.zeros(len(made["ids"]), dtype=torch.bool, device=device)
+        made |= {HOST: {}}  # what is known of the batch before is not true of this one
         return {**batch, **made, "size": size, "labelled": nothing, "sizes": {"mask": size, "labelled": 0}}
 
     def told(self) -> dict[str, float]:

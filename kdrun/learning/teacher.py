@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from kdrun.data.host import moved
 from kdrun.data.module import BatchView
 from kdrun.domains.task import Prediction
 from kdrun.learning.execution import Execution
@@ -345,10 +346,3 @@ def renormalisation(student: Sequence[Any], teacher: dict[str, list[float]] | No
     mean, deviation = (torch.tensor(values, dtype=torch.float32) for values in student)
     other_mean, other_deviation = torch.tensor(teacher["mean"]), torch.tensor(teacher["std"])
     return {"scale": deviation / other_deviation, "shift": (mean - other_mean) / other_deviation}
-
-
-def moved(value: Any, device: torch.device) -> Any:
-    """Tensors in (mappings of) a batch on `device`."""
-    if isinstance(value, torch.Tensor):
-        return value.to(device)
-    return {key: moved(item, device) for key, item in value.items()} if isinstance(value, dict) else value

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from kdrun.data.host import moved
 from kdrun.data.module import SAMPLE, BatchView
 from kdrun.files import read_json
 from kdrun.learning import cache, positions, rowcache, seeds, topk
@@ -19,7 +20,7 @@ from kdrun.learning.fitness import UnfitTeacher, check_guess
 from kdrun.learning.preflight import preflight
 from kdrun.learning.report import Leaving, Report
 from kdrun.learning.request import FitRequest, TaughtBy
-from kdrun.learning.teacher import Elsewhere, FrozenTeacher, OtherView, SeveralTeachers, moved, renormalisation
+from kdrun.learning.teacher import Elsewhere, FrozenTeacher, OtherView, SeveralTeachers, renormalisation
 from kdrun.learning.wiring import capture_of
 from kdrun.ledger.flops import parameters
 from kdrun.ledger.ledger import CostCounter, Ledger, clocks

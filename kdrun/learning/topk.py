@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kdrun.data.host import on_host
 from kdrun.data.module import POSITION, SAMPLE
 from kdrun.domains.task import Prediction
 from kdrun.learning import cache, positions
@@ -154,7 +155,7 @@ class CachedTop:
         self.device = torch.device("cpu")
 
     def outputs(self, batch: dict[str, Any], step: int = 0) -> Prediction:
-        found = self.cache.read(batch["ids"].cpu(), batch["mask"].shape[1])
+        found = self.cache.read(on_host(batch, "ids"), batch["mask"].shape[1])
         if self.device.type != "cpu":
             found = {name: tensor.to(self.device, non_blocking=True) for name, tensor in found.items()}
         return Prediction(None, None, found)  # type: ignore[arg-type]

@@ -53,7 +53,7 @@ class Divergence(torch.autograd.Function):
 
         # Excluded classes are rare and looked for only where they show. For this a GPU has to wait, which is worth it where
         # a teacher may make the value infinite.
-        waits = kind in MAY_BE_INFINITE or not student.is_cuda
+        waits = kind in MAY_BE_INFINITE or student.device.type == "cpu"
         value, slope = computed(careful=not waits)
         if waits and not bool(value.isfinite().all()):
             value, slope = computed(careful=True)

@@ -12,6 +12,7 @@ import functools
 import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -137,7 +138,7 @@ class Objective:
                 if not positions:
                     continue
                 mask = None if over == IMAGES else given.get(over)
-                if over == LABELLED and not mask.any():  # of this part of the batch; others have some
+                if over == LABELLED and not _any(mask, over, given):  # of this part of the batch; others have some
                     raw.setdefault(term.name, _nothing(given))
                     continue
                 if (inside := inside_of(term, given)) is None:
@@ -170,6 +171,9 @@ class Objective:
         # A sample without a label is left out as if the batch were smaller, also for terms that look at all samples of it.
         alone = term.pointwise or (over == LABELLED and mask.dim() == 1)
         change = _unchanged if mask is None else _valid if alone else _clean
+        places = tensors.get("places")
+        if change is _valid and places is not None and over in places:
+            change = partial(_valid_at, places.of(over))
         if form not in forms:
             used = self._used[term.over, term.pointwise, term.multiplies]
             forms[form] = {
@@ -246,6 +250,21 @@ def _valid(tensor: torch.Tensor | None, mask: torch.Tensor) -> torch.Tensor | No
     if not isinstance(tensor, torch.Tensor) or tensor.shape[: mask.dim()] != mask.shape:
         return tensor
     return tensor[mask]
+
+
+def _valid_at(places: torch.Tensor, tensor: torch.Tensor | None, mask: torch.Tensor) -> torch.Tensor | None:
+    """As `_valid`, where the mask is true at these places: no device has to look for them."""
+    if tensor is None or tensor is mask:
+        return None
+    if not isinstance(tensor, torch.Tensor) or tensor.shape[: mask.dim()] != mask.shape:
+        return tensor
+    return tensor.flatten(0, mask.dim() - 1).index_select(0, places)
+
+
+def _any(mask: torch.Tensor, over: str, tensors: Tensors) -> bool:
+    """Whether a mask is true anywhere."""
+    places = tensors.get("places")
+    return bool(mask.any()) if places is None or over not in places else len(places.of(over)) > 0
 
 
 def _wide(tensor: Any, as_it_is: bool) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kdrun.data.host import on_host
 from kdrun.data.module import BatchView
 from kdrun.data.ragged import Ragged
 from kdrun.domains.language.loader import LanguageSamples
@@ -44,7 +45,7 @@ class OtherPrompt(BatchView):
         ids, numbers = (batch["inputs"][name].cpu().numpy() for name in ("input_ids", "attention_mask"))
         targets, counted = (batch[name].cpu().numpy() for name in ("targets", "mask"))
         at, rows, parts = np.zeros(counted.shape, np.int64), [], []
-        for row, place in enumerate(self.learned.trained(batch["ids"].cpu()).tolist()):
+        for row, place in enumerate(self.learned.trained(on_host(batch, "ids")).tolist()):
             width = int((numbers[row] > 0).sum())
             tokens = [*ids[row, :1].tolist(), *targets[row, :width].tolist()]
             predicted = np.concatenate([[False], counted[row, :width]])
@@ -59,7 +60,7 @@ class OtherPrompt(BatchView):
                     at[row, first + begin - 1 : first + until - 1] = np.arange(until - begin) + len(rows[-1]) - 1
                     rows[-1] += tokens[first + begin : first + until]
                 parts[-1] += [number] * (len(rows[-1]) - begun)
-        made = self._batch(batch["ids"].cpu().numpy(), rows, parts)
+        made = self._batch(on_host(batch, "ids").numpy(), rows, parts)
         return {**batch, "inputs": made["inputs"], "at": torch.from_numpy(at)}
 
     def told(self, prediction: Prediction, seen: dict[str, Any]) -> Prediction:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kdrun.data.host import on_host
 from kdrun.data.module import BatchView
 from kdrun.data.ragged import Ragged
 from kdrun.domains.language import alignment
@@ -63,7 +64,7 @@ class Retokenized(BatchView):
 
     def seen(self, batch: dict[str, Any]) -> dict[str, Any]:
         """See BatchView; "aligned": what `told` needs, by name."""
-        rows = self.learned.trained(batch["ids"].cpu()).numpy()
+        rows = self.learned.trained(on_host(batch, "ids")).numpy()
         pieces = [self._pieces(row) for row in rows.tolist()]
         self._match([piece for row in pieces for piece in row])
         shape = batch["mask"].shape
@@ -90,7 +91,7 @@ class Retokenized(BatchView):
         flat = Ragged.of(tokens)
         numbered = None if self.samples.parts is None else Ragged.of(parts)
         made = LanguageSamples(
-            batch["ids"].cpu().numpy(), flat, np.zeros(len(flat.flat), np.int32), numbered, self.theirs.pad
+            on_host(batch, "ids").numpy(), flat, np.zeros(len(flat.flat), np.int32), numbered, self.theirs.pad
         ).batch(np.arange(len(rows)))
         aligned = {
             name: torch.from_numpy(value) for name, value in (("spans", spans), ("at", at), ("coincide", coincide))

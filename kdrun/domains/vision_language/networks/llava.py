@@ -214,6 +214,9 @@ class LlavaNetwork(nn.Module):
         if places.is_meta:
             return  # no values to look at
         images, tokens = (0, 0) if features is None else features.shape[:2]
+        if places.device.type != "cpu":  # looked at on the device, which then need not be waited for
+            torch._assert_async(places.sum() == images * tokens, f"image tokens of a batch are not {images} * {tokens}")
+            return
         count = int(places.sum())
         if count == images * tokens:
             return
