@@ -19,46 +19,21 @@ from torch.nn import functional
 
 import kdrun.networks.quiet  # noqa: F401
 from kdrun import targets
-from kdrun.networks.elastic_channels import Channels
+from kdrun.networks.elastic_router import Routers, Told, fitted
+from kdrun.networks.elastic_units import check_cost, numbers, plain_network, units_of
 from kdrun.networks.modes import evaluating
 from kdrun.problems import UserError, listed
 
 SEMANTICS = 1
-USES = ("kdrun.networks.elastic_channels",)
+USES = ("kdrun.networks.elastic_units", "kdrun.networks.elastic_channels", "kdrun.networks.elastic_decoder")
+USES += ("kdrun.networks.elastic_router",)
 
-COSTS = ("parameters", "macs")
+OF_BASE = ("hidden", "generate", "save_transformers", "model", "vocabulary", "eos")
 SAMPLING = ("curriculum", "uniform", "biased")
 CHOICES = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25)
 SCALE, COLDEST, HARD, SETTLED = 10.0, 0.05, 0.004, 0.8
 """At the end of training router logits are multiplied by SCALE and divided by COLDEST; HARD: probability of a hard sample. After the share
 SETTLED of training each budget has the widths that it is cut out with."""
-MARGIN = 0.05
-"""By which share of its budget the cost of a student may miss it."""
-
-
-class Router(nn.Module):
-    """z = W2 LeakyReLU(W1 u) for one axis, u the one-hot of a budget, without biases, weights from N(0, 0.1).
-
-    groups, choices: how many are chosen from, and from how many widths each. forward: [budgets] -> [groups, choices].
-    """
-
-    def __init__(self, budgets: int, groups: int, choices: int, hidden: int):
-        super().__init__()
-        self.groups = groups
-        self.inner = nn.Linear(budgets, hidden, bias=False)
-        self.outer = nn.Linear(hidden, groups * choices, bias=False)
-        for layer in (self.inner, self.outer):
-            nn.init.normal_(layer.weight, 0.0, 0.1)
-
-    def forward(self, budget: Tensor) -> Tensor:
-        return self.outer(functional.leaky_relu(self.inner(budget), 0.1)).view(self.groups, -1)
-
-
-class Told(nn.Module):
-    """Gives what it is given: a place where a term of the objective finds the cost of a forward pass (objectives.budget)."""
-
-    def forward(self, values: Tensor) -> Tensor:
-        return values
 
 
 class Elastic(nn.Module):
@@ -67,14 +42,16 @@ class Elastic(nn.Module):
     base         the network: its target node with `_partial_: true`
     budgets      cost of each student as a share of the whole network's, the largest first, which is 1
     choices      shares of its units that each group of layers may keep, the largest first, which is 1
-    cost         what a budget is a share of: "parameters", or "macs" of one sample
+    cost         what a budget is a share of: "parameters", "macs" of one sample, or of a language model "memory" (of parameters, keys
+                 and values)
     router       learns which widths each budget has, group by group; false: the same share everywhere (as MatFormer, arXiv 2310.07707,
                  and slimmable networks have it), the largest that is within the budget
     sampling     of budgets: "uniform"; "biased": in proportion to their size; "curriculum": uniform in the first half of training, then biased
     evaluated    the budget that is computed in eval mode
     hidden       of the router
     calibration  training samples by which units are ranked before the first step
-    num_classes, in_channels, image_size: of the data.
+    axes         of a language model, those that may be narrowed (elastic_decoder.AXES); None: all
+    num_classes, in_channels, image_size, vocabulary, pad, eos, max_length: of the data.
 
     In training mode widths are soft masks, sum_i pi_i I_i with pi a Gumbel softmax of the router's logits: the temperature falls from 1 to
     0.05 and logits are scaled from 1 to 10. In eval mode, and in the last fifth of training, the likeliest width of each group is taken,
@@ -98,9 +75,14 @@ class Elastic(nn.Module):
         evaluated: float = 1.0,
         hidden: int = 256,
         calibration: int = 1024,
+        axes: Sequence[str] | None = None,
         num_classes: int = 10,
         in_channels: int = 3,
         image_size: int | tuple[int, ...] = 32,
+        vocabulary: int | None = None,
+        pad: int | None = None,
+        eos: int | None = None,
+        max_length: int | None = None,
     ) -> None:
         super().__init__()
         for name, values in (("budgets", budgets), ("choices", choices)):
@@ -109,18 +91,21 @@ class Elastic(nn.Module):
         self.budgets, self.choices, self.what, self.sampling = list(budgets), list(choices), cost, sampling
         self.evaluated, self.calibration = evaluated, calibration
         self._known = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+        self._known |= {"vocabulary": vocabulary, "pad": pad, "eos": eos, "max_length": max_length}
         self.base = base
         plain = plain_network(base, self._known)
-        self.body = Channels(plain, example(self._known))
+        self.body = units_of(plain, self._known, axes)
         self.groups = self.body.groups
+        check_cost(cost, self.body, plain)
         self.whole = self.body.cost({name: group.units for name, group in self.groups.items()}, cost)
         self._check_reach()
         self.network = plain
         self.body.prepare(plain, len(budgets))
-        self.router = Router(len(budgets), len(self.groups), len(choices), hidden) if router else None
+        axes_of = [group.axis for group in self.groups.values()]
+        self.router = Routers(len(budgets), axes_of, len(choices), hidden) if router else None
         self.told = Told()
         for number, group in enumerate(self.groups.values()):
-            self.register_buffer(f"rank{number}", torch.arange(group.units))
+            self.register_buffer(f"rank{number}", torch.arange(group.units).expand(*group.rows, -1).clone())
         self.register_buffer("ranked", torch.zeros((), dtype=torch.bool))
         self._draws, self._step, self._share = int(torch.randint(2**31, ())), 0, 0.0
 
@@ -139,6 +124,18 @@ class Elastic(nn.Module):
     def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
         with self._computing():
             return self.network(*inputs, **named)
+
+    def __getattr__(self, name: str) -> Any:
+        """`hidden` and `generate`, where the base has them, at the budget that is computed."""
+        if name not in ("hidden", "generate"):
+            return super().__getattr__(name)
+        method = getattr(self.network, name)
+
+        def computed(*inputs: Any, **options: Any) -> Any:
+            with self._computing():
+                return method(*inputs, **options)
+
+        return computed
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
@@ -192,36 +189,14 @@ class Elastic(nn.Module):
     def _routed(self, budget: float) -> list[int]:
         """The choice of each group: the likeliest, none wider than in larger budgets, brought within MARGIN of the budget.
 
-        Of a budget that was not trained the router is asked for the mean of its two neighbours, which it lies between."""
-        logits, chosen = self.router, [0] * len(self.groups)
+        Of a budget that was not trained the router is asked for the mean of its two neighbours, and its widths lie between theirs."""
+        chosen, narrowest = [0] * len(self.groups), [len(self.choices) - 1] * len(self.groups)
+        smaller = [known for known in self.budgets if known < budget]
+        if budget not in self.budgets and smaller:
+            narrowest = self._routed(smaller[0])
         for known in [known for known in self.budgets[1:] if known > budget] + [budget]:
-            chosen = self._fitted(logits(self.between(known)).tolist(), known, chosen)
-        return chosen
-
-    def _fitted(self, logits: list[list[float]], budget: float, widest: list[int]) -> list[int]:
-        """The likeliest choice of each group that is not before its widest, then changed one by one, the least likely loss for the
-        cost first, until the cost is within MARGIN of the budget."""
-        last = len(self.choices) - 1
-        chosen = [max(range(first, last + 1), key=row.__getitem__) for row, first in zip(logits, widest, strict=True)]
-        cost = self._cost_of(chosen)
-        for step in (1, -1):
-            while (cost - budget) * step > MARGIN * budget:
-                changed = [
-                    [*chosen[:n], one + step, *chosen[n + 1 :]]
-                    for n, one in enumerate(chosen)
-                    if widest[n] <= one + step <= last
-                ]
-                costs = {tuple(each): self._cost_of(each) for each in changed}
-                fitting = [each for each in costs if step > 0 or costs[each] <= budget * (1 + MARGIN)]
-                if not fitting:
-                    break
-
-                def loss(each: tuple[int, ...], cost=cost, chosen=chosen, costs=costs) -> float:
-                    lost = sum(row[one] - row[other] for row, one, other in zip(logits, chosen, each, strict=True))
-                    return (lost + 1e-3) / abs(cost - costs[each] + 1e-12)
-
-                chosen = list(min(fitting, key=loss))
-                cost = costs[tuple(chosen)]
+            last = narrowest if known == budget else [len(self.choices) - 1] * len(self.groups)
+            chosen = fitted(self.router(self.between(known)).tolist(), known, chosen, last, self._cost_of)
         return chosen
 
     def _same(self, budget: float) -> list[int]:
@@ -244,7 +219,7 @@ class Elastic(nn.Module):
     # widths, masks and costs
 
     def _units(self, group: Any) -> list[int]:
-        return [max(1, math.ceil(share * group.units - 1e-9)) for share in self.choices]
+        return [group.width(share) for share in self.choices]
 
     def _ranks(self) -> dict[str, Tensor]:
         return {name: getattr(self, f"rank{number}") for number, name in enumerate(self.groups)}
@@ -254,11 +229,12 @@ class Elastic(nn.Module):
         return {name: row @ row.new_tensor(self._units(group)) for row, (name, group) in groups}
 
     def _masks(self, pi: Tensor) -> dict[str, Tensor]:
-        """Group -> [units]: the probability that a unit is kept."""
+        """Group -> [*rows, units]: the probability that a unit is kept."""
         masks, ranks = {}, self._ranks()
         for row, (name, group) in zip(pi, self.groups.items(), strict=True):
             widths = torch.tensor(self._units(group), device=pi.device)
-            masks[name] = row @ (ranks[name][None] < widths[:, None]).to(row)
+            rank = ranks[name]
+            masks[name] = (row @ (rank.flatten()[None] < widths[:, None]).to(row)).view_as(rank)
         return masks
 
     def _cost_of(self, chosen: Sequence[int]) -> float:
@@ -284,13 +260,12 @@ class Elastic(nn.Module):
         if bool(self.ranked):
             return
         evaluated, self.evaluated = self.evaluated, 1.0
-        with evaluating(self), torch.no_grad(), self.body.observed(self.network) as scores:
-            for batch in batches:
-                forward(batch)
+        with evaluating(self), torch.no_grad():
+            scores = self.body.rank(self.network, forward, batches)
         self.evaluated = evaluated
         for name, rank in self._ranks().items():
-            order = torch.argsort(scores[name], descending=True, stable=True)
-            rank[order] = torch.arange(len(rank))
+            order = torch.argsort(scores[name], dim=-1, descending=True, stable=True).to(rank.device)
+            rank.scatter_(-1, order, torch.arange(rank.shape[-1], device=rank.device).expand_as(order))
         self.ranked.fill_(True)
 
     def adopt(self, metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -316,7 +291,7 @@ class Elastic(nn.Module):
         chosen = self._routed(budget) if routed else self._same(budget)
         ranks, row = self._ranks(), self.between(budget)
         widths = {name: self._units(group)[one] for one, (name, group) in zip(chosen, self.groups.items(), strict=True)}
-        kept = {name: torch.nonzero(ranks[name] < count).flatten().tolist() for name, count in widths.items()}
+        kept = {name: numbers(ranks[name] < count) for name, count in widths.items()}
         network = plain_network(self.base, self._known)
         own = network.state_dict()
         state = {}
@@ -324,7 +299,7 @@ class Elastic(nn.Module):
             fits = value.shape == own[name].shape
             state[name] = value if fits else value[int(row.argmax())] if row.max() == 1 else row @ value
         network.load_state_dict(state)
-        self.body.cut(network, example(self._known), kept)
+        self.body.cut(network, kept)
         return network, widths
 
 
@@ -333,6 +308,7 @@ class Slice(nn.Module):
 
     base     the whole network: its target node with `_partial_: true`
     budget   its cost as a share of the whole network's; budgets, choices, cost: as of Elastic
+    axes     as of Elastic
     routed   widths are those that the router of the weights it starts from chose; false: the same share in all groups
     kept     units of each group; null: as many as one share of all gives within the budget, until it starts from an Elastic network
     """
@@ -345,24 +321,35 @@ class Slice(nn.Module):
         cost: str = "parameters",
         routed: bool = False,
         kept: Mapping[str, int] | None = None,
+        axes: Sequence[str] | None = None,
         num_classes: int = 10,
         in_channels: int = 3,
         image_size: int | tuple[int, ...] = 32,
+        vocabulary: int | None = None,
+        pad: int | None = None,
+        eos: int | None = None,
+        max_length: int | None = None,
     ) -> None:
         super().__init__()
         self._known = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+        self._known |= {"vocabulary": vocabulary, "pad": pad, "eos": eos, "max_length": max_length}
         self.base, self.budget, self.routed = base, budget, routed
         if kept is None:
             budgets = [1.0] if budget == 1 else [1.0, budget]
-            whole = Elastic(base, budgets, choices, cost, router=False, **self._known)
+            whole = Elastic(base, budgets, choices, cost, router=False, axes=axes, **self._known)
             kept = whole.cut(budget)[1]
         self.kept = dict(kept)
         self.network = plain_network(base, self._known)
-        body = Channels(self.network, example(self._known))
-        body.cut(self.network, example(self._known), {name: list(range(count)) for name, count in self.kept.items()})
+        body = units_of(self.network, self._known, axes)
+        first = {name: torch.arange(group.units).expand(*group.rows, -1) for name, group in body.groups.items()}
+        body.cut(self.network, {name: numbers(first[name] < count) for name, count in self.kept.items()})
 
     def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
         return self.network(*inputs, **named)
+
+    def __getattr__(self, name: str) -> Any:
+        """What the domain asks of the base itself."""
+        return getattr(self.network, name) if name in OF_BASE else super().__getattr__(name)
 
     def settled(self, node: Mapping[str, Any]) -> dict[str, Any]:
         """The node under which it is built again."""
@@ -380,18 +367,3 @@ class Slice(nn.Module):
 
 def _is(metadata: Mapping[str, Any], name: str) -> bool:
     return (metadata.get("network") or {}).get("_target_") == f"kdrun.networks.elastic.{name}"
-
-
-def plain_network(base: Callable[..., nn.Module], known: Mapping[str, Any]) -> nn.Module:
-    """The base itself; known: what the data say, of which it takes what it has parameters for and its node leaves out."""
-    import inspect
-
-    accepted = inspect.signature(base.func).parameters
-    return base(**{name: value for name, value in known.items() if name in accepted and name not in base.keywords})
-
-
-def example(known: Mapping[str, Any]) -> Tensor:
-    """Two blank samples."""
-    size = known["image_size"]
-    sides = (size, size) if isinstance(size, int) else tuple(size)
-    return torch.zeros(2, known["in_channels"], *sides)

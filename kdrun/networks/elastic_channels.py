@@ -3,10 +3,11 @@ torch-pruning (DepGraph, arXiv 2301.12900), masked while a network is trained an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -93,6 +94,13 @@ class Group:
              its channels are known whether they are kept or not
     """
 
+    axis: ClassVar[str] = "channels"
+    rows: ClassVar[tuple[int, ...]] = ()
+
+    def width(self, share: float) -> int:
+        """The smallest number of units that is at least this share of them."""
+        return max(1, math.ceil(share * self.units - 1e-9))
+
     name: str
     units: int
     writes: dict[str, tuple[list[int], list[int]]] = field(default_factory=dict)
@@ -107,9 +115,10 @@ class Channels:
     example   inputs of two samples
     """
 
-    axis = "channels"
+    costs = ("parameters", "macs")
 
     def __init__(self, network: nn.Module, example: Tensor):
+        self._example = example
         self.groups: dict[str, Group] = _groups(network, example)
         if not self.groups:
             raise UserError(
@@ -152,6 +161,13 @@ class Channels:
                 modules[path].mask = None
             for norm in norms:
                 norm.row = 0
+
+    def rank(self, network: nn.Module, forward: Callable[[Any], Any], batches: Iterable[Any]) -> dict[str, Tensor]:
+        """Group -> importance of each unit, for what `forward` computes of these batches."""
+        with self.observed(network) as scores:
+            for batch in batches:
+                forward(batch)
+        return scores
 
     @contextmanager
     def observed(self, network: nn.Module) -> Iterator[dict[str, Tensor]]:
@@ -197,11 +213,11 @@ class Channels:
                 total = total + layer.macs * outputs * inputs
         return total
 
-    def cut(self, network: nn.Module, example: Tensor, kept: Mapping[str, list[int]]) -> None:
+    def cut(self, network: nn.Module, kept: Mapping[str, list[int]]) -> None:
         """Takes all but these units of each group out of a network that is not prepared, in place."""
         torch_pruning = _torch_pruning()
         with evaluating(network), torch.enable_grad():
-            graph = torch_pruning.DependencyGraph().build_dependency(network, example)
+            graph = torch_pruning.DependencyGraph().build_dependency(network, self._example)
             modules = dict(network.named_modules())
             for name, units in kept.items():
                 gone = sorted(set(range(self.groups[name].units)) - set(units))
