@@ -25,6 +25,11 @@ def units_of(network: nn.Module, known: Mapping[str, Any], axes: Sequence[str] |
         raise UserError(
             f"strategy.axes={list(axes)}: of language models alone", "leave it out: channels are all that there is"
         )
+    if known["vocabulary"] is not None:
+        raise UserError(
+            f"strategy=elastic: {type(network).__name__} cannot be taken apart",
+            "networks of images and tables can be, and language models of transformers (HuggingFaceCausalLM)",
+        )
     return Channels(network, example(known))
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ELASTIC, SLICE = "kdrun.networks.elastic.Elastic", "kdrun.networks.elastic.Slice"
 BUDGETS = [1.0, 0.7, 0.4]
-ROUTER = "router"
+ROUTER, CALIBRATION = "router", 1024
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,10 @@ class Elastic(Strategy):
 
     `student.budgets=[1.0,0.7,0.4]` says how large they are, as shares of the parent's cost.
 
-    cost         what a budget is a share of: parameters, or macs (multiply-adds of one sample)
+    cost         what a budget is a share of: parameters; macs (multiply-adds of one sample); of a language model also memory (of parameters,
+                 keys and values)
+    axes         of a language model, what may be narrowed: embedding, ffn, heads, layers; null: all
+    calibration  training samples by which units are ranked
     sampling     of budgets: uniform; biased: in proportion to their size; curriculum: uniform in the first half of training, then biased
     router       whether a router learns the widths of each layer; false: the same share everywhere (MatFormer, arXiv 2310.07707)
     router_rate  learning rate of the router; null: 0.01, the paper's, and 0.5 with SGD
@@ -39,6 +42,8 @@ class Elastic(Strategy):
     """
 
     cost: str = "parameters"
+    axes: list[str] | None = None
+    calibration: int = CALIBRATION
     sampling: str = "curriculum"
     router: bool = True
     router_rate: float | None = None
@@ -51,6 +56,8 @@ class Elastic(Strategy):
         "random": "nested, no router",
         "uniform": "nested, uniform",
         "biased": "nested, biased",
+        "width": "nested, width alone",
+        "depth": "nested, depth alone",
         "pruned": "each size, only cut",
         "untaught": "each size cut, on labels",
     }
@@ -58,6 +65,8 @@ class Elastic(Strategy):
         "random": {"router": False, "sampling": "uniform"},
         "uniform": {"sampling": "uniform"},
         "biased": {"sampling": "biased"},
+        "width": {"axes": ["embedding", "ffn", "heads"]},
+        "depth": {"axes": ["layers"]},
     }
     against: ClassVar[str] = "separate"
     instead: ClassVar[dict[str, str]] = {
@@ -65,21 +74,18 @@ class Elastic(Strategy):
         "student.weights": "the students begin with the teacher's weights",
         "assistants": "the students are cut out of the teacher; student.budgets says how large they are",
     }
-    choices: ClassVar = {"cost": ("parameters", "macs"), "sampling": ("curriculum", "uniform", "biased")}
+    choices: ClassVar = {"cost": ("parameters", "memory", "macs"), "sampling": ("curriculum", "uniform", "biased")}
     ranges: ClassVar = {
         "widths": (
             lambda widths: len(widths) > 1 and widths[0] == 1 and all(0 < b < a for a, b in pairwise(widths)),
             "shares from 1.0 down, above 0: [1.0, 0.75, 0.5, 0.25]",
         ),
+        "calibration": (lambda count: count >= 1, "at least 1"),
         "router_rate": (lambda rate: rate > 0, "above 0"),
         "router_loss": (lambda weight: weight > 0, "above 0; strategy.router=false has no router"),
     }
 
     def check(self, cast: Cast) -> None:
-        if cast.domain.per_position:
-            raise UserError(
-                f"strategy=elastic: takes apart networks of images and tables, data.task={cast.domain.name} is neither",
-            )
         budgets = self._budgets(cast)
         if budgets != sorted(set(budgets), reverse=True) or budgets[0] != 1 or len(budgets) < 2:
             raise UserError(
@@ -154,10 +160,12 @@ class Elastic(Strategy):
 
     def _base(self, cast: Cast) -> dict[str, Any]:
         more = {} if self.widths is None else {"choices": self.widths}
+        more |= {} if self.axes is None else {"axes": self.axes}
         return {"base": {**cast.teacher.config["network"], "_partial_": True}, "cost": self.cost, **more}
 
     def _node(self, cast: Cast) -> dict[str, Any]:
-        return {"_target_": ELASTIC, **self._base(cast), "budgets": self._budgets(cast)}
+        more = {} if self.calibration == CALIBRATION else {"calibration": self.calibration}
+        return {"_target_": ELASTIC, **self._base(cast), "budgets": self._budgets(cast), **more}
 
     def _nested(self, cast: Cast) -> Learner:
         smallest = self._budgets(cast)[-1]

@@ -62,7 +62,7 @@ def test_arms_have_the_same_parts_and_share_the_ranking():
         (["strategy.router_rate=0"], "above 0"),
         (["student.network.depth=14"], "cut out of the teacher"),
         (["strategy=vanilla", "student.budgets=[1.0,0.5]"], "student.budgets"),
-        (["model=lm_small"], "images and tables"),
+        (["strategy.axes=[heads]", "strategy.calibration=0"], "at least 1"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(words, said):
@@ -84,7 +84,9 @@ def run(tmp_path_factory):
         words = [
             "strategy=elastic",
             "strategy.controls=[pruned]",
-            "trainer.epochs=3",
+            "trainer.epochs=1",
+            "teacher.trainer.epochs=3",
+            "data.language.prompts=0",
             "student.budgets=[1.0,0.5]",
             "card=false",
         ]
@@ -125,6 +127,64 @@ def test_each_part_is_a_network_of_its_own(run):
     sizes = [sum(parameter.numel() for parameter in network.parameters()) for network in networks]
     assert sizes[1] < 0.6 * sizes[0]
     assert all(network(torch.zeros(3, 1, 8, 8)).shape == (3, 10) for network in networks)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["model=nmt_transformer", "teacher=nmt_t64"], "cannot be taken apart"),
+        (["model=text_small", "teacher=text_w64"], "model_type"),
+        (["teacher=resnet8", "strategy.axes=[heads]"], "of language models alone"),
+        (["teacher=resnet8", "strategy.cost=memory"], "strategy.cost=memory: not of ResNet"),
+        (["teacher=resnet8", "student.budgets=[1.0,0.05]"], "cannot be reached"),
+    ],
+)
+def test_networks_that_cannot_be_taken_apart_are_told_before_anything_is_fitted(
+    words, said, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["strategy=elastic", *words, "hardware=cpu", "tracker=none", "seeds=1", "-q"]) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.glob("outputs/stages/*/weights*"))
+
+
+LANGUAGE = [
+    "model=lm_small",
+    "teacher=lm_w32",
+    "trainer.epochs=1",
+    "teacher.trainer.epochs=3",
+    "data.language.prompts=0",
+    "trainer.batch_size=4",
+    "data.limit.train=300",
+    "data.limit.test=20",
+]
+
+
+@pytest.fixture(scope="module")
+def language(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("elastic_language")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        words = ["strategy=elastic", "strategy.controls=[]", "student.budgets=[1.0,0.7]", "card=false", *LANGUAGE]
+        assert main([*words, "hardware=cpu", "tracker=none", "seeds=1", "-q"]) == 0
+        yield folder, next(folder.glob("outputs/runs/*/record.json")).parent
+
+
+def test_nested_language_models_are_checkpoints_of_transformers(language, monkeypatch):
+    from transformers import AutoModelForCausalLM
+
+    folder, run = language
+    monkeypatch.chdir(folder)
+    stages = {stage["role"]: stage for stage in json.loads((run / "record.json").read_text())["stages"]}
+    assert stages["ranked"]["test"]["best"] == stages["teacher"]["test"]["best"]  # to the bit
+    assert main(["export", run.name, "format=transformers"]) == 0
+    model = AutoModelForCausalLM.from_pretrained(next(folder.glob("outputs/**/*0.7*/**/model.safetensors")).parent)
+    assert sum(parameter.numel() for parameter in model.parameters()) == stages["student_0.7"]["parameters"]
+    student = kdrun.load(run.name, part="budget 0.7", outputs=folder / "outputs").eval()
+    ids = torch.randint(5, 100, (2, 12), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits = student(ids, torch.ones_like(ids, dtype=torch.bool))
+        assert torch.allclose(model(ids).logits[..., : logits.shape[-1]], logits, atol=1e-5)
 
 
 def test_it_is_planned(tmp_path, monkeypatch, capsys):
