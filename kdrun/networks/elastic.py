@@ -19,7 +19,7 @@ from torch.nn import functional
 
 import kdrun.networks.quiet  # noqa: F401
 from kdrun import targets
-from kdrun.networks.elastic_router import Routers, Told, fitted
+from kdrun.networks.elastic_router import Told, fitted, router_of
 from kdrun.networks.elastic_units import check_cost, numbers, plain_network, units_of
 from kdrun.networks.modes import evaluating
 from kdrun.problems import UserError, listed
@@ -102,7 +102,7 @@ class Elastic(nn.Module):
         self.network = plain
         self.body.prepare(plain, len(budgets))
         axes_of = [group.axis for group in self.groups.values()]
-        self.router = Routers(len(budgets), axes_of, len(choices), hidden) if router else None
+        self.router = router_of(len(budgets), axes_of, len(choices), hidden) if router else None
         self.told = Told()
         for number, group in enumerate(self.groups.values()):
             self.register_buffer(f"rank{number}", torch.arange(group.units).expand(*group.rows, -1).clone())

@@ -34,13 +34,16 @@ class Router(nn.Module):
 
 
 class Routers(nn.ModuleDict):
-    """A router for each axis. axes: that of each group, those of one axis behind each other. forward: [budgets] -> [groups, choices]."""
-
-    def __init__(self, budgets: int, axes: Sequence[str], choices: int, hidden: int):
-        super().__init__({axis: Router(budgets, count, choices, hidden) for axis, count in Counter(axes).items()})
+    """A router for each of several axes. forward: [budgets] -> [groups, choices], in their order."""
 
     def forward(self, budget: Tensor) -> Tensor:
         return torch.cat([router(budget) for router in self.values()])
+
+
+def router_of(budgets: int, axes: Sequence[str], choices: int, hidden: int) -> Router | Routers:
+    """The router of groups. axes: that of each group, those of one axis behind each other."""
+    made = {axis: Router(budgets, count, choices, hidden) for axis, count in Counter(axes).items()}
+    return Routers(made) if len(made) > 1 else next(iter(made.values()))
 
 
 class Told(nn.Module):

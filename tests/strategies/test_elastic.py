@@ -84,9 +84,7 @@ def run(tmp_path_factory):
         words = [
             "strategy=elastic",
             "strategy.controls=[pruned]",
-            "trainer.epochs=1",
-            "teacher.trainer.epochs=3",
-            "data.language.prompts=0",
+            "trainer.epochs=3",
             "student.budgets=[1.0,0.5]",
             "card=false",
         ]
