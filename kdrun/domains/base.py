@@ -39,6 +39,8 @@ class Domain:
     evaluates    how data without training samples are used, for a message
     transfers    training samples without labels are of use (`data.labelled`, `data.unlabelled`)
     written      names of the scores of Task.generation_scores
+    divided      (key of `settings` that leaves some of the samples, its key that says which: "classes" by number, or "types" by name), where the
+                 data are divided into tasks of a sequence (strategy=continual); None: they are not
     preferred    (key of a row of a test sample by which two networks are compared on it, "max" or "min": which is better, key that has to be
                  equal in both); None: samples are not compared
     """
@@ -63,6 +65,7 @@ class Domain:
     evaluates: tuple[str, ...] = ()
     transfers: bool = False
     written: tuple[str, ...] = ()
+    divided: tuple[str, str] | None = None
     preferred: tuple[str, str, str] | None = None
 
     @property

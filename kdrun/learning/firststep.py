@@ -52,7 +52,7 @@ def check_first_step(
     scale: see gradient_norms.
     Returns {term: {"value": float, "gradient": float}} of the others. The value may be 0: the gradient is what trains.
     Raises NoEffect when a term or its gradient is not finite, when its gradient is zero for all parameters of the student,
-    and when a trainable parameter is reached by no term at all.
+    and when a trainable parameter is reached by no term at all, unless it says `conditional`: that it is used for some samples only.
     """
     named = [(name, parameter) for name, parameter in student.named_parameters() if parameter.requires_grad]
     if not named:
@@ -86,7 +86,8 @@ def check_first_step(
         report[term.name] = {"value": value, "gradient": norm}
     if len(report) < len(objective.active):  # what this batch does not reach, a term that it lacks may
         return report
-    unreached = [name for (name, _), was in zip(named, reached, strict=True) if not was]
+    pairs = zip(named, reached, strict=True)
+    unreached = [name for (name, one), was in pairs if not was and not getattr(one, "conditional", False)]
     if unreached:
         shown = ", ".join(unreached[:3]) + (" ..." if len(unreached) > 3 else "")
         raise NoEffect(f"{len(unreached)} trainable parameters are reached by no term of the objective: {shown}")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kdrun.data.host import on_host
 
-PICTURES = ("image_features", "pixel_values")
+PICTURES = ("image_features", "pixel_values", "modality")
 """Inputs with one entry for each image, not for each row: any number of images in the order of their slots."""
 
 

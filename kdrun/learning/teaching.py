@@ -153,7 +153,8 @@ class Workshop:
         spec = self.data(data).spec
         mean, std = (getattr(spec, name, None) for name in ("mean", "std"))
         normalize = None if mean is None else {"mean": list(mean), "std": list(std)}
-        return {"classes": len(getattr(spec, "classes", ())) or None, "normalize": normalize}
+        classes, types = len(getattr(spec, "classes", ())) or None, list(getattr(spec, "types", ())) or None
+        return {"classes": classes, "types": types, "normalize": normalize}
 
     def feature_width(self, stage: Any) -> int:
         """Width of the features that a stage (lab.stages.fit.Fit) keeps of its teacher; 0 where none are compared."""

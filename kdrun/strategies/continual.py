@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdrun.lab.stages.evaluate import Evaluate
@@ -12,6 +11,7 @@ from kdrun.problems import UserError
 from kdrun.schema import Teacher, defaults
 from kdrun.strategies.base import Strategy
 from kdrun.strategies.cast import Cast, distil, merged, supervised
+from kdrun.strategies.task_sequence import CLASSES, FEW, check_tasks, divided, members, name_of
 
 if TYPE_CHECKING:
     from kdrun.lab.lab import Lab
@@ -32,12 +32,13 @@ SCENARIOS = ("class", "task")
 
 @dataclass(frozen=True)
 class Continual(Strategy):
-    """Tasks arrive one at a time; the network of each begins with the weights after the one before. There is an output for every class of
-    the data from the beginning.
+    """Tasks arrive one at a time; the network of each begins with the weights after the one before. There is an output for every class (or
+    token) of the data from the beginning.
 
-    tasks           a number: the classes are divided into so many, as evenly as they can be; or lists of numbers of classes:
-                    [[0, 1], [2, 3, 4]]; or keys of data in which the tasks differ (domain-incremental): [{view: grey}, {view: edges}]
-    class_order     seed of a random order in which classes are divided among a number of tasks; null: by their numbers
+    tasks           a number: the classes, or the types of questions, are divided into so many, as evenly as they can be; or lists of numbers of
+                    classes: [[0, 1], [2, 3, 4]], or of types of questions: [[image_answer], [audio_answer]]; or keys of data in which the
+                    tasks differ (domain-incremental): [{view: grey}, {view: edges}]; null: 5 of classes, one for each type of questions
+    class_order     seed of a random order in which classes or types are divided among a number of tasks; null: sorted
     scenario        class: nothing says at test time which task a sample is from; task: it is known, so that labels and metrics are over the
                     classes of that task alone (van de Ven and Tolias 2019, arXiv 1904.07734)
     method          fine_tuning: nothing is done against forgetting; lwf: the network of the task before teaches on samples of the new
@@ -55,7 +56,7 @@ class Continual(Strategy):
     """
 
     method: str = "lwf"
-    tasks: int | list[Any] = 5
+    tasks: int | list[Any] | None = None
     class_order: int | None = None
     scenario: str = "class"
     lwf_weight: float = 1.0
@@ -72,6 +73,7 @@ class Continual(Strategy):
         "assistants": "the network of the task before teaches (strategy.method=lwf)",
         "objective": "strategy.method says what stands beside labels; strategy.lwf_weight and strategy.ewc_weight how much of it",
         "data.restrict": "strategy.tasks says which samples a stage has",
+        "data.questions": "strategy.tasks says which samples a stage has",
     }
     choices: ClassVar = {"method": METHODS, "scenario": SCENARIOS}
     ranges: ClassVar = {
@@ -85,8 +87,8 @@ class Continual(Strategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_tasks(self.tasks)
-        if self.class_order is not None and not isinstance(self.tasks, int):
+        check_tasks(self.tasks)
+        if self.class_order is not None and isinstance(self.tasks, list):
             raise UserError(f"strategy.class_order={self.class_order}: strategy.tasks says which classes each task has")
         if self.by_keys and self.scenario == "task":
             raise UserError(
@@ -94,22 +96,31 @@ class Continual(Strategy):
             )
         if self.by_keys and REPLAY in (self.method, *self.controls):
             raise UserError(
-                "strategy.method=replay: samples of earlier tasks are kept where tasks are classes of one data set",
-                "strategy.tasks=5, or lists of classes",
+                "strategy.method=replay: samples of earlier tasks are kept where tasks are parts of one data set",
+                "strategy.tasks=5, or lists of classes or types",
             )
 
     @property
     def by_keys(self) -> bool:
-        """Whether tasks differ in keys of data, not in classes."""
-        return not isinstance(self.tasks, int) and isinstance(self.tasks[0], dict)
+        """Whether tasks differ in keys of data, not in classes or types."""
+        return isinstance(self.tasks, list) and isinstance(self.tasks[0], dict)
 
     def check(self, cast: Cast) -> None:
-        if cast.config["data"].get("restrict"):
-            raise UserError("data.restrict: strategy.tasks says which classes each task has", "leave data.restrict out")
-        if not self.by_keys and "restrict" not in cast.domain.settings:
+        key = cast.domain.divided
+        if key is None:
+            if not self.by_keys:
+                raise UserError(
+                    f"strategy.tasks={self.tasks}: data.task={cast.domain.name} is not divided by classes",
+                    "tasks may differ in keys of data: strategy.tasks=[{KEY: VALUE}, {KEY: OTHER}]",
+                )
+            return
+        if cast.config["data"].get(key[0]):
             raise UserError(
-                f"strategy.tasks={self.tasks}: data.task={cast.domain.name} is not divided by classes",
-                "tasks may differ in keys of data: strategy.tasks=[{KEY: VALUE}, {KEY: OTHER}]",
+                f"data.{key[0]}: strategy.tasks says which {key[1]} each task has", f"leave data.{key[0]} out"
+            )
+        if self.scenario == "task" and key[1] != CLASSES:
+            raise UserError(
+                "strategy.scenario=task: a question says what it is about", "leave it out: it is for data with classes"
             )
 
     def run(self, lab: Lab, cast: Cast, role: str = "student") -> Result:
@@ -128,7 +139,7 @@ class Continual(Strategy):
             return super().control(name, lab, cast)
         if self.by_keys:
             raise UserError(
-                "strategy.controls: alone (all tasks at once) is there where tasks are classes of one data set"
+                "strategy.controls: alone (all tasks at once) is there where tasks are parts of one data set"
             )
         together = lab.get(supervised(cast.student, role=f"alone_{ALL.replace(' ', '_')}"))
         return lab.get(Evaluate(name, {ALL: together}, self._data(lab, cast), start=together))
@@ -137,7 +148,7 @@ class Continual(Strategy):
         return f"student {cast.student.config['name']}, {LABELS[self.method]}"
 
     def student_epochs(self, cast: Cast) -> int:
-        count = self.tasks if isinstance(self.tasks, int) else len(self.tasks)
+        count = len(self.tasks) if isinstance(self.tasks, list) else self.tasks or FEW
         return count * cast.student.trainer["epochs"]
 
     def _stage(
@@ -155,13 +166,15 @@ class Continual(Strategy):
         data, role, labels = keys[name], f"{role}_task{number + 1}", self._labels(cast, keys[name])
         if self.method == REPLAY and start is not None:  # samples of earlier tasks have labels of other classes
             size = self.replay_bytes or PARAMETER_BYTES * lab.parameters(student.identity, student.stage(None)["data"])
-            data = merged(data, {"restrict": {"replay": _classes(keys, names[:number]), "replay_bytes": size}})
+            node, _ = divides = cast.domain.divided
+            data = merged(data, {node: {"replay": members(keys, names[:number], divides), "replay_bytes": size}})
             return supervised(student, start=start, role=role, data=data)
         plain = replace(supervised(student, start=start, role=role, data=data), objective=labels)
         if start is None:
             return plain
         if self.method == LWF and self.lwf_weight:
-            old = [] if self.by_keys else _classes(keys, names[:number])
+            classes = not self.by_keys and cast.domain.divided[1] == CLASSES
+            old = members(keys, names[:number], cast.domain.divided) if classes else []
             return self._taught(cast, role, data, start, labels, old)
         if self.method == EWC and self.ewc_weight:
             return replace(plain, objective={**labels, "ewc": {"weight": self.ewc_weight}}, importance=importance)
@@ -206,65 +219,13 @@ class Continual(Strategy):
         if self.by_keys:
             first = lab.known_of(cast.student.stage(self.tasks[0])["data"])["normalize"]
             same = {} if first is None else {"normalize": first}
-            return {_name(number, keys): {**same, **keys} for number, keys in enumerate(self.tasks, 1)}
-        groups, classes = self.tasks, lab.known_of(data)["classes"]
-        if isinstance(groups, int):
-            groups = _divided(classes, groups, self.class_order)
-        elif (largest := max(map(max, groups))) >= (classes or 0):
-            raise UserError(
-                f"strategy.tasks={groups}: the data have no class {largest}; they have {classes or 'none'}, from 0"
-            )
+            return {name_of(number, keys): {**same, **keys} for number, keys in enumerate(self.tasks, 1)}
+        node, by = cast.domain.divided
+        groups = divided(self.tasks, by, lab.known_of(data), self.class_order)
         if self.scenario == "task" and (short := [group for group in groups if len(group) < 2]):
             raise UserError(f"strategy.scenario=task: a task of class {short[0][0]} alone has nothing to tell apart")
         known = {"known": True} if self.scenario == "task" else {}
-        return {f"task {number}": {"restrict": {"classes": group, **known}} for number, group in enumerate(groups, 1)}
-
-
-def _check_tasks(tasks: int | list[Any]) -> None:
-    """Raises UserError for what are no tasks."""
-    said = f"strategy.tasks={tasks}"
-    if isinstance(tasks, int):
-        if tasks < 2:
-            raise UserError(f"{said}: a sequence has at least two tasks")
-        return
-    kinds = {type(task) for task in tasks}
-    if len(tasks) < 2 or kinds not in ({list}, {dict}) or not all(tasks):
-        raise UserError(
-            f"{said}: a number, lists of classes, or keys of data, for at least two tasks",
-            "as in 5, [[0, 1], [2, 3]] or [{view: grey}, {view: edges}]",
+        named = (
+            f"task {n}" if by == CLASSES else f"task {n} ({', '.join(group)})" for n, group in enumerate(groups, 1)
         )
-    if kinds == {dict}:
-        return
-    numbers = [number for task in tasks for number in task]
-    if wrong := [number for number in numbers if type(number) is not int or number < 0]:
-        raise UserError(f"{said}: {wrong[0]!r} is not the number of a class", "classes have numbers from 0")
-    if double := sorted({number for number in numbers if numbers.count(number) > 1}):
-        raise UserError(f"{said}: class {double[0]} is there twice; each class is in one task")
-
-
-def _divided(classes: int, count: int, order: int | None) -> list[list[int]]:
-    """The numbers 0 to classes - 1 in `count` groups whose sizes differ by one at most, the larger ones first."""
-    import random
-
-    if not classes or classes < count:
-        raise UserError(
-            f"strategy.tasks={count}: the data have {classes or 'no'} classes, and each task needs at least one",
-            f"at most strategy.tasks={classes}" if classes else "give data with classes, or tasks as keys of data",
-        )
-    numbers = list(range(classes))
-    if order is not None:
-        random.Random(order).shuffle(numbers)
-    size, more = divmod(classes, count)
-    ends = [number * size + min(number, more) for number in range(count + 1)]
-    return [sorted(numbers[start:end]) for start, end in pairwise(ends)]
-
-
-def _classes(keys: dict[str, dict[str, Any]], names: list[str]) -> list[int]:
-    """The classes of some tasks together."""
-    return [number for name in names for number in keys[name]["restrict"]["classes"]]
-
-
-def _name(number: int, keys: dict[str, Any]) -> str:
-    """`task 1 (grey)`"""
-    values = [str(value) for value in keys.values() if isinstance(value, str | int | float)]
-    return f"task {number}" + (f" ({', '.join(values)})" if values else "")
+        return {name: {node: {by: group, **known}} for name, group in zip(named, groups, strict=True)}

@@ -21,7 +21,8 @@ from kdrun.objectives.terms import build_objective
 from kdrun.problems import UserError
 from kdrun.score_matrix import transfer_of
 from kdrun.strategies.cast import Cast
-from kdrun.strategies.continual import Continual, _divided
+from kdrun.strategies.continual import Continual
+from kdrun.strategies.task_sequence import divided
 from kdrun.strategies.unused import StageCollector
 
 WORDS = ("data=digits", "student=mlp_8", "strategy=continual", "trainer.epochs=2", "tracker=none", "card=false")
@@ -94,12 +95,20 @@ def test_classes_that_are_not_there_are_refused(keys, lines):
 
 
 def test_classes_are_divided_evenly_in_order_or_by_a_seed():
-    assert _divided(10, 4, None) == [[0, 1, 2], [3, 4, 5], [6, 7], [8, 9]]
-    shuffled = _divided(10, 5, 1)
-    assert sorted(number for group in shuffled for number in group) == list(range(10)) and shuffled == _divided(
-        10, 5, 1
-    )
-    assert shuffled != _divided(10, 5, None)
+    known = {"classes": 10, "types": None}
+    assert divided(4, "classes", known, None) == [[0, 1, 2], [3, 4, 5], [6, 7], [8, 9]]
+    assert len(divided(None, "classes", known, None)) == 5
+    shuffled = divided(5, "classes", known, 1)
+    assert sorted(number for group in shuffled for number in group) == list(range(10))
+    assert shuffled == divided(5, "classes", known, 1) != divided(5, "classes", known, None)
+
+
+def test_types_of_questions_are_a_task_each_unless_a_number_or_lists_are_given():
+    known = {"classes": None, "types": ["a", "b", "c"]}
+    assert divided(None, "types", known, None) == [["a"], ["b"], ["c"]]
+    assert divided(2, "types", known, None) == [["a", "b"], ["c"]]
+    with pytest.raises(UserError, match="no 'd'"):
+        divided([["a"], ["d"]], "types", known, None)
 
 
 # stages
@@ -185,8 +194,8 @@ def test_tasks_may_differ_in_keys_of_data():
         ({"tasks": [[0, 1]]}, "at least two tasks"),
         ({"tasks": [[0, 1], [1, 2]]}, "class 1 is there twice"),
         ({"tasks": [[0, 1], ["cat"]]}, "'cat' is not the number of a class"),
-        ({"tasks": [[0, 1], {"view": "grey"}]}, "lists of classes, or keys of data"),
-        ({"tasks": [{"view": "grey"}, {"view": "edges"}], "method": "replay"}, "classes of one data set"),
+        ({"tasks": [[0, 1], {"view": "grey"}]}, "lists of classes or of types of questions, or keys of data"),
+        ({"tasks": [{"view": "grey"}, {"view": "edges"}], "method": "replay"}, "parts of one data set"),
         ({"tasks": [[0], [1]], "class_order": 1}, "says which classes"),
         ({"tasks": [{"view": "grey"}, {"view": "edges"}], "scenario": "task"}, "have the same classes"),
         ({"ewc_weight": -1.0}, "at least 0"),

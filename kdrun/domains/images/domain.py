@@ -18,6 +18,7 @@ class ClassificationDomain(Domain):
         {"accuracy": "max", "top5": "max", "worst_class": "max", "loss": "min", "calibration": "min"}
     )
     settings = MappingProxyType({"restrict": ClassSubset})
+    divided = ("restrict", "classes")
     augmented = views = True
     transfers = True
     commands = ("predict",)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +13,8 @@ import numpy as np
 from kdrun import kinds
 from kdrun.domains.vision_language import tokens as vision_tokens
 from kdrun.domains.vision_language.encoded import encoded
-from kdrun.domains.vision_language.source import Conversations, ImageStore
+from kdrun.domains.vision_language.question_subset import restricted
+from kdrun.domains.vision_language.source import Conversations, ImageStore, InputStore
 from kdrun.domains.vision_language.spec import VisionSpec
 from kdrun.domains.vision_language.splits import assign
 from kdrun.domains.vision_language.transfer import joined, labelled_of, transferred
@@ -42,8 +45,10 @@ def vision_module(
     """
     from kdrun.domains.vision_language.module import VisionDataModule
 
-    pictures = ImageInputs(joined(conversations.images, common["unlabelled"]), common, cache)
+    images = joined(conversations.images, common["unlabelled"])
+    pictures = EncodedInputs(images, common) if hasattr(images, "modalities") else ImageInputs(images, common, cache)
     chosen, removed = assign(conversations, common)
+    chosen = restricted(chosen, conversations, common.get("questions"))
     chosen, known, notes = transferred(chosen, conversations, common)
     if like is not None:
         tokenizer, vocabulary = like.encoder.tokenizer, like.spec.vocabulary
@@ -104,9 +109,45 @@ def vision_module(
         tokenizer=tokenizer.sha256,
         template=encoder.template.name,
         types=tuple(sorted({sample.type for part in chosen.values() for sample in part})),
+        modalities=getattr(images, "modalities", None),
         **pictures.moments,
     )
     return VisionDataModule(conversations, chosen, encoder, spec, samples, pictures, found)
+
+
+class EncodedInputs:
+    """Inputs of several modalities as inputs of a network: what their frozen encoders give, computed when it is asked for and kept in memory.
+
+    Attributes as of ImageInputs.
+    """
+
+    features = None
+    moments: Mapping[str, Any] = MappingProxyType({})
+
+    def __init__(self, inputs: InputStore, common: dict[str, Any]):
+        from kdrun.domains.vision_language.networks.encoders import build_encoder
+
+        self.inputs, self._encoder = inputs, build_encoder(common["tower"])
+        self.slots, self.width, self.identity = self._encoder.tokens, self._encoder.width, self._encoder.identity
+        self._kept: dict[int, Tensor] = {}
+
+    def __call__(self, numbers: np.ndarray) -> dict[str, Tensor]:
+        """{"image_features": float32 [n, T, C], "modality": int64 [n]} of inputs by number."""
+        import torch
+
+        names = {number: self.inputs.modality(number) for number in numbers.tolist()}
+        for name in dict.fromkeys(names.values()):
+            new = [number for number, its in names.items() if its == name and number not in self._kept]
+            if new:
+                raw = torch.from_numpy(np.stack([self.inputs.raw(number) for number in new]))
+                self._kept |= zip(new, self._encoder(name, raw), strict=True)
+        places = [self.inputs.modalities.index(names[number]) for number in numbers.tolist()]
+        features = torch.stack([self._kept[number] for number in numbers.tolist()])
+        return {"image_features": features, "modality": torch.tensor(places, dtype=torch.int64)}
+
+    def of(self, pixels: np.ndarray) -> dict[str, Tensor]:
+        """Refuses inputs that are not in the store."""
+        raise UserError("questions about files of the user's own are not there where inputs are of several modalities")
 
 
 class ImageInputs:

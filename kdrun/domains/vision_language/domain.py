@@ -10,6 +10,7 @@ from typing import Any
 
 from kdrun.domains.base import Domain
 from kdrun.domains.translation.domain import TranslationDomain
+from kdrun.domains.vision_language.question_subset import QuestionSubset
 from kdrun.schema import key
 
 
@@ -33,9 +34,18 @@ class VisionLanguageDomain(Domain):
 
     name = "vision_language"
     metrics = MappingProxyType({"accuracy": "max", "loss": "min", "token_accuracy": "max"})
-    settings = MappingProxyType({"vision": Vision})
-    supplies = (*TranslationDomain.supplies, "image_token", "image_tokens", "image_size", "tower")
+    settings = MappingProxyType({"vision": Vision, "questions": QuestionSubset})
+    supplies = (
+        *TranslationDomain.supplies,
+        "image_token",
+        "image_tokens",
+        "image_size",
+        "tower",
+        "modalities",
+        "feature_width",
+    )
     commands = ("chat",)
+    divided = ("questions", "types")
     per_position = transfers = True
     decoding = frozenset(("max_extra",))
     evaluates = (

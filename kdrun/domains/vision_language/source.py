@@ -78,6 +78,28 @@ class ImageStore(Protocol):
         ...
 
 
+@runtime_checkable
+class InputStore(Protocol):
+    """Inputs of several modalities in the place of pictures: those of a sample stand in the slots of its pictures.
+
+    modalities   names, in the order in which networks number them
+    source_hash  as of an ImageStore
+    """
+
+    modalities: tuple[str, ...]
+    source_hash: str
+
+    def __len__(self) -> int: ...
+
+    def modality(self, number: int) -> str:
+        """The modality of an input."""
+        ...
+
+    def raw(self, number: int) -> np.ndarray:
+        """An input, as encoders.ENCODERS of its modality read it; always the same for the same number."""
+        ...
+
+
 class JoinedImages:
     """Several stores one after the other."""
 
@@ -106,20 +128,22 @@ class Conversations:
 
     name         of the source
     samples      by split: train, val, test, and further test sets ("objects": unseen things, for example)
-    images       the pictures that samples refer to
+    images       the pictures that samples refer to, or inputs of several modalities
     corpus       the training text of all parts, which a tokenizer is made from: the same for every part
     source_hash  sha256 hex digest of everything that determines samples and pixels
     report       what was left out and why, in JSON types; empty where nothing was
     determined   whether the corpus follows from what source_hash stands for
+    instructions type of question -> wordings that ask for it, which are known without any sample of it; {}: none are
     """
 
     name: str
     samples: Mapping[str, Sequence[Sample]]
-    images: ImageStore
+    images: ImageStore | InputStore
     corpus: Sequence[str]
     source_hash: str
     report: Mapping[str, object] = field(default_factory=dict)
     determined: bool = False
+    instructions: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         missing = {"train", "val", "test"} - self.samples.keys()

@@ -24,6 +24,7 @@ class VisionSpec(TokenSpec):
     types          types of questions, sorted
     mean, std      per channel, what pixels in 0..1 are normalised with for a network's own tower; None where the data bring
                    a tower, which does it by itself
+    modalities     of inputs, in the order of their numbers, where inputs are of several; None: they are pictures
     """
 
     name: str
@@ -43,15 +44,17 @@ class VisionSpec(TokenSpec):
     types: tuple[str, ...]
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    modalities: tuple[str, ...] | None = None
 
     kind: ClassVar[str] = "vision_language"
     settings: ClassVar[str] = "vision"
     unit: ClassVar[str] = "question"
     compared: ClassVar[tuple[str, ...]] = ("tokenizer", "tower")
-    unchanged: ClassVar[tuple[str, ...]] = ("template", "image_size", "image_tokens")
+    unchanged: ClassVar[tuple[str, ...]] = ("modalities", "template", "image_size", "image_tokens")
     chosen = MappingProxyType(
         {
             "tower": ("vision tower", "choose it: data.vision.tower=NAME"),
+            "modalities": ("modalities", "choose them: data.modalities=[NAME, ...]"),
             "template": ("chat template", "choose it: data.vision.template=NAME"),
             "image_size": ("image size", "choose it: data.vision.size=PIXELS, and data.size where the data have it"),
             "image_tokens": ("number of image slots", "choose it: data.vision.image_tokens=NUMBER"),
@@ -60,6 +63,9 @@ class VisionSpec(TokenSpec):
 
     @property
     def about(self) -> str:
+        if self.modalities:
+            kinds = ", ".join(self.modalities)
+            return f"inputs ({kinds}) in {self.image_tokens} slots, {self.vocabulary:,} tokens, {len(self.types)} types of questions"
         return (
             f"images of {self.image_size} pixels in {self.image_tokens} slots, {self.vocabulary:,} tokens, "
             f"{len(self.types)} types of questions"
@@ -68,7 +74,8 @@ class VisionSpec(TokenSpec):
     @property
     def input_names(self) -> tuple[str, ...]:
         pictures = "pixel_values" if self.feature_width is None else "image_features"
-        return ("input_ids", "attention_mask", *((pictures,) if self.image_tokens else ()))
+        more = ("modality",) if self.modalities else ()
+        return ("input_ids", "attention_mask", *((pictures,) if self.image_tokens else ()), *more)
 
     @property
     def free_axes(self) -> dict[str, dict[int, str]]:
@@ -77,7 +84,9 @@ class VisionSpec(TokenSpec):
 
     def arguments(self) -> dict[str, Any]:
         known = {name: getattr(self, name) for name in ("image_token", "image_tokens", "image_size")}
-        return {**super().arguments(), **known, **({} if self.tower is None else {"tower": self.tower})}
+        known |= {} if self.tower is None else {"tower": self.tower}
+        known |= {"modalities": self.modalities, "feature_width": self.feature_width} if self.modalities else {}
+        return {**super().arguments(), **known}
 
     def comparable(self, name: str, value: Any) -> Any:
         """A tower without the size of its images, which is compared by itself."""
@@ -93,5 +102,7 @@ class VisionSpec(TokenSpec):
             inputs["pixel_values"] = torch.zeros(2, 3, self.image_size, self.image_size)
         else:
             inputs["image_features"] = torch.zeros(2, self.image_tokens, self.feature_width)
+        if self.modalities:
+            inputs["modality"] = torch.zeros(2, dtype=torch.int64)
         what = f"prompts with an image of {self.image_tokens} tokens"
         return Blank(inputs, (*tokens.shape, self.vocabulary), what)

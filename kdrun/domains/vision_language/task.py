@@ -205,6 +205,8 @@ class VisionLanguage(TokenTask):
             inputs["image_features"] = torch.empty((1, spec.image_tokens, spec.feature_width), device="meta")
         elif spec.image_tokens:
             inputs["pixel_values"] = torch.empty((1, 3, spec.image_size, spec.image_size), device="meta")
+        if spec.modalities:
+            inputs["modality"] = torch.zeros(1, dtype=torch.int64, device="meta")
         return network(**inputs)
 
     def right(self, prediction: Prediction, batch: Batch) -> torch.Tensor:

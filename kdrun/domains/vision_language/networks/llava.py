@@ -85,6 +85,11 @@ class LlavaNetwork(nn.Module):
         }
 
     @property
+    def language_model(self) -> nn.Module:
+        """What reads embeddings and gives hidden states."""
+        return self.model.model.language_model
+
+    @property
     def tower(self) -> nn.Module:
         """The vision tower."""
         return self.model.model.vision_tower
@@ -105,7 +110,7 @@ class LlavaNetwork(nn.Module):
         """(hidden [b, L, D], weight [vocabulary, D], bias [vocabulary] or None): what forward multiplies. Further inputs: as its."""
         embeddings = self.embed(input_ids, *pictures, **named)
         mask, positions = _attention(attention_mask)
-        output = self.model.model.language_model(
+        output = self.language_model(
             inputs_embeds=embeddings, attention_mask=mask, position_ids=positions, use_cache=False
         )
         return output.last_hidden_state, *self._head()
@@ -158,14 +163,15 @@ class LlavaNetwork(nn.Module):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         image_features: torch.Tensor | None = None,
-        pixel_values: torch.Tensor | None = None,
+        *pictures: Any,
         max_new: int = 32,
         eos: int | Collection[int] | None = None,
+        **named: Any,
     ) -> list[list[int]]:
         """For each prompt the likeliest next tokens, one after another, up to `max_new`, without the end token.
 
         input_ids, attention_mask: prompts padded on the left, so that all of them go on at the same column.
-        eos: what ends an answer, one token or several; the data's where left out.
+        image_features and further inputs: as of `embed`. eos: what ends an answer, one token or several; the data's where left out.
         Raises ValueError for a prompt padded on the right or an empty one.
         """
         if max_new < 1:
@@ -174,10 +180,10 @@ class LlavaNetwork(nn.Module):
         if not bool(mask[:, -1].all()):
             raise ValueError("prompts must be padded on the left: the last token of some prompts is padding")
         ends = [self.eos] if eos is None else [eos] if isinstance(eos, int) else sorted(eos)
-        language_model, head = self.model.model.language_model, self._head()
+        language_model, head = self.language_model, self._head()
         end = torch.tensor(ends, device=input_ids.device)
         positions = _positions(mask)
-        inputs: torch.Tensor = self.embed(input_ids, image_features, pixel_values)
+        inputs: torch.Tensor = self.embed(input_ids, image_features, *pictures, **named)
         past, steps = None, []
         running = torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)
         for step in range(max_new):

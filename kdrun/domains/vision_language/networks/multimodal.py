@@ -1,0 +1,107 @@
+"""A small language model that reads inputs of several modalities: a frozen encoder and a projector of its own for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from kdrun.domains.language.networks.causal_lm import HuggingFaceCausalLM
+from kdrun.domains.vision_language.networks.llava import LlavaNetwork
+from kdrun.networks.causal import past_of
+from kdrun.problems import UserError
+
+SEMANTICS = 1
+
+
+class Multimodal(LlavaNetwork):
+    """The protocol of LlavaNetwork around any language model of transformers.
+
+    Encoders are frozen and belong to the data, which bring what they give; a projector for each modality brings that to the width of the
+    language model, as that of LLaVA-1.5 (two linear layers with a GELU between). A projector that a batch has no inputs for has no gradient, so
+    that an optimizer leaves it as it is.
+
+    language         {"model_type": "llama", ...}: fields of the configuration of the language model, as `config` of HuggingFaceCausalLM
+    modalities       names, in the order of their numbers
+    feature_width    of what encoders give
+    vocabulary, pad, eos, image_token, image_tokens, max_length: of the data
+
+    network(input_ids, attention_mask, image_features float [n, T, feature_width], modality int64 [n]: place in `modalities`)
+    -> logits [b, L, vocabulary].
+    """
+
+    def __init__(
+        self,
+        language: Mapping[str, Any],
+        modalities: Sequence[str],
+        feature_width: int,
+        vocabulary: int,
+        pad: int,
+        eos: int,
+        image_token: int,
+        image_tokens: int,
+        max_length: int,
+    ) -> None:
+        nn.Module.__init__(self)
+        if not modalities:
+            raise UserError("this network reads inputs of several modalities: data=modalities has them")
+        self.model = HuggingFaceCausalLM(
+            config=dict(language), vocabulary=vocabulary, pad=pad, eos=eos, max_length=max_length
+        ).model
+        width = self.model.get_input_embeddings().weight.shape[1]
+        self.projectors = nn.ModuleDict(
+            {
+                name: nn.Sequential(nn.Linear(feature_width, width), nn.GELU(), nn.Linear(width, width))
+                for name in modalities
+            }
+        )
+        for parameter in self.projectors.parameters():
+            parameter.conditional = True  # a batch, or a task, may have no input of a modality
+        self.modalities, self.feature_width, self.vocabulary = tuple(modalities), feature_width, vocabulary
+        self.pad, self.eos, self.max_length = pad, eos, max_length
+        self.image_token, self.image_tokens, self.image_size = image_token, image_tokens, None
+        self.packaged, self.notes, self._past = False, [], past_of(self.model)
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        return {"projectors": "projectors", "language_model": "model"}
+
+    @property
+    def language_model(self) -> nn.Module:
+        return self.model.base_model
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        image_features: torch.Tensor | None = None,
+        modality: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        return super().forward(input_ids, attention_mask, image_features, modality)
+
+    def embed(
+        self,
+        input_ids: torch.Tensor,
+        image_features: torch.Tensor | None = None,
+        modality: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """[b, L, D]: embeddings of the tokens, with projected features in the places of inputs."""
+        embeddings = self.model.get_input_embeddings()(input_ids)
+        places = input_ids == self.image_token
+        self._check_places(places, image_features)
+        if image_features is None or not image_features.shape[0]:
+            return embeddings
+        if image_features.is_meta:  # no values to look at
+            projected = self.projectors[self.modalities[0]](image_features)
+        else:
+            projected = embeddings.new_zeros(*image_features.shape[:2], embeddings.shape[-1])
+            for number, name in enumerate(self.modalities):
+                if bool((rows := modality == number).any()):
+                    weight = self.projectors[name][0].weight
+                    projected = projected.masked_scatter(
+                        rows[:, None, None],
+                        self.projectors[name](image_features[rows].to(weight.dtype)).to(embeddings.dtype),
+                    )
+        return embeddings.masked_scatter(places[..., None], projected)
