@@ -11,7 +11,7 @@ from rich.text import Text
 from kdrun.job.clusters import cluster_rows
 from kdrun.measures import measure
 from kdrun.parts import against, gains_of, headline_epoch
-from kdrun.present.console import Console, columns, show_page
+from kdrun.present.console import Console, columns, dim, show_page
 from kdrun.present.console import facts as fact_table
 from kdrun.present.results import (
     difference_texts,
@@ -30,7 +30,7 @@ from kdrun.present.units import MISSING
 from kdrun.records import before_and_after
 
 COMBINED = "combined"
-MOST_PARTS, MOST_TASKS = 12, 8
+MOST_PARTS, MOST_TASKS, LONGEST_TASK = 12, 8, 16
 
 
 def show(console: Console, summary: dict[str, Any], facts: dict[str, str], copied: dict[str, str]) -> None:
@@ -38,13 +38,23 @@ def show(console: Console, summary: dict[str, Any], facts: dict[str, str], copie
     head = (f"{summary['split']} {measure(summary['metric']).title}", "best epoch", "last epoch", "seeds")
     body: list[RenderableType] = [columns(head, result_rows(summary, figure_text)), Text()]
     if tasks := task_rows(summary):
-        body += [columns(tasks[0], tasks[1:]), Text()] if len(tasks[0]) <= MOST_TASKS else []
+        body += task_table(tasks) if len(tasks[0]) <= MOST_TASKS else []
         body += [columns(transfer_head(summary), transfer_rows(summary)), Text()]
     elif any(arm.get("several") for arm in summary["arms"].values()):
         body += [parts(summary), Text()]
         body += [gains(summary), Text()] if any(map(gains_of, summary["arms"].values())) else []
     body += [Text(summary["verdict"], style="bold"), Text(), details(summary, facts)]
     show_page(console, "kdrun", body, copied.items())
+
+
+def task_table(rows: list[tuple[str, ...]]) -> list[RenderableType]:
+    """A column for each task, of which long names stand below. rows: of task_rows."""
+    (first, *names), longest = rows[0], max(map(len, rows[0][1:]))
+    if longest <= LONGEST_TASK:
+        return [columns(rows[0], rows[1:]), Text()]
+    short = [name.partition(" (")[0] for name in names]
+    told = ", ".join(f"{name.removeprefix('task ')}" for name in names)
+    return [columns((first, *short), rows[1:]), dim(f"tasks: {told}"), Text()]
 
 
 def parts(summary: dict[str, Any]) -> Table:

@@ -85,7 +85,8 @@ def run_evaluation(request: EvaluationRequest, report: Report, workshop: Worksho
         size = size_of(network, task)
         if len({row["id"] for row in samples}) == len(samples) > 0:  # else samples of two tasks could not be told apart
             write_samples(request.work, "test", sorted(samples, key=lambda row: row["id"]))
-        names = list(next(iter(figures.values()))[BEFORE])
+        first, *others = (by_row[BEFORE] for by_row in figures.values())
+        names = [name for name in first if all(name in other for other in others)]  # scores of single types are of some
         matrices = {metric: [[figures[j][t][metric] for j in figures] for t in rows] for metric in names}
         return {
             "monitor": task.MAIN,
@@ -127,8 +128,9 @@ def _figures(matrices: dict[str, list[list[float]]], validation: dict[str, Metri
     test = {metric: statistics.fmean(matrix[-1]) for metric, matrix in matrices.items()}
     scores = transfer_of(matrices[task.MAIN], task.METRICS[task.MAIN])
     test |= {name: value for name, value in scores.items() if name != AVERAGE}
-    first = next(iter(validation.values()))
-    val = {name: statistics.fmean(values[name] for values in validation.values()) for name in first}
+    first, *others = validation.values()
+    shared = [name for name in first if all(name in other for other in others)]
+    val = {name: statistics.fmean(values[name] for values in validation.values()) for name in shared}
     return {
         "val": {"best": val, "last": val, "epoch_best": None, "epochs": 0},
         "test": {"best": test, "last": test},

@@ -1,0 +1,237 @@
+"""Tasks of a sequence by types of questions, about inputs of several modalities: samples, encoders, network, and a run."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import kdrun
+from kdrun.domains.vision_language.build import vision_module
+from kdrun.domains.vision_language.networks.encoders import PIECES, build_encoder
+from kdrun.domains.vision_language.networks.multimodal import Multimodal
+from kdrun.domains.vision_language.shipped.modalities import modalities
+from kdrun.domains.vision_language.shipped.signals import MODALITIES
+from kdrun.domains.vision_language.source import InputStore
+from kdrun.job.compose import compose
+from kdrun.problems import UserError
+from kdrun.schema import defaults
+from kdrun.strategies.cast import Cast
+from kdrun.strategies.continual import Continual
+from kdrun.strategies.unused import StageCollector
+
+WORDS = ("model=multimodal", "strategy=continual", "tracker=none", "card=false")
+LANGUAGE = {"model_type": "llama", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+LANGUAGE |= {"intermediate_size": 16, "tie_word_embeddings": True}
+
+
+def module_of(tmp_path, source=None, **questions):
+    from kdrun.domains.vision_language.domain import Vision
+    from kdrun.domains.vision_language.question_subset import QuestionSubset
+    from kdrun.schema import Data
+
+    limit = {"train": None, "val": None, "test": None}
+    config = {**defaults(Data), "limit": limit, "unlabelled": None, **defaults(Vision), "tower": "random_features"}
+    config |= {"questions": {**defaults(QuestionSubset), **questions}}
+    return vision_module(source or modalities(train=6, val=3, test=3), config, tmp_path / "cache")
+
+
+def network_of(module):
+    known = {
+        name: value for name, value in module.spec.arguments().items() if name in Multimodal.__init__.__annotations__
+    }
+    torch.manual_seed(0)
+    return Multimodal(language=LANGUAGE, **known)
+
+
+# inputs
+
+
+def test_a_source_says_the_same_of_its_first_samples_whatever_sizes_are_asked_for():
+    small, large = modalities(train=3, val=2, test=2), modalities(train=5, val=2, test=2)
+    told = {sample.id: sample for sample in large.samples["train"]}
+    for sample in small.samples["train"]:
+        other = told[sample.id]
+        assert (sample.turns, sample.type) == (other.turns, other.type)
+        assert np.array_equal(small.images.raw(sample.images[0]), large.images.raw(other.images[0]))
+    assert isinstance(small.images, InputStore) and small.source_hash != large.source_hash
+    ids = [sample.id for samples in large.samples.values() for sample in samples]
+    assert len(set(ids)) == len(ids) == 3 * 2 * 9
+
+
+def test_answers_say_what_is_drawn():
+    source = modalities(("video",), train=40, val=1, test=1)
+    for sample in source.samples["train"]:
+        frames = source.images.raw(sample.images[0]).astype(float)
+        bright = frames.max(1) > 150  # the thing is brighter than what is behind it
+        columns = [np.argwhere(frame)[:, 1].mean() for frame in bright if frame.any()]
+        if "direction" in sample.turns[0].prompt and sample.turns[0].answer in ("left", "right"):
+            assert (columns[-1] > columns[0]) == (sample.turns[0].answer == "right")
+
+
+@pytest.mark.parametrize("name", list(MODALITIES))
+def test_an_encoder_gives_as_many_features_of_every_modality_and_each_depends_on_its_piece(name):
+    encoder, source = build_encoder("random_features"), modalities((name,), train=4, val=1, test=1)
+    raw = torch.from_numpy(np.stack([source.images.raw(number) for number in range(4)]))
+    features = encoder(name, raw)
+    assert features.shape == (4, encoder.tokens, encoder.width) and features.min() == 0
+    assert torch.equal(features, build_encoder("random_features")(name, raw))
+    assert PIECES[name][0](raw).shape == (4, encoder.tokens, PIECES[name][1])
+    assert not torch.equal(features[0], features[1]) and not any(p.requires_grad for p in encoder.parameters())
+
+
+def test_the_spectrum_of_a_tone_is_where_its_frequency_is():
+    time = torch.arange(4000) / 4000
+    low, high = (torch.round(20000 * torch.sin(2 * torch.pi * f * time)).to(torch.int16) for f in (250, 1500))
+    bands = PIECES["audio"][0](torch.stack([low, high]))[:, 5].argmax(-1)
+    assert bands[0] < bands[1]
+
+
+# samples of a task
+
+
+class Spoiled:
+    """A store that refuses all inputs but those of some modality."""
+
+    def __init__(self, store, allowed):
+        self.store, self.allowed, self.modalities = store, allowed, store.modalities
+        self.source_hash = store.source_hash
+
+    def __len__(self):
+        return len(self.store)
+
+    def modality(self, number):
+        return self.store.modality(number)
+
+    def raw(self, number):
+        assert number in self.allowed, "an input of another task is read"
+        return self.store.raw(number)
+
+
+def spoiled(kind):
+    """A source whose inputs of other types than `kind` cannot be read."""
+    from dataclasses import replace
+
+    source = modalities(train=6, val=3, test=3)
+    used = {number for samples in source.samples.values() for s in samples if s.type == kind for number in s.images}
+    return replace(source, images=Spoiled(source.images, used))
+
+
+def batches(module, split):
+    return list(module.eval_loader(split, 4))
+
+
+def test_a_task_has_questions_of_its_types_in_all_splits_and_reads_no_input_of_others(tmp_path):
+    module = module_of(tmp_path, spoiled("audio_answer"), types=["audio_answer"])
+    whole = module_of(tmp_path)
+    assert module.spec.sizes == {"train": 6, "val": 3, "test": 3} and module.spec.types == ("audio_answer",)
+    assert module.spec.vocabulary == whole.spec.vocabulary and module.spec.tokenizer == whole.spec.tokenizer
+    for split in ("train", "val", "test"):
+        assert all(set(batch["inputs"]["modality"].tolist()) == {1} for batch in batches(module, split))
+
+
+def test_a_memory_has_as_many_bytes_as_it_may_in_equal_parts(tmp_path):
+    one = 3 * 32 * 32 + 80  # an image and its texts
+    module = module_of(
+        tmp_path, types=["audio_answer"], replay=["image_answer", "image_description"], replay_bytes=6 * one
+    )
+    kinds = [sample.type for sample in module.chosen["train"]]
+    assert [kinds.count(kind) for kind in ("audio_answer", "image_answer", "image_description")] == [6, 3, 3]
+    assert {sample.type for sample in module.chosen["test"]} == {"audio_answer"}
+
+
+@pytest.mark.parametrize(
+    ("questions", "lines"),
+    [
+        ({"types": ["audio_answr"]}, "no questions of type 'audio_answr'.*audio_answer"),
+        ({"types": ["audio_answer"], "replay": ["audio_answer"]}, "among the types that are used anyway"),
+    ],
+)
+def test_types_that_are_not_there_are_refused(tmp_path, questions, lines):
+    with pytest.raises(UserError, match=lines):
+        module_of(tmp_path, **questions)
+
+
+@pytest.mark.parametrize(
+    ("options", "lines"),
+    [
+        ({"modalities": ["image", "smell"]}, "smell"),
+        ({"modalities": []}, "there are: image"),
+        ({"train": 0}, "data.train=0"),
+    ],
+)
+def test_a_source_refuses_what_it_has_not(options, lines):
+    with pytest.raises(UserError, match=lines):
+        modalities(**options)
+
+
+# the network
+
+
+def test_each_modality_has_a_projector_that_samples_of_others_leave_alone(tmp_path):
+    module = module_of(tmp_path)
+    network = network_of(module)
+    (batch,) = list(module_of(tmp_path, types=["audio_answer"]).eval_loader("train", 8))
+    network(**batch["inputs"]).square().mean().backward()
+    touched = {name for name, projector in network.projectors.items() if projector[0].weight.grad is not None}
+    assert touched == {"audio"} and network.model.get_input_embeddings().weight.grad is not None
+
+
+def test_a_mixed_batch_says_of_each_sample_what_it_says_of_it_alone(tmp_path):
+    module = module_of(tmp_path)
+    network = network_of(module).eval()
+    samples = module.samples("train")
+    places = np.array([0, 14, 26, 3])
+    together = samples.batch(places)
+    with torch.no_grad():
+        logits = network(**together["inputs"])
+        for row, place in enumerate(places):
+            alone = samples.batch(np.array([place]))
+            length = alone["inputs"]["input_ids"].shape[1]
+            torch.testing.assert_close(network(**alone["inputs"])[0], logits[row, :length], rtol=1e-4, atol=1e-4)
+
+
+def test_generation_goes_on_as_the_teacher_forced_pass_says(tmp_path):
+    module = module_of(tmp_path)
+    network = network_of(module).eval()
+    prompts = module.prompts(module.samples("test").ids[:2])
+    (first, *_), _ = network.generate(**prompts, max_new=3, eos=-1)
+    with torch.no_grad():
+        logits = network(**{**prompts, "attention_mask": prompts["attention_mask"]})
+    assert int(logits[0, -1].argmax()) == first
+
+
+# stages
+
+
+def asked(*words, **changed):
+    cell = compose([*WORDS, *words]).cells[0]
+    cast, lab = Cast(cell), StageCollector()
+    Continual(**changed).run(lab, cast)
+    return lab.stages
+
+
+def test_lists_of_types_are_tasks_each_of_which_begins_with_the_network_before():
+    tasks = [["image_answer"], ["audio_answer", "audio_description"]]
+    first, second = asked(tasks=tasks, method="fine_tuning")
+    assert first.data["questions"]["types"] == ["image_answer"]
+    assert second.data["questions"]["types"] == ["audio_answer", "audio_description"]
+    assert second.start.stage is first and not second.taught
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    words = ["data.train=12", "data.val=4", "data.test=5", "trainer.epochs=1", "seeds=1", "hardware=cpu"]
+    tasks = "strategy.tasks=[[image_answer],[audio_description]]"
+    network = ["student.network.language.hidden_size=16", "student.network.language.num_hidden_layers=1"]
+    places = [f"paths.outputs={folder}/out", f"paths.cache={folder}/cache"]
+    return kdrun.run(*WORDS, *words, tasks, *network, "strategy.controls=[fine_tuning]", *places)
+
+
+def test_a_result_has_a_part_for_each_task(finished):
+    stage = next(stage for stage in finished.record["stages"] if stage.get("matrix"))
+    assert [part["name"] for part in stage["tasks"]] == ["task 1 (image_answer)", "task 2 (audio_description)"]
+    assert stage["matrix"]["columns"] == [part["name"] for part in stage["tasks"]]
+    assert np.array(stage["matrix"]["metrics"]["accuracy"]).shape == (3, 2)
+    assert json.dumps(stage["matrix"])
