@@ -38,7 +38,7 @@ BY_NAME = (
 )
 TEXT = [name for name in NETWORKS if name.startswith("nmt_")]
 CLASSIFIED = [name for name in NETWORKS if name.startswith("text_")]
-VISION = [name for name in NETWORKS if name.startswith("llava_w")]
+VISION = [name for name in NETWORKS if name.startswith(("llava_w", "multimodal"))]
 LANGUAGE = [name for name in NETWORKS if name.startswith("lm_")]
 SEQUENCES = (*TEXT, *CLASSIFIED, *VISION, *LANGUAGE)
 FAMILIES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
@@ -59,7 +59,7 @@ def text_spec() -> TextSpec:
     return TextSpec("t", ("de", "en"), 512, 0, 1, 2, 3, {"train": 1, "val": 1, "test": 1}, 128, "0" * 64)
 
 
-def vision_spec() -> VisionSpec:
+def vision_spec(modalities: tuple[str, ...] | None = None) -> VisionSpec:
     pytest.importorskip("transformers")
     tower = build_tower("efficientnet_lite0@16x2")
     return VisionSpec(
@@ -78,6 +78,7 @@ def vision_spec() -> VisionSpec:
         "0" * 64,
         "plain",
         ("a",),
+        modalities=modalities,
     )
 
 
@@ -96,6 +97,8 @@ def data_of(name: str):
         return language_spec()
     if name.startswith("text_"):
         return classified_text_spec()
+    if name.startswith("multimodal"):
+        return vision_spec(("image", "audio", "video"))
     return text_spec() if name.startswith("nmt_") else vision_spec() if name.startswith("llava") else spec()
 
 
