@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from kdrun.domains.language.networks.causal_lm import HuggingFaceCausalLM
 from kdrun.domains.vision_language.networks.llava import LlavaNetwork
+from kdrun.networks import quiet
 from kdrun.networks.causal import past_of
+from kdrun.networks.huggingface import of_fields
 from kdrun.problems import UserError
 
 SEMANTICS = 1
@@ -23,7 +24,7 @@ class Multimodal(LlavaNetwork):
     language model, as that of LLaVA-1.5 (two linear layers with a GELU between). A projector that a batch has no inputs for has no gradient, so
     that an optimizer leaves it as it is.
 
-    language         {"model_type": "llama", ...}: fields of the configuration of the language model, as `config` of HuggingFaceCausalLM
+    language         {"model_type": "llama", ...}: fields of the configuration of the language model, as `config` of the networks of data.task=causal_lm
     modalities       names, in the order of their numbers
     feature_width    of what encoders give
     vocabulary, pad, eos, image_token, image_tokens, max_length: of the data
@@ -47,9 +48,16 @@ class Multimodal(LlavaNetwork):
         nn.Module.__init__(self)
         if not modalities:
             raise UserError("this network reads inputs of several modalities: data=modalities has them")
-        self.model = HuggingFaceCausalLM(
-            config=dict(language), vocabulary=vocabulary, pad=pad, eos=eos, max_length=max_length
-        ).model
+        quiet.transformers("this network")
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KNOWN
+
+        of_data = {
+            "vocab_size": vocabulary,
+            "pad_token_id": pad,
+            "eos_token_id": eos,
+            "max_position_embeddings": max_length,
+        }
+        self.model = of_fields("AutoModelForCausalLM", KNOWN, "language model", language, of_data, bos_token_id=None)
         width = self.model.get_input_embeddings().weight.shape[1]
         self.projectors = nn.ModuleDict(
             {
