@@ -192,15 +192,13 @@ class _Writer:
         """A value in JSON types. shared: whether equal arrays and columns are written once."""
         if value is None or isinstance(value, bool | int | float | str):
             return value
-        if shared and isinstance(value, np.ndarray | TextColumn | RowColumn | tuple | list) and len(value):
+        if shared and isinstance(value, np.ndarray | Sequence) and not isinstance(value, bytes) and len(value):
             if id(value) not in self._written:
                 self._written[id(value)] = value, self._compound(value)
             return self._written[id(value)][1]
         return self._compound(value)
 
     def _compound(self, value: Any) -> Any:
-        if isinstance(value, tuple | list | TextColumn | RowColumn):
-            return self._sequence(value)
         if isinstance(value, np.ndarray):
             return {_ARRAY: self._array(value)}
         if isinstance(value, Mapping):
@@ -209,6 +207,8 @@ class _Writer:
             return {_SET: sorted(value)}
         if isinstance(value, bytes):
             return {_BYTES: base64.b64encode(value).decode()}
+        if isinstance(value, Sequence):
+            return self._sequence(value)
         if isinstance(value, Path):
             return {_PATH: str(value)}
         if type(value).__module__.startswith("torch") and hasattr(value, "numpy"):

@@ -88,7 +88,7 @@ class DataModule(LightningDataModule):
     @property
     def audit_key(self) -> list[Any] | None:
         """What decides the audit; None: not known."""
-        return self.kept_as and [*self.kept_as, getattr(getattr(self, "tokenizer", None), "sha256", None)]
+        return self.kept_as and [*self.kept_as, getattr(self.spec, "tokenizer", None)]
 
     def task(self, decoding: dict[str, Any] | None = None, metrics: dict[str, Any] | None = None) -> Any:
         """What is learned from it (domains.task.Task).

@@ -9,12 +9,21 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from kdrun.data import audit as data_audit
 from kdrun.data import columns, keeping
+from kdrun.domains.images import image_folder
+from kdrun.domains.images import module as image_module
 from kdrun.domains.language import files, rows
 from kdrun.domains.load import content_hash, load_data
+from kdrun.domains.text import files as text_files
+from kdrun.domains.text.tokens import TextTokenizer
 from kdrun.domains.translation import audit as translation_audit
 from kdrun.domains.translation import build, parallel_text
+from kdrun.domains.vision_language import audit as vision_audit
+from kdrun.domains.vision_language import build as vision_build
+from kdrun.domains.vision_language import llava_json
 
 
 @pytest.fixture(autouse=True)
@@ -77,12 +86,50 @@ def pairs(folder, count=60):
     return {**node, **files, "text": {"vocabulary": 300}}
 
 
+def conversations(folder, count=60):
+    """The config of conversations on images, two of them on the same."""
+    (folder / "images").mkdir()
+    for number in range(count // 2):
+        Image.new("RGB", (8, 8), (number, 100, 50)).save(folder / "images" / f"{number}.png")
+    turns = [{"from": "human", "value": "<image>\nWhat is {n}?"}, {"from": "gpt", "value": "It is {n}."}]
+    rows = [{"id": str(n), "image": f"{n // 2}.png", "conversations": turns} for n in range(count)]
+    text = ",".join(json.dumps(row).replace("{n}", str(number)) for number, row in enumerate(rows))
+    (folder / "talk.json").write_text(f"[{text}]")
+    node = {"_target_": "kdrun.domains.vision_language.llava_json.llava_json", "task": "vision_language", "size": 16}
+    files = {"root": str(folder), "file": "talk.json", "images": "images"}
+    return {**node, **files, "vision": {"tower": None, "image_tokens": 4, "size": 16, "max_length": 64}}
+
+
+def table(folder, count=60):
+    """The config of a table of texts with classes."""
+    path = folder / "table.csv"
+    path.write_text(
+        "text,label\n" + "".join(f"word {n} is {'odd' if n % 2 else 'even'},{n % 2}\n" for n in range(count))
+    )
+    node = {"_target_": "kdrun.domains.text.files.text_file", "task": "text_classification", "root": str(path)}
+    return {**node, "tokens": {"vocabulary": 300, "max_length": 16}}
+
+
+def images(folder, count=60):
+    """The config of a folder of images in two classes."""
+    for number in range(count):
+        path = folder / "pictures" / ("light", "dark")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 100, 50)).save(path)
+    return {"_target_": "kdrun.domains.images.image_folder.image_folder", "root": str(folder / "pictures")}
+
+
 CASES = {
     "texts": (lambda folder: language(texts(folder)), (files, "documents"), (rows, "pieces")),
     "chats": (lambda folder: language(chats(folder), "chats"), (files, "documents"), (rows, "pieces")),
     "pairs": (pairs, (parallel_text, "assembled"), (build, "_encoded")),
+    "conversations": (conversations, (llava_json, "assembled"), (vision_build, "encoded")),
+    "table": (table, (text_files, "read_files"), (TextTokenizer, "encode")),
+    "images": (images, (image_folder, "image_files"), (image_module, "_moments")),
 }
-"""What makes files and a config of data; the function that reads them, and one that makes them into tokens."""
+"""What makes files and a config of data; the function that reads them, and one that takes a pass over all samples."""
+LOOKS = ((translation_audit, "_near"), (vision_audit, "_unknown"), (data_audit, "audit"))
+"""Functions of audits."""
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -90,16 +137,16 @@ def test_data_are_read_made_into_tokens_and_looked_at_once(tmp_path, monkeypatch
     make, *functions = CASES[case]
     config, paths = make(tmp_path), {"cache": str(tmp_path / "cache")}
     calls = [counted(monkeypatch, *function) for function in functions]
-    looks = counted(monkeypatch, translation_audit, "_near")
+    looks = [counted(monkeypatch, module, name) for module, name in LOOKS]
     first = load_data(config, paths)
-    audit, so_far = first.audit(), [len(each) for each in (*calls, looks)]
+    audit, so_far = first.audit(), [len(each) for each in (*calls, *looks)]
     assert min(so_far[:2]) > 0
     second = load_data(config, paths)
     hashed = content_hash(config, paths)
-    assert second.audit() == audit and [len(each) for each in (*calls, looks)] == so_far
+    assert second.audit() == audit and [len(each) for each in (*calls, *looks)] == so_far
     monkeypatch.setattr(keeping, "LEAST", 1 << 40)  # as it is without files
     plain = load_data(config, paths)
-    assert [len(each) for each in calls] == [2 * count for count in so_far[:2]]
+    assert len(calls[0]) == 2 * so_far[0]
     assert content_hash(config, paths) == hashed and json.loads(json.dumps(plain.audit())) == audit
     for module in (first, second):
         assert module.spec == plain.spec
@@ -199,6 +246,7 @@ def test_a_damaged_file_and_one_that_is_gone_are_made_again(tmp_path, monkeypatc
 
 WRITER = """
 import os, signal, sys
+from kdrun.data import audit as data_audit
 from kdrun.data import columns, keeping
 from kdrun.domains.load import content_hash
 keeping.LEAST, columns.LONG = 1, 10
@@ -229,3 +277,18 @@ def test_a_writer_that_is_killed_leaves_nothing_and_two_at_once_make_the_same(tm
     hashes = {process.communicate()[0] for process in both}
     assert hashes == {content_hash(config, {"cache": str(tmp_path / "other")}) + " False\n"}
     assert len(list((cache / "decoded").glob("source-*"))) == 1
+
+
+@pytest.mark.parametrize("make", [conversations, images])
+def test_a_picture_that_has_changed_is_looked_at_again(tmp_path, make):
+    config, paths = make(tmp_path), {"cache": str(tmp_path / "cache")}
+    before = content_hash(config, paths)
+    path = next(tmp_path.rglob("7.png"))
+    content, stat = path.read_bytes(), path.stat()
+    os.utime(path, ns=(1, 1))
+    assert content_hash(config, paths) == before
+    Image.new("RGB", (8, 8), (250, 0, 0)).save(path)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert content_hash(config, paths) != before
+    path.write_bytes(content)
+    assert content_hash(config, paths) == before

@@ -66,6 +66,9 @@ def event_folder(
     )
 
 
+event_folder.reads = ("root",)
+
+
 def _files(root: Path) -> list[tuple[Path, str, int]]:
     """(file, class, split) of all recordings, by name. UserError where there are none."""
     found = []

@@ -73,6 +73,9 @@ def image_folder(
     )
 
 
+image_folder.reads = ("root",)
+
+
 def unlabelled_images(
     root: str | Path | None = None, like: Images | None = None, *, cache: str | Path | None = None
 ) -> Images:

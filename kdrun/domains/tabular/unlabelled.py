@@ -46,6 +46,9 @@ def unlabelled_rows(
     )
 
 
+unlabelled_rows.reads = ("root",)
+
+
 def is_finite(cell: str) -> bool:
     """Whether a cell is a finite number."""
     try:

@@ -48,6 +48,9 @@ def text_file(
     return joined(files, y, columns, classes=classes, notes=notes)
 
 
+text_file.reads = ("root", "val_root", "test_root")
+
+
 def unlabelled_texts(
     root: str | Path | None = None, like: Texts | None = None, *, cache: str | Path | None = None
 ) -> Texts:
@@ -81,6 +84,9 @@ def unlabelled_texts(
         places=None,
         notes=(),
     )
+
+
+unlabelled_texts.reads = ("root",)
 
 
 def _classes(files: list[TextRows]) -> tuple[str, ...]:

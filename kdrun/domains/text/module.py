@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from kdrun import kinds
+from kdrun.data.keeping import KEPT_AS, keep
 from kdrun.data.module import ArrayModule
 from kdrun.data.ragged import Ragged
 from kdrun.data.source import TEST, TRAIN, UNUSED, VAL
@@ -95,6 +96,22 @@ def text_module(
 
     Raises UserError where nothing would be left to train on.
     """
+    given = None if config["tokenizer"] is None else tokenizers.existing(config["tokenizer"])
+    key = config.get(KEPT_AS)
+    made = keep(
+        cache, "rows", key and [*key, given and given.sha256], lambda: _made(texts, config, Path(cache), kind, given)
+    )
+    return kind(**{"tokenizer": given, **made})
+
+
+def _made(
+    texts: Texts,
+    config: Mapping[str, Any],
+    cache: Path,
+    kind: type[TextDataModule],
+    given: tokenizers.TextTokenizer | None,
+) -> dict[str, Any]:
+    """What takes passes over all texts: arguments of the module, "tokenizer" where it is not given."""
     split, notes = assign(texts, config), []
     if config["duplicates"] == "remove":
         split, notes = without_duplicates(texts, split)
@@ -105,7 +122,7 @@ def text_module(
             )
     training = chosen(texts, split, config)
     # Of the data set itself, as its teachers have it.
-    tokenizer = _tokenizer(texts, training.split, config, Path(cache))
+    tokenizer = given or _trained(texts, training.split, config, cache)
     known = training.split == TRAIN if training.labelled is None else (training.split == TRAIN) & training.labelled
     labelled = training.source, known
     training = with_unlabelled(training, config["unlabelled"])
@@ -125,7 +142,8 @@ def text_module(
         tokenizer=tokenizer.sha256,
         pairs=texts.pairs,
     )
-    return kind(source, split, spec, tokenizer, tokens, types, training.labelled)
+    made = {"source": source, "split": split, "spec": spec, "tokens": tokens, "types": types}
+    return {**made, "labelled": training.labelled, **({} if given else {"tokenizer": tokenizer})}
 
 
 def without_duplicates(texts: Texts, split: np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -152,9 +170,7 @@ def _named(source: Texts, positions: list[int]) -> str:
     return f": {', '.join(known)}{' ...' if len(positions) > len(known) else ''}" if known else ""
 
 
-def _tokenizer(texts: Texts, split: np.ndarray, config: Mapping[str, Any], cache: Path) -> tokenizers.TextTokenizer:
-    if config["tokenizer"] is not None:
-        return tokenizers.existing(config["tokenizer"])
+def _trained(texts: Texts, split: np.ndarray, config: Mapping[str, Any], cache: Path) -> tokenizers.TextTokenizer:
     rows = np.flatnonzero(split == TRAIN).tolist()
     read = [texts.texts[row] for row in rows] + ([texts.seconds[row] for row in rows] if texts.seconds else [])
     return tokenizers.trained(read, config["vocabulary"], cache)

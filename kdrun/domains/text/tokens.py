@@ -29,9 +29,19 @@ class TextTokenizer:
     size    ids are below it; pad: id that fills rows; sha256: of its content
     """
 
-    def __init__(self, model: Any, pad: int, sha256: str) -> None:
-        self.model, self.pad, self.sha256 = model, pad, sha256
+    def __init__(self, model: Any, pad: int, sha256: str, trained: bytes = b"") -> None:
+        self.model, self.pad, self.sha256, self._trained = model, pad, sha256, trained
         self.size: int = model.get_vocab_size(with_added_tokens=True)
+
+    def kept_parts(self) -> bytes:
+        """The content of one that was trained here, of which of_kept_parts makes it again (data.columns)."""
+        return self._trained
+
+    @classmethod
+    def of_kept_parts(cls, content: bytes) -> TextTokenizer:
+        library = needed("tokenizers", "text needs Hugging Face's tokenizers", "transformers")
+        model = library.Tokenizer.from_buffer(content)
+        return cls(model, model.token_to_id(SPECIAL[0]), hashlib.sha256(content).hexdigest(), content)
 
     def content(self, max_length: int) -> bytes:
         """A tokenizer.json (of Hugging Face's tokenizers) that cuts texts to `max_length` and fills batches up with `pad`."""
@@ -67,7 +77,7 @@ def trained(texts: Iterable[str], vocabulary: int, cache: Path) -> TextTokenizer
     if content is None:
         content = _byte_pairs(library, ordered, vocabulary).to_str().encode()
         kept.write(path, content)
-    return _read_trained(content)
+    return TextTokenizer.of_kept_parts(content)
 
 
 def _byte_pairs(library: Any, texts: list[str], vocabulary: int) -> Any:
@@ -116,17 +126,11 @@ def of_content(sha256: str, path: str | None, cache: Path) -> TextTokenizer:
     for file in sorted((cache / "text").glob("pairs-*.json")):
         content = kept.read(file)
         if content is not None and hashlib.sha256(content).hexdigest() == sha256:
-            return _read_trained(content)
+            return TextTokenizer.of_kept_parts(content)
     raise UserError(
         f"the tokenizer that the network was trained with (sha256 {sha256[:12]}) is not in {cache / 'text'}",
         "kdrun rerun RUN makes it again",
     )
-
-
-def _read_trained(content: bytes) -> TextTokenizer:
-    library = needed("tokenizers", "text needs Hugging Face's tokenizers", "transformers")
-    model = library.Tokenizer.from_buffer(content)
-    return TextTokenizer(model, model.token_to_id(SPECIAL[0]), hashlib.sha256(content).hexdigest())
 
 
 def minilm_folder() -> Path:

@@ -49,6 +49,9 @@ def labelled_texts(
     return joined(files, y, columns, LabelledTexts, classes=tuple(classes), notes=notes)
 
 
+labelled_texts.reads = ("root", "val_root", "test_root")
+
+
 def _of_cells(rows: TextRows) -> list[list[str]]:
     """The labels in each cell of one column."""
     found = []

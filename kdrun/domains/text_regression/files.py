@@ -44,6 +44,9 @@ def text_numbers(
     return joined(files, y, columns, NumberedTexts, classes=(), notes=notes, target=label)
 
 
+text_numbers.reads = ("root", "val_root", "test_root")
+
+
 def _number(cell: str) -> float:
     """NaN for what is none; a comma may be the decimal mark, as spreadsheets of many languages write it."""
     try:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdrun import kinds
+from kdrun.data.keeping import KEPT_AS, keep
 from kdrun.domains.vision_language import tokens as vision_tokens
 from kdrun.domains.vision_language.encoded import encoded
 from kdrun.domains.vision_language.question_subset import restricted
@@ -47,22 +48,60 @@ def vision_module(
 
     images = joined(conversations.images, common["unlabelled"])
     pictures = EncodedInputs(images, common) if hasattr(images, "modalities") else ImageInputs(images, common, cache)
+    given, vocabulary = None if like is None else like.encoder.tokenizer, None if like is None else like.spec.vocabulary
+    if like is None and common["tokenizer"] is not None:
+        given = vision_tokens.existing(common["tokenizer"])
+        vocabulary = given.size
+    key = common.get(KEPT_AS)
+    made = keep(
+        cache,
+        "rows",
+        key and [*key, given and given.sha256, pictures.slots],
+        lambda: _made(conversations, common, Path(cache), given, pictures),
+    )
+    tokenizer, samples, chosen = given or made["tokenizer"], made["samples"], made["chosen"]
+    encoder = vision_tokens.Encoder(tokenizer, common["template"], pictures.slots)
+    for part in samples.values():
+        part.pictures = pictures
+    spec = VisionSpec(
+        name=common["name"] or conversations.name,
+        # of one that is made here as wide as matrix units like; the ids beyond are never used
+        vocabulary=-(-tokenizer.size // 8) * 8 if vocabulary is None else vocabulary,
+        pad=tokenizer.pad,
+        bos=tokenizer.bos,
+        eos=encoder.eos,
+        image_token=tokenizer.image,
+        image_tokens=pictures.slots,
+        image_size=common["size"],
+        feature_width=pictures.width,
+        tower=pictures.identity,
+        sizes={name: len(part) for name, part in chosen.items()},
+        max_length=common["max_length"],
+        tokenizer=tokenizer.sha256,
+        template=encoder.template.name,
+        types=made["types"],
+        modalities=getattr(images, "modalities", None),
+        **pictures.moments,
+    )
+    return VisionDataModule(conversations, chosen, encoder, spec, samples, pictures, made["found"])
+
+
+def _made(
+    conversations: Conversations, common: dict[str, Any], cache: Path, given: Any, pictures: Any
+) -> dict[str, Any]:
+    """What takes passes over all conversations: "chosen" and "samples" of each split, "types" of questions, "tokenizer" (None where it is
+    given), "found"."""
     chosen, removed = assign(conversations, common)
     chosen = restricted(chosen, conversations, common.get("questions"))
     chosen, known, notes = transferred(chosen, conversations, common)
-    if like is not None:
-        tokenizer, vocabulary = like.encoder.tokenizer, like.spec.vocabulary
-    elif common["tokenizer"] is not None:
-        tokenizer = vision_tokens.existing(common["tokenizer"])
-        vocabulary = tokenizer.size
-    else:
+    tokenizer = given
+    if tokenizer is None:
         if not len(conversations.corpus):
             raise UserError(
                 f"{conversations.name} has no text to make a tokenizer from: it is for evaluation",
                 *DOMAIN.evaluates,
             )
-        tokenizer = vision_tokens.trained(conversations.corpus, common["template"], Path(cache))
-        vocabulary = -(-tokenizer.size // 8) * 8  # as wide as matrix units like; the ids beyond are never used
+        tokenizer = vision_tokens.trained(conversations.corpus, common["template"], cache)
     encoder = vision_tokens.Encoder(tokenizer, common["template"], pictures.slots)
     most, had_training = common["max_length"], bool(chosen["train"])
     if encoder.head + len(encoder.image) + 2 > most:
@@ -79,9 +118,9 @@ def vision_module(
         "no_room": {},
         "notes": notes,
     }
-    for name, given in chosen.items():
-        made, kept, over = encoded(given, encoder, most, tokenizer.pad, pictures, leave_out=name == "train")
-        samples[name], chosen[name] = made, [given[position] for position in kept]
+    for name, its in chosen.items():
+        made, kept, over = encoded(its, encoder, most, tokenizer.pad, pictures, leave_out=name == "train")
+        samples[name], chosen[name] = made, [its[position] for position in kept]
         if name == "train":
             found["too_long"] = over["left_out"]
             made.labelled = labelled_of(made.ids, known)
@@ -93,26 +132,9 @@ def vision_module(
             f"{conversations.name}: no sample is left for training; "
             f"{found['too_long']} are longer than data.vision.max_length={most} tokens"
         )
-    spec = VisionSpec(
-        name=common["name"] or conversations.name,
-        vocabulary=vocabulary,
-        pad=tokenizer.pad,
-        bos=tokenizer.bos,
-        eos=encoder.eos,
-        image_token=tokenizer.image,
-        image_tokens=pictures.slots,
-        image_size=common["size"],
-        feature_width=pictures.width,
-        tower=pictures.identity,
-        sizes={name: len(part) for name, part in chosen.items()},
-        max_length=most,
-        tokenizer=tokenizer.sha256,
-        template=encoder.template.name,
-        types=tuple(sorted({sample.type for part in chosen.values() for sample in part})),
-        modalities=getattr(images, "modalities", None),
-        **pictures.moments,
-    )
-    return VisionDataModule(conversations, chosen, encoder, spec, samples, pictures, found)
+    types = tuple(sorted({sample.type for part in chosen.values() for sample in part}))
+    made = {"chosen": chosen, "samples": samples, "types": types, "found": found}
+    return {**made, "tokenizer": None if given else tokenizer}
 
 
 class EncodedInputs:

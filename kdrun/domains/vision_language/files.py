@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kdrun.data.columns import Parts
 from kdrun.data.decoded import decoded, stamp
 from kdrun.data.fetch import default_cache
 from kdrun.data.pictures import MACHINE, BrokenImage, opened, range_of, refuse_ranges
@@ -46,14 +47,19 @@ Entry = Sample
 """One whose images are still names of files below the folder of images."""
 
 
-class FileImages:
+class FileImages(Parts):
     """Image files, decoded when they are asked for (see conversations.ImageStore).
 
-    paths, digests: of each image. size: pixels of a side.
+    paths, digests: of each image. size: pixels of a side. watched: paths that were looked at, also those of no image.
     """
 
-    def __init__(self, paths: Sequence[Path], digests: Sequence[str], size: int):
-        self.paths, self.digests, self.size = list(paths), list(digests), size
+    KEPT = ("paths", "digests", "size", "watched", "source_hash")
+
+    def __init__(
+        self, paths: Sequence[str | Path], digests: Sequence[str], size: int, watched: Sequence[str] | None = None
+    ):
+        self.paths, self.digests, self.size = list(map(str, paths)), list(digests), size
+        self.watched = self.paths if watched is None else watched
         settings = f"format 3, {size} pixels, Pillow {version('pillow')}"
         self.source_hash = text_hash([settings, *digests])
 
@@ -68,7 +74,7 @@ class FileImages:
         with ThreadPoolExecutor(min(THREADS, len(wanted), os.cpu_count() or 1)) as pool:
             return np.stack(list(pool.map(self._read, wanted)))
 
-    def _read(self, path: Path) -> np.ndarray:
+    def _read(self, path: str) -> np.ndarray:
         try:
             return read_image(path, self.size)
         except BrokenImage as error:
@@ -126,7 +132,8 @@ def look_at(folder: Path, names: Iterable[str], size: int, cache: str | Path | N
             paths.append(folder / place)
             digests.append(digest)
         number[name] = numbers[digest]
-    return FilesSeen(FileImages(paths, digests, size), number, broken)
+    watched = [str(folder / inside.get(name, name)) for name in names]
+    return FilesSeen(FileImages(paths, digests, size, watched), number, broken)
 
 
 def _look(folder: Path, names: list[str], target: Path) -> None:

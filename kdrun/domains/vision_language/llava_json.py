@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from posixpath import normpath
+from typing import Any
 
 from kdrun.data.folders import existing
 from kdrun.data.text_keys import blank
@@ -130,6 +131,16 @@ def llava_json(
         ),
         tests or {},
     )
+
+
+def _reads(options: Mapping[str, Any]) -> list[Path]:
+    """Files of conversations; their images are `watched` by the store."""
+    root = Path(options.get("root") or ".").expanduser()
+    names = (options.get(key) for key in ("file", "captions", "val_file", "test_file"))
+    return [root / name for name in names if name]
+
+
+llava_json.reads = _reads
 
 
 def _below(root: Path, folder: str | None, key: str) -> str:

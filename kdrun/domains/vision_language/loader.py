@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdrun.data.columns import Parts
 from kdrun.data.loader import SortedLoader
 from kdrun.data.ragged import Ragged
 
 Pictures = Callable[[np.ndarray], dict[str, Tensor]]
 
 
-class VisionSamples:
+class VisionSamples(Parts):
     """The encoded conversations of one split, in the order of the source.
 
     ids       int64 [n]
@@ -28,6 +29,12 @@ class VisionSamples:
     pad       what rows are filled up with
     pictures  numbers of images int64 [n] -> {"image_features": ...} or {"pixel_values": ...}, for at least one image
     """
+
+    KEPT = (
+        *("ids", "tokens", "labels", "asked", "images", "head", "block", "slots", "pad", "lengths", "responses"),
+        "labelled",
+    )
+    """All but `pictures`, which whoever reads them puts in."""
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kdrun import kinds
+from kdrun.data.keeping import once
 from kdrun.data.module import POSITION, TokenModule
 from kdrun.domains.vision_language.loader import SampleLoader, VisionSamples
 from kdrun.domains.vision_language.source import Conversations, Sample, Turn
@@ -149,4 +150,4 @@ class VisionDataModule(TokenModule):
     def audit(self) -> dict[str, Any]:
         from kdrun.domains.vision_language.audit import audit
 
-        return audit(self)
+        return once(self.cache, "audit", self.audit_key, lambda: audit(self))

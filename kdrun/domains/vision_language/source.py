@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from functools import cached_property
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
+from kdrun.data.columns import Parts
 from kdrun.data.source import text_hash
 from kdrun.problems import UserError, closest
 
@@ -100,13 +102,20 @@ class InputStore(Protocol):
         ...
 
 
-class JoinedImages:
+class JoinedImages(Parts):
     """Several stores one after the other."""
+
+    KEPT = ("stores", "size", "_starts", "source_hash")
 
     def __init__(self, stores: Sequence):
         self.stores, self.size = list(stores), stores[0].size
         self._starts = np.cumsum([0, *map(len, stores)])
         self.source_hash = text_hash(store.source_hash for store in stores)
+
+    @property
+    def watched(self) -> list[str]:
+        """Paths of files that were looked at."""
+        return [path for store in self.stores for path in getattr(store, "watched", ())]
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -150,7 +159,14 @@ class Conversations:
         if missing:
             raise ValueError(f"{self.name}: no split {', '.join(sorted(missing))}")
 
+    kept_properties: ClassVar[tuple[str, ...]] = ("content_hash",)
+
     @property
+    def watched(self) -> Sequence[str]:
+        """Paths of files beside those of conversations that it was made from (keeping.kept_source)."""
+        return getattr(self.images, "watched", ())
+
+    @cached_property
     def content_hash(self) -> str:
         """As of images: with the corpus, where a tokenizer is made from it."""
         if self.determined:

@@ -48,10 +48,18 @@ class VisionTokenizer:
     names         text of bos and of eos, None where there is none
     """
 
-    def __init__(self, model: Any, sha256: str, names: dict[str, str | None], render: Any = None, called: str = ""):
+    def __init__(
+        self,
+        model: Any,
+        sha256: str,
+        names: dict[str, str | None],
+        render: Any = None,
+        called: str = "",
+        trained: bytes = b"",
+    ):
         model.no_padding()
         model.no_truncation()
-        self._model, self.sha256, self._render = model, sha256, render
+        self._model, self.sha256, self._render, self._trained = model, sha256, render, trained
         known = model.get_vocab(with_added_tokens=True)
         added = model.get_added_tokens_decoder()
         self.special = {token.content: number for number, token in added.items() if token.special}
@@ -67,6 +75,16 @@ class VisionTokenizer:
         self.image = self._image_token(names, known)
         self.size = max(self.size, self.image + 1)
         self._silent = frozenset(self.special.values()) - {self.unk} | {self.image}
+
+    def kept_parts(self) -> bytes:
+        """The content of one that was trained here, of which of_kept_parts makes it again (data.columns)."""
+        return self._trained
+
+    @classmethod
+    def of_kept_parts(cls, content: bytes) -> VisionTokenizer:
+        library = needed("tokenizers", "questions on images need Hugging Face's tokenizers", "transformers")
+        model, names = library.Tokenizer.from_str(content.decode()), {"pad": PAD, "bos": BOS, "eos": EOS, "unk": UNK}
+        return cls(model, hashlib.sha256(content).hexdigest(), names, trained=content)
 
     def _image_token(self, names: dict[str, str | None], known: dict[str, int]) -> int:
         for name in IMAGE_NAMES:
@@ -127,9 +145,7 @@ def trained(corpus: Iterable[str], template: str, cache: Path) -> VisionTokenize
     if content is None:
         content = _word_level(library, words, special).to_str().encode()
         kept.write(path, content)
-    model = library.Tokenizer.from_str(content.decode())
-    names = {"pad": PAD, "bos": BOS, "eos": EOS, "unk": UNK}
-    return VisionTokenizer(model, hashlib.sha256(content).hexdigest(), names)
+    return VisionTokenizer.of_kept_parts(content)
 
 
 def _markup_words(template: str, special: Sequence[str]) -> list[str]:

@@ -146,3 +146,6 @@ def unlabelled_pictures(
 def _questions(samples: Iterable[Sample]) -> list[tuple[str, str, tuple[str, ...]]]:
     """(prompt, type, choices) of the different first questions about one picture, in order."""
     return list(dict.fromkeys((s.turns[0].prompt, s.type, s.choices) for s in samples if len(s.images) == 1))
+
+
+unlabelled_pictures.reads = ("root",)

@@ -197,6 +197,10 @@ def pope(
     return _evaluation("pope", {"test": entries}, root / images, size, limit_broken, cache)
 
 
+for _source in (textvqa, gqa, scienceqa, mme, pope):
+    _source.reads = ("root",)
+
+
 def _root(root: str | Path | None, name: str, part: str) -> Path:
     check_part(part)
     if part == "captions":

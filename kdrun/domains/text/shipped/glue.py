@@ -38,3 +38,6 @@ def glue(root: str | Path | None = None, subset: str = "sst2", *, cache: str | P
         raise UserError("data=glue needs data.root=FOLDER, with train.tsv and dev.tsv as GLUE publishes them")
     folder = Path(root).expanduser()
     return text_file(folder / "train.tsv", text, label, test_root=folder / test, empty="drop", cache=cache)
+
+
+glue.reads = ("root",)

@@ -18,3 +18,6 @@ def stsb(root: str | Path | None = None, *, cache: str | Path | None = None) -> 
         raise UserError("data=glue_stsb needs data.root=FOLDER, with train.tsv and dev.tsv as GLUE publishes them")
     folder, columns = Path(root).expanduser(), ["sentence1", "sentence2"]
     return text_numbers(folder / "train.tsv", columns, "score", test_root=folder / "dev.tsv", empty="drop", cache=cache)
+
+
+stsb.reads = ("root",)
