@@ -104,9 +104,8 @@ def fit_cells(cells: list[dict[str, Any]], lab, failed: Callable[[int, BaseExcep
             own = "student" if student.stage.taught else "alone"
             labels[own] = strategy.label(cast) if own == "student" else strategy.arms["alone"]
             arms.setdefault(own, {})[seed] = kept(student)
-            if student.stage.source is not None:
-                source = student.stage.source
-                teachers[seed] = {**source.record, "folder": source.path}
+            if (teacher := student.stage.behind) is not None:
+                teachers[seed] = {**teacher.record, "folder": teacher.path}
             for name in strategy.controls:
                 if name != own:
                     arms.setdefault(name, {})[seed] = kept(strategy.control(name, lab, cast))
@@ -131,7 +130,7 @@ def _asks(strategy, cast) -> list[Callable[[Any], Any]]:
 def stage_entry(item) -> dict[str, Any]:
     """A stage as the run record lists it."""
     record = item.result.record
-    start = getattr(item.result.stage, "start", None)
+    start, behind = getattr(item.result.stage, "start", None), item.result.stage.behind
     return {
         "label": item.result.stage.label,
         "role": item.result.stage.role,
@@ -142,6 +141,7 @@ def stage_entry(item) -> dict[str, Any]:
         "path": str(item.result.path),
         "further": record.get("further") or {},
         **({} if start is None else {"start": start.fingerprint}),
+        **({} if behind in (None, item.result.stage.teacher) else {"behind": behind.fingerprint}),
         **({"seen": {"by": item.result.stage.stated.get("key"), **record["seen"]}} if record.get("seen") else {}),
         **{key: record[key] for key in item.result.stage.told if record.get(key)},
         "monitor": record.get("monitor"),

@@ -61,8 +61,8 @@ def _summary(records: Sequence[Record], merged: Record) -> Record:
             entry = {"monitor": monitor, **stage, "results": parts_of(stage, merged["stages"])}
             arms.setdefault(stage["role"], {})[stage["seed"]] = entry
         if stage["role"] in ("student", "alone"):
-            teacher = by_fingerprint.get((stage.get("teacher") or {}).get("fingerprint"))
-            if teacher is not None:
+            behind = stage.get("behind") or (stage.get("teacher") or {}).get("fingerprint")
+            if (teacher := by_fingerprint.get(behind)) is not None:
                 teachers[stage["seed"]] = teacher
     add_counts(arms, merged["stages"], ((merged.get("audit") or {}).get("samples") or {}).get("val"))
     decisions = [one for summary in known for one in summary.get("decisions") or ()]

@@ -95,6 +95,8 @@ def summarise(
             "n": len(distinct),
             **{k: first[k] for k in ("learner", "parameters", "flops")},
         }
+        if further := _further(metric, list(distinct.values())):
+            summary["teacher"]["further"] = further
         # A packaged vision tower is that of the data: the same for both, trained by nobody.
         shared = min(first.get("packaged", 0), student.get("packaged", 0))
         summary["shared_parameters"] = shared
@@ -148,15 +150,20 @@ def _arm(metric: str, label: str, records: dict[int, dict[str, Any]], headline: 
             for name in sorted(parts)
             if all(name in record["test"][headline] for record in records.values())
         }
-    sets = {name for record in records.values() for name in record.get("further") or {}}
-    if sets:  # test sets beside the main one, at the selected epoch
-        found = {name: [record["further"][name][metric] for record in records.values()] for name in sorted(sets)}
-        arm["further"] = {name: spread(values) for name, values in found.items()}
+    if further := _further(metric, list(records.values())):
+        arm["further"] = further
     if all("matrix" in record for record in records.values()):
         arm["transfer"] = _transfer(metric, list(records.values()))
     arm["seconds"] = sum(record["cost"]["seconds"] for record in records.values())
     arm["steps"] = steps_of(records)
     return arm
+
+
+def _further(metric: str, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Test set beside the main one -> mean and deviation over these records, at the selected epoch; of sets that all have."""
+    sets = {name for record in records for name in record.get("further") or {}}
+    found = {name: [(record.get("further") or {}).get(name, {}).get(metric) for record in records] for name in sorted(sets)}
+    return {name: spread(values) for name, values in found.items() if None not in values}
 
 
 def _transfer(metric: str, records: Sequence[dict[str, Any]]) -> dict[str, Any]:

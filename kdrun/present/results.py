@@ -61,6 +61,11 @@ def arm_text(record: dict[str, Any], arm: str) -> str:
 ALONE = "alone"
 
 
+def _further_rows(entry: dict[str, Any], metric: str | None, text: Callable[..., str]) -> list[tuple[str, str, str, str]]:
+    """Rows of test sets beside the main one."""
+    return [(f"  on {test}", text(value, metric), "-", "") for test, value in (entry.get("further") or {}).items()]
+
+
 def result_rows(summary: dict[str, Any], text: Callable[..., str] = percent) -> list[tuple[str, str, str, str]]:
     """(what, best epoch, last epoch, n) for the teacher, what takes no network, each arm (with its further test sets) and the
     gap closed. text: how a figure is written, with or without its unit."""
@@ -68,6 +73,7 @@ def result_rows(summary: dict[str, Any], text: Callable[..., str] = percent) -> 
     if teacher := summary.get("teacher"):
         name = f"teacher {teacher.get('learner') or ''}".strip()
         rows.append((name, *(text(teacher.get(w), metric) for w in ("best", "last")), str(teacher.get("n", 1))))
+        rows += _further_rows(teacher, metric, text)
     for name, scores in (summary.get("baselines") or {}).items():
         if metric in scores:
             rows.append((name, *2 * [text(scores[metric], metric)], ""))
@@ -76,7 +82,7 @@ def result_rows(summary: dict[str, Any], text: Callable[..., str] = percent) -> 
         arm = arms[name]
         last = text(arm.get("last"), metric) if has_last(arm) else "-"
         rows.append((arm_label(arms, name), text(arm.get("best"), metric), last, count_text(arm)))
-        rows += [(f"  on {test}", text(value, metric), "-", "") for test, value in (arm.get("further") or {}).items()]
+        rows += _further_rows(arm, metric, text)
     control = against(summary)
     if "gap_closed" in summary and (control == ALONE or "compared_with" in summary):
         closed = summary["gap_closed"] or {}

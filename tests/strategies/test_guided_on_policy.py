@@ -51,6 +51,14 @@ def test_the_teacher_reads_the_valid_action_nearest_to_what_was_written():
         assert f"hint: {json.dumps(action.to_json())}" in learned.tokenizer.made.decode(ids)
 
 
+def test_a_teacher_with_a_hint_is_judged_behind_the_prompts_of_its_student_too():
+    learned, seen, *_ = read(cell(), "all")
+    assert set(seen.extra_tests) - set(learned.extra_tests) == {"student_prompt"}
+    own, without, student = (each.samples(name) for each, name in ((seen, "test"), (seen, "student_prompt"), (learned, "test")))
+    assert without.tokens.flat.tolist() == student.tokens.flat.tolist() != own.tokens.flat.tolist()
+    assert seen.identities("student_prompt").tolist() == learned.identities("test").tolist()
+
+
 @pytest.mark.parametrize(("guidance", "column"), [("single", "valid_one"), ("all", "valid_all")])
 def test_other_guidance_is_a_column_of_the_row(guidance, column):
     learned, _, batch, texts, _ = read(cell(), guidance)
@@ -68,6 +76,9 @@ def test_stages_are_labels_then_own_answers_then_rewards():
     assert guided.rollout["share"] == 1.0 and guided.sees and guided.start.stage.role == alone.role
     assert rewarded.rollout["reward"]["_target_"].endswith("gui") and rewarded.trainer["epochs"] == 2
     assert rewarded.start.stage.rollout == guided.rollout and rewarded.teacher is None
+    assert rewarded.behind is guided.teacher  # what the run is shown beside
+    held = stages_of(cell("strategy.rewards=true", "strategy.kl=0.1", "strategy.controls=[]"))[-1]
+    assert held.teacher is held.start and held.behind.stage.role == "teacher"
     unguided = stages_of(cell("strategy.guidance=none", "strategy.controls=[]"))
     assert not unguided[-1].sees and "prompt" not in unguided[1].data["language"]
 

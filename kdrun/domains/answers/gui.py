@@ -21,9 +21,11 @@ class Element:
 
     @property
     def text(self) -> str:
-        """As an agent reads it: `box tea [x]`, `field name "ada"`, `blue button OK`."""
-        shown = {"box": f" [{self.value or ' '}]", "option": f" ({self.value or ' '})", "field": f' "{self.value}"'}
-        return f"{self.colour} {self.kind} {self.label}".strip() + shown.get(self.kind, "")
+        """As an agent reads it: `box [x] tea`, `field "ada" name`, `blue button OK`."""
+        shown = {"box": f"[{self.value or ' '}]", "option": f"({self.value or ' '})"}.get(self.kind, "")
+        if self.kind == "field" and self.value:
+            shown = f'"{self.value}"'
+        return " ".join(part for part in (self.colour, self.kind, shown, self.label) if part)
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ class Form:
 
     @property
     def text(self) -> str:
-        """What an agent reads: the task, then one element a line."""
-        lines = [f"{number} {element.text}" for number, element in enumerate(self.elements, 1)]
+        """What an agent reads: the task, then one element a line, with its number behind it, which a small network finds most easily."""
+        lines = [f"{element.text} #{number}" for number, element in enumerate(self.elements, 1)]
         return "\n".join([self.utterance, *lines])
 
     def after(self, action: Action) -> Form:
@@ -86,9 +88,9 @@ class Form:
         return [action for action in tried if self.succeeds(action)]
 
     def answer(self, action: Action) -> str:
-        """{Reason, Subtasks, Action} as JSON."""
+        """{Reason, Subtasks, Action} as JSON; the reason is the element as it stands on the screen."""
         element = self.elements[action.element - 1]
-        said = {"Reason": f"{element.label} fits", "Subtasks": [self.about], "Action": action.to_json()}
+        said = {"Reason": f"{element.text} #{action.element}", "Subtasks": [self.about], "Action": action.to_json()}
         return json.dumps(said)
 
     def right(self, text: str) -> bool:
@@ -139,10 +141,13 @@ def _ticks_one(before: Form, after: Form) -> bool:
 
 
 def _unticks_one(before: Form, after: Form) -> bool:
-    ticked = [
-        sum(element.value == "x" for element in form.elements if element.kind == "box") for form in (before, after)
-    ]
-    return ticked[1] == ticked[0] - 1
+    return _ticks_one(after, before)
+
+
+def _ticks_named(before: Form, after: Form) -> bool:
+    """The named box is ticked that was not, and the others are as they were."""
+    changed = [new for old, new in zip(before.elements, after.elements, strict=True) if old != new]
+    return [(element.label, element.value) for element in changed] == [(before.about.removeprefix("tick "), "x")]
 
 
 def _pressed(form: Form) -> Element | None:
@@ -174,6 +179,7 @@ GOALS: Mapping[str, Callable[[Form, Form], bool]] = {
     "press_coloured": _presses_coloured,
     "tick": _ticks_one,
     "untick": _unticks_one,
+    "tick_named": _ticks_named,
     "choose": _chooses,
     "enter": _enters,
 }

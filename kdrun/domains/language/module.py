@@ -15,7 +15,7 @@ from torch import Tensor
 from kdrun import kinds
 from kdrun.data.keeping import KEPT_AS, keep
 from kdrun.data.module import TOP, BatchView, TokenModule
-from kdrun.data.source import SPLITS, TRAIN
+from kdrun.data.source import SPLITS, TEST, TRAIN
 from kdrun.data.splits import assign
 from kdrun.data.transfer import Training, chosen, with_unlabelled
 from kdrun.domains.language import kept_rows
@@ -30,6 +30,8 @@ from kdrun.domains.text.module import without_duplicates
 from kdrun.problems import UserError
 
 DOMAIN = kinds.find("causal_lm")
+STUDENT_PROMPT = "student_prompt"
+"""Of a module with prompts of its own: the further test set of test behind the prompts that students read."""
 
 
 class LanguageDataModule(TokenModule):
@@ -81,7 +83,7 @@ class LanguageDataModule(TokenModule):
 
     @property
     def extra_tests(self) -> tuple[str, ...]:
-        return tuple(self.source.further)
+        return (*self.source.further, *(() if self.templates is None else (STUDENT_PROMPT,)))
 
     def lengths(self, ids: Tensor) -> Tensor:
         """int64 [b]: positions of training rows by id."""
@@ -212,5 +214,9 @@ def _made(
         raise UserError(f"{source.name}: no training row has anything to predict", *notes[:2])
     ids = {name: source.ids[training.split == part] for name, part in SPLITS.items()}
     ids |= {name: source.ids[places] for name, places in source.further.items()}
+    if Templates.of(config) is not None:
+        places = np.flatnonzero(training.split == TEST)
+        samples[STUDENT_PROMPT] = _rows(training.source, places, tokenizer, config, (STUDENT_PROMPT, notes), cache)
+        ids[STUDENT_PROMPT] = source.ids[places]
     made = {"source": source, "samples": samples, "ids": ids, "notes": notes}
     return {**made, "tokenizer": None if given else tokenizer}

@@ -132,6 +132,11 @@ class Stage:
         return self.teacher
 
     @property
+    def behind(self) -> Result | None:
+        """The teacher that its result is shown beside."""
+        return self.source
+
+    @property
     def teachers(self) -> tuple[Result, ...]:
         return () if self.teacher is None else (self.teacher,)
 

@@ -80,6 +80,14 @@ class Fit(Stage):
         return self.teacher or (self.generated and self.generated.stage.teacher)
 
     @property
+    def behind(self) -> Result | None:
+        """Its teacher; where it has none, or one that only holds a policy near its start, that of the stage that its weights come from."""
+        if self.source is not None and "reward" not in self.rollout:
+            return self.source
+        before = self.start.stage.behind if isinstance(self.start, Result) else None
+        return self.source if before is None else before
+
+    @property
     def teachers(self) -> tuple[Result, ...]:
         return () if self.teacher is None else (self.teacher, *self.also)
 
@@ -204,11 +212,8 @@ class Fit(Stage):
         online = self.averaged or (self.teacher is not None and self.teaching["source"] == "online")
         per_sample, beside = None, 1.0
         if found["flops"] is not None:
-            per_sample = (
-                found["passes"]
-                * found["shown"]
-                * (3 * found["flops"] + ((found["teacher_flops"] or 0) if online else 0))
-            )
+            passes = found["passes"] * found["shown"] * self.rollout.get("group", 1)
+            per_sample = passes * (3 * found["flops"] + ((found["teacher_flops"] or 0) if online else 0))
         if self.peers and found["flops"] and found["teacher_flops"]:  # each learns, and is asked by all others
             alone, per_sample = per_sample, (3 + len(self.peers)) * (found["flops"] + found["teacher_flops"])
             beside = per_sample / alone

@@ -22,7 +22,7 @@ COLOURS = ("red", "blue", "green")
 
 
 def forms(
-    train: int = 1_200, val: int = 120, test: int = 240, held_out: Sequence[str] = ("untick",), seed: int = 0
+    train: int = 1_200, val: int = 120, test: int = 240, held_out: Sequence[str] = ("tick_named",), seed: int = 0
 ) -> Documents:
     """Screens of 3 to 5 elements with a task, as text, and an answer {"Reason", "Subtasks", "Action"}: one of the actions that succeed.
 
@@ -93,6 +93,10 @@ def _form(name: str, random: np.random.Generator) -> Form:
         elements = [Element("box", label, value) for label, value in zip(labels, values, strict=True)]
         state = "not ticked" if name == "tick" else "ticked"
         return Form(name, f"{name.capitalize()} a box that is {state}.", f"{name} a box", tuple(elements))
+    if name == "tick_named":
+        values = {label: str(random.choice(("", "x"))) for label in labels} | {pick: ""}
+        boxes = [Element("box", label, value) for label, value in values.items()]
+        return Form(name, f"Tick {pick}.", f"tick {pick}", tuple(boxes))
     if name == "choose":
         elements = [Element("option", label) for label in labels]
         return Form(name, f"Choose {pick}.", f"choose {pick}", tuple(elements))
