@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kdrun.domains.answers.gui import action_of, answer_of, levels, plan_overlap
+from kdrun.domains.answers.screen import action_of, answer_of, levels, plan_overlap
 from kdrun.problems import UserError
 
 REWARDS = ("gui",)
@@ -28,14 +28,14 @@ def gui(
     """
     if solutions not in ("all", "one"):
         raise UserError(f"reward.solutions={solutions}: all or one")
-    if any(form is None for form in samples):
+    if any(screen is None for screen in samples):
         raise UserError(
-            "reward=gui: the data have no forms in which an action could be carried out", "data=forms has them"
+            "reward=gui: the data have no screens on which an action could be carried out", "data=forms has them"
         )
     found = []
-    for text, reference, form in zip(texts, references, samples, strict=True):
+    for text, reference, screen in zip(texts, references, samples, strict=True):
         answer = answer_of(text)
-        done = form.right(text) if solutions == "all" else action_of(text) == action_of(reference) is not None
-        plan = levels(plan_overlap(answer["Subtasks"], form.about)) if answer else 0.0
+        done = screen.right(text) if solutions == "all" else action_of(text) == action_of(reference) is not None
+        plan = levels(plan_overlap(answer["Subtasks"], screen.about)) if answer else 0.0
         found.append(execution * done + subtasks * plan + format * (answer is not None))
     return found

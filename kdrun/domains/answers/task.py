@@ -31,8 +31,8 @@ class Answers(CausalLanguage):
     """The next token as in CausalLanguage, and the share of questions that are answered right: the network writes the last answer of each
     chat, with the likeliest tokens and in at most data.language.max_new of them.
 
-    An answer is right where what the source knows of its chat says so (`known.right(text) -> bool`); where it knows nothing, one that
-    equals the answer of the data, spaces and line breaks apart.
+    An answer is right where what the source knows of its chat says so (`known.right(text) -> bool`, and on test `known.executed(text)`
+    where there is such, which may take longer); where it knows nothing, one that equals the answer of the data, spaces and line breaks apart.
     """
 
     METRICS = DOMAIN.metrics
@@ -53,7 +53,7 @@ class Answers(CausalLanguage):
             return None
         texts, references = self.written_answers(network, batch, rows)
         known = [self.module.source.told(int(batch["ids"][row]) // PIECES) for row in rows]
-        right = [_right(*each) for each in zip(known, texts, references, strict=True)]
+        right = [_right(*each, final) for each in zip(known, texts, references, strict=True)]
         metrics["answers"].update(torch.tensor(right, dtype=torch.int64, device=batch["mask"].device))
         ids = batch["ids"][rows].tolist()
         if not final:
@@ -77,8 +77,10 @@ class Answers(CausalLanguage):
         return self._read(made), self._read(references)
 
 
-def _right(known: Any, text: str, reference: str) -> int:
-    return int(known.right(text)) if hasattr(known, "right") else int(same(text, reference))
+def _right(known: Any, text: str, reference: str, final: bool) -> int:
+    if not hasattr(known, "right"):
+        return int(same(text, reference))
+    return int((getattr(known, "executed", known.right) if final else known.right)(text))
 
 
 class Share(Metric):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from kdrun.data.source import TEST, UNUSED
-from kdrun.domains.answers.gui import GOALS, Action, Element, Form, action_of, answer_of
+from kdrun.domains.answers.forms import GOALS, Element, Form
 from kdrun.domains.answers.rewards import gui
+from kdrun.domains.answers.screen import Action, action_of, answer_of
 from kdrun.domains.answers.shipped.arithmetic import arithmetic
 from kdrun.domains.answers.shipped.forms import forms
 from kdrun.problems import UserError
@@ -28,10 +29,10 @@ FIELDS = Form(
 
 
 def test_valid_actions_are_those_that_succeed_when_carried_out():
-    assert BOXES.valid() == [Action("click", 2), Action("click", 3)]
-    assert FIELDS.valid() == [Action("type", 2, "bo")]
-    assert BOXES.after(Action("click", 2)).elements[1].value == "x" and BOXES.elements[1].value == ""
-    assert BOXES.after(Action("click", 7)) is BOXES and BOXES.after(Action("type", 2, "bo")).elements == BOXES.elements
+    assert BOXES.valid() == [Action("click", "milk"), Action("click", "figs")]
+    assert FIELDS.valid() == [Action("type", "city", "bo")]
+    assert BOXES.after(Action("click", "milk")).elements[1].value == "x" and BOXES.elements[1].value == ""
+    assert BOXES.after(Action("click", "rice")) is BOXES and BOXES.after(Action("type", "milk", "bo")).elements == BOXES.elements
 
 
 def said(action):
@@ -42,10 +43,10 @@ def said(action):
     "text",
     [
         *("", "{", "[]", '{"Action": {}}'),
-        '{"Reason": "", "Subtasks": "x", "Action": {"type": "click", "element": 2}}',
-        said({"type": "click", "element": True}),
-        said({"type": "drag", "element": 2}),
-        said({"type": "type", "element": 2, "text": 3}),
+        '{"Reason": "", "Subtasks": "x", "Action": {"type": "click", "element": "milk"}}',
+        said({"type": "click", "element": 2}),
+        said({"type": "drag", "element": "milk"}),
+        said({"type": "type", "element": "city", "text": 3}),
     ],
 )
 def test_what_is_no_answer_is_wrong(text):
@@ -75,21 +76,21 @@ def test_guidance_is_the_valid_action_that_is_nearest_to_the_answer():
     def told(action):
         return json.loads(BOXES.matched(BOXES.answer(action))["valid_matched"])["element"]
 
-    assert told(Action("click", 3)) == 3 and told(Action("click", 1)) == 2
-    assert json.loads(BOXES.matched("no answer")["valid_matched"])["element"] == 2
-    assert FIELDS.matched(FIELDS.answer(Action("click", 1))) == FIELDS.matched(
+    assert told(Action("click", "figs")) == "figs" and told(Action("click", "tea")) == "milk"
+    assert json.loads(BOXES.matched("no answer")["valid_matched"])["element"] == "milk"
+    assert FIELDS.matched(FIELDS.answer(Action("click", "tea"))) == FIELDS.matched(
         ""
     )  # with one solution there is no choice
 
 
 def test_rewards_are_weighted_and_of_any_solution_or_of_one():
-    one, other = (BOXES.answer(Action("click", number)) for number in (2, 3))
-    wrong = BOXES.answer(Action("click", 1)).replace("tick a box", "wait")
+    one, other = (BOXES.answer(Action("click", number)) for number in ("milk", "figs"))
+    wrong = BOXES.answer(Action("click", "tea")).replace("tick a box", "wait")
     texts, references, samples = [one, other, wrong, "{"], [one] * 4, [BOXES] * 4
     assert gui(texts, references, samples) == pytest.approx([1.0, 1.0, 0.1, 0.0])
     assert gui(texts, references, samples, solutions="one") == pytest.approx([1.0, 0.4, 0.1, 0.0])
     assert gui(texts, references, samples, execution=2, subtasks=0, format=0) == pytest.approx([2.0, 2.0, 0.0, 0.0])
-    with pytest.raises(UserError, match="no forms"):
+    with pytest.raises(UserError, match="no screens"):
         gui(texts, references, [None] * 4)
 
 

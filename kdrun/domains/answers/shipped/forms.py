@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
 
 from kdrun.data.source import TEST, TRAIN, UNUSED, VAL
-from kdrun.domains.answers.gui import GOALS, Element, Form
+from kdrun.domains.answers.forms import GOALS, Element, Form
+from kdrun.domains.answers.screen import Screen, columns
 from kdrun.domains.language.source import Documents
 from kdrun.domains.language.source import documents as documents_of
 from kdrun.problems import UserError, closest, listed
@@ -45,29 +45,28 @@ def forms(
         for number in range(count if names else 0):
             drawn.append(_form(names[number % len(names)], random))
             parts.append(part)
-    split, solutions = np.array(parts, np.int8), [form.valid() for form in drawn]
+    return screens("forms", drawn, np.array(parts, np.int8), seed)
+
+
+def screens(name: str, drawn: Sequence[Screen], split: np.ndarray, seed: int) -> Documents:
+    """Chats of an agent on these screens, whose answer is one of the valid actions, drawn by the seed. split: int8 [N]; screens that are in
+    none of train, val and test are the further test set `held_out`."""
+    solutions = [screen.valid() for screen in drawn]
     random = np.random.default_rng([seed, 9])
     chosen = [valid[random.integers(len(valid))] for valid in solutions]
     several = np.array([len(valid) > 1 for valid in solutions])
-    fields = [
-        {
-            "valid_one": json.dumps(one.to_json()),
-            "valid_all": json.dumps([action.to_json() for action in valid]),
-            "valid_matched": json.dumps(one.to_json()),
-        }
-        for one, valid in zip(chosen, solutions, strict=True)
-    ]
     further = {
         "one_solution": np.flatnonzero((split == TEST) & ~several),
         "several_solutions": np.flatnonzero((split == TEST) & several),
         "held_out": np.flatnonzero(split == UNUSED),
     }
+    pairs = list(zip(drawn, chosen, strict=True))
     return documents_of(
-        [(("user", form.text), ("assistant", form.answer(one))) for form, one in zip(drawn, chosen, strict=True)],
-        "forms",
+        [(("user", screen.text), ("assistant", screen.answer(one))) for screen, one in pairs],
+        name,
         split=split,
         determined=True,
-        fields=fields,
+        fields=[columns(screen, one) for screen, one in pairs],
         known=drawn,
         further={name: rows for name, rows in further.items() if len(rows)},
     )
