@@ -143,7 +143,7 @@ def test_what_is_absent_is_told(monkeypatch, tmp_path):
     with pytest.raises(UserError, match="not here: chromium and chromedriver"):
         browsers.binaries()
     monkeypatch.setattr(browsers, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'kdrun\[gui\]'"):
+    with pytest.raises(UserError, match=r"pip install miniwob"):
         browsers.pages_folder()
 
 

@@ -26,7 +26,7 @@ def pages_folder() -> Path:
     """The folder with the pages. UserError where the package is not installed."""
     spec = find_spec("miniwob")
     if spec is None or spec.origin is None:
-        raise UserError("data=miniwob needs the pages of the package miniwob: pip install 'kdrun[gui]'")
+        raise UserError("data=miniwob needs the pages of the package miniwob: pip install miniwob selenium")
     return Path(spec.origin).parent / "html" / "miniwob"
 
 
@@ -112,7 +112,7 @@ class Browser:
     def _started(self) -> Any:
         if self._driver is not None and self._process == os.getpid():
             return self._driver
-        webdriver = needed("selenium.webdriver", "data=miniwob drives a browser", "'kdrun[gui]'")
+        webdriver = needed("selenium.webdriver", "data=miniwob drives a browser", "selenium")
         from selenium.common.exceptions import WebDriverException
         from selenium.webdriver.chrome.service import Service
 

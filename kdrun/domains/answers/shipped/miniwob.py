@@ -75,7 +75,7 @@ def prepared_folder(cache: str | Path | None) -> Path:
     try:
         release = version("miniwob")
     except PackageNotFoundError:
-        raise UserError("data=miniwob needs the pages of the package miniwob: pip install 'kdrun[gui]'") from None
+        raise UserError("data=miniwob needs the pages of the package miniwob: pip install miniwob selenium") from None
     return Path(cache or default_cache()) / "prepared" / f"miniwob-{release}-v{VERSION}"
 
 
