@@ -162,7 +162,9 @@ def _arm(metric: str, label: str, records: dict[int, dict[str, Any]], headline: 
 def _further(metric: str, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Test set beside the main one -> mean and deviation over these records, at the selected epoch; of sets that all have."""
     sets = {name for record in records for name in record.get("further") or {}}
-    found = {name: [(record.get("further") or {}).get(name, {}).get(metric) for record in records] for name in sorted(sets)}
+    found = {
+        name: [(record.get("further") or {}).get(name, {}).get(metric) for record in records] for name in sorted(sets)
+    }
     return {name: spread(values) for name, values in found.items() if None not in values}
 
 

@@ -61,7 +61,9 @@ def arm_text(record: dict[str, Any], arm: str) -> str:
 ALONE = "alone"
 
 
-def _further_rows(entry: dict[str, Any], metric: str | None, text: Callable[..., str]) -> list[tuple[str, str, str, str]]:
+def _further_rows(
+    entry: dict[str, Any], metric: str | None, text: Callable[..., str]
+) -> list[tuple[str, str, str, str]]:
     """Rows of test sets beside the main one."""
     return [(f"  on {test}", text(value, metric), "-", "") for test, value in (entry.get("further") or {}).items()]
 

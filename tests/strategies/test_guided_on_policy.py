@@ -54,7 +54,9 @@ def test_the_teacher_reads_the_valid_action_nearest_to_what_was_written():
 def test_a_teacher_with_a_hint_is_judged_behind_the_prompts_of_its_student_too():
     learned, seen, *_ = read(cell(), "all")
     assert set(seen.extra_tests) - set(learned.extra_tests) == {"student_prompt"}
-    own, without, student = (each.samples(name) for each, name in ((seen, "test"), (seen, "student_prompt"), (learned, "test")))
+    own, without, student = (
+        each.samples(name) for each, name in ((seen, "test"), (seen, "student_prompt"), (learned, "test"))
+    )
     assert without.tokens.flat.tolist() == student.tokens.flat.tolist() != own.tokens.flat.tolist()
     assert seen.identities("student_prompt").tolist() == learned.identities("test").tolist()
 

@@ -83,7 +83,9 @@ class Screen:
 
     def near(self, one: Action, other: Action) -> float:
         """1 for the same type, plus 1 less the distance of the elements, plus 1 for the same text."""
-        return float(one.kind == other.kind) + 1 - self.apart(one.element, other.element) + float(one.text == other.text)
+        return (
+            float(one.kind == other.kind) + 1 - self.apart(one.element, other.element) + float(one.text == other.text)
+        )
 
 
 def columns(screen: Screen, chosen: Action) -> dict[str, str]:

@@ -32,7 +32,10 @@ def test_valid_actions_are_those_that_succeed_when_carried_out():
     assert BOXES.valid() == [Action("click", "milk"), Action("click", "figs")]
     assert FIELDS.valid() == [Action("type", "city", "bo")]
     assert BOXES.after(Action("click", "milk")).elements[1].value == "x" and BOXES.elements[1].value == ""
-    assert BOXES.after(Action("click", "rice")) is BOXES and BOXES.after(Action("type", "milk", "bo")).elements == BOXES.elements
+    assert (
+        BOXES.after(Action("click", "rice")) is BOXES
+        and BOXES.after(Action("type", "milk", "bo")).elements == BOXES.elements
+    )
 
 
 def said(action):

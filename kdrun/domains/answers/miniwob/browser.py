@@ -35,7 +35,9 @@ def binaries() -> tuple[str, str]:
     one is absent."""
     browser = os.environ.get("MINIWOB_CHROME_BINARY") or next(filter(None, map(shutil.which, BINARIES)), None)
     driver = os.environ.get("MINIWOB_CHROMEDRIVER") or shutil.which("chromedriver")
-    absent = [name for name, path in (("chromium", browser), ("chromedriver", driver)) if not path or not Path(path).exists()]
+    absent = [
+        name for name, path in (("chromium", browser), ("chromedriver", driver)) if not path or not Path(path).exists()
+    ]
     if absent or browser is None or driver is None:
         raise UserError(
             f"data=miniwob needs a browser with its driver; not here: {' and '.join(absent)}",
@@ -50,7 +52,9 @@ def check_tasks(key: str, names: Any) -> None:
     known = {path.stem for path in pages_folder().glob("*.html")}
     for name in names:
         if name not in known:
-            raise UserError(f"{key}: MiniWoB++ has no page {name!r}{closest(name, known)}", f"as: {listed(sorted(known), 8)}")
+            raise UserError(
+                f"{key}: MiniWoB++ has no page {name!r}{closest(name, known)}", f"as: {listed(sorted(known), 8)}"
+            )
 
 
 class Browser:
@@ -87,7 +91,9 @@ class Browser:
         """Types a text into the field there, in place of what it holds, and presses the page's Submit."""
         self.click(x, y)
         driver = self._started()
-        if driver.execute_script("var e = document.activeElement; if ('value' in e) { e.value = ''; return true } return false"):
+        if driver.execute_script(
+            "var e = document.activeElement; if ('value' in e) { e.value = ''; return true } return false"
+        ):
             driver.switch_to.active_element.send_keys(text)
             driver.execute_script("var e = document.querySelector('#area #subbtn'); if (e) e.click()")
 
@@ -125,7 +131,9 @@ class Browser:
         try:
             self._driver = webdriver.Chrome(service=Service(executable_path=driver), options=options)
         except WebDriverException as error:
-            raise UserError(f"data=miniwob: the browser does not start: {str(error.msg).splitlines()[0]}", f"{browser}, {driver}") from error
+            raise UserError(
+                f"data=miniwob: the browser does not start: {str(error.msg).splitlines()[0]}", f"{browser}, {driver}"
+            ) from error
         self._driver.set_page_load_timeout(TIMEOUT)
         self._driver.set_script_timeout(TIMEOUT)
         self._process, self._task = os.getpid(), ""

@@ -137,7 +137,9 @@ def tried(browser: Opened, task: str, seed: str) -> tuple[Page, bytes] | None:
         return None
     page = Page(task, seed, utterance, spots, ())
     actions = [Action("click", name) for name in spots]
-    actions += [Action("type", n, word) for n, spot in spots.items() if spot.kind == "field" for word in words_of(utterance)]
+    actions += [
+        Action("type", n, word) for n, spot in spots.items() if spot.kind == "field" for word in words_of(utterance)
+    ]
     good = tuple(action for action in actions if carried_out(browser, page, action))
     return (replace(page, actions=good), picture) if good else None
 

@@ -19,7 +19,17 @@ from kdrun.domains.language.source import Documents
 from kdrun.problems import UserError
 
 TARGETS = ("miniwob",)
-TASKS = ("click-button", "click-link", "click-tab", "click-dialog", "click-widget", "click-shape", "click-color", "focus-text-2", "enter-text")
+TASKS = (
+    "click-button",
+    "click-link",
+    "click-tab",
+    "click-dialog",
+    "click-widget",
+    "click-shape",
+    "click-color",
+    "focus-text-2",
+    "enter-text",
+)
 HELD_OUT = ("click-dialog-2", "click-test-2")
 
 
@@ -82,4 +92,3 @@ def prepared_folder(cache: str | Path | None) -> Path:
 def _told(done: int, total: int) -> None:
     if done % 100 == 0 and done:
         print(f"data=miniwob: {done:,} of {total:,} pages", file=sys.stderr, flush=True)
-
