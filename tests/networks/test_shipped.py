@@ -43,7 +43,7 @@ LANGUAGE = [name for name in NETWORKS if name.startswith("lm_")]
 SEQUENCES = (*TEXT, *CLASSIFIED, *VISION, *LANGUAGE)
 FAMILIES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 LARGE = ("llava_paper", "llava_smollm2", "text_classifier", "smollm2", "qwen_paper")
-EQUAL = ("ct_se_resnet", "ct_paper", "clients_mixed", "spiking_resnet", "lm_answers", "gui_agent")
+EQUAL = ("ct_se_resnet", "ct_paper", "clients_mixed", "spiking_resnet", "lm_answers")
 """No ladders: the same network for each view, clients of several makes, students that compute in each of several steps, or that are of
 the size of their assistant."""
 WORDS = {"M": 1e6, "k": 1e3}
