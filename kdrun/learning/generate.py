@@ -20,7 +20,7 @@ from kdrun.ledger.spending import TEACHER
 from kdrun.networks.modes import evaluating
 from kdrun.problems import UserError
 
-SEMANTICS = 1
+SEMANTICS = 2
 ROWS = "data.jsonl"
 """The generated rows, one a line: {"id": of the training sample, and what it was given}."""
 STATE = "generated.part"

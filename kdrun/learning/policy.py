@@ -16,7 +16,7 @@ from kdrun.networks.modes import evaluating
 from kdrun.problems import UserError, closest, listed
 from kdrun.targets import build
 
-SEMANTICS = 1
+SEMANTICS = 2
 EPSILON = 1e-4
 """Beside the deviation of a group, as in TRL."""
 GIVES = ("sampled_tokens", "advantages", "sample_weights", "sampled_log_probs", "rewarded")

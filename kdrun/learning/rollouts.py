@@ -14,7 +14,7 @@ from kdrun.learning import seeds
 from kdrun.learning.policy import PolicyRollouts
 from kdrun.networks.modes import evaluating
 
-SEMANTICS = 1
+SEMANTICS = 2
 
 
 def rollouts_of(task: Any, seed: int, options: dict[str, Any], **ranks: Any) -> Rollouts | PolicyRollouts:

@@ -106,7 +106,9 @@ def chooser(
         return lambda logits: logits.argmax(-1)
 
     def draw(logits: torch.Tensor) -> torch.Tensor:
-        shares = torch.softmax(logits.float() / temperature, -1)
-        return torch.multinomial(shares, 1, generator=generator)[:, 0]
+        sums = torch.softmax(logits.float() / temperature, -1).cumsum(-1)
+        # One number for a row; torch.multinomial takes one for each token, a fifth of the time of an on-policy step of a small network.
+        place = torch.rand(len(sums), 1, generator=generator, device=sums.device) * sums[:, -1:]
+        return torch.searchsorted(sums, place, right=True).clamp_(max=sums.shape[-1] - 1)[:, 0]
 
     return draw

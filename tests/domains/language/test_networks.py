@@ -9,6 +9,7 @@ from kdrun.domains.language.rows import packed, pieces, separate
 from kdrun.domains.language.shipped.made_corpus import made_corpus
 from kdrun.domains.language.source import documents
 from kdrun.domains.language.tokens import trained
+from kdrun.networks.causal import chooser
 from kdrun.problems import UserError
 
 LLAMA = {"model_type": "llama", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -34,6 +35,14 @@ def losses(model, samples):
         logits = model(**batch["inputs"])
     found = torch.nn.functional.cross_entropy(logits[mask], batch["targets"][mask], reduction="none")
     return sorted(found.tolist()), int(batch["bytes"][mask].sum())
+
+
+def test_tokens_are_drawn_with_their_probabilities():
+    logits = torch.tensor([-30.0, 0.0, 1.0, -30.0, 2.0, -30.0])
+    draw = chooser(0.5, torch.Generator().manual_seed(0))
+    counts = torch.bincount(draw(logits.repeat(100_000, 1)), minlength=6)
+    assert (counts[[0, 3, 5]] == 0).all()
+    torch.testing.assert_close(counts / 100_000, torch.softmax(logits / 0.5, -1), atol=0.005, rtol=0)
 
 
 def test_packed_rows_give_the_losses_of_single_ones(tokenizer):
