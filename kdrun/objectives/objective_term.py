@@ -297,7 +297,7 @@ def _tensors(values: Iterable[Any]) -> Iterable[torch.Tensor]:
             yield from _tensors(value)
 
 
-def _asked(function: Any) -> dict[str, tuple[str, ...]]:
+def _asked(function: Any) -> dict[str, Any]:
     """The tensors that a function of tensors alone takes."""
     parameters = inspect.signature(function).parameters.values()
     wants = tuple(each.name for each in parameters if each.default is each.empty)
