@@ -11,19 +11,29 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from kdrun.differences import MORE
 from kdrun.plots import paper
 from kdrun.plots.data import Group, Trace, mean_line
 from kdrun.plots.paper import COLOURS, FAINT, MOST_COLOURED, PAPER, STEPS, Panel, log_axis, mark, metric_label, scale_of
+
+MOST_LETTERS = 36
+"""Of the name of an axis on one line."""
+
+OTHERS = "others"
 
 Line = dict[int, float]
 """Epoch -> value in the unit of the axis."""
 
 
-def curve_panels(metrics: dict[str, list[Group]]) -> list[Panel]:
-    """Validation metric, training loss and its terms over epochs."""
+def curve_panels(metrics: dict[str, list[Group]], better: str = MORE) -> list[Panel]:
+    """Validation metric, training loss and its terms over epochs; nothing is a curve of which no network has two points.
+
+    better: "max" or "min" of the metric, by which one of many runs is chosen to stand out.
+    """
     most = max((len(groups) for groups in metrics.values()), default=0)
     validation = next((groups for name, groups in metrics.items() if name.startswith("val/")), [])
-    chosen = max(validation, key=_selected_value).label if most > MOST_COLOURED and validation else None
+    chosen = _chosen([group for groups in metrics.values() for group in groups], validation, better)
+    chosen = chosen if most > MOST_COLOURED else None
     return [
         Panel(
             name.replace("/", "_"),
@@ -31,17 +41,28 @@ def curve_panels(metrics: dict[str, list[Group]]) -> list[Panel]:
             lambda ax, name=name, groups=groups: _draw(ax, name, groups, chosen),
         )
         for name, groups in metrics.items()
+        if any(len(trace.epochs) > 1 for group in groups for trace in group.traces)
     ]
 
 
-def _selected_value(group: Group) -> float:
-    """What validation says of a group: the mean over its seeds, at the selected epochs."""
+def _chosen(groups: list[Group], validation: list[Group], better: str) -> dict[str, str]:
+    """Label -> what the legend says, of what stands out: the student of a run, of several runs the best by validation."""
+    students = {group.label: group.label for group in groups if group.kind == "student"}
+    if students or any(group.kind != "run" for group in groups):
+        return students
+    values = {group.label: value for group in validation if (value := _selected_value(group)) is not None}
+    best = (max if better == MORE else min)(values, key=values.__getitem__, default=None)
+    return {} if best is None else {best: f"best by validation: {best}"}
+
+
+def _selected_value(group: Group) -> float | None:
+    """What validation says of a group: the mean over its seeds, at the selected epochs; None where none is known."""
     best = [t.values[t.epochs.index(t.selected)] for t in group.traces if t.selected in t.epochs]
-    return statistics.fmean(best) if best else -math.inf
+    return statistics.fmean(best) if best else None
 
 
-def _draw(ax: Axes, name: str, groups: list[Group], chosen: str | None) -> dict[str, Any]:
-    """chosen: the one group to stand out where there are too many to tell apart; the others are grey."""
+def _draw(ax: Axes, name: str, groups: list[Group], chosen: dict[str, str] | None) -> dict[str, Any]:
+    """chosen: what stands out where there are too many to tell apart (see _chosen); the others are grey."""
     lines: dict[str, Any] = {}
     marks: dict[str, Any] = {}
     for group in groups:
@@ -50,8 +71,9 @@ def _draw(ax: Axes, name: str, groups: list[Group], chosen: str | None) -> dict[
         label = f"{group.label} (n = {len(whole)})" if whole else group.label
         values = [_line(trace, name) for trace in whole]
         if chosen is not None:
-            best = group.label == chosen
-            colour, dash, label = (COLOURS[0], "-", f"best by validation: {label}") if best else (FAINT, "-", "others")
+            best = group.label in chosen
+            label = label.replace(group.label, chosen[group.label], 1) if best else OTHERS
+            colour, dash = (COLOURS[0] if best else FAINT), "-"
             _mean(ax, values, color=colour, linewidth=1.4 if best else 0.6, zorder=3 if best else 2)
         elif len(values) > 2:
             _mean(ax, values, color=colour, linestyle=dash)
@@ -64,8 +86,8 @@ def _draw(ax: Axes, name: str, groups: list[Group], chosen: str | None) -> dict[
         if chosen is None:
             _mark_ends(ax, name, group, colour, dash, marks)
     _axes(ax, name, groups)
-    if chosen is not None and "others" in lines:
-        lines["others"] = lines.pop("others")  # to the end
+    if OTHERS in lines:
+        lines[OTHERS] = lines.pop(OTHERS)  # to the end
     return lines | marks
 
 
@@ -101,9 +123,10 @@ def _mark_ends(ax: Axes, name: str, group: Group, colour: str, dash: Any, marks:
 def _axes(ax: Axes, name: str, groups: list[Group]) -> None:
     values = [v for group in groups for trace in group.traces for v in trace.values if math.isfinite(v)]
     wide = name.startswith("train/") and values and min(values) > 0 and max(values) / min(values) > 20
-    ax.set_xlabel("epoch")
+    ax.set_xlabel("round" if any(trace.rounds for group in groups for trace in group.traces) else "epoch")
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=STEPS))
-    ax.set_ylabel(f"{_metric_name(name)}{' (log scale)' if wide else ''}")
+    label = f"{_metric_name(name)}{' (log scale)' if wide else ''}"
+    ax.set_ylabel(label if len(label) <= MOST_LETTERS else label.replace(" (", "\n("))
     if wide:
         log_axis(ax.yaxis, values)
     elif scale_of(name) == 100:

@@ -28,6 +28,10 @@ FRACTIONS = tuple(name for name, measure in MEASURES.items() if measure.factor =
 
 CONTROLS = ("alone", "plain_kd", "equal_compute")
 NOT_TERMS = ("train/loss", "train/learning_rate")
+COUNTS = tuple(
+    f"train/{name}" for name in ("called", "came", "clipped", "bytes_up", "bytes_down", "clusters", "collapsed")
+)
+"""What the rounds of a federation count beside the terms they minimise."""
 COSTS = ("seconds", "parameters", "flops")
 SAME = 1e-6
 """Accuracies closer than this are equal: they are float32 in a record."""
@@ -39,6 +43,7 @@ class Trace:
 
     selected  the epoch that validation chose
     problem   None if the stage finished, else how its run or seed ended ("diverged", "running" ...)
+    rounds    epochs are rounds of a federation
     """
 
     kind: str
@@ -47,6 +52,7 @@ class Trace:
     values: list[float]
     selected: int | None = None
     problem: str | None = None
+    rounds: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,11 +119,19 @@ def in_order(kinds: Iterable[str]) -> list[str]:
     return sorted(dict.fromkeys(kinds), key=lambda kind: first.get(kind, 1))
 
 
+def numbers_of(record: dict[str, Any]) -> dict[str, int]:
+    """Stage kind -> its number in every figure of a run; those of student and student alone (0 and 1) are theirs."""
+    named = ("teacher", "student", *CONTROLS)
+    kinds = dict.fromkeys((*(stage["role"] for stage in record.get("stages") or []), *arms_of(record)))
+    return {kind: place for place, kind in enumerate((kind for kind in kinds if kind not in named), 2)}
+
+
 # curves
 
 
 def read_traces(run: RunInfo) -> dict[str, list[Trace]]:
-    """Metric name -> its traces: `val/<metric>`, `train/loss` and the raw terms of the objective.
+    """Metric name -> its traces: `val/<metric>`, `train/loss` and the raw terms of the objective. What a federation counts (clients that
+    were called, bytes) is no term and is left out.
 
     A training value is the mean over the steps of its epoch: rows are means since the row before.
     """
@@ -142,14 +156,15 @@ def read_traces(run: RunInfo) -> dict[str, list[Trace]]:
                 epochs[name, label][epoch].append((since, row[name]))
     found: dict[str, list[Trace]] = defaultdict(list)
     for (name, label), values in epochs.items():
-        if name.endswith("_weighted") or name == "train/learning_rate":
+        if name.endswith("_weighted") or name in ("train/learning_rate", *COUNTS):
             continue
         kind, _, seed = label.partition("/seed=")
         stage, order = stages.get(label), sorted(values)
         means = [values[epoch][-1][1] if name == wanted else _weighted(values[epoch]) for epoch in order]
         selected = (stage.get("val") or {}).get("epoch_best") if stage else None
         problem = None if stage else _ending(run, kind, seed)
-        found[name].append(Trace(kind, int(seed or 0), order, means, selected, problem))
+        rounds = (COUNTS[0], label) in epochs
+        found[name].append(Trace(kind, int(seed or 0), order, means, selected, problem, rounds))
     return found
 
 
@@ -165,19 +180,26 @@ def _ending(run: RunInfo, kind: str, seed: str) -> str:
 
 def run_groups(run: RunInfo) -> dict[str, list[Group]]:
     """Metric name -> one group per stage kind of one run; of networks together one per arm, a mean over parts."""
-    labels, result = labels_of(run.record or {}), {}
+    labels, numbers, result = labels_of(run.record or {}), numbers_of(run.record or {}), {}
     for name, traces in _metrics_in_order(read_traces(run)):
         if means := _over_parts(run.record or {}, traces):
             several = {
                 kind for kind, seeds in groups_of(run.record or {}).items() if any(len(m) > 1 for m in seeds.values())
             }
             result[name] = [
-                Group(k, labels[k] + (", mean of parts" if k in several else ""), [t for t in means if t.kind == k])
+                Group(
+                    k,
+                    labels[k] + (", mean of parts" if k in several else ""),
+                    [t for t in means if t.kind == k],
+                    numbers.get(k, 0),
+                )
                 for k in in_order(trace.kind for trace in means)
             ]
             continue
         kinds = in_order(trace.kind for trace in traces)
-        result[name] = [Group(k, labels.get(k, k), [t for t in traces if t.kind == k]) for k in kinds]
+        result[name] = [
+            Group(k, labels.get(k, k), [t for t in traces if t.kind == k], numbers.get(k, 0)) for k in kinds
+        ]
     return result
 
 
@@ -229,9 +251,14 @@ def run_points(run: RunInfo) -> list[CostPoint]:
     """One point per stage kind of a run that has a test result; of networks together one per arm, and for each part where parts are of
     several sizes."""
     record = run.record or {}
-    labels, kinds = labels_of(record), list(groups_of(record)) or [s["role"] for s in record.get("stages") or []]
+    stages = record.get("stages") or []
+    kinds = list(groups_of(record)) or [stage["role"] for stage in stages]
+    if any(stage.get("tasks") for stage in stages):  # networks of single tasks are steps on the way to those of arms
+        kinds = [kind for kind in kinds if kind in arms_of(record)]
+    labels = labels_of(record)
     points = (point for kind in in_order(kinds) for point in _points(record, kind, labels[kind]))
-    return [found for found in points if found is not None]
+    numbers = numbers_of(record)
+    return [replace(found, number=numbers.get(found.kind, 0)) for found in points if found is not None]
 
 
 def _points(record: dict[str, Any], kind: str, label: str) -> list[CostPoint | None]:

@@ -10,7 +10,7 @@ from typing import Any
 from kdrun.plots.data import pairs_of, run_groups, run_points, runs_groups, runs_points
 from kdrun.plots.subject import Subject
 from kdrun.problems import UserError
-from kdrun.records import metric_of
+from kdrun.records import better_of, metric_of
 
 FIGURES = ("curves", "cost", "seeds", "hops", "tasks")
 WHY = {
@@ -44,7 +44,8 @@ def panels_of(subject: Subject) -> dict[str, list[Any]]:
     from kdrun.plots.seeds import seed_panels
     from kdrun.plots.tasks import task_panels
 
-    metric = next((metric_of(run.record or {}) for _, run in subject.runs), "accuracy")
+    first = next((run.record or {} for _, run in subject.runs), {})
+    metric = metric_of(first)
     if subject.kind == "run":
         (_, run), *_ = subject.runs
         curves, points, pairs = run_groups(run), run_points(run), [pairs_of(run)]
@@ -54,7 +55,7 @@ def panels_of(subject: Subject) -> dict[str, list[Any]]:
         pairs, hops = [pairs_of(run, label) for label, run in subject.runs], None
         tasks = []
     return {
-        "curves": curve_panels(curves),
+        "curves": curve_panels(curves, better_of(first.get("summary") or {"metric": metric})),
         "cost": cost_panels(points, metric),
         "seeds": seed_panels([pair for pair in pairs if pair is not None], metric),
         **({"hops": found} if (found := hop_panels(hops)) else {}),

@@ -144,7 +144,9 @@ def _differences(ax: Axes, pairs: list[SeedPairs], metric: str) -> dict[str, Any
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     control = pairs[0].control.removeprefix("student ")
-    ax.set_xlabel(f"test {metric}, student minus {control}{' (points)' if scale == 100 else ''}")
+    ax.set_xlabel(
+        f"{axis_name(metric).removesuffix(' (%)')}, student minus {control}{' (points)' if scale == 100 else ''}"
+    )
     quiet_grid(ax, "x")
     legend = {
         "mean": mark("o", blue),

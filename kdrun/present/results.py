@@ -197,7 +197,11 @@ def difference_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
         label = (arms.get(control) or {}).get("label") or control
         name = f"minus {label}"
         epochs = ("best", "last") if has_last(arms.get("student") or {}) else ("best",)
-        rows += [(f"{name}, {w}", *difference_texts(pair[w], metric)) for w in epochs if pair.get(w)]
+        texts = {which: difference_texts(pair[which], metric) for which in epochs if pair.get(which)}
+        if len(texts) == 2 and texts["best"] == texts["last"]:
+            rows.append((name, *texts["last"]))  # one epoch: there was nothing to select
+        else:
+            rows += [(f"{name}, {which}", *text) for which, text in texts.items()]
         for metric_name, over in (pair.get("resampled") or {}).items():
             if "/" not in metric_name:
                 samples = f"{measure(metric_name).label} over {over['samples']:,} samples"

@@ -42,11 +42,13 @@ class PageFigures:
             self._panels = panels_of(self.subject)
         if not self._panels.get(name):
             return Html("")
+        from kdrun.plots.curves import OTHERS
         from kdrun.plots.paper import page
 
         legend: dict[str, Any] = {}
         with page():
             plots = [self._plot(panel, legend) for panel in self._panels[name]]
+            legend |= {OTHERS: legend.pop(OTHERS)} if OTHERS in legend else {}  # to the end
             entries = [tag("li", swatch(handle), label) for label, handle in legend.items()]
         key = tag("ul", *entries, class_="legend") if entries else Html("")
         return Html(key + tag("div", *plots, class_="figures") + tag("p", caption or CAPTIONS[name], class_="note"))

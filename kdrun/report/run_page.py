@@ -60,18 +60,18 @@ def body(subject: Subject) -> list[Html]:
         _against_controls(record, figures),
         section(
             "Parts and decisions",
-            *(table(_title(t.caption), t.head, t.rows, left=t.left) for t in part_tables(record)),
+            *(table(title(t.caption), t.head, t.rows, left=t.left) for t in part_tables(record)),
             _sheet(run),
         ),
         section(
             "Metrics",
             *(
-                table(_title(t.caption), t.head, t.rows, left=t.left)
+                table(title(t.caption), t.head, t.rows, left=t.left)
                 for t in [*class_tables(record), *added_metrics(record)]
             ),
         ),
         section(
-            "Written texts", *(table(_title(t.caption), t.head, t.rows, left=t.left) for t in written_tables(record))
+            "Written texts", *(table(title(t.caption), t.head, t.rows, left=t.left) for t in written_tables(record))
         ),
         section("Curves", figures.html("curves")),
         *([section("Tasks", figures.html("tasks"))] if any(s.get("matrix") for s in record["stages"] or ()) else []),
@@ -84,7 +84,7 @@ def body(subject: Subject) -> list[Html]:
     ]
 
 
-def _title(caption: str) -> str:
+def title(caption: str) -> str:
     return caption[:1].upper() + caption[1:]
 
 
@@ -109,25 +109,25 @@ def _against_controls(record: dict[str, Any], figures: PageFigures) -> Html:
     summary, arms, own = record.get("summary") or {}, arms_of(record), own_arm(record)
     what = f"{summary.get('split') or 'test'} {measure(summary.get('metric')).label}"
     rows, marked = result_rows(summary), arm_label(arms, own) if own in arms else None
-    seen = seen_rows(summary)
+    seen, lasts = seen_rows(summary), any(last != "-" for _, _, last, _ in rows)
     return section(
         "Student against controls",
         *([table("What each learner was trained on", ("learner", "samples"), seen, left=2)] if seen else []),
         table(
-            _title(f"{what}: mean ± sample deviation over seeds"),
-            ("", "selected epoch", "last epoch", "seeds"),
-            rows,
+            title(f"{what}: mean ± sample deviation over seeds"),
+            ("", "selected epoch", "last epoch", "seeds") if lasts else ("", "selected epoch", "seeds"),
+            rows if lasts else [(name, best, seeds) for name, best, _, seeds in rows],
             marked=[index for index, row in enumerate(rows) if row[0] == marked],
         ),
-        *(tag("p", _title(f"{name.capitalize()} {text}."), class_="note") for name, text in judged_rows(summary)),
+        *(tag("p", title(f"{name.capitalize()} {text}."), class_="note") for name, text in judged_rows(summary)),
         table(
-            _title(f"student minus control{' in points' if is_points(summary.get('metric')) else ''}"),
+            title(f"student minus control{' in points' if is_points(summary.get('metric')) else ''}"),
             ("control", *DIFFERENCE_HEAD),
             difference_rows(summary),
         ),
-        tag("p", _title(f"{DIFFERENCE_NOTE}."), class_="note") if difference_rows(summary) else Html(""),
+        tag("p", title(f"{DIFFERENCE_NOTE}."), class_="note") if difference_rows(summary) else Html(""),
         table(
-            _title(f"{what} of the {EPOCHS[headline_epoch(summary)]} epoch, seed by seed"),
+            title(f"{what} of the {EPOCHS[headline_epoch(summary)]} epoch, seed by seed"),
             ("arm", *(f"seed {seed}" for seed in _seeds(record))),
             _seed_rows(record),
         ),

@@ -7,6 +7,7 @@ from typing import Any
 
 from kdrun.differences import corrected
 from kdrun.job.over_seeds import repetitions, without_seeds
+from kdrun.measures import measure
 from kdrun.parts import headline_epoch
 from kdrun.plots.subject import Subject, short_labels
 from kdrun.present.results import count_text, difference_texts, error_text, percent
@@ -15,7 +16,7 @@ from kdrun.present.verdict import primary
 from kdrun.records import arms_of, metric_of, own_arm, validation_of
 from kdrun.report.figures import PageFigures
 from kdrun.report.markup import Html, block, code, facts, folded, section, table, tag
-from kdrun.report.run_page import LOG_LINES
+from kdrun.report.run_page import LOG_LINES, title
 from kdrun.report.sections import code_state, failure, plain, versions_text, words
 from kdrun.tracking.flatten import flatten
 from kdrun.tracking.record import DONE, FAILURES, log_tail
@@ -154,7 +155,7 @@ def _points(subject: Subject, rows: list[PointRow]) -> Html:
     return section(
         "All points",
         table(
-            f"{metric.capitalize()} of every point: mean ± sample deviation over seeds",
+            f"{title(measure(metric).label)} of every point: mean ± sample deviation over seeds",
             head,
             shown,
             left=2,

@@ -10,6 +10,9 @@ from kdrun.problems import UserError
 from kdrun.report.markup import Html, block, code, facts, folded, section, table, tag
 from kdrun.tracking.record import DONE
 
+LOST = "without a result"
+"""What the note of a cell says that lacks some of its seeds."""
+
 
 def headline(subject: Subject) -> tuple[str, str]:
     """(the title, how much of the table is there)."""
@@ -17,8 +20,8 @@ def headline(subject: Subject) -> tuple[str, str]:
     jobs = record.get("jobs") or []
     done = sum(job.get("status") == DONE for job in jobs)
     size = f"{len(record.get('rows') or [])} rows, {len(record.get('columns') or [])} columns"
-    lost = len(record.get("notes") or [])
-    missing = f" Results are missing, see the {lost} notes below the table." if lost else ""
+    notes = [note.get("text") or "" for note in record.get("notes") or []]
+    missing = " Results are missing, see the notes below the table." if any(LOST in text for text in notes) else ""
     return str(record.get("title") or subject.name), f"{size}; {done} of {len(jobs)} jobs done.{missing}"
 
 
@@ -39,7 +42,7 @@ def body(subject: Subject) -> list[Html]:
             "Table",
             tag("p", record["note"]) if record.get("note") else None,
             table(str(record.get("title")), headings, [[_cell(cell) for cell in row] for row in rows]),
-            *(tag("p", tag("sup", note.get("mark")), " ", note.get("text"), class_="note") for note in notes),
+            tag("p", *(line for note in notes for line in _note(note)), class_="note") if notes else None,
             whole=True,
         ),
         section("How to read it", _list(meaning)),
@@ -52,6 +55,10 @@ def body(subject: Subject) -> list[Html]:
             _jobs(record.get("jobs") or []),
         ),
     ]
+
+
+def _note(note: dict[str, Any]) -> list[Any]:
+    return [tag("sup", note.get("mark")), " ", note.get("text"), tag("br")]
 
 
 def _cell(cell: Any) -> Html:

@@ -88,7 +88,7 @@ OTHERS = {
     "sent": ("megabytes", "sent: megabytes up and down, all clients and rounds"),
     "trust_clean": ("plain", "trust clean: mean gate on samples with right labels"),
     "trust_flipped": ("plain", "trust flipped: mean gate on samples whose labels were flipped"),
-    "clusters": ("plain", "clusters: into which the server divided the clients, mean over seeds"),
+    "clusters": ("number", "clusters: into which the server divided the clients, mean over seeds"),
     "rand": (
         "plain",
         "rand: adjusted Rand index of these clusters against the groups hidden in the partition, mean over seeds",

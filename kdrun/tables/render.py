@@ -113,6 +113,7 @@ def number_text(value: float | None, unit: str) -> str:
         "gap": (100, ".0f"),
         "nats": (1, ".4f"),
         "plain": (1, ".4f"),
+        "number": (1, ".3g"),
         "gain": (100, "+.2f"),
         "bits": (1, "+.4f"),
         "plain difference": (1, "+.4f"),

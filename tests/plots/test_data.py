@@ -121,3 +121,14 @@ def test_clients_of_several_sizes_are_one_point_because_they_are_one_stage():
     arms = {"student": {"label": "clients", "sizes": sizes}}
     run = SimpleNamespace(record={"summary": {"metric": "accuracy", "arms": arms}, "stages": [stage]})
     assert [found.costs["parameters"] for found in run_points(run)] == [7]
+
+
+def test_what_a_federation_counts_is_no_loss_and_its_epochs_are_rounds(tmp_path):
+    lines = [
+        f'{{"stage": "student/seed=0", "step": {10 * n}, "epoch": {n - 1}, "train/private_labels": {1 / n}, "train/called": 10, '
+        f'"train/bytes_up": 91729, "train/clusters": 2.0}}'
+        for n in (1, 2)
+    ]
+    found = rows(make_run(tmp_path), lines)
+    assert list(found) == ["train/private_labels"]
+    assert found["train/private_labels"][0].rounds

@@ -213,3 +213,22 @@ def test_the_figure_of_seeds_has_the_intervals_of_the_verdict(tmp_path):
     found |= {"interval": [-0.02, 0.1], "p_value": 0.1, "p_holm": 0.1, "visible": 0.051}
     text = difference_text(pairs_of(run), "accuracy")
     assert "95 % interval −2.00 to +10.00" in text and "undecided: could have shown 5.10 points" in text
+
+
+def test_of_many_runs_the_best_by_validation_stands_out_in_the_direction_of_its_metric():
+    from kdrun.plots.curves import curve_panels
+    from kdrun.plots.data import Group, Trace
+    from kdrun.plots.paper import draw, page
+
+    runs = [Group("run", f"r{n}", [Trace("student", 0, [0, 1], [3.0, 2.0 + n], 1)], n) for n in range(10)]
+    for better, best in (("min", "r0"), ("max", "r9")):
+        with page():
+            _, legend = draw(curve_panels({"val/bits_per_byte": runs}, better))
+        assert list(legend) == [f"best by validation: {best} (n = 1)", "others"]
+
+
+def test_a_metric_of_one_epoch_is_no_curve():
+    from kdrun.plots.curves import curve_panels
+    from kdrun.plots.data import Group, Trace
+
+    assert not curve_panels({"val/accuracy": [Group("student", "student", [Trace("student", 0, [4], [0.9], 4)])]})
