@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,11 +20,13 @@ class TextFilter:
     longest   texts of more words are left out; None: none is
     repeated  texts are left out in which more than this share of all places of GRAM words in a row has words that stood before in the
               same text; None: none is
+    likeliest share that is learned from of the rows of each "type" that say a "score" of themselves, those with the highest
     """
 
     shortest: int = 0
     longest: int | None = None
     repeated: float | None = None
+    likeliest: float = 1.0
 
     def why_not(self, text: str) -> str | None:
         """Why a text is left out; None where it is not."""
@@ -56,7 +59,18 @@ class TextFilter:
                     for name, value in lists.items()
                 }
             found.append(row)
-        return found, left
+        unlikely = self._unlikely(found)
+        left.update({"unlikely": len(unlikely)} if unlikely else {})
+        return [row for place, row in enumerate(found) if place not in unlikely], left
+
+    def _unlikely(self, rows: list[dict[str, Any]]) -> set[int]:
+        """Places of rows whose score is not among the highest of their type."""
+        places: dict[str, list[int]] = {}
+        for place, row in enumerate(rows):
+            if "score" in row:
+                places.setdefault(row.get("type", ""), []).append(place)
+        ordered = [sorted(some, key=lambda place: (-rows[place]["score"], place)) for some in places.values()]
+        return {place for some in ordered for place in some[math.ceil(self.likeliest * len(some)) :]}
 
 
 def repetition(words: list[str]) -> float:

@@ -150,11 +150,13 @@ class Workshop:
 
     def known_of(self, data: dict[str, Any]) -> dict[str, Any]:
         """See lab.lab.Lab.known_of."""
-        spec = self.data(data).spec
+        module = self.data(data)
+        spec = module.spec
         mean, std = (getattr(spec, name, None) for name in ("mean", "std"))
         normalize = None if mean is None else {"mean": list(mean), "std": list(std)}
         classes, types = len(getattr(spec, "classes", ())) or None, list(getattr(spec, "types", ())) or None
-        return {"classes": classes, "types": types, "normalize": normalize}
+        modality_of = getattr(module, "modality_of", {})
+        return {"classes": classes, "types": types, "modality_of": modality_of, "normalize": normalize}
 
     def feature_width(self, stage: Any) -> int:
         """Width of the features that a stage (lab.stages.fit.Fit) keeps of its teacher; 0 where none are compared."""

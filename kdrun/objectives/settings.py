@@ -1,6 +1,7 @@
 """A term of a config, read: its loss, its weight, what its values are per, how it is computed and what it captures.
 
-    over        labels | image_slots: the positions whose values are averaged
+    over        labels | image_slots: the positions whose values are averaged; own | recalled | instructed: the part of labels that is of samples
+                of the data, of questions that were asked again, of wordings without an input (data.questions)
     execution   dense: from all logits; chunked: from hidden states, a few positions at a time (chunk, memory_mb);
                 topk: from the teacher's k likeliest classes, which can be cached for text
     student, teacher   module paths of each network (lists of as many; globs), or `output:NAME`, for losses that compare features
@@ -26,7 +27,13 @@ from kdrun.objectives.objective_term import CapturePairs, Term
 from kdrun.problems import UserError, listed, nearest
 from kdrun.term_weights import read_weight
 
-OVER = {"labels": "mask", "image_slots": "visual_mask"}
+OVER = {
+    "labels": "mask",
+    "image_slots": "visual_mask",
+    "own": "own_mask",
+    "recalled": "recalled_mask",
+    "instructed": "instructed_mask",
+}
 ADAPTORS = ("auto", "none", "linear", "conv", "conv_bn_relu")
 RESIZES = ("auto", "pool", "interpolate", "none")
 VIEWS = ("strong",)

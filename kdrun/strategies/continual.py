@@ -11,19 +11,25 @@ from kdrun.problems import UserError
 from kdrun.schema import Teacher, defaults
 from kdrun.strategies.base import Strategy
 from kdrun.strategies.cast import Cast, distil, merged, supervised
-from kdrun.strategies.task_sequence import CLASSES, FEW, check_tasks, divided, members, name_of
+from kdrun.strategies.recalling import Recalling
+from kdrun.strategies.task_sequence import CLASSES, FEW, TYPES, check_tasks, divided, members, name_of
 
 if TYPE_CHECKING:
     from kdrun.lab.lab import Lab
     from kdrun.lab.stages.base import Result
     from kdrun.lab.stages.fit import Fit
 
-FINE_TUNING, LWF, EWC, REPLAY = METHODS = ("fine_tuning", "lwf", "ewc", "replay")
+FINE_TUNING, LWF, EWC, REPLAY = "fine_tuning", "lwf", "ewc", "replay"
+PSEUDO, INSTRUCTIONS, MOINCL = ASKING = ("pseudo", "instructions", "moincl")
+METHODS = (FINE_TUNING, LWF, EWC, REPLAY, *ASKING)
 LABELS = {
     FINE_TUNING: "fine-tuning",
     LWF: "LwF",
     EWC: "EWC",
     REPLAY: "replay of kept samples",
+    PSEUDO: "pseudo targets (PTGM)",
+    INSTRUCTIONS: "instructions (IKD)",
+    MOINCL: "PTGM and IKD (MoInCL)",
 }
 ALL = "all tasks"
 PARAMETER_BYTES = 4
@@ -43,11 +49,17 @@ class Continual(Strategy):
                     classes of that task alone (van de Ven and Tolias 2019, arXiv 1904.07734)
     method          fine_tuning: nothing is done against forgetting; lwf: the network of the task before teaches on samples of the new
                     one (Li and Hoiem 2016, arXiv 1606.09282); ewc: weights that mattered are held (Kirkpatrick et al. 2017, arXiv
-                    1612.00796); replay: some samples of earlier tasks are kept, which none of the others does
+                    1612.00796); replay: some samples of earlier tasks are kept, which none of the others does; pseudo, instructions, moincl:
+                    of questions, see kdrun.strategies.recalling
     lwf_weight      of soft targets, beside labels with the weight 1; temperature: of these, which are over classes of earlier tasks
     ewc_weight      of half the squared distance of weights, each times its Fisher information, a mean over samples
     fisher_samples  training samples by which that is measured at the end of a task
     replay_bytes    what the samples that are kept may take together; null: as much as the weights of the network, which lwf keeps
+    pseudo_weight   of the answers of the network before to questions of earlier types (inferred); pseudo_kept: share of them that is
+                    learned from, those that it finds likeliest (inferred)
+    instruction_weight       of the divergence from the network before on what it writes to instructions without an input (inferred)
+    instruction_temperature  of that (inferred); instructions: wordings of each earlier type (inferred)
+    written_tokens  most tokens of what the network before writes (inferred)
 
     Each task is a stage with an optimizer and a schedule of its own, and the epochs of the trainer. Its best epoch is chosen on
     validation samples of that task alone. The result is the network after the last task, its parts are the tasks, its main metric the mean
@@ -64,6 +76,12 @@ class Continual(Strategy):
     ewc_weight: float = 10.0
     fisher_samples: int = 200
     replay_bytes: int | None = None
+    pseudo_weight: float = 1.0
+    pseudo_kept: float = 0.8
+    instruction_weight: float = 1.0
+    instruction_temperature: float = 1.0
+    instructions: int = 32
+    written_tokens: int = 32
 
     arms: ClassVar[dict[str, str]] = {"alone": "all tasks at once", **LABELS}
     variants: ClassVar = {name: {"method": name} for name in METHODS}
@@ -82,6 +100,12 @@ class Continual(Strategy):
         "ewc_weight": (lambda weight: weight >= 0, "a weight of at least 0"),
         "temperature": (lambda temperature: temperature > 0, "above 0"),
         "fisher_samples": (lambda samples: samples >= 1, "at least one sample"),
+        "pseudo_weight": (lambda weight: weight >= 0, "a weight of at least 0"),
+        "pseudo_kept": (lambda share: 0 < share <= 1, "a share above 0, 1 at most"),
+        "instruction_weight": (lambda weight: weight >= 0, "a weight of at least 0"),
+        "instruction_temperature": (lambda temperature: temperature > 0, "above 0"),
+        "instructions": (lambda wordings: wordings >= 1, "at least one wording of each type"),
+        "written_tokens": (lambda tokens: tokens >= 1, "at least one token"),
         "replay_bytes": (lambda size: size >= 1, "at least one byte; null: as much as the weights of the network"),
     }
 
@@ -99,6 +123,8 @@ class Continual(Strategy):
                 "strategy.method=replay: samples of earlier tasks are kept where tasks are parts of one data set",
                 "strategy.tasks=5, or lists of classes or types",
             )
+        if self.by_keys and (asking := [name for name in ASKING if name in (self.method, *self.controls)]):
+            raise UserError(*_of_types(asking[0]))
 
     @property
     def by_keys(self) -> bool:
@@ -118,6 +144,8 @@ class Continual(Strategy):
             raise UserError(
                 f"data.{key[0]}: strategy.tasks says which {key[1]} each task has", f"leave data.{key[0]} out"
             )
+        if key[1] != TYPES and (asking := [name for name in ASKING if name in (self.method, *self.controls)]):
+            raise UserError(*_of_types(asking[0]))
         if self.scenario == "task" and key[1] != CLASSES:
             raise UserError(
                 "strategy.scenario=task: a question says what it is about", "leave it out: it is for data with classes"
@@ -172,6 +200,9 @@ class Continual(Strategy):
         plain = replace(supervised(student, start=start, role=role, data=data), objective=labels)
         if start is None:
             return plain
+        if self.method in ASKING:
+            old = members(keys, names[:number], cast.domain.divided)
+            return self._recalling().stage(lab, cast, plain, old) or plain
         if self.method == LWF and self.lwf_weight:
             classes = not self.by_keys and cast.domain.divided[1] == CLASSES
             old = members(keys, names[:number], cast.domain.divided) if classes else []
@@ -196,6 +227,16 @@ class Continual(Strategy):
         teaching = {**defaults(Teacher), "unchecked": True}
         settings = {"objective": terms, "teaching": teaching, "data": data, "sees": {}}
         return distil(cast.student, start, start=start, role=role, **settings)
+
+    def _recalling(self) -> Recalling:
+        return Recalling(
+            pseudo_weight=self.pseudo_weight if self.method != INSTRUCTIONS else 0.0,
+            kept=self.pseudo_kept,
+            instruction_weight=self.instruction_weight if self.method != PSEUDO else 0.0,
+            temperature=self.instruction_temperature,
+            instructions=self.instructions,
+            tokens=self.written_tokens,
+        )
 
     def _importance(self, cast: Cast, role: str, learned: Result, before: Result | None) -> Importance:
         return Importance(
@@ -229,3 +270,11 @@ class Continual(Strategy):
             f"task {n}" if by == CLASSES else f"task {n} ({', '.join(group)})" for n, group in enumerate(groups, 1)
         )
         return {name: {node: {by: group, **known}} for name, group in zip(named, groups, strict=True)}
+
+
+def _of_types(method: str) -> tuple[str, str]:
+    """A refusal."""
+    return (
+        f"strategy.method={method}: the network before is asked questions of earlier types",
+        "it is for tasks that are types of questions: model=multimodal",
+    )

@@ -156,7 +156,7 @@ class StageCollector:
         return 0
 
     def known_of(self, data: dict[str, Any]) -> dict[str, Any]:
-        return {"classes": MANY, "types": None, "normalize": None}
+        return {"classes": MANY, "types": None, "modality_of": {}, "normalize": None}
 
     def choose(self, what: str, candidates: dict[str, Result], *, worst: bool = False) -> str:
         self.asked.append([what, worst])

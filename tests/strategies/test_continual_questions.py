@@ -14,6 +14,7 @@ from kdrun.domains.vision_language.shipped.modalities import modalities
 from kdrun.domains.vision_language.shipped.signals import MODALITIES
 from kdrun.domains.vision_language.source import InputStore
 from kdrun.job.compose import compose
+from kdrun.objectives.terms import build_objective
 from kdrun.problems import UserError
 from kdrun.schema import defaults
 from kdrun.strategies.cast import Cast
@@ -235,3 +236,165 @@ def test_a_result_has_a_part_for_each_task(finished):
     assert stage["matrix"]["columns"] == [part["name"] for part in stage["tasks"]]
     assert np.array(stage["matrix"]["metrics"]["accuracy"]).shape == (3, 2)
     assert json.dumps(stage["matrix"])
+
+
+# what the network before is asked
+
+
+ASKS = {"recalled": ["audio_description"], "instructed": ["audio_description", "image_answer"], "instructions": 3}
+
+
+def test_inputs_are_asked_again_by_types_of_their_modality_and_wordings_have_no_input(tmp_path):
+    """Nothing of the types that are asked is read: all inputs but those of the task's own type would fail."""
+    source = spoiled("audio_answer")
+    asked = module_of(tmp_path, source, types=["audio_answer"], answered=False, **ASKS)
+    recalled = [sample for sample in asked.chosen["train"] if sample.images]
+    own = [sample for sample in source.samples["train"] if sample.type == "audio_answer"]
+    assert [sample.images for sample in recalled] == [sample.images for sample in own]
+    assert all(
+        s.turns[0].prompt in source.instructions["audio_description"] and not s.turns[0].answer for s in recalled
+    )
+    assert len(asked.chosen["train"]) == 6 + 2 * 3
+    list(asked.train_loader(4, 0))
+
+
+def test_an_input_of_another_modality_is_not_asked(tmp_path):
+    asked = module_of(tmp_path, types=["video_answer"], recalled=["audio_description", "video_description"])
+    kinds = [sample.type for sample in asked.chosen["train"]]
+    assert kinds.count("video_description") == 6 and "audio_description" not in kinds
+
+
+def rows_of(module, text="a steady pure tone at a low pitch"):
+    return [{"id": sample.id, "text": text} for sample in module.chosen["train"]]
+
+
+def test_answers_of_the_network_before_are_in_masks_of_their_own_and_what_it_did_not_answer_is_left_out(tmp_path):
+    asked = module_of(tmp_path, types=["audio_answer"], answered=False, **ASKS)
+    module = module_of(tmp_path, types=["audio_answer"], **ASKS)
+    rows = rows_of(asked)[1:]
+    learned = module.relabelled(rows)
+    assert learned.spec.sizes["train"] == 6 + 5 + 6 and learned.samples("train").labelled is None
+    (batch,) = list(learned.train_loader(32, 0))
+    masks = [batch[name] for name in ("own_mask", "recalled_mask", "instructed_mask")]
+    assert torch.equal(sum(mask.int() for mask in masks), batch["mask"].int())
+    assert [int(mask.any(1).sum()) for mask in masks] == [6, 5, 6]
+    assert {name: batch["sizes"][name] for name in ("own_mask", "recalled_mask")} == {
+        "own_mask": int(masks[0].sum()),
+        "recalled_mask": int(masks[1].sum()),
+    }
+    own = next(iter(module_of(tmp_path, types=["audio_answer"]).train_loader(32, 0)))
+    answered = {
+        int(n): targets[mask].tolist() for n, targets, mask in zip(own["ids"], own["targets"], own["mask"], strict=True)
+    }
+    again = zip(batch["ids"], batch["targets"], batch["own_mask"], strict=True)
+    assert {int(n): targets[mask].tolist() for n, targets, mask in again if mask.any()} == answered
+
+
+def test_a_network_says_how_likely_its_own_answers_are(tmp_path):
+    asked = module_of(tmp_path, types=["audio_answer"], answered=False, **ASKS)
+    network, task = network_of(asked).eval(), asked.task({"max_extra": 4})
+    rows = task.targets_of(network, asked.samples("train"), np.arange(12))
+    assert [("score" in row) for row in rows] == [True] * 6 + [False] * 6
+    place, row = 0, rows[0]
+    batch = asked.relabelled([{"id": row["id"], "text": row["text"]}]).samples("train").batch(np.array([place]))
+    with torch.no_grad():
+        logs = torch.log_softmax(network(**batch["inputs"]), -1)[0]
+    told = [float(logs[at, token]) for at, token in enumerate(batch["targets"][0].tolist()) if batch["mask"][0, at]]
+    assert row["score"] == pytest.approx(sum(told) / len(told), rel=1e-4)
+
+
+def test_the_likeliest_share_of_each_type_is_kept():
+    from kdrun.data.filters import TextFilter
+
+    rows = [{"id": n, "text": "x", "type": "ab"[n % 2], "score": -float(n)} for n in range(10)]
+    rows += [{"id": 10, "text": "y", "type": "a"}, {"id": 11, "text": "", "type": "a", "score": 0.0}]
+    kept, left = TextFilter(shortest=1, likeliest=0.5).kept(rows)
+    assert [row["id"] for row in kept] == [0, 1, 2, 3, 4, 5, 10] and left == {"unlikely": 4, "empty": 1}
+
+
+TASKS = [["image_answer"], ["audio_answer"], ["audio_description"]]
+
+
+def test_the_stages_of_moincl():
+    first, second, asked_of, third = (
+        stage for stage in asked(tasks=TASKS, method="moincl") if not stage.role.endswith("task2_asked")
+    )
+    assert not first.generated and set(first.objective) == {"ce"}
+    assert set(third.objective) == {"ce", "pseudo", "instructions"} and third.teacher.stage is second
+    assert third.generated.stage is asked_of and asked_of.teacher.stage is second
+    assert asked_of.data["questions"]["answered"] is False and asked_of.filters["likeliest"] == 0.8
+
+
+def test_without_weight_the_stages_are_those_of_fine_tuning():
+    plain = asked(tasks=TASKS, method="fine_tuning")
+    for method in ("pseudo", "instructions", "moincl"):
+        assert asked(tasks=TASKS, method=method, pseudo_weight=0.0, instruction_weight=0.0) == plain
+
+
+@pytest.mark.parametrize("method", ["pseudo", "instructions", "moincl"])
+def test_questions_are_asked_where_there_are_types(method):
+    words = ["data=digits", "student=mlp_8", "strategy=continual", f"strategy.method={method}", "tracker=none"]
+    with pytest.raises(UserError, match="types of questions"):
+        compose(words)
+
+
+def test_a_network_that_answers_nothing_is_told(tmp_path):
+    module = module_of(tmp_path, types=["audio_answer"], **ASKS)
+    rows = [row for row, sample in zip(rows_of(module), module.chosen["train"], strict=True) if not sample.images]
+    with pytest.raises(UserError, match="of 6 answers of the network before"):
+        module.relabelled(rows)
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("held")
+    words = [
+        "data.train=32",
+        "data.val=4",
+        "data.test=5",
+        "trainer.epochs=4",
+        "trainer.batch_size=4",
+        "seeds=1",
+        "hardware=cpu",
+    ]
+    tasks = [
+        "strategy.tasks=[[audio_answer],[audio_description]]",
+        "strategy.method=moincl",
+        "strategy.controls=[pseudo]",
+    ]
+    network = ["student.network.language.hidden_size=16", "student.network.language.num_hidden_layers=1"]
+    places = [f"paths.outputs={folder}/out", f"paths.cache={folder}/cache"]
+    return kdrun.run(*WORDS, *words, *tasks, *network, *places)
+
+
+def test_both_terms_have_their_part_of_the_second_task(held):
+    stage = next(stage for stage in held.record["stages"] if stage["role"] == "student_task2")
+    assert set(stage["first_step"]) == {"ce", "pseudo", "instructions"}
+    made = next(stage for stage in held.record["stages"] if stage["role"] == "student_task2_asked")
+    assert 0 < made["generated"]["rows"] < 32 + 8 and sum(made["generated"]["left_out"].values()) > 0
+
+
+def test_the_divergence_on_instructions_is_0_before_the_first_step_and_a_mean_over_what_was_written_after_it(tmp_path):
+    asked, module = (module_of(tmp_path, types=["audio_answer"], answered=given, **ASKS) for given in (False, True))
+    learned = module.relabelled(rows_of(asked))
+    (batch,), task = list(learned.train_loader(64, 0)), learned.task()
+    before, network = network_of(module), network_of(module)
+    term = {"_target_": "kdrun.objectives.kd.kd", "weight": 1.0, "temperature": 1.0, "over": "instructed"}
+    objective = build_objective({"instructions": term})
+
+    def value():
+        with torch.no_grad():
+            said = task.predict(before, batch["inputs"])
+        return objective(task.tensors(batch, task.predict(network, batch["inputs"]), said), batch["sizes"])[0]
+
+    start = value()
+    assert start == 0
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
+    network(**batch["inputs"])[batch["own_mask"]].square().mean().backward()
+    optimizer.step()
+    with torch.no_grad():
+        old, new = (
+            torch.log_softmax(one(**batch["inputs"]), -1)[batch["instructed_mask"]] for one in (before, network)
+        )
+    reference = sum((o.exp() * (o - n)).sum() for o, n in zip(old, new, strict=True)) / len(old)
+    assert value().item() == pytest.approx(reference.item(), rel=1e-4) and reference > 0

@@ -14,7 +14,7 @@ from kdrun import kinds
 from kdrun.data.keeping import KEPT_AS, keep
 from kdrun.domains.vision_language import tokens as vision_tokens
 from kdrun.domains.vision_language.encoded import encoded
-from kdrun.domains.vision_language.question_subset import restricted
+from kdrun.domains.vision_language.questions import asked, groups_of, restricted
 from kdrun.domains.vision_language.source import Conversations, ImageStore, InputStore
 from kdrun.domains.vision_language.spec import VisionSpec
 from kdrun.domains.vision_language.splits import assign
@@ -94,6 +94,7 @@ def _made(
     chosen, removed = assign(conversations, common)
     chosen = restricted(chosen, conversations, common.get("questions"))
     chosen, known, notes = transferred(chosen, conversations, common)
+    chosen, known = asked(chosen, known, conversations, common.get("questions"))
     tokenizer = given
     if tokenizer is None:
         if not len(conversations.corpus):
@@ -123,7 +124,7 @@ def _made(
         samples[name], chosen[name] = made, [its[position] for position in kept]
         if name == "train":
             found["too_long"] = over["left_out"]
-            made.labelled = labelled_of(made.ids, known)
+            made.labelled, made.groups = labelled_of(made.ids, known), groups_of(made.ids.numpy())
         else:
             found["cut"] |= {name: over["cut"]} if over["cut"] else {}
             found["no_room"] |= {name: over["left_out"]} if over["left_out"] else {}

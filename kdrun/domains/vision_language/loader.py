@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,8 @@ class VisionSamples(Parts):
 
     labelled: torch.Tensor | None = None
     """bool [n]: which samples have a label; None: all."""
+    groups: Mapping[str, np.ndarray] = MappingProxyType({})
+    """Name of a mask of a batch -> bool [n]: the samples whose answers it has."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -69,6 +72,8 @@ class VisionSamples(Parts):
         known = {}
         if self.labelled is not None:
             known["labelled"] = int(self.responses[positions][self.labelled.numpy()[positions]].sum())
+        for name, members in self.groups.items():
+            known[name] = int(self.responses[positions][members[positions]].sum())
         return {
             **known,
             "mask": int(self.responses[positions].sum()),
@@ -95,6 +100,7 @@ class VisionSamples(Parts):
             "size": sizes["mask"],
             "sizes": dict(sizes),
             **({} if self.labelled is None else {"labelled": self.labelled[positions]}),
+            **{name: torch.from_numpy(labels[:, 1:] & of[positions][:, None]) for name, of in self.groups.items()},
         }
 
     def prompts(self, positions: np.ndarray) -> dict[str, Tensor]:
@@ -144,6 +150,7 @@ class SampleLoader(SortedLoader):
         targets      int64 [b, L]: the next token
         mask         bool [b, L]: where that is of an answer, end tokens included
         visual_mask  bool [b, L]: where the input is an image token
+        own_mask, recalled_mask, instructed_mask  bool [b, L]: the part of mask that is of such samples, where data.questions asks for any
         view         0
         sizes        counts over all ranks: {"mask", "visual_mask", "images": samples that have any}
         size         sizes["mask"], what sums of losses are divided by
@@ -154,4 +161,6 @@ class SampleLoader(SortedLoader):
     seed        of the order; None: the order of the source, the same in every epoch (evaluation)
     """
 
-    MASKS = ("mask", "visual_mask")
+    @property
+    def MASKS(self) -> tuple[str, ...]:
+        return ("mask", "visual_mask", *getattr(self.samples, "groups", ()))

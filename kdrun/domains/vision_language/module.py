@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +14,9 @@ from torch import Tensor
 from kdrun import kinds
 from kdrun.data.keeping import once
 from kdrun.data.module import POSITION, TokenModule
+from kdrun.domains.vision_language.encoded import encoded
 from kdrun.domains.vision_language.loader import SampleLoader, VisionSamples
+from kdrun.domains.vision_language.questions import groups_of, modalities_of
 from kdrun.domains.vision_language.source import Conversations, Sample, Turn
 from kdrun.domains.vision_language.spec import VisionSpec
 from kdrun.domains.vision_language.tokens import Encoder
@@ -55,6 +58,37 @@ class VisionDataModule(TokenModule):
     @property
     def extra_tests(self) -> tuple[str, ...]:
         return tuple(name for name in self.conversations.further if self.spec.sizes.get(name))
+
+    @property
+    def modality_of(self) -> dict[str, str]:
+        """See questions.modalities_of."""
+        return modalities_of(self.conversations)
+
+    def relabelled(self, rows: list[dict[str, Any]]) -> VisionDataModule:
+        """Training samples with these texts as the answer to their last question; those that have an answer keep it, and of the others those
+        without a text are left out."""
+        texts, train = {row["id"]: row["text"] for row in rows}, self.samples("train")
+        known = [False] * len(train) if train.labelled is None else train.labelled.tolist()
+        chosen = []
+        for sample, has_answer in zip(self.chosen["train"], known, strict=True):
+            if has_answer:
+                chosen.append(sample)
+            elif sample.id in texts:
+                last = replace(sample.turns[-1], answer=texts[sample.id])
+                chosen.append(replace(sample, turns=(*sample.turns[:-1], last)))
+        spec = self.spec
+        made, kept, _ = encoded(chosen, self.encoder, spec.max_length, spec.pad, self.pictures, leave_out=True)
+        made.groups = groups_of(made.ids.numpy())
+        for name, members in train.groups.items():
+            if members.any() and not made.groups.get(name, members[:0]).any():
+                raise UserError(
+                    f"{spec.name}: of {int(members.sum())} answers of the network before to questions of earlier types none is left",
+                    "it answers nothing yet, or repeats itself: train it longer (trainer.epochs)",
+                )
+        split = {**self.chosen, "train": [chosen[place] for place in kept]}
+        spec = replace(spec, sizes={**spec.sizes, "train": len(kept)})
+        samples = {**self._samples, "train": made}
+        return VisionDataModule(self.conversations, split, self.encoder, spec, samples, self.pictures, self.found)
 
     # Features.
 
@@ -120,7 +154,6 @@ class VisionDataModule(TokenModule):
         images   files (a path, an open file, a PIL image), or uint8 [n, 3, H, W] of the spec's size; they come first
         history  turns before this one
         """
-        from kdrun.domains.vision_language.encoded import encoded
         from kdrun.domains.vision_language.images import read_image
 
         if isinstance(images, np.ndarray):

@@ -17,7 +17,10 @@ from kdrun import kinds
 from kdrun.domains.guess import Guess, largest_share
 from kdrun.domains.task import Batch, Prediction, Tensors
 from kdrun.domains.translation.task import HIDDEN, TYPICAL_TOKENS, TokenScores, TokenTask
+from kdrun.domains.vision_language.encoded import encoded
+from kdrun.domains.vision_language.questions import GROUPS
 from kdrun.domains.vision_language.scores import QuestionOnly, rightness, type_table
+from kdrun.networks.output import logits_of
 
 if TYPE_CHECKING:
     from kdrun.domains.vision_language.source import Sample
@@ -59,8 +62,9 @@ class VisionLanguage(TokenTask):
         return self._predict(network, inputs, self.hidden, self.logits)
 
     def tensors(self, batch: Batch, student: Prediction, teacher: Prediction | None) -> Tensors:
-        """targets int64 [B, L], mask and visual_mask bool [B, L], and `outputs`."""
-        return {name: batch[name] for name in ("targets", "mask", "visual_mask")} | self.outputs(student, teacher)
+        """targets int64 [B, L], mask, visual_mask and what a batch has of GROUPS, bool [B, L], and `outputs`."""
+        names = ("targets", "mask", "visual_mask", *(name for name in GROUPS if name in batch))
+        return {name: batch[name] for name in names} | self.outputs(student, teacher)
 
     def metrics(self) -> MetricCollection:
         return MetricCollection({"tokens": TokenScores(), "answers": AnswerScores()})
@@ -124,6 +128,32 @@ class VisionLanguage(TokenTask):
     def answer(self, network: nn.Module, inputs: Mapping[str, torch.Tensor]) -> list[str]:
         """The text of greedy answers."""
         return self.module.decode(self.generate(network, inputs))
+
+    @torch.no_grad()
+    def targets_of(
+        self, network: nn.Module, samples: Any, positions: np.ndarray, view: Any = None
+    ) -> list[dict[str, Any]]:
+        """Greedy answers to these samples: {"id", "text", "type"}, and of those about an input "score", the mean log-probability that the
+        network gives the tokens of its answer, end token included."""
+        device = next(network.parameters()).device
+        texts = self.module.decode(self.generate(network, samples.prompts(positions), device))
+        ids = samples.ids[torch.from_numpy(positions)]
+        asked = self.module.samples_of(ids)
+        said = [
+            replace(sample, turns=(*sample.turns[:-1], replace(sample.turns[-1], answer=text)))
+            for sample, text in zip(asked, texts, strict=True)
+        ]
+        spec, rows = self.spec, []
+        made, kept, _ = encoded(said, self.module.encoder, spec.max_length, spec.pad, self.module.pictures)
+        batch = made.batch(np.arange(len(kept)))
+        inputs = {name: value.to(device) for name, value in batch["inputs"].items()}
+        logs = torch.log_softmax(logits_of(network(**inputs)).float(), -1).cpu()
+        told = logs.gather(-1, batch["targets"][..., None])[..., 0] * batch["mask"]
+        scores = dict(zip(kept, (told.sum(1) / batch["mask"].sum(1)).tolist(), strict=True))
+        for place, (sample, text) in enumerate(zip(asked, texts, strict=True)):
+            scored = {"score": scores[place]} if sample.images and place in scores else {}
+            rows.append({"id": sample.id, "text": text, "type": sample.type, **scored})
+        return rows
 
     def details(self, rows: Iterable[Mapping[str, Any]], samples: Iterable[Sample] | None = None) -> dict[str, Any]:
         """What the rows of a test set say by type of question: {"types": {type: scores}} (see vision_scores.type_table).
