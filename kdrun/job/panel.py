@@ -53,7 +53,7 @@ def task_table(rows: list[tuple[str, ...]]) -> list[RenderableType]:
     if longest <= LONGEST_TASK:
         return [columns(rows[0], rows[1:]), Text()]
     short = [name.partition(" (")[0] for name in names]
-    told = ", ".join(f"{name.removeprefix('task ')}" for name in names)
+    told = ", ".join(name.removeprefix("task ").replace(" (", " ").removesuffix(")") for name in names)
     return [columns((first, *short), rows[1:]), dim(f"tasks: {told}"), Text()]
 
 

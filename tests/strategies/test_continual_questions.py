@@ -1,6 +1,7 @@
 """Tasks of a sequence by types of questions, about inputs of several modalities: samples, encoders, network, and a run."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 import kdrun
 from kdrun.domains.vision_language.build import vision_module
+from kdrun.domains.vision_language.descriptions import Cider
 from kdrun.domains.vision_language.networks.encoders import PIECES, build_encoder
 from kdrun.domains.vision_language.networks.multimodal import Multimodal
 from kdrun.domains.vision_language.shipped.modalities import modalities
@@ -398,3 +400,33 @@ def test_the_divergence_on_instructions_is_0_before_the_first_step_and_a_mean_ov
         )
     reference = sum((o.exp() * (o - n)).sum() for o, n in zip(old, new, strict=True)) / len(old)
     assert value().item() == pytest.approx(reference.item(), rel=1e-4) and reference > 0
+
+
+# descriptions
+
+
+def test_a_description_is_judged_by_the_words_it_has_in_common_with_its_reference():
+    references = ["a red circle on the left", "a blue square on the left", "a red cross on the right"]
+    score = Cider(references)
+    assert score(references[0], references[0]) == pytest.approx(1.0)
+    assert score("", references[0]) == score("a", references[0]) == 0  # every reference has "a"
+    partly, better = (
+        score("a red square on the right", references[0]),
+        score("a red circle on the right", references[0]),
+    )
+    assert 0 < partly < better < 1
+    # by hand: of single words "red" and "left" weigh log(3/2), "circle" log(3); a text of the first alone
+    red, circle = math.log(3 / 2), math.log(3)
+    assert score("red", references[0]) == pytest.approx(red / math.sqrt(2 * red**2 + circle**2) / 4)
+
+
+def test_a_sample_with_a_description_is_scored_by_it(tmp_path):
+    module = module_of(tmp_path)
+    task = module.task()
+    kinds = {sample.type: sample for sample in module.chosen["test"]}
+    described, answered = kinds["image_description"], kinds["image_answer"]
+    text = described.turns[0].answer
+    assert task.rightness(described, text) == pytest.approx(1.0)
+    assert 0 < task.rightness(described, " ".join(text.split()[:3])) < 1
+    assert task.rightness(answered, answered.turns[0].answer) == 1 and task.rightness(answered, "a word") == 0
+    assert "CIDEr" in task.notes()["accuracy"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -149,12 +149,15 @@ def rightness(sample: Sample, text: str) -> float:
 
 
 def type_table(
-    rows: Iterable[Mapping[str, Any]], samples: Iterable[Sample], guess: QuestionOnly | None = None
+    rows: Iterable[Mapping[str, Any]],
+    samples: Iterable[Sample],
+    guess: QuestionOnly | None = None,
+    judged: Callable[[Sample, str], float] = rightness,
 ) -> dict[str, dict[str, Any]]:
     """Question type -> scores of what was answered, from rows {"id", "text", "right", "type"} of a test set.
 
     {"n", "accuracy"}, and with `guess` the accuracy of "question_only"; where all references are yes or no also those of
-    `binary_scores`, and for types of MME (named mme...) those of `pair_scores`. KeyError for a row without its sample.
+    `binary_scores`, and for types of MME (named mme...) those of `pair_scores`. judged: how an answer is scored. KeyError for a row without its sample.
     """
     by_id = {sample.id: sample for sample in samples}
     groups: dict[str, list[tuple[Mapping[str, Any], Sample]]] = defaultdict(list)
@@ -170,7 +173,7 @@ def type_table(
             entry |= pair_scores((sample.images for _, sample in found), right)
         entry["accuracy"] = sum(right) / len(right)
         if guess is not None:
-            shares = [rightness(sample, guess(sample)) for _, sample in found]
+            shares = [judged(sample, guess(sample)) for _, sample in found]
             entry["question_only"] = sum(shares) / len(shares)
         table[name] = entry
     return table

@@ -46,6 +46,7 @@ class Sample:
     type     of its question ("colour", "exist", "caption", ...)
     choices  the texts of a multiple choice, in the order of their letters; () for anything else
     answers  all accepted answers where there are several (VQA style); () where `turns` says it
+    described  the answer is a description, judged by words in common with it (descriptions.Cider), not by being equal
     """
 
     id: int
@@ -54,6 +55,7 @@ class Sample:
     type: str
     choices: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
+    described: bool = False
 
     def __post_init__(self) -> None:
         if not self.turns:

@@ -17,6 +17,7 @@ from kdrun import kinds
 from kdrun.domains.guess import Guess, largest_share
 from kdrun.domains.task import Batch, Prediction, Tensors
 from kdrun.domains.translation.task import HIDDEN, TYPICAL_TOKENS, TokenScores, TokenTask
+from kdrun.domains.vision_language.descriptions import Cider
 from kdrun.domains.vision_language.encoded import encoded
 from kdrun.domains.vision_language.questions import GROUPS
 from kdrun.domains.vision_language.scores import QuestionOnly, rightness, type_table
@@ -51,6 +52,7 @@ class VisionLanguage(TokenTask):
     def __init__(self, module: Any, decoding: dict[str, Any] | None = None):
         self.module, self.spec = module, module.spec
         self.hidden, self.logits = False, True
+        self._ciders: dict[str, Cider] = {}
         self.most = int((decoding or {}).get("max_extra", NEW_TOKENS))
 
     def prepare(self, wanted: frozenset[str]) -> None:
@@ -108,7 +110,7 @@ class VisionLanguage(TokenTask):
             inputs = self.module.prompts(batch["ids"][open_rows].cpu())
             tokens |= zip(open_rows, self.generate(network, inputs, targets.device), strict=True)
         texts = self.module.decode([tokens[row] for row in rows])
-        right = [rightness(sample, text) for sample, text in zip(samples, texts, strict=True)]
+        right = [self.rightness(sample, text) for sample, text in zip(samples, texts, strict=True)]
         metrics["answers"].update(right)
         if not final:
             return [{"id": sample.id, "right": share} for sample, share in zip(samples, right, strict=True)]
@@ -155,6 +157,23 @@ class VisionLanguage(TokenTask):
             rows.append({"id": sample.id, "text": text, "type": sample.type, **scored})
         return rows
 
+    def rightness(self, sample: Sample, text: str) -> float:
+        """Share in 0..1 that a text is right: of descriptions their CIDEr, of anything else scores.rightness."""
+        if not sample.described:
+            return rightness(sample, text)
+        return self._cider(sample.type)(text, sample.turns[-1].answer)
+
+    def _cider(self, kind: str) -> Cider:
+        """n-grams are weighed by the training descriptions of a type, or, where there are none, by those of its test set."""
+        if kind not in self._ciders:
+            chosen = self.module.chosen
+            of_kind = {
+                split: [one.turns[-1].answer for one in chosen[split] if one.described and one.type == kind]
+                for split in ("train", "test")
+            }
+            self._ciders[kind] = Cider(of_kind["train"] or of_kind["test"])
+        return self._ciders[kind]
+
     def details(self, rows: Iterable[Mapping[str, Any]], samples: Iterable[Sample] | None = None) -> dict[str, Any]:
         """What the rows of a test set say by type of question: {"types": {type: scores}} (see vision_scores.type_table).
 
@@ -163,7 +182,7 @@ class VisionLanguage(TokenTask):
         rows = list(rows)
         if samples is None:
             samples = self.module.samples_of(torch.tensor([row["id"] for row in rows], dtype=torch.int64))
-        return {"types": type_table(rows, samples, self.question_only)}
+        return {"types": type_table(rows, samples, self.question_only, self.rightness)}
 
     def row_scores(self, rows: list[dict[str, Any]], val_rows: list[dict[str, Any]]) -> dict[str, float]:
         """`accuracy/colour`, and `f1/exist` where a type has one: scores of single types of questions beside those of all."""
@@ -202,7 +221,7 @@ class VisionLanguage(TokenTask):
                 ("question only", self.question_only),
                 ("majority answer", lambda sample: self.question_only.majority),
             ):
-                shares = [rightness(sample, guess(sample)) for sample in samples]
+                shares = [self.rightness(sample, guess(sample)) for sample in samples]
                 if shares:
                     found[name + ending] = {"accuracy": sum(shares) / len(shares)}
         return found
@@ -215,9 +234,10 @@ class VisionLanguage(TokenTask):
         )
 
     def notes(self) -> dict[str, str]:
+        described = any(sample.described for sample in self.module.chosen["test"])
         return {
             "accuracy": f"greedy answers of at most {self.most} tokens, compared as in VQA; yes or no as in POPE; "
-            "choices by letter or text"
+            f"choices by letter or text{'; descriptions by n-grams in common (CIDEr, 0 to 1)' if described else ''}"
         }
 
     def size(self, inputs: dict[str, torch.Tensor]) -> int:

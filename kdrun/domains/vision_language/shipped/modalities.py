@@ -55,7 +55,8 @@ def modalities(
                 first = (list(MODALITIES).index(name) * len(FORMS) + FORMS.index(form)) * len(SPLITS)
                 base = (first + SPLITS.index(split)) * MOST
                 for number, (thing, turn) in enumerate(_drawn(name, form, split, sizes[split], seed)):
-                    samples[split].append(Sample(base + number, (len(things),), (turn,), f"{name}_{form}"))
+                    kind, described = f"{name}_{form}", form == "description"
+                    samples[split].append(Sample(base + number, (len(things),), (turn,), kind, described=described))
                     things.append(Signal(name, thing, randomness.key("signal", seed, base + number)))
     signals = Signals(things, known)
     lines = [repr((s.id, s.images, s.turns, s.type)) for split in SPLITS for s in samples[split]]
