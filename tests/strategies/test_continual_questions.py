@@ -298,7 +298,7 @@ def test_a_network_says_how_likely_its_own_answers_are(tmp_path):
     rows = task.targets_of(network, asked.samples("train"), np.arange(12))
     assert [("score" in row) for row in rows] == [True] * 6 + [False] * 6
     place, row = 0, rows[0]
-    batch = asked.relabelled([{"id": row["id"], "text": row["text"]}]).samples("train").batch(np.array([place]))
+    batch = asked.relabelled(rows).samples("train").batch(np.array([place]))
     with torch.no_grad():
         logs = torch.log_softmax(network(**batch["inputs"]), -1)[0]
     told = [float(logs[at, token]) for at, token in enumerate(batch["targets"][0].tolist()) if batch["mask"][0, at]]
