@@ -122,7 +122,7 @@ def in_order(kinds: Iterable[str]) -> list[str]:
 def numbers_of(record: dict[str, Any]) -> dict[str, int]:
     """Stage kind -> its number in every figure of a run; those of student and student alone (0 and 1) are theirs."""
     named = ("teacher", "student", *CONTROLS)
-    kinds = dict.fromkeys((*(stage["role"] for stage in record.get("stages") or []), *arms_of(record)))
+    kinds = dict.fromkeys((*arms_of(record), *(stage["role"] for stage in record.get("stages") or [])))
     return {kind: place for place, kind in enumerate((kind for kind in kinds if kind not in named), 2)}
 
 

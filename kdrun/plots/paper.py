@@ -191,7 +191,9 @@ def style(kind: str, index: int) -> tuple[str, Any, str]:
     """(colour, line style, marker) of a kind of stage, or of the run of this number."""
     if kind in KINDS:
         return KINDS[kind]
-    return COLOURS[index % len(COLOURS)], DASHES[index // len(COLOURS) % len(DASHES)], MARKERS[index % len(MARKERS)]
+    again = index // len(COLOURS)  # the same colour has another line and another marker
+    marker = MARKERS[(index + 2 * again) % len(MARKERS)]
+    return COLOURS[index % len(COLOURS)], DASHES[again % len(DASHES)], marker
 
 
 def mark(marker: str, colour: str, **more: Any) -> Line2D:

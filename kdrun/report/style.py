@@ -58,6 +58,7 @@ thead th { border-bottom: 1px solid var(--line); color: var(--soft); vertical-al
 .numbered { display: block; padding-left: 1.8rem; text-indent: -1.8rem; }
 .numbered > span:first-child { display: inline-block; width: 1.8rem; text-indent: 0; color: var(--soft); }
 .figure { text-align: right; white-space: nowrap; }
+thead .figure { white-space: normal; }
 .marked > * { background: var(--wash); font-weight: 600; }
 .lost { color: var(--soft); font-style: italic; }
 .mark { color: var(--accent); white-space: nowrap; }
