@@ -71,6 +71,7 @@ ONLY = {
         "predict",
         "translate",
         "generate",
+        "think",
         "chat",
         "gc",
     ),

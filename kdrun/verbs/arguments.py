@@ -22,6 +22,7 @@ VERBS = {
     "predict": "classes (or numbers) that the student of a run gives to texts, pictures or rows of yours",
     "translate": "translate lines of standard input with the student of a run",
     "generate": "texts that the student of a run (a language model) writes behind yours",
+    "think": "steps written by one student of a run and answers by another: accuracy against latency",
     "chat": "ask the student of a run, about pictures or (a language model) anything",
     "gc": "delete what no run refers to from the store; asks first",
     "fetch": "bring a data set or pretrained part into the cache",

@@ -197,6 +197,13 @@ usage: kdrun generate [RUN] ["TEXT"] [max_new=N] [temperature=X] [arm=NAME] [see
   kdrun generate last max_new=20 < lines    behind each line of standard input, a line each
 
 The likeliest tokens, up to what ends a text; temperature=0.8 draws them.""",
+    "think": """\
+usage: kdrun think [RUN] [tokens=N,N...] [count=N] [timed=N] [arm=NAME] [seed=N] [which=best|last] [--json] [--outputs DIR]
+
+  kdrun think last tokens=0,8,16,32    nested students of strategy=elastic on data=arithmetic_chains
+
+One network writes the steps, in so many tokens at most, another reads question and steps and writes the answer: every
+pair of the networks of an arm. count= questions of test are answered; timed= of them are timed, one by one.""",
     "translate": """\
 usage: kdrun translate [RUN] [arm=NAME] [seed=N] [which=best|last] [beam=N] [length_penalty=X] < TEXT
 

@@ -147,14 +147,11 @@ def test_networks_that_cannot_be_taken_apart_are_told_before_anything_is_fitted(
 
 
 LANGUAGE = [
-    "model=lm_small",
-    "teacher=lm_w32",
+    "model=lm_elastic",
+    "data.samples=300",
+    "trainer.batch_size=8",
     "trainer.epochs=1",
-    "teacher.trainer.epochs=3",
-    "data.language.prompts=0",
-    "trainer.batch_size=4",
-    "data.limit.train=300",
-    "data.limit.test=20",
+    "teacher.trainer.epochs=5",
 ]
 
 
@@ -183,6 +180,24 @@ def test_nested_language_models_are_checkpoints_of_transformers(language, monkey
     with torch.no_grad():
         logits = student(ids, torch.ones_like(ids, dtype=torch.bool))
         assert torch.allclose(model(ids).logits[..., : logits.shape[-1]], logits, atol=1e-5)
+
+
+def test_students_think_for_each_other(language, monkeypatch, capsys):
+    folder, run = language
+    monkeypatch.chdir(folder)
+    assert main(["think", run.name, "tokens=0,2", "count=6", "timed=1", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {(row["thinks"], row["answers"], row["tokens"]) for row in rows} == {
+        ("budget 1", "budget 1", 0),
+        ("budget 0.7", "budget 0.7", 0),
+        *((one, other, 2) for one in ("budget 1", "budget 0.7") for other in ("budget 1", "budget 0.7")),
+    }
+    assert all(0 <= row["right"] <= 1 and row["seconds"] > 0 for row in rows) and any(row["front"] for row in rows)
+    assert main(["think", run.name, "tokens=2", "count=6", "timed=1"]) == 0
+    assert "tokens allowed" in capsys.readouterr().out
+    for words in (["tokens=2,x"], ["tokes=2"], ["count=0"]):
+        assert main(["think", run.name, *words]) == 2
+        assert words[0] in capsys.readouterr().err
 
 
 def test_it_is_planned(tmp_path, monkeypatch, capsys):

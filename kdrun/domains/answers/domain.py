@@ -16,6 +16,7 @@ class AnswersDomain(LanguageDomain):
     name, kind = "answers", "answers"
     metrics = MappingProxyType({"success": "max", **LanguageDomain.metrics})
     monitor = "success"
+    commands = (*LanguageDomain.commands, "think")
     written = ()
     preferred = None
 

@@ -73,7 +73,7 @@ class Answers(CausalLanguage):
             begun.append(batch["inputs"]["input_ids"][row, : first + 1].tolist())
             references.append(batch["targets"][row, first : last + 1].tolist())
         generator = torch.Generator(batch["mask"].device)
-        made = self._written(network, begun, self.module.written[1], 0.0, generator)
+        made = self.write(network, begun, self.module.written[1], 0.0, generator)
         return self._read(made), self._read(references)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -125,10 +125,10 @@ class CausalLanguage(TokenTask):
         """The text that the network writes behind each of these prompts (ids), in at most `most` tokens and up to what ends a text or an
         answer. temperature 0: the likeliest tokens; else drawn, by `seed`."""
         generator = torch.Generator(next(network.parameters()).device).manual_seed(seed)
-        made = self._written(network, begun, most, temperature, generator)
+        made = self.write(network, begun, most, temperature, generator)
         return self.module.tokenizer.made.batch_decode(made, skip_special_tokens=True)
 
-    def _written(
+    def write(
         self,
         network: nn.Module,
         begun: list[list[int]],
@@ -136,16 +136,17 @@ class CausalLanguage(TokenTask):
         temperature: float,
         generator: torch.Generator,
         keep_end: bool = False,
+        ends: Collection[int] | None = None,
         **options: Any,
     ) -> list[list[int]]:
-        """The tokens that the network writes behind each of these (see `continued`); keep_end: with the one that ends them. options: of
-        its `generate`."""
+        """The tokens that the network writes behind each of these (see `continued`); keep_end: with the one that ends them. ends: ids
+        that end it, the tokenizer's where left out. options: of its `generate`."""
         device = next(network.parameters()).device
         width = max(map(len, begun))
         ids = torch.tensor([[self.spec.pad] * (width - len(row)) + row for row in begun], device=device)
         real = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in begun], device=device)
         drawn = {"temperature": temperature, "generator": generator, "keep_end": keep_end, **options}
-        return network.generate(ids, real, most, self.module.tokenizer.ends, **drawn)
+        return network.generate(ids, real, most, self.module.tokenizer.ends if ends is None else ends, **drawn)
 
     def own_samples(
         self,
@@ -233,7 +234,7 @@ class CausalLanguage(TokenTask):
         if not chosen or not hasattr(network, "generate"):
             return {}, []
         generator = torch.Generator(next(network.parameters()).device)
-        made = self._written(network, [one.ids for one in chosen], most, 0.0, generator)
+        made = self.write(network, [one.ids for one in chosen], most, 0.0, generator)
         decode = partial(tokenizer.made.decode, skip_special_tokens=True)
         rows = written.rows(chosen, [decode(ids) for ids in made], decode)
         texts, references = ([row[name] for row in rows] for name in ("text", "reference"))
@@ -271,7 +272,7 @@ class CausalLanguage(TokenTask):
     ) -> list[list[list[int]]]:
         """What the network writes behind these prompts, each up to what ends it and at most as long as its room."""
         flat = [each for row in begun for each in row]
-        made = self._written(
+        made = self.write(
             network,
             [each.ids for each in flat],
             max(each.room for each in flat),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -22,6 +23,7 @@ class Chain:
     """A number that is the answer of a text with steps."""
 
     number: int
+    mark: ClassVar[str] = ANSWER
 
     def right(self, text: str) -> bool:
         """Whether the number stands behind the last `=`, and nothing else."""
