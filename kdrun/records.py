@@ -71,6 +71,23 @@ def steps_spent(fingerprint: str, stages: Iterable[Record]) -> float | None:
         return None
 
 
+def trained_on(fingerprint: str, stages: Iterable[Record]) -> tuple[float, str] | None:
+    """(tokens or samples that a result was trained on, "tokens" or "samples"): all its networks together, each stage once, with what they
+    go on from but not what taught them. None where the stages do not say it."""
+    known = {stage.get("fingerprint"): stage for stage in stages}
+    taught_by = {(stage.get("teacher") or {}).get("fingerprint") for stage in known.values()}
+    waiting, seen = [fingerprint], {}
+    while waiting:
+        if (stage := known.get(waiting.pop())) is None:
+            return None
+        if stage["fingerprint"] not in (seen | dict.fromkeys(taught_by)):
+            seen[stage["fingerprint"]] = stage["cost"]
+            waiting += [*(stage.get("members") or {}).values(), *filter(None, [stage.get("start")])]
+    unit = "tokens" if any(cost.get("tokens") for cost in seen.values()) else "samples"
+    amounts = [cost.get(unit) or 0 for cost in seen.values()]
+    return (float(sum(amounts)), unit) if any(amounts) else None
+
+
 def seed_results(arm: Record, which: str) -> dict[str, float]:
     """seed -> result of an arm at its best or last epoch, of seeds that have one."""
     found = {seed: number(result.get(which)) for seed, result in (arm.get("seeds") or {}).items()}

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdrun import kinds, slots
+from kdrun import kinds, slots, targets
 from kdrun.config import allowed, variables, vary
 from kdrun.config import groups as places
 from kdrun.config import overrides as words_of
@@ -285,9 +285,18 @@ def _named(cell: dict[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(node, dict) and node.get("name") is None:
             node["name"] = name
     if cell.get("name") is None:
-        parts = [choices.get("strategy"), *((cell.get(p) or {}).get("name") for p in ("teacher", "student", "data"))]
+        named = [part for part in ("teacher", "student", "data") if f"{part}.network" not in _instead(cell)]
+        parts = [choices.get("strategy"), *((cell.get(part) or {}).get("name") for part in named)]
         cell["name"] = "-".join(str(part) for part in parts if part)
     return cell
+
+
+def _instead(cell: Mapping[str, Any]) -> Mapping[str, str]:
+    """Parts of a config that its strategy has something in place of (Strategy.instead); of a class that cannot be had, none."""
+    try:
+        return targets.locate(cell["strategy"]["_target_"], "strategy").instead
+    except Exception:  # what is wrong with it is told where it is built
+        return {}
 
 
 def hash_of(cells: Sequence[Mapping[str, Any]]) -> str:

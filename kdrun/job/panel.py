@@ -71,6 +71,11 @@ def parts(summary: dict[str, Any]) -> Table:
         values = [{**(arm.get("parts") or {}), **arm["several"]}.get(name) for arm in arms.values()]
         if any(values):
             rows.append((label, *("" if value is None else figure_text(value, metric) for value in values)))
+    if any(read := [arm.get("trained_on") for arm in arms.values()]):
+        unit = next(amount["unit"] for amount in read if amount)
+        rows.append(
+            (f"{unit} that all were trained on", *("" if one is None else f"{one['mean']:,.0f}" for one in read))
+        )
     if len(names) > MOST_PARTS:
         rows.append((f"and {len(names) - MOST_PARTS} more", *("" for _ in arms)))
     return columns([f"{measure(metric).title} of each part", *(arm["label"] for arm in arms.values())], rows)

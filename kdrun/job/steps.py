@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from kdrun.job.selection import apart_of
-from kdrun.records import steps_spent
+from kdrun.records import steps_spent, trained_on
 
 ALONE, EQUAL = "alone", "equal_compute"
 SAME = 0.01
@@ -30,11 +30,12 @@ def add_counts(
 ) -> None:
     """Adds to the records of arms what these do not say by themselves: "spent", optimisation steps of the result and of all that it goes
     on from; "validation", the number of samples it was selected on, and "apart", what these say of its selected and last epoch (see
-    selection.apart_of). stages: all that the job used."""
+    selection.apart_of); of networks together also "trained_on" (see records.trained_on). stages: all that the job used."""
     for records in arms.values():
         for record in records.values():
             spent, apart = steps_spent(record["fingerprint"], stages), apart_of(record)
             record |= {"spent": spent, "validation": validation, "apart": apart}
+            record |= {"trained_on": trained_on(record["fingerprint"], stages)} if record.get("members") else {}
 
 
 def steps_of(records: Mapping[int, Mapping[str, Any]]) -> float | None:

@@ -81,6 +81,10 @@ def summarise(
             summary["arms"][arm]["several"] = over_parts(metric, of_seeds, which)
             if sizes := sizes_of(of_seeds):
                 summary["arms"][arm]["sizes"] = sizes
+                amounts = [record.get("trained_on") for record in arms[arm].values()]
+                if None not in amounts:
+                    mean = statistics.fmean(amount for amount, _ in amounts)
+                    summary["arms"][arm]["trained_on"] = {"mean": mean, "unit": amounts[0][1]}
             # Else its figures are those of one network.
             if not any(WHOLE in found for found in of_seeds.values()) and "transfer" not in summary["arms"][arm]:
                 alone = parts.get("alone", {})

@@ -103,6 +103,13 @@ def test_a_run_has_a_part_for_each_budget(run):
     assert stages["pruned_0.5"]["parameters"] <= 0.5 * whole
 
 
+def test_what_all_sizes_were_trained_on_is_counted_once(run):
+    _, record = run
+    arms, stages = record["summary"]["arms"], {stage["role"]: stage for stage in record["stages"]}
+    assert arms["student"]["trained_on"] == {"mean": stages["student_nested"]["cost"]["samples"], "unit": "samples"}
+    assert "trained_on" not in arms["pruned"] and stages["teacher"]["cost"]["samples"] > 0
+
+
 def test_parts_of_several_sizes_have_a_size_and_a_place_in_figures_each(run):
     from kdrun.plots.data import run_points
     from kdrun.tracking.registry import RunInfo

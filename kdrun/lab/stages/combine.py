@@ -44,7 +44,11 @@ class Combine(Stage):
 
     @property
     def learner(self) -> dict[str, Any]:
-        return self._first.learner
+        """The first counted member's, under a name for all of them."""
+        names = {member.stage.learner["name"] for member in self.members.values()}
+        return (
+            self._first.learner if len(names) == 1 else {**self._first.learner, "name": f"{len(self.members)} networks"}
+        )
 
     @property
     def data(self) -> dict[str, Any]:
