@@ -198,7 +198,8 @@ usage: kdrun generate [RUN] ["TEXT"] [max_new=N] [temperature=X] [arm=NAME] [see
 
 The likeliest tokens, up to what ends a text; temperature=0.8 draws them.""",
     "think": """\
-usage: kdrun think [RUN] [tokens=N,N...] [count=N] [timed=N] [arm=NAME] [seed=N] [which=best|last] [--json] [--outputs DIR]
+usage: kdrun think [RUN] [tokens=N,N...] [count=N] [timed=N] [arm=NAME] [seed=N] [which=best|last] [--json]
+                   [--outputs DIR]
 
   kdrun think last tokens=0,8,16,32    nested students of strategy=elastic on data=arithmetic_chains
 
