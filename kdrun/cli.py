@@ -18,7 +18,6 @@ usage: kdrun [VERB] [KEY=VALUE ...] [FLAGS]
   kdrun plan strategy=vanilla data=fashion_mnist
   kdrun teacher=resnet20 student=resnet8_w4 objective.kd.temperature=2 trainer.epochs=5
   kdrun -m seed=0,1,2 strategy=alone,vanilla jobs=2   one job per combination, two at a time
-  kdrun table transfer                        run what is missing of a table, and render it
   kdrun 'seeds=[3,7]' experiment=temperature  quote brackets: zsh would take them
   kdrun --conf ./conf student=mine            your own options, from a folder of yours
 
