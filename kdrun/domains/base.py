@@ -5,7 +5,8 @@ Nothing heavy is imported here: `kdrun check` and `kdrun ls` ask domains, too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,31 @@ from kdrun.problems import UserError
 
 if TYPE_CHECKING:
     from kdrun.domains.task import Task
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """Data that are not here, as an estimate of a job's cost needs them.
+
+    spec        what networks are built for
+    passes      number of samples -> forward pass over so many of a network on the meta device
+    per_sample  what `trainer.batch_size` counts in a sample: 1, or tokens
+    """
+
+    spec: Any
+    passes: Callable[[int], Callable[[Any], object]]
+    per_sample: float = 1
+
+
+def passes_over(shape: Sequence[int]) -> Callable[[Any], object]:
+    """A forward pass on inputs of this shape."""
+
+    def forward(network: Any) -> object:
+        import torch
+
+        return network(torch.empty(tuple(shape), device="meta"))
+
+    return forward
 
 
 class Domain:
@@ -102,6 +128,10 @@ class Domain:
         """A data module of `count` made-up training samples, for the plan of a table whose data are not here: as `requires` of
         the table says (shape, classes ...)."""
         raise UserError(f"data.task={self.name}: no samples can be made up in the place of data that are not here")
+
+    def foreseen(self, planned: Mapping[str, Any], data: Mapping[str, Any]) -> Foreseen:
+        """What networks are looked at with while the data of a config `data` are not here; sizes are those of `planned` (extra.planned)."""
+        raise UserError(f"data.task={self.name}: nothing is known of data that are not here", "give data.root")
 
     def reads_unlabelled(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
         """The node of a source that reads inputs without labels, but for `root`, their path, for `data.unlabelled=PATH`; it may ask for

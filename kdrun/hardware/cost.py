@@ -9,6 +9,7 @@ N: parameters of a part of a network. D: tokens that pass through it = samples *
             weights      4 a trained parameter, `frozen_bytes` (2 in 16-bit formats, else 4) a frozen one    / shards
             gradients    4 a trained parameter                                                               / shards
             optimizer    `optimizer_bytes` (Adam: 8) a trained parameter                                     / shards
+            buckets      4 a trained parameter, of several devices that train whole copies
             activations  34 * width * layers a token in 16-bit formats, else 68 (arXiv 2205.05198, attention scores not kept)
             vocabulary   4 * vocabulary * (2 + teachers) a position: log-probabilities and their gradient, and each teacher's;
                          positions: the tokens in memory, or `chunk` of them where the losses are chunked
@@ -73,7 +74,7 @@ class StageWork:
     layers: int | None = None
     vocabulary: int | None = None
     chunk: int | None = None
-    optimizer_bytes: int = 8
+    optimizer_bytes: float = 8
     frozen_bytes: int | None = None
     devices: int = 1
     accumulate: int = 1
@@ -142,6 +143,7 @@ def memory(work: StageWork) -> dict[str, float | None]:
         "weights": (4 * trained + frozen_bytes * frozen) / work.shards,
         "gradients": 4 * trained / work.shards,
         "optimizer": work.optimizer_bytes * trained / work.shards,
+        "buckets": 4 * trained if work.devices > 1 and work.shards == 1 else 0.0,
         "activations": (34 if half else 68) * work.width * work.layers * work.resident if sized else None,
         "vocabulary": 4 * (work.vocabulary or 0) * (2 + len(work.teachers)) * positions,
         "teachers": frozen_bytes * taught / work.teacher_shards,

@@ -17,8 +17,10 @@ from torch import nn
 from kdrun.learning import seeds, topk
 from kdrun.learning.backend import Backend
 from kdrun.learning.beforehand import network_of
+from kdrun.learning.execution import Execution
 from kdrun.learning.firststep import check_first_step
 from kdrun.learning.fit import monitored
+from kdrun.learning.footprint import footprint, kept_bytes
 from kdrun.learning.groups import passes_of
 from kdrun.learning.request import TaughtBy
 from kdrun.learning.rollouts import rollouts_of
@@ -28,6 +30,7 @@ from kdrun.learning.teacher import FrozenTeacher, OtherView
 from kdrun.learning.teaching import live_teacher
 from kdrun.learning.wiring import capture_of, of_data, reuse_classifier, shapes_of, wire
 from kdrun.ledger.flops import parameters
+from kdrun.ledger.roofline import PASSES
 from kdrun.networks.build import build_network
 from kdrun.networks.modes import hold_frozen
 from kdrun.networks.parts import select_parts
@@ -50,7 +53,8 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
     (lab.stages.fit.Fit.taught_by), None for one that is not in the store: it has random weights here, as a start has that is not there.
 
     Returns {"terms": {name: {"value", "gradient", "identity"}}, "trainable", "parameters", "flops", "teacher_flops",
-    "step_seconds", "on", "passes", "steps", "samples", "untrained", "too_large"}; step_seconds: of a whole step, measured
+    "step_seconds", "on", "passes", "steps", "samples", "untrained", "too_large", "memory"}; memory: of a device, as footprint.footprint
+    has it; step_seconds: of a whole step, measured
     on this CPU where it trains (its share of samples times as many), else estimated for the device "on"; too_large: why no step was computed, or
     None; passes: gradients that a step computes; identity is the term's
     value for teacher = student, None for terms without a teacher; untrained: who has random weights here and will have others ("teacher NAME", "start").
@@ -73,6 +77,7 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
         "shown": 1,
         "untrained": [],
         "too_large": None,
+        "memory": None,
     }
     if stage.trainer is None:
         return result
@@ -90,6 +95,8 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
     sample = (
         None if result["flops"] is None else shown * (result["passes"] * 3 * result["flops"] + sum(filter(None, flops)))
     )
+    samples = sum(loader.per_epoch().values()) / len(loader)
+    result["memory"] = _memory(stage, shadow, task, teachers, samples)
     result["too_large"] = too_large([shadow, *teachers], sample)
     if result["too_large"] is None:
         size = batch_size_for(loader, sample)
@@ -99,10 +106,17 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
             result |= {"step_seconds": result["passes"] * seconds * len(few) / len(loader), "on": "cpu"}
             return result
     others = [(teacher, teacher_task) for teacher in teachers]
-    samples = sum(loader.per_epoch().values()) / len(loader)
     accumulate = stage.trainer.get("accumulate", 1)
     seconds, on = seconds_on_target(stage.hardware, (shadow, task), others, samples, accumulate)
     return {**result, "step_seconds": seconds and shown * result["passes"] * seconds, "on": on}
+
+
+def _memory(stage, shadow: nn.Module, task, teachers: list[nn.Module], samples: float) -> dict[str, float | None]:
+    """Of a device that takes its share of so many samples, of the typical size of the task."""
+    share = samples / stage.hardware["devices"] / stage.trainer.get("accumulate", 1)
+    spec, kept = task.spec, kept_bytes(shadow, task.typical)
+    numbers = share * ((task.TYPICAL_TOKENS or 1) * spec.vocabulary if spec.per_position else spec.outputs)
+    return footprint(shadow, teachers, stage.trainer, stage.hardware, kept and kept * share, numbers)
 
 
 def _loader(stage, module, objective: Objective, batch_size: int) -> Any:
@@ -147,6 +161,8 @@ def _step(stage, module, seen, stored, loader, result: dict[str, Any], dear: boo
     beside = {"terms": nn.ModuleDict(objective.modules)} if objective.modules else {}
     capture = capture_of(student, objective, "student")
     backend = _Probed(task, student, adaptor=adaptor, capture=capture, beside=beside)
+    if dear:  # activations are computed again, which takes a quarter of the time and leaves a plan small
+        backend.execution = Execution(student, recompute=True, capture=capture)
     count = batch.get("sizes", batch["size"])
     hold_frozen(student.train())
     for _ in range(1 if dear else 2):  # the first step pays for allocations; of small ones the second counts
@@ -155,7 +171,7 @@ def _step(stage, module, seen, stored, loader, result: dict[str, Any], dear: boo
         given = compared(student, asked, objective, batch, 0, backend)
         total, raw = objective(given, count)
         total.backward(retain_graph=True)
-        seconds = time.perf_counter() - started
+        seconds = (time.perf_counter() - started) * (PASSES / (PASSES + 1) if dear else 1)
     if stage.rollout:
         seconds += _rollout_seconds(stage, task, student, batch) / result["passes"]
     same = bool(stage.start and stage.teacher) and stage.begun.fingerprint == stage.teacher.fingerprint

@@ -37,6 +37,8 @@ def counted_flops(network: nn.Module, forward: Callable[[nn.Module], object]) ->
 def watched(network: nn.Module, forward: Callable[[nn.Module], object], mode: Mode) -> Mode:
     """The mode (a TorchDispatchMode) after it has seen `forward`, called with a copy of the network on the meta device in eval mode."""
     shadow = on_meta(network)
+    if hasattr(mode, "own"):
+        mode.own.update(parameter.untyped_storage()._cdata for parameter in shadow.parameters())
     shadow.eval()  # what it returns is the network itself where that is a frozen teacher's
     # On a CPU tensor the counter sees neither fused attention nor LSTM, and in eval mode a transformer layer is
     # one fused operator it does not know; on the meta device without that fast path all of them are seen.

@@ -34,11 +34,18 @@ METHOD = "roofline over operators: launch + max(operations / (peak * utilisation
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator of a forward pass. elements: numbers that it reads and writes."""
+    """One operator of a forward pass. elements: numbers that it reads and writes, of which `fixed` are of parameters, however many samples
+    there are."""
 
     name: str
-    flops: int
-    elements: int
+    flops: float
+    elements: float
+    fixed: int = 0
+
+    def over(self, samples: float) -> Operator:
+        """Of an operator over one sample: over so many."""
+        moved = (self.elements - self.fixed) * samples + self.fixed
+        return Operator(self.name, self.flops * samples, moved, self.fixed)
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,7 @@ class _Watch(TorchDispatchMode):
     def __init__(self, everything: bool = False) -> None:
         super().__init__()
         self.found, self.everything = [], everything
+        self.own: set[int] = set()  # storages of parameters
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -88,7 +96,8 @@ class _Watch(TorchDispatchMode):
         if packet in flop_registry or (self.everything and not func.is_view and func.namespace == "aten"):
             tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)]
             flops = flop_registry[packet](*args, **kwargs, out_val=result) if packet in flop_registry else 0
-            self.found.append(Operator(str(packet), int(flops), sum(tensor.numel() for tensor in tensors)))
+            fixed = sum(tensor.numel() for tensor in tensors if tensor.untyped_storage()._cdata in self.own)
+            self.found.append(Operator(str(packet), int(flops), sum(tensor.numel() for tensor in tensors), fixed))
         return result
 
 
@@ -141,11 +150,11 @@ def step_seconds(
     """A step of training on so many samples: PASSES passes of the student and one of the teachers over each of its `accumulate` parts.
     Loading, the optimizer, and communication of several devices are left out. None where figures are not published.
 
-    student, teachers: operators of a pass over one sample (`operators(everything=True)`); all that they move is counted once a sample.
+    student, teachers: operators of a pass over one sample (`operators(everything=True)`).
     """
     share = samples / accumulate
     passes = [(PASSES, student), (1, teachers)]
-    scaled = [(n, [Operator(op.name, op.flops * share, op.elements * share) for op in ops]) for n, ops in passes]
+    scaled = [(number, [operator.over(share) for operator in ops]) for number, ops in passes]
     times = [(number, of(ops, 0, figures, precision).ms) for number, ops in scaled]
     return None if any(ms is None for _, ms in times) else accumulate * sum(n * ms for n, ms in times) / 1e3
 

@@ -29,11 +29,11 @@ def main(job: Any, args: Any) -> int:
     chosen = config["hardware"]["name"]
     trains = {name: found for name, found in figures.items() if any(found.peak_tflops.values())}
     targets = {chosen: figures[chosen]} if chosen in trains else trains
-    if "shape" in planned(config):
-        from kdrun.verbs.estimate_images import image_lines, image_rows
+    if not any(config["data"].get(kind) for kind in ("vision", "language")):
+        from kdrun.verbs.estimate_steps import step_lines, step_rows
 
-        found = image_rows(config, planned(config), targets)
-        text = [json.dumps({"estimate": found}, indent=2)] if args.json else [NOTHING, *image_lines(found)]
+        found = step_rows(config, planned(config), targets)
+        text = [json.dumps({"estimate": found}, indent=2)] if args.json else [NOTHING, *step_lines(found)]
         print("\n".join(text))
         return 0
     works, notes = works_of(config)
@@ -50,6 +50,7 @@ def main(job: Any, args: Any) -> int:
 def works_of(config: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
     """(hardware.cost.StageWork of every stage, in order and each once; what is to be known of the networks)."""
     from kdrun.hardware.cost import ParameterGroup, StageWork, llava_parts
+    from kdrun.learning.footprint import optimizer_share
     from kdrun.learning.groups import passes_of
 
     vision = config["data"].get("vision")
@@ -78,6 +79,8 @@ def works_of(config: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
                 batch=stage.trainer["batch_size"], tokens=tokens, teachers=teachers, precision=precision,
                 width=found.width, layers=found.layers, vocabulary=said["vocabulary"],
                 devices=stage.hardware["devices"], accumulate=stage.trainer["accumulate"],
+                shards=stage.hardware["devices"] if stage.trainer.get("sharding") == "fsdp" else 1,
+                optimizer_bytes=4 * optimizer_share(stage.trainer["optimizer"]),
                 passes=passes_of(stage.trainer),
             )
         )  # fmt: skip

@@ -183,6 +183,8 @@ def _branch(stage: dict[str, Any]):
     estimate, seconds = stage["estimate"], stage["estimate"]["seconds"]
     if stage.get("too_large"):
         branch.add(f"no step was computed for this plan: {stage['too_large']}")
+    if stage["status"] != "done" and stage["epochs"] and (needed := stage.get("memory_gb")) and needed["total"]:
+        branch.add(f"memory of a device about {magnitude(1e9 * needed['total'])}B (estimate)")
     if stage["status"] != "done" and stage["epochs"] and estimate["steps"]:
         where = estimate.get("on")
         time = (

@@ -71,3 +71,38 @@ def test_networks_of_timm_on_imagenet(pair, parameters, capsys):
     teacher, student, _ = json.loads(capsys.readouterr().out)["estimate"]
     assert (teacher["parameters"], student["parameters"]) == parameters
     assert student["steps"] == 100 * 5005 and student["targets"]["h200"]["hours"] > 1
+
+
+def test_memory_is_counted_from_what_is_built(capsys):
+    """Of the student with its teacher, which SGD with momentum trains: 12 bytes a parameter, and the teacher's weights."""
+    plain, two = rows(capsys), rows(capsys, "hardware.devices=2")
+    needed, alone = plain["student"]["memory_gb"], plain["alone"]["memory_gb"]
+    assert needed["gradients"] == needed["optimizer"] == pytest.approx(4 * 83_892 / 1e9)
+    assert needed["teachers"] > alone["teachers"] == 0 and needed["activations"] == alone["activations"] > 0
+    assert needed["total"] == pytest.approx(sum(value for name, value in needed.items() if name != "total"))
+    assert plain["student"]["targets"]["h200"]["fits"] and needed["buckets"] == 0
+    assert two["alone"]["memory_gb"]["activations"] == pytest.approx(alone["activations"] / 2, rel=0.1)
+    assert two["alone"]["memory_gb"]["buckets"] == pytest.approx(4 * 83_892 / 1e9)
+
+
+def test_a_translation_that_is_not_here(capsys):
+    """The ladder of EKD, by tokens: 160,239 pairs of 25 are 979 batches of 4,096."""
+    assert main(["plan", "model=nmt_paper", "hardware=h200", "--json"]) == 0
+    found = {row["name"]: row for row in json.loads(capsys.readouterr().out)["estimate"]}
+    assert {row["steps"] for row in found.values()} == {30 * 979}
+    # 2 operations a parameter of encoder and decoder and token, three times; norms and lookups take none, attention scores some
+    per_token = found["teacher"]["flops"] / (30 * 160_239 * 25)
+    assert per_token == pytest.approx(6 * found["teacher"]["parameters"], rel=0.5)
+    assert found["student"]["targets"]["h200"]["hours"] > found["alone"]["targets"]["h200"]["hours"]
+    assert found["teacher"]["memory_gb"]["outputs"] == pytest.approx(4 * 10_000 * 164 * 25 * 2 / 1e9)
+
+
+def test_scans_that_are_not_here_have_a_channel_for_each_window(capsys):
+    pytest.importorskip("monai")
+    words = ["plan", "model=ct_paper", "hardware=h200", "data.size=32", "data.slices=4", "--json"]
+    sizes = {}
+    for window in ("lung", "all"):
+        assert main([*words, f"data.window={window}", "data.root=null"]) == 0
+        (*_, alone) = json.loads(capsys.readouterr().out)["estimate"]
+        sizes[window] = alone["parameters"]
+    assert alone["steps"] == 40 * 250 and sizes["all"] > sizes["lung"]

@@ -28,6 +28,15 @@ class DiagnosisDomain(ClassificationDomain):
 
         return Task(module.spec)
 
+    def foreseen(self, planned: Mapping[str, Any], data: Mapping[str, Any]) -> Any:
+        """Of scans the shape is in their config: a channel for each window."""
+        if "slices" in data and "shape" not in planned:
+            from kdrun.domains.ct.windows import windows
+
+            shape = (len(windows(data["window"])), data["slices"], data["size"], data["size"])
+            planned = {**planned, "shape": shape}
+        return super().foreseen(planned, data)
+
     def reads_unlabelled(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
         """Scans as those of a cohort; ordinary images as of a classification."""
         target = str(data.get("_target_", ""))

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from kdrun.data.class_subset import ClassSubset
-from kdrun.domains.base import Domain
+from kdrun.domains.base import Domain, Foreseen, passes_over
 
 
 class ClassificationDomain(Domain):
@@ -57,16 +57,25 @@ class ClassificationDomain(Domain):
 
         from kdrun.domains.images.module import ImageDataModule
         from kdrun.domains.images.source import Images
-        from kdrun.domains.images.spec import DataSpec
 
-        shape, random = tuple(requires["shape"]), np.random.default_rng(0)
-        classes = tuple(f"class {number}" for number in range(requires["classes"]))
-        pixels = random.integers(256, size=(count, *shape), dtype=np.uint8)
-        targets = random.integers(len(classes), size=count)
-        images = Images(pixels, targets, np.zeros(count, np.int8), np.arange(count), classes, "stand-in", "")
-        sizes = {"train": count, "val": 0, "test": 0}
-        spec = DataSpec("stand-in", classes, shape, sizes, (0.5,) * shape[0], (0.25,) * shape[0])
+        spec, random = _made_up(requires, count), np.random.default_rng(0)
+        pixels = random.integers(256, size=(count, *spec.shape), dtype=np.uint8)
+        targets = random.integers(len(spec.classes), size=count)
+        images = Images(pixels, targets, np.zeros(count, np.int8), np.arange(count), spec.classes, "stand-in", "")
         return ImageDataModule(images, images.split, spec, domain=self)
+
+    def foreseen(self, planned: Mapping[str, Any], data: Mapping[str, Any]) -> Foreseen:
+        spec = _made_up(planned, planned["train"])
+        return Foreseen(spec, lambda count: passes_over((count, *spec.shape)))
+
+
+def _made_up(planned: Mapping[str, Any], count: int) -> Any:
+    """The spec of `count` training images of this "shape" and number of "classes"."""
+    from kdrun.domains.images.spec import DataSpec
+
+    shape, sizes = tuple(planned["shape"]), {"train": count, "val": 0, "test": 0}
+    classes = tuple(f"class {number}" for number in range(planned["classes"]))
+    return DataSpec("stand-in", classes, shape, sizes, (0.5,) * shape[0], (0.25,) * shape[0])
 
 
 DOMAIN = ClassificationDomain()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from kdrun.domains.base import Domain
+from kdrun.domains.base import Domain, Foreseen
 from kdrun.domains.rows import Rows, Sums
 from kdrun.moved import current
 from kdrun.schema import CONTENT, key
@@ -53,6 +53,26 @@ class TranslationDomain(Domain):
     normalised, per_position, transfers = False, True, True
     generates = frozenset(("beam", "length_penalty"))
     decoding = frozenset(("beam", "val_beam", "length_penalty", "max_factor", "max_extra"))
+
+    def foreseen(self, planned: Mapping[str, Any], data: Mapping[str, Any]) -> Foreseen:
+        """Pairs of `planned["tokens"]` tokens on either side."""
+        from kdrun.domains.translation.spec import TextSpec
+
+        tokens, most = planned["tokens"], data["text"]["max_length"]
+        ids = {"pad": 0, "bos": 1, "eos": 2, "unk": 3, "vocabulary": data["text"]["vocabulary"]}
+        languages = tuple(str(data["direction"]).split("-"))
+        spec = TextSpec("foreseen", languages, sizes={"train": planned["train"]}, max_length=most, tokenizer="", **ids)
+
+        def passes(count: int) -> Callable[[Any], object]:
+            def forward(network: Any) -> object:
+                import torch
+
+                rows = torch.zeros((count, tokens), dtype=torch.int64, device="meta")
+                return network(source=rows, source_mask=torch.ones_like(rows, dtype=torch.bool), target=rows)
+
+            return forward
+
+        return Foreseen(spec, passes, tokens)
 
     def sums(self, row: Mapping[str, Any]) -> Mapping[str, Sums]:
         """BLEU and chrF, from what sacreBLEU counts in a sentence."""

@@ -235,6 +235,7 @@ class Fit(Stage):
             "parameters": found["parameters"],
             "trainable": found["trainable"] if self.trainer else 0,
             "flops": found["flops"],
+            "memory_gb": found["memory"],
             "estimate": {
                 "seconds": seconds,
                 "steps": found["steps"],
