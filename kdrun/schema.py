@@ -316,6 +316,20 @@ class Teacher(LearnerConfig):
     device: str | None = key(
         None, "where it computes while it teaches, such as cuda:1; null: where the student does", added=True
     )
+    precision: str | None = key(
+        None,
+        "number format of its weight matrices and its forward pass while it teaches; null: weights as they are, computed as the student",
+        choices=("bf16", "fp16"),
+        meant={"16": "fp16", "float16": "fp16", "bfloat16": "bf16"},
+        added=True,
+    )
+    cache_format: str = key(
+        "fp32",
+        "number format of cached outputs of whole samples (those of tokens are kept in fp16)",
+        choices=("fp32", "fp16", "bf16"),
+        meant={"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"},
+        added=True,
+    )
     source: str = key("auto", "teacher's outputs: computed each step or cached", choices=("auto", "online", "cached"))
     fill: str = key("pass", "cache filled by a pass of its own or during epoch 1", choices=("pass", "first_epoch"))
     verify: int = key(16, "cache entries recomputed and compared before use", minimum=0, left_out="a check")

@@ -121,7 +121,7 @@ def settle_teaching(stage: Stage, workshop: Any) -> dict[str, Any]:
         )
     if teaching["source"] == "online":
         return {**teaching, "fill": None}
-    size = cache_size(module, stage.objective, workshop.feature_width(stage))
+    size = cache_size(module, stage.objective, workshop.feature_width(stage), teaching.get("cache_format", "fp32"))
     if size is None:
         if teaching["source"] == "cached":
             raise UserError(

@@ -1,7 +1,8 @@
 """A teacher's outputs on disk: one memory-mapped array per stage of a sweep, keyed by sample id and view.
 
-    <outputs>/<key>/logits.npy     float32 [views, samples, classes + D], one row per training sample in the order of ids:
-                                   logits, then D features where the objective compares them (else D = 0)
+    <outputs>/<key>/logits.npy     [views, samples, classes + D] in float32 or, by teacher.cache_format, float16 or bfloat16 (its bits as
+                                   uint16); one row per training sample in the order of ids: logits, then D features where the
+                                   objective compares them (else D = 0)
     <outputs>/<key>/marks.npy      uint32 [views, samples]: crc32 of the key and the row + 1, or 0 while it is missing
     <outputs>/<key>/manifest.json  what the key was made of; written last, with the checksums of the arrays
 
@@ -31,6 +32,12 @@ from kdrun.learning.teacher import FrozenTeacher
 
 ARRAYS = ("logits.npy", "marks.npy")
 TOLD = "stored outputs of a teacher"
+STORED = {
+    "fp32": (np.dtype(np.float32), torch.float32),
+    "fp16": (np.dtype(np.float16), torch.float16),
+    "bf16": (np.dtype(np.uint16), torch.bfloat16),
+}
+"""Number format -> type in the file, and what it is to torch."""
 BLOCK = 256  # rows that are computed together by `build`; part of the key
 
 
@@ -43,9 +50,10 @@ def cache_key(parts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
-def cache_bytes(module, features: int = 0) -> int:
+def cache_bytes(module, features: int = 0, number_format: str = "fp32") -> int:
     """Disk that the outputs for a data module's training views take, with features of that width."""
-    return module.views * module.spec.sizes["train"] * (module.spec.outputs + features + 1) * 4
+    row = (module.spec.outputs + features) * STORED[number_format][0].itemsize + 4
+    return module.views * module.spec.sizes["train"] * row
 
 
 class Refusable:
@@ -80,10 +88,19 @@ def refuse_nan(values: np.ndarray, ids: Tensor) -> None:
 class OutputCache(Refusable):
     """Rows of a teacher's outputs for `ids` under `views` augmented views; read and written as memory maps.
 
-    features: width of the features that stand behind the logits.
+    features: width of the features that stand behind the logits. number_format: a key of STORED.
     """
 
-    def __init__(self, folder: Path, ids: Tensor, views: int, classes: int, parts: dict[str, Any], features: int = 0):
+    def __init__(
+        self,
+        folder: Path,
+        ids: Tensor,
+        views: int,
+        classes: int,
+        parts: dict[str, Any],
+        features: int = 0,
+        number_format: str = "fp32",
+    ):
         self.folder = folder
         self.parts = parts
         self.classes = classes
@@ -94,9 +111,10 @@ class OutputCache(Refusable):
         folder.mkdir(parents=True, exist_ok=True)
         self._key = zlib.crc32(cache_key(parts).encode())
         self.complete = finished(folder, parts, ARRAYS, TOLD)
-        self._logits = open_array(folder / "logits.npy", np.dtype(np.float32), self.shape)
+        stored, self.kind = STORED[number_format]
+        self._logits = open_array(folder / "logits.npy", stored, self.shape)
         self._marks = open_array(folder / "marks.npy", np.dtype(np.uint32), self.shape[:2])
-        self._rows = torch.from_numpy(self._logits)
+        self._rows = torch.from_numpy(self._logits).view(self.kind)
         if not self.complete:
             self._drop_torn_rows()
 
@@ -123,7 +141,7 @@ class OutputCache(Refusable):
 
     def read(self, view: int, rows: Tensor) -> Tensor:
         """float32 [b, classes + D]."""
-        return self._rows[view].index_select(0, rows)
+        return self._rows[view].index_select(0, rows).float()
 
     def prediction(self, rows: Tensor) -> Prediction:
         """Rows as the teacher would have said them."""
@@ -138,11 +156,22 @@ class OutputCache(Refusable):
 
     def write(self, view: int, rows: Tensor, said: Prediction) -> None:
         """Store what a teacher says of these rows; the mark of a row follows the row."""
-        values = self.row(said).detach().to("cpu").numpy()
+        exact = self.row(said).detach().to("cpu")
         index = rows.numpy()
-        refuse_nan(values, self.ids[rows])
-        self._logits[view, index] = values
-        self._marks[view, index] = [self._mark(value) for value in values]
+        refuse_nan(exact.numpy(), self.ids[rows])
+        values = exact.to(self.kind)
+        if bool((values.isinf() & exact.isfinite()).any()):
+            raise FloatingPointError(
+                "a teacher's output is beyond what teacher.cache_format=fp16 can hold (65,504): give bf16 or fp32"
+            )
+        kept = values.view(torch.uint16).numpy() if self.kind == torch.bfloat16 else values.numpy()
+        self._logits[view, index] = kept
+        self._marks[view, index] = [self._mark(value) for value in kept]
+
+    @property
+    def rounding(self) -> float:
+        """Largest relative error of a number that is kept."""
+        return 0.0 if self.kind == torch.float32 else torch.finfo(self.kind).eps / 2
 
     def any(self) -> bool:
         """Whether a row is there."""
@@ -193,7 +222,7 @@ class OutputCache(Refusable):
             rows = known[torch.randint(len(known), (min(count, samples),), generator=generator)]
             batch = {"inputs": moved(inputs(self.ids[rows], view), device)}
             live = self.row(teacher.outputs(batch)).cpu()
-            error = largest_difference(live, self.read(view, rows))
+            error = largest_difference(live.to(self.kind).float(), self.read(view, rows))
             worst = error if error != error else max(worst, error)
             if worst != worst:
                 return worst

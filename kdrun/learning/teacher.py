@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, Protocol, cast
 
@@ -51,12 +52,14 @@ class FrozenTeacher:
     turn: (scale, shift) of its outputs into the units of the student's targets, or None.
     capture: what is captured of the network, or None.
     execution: how its forward pass is computed, where not plainly.
+    precision: number format of its matrices and of automatic mixed precision in its forward pass; None: as whoever asks.
     batch_statistics: whether batch normalisation uses those of each batch; see use_batch_statistics.
     """
 
     batch_statistics = False
     capture: Capture | None = None
     execution: Execution | None = None
+    precision: torch.dtype | None = None
 
     def __init__(
         self,
@@ -83,13 +86,26 @@ class FrozenTeacher:
         self.samples += self.task.size(inputs)
         given = inputs.values() if isinstance(inputs, Mapping) else [inputs]
         before = versions(given)
-        said = predicted(self.task, self.network, as_seen(inputs, self.normalize), self.capture, self.execution)
+        with self._mixed(next(_tensors_of(inputs)).device.type):
+            said = predicted(self.task, self.network, as_seen(inputs, self.normalize), self.capture, self.execution)
         if versions(given) != before:
             raise UserError(
                 f"the teacher {type(self.network).__name__} changes its inputs in place, and its student would be given what "
                 "it left: let its forward pass begin with a copy"
             )
         return said if self.turn is None else replace(said, logits=said.dense() * self.turn[0] + self.turn[1])
+
+    def compute_in(self, precision: torch.dtype) -> None:
+        """From now on matrices (convolutions, embeddings) are in this number format, and the forward pass in automatic mixed precision;
+        norms and biases, which are small, stay as they are. Whoever asks: preflight, a cache, its verification, a student."""
+        for parameter in self.network.parameters():
+            if parameter.dim() > 1 and parameter.is_floating_point():
+                parameter.data = parameter.data.to(precision)
+        self.precision = precision
+        self._digest = state_digest(self.network.state_dict())
+
+    def _mixed(self, device: str) -> AbstractContextManager[Any]:
+        return nullcontext() if self.precision is None else torch.autocast(device, self.precision)
 
     def use_batch_statistics(self) -> None:
         """From now on batch normalisation divides by the statistics of each batch, as in training; its own are neither used

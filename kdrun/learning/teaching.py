@@ -33,7 +33,9 @@ from kdrun.problems import UserError
 
 __all__ = ["UnfitTeacher", "Workshop", "live_teacher", "moved", "preflight", "prepare_teacher"]
 
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 TOP_TOLERANCE = 0.02  # in a log-probability above -10, kept as float16
+LARGE = 30.0  # of a number format with a relative error, the tolerance is that of logits of this size
 VERIFY_TOLERANCE = 1e-3  # largest difference in a logit between a stored row and the live teacher
 
 
@@ -254,6 +256,8 @@ def _one_teacher(
             workshop.note_teaching(request, flops=task.flops(network))
 
         frozen = live_teacher(teacher, module, task, device, look)
+        if precision := teaching.get("precision"):
+            frozen.compute_in(PRECISIONS[precision])
         if request.hardware["channels_last"]:
             frozen.network.to(memory_format=torch.channels_last)
         workshop.note_teaching(request, **preflight(frozen, module, task, teacher, teaching))
@@ -283,7 +287,10 @@ def _one_teacher(
     key = cache.cache_key(parts)
     folder = workshop.outputs / key
     with workshop.lock(f"outputs-{key}", lambda: report.note(workshop.waiting(f"outputs-{key}", COMPUTES))):
-        stored = cache.OutputCache(folder, module.train_ids, module.views, module.spec.outputs, parts, features)
+        kept_in = teaching.get("cache_format", "fp32")
+        stored = cache.OutputCache(
+            folder, module.train_ids, module.views, module.spec.outputs, parts, features, kept_in
+        )
         if teaching["fill"] == "first_epoch":
             network = live()
             source = asked_by_batches(network)
@@ -342,8 +349,9 @@ def _cached_rows(request, module, k: int | None, live, device: torch.device, rep
             seed = seeds.derive(request.seed, "verify")
             worst = stored.largest_error(network, device, teaching["verify"], seed, moved)
             workshop.note_teaching(request, verified=teaching["verify"], largest_error=worst)
-            if not worst <= TOP_TOLERANCE:
-                raise stored.refused("log-probabilities", worst, TOP_TOLERANCE)
+            tolerance = TOP_TOLERANCE + LARGE * _rounding(teaching)
+            if not worst <= tolerance:
+                raise stored.refused("log-probabilities", worst, tolerance)
         if network is not None:
             network.close()
     read = positions.CachedPositions if k is None else topk.CachedTop
@@ -382,8 +390,15 @@ def _note_cache(request, workshop: Workshop, key: str, network, before: tuple[An
 def _verify(stored, network, module, device, count: int, request, workshop: Workshop) -> None:
     worst = stored.largest_error(network, module.inputs, device, count, seeds.derive(request.seed, "verify"))
     workshop.note_teaching(request, verified=count, largest_error=worst)
-    if not worst <= VERIFY_TOLERANCE:
-        raise stored.refused("outputs", worst, VERIFY_TOLERANCE)
+    tolerance = VERIFY_TOLERANCE + LARGE * (_rounding(request.teaching) + 2 * stored.rounding)
+    if not worst <= tolerance:
+        raise stored.refused("outputs", worst, tolerance)
+
+
+def _rounding(teaching: dict[str, Any]) -> float:
+    """Relative error of outputs that are computed in the number format that was asked for, from batch to batch."""
+    precision = teaching.get("precision")
+    return 0.0 if precision is None else 2 * torch.finfo(PRECISIONS[precision]).eps
 
 
 def _parts(request: FitRequest, module) -> dict[str, Any]:
@@ -394,6 +409,9 @@ def _parts(request: FitRequest, module) -> dict[str, Any]:
         "device": request.hardware["device"],
         "torch": torch.__version__,
         "order": f"blocks of {cache.BLOCK}",
+    }
+    parts |= {
+        name: teaching[name] for name in ("precision", "cache_format") if teaching.get(name) not in (None, "fp32")
     }
     if turn := module.spec.output_turn(read_metadata(request.teacher.weights)):
         parts["turn"] = list(turn)

@@ -66,10 +66,10 @@ def cache_bytes(module, k: int) -> int:
     return positions * min(k, module.spec.vocabulary) * (2 + _id_type(module).itemsize) + 4 * len(module.train_ids)
 
 
-def cache_size(module, objective: dict[str, Any], features: int = 0) -> int | None:
+def cache_size(module, objective: dict[str, Any], features: int = 0, number_format: str = "fp32") -> int | None:
     """Bytes that a teacher's outputs take for these data and this objective; None where they cannot be kept.
 
-    features: width of the features that the objective compares; 0 where it compares none.
+    features: width of the features that the objective compares; 0 where it compares none. number_format: of outputs of whole samples.
     """
     k = wanted(objective)
     built = build_objective(objective)
@@ -80,7 +80,7 @@ def cache_size(module, objective: dict[str, Any], features: int = 0) -> int | No
             raise UserError(
                 "execution=topk (objective=word_kd_topk) is for text; for images objective.kd has all classes"
             )
-        return cache.cache_bytes(module, features)
+        return cache.cache_bytes(module, features, number_format)
     if module.cached_by == POSITION:
         if k is not None:
             raise UserError(

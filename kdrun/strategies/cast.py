@@ -18,6 +18,8 @@ from kdrun.term_weights import scaled
 
 # What a teacher's config says of how it teaches, as opposed to what it is.
 TEACHING = ("source", "fill", "verify", "cache_limit_gb", "accuracy", "tolerance")
+LATER = {"mode": "eval", "device": None, "precision": None, "cache_format": "fp32"}
+"""Further keys of a teacher while it teaches, with their defaults."""
 
 TEACHER, STUDENT, ALONE = "teacher", "student", "alone"
 BOTH = f"{losses.HOME}.ce_kd.ce_kd"
@@ -265,7 +267,7 @@ def distil(
         start=start,
         teacher=first,
         teaching={key: settings[key] for key in (*TEACHING, *(("unchecked",) if settings.get("unchecked") else ()))}
-        | {"mode": settings.get("mode", "eval"), "device": settings.get("device")},
+        | {key: settings.get(key, default) for key, default in LATER.items()},
         also=tuple(also),
         drop=drop if also else 0.0,
         sees=sees,

@@ -114,6 +114,7 @@ RULES: tuple[tuple[str, str, Callable[[dict[str, Any]], bool]], ...] = (
     ("data.augment.seed", f"data.augment.{listed(AUGMENTED)}", lambda tree: any(at(tree, f"data.augment.{key}") for key in AUGMENTED)),
     ("teaching.fill", "a teacher whose outputs are cached", _where("teaching.source", "auto", "cached")),
     ("teaching.verify", "a teacher whose outputs are cached", _where("teaching.source", "auto", "cached")),
+    ("teaching.cache_format", "a teacher whose outputs are cached", _where("teaching.source", "auto", "cached")),
     ("teaching.cache_limit_gb", "a teacher whose outputs are cached", _where("teaching.source", "auto", "cached")),
     ("hardware.channels_last", "a task of images", _domain(lambda domain: domain.augmented)),
     ("learner.network.importance", "strategy.order with prune", lambda tree: at(tree, "learner.network.prune") != 0),

@@ -278,7 +278,9 @@ class Fit(Stage):
             **self.teaching,
             "also": [{"learner": one.stage.learner["name"], "fingerprint": one.fingerprint} for one in self.also],
             "drop": self.drop,
-            "cache_bytes": cache_size(look.module, self.objective, width) if cached else None,
+            "cache_bytes": cache_size(look.module, self.objective, width, self.teaching.get("cache_format", "fp32"))
+            if cached
+            else None,
         }
 
     # the run
