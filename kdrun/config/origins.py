@@ -10,9 +10,8 @@ from kdrun.config.option_file import defaults_of, line_of, own_keys, package_of
 from kdrun.config.presets import PRESETS, mistakes
 from kdrun.problems import listed
 
-SETTINGS = ("objective", "trainer", "trainer/optimizer")
-"""Groups whose options are settings, which a strategy may not use. The others say who takes part, and in what: a job without a
-teacher may name one, as those beside it do."""
+SETTINGS = ("objective", "trainer", "trainer/optimizer", "teacher")
+"""Groups whose options a strategy may not use. The others say who takes part, and in what, which all strategies use."""
 
 
 @dataclass
@@ -60,6 +59,7 @@ class Origins:
         group, _, package = group.partition("@")
         part = package or group.replace("/", ".")
         option = self.groups.get(group, {}).get(name)
+        part = f"{part}.{option.part}" if option is not None and option.part else part
         own = {} if option is None or defaults_of(option.file) else own_keys(option.file)
         return [f"{part}.{key}" for key in own] or [part]
 

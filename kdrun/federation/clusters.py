@@ -18,7 +18,7 @@ def cluster(
     """int64 [n]: the cluster of each client, from 0, numbered in the order of their first members.
 
     predictions  float [n, U, C]: class probabilities of n clients on U public samples
-    rule         gap     `greedy` with the threshold of `largest_gap`: nothing is known beforehand
+    rule         gap     see `by_gap`: nothing is known beforehand
                  greedy  see `greedy`, with `threshold`
                  kmeans  k-means on the predictions, with the k of the largest silhouette (see `kmeans`)
                  known   `groups` as they are: an upper bound, which no server knows
@@ -33,7 +33,7 @@ def cluster(
     if rule == "kmeans":
         return kmeans(predictions.reshape(count, -1), seed)
     between = distances(predictions)
-    return greedy(between, largest_gap(between) if rule == "gap" else threshold)
+    return by_gap(between) if rule == "gap" else greedy(between, threshold)
 
 
 def distances(predictions: np.ndarray) -> np.ndarray:
@@ -47,19 +47,36 @@ def distances(predictions: np.ndarray) -> np.ndarray:
     return np.sqrt(squares / predictions.shape[1])
 
 
-def largest_gap(between: np.ndarray) -> float:
-    """The middle of the largest gap between two successive distances of pairs, from float [n, n].
+ALONE, SMALLEST = 1 / 5, 1 / 10
+"""Of the rule `gap`: the share of clients that may be in a cluster by themselves, and the least gap, as a share of the largest distance."""
 
-    Where pairs fall into near and far ones, it is between them. Pairs of fewer than three clients, or all at the same distance, have no
-    gap; the largest distance is then the threshold, and all are one cluster. With three and more that differ it always divides:
-    whether clients form clusters at all it does not test (`kmeans` with its silhouette does not either).
+
+def by_gap(between: np.ndarray) -> np.ndarray:
+    """int64 [n]: the two nearest clusters are joined again and again (average linkage: the mean distance of their members) until the next
+    pair is further apart than the one before by the largest gap of all steps.
+
+    Steps count that leave at most ALONE of the clients (rounded up) by themselves, and two clusters of two and more where there are
+    at least four clients, so that a client which learned otherwise makes no group of all others. Where the largest gap is
+    less than SMALLEST of the largest distance, or fewer than three clients are there, all are one cluster.
+    between: float [n, n]
     """
-    pairs = np.sort(between[np.triu_indices(len(between), 1)])
-    gaps = np.diff(pairs)
-    if not len(gaps) or gaps.max() <= 1e-9:
-        return float(pairs[-1]) if len(pairs) else 0.0
-    place = int(gaps.argmax())
-    return float((pairs[place] + pairs[place + 1]) / 2)
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import squareform
+
+    count = len(between)
+    whole = np.zeros(count, np.int64)
+    if count < 3:
+        return whole
+    steps = linkage(squareform(between, checks=False), "average")
+    joined = steps[:, 2]
+    for place in np.argsort(-np.diff(joined), kind="stable"):
+        if joined[place + 1] - joined[place] < max(SMALLEST * joined[-1], 1e-9):
+            break
+        labels = fcluster(steps, (joined[place] + joined[place + 1]) / 2, "distance")
+        sizes = np.bincount(labels)[1:]
+        if (sizes == 1).sum() <= math.ceil(ALONE * count) and (count < 4 or (sizes > 1).sum() > 1):
+            return numbered(labels)
+    return whole
 
 
 def greedy(between: np.ndarray, threshold: float) -> np.ndarray:

@@ -97,7 +97,8 @@ class Federated(Strategy):
         "strategy.timeout": "it is for strategy.engine=flower",
         **dict.fromkeys(("strategy.groups", "strategy.mixing"), "it is for strategy.partition=groups"),
         "trainer.schedule": "clients train at a constant rate, trainer.optimizer.lr, or with strategy.rate=schedule",
-        "teacher": "the teacher's network is what travels; clients train by student.trainer, or trainer",
+        "teacher": "its network is what travels where clients have networks of several makes and weights travel (controls=[fedavg], say); clients train by "
+        "student.trainer, or trainer",
         "assistants": "their networks are those of clients, who train by student.trainer, or trainer",
         "pretrain": "clients have no first phase",
     }

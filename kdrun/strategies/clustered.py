@@ -31,8 +31,8 @@ class Clustered(Federated, ServerOptions):
                  paper has 5 each, and 10 rounds)
     first_epochs of round 0, over a client's own samples, before anything is sent; null: backward_epochs
     public       share of each client's training samples that is public and has no labels; all arms do without their labels
-    clustering   gap: by a threshold on distances of predictions, in the middle of the largest gap between them; greedy: with the
-                 threshold that is given; kmeans: as many clusters as have the largest silhouette; known: the groups of
+    clustering   gap: by a threshold on distances between clusters, in the largest gap between them; greedy: by a threshold on
+                 distances of clients that is given; kmeans: as many clusters as have the largest silhouette; known: the groups of
                  partition=groups, which no server knows (an upper bound); one: a single cluster
     threshold    of greedy: root mean squared distance of two clients' probability vectors, 0 to sqrt(2)
     recluster    in every round; else once, after round 0

@@ -92,6 +92,18 @@ def _smooths(tree: dict[str, Any]) -> bool:
 UNAVERAGED = ("local", "clustered", "comet", "fedct")
 """Methods of a federation that average nothing, or in their own way."""
 
+OF_PREDICTIONS = (*UNAVERAGED, "fedmd")
+SHARED = ("fedavg", "fedprox", "feddf")
+"""Methods in which no weights travel; and those of one network for all clients: their own where all have the same, else the teacher's."""
+
+
+def _sends_teacher(tree: dict[str, Any]) -> bool:
+    """Whether the teacher's network is what travels in a federation; True of other stages."""
+    method, private = at(tree, "federation.method"), at(tree, "federation.private")
+    alike = method in SHARED and all(node == private[0] for node in private)
+    return method not in OF_PREDICTIONS and not alike
+
+
 AUGMENTED = ("crop", "flip", "transforms", "strong", "mixup", "cutmix")
 """Keys of data.augment that change images at random."""
 RULES: tuple[tuple[str, str, Callable[[dict[str, Any]], bool]], ...] = (
@@ -119,6 +131,8 @@ RULES: tuple[tuple[str, str, Callable[[dict[str, Any]], bool]], ...] = (
     ("hardware.channels_last", "a task of images", _domain(lambda domain: domain.augmented)),
     ("learner.network.importance", "strategy.order with prune", lambda tree: at(tree, "learner.network.prune") != 0),
     ("federation.partition.alpha", "strategy.partition=label, quantity or groups", _where("federation.partition.kind", "label", "quantity", "groups")),
+    ("federation.proxy", "an arm in which its weights travel", lambda tree: _sends_teacher(tree)),
+    ("learner.network", "an arm in which its weights travel", lambda tree: _sends_teacher(tree)),
     ("federation.aggregation.trim", "strategy.aggregation=trimmed_mean", _where("federation.aggregation.how", "trimmed_mean")),
     ("federation.aggregation", "a method that averages what clients send", lambda tree: at(tree, "federation.method") not in UNAVERAGED),
     ("federation.options.top_k", "strategy.encoding=top_k", _options(encoding=("top_k",))),

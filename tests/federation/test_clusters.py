@@ -136,3 +136,46 @@ def test_classes_of_the_largest_are_looked_at():
     twice = {**arrays, "classes": np.zeros_like(arrays["classes"])}
     beyond = {**arrays, "classes": arrays["classes"] + np.uint8(6)}
     assert all("classes" in predictions.unlikely(wrong, 6) for wrong in (twice, beyond))
+
+
+def simulated(clients, groups, alpha, seed, classes=10, samples=60):
+    """(probabilities [n, samples, classes], hidden group of each client): clients see their group's classes by Dirichlet(alpha) and a tenth of all, and
+    weigh a noisy likelihood by how often they saw a class."""
+    random = np.random.default_rng(seed)
+    parts, of = np.array_split(random.permutation(classes), groups), np.arange(clients) * groups // clients
+    evidence = random.normal(size=(samples, classes))
+    evidence[np.arange(samples), random.integers(0, classes, samples)] += 3
+    rows = []
+    for group in of:
+        prior = np.full(classes, 0.1 / classes)
+        prior[parts[group]] += 0.9 * random.dirichlet(np.full(len(parts[group]), alpha))
+        scores = random.uniform(0.6, 1.2) * (evidence + random.uniform(0.5, 1.5) * random.normal(size=evidence.shape))
+        scores += np.log(prior + 1e-3)
+        rows.append(np.exp(scores - scores.max(1, keepdims=True)))
+    rows = np.stack(rows)
+    return rows / rows.sum(2, keepdims=True), of
+
+
+@pytest.mark.parametrize(("count", "groups"), [(8, 2), (10, 2), (25, 5), (100, 5)])
+@pytest.mark.parametrize("alpha", [1, 100])
+def test_the_gap_finds_groups_of_uneven_clients(count, groups, alpha):
+    found = []
+    for seed in range(4 if count < 100 else 2):
+        rows, of = simulated(count, groups, alpha, seed)
+        found.append(clusters.agreement(clusters.cluster(rows, "gap"), of))
+    assert np.mean(found) > 0.95
+
+
+@pytest.mark.parametrize("count", [10, 25])
+def test_a_client_that_learned_otherwise_makes_no_group_of_all_others(count):
+    for seed in range(4):
+        rows, of = simulated(count, 2, 100, seed)
+        rows[3] = np.eye(10)[[2]]
+        labels, others = clusters.cluster(rows, "gap"), np.arange(count) != 3
+        assert clusters.agreement(labels[others], of[others]) == 1.0
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1, 100])
+def test_clients_without_groups_are_nearly_always_one_cluster(alpha):
+    counts = [clusters.cluster(simulated(25, 1, alpha, seed)[0], "gap").max() + 1 for seed in range(8)]
+    assert sum(count > 1 for count in counts) <= 1

@@ -79,11 +79,7 @@ def test_what_no_stage_depends_on_is_refused_with_key_value_and_what_is_used_ins
         [*FEDERATED, "strategy.rate=schedule", "trainer.schedule.name=constant", "trainer.accumulate=2"],
         [*ALONE, "objective.ce.label_smoothing=0.1", "trainer.epochs=3", "name=x", "tags.a=true"],
         [*ALONE, "strategy.controls=[plain_kd]", "objective.kd.temperature=2", "teacher.seed=1"],
-        [
-            *ALONE,
-            "teacher=resnet8",
-            "student=resnet8_w2",
-        ],  # who takes part is no setting: the jobs beside it have the same
+        [*ALONE, "student=resnet8_w2"],
         ["teacher.accuracy=0.9", "teacher.tolerance=0.1", "hardware.threads=2", "student.trainer.epochs=3"],
         ["strategy=compress", "strategy.tune_epochs=6"],  # as many as it would have had
         ["strategy=evolving", "strategy.epochs=[30,30,30]", "strategy.order=descending", "assistants.resnet8.seed=1"],
@@ -166,3 +162,32 @@ def test_stages_that_build_on_many_others_are_collected_in_little_space():
     lab = StageCollector()
     ask_all(compose(["data=digits", "student=mlp_8", "strategy=continual", "strategy.tasks=20"]).cells[0], lab)
     assert len(lab.stages) > 20 and max(len(json.dumps(tree, default=str)) for tree in lab.asked) < 100_000
+
+
+@pytest.mark.parametrize(
+    ("words", "told_of"),
+    [
+        (["strategy=alone", "teacher=mlp_64"], "teacher=mlp_64: strategy=alone does not use it"),
+        (["strategy=continual", "teacher=mlp_64"], "teacher=mlp_64"),
+        (["model=clients_mixed", "strategy=clustered", "teacher=mlp_64"], "controls=[fedavg]"),
+        (["strategy=federated", "strategy.method=fedmd", "teacher=mlp_64", "student=mlp_8"], "teacher=mlp_64"),
+        (["strategy=vanilla", "teacher@assistants.resnet8=mlp_64"], "teacher@assistants.resnet8=mlp_64"),
+        (["model=clients_mixed", "strategy=clustered", "controls=[fedavg]", "teacher=mlp_64"], ""),
+        (["model=clients_mixed", "strategy=clustered", "teacher@assistants.server=mlp_64"], ""),
+        (["strategy=energy_gated", "teacher=mlp_64"], ""),
+        (["strategy=vanilla", "teacher=mlp_64"], ""),
+    ],
+)
+def test_a_teacher_that_no_arm_asks_is_refused(words, told_of):
+    said = told(*words)
+    assert told_of in said and bool(said) == bool(told_of)
+
+
+def test_methods_whose_weights_travel_are_those_that_say_so():
+    from kdrun.federation.methods.base import build_method
+    from kdrun.federation.methods.options import METHODS
+    from kdrun.strategies.unused import OF_PREDICTIONS, SHARED
+
+    travels = {name: build_method(name, {}, False, None).TRAVELS for name in METHODS}
+    assert {name for name, what in travels.items() if what in (None, "predictions", "")} == set(OF_PREDICTIONS)
+    assert {name for name, what in travels.items() if what == "shared"} == set(SHARED)

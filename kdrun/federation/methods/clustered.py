@@ -15,7 +15,7 @@ from kdrun.objectives.objective_term import Term
 from kdrun.objectives.terms import Objective
 from kdrun.problems import UserError
 
-SEMANTICS = 1
+SEMANTICS = 2
 
 
 class Clustered(Clusters):
