@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 class Alone(Strategy):
     """Supervised training of the student. Shares its stage with the `alone` control of every other strategy."""
 
+    beside: ClassVar[tuple[str, ...]] = ("teacher",)
+    """Groups whose options may be named all the same: the command is that of a job with a teacher, with one word more."""
+
     instead: ClassVar[dict[str, str]] = {
         "teacher": "the student learns from labels alone; strategy=vanilla has a teacher",
         "assistants": "the student learns from labels alone; strategy=takd has assistants",

@@ -218,6 +218,7 @@ def refuse_unused(jobs: Sequence[Job], unjudged: Sequence[str] = ()) -> None:
                 told.setdefault(said, []).append(key)
         judged = {said: keys for said, keys in told.items() if all(key.partition(".")[0] in PARTS for key in keys)}
         with job.allowing():
+            judged = {said: keys for said, keys in judged.items() if not _beside(job, said)}
             found = unused(job.config, [key for keys in judged.values() for key in keys])
         for said, keys in judged.items():
             waiting[said] = _told(said, found[keys[0]], job) if all(key in found for key in keys) else []
@@ -226,6 +227,18 @@ def refuse_unused(jobs: Sequence[Job], unjudged: Sequence[str] = ()) -> None:
         if lines:
             problems.add(*lines)
     problems.stop()
+
+
+def _beside(job: Job, said: str) -> bool:
+    """Whether a word (`teacher=mlp_64`) chooses an option that the strategy lets stand though it uses none of it."""
+    from kdrun.targets import locate
+
+    group = said.partition("=")[0].partition("@")[0]
+    if group not in job.choices:
+        return False
+    with contextlib.suppress(Exception):  # what cannot be located is told by whoever runs it
+        return group in getattr(locate(job.config["strategy"]["_target_"], "strategy"), "beside", ())
+    return False
 
 
 def _told(said: str, why: list[str], job: Job) -> list[str]:
