@@ -19,6 +19,7 @@ class Served:
         self.model = LlamaForCausalLM(LlamaConfig(vocab_size=tokenizer.size, **fields)).eval()
         self.tokenizer, self.most, self.key = tokenizer, most, key
         self.requests, self.failing, self.busy, self.busiest = [], 0, 0, 0
+        self.chat = None  # (last message of a chat) -> what is answered
         self.lock = threading.Lock()
         served = self
 
@@ -71,6 +72,12 @@ class Served:
             }
         if handler.path == "/generate":
             return 200, {"text": "", "meta_info": self.sglang(body["input_ids"], body["top_logprobs_num"])}
+        if handler.path == "/v1/chat/completions" and self.chat is not None:
+            message = {"role": "assistant", "content": self.chat(body["messages"][-1]["content"])}
+            return 200, {
+                "object": "chat.completion",
+                "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            }
         if handler.path == "/completion":
             likely = self.top(self.logs(body["prompt"])[-1], body["n_probs"])
             entries = [{"id": t, "token": self.text(t), "logprob": value} for t, value in likely]

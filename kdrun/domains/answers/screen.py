@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 ACTIONS = ("click", "type")
+MARKS = (0.0, 0.3, 0.5, 0.8, 1.0)
+"""That a judge gives a plan."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,8 @@ def action_of(text: str) -> Action | None:
 
 
 def levels(share: float) -> float:
-    """A share of a plan as the nearest of the five marks that a judge gives (0, 0.3, 0.5, 0.8, 1)."""
-    return min((0.0, 0.3, 0.5, 0.8, 1.0), key=lambda mark: abs(mark - share))
+    """A share of a plan as the nearest of MARKS."""
+    return min(MARKS, key=lambda mark: abs(mark - share))
 
 
 def plan_overlap(said: Sequence[Any], wanted: str) -> float:

@@ -72,14 +72,22 @@ DIALECTS = {"vllm": Dialect(_vllm), "sglang": Dialect(_sglang), "llama_cpp": Dia
 
 
 class Endpoint:
-    """A server and the name of a model on it; see networks.served.ServedLanguageModel for the settings."""
+    """A server and the name of a model on it; see networks.served.ServedLanguageModel for the settings. where: the key that has its address."""
 
     def __init__(
-        self, url: str, model: str, dialect: Dialect, top: int, timeout: float, retries: int, key: str | None
+        self,
+        url: str,
+        model: str,
+        dialect: Dialect = DIALECTS["vllm"],
+        top: int = 0,
+        timeout: float = 60.0,
+        retries: int = 4,
+        key: str | None = None,
+        where: str = "network.url",
     ) -> None:
         self.url = url.rstrip("/").removesuffix("/v1")
         if not self.url.startswith(("http://", "https://")):
-            raise UserError(f"network.url={url} is no address of a server, such as http://localhost:8000")
+            raise UserError(f"{where}={url} is no address of a server, such as http://localhost:8000")
         self.model, self.dialect, self.top, self.timeout, self.retries = model, dialect, top, timeout, retries
         self._headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
         self.name = f"the server at {self.url}"
@@ -100,6 +108,17 @@ class Endpoint:
             raise UserError(
                 f"{self.name} does not answer with log-probabilities as network.api has them ({type(error).__name__}: {error})",
                 f"teacher.network.api={' or '.join(kinds)}, where it is such a server",
+            ) from error
+
+    def answer(self, messages: Sequence[dict[str, str]], most: int) -> str:
+        """What the model says next in a chat, in at most so many tokens, each the likeliest. The same of all kinds of servers."""
+        body = {"model": self.model, "messages": list(messages), "max_tokens": most, "temperature": 0}
+        said = self._post("/v1/chat/completions", body)
+        try:
+            return str(said["choices"][0]["message"]["content"])
+        except (KeyError, IndexError, TypeError) as error:
+            raise UserError(
+                f"{self.name} answers a chat with something else ({type(error).__name__}: {error})"
             ) from error
 
     def check_model(self) -> None:
