@@ -1,5 +1,5 @@
-"""kdrun plot RUN...: figures of a run, of several runs or of a sweep, as PNG and SVG; kind=windows: a contact sheet; kind=card: of
-scorecards; kind=generalisation: of what kdrun diagnose has measured."""
+"""kdrun plot RUN...: figures of a run, of several runs or of a sweep, as PNG and SVG; kind=windows, kind=episodes: test samples
+of one run; kind=card: of scorecards; kind=generalisation: of what kdrun diagnose has measured."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from kdrun.problems import UserError, closest, listed
 from kdrun.verbs.arguments import Arguments
 from kdrun.verbs.runs import options_in, outputs_folder, whole_number
 
-WINDOWS, CARD, GENERALISATION = "windows", "card", "generalisation"
-KINDS = (*FIGURES, WINDOWS, CARD, GENERALISATION)
+WINDOWS, EPISODES, CARD, GENERALISATION = "windows", "episodes", "card", "generalisation"
+KINDS = (*FIGURES, WINDOWS, EPISODES, CARD, GENERALISATION)
+OF_SAMPLES = {WINDOWS: ("kind", "method", "rows", "seed"), EPISODES: ("kind", "rows", "seed")}
+"""Kind of figure of test samples of one run -> its options."""
 OF_TABLES = (CARD, GENERALISATION)
 ABSENT = {
     "hops": "no stage measured its gap (trainer.gap)",
@@ -28,8 +30,8 @@ def main(args: Arguments) -> int:
     options = _options(args)
     kind = options.get("kind")
     subject = find_subject(outputs_folder(args), args.words, tables=kind in OF_TABLES)
-    if kind == WINDOWS:
-        paths, left_out = [_sheet(subject, options)], {}
+    if kind in OF_SAMPLES:
+        paths, left_out = [_of_samples(str(kind), subject, options)], {}
     elif kind in OF_TABLES:
         paths, left_out = _of_runs(kind, subject, outputs_folder(args)), {}
     else:
@@ -51,13 +53,16 @@ def main(args: Arguments) -> int:
 
 
 def _options(args: Arguments) -> dict[str, str]:
-    """kind, and of kind=windows method, rows and seed. UserError for any other KEY=VALUE."""
+    """kind, and of figures of test samples their options. UserError for any other KEY=VALUE."""
     options = options_in(args.overrides, OPTIONS)
     kind = options.get("kind")
     if "kind" in options and kind not in KINDS:
         raise UserError(f"kind={kind}: no such figure{closest(str(kind), KINDS)}", f"there is: {listed(KINDS)}")
-    if kind != WINDOWS and (extra := [word for word in options if word != "kind"]):
-        raise UserError(f"{extra[0]}={options[extra[0]]} belongs to kind=windows", "see kdrun plot --help")
+    if extra := [word for word in options if word not in OF_SAMPLES.get(str(kind), ("kind",))]:
+        of = [name for name, allowed in OF_SAMPLES.items() if extra[0] in allowed]
+        raise UserError(
+            f"{extra[0]}={options[extra[0]]} belongs to kind={' and kind='.join(of)}", "see kdrun plot --help"
+        )
     return options
 
 
@@ -71,13 +76,17 @@ def _of_runs(kind: str, subject: Subject, outputs: Path) -> list[Path]:
     return write(subject, runs_of(subject, outputs))
 
 
-def _sheet(subject: Subject, options: dict[str, str]) -> Path:
-    from kdrun.plots.sheets import write_sheet
-
+def _of_samples(kind: str, subject: Subject, options: dict[str, str]) -> Path:
     if subject.kind != "run":
         what = subject.name if subject.kind == "runs" else f"the {subject.kind} {subject.name}"
-        raise UserError(f"kind=windows is of one run at a time; given: {what}")
+        raise UserError(f"kind={kind} is of one run at a time; given: {what}")
     need_matplotlib()
     numbers = {name: whole_number(options, name) for name in ("rows", "seed") if name in options}
     ((_, run),) = subject.runs
+    if kind == EPISODES:
+        from kdrun.plots.episodes import write_episodes
+
+        return write_episodes(run, **numbers)
+    from kdrun.plots.sheets import write_sheet
+
     return write_sheet(run, method=options.get("method", "grad_cam"), **numbers)

@@ -149,8 +149,10 @@ usage: kdrun plot [RUN ...|SWEEP] [kind=NAME] [method=NAME] [rows=N] [seed=N] [-
   kdrun plot RUN kind=windows          a result with views: test samples in every view, with maps of what the networks
                                        look at, before and after; needs the networks in the store, and the data.
                                        rows=6, seed= (the first) and method=occlusion choose otherwise
+  kdrun plot RUN kind=episodes         an agent: test screens with the action that it took, wrong and right ones; rows=8
+                                       and seed= choose otherwise
 
-PNG and SVG (windows: PNG) in the plots folder of the run or sweep; how to read them: docs/figures.md.
+PNG and SVG (windows, episodes: PNG) in the plots folder of the run or sweep; how to read them: docs/figures.md.
 Needs matplotlib: pip install matplotlib""",
     "energy": """\
 usage: kdrun energy [RUN|SWEEP|TABLE] [pue=1.2] [grid=0.4] [serving=TEACHER,STUDENT] [--outputs DIR] [--json]

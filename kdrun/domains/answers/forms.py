@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from kdrun.domains.answers.screen import Action, Screen
 
@@ -60,6 +61,11 @@ class Form(Screen):
         elif action.kind == "type" and element.kind == "field":
             elements[place] = replace(element, value=action.text)
         return replace(self, elements=tuple(elements))
+
+    def picture(self) -> tuple[Any, Mapping[str, tuple[int, int, int, int]]]:
+        from kdrun.domains.answers.drawn import drawn
+
+        return drawn(self.utterance, self.elements)
 
     def succeeds(self, action: Action) -> bool:
         return GOALS[self.name](self, self.after(action))

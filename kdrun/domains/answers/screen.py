@@ -62,6 +62,10 @@ class Screen:
         """Distance of two elements, from 0 to 1; 1 where one is not on the screen."""
         raise NotImplementedError
 
+    def picture(self) -> tuple[Any, Mapping[str, tuple[int, int, int, int]]]:
+        """(image of PIL, name of each element -> its left, top, width and height in pixels), for people."""
+        raise NotImplementedError
+
     def executed(self, text: str) -> bool:
         """Whether the action of an answer succeeds when it is carried out now, which may take a while."""
         return self.right(text)

@@ -92,7 +92,7 @@ def test_pages_are_prepared_once(tmp_path):
     told = []
     first = list(pages.prepared(tmp_path, stub, wanted, lambda done, of: told.append((done, of))))
     assert [len(found) for found in first] == [3, 2] and told[-1] == (5, 5)
-    with Image.open(first[0][0].picture) as shown:
+    with Image.open(first[0][0].shot) as shown:
         assert shown.size == (browsers.WIDTH, browsers.HEIGHT)
     tries = stub.tries
     assert list(pages.prepared(tmp_path, stub, wanted)) == first and stub.tries == tries

@@ -49,7 +49,7 @@ class Spot:
 
 @dataclass(frozen=True)
 class Page(Screen):
-    """A page as it was opened. spots: name -> element; actions: those that succeeded; picture: its screenshot; browser: one in which actions
+    """A page as it was opened. spots: name -> element; actions: those that succeeded; shot: file with its screenshot; browser: one in which actions
     of answers are carried out (`executed`), None: they are compared with those that succeeded."""
 
     name: str
@@ -57,7 +57,7 @@ class Page(Screen):
     utterance: str
     spots: dict[str, Spot]
     actions: tuple[Action, ...]
-    picture: Path | None = None
+    shot: Path | None = None
     browser: Opened | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -67,6 +67,16 @@ class Page(Screen):
     @property
     def lines(self) -> dict[str, str]:
         return {name: _line(name, spot) for name, spot in self.spots.items()}
+
+    def picture(self) -> tuple[Any, dict[str, tuple[int, int, int, int]]]:
+        """Its screenshot; a blank page where that is not on disk."""
+        from PIL import Image
+
+        image = Image.new("RGB", (WIDTH, HEIGHT), "white")
+        if self.shot is not None and self.shot.exists():
+            with Image.open(self.shot) as shown:
+                image = shown.convert("RGB")
+        return image, {name: spot.box for name, spot in self.spots.items()}
 
     def valid(self) -> list[Action]:
         return list(self.actions)
