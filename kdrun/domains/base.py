@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,8 @@ class Domain:
     """One kind of data and what is learned from it: a subclass in the module `domain` of its package, without torch.
 
     name         value of `data.task`
+    source       "module:class" of what its sources return; learned: of its Task, described: of its Spec, reads: of the reader of
+                 `kdrun predict`. A kind whose task is made of more than the spec has a method `task` of its own
     kind         what weights files call it (Spec.kind); "": as `name`
     metrics      as Task.METRICS
     main         the metric that summaries report and results are judged by; where a kind says nothing, the first of `metrics`
@@ -72,6 +75,10 @@ class Domain:
     """
 
     name: str
+    source: str
+    learned: str
+    described: str
+    reads: str
     kind: str = ""
     metrics: Mapping[str, str]
     monitor: str = "accuracy"
@@ -100,7 +107,7 @@ class Domain:
 
     def source_type(self) -> type:
         """What its sources return; has `name` and `content_hash`."""
-        raise NotImplementedError
+        return resolve_name(self.source)
 
     def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
         """The data module (data.module.DataModule) of what a source returned: split, limited, normalised.
@@ -111,18 +118,18 @@ class Domain:
 
     def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Task:
         """The task of a data module. decoding: `trainer.decoding`, for tasks that generate."""
-        raise NotImplementedError
+        return resolve_name(self.learned)(module.spec)
 
     def spec(self, metadata: Mapping[str, Any]) -> Any:
         """The spec that a weights file was written with; sizes are those of no data set."""
-        raise NotImplementedError
+        return resolve_name(self.described).of(metadata)
 
     def reader(self, spec: Any, config: Mapping[str, Any], paths: Mapping[str, str]) -> Any:
         """How `kdrun predict` reads inputs of the user's own (domains.inputs.Reader), of kinds that have it in `commands`.
 
         spec: of the weights file; config: `data` of the run. No samples of the run are read.
         """
-        raise NotImplementedError
+        return resolve_name(self.reads)(spec, config, paths)
 
     def stand_in(self, requires: Mapping[str, Any], count: int) -> Any:
         """A data module of `count` made-up training samples, for the plan of a table whose data are not here: as `requires` of

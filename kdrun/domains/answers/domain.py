@@ -19,6 +19,7 @@ class AnswersDomain(LanguageDomain):
     commands = (*LanguageDomain.commands, "think")
     written = ()
     preferred = None
+    described = "kdrun.domains.answers.spec:AnswersSpec"
 
     def sums(self, row: Mapping[str, Any]) -> Mapping[str, Sums]:
         """Also the share of right answers."""
@@ -34,11 +35,6 @@ class AnswersDomain(LanguageDomain):
         from kdrun.domains.answers.task import Answers
 
         return Answers(module, decoding)
-
-    def spec(self, metadata: Mapping[str, Any]) -> Any:
-        from kdrun.domains.answers.spec import AnswersSpec
-
-        return AnswersSpec.of(metadata)
 
 
 DOMAIN = AnswersDomain()

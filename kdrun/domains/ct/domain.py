@@ -22,11 +22,7 @@ class DiagnosisDomain(ClassificationDomain):
     )
     keeps_rows = True
     commands = ()  # a picture has no window of Hounsfield units
-
-    def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
-        from kdrun.domains.ct.task import Diagnosis as Task
-
-        return Task(module.spec)
+    learned = "kdrun.domains.ct.task:Diagnosis"
 
     def foreseen(self, planned: Mapping[str, Any], data: Mapping[str, Any]) -> Any:
         """Of scans the shape is in their config: a channel for each window."""

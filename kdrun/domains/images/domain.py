@@ -23,34 +23,18 @@ class ClassificationDomain(Domain):
     transfers = True
     commands = ("predict",)
     supplies = ("num_classes", "num_labels", "in_channels", "in_chans", "image_size", "img_size")
-
-    def source_type(self) -> type:
-        from kdrun.domains.images.source import Images
-
-        return Images
+    source = "kdrun.domains.images.source:Images"
+    learned = "kdrun.domains.images.task:Classification"
+    described = "kdrun.domains.images.spec:DataSpec"
+    reads = "kdrun.domains.images.reader:ImageReader"
 
     def reads_unlabelled(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
         return {"_target_": "kdrun.domains.images.image_folder.unlabelled_images"}
-
-    def reader(self, spec: Any, config: Mapping[str, Any], paths: Mapping[str, str]) -> Any:
-        from kdrun.domains.images.reader import ImageReader
-
-        return ImageReader(spec, config, paths)
 
     def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
         from kdrun.domains.images.module import image_module
 
         return image_module(source, config, self, cache)
-
-    def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
-        from kdrun.domains.images.task import Classification as Task
-
-        return Task(module.spec)
-
-    def spec(self, metadata: Mapping[str, Any]) -> Any:
-        from kdrun.domains.images.spec import DataSpec
-
-        return DataSpec.of(metadata)
 
     def stand_in(self, requires: Mapping[str, Any], count: int) -> Any:
         import numpy as np

@@ -55,6 +55,8 @@ class LanguageDomain(Domain):
     written = ("exact_match", "rouge1", "rougeL", "distinct2", "generated_tokens")
     preferred = ("nats", "min", "bytes")
     generates = frozenset(("temperature", "prompt"))
+    source = "kdrun.domains.language.source:Documents"
+    described = "kdrun.domains.language.spec:LanguageSpec"
 
     def sums(self, row: Mapping[str, Any]) -> Mapping[str, Sums]:
         """From nats, tokens, right tokens and bytes of single documents."""
@@ -63,11 +65,6 @@ class LanguageDomain(Domain):
         from kdrun.domains.language.scores import SCORES
 
         return {name: Sums(_counts, partial(_score, score)) for name, score in SCORES.items()}
-
-    def source_type(self) -> type:
-        from kdrun.domains.language.source import Documents
-
-        return Documents
 
     def reads_unlabelled(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
         target = data.get("_target_") or ""
@@ -84,11 +81,6 @@ class LanguageDomain(Domain):
         from kdrun.domains.language.task import CausalLanguage
 
         return CausalLanguage(module, decoding)
-
-    def spec(self, metadata: Mapping[str, Any]) -> Any:
-        from kdrun.domains.language.spec import LanguageSpec
-
-        return LanguageSpec.of(metadata)
 
     def view_keys(self, data: Mapping[str, Any]) -> tuple[str, ...]:
         """Those that cut a text into tokens."""

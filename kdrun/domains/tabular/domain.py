@@ -23,38 +23,22 @@ class RegressionDomain(Domain):
     transfers = True
     commands = ("predict",)
     supplies = ClassificationDomain.supplies
+    source = "kdrun.domains.tabular.source:Table"
+    learned = "kdrun.domains.tabular.task:Regression"
+    described = "kdrun.domains.tabular.spec:TableSpec"
+    reads = "kdrun.domains.tabular.reader:RowReader"
 
     def sums(self, row: Mapping[str, Any]) -> Mapping[str, Sums]:
         """R2, from errors and targets."""
         return {"r2": Sums(_squares, _r2)} if "output" in row else {}
 
-    def source_type(self) -> type:
-        from kdrun.domains.tabular.source import Table
-
-        return Table
-
     def reads_unlabelled(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
         return {"_target_": "kdrun.domains.tabular.unlabelled.unlabelled_rows"}
-
-    def reader(self, spec: Any, config: Mapping[str, Any], paths: Mapping[str, str]) -> Any:
-        from kdrun.domains.tabular.reader import RowReader
-
-        return RowReader(spec, config, paths)
 
     def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
         from kdrun.domains.tabular.module import table_module
 
         return table_module(source, config)
-
-    def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
-        from kdrun.domains.tabular.task import Regression as Task
-
-        return Task(module.spec)
-
-    def spec(self, metadata: Mapping[str, Any]) -> Any:
-        from kdrun.domains.tabular.spec import TableSpec
-
-        return TableSpec.of(metadata)
 
 
 def _squares(rows: Rows) -> np.ndarray:

@@ -41,14 +41,10 @@ class OfTexts(Domain):
     normalised = False
     transfers = True
     commands = ("predict",)
+    reads = "kdrun.domains.text.reader:TextReader"
 
     def reads_unlabelled(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
         return {"_target_": "kdrun.domains.text.files.unlabelled_texts"}
-
-    def reader(self, spec: Any, config: Mapping[str, Any], paths: Mapping[str, str]) -> Any:
-        from kdrun.domains.text.reader import TextReader
-
-        return TextReader(spec, config, paths)
 
     def content_hash(self, source: Any, config: dict[str, Any]) -> str:
         """With the content of a tokenizer that is given."""
@@ -81,26 +77,14 @@ class TextDomain(OfTexts):
             "calibration": "min",
         }
     )
-
-    def source_type(self) -> type:
-        from kdrun.domains.text.source import Texts
-
-        return Texts
+    source = "kdrun.domains.text.source:Texts"
+    learned = "kdrun.domains.text.task:TextClassification"
+    described = "kdrun.domains.text.spec:ClassifiedTextSpec"
 
     def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
         from kdrun.domains.text.module import text_module
 
         return text_module(source, {**config, **config["tokens"]}, cache)
-
-    def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
-        from kdrun.domains.text.task import TextClassification as Task
-
-        return Task(module.spec)
-
-    def spec(self, metadata: Mapping[str, Any]) -> Any:
-        from kdrun.domains.text.spec import ClassifiedTextSpec
-
-        return ClassifiedTextSpec.of(metadata)
 
 
 DOMAIN = TextDomain()

@@ -20,30 +20,18 @@ class TextLabelsDomain(OfTexts):
     files = "kdrun.domains.text_labels.files.labelled_texts"
     metrics = MappingProxyType({"f1_micro": "max", "f1": "max", "exact_match": "max", "auroc": "max", "loss": "min"})
     monitor, supervision = "f1_micro", "bce"
+    source = "kdrun.domains.text_labels.source:LabelledTexts"
+    learned = "kdrun.domains.text_labels.task:TextLabels"
+    described = "kdrun.domains.text_labels.spec:LabelledTextSpec"
 
     def sums(self, row: Mapping[str, Any]) -> Mapping[str, Sums]:
         return {"f1_micro": Sums(_counts, lambda sums: 2 * sums[:, 0] / sums[:, 1])} if "predicted" in row else {}
-
-    def source_type(self) -> type:
-        from kdrun.domains.text_labels.source import LabelledTexts
-
-        return LabelledTexts
 
     def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
         from kdrun.domains.text.module import text_module
         from kdrun.domains.text_labels.module import LabelledTextModule
 
         return text_module(source, {**config, **config["tokens"]}, cache, LabelledTextModule)
-
-    def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
-        from kdrun.domains.text_labels.task import TextLabels
-
-        return TextLabels(module.spec)
-
-    def spec(self, metadata: Mapping[str, Any]) -> Any:
-        from kdrun.domains.text_labels.spec import LabelledTextSpec
-
-        return LabelledTextSpec.of(metadata)
 
 
 def _counts(rows: Rows) -> np.ndarray:

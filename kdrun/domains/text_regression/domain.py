@@ -22,31 +22,19 @@ class TextRegressionDomain(OfTexts):
         {"spearman": "max", "pearson": "max", "rmse": "min", "mae": "min", "r2": "max", "loss": "min"}
     )
     monitor, supervision = "spearman", "mse"
+    source = "kdrun.domains.text_regression.source:NumberedTexts"
+    learned = "kdrun.domains.text_regression.task:TextRegression"
+    described = "kdrun.domains.text_regression.spec:NumberedTextSpec"
 
     def sums(self, row: Mapping[str, Any]) -> Mapping[str, Sums]:
         """Pearson's correlation: that of ranks is no function of sums over samples."""
         return {"pearson": Sums(_moments, _pearson)} if "output" in row else {}
-
-    def source_type(self) -> type:
-        from kdrun.domains.text_regression.source import NumberedTexts
-
-        return NumberedTexts
 
     def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
         from kdrun.domains.text.module import text_module
         from kdrun.domains.text_regression.module import NumberedTextModule
 
         return text_module(source, {**config, **config["tokens"]}, cache, NumberedTextModule)
-
-    def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
-        from kdrun.domains.text_regression.task import TextRegression
-
-        return TextRegression(module.spec)
-
-    def spec(self, metadata: Mapping[str, Any]) -> Any:
-        from kdrun.domains.text_regression.spec import NumberedTextSpec
-
-        return NumberedTextSpec.of(metadata)
 
 
 def _moments(rows: Rows) -> np.ndarray:

@@ -53,6 +53,8 @@ class TranslationDomain(Domain):
     normalised, per_position, transfers = False, True, True
     generates = frozenset(("beam", "length_penalty"))
     decoding = frozenset(("beam", "val_beam", "length_penalty", "max_factor", "max_extra"))
+    source = "kdrun.domains.translation.source:Pairs"
+    described = "kdrun.domains.translation.spec:TextSpec"
 
     def foreseen(self, planned: Mapping[str, Any], data: Mapping[str, Any]) -> Foreseen:
         """Pairs of `planned["tokens"]` tokens on either side."""
@@ -87,11 +89,6 @@ class TranslationDomain(Domain):
 
         return {name: Sums(_counts, partial(score, name)) for name in FIELDS}
 
-    def source_type(self) -> type:
-        from kdrun.domains.translation.source import Pairs
-
-        return Pairs
-
     def reads_unlabelled(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
         return {"_target_": "kdrun.domains.translation.transfer.unlabelled_sentences"}
 
@@ -104,11 +101,6 @@ class TranslationDomain(Domain):
         from kdrun.domains.translation.task import Translation as Task
 
         return Task(module, decoding)
-
-    def spec(self, metadata: Mapping[str, Any]) -> Any:
-        from kdrun.domains.translation.spec import TextSpec
-
-        return TextSpec.of(metadata)
 
     def content_hash(self, source: Any, config: dict[str, Any]) -> str:
         """With the content of a tokenizer that is given."""

@@ -52,11 +52,8 @@ class VisionLanguageDomain(Domain):
         "as a further test set beside data to train on: data=llava_json data.root=FOLDER data.file=FILE "
         "data.tests.NAME._target_=SOURCE data.tests.NAME.root=FOLDER",
     )
-
-    def source_type(self) -> type:
-        from kdrun.domains.vision_language.source import Conversations
-
-        return Conversations
+    source = "kdrun.domains.vision_language.source:Conversations"
+    described = "kdrun.domains.vision_language.spec:VisionSpec"
 
     def reads_unlabelled(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
         return {"_target_": "kdrun.domains.vision_language.transfer.unlabelled_pictures"}
@@ -70,11 +67,6 @@ class VisionLanguageDomain(Domain):
         from kdrun.domains.vision_language.task import VisionLanguage as Task
 
         return Task(module, decoding)
-
-    def spec(self, metadata: Mapping[str, Any]) -> Any:
-        from kdrun.domains.vision_language.spec import VisionSpec
-
-        return VisionSpec.of(metadata)
 
     def content_hash(self, source: Any, config: dict[str, Any]) -> str:
         """With the content of a tokenizer that is given, in the place of the text that one would be made from."""
