@@ -25,7 +25,7 @@ from kdrun.learning.wiring import capture_of
 from kdrun.ledger.flops import parameters
 from kdrun.ledger.ledger import CostCounter, Ledger, clocks
 from kdrun.ledger.reader import Metering, open_metering
-from kdrun.networks.build import build_network
+from kdrun.networks.build import of_shapes, to_be_loaded
 from kdrun.networks.inputs import moments_of, same
 from kdrun.networks.weights import load_weights, read_metadata
 from kdrun.objectives.terms import Objective, build_objective
@@ -147,7 +147,7 @@ class Workshop:
         """Number of parameters of a network on these data."""
         key = repr((network, data))
         if key not in self._sizes:
-            self._sizes[key] = parameters(build_network(network, self.data(data).spec, 0))
+            self._sizes[key] = of_shapes(network, self.data(data).spec, parameters)
         return self._sizes[key]
 
     def known_of(self, data: dict[str, Any]) -> dict[str, Any]:
@@ -172,7 +172,7 @@ class Workshop:
         """Width of a network's features on these data. Raises UserError where the task has none."""
         key = repr(("features", network, module.spec))
         if key not in self._sizes:
-            self._sizes[key] = module.task().feature_width(build_network(network, module.spec, 0))
+            self._sizes[key] = of_shapes(network, module.spec, module.task().feature_width)
         return self._sizes[key]
 
     def preflight_metric(self, data: dict[str, Any]) -> str:
@@ -228,7 +228,7 @@ def live_teacher(
     Its weights file says how its inputs are normalised: those of `module` are converted where the config has another
     normalisation for the teacher (`converts`), and outputs to the units of its targets where the teacher learned them in others.
     """
-    network = build_network(teacher.network, module.spec, 0)
+    network = to_be_loaded(teacher.network, module.spec)
     look(network)
     known = read_metadata(teacher.weights) if teacher.converts else {}
     loaded = load_weights(network, teacher.weights, module.spec.in_units_of(known), any_normalisation=teacher.converts)

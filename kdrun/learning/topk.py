@@ -61,9 +61,9 @@ class TopTeacher(Around):
 
 
 def cache_bytes(module, k: int) -> int:
-    """Disk that the top of a teacher takes for the training sentences of a text data module."""
-    positions = int(module.lengths(module.train_ids).sum())
-    return positions * min(k, module.spec.vocabulary) * (2 + _id_type(module).itemsize) + 4 * len(module.train_ids)
+    """Disk that the top of a teacher takes for the training samples of a module of sequences."""
+    rows = int(_counts(module)(module.train_ids).sum())
+    return rows * min(k, module.spec.vocabulary) * (2 + _id_type(module).itemsize) + 4 * len(module.train_ids)
 
 
 def cache_size(module, objective: dict[str, Any], features: int = 0, number_format: str = "fp32") -> int | None:
@@ -81,11 +81,7 @@ def cache_size(module, objective: dict[str, Any], features: int = 0, number_form
                 "execution=topk (objective=word_kd_topk) is for text; for images objective.kd has all classes"
             )
         return cache.cache_bytes(module, features, number_format)
-    if module.cached_by == POSITION:
-        if k is not None:
-            raise UserError(
-                "execution=topk (objective=word_kd_topk) is for text; here objective.kd has the whole vocabulary, cached as well"
-            )
+    if module.cached_by == POSITION and k is None:
         return None if _wants_hidden(objective) else positions.cache_bytes(module)
     return None if k is None else cache_bytes(module, k)
 
@@ -98,27 +94,42 @@ def _wants_hidden(objective: dict[str, Any]) -> bool:
     )
 
 
+def _counts(module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Ids of training samples -> positions of each at which a teacher teaches."""
+    return positions.counts(module) if module.cached_by == POSITION else module.lengths
+
+
 def _id_type(module) -> np.dtype:
     return np.dtype(np.uint16 if module.spec.vocabulary <= 1 << 16 else np.int32)
 
 
 class TopCache(RowCache):
-    """Rows for all training sentences of a text data module: ids uint16 or int32, log_probs float16."""
+    """Rows for all training samples of a module of sequences: ids uint16 or int32, log_probs float16.
+
+    Of a sentence at its first positions, as many as it has; of a conversation on images where a teacher teaches (positions.taught).
+    """
 
     def __init__(self, folder: Path, module, k: int, parts: dict[str, Any]):
         self.module, self.k = module, min(k, module.spec.vocabulary)
         arrays = {"ids": (_id_type(module), self.k), "log_probs": (np.float16, self.k)}
-        super().__init__(folder, module.train_ids, module.lengths, arrays, parts)
+        super().__init__(folder, module.train_ids, _counts(module), arrays, parts)
 
-    def read(self, ids: torch.Tensor, width: int) -> dict[str, torch.Tensor]:
-        """top_ids int64 and top_log_probs float32 [b, width, k] of sentences; zeros behind their ends."""
-        rows = self.rows_of(ids)
-        tokens = np.zeros((len(rows), width, self.k), np.int64)
-        values = np.zeros((len(rows), width, self.k), np.float32)
+    def where(self, batch: dict[str, Any]) -> np.ndarray:
+        """bool [b, L]: positions of a batch that have rows."""
+        mask = on_host(batch, "mask")
+        if self.module.cached_by == POSITION:
+            return (mask | on_host(batch, "visual_mask")).numpy()
+        rows = self.rows_of(on_host(batch, "ids"))
+        return np.arange(mask.shape[1]) < (self.starts[rows + 1] - self.starts[rows])[:, None]
+
+    def read(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """top_ids int64 and top_log_probs float32 [b, L, k] of a batch; zeros where there is no row."""
+        rows, where = self.rows_of(on_host(batch, "ids")), self.where(batch)
+        tokens = np.zeros((*where.shape, self.k), np.int64)
+        values = np.zeros((*where.shape, self.k), np.float32)
         for place, row in enumerate(rows):
-            part = self.part(row)
-            tokens[place, : part.stop - part.start] = self.arrays["ids"][part]
-            values[place, : part.stop - part.start] = self.arrays["log_probs"][part]
+            tokens[place, where[place]] = self.arrays["ids"][self.part(row)]
+            values[place, where[place]] = self.arrays["log_probs"][self.part(row)]
         return {"top_ids": torch.from_numpy(tokens), "top_log_probs": torch.from_numpy(values)}
 
     def build(
@@ -128,23 +139,24 @@ class TopCache(RowCache):
         for rows, seen, missing in self.missing():
             if missing:
                 batch = self.module.inputs(self.ids[torch.from_numpy(rows)])
+                where = self.where(batch)
                 top = {
                     name: tensor.cpu().numpy()
                     for name, tensor in teacher.outputs(moved(batch, device)).features.items()
                 }
                 for place, row in enumerate(rows):
-                    length = int(self.starts[row + 1] - self.starts[row])
-                    self.put(row, ids=top["top_ids"][place, :length], log_probs=top["top_log_probs"][place, :length])
+                    here = where[place]
+                    self.put(row, ids=top["top_ids"][place, here], log_probs=top["top_log_probs"][place, here])
             told(seen)
 
     def largest_error(self, teacher: TopTeacher, device: torch.device, count: int, seed: int, moved) -> float:
-        """Largest absolute difference in a log-probability above -10 between `count` stored sentences and the live teacher."""
+        """Largest absolute difference in a log-probability above -10 between `count` stored samples and the live teacher."""
         ids = self.some(count, seed)
         batch = self.module.inputs(ids)
-        stored = self.read(ids, batch["mask"].shape[1])
-        live = torch.log_softmax(teacher.live.outputs(moved(batch, device)).logits.float(), -1).cpu()
-        live = live.gather(-1, stored["top_ids"])[batch["mask"]]
-        return cache.largest_difference(live, stored["top_log_probs"][batch["mask"]], least=-10)
+        stored, where = self.read(batch), torch.from_numpy(self.where(batch))
+        live = torch.log_softmax(teacher.live.outputs(moved(batch, device)).dense().float(), -1).cpu()
+        live = live.gather(-1, stored["top_ids"])[where]
+        return cache.largest_difference(live, stored["top_log_probs"][where], least=-10)
 
 
 class CachedTop:
@@ -155,7 +167,7 @@ class CachedTop:
         self.device = torch.device("cpu")
 
     def outputs(self, batch: dict[str, Any], step: int = 0) -> Prediction:
-        found = self.cache.read(on_host(batch, "ids"), batch["mask"].shape[1])
+        found = self.cache.read(batch)
         if self.device.type != "cpu":
             found = {name: tensor.to(self.device, non_blocking=True) for name, tensor in found.items()}
         return Prediction(None, None, found)  # type: ignore[arg-type]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy
 import torch
@@ -16,6 +16,8 @@ from kdrun.networks.modes import evaluating
 from kdrun.networks.names import CLASSES, VOCABULARY
 from kdrun.networks.output import logits_of
 from kdrun.problems import UserError
+
+T = TypeVar("T")
 
 
 def build_network(node: Mapping[str, Any], spec: Any, seed: int) -> nn.Module:
@@ -40,6 +42,39 @@ def build_network(node: Mapping[str, Any], spec: Any, seed: int) -> nn.Module:
             raise UserError(f"{target} gave a {type(network).__name__}, expected a torch.nn.Module")
         check_forward(network, target, spec)
     return network.train()
+
+
+def of_shapes(node: Mapping[str, Any], spec: Any, ask: Callable[[nn.Module], T]) -> T:
+    """What `ask` says of the network of a node, of which it looks at shapes alone: without memory for weights where its code allows that."""
+    try:
+        with torch.device("meta"):
+            network = build_network(node, spec, 0)
+        return ask(network)
+    except Exception:  # perhaps the meta device alone is at fault: the real one tells
+        return ask(build_network(node, spec, 0))
+
+
+def to_be_loaded(node: Mapping[str, Any], spec: Any) -> nn.Module:
+    """The network of a node for a weights file that has all its values: on the meta device where that is so, for load_weights then gives it the
+    tensors of the file, and nothing is in memory twice; else as `build_network`."""
+    try:
+        with torch.device("meta"):
+            network = build_network(node, spec, 0)
+    except Exception:  # perhaps the meta device alone is at fault
+        return build_network(node, spec, 0)
+    return network if _all_in_file(network) else build_network(node, spec, 0)
+
+
+def _all_in_file(network: nn.Module) -> bool:
+    """Whether a state dict has every value of a network: no buffer that is not kept, no tensor that is a plain attribute, nothing that is
+    shared, and no state that it makes itself of what a file has (networks.compressed, networks.elastic)."""
+    if hasattr(network, "adopt") or hasattr(network, "calibrate"):
+        return False
+    names = [name for name, _ in network.named_parameters(remove_duplicate=False)]
+    shared = len(names) > len(list(network.named_parameters()))
+    buffers = {name for name, _ in network.named_buffers()}
+    plain = any(torch.is_tensor(value) for part in network.modules() for value in vars(part).values())
+    return not shared and not plain and buffers <= network.state_dict().keys()
 
 
 def data_arguments(node: Mapping[str, Any], spec: Any) -> dict[str, Any]:

@@ -125,6 +125,7 @@ def load_weights(
         table: features and target; of text: tokenizer and languages) and normalisation;
         any_normalisation=True leaves the normalisation out (for a caller that converts the inputs).
     as_trained: the network is not trained further, so that image size, image slots and chat template have to be as they were.
+    A network on the meta device is given the tensors of the file.
     A network with `adopt(metadata, tensors) -> tensors` makes its state from what the file holds (networks.compressed).
     Raises UserError for a file that is absent, damaged, needs unpickling, does not fit, was made for other data, or holds
     NaN, infinities or nothing but zeros.
@@ -143,7 +144,10 @@ def load_weights(
     check_keys(tensors, own, path, type(network).__name__)
     if spec is not None and read.metadata:
         check_data(read.metadata, spec, path, any_normalisation=any_normalisation, as_trained=as_trained)
-    network.load_state_dict(tensors, strict=True)
+    empty = any(tensor.is_meta for tensor in own.values())  # see build.to_be_loaded
+    if empty:
+        tensors = {name: tensor.to(own[name].dtype) for name, tensor in tensors.items()}
+    network.load_state_dict(tensors, strict=True, assign=empty)
     return LoadedWeights(path, read.metadata, tuple(read.notes))
 
 

@@ -8,7 +8,9 @@ from kdrun.domains.task import Prediction
 from kdrun.job.compose import compose
 from kdrun.learning import teaching
 from kdrun.learning.cache import OutputCache, cache_bytes
+from kdrun.networks.build import build_network, to_be_loaded
 from kdrun.problems import UserError
+from kdrun.slots import allowing
 
 from .stages import cell, make_lab, teach
 
@@ -74,3 +76,54 @@ def test_disk_that_a_cache_takes_is_told(tmp_path):
 def test_another_format_is_refused():
     with pytest.raises(UserError, match="cache_format"):
         compose(["data=digits", "teacher.cache_format=int8"])
+
+
+def test_a_teacher_is_in_memory_once_while_it_is_loaded(tmp_path, monkeypatch):
+    """It is built without memory and given the tensors of its file; its outputs are those of one that is built with weights and filled."""
+    empty, load = [], teaching.load_weights
+
+    def loading(network, *of, **options):
+        empty.append(all(tensor.is_meta for tensor in network.state_dict().values()))
+        return load(network, *of, **options)
+
+    monkeypatch.setattr(teaching, "load_weights", loading)
+    lean = teach(make_lab(tmp_path / "lean"), *WORDS, "teacher.source=online")
+    monkeypatch.setattr(teaching, "to_be_loaded", lambda node, spec: build_network(node, spec, 0))
+    full = teach(make_lab(tmp_path / "full"), *WORDS, "teacher.source=online")
+    assert empty == [True, False]
+    assert lean.record["val"]["last"] == full.record["val"]["last"]
+
+
+class Beside(torch.nn.Linear):
+    """kind: what of it no weights file has."""
+
+    def __init__(self, kind: str = "none", num_classes: int = 10):
+        super().__init__(64, num_classes)
+        if kind == "buffer":
+            self.register_buffer("scale", torch.ones(1), persistent=False)
+        if kind == "attribute":
+            self.scale = torch.ones(1)
+        if kind == "tied":
+            self.also = self.weight
+
+    def forward(self, images):
+        return super().forward(images.flatten(1)) * getattr(self, "scale", 1)
+
+
+@pytest.mark.parametrize("kind", ["none", "buffer", "attribute", "tied"])
+def test_what_a_file_does_not_have_is_built(kind, tmp_path):
+    spec = make_lab(tmp_path).workshop.data(cell()["data"]).spec
+    with allowing(["learning"]):
+        network = to_be_loaded({"_target_": "learning.test_formats.Beside", "kind": kind}, spec)
+    assert network.weight.is_meta == (kind == "none")
+
+
+def test_widths_are_learned_without_weights(tmp_path, monkeypatch):
+    workshop = make_lab(tmp_path).workshop
+    module, seen = workshop.data(cell()["data"]), []
+    task = type(module.task())
+    width = task.feature_width
+    monkeypatch.setattr(
+        task, "feature_width", lambda self, net: seen.append(next(net.parameters()).is_meta) or width(self, net)
+    )
+    assert workshop.width(cell()["student"]["network"], module) == 8 and seen == [True]

@@ -119,7 +119,7 @@ def test_a_build_that_was_cut_goes_on_and_a_torn_sentence_is_seen(tmp_path, modu
 def test_a_foreign_sentence_is_refused_and_a_changed_byte_is_mended(tmp_path, module, live, caplog):
     cache = built(tmp_path, module, live)
     with pytest.raises(KeyError, match="10000"):
-        cache.read(torch.tensor([10000]), 3)
+        cache.read({"ids": torch.tensor([10000]), "mask": torch.ones(1, 3, dtype=torch.bool)})
     content = bytearray((tmp_path / "ids.npy").read_bytes())
     content[-1] ^= 1
     (tmp_path / "ids.npy").write_bytes(content)

@@ -165,6 +165,37 @@ def test_a_cached_teacher_says_where_it_teaches_what_the_live_one_says(tmp_path,
     assert cache.largest_error(frozen(module), CPU, 16, 0, moved) < 0.01
 
 
+def test_the_likeliest_tokens_are_kept_where_a_teacher_teaches(tmp_path, module):
+    """5 of the vocabulary at each position, images included: what a loss over k + 1 buckets asks for."""
+    from kdrun.learning import topk
+
+    live = topk.TopTeacher(frozen(module), 5)
+    cache = topk.TopCache(tmp_path, module, 5, {})
+    cache.build(live, CPU, lambda done: None, moved)
+    cache.finish()
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.npy")) == pytest.approx(
+        topk.cache_bytes(module, 5), abs=400
+    )
+    assert topk.cache_size(module, {"kd_topk": {"weight": 1.0, "k": 5}}) == topk.cache_bytes(module, 5)
+    (batch,) = batches(module, 16)
+    read, said, where = topk.CachedTop(cache, "t").outputs(batch), live.outputs(batch), taught(batch)
+    assert (where & ~batch["mask"]).any()
+    torch.testing.assert_close(
+        read.features["top_log_probs"][where], said.features["top_log_probs"][where], rtol=2e-3, atol=2e-3
+    )
+    assert not read.features["top_log_probs"][~where].any()
+    assert cache.largest_error(live, CPU, 16, 0, moved) < 0.01
+    student = VisionLanguage(module).predict(Mean(module.spec, 2), batch["inputs"])
+    objective, tensors = (
+        build_objective({"kd_topk": {"weight": 1.0, "k": 5}}),
+        VisionLanguage(module).tensors(batch, student, read),
+    )
+    live_tensors = VisionLanguage(module).tensors(batch, student, said)
+    assert float(objective(tensors, batch["sizes"])[0]) == pytest.approx(
+        float(objective(live_tensors, batch["sizes"])[0]), rel=1e-3
+    )
+
+
 def test_a_build_that_was_cut_goes_on_and_damage_is_seen(tmp_path, module):
     built(tmp_path / "whole", module)
     cut = built(tmp_path / "cut", module)

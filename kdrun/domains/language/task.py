@@ -64,7 +64,6 @@ class CausalLanguage(TokenTask):
         }
         if "mixture" in batch:
             found |= {"written": batch["targets"], "documents": documents.long(), "mixture": batch["mixture"]}
-        found |= {f"teacher_{name}": value for name, value in (teacher.features if teacher else {}).items()}
         if "policy" in batch:  # see learning.policy
             found |= {**batch["policy"], "rewarded": batch["rewarded"]}
         return found | self.outputs(student, teacher)

@@ -62,8 +62,9 @@ class TokenTask(Task):
         return found
 
     def outputs(self, student: Prediction, teacher: Prediction | None) -> Tensors:
-        """student_ and teacher_ logits [B, L, V], hidden [B, L, D], head [V, D] and bias [V]; None for what is not there."""
-        found: Tensors = {}
+        """student_ and teacher_ logits [B, L, V], hidden [B, L, D], head [V, D] and bias [V], None for what is not there; and what a teacher
+        says beside them (teacher_top_ids)."""
+        found: Tensors = {f"teacher_{name}": value for name, value in (teacher.features if teacher else {}).items()}
         for who, prediction in (("student", student), ("teacher", teacher or Prediction(None))):
             weight, bias = prediction.head if isinstance(prediction.head, tuple) else (prediction.head, None)
             found |= {f"{who}_logits": prediction.logits, f"{who}_hidden": prediction.hidden}
@@ -119,7 +120,6 @@ class Translation(TokenTask):
     def tensors(self, batch: Batch, student: Prediction, teacher: Prediction | None) -> Tensors:
         """targets [B, T], mask [B, T], features of both, and `outputs`."""
         found: Tensors = {"targets": batch["targets"], "mask": batch["mask"], **student.features}
-        found |= {f"teacher_{name}": value for name, value in (teacher.features if teacher else {}).items()}
         return found | self.outputs(student, teacher)
 
     def metrics(self) -> MetricCollection:
