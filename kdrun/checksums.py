@@ -45,7 +45,7 @@ def told(tell: Callable[[str], None]) -> Iterator[None]:
 class _Telling(logging.Handler):
     def __init__(self, tell: Callable[[str], None]):
         super().__init__()
-        self._tell, self._texts = tell, set()
+        self._tell, self._texts = tell, set[str]()
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()

@@ -129,7 +129,7 @@ def located(path: str | os.PathLike[str], size: int | None = None) -> Iterator[N
         if error.errno is None:
             raise
         again = OSError(error.errno, error.strerror, str(path))
-        again.needed = size
+        again.__dict__["needed"] = size
         raise again from error
 
 

@@ -76,7 +76,8 @@ def direction(config: Mapping[str, Any], name: str) -> str:
     if node is None:
         return find(config["data"]["task"]).metrics[name]
     larger = None if node.get("mode") else getattr(targets.locate(node["_target_"], "metric"), "higher_is_better", None)
-    return node.get("mode") or {True: "max", False: "min"}.get(larger, "")
+    words: Mapping[Any, str] = {True: "max", False: "min"}
+    return node.get("mode") or words.get(larger, "")
 
 
 def better(task: str | None, metric: str) -> str:

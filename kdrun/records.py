@@ -76,7 +76,7 @@ def trained_on(fingerprint: str, stages: Iterable[Record]) -> tuple[float, str] 
     go on from but not what taught them. None where the stages do not say it."""
     known = {stage.get("fingerprint"): stage for stage in stages}
     taught_by = {(stage.get("teacher") or {}).get("fingerprint") for stage in known.values()}
-    waiting, seen = [fingerprint], {}
+    waiting, seen = [fingerprint], dict[str, Record]()
     while waiting:
         if (stage := known.get(waiting.pop())) is None:
             return None
@@ -96,10 +96,11 @@ def seed_results(arm: Record, which: str) -> dict[str, float]:
 
 def spread(values: Sequence[float | None]) -> dict[str, float | None]:
     """{"mean", "sd"}, sd the sample deviation: both None without values and where one is not known."""
-    if not values or None in values:
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
         return {"mean": None, "sd": None}
-    several = len(values) > 1 and all(map(math.isfinite, values))
-    return {"mean": statistics.fmean(values), "sd": statistics.stdev(values) if several else None}
+    several = len(known) > 1 and all(map(math.isfinite, known))
+    return {"mean": statistics.fmean(known), "sd": statistics.stdev(known) if several else None}
 
 
 def validation_of(record: Record) -> dict[str, float | None] | None:

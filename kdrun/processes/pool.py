@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from kdrun.config.allowed import targets_in
 from kdrun.environment import READABLE
@@ -164,7 +164,7 @@ class ProcessPool:
         self._parts[event["number"]] = text
         return None
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
