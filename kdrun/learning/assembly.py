@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdrun.learning import seeds
 from kdrun.learning.adaptor import Adaptors
+from kdrun.learning.device import resolve
 from kdrun.learning.execution import execution_of
 from kdrun.learning.groups import make_optimizer
 from kdrun.learning.learner import LearnerModule
@@ -81,20 +82,20 @@ def _network(request: FitRequest, module: Any, report: Report) -> nn.Module:
             for note in load_weights(network, source, module.spec, as_trained=request.trainer is None).notes:
                 report.note(note)
     if hasattr(network, "calibrate"):  # it looks at training samples before the first step (networks.elastic)
-        _calibrate(network, module)
+        _calibrate(network, module, resolve(request.hardware)["device"])
     if request.hardware["channels_last"]:
         network.to(memory_format=torch.channels_last)  # convolutions then give and take this layout by themselves
     select_parts(network, trainer.get("parts"))
     return network
 
 
-def _calibrate(network: nn.Module, module: Any) -> None:
-    """Shows a network as many training samples, spread evenly and not augmented, as it wants to see."""
+def _calibrate(network: nn.Module, module: Any, device: str) -> None:
+    """Shows a network as many training samples, spread evenly and not augmented, as it wants to see, and tells it where it will run."""
     task, samples = module.task(), module.samples("train")
     count = min(network.calibration, len(samples))
     places = np.unique(np.linspace(0, len(samples) - 1, count).astype(np.int64))
     batches = (samples.batch(places[first : first + CALIBRATED]) for first in range(0, len(places), CALIBRATED))
-    network.calibrate(lambda batch: task.predict(network, batch["inputs"]), batches)
+    network.calibrate(lambda batch: task.predict(network, batch["inputs"]), batches, device)
 
 
 def teacher_of(fit: RunningFit, objective: Objective) -> TeacherSource | None:

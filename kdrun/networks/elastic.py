@@ -20,14 +20,16 @@ from torch.nn import functional
 import kdrun.networks.quiet  # noqa: F401
 from kdrun import targets
 from kdrun.networks.elastic_router import Told, fitted, router_of
+from kdrun.networks.elastic_timing import fitted_latency
 from kdrun.networks.elastic_units import check_cost, numbers, plain_network, units_of
 from kdrun.networks.modes import evaluating
 from kdrun.problems import UserError, listed
 
 SEMANTICS = 1
 USES = ("kdrun.networks.elastic_units", "kdrun.networks.elastic_channels", "kdrun.networks.elastic_decoder")
-USES += ("kdrun.networks.elastic_router",)
+USES += ("kdrun.networks.elastic_router", "kdrun.networks.elastic_timing")
 
+LATENCY = "latency"
 OF_BASE = ("hidden", "generate", "save_transformers", "model", "vocabulary", "eos")
 SAMPLING = ("curriculum", "uniform", "biased")
 CHOICES = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25)
@@ -42,8 +44,8 @@ class Elastic(nn.Module):
     base         the network: its target node with `_partial_: true`
     budgets      cost of each student as a share of the whole network's, the largest first, which is 1
     choices      shares of its units that each group of layers may keep, the largest first, which is 1
-    cost         what a budget is a share of: "parameters", "macs" of one sample, or of a language model "memory" (of parameters, keys
-                 and values)
+    cost         what a budget is a share of: "parameters", "macs" of one sample, "latency" of one sample as measured where it is trained, or of
+                 a language model "memory" (of parameters, keys and values)
     router       learns which widths each budget has, group by group; false: the same share everywhere (as MatFormer, arXiv 2310.07707,
                  and slimmable networks have it), the largest that is within the budget
     sampling     of budgets: "uniform"; "biased": in proportion to their size; "curriculum": uniform in the first half of training, then biased
@@ -97,7 +99,8 @@ class Elastic(nn.Module):
         self.body = units_of(plain, self._known, axes)
         self.groups = self.body.groups
         check_cost(cost, self.body, plain)
-        self.whole = self.body.cost({name: group.units for name, group in self.groups.items()}, cost)
+        if cost == LATENCY:  # seconds for each feature, none before it was measured (see calibrate)
+            self.register_buffer("timing", torch.zeros(len(self.body.features({}))))
         self._check_reach()
         self.network = plain
         self.body.prepare(plain, len(budgets))
@@ -145,10 +148,10 @@ class Elastic(nn.Module):
         whole = bool((pi[:, 0] == 1).all()) if device.type != "meta" else True
         with self.body.masked(self.network, None if whole else self._masks(pi), number):
             yield
-        expected = self.body.cost(self._counts(pi), self.what)
+        expected = self._cost(self._counts(pi))
         distance = ((pi - functional.one_hot(pi.new_zeros(len(pi), dtype=torch.int64), pi.shape[1])) ** 2).mean()
         self.told(
-            torch.stack([pi.new_zeros(()) + expected / self.whole, pi.new_tensor(self.budgets[number]), distance])
+            torch.stack([pi.new_zeros(()) + expected / self._cost({}), pi.new_tensor(self.budgets[number]), distance])
         )
 
     # what is drawn and chosen
@@ -240,9 +243,15 @@ class Elastic(nn.Module):
     def _cost_of(self, chosen: Sequence[int]) -> float:
         """Share of the whole network's cost of a width for each group."""
         pairs = zip(chosen, self.groups.items(), strict=True)
-        return float(
-            self.body.cost({name: self._units(group)[one] for one, (name, group) in pairs}, self.what) / self.whole
-        )
+        return float(self._cost({name: self._units(group)[one] for one, (name, group) in pairs}) / self._cost({}))
+
+    def _cost(self, counts: Mapping[str, Tensor | float]) -> Tensor | float:
+        """What the network costs with so many units of each group, {}: all of them. Latency is parameters until it was measured."""
+        if self.what != LATENCY:
+            return self.body.cost(counts, self.what)
+        if self.timing.is_meta or not bool(self.timing.any()):
+            return self.body.cost(counts, "parameters")
+        return sum(one * feature for one, feature in zip(self.timing.tolist(), self.body.features(counts), strict=True))
 
     def _check_reach(self) -> None:
         least = self._cost_of([len(self.choices) - 1] * len(self.groups))
@@ -255,10 +264,20 @@ class Elastic(nn.Module):
 
     # before and after training
 
-    def calibrate(self, forward: Callable[[Any], Any], batches: Iterable[Any]) -> None:
-        """Ranks the units by what the network computes for these batches, once. forward: of a batch through this network."""
+    def calibrate(
+        self, forward: Callable[[Any], Any], batches: Iterable[Any], device: torch.device | str = "cpu"
+    ) -> None:
+        """Ranks the units by what the network computes for these batches, once, and measures its latency on a device where that is its cost.
+        forward: of a batch through this network."""
         if bool(self.ranked):
             return
+        if self.what == LATENCY:
+            self.timing.copy_(
+                fitted_latency(
+                    self._cut_at, len(self.groups), len(self.choices), self.body.example, torch.device(device)
+                )
+            )
+            self._check_reach()
         evaluated, self.evaluated = self.evaluated, 1.0
         with evaluating(self), torch.no_grad():
             scores = self.body.rank(self.network, forward, batches)
@@ -283,6 +302,14 @@ class Elastic(nn.Module):
 
     def _router_state(self) -> dict[str, Tensor]:
         return {name: value for name, value in self.state_dict().items() if name.startswith("router.")}
+
+    def _cut_at(self, chosen: Sequence[int]) -> tuple[nn.Module, list[float]]:
+        """(a network with random weights and these widths, the features that its latency is a sum over)."""
+        widths = {name: self._units(group)[one] for one, (name, group) in zip(chosen, self.groups.items(), strict=True)}
+        kept = {name: numbers(rank < widths[name]) for name, rank in self._ranks().items()}
+        network = plain_network(self.base, self._known)
+        self.body.cut(network, kept)
+        return network, [float(feature) for feature in self.body.features(widths)]
 
     def cut(self, budget: float, routed: bool = True) -> tuple[nn.Module, dict[str, int]]:
         """(the network of a budget by itself, how many units each group keeps). routed: as the router says, which for a budget between

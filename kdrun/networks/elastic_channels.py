@@ -115,10 +115,10 @@ class Channels:
     example   inputs of two samples
     """
 
-    costs = ("parameters", "macs")
+    costs = ("parameters", "macs", "latency")
 
     def __init__(self, network: nn.Module, example: Tensor):
-        self._example = example
+        self._example, self.example = example, example[:1]
         self.groups: dict[str, Group] = _groups(network, example)
         if not self.groups:
             raise UserError(
@@ -203,6 +203,7 @@ class Channels:
 
     def cost(self, counts: Counts, what: str) -> Tensor | float:
         """Parameters, or multiply-adds of one sample, of the network with so many units of each group."""
+        counts = {name: counts.get(name, group.units) for name, group in self.groups.items()}
         total: Tensor | float = self._fixed if what == "parameters" else 0.0
         for layer in self._layers:
             outputs = _share(layer.writes, counts, layer.outputs)
@@ -212,6 +213,10 @@ class Channels:
             else:
                 total = total + layer.macs * outputs * inputs
         return total
+
+    def features(self, counts: Counts) -> list[Tensor | float]:
+        """What the latency of one sample is a sum over: a constant, multiply-adds, parameters, each as a share of the whole network's."""
+        return [1.0, *(self.cost(counts, what) / self.cost({}, what) for what in ("macs", "parameters"))]
 
     def cut(self, network: nn.Module, kept: Mapping[str, list[int]]) -> None:
         """Takes all but these units of each group out of a network that is not prepared, in place."""

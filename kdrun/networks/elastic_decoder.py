@@ -75,7 +75,7 @@ class Decoder:
     Raises UserError for a network that is put together otherwise, or an axis that there is not.
     """
 
-    costs = ("parameters", "memory", "macs")
+    costs = ("parameters", "memory", "macs", "latency")
 
     def __init__(self, network: nn.Module, axes: Sequence[str] | None = None, max_length: int | None = None):
         model = network.model
@@ -107,6 +107,8 @@ class Decoder:
         chosen = [axis for axis in AXES if axes is None or axis in axes]
         self.groups = {axis: Axis(axis, self.sizes[axis], rows.get(axis, ()), allowed[axis]) for axis in chosen}
         self._length = max_length or TOKENS
+        ids = torch.zeros(1, self._length, dtype=torch.int64)
+        self.example = {"input_ids": ids, "attention_mask": torch.ones_like(ids, dtype=torch.bool)}
         self._head = _layers(model)[0].self_attn.head_dim
         self._parameters: Counter[tuple[str, ...]] = Counter()
         self._matrices: Counter[tuple[str, ...]] = Counter()
@@ -236,6 +238,12 @@ class Decoder:
         if what == "memory":
             return BYTES * (_sum(self._parameters, share) + 2 * ROWS * self._length * attention)
         return _sum(self._parameters, share)
+
+    def features(self, counts: Mapping[str, Tensor | float]) -> list[Tensor | float]:
+        """What the latency of a row is a sum over: a constant, layers, and of shares e, f, h, l of the four axes what attention (l e h),
+        feed-forward networks (l e f) and output layer (e) multiply."""
+        e, f, h, l = (counts.get(axis, self.sizes[axis]) / self.sizes[axis] for axis in AXES)  # noqa: E741
+        return [1.0, l, l * e * h, l * e * f, e]
 
     def cut(self, network: nn.Module, kept: Mapping[str, Sequence[Any]]) -> None:
         """Takes all but these units out of a network, in place. kept: axis -> numbers of units, of an axis with rows those of each layer."""

@@ -28,8 +28,8 @@ class Elastic(Strategy):
 
     `student.budgets=[1.0,0.7,0.4]` says how large they are, as shares of the parent's cost.
 
-    cost         what a budget is a share of: parameters; macs (multiply-adds of one sample); of a language model also memory (of parameters,
-                 keys and values)
+    cost         what a budget is a share of: parameters; macs (multiply-adds of one sample); latency (of one sample, measured where the job
+                 runs); of a language model also memory (of parameters, keys and values)
     axes         of a language model, what may be narrowed: embedding, ffn, heads, layers; null: all
     calibration  training samples by which units are ranked
     sampling     of budgets: uniform; biased: in proportion to their size; curriculum: uniform in the first half of training, then biased
@@ -74,7 +74,10 @@ class Elastic(Strategy):
         "student.weights": "the students begin with the teacher's weights",
         "assistants": "the students are cut out of the teacher; student.budgets says how large they are",
     }
-    choices: ClassVar = {"cost": ("parameters", "memory", "macs"), "sampling": ("curriculum", "uniform", "biased")}
+    choices: ClassVar = {
+        "cost": ("parameters", "memory", "macs", "latency"),
+        "sampling": ("curriculum", "uniform", "biased"),
+    }
     ranges: ClassVar = {
         "widths": (
             lambda widths: len(widths) > 1 and widths[0] == 1 and all(0 < b < a for a, b in pairwise(widths)),
@@ -125,6 +128,11 @@ class Elastic(Strategy):
         """
         if name in self.variants:
             return super().control(name, lab, cast)
+        if name == "alone" and self.cost == "latency":
+            raise UserError(
+                "strategy.cost=latency: how large a student alone would be is known once the teacher was timed",
+                "leave alone out of strategy.controls; untaught begins with the teacher's weights and learns from labels",
+            )
         parent, ranked = (None, None) if name == "alone" else self._ranked(lab, cast)
         budgets, parts = self._budgets(cast), {}
         epochs = max(1, cast.student.trainer["epochs"] // len(budgets))

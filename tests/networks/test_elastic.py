@@ -138,6 +138,23 @@ def test_the_router_comes_to_its_budgets(tmp_path):
     assert parameters(nested.cut(0.55)[0]) / whole == pytest.approx(0.55, rel=0.1)  # a budget that was never trained
 
 
+def test_latency_is_measured_once_and_is_kept_with_the_weights(tmp_path, monkeypatch):
+    from kdrun.networks import elastic_timing
+
+    monkeypatch.setattr(
+        elastic_timing, "measured", lambda networks, *rest: [1e-6 * parameters(network) for network in networks]
+    )
+    _, nested = trained(tmp_path, base("mlp_64"), cost="latency")
+    assert nested.timing.sum() > 0 and nested._cost_of([0] * len(nested.groups)) == pytest.approx(1)
+    again = build_network(node("Elastic", base("mlp_64"), budgets=BUDGETS, cost="latency"), SPEC, seed=9)
+    assert again._cost({}) == nested.body.cost({}, "parameters")  # until it was measured
+    made = node("Elastic", base("mlp_64"), budgets=BUDGETS, cost="latency")
+    load_weights(again, save_weights(nested, tmp_path / "nested.safetensors", SPEC, made), SPEC)
+    assert torch.equal(again.timing, nested.timing)
+    again.calibrate(again, [IMAGES])  # it was ranked, so nothing is measured again
+    assert torch.equal(again.timing, nested.timing)
+
+
 def test_the_budget_of_a_step_is_a_function_of_seed_and_step(tmp_path):
     _, nested = trained(tmp_path, sampling="curriculum")
     _, again = trained(tmp_path, sampling="curriculum")

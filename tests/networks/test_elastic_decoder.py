@@ -176,3 +176,42 @@ def test_what_cannot_be_taken_apart_is_told(changed, settings, said):
     made = node("Elastic", "llama", **settings)
     with pytest.raises(UserError, match=said):
         build_network({**made, "base": {**made["base"], **changed}}, SPEC, 0)
+
+
+def test_latency_is_a_sum_that_is_fitted_to_what_was_measured(tmp_path, monkeypatch):
+    from kdrun.networks import elastic_timing
+
+    wanted = [0.004, 0.002, 0.01, 0.02, 0.003]
+
+    whole = Decoder(build_network(base("qwen3"), SPEC, 0))
+
+    def clock(networks, inputs, device):
+        features = [whole.features(Decoder(network).sizes) for network in networks]
+        return [sum(one * value for one, value in zip(wanted, row, strict=True)) for row in features]
+
+    monkeypatch.setattr(elastic_timing, "measured", clock)
+    _, nested, file = built(tmp_path, "qwen3", cost="latency")
+    assert nested.timing.tolist() == pytest.approx(wanted, rel=1e-3)
+    halved = {EMBEDDING: 24, FFN: 20, HEADS: 3, LAYERS: 2}
+    assert float(nested._cost(halved)) == pytest.approx(0.004 + 0.001 + 0.01 / 4 + 0.02 / 8 + 0.0015, rel=1e-3)
+    assert nested._cost({}) == pytest.approx(sum(wanted), rel=1e-3)
+    student = build_network(node("Slice", "qwen3", budget=0.7, routed=True, cost="latency"), SPEC, seed=5)
+    load_weights(student, file, SPEC)
+    assert float(nested._cost(student.kept)) <= 1.06 * 0.7 * sum(wanted)
+
+
+def test_times_are_measured_in_turns():
+    from kdrun.networks.elastic_timing import measured
+
+    class Slow(torch.nn.Module):
+        def __init__(self, size):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(size, size))
+
+        def forward(self, inputs):
+            order.append(len(self.weight))
+            return self.weight @ self.weight
+
+    order = []
+    fast, slow = measured([Slow(4), Slow(1200)], torch.zeros(1), torch.device("cpu"))
+    assert order == [4, 1200] * 10 and 0 < fast < slow
