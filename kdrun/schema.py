@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 from kdrun import kinds
+from kdrun.protocol import PROTOCOLS
 
 OWN_WEIGHTS = "own"
 """In place of a weights file: the network is made with its weights, as one of a hub or of a server is."""
@@ -217,6 +218,12 @@ class Data:
     val_fraction: float = key(0.1, "share of the training data held out for validation", above=0, below=1)
     test_fraction: float = key(0.2, "share held out for test by sources without a test split", above=0, below=1)
     split_seed: int = key(0, "seed of the split", minimum=0)
+    protocol: str = key(
+        "held_out",
+        "published: what is held out for validation is trained on as well, and the last epoch counts",
+        choices=PROTOCOLS,
+        added=True,
+    )
     task: str = key("classification", "what is learned from it", choices="domains", added=True)
     view: str | None = key(None, "what is seen of each image: grey, edges, ...; null: the image", added=True)
     limit: Limit = key(Limit, "use part of a split")

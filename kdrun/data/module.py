@@ -20,6 +20,7 @@ from kdrun.data.samples import Samples, tensor_of
 from kdrun.data.source import SPLITS, ArraySource
 from kdrun.data.stream import Subset
 from kdrun.problems import UserError
+from kdrun.protocol import PUBLISHED
 
 LABELLED = "labelled"
 """The split of the training samples that have a label."""
@@ -84,6 +85,9 @@ class DataModule(LightningDataModule):
     """Where what was found out about the samples is kept; None: nowhere."""
     kept_as: list[Any] | None = None
     """What decides all samples but tokenizers (keeping.KEPT_AS); None: not known."""
+
+    selects = True
+    """Whether validation can tell which epoch is best: its samples are not trained on."""
 
     @property
     def audit_key(self) -> list[Any] | None:
@@ -302,8 +306,16 @@ class ArrayModule(DataModule):
     def mixes(self) -> bool:
         return bool(getattr(self.augment, "mixes", False))
 
+    watched: np.ndarray | None = None
+    """int64: training samples that are the validation split as well (data.protocol=published); None: validation is held out."""
+
+    @property
+    def selects(self) -> bool:
+        return self.watched is None
+
     def trained_on(self) -> dict[str, Any]:
-        return {**super().trained_on(), **({"augment": str(self.augment)} if self.random else {})}
+        protocol = {} if self.selects else {"protocol": PUBLISHED}
+        return {**super().trained_on(), **protocol, **({"augment": str(self.augment)} if self.random else {})}
 
     def rows(self, split: str) -> np.ndarray:
         """int64 [n]: which samples of the source belong to a split."""
@@ -311,6 +323,8 @@ class ArrayModule(DataModule):
         if split == LABELLED:
             train = self.rows("train")
             return train if self.labelled is None else train[self.labelled[train]]
+        if split == "val" and self.watched is not None:
+            return self.watched
         return further[split] if split in further else np.flatnonzero(self.split == SPLITS[split])
 
     def samples(self, split: str) -> Samples:
@@ -367,8 +381,14 @@ class ArrayModule(DataModule):
             return audit.audit(self.source, self.split, self.labelled)
 
         if key := key_of(self.source, self.split, self.labelled):
-            return kept.once(self.cache, "audit", [audit.VERSION, *key], found)
-        return keeping.once(self.cache, "audit", self.audit_key, found)
+            known = kept.once(self.cache, "audit", [audit.VERSION, *key], found)
+        else:
+            known = keeping.once(self.cache, "audit", self.audit_key, found)
+        if self.watched is None:
+            return known
+        note = f"published protocol: all {known['samples']['train']:,} samples are trained on, validation is among them"
+        samples, notes = {**known["samples"], "val": len(self.watched)}, [*known["notes"], note]
+        return {**known, "samples": samples, "notes": notes, "summary": f"{known['summary']}; {note}"}
 
 
 def key_of(source: ArraySource, *arrays: np.ndarray | None) -> list[Any] | None:

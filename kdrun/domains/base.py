@@ -66,6 +66,7 @@ class Domain:
     decoding     keys of `trainer.decoding` that it uses
     commands     verbs of the command line that ask a run of this kind for answers to inputs of the user's
     evaluates    how data without training samples are used, for a message
+    published    all samples can be trained on, those held out for validation as well (`data.protocol=published`)
     transfers    training samples without labels are of use (`data.labelled`, `data.unlabelled`)
     written      names of the scores of Task.generation_scores
     divided      (key of `settings` that leaves some of the samples, its key that says which: "classes" by number, or "types" by name), where the
@@ -97,6 +98,7 @@ class Domain:
     commands: tuple[str, ...] = ()
     evaluates: tuple[str, ...] = ()
     transfers: bool = False
+    published: bool = False
     written: tuple[str, ...] = ()
     divided: tuple[str, str] | None = None
     preferred: tuple[str, str, str] | None = None

@@ -12,6 +12,7 @@ from kdrun.data import keeping
 from kdrun.domains.base import Domain
 from kdrun.files import Damaged
 from kdrun.problems import UserError
+from kdrun.protocol import PUBLISHED
 from kdrun.schema import Data, defaults
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ def load_data(config: dict[str, Any], paths: dict[str, str]) -> DataModule:
     source, key = _load_kept(node, paths, domain)
     if common["view"] is not None and not domain.views:
         raise UserError(f"data.view={common['view']}: only images have views, {node['_target_']} gives none")
+    if common["protocol"] == PUBLISHED and not domain.published:
+        raise UserError(
+            f"data.protocol={PUBLISHED}: data.task={domain.name} is always trained without validation samples"
+        )
     for name in ("labelled", "unlabelled", "long_tail", "label_noise"):
         if common[name] and not domain.transfers:
             raise UserError(f"data.{name}: data.task={domain.name} has no samples without labels, nor noise on labels")

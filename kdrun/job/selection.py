@@ -20,6 +20,7 @@ from typing import Any
 
 from kdrun.files import number
 from kdrun.measures import MEASURES, measure
+from kdrun.protocol import PUBLISHED, is_published
 
 LEVEL = 0.05
 """Share of jobs whose best epochs are no better than the last and are the headline all the same."""
@@ -32,6 +33,10 @@ def headline_of(arms: Mapping[str, Records]) -> dict[str, Any]:
     arms: arm -> seed -> record of a stage, with "val", "monitor", and "validation", the number of its samples (None: not
     known), and "apart" (see apart_of).
     """
+    if any(is_published(record) for records in arms.values() for record in records.values()):
+        why = f"published protocol (data.protocol={PUBLISHED}): all samples are trained on, so nothing is chosen"
+        one = {arm: {"gain": 0.0, "needed": None} for arm, records in arms.items() if records}
+        return {"which": "last", "why": why, "samples": None, "level": LEVEL, "arms": one}
     judged = {arm: list(records.values()) for arm, records in arms.items() if records}
     trained = {arm: records for arm, records in judged.items() if all(_epochs(record) for record in records)}
     samples = next((one["validation"] for records in judged.values() for one in records if one.get("validation")), None)

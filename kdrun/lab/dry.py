@@ -9,6 +9,7 @@ from kdrun.lab.fingerprint import nearest
 from kdrun.lab.lab import Lab
 from kdrun.lab.stages.base import Result, Stage
 from kdrun.learning.fitness import UnfitTeacher
+from kdrun.protocol import refuse_published
 
 
 @dataclass
@@ -50,6 +51,7 @@ class DryLab(Lab):
         if all(result.record for result in candidates.values()):
             return super().choose(what, candidates, worst=worst)
         first = next(iter(candidates))
+        refuse_published(candidates[first].stage.data, what)
         kind = "worst" if worst else "best"
         text = (
             f"{what}: the {kind} of {', '.join(candidates)} on validation, not known yet; planned as if it were {first}"

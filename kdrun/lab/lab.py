@@ -17,6 +17,7 @@ from kdrun.lab.fingerprint import FingerprintContext, fingerprint
 from kdrun.lab.stages.base import Execution, Result, Stage
 from kdrun.lab.store import DamagedStage, Store
 from kdrun.learning.report import Report
+from kdrun.protocol import refuse_published
 
 
 @dataclass
@@ -100,6 +101,7 @@ class Lab:
         figure.
         """
         some = next(iter(candidates.values())).stage
+        refuse_published(some.data, what)
         metric, direction = self.workshop.main_metric(some.data)
         values = {name: result.metrics[metric] for name, result in candidates.items()}
         unknown = [name for name, value in values.items() if not isinstance(value, int | float) or value != value]

@@ -138,7 +138,7 @@ class Selection:
 class Keeping(Callback):
     """Rows of metrics, history, the selected epoch, checkpoints and interruption of one fit.
 
-    monitor, mode     the validation metric that selects, and "max" or "min"; ties keep the earlier epoch
+    monitor, mode     the validation metric that selects, and "max" or "min"; ties keep the earlier epoch; "last": none selects
     seconds           a checkpoint is written at most this often, for at most CHECKPOINT_SHARE of the time (0: after every step, whatever
                       that takes), and always when a signal asks to stop
     ledger            what the stage costs; goes on over tries
@@ -167,7 +167,8 @@ class Keeping(Callback):
         self.report = report
         self.label = label
         self.monitor = monitor
-        self.better = (lambda new, old: new > old) if mode == "max" else (lambda new, old: new < old)
+        better = {"max": lambda new, old: new > old, "min": lambda new, old: new < old, "last": lambda new, old: True}
+        self.better: Callable[[float, float], bool] = better[mode]
         self.log_every = log_every
         self.seconds = seconds
         self.identity = identity

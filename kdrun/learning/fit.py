@@ -143,7 +143,7 @@ def _keeping(fit: RunningFit, teacher: TeacherSource | None) -> Keeping:
         fit.report,
         request.label,
         monitor=trainer["monitor"],
-        mode=trainer["mode"],
+        mode=trainer["mode"] if fit.module.selects else "last",
         log_every=trainer["log_every"],
         seconds=trainer["checkpoint_seconds"],
         identity={"stage": request.fingerprint, "teacher": request.teacher and request.teacher.fingerprint},

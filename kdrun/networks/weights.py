@@ -5,11 +5,13 @@ Nothing here unpickles: torch files are read with weights_only=True, which holds
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pickle
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,9 @@ from kdrun.problems import UserError
 _KEY = "kdrun"  # the one metadata key; several would be written in an order that changes from run to run
 _TIES = "tied"
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "network", "net", "student")
+
+PLAIN = [argparse.Namespace]
+"""Containers that are read in torch files beside those of torch itself: the options of a command line, which repositories keep beside weights."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +172,8 @@ def _read(path: Path) -> _WeightsFile:
         ties = metadata.pop(_TIES, {})
         return _WeightsFile(tensors | {name: tensors[tied] for name, tied in ties.items()}, metadata)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with getattr(torch.serialization, "safe_globals", nullcontext)(PLAIN):  # torch 2.4 has none
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} holds Python objects, which kdrun does not unpickle",

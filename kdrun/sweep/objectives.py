@@ -16,6 +16,7 @@ from typing import Any
 from kdrun import kinds
 from kdrun.measures import measure as shown_as
 from kdrun.problems import UserError, closest, listed
+from kdrun.protocol import refuse_published
 
 MAXIMIZE, MINIMIZE = DIRECTIONS = ("maximize", "minimize")
 VALIDATION, COST = "validation", "cost"
@@ -140,6 +141,9 @@ def check_jobs(objectives: Sequence[SweepObjective], jobs: Sequence[Any]) -> Non
     for task, known in {(job.config["data"]["task"], kinds.metrics_of(job.config)) for job in jobs}:
         has = [*known, *(["gain"] if "accuracy" in known else [])]
         for objective in objectives:
+            if objective.kind == VALIDATION:
+                for job in jobs:
+                    refuse_published(job.config["data"], f"hydra.sweeper.objective={objective.name}")
             if objective.kind == VALIDATION and objective.name not in has:
                 raise UserError(f"hydra.sweeper.objective={objective.name}: {task} has {listed(has)}")
     if any(objective.name == "energy" for objective in objectives):

@@ -23,6 +23,7 @@ from kdrun.job.steps import share_text
 from kdrun.measures import MEASURES, Measure
 from kdrun.measures import measure as named
 from kdrun.parts import against, gains_of, headline_epoch
+from kdrun.protocol import PUBLISHED, is_published
 from kdrun.records import arms_of, better_of, figure_of, metric_of, own_arm, seed_results, spread
 
 Record = dict[str, Any]
@@ -195,7 +196,10 @@ def measure(record: Record, arm: str, metric: str, split: str = "test") -> Measu
     if per_epoch(metric):
         for which in WHICH:
             found.values[which] = spread([_score(stage, split, which, metric) for stage in stages])
-        found.validation = spread([_score(stage, "val", "best", metric) for stage in stages])["mean"]
+        if any(is_published(stage) for stage in stages if stage):
+            found.remark = f"trained on all samples, validation included (data.protocol={PUBLISHED}); last epoch"
+        else:
+            found.validation = spread([_score(stage, "val", "best", metric) for stage in stages])["mean"]
     elif metric in ENERGIES:
         _energy(found, record, stages, metric)
     else:

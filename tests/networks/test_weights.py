@@ -1,5 +1,6 @@
 import os
 import stat
+from argparse import Namespace
 
 import pytest
 import torch
@@ -173,6 +174,29 @@ def test_weights_inside_a_training_checkpoint_are_found_and_said(tmp_path, name)
     loaded = load_weights(other, write(tmp_path, {name: network().state_dict(), "epoch": 3}))
     assert equal(network(), other)
     assert loaded.notes == (f"file.pt: took the weights under {name!r}",)
+
+
+def checkpoints():
+    """Name -> what training code of common repositories saves of a teacher."""
+    state = network().state_dict()
+    optimizer = torch.optim.SGD(network().parameters(), 0.1, momentum=0.9).state_dict()
+    wrapped = {f"module.{name}": tensor for name, tensor in state.items()}
+    return {
+        "torchvision, pytorch-cifar-models": state,
+        "RepDistiller, best": {"epoch": 239, "model": state, "best_acc": torch.tensor(72.34), "optimizer": optimizer},
+        "RepDistiller, last": {"opt": Namespace(model="resnet8", lr_decay_epochs=[150, 180]), "model": state},
+        "mdistiller": {"epoch": 240, "model": state, "optimizer": optimizer, "best_acc": 72.34},
+        "pytorch-classification": {"epoch": 164, "state_dict": wrapped, "acc": 93.1, "optimizer": optimizer},
+        "pytorch-cifar": {"net": wrapped, "acc": 95.47, "epoch": 199},
+        "imagenet example": {"epoch": 90, "arch": "resnet8", "state_dict": wrapped, "best_acc1": torch.tensor(73.3)},
+    }
+
+
+@pytest.mark.parametrize("name", checkpoints())
+def test_teachers_of_common_repositories_load_and_say_the_same(tmp_path, name):
+    other, images = network(1).eval(), torch.randn(16, 1, 8, 8)
+    load_weights(other, write(tmp_path, checkpoints()[name], ".pth"))
+    assert torch.equal(other(images), network().eval()(images))
 
 
 def test_a_pickled_network_is_not_opened(tmp_path):

@@ -20,7 +20,7 @@ class ClassificationDomain(Domain):
     settings = MappingProxyType({"restrict": ClassSubset})
     divided = ("restrict", "classes")
     augmented = views = True
-    transfers = True
+    transfers = published = True
     commands = ("predict",)
     supplies = ("num_classes", "num_labels", "in_channels", "in_chans", "image_size", "img_size")
     source = "kdrun.domains.images.source:Images"

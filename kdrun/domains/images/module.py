@@ -9,13 +9,14 @@ import numpy as np
 from kdrun import kinds
 from kdrun.data import kept
 from kdrun.data.module import ArrayModule, key_of
-from kdrun.data.source import TRAIN
+from kdrun.data.source import TRAIN, VAL
 from kdrun.data.splits import assign, sizes_of, told_moments
 from kdrun.data.transfer import chosen, of_classes, with_unlabelled
 from kdrun.domains.images.augment import Augment
 from kdrun.domains.images.source import Images
 from kdrun.domains.images.spec import DataSpec
 from kdrun.problems import UserError
+from kdrun.protocol import PUBLISHED
 
 DOMAIN = kinds.find("classification")
 
@@ -58,7 +59,8 @@ def image_module(
         from kdrun.domains.images.views import view
 
         images = view(images, config["view"])
-    training = chosen(images, assign(images, config), config)
+    split, watched = _published(images, assign(images, config), config)
+    training = chosen(images, split, config)
     # Of the data set itself, as its teachers have it.
     key = None if config["normalize"] else key_of(images, training.split)
     mean, std = kept.once(cache, "moments", key, lambda: _moments(images, training.split, config["normalize"]))
@@ -70,14 +72,33 @@ def image_module(
         name=config["name"] or images.name,
         classes=images.classes,
         shape=tuple(images.x.shape[1:]),
-        sizes=sizes_of(images, split),
+        sizes={**sizes_of(images, split), **({} if watched is None else {"val": len(watched)})},
         mean=tuple(mean),
         std=tuple(std),
         among=tuple(subset["classes"]) if subset.get("known") and subset["classes"] else None,
     )
     module = ImageDataModule(images, split, spec, config["augment"], domain, training.labelled)
-    module.cache = cache
+    module.cache, module.watched = cache, watched
     return module
+
+
+def _published(images: Images, split: np.ndarray, config: dict[str, Any]) -> tuple[np.ndarray, np.ndarray | None]:
+    """(the split, the samples that are both trained on and evaluated after each epoch, int64: with data.protocol=published those that
+    would be held out for validation; else None)."""
+    if config.get("protocol") != PUBLISHED:
+        return split, None
+    said = f"data.protocol={PUBLISHED}"
+    if (images.split == VAL).any():
+        raise UserError(f"{said}: {images.name} has validation samples of its own, which are never trained on")
+    restrict = config.get("restrict") or {}
+    others = {name: config[name] for name in ("labelled", "unlabelled", "long_tail", "label_noise")}
+    others |= {f"restrict.{name}": restrict.get(name) for name in ("classes", "replay")}
+    if changed := [name for name, value in others.items() if value]:
+        raise UserError(f"{said} trains on all samples as they are: not with data.{changed[0]}")
+    watched = np.flatnonzero(split == VAL)
+    split = split.copy()
+    split[watched] = TRAIN
+    return split, watched
 
 
 def _moments(images: Images, split: np.ndarray, given: dict[str, Any] | None) -> tuple[tuple[float, ...], ...]:

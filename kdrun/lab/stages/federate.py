@@ -12,6 +12,7 @@ from kdrun.federation.request import FederationRequest
 from kdrun.lab.fingerprint import device, domain_modules, identity, kept, targets_in, versions
 from kdrun.lab.stages.base import Execution, Look, Stage
 from kdrun.present.units import magnitude
+from kdrun.protocol import refuse_published
 
 if TYPE_CHECKING:
     from kdrun.lab.fingerprint import FingerprintContext
@@ -58,6 +59,7 @@ class Federate(Stage):
 
     def parts(self, context: FingerprintContext) -> dict[str, Any]:
         """Epochs of the trainer have no part in it."""
+        refuse_published(self.data, "the round by which a federation is judged")
         method = METHODS[self.federation["method"]][0].partition(".")[0]
         modules = ["kdrun.federation.run", f"kdrun.federation.methods.{method}", *domain_modules(self.data)]
         modules += targets_in(self.federation, self.data, self.trainer, self.metrics)
