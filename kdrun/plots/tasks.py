@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -14,6 +15,10 @@ LEAST, CELL = 2.2, 0.26
 """Inches: the least height of a panel, and that of a row."""
 DARK = 0.55
 """From this share of the colour map on, numbers are written in the colour of paper."""
+
+
+LONG, TITLE = 16, 34
+"""Signs of a task's name above which columns have its number alone; signs of a line of the title."""
 
 
 def task_panels(record: Record) -> list[Panel]:
@@ -50,13 +55,16 @@ def _draw(ax: Axes, one: dict[str, Any], label: str, metric: str, limits: tuple[
             dark = (value - low) / max(high - low, 1e-12) > DARK
             text = f"{said.factor * value:.{0 if said.points and said.factor == 100 else 2}f}"
             ax.text(j, t, text, ha="center", va="center", fontsize=6.5, color=PAPER if dark else INK)
-    ax.set_xticks(range(len(one["columns"])), [_short(name) for name in one["columns"]])
+    long = max(map(len, one["columns"])) > LONG  # the rows have the whole names
+    ax.set_xticks(
+        range(len(one["columns"])), [_short(name).partition(" (" if long else "\n")[0] for name in one["columns"]]
+    )
     ax.set_yticks(range(len(one["rows"])), [_short(name) for name in one["rows"]])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     ax.set_xlabel(f"test {said.title} of task")
     ax.set_ylabel("after task")
-    ax.set_title(label)
+    ax.set_title(textwrap.fill(label, TITLE))
     return {}
 
 
