@@ -194,6 +194,16 @@ def test_a_mixed_batch_says_of_each_sample_what_it_says_of_it_alone(tmp_path):
             torch.testing.assert_close(network(**alone["inputs"])[0], logits[row, :length], rtol=1e-4, atol=1e-4)
 
 
+def test_an_exported_graph_computes_the_same_whatever_the_modalities_are(tmp_path):
+    module = module_of(tmp_path)
+    network = network_of(module).eval()
+    inputs = module.samples("train").batch(np.array([0, 14, 26, 3]))["inputs"]
+    with torch.no_grad(), network.exporting():
+        exported = network(**inputs)
+    with torch.no_grad():
+        torch.testing.assert_close(exported, network(**inputs), rtol=1e-5, atol=1e-5)
+
+
 def test_generation_goes_on_as_the_teacher_forced_pass_says(tmp_path):
     module = module_of(tmp_path)
     network = network_of(module).eval()

@@ -122,8 +122,10 @@ class Bare(nn.Module):
         super().__init__()
         self.network, self.names, self.dtype = network, names, dtype
 
-    def forward(self, first: Tensor, second: Tensor | None = None, third: Tensor | None = None) -> Tensor:
-        given = [one for one in (first, second, third) if one is not None]
+    def forward(
+        self, first: Tensor, second: Tensor | None = None, third: Tensor | None = None, fourth: Tensor | None = None
+    ) -> Tensor:
+        given = [one for one in (first, second, third, fourth) if one is not None]
         if self.dtype is not None:
             given = [one.to(self.dtype) if one.is_floating_point() else one for one in given]
         if self.names is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -70,6 +71,7 @@ class Multimodal(LlavaNetwork):
         self.modalities, self.feature_width, self.vocabulary = tuple(modalities), feature_width, vocabulary
         self.pad, self.eos, self.max_length = pad, eos, max_length
         self.image_token, self.image_tokens, self.image_size = image_token, image_tokens, None
+        self._exported = False
         self.packaged, self.notes, self._past = False, [], past_of(self.model)
 
     @property
@@ -101,15 +103,27 @@ class Multimodal(LlavaNetwork):
         self._check_places(places, image_features)
         if image_features is None or not image_features.shape[0]:
             return embeddings
-        if image_features.is_meta:  # no values to look at
-            projected = self.projectors[self.modalities[0]](image_features)
-        else:
-            projected = embeddings.new_zeros(*image_features.shape[:2], embeddings.shape[-1])
-            for number, name in enumerate(self.modalities):
-                if bool((rows := modality == number).any()):
-                    weight = self.projectors[name][0].weight
-                    projected = projected.masked_scatter(
-                        rows[:, None, None],
-                        self.projectors[name](image_features[rows].to(weight.dtype)).to(embeddings.dtype),
-                    )
+        projected = self._projected(image_features, modality).to(embeddings.dtype)
         return embeddings.masked_scatter(places[..., None], projected)
+
+    def _projected(self, features: torch.Tensor, modality: torch.Tensor) -> torch.Tensor:
+        """[n, T, D]: each input through the projector of its modality."""
+        features = features.to(self.projectors[self.modalities[0]][0].weight.dtype)
+        numbered = enumerate(self.projectors.values())
+        if self._exported or features.is_meta:  # the same operations whatever the modalities are
+            return sum((modality == number)[:, None, None] * projector(features) for number, projector in numbered)
+        projected = features.new_zeros(*features.shape[:2], self.model.get_input_embeddings().weight.shape[1])
+        for number, projector in numbered:
+            if bool((rows := modality == number).any()):
+                projected = projected.masked_scatter(rows[:, None, None], projector(features[rows]))
+        return projected
+
+    @contextmanager
+    def exporting(self) -> Iterator[None]:
+        """As of LlavaNetwork."""
+        self._exported = True
+        try:
+            with super().exporting():
+                yield
+        finally:
+            self._exported = False
