@@ -135,6 +135,11 @@ class DataModule(LightningDataModule):
         return ()
 
     @property
+    def before(self) -> tuple[str, ...]:
+        """Those of them that a network which begins with weights is tested on before it is trained, too."""
+        return ()
+
+    @property
     def content(self) -> str:
         """Hash of the raw content: equal for two modules that show the same samples in two ways."""
         return ""

@@ -163,13 +163,24 @@ def _arm(metric: str, label: str, records: dict[int, dict[str, Any]], headline: 
     return arm
 
 
+OTHERWISE = "perplexity"
+"""What is told of a test set in which the main metric has no meaning: general texts beside answers."""
+
+
 def _further(metric: str, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Test set beside the main one -> mean and deviation over these records, at the selected epoch; of sets that all have."""
-    sets = {name for record in records for name in record.get("further") or {}}
-    found = {
-        name: [(record.get("further") or {}).get(name, {}).get(metric) for record in records] for name in sorted(sets)
-    }
-    return {name: spread(values) for name, values in found.items() if None not in values}
+    """Test set beside the main one -> mean and deviation over these records, at the selected epoch, of sets that all have; where it is not of
+    the metric itself, with its own "metric", and of sets that were looked at before training with "before", a mean."""
+    made: dict[str, Any] = {}
+    for name in sorted({name for record in records for name in record.get("further") or {}}):
+        figures = [(record.get("further") or {}).get(name, {}) for record in records]
+        of = metric if all(metric in one for one in figures) else OTHERWISE
+        if not all(of in one for one in figures):
+            continue
+        made[name] = {**spread([one[of] for one in figures]), **({} if of == metric else {"metric": of})}
+        known = [(record.get("before") or {}).get(name, {}).get(of) for record in records]
+        if None not in known:
+            made[name]["before"] = statistics.fmean(known)
+    return made
 
 
 def _transfer(metric: str, records: Sequence[dict[str, Any]]) -> dict[str, Any]:

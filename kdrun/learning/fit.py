@@ -37,9 +37,23 @@ def run_stage(request: FitRequest, report: Report, workshop: Workshop) -> dict[s
         fit = prepared(request, report, workshop, ledger)
         if request.trainer is None:
             return _evaluated(fit)
+        before = _before(fit)
         training = _training(fit)
         training.trainer.fit(training.learner, **training.loaders, ckpt_path=training.checkpoint, weights_only=True)
-        return _finished(fit, training)
+        return _finished(fit, training, before)
+
+
+def _before(fit: RunningFit) -> dict[str, Any]:
+    """{"before": metrics of the test sets that a network with weights is tested on before it is trained}; {} where there are none. A try that
+    goes on measures them again: the same weights give the same."""
+    request, module = fit.request, fit.module
+    if not module.before or (request.start is None and request.learner["weights"] is None):
+        return {}
+    fit.ledger.energy.enter(EVALUATE)
+    trainer = make_trainer({**request.hardware, "devices": 1}, callbacks=[], max_epochs=0)
+    learner = LearnerModule(fit.network, fit.task, build_objective({"ce": {"weight": 1.0}}))
+    evaluation = {"batch_size": request.trainer["eval_batch_size"], "rank": 0, "world": 1}
+    return {"before": Tests(trainer, learner, module, evaluation, None)(module.before)}
 
 
 def _evaluated(fit: RunningFit) -> dict[str, Any]:
@@ -128,12 +142,12 @@ def _training(fit: RunningFit) -> Training:
     return Training(learner, teacher, keeping, gap, trainer, loaders, checkpoint, peers)
 
 
-def _finished(fit: RunningFit, training: Training) -> dict[str, Any]:
+def _finished(fit: RunningFit, training: Training, before: dict[str, Any]) -> dict[str, Any]:
     """The outcome of a stage whose epochs are over."""
     if training.teacher is not None:
         training.teacher.close()
     _check_trained(fit, training.learner, training.trainer)
-    return _outcome(fit, training)
+    return _outcome(fit, training, before)
 
 
 def _keeping(fit: RunningFit, teacher: TeacherSource | None) -> Keeping:
@@ -184,7 +198,7 @@ def _check_trained(fit: RunningFit, learner: LearnerModule, trainer: Any) -> Non
             raise RuntimeError(f"rank {trainer.global_rank} ended with other parameters than rank 0")
 
 
-def _outcome(fit: RunningFit, training: Training) -> dict[str, Any]:
+def _outcome(fit: RunningFit, training: Training, before: dict[str, Any]) -> dict[str, Any]:
     """Test of the last and of the selected epoch, weights and rows in the work folder, and the outcome."""
     request, module, learner, keeping = fit.request, fit.module, training.learner, training.keeping
     epochs, first = request.trainer["epochs"], request.rank == 0
@@ -205,6 +219,7 @@ def _outcome(fit: RunningFit, training: Training) -> dict[str, Any]:
         "monitor": request.trainer["monitor"],
         **figures,
         **measured,
+        **before,
         "seen": seen | ({"shown": shown} if "labelled" in seen else {}),
         "teacher": fit.workshop.teaching_notes(request),
         "cost": _cost(fit, training, shown, whole, splits, spent.get("seconds")),

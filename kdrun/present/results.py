@@ -64,8 +64,14 @@ ALONE = "alone"
 def _further_rows(
     entry: dict[str, Any], metric: str | None, text: Callable[..., str]
 ) -> list[tuple[str, str, str, str]]:
-    """Rows of test sets beside the main one."""
-    return [(f"  on {test}", text(value, metric), "-", "") for test, value in (entry.get("further") or {}).items()]
+    """Rows of test sets beside the main one; of a score of their own its name, and what it was before training."""
+    rows = []
+    for test, value in (entry.get("further") or {}).items():
+        of = value.get("metric", metric)
+        label = f"  on {test}" + (f", {measure(of).label}" if of != metric else "")
+        before = f" (before: {text(value['before'], of)})" if "before" in value else ""
+        rows.append((label + before, text(value, of), "-", ""))
+    return rows
 
 
 def result_rows(summary: dict[str, Any], text: Callable[..., str] = percent) -> list[tuple[str, str, str, str]]:

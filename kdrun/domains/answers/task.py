@@ -11,6 +11,7 @@ from torchmetrics import Metric, MetricCollection
 
 from kdrun import kinds
 from kdrun.domains.answers.spec import AnswersSpec
+from kdrun.domains.language import general
 from kdrun.domains.language.module import LanguageDataModule
 from kdrun.domains.language.rewards import same
 from kdrun.domains.language.rows import PIECES
@@ -51,6 +52,9 @@ class Answers(CausalLanguage):
         rows = batch["mask"].any(dim=1).nonzero().flatten().tolist()  # a rank without a row has one that counts nothing
         if not rows:
             return None
+        if int(batch["ids"][rows[0]]) // PIECES >= general.FIRST:  # general texts ask nothing
+            metrics["answers"].update(batch["ids"].new_zeros(0))
+            return self.rows(prediction, batch) if final else None
         texts, references = self.written_answers(network, batch, rows)
         known = [self.module.source.told(int(batch["ids"][row]) // PIECES) for row in rows]
         right = [_right(*each, final) for each in zip(known, texts, references, strict=True)]
@@ -84,7 +88,7 @@ def _right(known: Any, text: str, reference: str, final: bool) -> int:
 
 
 class Share(Metric):
-    """Share of right answers over all batches and ranks; NaN before any."""
+    """Share of right answers over all batches and ranks; nothing where nothing was asked."""
 
     full_state_update = False
 
@@ -98,4 +102,4 @@ class Share(Metric):
         self.seen += len(right)
 
     def compute(self) -> dict[str, torch.Tensor]:
-        return {"success": torch.where(self.seen > 0, self.right.float() / self.seen, float("nan"))}
+        return {"success": self.right.float() / self.seen} if self.seen else {}

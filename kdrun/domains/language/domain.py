@@ -40,6 +40,15 @@ class LanguageConfig:
     )
     prompts: int = key(16, "prompts of test that networks go on with, once they are trained", minimum=0, added=True)
     max_new: int = key(32, "most tokens that they write behind one", minimum=1, added=True)
+    texts: str | None = key(
+        None,
+        "general texts whose perplexity is measured beside test: wiki_intros, made_corpus, or a file or folder of texts",
+        path=True,
+        exists=True,
+        words=("wiki_intros", "made_corpus"),
+        left_out=CONTENT,
+        added=True,
+    )
 
 
 class LanguageDomain(Domain):
@@ -95,12 +104,16 @@ class LanguageDomain(Domain):
         return {"language": found}
 
     def content_hash(self, source: Any, config: dict[str, Any]) -> str:
-        """With the content of a tokenizer that is given, and of what a teacher reads in the place of prompts."""
+        """With the content of a tokenizer that is given, of general texts, and of what a teacher reads in the place of prompts."""
         path, content = config["language"]["tokenizer"], source.content_hash
         if path is not None:
             from kdrun.domains.language.tokens import existing
 
             content = hashlib.sha256(f"{content} {existing(path).sha256}".encode()).hexdigest()
+        if (texts := config["language"].get("texts")) is not None:
+            from kdrun.domains.language import general
+
+            content = hashlib.sha256(f"{content} texts {general.content_of(texts)}".encode()).hexdigest()
         from kdrun.domains.language.templates import Templates, content_of
 
         templates = Templates.of(config["language"])

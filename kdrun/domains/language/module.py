@@ -18,7 +18,7 @@ from kdrun.data.module import TOP, BatchView, TokenModule
 from kdrun.data.source import SPLITS, TEST, TRAIN
 from kdrun.data.splits import assign
 from kdrun.data.transfer import Training, chosen, with_unlabelled
-from kdrun.domains.language import kept_rows
+from kdrun.domains.language import general, kept_rows
 from kdrun.domains.language import rows as rows_of
 from kdrun.domains.language import tokens as tokenizers
 from kdrun.domains.language.loader import LanguageLoader, LanguageSamples
@@ -83,7 +83,11 @@ class LanguageDataModule(TokenModule):
 
     @property
     def extra_tests(self) -> tuple[str, ...]:
-        return (*self.source.further, *(() if self.templates is None else (STUDENT_PROMPT,)))
+        return (*self.source.further, *(() if self.templates is None else (STUDENT_PROMPT,)), *self.before)
+
+    @property
+    def before(self) -> tuple[str, ...]:
+        return (general.NAME,) if general.NAME in self._samples else ()
 
     def lengths(self, ids: Tensor) -> Tensor:
         """int64 [b]: positions of training rows by id."""
@@ -164,7 +168,10 @@ def language_module(
     given = None if config["tokenizer"] is None else tokenizers.existing(config["tokenizer"])
     templates, key = Templates.of(config), config.get(KEPT_AS)
     made = keep(
-        cache, "rows", key and [*key, given and given.content], lambda: _made(source, config, Path(cache), given)
+        cache,
+        "rows",
+        None if config.get("texts") else key and [*key, given and given.content],
+        lambda: _made(source, config, Path(cache), given),
     )
     tokenizer, samples = given or made["tokenizer"], made["samples"]
     spec = kind.SPEC(
@@ -218,5 +225,9 @@ def _made(
         places = np.flatnonzero(training.split == TEST)
         samples[STUDENT_PROMPT] = _rows(training.source, places, tokenizer, config, (STUDENT_PROMPT, notes), cache)
         ids[STUDENT_PROMPT] = source.ids[places]
+    if config.get("texts"):
+        texts = general.general_texts(config["texts"], cache)
+        samples[general.NAME] = _rows(texts, np.arange(len(texts)), tokenizer, config, (general.NAME, notes), cache)
+        ids[general.NAME] = texts.ids
     made = {"source": source, "samples": samples, "ids": ids, "notes": notes}
     return {**made, "tokenizer": None if given else tokenizer}

@@ -64,7 +64,7 @@ class Fit(Stage):
     rollout: dict[str, Any] = field(default_factory=dict)
     importance: Result | None = None
     start_epoch: str = BEST
-    told: ClassVar[tuple[str, ...]] = ("gap", "peers")
+    told: ClassVar[tuple[str, ...]] = ("gap", "peers", "before")
 
     @property
     def seen(self) -> dict[str, Any]:
