@@ -44,9 +44,9 @@ def test_texts_are_a_further_test_set_that_nothing_is_learned_from(tmp_path):
 
 def test_which_texts_there_are(tmp_path):
     assert len(general_texts("made_corpus", tmp_path)) == MOST and content_of("made_corpus") == "made_corpus"
-    with pytest.raises(UserError, match="data.language.texts"):
+    with pytest.raises(UserError, match=r"data\.language\.texts"):
         general_texts(str(tmp_path), tmp_path)
-    with pytest.raises(UserError, match="data.language.texts=wiki_intro"):
+    with pytest.raises(UserError, match=r"data\.language\.texts=wiki_intro"):
         cell("data.language.texts=wiki_intro")
 
 
