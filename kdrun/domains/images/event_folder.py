@@ -27,8 +27,6 @@ def event_folder(
     frames: int = 4,
     height: int | None = None,
     width: int | None = None,
-    *,
-    cache: str | Path | None = None,
 ) -> Images:
     """uint8 [N, 2 * frames, H, W]: numbers of events of each pixel, (p above 0, others) for each frame in turn, at most 255.
 

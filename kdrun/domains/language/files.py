@@ -32,8 +32,6 @@ def text_corpus(
     val_root: str | Path | None = None,
     test_root: str | Path | None = None,
     empty: str = "drop",
-    *,
-    cache: str | Path | None = None,
 ) -> Documents:
     """Texts of a file or of all files below a folder.
 
@@ -68,8 +66,6 @@ def chats(
     val_root: str | Path | None = None,
     test_root: str | Path | None = None,
     wrong: str = "stop",
-    *,
-    cache: str | Path | None = None,
 ) -> Documents:
     """Chats of a JSONL or Parquet file (or of all below a folder), one a row, in any of these forms: `messages` [{"role", "content"}],
     ShareGPT's `conversations` [{"from", "value"}], `prompt` and `completion` (or `response`), Alpaca's `instruction`, `input` and `output`.

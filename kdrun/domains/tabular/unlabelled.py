@@ -15,9 +15,7 @@ from kdrun.problems import UserError
 TARGETS = ("unlabelled_rows",)
 
 
-def unlabelled_rows(
-    root: str | Path | None = None, like: Table | None = None, *, cache: str | Path | None = None
-) -> Table:
+def unlabelled_rows(root: str | Path | None = None, like: Table | None = None) -> Table:
     """float32 [N, F] of a CSV file whose header names the features of `like`, in any order; other columns are not read.
 
     Raises UserError for a feature without a column, and naming the lines of cells that are no finite numbers.

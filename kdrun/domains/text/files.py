@@ -25,8 +25,6 @@ def text_file(
     val_root: str | Path | None = None,
     test_root: str | Path | None = None,
     empty: str = "stop",
-    *,
-    cache: str | Path | None = None,
 ) -> Texts:
     """Texts and classes of a file NAME.csv, .tsv, .jsonl or .parquet, or of a folder of `datasets`. An id is the position of the row in
     its file, those of val_root and test_root behind.
@@ -51,9 +49,7 @@ def text_file(
 text_file.reads = ("root", "val_root", "test_root")
 
 
-def unlabelled_texts(
-    root: str | Path | None = None, like: Texts | None = None, *, cache: str | Path | None = None
-) -> Texts:
+def unlabelled_texts(root: str | Path | None = None, like: Texts | None = None) -> Texts:
     """Texts without labels, as `data.unlabelled=FILE` reads them: the columns of `like` of a CSV, JSONL or Parquet file, or the lines of
     a NAME.txt. Rows without text are left out."""
     if root is None or like is None:

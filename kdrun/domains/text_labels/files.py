@@ -25,8 +25,6 @@ def labelled_texts(
     val_root: str | Path | None = None,
     test_root: str | Path | None = None,
     empty: str = "stop",
-    *,
-    cache: str | Path | None = None,
 ) -> LabelledTexts:
     """Texts and their labels of a file; the keys are those of text.files.text_file but for label: a column of labels with a bar between
     them ("red|small", or a list in JSONL), or several columns, each a label, of 1 (true, yes) and 0 (false, no, empty). A row without any

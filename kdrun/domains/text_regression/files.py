@@ -22,8 +22,6 @@ def text_numbers(
     val_root: str | Path | None = None,
     test_root: str | Path | None = None,
     empty: str = "stop",
-    *,
-    cache: str | Path | None = None,
 ) -> NumberedTexts:
     """Texts and numbers of a file; the keys are those of text.files.text_file, label the column of the numbers.
 

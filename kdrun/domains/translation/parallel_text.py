@@ -34,8 +34,6 @@ def parallel_text(
     max_ratio: float | None = None,
     columns: list | None = None,
     msgstr_language: str | None = None,
-    *,
-    cache: str | Path | None = None,
 ) -> Pairs:
     """Pairs of lines (or of entries of a TMX or PO file) with an id that is their position in the files.
 

@@ -87,9 +87,7 @@ def known_text(pairs: Pairs, rows: Iterable[int], hidden: np.ndarray) -> Iterabl
     yield from (pairs.target[row] for row in rows if not hidden[row])
 
 
-def unlabelled_sentences(
-    root: str | Path | None = None, like: Pairs | None = None, *, cache: str | Path | None = None
-) -> Pairs:
+def unlabelled_sentences(root: str | Path | None = None, like: Pairs | None = None) -> Pairs:
     """The lines of a file in UTF-8 (gzipped or not), one sentence each, as `data.unlabelled=FILE` reads them; empty ones are left out.
 
     like: pairs whose source language they are in.

@@ -22,7 +22,7 @@ FEATURES = ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
 ROWS, TARGET = "diabetes_data_raw.csv.gz", "diabetes_target.csv.gz"
 
 
-def diabetes(root: str | Path | None = None, *, cache: str | Path | None = None) -> Table:
+def diabetes(root: str | Path | None = None) -> Table:
     """float32 [442, 10]: age in years, sex (1, 2), body mass index, blood pressure, six blood serum measurements.
 
     The target is a measure of disease progression a year later, 25 to 346.

@@ -22,7 +22,7 @@ TASKS = {
 """Task -> (columns of texts, column of classes, file of its published development set)."""
 
 
-def glue(root: str | Path | None = None, subset: str = "sst2", *, cache: str | Path | None = None) -> Texts:
+def glue(root: str | Path | None = None, subset: str = "sst2") -> Texts:
     """A task of GLUE with classes, from its folder. Labels of the test sets are not published, so the development set is the test set;
     validation is held out of training. Rows without text (QQP has some) are left out.
 
@@ -37,7 +37,7 @@ def glue(root: str | Path | None = None, subset: str = "sst2", *, cache: str | P
     if root is None:
         raise UserError("data=glue needs data.root=FOLDER, with train.tsv and dev.tsv as GLUE publishes them")
     folder = Path(root).expanduser()
-    return text_file(folder / "train.tsv", text, label, test_root=folder / test, empty="drop", cache=cache)
+    return text_file(folder / "train.tsv", text, label, test_root=folder / test, empty="drop")
 
 
 glue.reads = ("root",)

@@ -11,13 +11,13 @@ from kdrun.problems import UserError
 TARGETS = ("stsb",)
 
 
-def stsb(root: str | Path | None = None, *, cache: str | Path | None = None) -> NumberedTexts:
+def stsb(root: str | Path | None = None) -> NumberedTexts:
     """Pairs of sentences and how alike they are, 0 to 5, from a folder with train.tsv and dev.tsv. Scores of GLUE's test set are not
     published, so the development set is the test set; validation is held out of training."""
     if root is None:
         raise UserError("data=glue_stsb needs data.root=FOLDER, with train.tsv and dev.tsv as GLUE publishes them")
     folder, columns = Path(root).expanduser(), ["sentence1", "sentence2"]
-    return text_numbers(folder / "train.tsv", columns, "score", test_root=folder / "dev.tsv", empty="drop", cache=cache)
+    return text_numbers(folder / "train.tsv", columns, "score", test_root=folder / "dev.tsv", empty="drop")
 
 
 stsb.reads = ("root",)

@@ -32,8 +32,6 @@ def iwslt14_de_en(
     max_words: int | None = 175,
     max_ratio: float | None = 1.5,
     val_every: int = 23,
-    *,
-    cache: str | Path | None = None,
 ) -> Pairs:
     """IWSLT 2014 German-English (TED talks) with the steps of fairseq's prepare-iwslt14.sh: small letters, training
     pairs of 1 to 175 words whose lengths differ by at most 1.5 times, and, where there are no files for validation,
@@ -52,8 +50,6 @@ def wmt17_en_de(
     min_words: int = 1,
     max_words: int | None = 250,
     max_ratio: float | None = 1.5,
-    *,
-    cache: str | Path | None = None,
 ) -> Pairs:
     """WMT 2017 English-German with the limits of fairseq's prepare-wmt14en2de.sh: training pairs of 1 to 250 words
     whose lengths differ by at most 1.5 times (the script counts parts of words)."""
@@ -67,8 +63,6 @@ def wmt23_en_cs(
     min_words: int = 1,
     max_words: int | None = 250,
     max_ratio: float | None = 1.5,
-    *,
-    cache: str | Path | None = None,
 ) -> Pairs:
     """WMT 2023 English-Czech with the same limits as WMT 2017."""
     return _corpus("wmt23_en_cs", root, ("en", "cs"), direction, Cleaning(min_words, max_words, max_ratio, lowercase))

@@ -6,8 +6,6 @@ arXiv 1704.04517) and CLEVR (Johnson et al. 2017, arXiv 1612.06890).
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from kdrun.domains.vision_language.shipped.build import Composition, compose, least_size
 from kdrun.domains.vision_language.shipped.scenes import WORDINGS, Phrase, Split, World
 from kdrun.domains.vision_language.shipped.shapes import COLOURS, HELD_OUT, SHAPES, ShapePainter
@@ -63,8 +61,6 @@ def shapes_vqa(
     seed: int = 0,
     together: bool = False,
     captions: float = 0.0,
-    *,
-    cache: str | Path | None = None,
 ) -> Conversations:
     """Pictures of 2 to 4 shapes on a 3x3 grid, some with a word.
 
