@@ -131,12 +131,13 @@ def _about(found: dict[str, Any]) -> list[str]:
     partition, samples = found["partition"], sorted(found["partition"]["samples"])
     how = partition["kind"] + (f", alpha {partition['alpha']:g}" if partition["kind"] != "iid" else "")
     networks = ", ".join(f"{one['network'].rpartition('.')[2]} {one['parameters']:,}" for one in found["private"])
-    travels = {None: "nothing travels", "predictions": "predictions on public samples travel"}.get(
+    said = f"predictions on {found['public']:,} public samples travel"
+    travels = {None: "nothing travels", "predictions": said}.get(
         found["travels"], f"a {found['travels']} network of {magnitude(found['parameters'])} parameters travels"
     )
     sent = f", about {magnitude(found['bytes'])}B in all (estimate)" if found["bytes"] else ""
     return [
         f"{found['clients']} clients ({how}): {samples[0]:,} to {samples[-1]:,} training samples each",
         f"private networks, parameters: {networks}",
-        f"{found['rounds']} rounds, at most {found['steps']:,} steps; {travels}{sent}",
+        f"{found['rounds']} rounds, at most {found['steps']:,} steps of clients; {travels}{sent}",
     ]
