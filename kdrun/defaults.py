@@ -58,6 +58,8 @@ WRITTEN: Mapping[str, str] = {
 written out in every hash, all other defaults in none, so that hashes of old records stay. A new argument is not added here."""
 
 ADDED_TO_TARGETS = {
+    "strategy.axes": None,
+    "strategy.calibration": 1024,
     "strategy.clip_norm": None,
     "strategy.groups": 5,
     "strategy.losses": "method",

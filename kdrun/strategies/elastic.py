@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ELASTIC, SLICE = "kdrun.networks.elastic.Elastic", "kdrun.networks.elastic.Slice"
 BUDGETS = [1.0, 0.7, 0.4]
-ROUTER, CALIBRATION = "router", 1024
+ROUTER = "router"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Elastic(Strategy):
 
     cost: str = "parameters"
     axes: list[str] | None = None
-    calibration: int = CALIBRATION
+    calibration: int = 1024
     sampling: str = "curriculum"
     router: bool = True
     router_rate: float | None = None
@@ -172,7 +172,7 @@ class Elastic(Strategy):
         return {"base": {**cast.teacher.config["network"], "_partial_": True}, "cost": self.cost, **more}
 
     def _node(self, cast: Cast) -> dict[str, Any]:
-        more = {} if self.calibration == CALIBRATION else {"calibration": self.calibration}
+        more = {} if self.calibration == 1024 else {"calibration": self.calibration}
         return {"_target_": ELASTIC, **self._base(cast), "budgets": self._budgets(cast), **more}
 
     def _nested(self, cast: Cast) -> Learner:
