@@ -11,6 +11,7 @@ from typing import Any
 
 from kdrun.environment import hidden
 from kdrun.files import short
+from kdrun.nodes import place_of
 from kdrun.parts import trained_nothing
 from kdrun.present.console import Console, harmless
 from kdrun.problems import UserError, disk_problem
@@ -40,11 +41,18 @@ def run_job(
     printed and the tracker is not waited for. max_threads: upper limit of hardware.threads. jobs: stages at a time, as typed; None:
     as processes.pool.jobs_within has it.
     """
+    hardware, paths = job.config["hardware"], job.config["paths"]
+    place = place_of(hardware)
+    if place is not None and not place.first:
+        from kdrun.learning.board import follow
+
+        return follow(place, paths)
     from kdrun.job.cells import fit_cells
     from kdrun.job.opening import finished_meanwhile, opened
     from kdrun.job.progress import Signals
     from kdrun.job.sequential import fit
     from kdrun.job.work import work_of
+    from kdrun.learning.board import led
     from kdrun.ledger.reader import check_reader
     from kdrun.processes.pool import jobs_within
     from kdrun.tracking.credentials import resolve_mode
@@ -53,7 +61,7 @@ def run_job(
     provenance = provenance or Provenance.collect(sys.argv[1:] if arguments is None else arguments)
     quiet, tracker = quiet or json or tell is not None, job.config["tracker"]
     resolve_mode(tracker)  # a tracker that cannot work is told before a folder is made
-    at_once = jobs_within(jobs, job.config["hardware"])
+    at_once = jobs_within(jobs, hardware) if place is None else 1
     if folder is None:
         check_reader(job.config.get("energy"), job.config["hardware"])  # and so is a sensor that is not there
     with job.allowing(), Signals() as signals:
@@ -65,7 +73,7 @@ def run_job(
         with ending.recorded(tracker):
             ending.start_mirror(tracker)
             how = {"force": force, "max_threads": max_threads, "jobs": at_once}
-            with work_of(job, run, console, signals, quiet=quiet, tell=tell, **how) as work:
+            with led(hardware, paths), work_of(job, run, console, signals, quiet=quiet, tell=tell, **how) as work:
                 sequential = work.cells[0]["looks"] is not None
                 fitted = fit(work) if sequential else fit_cells(work.cells, work.lab, work.failed)
             ending.finish(work.result(*fitted), card=bool(job.config.get("card")))

@@ -388,7 +388,8 @@ class Hardware:
         meant={"gpu": "cuda"},
         left_out="the type that it comes to is in",
     )
-    devices: int = key(1, "number of devices (processes on cpu)", minimum=1)
+    devices: int = key(1, "number of devices (processes on cpu), of each node", minimum=1)
+    nodes: int = key(1, "nodes of one job; the command is started once on each (srun, torchrun)", minimum=1, added=True)
     precision: str = key(
         "fp32",
         "number format of forward and backward",

@@ -129,7 +129,7 @@ def _source_key(node: Mapping[str, Any], cache: str | Path, slot: str) -> tuple[
         parts.append([name, key])
     package = function.__module__.partition(".")[0]
     written = [] if package == PACKAGE.name else [_file_hash(inspect.getsourcefile(function))]
-    return total, [[package], node["_target_"], options, os.getcwd(), written, parts]
+    return total, [[package], node["_target_"], options, written, parts]
 
 
 def _nodes(value: Any, name: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -64,7 +64,7 @@ class Setting:
 
     def __init__(self, request: FederationRequest, workshop: Workshop):
         config, hardware = request.federation, request.hardware
-        if hardware.get("devices", 1) > 1:
+        if hardware.get("devices", 1) * hardware.get("nodes", 1) > 1:
             raise UserError("hardware.devices: clients of one process run on one device", "give hardware.devices=1")
         self.config, self.seed = config, request.seed
         self.module = workshop.data(request.data)

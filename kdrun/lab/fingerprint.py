@@ -19,6 +19,7 @@ from kdrun import kinds
 from kdrun.defaults import canonical
 from kdrun.domains.base import Domain
 from kdrun.lab.sources import Sources
+from kdrun.nodes import world_of
 from kdrun.schema import Data, Hardware, LearnerConfig, Teacher, Trainer, added, irrelevant
 
 PLACES = {
@@ -183,7 +184,8 @@ def versions(*names: str) -> dict[str, str | None]:
 
 
 def device(hardware: dict[str, Any], context: FingerprintContext) -> dict[str, Any]:
-    return {"type": context.device, **kept(hardware, "hardware")}
+    over_nodes = {"devices": world_of(hardware), "nodes": 1}  # where ranks run changes nothing
+    return {"type": context.device, **kept({**hardware, **over_nodes}, "hardware")}
 
 
 @cache

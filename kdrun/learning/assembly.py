@@ -30,6 +30,7 @@ from kdrun.networks.build import build_network
 from kdrun.networks.modes import hold_frozen
 from kdrun.networks.parts import select_parts
 from kdrun.networks.weights import load_weights
+from kdrun.nodes import world_of
 from kdrun.objectives.terms import Objective, build_objective
 from kdrun.parts import WHOLE
 from kdrun.problems import UserError
@@ -54,7 +55,7 @@ class RunningFit:
 
     @property
     def world(self) -> int:
-        return self.request.hardware["devices"]
+        return world_of(self.request.hardware)
 
     @property
     def notes(self) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def run_evaluation(request: EvaluationRequest, report: Report, workshop: Worksho
                     raise Interrupted
                 learner, network = _learner(request, module, task, request.after.get(row))
                 batches = {"batch_size": request.trainer["eval_batch_size"], "rank": 0, "world": 1}
-                trainer = make_trainer({**request.hardware, "devices": 1}, callbacks=[], max_epochs=0)
+                trainer = make_trainer({**request.hardware, "devices": 1, "nodes": 1}, callbacks=[], max_epochs=0)
                 figures[name][row] = Tests(trainer, learner, module, batches, None)()["test"]
                 seen += module.spec.sizes["test"]
                 if number == len(rows) - 1:

@@ -61,7 +61,7 @@ def _evaluated(fit: RunningFit) -> dict[str, Any]:
     request, module, network = fit.request, fit.module, fit.network
     evaluation = {"batch_size": module.preflight_batch, "rank": 0, "world": 1}
     fit.ledger.energy.enter(EVALUATE)
-    trainer = make_trainer({**request.hardware, "devices": 1}, callbacks=[], max_epochs=0)
+    trainer = make_trainer({**request.hardware, "devices": 1, "nodes": 1}, callbacks=[], max_epochs=0)
     learner = LearnerModule(network, fit.task, build_objective({"ce": {"weight": 1.0}}))
     trainer.validate(learner, module.eval_loader("val", **evaluation), verbose=False)
     size, val = size_of(network, fit.task), learner.evaluated

@@ -23,6 +23,7 @@ from torch import nn
 from kdrun import targets
 from kdrun.learning.sharding import units
 from kdrun.ledger.flops import on_meta
+from kdrun.nodes import world_of
 
 GB = 1e9
 
@@ -83,7 +84,7 @@ def footprint(
 
     activations: bytes (`kept_bytes`) of the samples that a device computes at a time; outputs: numbers that a network gives for these.
     """
-    devices, sharded = hardware["devices"], trainer.get("sharding", "none") == "fsdp"
+    devices, sharded = world_of(hardware), trainer.get("sharding", "none") == "fsdp"
     shards = devices if sharded else 1
     trained = bytes_of(student, trained=True)
     buckets = trained if devices > 1 else 0

@@ -35,6 +35,7 @@ from kdrun.networks.build import build_network
 from kdrun.networks.modes import hold_frozen
 from kdrun.networks.parts import select_parts
 from kdrun.networks.weights import load_weights
+from kdrun.nodes import world_of
 from kdrun.objectives.objective_term import labelled_positions
 from kdrun.objectives.terms import Objective, build_objective
 from kdrun.schema import OWN_WEIGHTS
@@ -113,7 +114,7 @@ def probe(stage, module, seen=None, stored: Sequence[TaughtBy | None] = ()) -> d
 
 def _memory(stage, shadow: nn.Module, task, teachers: list[nn.Module], samples: float) -> dict[str, float | None]:
     """Of a device that takes its share of so many samples, of the typical size of the task."""
-    share = samples / stage.hardware["devices"] / stage.trainer.get("accumulate", 1)
+    share = samples / world_of(stage.hardware) / stage.trainer.get("accumulate", 1)
     spec, kept = task.spec, kept_bytes(shadow, task.typical)
     numbers = share * ((task.TYPICAL_TOKENS or 1) * spec.vocabulary if spec.per_position else spec.outputs)
     return footprint(shadow, teachers, stage.trainer, stage.hardware, kept and kept * share, numbers)

@@ -14,6 +14,7 @@ from kdrun.ledger import roofline
 from kdrun.ledger.figures import DeviceFigures, figures_in, read_figures
 from kdrun.ledger.flops import parameters
 from kdrun.ledger.machine import machine_words
+from kdrun.nodes import world_of
 
 OPERATIONS = 2e10
 """FLOPs of a step that is computed for a plan: a second of one thread, or less."""
@@ -71,7 +72,7 @@ def seconds_on_target(
         own, *others = [roofline.operators(net, task.typical, everything=True) for net, task in (student, *teachers)]
     except Exception:  # a network of a user's own that needs values; a missing figure must not stop a plan
         return None, None
-    share = samples / hardware["devices"]
+    share = samples / world_of(hardware)
     told = [op for each in others for op in each]
     seconds = roofline.step_seconds(own, told, share, figures, hardware["precision"], accumulate)
     return seconds, None if seconds is None else figures.name

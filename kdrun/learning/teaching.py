@@ -28,6 +28,7 @@ from kdrun.ledger.reader import Metering, open_metering
 from kdrun.networks.build import of_shapes, to_be_loaded
 from kdrun.networks.inputs import moments_of, same
 from kdrun.networks.weights import load_weights, read_metadata
+from kdrun.nodes import world_of
 from kdrun.objectives.terms import Objective, build_objective
 from kdrun.problems import UserError
 
@@ -417,7 +418,7 @@ def _parts(request: FitRequest, module) -> dict[str, Any]:
         parts["turn"] = list(turn)
     if teaching["fill"] == "first_epoch":  # rows are then computed in the batches of this stage's first epoch
         order = {"seed": request.seed, "batch_size": trainer["batch_size"], "accumulate": trainer["accumulate"]}
-        parts["order"] = {**order, "devices": request.hardware["devices"]}
+        parts["order"] = {**order, "devices": world_of(request.hardware)}
     return parts
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from kdrun.learning.callbacks import AtomicCheckpointIO
 from kdrun.learning.learner import LearnerModule
 from kdrun.learning.sharding import ShardedStrategy
+from kdrun.nodes import world_of
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -40,22 +41,24 @@ class Epochs:
 def make_trainer(hardware: dict[str, Any], callbacks: list, max_epochs: int, sharded: bool = False):
     """A Lightning Trainer with nothing on it that kdrun does itself (records, bars, checkpoints, sampling)."""
     from lightning import Trainer
+    from lightning.pytorch.plugins.environments import LightningEnvironment
     from lightning.pytorch.strategies import DDPStrategy
 
     # Only after the import: importing lightning sets its loggers back to INFO.
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    world = hardware["devices"]
+    world = world_of(hardware)
     accelerator = {"cuda": "gpu"}.get(hardware["device"], hardware["device"])
     kind = ShardedStrategy if sharded else DDPStrategy
     strategy = kind(process_group_backend="nccl" if accelerator == "gpu" else "gloo") if world > 1 else "auto"
     trainer = Trainer(
         accelerator=accelerator,
-        devices=world,
+        devices=hardware["devices"],
+        num_nodes=hardware.get("nodes", 1),
         strategy=strategy,
         precision=PRECISION[hardware["precision"]],
         max_epochs=max_epochs,
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), LightningEnvironment()],  # whatever srun or torchrun said of the command
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -1,6 +1,7 @@
 """Run one stage on several devices: one process per rank, all started by us from one request on disk.
 
-Lightning would start the ranks by replaying our command line; it is told that they exist already. Only the parent
+Lightning would start the ranks by replaying our command line; it is told that they exist already. With several nodes the parent is on the first
+of them, and asks the others for theirs (board). Only the parent
 holds the run's folder, the tracker and the bars: rank 0 tells it what happens through a file of events.
 """
 
@@ -20,11 +21,13 @@ from typing import Any
 
 from kdrun.checksums import told
 from kdrun.files import read_json, write_json
+from kdrun.learning.board import Others, rank_environment, start_ranks
 from kdrun.learning.firststep import NoEffect
 from kdrun.learning.fitness import UnfitTeacher
 from kdrun.learning.report import Report
 from kdrun.learning.request import FitRequest
 from kdrun.locks import hold, waiting_text
+from kdrun.nodes import place_of, world_of
 from kdrun.problems import UserError
 
 INTERRUPTED = 75  # exit code of a rank that saved its state and stopped because it was asked to
@@ -43,64 +46,45 @@ class RankFailed(RuntimeError):
 
 
 def run_distributed(request: FitRequest, report: Report, context: dict[str, Any], environment: dict[str, str]):
-    """Run `request` on `request.hardware["devices"]` processes and return rank 0's outcome.
+    """Run `request` on as many processes as its hardware has devices, over all nodes, and return rank 0's outcome.
 
     context: what a rank needs to build its workshop (see `_rank`). If one rank ends badly the others are ended at once.
     """
     from kdrun.learning.report import Interrupted
 
-    work, world = request.work, request.hardware["devices"]
+    work, world, count = request.work, world_of(request.hardware), request.hardware["devices"]
     for path in (*(work / name for name in ("events.jsonl", "stop", "mistake.json")), *work.glob("failure*.json")):
         path.unlink(missing_ok=True)
     write_json(work / "request.json", {"request": request.to_json(), "context": context})
-    environment = {
-        **os.environ,
-        **environment,
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(_free_port()),
-        "WORLD_SIZE": str(world),
-        "NODE_RANK": "0",
-    }
-    ranks = []
+    others, port = Others(place_of(request.hardware), context["paths"]), _free_port()
     logs = [work / f"rank{rank}.log" for rank in range(world)]
+    ranks: list[Any] = []
     try:
-        for rank, log in enumerate(logs):
-            with open(log, "wb") as file:
-                command = [sys.executable, "-P", "-m", "kdrun.learning.workers", str(work), str(rank)]
-                own = {"LOCAL_RANK": str(rank), "RANK": str(rank)}
-                ranks.append(
-                    subprocess.Popen(
-                        command,
-                        env=environment | own,
-                        stdin=subprocess.PIPE,  # its end tells a rank that the parent is gone
-                        stdout=file,
-                        stderr=file,
-                        start_new_session=True,
-                    )
-                )
+        others.call(work, port, count, environment)
+        ranks += start_ranks(work, 0, count, rank_environment(environment, others.address, port, world, 0), subprocess)
         events, left = _Events(work / "events.jsonl", report), None
-        while any(rank.poll() is None for rank in ranks):
+        while None in (codes := [*(rank.poll() for rank in ranks), *others.codes()]):
             events.forward()
-            if any(rank.poll() not in (None, 0, INTERRUPTED) for rank in ranks):
+            if any(code not in (None, 0, INTERRUPTED) for code in codes):
                 break
             if report.stop_requested():
                 (work / "stop").touch()
-            if any(rank.poll() == INTERRUPTED for rank in ranks):  # the others may wait for it in a reduction
+            if INTERRUPTED in codes:  # the others may wait for it in a reduction
                 left = left or time.monotonic()
                 if time.monotonic() - left > LEAVE_SECONDS:
                     break
             time.sleep(0.05)
         events.forward()
-        codes = [rank.poll() for rank in ranks]
     finally:
-        _end(ranks)
+        others.end()
+        end_ranks(ranks)
     if INTERRUPTED in codes:
         raise Interrupted
     if MISTAKEN in codes:
         raise UserError(*read_json(work / "mistake.json"))
+    told_so = {rank for rank in range(world) if (work / f"failure{rank}.json").exists()}
     for rank, code in enumerate(codes):  # one that died without a word is why the others failed, if they did
-        if code not in (0, None) and not (work / f"failure{rank}.json").exists():
+        if code not in (0, None) and rank not in told_so:
             raise RankFailed(f"rank {rank} of {world} ended with exit code {code}:\n{_tail(logs[rank])}")
     if failures := sorted(work.glob("failure*.json"), key=lambda path: path.stat().st_mtime_ns):
         raise _failure(read_json(failures[0]), world)
@@ -232,7 +216,7 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _end(ranks: list[subprocess.Popen]) -> None:
+def end_ranks(ranks: list[subprocess.Popen]) -> None:
     """No rank outlives the stage: asked to end, then killed after five seconds."""
     alive = [rank for rank in ranks if rank.poll() is None]
     for rank in alive:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kdrun.nodes import world_of
 from kdrun.problems import UserError, closest, listed
 from kdrun.strategies.base import Strategy
 from kdrun.strategies.cast import Cast, Learner, mutual
@@ -50,7 +51,7 @@ class Mutual(Strategy):
     }
 
     def check(self, cast: Cast) -> None:
-        devices, student = cast.config["hardware"]["devices"], cast.student
+        devices, student = world_of(cast.config["hardware"]), cast.student
         if devices > 1:
             raise UserError(
                 f"hardware.devices={devices}: strategy=mutual has a backward pass for each network, and gradients are averaged over "

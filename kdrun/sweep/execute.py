@@ -13,6 +13,7 @@ from typing import Any
 
 from kdrun.job.progress import Signals
 from kdrun.present.console import Console
+from kdrun.problems import UserError
 from kdrun.processes.pool import gpus_of, targets_of
 from kdrun.sweep.board import Board, count, show_plan, show_results
 from kdrun.sweep.plan import DONE, Point, SweepPlan, freeze
@@ -50,7 +51,11 @@ def execute(
     if launcher:
         from kdrun.sweep.launchers import check
 
-        check(launcher, settings, _gpus(plan.points))
+        check(launcher, settings, _gpus(plan.points), nodes_of(plan.points))
+    elif (nodes := nodes_of(plan.points)) > 1:
+        raise UserError(
+            f"hardware.nodes={nodes}: jobs of a sweep over several nodes are for hydra/launcher=submitit_slurm"
+        )
     todo = freeze(plan, retry=retry, force=force)
     if not quiet:
         show_plan(plan, console, {point.number for point in todo})
@@ -89,6 +94,16 @@ def _gpus(points: Sequence[Point]) -> int:
     return max((hardware["devices"] for hardware in asked if hardware["device"] == "cuda"), default=0)
 
 
+def nodes_of(points: Sequence[Point]) -> int:
+    """How many nodes each of these jobs is over. UserError where they differ: a launcher has one setting for all."""
+    counts = {point.job.config["hardware"].get("nodes", 1) for point in points}
+    if len(counts) > 1:
+        raise UserError(
+            f"hardware.nodes={','.join(map(str, sorted(counts)))}: jobs of one launch are over as many nodes each"
+        )
+    return next(iter(counts), 1)
+
+
 def _upload_notice(plan: SweepPlan) -> list[str]:
     """See `tracking.mirror.upload_notice`; of the first point whose tracker would send something."""
     from kdrun.tracking.mirror import upload_notice
@@ -120,7 +135,7 @@ def _launch(
                 point.status, point.error = event["status"], event["error"]
             board.event(event)
 
-        codes = launch(folders, launcher, list(settings), plan.folder, force, report, _gpus(todo))
+        codes = launch(folders, launcher, list(settings), plan.folder, force, report, _gpus(todo), nodes_of(todo))
     return max((code for code in codes.values() if code >= 128), default=0)
 
 

@@ -35,8 +35,6 @@ PLUGINS = {
 
 POLL_SECONDS, PROBE_SECONDS = 0.5, 5.0
 PREFIX = "hydra.launcher."
-WHOLE = ("nodes", "tasks_per_node")
-"""Settings of submitit that would start a job several times: it is one process, which starts its ranks on its node."""
 GPUS = {
     "submitit_local": ("gpus_per_node",),
     SLURM: ("gpus_per_node", "gpus_per_task", "gres"),
@@ -45,11 +43,11 @@ GPUS = {
 """launcher -> its settings that say how many GPUs a job gets, the usual one first."""
 
 
-def check(launcher: str, settings: Sequence[str] = (), devices: int = 0) -> dict[str, Any]:
+def check(launcher: str, settings: Sequence[str] = (), devices: int = 0, nodes: int = 1) -> dict[str, Any]:
     """{dotted key below hydra.launcher: value}, checked against the types of the plugin's config.
 
     settings: words `hydra.launcher.KEY=VALUE`, as typed. devices: GPUs that a job uses; where they need asking for and no setting
-    does, the usual one is among the values. Raises UserError for a launcher or a setting of it that cannot work.
+    does, the usual one is among the values. nodes: that a job is over. Raises UserError for a launcher or a setting of it that cannot work.
     Imports neither torch nor the engine.
     """
     schema, problems = _schema(launcher), Problems()
@@ -59,12 +57,18 @@ def check(launcher: str, settings: Sequence[str] = (), devices: int = 0) -> dict
             f"hydra/launcher={launcher}: no sbatch and srun here; start it on a machine that submits to Slurm",
             "on this machine alone: jobs=N",
         )
-    for key in WHOLE:
-        if (count := values.get(key, 1)) != 1:
+    if nodes > 1 and launcher != SLURM:
+        problems.add(
+            f"hardware.nodes={nodes}: hydra/launcher={launcher} starts a job on one node", f"hydra/launcher={SLURM}"
+        )
+    for key, wanted in {"nodes": nodes, "tasks_per_node": 1}.items():
+        if (count := values.get(key, wanted)) != wanted:
             problems.add(
-                f"{PREFIX}{key}={count}: a job of kdrun runs on one node, as one process that starts its own ranks",
-                "several GPUs of a node: hardware.devices=N",
+                f"{PREFIX}{key}={count}: a job of kdrun runs on one node unless hardware.nodes says more, as one process of each that "
+                "starts its own ranks",
+                "several GPUs of a node: hardware.devices=N; several nodes: hardware.nodes=N",
             )
+        values |= {key: wanted} if nodes > 1 else {}
     usual, *others = GPUS.get(launcher, ("",))
     if usual and devices and not any(values.get(key) for key in (usual, *others)):
         values |= {} if "gpu" in str(values.get("additional_parameters")) else {usual: devices}
@@ -151,6 +155,7 @@ def launch(
     force: bool = False,
     report: Callable[[dict[str, Any]], None] | None = None,
     devices: int = 0,
+    nodes: int = 1,
 ) -> dict[int, int]:
     """Run the frozen jobs of these run folders (job number -> folder) and return number -> exit code.
 
@@ -161,13 +166,13 @@ def launch(
 
     sweep_folder  everything of Hydra's and the engine's lies below its `launcher/N`, a new N for each launch
     report        called with {"kind": "start" | "end", "number"}; at the end with "status" and "error" as well
-    devices       GPUs that a job uses, see `check`
+    devices, nodes  GPUs that a job uses, and nodes that it is over, see `check`
 
     Raises UserError if the engine could not start a single job.
     """
     from kdrun.job.progress import Signals
 
-    values = check(launcher, settings, devices)
+    values = check(launcher, settings, devices, nodes)
     sweep_folder = Path(sweep_folder).absolute()
     followed = {number: _Followed(Path(folder).absolute()) for number, folder in folders.items()}
     place = _place(sweep_folder)

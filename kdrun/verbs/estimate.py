@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from kdrun.nodes import world_of
 from kdrun.schema import REQUIRED
 from kdrun.verbs.estimate_networks import LanguageNetworks, Networks, planned
 from kdrun.verbs.stage_recorder import StageRecorder
@@ -78,8 +79,8 @@ def works_of(config: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
                 stage.role, parts, samples=said["first_samples" if first else "samples"], epochs=stage.trainer["epochs"],
                 batch=stage.trainer["batch_size"], tokens=tokens, teachers=teachers, precision=precision,
                 width=found.width, layers=found.layers, vocabulary=said["vocabulary"],
-                devices=stage.hardware["devices"], accumulate=stage.trainer["accumulate"],
-                shards=stage.hardware["devices"] if stage.trainer.get("sharding") == "fsdp" else 1,
+                devices=world_of(stage.hardware), accumulate=stage.trainer["accumulate"],
+                shards=world_of(stage.hardware) if stage.trainer.get("sharding") == "fsdp" else 1,
                 optimizer_bytes=4 * optimizer_share(stage.trainer["optimizer"]),
                 passes=passes_of(stage.trainer),
             )

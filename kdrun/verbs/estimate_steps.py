@@ -12,6 +12,7 @@ from kdrun import kinds
 from kdrun.hardware.cost import amount, gigabytes, said_hours
 from kdrun.ledger.figures import DeviceFigures
 from kdrun.ledger.roofline import PASSES
+from kdrun.nodes import world_of
 from kdrun.verbs.stage_recorder import StageRecorder
 
 
@@ -42,7 +43,7 @@ def _row(stage: Any, networks: NetworksOfStages, planned: Mapping[str, Any], tar
     per_sample = networks.foreseen(stage.data).per_sample
     samples = max(trainer["batch_size"] / per_sample, 1)
     steps = trainer["epochs"] * math.ceil(planned["train"] / samples)
-    share = math.ceil(samples / hardware["devices"])
+    share = math.ceil(samples / world_of(hardware))
     part = math.ceil(share / trainer["accumulate"])
     gradients = passes_of(trainer) * build_objective(stage.objective).shown
     student = networks.of(stage.learner["network"], stage.data, share)
@@ -50,7 +51,7 @@ def _row(stage: Any, networks: NetworksOfStages, planned: Mapping[str, Any], tar
     teachers = [networks.of(teacher.stage.learner["network"], views, share) for teacher in stage.teachers]
     seen = [(gradients * PASSES, student), *((gradients, teacher) for teacher in teachers)]
     entry = {"name": stage.role, "estimate": True, "learner": stage.learner["name"], "parameters": student.parameters}
-    entry |= {"precision": precision, "devices": hardware["devices"], "batch": trainer["batch_size"], "steps": steps}
+    entry |= {"precision": precision, "devices": world_of(hardware), "batch": trainer["batch_size"], "steps": steps}
     one = sum(times * sum(operator.flops for operator in known.operators) for times, known in seen)
     entry["flops"] = trainer["epochs"] * planned["train"] * one / share
     needed = footprint(

@@ -236,6 +236,17 @@ def test_a_sweep_for_gpus_is_planned_and_submitted_from_a_machine_without_them(s
     capsys.readouterr()
 
 
+def test_a_job_over_nodes_is_given_them(slurm):
+    asked = check("submitit_slurm", ["hydra.launcher.partition=gpu"], devices=4, nodes=2)
+    assert (asked["nodes"], asked["tasks_per_node"], asked["gpus_per_node"]) == (2, 1, 4)
+    for launcher, settings, said in (
+        ("submitit_slurm", ["hydra.launcher.nodes=3"], "nodes=3"),
+        ("submitit_local", [], "starts a job on one node"),
+    ):
+        with pytest.raises(UserError, match=said):
+            check(launcher, settings, devices=4, nodes=2)
+
+
 def test_slurm_without_slurm_and_a_plugin_that_is_not_installed(monkeypatch):
     from hydra.core.config_store import ConfigStore
 

@@ -11,6 +11,7 @@ from kdrun.defaults import canonical, canonical_objective
 from kdrun.lab.fingerprint import device, domain_modules, drop_added, identity, kept, targets_in, versions, viewed
 from kdrun.lab.stages.base import BEST, Execution, Look, Result, Stage
 from kdrun.learning.request import FitRequest, StartsFrom, TaughtBy
+from kdrun.nodes import world_of
 from kdrun.problems import UserError
 from kdrun.schema import OWN_WEIGHTS
 
@@ -162,7 +163,7 @@ class Fit(Stage):
             "versions": versions("torch", "lightning"),
             "device": device(self.hardware, context),
         }
-        if self.hardware["devices"] > 1 and (self.trainer or {}).get("accumulate", 1) > 1:
+        if world_of(self.hardware) > 1 and (self.trainer or {}).get("accumulate", 1) > 1:
             tree |= {"synchronised": "after the last part"}  # before, after each of them: sums in another order
         tree |= {"metrics": canonical(self.metrics, numbers=True)} if self.metrics else {}
         tree |= {"start_epoch": self.start_epoch} if self.start_epoch != BEST else {}
@@ -287,7 +288,7 @@ class Fit(Stage):
 
     def run(self, execution: Execution) -> dict[str, Any]:
         request = self.request(execution)
-        if self.hardware["devices"] > 1 and self.trainer is not None:
+        if world_of(self.hardware) > 1 and self.trainer is not None:
             import sys
 
             from kdrun.learning.device import thread_environment
