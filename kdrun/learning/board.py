@@ -71,6 +71,22 @@ def start_ranks(work: Path, node: int, count: int, environment: Mapping[str, str
     return ranks
 
 
+def end_ranks(ranks: list[subprocess.Popen]) -> None:
+    """No rank outlives the stage: asked to end, then killed after five seconds."""
+    alive = [rank for rank in ranks if rank.poll() is None]
+    for rank in alive:
+        rank.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + 5
+    for rank in alive:
+        try:
+            rank.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            rank.kill()
+            rank.wait()
+    for rank in ranks:
+        rank.stdin.close()
+
+
 @contextlib.contextmanager
 def led(hardware: Mapping[str, Any], paths: Mapping[str, str]) -> Iterator[None]:
     """While entered, the other nodes of a job wait for calls of this one, the first; of a job on one node nothing happens."""
@@ -145,8 +161,6 @@ def follow(place: Place, paths: Mapping[str, str], process: Any = subprocess) ->
 
 def _served(folder: Path, number: int, place: Place, beats: _Beats, process: Any) -> list[int]:
     """Exit codes of the ranks of one call."""
-    from kdrun.learning.workers import end_ranks
-
     call = read_json(folder / f"call-{number}.json")
     world = place.count * call["count"]
     environment = rank_environment(call["environment"], call["address"], call["port"], world, place.rank)

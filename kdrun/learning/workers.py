@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from typing import Any
 
 from kdrun.checksums import told
 from kdrun.files import read_json, write_json
-from kdrun.learning.board import Others, rank_environment, start_ranks
+from kdrun.learning.board import Others, end_ranks, rank_environment, start_ranks
 from kdrun.learning.firststep import NoEffect
 from kdrun.learning.fitness import UnfitTeacher
 from kdrun.learning.report import Report
@@ -214,22 +213,6 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def end_ranks(ranks: list[subprocess.Popen]) -> None:
-    """No rank outlives the stage: asked to end, then killed after five seconds."""
-    alive = [rank for rank in ranks if rank.poll() is None]
-    for rank in alive:
-        rank.send_signal(signal.SIGTERM)
-    deadline = time.monotonic() + 5
-    for rank in alive:
-        try:
-            rank.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            rank.kill()
-            rank.wait()
-    for rank in ranks:
-        rank.stdin.close()
 
 
 def _tail(log: Path, lines: int = 30) -> str:
