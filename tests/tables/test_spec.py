@@ -157,7 +157,7 @@ def test_an_unknown_table_is_answered_with_the_nearest():
 def test_every_shipped_table_reads_and_composes(name):
     request = TableRequest(read_spec(find_table(name)), [])
     jobs, composed = compose_jobs(request)
-    assert request.spec.title and request.spec.factors and jobs
+    assert request.spec.title and (request.spec.factors or len(request.spec.rows) == 1) and jobs
     cells = [(job.row, found.cells) for job, found in zip(jobs, composed, strict=True)]
     assert not list(undeclared(cells, request.spec.factors))
 
