@@ -50,7 +50,7 @@ def miniwob(
     of seeds of their own. executed: whether actions of test are carried out in the browser; false: they are compared with those that
     succeeded when the page was prepared. seed: of the choice between actions that succeed, where there are several.
 
-    Pages are kept in CACHE/prepared with their screenshots; those that are not there yet are made with the browser, 2 to 10 a second.
+    Pages are kept in CACHE/prepared with their screenshots; those that are not there yet are made with the browser, about one a second on two busy cores.
     """
     for name, count in (("train", train), ("val", val), ("test", test)):
         if count < 1:
