@@ -63,7 +63,9 @@ def test_two_parts_of_a_batch_give_its_gradient_unless_samples_are_compared(name
         values, together = split[0], whole(name)[0]
         torch.testing.assert_close(values[~compared], together[~compared], rtol=1e-4, atol=1e-6)
         apart = ((values - together).abs() > 1e-4 * together.abs())[compared]
-        assert apart.any() and (name == "mlkd_strong" or apart.all())  # two of its terms are of one level, which compares none
+        assert apart.any() and (
+            name == "mlkd_strong" or apart.all()
+        )  # two of its terms are of one level, which compares none
 
 
 @every_objective
