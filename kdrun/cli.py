@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from kdrun.verbs.arguments import FLAGS, VERBS, Arguments
 from kdrun.version import __version__
@@ -98,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(help_text(args.verb if args.named else None), end="")
             return 0
         work = _work(args)
-        with _allowed(args):
+        with _without_warnings(), _allowed(args):
             return work(args)
     except UserError as error:
         from kdrun.present.escape import printable
@@ -226,6 +227,16 @@ def _print_config(args: Arguments) -> int:
         start = "---\n" if args.multirun else ""  # one YAML document per job
         print(start + yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True, width=120), end="")
     return 0
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Warnings of libraries are for their programmers: none between the lines of a command, unless `python -W` or
+    PYTHONWARNINGS asks for them. Those of a run are in its log (job.log)."""
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.showwarning = lambda *warning, **more: None
+        yield
 
 
 def _allowed(args: Arguments) -> AbstractContextManager[None]:

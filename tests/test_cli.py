@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,16 @@ def test_plan_trains_nothing_and_says_what_would_be(tmp_path):
     student = next(stage for stage in plan["stages"] if stage["teacher"])
     assert student["terms"]["kd"]["identity"] == 0 and student["terms"]["kd"]["gradient"] > 0
     assert not (tmp_path / "outputs" / "store" / "stages").exists()
+
+
+@pytest.mark.parametrize(("options", "shown"), [([], 0), (["default"], 1)])
+def test_warnings_of_libraries_are_shown_only_where_python_was_asked_for_them(options, shown, monkeypatch):
+    monkeypatch.setattr(sys, "warnoptions", options)
+    monkeypatch.setattr(cli, "_work", lambda args: lambda args: warnings.warn("will be changed", stacklevel=1) or 0)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        assert cli.main(["ls"]) == 0
+    assert len(seen) == shown
 
 
 def test_closing_the_pipe_is_not_an_error():

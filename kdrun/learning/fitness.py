@@ -37,7 +37,8 @@ def check_guess(name: str, notes: Mapping[str, Any]) -> None:
                 "more of them by data.val_fraction or data.limit.val"
             )
         raise UnfitTeacher(
-            f"{found}, no better than {guess['what']} ({guess['value']:.4f}, by chance up to {limit:.4f})"
+            f"{found}, no better than {guess['what']} ({guess['value']:.4f}, by chance up to {limit:.4f}); "
+            "train it longer (teacher.trainer.epochs), or judge it on more samples (data.val_fraction)"
         )
 
 

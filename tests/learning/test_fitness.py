@@ -59,7 +59,7 @@ def test_few_right_answers_more_than_a_guess_are_chance_and_many_are_not(kind):
     targets = torch.arange(3).repeat(40)
     lucky = torch.zeros(120)
     lucky[:4] = targets[:4]  # right 3 times more than the guess
-    with pytest.raises(UnfitTeacher, match=r"by chance up to 0\.\d+"):
+    with pytest.raises(UnfitTeacher, match=r"by chance up to 0\.\d+\); train it longer \(teacher.trainer.epochs\)"):
         looked_at(lucky, targets, 3, kind)
     good = torch.zeros(120)
     good[:60] = targets[:60]
