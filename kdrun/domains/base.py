@@ -68,6 +68,7 @@ class Domain:
     evaluates    how data without training samples are used, for a message
     published    all samples can be trained on, those held out for validation as well (`data.protocol=published`)
     transfers    training samples without labels are of use (`data.labelled`, `data.unlabelled`)
+    sampled      how files become more samples, for a message where a split is empty
     written      names of the scores of Task.generation_scores
     divided      (key of `settings` that leaves some of the samples, its key that says which: "classes" by number, or "types" by name), where the
                  data are divided into tasks of a sequence (strategy=continual); None: they are not
@@ -99,6 +100,7 @@ class Domain:
     evaluates: tuple[str, ...] = ()
     transfers: bool = False
     published: bool = False
+    sampled: str = ""
     written: tuple[str, ...] = ()
     divided: tuple[str, str] | None = None
     preferred: tuple[str, str, str] | None = None

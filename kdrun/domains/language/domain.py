@@ -61,6 +61,7 @@ class LanguageDomain(Domain):
     supplies = ("vocabulary", "vocab_size", "pad", "bos", "eos", "max_length")
     commands = ("generate", "chat")
     normalised, per_position, continues, transfers = False, True, True, True
+    sampled = "a text file is one document, unless data.separator stands between several"
     written = ("exact_match", "rouge1", "rougeL", "distinct2", "generated_tokens")
     preferred = ("nats", "min", "bytes")
     generates = frozenset(("temperature", "prompt"))
