@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,22 +47,9 @@ def load_data(config: dict[str, Any], paths: dict[str, str]) -> DataModule:
     known = key is not None and (other is None or others is not None)
     kept_as = [key[0], key, others, common] if known else None
     module = domain.module(source, {**common, "unlabelled": other, keeping.KEPT_AS: kept_as}, paths["cache"])
-    _check_splits(module.spec.sizes, module.spec.name, domain)
     module.cache, module.kept_as = paths["cache"], kept_as
     module.labelled_share = common["labelled_share"]
     return module
-
-
-def _check_splits(sizes: Mapping[str, int], name: str, domain: Domain) -> None:
-    """Raises UserError where nothing could be held out of the training samples to choose or to judge by."""
-    empty = [split for split in ("val", "test") if sizes.get(split) == 0]
-    if empty and sizes.get("train"):
-        counts = ", ".join(f"{sizes[split]:,} {split}" for split in ("train", "val", "test") if split in sizes)
-        raise UserError(
-            f"{name}: no samples for {' and '.join(empty)} ({counts})",
-            "they are held out of training, where a class has more than one; bring more samples, or these splits",
-            *filter(None, [domain.sampled]),
-        )
 
 
 def content_hash(config: dict[str, Any], paths: dict[str, str]) -> str:

@@ -119,12 +119,27 @@ def check_aligned(stages: Iterable[Any], workshop: Any) -> None:
             )
 
 
+def _check_splits(module: Any) -> None:
+    """Raises UserError where nothing could be held out of the training samples to choose or to judge by."""
+    sizes = module.spec.sizes
+    empty = [split for split in ("val", "test") if sizes.get(split) == 0]
+    if empty and sizes.get("train"):
+        counts = ", ".join(f"{sizes[split]:,} {split}" for split in ("train", "val", "test") if split in sizes)
+        raise UserError(
+            f"{module.spec.name}: no samples for {' and '.join(empty)} ({counts})",
+            "they are held out of training, where a class has more than one; bring more samples, or these splits",
+            *filter(None, [module.domain.sampled]),
+        )
+
+
 def check_builds(stages: list[Any], module: Any, hardware: dict[str, Any]) -> None:
     """Networks with a forward pass, optimizers, schedules, objectives and metrics of all stages on the data of `module`.
 
     stages: as strategies ask for them (lab.stages). Raises UserError for what cannot be built, and for
     a term of an objective that these data, or this task, have nothing for.
     """
+    if any(stage.trainer is not None for stage in stages):
+        _check_splits(module)
     networks: dict[str, nn.Module] = {}
     done: set[str] = set()
     given: dict[frozenset[str], set[str] | None] = {}
