@@ -61,6 +61,12 @@ ADDED_TO_TARGETS = {
     "strategy.axes": None,
     "strategy.calibration": 1024,
     "strategy.clip_norm": None,
+    "strategy.instruction_temperature": 1.0,
+    "strategy.instruction_weight": 1.0,
+    "strategy.instructions": 32,
+    "strategy.pseudo_kept": 0.8,
+    "strategy.pseudo_weight": 1.0,
+    "strategy.written_tokens": 32,
     "strategy.groups": 5,
     "strategy.losses": "method",
     "strategy.mixing": 0.1,
@@ -78,6 +84,9 @@ ADDED_TO_TARGETS = {
     "data.subset": None,  # as data.restrict was called in its first records
 }
 """Options of strategies and sources that came after jobs had been hashed, with the value for which a hash leaves them out."""
+
+FORMER_DEFAULTS = {("kdrun.strategies.continual.Continual", "classes"): {"tasks": 5}}
+"""(strategy, what its data are divided by (Domain.divided)) -> options whose default null is hashed as the former default, which means the same."""
 
 STRATEGIES = "kdrun.strategies."
 """Options of strategies are all written out; those that came later are left out by ADDED_TO_TARGETS."""

@@ -23,7 +23,7 @@ from kdrun.config.origins import SETTINGS, Origins
 from kdrun.config.several import join
 from kdrun.config.trees import differing, leaves, merged, put_at, replaced
 from kdrun.config.unlabelled import name_sources
-from kdrun.defaults import ADDED_TO_TARGETS, canonical, canonical_objective, strategy_options
+from kdrun.defaults import ADDED_TO_TARGETS, FORMER_DEFAULTS, canonical, canonical_objective, strategy_options
 from kdrun.environment import variables_in
 from kdrun.looks import AUTO, MOST, SLOPES, looks_until
 from kdrun.problems import Problems, listed
@@ -318,6 +318,8 @@ def _canonical(cell: Mapping[str, Any]) -> dict[str, Any]:
     there takes the place of what the run's trainer says."""
     result = {**cell, **{name: canonical(cell[name]) for name in ("strategy", "data", "trainer") if name in cell}}
     result |= {vary.KEY: sorted(cell[vary.KEY])} if vary.KEY in cell else {}
+    if isinstance(result.get("strategy"), Mapping):
+        result["strategy"] = _as_formerly(result["strategy"], (cell.get("data") or {}).get("task"))
     if isinstance(cell.get("objective"), Mapping):
         result["objective"] = canonical_objective(cell["objective"])
     task = (cell.get("data") or {}).get("task")
@@ -336,6 +338,13 @@ def _canonical(cell: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(cell.get("assistants"), Mapping):
         result["assistants"] = networks(cell["assistants"])
     return result
+
+
+def _as_formerly(strategy: Mapping[str, Any], task: str | None) -> Mapping[str, Any]:
+    """With former defaults for options that are null now and mean the same (defaults.FORMER_DEFAULTS)."""
+    divided = kinds.find(task).divided if isinstance(task, str) and task in kinds.names() else None
+    former = FORMER_DEFAULTS.get((str(strategy.get("_target_")), divided[1] if divided else ""), {})
+    return {**strategy, **{name: value for name, value in former.items() if strategy.get(name) is None}}
 
 
 def _without(node: Any, left_out: Mapping[str, str], later: Mapping[str, Any], path: str) -> Any:

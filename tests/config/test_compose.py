@@ -238,7 +238,7 @@ def test_hashes_of_committed_results_are_still_those_of_their_words():
     import json
     from pathlib import Path
 
-    for name in ("transfer", "transfer_fashion", "energy_gated", "cross_window"):
+    for name in ("transfer", "transfer_fashion", "energy_gated", "cross_window", "continual"):
         jobs = json.loads((Path(__file__).parents[2] / "docs" / "results" / name / "table.json").read_text())["jobs"]
         for job in jobs[:2]:
             assert compose(job["overrides"]).hash == job["job_hash"], (name, job["overrides"])
