@@ -20,6 +20,8 @@ SIGNED = {name for name, measure in MEASURES.items() if measure.signed}
 SHARES = [name for name, metric in METRICS.items() if metric.unit == "share" and name not in SIGNED]
 TAUGHT_BY = ("name", "network", "weights", "seed", "trainer", "data")
 """What of a teacher's config decides what it is; the rest says how its knowledge is brought."""
+READ_BY_TEACHERS = ("guidance", "hint")
+"""Options of a strategy that decide what its teacher reads in place of teacher.prompt."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +220,8 @@ def _teachers(entries: Sequence[RecordedJob]) -> Iterator[str]:
         config = entry.record["config"]
         if not teachers(entry.record) or config.get("teacher") is None:
             continue
-        own = {key: config["teacher"].get(key) for key in TAUGHT_BY}
+        own = {key: config["teacher"].get(key) for key in (*TAUGHT_BY, "prompt", "system")}
+        own |= {key: config["strategy"].get(key) for key in READ_BY_TEACHERS}
         rest = {key: config.get(key) for key in ("trainer", "data", "hardware", "seeds")}
         labels = {  # options of the term that teachers learn by
             name: {key: value for key, value in config["objective"].get(name, {}).items() if key != "weight"}

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from kdrun import kinds
 from kdrun.config import vary
 from kdrun.looks import AUTO
 from kdrun.problems import Problems, UserError, closest, each, listed
@@ -131,8 +132,13 @@ def check_jobs(spec: TableFile, jobs: Sequence[TableJob], composed: Sequence[Any
         if not any(key == factor or key.startswith(f"{factor}.") for key in known):
             problems.add(f"{spec.shown}: factors: no key {factor!r} in any job{closest(factor, known)}")
     for number, column in enumerate(spec.columns):
+        owners = [found for job, found in zip(jobs, composed, strict=True) if column.id in job.columns]
+        if column.main and owners:
+            mains = sorted({kinds.find(found.config["data"]["task"]).main for found in owners})
+            column = spec.columns[number] = replace(column, metric=mains[0])
+            if len(mains) > 1:
+                problems.add(f"{spec.shown}: column {column.id} has no metric; its rows are judged by {listed(mains)}")
         if column.metric not in METRICS:
-            owners = [found for job, found in zip(jobs, composed, strict=True) if column.id in job.columns]
             spec.columns[number] = replace(column, better=direction_of(column, owners, spec.shown, problems))
     by_id = {column.id: column for column in spec.columns}
     for job, found in zip(jobs, composed, strict=True):

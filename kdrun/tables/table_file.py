@@ -36,7 +36,8 @@ class TableRow:
 class Column:
     """overrides: a column may choose configs of its own; columns of a row with the same overrides share the row's job.
 
-    split: test, or the name of a further test set of the data. better: max or min, of a metric that the data or the config adds."""
+    split: test, or the name of a further test set of the data. better: max or min, of a metric that the data or the config adds.
+    main: the file names no metric; it is the one by which the data of the jobs are judged (Domain.main)."""
 
     id: str
     label: str
@@ -47,6 +48,7 @@ class Column:
     bold: bool
     split: str = "test"
     better: str = ""
+    main: bool = False
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -193,7 +195,8 @@ def _columns(source: Source, added: Set[str]) -> list[Column]:
             which = ONCE
         label = source.text((*path, "label")) or identity
         overrides = _overrides(source, (*path, "overrides"))
-        columns.append(Column(identity, label, overrides, arm, metric, which, bold, split))
+        main = source.get((*path, "metric")) is None
+        columns.append(Column(identity, label, overrides, arm, metric, which, bold, split, main=main))
     return columns
 
 

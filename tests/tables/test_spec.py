@@ -194,3 +194,12 @@ def test_any_folder_name_will_do(tmp_path):
     for name in ("my folder (1)", "it's = here", "a,b"):
         _, composed = compose_jobs(TableRequest(spec, [], str(tmp_path / name)), [str(tmp_path / "conf")])
         assert composed[0].config["paths"]["outputs"] == str(tmp_path / name)
+
+
+def test_a_column_without_a_metric_shows_what_its_data_are_judged_by():
+    request = TableRequest(read_spec(find_table("gui")), [])
+    assert request.spec.columns[0].metric == "accuracy"  # until the data of its jobs are known
+    compose_jobs(request)
+    metrics = {column.id: column.metric for column in request.spec.columns}
+    assert metrics["teacher"] == metrics["student"] == metrics["held_out"] == "success"
+    assert metrics["difference"] == "difference" and metrics["seconds"] == "seconds"
