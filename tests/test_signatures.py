@@ -159,8 +159,9 @@ def test_every_shipped_target_binds():
     for group in ("student", "data", "strategy", "trainer/optimizer"):
         for name in table[group]:
             config = compose([f"{group}={name}"], missing=False).config
-            nodes = [config["student"]["network"], config["data"], config["strategy"], config["trainer"]["optimizer"]]
-            seen |= {(node["_target_"], *sorted(set(node) - {"_target_"} - common)) for node in nodes}
+            data = {key: value for key, value in config["data"].items() if key not in common}
+            nodes = [config["student"]["network"], data, config["strategy"], config["trainer"]["optimizer"]]
+            seen |= {(node["_target_"], *sorted(set(node) - {"_target_"})) for node in nodes}
     for target, *keys in seen:
         parameters = inspect.signature(targets.locate(target)).parameters
         given = {name: None for name in [*keys, *(set(parameters) & supplied)]}

@@ -56,7 +56,7 @@ class Parts:
         return made
 
 
-class TextColumn(Sequence[str]):
+class StoredTexts(Sequence[str]):
     """The texts of a file, each read when it is asked for."""
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -95,7 +95,7 @@ class TextColumn(Sequence[str]):
 class RowColumn(Sequence[Any]):
     """Rows that are no texts (chats, samples), each made from its JSON when it is asked for. classes: names of those in rows."""
 
-    def __init__(self, texts: TextColumn, classes: Sequence[str]):
+    def __init__(self, texts: StoredTexts, classes: Sequence[str]):
         self.texts, self.classes = texts, list(classes)
         self._kinds = [_class(name) for name in classes]
 
@@ -165,7 +165,7 @@ def read(folder: Path, packages: Sequence[str]) -> Any:
 
 
 def write_texts(path: Path, texts: Iterator[str] | Sequence[str]) -> None:
-    """The files of a TextColumn; texts are gone through once, and not held in memory."""
+    """The files of stored texts; they are gone through once, and not held in memory."""
     lengths: list[np.ndarray] = []
     with open(path, "wb") as file:
         block, sizes = bytearray(), []
@@ -216,7 +216,7 @@ class _Writer:
         return self._object(value)
 
     def _sequence(self, value: Any) -> Any:
-        if isinstance(value, TextColumn):
+        if isinstance(value, StoredTexts):
             return {_TEXTS: self._text_file(value)}
         if isinstance(value, RowColumn):
             return {_ROWS: [value.classes, *self._text_file(value.texts)]}
@@ -264,7 +264,7 @@ class _Writer:
         return [name]
 
     def _text_file(self, texts: Any) -> list[Any]:
-        if isinstance(texts, TextColumn):
+        if isinstance(texts, StoredTexts):
             return [str(texts.path), *stamp(texts.path)]
         name = f"{self._name()}.text"
         write_texts(self.folder / name, texts)
@@ -327,8 +327,8 @@ class _Reader:
         small = path.stat().st_size <= INLINE
         return np.load(path, mmap_mode=None if small else mode, allow_pickle=False)
 
-    def _texts(self, name: str, *known: Any) -> TextColumn:
-        return TextColumn(self._path(name, known))
+    def _texts(self, name: str, *known: Any) -> StoredTexts:
+        return StoredTexts(self._path(name, known))
 
     def _path(self, name: str, known: Sequence[int]) -> Path:
         path = self.folder / name  # a name with its whole path stays as it is

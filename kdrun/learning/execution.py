@@ -183,6 +183,11 @@ def compilable(part: nn.Module, watched: set[nn.Module], opened: set[nn.Module])
     return [each for child in part.children() for each in compilable(child, watched, opened)]
 
 
+def divisible(network: nn.Module) -> bool:
+    """Whether parts of a forward pass can be computed by themselves: again in the backward pass, or compiled."""
+    return all(getattr(part, "divisible", True) for part in network.modules())
+
+
 def execution_of(
     network: nn.Module, trainer: dict[str, Any], ranks: int, objective: Any, who: str, capture: Capture | None
 ):

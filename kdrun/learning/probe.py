@@ -17,7 +17,7 @@ from torch import nn
 from kdrun.learning import seeds, topk
 from kdrun.learning.backend import Backend
 from kdrun.learning.beforehand import network_of
-from kdrun.learning.execution import Execution
+from kdrun.learning.execution import Execution, divisible
 from kdrun.learning.firststep import check_first_step
 from kdrun.learning.fit import monitored
 from kdrun.learning.footprint import footprint, kept_bytes
@@ -162,7 +162,9 @@ def _step(stage, module, seen, stored, loader, result: dict[str, Any], dear: boo
     beside = {"terms": nn.ModuleDict(objective.modules)} if objective.modules else {}
     capture = capture_of(student, objective, "student")
     backend = _Probed(task, student, adaptor=adaptor, capture=capture, beside=beside)
-    if dear:  # activations are computed again, which takes a quarter of the time and leaves a plan small
+    if dear and divisible(
+        student
+    ):  # activations are computed again, which takes a quarter of the time and leaves a plan small
         backend.execution = Execution(student, recompute=True, capture=capture)
     count = batch.get("sizes", batch["size"])
     hold_frozen(student.train())
@@ -172,7 +174,7 @@ def _step(stage, module, seen, stored, loader, result: dict[str, Any], dear: boo
         given = compared(student, asked, objective, batch, 0, backend)
         total, raw = objective(given, count)
         total.backward(retain_graph=True)
-        seconds = (time.perf_counter() - started) * (PASSES / (PASSES + 1) if dear else 1)
+        seconds = (time.perf_counter() - started) * (PASSES / (PASSES + 1) if backend.execution else 1)
     if stage.rollout:
         seconds += _rollout_seconds(stage, task, student, batch) / result["passes"]
     same = bool(stage.start and stage.teacher) and stage.begun.fingerprint == stage.teacher.fingerprint

@@ -66,6 +66,9 @@ class Elastic(nn.Module):
 
     ranked: Tensor
 
+    divisible = False
+    """Masks are there during a forward pass only, so that no part of it can be computed again later (see execution.divisible)."""
+
     def __init__(
         self,
         base: Callable[..., nn.Module],

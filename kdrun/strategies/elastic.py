@@ -95,6 +95,12 @@ class Elastic(Strategy):
                 f"student.budgets={budgets}: shares of the teacher's cost, from 1.0 down, at least two of them",
                 "for example student.budgets=[1.0,0.7,0.4]",
             )
+        for name in ("compile", "activation_checkpointing"):
+            if cast.config["trainer"].get(name):
+                raise UserError(
+                    f"trainer.{name}={cast.config['trainer'][name]}: parts of a nested student change with each budget",
+                    f"teacher.trainer.{name} is of its parent alone",
+                )
 
     def label(self, cast: Cast) -> str:
         return f"nested students of {cast.teacher.config['name']}"

@@ -158,7 +158,7 @@ def test_arrays_and_texts_of_large_sets_stay_in_their_files(tmp_path):
     config, paths = language(texts(tmp_path)), {"cache": str(tmp_path / "cache")}
     for module in (load_data(config, paths), load_data(config, paths)):
         assert isinstance(module.samples("train").tokens.flat, np.memmap)
-        assert isinstance(module.source.documents, columns.TextColumn)
+        assert isinstance(module.source.documents, columns.StoredTexts)
         assert module.source.documents[-1] == "word 59 is followed by 60" == [*module.source.documents][-1]
         assert module.source.documents[3:5] == ["word 3 is followed by 4", "word 4 is followed by 5"]
 

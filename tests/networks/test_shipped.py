@@ -43,9 +43,9 @@ LANGUAGE = [name for name in NETWORKS if name.startswith("lm_")]
 SEQUENCES = (*TEXT, *CLASSIFIED, *VISION, *LANGUAGE)
 FAMILIES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 LARGE = ("llava_paper", "llava_smollm2", "text_classifier", "smollm2", "qwen_paper")
-EQUAL = ("ct_se_resnet", "ct_paper", "clients_mixed", "spiking_resnet", "lm_answers")
-"""No ladders: the same network for each view, clients of several makes, students that compute in each of several steps, or that are of
-the size of their assistant."""
+EQUAL = ("ct_se_resnet", "ct_paper", "clients_mixed", "spiking_resnet", "lm_answers", "lm_elastic", "smollm2_elastic")
+"""No ladders: the same network for each view, clients of several makes, students that compute in each of several steps, that are of
+the size of their assistant, or that are cut out of their teacher."""
 WORDS = {"M": 1e6, "k": 1e3}
 
 

@@ -29,8 +29,8 @@ def outputs(tmp_path_factory):
     """Two runs; name, student and teacher of the first are called so."""
     folder = tmp_path_factory.mktemp("hostile")
     names = [f"student.name={HOSTILE!r}", f"teacher.name={'[/] ' + HOSTILE!r}", "name='[/]mlp[w4]'"]
-    assert main([*QUICK, *names, f"paths.outputs={folder}"]) == 0
-    assert main([*QUICK, "student.name='[/red]'", "trainer.epochs=2", f"paths.outputs={folder}", "-q"]) == 0
+    assert main([*QUICK, *names, "trainer.epochs=2", f"paths.outputs={folder}"]) == 0
+    assert main([*QUICK, "student.name='[/red]'", "trainer.epochs=3", f"paths.outputs={folder}", "-q"]) == 0
     return folder
 
 

@@ -63,6 +63,7 @@ def test_arms_have_the_same_parts_and_share_the_ranking():
         (["student.network.depth=14"], "cut out of the teacher"),
         (["strategy=vanilla", "student.budgets=[1.0,0.5]"], "student.budgets"),
         (["strategy.axes=[heads]", "strategy.calibration=0"], "at least 1"),
+        (["trainer.activation_checkpointing=true"], "teacher.trainer.activation_checkpointing"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(words, said):

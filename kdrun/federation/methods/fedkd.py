@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -13,6 +13,7 @@ from kdrun.federation.messages import Broadcast
 from kdrun.federation.methods.base import Method
 from kdrun.federation.methods.losses import named
 from kdrun.objectives.terms import Objective
+from kdrun.problems import UserError
 
 ROLES = {"private": "proxy", "proxy": "private"}
 """Who learns -> from whom."""
@@ -35,6 +36,9 @@ class FedKD(Method):
     def objectives(self):
         labels = {role: self.losses.objective(role) for role in ROLES}
         teaching = {role: Objective(named(self.losses.teaching, f"to_{role}")) for role in ROLES}
+        for objective in (*labels.values(), *teaching.values()):
+            for view in objective.views:
+                raise UserError(f"objective: view={view}: method=fedkd shows each sample to both networks in one view")
         return (Mutual(labels, teaching),)
 
     def work(self, client: Client, broadcast: Broadcast):
@@ -56,6 +60,7 @@ class Mutual:
 
     labels: dict[str, Objective]
     teaching: dict[str, Objective]
+    views: ClassVar[dict[str, str]] = {}  # both networks see each sample in one view
 
     @property
     def active(self):
