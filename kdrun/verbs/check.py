@@ -18,8 +18,8 @@ def main(args: Arguments) -> int:
     checked = 0
     for group, options in table.items():
         for name, option in options.items():
-            word = _choosing(group, name, base.choices)
-            if word is None:
+            word = None if option.part else _choosing(group, name, base.choices)
+            if word is None:  # a network is composed once, not as a teacher and a student again
                 continue
             checked += 1
             try:
