@@ -144,6 +144,11 @@ def closest(word: str, options: Iterable[str]) -> str:
     return f"; closest: {found}" if found else ""
 
 
+def count_of_rows(number: int) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{number:,} row{'s' * (number != 1)}"
+
+
 def listed(options: Iterable[str], most: int = 24) -> str:
     """`a, b, c` with a count of what is left out when there are very many."""
     names = list(options)

@@ -114,7 +114,7 @@ def test_broken_lines_of_jsonl_are_named(tmp_path):
 
 def test_rows_without_text_are_dropped_on_request_and_counted(tmp_path):
     made = text_file(write(tmp_path / "a.csv", table(rows=[("", "pos"), *ROWS])), text="review", empty="drop")
-    assert made.ids.tolist() == [1, 2, 3, 4] and "1 rows of a.csv" in made.notes[0]
+    assert made.ids.tolist() == [1, 2, 3, 4] and "1 row of a.csv" in made.notes[0]
 
 
 def test_equal_texts_do_not_cross_splits(tmp_path):

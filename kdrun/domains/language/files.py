@@ -14,7 +14,7 @@ from kdrun.data.records import Records, records, text_in
 from kdrun.data.source import TEST, TRAIN, VAL
 from kdrun.domains.language.chats import FORMS, columns_of, form_of, messages_of
 from kdrun.domains.language.source import Document, Documents, documents
-from kdrun.problems import UserError, closest, listed
+from kdrun.problems import UserError, closest, count_of_rows, listed
 
 TARGETS = ("text_corpus", "chats")
 
@@ -143,7 +143,8 @@ def _source(
             raise UserError(f"data.{key}={root}: there is no text in it")
     if without and empty == "stop":
         raise UserError(
-            f"data.root: no text in {len(without)} rows: {listed(without, NAMED)}", "data.empty=drop leaves them out"
+            f"data.root: no text in {count_of_rows(len(without))}: {listed(without, NAMED)}",
+            "data.empty=drop leaves them out",
         )
     left_out = [(len(without), "without text"), (len(dropped), "that nothing can be learned of")]
     return documents(
@@ -151,7 +152,7 @@ def _source(
         Path(str(roots["root"])).name or kind,
         split=np.array(parts, np.int8),
         fields=fields,
-        notes=[f"{count} rows {what} left out" for count, what in left_out if count],
+        notes=[f"{count_of_rows(count)} {what} left out" for count, what in left_out if count],
     )
 
 

@@ -16,7 +16,7 @@ from kdrun.data.folders import composed
 from kdrun.data.records import TABLES, Records, records, splits_of
 from kdrun.data.source import SPLITS, TEST, TRAIN, VAL, part_of, text_hash
 from kdrun.domains.text.source import Texts, digests
-from kdrun.problems import UserError, closest, listed
+from kdrun.problems import UserError, closest, count_of_rows, listed
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,13 @@ def read_files(
         wrong = [place for place, row in enumerate(cells) if not all(row)]
         if wrong and empty == "stop":
             raise UserError(
-                f"{rows.path}: no text or no label in {len(wrong)} rows: {rows.where(wrong)}",
+                f"{rows.path}: no text or no label in {count_of_rows(len(wrong))}: {rows.where(wrong)}",
                 "mend the file, or data.empty=drop leaves them out; rows without labels: data.unlabelled=FILE",
             )
         if wrong:
-            notes.append(f"{len(wrong)} rows of {rows.path.name} without text or label left out: {rows.where(wrong)}")
+            notes.append(
+                f"{count_of_rows(len(wrong))} of {rows.path.name} without text or label left out: {rows.where(wrong)}"
+            )
         kept.append(rows.at(sorted(set(range(len(rows.numbers))) - set(wrong))))
     return kept, tuple(notes)
 

@@ -51,7 +51,7 @@ def test_another_encoding_is_told_with_its_line(tmp_path):
 
 def test_empty_rows_stop_where_asked(tmp_path):
     path = _jsonl(tmp_path / "x.jsonl", [{"text": "a"}, {"text": ""}])
-    with pytest.raises(UserError, match=r"no text in 1 rows: x.jsonl row 2"):
+    with pytest.raises(UserError, match=r"no text in 1 row: x.jsonl row 2"):
         text_corpus(path, empty="stop")
 
 
@@ -61,7 +61,7 @@ def test_chats_without_an_assistant_are_told_with_their_rows_or_dropped(tmp_path
     with pytest.raises(UserError, match=r"line 2: .*no turn of an assistant"):
         chats(path)
     source = chats(path, wrong="drop")
-    assert len(source) == 2 and source.notes == ("1 rows that nothing can be learned of left out",)
+    assert len(source) == 2 and source.notes == ("1 row that nothing can be learned of left out",)
 
 
 def test_a_file_that_has_no_chats_is_told_with_the_nearest_form(tmp_path):
