@@ -38,6 +38,9 @@ class Strategy:
     """The arm that the result is held against: what would be there without a teacher. Where it has had fewer steps than the result,
     the result is held against equal_compute (see job.steps)."""
 
+    teacher_options: ClassVar[tuple[str, ...]] = ()
+    """Options that decide what a teacher is trained on: jobs of a table that differ in them have other teachers."""
+
     choices: ClassVar[dict[str, Sequence[str]]] = {}
     """Option -> the values it can have."""
 

@@ -48,6 +48,7 @@ class GuidedOnPolicy(Strategy):
     reward_epochs: int | None = None
     reward_lr: float | None = None
 
+    teacher_options: ClassVar = ("guidance", "hint")
     choices: ClassVar = {"guidance": ("none", *COLUMNS)}
     ranges: ClassVar = {
         **{name: GRPO.ranges[name] for name in ("temperature", "epochs", "lr", "group", "clip", "kl", "updates")},

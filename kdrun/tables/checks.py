@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdrun import kinds
+from kdrun import kinds, targets
 from kdrun.files import number
 from kdrun.measures import MEASURES
-from kdrun.problems import Problems, closest, listed
+from kdrun.problems import Problems, UserError, closest, listed
 from kdrun.records import arms_of
 from kdrun.tables.metrics import METRICS, WHICH, Measured, Record, is_alone, main_score, measure, stages_of, teachers
 from kdrun.tracking.flatten import flatten
@@ -20,8 +20,6 @@ SIGNED = {name for name, measure in MEASURES.items() if measure.signed}
 SHARES = [name for name, metric in METRICS.items() if metric.unit == "share" and name not in SIGNED]
 TAUGHT_BY = ("name", "network", "weights", "seed", "trainer", "data")
 """What of a teacher's config decides what it is; the rest says how its knowledge is brought."""
-READ_BY_TEACHERS = ("guidance", "hint")
-"""Options of a strategy that decide what its teacher reads in place of teacher.prompt."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +219,7 @@ def _teachers(entries: Sequence[RecordedJob]) -> Iterator[str]:
         if not teachers(entry.record) or config.get("teacher") is None:
             continue
         own = {key: config["teacher"].get(key) for key in (*TAUGHT_BY, "prompt", "system")}
-        own |= {key: config["strategy"].get(key) for key in READ_BY_TEACHERS}
+        own |= _teacher_options(config["strategy"])
         rest = {key: config.get(key) for key in ("trainer", "data", "hardware", "seeds")}
         labels = {  # options of the term that teachers learn by
             name: {key: value for key, value in config["objective"].get(name, {}).items() if key != "weight"}
@@ -243,6 +241,15 @@ def _teachers(entries: Sequence[RecordedJob]) -> Iterator[str]:
                     f"teacher {config['teacher']['name']} ({fingerprint[:12]}): test score {theirs[fingerprint]} in "
                     f"{label}, {scores[fingerprint]} in {entry.label}"
                 )
+
+
+def _teacher_options(strategy: dict[str, Any]) -> dict[str, Any]:
+    """Those by which teachers of this strategy differ (Strategy.teacher_options); none of a strategy that may not be called from here."""
+    try:
+        names = getattr(targets.locate(strategy["_target_"], "strategy"), "teacher_options", ())
+    except (ImportError, UserError):
+        names = ()
+    return {name: strategy.get(name) for name in names}
 
 
 def _origins(entries: Sequence[RecordedJob]) -> Iterator[str]:

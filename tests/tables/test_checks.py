@@ -9,7 +9,7 @@ from tables.support import RESULTS, SPEC, fill, finish, request_of
 
 from kdrun.config.compose import hash_of
 from kdrun.tables.build import entries_of
-from kdrun.tables.checks import check
+from kdrun.tables.checks import _teacher_options, check
 from kdrun.tables.spec import compose_jobs
 from kdrun.tracking.provenance import cells_of
 from kdrun.verbs.table import records_of
@@ -275,3 +275,10 @@ def test_records_that_are_not_here_are_no_failure_of_others(checked):
 
     found = checked(change)
     assert found.failures == [] and found.warnings == ["row t4: not every seed has a result: 0 of 3"]
+
+
+def test_options_that_decide_what_a_teacher_reads_are_said_by_the_strategy():
+    guided = {"_target_": "kdrun.strategies.guided_on_policy.GuidedOnPolicy", "guidance": "single", "lr": 0.1}
+    assert _teacher_options(guided) == {"guidance": "single", "hint": None}
+    for other in ("kdrun.strategies.vanilla.Vanilla", "gone.from.Here", "os.system"):
+        assert _teacher_options({"_target_": other, "guidance": "single"}) == {}
