@@ -25,7 +25,7 @@ from kdrun.networks.elastic_units import check_cost, numbers, plain_network, uni
 from kdrun.networks.modes import evaluating
 from kdrun.problems import UserError, listed
 
-SEMANTICS = 1
+SEMANTICS = 2
 USES = ("kdrun.networks.elastic_units", "kdrun.networks.elastic_channels", "kdrun.networks.elastic_decoder")
 USES += ("kdrun.networks.elastic_router", "kdrun.networks.elastic_timing")
 
@@ -188,29 +188,32 @@ class Elastic(nn.Module):
 
     def _hard(self, budget: float, device: torch.device) -> Tensor:
         """As `_soft`, of one width for each group."""
-        widths = self._routed(budget) if self.router is not None and budget != 1 else self._same(budget)
+        widths = self._chosen(budget, routed=self.router is not None)
         return functional.one_hot(torch.tensor(widths, device=device), len(self.choices)).float()
 
     @torch.no_grad()
-    def _routed(self, budget: float) -> list[int]:
-        """The choice of each group: the likeliest, none wider than in larger budgets, brought within MARGIN of the budget.
+    def _chosen(self, budget: float, routed: bool) -> list[int]:
+        """The choice of each group: the router's likeliest, or the same for all, none wider than in larger budgets, brought within MARGIN of
+        the budget.
 
         Of a budget that was not trained the router is asked for the mean of its two neighbours, and its widths lie between theirs."""
         chosen, narrowest = [0] * len(self.groups), [len(self.choices) - 1] * len(self.groups)
+        if budget == 1:
+            return chosen
         smaller = [known for known in self.budgets if known < budget]
         if budget not in self.budgets and smaller:
-            narrowest = self._routed(smaller[0])
+            narrowest = self._chosen(smaller[0], routed)
         for known in [known for known in self.budgets[1:] if known > budget] + [budget]:
             last = narrowest if known == budget else [len(self.choices) - 1] * len(self.groups)
-            chosen = fitted(self.router(self.between(known)).tolist(), known, chosen, last, self._cost_of)
+            logits = self.router(self.between(known)) if routed else self._same(known)
+            chosen = fitted(logits.tolist(), known, chosen, last, self._cost_of)
         return chosen
 
-    def _same(self, budget: float) -> list[int]:
-        """The largest choice within the budget, the same in all groups."""
-        for choice in range(len(self.choices)):
-            if self._cost_of([choice] * len(self.groups)) <= budget + 1e-9:
-                return [choice] * len(self.groups)
-        return [len(self.choices) - 1] * len(self.groups)
+    def _same(self, budget: float) -> Tensor:
+        """[groups, choices]: 1 for the largest choice that is within the budget in all groups."""
+        each = range(len(self.choices))
+        fits = (choice for choice in each if self._cost_of([choice] * len(self.groups)) <= budget + 1e-9)
+        return torch.eye(len(self.choices))[[next(fits, each[-1])] * len(self.groups)]
 
     def between(self, budget: float) -> Tensor:
         """[budgets]: one-hot, or of a budget that is none of these its two neighbours by their distance."""
@@ -317,8 +320,7 @@ class Elastic(nn.Module):
     def cut(self, budget: float, routed: bool = True) -> tuple[nn.Module, dict[str, int]]:
         """(the network of a budget by itself, how many units each group keeps). routed: as the router says, which for a budget between
         those that were trained is asked for a mean of both."""
-        routed = routed and self.router is not None and budget != 1
-        chosen = self._routed(budget) if routed else self._same(budget)
+        chosen = self._chosen(budget, routed and self.router is not None)
         ranks, row = self._ranks(), self.between(budget)
         widths = {name: self._units(group)[one] for one, (name, group) in zip(chosen, self.groups.items(), strict=True)}
         kept = {name: numbers(ranks[name] < count) for name, count in widths.items()}
@@ -339,8 +341,8 @@ class Slice(nn.Module):
     base     the whole network: its target node with `_partial_: true`
     budget   its cost as a share of the whole network's; budgets, choices, cost: as of Elastic
     axes     as of Elastic
-    routed   widths are those that the router of the weights it starts from chose; false: the same share in all groups
-    kept     units of each group; null: as many as one share of all gives within the budget, until it starts from an Elastic network
+    routed   widths are those that the router of the weights it starts from chose; false: nearly the same share in all groups
+    kept     units of each group; null: as many as nearly one share of all gives for the budget, until it starts from an Elastic network
     """
 
     def __init__(

@@ -98,11 +98,18 @@ def test_each_axis_by_itself_is_cut_as_it_is_masked(axis, tmp_path):
     masks = {axis: (nested._ranks()[axis] < units // 2 + units % 2).float()}
     with nested.body.masked(nested.network, masks):
         masked = nested.network(IDS, MASK)
-    nested._same = lambda budget: [1]
+    nested._chosen = lambda budget, routed: [1]
     student, widths = nested.cut(0.9)
     assert widths == {axis: units // 2 + units % 2}
     assert torch.allclose(student.eval()(IDS, MASK), masked, atol=1e-5)
     assert not torch.allclose(masked, nested.network(IDS, MASK), atol=1e-3)
+
+
+def test_without_a_router_students_have_the_size_of_their_budget_as_well(tmp_path):
+    _, nested, _ = built(tmp_path, "qwen3", router=False)
+    whole = parameters(nested.cut(1.0)[0])
+    shares = {budget: parameters(nested.cut(budget)[0]) / whole for budget in (0.7, 0.4)}
+    assert all(abs(share - budget) <= 0.05 * budget for budget, share in shares.items()), shares
 
 
 def test_a_smaller_student_lies_within_a_larger_one(tmp_path):
