@@ -14,7 +14,7 @@ from kdrun.records import better_of, metric_of
 
 FIGURES = ("curves", "cost", "seeds", "hops", "tasks")
 WHY = {
-    "curves": "no metrics over epochs are recorded",
+    "curves": "no metric over two epochs or more is recorded",
     "cost": "two different costs with a result are needed",
     "seeds": "no student beside a control is recorded",
 }
