@@ -5,6 +5,9 @@ from torch import nn
 from torch.nn import functional
 
 from kdrun.networks.initial import he_normal
+from kdrun.networks.resnet import BasicBlock
+from kdrun.networks.stages import shorter, stages
+from kdrun.networks.wide_resnet import PreactBlock
 
 SEMANTICS = 1
 
@@ -41,28 +44,21 @@ class BasicResNet(nn.Module):
         super().__init__()
         if depth not in STAGES:
             raise ValueError(f"depth must be one of {', '.join(map(str, STAGES))}, got {depth}")
-        side = image_size if isinstance(image_size, int) else min(image_size)
+        side = shorter(image_size)
         if large and side < 64:
             raise ValueError(f"large=true is for images of 64x64 and more, got {side}")
-        channels, stages, block = STAGES[depth][0][0], [], PreactBlock if preact else BasicBlock
+        first, last = STAGES[depth][0][0], STAGES[depth][-1][0]
         kernel, stride = (7, 2) if large else (3, 1)
-        self.stem = nn.Conv2d(in_channels, channels, kernel, stride, padding=kernel // 2, bias=False)
+        self.stem = nn.Conv2d(in_channels, first, kernel, stride, padding=kernel // 2, bias=False)
         self.pool: nn.Module = nn.MaxPool2d(3, 2, padding=1) if large else nn.Identity()
-        side = side // 4 if large else side
-        self.preact, first = preact, channels
-        for number, (width, blocks) in enumerate(STAGES[depth]):
-            stride = 2 if number > 0 and side >= 4 else 1
-            side = (side + stride - 1) // stride
-            stages.append(
-                nn.Sequential(block(channels, width, stride), *(block(width, width) for _ in range(blocks - 1)))
-            )
-            channels = width
-        self.norm = nn.BatchNorm2d(channels if preact else first)
-        for number, stage in enumerate(stages, 1):
+        self.preact, self.stages = preact, len(STAGES[depth])
+        block = PreactBlock if preact else BasicBlock
+        made = stages(block, first, STAGES[depth], side // 4 if large else side)
+        self.norm = nn.BatchNorm2d(last if preact else first)
+        for number, stage in enumerate(made, 1):
             self.add_module(f"stage{number}", stage)
-        self.stages = len(stages)
-        self.hidden: nn.Module = nn.Linear(channels, HIDDEN) if depth == 19 else nn.Identity()
-        self.head = nn.Linear(HIDDEN if depth == 19 else channels, num_classes)
+        self.hidden: nn.Module = nn.Linear(last, HIDDEN) if depth == 19 else nn.Identity()
+        self.head = nn.Linear(HIDDEN if depth == 19 else last, num_classes)
         he_normal(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -76,41 +72,3 @@ class BasicResNet(nn.Module):
         if isinstance(self.hidden, nn.Linear):
             features = functional.relu(self.hidden(features))
         return self.head(features)
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around which the input is added: [B, C, H, W] -> [B, out_channels, H/stride, W/stride]."""
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(out_channels)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or in_channels != out_channels:
-            convolution = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
-            self.shortcut = nn.Sequential(convolution, nn.BatchNorm2d(out_channels))
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        inner = functional.relu(self.norm1(self.conv1(maps)))
-        return functional.relu(self.norm2(self.conv2(inner)) + self.shortcut(maps))
-
-
-class PreactBlock(nn.Module):
-    """The same with normalisation and activation before each convolution; where the shape changes, the shortcut follows the first of them."""
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
-        super().__init__()
-        self.norm1 = nn.BatchNorm2d(in_channels)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
-        self.shortcut: nn.Module | None = None
-        if stride != 1 or in_channels != out_channels:
-            self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        active = functional.relu(self.norm1(maps))
-        inner = self.conv2(functional.relu(self.norm2(self.conv1(active))))
-        return inner + (maps if self.shortcut is None else self.shortcut(active))

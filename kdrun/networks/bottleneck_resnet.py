@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn import functional
 
 from kdrun.networks.initial import he_normal
+from kdrun.networks.stages import shorter, stages
 
 SEMANTICS = 1
 
@@ -35,18 +36,12 @@ class BottleneckResNet(nn.Module):
         super().__init__()
         if depth not in BLOCKS:
             raise ValueError(f"depth must be one of {', '.join(map(str, BLOCKS))}, got {depth}")
-        side = image_size if isinstance(image_size, int) else min(image_size)
-        channels, stages = WIDTHS[0], []
-        self.stem = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(channels)
-        for number, (width, blocks) in enumerate(zip(WIDTHS, BLOCKS[depth], strict=True)):
-            stride = 2 if number > 0 and side >= 4 else 1
-            side = (side + stride - 1) // stride
-            stage = [Bottleneck(channels, width, stride)]
-            channels = EXPANSION * width
-            stages.append(nn.Sequential(*stage, *(Bottleneck(channels, width, 1) for _ in range(blocks - 1))))
-        self.stage1, self.stage2, self.stage3, self.stage4 = stages
-        self.head = nn.Linear(channels, num_classes)
+        self.stem = nn.Conv2d(in_channels, WIDTHS[0], 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(WIDTHS[0])
+        plan = zip(WIDTHS, BLOCKS[depth], strict=True)
+        made = stages(Bottleneck, WIDTHS[0], plan, shorter(image_size), expansion=EXPANSION)
+        self.stage1, self.stage2, self.stage3, self.stage4 = made
+        self.head = nn.Linear(EXPANSION * WIDTHS[-1], num_classes)
         he_normal(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

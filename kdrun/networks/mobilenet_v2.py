@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from kdrun.networks.initial import he_normal
+from kdrun.networks.stages import halved, shorter
 
 SEMANTICS = 1
 
@@ -40,14 +41,13 @@ class MobileNetV2(nn.Module):
         super().__init__()
         if width <= 0 or int(16 * width) < 1:
             raise ValueError(f"width must leave at least one channel of 16, got {width}")
-        side = image_size if isinstance(image_size, int) else min(image_size)
         channels, stages = int(32 * width), []
-        stride, side = _halved(2, side)
+        stride, side = halved(shorter(image_size))
         self.stem = nn.Sequential(*_convolution(in_channels, channels, 3, stride), nn.ReLU())
         for groups in STAGES:
             blocks = []
             for expansion, full, number, first in groups:
-                stride, side = _halved(first, side)
+                stride, side = halved(side, first)
                 for block in range(number):
                     blocks.append(InvertedResidual(channels, int(full * width), stride if block == 0 else 1, expansion))
                     channels = int(full * width)
@@ -86,12 +86,6 @@ class InvertedResidual(nn.Module):
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         return maps + self.body(maps) if self.residual else self.body(maps)
-
-
-def _halved(stride: int, side: int) -> tuple[int, int]:
-    """(stride, side after it): 1 in place of 2 where fewer than 2x2 positions would remain."""
-    stride = stride if side >= 4 else 1
-    return stride, (side + stride - 1) // stride
 
 
 def _convolution(in_channels: int, out_channels: int, size: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:

@@ -1,10 +1,13 @@
 """Residual networks for small images, after He et al. 2016 (arXiv 1512.03385), section 4.2."""
 
+from functools import partial
+
 import torch
 from torch import nn
 from torch.nn import functional
 
 from kdrun.networks.initial import he_normal
+from kdrun.networks.stages import shorter, stages
 
 SEMANTICS = 1
 
@@ -42,20 +45,13 @@ class ResNet(nn.Module):
             raise ValueError(f"width and stem must be at least 1, got {width} and {stem}")
         if shortcut not in ("A", "B"):
             raise ValueError(f'shortcut must be "A" or "B", got {shortcut!r}')
-        side = image_size if isinstance(image_size, int) else min(image_size)
-        blocks = (depth - 2) // 6
-        channels, stages = stem or width, []
+        channels, blocks = stem or width, (depth - 2) // 6
         self.stem = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(channels)
-        for number, out_channels in enumerate((width, 2 * width, 4 * width)):
-            stride = 2 if number > 0 and side >= 4 else 1
-            side = (side + stride - 1) // stride
-            stage = [BasicBlock(channels, out_channels, stride, shortcut)]
-            stage += [BasicBlock(out_channels, out_channels, 1, shortcut) for _ in range(blocks - 1)]
-            stages.append(nn.Sequential(*stage))
-            channels = out_channels
-        self.stage1, self.stage2, self.stage3 = stages
-        self.head = nn.Linear(channels, num_classes)
+        plan = [(factor * width, blocks) for factor in (1, 2, 4)]
+        block = partial(BasicBlock, shortcut=shortcut)
+        self.stage1, self.stage2, self.stage3 = stages(block, channels, plan, shorter(image_size))
+        self.head = nn.Linear(4 * width, num_classes)
         he_normal(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -67,7 +63,7 @@ class ResNet(nn.Module):
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions around which the input is added: [B, C, H, W] -> [B, out_channels, H/stride, W/stride]."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, shortcut: str) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int, shortcut: str = "B") -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(out_channels)

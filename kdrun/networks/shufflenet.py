@@ -3,18 +3,17 @@
 As in RepDistiller (arXiv 1910.10699) for CIFAR: the first layer is a 1x1 convolution of stride 1, without pooling.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import nn
 from torch.nn import functional
+
+from kdrun.networks.stages import shorter, stages
 
 SEMANTICS = 1
 
 STEM = 24
 WIDTHS_V1 = {1: (144, 288, 576), 2: (200, 400, 800), 3: (240, 480, 960), 4: (272, 544, 1088), 8: (384, 768, 1536)}
 """Groups -> channels of each stage: table 1 of arXiv 1707.01083."""
-BLOCKS_V1 = (4, 8, 4)
 WIDTHS_V2 = {
     0.5: (48, 96, 192, 1024),
     1.0: (116, 232, 464, 1024),
@@ -22,7 +21,8 @@ WIDTHS_V2 = {
     2.0: (244, 488, 976, 2048),
 }
 """Width -> channels of each stage and of the last convolution: table 5 of arXiv 1807.11164."""
-BLOCKS_V2 = (4, 8, 4)
+BLOCKS = (4, 8, 4)
+"""Of each stage, in both versions."""
 
 
 class ShuffleNetV1(nn.Module):
@@ -47,13 +47,14 @@ class ShuffleNetV1(nn.Module):
             raise ValueError(f"groups must be one of {', '.join(map(str, WIDTHS_V1))}, got {groups}")
         self.stem = _unit(in_channels, STEM, 1)
 
-        def first(channels: int, width: int, stride: int) -> nn.Module:
+        def block(channels: int, width: int, stride: int) -> nn.Module:
+            if channels == width:
+                return GroupedBlock(width, width, stride, groups, groups)
             # Groups of the few channels of the stem would be too narrow (section 3.2).
             return GroupedBlock(channels, width - channels, stride, groups, 1 if channels == STEM else groups, True)
 
-        self.stage1, self.stage2, self.stage3 = _stages(
-            WIDTHS_V1[groups], BLOCKS_V1, image_size, first, lambda width: GroupedBlock(width, width, 1, groups, groups)
-        )
+        plan = zip(WIDTHS_V1[groups], BLOCKS, strict=True)
+        self.stage1, self.stage2, self.stage3 = stages(block, STEM, plan, shorter(image_size), first=2)
         self.head = nn.Linear(WIDTHS_V1[groups][-1], num_classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -111,7 +112,12 @@ class ShuffleNetV2(nn.Module):
             raise ValueError(f"width must be one of {', '.join(map(str, WIDTHS_V2))}, got {width}")
         *widths, last = WIDTHS_V2[width]
         self.stem = _unit(in_channels, STEM, 1)
-        self.stage1, self.stage2, self.stage3 = _stages(widths, BLOCKS_V2, image_size, DownBlock, SplitBlock)
+
+        def block(channels: int, width: int, stride: int) -> nn.Module:
+            return SplitBlock(width) if channels == width else DownBlock(channels, width, stride)
+
+        plan = zip(widths, BLOCKS, strict=True)
+        self.stage1, self.stage2, self.stage3 = stages(block, STEM, plan, shorter(image_size), first=2)
         self.last = _unit(widths[-1], last, 1)
         self.head = nn.Linear(last, num_classes)
 
@@ -151,23 +157,6 @@ def shuffled(maps: torch.Tensor, groups: int) -> torch.Tensor:
     batch, channels, height, width = maps.shape
     parts = maps.reshape(batch, groups, channels // groups, height, width)
     return parts.transpose(1, 2).reshape(batch, channels, height, width)
-
-
-def _stages(
-    widths: tuple[int, ...] | list[int],
-    blocks: tuple[int, ...],
-    image_size: int | tuple[int, int],
-    first: Callable[[int, int, int], nn.Module],
-    further: Callable[[int], nn.Module],
-) -> list[nn.Sequential]:
-    """first: (channels, width, stride) -> the block that makes `width` of the channels; further: width -> a block after it."""
-    side, channels, stages = image_size if isinstance(image_size, int) else min(image_size), STEM, []
-    for width, number in zip(widths, blocks, strict=True):
-        stride = 2 if side >= 4 else 1
-        side = (side + stride - 1) // stride
-        stages.append(nn.Sequential(first(channels, width, stride), *(further(width) for _ in range(number - 1))))
-        channels = width
-    return stages
 
 
 def _unit(in_channels: int, out_channels: int, size: int) -> nn.Sequential:

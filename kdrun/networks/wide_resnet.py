@@ -1,10 +1,13 @@
 """Wide residual networks for small images, after Zagoruyko and Komodakis 2016 (arXiv 1605.07146)."""
 
+from functools import partial
+
 import torch
 from torch import nn
 from torch.nn import functional
 
 from kdrun.networks.initial import he_normal
+from kdrun.networks.stages import shorter, stages
 
 SEMANTICS = 1
 
@@ -37,19 +40,12 @@ class WideResNet(nn.Module):
             raise ValueError(f"depth must be 6n + 4 with n >= 1 (10, 16, 22, 28, 40 ...), got {depth}")
         if widen < 1:
             raise ValueError(f"widen must be at least 1, got {widen}")
-        side = image_size if isinstance(image_size, int) else min(image_size)
-        blocks, channels, stages = (depth - 4) // 6, 16, []
-        self.stem = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
-        for number, out_channels in enumerate((16 * widen, 32 * widen, 64 * widen)):
-            stride = 2 if number > 0 and side >= 4 else 1
-            side = (side + stride - 1) // stride
-            stage = [WideBlock(channels, out_channels, stride, dropout)]
-            stage += [WideBlock(out_channels, out_channels, 1, dropout) for _ in range(blocks - 1)]
-            stages.append(nn.Sequential(*stage))
-            channels = out_channels
-        self.stage1, self.stage2, self.stage3 = stages
-        self.norm = nn.BatchNorm2d(channels)
-        self.head = nn.Linear(channels, num_classes)
+        plan = [(width * widen, (depth - 4) // 6) for width in (16, 32, 64)]
+        self.stem = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
+        block = partial(PreactBlock, dropout=dropout)
+        self.stage1, self.stage2, self.stage3 = stages(block, 16, plan, shorter(image_size))
+        self.norm = nn.BatchNorm2d(64 * widen)
+        self.head = nn.Linear(64 * widen, num_classes)
         nn.init.zeros_(self.head.bias)
         he_normal(self)
 
@@ -58,13 +54,13 @@ class WideResNet(nn.Module):
         return self.head(functional.relu(self.norm(maps)).mean((2, 3)))
 
 
-class WideBlock(nn.Module):
+class PreactBlock(nn.Module):
     """Twice norm, ReLU and a 3x3 convolution, around which the input is added: [B, C, H, W] -> [B, out_channels, H/stride, W/stride].
 
     Where the number of channels changes, a 1x1 convolution of the activated input is added in its place.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, dropout: float) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, dropout: float = 0.0) -> None:
         super().__init__()
         self.norm1 = nn.BatchNorm2d(in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)

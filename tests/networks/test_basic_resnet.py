@@ -9,8 +9,9 @@ from kdrun.config.compose import compose
 from kdrun.domains.images.domain import DOMAIN
 from kdrun.job.cells import expected
 from kdrun.learning.probe import probe
-from kdrun.networks.basic_resnet import BasicResNet, PreactBlock
+from kdrun.networks.basic_resnet import BasicResNet
 from kdrun.networks.build import build_network
+from kdrun.networks.wide_resnet import PreactBlock
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 PRESETS = sorted(path.stem for path in (CONF / "experiment" / "spiking").glob("[a-z]*.yaml"))

@@ -17,7 +17,7 @@ from kdrun.networks.mobilenet_v2 import MobileNetV2
 from kdrun.networks.resnet import ResNet
 from kdrun.networks.shufflenet import ShuffleNetV1, ShuffleNetV2, shuffled
 from kdrun.networks.vgg import VGG
-from kdrun.networks.wide_resnet import WideBlock, WideResNet
+from kdrun.networks.wide_resnet import PreactBlock, WideResNet
 from kdrun.targets import build
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -126,7 +126,7 @@ def test_channels_of_groups_take_turns():
 
 def test_a_wide_block_adds_its_input_as_it_is_or_activated():
     maps = torch.randn(2, 4, 6, 6)
-    same, wider = WideBlock(4, 4, 1, 0.0).eval(), WideBlock(4, 8, 2, 0.0).eval()
+    same, wider = PreactBlock(4, 4, 1, 0.0).eval(), PreactBlock(4, 8, 2, 0.0).eval()
     for block in (same, wider):
         torch.nn.init.zeros_(block.conv2.weight)
     assert torch.equal(same(maps), maps)
