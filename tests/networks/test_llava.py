@@ -321,12 +321,12 @@ def test_rows_beyond_the_vocabulary_are_cut_off_and_told(network):
     torch.testing.assert_close(cut(**padded(ROWS), image_features=features(IMAGES)), whole[..., : V - 7])
     assert cut.notes == ["the output has 40 rows, the tokenizer 33 tokens: the last 7 are cut off"]
     assert not network.notes
-    with pytest.raises(UserError, match="knows 40 tokens, the data's tokenizer has 41"):
+    with pytest.raises(UserError, match="vocabulary of 40, the data's tokenizer has 41"):
         LlavaNetwork(network.model, V + 1, PAD, EOS, IMAGE)
 
 
 def test_a_vocabulary_far_larger_than_the_data_is_another_tokenizer():
-    with torch.device("meta"), pytest.raises(UserError, match="knows 5000 tokens, the data's tokenizer has only 40"):
+    with torch.device("meta"), pytest.raises(UserError, match="vocabulary of 5000, the data's tokenizer has 40"):
         checkpoint(config={**CONFIG, "text_config": {**TEXT, "vocab_size": 5000}})
 
 

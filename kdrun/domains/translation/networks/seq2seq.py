@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +9,15 @@ import torch
 from torch import nn
 
 from kdrun.networks import quiet
-from kdrun.networks.folders import check_fields, pretrained
+from kdrun.networks.causal import past_of
+from kdrun.networks.folders import pretrained
+from kdrun.networks.huggingface import MOST_UNUSED, check_length, check_vocabulary, of_fields, other_tokenizer
 from kdrun.networks.output import logits_of
-from kdrun.problems import UserError, closest
+from kdrun.problems import UserError
 
 SEMANTICS = 1
 
-
-# Embeddings are often padded to a round number of rows; more than this much larger means another tokenizer.
-MOST_UNUSED = 128
+TOKENIZER = "data.text.tokenizer"
 
 
 @dataclass
@@ -71,30 +69,31 @@ class HuggingFaceSeq2Seq(nn.Module):
             )
         data = {"vocab_size": vocabulary, "pad_token_id": pad, "bos_token_id": bos, "eos_token_id": eos}
         data["decoder_start_token_id"] = bos
-        self.model = _random(config, data) if model is None else _pretrained(model)
+        library = quiet.transformers("this network")
+        if model is not None:
+            self.model = pretrained(library.AutoModelForSeq2SeqLM, model).float()
+        else:
+            known = library.models.auto.modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+            what, data = (
+                "sequence-to-sequence network",
+                {key: value for key, value in data.items() if value is not None},
+            )
+            self.model = of_fields("AutoModelForSeq2SeqLM", known, what, config, {}, **data)
         settings = self.model.config
         name = model or config["model_type"]
         own = getattr(settings, "decoder_vocab_size", None) or settings.vocab_size
         self.vocabulary = vocabulary or own
-        if not 0 <= own - self.vocabulary <= MOST_UNUSED:
-            raise UserError(
-                f"{name} has a vocabulary of {own}, the data's tokenizer has {vocabulary}",
-                "a network made for another tokenizer cannot be used: prepare the data with its own",
-            )
+        check_vocabulary(name, own, self.vocabulary, MOST_UNUSED, TOKENIZER)
         for field, token, what in (("decoder_start_token_id", bos, "start"), ("eos_token_id", eos, "end")):
             theirs = getattr(settings, field, None)
             if None not in (theirs, token) and theirs != token:
                 raise UserError(
                     f"{name}: the {what} of a sentence is token {theirs}, the data's tokenizer has {token}",
-                    "a network made for another tokenizer cannot be used: prepare the data with its own",
+                    other_tokenizer(TOKENIZER),
                 )
         self.max_length: int | None = getattr(settings, "max_position_embeddings", None)
-        if self.max_length is not None and (max_length or 0) > self.max_length:
-            raise UserError(
-                f"{name} reads at most {self.max_length} tokens, the data's longest sequence has {max_length}"
-            )
-        # transformers 5 renamed past_key_values to cache.
-        self._past = "cache" if "cache" in inspect.signature(self.model.forward).parameters else "past_key_values"
+        check_length(name, settings, max_length, "data.text.max_length")
+        self._past = past_of(self.model)
 
     def forward(self, source: torch.Tensor, source_mask: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Logits [b, T, vocabulary] for the token after each position of target [b, T], given the ones before."""
@@ -142,19 +141,3 @@ class HuggingFaceSeq2Seq(nn.Module):
 def _some(mask: torch.Tensor) -> torch.Tensor:
     """The mask, with all of a row visible where nothing is: attention to nothing is not a number."""
     return mask | ~mask.any(1, keepdim=True)
-
-
-def _random(config: Mapping[str, Any], data: Mapping[str, Any]) -> nn.Module:
-    library = quiet.transformers("this network")
-    fields = dict(config)
-    kind = fields.pop("model_type", None)
-    known = library.models.auto.modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
-    if kind not in known:
-        raise UserError(f"transformers has no sequence-to-sequence model_type={kind}{closest(str(kind), known)}")
-    check_fields(kind, fields, library.AutoConfig.for_model(kind).to_dict())
-    from_data = {name: value for name, value in data.items() if value is not None}
-    return library.AutoModelForSeq2SeqLM.from_config(library.AutoConfig.for_model(kind, **{**from_data, **fields}))
-
-
-def _pretrained(model: str) -> nn.Module:
-    return pretrained(quiet.transformers("this network").AutoModelForSeq2SeqLM, model).float()

@@ -13,9 +13,9 @@ from torch import nn
 
 from kdrun.networks import quiet
 from kdrun.networks.causal import attention as _attention
-from kdrun.networks.causal import past_of, until
+from kdrun.networks.causal import chooser, continued, past_of
 from kdrun.networks.causal import positions as _positions
-from kdrun.problems import UserError
+from kdrun.networks.huggingface import check_vocabulary
 
 SEMANTICS = 1
 
@@ -61,11 +61,7 @@ class LlavaNetwork(nn.Module):
         self.packaged = packaged
         self.notes: list[str] = []
         rows = model.get_output_embeddings().weight.shape[0]
-        if not 0 <= rows - vocabulary <= MOST_UNUSED:
-            raise UserError(
-                f"the language model knows {rows} tokens, the data's tokenizer has {'' if rows < vocabulary else 'only '}{vocabulary}",
-                "a network made for another tokenizer cannot be used: give data.vision.tokenizer the one it comes with",
-            )
+        check_vocabulary("the language model", rows, vocabulary, MOST_UNUSED, "data.vision.tokenizer")
         if rows > vocabulary:
             self.notes.append(
                 f"the output has {rows} rows, the tokenizer {vocabulary} tokens: the last {rows - vocabulary} are cut off"
@@ -174,32 +170,17 @@ class LlavaNetwork(nn.Module):
         image_features and further inputs: as of `embed`. eos: what ends an answer, one token or several; the data's where left out.
         Raises ValueError for a prompt padded on the right or an empty one.
         """
-        if max_new < 1:
-            raise ValueError(f"max_new must be at least 1, got {max_new}")
-        mask = attention_mask.bool()
-        if not bool(mask[:, -1].all()):
-            raise ValueError("prompts must be padded on the left: the last token of some prompts is padding")
-        ends = [self.eos] if eos is None else [eos] if isinstance(eos, int) else sorted(eos)
         language_model, head = self.language_model, self._head()
-        end = torch.tensor(ends, device=input_ids.device)
-        positions = _positions(mask)
-        inputs: torch.Tensor = self.embed(input_ids, image_features, *pictures, **named)
-        past, steps = None, []
-        running = torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)
-        for step in range(max_new):
-            output = language_model(
-                inputs_embeds=inputs, attention_mask=mask, position_ids=positions, use_cache=True, **{self._past: past}
-            )
-            past = output[self._past]
-            token = nn.functional.linear(output.last_hidden_state[:, -1], *head).argmax(-1)
-            steps.append(token)
-            running &= ~torch.isin(token, end)
-            if step + 1 == max_new or not bool(running.any()):
-                break
-            inputs = self.model.get_input_embeddings()(token[:, None])
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-            positions = positions[:, -1:] + 1
-        return [until(row, set(ends)) for row in torch.stack(steps, 1).tolist()]
+
+        def step(ids: torch.Tensor, mask: torch.Tensor, places: torch.Tensor, past: Any) -> tuple[torch.Tensor, Any]:
+            words = self.model.get_input_embeddings()
+            inputs = words(ids) if past is not None else self.embed(ids, image_features, *pictures, **named)
+            cache = {"use_cache": True, self._past: past}
+            output = language_model(inputs_embeds=inputs, attention_mask=mask, position_ids=places, **cache)
+            return nn.functional.linear(output.last_hidden_state[:, -1], *head), output[self._past]
+
+        ends = [self.eos] if eos is None else [eos] if isinstance(eos, int) else eos
+        return continued(step, input_ids, attention_mask, max_new, ends, chooser())
 
     def _head(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         head = self.model.get_output_embeddings()
