@@ -143,7 +143,7 @@ def corpus(pairs: int) -> TextDataModule:
         return Ragged.of([[*draw.integers(4, WORDS, draw.integers(4, 24)).tolist(), EOS] for _ in range(count)])
 
     sizes = {"train": pairs, "val": 8, "test": 8}
-    spec = TextSpec("bench", ("de", "en"), WORDS, PAD, BOS, EOS, 3, sizes, 64, "0" * 64)
+    spec = TextSpec("bench", WORDS, PAD, BOS, EOS, sizes, 64, "0" * 64, ("de", "en"), 3)
     samples = {name: TextSamples(np.arange(n), side(n), side(n), PAD, BOS) for name, n in sizes.items()}
     rows = dict.fromkeys(sizes, np.arange(0))  # no text
     return TextDataModule(SimpleNamespace(extra=()), rows, None, spec, samples, {})

@@ -15,8 +15,8 @@ from kdrun.networks.inputs import check_data, moments_of, typed
 from kdrun.problems import UserError
 
 IMAGES = DataSpec("letters", ("a", "b", "c"), (1, 8, 8), {}, (0.25,), (0.5,))
-TEXT = TextSpec("toy", ("de", "en"), 330, 0, 1, 2, 3, {}, 128, "aa" * 32)
-VISION = VisionSpec("toy", 64, 0, 1, 2, 5, 4, 32, 3, "tiny@0123/32", {}, 64, "aa" * 32, "plain", ("one",))
+TEXT = TextSpec("toy", 330, 0, 1, 2, {}, 128, "aa" * 32, ("de", "en"), 3)
+VISION = VisionSpec("toy", 64, 0, 1, 2, {}, 64, "aa" * 32, 5, 4, 32, 3, "tiny@0123/32", "plain", ("one",))
 PIXELS = replace(VISION, tower=None, feature_width=None, mean=(0.5,) * 3, std=(0.5,) * 3)
 FILE = Path("w.safetensors")
 

@@ -56,7 +56,7 @@ def spec(shape=(1, 8, 8)) -> DataSpec:
 
 
 def text_spec() -> TextSpec:
-    return TextSpec("t", ("de", "en"), 512, 0, 1, 2, 3, {"train": 1, "val": 1, "test": 1}, 128, "0" * 64)
+    return TextSpec("t", 512, 0, 1, 2, {"train": 1, "val": 1, "test": 1}, 128, "0" * 64, ("de", "en"), 3)
 
 
 def vision_spec(modalities: tuple[str, ...] | None = None) -> VisionSpec:
@@ -68,14 +68,14 @@ def vision_spec(modalities: tuple[str, ...] | None = None) -> VisionSpec:
         0,
         1,
         2,
+        {},
+        128,
+        "0" * 64,
         4,
         tower.tokens(96),
         96,
         tower.width,
         f"{tower.identity}/96",
-        {},
-        128,
-        "0" * 64,
         "plain",
         ("a",),
         modalities=modalities,

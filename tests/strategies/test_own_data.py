@@ -216,7 +216,7 @@ def test_no_teacher_is_trained_on_what_its_student_is_judged_on(tmp_path, teache
 
 
 def test_outputs_of_another_meaning_do_not_teach(tmp_path):
-    words = TextSpec("pairs", ("de", "en"), 64, 0, 1, 2, 3, {}, 32, "0" * 64, "auto")
+    words = TextSpec("pairs", 64, 0, 1, 2, {}, 32, "0" * 64, ("de", "en"), 3, "auto")
     modules = {"run": module([1], spec=words), "teacher": module([1, 2], spec=replace(words, tokenizer="1" * 64))}
     with pytest.raises(UserError, match="another tokenizer"):
         Workshop(lambda config: modules[config["name"]], tmp_path).check_evaluation(

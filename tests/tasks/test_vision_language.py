@@ -49,7 +49,7 @@ class Toy:
         types = tuple(sorted({sample.type for sample in self.by_id.values()}))
         sizes = {name: len(samples) for name, samples in splits.items()}
         self.spec = VisionSpec(
-            "toy", len(WORDS), PAD, EOS, EOS, IMAGE, SLOTS, 8, 3, "toy", sizes, 32, "0", "plain", types
+            "toy", len(WORDS), PAD, EOS, EOS, sizes, 32, "0", IMAGE, SLOTS, 8, 3, "toy", "plain", types
         )
 
     def samples_of(self, ids):

@@ -17,14 +17,6 @@ class LanguageSpec(TokenSpec):
     chats   documents are chats, of which answers are predicted
     """
 
-    name: str
-    vocabulary: int
-    pad: int
-    bos: int
-    eos: int
-    sizes: dict[str, int]
-    max_length: int
-    tokenizer: str
     chats: bool = False
 
     kind: ClassVar[str] = "language"

@@ -63,7 +63,8 @@ class TranslationDomain(Domain):
         tokens, most = planned["tokens"], data["text"]["max_length"]
         ids = {"pad": 0, "bos": 1, "eos": 2, "unk": 3, "vocabulary": data["text"]["vocabulary"]}
         languages = tuple(str(data["direction"]).split("-"))
-        spec = TextSpec("foreseen", languages, sizes={"train": planned["train"]}, max_length=most, tokenizer="", **ids)
+        sizes = {"train": planned["train"]}
+        spec = TextSpec("foreseen", languages=languages, sizes=sizes, max_length=most, tokenizer="", **ids)
 
         def passes(count: int) -> Callable[[Any], object]:
             def forward(network: Any) -> object:

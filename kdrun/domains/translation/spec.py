@@ -13,6 +13,7 @@ from kdrun.networks.names import VOCABULARY
 from kdrun.problems import UserError
 
 
+@dataclass(frozen=True)
 class TokenSpec(Spec):
     """What specs share whose networks have an output for every token of a sequence. Fields:
 
@@ -26,6 +27,15 @@ class TokenSpec(Spec):
 
     settings: the node of `data` that has `tokenizer`.
     """
+
+    name: str
+    vocabulary: int
+    pad: int
+    bos: int
+    eos: int
+    sizes: dict[str, int]
+    max_length: int
+    tokenizer: str
 
     per_position: ClassVar[bool] = True
     keywords: ClassVar[bool] = True
@@ -64,16 +74,8 @@ class TextSpec(TokenSpec):
     bleu        how sentences are cut into words for BLEU: auto, or a name of sacreBLEU's
     """
 
-    name: str
     languages: tuple[str, str]
-    vocabulary: int
-    pad: int
-    bos: int
-    eos: int
     unk: int
-    sizes: dict[str, int]
-    max_length: int
-    tokenizer: str
     bleu: str = "auto"
 
     kind: ClassVar[str] = "parallel_text"

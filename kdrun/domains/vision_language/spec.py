@@ -27,19 +27,11 @@ class VisionSpec(TokenSpec):
     modalities     of inputs, in the order of their numbers, where inputs are of several; None: they are pictures
     """
 
-    name: str
-    vocabulary: int
-    pad: int
-    bos: int
-    eos: int
     image_token: int
     image_tokens: int
     image_size: int
     feature_width: int | None
     tower: str | None
-    sizes: dict[str, int]
-    max_length: int
-    tokenizer: str
     template: str
     types: tuple[str, ...]
     mean: tuple[float, ...] | None = None
