@@ -54,6 +54,12 @@ def figure_of(stage: Record, metric: str, split: str = "test", which: str = "bes
     return number(figures.get(metric) if isinstance(figures, Mapping) else figures)
 
 
+def mean_figure(stages: Iterable[Record], metric: str, which: str = "best") -> float | None:
+    """Mean of a figure of test over the stages that have it; None where none has: a class without a test sample has no recall."""
+    known = [value for stage in stages if (value := figure_of(stage, metric, which=which)) is not None]
+    return statistics.fmean(known) if known else None
+
+
 def steps_spent(fingerprint: str, stages: Iterable[Record]) -> float | None:
     """Optimisation steps that a result took: its own, and those of what it goes on from; of networks together a mean over those
     that count. None where the stages do not say it."""

@@ -30,6 +30,15 @@ def read(path: Path) -> bytes | None:
     return content if hashlib.sha256(content).digest() == stored[:_DIGEST] else None
 
 
+def content(path: Path, make: Callable[[], bytes]) -> bytes:
+    """What is kept at the path; made, and kept there, where nothing is."""
+    found = read(path)
+    if found is None:
+        found = make()
+        write(path, found)
+    return found
+
+
 def once(cache: str | Path | None, kind: str, key: Any, make: Callable[[], Any]) -> Any:
     """What `make()` gives, in JSON types, kept as `<cache>/looked/<kind>-<hash of key>.json`: what takes a pass over all samples is found out
     once for the same content. key: all that decides it, JSON; None, as a cache of None: nothing is kept."""
@@ -37,8 +46,8 @@ def once(cache: str | Path | None, kind: str, key: Any, make: Callable[[], Any])
         return make()
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
     path = Path(cache) / "looked" / f"{kind}-{digest}.json"
-    if (content := read(path)) is not None:
-        return json.loads(content)
+    if (known := read(path)) is not None:
+        return json.loads(known)
     found = make()
     with suppress(OSError):  # a cache that may only be read
         write(path, json.dumps(found).encode())

@@ -79,8 +79,8 @@ def trained(sentences: Iterable[str], vocabulary: int, cache: Path) -> SentenceP
     settings = {**RECIPE, "vocab_size": vocabulary, "version": library.__version__}
     key = text_hash([json.dumps(settings, sort_keys=True), *text])
     path = cache / "text" / f"sentencepiece-{key[:16]}.model"
-    model = kept.read(path)
-    if model is None:
+
+    def train() -> bytes:
         out = io.BytesIO()
         options = {**RECIPE, "vocab_size": vocabulary, "minloglevel": 2}
         try:
@@ -89,9 +89,9 @@ def trained(sentences: Iterable[str], vocabulary: int, cache: Path) -> SentenceP
             raise UserError(
                 f"data.text.vocabulary={vocabulary}: no tokenizer for {len(text)} sentences: {error}"
             ) from error
-        model = out.getvalue()
-        kept.write(path, model)
-    return SentencePiece(model)
+        return out.getvalue()
+
+    return SentencePiece(kept.content(path, train))
 
 
 def existing(path: str | Path) -> Tokenizer:

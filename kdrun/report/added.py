@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 from typing import Any
 
 from kdrun.measures import measure
 from kdrun.parts import headline_epoch
 from kdrun.present.units import MISSING
-from kdrun.records import figure_of
+from kdrun.records import mean_figure
 from kdrun.report.parts import PageTable
 
 OF_STEPS = ("accuracy/step_", "wrong_steps", "firing_rate")
@@ -26,7 +25,8 @@ def added_metrics(record: dict[str, Any]) -> list[PageTable]:
     tables = []
     if stages and (names := list((record.get("config") or {}).get("metrics") or {})):
         rows = [
-            (role, *(_mean(found, name, which, "{:.4f}".format) for name in names)) for role, found in stages.items()
+            (role, *(_text(mean_figure(found, name, which), "{:.4f}".format) for name in names))
+            for role, found in stages.items()
         ]
         tables.append(PageTable(f"metrics of the config, on test, {which} epoch", ("", *names), rows))
     steps = dict.fromkeys(name for found in stages.values() for name in _of_steps(found[0]["test"][which]))
@@ -35,7 +35,7 @@ def added_metrics(record: dict[str, Any]) -> list[PageTable]:
         rows = [
             (
                 measure(name).label.replace("_", " "),
-                *(_mean(stages[role], name, which, measure(name).figure) for role in roles),
+                *(_text(mean_figure(stages[role], name, which), measure(name).figure) for role in roles),
             )
             for name in steps
         ]
@@ -47,6 +47,5 @@ def _of_steps(scores: Any) -> list[str]:
     return [name for name in scores if name.startswith(OF_STEPS)] if isinstance(scores, dict) else []
 
 
-def _mean(stages: list[dict[str, Any]], name: str, which: str, text: Callable[[float], str]) -> str:
-    known = [value for stage in stages if (value := figure_of(stage, name, which=which)) is not None]
-    return text(statistics.fmean(known)) if known else MISSING
+def _text(mean: float | None, text: Callable[[float], str]) -> str:
+    return MISSING if mean is None else text(mean)

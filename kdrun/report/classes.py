@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 from typing import Any
 
 from kdrun.parts import headline_epoch
 from kdrun.present.results import arm_text
 from kdrun.present.units import MISSING
-from kdrun.records import arms_of, before_and_after, figure_of, own_arm, stages_of
+from kdrun.records import arms_of, before_and_after, mean_figure, own_arm, stages_of
 from kdrun.report.parts import PageTable
 
 SCORES = ("precision", "recall", "f1")
@@ -27,9 +26,9 @@ def class_tables(record: dict[str, Any]) -> list[PageTable]:
         return []
     rows = []
     for label in labels:
-        cells = [_mean(stages, f"{score}/{label}", which) for score in SCORES]
-        cells += [_mean(arms[arm], f"f1/{label}", which) for arm in others]
-        support = _mean(stages, f"{SUPPORT}{label}", which)
+        cells = [mean_figure(stages, f"{score}/{label}", which) for score in SCORES]
+        cells += [mean_figure(arms[arm], f"f1/{label}", which) for arm in others]
+        support = mean_figure(stages, f"{SUPPORT}{label}", which)
         rows.append((label, MISSING if support is None else f"{support:.4g}", *map(_percent, cells)))
     head = ("class", "samples", *SCORES[:2], "F1", *(f"F1 {arm.replace('_', ' ')}" for arm in others))
     return [PageTable(f"test by class, {arm_text(record, own)}, {which} epoch, %", head, rows)]
@@ -39,12 +38,6 @@ def _classes(stage: dict[str, Any]) -> list[str]:
     scores = next(iter((stage.get("test") or {}).values()), None)
     names = scores if isinstance(scores, dict) else ()  # old records have the accuracy alone
     return [name.removeprefix(SUPPORT) for name in names if name.startswith(SUPPORT)]
-
-
-def _mean(stages: list[dict[str, Any]], name: str, which: str) -> float | None:
-    """Over the seeds that have it: a class without a test sample or a prediction has no recall or precision."""
-    values = [value for stage in stages if (value := figure_of(stage, name, which=which)) is not None]
-    return statistics.fmean(values) if values else None
 
 
 def _percent(value: float | None) -> str:

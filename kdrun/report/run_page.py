@@ -29,7 +29,7 @@ from kdrun.report.card import scorecard
 from kdrun.report.classes import class_tables
 from kdrun.report.figures import PageFigures
 from kdrun.report.markup import Html, section, table, tag
-from kdrun.report.parts import part_tables
+from kdrun.report.parts import PageTable, part_tables
 from kdrun.report.sections import audit, config, count, failure, reproduce, words
 from kdrun.report.written import written_tables
 from kdrun.tracking.record import DONE, FAILURES, log_tail
@@ -58,21 +58,9 @@ def body(subject: Subject) -> list[Html]:
     return [
         _failures(run, record),
         _against_controls(record, figures),
-        section(
-            "Parts and decisions",
-            *(table(title(t.caption), t.head, t.rows, left=t.left) for t in part_tables(record)),
-            _sheet(run),
-        ),
-        section(
-            "Metrics",
-            *(
-                table(title(t.caption), t.head, t.rows, left=t.left)
-                for t in [*class_tables(record), *added_metrics(record)]
-            ),
-        ),
-        section(
-            "Written texts", *(table(title(t.caption), t.head, t.rows, left=t.left) for t in written_tables(record))
-        ),
+        section("Parts and decisions", *_tables(part_tables(record)), _sheet(run)),
+        section("Metrics", *_tables([*class_tables(record), *added_metrics(record)])),
+        section("Written texts", *_tables(written_tables(record))),
         section("Curves", figures.html("curves")),
         *([section("Tasks", figures.html("tasks"))] if any(s.get("matrix") for s in record["stages"] or ()) else []),
         *([section("Hops", figures.html("hops"))] if any(s.get("gap") for s in record["stages"] or ()) else []),
@@ -82,6 +70,10 @@ def body(subject: Subject) -> list[Html]:
         config(record),
         reproduce(run, record),
     ]
+
+
+def _tables(made: list[PageTable]) -> list[Html]:
+    return [table(title(each.caption), each.head, each.rows, left=each.left) for each in made]
 
 
 def title(caption: str) -> str:

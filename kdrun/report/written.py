@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from typing import Any
 
 from kdrun import kinds
@@ -10,7 +9,7 @@ from kdrun.measures import measure
 from kdrun.parts import headline_epoch
 from kdrun.present.results import arm_text
 from kdrun.present.units import MISSING, share
-from kdrun.records import arms_of, before_and_after, figure_of, stages_of
+from kdrun.records import arms_of, before_and_after, mean_figure, stages_of
 from kdrun.report.parts import PageTable
 
 
@@ -38,12 +37,8 @@ def written_tables(record: dict[str, Any]) -> list[PageTable]:
 
 
 def _row(record: dict[str, Any], role: str, names: tuple[str, ...], which: str) -> tuple[str, ...]:
-    stages = list(stages_of(record, role).values())
-    cells = []
-    for name in names:
-        known = [value for stage in stages if (value := figure_of(stage, name, which=which)) is not None]
-        cells.append(measure(name).figure(statistics.fmean(known)) if known else MISSING)
-    return role, *cells
+    means = {name: mean_figure(stages_of(record, role).values(), name, which) for name in names}
+    return role, *(MISSING if mean is None else measure(name).figure(mean) for name, mean in means.items())
 
 
 def _wins(record: dict[str, Any], role: str, which: str) -> str:

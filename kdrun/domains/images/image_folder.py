@@ -52,25 +52,9 @@ def image_folder(
         raise UserError("data=image_folder needs data.root=FOLDER, with one subfolder per class")
     root = Path(root)
     files, notes = image_files(root, alike)
-    x, about, source_hash, decoded_hash = pixels_of(files, root, size, grey, Path(cache or default_cache()))
-    readable = np.array(about["readable"], np.int64)
-    classes = tuple(sorted({file.label for file in files}))
-    numbers = {label: number for number, label in enumerate(classes)}
-    kept = [files[position] for position in readable]
-    _refuse_vanished(files, kept, about["notes"])
-    return Images(
-        x=x,
-        y=np.array([numbers[file.label] for file in kept], np.int64),
-        split=np.array([file.part for file in kept], np.int8),
-        ids=readable,
-        classes=classes,
-        name=root.resolve().name,
-        source_hash=source_hash,
-        unreadable=tuple(about["unreadable"]),
-        names=tuple(file.name for file in kept),
-        notes=(*notes, *about["notes"]),
-        decoded=decoded_hash,
-    )
+    images = _images(files, root, size, grey, cache, tuple(sorted({file.label for file in files})))
+    _refuse_vanished(files, [files[position] for position in images.ids], images.notes)
+    return replace(images, notes=(*notes, *images.notes))
 
 
 image_folder.reads = ("root",)
@@ -97,18 +81,31 @@ def unlabelled_images(
         raise UserError(f"data.unlabelled={root} holds no images{f' ({found})' if found else ''}")
     height, width = like.x.shape[-2:]
     size, grey = height if height == width else None, like.x.shape[1] == 1
+    return _images(files, root, size, grey, cache, ())
+
+
+def _images(
+    files: list[ImageFile],
+    root: Path,
+    size: int | None,
+    grey: bool,
+    cache: str | Path | None,
+    classes: tuple[str, ...],
+) -> Images:
+    """The files that can be decoded, with the notes on the others; classes: of the labels, () where there are none."""
     x, about, source_hash, decoded_hash = pixels_of(files, root, size, grey, Path(cache or default_cache()))
-    readable = np.array(about["readable"], np.int64)
+    kept = [files[position] for position in about["readable"]]
+    numbers = {label: number for number, label in enumerate(classes)}
     return Images(
         x=x,
-        y=np.zeros(len(readable), np.int64),
-        split=np.full(len(readable), TRAIN, np.int8),
-        ids=readable,
-        classes=(),
+        y=np.array([numbers.get(file.label, 0) for file in kept], np.int64),
+        split=np.array([file.part for file in kept], np.int8),
+        ids=np.array(about["readable"], np.int64),
+        classes=classes,
         name=root.resolve().name,
         source_hash=source_hash,
         unreadable=tuple(about["unreadable"]),
-        names=tuple(files[position].name for position in readable),
+        names=tuple(file.name for file in kept),
         notes=tuple(about["notes"]),
         decoded=decoded_hash,
     )
@@ -133,7 +130,7 @@ def pixels_of(
     return x, about, hashlib.sha256(listing.encode()).hexdigest(), checksum_of(folder / "pixels.npy")
 
 
-def _refuse_vanished(files: list[ImageFile], kept: list[ImageFile], reasons: list[str]) -> None:
+def _refuse_vanished(files: list[ImageFile], kept: list[ImageFile], reasons: tuple[str, ...]) -> None:
     """UserError for a class, or a split, that has files and of which none can be decoded."""
     splits = {part: name for name, part in SPLITS.items()}
     for called in (lambda file: f"class {file.label}", lambda file: f"the split {splits[file.part]}"):

@@ -222,10 +222,7 @@ def trained(texts: Iterable[str], vocabulary: int, cache: Path) -> LanguageToken
     ordered = sorted(texts)
     settings = {"model": "byte pairs with case", "vocabulary": vocabulary, "version": library.__version__}
     path = cache / "text" / f"language-{text_hash([json.dumps(settings), *ordered])[:16]}.json"
-    content = kept.read(path)
-    if content is None:
-        content = _byte_pairs(library, ordered, vocabulary).to_str().encode()
-        kept.write(path, content)
+    content = kept.content(path, lambda: _byte_pairs(library, ordered, vocabulary).to_str().encode())
     return LanguageTokenizer.of_kept_parts(content)
 
 

@@ -73,10 +73,7 @@ def trained(texts: Iterable[str], vocabulary: int, cache: Path) -> TextTokenizer
     ordered = sorted(texts)
     settings = {"model": "byte pairs", "vocabulary": vocabulary, "special": SPECIAL, "version": library.__version__}
     path = cache / "text" / f"pairs-{text_hash([json.dumps(settings), *ordered])[:16]}.json"
-    content = kept.read(path)
-    if content is None:
-        content = _byte_pairs(library, ordered, vocabulary).to_str().encode()
-        kept.write(path, content)
+    content = kept.content(path, lambda: _byte_pairs(library, ordered, vocabulary).to_str().encode())
     return TextTokenizer.of_kept_parts(content)
 
 

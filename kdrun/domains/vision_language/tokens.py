@@ -141,10 +141,7 @@ def trained(corpus: Iterable[str], template: str, cache: Path) -> VisionTokenize
     words = sorted({*corpus, *_markup_words(template, special)})
     settings = {"special": special, "most": MOST_WORDS, "version": library.__version__, "format": 1}
     path = cache / "text" / f"words-{text_hash([json.dumps(settings), *words])[:16]}.json"
-    content = kept.read(path)
-    if content is None:
-        content = _word_level(library, words, special).to_str().encode()
-        kept.write(path, content)
+    content = kept.content(path, lambda: _word_level(library, words, special).to_str().encode())
     return VisionTokenizer.of_kept_parts(content)
 
 

@@ -103,11 +103,7 @@ def _cleaned(files: dict[str, Path], cache: Path) -> tuple[list[str], list[str],
     for content in (Path(__file__).read_bytes(), Path(text_clean.__file__).read_bytes(), *contents.values()):
         key.update(hashlib.sha256(content).digest())
     path = cache / "text" / f"ui_de_en-{key.hexdigest()[:16]}.json"
-    known = kept.read(path)
-    if known is None:
-        known = json.dumps(_clean(contents), ensure_ascii=False).encode()
-        kept.write(path, known)
-    found = json.loads(known)
+    found = json.loads(kept.content(path, lambda: json.dumps(_clean(contents), ensure_ascii=False).encode()))
     return found["english"], found["german"], found["parts"], found["dropped"]
 
 
