@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from kdrun.checksums import check_seal, keep_previous, mended, previous_of, sealing
 from kdrun.files import Damaged, sha256_file
 from kdrun.learning import seeds
+from kdrun.learning.background import Background, copied
 from kdrun.learning.learner import LearnerModule
 from kdrun.learning.report import Interrupted, Leaving, Report
 from kdrun.ledger.ledger import Ledger
@@ -30,13 +32,14 @@ NOTE_SECONDS = 5.0
 """How often a try writes down what it has taken, so that the next one knows what a killed one lost."""
 
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints are written whole or not at all and end with their checksum; they are read without unpickling anything but tensors and
-    plain types."""
+class TakenCheckpointIO(TorchCheckpointIO):
+    """Checkpoints are copied to main memory (`taken`), where `Keeping` writes them from; they are read without unpickling anything but tensors
+    and plain types."""
+
+    taken: dict[str, Any] | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path, storage_options: Any = None) -> None:
-        with sealing(Path(path)) as file:
-            torch.save(checkpoint, file)
+        self.taken = copied(checkpoint)
 
     def load_checkpoint(self, path, map_location=None, weights_only=None) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -108,14 +111,15 @@ class Selection:
             self.best_state = {k: v.detach().to("cpu", copy=True) for k, v in learner.network.state_dict().items()}
             self.right["best"] = learner.samples
 
-    def write(self, work: Path) -> None:
-        """The selected weights, where they are new."""
-        if self.best is None:
-            return
-        name = ".".join(filter(None, (f"best-{self.best['epoch']}", self.name, "safetensors")))
-        if self.file != name:
-            save_state(self.best_state, work / name)
-            self.file, self.sha256 = name, sha256_file(work / name)
+    def write(self, work: Path, best: dict[str, Any] | None, weights: dict[str, torch.Tensor]) -> dict[str, Any]:
+        """Write the selected weights, where they are new. best, weights: `best` and `best_state` as they were when a checkpoint was taken, which
+        is to have what is returned."""
+        if best is not None:
+            name = ".".join(filter(None, (f"best-{best['epoch']}", self.name, "safetensors")))
+            if self.file != name:
+                save_state(weights, work / name)
+                self.file, self.sha256 = name, sha256_file(work / name)
+        return {"best_file": self.file, "best_sha256": self.sha256}
 
     def state(self) -> dict[str, Any]:
         return {
@@ -179,7 +183,7 @@ class Keeping(Callback):
         self.asked = asked
         self.taught_earlier = 0
         self._saved = self._shown = self._looked = time.monotonic()
-        self._saving = 0.0  # seconds that the last checkpoint took
+        self._writing, self._saving = Background(), 0.0  # seconds that training waited for the last checkpoint
         self._look = self._look_from = 0  # steps at which ranks decide next, and decided last
         self._random: dict | None = None
         self._leaving = Leaving(report)
@@ -212,6 +216,7 @@ class Keeping(Callback):
         if stop or due:
             self.save(trainer, learner)
         if stop:
+            self._writing.wait()
             raise Interrupted
 
     def on_validation_batch_end(self, *_: Any) -> None:
@@ -240,6 +245,7 @@ class Keeping(Callback):
         if stop or due:
             self.save(trainer, learner)
         if stop:
+            self._writing.wait()
             raise Interrupted
 
     def on_save_checkpoint(self, trainer, learner: LearnerModule, checkpoint: dict[str, Any]) -> None:
@@ -275,25 +281,46 @@ class Keeping(Callback):
     # ours
 
     def save(self, trainer, learner: LearnerModule) -> None:
-        """The whole state, atomically, beside the one before it; the selected weights lie beside them and are written only when
-        they are new."""
-        begin, path, needed = time.monotonic(), self.work / CHECKPOINT, {kept.file for kept in self.selections}
+        """The whole state as it is now, written whole or not at all and with its checksum, beside the one before it; by a thread, unless a
+        checkpoint after every step is asked for. Selected weights lie beside them and are written only when they are new."""
+        begin, selected = time.monotonic(), [(kept, kept.best, kept.best_state) for kept in self.selections]
+        self._writing.wait()
+        trainer.save_checkpoint(self.work / CHECKPOINT)
+        state, trainer.strategy.checkpoint_io.taken = trainer.strategy.checkpoint_io.taken, None
         if trainer.is_global_zero:
-            for kept in self.selections:
-                kept.write(self.work)
-            keep_previous(path)
-        trainer.save_checkpoint(path)
-        if trainer.is_global_zero:
-            for best in self.work.glob("best-*.safetensors"):
-                if best.name not in needed | {kept.file for kept in self.selections}:
-                    best.unlink(missing_ok=True)
+            self._writing.start(lambda: self._write_state(state, selected))
+            if not self.seconds:
+                self._writing.wait()
         self._saved = time.monotonic()
         self._saving = self._saved - begin
+
+    def _write_state(self, state: dict[str, Any], selected: list[tuple[Selection, Any, Any]]) -> None:
+        path, needed = self.work / CHECKPOINT, {kept.file for kept in self.selections}
+        for (kept, best, weights), told in zip(selected, (state["kdrun"], *state["kdrun"]["peers"]), strict=True):
+            told |= kept.write(self.work, best, weights)
+        keep_previous(path)
+        with sealing(path) as file:
+            torch.save(state, file)
+        for best in self.work.glob("best-*.safetensors"):
+            if best.name not in needed | {kept.file for kept in self.selections}:
+                best.unlink(missing_ok=True)
+
+    def on_train_end(self, *_: Any) -> None:
+        self._writing.wait()
+
+    def on_exception(self, *_: Any) -> None:
+        """A state that is being written is written before whoever asked for the stage hears what happened, be it that the disk is full."""
+        try:
+            self._writing.wait()
+        except OSError:
+            logging.getLogger(__name__).exception("the last checkpoint was not written")
 
     def _decide(self, trainer, step: int) -> tuple[bool, bool]:
         """(a signal asked to stop, a checkpoint is due), the same on all ranks; they say, too, when they ask each other again."""
         now = time.monotonic()
-        due = now - self._saved >= (max(self.seconds, self._saving / CHECKPOINT_SHARE) if self.seconds else 0)
+        taken = self._saving + self._writing.seconds  # of the processor, which is busy elsewhere where a GPU computes
+        due = now - self._saved >= (max(self.seconds, taken / CHECKPOINT_SHARE) if self.seconds else 0)
+        due = due and not self._writing.busy
         stop = self.report.stop_requested()
         if trainer.world_size == 1:
             return stop, due

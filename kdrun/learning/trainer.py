@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from kdrun.learning.callbacks import AtomicCheckpointIO
+from kdrun.learning.callbacks import TakenCheckpointIO
 from kdrun.learning.learner import LearnerModule
 from kdrun.learning.sharding import ShardedStrategy
 from kdrun.nodes import world_of
@@ -58,7 +58,7 @@ def make_trainer(hardware: dict[str, Any], callbacks: list, max_epochs: int, sha
         precision=PRECISION[hardware["precision"]],
         max_epochs=max_epochs,
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO(), LightningEnvironment()],  # whatever srun or torchrun said of the command
+        plugins=[TakenCheckpointIO(), LightningEnvironment()],  # whatever srun or torchrun said of the command
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

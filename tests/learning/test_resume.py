@@ -1,10 +1,13 @@
 """Stopped anywhere and started again gives the numbers of a run that was never stopped, to the last bit."""
 
 import json
+import time
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
+from kdrun.learning.background import Background, copied
 from kdrun.learning.report import Interrupted
 from kdrun.strategies.cast import Cast, distil, supervised
 
@@ -141,3 +144,53 @@ def test_checkpoints_that_take_long_are_written_seldom(tmp_path, monkeypatch):
     monkeypatch.setattr(callbacks.Keeping, "save", save)
     make_lab(tmp_path).get(supervised(Cast(cell("trainer.checkpoint_seconds=0.001")).student))
     assert saved == [1]
+
+
+def test_a_checkpoint_that_is_written_while_training_goes_on_is_the_state_it_was_taken_at(tmp_path, monkeypatch):
+    """The writer waits until two more steps were taken; the stage is then cut off, and ends with the same bits."""
+    from kdrun.learning import callbacks, learner
+
+    config = cell("trainer.checkpoint_seconds=0.001", "trainer.optimizer.momentum=0.9", "trainer.ema=0.9")
+    stage = supervised(Cast(config).student)
+    unbroken = make_lab(tmp_path / "a").get(stage)
+    steps, write, step = [], callbacks.Keeping._write_state, learner.LearnerModule.training_step
+
+    def late(self, state, selected):
+        end = time.monotonic() + 30
+        while len(steps) < 7 and time.monotonic() < end:
+            time.sleep(0.001)
+        write(self, state, selected)
+
+    def counted(self, batch, index):
+        if len(steps) == 8:
+            raise KeyboardInterrupt
+        step(self, batch, index)
+        steps.append(1)
+        self.trainer.callbacks[0].seconds = 0.001 if len(steps) == 5 else 3600.0  # one checkpoint, after the fifth
+
+    monkeypatch.setattr(callbacks.Keeping, "_write_state", late)
+    monkeypatch.setattr(learner.LearnerModule, "training_step", counted)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        make_lab(tmp_path / "b").get(stage)
+    monkeypatch.undo()
+    (checkpoint,) = (tmp_path / "b" / "unfinished").glob("*/checkpoint.pt")
+    assert torch.load(checkpoint, weights_only=True)["kdrun"]["step"] == 5 and len(steps) == 8
+    same(unbroken, make_lab(tmp_path / "b").get(stage))
+
+
+def test_copies_are_in_memory_of_their_own_and_share_it_as_before():
+    tensor = torch.arange(6.0).view(2, 3).t()
+    made = copied({"a": tensor, "b": [tensor[1:], {"c": tensor}], "d": (1, "e")})
+    tensor += 1
+    assert torch.equal(made["a"], tensor - 1) and made["a"].stride() == tensor.stride() and made["d"] == (1, "e")
+    made["a"][1, 0] = 9
+    assert made["b"][0][0, 0] == 9 and made["b"][1]["c"][1, 0] == 9
+
+
+def test_what_a_writer_raises_is_raised_where_it_is_waited_for():
+    writing = Background()
+    writing.start(lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        writing.wait()
+    writing.wait()
+    assert not writing.busy
