@@ -6,6 +6,8 @@
     <outputs>/<key>/marks.npy      uint32 [views, samples]: crc32 of the key and the row + 1, or 0 while it is missing
     <outputs>/<key>/manifest.json  what the key was made of; written last, with the checksums of the arrays
 
+A larger one is in shards of some samples each, with all views of them (see shards).
+
 The key covers the teacher's fingerprint, the content and view of the data, the device and precision, and the order in
 which rows are computed, since a network's last bits depend on the batch a sample is in. A row is written before its
 mark, so a build that was killed goes on where it stopped, and a torn row is seen. A finished cache that is damaged is computed again.
@@ -16,7 +18,8 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +27,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdrun.checksums import empty, finished, write_manifest
 from kdrun.data.host import moved, on_host
 from kdrun.domains.task import Prediction
-from kdrun.files import open_array
+from kdrun.learning import shards
+from kdrun.learning.shards import DamagedCache, Sharded
 from kdrun.learning.teacher import FrozenTeacher
 
-ARRAYS = ("logits.npy", "marks.npy")
-TOLD = "stored outputs of a teacher"
+__all__ = ["CachedTeacher", "DamagedCache", "OutputCache"]
+
 STORED = {
     "fp32": (np.dtype(np.float32), torch.float32),
     "fp16": (np.dtype(np.float16), torch.float16),
@@ -39,10 +42,6 @@ STORED = {
 }
 """Number format -> type in the file, and what it is to torch."""
 BLOCK = 256  # rows that are computed together by `build`; part of the key
-
-
-class DamagedCache(RuntimeError):
-    """Stored outputs are not what the live teacher says."""
 
 
 def cache_key(parts: dict[str, Any]) -> str:
@@ -54,20 +53,6 @@ def cache_bytes(module, features: int = 0, number_format: str = "fp32") -> int:
     """Disk that the outputs for a data module's training views take, with features of that width."""
     row = (module.spec.outputs + features) * STORED[number_format][0].itemsize + 4
     return module.views * module.spec.sizes["train"] * row
-
-
-class Refusable:
-    """Outputs in a `folder` that may turn out not to be the teacher's."""
-
-    folder: Path
-
-    def refused(self, what: str, error: float, tolerance: float) -> DamagedCache:
-        """The error to raise where they differ from the live teacher; they are removed, so that the next try computes them."""
-        empty(self.folder)
-        return DamagedCache(
-            f"stored {what} differed from the live teacher by {error:.3g} (at most {tolerance}); they were removed from "
-            f"{self.folder}: the same command computes them again"
-        )
 
 
 def largest_difference(live: Tensor, stored: Tensor, least: float = -np.inf) -> float:
@@ -85,10 +70,11 @@ def refuse_nan(values: np.ndarray, ids: Tensor) -> None:
         raise FloatingPointError(f"the teacher's output for sample id {int(ids[torch.from_numpy(rows)][0])} is NaN")
 
 
-class OutputCache(Refusable):
+class OutputCache(Sharded):
     """Rows of a teacher's outputs for `ids` under `views` augmented views; read and written as memory maps.
 
-    features: width of the features that stand behind the logits. number_format: a key of STORED.
+    features: width of the features that stand behind the logits. number_format: a key of STORED. lazy: shards are not opened here, but
+    one by one (see shards.turns).
     """
 
     def __init__(
@@ -100,32 +86,48 @@ class OutputCache(Refusable):
         parts: dict[str, Any],
         features: int = 0,
         number_format: str = "fp32",
+        lazy: bool = False,
     ):
-        self.folder = folder
-        self.parts = parts
-        self.classes = classes
+        self.folder, self.parts, self.classes = folder, parts, classes
         self.ids, _ = torch.sort(ids.to(torch.int64))
         if bool((self.ids[1:] == self.ids[:-1]).any()):
             raise ValueError("sample ids are not unique: teacher outputs cannot be keyed by them")
         self.shape = (views, len(ids), classes + features)
-        folder.mkdir(parents=True, exist_ok=True)
         self._key = zlib.crc32(cache_key(parts).encode())
-        self.complete = finished(folder, parts, ARRAYS, TOLD)
         stored, self.kind = STORED[number_format]
-        self._logits = open_array(folder / "logits.npy", stored, self.shape)
-        self._marks = open_array(folder / "marks.npy", np.dtype(np.uint32), self.shape[:2])
-        self._rows = torch.from_numpy(self._logits).view(self.kind)
-        if not self.complete:
-            self._drop_torn_rows()
+        size = views * self.shape[2] * stored.itemsize
+        self._step = max(shards.SHARD_BYTES // size // BLOCK, 1) * BLOCK  # rows of a shard
+        edges = [*range(0, len(ids), self._step), len(ids)]
+        self.shards = []
+        for number, (first, end) in enumerate(pairwise(edges)):
+            shapes = {
+                "logits": (stored, (views, end - first, self.shape[2])),
+                shards.MARKS: (np.dtype(np.uint32), (views, end - first)),
+            }
+            place = None if len(edges) == 2 else number
+            self.shards.append(shards.Shard(folder, place, slice(first, end), shapes, parts, self._drop_torn))
+        if not lazy:
+            self.open()
 
-    def _drop_torn_rows(self) -> None:
+    def _drop_torn(self, shard: shards.Shard) -> None:
         """After a crash a mark may stand beside a row that never reached the disk: such marks are cleared."""
-        for view, row in zip(*np.nonzero(self._marks), strict=True):
-            if self._marks[view, row] != self._mark(self._logits[view, row]):
-                self._marks[view, row] = 0
+        marks, logits = shard.marks, shard.arrays["logits"]
+        for view, row in zip(*np.nonzero(marks), strict=True):
+            if marks[view, row] != self._mark(logits[view, row]):
+                marks[view, row] = 0
 
     def _mark(self, row: np.ndarray) -> int:
         return (zlib.crc32(row.tobytes(), self._key) % 0xFFFFFFFF) + 1
+
+    def _divided(self, rows: Tensor) -> Iterator[tuple[shards.Shard, Any, Tensor]]:
+        """(shard, which of these rows are in it, their numbers there)."""
+        if len(self.shards) == 1:
+            yield self.shards[0].open(), slice(None), rows
+            return
+        numbers = rows // self._step
+        for number in numbers.unique().tolist():
+            places = (numbers == number).nonzero().flatten()
+            yield self.shards[number].open(), places, rows[places] - number * self._step
 
     def rows_of(self, ids: Tensor) -> Tensor:
         """Row numbers of sample ids. Raises KeyError for an id the cache does not cover: outputs never go to a neighbour."""
@@ -137,11 +139,16 @@ class OutputCache(Refusable):
 
     def has(self, view: int, rows: Tensor) -> bool:
         """Whether all these rows are there."""
-        return self.complete or bool(self._marks[view, rows.numpy()].all())
+        each = self._divided(rows)
+        return all(shard.complete or bool(shard.marks[view, here.numpy()].all()) for shard, _, here in each)
 
     def read(self, view: int, rows: Tensor) -> Tensor:
         """float32 [b, classes + D]."""
-        return self._rows[view].index_select(0, rows).float()
+        found = torch.empty(len(rows), self.shape[2])
+        for shard, places, here in self._divided(rows):
+            stored = torch.from_numpy(shard.arrays["logits"][view]).view(self.kind)
+            found[places] = stored.index_select(0, here).float()
+        return found
 
     def prediction(self, rows: Tensor) -> Prediction:
         """Rows as the teacher would have said them."""
@@ -157,7 +164,6 @@ class OutputCache(Refusable):
     def write(self, view: int, rows: Tensor, said: Prediction) -> None:
         """Store what a teacher says of these rows; the mark of a row follows the row."""
         exact = self.row(said).detach().to("cpu")
-        index = rows.numpy()
         refuse_nan(exact.numpy(), self.ids[rows])
         values = exact.to(self.kind)
         if bool((values.isinf() & exact.isfinite()).any()):
@@ -165,29 +171,15 @@ class OutputCache(Refusable):
                 "a teacher's output is beyond what teacher.cache_format=fp16 can hold (65,504): give bf16 or fp32"
             )
         kept = values.view(torch.uint16).numpy() if self.kind == torch.bfloat16 else values.numpy()
-        self._logits[view, index] = kept
-        self._marks[view, index] = [self._mark(value) for value in kept]
+        for shard, places, here in self._divided(rows):
+            own = kept[places]
+            shard.arrays["logits"][view, here.numpy()] = own
+            shard.marks[view, here.numpy()] = [self._mark(value) for value in own]
 
     @property
     def rounding(self) -> float:
         """Largest relative error of a number that is kept."""
         return 0.0 if self.kind == torch.float32 else torch.finfo(self.kind).eps / 2
-
-    def any(self) -> bool:
-        """Whether a row is there."""
-        return bool(self._marks.any())
-
-    def missing(self) -> int:
-        return 0 if self.complete else int((self._marks == 0).sum())
-
-    def finish(self, extra: dict[str, Any] | None = None) -> None:
-        """Flush and write the manifest: from now on the cache is whole. Nothing happens while rows are missing."""
-        if self.complete or self.missing():
-            return
-        self._logits.flush()
-        self._marks.flush()
-        write_manifest(self.folder, ARRAYS, parts=self.parts, **(extra or {}))
-        self.complete = True
 
     def build(
         self,
@@ -196,18 +188,30 @@ class OutputCache(Refusable):
         device: torch.device,
         told: Callable[[int], None] = lambda done: None,
     ) -> None:
-        """Compute what is missing in blocks of BLOCK consecutive rows, whatever was there before: same rows, same bits.
+        """Compute what is missing."""
+        for shard in self.shards:
+            self.fill(shard, teacher, inputs, device, told)
+
+    def fill(
+        self,
+        shard: shards.Shard,
+        teacher: FrozenTeacher,
+        inputs: Callable[[Tensor, int], Tensor],
+        device: torch.device,
+        told: Callable[[int], None],
+    ) -> None:
+        """Compute what is missing of a shard in blocks of BLOCK consecutive rows, whatever was there before: same rows, same bits.
 
         inputs(ids [b], view) gives the inputs of these samples under that view as networks take them.
         """
-        views, samples, _ = self.shape
+        views, begin, end = self.shape[0], shard.rows.start, shard.rows.stop
         for view in range(views):
-            for first in range(0, samples, BLOCK):
-                rows = torch.arange(first, min(first + BLOCK, samples))
+            for first in range(begin, end, BLOCK):
+                rows = torch.arange(first, min(first + BLOCK, end))
                 if not self.has(view, rows):
                     batch = {"inputs": moved(inputs(self.ids[rows], view), device)}
                     self.write(view, rows, teacher.outputs(batch))
-                told(view * samples + first + len(rows))
+                told(views * begin + view * (end - begin) + int(rows[-1]) + 1 - begin)
 
     def largest_error(self, teacher: FrozenTeacher, inputs, device: torch.device, count: int, seed: int) -> float:
         """Largest absolute difference between `count` random rows and what the live teacher says now; 0 if count is 0 or no row
@@ -216,7 +220,7 @@ class OutputCache(Refusable):
         views, samples, _ = self.shape
         worst = 0.0
         for view in range(views):
-            known = torch.from_numpy(np.flatnonzero(self._marks[view]))
+            known = torch.from_numpy(np.flatnonzero(np.concatenate([one.open().marks[view] for one in self.shards])))
             if count == 0 or len(known) == 0:
                 continue
             rows = known[torch.randint(len(known), (min(count, samples),), generator=generator)]

@@ -40,30 +40,24 @@ def counts(module) -> Callable[[torch.Tensor], torch.Tensor]:
 class PositionCache(RowCache):
     """Rows for all training samples of a vision-language data module."""
 
-    def __init__(self, folder: Path, module, parts: dict[str, Any]):
+    def __init__(self, folder: Path, module, parts: dict[str, Any], lazy: bool = False):
         self.module = module
-        super().__init__(
-            folder, module.train_ids, counts(module), {"logits": (np.float16, module.spec.vocabulary)}, parts
-        )
+        arrays = {"logits": (np.float16, module.spec.vocabulary)}
+        super().__init__(folder, module.train_ids, counts(module), arrays, parts, lazy)
 
     def read(self, ids: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
         """float32 [b, L, V] for samples by id; zeros outside `where` (bool [b, L], see `taught`)."""
         logits = torch.zeros((*where.shape, self.module.spec.vocabulary))
-        logits[where] = torch.from_numpy(
-            np.concatenate([self.arrays["logits"][self.part(row)] for row in self.rows_of(ids)])
-        ).float()
+        logits[where] = torch.from_numpy(np.concatenate([self.get(row)["logits"] for row in self.rows_of(ids)])).float()
         return logits
 
-    def build(
-        self, teacher: FrozenTeacher, device: torch.device, told: Callable[[int], None], moved: Callable[..., Any]
+    def compute(
+        self, rows: np.ndarray, teacher: FrozenTeacher, device: torch.device, moved: Callable[..., Any]
     ) -> None:
-        for rows, seen, missing in self.missing():
-            if missing:
-                batch = moved(self.module.inputs(self.ids[torch.from_numpy(rows)]), device)
-                logits, where = teacher.outputs(batch).dense(), taught(batch)
-                for place, row in enumerate(rows):
-                    self.put(row, logits=logits[place][where[place]].cpu().numpy())
-            told(seen)
+        batch = moved(self.module.inputs(self.ids[torch.from_numpy(rows)]), device)
+        logits, where = teacher.outputs(batch).dense(), taught(batch)
+        for place, row in enumerate(rows):
+            self.put(row, logits=logits[place][where[place]].cpu().numpy())
 
     def largest_error(self, teacher: FrozenTeacher, device: torch.device, count: int, seed: int, moved) -> float:
         """Largest difference in a log-probability above -10 between `count` stored samples and the live teacher."""

@@ -4,33 +4,35 @@
     <outputs>/<key>/marks.npy      uint32 [samples]: crc32 of the key and a sample's rows + 1, or 0 while it is missing
     <outputs>/<key>/manifest.json  written last, with the checksums of the arrays
 
-As in cache.py, a sample is written before its mark, so a build that was killed goes on and a torn one is seen.
+A larger one is in shards, of samples of like length (see shards). As in cache.py, a sample is written before its mark, so a build that was
+killed goes on and a torn one is seen.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from kdrun.checksums import finished, write_manifest
-from kdrun.files import open_array
-from kdrun.learning import cache
+from kdrun.learning import cache, shards
+from kdrun.learning.shards import Sharded
 
 BLOCK = 64
 """Samples that are computed together; part of the key, since last bits depend on the batch."""
 
 
-class RowCache(cache.Refusable):
+class RowCache(Sharded):
     """Rows for samples.
 
     ids     int64 [samples], in any order
     counts  rows of each of them, in the same order
     arrays  name -> (type, width of a row)
+    lazy    shards are not opened here, but one by one (see shards.turns)
     """
 
     def __init__(
@@ -40,33 +42,58 @@ class RowCache(cache.Refusable):
         counts: Callable[[torch.Tensor], torch.Tensor],
         arrays: Mapping[str, tuple[Any, int]],
         parts: dict[str, Any],
+        lazy: bool = False,
     ):
         self.folder, self.parts = folder, parts
         self.ids = torch.sort(ids).values
-        self.starts = np.concatenate([[0], np.cumsum(counts(self.ids).numpy())])
-        folder.mkdir(parents=True, exist_ok=True)
+        self.counts = counts(self.ids).numpy()
         self._key = zlib.crc32(cache.cache_key(parts).encode())
-        self.complete = finished(folder, parts, [f"{name}.npy" for name in (*arrays, "marks")], cache.TOLD)
-        total = int(self.starts[-1])
-        self.arrays = {name: self._open(name, np.dtype(kind), (total, width)) for name, (kind, width) in arrays.items()}
-        self._marks = self._open("marks", np.dtype(np.uint32), (len(self.ids),))
-        if not self.complete:
-            for row in np.flatnonzero(self._marks):
-                if self._marks[row] != self._mark(row):
-                    self._marks[row] = 0
+        self._order = np.lexsort((np.arange(len(self.counts)), self.counts))
+        width = sum(np.dtype(kind).itemsize * wide for kind, wide in arrays.values())
+        runs = self._runs(width)
+        self._shard_of, self._starts = np.zeros(len(self.ids), np.int64), np.zeros(len(self.ids) + 1, np.int64)
+        self.shards = []
+        for number, run in enumerate(runs):
+            rows = np.sort(run)
+            self._shard_of[rows] = number
+            ends = np.cumsum(self.counts[rows])
+            self._starts[rows] = ends - self.counts[rows]
+            shapes = {
+                name: (np.dtype(kind), (int(ends[-1]) if len(ends) else 0, wide))
+                for name, (kind, wide) in arrays.items()
+            } | {shards.MARKS: (np.dtype(np.uint32), (len(rows),))}
+            place = None if len(runs) == 1 else number
+            self.shards.append(shards.Shard(folder, place, rows, shapes, parts, self._drop_torn))
+        if not lazy:
+            self.open()
 
-    def _open(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-        return open_array(self.folder / f"{name}.npy", dtype, shape)
+    def _runs(self, width: int) -> list[np.ndarray]:
+        """The samples of each shard, in the order of their lengths: whole blocks, of at most shards.SHARD_BYTES in all."""
+        taken = np.cumsum(self.counts[self._order]) * width
+        edges, begun = [0], 0
+        for end in range(BLOCK, len(self._order) + BLOCK, BLOCK):
+            last = int(taken[min(end, len(taken)) - 1])
+            if last - begun > shards.SHARD_BYTES and end - BLOCK > edges[-1]:
+                edges.append(end - BLOCK)
+                begun = int(taken[end - BLOCK - 1])
+        return [self._order[first:end] for first, end in pairwise([*edges, len(self._order)])]
+
+    def _drop_torn(self, shard: shards.Shard) -> None:
+        for place in np.flatnonzero(shard.marks):
+            if shard.marks[place] != self._mark(int(shard.rows[place])):
+                shard.marks[place] = 0
 
     def _mark(self, row: int) -> int:
-        part, value = self.part(row), self._key
-        for array in self.arrays.values():
-            value = zlib.crc32(array[part].tobytes(), value)
+        value = self._key
+        for array in self.get(row).values():
+            value = zlib.crc32(array.tobytes(), value)
         return (value % 0xFFFFFFFF) + 1
 
-    def part(self, row: int) -> slice:
-        """Where a sample's rows are."""
-        return slice(self.starts[row], self.starts[row + 1])
+    def get(self, row: int) -> dict[str, np.ndarray]:
+        """A sample's rows in each array; what is written to them is stored."""
+        shard, first = self.shards[self._shard_of[row]].open(), self._starts[row]
+        part = slice(first, first + self.counts[row])
+        return {name: array[part] for name, array in shard.arrays.items() if name != shards.MARKS}
 
     def rows_of(self, ids: torch.Tensor) -> np.ndarray:
         """Numbers of samples by id. KeyError for an id that is not covered."""
@@ -75,30 +102,45 @@ class RowCache(cache.Refusable):
             raise KeyError(f"sample id {int(ids[self.ids[rows] != ids][0])} is not in the teacher's cached outputs")
         return rows.numpy()
 
-    def missing(self) -> Iterator[tuple[np.ndarray, int, bool]]:
-        """(rows, samples seen with them, whether any of them is missing) in blocks of like length: same samples, same bits."""
-        lengths = np.diff(self.starts)
-        order = np.lexsort((np.arange(len(lengths)), lengths))
+    def blocks(self, shard: shards.Shard) -> Iterator[tuple[np.ndarray, int, bool]]:
+        """(rows, samples seen with them, whether any of them is missing) of a shard, in blocks of like length: same samples, same bits."""
+        before = sum(len(other.rows) for other in self.shards[: shard.number])
+        order = np.lexsort((shard.rows, self.counts[shard.rows]))
         for first in range(0, len(order), BLOCK):
-            rows = order[first : first + BLOCK]
-            yield rows, min(first + BLOCK, len(order)), not self._marks[rows].all()
+            places = order[first : first + BLOCK]
+            yield shard.rows[places], before + first + len(places), not shard.open().marks[places].all()
 
     def put(self, row: int, **values: np.ndarray) -> None:
         """Store a sample's rows, then its mark. Raises FloatingPointError for a NaN."""
+        stored = self.get(row)
         for name, value in values.items():
             cache.refuse_nan(value[None], self.ids[row : row + 1])
-            self.arrays[name][self.part(row)] = value
-        self._marks[row] = self._mark(row)
+            stored[name][:] = value
+        shard = self.shards[self._shard_of[row]]
+        shard.marks[np.searchsorted(shard.rows, row)] = self._mark(row)
 
-    def finish(self, extra: dict[str, Any] | None = None) -> None:
-        """Flush and write the manifest; nothing happens while a sample is missing."""
-        if self.complete or not self._marks.all():
-            return
-        for array in (*self.arrays.values(), self._marks):
-            array.flush()
-        names = [f"{name}.npy" for name in (*self.arrays, "marks")]
-        write_manifest(self.folder, names, parts=self.parts, **(extra or {}))
-        self.complete = True
+    def build(self, teacher: Any, device: torch.device, told: Callable[[int], None], moved: Callable[..., Any]) -> None:
+        """Compute what is missing."""
+        for shard in self.shards:
+            self.fill(shard, teacher, device, told, moved)
+
+    def fill(
+        self,
+        shard: shards.Shard,
+        teacher: Any,
+        device: torch.device,
+        told: Callable[[int], None],
+        moved: Callable[..., Any],
+    ) -> None:
+        """Compute what is missing of a shard."""
+        for rows, seen, missing in self.blocks(shard):
+            if missing:
+                self.compute(rows, teacher, device, moved)
+            told(seen)
+
+    def compute(self, rows: np.ndarray, teacher: Any, device: torch.device, moved: Callable[..., Any]) -> None:
+        """Ask the teacher for these samples, and put what it says."""
+        raise NotImplementedError
 
     def some(self, count: int, seed: int) -> torch.Tensor:
         """int64: ids of `count` samples drawn at random."""

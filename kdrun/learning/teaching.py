@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,13 @@ import torch
 
 from kdrun.data.host import moved
 from kdrun.data.module import SAMPLE, BatchView
-from kdrun.files import read_json
-from kdrun.learning import cache, positions, rowcache, seeds, topk
+from kdrun.learning import seeds, stored, topk
 from kdrun.learning.execution import execution_of
-from kdrun.learning.fitness import UnfitTeacher, check_guess
+from kdrun.learning.fitness import UnfitTeacher
 from kdrun.learning.preflight import preflight
-from kdrun.learning.report import Leaving, Report
+from kdrun.learning.report import Report
 from kdrun.learning.request import FitRequest, TaughtBy
-from kdrun.learning.teacher import Elsewhere, FrozenTeacher, OtherView, SeveralTeachers, renormalisation
+from kdrun.learning.teacher import Elsewhere, FrozenTeacher, OtherView, SeveralTeachers, TeacherSource, renormalisation
 from kdrun.learning.wiring import capture_of
 from kdrun.ledger.flops import parameters
 from kdrun.ledger.ledger import CostCounter, Ledger, clocks
@@ -28,22 +26,10 @@ from kdrun.ledger.reader import Metering, open_metering
 from kdrun.networks.build import of_shapes, to_be_loaded
 from kdrun.networks.inputs import moments_of, same
 from kdrun.networks.weights import load_weights, read_metadata
-from kdrun.nodes import world_of
 from kdrun.objectives.terms import Objective, build_objective
 from kdrun.problems import UserError
 
 __all__ = ["UnfitTeacher", "Workshop", "live_teacher", "moved", "preflight", "prepare_teacher"]
-
-PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
-TOP_TOLERANCE = 0.02  # in a log-probability above -10, kept as float16
-LARGE = 30.0  # of a number format with a relative error, the tolerance is that of logits of this size
-VERIFY_TOLERANCE = 1e-3  # largest difference in a logit between a stored row and the live teacher
-
-
-OF_LABELS = ("labelled", "labelled_share", "label_noise")
-"""Keys of data that change no input, so that students of few and of many labels share what a teacher says."""
-
-COMPUTES = "has been computing the outputs of this teacher"
 
 
 class Workshop:
@@ -243,14 +229,15 @@ def live_teacher(
 
 def _one_teacher(
     request: FitRequest, objective: Objective, module, task, report: Report, workshop: Workshop, view: BatchView | None
-) -> cache.CachedTeacher | FrozenTeacher:
+) -> TeacherSource:
     teaching, teacher = request.teaching, request.teacher
     device = torch.device(teaching.get("device") or request.hardware["device"])
     workshop.note_teaching(request, source=teaching["source"], fingerprint=teacher.fingerprint)
 
     k = topk.wanted(request.objective)
 
-    def live() -> FrozenTeacher:
+    def live(measured: bool = request.rank == 0) -> FrozenTeacher:
+        """measured: looked at before it teaches; by the first of several ranks, whose failure ends the others."""
 
         def look(network: torch.nn.Module) -> None:
             topk.check_told(teacher.name, network, k)
@@ -258,10 +245,11 @@ def _one_teacher(
 
         frozen = live_teacher(teacher, module, task, device, look)
         if precision := teaching.get("precision"):
-            frozen.compute_in(PRECISIONS[precision])
+            frozen.compute_in(stored.PRECISIONS[precision])
         if request.hardware["channels_last"]:
             frozen.network.to(memory_format=torch.channels_last)
-        workshop.note_teaching(request, **preflight(frozen, module, task, teacher, teaching))
+        if measured:
+            workshop.note_teaching(request, **preflight(frozen, module, task, teacher, teaching))
         if (mode := teaching.get("mode", "eval")) != "eval":  # it was measured in eval mode, as what is known of it was
             frozen.use(mode)
             workshop.note_teaching(request, mode=mode)
@@ -277,154 +265,7 @@ def _one_teacher(
     workshop.note_teaching(request, **({"features": features} if features else {}))
     if teaching["source"] == "online":
         return asked_by_batches(live()) if k is None else topk.TopTeacher(asked_by_batches(live()), k)
+    asking = stored.Asking(request, module, live, device, report, workshop)
     if module.cached_by != SAMPLE:
-        return _cached_rows(request, module, k, live, device, report, workshop)
-    if module.random and not module.replayed:
-        raise ValueError(
-            "cached teacher outputs do not fit randomly augmented inputs; "
-            "use teacher.source=online, or replay the augmentation: data.augment.seed=0 data.augment.views=4"
-        )
-    parts = _parts(request, module) | ({"features": features} if features else {})
-    key = cache.cache_key(parts)
-    folder = workshop.outputs / key
-    with workshop.lock(f"outputs-{key}", lambda: report.note(workshop.waiting(f"outputs-{key}", COMPUTES))):
-        kept_in = teaching.get("cache_format", "fp32")
-        stored = cache.OutputCache(
-            folder, module.train_ids, module.views, module.spec.outputs, parts, features, kept_in
-        )
-        if teaching["fill"] == "first_epoch":
-            network = live()
-            source = asked_by_batches(network)
-            verify = partial(_verify, stored, network, module, device, teaching["verify"], request, workshop)
-            verify = verify if teaching["verify"] else None
-            if verify is not None and stored.any():  # of an earlier try, or of another stage
-                verify()
-            verify = None if stored.complete else verify
-            return cache.CachedTeacher(stored, teacher.fingerprint, source, verify=verify)
-        if not stored.complete:
-            network = live()
-            label = f"outputs of {teacher.name}"
-            report.stage(label, module.views * len(module.train_ids), 0, unit="sample")
-            before = _moment(workshop, network)
-            stored.build(network, module.inputs, device, Leaving(report).advance)
-            _note_cache(request, workshop, key, network, before, module.views * len(module.train_ids))
-            network.close()
-            stored.finish({"preflight": workshop.teaching_notes(request)})
-        else:
-            network = None
-            _note_found(request, workshop, folder)
-        if teaching["verify"]:
-            network = network or live()
-            _verify(stored, network, module, device, teaching["verify"], request, workshop)
-        asked = 0 if network is None else network.samples
-    return cache.CachedTeacher(stored, teacher.fingerprint, asked=asked)
-
-
-def _cached_rows(request, module, k: int | None, live, device: torch.device, report: Report, workshop: Workshop):
-    """What a teacher of sequences says, from disk, computed first where it is not there: its k most likely tokens, or all
-    its logits at the positions it teaches at (k is None)."""
-    teaching, teacher = request.teaching, request.teacher
-    parts = {**_parts(replace(request, teaching={**teaching, "fill": "pass"}), module), "top": k}
-    parts["order"] = f"blocks of {rowcache.BLOCK} sentences"
-    key = cache.cache_key(parts)
-
-    def source():
-        return live() if k is None else topk.TopTeacher(live(), k)
-
-    with workshop.lock(f"outputs-{key}", lambda: report.note(workshop.waiting(f"outputs-{key}", COMPUTES))):
-        folder, network = workshop.outputs / key, None
-        stored = (
-            positions.PositionCache(folder, module, parts) if k is None else topk.TopCache(folder, module, k, parts)
-        )
-        if not stored.complete:
-            network = source()
-            report.stage(f"outputs of {teacher.name}", len(stored.ids), 0, unit="sentence" if k else "sample")
-            before = _moment(workshop, network)
-            stored.build(network, device, Leaving(report).advance, moved)
-            _note_cache(request, workshop, key, network, before, len(stored.ids))
-            stored.finish({"preflight": workshop.teaching_notes(request)})
-        else:
-            _note_found(request, workshop, stored.folder)
-        if teaching["verify"]:
-            network = network or source()
-            seed = seeds.derive(request.seed, "verify")
-            worst = stored.largest_error(network, device, teaching["verify"], seed, moved)
-            workshop.note_teaching(request, verified=teaching["verify"], largest_error=worst)
-            tolerance = TOP_TOLERANCE + LARGE * _rounding(teaching)
-            if not worst <= tolerance:
-                raise stored.refused("log-probabilities", worst, tolerance)
-        if network is not None:
-            network.close()
-    read = positions.CachedPositions if k is None else topk.CachedTop
-    return read(stored, teacher.fingerprint, asked=0 if network is None else network.samples)
-
-
-def _note_found(request: FitRequest, workshop: Workshop, folder: Path) -> None:
-    """What was measured of a teacher when its outputs were stored. Raises UnfitTeacher as `preflight` would."""
-    notes = read_json(folder / "manifest.json").get("preflight") or {}
-    workshop.note_teaching(request, **notes, found=True)
-    if not request.teaching.get("unchecked"):
-        check_guess(request.teacher.name, notes)
-
-
-def _moment(workshop: Workshop, network) -> tuple[Any, int]:
-    """What `_note_cache` measures from."""
-    return None if workshop.ledger is None else workshop.ledger.energy.moment(), network.samples
-
-
-def _note_cache(request, workshop: Workshop, key: str, network, before: tuple[Any, int], samples: int) -> None:
-    """What building these outputs took, for every stage that reads them: it goes into their manifest with the notes.
-
-    Rows of an earlier try that was stopped are counted as if they had been computed now; the joules are then an estimate.
-    """
-    computed, flops = network.samples - before[1], (workshop.teaching_notes(request) or {}).get("flops")
-    taken = {"joules": None, "seconds": None, "estimate": None}
-    if before[0] is not None:
-        taken = workshop.ledger.energy.taken(before[0], None if flops is None else flops * computed)
-    part = samples / computed if computed else None
-    if part is None or part > 1:
-        joules = None if None in (part, taken["joules"]) else taken["joules"] * part
-        taken = {**taken, "joules": joules, "estimate": None if joules is None else True}
-    workshop.note_teaching(request, cache={"key": key, "samples": samples, **taken})
-
-
-def _verify(stored, network, module, device, count: int, request, workshop: Workshop) -> None:
-    worst = stored.largest_error(network, module.inputs, device, count, seeds.derive(request.seed, "verify"))
-    workshop.note_teaching(request, verified=count, largest_error=worst)
-    tolerance = VERIFY_TOLERANCE + LARGE * (_rounding(request.teaching) + 2 * stored.rounding)
-    if not worst <= tolerance:
-        raise stored.refused("outputs", worst, tolerance)
-
-
-def _rounding(teaching: dict[str, Any]) -> float:
-    """Relative error of outputs that are computed in the number format that was asked for, from batch to batch."""
-    precision = teaching.get("precision")
-    return 0.0 if precision is None else 2 * torch.finfo(PRECISIONS[precision]).eps
-
-
-def _parts(request: FitRequest, module) -> dict[str, Any]:
-    teaching, trainer = request.teaching, request.trainer
-    parts = {
-        "teacher": request.teacher.fingerprint,
-        "data": _inputs_of(request.seen_identity or request.data_identity, module),
-        "device": request.hardware["device"],
-        "torch": torch.__version__,
-        "order": f"blocks of {cache.BLOCK}",
-    }
-    parts |= {
-        name: teaching[name] for name in ("precision", "cache_format") if teaching.get(name) not in (None, "fp32")
-    }
-    if turn := module.spec.output_turn(read_metadata(request.teacher.weights)):
-        parts["turn"] = list(turn)
-    if teaching["fill"] == "first_epoch":  # rows are then computed in the batches of this stage's first epoch
-        order = {"seed": request.seed, "batch_size": trainer["batch_size"], "accumulate": trainer["accumulate"]}
-        parts["order"] = {**order, "devices": world_of(request.hardware)}
-    return parts
-
-
-def _inputs_of(data: Any, module: Any) -> Any:
-    """What data are to a network that is asked for outputs: their identity without what says who has a label, where inputs have no
-    label in them, as sequences of tokens do."""
-    if module.cached_by != SAMPLE or not isinstance(data, dict) or "view" not in data:
-        return data
-    return {**data, "view": {key: value for key, value in data["view"].items() if key not in OF_LABELS}}
+        return stored.of_positions(asking, k)
+    return stored.of_samples(asking, features, asked_by_batches)

@@ -109,10 +109,10 @@ class TopCache(RowCache):
     Of a sentence at its first positions, as many as it has; of a conversation on images where a teacher teaches (positions.taught).
     """
 
-    def __init__(self, folder: Path, module, k: int, parts: dict[str, Any]):
+    def __init__(self, folder: Path, module, k: int, parts: dict[str, Any], lazy: bool = False):
         self.module, self.k = module, min(k, module.spec.vocabulary)
         arrays = {"ids": (_id_type(module), self.k), "log_probs": (np.float16, self.k)}
-        super().__init__(folder, module.train_ids, _counts(module), arrays, parts)
+        super().__init__(folder, module.train_ids, _counts(module), arrays, parts, lazy)
 
     def where(self, batch: dict[str, Any]) -> np.ndarray:
         """bool [b, L]: positions of a batch that have rows."""
@@ -120,7 +120,7 @@ class TopCache(RowCache):
         if self.module.cached_by == POSITION:
             return (mask | on_host(batch, "visual_mask")).numpy()
         rows = self.rows_of(on_host(batch, "ids"))
-        return np.arange(mask.shape[1]) < (self.starts[rows + 1] - self.starts[rows])[:, None]
+        return np.arange(mask.shape[1]) < self.counts[rows][:, None]
 
     def read(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         """top_ids int64 and top_log_probs float32 [b, L, k] of a batch; zeros where there is no row."""
@@ -128,26 +128,18 @@ class TopCache(RowCache):
         tokens = np.zeros((*where.shape, self.k), np.int64)
         values = np.zeros((*where.shape, self.k), np.float32)
         for place, row in enumerate(rows):
-            tokens[place, where[place]] = self.arrays["ids"][self.part(row)]
-            values[place, where[place]] = self.arrays["log_probs"][self.part(row)]
+            stored = self.get(row)
+            tokens[place, where[place]], values[place, where[place]] = stored["ids"], stored["log_probs"]
         return {"top_ids": torch.from_numpy(tokens), "top_log_probs": torch.from_numpy(values)}
 
-    def build(
-        self, teacher: TopTeacher, device: torch.device, told: Callable[[int], None], moved: Callable[..., Any]
-    ) -> None:
-        """Compute what is missing."""
-        for rows, seen, missing in self.missing():
-            if missing:
-                batch = self.module.inputs(self.ids[torch.from_numpy(rows)])
-                where = self.where(batch)
-                top = {
-                    name: tensor.cpu().numpy()
-                    for name, tensor in teacher.outputs(moved(batch, device)).features.items()
-                }
-                for place, row in enumerate(rows):
-                    here = where[place]
-                    self.put(row, ids=top["top_ids"][place, here], log_probs=top["top_log_probs"][place, here])
-            told(seen)
+    def compute(self, rows: np.ndarray, teacher: TopTeacher, device: torch.device, moved: Callable[..., Any]) -> None:
+        batch = self.module.inputs(self.ids[torch.from_numpy(rows)])
+        where = self.where(batch)
+        said = teacher.outputs(moved(batch, device)).features
+        top = {name: tensor.cpu().numpy() for name, tensor in said.items()}
+        for place, row in enumerate(rows):
+            here = where[place]
+            self.put(row, ids=top["top_ids"][place, here], log_probs=top["top_log_probs"][place, here])
 
     def largest_error(self, teacher: TopTeacher, device: torch.device, count: int, seed: int, moved) -> float:
         """Largest absolute difference in a log-probability above -10 between `count` stored samples and the live teacher."""

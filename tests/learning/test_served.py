@@ -118,7 +118,7 @@ def test_a_student_learns_from_a_server_and_nothing_is_asked_twice(server, folde
     ]
     # An untrained model of a test is no better than a guess, which is refused elsewhere.
     monkeypatch.setattr("kdrun.learning.preflight.check_guess", lambda *given: None)
-    monkeypatch.setattr("kdrun.learning.teaching.check_guess", lambda *given: None)
+    monkeypatch.setattr("kdrun.learning.stored.check_guess", lambda *given: None)
     monkeypatch.setattr("kdrun.lab.teachers.check_guess", lambda *given: None)
     kdrun.run(*overrides, "seed=0")
     asked = len(server.requests)

@@ -102,13 +102,12 @@ def test_what_is_read_is_what_the_live_teacher_says_for_every_batch(tmp_path, mo
 def test_a_build_that_was_cut_goes_on_and_a_torn_sentence_is_seen(tmp_path, module, live):
     whole = built(tmp_path / "whole", module, live)
     cache = topk.TopCache(tmp_path / "cut", module, 5, {})
-    for name, array in cache.arrays.items():
-        array[:] = whole.arrays[name]
-    cache._marks[:] = whole._marks
-    cache._marks[3] = 0
-    cache.arrays["log_probs"][cache.starts[7]] += 1  # the mark is there, the rows are not those it was made of
+    for name, array in cache.shards[0].arrays.items():
+        array[:] = whole.shards[0].arrays[name]
+    cache.shards[0].marks[3] = 0
+    cache.get(7)["log_probs"][0] += 1  # the mark is there, the rows are not those it was made of
     again = topk.TopCache(tmp_path / "cut", module, 5, {})
-    assert sorted(np.flatnonzero(again._marks == 0)) == [3, 7]
+    assert sorted(np.flatnonzero(again.shards[0].marks == 0)) == [3, 7]
     again.build(live, CPU, lambda done: None, moved)
     again.finish()
     assert [(tmp_path / "cut" / n).read_bytes() for n in FILES] == [

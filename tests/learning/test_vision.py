@@ -200,10 +200,10 @@ def test_a_build_that_was_cut_goes_on_and_damage_is_seen(tmp_path, module):
     built(tmp_path / "whole", module)
     cut = built(tmp_path / "cut", module)
     (tmp_path / "cut" / "manifest.json").unlink()
-    cut._marks[5] = 0
-    cut.arrays["logits"][cut.starts[9]] += 1
+    cut.shards[0].marks[5] = 0
+    cut.get(9)["logits"][0] += 1
     again = PositionCache(tmp_path / "cut", module, {})
-    assert [row for row in range(40) if not again._marks[row]] == [5, 9]
+    assert [row for row in range(40) if not again.shards[0].marks[row]] == [5, 9]
     built(tmp_path / "cut", module)
     for name in ("logits.npy", "marks.npy"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
