@@ -19,13 +19,14 @@ from torch.nn import functional
 
 import kdrun.networks.quiet  # noqa: F401
 from kdrun import targets
-from kdrun.networks.elastic_router import Told, fitted, router_of
+from kdrun.networks.elastic_channels import fresh_statistics
+from kdrun.networks.elastic_router import Told, fitted, router_of, softened
 from kdrun.networks.elastic_timing import fitted_latency
 from kdrun.networks.elastic_units import check_cost, numbers, plain_network, units_of
 from kdrun.networks.modes import evaluating
 from kdrun.problems import UserError, listed
 
-SEMANTICS = 2
+SEMANTICS = 3
 USES = ("kdrun.networks.elastic_units", "kdrun.networks.elastic_channels", "kdrun.networks.elastic_decoder")
 USES += ("kdrun.networks.elastic_router", "kdrun.networks.elastic_timing")
 
@@ -33,9 +34,8 @@ LATENCY = "latency"
 OF_BASE = ("hidden", "generate", "save_transformers", "model", "vocabulary", "eos")
 SAMPLING = ("curriculum", "uniform", "biased")
 CHOICES = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25)
-SCALE, COLDEST, HARD, SETTLED = 10.0, 0.05, 0.004, 0.8
-"""At the end of training router logits are multiplied by SCALE and divided by COLDEST; HARD: probability of a hard sample. After the share
-SETTLED of training each budget has the widths that it is cut out with."""
+SETTLED = 0.5
+"""Share of training after which each budget has the widths that it is cut out with."""
 
 
 class Elastic(nn.Module):
@@ -56,7 +56,7 @@ class Elastic(nn.Module):
     num_classes, in_channels, image_size, vocabulary, pad, eos, max_length: of the data.
 
     In training mode widths are soft masks, sum_i pi_i I_i with pi a Gumbel softmax of the router's logits: the temperature falls from 1 to
-    0.05 and logits are scaled from 1 to 10. In eval mode, and in the last fifth of training, the likeliest width of each group is taken,
+    0.05 and logits are scaled from 1 to 10. In eval mode, and in the second half of training, the likeliest width of each group is taken,
     changed where the cost would miss its budget by more than 5 %, or a smaller student would be wider somewhere than a larger one (the
     paper has none of these); budget 1 is the whole network. Units are kept in the order of their importance, so that a smaller student
     lies within every larger one.
@@ -153,9 +153,8 @@ class Elastic(nn.Module):
             yield
         expected = self._cost(self._counts(pi))
         distance = ((pi - functional.one_hot(pi.new_zeros(len(pi), dtype=torch.int64), pi.shape[1])) ** 2).mean()
-        self.told(
-            torch.stack([pi.new_zeros(()) + expected / self._cost({}), pi.new_tensor(self.budgets[number]), distance])
-        )
+        share = pi.new_zeros(()) + expected / self._cost({})
+        self.told(torch.stack([share, pi.new_tensor(self.budgets[number]), distance]))
 
     # what is drawn and chosen
 
@@ -175,16 +174,7 @@ class Elastic(nn.Module):
         if self.router is None or self._share >= SETTLED:
             return self._hard(self.budgets[number], device)
         hot = functional.one_hot(torch.tensor(number), len(self.budgets)).float().to(device)
-        logits = self.router(hot) * (1 + (SCALE - 1) * self._share)
-        generator = self._generator()
-        generator.manual_seed(generator.initial_seed() + 1)
-        uniform = torch.rand(logits.shape, generator=generator).clamp(1e-9, 1 - 1e-9)
-        noise = -torch.log(-torch.log(uniform)).to(device)
-        pi = torch.softmax((logits + noise) / COLDEST**self._share, -1)
-        if torch.rand((), generator=generator) < HARD:
-            hard = functional.one_hot(pi.argmax(-1), pi.shape[1]).to(pi)
-            pi = hard + pi - pi.detach()
-        return pi
+        return softened(self.router(hot), self._share / SETTLED, self._generator())
 
     def _hard(self, budget: float, device: torch.device) -> Tensor:
         """As `_soft`, of one width for each group."""
@@ -342,6 +332,7 @@ class Slice(nn.Module):
     budget   its cost as a share of the whole network's; budgets, choices, cost: as of Elastic
     axes     as of Elastic
     routed   widths are those that the router of the weights it starts from chose; false: nearly the same share in all groups
+    calibration  training samples that batch normalisation takes its statistics from, once it was cut out
     kept     units of each group; null: as many as nearly one share of all gives for the budget, until it starts from an Elastic network
     """
 
@@ -354,6 +345,7 @@ class Slice(nn.Module):
         routed: bool = False,
         kept: Mapping[str, int] | None = None,
         axes: Sequence[str] | None = None,
+        calibration: int = 1024,
         num_classes: int = 10,
         in_channels: int = 3,
         image_size: int | tuple[int, ...] = 32,
@@ -365,7 +357,7 @@ class Slice(nn.Module):
         super().__init__()
         self._known = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
         self._known |= {"vocabulary": vocabulary, "pad": pad, "eos": eos, "max_length": max_length}
-        self.base, self.budget, self.routed = base, budget, routed
+        self.base, self.budget, self.routed, self.calibration, self._cut = base, budget, routed, calibration, False
         if kept is None:
             budgets = [1.0] if budget == 1 else [1.0, budget]
             whole = Elastic(base, budgets, choices, cost, router=False, axes=axes, **self._known)
@@ -394,7 +386,14 @@ class Slice(nn.Module):
         whole = targets.build(metadata["network"], "network", **self._known)
         whole.load_state_dict(whole.adopt(metadata, tensors), strict=True)
         self.network, self.kept = whole.cut(self.budget, self.routed)
+        self._cut = self.budget < 1
         return self.state_dict()
+
+    def calibrate(self, forward: Callable[[Any], Any], batches: Iterable[Any], device: object = "cpu") -> None:
+        """Batch normalisation of a network that was just cut out takes the statistics of these batches: those that it comes with are a
+        running mean over other widths. forward: of a batch through this network."""
+        if self._cut:
+            fresh_statistics(self, forward, batches)
 
 
 def _is(metadata: Mapping[str, Any], name: str) -> bool:

@@ -230,6 +230,21 @@ class Channels:
                     graph.get_pruning_group(modules[name], _writer(torch_pruning, modules[name]), gone).prune()
 
 
+@torch.no_grad()
+def fresh_statistics(network: nn.Module, forward: Callable[[Any], Any], batches: Iterable[Any]) -> None:
+    """Batch normalisation takes the statistics of what `forward` computes of these batches, a mean over all of them."""
+    norms = {part: part.momentum for part in network.modules() if isinstance(part, _BatchNorm)}
+    norms = {norm: momentum for norm, momentum in norms.items() if norm.track_running_stats}
+    with evaluating(network):
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.train().momentum = None
+        for batch in batches if norms else ():
+            forward(batch)
+    for norm, momentum in norms.items():
+        norm.momentum = momentum
+
+
 @dataclass
 class _Layer:
     """What a layer costs. weights, biases: how many; macs: of one sample; writes, reads: group -> outputs or inputs of one unit."""

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-SEMANTICS = 1
+SEMANTICS = 2
+SCALE, COLDEST, HARD = 10.0, 0.05, 0.004
+"""By which a router's logits are multiplied and divided in the end; probability of a hard sample."""
 MARGIN = 0.05
 """By which share of its budget the cost of a student may miss it."""
 
@@ -51,6 +53,19 @@ class Told(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         return values
+
+
+def softened(logits: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """[groups, choices] -> a Gumbel softmax of it, once the share of the time that it is soft has passed: the temperature falls from 1 to
+    COLDEST, logits are scaled from 1 to SCALE."""
+    generator.manual_seed(generator.initial_seed() + 1)
+    uniform = torch.rand(logits.shape, generator=generator).clamp(1e-9, 1 - 1e-9)
+    noise = -torch.log(-torch.log(uniform)).to(logits.device)
+    pi = torch.softmax((logits * (1 + (SCALE - 1) * share) + noise) / COLDEST**share, -1)
+    if torch.rand((), generator=generator) < HARD:
+        hard = functional.one_hot(pi.argmax(-1), pi.shape[1]).to(pi)
+        pi = hard + pi - pi.detach()
+    return pi
 
 
 def fitted(

@@ -181,14 +181,38 @@ def test_statistics_are_those_of_the_budget_that_was_drawn(tmp_path):
     assert nested.network.norm.mask is None
 
 
+def test_statistics_of_a_student_that_was_cut_out_are_its_own(tmp_path):
+    _, nested = trained(tmp_path)
+    statistics_apart(nested)
+    file = save_weights(nested, tmp_path / "nested.safetensors", SPEC, node("Elastic", budgets=BUDGETS))
+    student = build_network(node("Slice", budget=0.4, routed=True), SPEC, seed=5)
+    load_weights(student, file, SPEC)
+    held = [part.momentum for part in student.modules() if isinstance(part, nn.BatchNorm2d)]
+    student.calibrate(student, [IMAGES[:3], IMAGES[3:]])
+    seen = student.network.stem(IMAGES)
+    assert torch.allclose(student.network.norm.running_mean, seen.mean((0, 2, 3)), atol=1e-6)
+    assert student.training and [p.momentum for p in student.modules() if isinstance(p, nn.BatchNorm2d)] == held
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    whole = build_network(node("Slice", budget=1.0), SPEC, seed=5)
+    load_weights(whole, file, SPEC)
+    whole.calibrate(whole, [IMAGES])  # the whole network is what was trained
+    nested.evaluated = 1.0
+    assert torch.equal(whole.eval()(IMAGES), nested.eval()(IMAGES))
+    again = build_network(node("Slice", budget=0.4, kept=student.kept), SPEC, seed=6)
+    save_weights(student, tmp_path / "own.safetensors", SPEC, node("Slice", budget=0.4))
+    load_weights(again, tmp_path / "own.safetensors", SPEC)
+    again.calibrate(again, [IMAGES[:1]])  # weights of its own come with statistics of their own
+    assert all(torch.equal(value, before[name]) for name, value in again.state_dict().items())
+
+
 def test_soft_masks_fade_into_hard_ones(tmp_path):
     _, nested = trained(tmp_path)
     nested.train().pace(0, 0.0)
     start = nested._soft(1, torch.device("cpu"))
-    nested.pace(79, 0.79)
+    nested.pace(49, 0.49)
     end = nested._soft(1, torch.device("cpu"))
     assert start.max(-1).values.mean() < 0.7 < 0.9 < end.max(-1).values.mean()
-    nested.pace(80, 0.8)
+    nested.pace(50, 0.5)
     assert torch.equal(nested._soft(1, torch.device("cpu")), nested._hard(0.7, torch.device("cpu")))
 
 
