@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
-from kdrun import moved
+from kdrun import late_imports, moved
 from kdrun.networks import torchvision_operators
 from kdrun.version import __version__ as __version__
 
@@ -53,6 +53,7 @@ class _Package(ModuleType):
 sys.modules[__name__].__class__ = _Package
 moved.install()
 torchvision_operators.install()
+late_imports.install()
 
 
 def __getattr__(name: str) -> object:

@@ -102,7 +102,10 @@ class Forked:
         while self.poll() is None:
             if end is not None and time.monotonic() > end:
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
-            time.sleep(0.01)
+            if self._process is None:
+                time.sleep(0.01)
+            else:
+                self._process.join(1.0 if end is None else max(0.0, end - time.monotonic()))
         assert self.returncode is not None
         return self.returncode
 

@@ -90,7 +90,7 @@ def read_figures(given: Sequence[str] = ()) -> dict[str, DeviceFigures]:
     for name, option in sorted(groups(conf_dirs(given)[0]).get("hardware", {}).items()):
         with open(option.file, encoding="utf-8") as file:
             try:
-                tree = yaml.safe_load(file)
+                tree = yaml.load(file, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
             except yaml.YAMLError as error:
                 problems.add(f"{option.shown}: {str(error).splitlines()[0]}")
                 continue

@@ -32,7 +32,9 @@ def test_a_slip_is_explained_when_the_preset_is_used_and_by_check(text, tmp_path
     (tmp_path / "experiment" / "mine.yaml").write_text(text)
     with pytest.raises(UserError) as used:
         compose(["experiment=mine"], [tmp_path])
-    monkeypatch.setattr("kdrun.verbs.check.groups", lambda dirs: {"experiment": _groups(dirs)["experiment"]})
+    monkeypatch.setattr(
+        "kdrun.verbs.check.groups", lambda dirs: {"experiment": {"mine": _groups(dirs)["experiment"]["mine"]}}
+    )
     monkeypatch.setattr("kdrun.verbs.check.tables", lambda dirs: {})
     with pytest.raises(UserError) as checked:
         check(Words(tmp_path))

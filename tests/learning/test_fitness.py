@@ -66,13 +66,14 @@ def test_few_right_answers_more_than_a_guess_are_chance_and_many_are_not(kind):
     assert looked_at(good, targets, 3, kind)["samples"] == 120
 
 
-def test_the_limit_is_the_quantile_of_a_binomial_in_float64():
+@pytest.mark.parametrize(("classes", "each"), [(3, 20), (1, 5), (2, 500), (10, 45), (7, 1)])
+def test_the_limit_is_the_quantile_of_a_binomial_in_float64(classes, each):
     from scipy.stats import binom
 
-    guess = task_of(3).trivial([torch.arange(3).repeat(20)])
-    assert guess == 1 / 3 and guess != torch.tensor(1 / 3).item()
-    right = round(guess.limit * 60 - 0.5)
-    assert binom.cdf(right, 60, 1 / 3) >= 0.975 > binom.cdf(right - 1, 60, 1 / 3)
+    guess = task_of(classes).trivial([torch.arange(classes).repeat(each)])
+    assert guess == 1 / classes and (classes < 3 or guess != torch.tensor(1 / classes).item())
+    count = classes * each
+    assert round(guess.limit * count - 0.5) == binom.ppf(0.975, count, 1 / classes)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 7])

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import ast
 import io
+import os
 import re
 import sys
 from pathlib import Path
 
 import pytest
+from forked import Forked
 from rich.table import Table
 
 import kdrun
@@ -78,21 +80,17 @@ def test_what_cannot_be_shown_stops_nothing(caplog):
 
 
 def test_a_reader_that_is_gone_ends_nothing(tmp_path):
-    import os
-    import subprocess
-
     words = (
         "trainer.epochs=1 seed=0 teacher=mlp_64 student=mlp_8 data.limit.train=200 hardware=cpu tracker=none card=false"
     )
     take, give = os.pipe()
     os.close(take)
-    done = subprocess.run(
-        [sys.executable, "-m", "kdrun", *words.split(), f"paths.outputs={tmp_path}"],
-        stdout=give, stderr=subprocess.PIPE, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path(kdrun.__file__).parents[1])},
-    )  # fmt: skip
+    with open(tmp_path / "err", "w") as err, open(give, "wb", closefd=False) as out:
+        command = [sys.executable, "-m", "kdrun", *words.split(), f"paths.outputs={tmp_path}"]
+        code = Forked(command, stdout=out, stderr=err, cwd=tmp_path).wait(200)
     os.close(give)
     (record,) = tmp_path.glob("runs/*/record.json")
-    assert '"status": "done"' in record.read_text() and done.returncode == 0, done.stderr
+    assert '"status": "done"' in record.read_text() and code == 0, (tmp_path / "err").read_text()
 
 
 def test_there_is_one_door_to_the_terminal():
