@@ -5,6 +5,7 @@ Nothing heavy is imported here: `kdrun check` and `kdrun ls` ask domains, too.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pkgutil import resolve_name
@@ -48,7 +49,13 @@ class Domain:
 
     name         value of `data.task`
     source       "module:class" of what its sources return; learned: of its Task, described: of its Spec, reads: of the reader of
-                 `kdrun predict`. A kind whose task is made of more than the spec has a method `task` of its own
+                 `kdrun predict`. A Task is made of the spec, of sequences (per_position) of the data module and `trainer.decoding`; a
+                 kind that needs more has a method `task` of its own
+    makes        "module:function" of what makes the data module of (source, config with the keys of `node`, cache), and where it is one
+                 of several, its class, `held`; a kind that needs more has a method `module` of its own
+    node         key of `settings` whose keys say how samples become inputs; "": none
+    tokenizers   "module:function" of path -> the tokenizer that `node` may give in the place of one that is trained; "": there are none
+    unlabelled   "module.function" of the source that reads inputs without labels, see reads_unlabelled; "": there is none
     kind         what weights files call it (Spec.kind); "": as `name`
     metrics      as Task.METRICS
     main         the metric that summaries report and results are judged by; where a kind says nothing, the first of `metrics`
@@ -81,6 +88,11 @@ class Domain:
     learned: str
     described: str
     reads: str
+    makes: str
+    held: str = ""
+    node: str = ""
+    tokenizers: str = ""
+    unlabelled: str = ""
     kind: str = ""
     metrics: Mapping[str, str]
     monitor: str = "accuracy"
@@ -118,11 +130,13 @@ class Domain:
 
         config: the keys that every data config has, and `settings`, all with their defaults. Raises UserError.
         """
-        raise NotImplementedError
+        held = (resolve_name(self.held),) if self.held else ()
+        return resolve_name(self.makes)(source, {**config, **config.get(self.node, {})}, cache, *held)
 
     def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Task:
         """The task of a data module. decoding: `trainer.decoding`, for tasks that generate."""
-        return resolve_name(self.learned)(module.spec)
+        kind = resolve_name(self.learned)
+        return kind(module, decoding) if self.per_position else kind(module.spec)
 
     def spec(self, metadata: Mapping[str, Any]) -> Any:
         """The spec that a weights file was written with; sizes are those of no data set."""
@@ -147,7 +161,7 @@ class Domain:
     def reads_unlabelled(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
         """The node of a source that reads inputs without labels, but for `root`, their path, for `data.unlabelled=PATH`; it may ask for
         `like`, what the source of `data` returned. None where there is none."""
-        return None
+        return {"_target_": self.unlabelled} if self.unlabelled else None
 
     def sums(self, row: Mapping[str, Any]) -> Mapping[str, Sums]:
         """{metric: how rows of test samples (Task.rows) become it}, of metrics of which more is better. row: one of them. The AUC
@@ -155,8 +169,13 @@ class Domain:
         return {self.monitor: mean_of("right")} if "right" in row else {}
 
     def content_hash(self, source: Any, config: dict[str, Any]) -> str:
-        """sha256 hex digest of all that a data set depends on, beside the keys of its config."""
-        return source.content_hash
+        """sha256 hex digest of all that a data set depends on, beside the keys of its config: with the content of a tokenizer that is given."""
+        path = config[self.node]["tokenizer"] if self.tokenizers else None
+        if path is None:
+            return source.content_hash
+        return hashlib.sha256(
+            f"{source.content_hash} {resolve_name(self.tokenizers)(path).sha256}".encode()
+        ).hexdigest()
 
     def left_out(self, target: str) -> tuple[str, ...]:
         """Options of a source, or arguments of a network, that decide no result (paths, labels, where a server is) and stay out of

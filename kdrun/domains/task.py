@@ -201,8 +201,8 @@ class Task:
         return {}
 
     def size(self, inputs: Any) -> int:
-        """Samples in `batch["inputs"]`."""
-        return len(inputs)
+        """Samples in `batch["inputs"]`, of which the first says it where there are several by name."""
+        return len(next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs)
 
     def typical(self, network: nn.Module) -> object:
         """A forward pass of one sample of typical size through a network on the meta device."""

@@ -14,7 +14,7 @@ from torch import nn
 from kdrun import targets
 from kdrun.networks.modes import evaluating
 from kdrun.networks.names import CLASSES, VOCABULARY
-from kdrun.networks.output import logits_of
+from kdrun.networks.output import called, logits_of
 from kdrun.problems import UserError
 
 T = TypeVar("T")
@@ -101,7 +101,7 @@ def check_forward(network: nn.Module, target: str, spec: Any) -> None:
     inputs, what = blank.inputs, blank.what
     try:
         with torch.no_grad(), evaluating(network):
-            logits = logits_of(network(**inputs) if isinstance(inputs, dict) else network(inputs))
+            logits = logits_of(called(network, inputs))
     except UserError:  # of the network itself, which knows more
         raise
     except Exception as error:  # whatever a network raises on a shape it was not made for

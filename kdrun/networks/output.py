@@ -1,9 +1,15 @@
-"""Where the logits are in what a network returns."""
+"""How networks are called, and where the logits are in what they return."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
+
+
+def called(network: nn.Module, inputs: Any) -> Any:
+    """What a network returns for `batch["inputs"]`: one tensor, or several by name."""
+    return network(**inputs) if isinstance(inputs, Mapping) else network(inputs)
 
 
 def logits_of(output: Any) -> torch.Tensor:

@@ -19,22 +19,13 @@ class AnswersDomain(LanguageDomain):
     commands = (*LanguageDomain.commands, "think")
     written = ()
     preferred = None
+    learned = "kdrun.domains.answers.task:Answers"
     described = "kdrun.domains.answers.spec:AnswersSpec"
+    held = "kdrun.domains.answers.task:AnswersModule"
 
     def sums(self, row: Mapping[str, Any]) -> Mapping[str, Sums]:
         """Also the share of right answers."""
         return {**({"success": mean_of("right")} if "right" in row else {}), **super().sums(row)}
-
-    def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
-        from kdrun.domains.answers.task import AnswersModule
-        from kdrun.domains.language.module import language_module
-
-        return language_module(source, {**config, **config["language"]}, cache, AnswersModule)
-
-    def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
-        from kdrun.domains.answers.task import Answers
-
-        return Answers(module, decoding)
 
 
 DOMAIN = AnswersDomain()

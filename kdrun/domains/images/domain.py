@@ -27,9 +27,7 @@ class ClassificationDomain(Domain):
     learned = "kdrun.domains.images.task:Classification"
     described = "kdrun.domains.images.spec:DataSpec"
     reads = "kdrun.domains.images.reader:ImageReader"
-
-    def reads_unlabelled(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
-        return {"_target_": "kdrun.domains.images.image_folder.unlabelled_images"}
+    unlabelled = "kdrun.domains.images.image_folder.unlabelled_images"
 
     def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
         from kdrun.domains.images.module import image_module

@@ -7,13 +7,14 @@ from torch import nn
 from torchmetrics import MetricCollection
 
 from kdrun import kinds
+from kdrun.data.host import moved
 from kdrun.domains.guess import Guess, largest_share
 from kdrun.domains.images.spec import DataSpec
 from kdrun.domains.scores import ClassificationScores, StepScores, rank_of_target
 from kdrun.domains.task import Batch, Prediction, Task, Tensors
 from kdrun.networks.capture import captured, classifier, only_call
 from kdrun.networks.modes import evaluating
-from kdrun.networks.output import logits_of, named_outputs
+from kdrun.networks.output import called, logits_of, named_outputs
 
 DOMAIN = kinds.find("classification")
 
@@ -42,24 +43,25 @@ class Classification(Task):
         self._wanted = wanted
         self._features, self._classifier = bool(FEATURES & wanted), bool(CLASSIFIERS & wanted)
 
-    def predict(self, network: nn.Module, inputs: torch.Tensor) -> Prediction:
+    def predict(self, network: nn.Module, inputs: Any) -> Prediction:
         """One forward pass. Raises ValueError where the logits are not [B, C] with the data's C.
 
         Of two classes a network may give one logit o, for the second: it is read as the pair (0, o), whose softmax is the
         sigmoid of o, and whose cross-entropy the binary one.
         """
+        count = self.size(inputs)
         if self._features:
             with captured(network) as found:
-                output = network(inputs)
+                output = called(network, inputs)
             features = {"features": only_call(network, found)}
         else:
-            output, features = network(inputs), {}
-        logits = self._of_classes(logits_of(output), len(inputs))
+            output, features = called(network, inputs), {}
+        logits = self._of_classes(logits_of(output), count)
         named = named_outputs(output)
         for name, tensor in named.items():
             if {f"student_{name}", f"teacher_{name}"} & self._wanted:
-                features.setdefault(name, self._of_classes(tensor, len(inputs)))
-        expected = (inputs.shape[0], self.classes)
+                features.setdefault(name, self._of_classes(tensor, count))
+        expected = (count, self.classes)
         if logits.shape != expected:
             raise ValueError(
                 f"{type(network).__name__} returned logits of shape {tuple(logits.shape)}, expected {expected}: "
@@ -91,7 +93,7 @@ class Classification(Task):
         """
         device = next(network.parameters()).device
         with torch.no_grad(), evaluating(network), captured(network) as found:
-            network(torch.zeros(2, *self.spec.shape, device=device))
+            called(network, moved(self.spec.blank().inputs, device))
         return only_call(network, found).shape[1]
 
     def tensors(self, batch: Batch, student: Prediction, teacher: Prediction | None) -> Tensors:

@@ -66,7 +66,10 @@ class LanguageDomain(Domain):
     preferred = ("nats", "min", "bytes")
     generates = frozenset(("temperature", "prompt"))
     source = "kdrun.domains.language.source:Documents"
+    learned = "kdrun.domains.language.task:CausalLanguage"
     described = "kdrun.domains.language.spec:LanguageSpec"
+    makes, node = "kdrun.domains.language.module:language_module", "language"
+    tokenizers = "kdrun.domains.language.tokens:existing"
 
     def sums(self, row: Mapping[str, Any]) -> Mapping[str, Sums]:
         """From nats, tokens, right tokens and bytes of single documents."""
@@ -82,16 +85,6 @@ class LanguageDomain(Domain):
         column = {"column": data["column"]} if kind == "text_corpus" and data.get("column") else {}
         return {"_target_": f"kdrun.domains.language.files.{kind}", **column}
 
-    def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
-        from kdrun.domains.language.module import language_module
-
-        return language_module(source, {**config, **config["language"]}, cache)
-
-    def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
-        from kdrun.domains.language.task import CausalLanguage
-
-        return CausalLanguage(module, decoding)
-
     def view_keys(self, data: Mapping[str, Any]) -> tuple[str, ...]:
         """Those that cut a text into tokens."""
         return tuple(f"language.{name}" for name in ("tokenizer", "vocabulary", "max_length"))
@@ -106,11 +99,7 @@ class LanguageDomain(Domain):
 
     def content_hash(self, source: Any, config: dict[str, Any]) -> str:
         """With the content of a tokenizer that is given, of general texts, and of what a teacher reads in the place of prompts."""
-        path, content = config["language"]["tokenizer"], source.content_hash
-        if path is not None:
-            from kdrun.domains.language.tokens import existing
-
-            content = hashlib.sha256(f"{content} {existing(path).sha256}".encode()).hexdigest()
+        content = super().content_hash(source, config)
         if (texts := config["language"].get("texts")) is not None:
             from kdrun.domains.language import general
 

@@ -20,7 +20,7 @@ from kdrun.domains.language.loader import LanguageSamples
 from kdrun.domains.language.prompts import Prompt, answered, prompts
 from kdrun.domains.language.scores import UNIT, LanguageScores, rounded
 from kdrun.domains.task import Batch, Prediction, Tensors
-from kdrun.domains.translation.task import HIDDEN, TokenTask
+from kdrun.domains.translation.task import TokenTask
 from kdrun.problems import UserError
 
 DOMAIN = kinds.find("causal_lm")
@@ -43,14 +43,6 @@ class CausalLanguage(TokenTask):
 
     def __init__(self, module: Any, decoding: dict[str, Any] | None = None):
         self.module, self.spec, self.decoding = module, module.spec, decoding or {}
-        self.hidden = False
-
-    def prepare(self, wanted: frozenset[str]) -> None:
-        self.hidden = bool(wanted & HIDDEN) and "student_logits" not in wanted
-
-    def predict(self, network: nn.Module, inputs: dict[str, torch.Tensor]) -> Prediction:
-        """See TokenTask."""
-        return self._predict(network, inputs, self.hidden, not self.hidden)
 
     def tensors(self, batch: Batch, student: Prediction, teacher: Prediction | None) -> Tensors:
         """targets int64 [B, L], mask bool [B, L], inside bool [B, L] (what is no padding), and `outputs`; of what the student wrote itself
@@ -290,9 +282,6 @@ class CausalLanguage(TokenTask):
             ids = torch.tensor(samples.tokens[place][: written.boundary(samples, place)], device=device).long()[None]
             real, ends = torch.ones_like(ids, dtype=torch.bool), self.module.tokenizer.ends
             yield lambda ids=ids, real=real, ends=ends: len(network.generate(ids, real, TYPICAL_TOKENS, ends)[0]) + 1
-
-    def size(self, inputs: dict[str, torch.Tensor]) -> int:
-        return len(inputs["input_ids"])
 
     def typical(self, network: nn.Module) -> object:
         """A row of TYPICAL_TOKENS. With a mask of documents, whose values transformers does not look at."""

@@ -27,13 +27,11 @@ class RegressionDomain(Domain):
     learned = "kdrun.domains.tabular.task:Regression"
     described = "kdrun.domains.tabular.spec:TableSpec"
     reads = "kdrun.domains.tabular.reader:RowReader"
+    unlabelled = "kdrun.domains.tabular.unlabelled.unlabelled_rows"
 
     def sums(self, row: Mapping[str, Any]) -> Mapping[str, Sums]:
         """R2, from errors and targets."""
         return {"r2": Sums(_squares, _r2)} if "output" in row else {}
-
-    def reads_unlabelled(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
-        return {"_target_": "kdrun.domains.tabular.unlabelled.unlabelled_rows"}
 
     def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
         from kdrun.domains.tabular.module import table_module

@@ -13,7 +13,7 @@ from kdrun.domains.guess import Guess
 from kdrun.domains.tabular.scores import RegressionScores
 from kdrun.domains.tabular.spec import TableSpec
 from kdrun.domains.task import Batch, Prediction, Task, Tensors
-from kdrun.networks.output import logits_of
+from kdrun.networks.output import called, logits_of
 
 DOMAIN = kinds.find("regression")
 
@@ -32,10 +32,10 @@ class Regression(Task):
     def __init__(self, spec: TableSpec) -> None:
         self.spec = spec
 
-    def predict(self, network: nn.Module, inputs: torch.Tensor) -> Prediction:
+    def predict(self, network: nn.Module, inputs: Any) -> Prediction:
         """One forward pass. Raises ValueError where the output is not [B, 1]."""
-        output = logits_of(network(inputs))
-        expected = (inputs.shape[0], self.spec.outputs)
+        output = logits_of(called(network, inputs))
+        expected = (self.size(inputs), self.spec.outputs)
         if output.shape != expected:
             raise ValueError(
                 f"{type(network).__name__} returned {tuple(output.shape)}, expected {expected}: one number per sample"

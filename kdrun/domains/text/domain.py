@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 from kdrun.domains.base import Domain
 from kdrun.schema import CONTENT, key
@@ -42,18 +39,9 @@ class OfTexts(Domain):
     transfers = True
     commands = ("predict",)
     reads = "kdrun.domains.text.reader:TextReader"
-
-    def reads_unlabelled(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
-        return {"_target_": "kdrun.domains.text.files.unlabelled_texts"}
-
-    def content_hash(self, source: Any, config: dict[str, Any]) -> str:
-        """With the content of a tokenizer that is given."""
-        path = config["tokens"]["tokenizer"]
-        if path is None:
-            return source.content_hash
-        from kdrun.domains.text.tokens import existing
-
-        return hashlib.sha256(f"{source.content_hash} {existing(path).sha256}".encode()).hexdigest()
+    makes, node = "kdrun.domains.text.module:text_module", "tokens"
+    tokenizers = "kdrun.domains.text.tokens:existing"
+    unlabelled = "kdrun.domains.text.files.unlabelled_texts"
 
     def left_out(self, target: str) -> tuple[str, ...]:
         """Of files: paths and names of columns, whose content is in instead."""
@@ -80,11 +68,6 @@ class TextDomain(OfTexts):
     source = "kdrun.domains.text.source:Texts"
     learned = "kdrun.domains.text.task:TextClassification"
     described = "kdrun.domains.text.spec:ClassifiedTextSpec"
-
-    def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
-        from kdrun.domains.text.module import text_module
-
-        return text_module(source, {**config, **config["tokens"]}, cache)
 
 
 DOMAIN = TextDomain()

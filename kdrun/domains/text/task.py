@@ -13,9 +13,6 @@ from kdrun import kinds
 from kdrun.domains.images.task import Classification
 from kdrun.domains.scores import RankedScores, class_scores
 from kdrun.domains.task import Batch, Prediction, Tensors
-from kdrun.networks.capture import captured, classifier, only_call
-from kdrun.networks.modes import evaluating
-from kdrun.networks.output import logits_of
 
 DOMAIN = kinds.find("text_classification")
 TYPICAL_TOKENS = 64
@@ -45,47 +42,12 @@ class OfTexts:
         ids = torch.zeros((1, min(TYPICAL_TOKENS, self.spec.max_length)), dtype=torch.int64, device="meta")
         return network(input_ids=ids, **({"token_type_ids": ids} if self.spec.pairs else {}))
 
-    def outputs_of(self, network: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """[B, outputs] of one forward pass. Raises ValueError for another shape."""
-        outputs, expected = logits_of(network(**inputs)), (self.size(inputs), self.spec.outputs)
-        if outputs.shape != expected:
-            raise ValueError(
-                f"{type(network).__name__} returned {tuple(outputs.shape)}, expected {expected}: {self.spec.outputs} "
-                f"{self.spec.says} of each text"
-            )
-        return outputs
-
 
 class TextClassification(OfTexts, Classification):
     """Single-label classification of texts with the classes of a ClassifiedTextSpec; see loader.TextLoader for what a batch is."""
 
     METRICS = DOMAIN.metrics
     MAIN = PREFLIGHT = DOMAIN.main
-
-    def predict(self, network: nn.Module, inputs: dict[str, torch.Tensor]) -> Prediction:
-        """As of Classification. Padding changes nothing: networks are given the mask of what is text."""
-        count = self.size(inputs)
-        if self._features:
-            with captured(network) as found:
-                logits = logits_of(network(**inputs))
-            features = {"features": only_call(network, found)}
-        else:
-            logits, features = logits_of(network(**inputs)), {}
-        if self.classes == 2 and logits.shape == (count, 1):
-            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
-        if logits.shape != (count, self.classes):
-            raise ValueError(
-                f"{type(network).__name__} returned logits of shape {tuple(logits.shape)}, expected "
-                f"{(count, self.classes)}: {self.spec.name} has {self.classes} classes"
-            )
-        layer = classifier(network) if self._classifier else None
-        return Prediction(logits, features=features, classifier=None if layer is None else (layer.weight, layer.bias))
-
-    def feature_width(self, network: nn.Module) -> int:
-        device, blank = next(network.parameters()).device, self.spec.blank().inputs
-        with torch.no_grad(), evaluating(network), captured(network) as found:
-            network(**{name: value.to(device) for name, value in blank.items()})
-        return only_call(network, found).shape[1]
 
     def metrics(self) -> MetricCollection:
         return MetricCollection(

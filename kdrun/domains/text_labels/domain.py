@@ -23,15 +23,10 @@ class TextLabelsDomain(OfTexts):
     source = "kdrun.domains.text_labels.source:LabelledTexts"
     learned = "kdrun.domains.text_labels.task:TextLabels"
     described = "kdrun.domains.text_labels.spec:LabelledTextSpec"
+    held = "kdrun.domains.text_labels.module:LabelledTextModule"
 
     def sums(self, row: Mapping[str, Any]) -> Mapping[str, Sums]:
         return {"f1_micro": Sums(_counts, lambda sums: 2 * sums[:, 0] / sums[:, 1])} if "predicted" in row else {}
-
-    def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
-        from kdrun.domains.text.module import text_module
-        from kdrun.domains.text_labels.module import LabelledTextModule
-
-        return text_module(source, {**config, **config["tokens"]}, cache, LabelledTextModule)
 
 
 def _counts(rows: Rows) -> np.ndarray:

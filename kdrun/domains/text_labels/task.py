@@ -14,6 +14,7 @@ from kdrun.domains.guess import Guess
 from kdrun.domains.task import Batch, Prediction, Task, Tensors
 from kdrun.domains.text.task import TYPICAL_TOKENS, OfTexts
 from kdrun.domains.text_labels.scores import LabelScores
+from kdrun.networks.output import logits_of
 
 DOMAIN = kinds.find("text_labels")
 
@@ -41,7 +42,14 @@ class TextLabels(OfTexts, _Labels):
         self.spec = spec
 
     def predict(self, network: nn.Module, inputs: dict[str, torch.Tensor]) -> Prediction:
-        return Prediction(self.outputs_of(network, inputs))
+        """Raises ValueError where the output is not [B, C]."""
+        outputs, expected = logits_of(network(**inputs)), (self.size(inputs), self.spec.outputs)
+        if outputs.shape != expected:
+            raise ValueError(
+                f"{type(network).__name__} returned {tuple(outputs.shape)}, expected {expected}: {self.spec.outputs} "
+                f"{self.spec.says} of each text"
+            )
+        return Prediction(outputs)
 
     def metrics(self) -> MetricCollection:
         return MetricCollection({"scores": LabelScores()})

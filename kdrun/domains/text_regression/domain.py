@@ -25,16 +25,11 @@ class TextRegressionDomain(OfTexts):
     source = "kdrun.domains.text_regression.source:NumberedTexts"
     learned = "kdrun.domains.text_regression.task:TextRegression"
     described = "kdrun.domains.text_regression.spec:NumberedTextSpec"
+    held = "kdrun.domains.text_regression.module:NumberedTextModule"
 
     def sums(self, row: Mapping[str, Any]) -> Mapping[str, Sums]:
         """Pearson's correlation: that of ranks is no function of sums over samples."""
         return {"pearson": Sums(_moments, _pearson)} if "output" in row else {}
-
-    def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
-        from kdrun.domains.text.module import text_module
-        from kdrun.domains.text_regression.module import NumberedTextModule
-
-        return text_module(source, {**config, **config["tokens"]}, cache, NumberedTextModule)
 
 
 def _moments(rows: Rows) -> np.ndarray:

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
 from torchmetrics import MetricCollection
 
 from kdrun import kinds
@@ -24,9 +23,6 @@ class TextRegression(OfTexts, Regression):
 
     METRICS = DOMAIN.metrics
     MAIN = PREFLIGHT = DOMAIN.main
-
-    def predict(self, network: nn.Module, inputs: dict[str, torch.Tensor]) -> Prediction:
-        return Prediction(self.outputs_of(network, inputs))
 
     def metrics(self) -> MetricCollection:
         return MetricCollection({"scores": CorrelationScores(self.spec.target_std)})

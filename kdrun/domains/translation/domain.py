@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -54,7 +53,11 @@ class TranslationDomain(Domain):
     generates = frozenset(("beam", "length_penalty"))
     decoding = frozenset(("beam", "val_beam", "length_penalty", "max_factor", "max_extra"))
     source = "kdrun.domains.translation.source:Pairs"
+    learned = "kdrun.domains.translation.task:Translation"
     described = "kdrun.domains.translation.spec:TextSpec"
+    makes, node = "kdrun.domains.translation.build:text_module", "text"
+    tokenizers = "kdrun.data.tokenizer:existing"
+    unlabelled = "kdrun.domains.translation.transfer.unlabelled_sentences"
 
     def foreseen(self, planned: Mapping[str, Any], data: Mapping[str, Any]) -> Foreseen:
         """Pairs of `planned["tokens"]` tokens on either side."""
@@ -89,28 +92,6 @@ class TranslationDomain(Domain):
             return np.asarray([scores(one, [name])[name] / 100 for one in sums.astype(np.int64)])
 
         return {name: Sums(_counts, partial(score, name)) for name in FIELDS}
-
-    def reads_unlabelled(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
-        return {"_target_": "kdrun.domains.translation.transfer.unlabelled_sentences"}
-
-    def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
-        from kdrun.domains.translation.build import text_module
-
-        return text_module(source, {**config, **config["text"]}, cache)
-
-    def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
-        from kdrun.domains.translation.task import Translation as Task
-
-        return Task(module, decoding)
-
-    def content_hash(self, source: Any, config: dict[str, Any]) -> str:
-        """With the content of a tokenizer that is given."""
-        path = config["text"]["tokenizer"]
-        if path is None:
-            return source.content_hash
-        from kdrun.data.tokenizer import existing
-
-        return hashlib.sha256(f"{source.content_hash} {existing(path).sha256}".encode()).hexdigest()
 
     def left_out(self, target: str) -> tuple[str, ...]:
         """Of pairs of files: paths, and where in them the sentences are, which are in instead."""

@@ -35,6 +35,15 @@ class TokenTask(Task):
     """
 
     READ: str
+    hidden: bool = False
+    """Whether `predict` gives hidden states and output layer in place of logits."""
+
+    def prepare(self, wanted: frozenset[str]) -> None:
+        self.hidden = bool(wanted & HIDDEN) and "student_logits" not in wanted
+
+    def predict(self, network: nn.Module, inputs: dict[str, torch.Tensor]) -> Prediction:
+        """See `_predict`."""
+        return self._predict(network, inputs, self.hidden, not self.hidden)
 
     def _predict(self, network: nn.Module, inputs: dict[str, torch.Tensor], hidden: bool, logits: bool) -> Prediction:
         """One teacher-forced pass that gives hidden states and output layer, logits, or both.
@@ -102,20 +111,12 @@ class Translation(TokenTask):
         self.module, self.spec = module, module.spec
         settings = dict(decoding or {})
         beams = {True: settings.pop("beam", 5), False: settings.pop("val_beam", 1)}
-        self.hidden = False
         self.search = {final: BeamSearch(beam=beam, **settings) for final, beam in beams.items()}
 
     @cached_property
     def tokenize(self) -> str:
         """sacreBLEU's tokeniser for the target language. UserError where it cannot be had."""
         return tokenize_for(self.spec.bleu, self.spec.languages[1], self.module.references("val"))
-
-    def prepare(self, wanted: frozenset[str]) -> None:
-        self.hidden = bool(wanted & HIDDEN) and "student_logits" not in wanted
-
-    def predict(self, network: nn.Module, inputs: dict[str, torch.Tensor]) -> Prediction:
-        """See TokenTask."""
-        return self._predict(network, inputs, self.hidden, not self.hidden)
 
     def tensors(self, batch: Batch, student: Prediction, teacher: Prediction | None) -> Tensors:
         """targets [B, T], mask [B, T], features of both, and `outputs`."""
@@ -193,9 +194,6 @@ class Translation(TokenTask):
 
     def notes(self) -> dict[str, str]:
         return signatures(self.tokenize)
-
-    def size(self, inputs: dict[str, torch.Tensor]) -> int:
-        return len(inputs["source"])
 
     def typical(self, network: nn.Module) -> object:
         tokens = torch.zeros((1, TYPICAL_TOKENS), dtype=torch.int64, device="meta")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -53,20 +52,10 @@ class VisionLanguageDomain(Domain):
         "data.tests.NAME._target_=SOURCE data.tests.NAME.root=FOLDER",
     )
     source = "kdrun.domains.vision_language.source:Conversations"
+    learned = "kdrun.domains.vision_language.task:VisionLanguage"
     described = "kdrun.domains.vision_language.spec:VisionSpec"
-
-    def reads_unlabelled(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
-        return {"_target_": "kdrun.domains.vision_language.transfer.unlabelled_pictures"}
-
-    def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
-        from kdrun.domains.vision_language.build import vision_module
-
-        return vision_module(source, {**config, **config["vision"]}, cache)
-
-    def task(self, module: Any, decoding: dict[str, Any] | None = None) -> Any:
-        from kdrun.domains.vision_language.task import VisionLanguage as Task
-
-        return Task(module, decoding)
+    makes, node = "kdrun.domains.vision_language.build:vision_module", "vision"
+    unlabelled = "kdrun.domains.vision_language.transfer.unlabelled_pictures"
 
     def content_hash(self, source: Any, config: dict[str, Any]) -> str:
         """With the content of a tokenizer that is given, in the place of the text that one would be made from."""

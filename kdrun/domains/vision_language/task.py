@@ -240,9 +240,6 @@ class VisionLanguage(TokenTask):
             f"choices by letter or text{'; descriptions by n-grams in common (CIDEr, 0 to 1)' if described else ''}"
         }
 
-    def size(self, inputs: dict[str, torch.Tensor]) -> int:
-        return len(inputs["input_ids"])
-
     def typical(self, network: nn.Module) -> object:
         """One sample: an image and TYPICAL_TOKENS of text, teacher-forced.
 
