@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from kdrun import kinds
 from kdrun.problems import UserError
 
 if TYPE_CHECKING:
@@ -75,6 +76,9 @@ class Task:
     """Forward pass, named tensors for the objective, and metrics of one kind of problem; the defaults are of tasks whose samples
     one forward pass tells everything of.
 
+    A class says which value of `data.task` it is of, as in `class Regression(Task, kind="regression")`: METRICS and MAIN are then those
+    of the domain, and PREFLIGHT is MAIN where the class says nothing else.
+
     METRICS: name of each metric -> "max" or "min", the direction in which it gets better. Names are the same for
     every stage and every network, and `loss` is always the plain supervised loss, so that runs can be compared.
     MAIN: the metric that summaries report, and that selects the best epoch where `trainer.monitor` says nothing.
@@ -93,6 +97,13 @@ class Task:
     spec: Any
     added: Mapping[str, Any] = {}
     """Name -> torchmetrics.Metric that the config adds (see domains.added)."""
+
+    def __init_subclass__(cls, kind: str = "", **others: Any) -> None:
+        super().__init_subclass__(**others)
+        if kind:
+            domain = kinds.find(kind)
+            cls.METRICS, cls.MAIN = domain.metrics, domain.main
+            cls.PREFLIGHT = vars(cls).get("PREFLIGHT", domain.main)
 
     def predict(self, network: nn.Module, inputs: Any) -> Prediction:
         """One forward pass; modes and gradients are the caller's business."""

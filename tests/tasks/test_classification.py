@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from kdrun.domains.images.domain import DOMAIN
 from kdrun.domains.images.spec import DataSpec
-from kdrun.domains.images.task import DOMAIN, Classification
+from kdrun.domains.images.task import Classification
 from kdrun.domains.task import Prediction
 from kdrun.objectives.terms import build_objective
 

@@ -7,9 +7,10 @@ import torch
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 from torch import nn
 
+from kdrun.domains.tabular.domain import DOMAIN
 from kdrun.domains.tabular.scores import RegressionScores
 from kdrun.domains.tabular.spec import TableSpec
-from kdrun.domains.tabular.task import DOMAIN, Regression
+from kdrun.domains.tabular.task import Regression
 from kdrun.domains.task import Prediction
 from kdrun.measures import measure
 

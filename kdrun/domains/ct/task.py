@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from kdrun import kinds
 from kdrun.auc import at_threshold, youden
 from kdrun.domains.ct.scores import DiagnosisScores
 from kdrun.domains.guess import Guess, symmetric
@@ -16,19 +15,15 @@ from kdrun.domains.images.task import Classification
 from kdrun.domains.scores import probabilities
 from kdrun.domains.task import Batch, Prediction
 
-DOMAIN = kinds.find("diagnosis")
-
 Rows = Sequence[Mapping[str, Any]]
 
 
-class Diagnosis(Classification):
+class Diagnosis(Classification, kind="diagnosis"):
     """Classification whose main score is the AUC, and which keeps what it says of single samples.
 
     A sample's row is {"id", "target", "probabilities": [C]}: what ensembles are made of and differences resampled over.
     """
 
-    METRICS = DOMAIN.metrics
-    MAIN = PREFLIGHT = DOMAIN.main
     SCORES = DiagnosisScores
     KEEPS = ("val",)
     """Splits beside the test sets whose rows are kept: thresholds and stacks are fitted on them."""

@@ -6,7 +6,6 @@ import torch
 from torch import nn
 from torchmetrics import MetricCollection
 
-from kdrun import kinds
 from kdrun.data.host import moved
 from kdrun.domains.guess import Guess, largest_share
 from kdrun.domains.images.spec import DataSpec
@@ -16,20 +15,16 @@ from kdrun.networks.capture import captured, classifier, only_call
 from kdrun.networks.modes import evaluating
 from kdrun.networks.output import called, logits_of, named_outputs
 
-DOMAIN = kinds.find("classification")
-
 FEATURES = {"student_features", "teacher_features"}
 CLASSIFIERS = {"student_classifier", "teacher_classifier"}
 
 
-class Classification(Task):
+class Classification(Task, kind="classification"):
     """Single-label classification with the classes of a DataSpec.
 
     A batch is {"inputs": float [B, *shape], "targets": int64 [B], ...}; every position counts, so there is no mask.
     """
 
-    METRICS = DOMAIN.metrics
-    MAIN = PREFLIGHT = DOMAIN.main
     SCORES: type = ClassificationScores
     """Called with the number of classes: the metric of logits [B, C] and targets [B]."""
 

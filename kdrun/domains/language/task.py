@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from torchmetrics import MetricCollection
 
-from kdrun import kinds
 from kdrun.data import randomness
 from kdrun.domains.language import written
 from kdrun.domains.language.loader import LanguageSamples
@@ -23,21 +22,19 @@ from kdrun.domains.task import Batch, Prediction, Tensors
 from kdrun.domains.translation.task import TokenTask
 from kdrun.problems import UserError
 
-DOMAIN = kinds.find("causal_lm")
 TYPICAL_TOKENS = 64
 AT_ONCE = 1 << 24
 """Tokens that are counted together."""
 
 
-class CausalLanguage(TokenTask):
+class CausalLanguage(TokenTask, kind="causal_lm"):
     """The next token of documents, with a LanguageSpec; see loader.LanguageLoader for what a batch is.
 
     decoding  how targets are generated (targets_of): "prompt" (share of a text), "temperature" and, where that is above 0, "seed"
     """
 
-    METRICS = DOMAIN.metrics
     TYPICAL_TOKENS = TYPICAL_TOKENS
-    MAIN, PREFLIGHT = DOMAIN.main, "loss"
+    PREFLIGHT = "loss"
     USABLE = "row"
     READ = "input_ids"
 

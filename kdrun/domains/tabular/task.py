@@ -8,26 +8,20 @@ import torch
 from torch import nn
 from torchmetrics import MetricCollection
 
-from kdrun import kinds
 from kdrun.domains.guess import Guess
 from kdrun.domains.tabular.scores import RegressionScores
 from kdrun.domains.tabular.spec import TableSpec
 from kdrun.domains.task import Batch, Prediction, Task, Tensors
 from kdrun.networks.output import called, logits_of
 
-DOMAIN = kinds.find("regression")
 
-
-class Regression(Task):
+class Regression(Task, kind="regression"):
     """Regression of the standardised target of a TableSpec.
 
     A batch is {"inputs": float32 [B, F], "targets": float32 [B], ...}; every position counts, so there is no mask. What a
     network says of a sample stands where logits stand, [B, 1], in deviations of the target; objectives get it under a name of
     its own, so that a term of classes is refused.
     """
-
-    METRICS = DOMAIN.metrics
-    MAIN = PREFLIGHT = DOMAIN.main
 
     def __init__(self, spec: TableSpec) -> None:
         self.spec = spec

@@ -9,12 +9,10 @@ from torch import nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassF1Score, MulticlassMatthewsCorrCoef
 
-from kdrun import kinds
 from kdrun.domains.images.task import Classification
 from kdrun.domains.scores import RankedScores, class_scores
 from kdrun.domains.task import Batch, Prediction, Tensors
 
-DOMAIN = kinds.find("text_classification")
 TYPICAL_TOKENS = 64
 MOST_CLASSES = 200
 """Of more classes records do not keep the scores of each."""
@@ -43,11 +41,8 @@ class OfTexts:
         return network(input_ids=ids, **({"token_type_ids": ids} if self.spec.pairs else {}))
 
 
-class TextClassification(OfTexts, Classification):
+class TextClassification(OfTexts, Classification, kind="text_classification"):
     """Single-label classification of texts with the classes of a ClassifiedTextSpec; see loader.TextLoader for what a batch is."""
-
-    METRICS = DOMAIN.metrics
-    MAIN = PREFLIGHT = DOMAIN.main
 
     def metrics(self) -> MetricCollection:
         return MetricCollection(

@@ -9,14 +9,11 @@ import torch
 from torch import nn
 from torchmetrics import MetricCollection
 
-from kdrun import kinds
 from kdrun.domains.guess import Guess
 from kdrun.domains.task import Batch, Prediction, Task, Tensors
 from kdrun.domains.text.task import TYPICAL_TOKENS, OfTexts
 from kdrun.domains.text_labels.scores import LabelScores
 from kdrun.networks.output import logits_of
-
-DOMAIN = kinds.find("text_labels")
 
 
 class _Labels(Task):
@@ -31,11 +28,9 @@ class _Labels(Task):
         }
 
 
-class TextLabels(OfTexts, _Labels):
+class TextLabels(OfTexts, _Labels, kind="text_labels"):
     """Several labels a text, with the labels of a LabelledTextSpec, each a decision of its own."""
 
-    METRICS = DOMAIN.metrics
-    MAIN = PREFLIGHT = DOMAIN.main
     TYPICAL_TOKENS = TYPICAL_TOKENS
 
     def __init__(self, spec: Any) -> None:

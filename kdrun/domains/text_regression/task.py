@@ -8,21 +8,15 @@ from typing import Any
 import torch
 from torchmetrics import MetricCollection
 
-from kdrun import kinds
 from kdrun.domains.guess import Guess
 from kdrun.domains.tabular.scores import CorrelationScores
 from kdrun.domains.tabular.task import Regression
 from kdrun.domains.task import Batch, Prediction
 from kdrun.domains.text.task import OfTexts
 
-DOMAIN = kinds.find("text_regression")
 
-
-class TextRegression(OfTexts, Regression):
+class TextRegression(OfTexts, Regression, kind="text_regression"):
     """Regression of the standardised target of a NumberedTextSpec, as of tables."""
-
-    METRICS = DOMAIN.metrics
-    MAIN = PREFLIGHT = DOMAIN.main
 
     def metrics(self) -> MetricCollection:
         return MetricCollection({"scores": CorrelationScores(self.spec.target_std)})

@@ -12,15 +12,12 @@ import torch
 from torch import nn
 from torchmetrics import Metric, MetricCollection
 
-from kdrun import kinds
 from kdrun.decoding.beam import BeamSearch, decode
 from kdrun.domains.guess import Guess, symmetric
 from kdrun.domains.task import Batch, Prediction, Task, Tensors
 from kdrun.domains.translation.scores import TextScores, corpus_scores, sentence_statistics, signatures, tokenize_for
 from kdrun.networks.output import logits_of
 from kdrun.problems import UserError
-
-DOMAIN = kinds.find("translation")
 
 UNIT, LARGEST_LOSS = 2.0**-20, 1e4
 HIDDEN = frozenset({"student_hidden", "teacher_hidden"})
@@ -93,7 +90,7 @@ class TokenTask(Task):
         return symmetric(float(loss), math.sqrt(float(variance)), -1)
 
 
-class Translation(TokenTask):
+class Translation(TokenTask, kind="translation"):
     """Translation with the vocabulary of a TextSpec; see data.text_module for what a batch is.
 
     module    the data module: it turns tokens into text, and knows the references
@@ -102,9 +99,8 @@ class Translation(TokenTask):
     BLEU and chrF are shares in 0..1 like all other scores here; people are shown them times 100.
     """
 
-    METRICS = DOMAIN.metrics
     TYPICAL_TOKENS = TYPICAL_TOKENS
-    MAIN, PREFLIGHT = DOMAIN.main, "loss"
+    PREFLIGHT = "loss"
     READ = "target"
 
     def __init__(self, module: Any, decoding: dict[str, Any] | None = None):

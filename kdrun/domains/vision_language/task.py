@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from torchmetrics import Metric, MetricCollection
 
-from kdrun import kinds
 from kdrun.domains.guess import Guess, largest_share
 from kdrun.domains.task import Batch, Prediction, Tensors
 from kdrun.domains.translation.task import HIDDEN, TYPICAL_TOKENS, TokenScores, TokenTask
@@ -26,7 +25,6 @@ from kdrun.networks.output import logits_of
 if TYPE_CHECKING:
     from kdrun.domains.vision_language.source import Sample
 
-DOMAIN = kinds.find("vision_language")
 
 LOGITS = frozenset({"student_logits", "teacher_logits"})
 UNIT = 2520
@@ -36,17 +34,16 @@ LONG_TYPES = ("caption",)
 """Types whose answers are sentences: on validation nothing is generated for them (see `evaluate`)."""
 
 
-class VisionLanguage(TokenTask):
+class VisionLanguage(TokenTask, kind="vision_language"):
     """Answers to questions about pictures, with a VisionSpec; see data.vision_module for what a batch is.
 
     module    the data module: it turns tokens into text, and knows the samples
     decoding  `trainer.decoding`: answers are generated greedily, with at most `max_extra` tokens; nothing else of it is used
     """
 
-    METRICS = DOMAIN.metrics
     USABLE = "question with a picture"
     TYPICAL_TOKENS = TYPICAL_TOKENS
-    MAIN, PREFLIGHT = DOMAIN.main, "token_accuracy"
+    PREFLIGHT = "token_accuracy"
     READ = "input_ids"
 
     def __init__(self, module: Any, decoding: dict[str, Any] | None = None):
