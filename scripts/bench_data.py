@@ -12,7 +12,8 @@ its own while it ran (anonymous pages; mapped files may be dropped at any time a
   texts          JSONL of 60 words each, in packed rows
 
 The last column is the second start at the size in brackets, from the same machine: a straight line through two sizes, the smaller one of a
-quarter. What the files hold is made up, so first starts say little about other tokenizers.
+quarter. The line below says by how much the memory of a first start grows with the files, by the same line: under 1, and data may be larger than
+memory. What the files hold is made up, so first starts say little about other tokenizers.
 """
 
 from __future__ import annotations
@@ -170,7 +171,8 @@ def measured(name: str, count: int, folder: Path) -> list[dict[str, float]]:
     place = folder / f"{name}-{count}"
     place.mkdir(parents=True)
     config = CASES[name](place, count)
-    return [launched(config, place / "cache") for _ in range(2)]
+    size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file()) / 1e9
+    return [{**launched(config, place / "cache"), "files": size} for _ in range(2)]
 
 
 def report(name: str, count: int, folder: Path) -> None:
@@ -184,6 +186,10 @@ def report(name: str, count: int, folder: Path) -> None:
         f"{name:<14}{count:>10,}{first['seconds']:>9.1f} s{second['seconds']:>9.2f} s"
         f"{first['seconds'] / second['seconds']:>7.0f}x{first['gigabytes']:>8.2f} GB{second['gigabytes']:>8.2f} GB"
         f"{FULL[name]:>12,}{full:>7.1f} s{heavy:>7.2f} GB",
+    )
+    more, longer = (first[key] - small[0][key] for key in ("gigabytes", "files"))
+    print(
+        f"{'':<14}files of {first['files']:.3f} GB; a first start has {more / longer:.2f} GB of memory more for each further one",
         flush=True,
     )
 

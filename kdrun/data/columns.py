@@ -13,18 +13,26 @@ from __future__ import annotations
 
 import base64
 import json
-import mmap
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
-from importlib import import_module
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from kdrun.data.decoded import stamp
+from kdrun.data.stored import (
+    DICT,
+    LIST,
+    OBJECT,
+    NotKept,
+    RowColumn,
+    StoredTexts,
+    class_named,
+    class_number,
+    row_tree,
+    write_texts,
+)
 from kdrun.files import Damaged, new_array
 
 ABOUT = "about.json"
@@ -33,12 +41,8 @@ LONG = 1_000
 INLINE = 4_096
 """Bytes of an array up to which it is read into memory."""
 BLOCK = 1 << 24
-"""Bytes of text that are written at a time."""
-_PATH, _ARRAY, _TENSOR, _TEXTS, _ROWS, _OBJECT, _LIST, _DICT, _SET, _BYTES = "partnolsdb"
-
-
-class NotKept(TypeError):
-    """A value has something in it that cannot be written to files."""
+"""Bytes of an array that are written at a time."""
+_PATH, _ARRAY, _TENSOR, _TEXTS, _ROWS, _SET, _BYTES = "partnsb"
 
 
 class Parts:
@@ -56,100 +60,6 @@ class Parts:
         return made
 
 
-class StoredTexts(Sequence[str]):
-    """The texts of a file, each read when it is asked for."""
-
-    def __init__(self, path: str | os.PathLike[str]):
-        self.path = Path(path)
-        self.starts = np.load(self.path.with_suffix(".starts.npy"), mmap_mode="r")
-        self._content: Any = b""
-        if self.starts[-1]:
-            with open(self.path, "rb") as file:
-                self._content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        if len(self._content) != self.starts[-1]:
-            raise Damaged(f"{self.path}: {len(self._content)} bytes, not {self.starts[-1]}")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.path,)
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    def __getitem__(self, place: Any) -> Any:
-        if isinstance(place, slice):
-            return [self[number] for number in range(*place.indices(len(self)))]
-        place = int(place)
-        if not -len(self) <= place < len(self):
-            raise IndexError(place)
-        place %= len(self)
-        return self._content[int(self.starts[place]) : int(self.starts[place + 1])].decode("utf-8", "surrogatepass")
-
-    def __iter__(self) -> Iterator[str]:
-        for first in range(0, len(self), LONG):
-            edges = self.starts[first : first + LONG + 1].tolist()
-            block = self._content[edges[0] : edges[-1]]
-            for begin, end in pairwise(edges):
-                yield block[begin - edges[0] : end - edges[0]].decode("utf-8", "surrogatepass")
-
-
-class RowColumn(Sequence[Any]):
-    """Rows that are no texts (chats, samples), each made from its JSON when it is asked for. classes: names of those in rows."""
-
-    def __init__(self, texts: StoredTexts, classes: Sequence[str]):
-        self.texts, self.classes = texts, list(classes)
-        self._kinds = [_class(name) for name in classes]
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def __getitem__(self, place: Any) -> Any:
-        if isinstance(place, slice):
-            return [self[number] for number in range(*place.indices(len(self)))]
-        return self._made(json.loads(self.texts[place]))
-
-    def __iter__(self) -> Iterator[Any]:
-        return (self._made(json.loads(text)) for text in self.texts)
-
-    def _made(self, tree: Any) -> Any:
-        """A row from its JSON; see _row."""
-        if isinstance(tree, list):
-            return tuple([self._made(item) for item in tree])
-        if not isinstance(tree, dict):
-            return tree
-        ((kind, content),) = tree.items()
-        if kind == _LIST:
-            return [self._made(item) for item in content]
-        if kind == _DICT:
-            return {self._made(key): self._made(item) for key, item in content}
-        made = object.__new__(self._kinds[content[0]])
-        for item, value in zip(fields(made), content[1:], strict=True):
-            object.__setattr__(made, item.name, self._made(value))
-        return made
-
-
-def _row(value: Any, classes: list[str]) -> Any:
-    """A row in JSON types, nothing of it in a file of its own. classes: names of those in rows, added to."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, tuple):
-        return [_row(item, classes) for item in value]
-    if isinstance(value, list):
-        return {_LIST: [_row(item, classes) for item in value]}
-    if isinstance(value, Mapping):
-        return {_DICT: [[_row(key, classes), _row(item, classes)] for key, item in value.items()]}
-    if is_dataclass(value):
-        number = _number(type(value), classes)
-        return {_OBJECT: [number, *(_row(getattr(value, item.name), classes) for item in fields(value))]}
-    raise NotKept(f"a row with a {type(value).__name__}")
-
-
-def _number(kind: type, classes: list[str]) -> int:
-    name = f"{kind.__module__}:{kind.__qualname__}"
-    if name not in classes:
-        classes.append(name)
-    return classes.index(name)
-
-
 def write(folder: Path, value: Any) -> None:
     """Write a value into an empty folder. Raises NotKept for one that holds what is not known here."""
     writer = _Writer(folder)
@@ -162,25 +72,6 @@ def read(folder: Path, packages: Sequence[str]) -> Any:
     changed since."""
     tree, classes = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     return _Reader(folder, classes, packages).decoded(tree)
-
-
-def write_texts(path: Path, texts: Iterator[str] | Sequence[str]) -> None:
-    """The files of stored texts; they are gone through once, and not held in memory."""
-    lengths: list[np.ndarray] = []
-    with open(path, "wb") as file:
-        block, sizes = bytearray(), []
-        for text in texts:
-            content = text.encode("utf-8", "surrogatepass")
-            block += content
-            sizes.append(len(content))
-            if len(block) >= BLOCK:
-                file.write(block)
-                lengths.append(np.array(sizes, np.int64))
-                block, sizes = bytearray(), []
-        file.write(block)
-        lengths.append(np.array(sizes, np.int64))
-    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(lengths), dtype=np.int64)])
-    np.save(path.with_suffix(".starts.npy"), starts)
 
 
 class _Writer:
@@ -202,7 +93,7 @@ class _Writer:
         if isinstance(value, np.ndarray):
             return {_ARRAY: self._array(value)}
         if isinstance(value, Mapping):
-            return {_DICT: [[self.encoded(key), self.encoded(item)] for key, item in value.items()]}
+            return {DICT: [[self.encoded(key), self.encoded(item)] for key, item in value.items()]}
         if isinstance(value, frozenset):
             return {_SET: sorted(value)}
         if isinstance(value, bytes):
@@ -224,21 +115,21 @@ class _Writer:
             if all(isinstance(item, str) for item in value):
                 return {_TEXTS: self._text_file(value)}
             classes: list[str] = []
-            rows = (json.dumps(_row(item, classes), separators=(",", ":")) for item in value)
+            rows = (json.dumps(row_tree(item, classes), separators=(",", ":")) for item in value)
             place = self._text_file(rows)
             return {_ROWS: [classes, *place]}
         items = [self.encoded(item) for item in value]
-        return {_LIST: items} if isinstance(value, list) else items
+        return {LIST: items} if isinstance(value, list) else items
 
     def _object(self, value: Any) -> Any:
         kind = type(value)
         if hasattr(kind, "kept_parts"):
-            return {_OBJECT: [_number(kind, self.classes), self.encoded(value.kept_parts())]}
+            return {OBJECT: [class_number(kind, self.classes), self.encoded(value.kept_parts())]}
         if not is_dataclass(value):
             raise NotKept(f"a {kind.__module__}.{kind.__qualname__}")
         parts = [self.encoded(getattr(value, item.name)) for item in fields(value) if not item.name.startswith("_")]
         cached = {name: getattr(value, name) for name in getattr(kind, "kept_properties", ())}
-        return {_OBJECT: [_number(kind, self.classes), *parts, self.encoded(cached)]}
+        return {OBJECT: [class_number(kind, self.classes), *parts, self.encoded(cached)]}
 
     def _name(self) -> str:
         self._files += 1
@@ -264,7 +155,7 @@ class _Writer:
         return [name]
 
     def _text_file(self, texts: Any) -> list[Any]:
-        if isinstance(texts, StoredTexts):
+        if isinstance(texts, StoredTexts) and texts.named:
             return [str(texts.path), *stamp(texts.path)]
         name = f"{self._name()}.text"
         write_texts(self.folder / name, texts)
@@ -274,7 +165,7 @@ class _Writer:
 class _Reader:
     def __init__(self, folder: Path, classes: list[str], packages: Sequence[str]):
         self.folder, self.packages = folder, packages
-        self.classes = [_class(name) for name in self.permitted(classes)]
+        self.classes = [class_named(name) for name in self.permitted(classes)]
 
     def permitted(self, classes: list[str]) -> list[str]:
         """These names of classes, all below the packages that are permitted."""
@@ -289,9 +180,9 @@ class _Reader:
         if not isinstance(tree, dict):
             return tree
         ((kind, content),) = tree.items()
-        if kind == _LIST:
+        if kind == LIST:
             return [self.decoded(item) for item in content]
-        if kind == _DICT:
+        if kind == DICT:
             return {self.decoded(key): self.decoded(item) for key, item in content}
         if kind == _ARRAY:
             return self._array(*content)
@@ -303,7 +194,7 @@ class _Reader:
             return self._texts(*content)
         if kind == _ROWS:
             return RowColumn(self._texts(*content[1:]), self.permitted(content[0]))
-        if kind == _OBJECT:
+        if kind == OBJECT:
             return self._object(self.classes[content[0]], content[1:])
         plain = {_SET: frozenset, _BYTES: base64.b64decode, _PATH: Path}
         return plain[kind](content)
@@ -354,11 +245,3 @@ def _mapped_from(array: np.ndarray) -> Path | None:
     if not same or whole.strides != array.strides:
         return None
     return Path(path)
-
-
-def _class(name: str) -> type:
-    module, _, path = name.partition(":")
-    found: Any = import_module(module)
-    for part in path.split("."):
-        found = getattr(found, part)
-    return found

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kdrun.data.csv_table import csv_file
+from kdrun.data.csv_table import csv_rows, opened
+from kdrun.data.source import VAL, part_of
 from kdrun.optional import needed
-from kdrun.problems import UserError
+from kdrun.problems import UserError, listed
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 """What files of rows end with."""
 FOLDER, FOLDERS = "dataset_info.json", "dataset_dict.json"
 """What lies in a folder of `Dataset.save_to_disk`, and of `DatasetDict.save_to_disk`."""
 
-Records = list[tuple[int, dict[str, Any]]]
-"""(line of a text file, else number of the row from 1; its values by column)."""
+Records = Iterator[tuple[int, dict[str, Any]]]
+"""(line of a text file, else number of the row from 1; its values by column), one after the other as they are asked for."""
+TOGETHER = 1_000
+"""Rows of a Parquet file or a folder of `datasets` that are read together."""
+CHARACTERS = 1 << 20
+"""Of a text, about how many are looked at together for separators."""
 
 
 def records(path: Path, named: str) -> Records:
     """The rows of a file NAME.csv, .tsv, .jsonl, .ndjson, .json (an object in each line) or .parquet, or of a folder of `datasets`.
 
-    named: what messages call it. Raises UserError, with lines, for a file that cannot be read.
+    named: what messages call it. Raises UserError, with lines, for a file that cannot be read; of what is wrong further down when its turn
+    comes. What was read before is not held, so a file may be larger than memory.
     """
     kind = path.suffix.lower()
     if path.is_dir():
@@ -32,12 +39,23 @@ def records(path: Path, named: str) -> Records:
     if kind == ".parquet":
         if not path.is_file():
             raise UserError(f"{named}: there is no such file")
-        reader = needed("pyarrow.parquet", f"{named}: reading Parquet needs pyarrow")
-        try:
-            return list(enumerate(reader.read_table(path).to_pylist(), 1))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{named}: no Parquet file: {(str(error).splitlines() or [''])[0]}") from None
-    return [(number, dict(cells)) for number, cells in csv_file(path, named).rows]
+        return _parquet(path, named)
+    return _csv(path, named)
+
+
+def _csv(path: Path, named: str) -> Records:
+    with opened(path, named) as file:
+        yield from csv_rows(file, path, named)[1]
+
+
+def _parquet(path: Path, named: str) -> Records:
+    reader = needed("pyarrow.parquet", f"{named}: reading Parquet needs pyarrow")
+    try:
+        with reader.ParquetFile(path) as file:
+            batches = file.iter_batches(TOGETHER)
+            yield from enumerate((row for batch in batches for row in batch.to_pylist()), 1)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{named}: no Parquet file: {(str(error).splitlines() or [''])[0]}") from None
 
 
 def splits_of(path: Path) -> dict[str, Path]:
@@ -58,36 +76,73 @@ def _of_folder(path: Path, named: str) -> Records:
     library = needed("datasets", f"{named}: reading a folder of datasets needs this package")
     rows = library.load_from_disk(str(path))
     names = {name: kind.names for name, kind in rows.features.items() if isinstance(kind, library.ClassLabel)}
-    made = []
-    for number, row in enumerate(rows, 1):
+    return _named(rows, names)
+
+
+def _named(rows: Any, names: dict[str, list[str]]) -> Records:
+    batches = (batch.to_pylist() for batch in rows.with_format("arrow").iter(TOGETHER))
+    for number, row in enumerate((row for batch in batches for row in batch), 1):
         for column, labels in names.items():
             row[column] = labels[row[column]] if row[column] is not None and row[column] >= 0 else None
-        made.append((number, row))
-    return made
+        yield number, row
+
+
+def split_folders(path: Path, key: str, part: int | None) -> list[tuple[Path, int | None]]:
+    """(path, its split) of a file; of a folder of several splits, each with the split that its name says. None: not known."""
+    folders = splits_of(path)
+    if not folders or part is not None:
+        return [(folders.get("validation" if part == VAL else "test", path) if folders else path, part)]
+    wrong = [name for name in folders if part_of(name) is None]
+    if wrong:
+        raise UserError(
+            f"data.{key}={path}: which split is {wrong[0]}? it has {listed(folders)}",
+            f"one of them: data.{key}={folders[wrong[0]]}, and data.val_root, data.test_root",
+        )
+    return [(folder, part_of(name)) for name, folder in folders.items()]
 
 
 def text_in(path: Path, named: str) -> str:
     """The content of a text file in UTF-8, with \\n at the end of lines. UserError for one that is not there, or in another encoding."""
-    try:
-        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
-    except FileNotFoundError:
-        raise UserError(f"{named}: there is no such file") from None
-    except UnicodeDecodeError as error:
-        number = error.object[: error.start].count(b"\n") + 1
-        raise UserError(f"{named}: not a text in UTF-8 (line {number})", "save it in UTF-8") from None
+    return "".join(lines_in(path, named))
+
+
+def lines_in(path: Path, named: str) -> Iterator[str]:
+    """The same line by line, with \\n at the end of each but the last."""
+    with opened(path, named) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError:
+                raise UserError(f"{named}: not a text in UTF-8 (line {number})", "save it in UTF-8") from None
+            yield text.replace("\r\n", "\n")
+
+
+def parts_in(path: Path, named: str, separator: str) -> Iterator[str]:
+    """The parts of such a text between separators."""
+    lines: list[str] = []
+    size, enough = 0, CHARACTERS
+    for line in lines_in(path, named):
+        lines.append(line)
+        size += len(line)
+        if size >= enough:
+            *parts, rest = "".join(lines).split(separator)
+            yield from parts
+            lines, size = [rest], len(rest)
+            enough = max(CHARACTERS, 2 * size)
+    yield from "".join(lines).split(separator)
 
 
 def _json_lines(path: Path, named: str) -> Records:
-    made: Records = []
-    for number, line in enumerate(text_in(path, named).split("\n"), 1):
+    empty = True
+    for number, line in enumerate(lines_in(path, named), 1):
         if line.strip():
+            empty = False
             try:
                 record = json.loads(line)
             except ValueError as error:
                 raise UserError(f"{path} line {number}: no JSON: {error}", "each line is one {...}") from None
             if not isinstance(record, dict):
                 raise UserError(f"{path} line {number}: a {type(record).__name__}, expected {{...}}")
-            made.append((number, record))
-    if not made:
+            yield number, record
+    if empty:
         raise UserError(f"{named} is empty")
-    return made

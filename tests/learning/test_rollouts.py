@@ -75,7 +75,7 @@ def documents(batch):
 
 def test_prompts_are_the_first_part_of_texts_and_all_before_the_last_answer_of_chats(tmp_path):
     tokenizer = trained(made_corpus(60).documents, 300, tmp_path)
-    texts = pieces(range(6), made_corpus(40).documents[:6], tokenizer, 64)[0]
+    texts = list(pieces(range(6), made_corpus(40).documents[:6], tokenizer, 64)[0])
     for samples in (separate(texts, 0), packed(texts, 128, 0)):
         begun = prompts(samples, np.arange(len(samples)), 0.25, chats=False)
         alike = sorted(([*piece.ids[: max(round(0.25 * len(piece.ids)), 1)]], len(piece.ids)) for piece in texts)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import numpy as np
 
 from kdrun.data import folders
 from kdrun.data.csv_table import lines
-from kdrun.data.records import Records, records, text_in
+from kdrun.data.records import FOLDER, FOLDERS, Records, parts_in, records, split_folders, text_in
 from kdrun.data.source import TEST, TRAIN, VAL
+from kdrun.data.stored import Spool
 from kdrun.domains.language.chats import FORMS, columns_of, form_of, messages_of
 from kdrun.domains.language.source import Document, Documents, documents
 from kdrun.problems import UserError, closest, count_of_rows, listed
@@ -32,11 +34,13 @@ def text_corpus(
     val_root: str | Path | None = None,
     test_root: str | Path | None = None,
     empty: str = "drop",
+    cache: str | Path | None = None,
 ) -> Documents:
     """Texts of a file or of all files below a folder.
 
     A .txt, .md or .rst file is one text, or several that `separator` stands between ("\\n\\n": paragraphs). Each row of a .jsonl, .parquet,
-    .csv or .tsv file is one, in its column `column`. val_root, test_root: files or folders like root for these splits.
+    .csv or .tsv file, or of a folder of `datasets` (with its splits, where it has some), is one, in its column `column`. val_root,
+    test_root: files or folders like root for these splits. cache: folder for texts that are many, until they are kept.
     empty: what is done with rows without text: drop leaves them out, stop is an error.
 
     Raises UserError with rows of the file for a column that is not there, rows without text, and a file in another encoding than UTF-8.
@@ -46,19 +50,18 @@ def text_corpus(
     if separator is not None and not separator:
         raise UserError("data.separator: empty; null takes a file as one text")
 
-    def read(path: Path) -> list[Row]:
-        if path.suffix.lower() in TABLES:
-            return [
-                (_cell(path, number, record, column), f"{path.name} row {number}", {})
-                for number, record in _records(path)
-            ]
-        text = text_in(path, f"data.root={path}")
-        parts = [text] if separator is None else text.split(separator)
-        return [(part.strip("\n"), f"{path.name} part {number}", {}) for number, part in enumerate(parts, 1)]
+    def read(path: Path) -> Iterator[Row]:
+        if path.is_dir() or path.suffix.lower() in TABLES:
+            for number, record in _records(path):
+                yield _cell(path, number, record, column), f"{path.name} row {number}", {}
+            return
+        named = f"data.root={path}"
+        parts = [text_in(path, named)] if separator is None else parts_in(path, named, separator)
+        for number, part in enumerate(parts, 1):
+            yield part.strip("\n"), f"{path.name} part {number}", {}
 
-    return _source(
-        "text_corpus", {"root": root, "val_root": val_root, "test_root": test_root}, read, empty, chats=False
-    )
+    roots = {"root": root, "val_root": val_root, "test_root": test_root}
+    return _source("text_corpus", roots, read, empty, cache, chats=False)
 
 
 def chats(
@@ -66,12 +69,14 @@ def chats(
     val_root: str | Path | None = None,
     test_root: str | Path | None = None,
     wrong: str = "stop",
+    cache: str | Path | None = None,
 ) -> Documents:
-    """Chats of a JSONL or Parquet file (or of all below a folder), one a row, in any of these forms: `messages` [{"role", "content"}],
-    ShareGPT's `conversations` [{"from", "value"}], `prompt` and `completion` (or `response`), Alpaca's `instruction`, `input` and `output`.
+    """Chats of a JSONL or Parquet file (or of all below a folder, or of a folder of `datasets`), one a row, in any of these forms:
+    `messages` [{"role", "content"}], ShareGPT's `conversations` [{"from", "value"}], `prompt` and `completion` (or `response`), Alpaca's
+    `instruction`, `input` and `output`.
 
     wrong: what is done with rows that nothing can be learned of (no turn of an assistant, no text): stop is an error; drop leaves them out
-    and counts them. val_root, test_root: as root, for these splits.
+    and counts them. val_root, test_root: as root, for these splits. cache: folder for chats that are many, until they are kept.
     """
     if root is None:
         raise UserError("data=chats needs data.root=FILE.jsonl, with a chat in each row")
@@ -79,15 +84,19 @@ def chats(
         raise UserError(f"data.wrong={wrong}: stop or drop{closest(wrong, ('stop', 'drop'))}")
     dropped: list[str] = []
 
-    def read(path: Path) -> list[Row]:
-        rows, bad = [], []
+    def read(path: Path) -> Iterator[Row]:
+        columns: list[str] = []
+        good, bad = 0, []
         for number, record in _records(path):
+            columns = columns or list(record)
             try:
-                rows.append((messages_of(record), f"{path.name} row {number}", columns_of(record)))
+                row = messages_of(record), f"{path.name} row {number}", columns_of(record)
             except ValueError as error:
                 bad.append((number, str(error)))
-        if bad and not rows and form_of(list(_records(path)[0][1])) is None:
-            columns = list(_records(path)[0][1])
+                continue
+            good += 1
+            yield row
+        if bad and not good and form_of(columns) is None:
             wanted = [name for names in FORMS.values() for name in names]
             near = next((hint for name in columns if (hint := closest(name, wanted))), "")
             raise UserError(
@@ -102,10 +111,9 @@ def chats(
                 "mend them, or data.wrong=drop leaves them out",
             )
         dropped.extend(f"{path.name} row {number}" for number, _ in bad)
-        return rows
 
     roots = {"root": root, "val_root": val_root, "test_root": test_root}
-    return _source("chats", roots, read, "stop", chats=True, dropped=dropped)
+    return _source("chats", roots, read, "stop", cache, chats=True, dropped=dropped)
 
 
 text_corpus.reads = chats.reads = ("root", "val_root", "test_root")
@@ -114,8 +122,9 @@ text_corpus.reads = chats.reads = ("root", "val_root", "test_root")
 def _source(
     kind: str,
     roots: Mapping[str, str | Path | None],
-    read: Callable[[Path], list[Row]],
+    read: Callable[[Path], Iterator[Row]],
     empty: str,
+    cache: str | Path | None,
     *,
     chats: bool,
     dropped: Sequence[str] = (),
@@ -123,23 +132,24 @@ def _source(
     """The source of the files of each split."""
     if empty not in ("stop", "drop"):
         raise UserError(f"data.empty={empty}: stop or drop{closest(empty, ('stop', 'drop'))}")
-    texts: list[Document] = []
-    fields: list[Mapping[str, str]] = []
-    parts: list[int] = []
+    folder = None if cache is None else Path(cache) / "spooled"
+    texts, fields, known = Spool(folder), Spool(folder), False
+    parts = array("b")
     without: list[str] = []
     for (key, root), part in zip(roots.items(), (TRAIN, VAL, TEST), strict=True):
         if root is None:
             continue
-        before = len(texts)
-        for path in _files(Path(root).expanduser(), key, TABLES if chats else (*PLAIN, *TABLES)):
+        before = len(parts)
+        for path, split in _files(Path(root).expanduser(), key, part, TABLES if chats else (*PLAIN, *TABLES)):
             for text, place, columns in read(path):
                 if isinstance(text, str) and not text.strip():
                     without.append(place)
                     continue
                 texts.append(text)
                 fields.append(columns)
-                parts.append(part)
-        if len(texts) == before:
+                parts.append(split)
+                known = known or bool(columns)
+        if len(parts) == before:
             raise UserError(f"data.{key}={root}: there is no text in it")
     if without and empty == "stop":
         raise UserError(
@@ -148,23 +158,27 @@ def _source(
         )
     left_out = [(len(without), "without text"), (len(dropped), "that nothing can be learned of")]
     return documents(
-        texts,
+        texts.rows(),
         Path(str(roots["root"])).name or kind,
         split=np.array(parts, np.int8),
-        fields=fields,
+        fields=fields.rows() if known else None,
         notes=[f"{count_of_rows(count)} {what} left out" for count, what in left_out if count],
     )
 
 
-def _files(root: Path, key: str, kinds: Sequence[str]) -> list[Path]:
+def _files(root: Path, key: str, part: int, kinds: Sequence[str]) -> list[tuple[Path, int]]:
+    """(file, or folder of `datasets`; its split) of what is below a path. part: the split that the key is of."""
     if root.is_file():
-        return [root]
+        return [(root, part)]
     if not root.is_dir():
         raise UserError(f"data.{key}={root}: there is no such file or folder")
+    if any((root / name).is_file() for name in (FOLDER, FOLDERS)):
+        found = split_folders(root, key, part or None)
+        return [(path, part if split is None else split) for path, split in found]
     chosen = sorted(path for path in folders.files(root) if path.suffix.lower() in kinds)
     if not chosen:
         raise UserError(f"data.{key}={root}: no file of {listed(kinds)} in it")
-    return chosen
+    return [(path, part) for path in chosen]
 
 
 def _records(path: Path) -> Records:

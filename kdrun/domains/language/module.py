@@ -15,15 +15,16 @@ from torch import Tensor
 from kdrun import kinds
 from kdrun.data.keeping import KEPT_AS, keep
 from kdrun.data.module import TOP, BatchView, TokenModule
-from kdrun.data.source import SPLITS, TEST, TRAIN
+from kdrun.data.source import SPLITS, TEST, TRAIN, parts_hash
 from kdrun.data.splits import assign
+from kdrun.data.stored import Chosen
 from kdrun.data.transfer import Training, chosen, with_unlabelled
 from kdrun.domains.language import general, kept_rows
 from kdrun.domains.language import rows as rows_of
 from kdrun.domains.language import tokens as tokenizers
 from kdrun.domains.language.loader import LanguageLoader, LanguageSamples
 from kdrun.domains.language.prompts import answered, prompts
-from kdrun.domains.language.source import Documents, written
+from kdrun.domains.language.source import Documents
 from kdrun.domains.language.spec import LanguageSpec
 from kdrun.domains.language.templates import Templates, prompted
 from kdrun.domains.text.module import without_duplicates
@@ -140,19 +141,24 @@ def _rows(
     """The rows of the documents at these places. told: (split, notes on what was cut, which are added to). cache: folder in which rows of
     large splits are kept (see kept_rows)."""
     (split, notes), most = told, config["max_length"]
-    documents = [source.documents[place] for place in places.tolist()]
-    numbers, pack = source.ids[places].tolist(), bool(config["pack"]) and split == "train"
+    documents, numbers = Chosen(source.documents, places), source.ids[places]
+    pack = bool(config["pack"]) and split == "train"
 
-    def make() -> tuple[LanguageSamples, list[str]]:
-        found, counts = rows_of.pieces(numbers, documents, tokenizer, most)
-        cut = [f"{count} {what} ({most} tokens)" for what, count in counts.items()]
+    def make(folder: Path | None) -> tuple[LanguageSamples, list[str]]:
+        found, counts = rows_of.pieces(map(int, numbers), documents, tokenizer, most)
+        made = (
+            rows_of.packed(found, most, tokenizer.pad, folder)
+            if pack
+            else rows_of.separate(found, tokenizer.pad, folder)
+        )
+        cut = [f"{counts[what]} {what} ({most} tokens)" for what in rows_of.COUNTED if counts[what]]
         if not pack:
-            return rows_of.separate(found, tokenizer.pad), cut
-        made = rows_of.packed(found, most, tokenizer.pad)
+            return made, cut
         share = made.lengths.sum() / max(len(made) * most, 1)
-        return made, [*cut, f"{len(found):,} pieces in {len(made):,} rows, {share:.0%} full"]
+        return made, [*cut, f"{len(made.origins.document):,} pieces in {len(made):,} rows, {share:.0%} full"]
 
-    made, said = kept_rows.kept(cache, documents, [numbers, tokenizer.content, most, pack], make)
+    key = [parts_hash(numbers), tokenizer.content, most, pack]
+    made, said = kept_rows.kept(cache, documents, key, make)
     notes += [f"{split}: {note}" for note in said]
     return made
 
@@ -204,7 +210,7 @@ def _made(
     training = chosen(source, split, config)
     tokenizer = given
     if tokenizer is None:  # of the data set itself, as its teachers have it
-        read = [written(source.documents[row]) for row in np.flatnonzero(training.split == TRAIN).tolist()]
+        read = Chosen(source.documents, np.flatnonzero(training.split == TRAIN))
         tokenizer = tokenizers.trained(read, config["vocabulary"], cache)
     training = _with_pool(training, config["unlabelled"])
     source = prompted(training.source, Templates.of(config))

@@ -36,8 +36,8 @@ class Documents(ArraySource):
     ids: np.ndarray
     name: str
     source_hash: str
-    documents: tuple[Document, ...] = ()
-    fields: tuple[Mapping[str, str], ...] | None = None
+    documents: Sequence[Document] = ()
+    fields: Sequence[Mapping[str, str]] | None = None
     known: tuple[Any, ...] | None = None
     further: dict[str, np.ndarray] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
@@ -93,16 +93,15 @@ def documents(
 ) -> Documents:
     """The source of these documents. ids: int64 [N], their places where left out; split: int8 [N], all train where left out; fields: see
     Documents."""
-    texts = [written(document) for document in found]
     return Documents(
-        x=digests(texts),
+        x=digests(map(written, found)),
         y=np.zeros(len(found), np.int64),
         split=np.full(len(found), TRAIN, np.int8) if split is None else split,
         ids=np.arange(len(found)) if ids is None else ids,
         name=name,
         source_hash=text_hash(json.dumps(document) for document in found),
-        documents=tuple(found),
-        fields=tuple(fields) if fields is not None and any(fields) else None,
+        documents=tuple(found) if isinstance(found, list) else found,
+        fields=(tuple(fields) if isinstance(fields, list) else fields) if fields is not None and any(fields) else None,
         known=tuple(known) or None,
         further=dict(further or {}),
         notes=tuple(notes),

@@ -14,7 +14,7 @@ from typing import Any
 from kdrun.data import kept
 from kdrun.data.source import text_hash
 from kdrun.data.tokenizer import read_folder
-from kdrun.domains.language.source import Message, messages
+from kdrun.domains.language.source import Document, Message, messages, written
 from kdrun.networks import quiet
 from kdrun.optional import needed
 from kdrun.problems import UserError
@@ -216,17 +216,20 @@ def _bytes(text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
     return sizes
 
 
-def trained(texts: Iterable[str], vocabulary: int, cache: Path) -> LanguageTokenizer:
-    """Byte pairs of `texts`, trained once and kept below `cache`; their order does not matter. Chats are written as ChatML."""
+def trained(documents: Sequence[Document], vocabulary: int, cache: Path) -> LanguageTokenizer:
+    """Byte pairs of what documents say, trained once and kept below `cache`; their order does not matter. Chats are written as ChatML.
+
+    Documents are gone through twice, and none is held: byte pairs are of words and how often these come, whatever the order.
+    """
     library = needed("tokenizers", "language models need Hugging Face's tokenizers", "transformers")
-    ordered = sorted(texts)
     settings = {"model": "byte pairs with case", "vocabulary": vocabulary, "version": library.__version__}
-    path = cache / "text" / f"language-{text_hash([json.dumps(settings), *ordered])[:16]}.json"
-    content = kept.content(path, lambda: _byte_pairs(library, ordered, vocabulary).to_str().encode())
+    whole = sum(int.from_bytes(hashlib.sha256(written(document).encode()).digest()) for document in documents)
+    path = cache / "text" / f"language-{text_hash([json.dumps(settings), f'{len(documents)} {whole}'])[:16]}.json"
+    content = kept.content(path, lambda: _byte_pairs(library, map(written, documents), vocabulary).to_str().encode())
     return LanguageTokenizer.of_kept_parts(content)
 
 
-def _byte_pairs(library: Any, texts: list[str], vocabulary: int) -> Any:
+def _byte_pairs(library: Any, texts: Iterable[str], vocabulary: int) -> Any:
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
     model = library.Tokenizer(models.BPE())

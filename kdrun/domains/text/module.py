@@ -149,11 +149,10 @@ def _made(
 def without_duplicates(texts: Texts, split: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """(split without training texts that are also in val or test, and without val texts that are in test; what was left out)."""
     split, notes = split.copy(), []
-    content = np.array([row.tobytes() for row in texts.x], object)
     for part, name, others in ((VAL, "val", (TEST,)), (TRAIN, "training", (VAL, TEST))):
-        held_out = set(content[np.isin(split, others)])
+        held_out = {row.tobytes() for row in texts.x[np.isin(split, others)]}
         rows = np.flatnonzero(split == part)
-        twice = rows[[one in held_out for one in content[rows]]] if len(rows) else rows
+        twice = rows[np.fromiter((texts.x[row].tobytes() in held_out for row in rows), bool, len(rows))]
         split[twice] = UNUSED
         if len(twice):
             notes.append(

@@ -13,7 +13,7 @@ import numpy as np
 
 from kdrun.data.csv_table import CsvTable, csv_file, lines
 from kdrun.data.folders import composed
-from kdrun.data.records import TABLES, Records, records, splits_of
+from kdrun.data.records import TABLES, Records, records, split_folders
 from kdrun.data.source import SPLITS, TEST, TRAIN, VAL, part_of, text_hash
 from kdrun.domains.text.source import Texts, digests
 from kdrun.problems import UserError, closest, count_of_rows, listed
@@ -78,7 +78,7 @@ def read_files(
     files: list[TextRows] = []
     for (key, root), part in zip(roots.items(), (None, VAL, TEST), strict=True):
         if root is not None:
-            for path, split in _split_folders(Path(root).expanduser(), key, part):
+            for path, split in split_folders(Path(root).expanduser(), key, part):
                 first = sum(len(rows.numbers) for rows in files)
                 files.append(_read(path, f"data.{key}={path}", columns, split, first))
     kept, notes = [], []
@@ -121,20 +121,6 @@ def joined(files: Sequence[TextRows], y: np.ndarray, columns: Columns, kind: typ
     )
 
 
-def _split_folders(path: Path, key: str, part: int | None) -> list[tuple[Path, int | None]]:
-    """(path, its split) of a file; of a folder of several splits, each with the split that its name says. None: not known."""
-    folders = splits_of(path)
-    if not folders or part is not None:
-        return [(folders.get("validation" if part == VAL else "test", path) if folders else path, part)]
-    wrong = [name for name in folders if part_of(name) is None]
-    if wrong:
-        raise UserError(
-            f"data.{key}={path}: which split is {wrong[0]}? it has {listed(folders)}",
-            f"one of them: data.{key}={folders[wrong[0]]}, and data.val_root, data.test_root",
-        )
-    return [(folder, part_of(name)) for name, folder in folders.items()]
-
-
 def _read(path: Path, named: str, columns: Columns, part: int | None, first: int) -> TextRows:
     """part: the split of all rows; None: what the column of splits says, else training."""
     table = read_table(path, named)
@@ -171,7 +157,8 @@ def read_table(path: Path, named: str) -> CsvTable:
     return _cells(path, records(path, named), named) if of_values else csv_file(path, named)
 
 
-def _cells(path: Path, rows: Records, named: str) -> CsvTable:
+def _cells(path: Path, records: Records, named: str) -> CsvTable:
+    rows = list(records)
     if not rows:
         raise UserError(f"{named} is empty")
     columns = tuple(dict.fromkeys(composed(str(name)).strip().lower() for _, record in rows for name in record))

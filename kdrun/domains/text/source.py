@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -60,9 +60,9 @@ class Texts(ArraySource):
         return f"{place or super().describe(position)} ({text[:40]!r}{' ...' if len(text) > 40 else ''})"
 
 
-def digests(texts: Sequence[str], seconds: Sequence[str] | None = None) -> np.ndarray:
+def digests(texts: Iterable[str], seconds: Sequence[str] | None = None) -> np.ndarray:
     """uint8 [N, 16]: hashes of texts, equal for texts that differ in case and in blanks alone."""
-    pairs = zip(texts, seconds or [""] * len(texts), strict=True)
+    pairs = zip(texts, seconds, strict=True) if seconds else ((text, "") for text in texts)
     written = ("\0".join(" ".join(text.casefold().split()) for text in pair) for pair in pairs)
     content = b"".join(hashlib.blake2b(text.encode(), digest_size=16).digest() for text in written)
     return np.frombuffer(content, np.uint8).reshape(-1, 16).copy()

@@ -47,7 +47,7 @@ def test_tokens_are_drawn_with_their_probabilities():
 
 def test_packed_rows_give_the_losses_of_single_ones(tokenizer):
     texts = made_corpus(40).documents
-    made, _ = pieces(range(40), texts, tokenizer, 64)
+    made = list(pieces(range(40), texts, tokenizer, 64)[0])
     alone, together = separate(made, tokenizer.pad), packed(made, 128, tokenizer.pad)
     assert len(together) < len(alone) and together.lengths.max() <= 128
     (first, bytes_of_first), (second, bytes_of_second) = (
@@ -59,7 +59,8 @@ def test_packed_rows_give_the_losses_of_single_ones(tokenizer):
 
 def test_every_token_of_a_long_text_is_predicted_once_and_every_byte_counted(tokenizer):
     text = "Größe und Maß: 😀 " * 20
-    made, counts = pieces([7], [text], tokenizer, 16)
+    found, counts = pieces([7], [text], tokenizer, 16)
+    made = list(found)
     assert counts == {"texts in several pieces": 1} and max(len(piece.ids) for piece in made) <= 16
     predicted = [token for piece in made for token, size in zip(piece.ids, piece.bytes, strict=True) if size >= 0]
     assert predicted == [*tokenizer.encode([text])[0][0], tokenizer.eos]
@@ -137,7 +138,7 @@ def test_of_a_chat_what_the_assistant_says_is_learned_with_its_end(tokenizer):
 
 def test_a_chat_that_is_too_long_is_cut_and_one_without_its_answer_left_out_and_both_counted(tokenizer):
     first = tokenizer.chat(CHAT)[2].index(True)
-    _, counts = pieces([0], [CHAT], tokenizer, first + 2)
-    assert counts == {"chats cut": 1}
-    made, counts = pieces([0], documents([CHAT], "x").documents, tokenizer, first)
-    assert made == [] and counts == {"chats cut": 1, "chats without an answer": 1}
+    found, counts = pieces([0], [CHAT], tokenizer, first + 2)
+    assert len(list(found)) == 1 and +counts == {"chats cut": 1}
+    found, counts = pieces([0], documents([CHAT], "x").documents, tokenizer, first)
+    assert list(found) == [] and +counts == {"chats cut": 1, "chats without an answer": 1}
