@@ -20,6 +20,7 @@ from kdrun.learning.backend import wants_closure
 from kdrun.learning.device import available
 from kdrun.learning.execution import check_execution
 from kdrun.learning.fit import monitored
+from kdrun.learning.fitting import fitting
 from kdrun.learning.groups import check_groups, check_optimizer
 from kdrun.learning.schedule import schedule
 from kdrun.learning.step import no_view
@@ -27,7 +28,7 @@ from kdrun.learning.wiring import capture_of, dry_shapes, of_data, reuse_classif
 from kdrun.networks.build import build_network, seeded
 from kdrun.networks.parts import select_parts
 from kdrun.objectives.terms import Objective, build_objective
-from kdrun.problems import UserError
+from kdrun.problems import UserError, listed
 from kdrun.term_weights import Length
 
 TYPICAL = {
@@ -40,6 +41,8 @@ TYPICAL = {
 """What networks ask of data, where none have been looked at yet."""
 TRIED = 8
 """Training rows that a reward is tried on."""
+MOST_NAMED = 12
+"""Objectives that a message names."""
 
 
 def check_names(nodes: Iterable[Any]) -> None:
@@ -178,7 +181,7 @@ def check_builds(stages: list[Any], module: Any, hardware: dict[str, Any]) -> No
         if objective.wanted not in given:
             given[objective.wanted] = _given(objective, network, task, module.spec)
         for term in objective.active if given[objective.wanted] is not None else ():
-            term.check_wants(given[objective.wanted] | set(policy.GIVES if written else ()))
+            _has_tensors(term, given[objective.wanted] | set(policy.GIVES if written else ()), module.domain)
         _options_allowed(objective, module.spec)
 
 
@@ -350,6 +353,17 @@ def _wire(objective: Objective, stage: Any, network: nn.Module, task: Any, modul
         raise
     except Exception as error:
         raise broken("cannot make the terms of the objective", error) from error
+
+
+def _has_tensors(term: Any, given: set[str], domain: Any) -> None:
+    """Raises UserError for a term that wants what the task does not give; of one of kdrun's, with objectives that fit."""
+    try:
+        term.check_wants(given)
+    except UserError as error:
+        first = error.lines[0].replace("this task does not give", f"data.task={domain.name} does not give")
+        fit = fitting(given) if term.shipped else []
+        told = (f"objectives that fit: {listed(fit, MOST_NAMED)}",) if fit else error.lines[1:]
+        raise UserError(first, *told) from error
 
 
 def _given(objective: Objective, network: nn.Module, task: Any, spec: Any) -> set[str] | None:
