@@ -1,7 +1,8 @@
 """Recordings of a user's own: counted by hand, in every form they may have, and what is refused."""
 
+import base64
+import lzma
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -71,14 +72,40 @@ def test_folders_without_events_and_broken_files_are_told(tmp_path):
         event_folder(tmp_path)
 
 
-def test_aedat4_is_read_by_tonic_where_it_is_installed(tmp_path, monkeypatch):
+RECORDED = (
+    "/Td6WFoAAATm1rRGAgAhARwAAAAQz1jM4AP2AaxdABGIRKZJomQ0PEaLImux5NtrjOan2ZpXa9QuIA3R6PI3TKOAln7kxxMZ+qvtKX/2UaMgsSeZpfAm"
+    "OBWQNtvZs8nxybB/qdbzFNe+qu6vBxFvwiRMcumC2dXrSym2LJD3Qi7XnC9Z7l4nD77uIoRAb9Rg2SMEEu5aDOLD862aelxt3q16vp7ENfbydb8RVf4X"
+    "A6RBDYx9qqv4OrI0q1JLEKAN0nasDfm7f4m2ScIAx/ZrBFaZMCvZxd4+byr9Syr3GMiGPAIdJKnyz+8ydR0MX7oSnReX9isqOewPictTFy+578uNIgKa"
+    "taCx+ZCVIBDVnX4Y0Du+BVGt8dVqwFlzweiM3CeR+3AynK7o7qhbXLcNEYnWzFbZC/j90ZyhT27OCtsrJhmlFOCPPZjnmZe1e7k6Io3vizjAZeQ12CE2"
+    "eqnGFCGNAvJaDUNj5SrhNgRJxpeQnWzZvq6/txxRH+beHKdpWkkkLV2uHlSCZAQzut3APeaSY0z0LxSkMiU/jM/+W2rcmmpPmFL0IuEQ4GrtC4jJYw2K"
+    "3n2ymmQOWbTBm1Iojwe9bPN7B9gIDTMIALPei6opnF1WAAHIA/cHAABPCrBnscRn+wIAAAAABFla"
+)
+"""EVENTS (p as on and off) in an .aedat4 file that dv-processing 2.0.4 wrote, packed by lzma."""
+
+
+@pytest.fixture
+def recorded(tmp_path):
     (tmp_path / "cat").mkdir()
-    (tmp_path / "cat" / "a.aedat4").write_text("x")
-    monkeypatch.setitem(sys.modules, "tonic", None)
-    monkeypatch.setitem(sys.modules, "tonic.io", None)
-    with pytest.raises(UserError, match="pip install tonic"):
+    path = tmp_path / "cat" / "a.aedat4"
+    path.write_bytes(lzma.decompress(base64.b64decode(RECORDED)))
+    return path
+
+
+def test_a_recording_is_read_as_its_events(recorded, tmp_path):
+    pytest.importorskip("aedat")
+    wanted = event_folder(written(tmp_path / "arrays", cat__a=EVENTS), frames=2)
+    found = event_folder(tmp_path, frames=2)
+    assert len(found.x) == 2 and np.array_equal(found.x[1], found.x[0]) and np.array_equal(found.x[:1], wanted.x)
+
+
+def test_a_damaged_recording_is_told_with_its_file(recorded, tmp_path):
+    pytest.importorskip("aedat")
+    recorded.write_bytes(recorded.read_bytes()[:500])
+    with pytest.raises(UserError, match=r"a\.aedat4: not a readable \.aedat4 file"):
         event_folder(tmp_path)
-    reader = SimpleNamespace(read_aedat4=lambda path: EVENTS)
-    monkeypatch.setitem(sys.modules, "tonic", SimpleNamespace(io=reader))
-    monkeypatch.setitem(sys.modules, "tonic.io", reader)
-    assert event_folder(tmp_path, frames=2).x.shape == (1, 4, 3, 4)
+
+
+def test_recordings_say_which_package_reads_them(recorded, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "aedat", None)
+    with pytest.raises(UserError, match="pip install aedat"):
+        event_folder(tmp_path)

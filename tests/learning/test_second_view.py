@@ -109,10 +109,12 @@ def test_a_step_asks_both_networks_for_both_views():
 def test_a_run_has_both_views_and_counts_them(tmp_path):
     lab = make_lab(tmp_path)
     once, both = (
-        teach(lab, "objective=kd", "objective.ce.weight=0.5", *words).record
+        teach(lab, "objective=kd", "objective.ce.weight=0.5", *words)
         for words in ((), (STRONG, "+objective.further={_target_: kdrun.objectives.kd.kd, view: strong}"))
     )
-    assert both["cost"]["flops"]["student"] == 2 * once["cost"]["flops"]["student"]
+    flops = [result.record["cost"]["flops"]["student"] for result in (once, both)]
+    assert flops[1] == 2 * flops[0]
+    assert both.stage.teacher.fingerprint == once.stage.teacher.fingerprint  # which is taught by labels, in one view
     assert [row["train/further"] > 0 for row in lab.report.told if "train/further" in row]
 
 

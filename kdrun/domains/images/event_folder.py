@@ -1,4 +1,4 @@
-"""A folder of recordings of an event camera, one subfolder per class: .npy arrays, or .aedat4 files where tonic is installed."""
+"""A folder of recordings of an event camera, one subfolder per class: .npy arrays, or .aedat4 files where aedat is installed."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _files(root: Path) -> list[tuple[Path, str, int]]:
 def _read(path: Path, frames: int) -> np.ndarray:
     """Events float64 [N, 4] of (x, y, t, p), or frames [frames, 2, H, W]. UserError that names the file and what it holds."""
     if path.suffix.lower() == ".aedat4":
-        array = needed("tonic.io", f"{path.name}: .aedat4 files are read by tonic").read_aedat4(str(path))
+        array = _recorded(path)
     else:
         try:
             array = np.load(path, allow_pickle=False)
@@ -106,6 +106,20 @@ def _read(path: Path, frames: int) -> np.ndarray:
     if not np.isfinite(array).all() or (places < 0).any() or (places != places.round()).any():
         raise UserError(f"{path}: x and y have to be whole numbers from 0 on, t and p finite", ARRAYS)
     return array
+
+
+def _recorded(path: Path) -> np.ndarray:
+    """Events of an .aedat4 file with fields t, x, y, on: those of its first camera, as tonic.io.read_aedat4 gives them."""
+    decoder = needed("aedat", f"{path.name}: .aedat4 files are read by aedat")
+    try:
+        file = decoder.Decoder(str(path))
+        cameras = [number for number, stream in file.id_to_stream().items() if stream["type"] == "events"]
+        packets = [packet["events"] for packet in file if packet["stream_id"] == min(cameras, default=None)]
+    except RuntimeError as error:
+        raise UserError(f"{path}: not a readable .aedat4 file ({error})", ARRAYS) from error
+    if not packets:
+        raise UserError(f"{path}: holds no events")
+    return np.concatenate(packets)
 
 
 def _sides(array: np.ndarray) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdrun import kinds, losses
+from kdrun.config.trees import without
 from kdrun.defaults import canonical, canonical_objective
 from kdrun.lab.fingerprint import device, domain_modules, drop_added, identity, kept, targets_in, versions, viewed
 from kdrun.lab.stages.base import BEST, Execution, Look, Result, Stage
@@ -190,9 +191,15 @@ class Fit(Stage):
         learner = self._learner(peer["learner"], context)
         return {"name": peer["name"], "learner": learner, "trainer": trainer, "seed": peer["seed"]}
 
+    @property
+    def _shown(self) -> dict[str, Any]:
+        """The data config as its terms look at it: without the second view where none of them compares that."""
+        second = any(term.get("view") for term in self.objective.values())
+        return self.data if second else without(self.data, ("augment.strong",))
+
     def _identity(self, context: FingerprintContext) -> dict[str, Any]:
         """What the data are; of labels alone all batches have labels, whatever share of them the run's config says."""
-        return identity(self.data if self.taught else {**self.data, "labelled_share": None}, context)
+        return identity(self._shown if self.taught else {**self._shown, "labelled_share": None}, context)
 
     def modules(self) -> list[str]:
         """Modules whose source, with what they import below the same package, decides the result."""
@@ -312,7 +319,7 @@ class Fit(Stage):
         return FitRequest(
             execution.fingerprint,
             work=execution.work,
-            data={**self.data, **({} if self.generated is None else {"generated": self.generated.data_file()})},
+            data={**self._shown, **({} if self.generated is None else {"generated": self.generated.data_file()})},
             data_identity=execution.tree["data"],
             seen_identity=identity(self.seen, execution.context) if self.sees else execution.tree["data"],
             energy=execution.energy,
