@@ -21,10 +21,12 @@ from typing import Any
 from kdrun.files import read_json, write_json
 from kdrun.problems import UserError, closest, listed
 from kdrun.records import own_arm
+from kdrun.tracking.record import DONE
 from kdrun.tracking.registry import RunInfo
 
 FILE = "diagnosis.json"
 TEACHER = "teacher"
+WHOLE = {"run", "arm", "teacher", "settings", "pairs", "ensemble"}
 Diagnosis = dict[str, Any]
 
 
@@ -40,7 +42,7 @@ def read(run: Path, file: str = FILE) -> Diagnosis | None:
         found = read_json(run / file)
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and found.get("pairs") else None
+    return found if isinstance(found, dict) and found.get("pairs") and found.keys() >= WHOLE else None
 
 
 def keep(run: Path, diagnosis: Diagnosis, file: str = FILE) -> None:
@@ -56,11 +58,11 @@ def roles_of(run: RunInfo, arm: str | None, teacher: str | None) -> tuple[str, s
     arm, teacher = arm or own_arm(record), teacher or TEACHER
     for key, role in (("arm", arm), ("teacher", teacher)):
         if role not in roles:
-            hint = f"name who teaches, teacher=ROLE; {run.id} has: {listed(roles)}"
-            raise UserError(
-                f"{run.id} has no {'arm' if key == 'arm' else 'stage'} {role!r}{closest(role, roles)}",
-                hint if key == "teacher" else f"it has: {listed(roles)}",
-            )
+            there = listed(roles)
+            hint = f"name who teaches, teacher=ROLE; {run.id} has: {there}" if key == "teacher" else f"it has: {there}"
+            more = [] if run.status == DONE else [f"it is {run.status}; to continue it: kdrun rerun {run.id}"]
+            what = "arm" if key == "arm" else "stage"
+            raise UserError(f"{run.id} has no {what} {role!r}{closest(role, roles)}", hint, *more)
     if arm == teacher:
         raise UserError(f"arm={arm}: a network is not held against itself", f"{run.id} has: {listed(roles)}")
     return arm, teacher

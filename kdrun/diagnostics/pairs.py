@@ -162,7 +162,7 @@ def _stage(run: RunInfo, role: str, seed: int, which: str | None) -> dict[str, A
 def _measured(run: RunInfo, chosen: dict[str, Any], modules: dict[str, Any], known: Known) -> Measured:
     key = (chosen["stage"]["fingerprint"], chosen["file"])
     if key not in known:
-        known[key] = _measure(open_subject(run, chosen, modules))
+        known[key] = _measure(open_subject(run, chosen, modules, unchanged=True))
     return known[key]
 
 

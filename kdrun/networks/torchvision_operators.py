@@ -45,7 +45,7 @@ def loads(origin: str) -> bool:
 
     import torch
 
-    for library in sorted(Path(origin).parent.glob("_C.*")):
+    for library in sorted(Path(origin).parent.glob("_C*.*")):  # _C_stable.so from 0.29 on
         try:
             torch.ops.load_library(str(library))
             return True  # so it will in torchvision's own import

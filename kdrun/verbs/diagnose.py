@@ -12,11 +12,14 @@ from kdrun.plots.subject import find_subject, runs_of
 from kdrun.present.tables import aligned, print_table
 from kdrun.present.units import MISSING
 from kdrun.problems import UserError
+from kdrun.tracking.record import DONE
 from kdrun.tracking.registry import RunInfo
 from kdrun.verbs.arguments import Arguments
 from kdrun.verbs.runs import options_in, outputs_folder, whole_number
 
 OPTIONS = ("arm", "teacher", "seed", "which")
+SOME_FAILED = 3
+"""Exit code where some of several runs failed, are not here or could not be measured; a run without a teacher is none of these."""
 LESS = ("rank", "sharp T", "gap T")
 """Columns that a narrow terminal goes without, first to last."""
 OF_EACH = (
@@ -51,12 +54,17 @@ def main(args: Arguments) -> int:
     seed, which = whole_number(options, "seed"), options.get("which")
     if which not in (None, "best", "last"):
         raise UserError(f"which={which}: best or last")
-    named = runs_of(find_subject(outputs, args.words, tables=True), outputs)
+    subject = find_subject(outputs, args.words, tables=True)
+    named = runs_of(subject, outputs, unfinished=True)
     runs = [(label, run) for label, run in named if not getattr(run, "parts", ())]
     runs += [(f"{label}, {part.id}", part) for label, run in named for part in getattr(run, "parts", ())]
     chosen, left_out = _chosen(runs, options)
+    jobs = {job["label"] for job in subject.record.get("jobs") or ()}
+    lacking = sorted(jobs - {label for label, _ in named})
+    left_out += [f"{label} is left out: its run is not here" for label in lacking]
     file = file_of(options)
     found: list[tuple[str, Diagnosis]] = []
+    wrong: UserError | None = None
     from kdrun.diagnostics.pairs import diagnose
 
     known: dict[Any, Any] = {}
@@ -64,9 +72,16 @@ def main(args: Arguments) -> int:
         if len(chosen) > 1 and not (args.quiet or args.json):
             print(f"kdrun: {label}", file=sys.stderr)
         kept = None if args.force else read(run.dir, file)
-        diagnosis = diagnose(run, *roles, seed=seed, which=which, known=known, kept=kept)
+        try:
+            diagnosis = diagnose(run, *roles, seed=seed, which=which, known=known, kept=kept)
+        except UserError as error:
+            wrong = wrong or error
+            left_out.append(f"{label} is left out: {error.lines[0]}")
+            continue
         keep(run.dir, diagnosis, file)
         found.append((label, diagnosis))
+    if wrong is not None and not found:
+        raise wrong
     for text in left_out:
         print(f"kdrun: {text}", file=sys.stderr)
     if args.json:
@@ -75,7 +90,8 @@ def main(args: Arguments) -> int:
         print("\n".join(panel(found[0][1])))
     else:
         print_table([_row(label, diagnosis) for label, diagnosis in found], LESS)
-    return 0
+    failed = wrong is not None or lacking or any(run.status != DONE for _, run in runs)
+    return SOME_FAILED if failed and len(runs) + len(lacking) > 1 else 0
 
 
 def _chosen(

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from torch.nn import functional
 
 from kdrun import api, cli
 from kdrun.diagnostics import kept, pairs
+from kdrun.domains import load
 from kdrun.domains.load import load_data
 
 WORDS = ("data=digits", "data.limit.train=200", "data.labelled=80", "teacher=mlp_64", "student=mlp_8", "trainer.epochs=3", "hardware=cpu",
@@ -102,6 +104,39 @@ def test_several_runs_have_a_line_each_and_those_without_a_pair_are_told(outputs
     assert code == 0 and "is left out" in err and "teacher" in err and name[:8] not in err
     code, _, err = diagnosed(other)
     assert code == 2 and "no stage 'teacher'" in err and len(err.splitlines()) <= 4
+
+
+def test_a_run_that_cannot_be_measured_takes_no_other_along(outputs, diagnosed):
+    first = next(path for path in sorted((outputs / "runs").iterdir()) if "vanilla" in path.name)
+    bad, unfinished = outputs / "runs" / "gone-00000000", outputs / "runs" / "halfway-00000000"
+    record = json.loads((first / "record.json").read_text())
+    for folder, change in (
+        (bad, {"stages": [{**stage, "fingerprint": "f" * 64} for stage in record["stages"]]}),
+        (unfinished, {"stages": record["stages"][:1], "status": "interrupted"}),
+    ):
+        folder.mkdir()
+        (folder / "record.json").write_text(json.dumps({**record, **change}))
+    try:
+        code, out, err = diagnosed(first.name, bad.name, unfinished.name)
+        assert code == 3 and "K_hat" in out and "not in the store" in err and "no arm 'student'" in err
+        code, _, err = diagnosed(unfinished.name)
+        assert code == 2 and "it is interrupted; to continue it: kdrun rerun halfway-00000000" in err
+        table = outputs / "tables" / "mini"
+        table.mkdir(parents=True)
+        jobs = [{"label": name, "run": name, "status": "done"} for name in (first.name, "elsewhere-11111111")]
+        (table / "table.json").write_text(json.dumps({"jobs": jobs}))
+        code, out, err = diagnosed("mini")
+        assert code == 3 and "K_hat" in out and "elsewhere-11111111 is left out: its run is not here" in err
+    finally:
+        for folder in (bad, unfinished):
+            shutil.rmtree(folder)
+
+
+def test_data_that_have_changed_are_not_measured(outputs, diagnosed, monkeypatch):
+    first = next(path.name for path in sorted((outputs / "runs").iterdir()) if "vanilla" in path.name)
+    monkeypatch.setattr(load, "content_hash", lambda data, paths: "another")
+    code, _, err = diagnosed(first, "--force")
+    assert code == 2 and "have changed since student/seed=0" in err and len(err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

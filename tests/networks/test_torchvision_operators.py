@@ -53,6 +53,22 @@ def test_a_torchvision_without_its_library_becomes_importable(stand_in):
     assert python(code, stand_in).split() == ["True", "torchvision.transforms"]
 
 
+def test_a_library_that_loads_declares_its_operators_itself(stand_in):
+    """Declared twice, they end the process."""
+    (stand_in / "torchvision" / "_C.so").rename(stand_in / "torchvision" / "_C_stable.so")
+    code = """
+        import torch
+        library = torch.library.Library("torchvision", "DEF")
+        nms = "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        torch.ops.load_library = lambda path: path.endswith("_C_stable.so") and library.define(nms)
+        import kdrun
+        from kdrun.networks import torchvision_operators
+        import torchvision
+        print(torchvision_operators._declarations)
+    """
+    assert python(code, stand_in) == "[]"
+
+
 def test_importing_kdrun_imports_neither_torch_nor_torchvision(stand_in):
     code = """
         import kdrun, importlib.util

@@ -125,8 +125,13 @@ def _weights(run: RunInfo, stage: dict[str, Any], file: str) -> Path:
     return path
 
 
-def open_subject(run: RunInfo, chosen: dict[str, Any], modules: dict[str, Any] | None = None) -> TrainedNetwork:
-    """The network of an entry of `stages_of`, with its data. modules: data modules of earlier calls, by their config."""
+def open_subject(
+    run: RunInfo, chosen: dict[str, Any], modules: dict[str, Any] | None = None, *, unchanged: bool = False
+) -> TrainedNetwork:
+    """The network of an entry of `stages_of`, with its data. modules: data modules of earlier calls, by their config.
+
+    unchanged: UserError where the data are not, to the byte, those that it was trained and tested on."""
+    from kdrun.domains.load import content_hash
     from kdrun.hardware.exports.load import open_network
     from kdrun.networks.inputs import check_data
 
@@ -135,7 +140,10 @@ def open_subject(run: RunInfo, chosen: dict[str, Any], modules: dict[str, Any] |
     job = _job(run)
     config = job.config
     with job.allowing():
-        module = _module(weights.parent, config, stage["seed"], part, {} if modules is None else modules)
+        data, parts = _config(weights.parent, config)
+        if unchanged and content_hash(data, config["paths"]) != (parts.get("data") or {}).get("content"):
+            raise UserError(f"the data {data['name']} have changed since {stage['label']} of {run.id} was trained")
+        module = _module(data, config["paths"], parts, stage["seed"], part, {} if modules is None else modules)
         network, _, metadata = open_network(weights)
     check_data(metadata, module.spec, weights)
     return TrainedNetwork(
@@ -163,7 +171,9 @@ def open_subject(run: RunInfo, chosen: dict[str, Any], modules: dict[str, Any] |
 
 def data_of(run: RunInfo, stage: dict[str, Any]) -> Any:
     """The data as a stage of the run saw them."""
-    return _module(stage_folder(run, stage), _job(run).config, stage["seed"], None, {})
+    config = _job(run).config
+    data, parts = _config(stage_folder(run, stage), config)
+    return _module(data, config["paths"], parts, stage["seed"], None, {})
 
 
 def _job(run: RunInfo) -> Any:
@@ -172,11 +182,8 @@ def _job(run: RunInfo) -> Any:
     return job_from_record(run.record, run.dir.resolve().parent.parent)
 
 
-def _module(folder: Path, config: dict[str, Any], seed: int, part: str | None, modules: dict[str, Any]) -> Any:
-    """The data of a stage: those of the run's config, in the view (window, limits ...) that the stage says it had."""
-    from kdrun.domains.load import load_data
-    from kdrun.federation.shares import data_of_part
-
+def _config(folder: Path, config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(the data config of a stage: that of the run, in the view (window, limits ...) that the stage says it had; what determined the stage)."""
     parts = read_json(folder / "record.json").get("parts") or {}
     view = dict((parts.get("data") or {}).get("view") or {})
     # A tokenizer that is given stands in a view by its content; its path is the run's.
@@ -184,8 +191,22 @@ def _module(folder: Path, config: dict[str, Any], seed: int, part: str | None, m
     view |= {key: {**(config["data"].get(key) or {}), **view[key]} for key in nodes}
     # What came later and has its default is left out of the view, and may be another value in the run's data.
     usual = {key: value for key, value in added(Data).items() if "." not in key and key not in kinds.settings()}
-    data = {**config["data"], **(usual if view else {}), **view}
+    return {**config["data"], **(usual if view else {}), **view}, parts
+
+
+def _module(
+    data: dict[str, Any],
+    paths: dict[str, str],
+    parts: dict[str, Any],
+    seed: int,
+    part: str | None,
+    modules: dict[str, Any],
+) -> Any:
+    """The data of a stage (see _config)."""
+    from kdrun.domains.load import load_data
+    from kdrun.federation.shares import data_of_part
+
     key = json.dumps(data, sort_keys=True)
     if key not in modules:
-        modules[key] = load_data(data, config["paths"])
+        modules[key] = load_data(data, paths)
     return data_of_part(modules[key], parts, seed, part)
