@@ -26,7 +26,6 @@ from kdrun.tracking.registry import RunInfo
 
 FILE = "diagnosis.json"
 TEACHER = "teacher"
-WHOLE = {"run", "arm", "teacher", "settings", "pairs", "ensemble"}
 Diagnosis = dict[str, Any]
 
 
@@ -42,7 +41,7 @@ def read(run: Path, file: str = FILE) -> Diagnosis | None:
         found = read_json(run / file)
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and found.get("pairs") and found.keys() >= WHOLE else None
+    return found if isinstance(found, dict) and found.get("pairs") else None
 
 
 def keep(run: Path, diagnosis: Diagnosis, file: str = FILE) -> None:

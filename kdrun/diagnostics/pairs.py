@@ -101,7 +101,7 @@ def _identity(kept: Diagnosis) -> tuple[Any, ...]:
         [pair["seed"], *(pair[who][name] for who in ("student", "teacher") for name in ("fingerprint", "which"))]
         for pair in kept["pairs"]
     ]
-    return kept["arm"], kept["teacher"], kept["settings"], pairs
+    return kept.get("arm"), kept.get("teacher"), kept.get("settings"), pairs
 
 
 def _networks(
