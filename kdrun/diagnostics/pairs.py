@@ -77,7 +77,7 @@ def diagnose(
         [each, *(name for side in pair for name in (_fingerprint(side), side[0]["which"]))]
         for each, pair in chosen.items()
     ]
-    if kept is not None and _identity(kept) == (arm, teacher, SETTINGS, wanted):
+    if kept is not None and kept.get("settings") == SETTINGS and _identity(kept) == (arm, teacher, wanted):
         return kept
     modules: dict[str, Any] = {}
     pairs, members = [], []
@@ -101,7 +101,7 @@ def _identity(kept: Diagnosis) -> tuple[Any, ...]:
         [pair["seed"], *(pair[who][name] for who in ("student", "teacher") for name in ("fingerprint", "which"))]
         for pair in kept["pairs"]
     ]
-    return kept.get("arm"), kept.get("teacher"), kept.get("settings"), pairs
+    return kept["arm"], kept["teacher"], pairs
 
 
 def _networks(
