@@ -48,10 +48,9 @@ def spots_of(subject: Subject, runs: Sequence[tuple[str, Any]]) -> dict[tuple[An
 def write_card(subject: Subject, runs: Sequence[tuple[str, Any]]) -> list[Path]:
     """card.png and card.svg in the `plots` folder of the subject. UserError where there are no cards."""
     found = spots_of(subject, runs)
-    from kdrun.plots.paper import compose, page, save
+    from kdrun.plots.paper import save
 
-    with page():
-        return save(compose(panels(found)), subject.folder / "plots", NAME)
+    return save(panels(found), subject.folder / "plots", NAME)
 
 
 def panels(found: dict[tuple[Any, ...], list[Spot]]) -> list[Any]:

@@ -15,6 +15,7 @@ from kdrun.differences import MORE
 from kdrun.plots import paper
 from kdrun.plots.data import Group, Trace, mean_line
 from kdrun.plots.paper import COLOURS, FAINT, MOST_COLOURED, PAPER, STEPS, Panel, log_axis, mark, metric_label, scale_of
+from kdrun.present.units import words
 
 MOST_LETTERS = 36
 """Of the name of an axis on one line."""
@@ -113,7 +114,7 @@ def _mark_ends(ax: Axes, name: str, group: Group, colour: str, dash: Any, marks:
         if trace.problem is not None and line:
             ax.plot(list(line), list(line.values()), color=colour, linestyle=dash, linewidth=0.7)
             ax.plot(*list(line.items())[-1], "x", color=colour, markeredgewidth=1.1, zorder=4)
-            marks[f"{group.label}, seed {trace.seed}: {paper.words(trace.problem)}"] = mark("x", colour)
+            marks[f"{group.label}, seed {trace.seed}: {words(trace.problem)}"] = mark("x", colour)
         elif name.startswith("val/") and trace.selected in line:
             edge = {"markeredgecolor": PAPER, "markeredgewidth": 0.6}
             ax.plot(trace.selected, line[trace.selected], "o", color=colour, markersize=4.2, zorder=4, **edge)

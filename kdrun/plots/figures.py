@@ -70,15 +70,13 @@ def write_figures(subject: Subject) -> tuple[list[Path], dict[str, str]]:
     first one under names that tell which runs they show.
     """
     panels = panels_of(subject)
-    from kdrun.plots.paper import compose, page, save
+    from kdrun.plots.paper import save
 
     folder, paths, ending = subject.folder / "plots", [], ""
     if subject.kind == "runs":
         digest = hashlib.sha256(" ".join(run.id for _, run in subject.runs).encode()).hexdigest()
         ending = f"-{len(subject.runs)}-runs-{digest[:6]}"
-    with page():
-        for name, found in panels.items():
-            if not found:
-                continue
-            paths += save(compose(found), folder, f"{name}{ending}")
+    for name, found in panels.items():
+        if found:
+            paths += save(found, folder, f"{name}{ending}")
     return paths, {name: WHY[name] for name, found in panels.items() if not found}

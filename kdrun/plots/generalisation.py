@@ -51,13 +51,11 @@ def points_of(subject: Subject, runs: Sequence[tuple[str, Any]]) -> list[Point]:
 def write_generalisation(subject: Subject, runs: Sequence[tuple[str, Any]]) -> list[Path]:
     """generalisation.png and generalisation.svg in the `plots` folder of the subject. UserError where nothing was measured."""
     points = points_of(subject, runs)
-    from kdrun.plots.paper import Panel, compose, page, save
+    from kdrun.plots.paper import Panel, save
 
     texts = (f"{p.label} {p.gap:.3g} at {p.k_hat:.3g}, bound {p.bound:.3g}" for p in points)
     alt = f"gap of the student against K_hat, in nats: {'; '.join(texts)}"
-    with page():
-        figure = compose([Panel(NAME, alt, lambda ax: _draw(ax, points), 3.0)])
-        return save(figure, subject.folder / "plots", NAME)
+    return save([Panel(NAME, alt, lambda ax: _draw(ax, points), 3.0)], subject.folder / "plots", NAME)
 
 
 def _draw(ax: Any, points: Sequence[Point]) -> dict[str, Any]:

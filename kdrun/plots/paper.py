@@ -222,11 +222,6 @@ def metric_label(metric: str) -> str:
     return MEASURES[metric].label if metric in MEASURES else metric.replace("_", " ")
 
 
-def words(status: str) -> str:
-    """`out of memory`"""
-    return status.replace("_", " ")
-
-
 def log_axis(axis: Axis, values: Sequence[float]) -> None:
     """A log scale whose ticks are numbers that people write, at least three of them."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
@@ -262,12 +257,14 @@ def metric_axis(ax: Axes, metric: str) -> None:
     quiet_grid(ax)
 
 
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Writes NAME.png and NAME.svg into a folder and returns their paths. Call it inside `page`."""
+def save(panels: Sequence[Panel], folder: Path, name: str) -> list[Path]:
+    """Writes NAME.png and NAME.svg of a figure into a folder and returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.png", folder / f"{name}.svg"]
-    for path, content in zip(paths, (png(figure), svg(figure)), strict=True):
-        write_atomic(path, content)
+    with page():
+        figure = compose(panels)
+        for path, content in zip(paths, (png(figure), svg(figure)), strict=True):
+            write_atomic(path, content)
     return paths
 
 

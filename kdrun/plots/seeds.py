@@ -12,8 +12,9 @@ from matplotlib.lines import Line2D
 
 from kdrun.plots import paper
 from kdrun.plots.data import SeedPairs
-from kdrun.plots.paper import COLOURS, COLUMN, FAINT, INK, KINDS, Panel, axis_name, mark, quiet_grid, scale_of, words
+from kdrun.plots.paper import COLOURS, COLUMN, FAINT, INK, KINDS, Panel, axis_name, mark, quiet_grid, scale_of
 from kdrun.present.results import signed
+from kdrun.present.units import words
 from kdrun.present.verdict import amount, decision_text, method_text
 
 ROW = 0.06

@@ -61,6 +61,11 @@ def share(value: Any) -> str:
     return MISSING if fraction is None or not math.isfinite(fraction) else f"{100 * fraction:.0f} %"
 
 
+def words(status: str) -> str:
+    """`out of memory`"""
+    return status.replace("_", " ")
+
+
 def count_of(number: int, one: str) -> str:
     """`1 stage`, `3 stages`."""
     return f"{number:,} {one}{'' if number == 1 else 's'}"

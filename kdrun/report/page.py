@@ -6,9 +6,9 @@ from pathlib import Path
 
 from kdrun.files import write_atomic
 from kdrun.plots.subject import Subject
+from kdrun.present.units import words
 from kdrun.report import run_page, sweep_page, table_page
 from kdrun.report.markup import Html, tag
-from kdrun.report.sections import words
 from kdrun.report.style import CSS
 from kdrun.version import __version__
 

@@ -21,7 +21,7 @@ from kdrun.present.results import (
     result_rows,
     seen_rows,
 )
-from kdrun.present.units import duration
+from kdrun.present.units import duration, words
 from kdrun.present.verdict import verdict_of
 from kdrun.records import arms_of, metric_of, own_arm, spread, stages_of
 from kdrun.report.added import added_metrics
@@ -30,7 +30,7 @@ from kdrun.report.classes import class_tables
 from kdrun.report.figures import PageFigures
 from kdrun.report.markup import Html, section, table, tag
 from kdrun.report.parts import PageTable, part_tables
-from kdrun.report.sections import audit, config, count, failure, reproduce, words
+from kdrun.report.sections import audit, config, count, failure, reproduce
 from kdrun.report.written import written_tables
 from kdrun.tracking.record import DONE, FAILURES, log_tail
 from kdrun.tracking.registry import RunInfo

@@ -28,10 +28,6 @@ def count(value: Any) -> str:
     return MISSING if value is None else f"{value:,.0f}"
 
 
-def words(status: str) -> str:
-    return status.replace("_", " ")
-
-
 def plain(value: Any) -> str:
     """A value of a config as text."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

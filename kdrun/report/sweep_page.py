@@ -11,13 +11,13 @@ from kdrun.measures import measure
 from kdrun.parts import headline_epoch
 from kdrun.plots.subject import Subject, short_labels
 from kdrun.present.results import count_text, difference_texts, error_text, percent
-from kdrun.present.units import MISSING, duration
+from kdrun.present.units import MISSING, duration, words
 from kdrun.present.verdict import primary
 from kdrun.records import arms_of, metric_of, own_arm, validation_of
 from kdrun.report.figures import PageFigures
 from kdrun.report.markup import Html, block, code, facts, folded, section, table, tag
 from kdrun.report.run_page import LOG_LINES, title
-from kdrun.report.sections import code_state, failure, plain, versions_text, words
+from kdrun.report.sections import code_state, failure, plain, versions_text
 from kdrun.tracking.flatten import flatten
 from kdrun.tracking.record import DONE, FAILURES, log_tail
 from kdrun.tracking.registry import RunInfo

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import nn
 
 from kdrun.networks import quiet
-from kdrun.networks.causal import attention as _attention
-from kdrun.networks.causal import chooser, continued, past_of
-from kdrun.networks.causal import positions as _positions
+from kdrun.networks.causal import attention, chooser, continued, past_of, positions
 from kdrun.networks.huggingface import check_vocabulary
 
 SEMANTICS = 1
@@ -54,12 +50,8 @@ class LlavaNetwork(nn.Module):
         packaged: bool = False,
     ) -> None:
         super().__init__()
-        self.model = model
-        self.vocabulary, self.pad, self.eos = vocabulary, pad, eos
-        self.image_token, self.image_tokens, self.image_size = image_token, image_tokens, image_size
-        self.max_length = max_length
+        self.hold(model, vocabulary, pad, eos, image_token, image_tokens, image_size, max_length)
         self.packaged = packaged
-        self.notes: list[str] = []
         rows = model.get_output_embeddings().weight.shape[0]
         check_vocabulary("the language model", rows, vocabulary, MOST_UNUSED, "data.vision.tokenizer")
         if rows > vocabulary:
@@ -68,7 +60,24 @@ class LlavaNetwork(nn.Module):
             )
         self.register_state_dict_post_hook(_without_tower)
         self.register_load_state_dict_pre_hook(_with_tower)
-        self._past = past_of(model)
+
+    def hold(
+        self,
+        model: nn.Module,
+        vocabulary: int,
+        pad: int,
+        eos: int,
+        image_token: int,
+        image_tokens: int | None,
+        image_size: int | None,
+        max_length: int | None,
+    ) -> None:
+        """Keeps the model and what it has to know of the data, as of the class."""
+        self.model, self._past = model, past_of(model)
+        self.vocabulary, self.pad, self.eos, self.max_length = vocabulary, pad, eos, max_length
+        self.image_token, self.image_tokens, self.image_size = image_token, image_tokens, image_size
+        self.notes: list[str] = []
+        self._exported = False
 
     @property
     def parts(self) -> Mapping[str, str | tuple[str, ...]]:
@@ -105,9 +114,10 @@ class LlavaNetwork(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """(hidden [b, L, D], weight [vocabulary, D], bias [vocabulary] or None): what forward multiplies. Further inputs: as its."""
         embeddings = self.embed(input_ids, *pictures, **named)
-        mask, positions = _attention(attention_mask)
+        mask = attention_mask.bool()
+        mask, places = (mask, positions(mask)) if self._exported else attention(mask)
         output = self.language_model(
-            inputs_embeds=embeddings, attention_mask=mask, position_ids=positions, use_cache=False
+            inputs_embeds=embeddings, attention_mask=mask, position_ids=places, use_cache=False
         )
         return output.last_hidden_state, *self._head()
 
@@ -190,15 +200,14 @@ class LlavaNetwork(nn.Module):
     def exporting(self) -> Iterator[None]:
         """For a graph that takes any padding, and whose caller answers for the places of images: these are not counted, and the
         mask is never left out."""
-        module = sys.modules[__name__]
-        with (
-            mock.patch.object(module, "_attention", lambda mask: (mask.bool(), _positions(mask.bool()))),
-            mock.patch.object(type(self), "_check_places", lambda *places: None),
-        ):
+        self._exported = True
+        try:
             yield
+        finally:
+            self._exported = False
 
     def _check_places(self, places: torch.Tensor, features: torch.Tensor | None) -> None:
-        if places.is_meta:
+        if places.is_meta or self._exported:
             return  # no values to look at
         images, tokens = (0, 0) if features is None else features.shape[:2]
         if places.device.type != "cpu":  # looked at on the device, which then need not be waited for

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +10,6 @@ from torch import nn
 
 from kdrun.domains.vision_language.networks.llava import LlavaNetwork
 from kdrun.networks import quiet
-from kdrun.networks.causal import past_of
 from kdrun.networks.huggingface import of_fields
 from kdrun.problems import UserError
 
@@ -58,8 +56,9 @@ class Multimodal(LlavaNetwork):
             "eos_token_id": eos,
             "max_position_embeddings": max_length,
         }
-        self.model = of_fields("AutoModelForCausalLM", KNOWN, "language model", language, of_data, bos_token_id=None)
-        width = self.model.get_input_embeddings().weight.shape[1]
+        model = of_fields("AutoModelForCausalLM", KNOWN, "language model", language, of_data, bos_token_id=None)
+        self.hold(model, vocabulary, pad, eos, image_token, image_tokens, None, max_length)
+        width = model.get_input_embeddings().weight.shape[1]
         self.projectors = nn.ModuleDict(
             {
                 name: nn.Sequential(nn.Linear(feature_width, width), nn.GELU(), nn.Linear(width, width))
@@ -68,11 +67,7 @@ class Multimodal(LlavaNetwork):
         )
         for parameter in self.projectors.parameters():
             parameter.conditional = True  # a batch, or a task, may have no input of a modality
-        self.modalities, self.feature_width, self.vocabulary = tuple(modalities), feature_width, vocabulary
-        self.pad, self.eos, self.max_length = pad, eos, max_length
-        self.image_token, self.image_tokens, self.image_size = image_token, image_tokens, None
-        self._exported = False
-        self.packaged, self.notes, self._past = False, [], past_of(self.model)
+        self.modalities, self.feature_width, self.packaged = tuple(modalities), feature_width, False
 
     @property
     def parts(self) -> Mapping[str, str]:
@@ -117,13 +112,3 @@ class Multimodal(LlavaNetwork):
             if bool((rows := modality == number).any()):
                 projected = projected.masked_scatter(rows[:, None, None], projector(features[rows]))
         return projected
-
-    @contextmanager
-    def exporting(self) -> Iterator[None]:
-        """As of LlavaNetwork."""
-        self._exported = True
-        try:
-            with super().exporting():
-                yield
-        finally:
-            self._exported = False
