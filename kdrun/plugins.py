@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from functools import cache
 
 CONFIGS, DOMAINS = "kdrun.conf", "kdrun.domains"
 """Groups of entry points: packages of config files, and kinds of data."""
@@ -13,10 +14,22 @@ CONFIGS, DOMAINS = "kdrun.conf", "kdrun.domains"
 
 def entry_points(group: str) -> list[tuple[str, str]]:
     """(name, value) of every installed entry point of a group, sorted."""
-    found: dict[tuple[str, str], None] = {}
-    for folder in dict.fromkeys(sys.path):
+    folders = []
+    for folder in dict.fromkeys(os.path.abspath(path) for path in sys.path):
         try:
-            entries = list(os.scandir(folder or "."))
+            folders.append((folder, os.stat(folder).st_mtime_ns))
+        except OSError:
+            continue
+    return list(_found(group, tuple(folders)))
+
+
+@cache
+def _found(group: str, folders: tuple[tuple[str, int], ...]) -> list[tuple[str, str]]:
+    """Read once: what is installed or removed changes the time of its folder."""
+    found: dict[tuple[str, str], None] = {}
+    for folder, _ in folders:
+        try:
+            entries = list(os.scandir(folder))
         except OSError:
             continue
         for entry in entries:

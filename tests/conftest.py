@@ -20,7 +20,9 @@ LONGEST = (
     "test_readme.py", "federation/test_flower_deployment.py", "sweep/test_sweep.py", "test_faults.py", "sweep/test_search.py",
     "sweep/test_launchers.py", "test_scripts.py", "learning/test_ranks.py", "federation/test_flower.py",
     "tasks/test_translation.py", "test_environment.py", "test_cli.py", "learning/test_sharding.py", "learning/test_kill.py",
-    "config/test_compose.py",
+    "config/test_compose.py", "federation/test_run.py", "strategies/test_elastic.py", "federation/test_flower_messages.py",
+    "learning/test_feature_objectives.py", "objectives/test_proofs.py", "plots/test_figures.py", "tables/test_spec.py",
+    "learning/test_invariants.py", "outside/test_outside.py",
 )  # fmt: skip
 """Files that take many seconds. They come first, so that no worker is left with one of them when the others are done."""
 
