@@ -91,14 +91,6 @@ def test_every_shipped_option_and_preset_composes_without_torch(folder):
     assert "hydra" in imported and not imported & {"torch", "lightning", "torchmetrics", "wandb"}
 
 
-def test_the_presets_commands_compose(folder):
-    for command in (
-        "kdrun experiment=transfer",
-        "kdrun -m experiment=temperature objective.kd.temperature=1",
-    ):
-        assert typed(f"{command.replace(' -m', '')} --cfg job", folder).returncode == 0
-
-
 @pytest.mark.parametrize("line", [line for line in TABLE if line.split()[1] not in VERBS])
 def test_jobs_of_the_table_compose_and_their_stages_are_known(line):
     arguments = parse(shlex.split(line)[1:])
