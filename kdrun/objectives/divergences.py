@@ -51,9 +51,9 @@ class Divergence(torch.autograd.Function):
             log_q, log_p = (torch.log_softmax(logits, -1) for logits in given)
             return divergence(kind, log_q, log_p, torch.empty_like(log_p), beta=beta, careful=careful)
 
-        # Excluded classes are rare and looked for only where they show. For this a GPU has to wait, which is worth it where
-        # a teacher may make the value infinite.
-        waits = kind in MAY_BE_INFINITE or student.device.type == "cpu"
+        # Excluded classes are rare and looked for only where they show. For this a GPU would have to wait: there they are always looked for,
+        # and a value that is infinite shows where losses are written down.
+        waits = student.device.type == "cpu"
         value, slope = computed(careful=not waits)
         if waits and not bool(value.isfinite().all()):
             value, slope = computed(careful=True)

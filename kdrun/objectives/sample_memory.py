@@ -40,6 +40,9 @@ class RowMemory(nn.Module):
 
     def _places(self, ids: Tensor) -> Tensor:
         places = torch.searchsorted(self.ids, ids).clamp(max=len(self.ids) - 1)
-        if not torch.equal(self.ids[places], ids):
-            raise KeyError(f"sample id {int(ids[self.ids[places] != ids][0])} is none of training")
+        known = self.ids[places] == ids
+        if ids.device.type != "cpu":
+            torch._assert_async(known.all())  # without waiting for the device
+        elif not bool(known.all()):
+            raise KeyError(f"sample id {int(ids[~known][0])} is none of training")
         return places

@@ -38,7 +38,7 @@ def kd_topk(
     log_p, log_q, rest, log_rest = _parts(student_logits, teacher_top_ids, teacher_top_log_probs, k)
     p = log_p.exp()
     value = torch.where(p == 0, 0.0, p * (log_p - log_q)).sum(-1)
-    if not value.is_cuda:  # a GPU would have to wait
+    if value.device.type == "cpu":  # a GPU would have to wait
         refuse_infinite(value, "forward")
     if rest is None:
         return value

@@ -114,7 +114,10 @@ def vocabulary_values(
             found = None if targets is None else tuple(targets.shape)
             raise ValueError(f"student_hidden {tuple(student_hidden.shape)} and targets {found} disagree")
         labels = targets.flatten()
-        if labels.numel() and not (int(labels.min()) >= 0 and int(labels.max()) < rows):
+        here = (
+            labels.numel() and labels.device.type == "cpu"
+        )  # a GPU would have to wait, and refuses them where it looks them up
+        if here and not (int(labels.min()) >= 0 and int(labels.max()) < rows):
             raise IndexError(f"a target lies outside of the {rows} rows used: {int(labels.min())}..{int(labels.max())}")
     flat = student_hidden.flatten(0, -2)
     tensors = (flat, student_head, student_bias, *teacher, labels)
@@ -186,6 +189,8 @@ class Pass:
         careful: with regard to excluded classes, see divergences.py.
         """
         settings, temperature = self.settings, self.settings.temperature
+        waits = self.arrays[0].device.type == "cpu"  # see divergences.Divergence
+        careful = careful or not waits
         first, second, *third = (array[: part.stop - part.start] for array in self.arrays)
         logits = self.logits(self.student, part, first)
         value, labelled = 0.0, None
@@ -212,7 +217,7 @@ class Pass:
             apart, found = divergence(settings.kind, log_q, log_p, first, slope, settings.beta, careful)
             if labelled is not None:
                 found, factor = found.mul_(factor).add_(labelled, alpha=settings.ce), 1.0
-        if not bool(apart.isfinite().all()):
+        if waits and not bool(apart.isfinite().all()):
             if not careful:
                 return self.chunk(part, slope, careful=True)
             refuse_infinite(apart, settings.kind)

@@ -1,6 +1,7 @@
 """A step asks the device for nothing: on the meta device, whose tensors have no values, whatever had to wait for one fails."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from kdrun.learning.step import train_step
 from kdrun.networks.resnet import ResNet
 from kdrun.objectives.terms import build_objective
 
+from . import shipped
 from .stages import cell
 
 META = torch.device("meta")
@@ -133,3 +135,35 @@ def test_raw_pixels_are_normalised_where_they_are_used(words):
         assert other["inputs"].dtype == torch.uint8
         there = placed(other, torch.device("cpu"))
         assert torch.equal(there["inputs"], batch["inputs"]) and torch.equal(there["ids"], batch["ids"])
+
+
+WAITS = {
+    "crd": "its negatives are drawn in main memory, by labels that are on the device",
+    "minilm_text": "transformers looks whether a row is padded",
+    "tinybert_text": "transformers looks whether a row is padded",
+    "word_kd_vocabulary": "its backward pass looks whether all positions count alike",
+}
+"""Objectives whose steps wait for the device, and for what."""
+
+
+@pytest.mark.parametrize("name", shipped.EVERY)
+def test_no_step_of_a_shipped_objective_waits_but_those_that_say_so(name, monkeypatch):
+    """Images, tables and texts; forward pass, teacher, captures, terms and backward pass of a step that is not the first."""
+    plain = torch.autocast
+    monkeypatch.setattr(
+        torch, "autocast", lambda at, *args, **kw: nullcontext() if at == "meta" else plain(at, *args, **kw)
+    )
+    if any("transformers" in word or "encoder" in word for word in shipped.WORDS.get(name, ())):
+        pytest.importorskip("transformers")
+    made = shipped.assembled(name, training=True)
+    for part in (made.student, *made.backend.beside.values()):
+        part.to(META)
+    if made.teacher is not None:
+        made.teacher.to(META)
+    batch = placed(made.batch, META)
+    if name in WAITS:
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            made.of([batch])
+    else:
+        values, gradients = made.of([batch])
+        assert values.is_meta and gradients.is_meta
