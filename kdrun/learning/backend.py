@@ -45,6 +45,7 @@ class Backend:
     passes      how often, where the optimizer says it
     balance     of the gradients of terms, or None
     execution   how the student's forward pass is computed, where not plainly
+    leaving     called between parts of a batch; raises where a stop was asked for and the step would take too long: the batch is then lost
     """
 
     ranks = 1
@@ -69,6 +70,7 @@ class Backend:
         self.smallest, self.closure, self.passes = 1, False, 1
         self.balance: Balance | None = None
         self.execution: Execution | None = None
+        self.leaving: Callable[[], None] = lambda: None
 
     def serve(self, optimizer: Any) -> None:
         """Takes from the optimizer how often it computes gradients in a step."""

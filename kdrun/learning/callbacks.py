@@ -194,6 +194,10 @@ class Keeping(Callback):
 
     # Lightning calls these
 
+    def on_train_start(self, trainer, learner: LearnerModule) -> None:
+        for one in learner.learners:
+            one.backend.leaving = self._leaving
+
     def on_train_batch_start(self, trainer, learner: LearnerModule, batch, batch_idx) -> None:
         if self._random is not None:  # as late as possible: nothing may draw between this and the first resumed step
             seeds.restore(self._random)

@@ -46,6 +46,8 @@ def train_step(
     backend.zero_gradients()
     parts = backend.parts(batch)
     for number, part in enumerate(parts, 1):
+        if number > 1:
+            backend.leaving()
         tensors = compared(student, teacher if asked else None, objective, part, step, backend)
         total, raw = objective(tensors, count)
         if len(backend.seen) < len(objective.active):

@@ -132,6 +132,38 @@ def test_a_long_evaluation_is_left_and_the_numbers_are_those_of_a_run_that_was_n
     same(unbroken, make_lab(tmp_path / "b").get(stage))
 
 
+def test_a_long_step_is_left_between_its_parts_and_ends_in_the_same_bits(tmp_path, monkeypatch):
+    """The signal comes in the second of four parts of the fourth step, after the checkpoint of the third."""
+    from kdrun.learning import report
+
+    words = (
+        "trainer.accumulate=4",
+        "trainer.checkpoint_seconds=0",
+        "trainer.epochs=1",
+        "trainer.optimizer.momentum=0.9",
+    )
+    stage = supervised(Cast(cell(*words)).student)
+    unbroken, parts = make_lab(tmp_path / "a").get(stage), []
+
+    class InStep(Silent):
+        def stop_requested(self):
+            return len(parts) >= 10
+
+    def leave(self, look=report.Leaving.__call__):
+        parts.append(None)
+        look(self)
+
+    monkeypatch.setattr(report, "STOP_SECONDS", 0.0)
+    monkeypatch.setattr(report.Leaving, "__call__", leave)
+    with pytest.raises(Interrupted):
+        make_lab(tmp_path / "b", InStep()).get(stage)
+    monkeypatch.undo()
+    (checkpoint,) = (tmp_path / "b" / "unfinished").glob("*/checkpoint.pt")
+    assert torch.load(checkpoint, weights_only=True)["kdrun"]["step"] == 3
+    assert len(parts) == 11  # seen after the tenth, left at the next
+    same(unbroken, make_lab(tmp_path / "b").get(stage))
+
+
 def test_checkpoints_that_take_long_are_written_seldom(tmp_path, monkeypatch):
     from kdrun.learning import callbacks
 

@@ -25,7 +25,13 @@ from pathlib import Path
 
 def run_frozen(folder, *, force=False):
     from kdrun.job.progress import Signals
+    from kdrun.nodes import place_of
     from kdrun.tracking.registry import open_folder
+    place = place_of({"nodes": int(os.environ.get("SLURM_NNODES", 1)), "devices": 1})
+    if place is not None:
+        (Path(folder) / f"node {place.rank} of {place.count}, {place.launch}").touch()
+        if not place.first:
+            return 0
     run = open_folder(Path(folder))
     words = run.record["overrides"]
     with Signals() as signals:
@@ -92,10 +98,17 @@ while True:
 """
 
 SRUN = r"""
-import os, sys
+import os, re, subprocess, sys
+from pathlib import Path
 words = sys.argv[1:]
 while words[0].startswith("-"):
     words = words[2:] if words[0] in ("--output", "--error") else words[1:]
+nodes = re.search(r"--nodes=(\d+)", Path(os.environ["FAKE_SCRIPT"]).read_text())
+if nodes and int(nodes[1]) > 1:
+    every = {"SLURM_NTASKS": nodes[1], "SLURM_NNODES": nodes[1], "SLURM_LOCALID": "0", "SLURM_STEP_ID": "0"}
+    own = [os.environ | every | {"SLURM_PROCID": str(n), "SLURM_NODEID": str(n)} for n in range(int(nodes[1]))]
+    tasks = [subprocess.Popen(words, env=each) for each in own]
+    sys.exit(max(task.wait() for task in tasks))
 os.environ |= {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
 os.execv(words[0], words)
 """
@@ -387,6 +400,16 @@ def test_slurm_gets_our_python_the_settings_and_the_frozen_folders(stand_in, slu
     )
     submitted = json.loads((sweep / "launcher/1/submitted.json").read_text())
     assert submitted == {str(folders[0]): "4711_0", str(folders[1]): "4711_1"}
+
+
+def test_slurm_starts_a_job_over_two_nodes_on_both(stand_in, slurm, tmp_path):
+    folders = freeze(tmp_path / "outputs", {0: []})
+    assert launch(folders, "submitit_slurm", [], tmp_path / "sweep", devices=4, nodes=2) == {0: 0}
+    script = (slurm / "4711.sh").read_text()
+    for flag in ("nodes=2", "ntasks-per-node=1", "gpus-per-node=4"):
+        assert f"#SBATCH --{flag}\n" in script, script
+    told = sorted(path.name for path in folders[0].glob("node *"))
+    assert told == ["node 0 of 2, slurm-4711-0", "node 1 of 2, slurm-4711-0"] and statuses(folders) == {0: "done"}
 
 
 def test_slurm_jobs_go_on_after_ctrl_c_are_not_submitted_twice_and_survive_a_preemption(stand_in, slurm, tmp_path):
