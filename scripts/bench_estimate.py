@@ -1,12 +1,15 @@
 """Estimated seconds and memory of a training step against measured ones, on this CPU: python scripts/bench_estimate.py [--repeat 5]
 
 The estimate is that of `kdrun plan` (ledger.roofline.step_seconds) with figures measured here: float32 products, copies, starts of operators.
+All seconds are of the one thread that computes, which other work does not move, and figures and steps are measured in turns: what other work
+takes of caches and of a core's other half slows both. Ratios are medians.
 Memory is that of tensors kept for the backward pass (learning.footprint). A ratio beyond 1.5 either way is marked, and the exit code is then 1.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 import time
 
@@ -26,9 +29,9 @@ CASES = {
 FACTOR = 1.5
 
 
-def measured(network: torch.nn.Module, shape: tuple[int, ...], batch: int, repeat: int) -> tuple[float, int]:
-    """(least seconds of forward and backward pass, bytes kept between them)."""
-    inputs, targets, times, kept = torch.randn(batch, *shape), torch.zeros(batch, dtype=torch.int64), [], {}
+def kept_by(network: torch.nn.Module, shape: tuple[int, ...], batch: int) -> int:
+    """Bytes kept between forward and backward pass."""
+    kept = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
@@ -36,32 +39,37 @@ def measured(network: torch.nn.Module, shape: tuple[int, ...], batch: int, repea
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        network(inputs)
+        network(torch.randn(batch, *shape))
     own = {part.untyped_storage().data_ptr() for part in (*network.parameters(), *network.buffers())}
-    size = sum(number for place, (number, _) in kept.items() if place not in own)
-    for _ in range(repeat + 1):
-        started = time.perf_counter()
-        functional.cross_entropy(network(inputs), targets).backward()
-        times.append(time.perf_counter() - started)
-    return min(times[1:]), size
+    return sum(number for place, (number, _) in kept.items() if place not in own)
+
+
+def step_of(network: torch.nn.Module, shape: tuple[int, ...], batch: int) -> float:
+    """Seconds of a forward and a backward pass, gradients made anew as in training."""
+    inputs, targets = torch.randn(batch, *shape), torch.zeros(batch, dtype=torch.int64)
+    network.zero_grad()
+    started = time.thread_time()
+    functional.cross_entropy(network(inputs), targets).backward()
+    return time.thread_time() - started
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--repeat", type=int, default=5, help="steps of which the fastest counts, as for the figures of this CPU"
-    )
+    parser.add_argument("--repeat", type=int, default=5, help="turns of figures and three steps")
     repeat, marked = parser.parse_args().repeat, False
     torch.set_num_threads(1)
-    figures = roofline.measured_figures()
     print(f"{'':24}{'ms estimated':>14}{'measured':>10}{'ratio':>7}{'MB estimated':>14}{'measured':>10}{'ratio':>7}")
     for name, (make, shape, batch) in CASES.items():
         network = make().train()
         operators = roofline.operators(network, roofline.on(shape), everything=True)
-        seconds = roofline.step_seconds(operators, [], batch, figures, "fp32")
-        size = kept_bytes(network, roofline.on(shape, batch))
-        taken, kept = measured(network, shape, batch, repeat)
-        ratios = seconds / taken, size / kept
+        size, kept, turns = kept_bytes(network, roofline.on(shape, batch)), kept_by(network, shape, batch), []
+        for _ in range(repeat):
+            figures = roofline.measured_figures(seconds=0.05)
+            seconds = roofline.step_seconds(operators, [], batch, figures, "fp32")
+            taken = min(step_of(network, shape, batch) for _ in range(3))
+            turns.append((seconds / taken, seconds, taken))
+        ratio, seconds, taken = statistics.median_low(turns)
+        ratios = ratio, size / kept
         wrong = any(not 1 / FACTOR < ratio < FACTOR for ratio in ratios)
         marked |= wrong
         cells = f"{1e3 * seconds:>14.1f}{1e3 * taken:>10.1f}{ratios[0]:>7.2f}{size / 1e6:>14.1f}{kept / 1e6:>10.1f}{ratios[1]:>7.2f}"

@@ -29,6 +29,8 @@ from kdrun.ledger.flops import watched
 BYTES = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 PASSES = 3
 """Forward passes that a step of training takes as long as: one forward, two for both gradients."""
+STARTS = 100
+"""Operators that are timed together, since to read a clock takes as long as to start one."""
 METHOD = "roofline over operators: launch + max(operations / (peak * utilisation), bytes / bandwidth)"
 
 
@@ -161,33 +163,33 @@ def step_seconds(
 
 def measured_figures(threads: int = 1, seconds: float = 0.3) -> DeviceFigures:
     """What this machine's CPU reaches with so many threads: float32 matrix products of 1,024 squared, and copies of 256 MB (read and
-    written), and products of 1 x 4 numbers, which take what it takes to start one; the best of as many as fit into `seconds` each.
-    utilisation is 1, for these are reached, not printed.
+    written), and products of 1 x 4 numbers, which take what it takes to start one; the best of as many as fit into `seconds` each. One thread
+    is timed by its own clock, which other work on the machine does not move. utilisation is 1, for these are reached, not printed.
     """
-    before = torch.get_num_threads()
+    before, clock = torch.get_num_threads(), time.thread_time if threads == 1 else time.perf_counter
     torch.set_num_threads(threads)
     try:
         one, other = torch.rand(1024, 1024), torch.rand(1024, 1024)
         product = torch.empty(1024, 1024)
-        peak = 2 * 1024**3 / _best(lambda: torch.mm(one, other, out=product), seconds) / 1e12
+        peak = 2 * 1024**3 / _best(lambda: torch.mm(one, other, out=product), seconds, clock) / 1e12
         source = torch.zeros(64_000_000)
         sink = torch.empty_like(source)
-        bandwidth = 2 * 4 * source.numel() / _best(lambda: sink.copy_(source), seconds) / 1e9
+        bandwidth = 2 * 4 * source.numel() / _best(lambda: sink.copy_(source), seconds, clock) / 1e9
         little, few = torch.rand(1, 4), torch.rand(4, 4)
-        launch = _best(lambda: torch.mm(little, few), seconds) * 1e6
+        launch = _best(lambda: [torch.mm(little, few) for _ in range(STARTS)], seconds, clock) / STARTS * 1e6
     finally:
         torch.set_num_threads(before)
     said = f"measured: matrix products and copies on this CPU, threads: {threads}"
     return DeviceFigures("local", {"fp32": peak}, None, bandwidth, said, utilisation=1.0, launch_us=launch)
 
 
-def _best(work: Callable[[], Any], seconds: float) -> float:
+def _best(work: Callable[[], Any], seconds: float, clock: Callable[[], float]) -> float:
     work()  # memory is touched, kernels are chosen
-    best, end = float("inf"), time.perf_counter() + seconds
+    best, end = float("inf"), clock() + seconds
     while True:
-        start = time.perf_counter()
+        start = clock()
         work()
-        now = time.perf_counter()
+        now = clock()
         best = min(best, now - start)
         if now > end:
             return best
