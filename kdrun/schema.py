@@ -142,6 +142,13 @@ class Trainer:
         choices=("none", "fsdp"),
         added=True,
     )
+    gather: str | None = key(
+        None,
+        "number format in which blocks of a sharded student are gathered; null: that of the weights",
+        choices=("bf16",),
+        meant={"bfloat16": "bf16"},
+        added=True,
+    )
     compile: str | None = key(
         None,
         "compile the forward pass of student and teacher in training, by this backend of torch.compile",
@@ -322,6 +329,13 @@ class Teacher(LearnerConfig):
     )
     device: str | None = key(
         None, "where it computes while it teaches, such as cuda:1; null: where the student does", added=True
+    )
+    sharding: str = key(
+        "none",
+        "its weights over several devices while it teaches: whole on each, or in parts",
+        choices=("none", "fsdp"),
+        added=True,
+        left_out="the same numbers, computed from weights that are brought together",
     )
     precision: str | None = key(
         None,

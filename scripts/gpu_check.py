@@ -13,6 +13,7 @@ Every row is a run of `kdrun.run` on digits (no download), a ResNet-14 teaching 
   accumulate      each batch in two parts, gradients clipped
   workers         batches made ahead by two processes; test accuracy has to be that of fp32 to the bit on a CPU
   two devices     NCCL on GPUs, gloo on a CPU; where there are two
+  teacher parts   the same, with the teacher's weights in parts over them
   plain loop      the same step by hand: teacher, student, loss, SGD; images a second alone
 A row says how it ended, test accuracy, images a second of training (the first epoch's start-up included), the peak of memory and what
 learning.footprint estimates of it (workspace of operators left out). Rows that are more than --tolerance below fp32 are marked, and the exit
@@ -51,6 +52,7 @@ ROWS = {
     "accumulate": ["trainer.accumulate=2", "trainer.clip=1.0"],
     "workers": ["hardware.workers=2"],
     "two devices": ["hardware.devices=2"],
+    "teacher parts": ["hardware.devices=2", "teacher.sharding=fsdp"],
 }
 
 
@@ -71,7 +73,9 @@ def estimate(extra: list[str], quick: bool) -> float | None:
     optimizer = {"_target_": "torch.optim.SGD", "lr": 0.1, "momentum": 0.9}
     hardware = {"devices": devices, "precision": said.get("hardware.precision", "fp32")}
     kept = kept_bytes(student, on((1, 8, 8), 1)) * samples
-    found = footprint(student, [teacher] if online else [], {"optimizer": optimizer}, hardware, kept, 10 * samples)
+    taught = {"sharding": said.get("teacher.sharding", "none")}
+    teachers = [teacher] if online else []
+    found = footprint(student, teachers, {"optimizer": optimizer}, hardware, kept, 10 * samples, taught)
     return 1e3 * found["total"]
 
 
@@ -154,7 +158,7 @@ def synchronise(device: str) -> None:
 def skipped(name: str, device: str, have: dict[str, int]) -> str | None:
     if name == "fp16" and device == "cpu":
         return "not on a CPU"
-    return "one device here" if name == "two devices" and have[device] < 2 else None
+    return "one device here" if "hardware.devices=2" in ROWS[name] and have[device] < 2 else None
 
 
 def main() -> int:

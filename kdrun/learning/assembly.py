@@ -139,6 +139,7 @@ def learner_of(fit: RunningFit, objective: Objective, teacher: TeacherSource | N
         clip=trainer["clip"],
         ema=trainer["ema"],
         whole=fit.network if sharded else None,
+        gathered=trainer.get("gather"),
         adaptor=adaptor,
         alike=request.alike,
         balance=trainer.get("balance"),

@@ -79,10 +79,12 @@ def footprint(
     hardware: Mapping[str, Any],
     activations: float | None,
     outputs: float,
+    taught: Mapping[str, Any] | None = None,
 ) -> dict[str, float | None]:
     """GB on one device: each item above, and their total; None where activations are not known.
 
     activations: bytes (`kept_bytes`) of the samples that a device computes at a time; outputs: numbers that a network gives for these.
+    taught: how the teachers teach (teaching of a stage).
     """
     devices, sharded = world_of(hardware), trainer.get("sharding", "none") == "fsdp"
     shards = devices if sharded else 1
@@ -90,6 +92,7 @@ def footprint(
     buckets = trained if devices > 1 else 0
     if sharded and devices > 1:
         buckets = 2 * max([bytes_of(unit) for unit in units(student)], default=0)
+    parts = devices if (taught or {}).get("sharding") == "fsdp" else 1
     half = 0.5 if hardware["precision"] in ("bf16", "fp16") else 1.0
     copies = 1 if trainer.get("ema") is None else 2
     found: dict[str, float | None] = {
@@ -99,7 +102,7 @@ def footprint(
         "buckets": buckets,
         "activations": None if activations is None else half * activations,
         "outputs": 4 * outputs * (2 + len(teachers)),
-        "teachers": sum(bytes_of(teacher) for teacher in teachers),
+        "teachers": sum(bytes_of(teacher) for teacher in teachers) / parts,
     }
     found = {name: None if value is None else value / GB for name, value in found.items()}
     return {**found, "total": None if None in found.values() else sum(found.values())}

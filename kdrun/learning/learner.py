@@ -46,7 +46,7 @@ class LearnerModule(LightningModule):
     accumulate micro-batches per step; the gradient equals that of the whole batch
     clip       largest gradient norm, or None
     ema        decay of an exponential moving average of the weights that is then evaluated and kept, or None
-    whole      where the student is sharded over ranks: a whole copy, which is evaluated and kept, or None
+    whole      where the student is sharded over ranks: a whole copy, which is evaluated and kept, or None; gathered: see sharding.shard
     adaptor    from the student's features to the sizes of the teacher's; likewise. None where nothing compares features, or
                those of the last layers alone and they are as wide
     alike      the student starts as a copy of its teacher
@@ -68,6 +68,7 @@ class LearnerModule(LightningModule):
         clip: float | None = None,
         ema: float | None = None,
         whole: nn.Module | None = None,
+        gathered: str | None = None,
         adaptor: Adaptors | None = None,
         alike: bool = False,
         balance: int | None = None,
@@ -112,7 +113,7 @@ class LearnerModule(LightningModule):
         if follows:
             network = self._ema.value.module
             self.teacher.follow(network, capture_of(network, objective, "teacher"))
-        self._whole = Held(whole)
+        self._whole, self.gathered = Held(whole), gathered
         self._metrics = Held(task.collection())
         self.peers: Any = None
         self._place = 0  # of its optimizer among those of the trainer

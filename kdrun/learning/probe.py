@@ -117,7 +117,7 @@ def _memory(stage, shadow: nn.Module, task, teachers: list[nn.Module], samples: 
     share = samples / world_of(stage.hardware) / stage.trainer.get("accumulate", 1)
     spec, kept = task.spec, kept_bytes(shadow, task.typical)
     numbers = share * ((task.TYPICAL_TOKENS or 1) * spec.vocabulary if spec.per_position else spec.outputs)
-    return footprint(shadow, teachers, stage.trainer, stage.hardware, kept and kept * share, numbers)
+    return footprint(shadow, teachers, stage.trainer, stage.hardware, kept and kept * share, numbers, stage.teaching)
 
 
 def _loader(stage, module, objective: Objective, batch_size: int) -> Any:

@@ -6,6 +6,7 @@ steps on each rank, and a sharded forward pass would wait for the others for eve
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -37,6 +38,11 @@ def check_shardable(network: nn.Module, trainer: dict[str, Any], hardware: dict[
         refuse(f"measures no gradients of single terms (trainer.balance={trainer['balance']})", "trainer.balance=null")
     if hardware["precision"] == "fp16":
         refuse("does not go with hardware.precision=fp16: gradients are scaled by each rank alone", "bf16 or fp32")
+    if trainer.get("gather") is not None and hardware["precision"] != "bf16":
+        raise UserError(
+            f"trainer.gather={trainer['gather']}: the forward pass is in {hardware['precision']}",
+            "give hardware.precision=bf16",
+        )
     if hardware["channels_last"]:
         refuse("does not go with hardware.channels_last=true", "hardware.channels_last=false")
     hold_frozen(network.train())
@@ -78,16 +84,46 @@ def _by_itself(part: nn.Module, network: nn.Module) -> bool:
     return bool(own) and not any(id(parameter) in own for parameter in others)
 
 
-def shard(network: nn.Module, mesh) -> None:
-    """Divides every parameter of the network over the mesh, in place."""
-    from torch.distributed.fsdp import fully_shard
+GATHERED = {"bf16": torch.bfloat16}
+"""Number formats of trainer.gather."""
 
+
+def shard(network: nn.Module, mesh, gather: str | None = None) -> None:
+    """Divides every parameter of the network over the mesh, in place. gather: number format of units while they are whole; their gradients are
+    averaged in float32, and what is in no unit (embeddings, the output) stays as it is."""
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    formats = {"param_dtype": GATHERED[gather], "reduce_dtype": torch.float32} if gather else {}
+    policy = MixedPrecisionPolicy(**formats, cast_forward_inputs=False)  # autocast does that
     for unit in reversed(units(network)):  # inner ones first
-        fully_shard(unit, mesh=mesh)
+        fully_shard(unit, mesh=mesh, mp_policy=policy)
     # An output layer is multiplied after the forward pass is over: what the root holds stays until the backward pass.
     fully_shard(network, mesh=mesh, reshard_after_forward=False)
     # A batch without images gives the projector no gradient, and ranks must agree on what they average.
     network.set_reduce_scatter_unused_params(True)
+    for name in CALLED:
+        if hasattr(network, name):
+            _gather_for(network, name)
+
+
+def shard_frozen(network: nn.Module, device: torch.device) -> None:
+    """Divides a network that only answers over all ranks, in place: from now on they have to ask it together. Each block is whole while it
+    computes, and in main memory or on disk until the rank's part of it is on the device.
+
+    Ranks find each other here where they have not yet; Lightning then takes that group."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    if not torch.distributed.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
+    for unit in reversed(units(network)):
+        fully_shard(unit, mesh=mesh)
+    fully_shard(
+        network, mesh=mesh, reshard_after_forward=False
+    )  # as of a student: an output layer may be read afterwards
     for name in CALLED:
         if hasattr(network, name):
             _gather_for(network, name)
@@ -155,9 +191,10 @@ class ShardedStrategy(DDPStrategy):
         self.precision_plugin.convert_module(self.model)
         if fitting:
             # Before anything is moved: a unit goes to the device alone, and only the rank's part of it stays.
-            shard(self.lightning_module.student, init_device_mesh(self.root_device.type, (self.world_size,)))
+            learner = self.lightning_module
+            shard(learner.student, init_device_mesh(self.root_device.type, (self.world_size,)), learner.gathered)
             self._looking = True
-            keep_gathered(self.lightning_module.student, True)
+            keep_gathered(learner.student, True)
         self.model_to_device()
         if fitting:
             self.setup_optimizers(trainer)

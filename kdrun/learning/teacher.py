@@ -22,6 +22,7 @@ from kdrun.data.host import moved
 from kdrun.data.module import BatchView
 from kdrun.domains.task import Prediction
 from kdrun.learning.execution import Execution
+from kdrun.learning.sharding import shard_frozen
 from kdrun.learning.wiring import predicted
 from kdrun.networks.capture import Capture
 from kdrun.objectives.objective_term import versions
@@ -104,6 +105,11 @@ class FrozenTeacher:
         self.precision = precision
         self._digest = state_digest(self.network.state_dict())
 
+    def share(self, device: torch.device) -> None:
+        """From now on its weights lie in parts over all ranks, which have to ask it together."""
+        shard_frozen(self.network, device)
+        self._digest = state_digest(self.network.state_dict())
+
     def _mixed(self, device: str) -> AbstractContextManager[Any]:
         return nullcontext() if self.precision is None else torch.autocast(device, self.precision)
 
@@ -147,6 +153,8 @@ class FrozenTeacher:
 
         Raises: RuntimeError if a parameter or a buffer is not bit-identical to what it was.
         """
+        if hasattr(self.network, "reshard"):  # what was left whole after the last forward pass
+            self.network.reshard()
         if state_digest(self.network.state_dict()) != self._digest:
             raise RuntimeError(
                 "the teacher's parameters or buffers changed while it taught; its outputs were not frozen"
@@ -331,11 +339,12 @@ def _stay(module: nn.Module) -> Callable[..., nn.Module]:
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:
-    """sha256 over names and bytes of tensors (a network's `state_dict()`, say)."""
+    """sha256 over names and bytes of tensors (a network's `state_dict()`, say); of sharded ones over the part of this rank."""
     digest = hashlib.sha256()
     for name, tensor in state.items():
         digest.update(name.encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        part = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+        flat = part.detach().cpu().contiguous().reshape(-1)
         digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
     return digest.hexdigest()
 

@@ -26,6 +26,7 @@ from kdrun.ledger.reader import Metering, open_metering
 from kdrun.networks.build import of_shapes, to_be_loaded
 from kdrun.networks.inputs import moments_of, same
 from kdrun.networks.weights import load_weights, read_metadata
+from kdrun.nodes import world_of
 from kdrun.objectives.terms import Objective, build_objective
 from kdrun.problems import UserError
 
@@ -207,10 +208,10 @@ def live_teacher(
     teacher: TaughtBy,
     module,
     task,
-    device: torch.device,
+    device: torch.device | None,
     look: Callable[[torch.nn.Module], None] = lambda _: None,
 ) -> FrozenTeacher:
-    """The frozen network of a teacher on `device`; `look` is given the network before it is frozen.
+    """The frozen network of a teacher on `device`, if one is given; `look` is given the network before it is frozen.
 
     Its weights file says how its inputs are normalised: those of `module` are converted where the config has another
     normalisation for the teacher (`converts`), and outputs to the units of its targets where the teacher learned them in others.
@@ -223,7 +224,8 @@ def live_teacher(
     converts = theirs is not None and ours is not None and not same(theirs, ours)
     normalize = renormalisation((ours["mean"], ours["std"]), theirs) if converts else None
     frozen = FrozenTeacher(network, task, teacher.fingerprint, normalize, module.spec.output_turn(known))
-    frozen.to(device)
+    if device is not None:
+        frozen.to(device)
     return frozen
 
 
@@ -236,16 +238,23 @@ def _one_teacher(
 
     k = topk.wanted(request.objective)
 
-    def live(measured: bool = request.rank == 0) -> FrozenTeacher:
-        """measured: looked at before it teaches; by the first of several ranks, whose failure ends the others."""
+    shared = teaching.get("sharding") == "fsdp" and world_of(request.hardware) > 1
+    if shared:
+        _check_shared(teaching, request.hardware, request.trainer or {})
+
+    def live(measured: bool = shared or request.rank == 0) -> FrozenTeacher:
+        """measured: looked at before it teaches; by the first of several ranks, whose failure ends the others, or by all where
+        they have it together."""
 
         def look(network: torch.nn.Module) -> None:
             topk.check_told(teacher.name, network, k)
             workshop.note_teaching(request, flops=task.flops(network))
 
-        frozen = live_teacher(teacher, module, task, device, look)
+        frozen = live_teacher(teacher, module, task, None if shared else device, look)
         if precision := teaching.get("precision"):
             frozen.compute_in(stored.PRECISIONS[precision])
+        if shared:
+            frozen.share(device)
         if request.hardware["channels_last"]:
             frozen.network.to(memory_format=torch.channels_last)
         if measured:
@@ -269,3 +278,12 @@ def _one_teacher(
     if module.cached_by != SAMPLE:
         return stored.of_positions(asking, k)
     return stored.of_samples(asking, features, asked_by_batches)
+
+
+def _check_shared(teaching: dict[str, Any], hardware: dict[str, Any], trainer: dict[str, Any]) -> None:
+    """Raises UserError for what does not go with a teacher in parts."""
+    others = {"teacher.device": teaching.get("device"), "trainer.compile": trainer.get("compile")}
+    others["hardware.channels_last"] = hardware["channels_last"] or None
+    for key, value in others.items():
+        if value is not None:
+            raise UserError(f"teacher.sharding=fsdp does not go with {key}={value}", "give one of them")

@@ -18,7 +18,7 @@ from kdrun.term_weights import scaled
 
 # What a teacher's config says of how it teaches, as opposed to what it is.
 TEACHING = ("source", "fill", "verify", "cache_limit_gb", "accuracy", "tolerance")
-LATER = {"mode": "eval", "device": None, "precision": None, "cache_format": "fp32"}
+LATER = {"mode": "eval", "device": None, "precision": None, "cache_format": "fp32", "sharding": "none"}
 """Further keys of a teacher while it teaches, with their defaults."""
 
 TEACHER, STUDENT, ALONE = "teacher", "student", "alone"

@@ -23,6 +23,7 @@ PLAIN = {
     "balance": None,
     "parts": None,
     "sharding": "none",
+    "gather": None,
     "compile": None,
     "activation_checkpointing": False,
     "sync_batch_norm": False,

@@ -92,8 +92,9 @@ class OnPolicy(Vanilla):
                 "strategy.teacher_mix: teacher and student would go on from two prompts (teacher.prompt, teacher.system)",
                 "leave one of them out",
             )
-        if teacher.get("device") is not None:
-            raise UserError("strategy.teacher_mix: both networks write together: leave teacher.device out")
+        for key, plain in (("device", None), ("sharding", "none")):
+            if teacher.get(key, plain) != plain:
+                raise UserError(f"strategy.teacher_mix: both networks write together: leave teacher.{key} out")
         if (teacher["network"].get("_target_") or "").endswith(".ServedLanguageModel"):
             raise UserError(
                 "strategy.teacher_mix: a teacher on a server would be asked for each token by itself", "leave it out"

@@ -68,6 +68,11 @@ def _options(**values: Any) -> Callable[[dict[str, Any]], bool]:
     return lambda tree: all(at(tree, f"federation.options.{name}") in allowed for name, allowed in values.items())
 
 
+def _ranks(tree: dict[str, Any]) -> bool:
+    """Whether a stage is computed by several."""
+    return (at(tree, "hardware.devices"), at(tree, "hardware.nodes")) != (1, 1)
+
+
 def _mixes(tree: dict[str, Any]) -> bool:
     """Whether batches have samples without labels."""
     return bool(at(tree, "taught") and (at(tree, "data.labelled") or at(tree, "data.unlabelled")))
@@ -115,8 +120,9 @@ RULES: tuple[tuple[str, str, Callable[[dict[str, Any]], bool]], ...] = (
     *((f"trainer.decoding.{name}", _tasks(_decodes(name)), _domain(_decodes(name))) for name in DECODING),
     ("trainer.balance", "an objective of two terms and more", lambda tree: len(at(tree, "objective") or {}) > 1),
     ("trainer.gap", "a student with a teacher that is trained before it", lambda tree: bool(at(tree, "taught")) and not _self_taught(tree)),
-    ("trainer.sharding", "hardware.devices of 2 and more", lambda tree: (at(tree, "hardware.devices"), at(tree, "hardware.nodes")) != (1, 1)),
-    ("trainer.sync_batch_norm", "hardware.devices of 2 and more", lambda tree: (at(tree, "hardware.devices"), at(tree, "hardware.nodes")) != (1, 1)),
+    ("trainer.sharding", "hardware.devices of 2 and more", lambda tree: _ranks(tree)),
+    ("trainer.gather", "trainer.sharding=fsdp", _where("trainer.sharding", "fsdp")),
+    ("trainer.sync_batch_norm", "hardware.devices of 2 and more", lambda tree: _ranks(tree)),
     ("trainer.devices", "no learner by itself: hardware.devices is that of all", lambda tree: False),
     *((f"data.{key}", _tasks(_has(key)), _domain(_has(key))) for key in kinds.settings()),
     ("data.labelled_share", "a student that is taught, with data.labelled or data.unlabelled", lambda tree: _mixes(tree)),
@@ -124,6 +130,7 @@ RULES: tuple[tuple[str, str, Callable[[dict[str, Any]], bool]], ...] = (
     ("data.augment.strong", "a term with view: strong (objective=mlkd_strong)", lambda tree: _shown(tree)),
     ("data.augment.views", "data.augment.seed", lambda tree: at(tree, "data.augment.seed") is not None),
     ("data.augment.seed", f"data.augment.{listed(AUGMENTED)}", lambda tree: any(at(tree, f"data.augment.{key}") for key in AUGMENTED)),
+    ("teaching.sharding", "teacher.source=online, with hardware.devices of 2 and more", lambda tree: at(tree, "teaching.source") == "online" and _ranks(tree)),
     ("teaching.fill", "a teacher whose outputs are cached", _where("teaching.source", "auto", "cached")),
     ("teaching.verify", "a teacher whose outputs are cached", _where("teaching.source", "auto", "cached")),
     ("teaching.cache_format", "a teacher whose outputs are cached", _where("teaching.source", "auto", "cached")),

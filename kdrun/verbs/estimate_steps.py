@@ -61,6 +61,7 @@ def _row(stage: Any, networks: NetworksOfStages, planned: Mapping[str, Any], tar
         {**hardware, "precision": precision},
         kept_bytes(student.network, networks.foreseen(stage.data).passes(part)),
         part * (per_sample if student.spec.per_position else 1) * _outputs(student.spec),
+        stage.teaching,
     )
     entry |= {"memory_gb": needed, "targets": {}}
     for name, figures in targets.items():
