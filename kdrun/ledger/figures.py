@@ -45,6 +45,7 @@ class DeviceFigures:
     joules_per_tflop  number format -> J for 10^12 operations, as a constant of the energy model
     operation_pj      mac, add -> pJ of one multiply-accumulate, and of one addition
     utilisation       share of the peak that networks reach
+    convolutions      of that, the share that convolutions reach, where it is measured
     launch_us         microseconds to start one operator, whatever it computes; 0: left out
     match             regular expression over what a machine says it is
     """
@@ -59,6 +60,7 @@ class DeviceFigures:
     operation_pj: dict[str, float] = field(default_factory=dict)
     utilisation: float = UTILISATION
     launch_us: float = 0.0
+    convolutions: float = 1.0
     match: str | None = None
 
     def joules(self, flops: float, precision: str) -> float | None:

@@ -29,6 +29,10 @@ from kdrun.ledger.flops import watched
 BYTES = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 PASSES = 3
 """Forward passes that a step of training takes as long as: one forward, two for both gradients."""
+CONVOLUTION = "convolution"
+NORM_PASSES = 4 / 3
+"""How much more batch normalisation moves in training than reading and writing once in each of PASSES: it reads its input twice forward
+(statistics, then values), and input and gradient twice backward: 8 in place of 6."""
 STARTS = 100
 """Operators that are timed together, since to read a clock takes as long as to start one."""
 METHOD = "roofline over operators: launch + max(operations / (peak * utilisation), bytes / bandwidth)"
@@ -98,8 +102,9 @@ class _Watch(TorchDispatchMode):
         if packet in flop_registry or (self.everything and not func.is_view and func.namespace == "aten"):
             tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)]
             flops = flop_registry[packet](*args, **kwargs, out_val=result) if packet in flop_registry else 0
+            size = sum(tensor.numel() for tensor in tensors) * (NORM_PASSES if "batch_norm" in str(packet) else 1.0)
             fixed = sum(tensor.numel() for tensor in tensors if tensor.untyped_storage()._cdata in self.own)
-            self.found.append(Operator(str(packet), int(flops), sum(tensor.numel() for tensor in tensors), fixed))
+            self.found.append(Operator(str(packet), int(flops), size, fixed))
         return result
 
 
@@ -132,7 +137,7 @@ def of(found: Sequence[Operator], parameters: int, figures: DeviceFigures, preci
     if peak is None or bandwidth is None:
         return Estimate(None, None, None, memory)
     reached = peak * 1e12 * figures.utilisation
-    arithmetic = [one.flops / reached for one in found]
+    arithmetic = [one.flops / reached / (figures.convolutions if CONVOLUTION in one.name else 1.0) for one in found]
     moving = [one.elements * size / (bandwidth * 1e9) for one in found]
     seconds = sum(map(max, arithmetic, moving)) + len(found) * figures.launch_us * 1e-6
     bound = sum(a for a, m in zip(arithmetic, moving, strict=True) if a >= m)
@@ -162,9 +167,10 @@ def step_seconds(
 
 
 def measured_figures(threads: int = 1, seconds: float = 0.3) -> DeviceFigures:
-    """What this machine's CPU reaches with so many threads: float32 matrix products of 1,024 squared, and copies of 256 MB (read and
-    written), and products of 1 x 4 numbers, which take what it takes to start one; the best of as many as fit into `seconds` each. One thread
-    is timed by its own clock, which other work on the machine does not move. utilisation is 1, for these are reached, not printed.
+    """What this machine's CPU reaches with so many threads: float32 matrix products of 1,024 squared, copies of 256 MB (read and
+    written), passes forward and backward of convolutions of 3 x 3 over 32 channels, and products of 1 x 4 numbers, which take what it takes to
+    start one; the best of as many as fit into `seconds` each. One thread is timed by its own clock, which other work on the machine does not
+    move. utilisation is 1, for these are reached, not printed.
     """
     before, clock = torch.get_num_threads(), time.thread_time if threads == 1 else time.perf_counter
     torch.set_num_threads(threads)
@@ -175,12 +181,29 @@ def measured_figures(threads: int = 1, seconds: float = 0.3) -> DeviceFigures:
         source = torch.zeros(64_000_000)
         sink = torch.empty_like(source)
         bandwidth = 2 * 4 * source.numel() / _best(lambda: sink.copy_(source), seconds, clock) / 1e9
+        images, kernels = torch.rand(16, 32, 16, 16, requires_grad=True), torch.rand(32, 32, 3, 3, requires_grad=True)
+        operations = PASSES * 2 * images.numel() * kernels[0].numel()
+
+        @torch.enable_grad()
+        def convolve() -> None:
+            torch.autograd.grad(torch.nn.functional.conv2d(images, kernels, padding=1).sum(), [images, kernels])
+
+        convolutions = operations / _best(convolve, seconds, clock) / 1e12 / peak
         little, few = torch.rand(1, 4), torch.rand(4, 4)
         launch = _best(lambda: [torch.mm(little, few) for _ in range(STARTS)], seconds, clock) / STARTS * 1e6
     finally:
         torch.set_num_threads(before)
-    said = f"measured: matrix products and copies on this CPU, threads: {threads}"
-    return DeviceFigures("local", {"fp32": peak}, None, bandwidth, said, utilisation=1.0, launch_us=launch)
+    said = f"measured: matrix products, convolutions and copies on this CPU, threads: {threads}"
+    return DeviceFigures(
+        "local",
+        {"fp32": peak},
+        None,
+        bandwidth,
+        said,
+        utilisation=1.0,
+        launch_us=launch,
+        convolutions=min(convolutions, 1.0),
+    )
 
 
 def _best(work: Callable[[], Any], seconds: float, clock: Callable[[], float]) -> float:
