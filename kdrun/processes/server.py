@@ -21,6 +21,8 @@ import time
 from typing import Any
 
 PRELOAD = ("kdrun.run", "kdrun.learning.fit", "kdrun.strategies.cast", "kdrun.domains.load", "kdrun.tracking.mirror")
+MODELS = "transformers.modeling_utils"
+"""What is imported for the first model of transformers, which takes longer than a small one to train."""
 WATCH_SECONDS = 0.5
 LINE = 4096
 """Longest line in bytes that a pipe takes as one piece on every system we run on."""
@@ -165,9 +167,12 @@ def end_with(parent: int) -> None:
 def preload(request: dict[str, Any]) -> None:
     """Import what every job needs. A module that cannot be imported here fails in the job that needs it, with its name."""
     sys.path[:] = request["path"]
-    for module in (*PRELOAD, *request["preload"]):
-        with contextlib.suppress(Exception):
-            importlib.import_module(module)
+    for module in (*PRELOAD, *request["preload"], MODELS):
+        if (
+            module != MODELS or "kdrun.networks.quiet" in sys.modules
+        ):  # which networks import that are made by transformers
+            with contextlib.suppress(Exception):
+                importlib.import_module(module)
     gc.collect()
     gc.freeze()  # the children share these objects' pages
 
