@@ -128,7 +128,7 @@ def _training(fit: RunningFit) -> Training:
     learner = learner_of(fit, objective, teacher, len(loader))
     if request.rollout:
         ranks = {"rank": request.rank, "summed": learner.backend.summed}
-        learner.backend.rollout = rollouts_of(fit.task, request.seed, request.rollout, **ranks)
+        learner.backend.rollout = rollouts_of(fit.task, request.seed, request.rollout, epochs * len(loader), **ranks)
     peers = among_peers(fit, learner, len(loader)) if request.peers else []
     keeping = _keeping(fit, teacher)
     gap = _gap(fit) if request.trainer.get("gap") and request.teachers and teacher is not None else None

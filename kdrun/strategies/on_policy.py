@@ -28,6 +28,12 @@ class OnPolicy(Vanilla):
     student_share  of batches (the paper's lambda); 0 is strategy=vanilla. What is drawn is a function of the seed and the step
     raised_by      what is added to student_share after each epoch whose validation loss is not below that of the epoch before (DistiLLM,
                    arXiv 2402.03898, section 3.2, which begins at 0 and adds 0.1); 0: it stays
+    replay         none, constant, increasing or decreasing: whether own batches are, once the student has written `capacity` rows, drawn from
+                   the last ones (DistiLLM, section 3.2, whose schedule is decreasing). Of the own batches half, a share that grows from 0 to 1
+                   over training, or one that falls from 1 to 0 is written anew
+    capacity       rows of that store (the paper: 1000)
+    updates        steps on the same texts; `objective=minillm` then has the probabilities that they were drawn with (MiniLLM's code takes 4
+                   passes over what was written, with objective.minillm.clip=0.2)
     teacher_mix    tokens are drawn from a mixture of student and teacher, of which the teacher has this share (MiniLLM, arXiv 2306.08543,
                    section 2.2: 0.2), against texts that please the teacher and say nothing
     temperature    at which tokens are drawn (the paper: 1); 0: the likeliest ones
@@ -39,11 +45,17 @@ class OnPolicy(Vanilla):
 
     student_share: float = 0.5
     raised_by: float = 0.0
+    replay: str = "none"
+    capacity: int = 1_000
+    updates: int = 1
     teacher_mix: float = 0.0
     temperature: float = 1.0
     prompt: float = 0.5
 
+    choices: ClassVar = {"replay": ("none", "constant", "increasing", "decreasing")}
     ranges: ClassVar = {
+        "capacity": (lambda texts: texts >= 1, "at least 1"),
+        "updates": (lambda steps: steps >= 1, "at least 1"),
         "student_share": (lambda share: 0 <= share <= 1, "a share from 0 to 1"),
         "raised_by": (lambda share: 0 <= share <= 1, "a share from 0 to 1"),
         "teacher_mix": (lambda share: 0 <= share < 1, "a share from 0 to below 1"),
@@ -60,6 +72,11 @@ class OnPolicy(Vanilla):
         if not self.own:
             return
         self._check_mix(cast)
+        if self.replay != "none" and self.updates > 1:
+            raise UserError(
+                f"strategy.updates={self.updates}: with strategy.replay={self.replay} texts come again from the store",
+                "leave one of them out",
+            )
         if cast.config["teacher"]["source"] == "cached":
             raise UserError(
                 "teacher.source=cached: what the student will write is not known before",
@@ -109,6 +126,11 @@ class OnPolicy(Vanilla):
                 f"strategy.temperature={self.temperature:g}: objective.{name} is for texts that are drawn at 1",
                 "leave strategy.temperature out",
             )
+        if "written" in wanted and self.replay != "none":
+            raise UserError(
+                f"strategy.replay={self.replay}: objective.{name} is for texts of the student as it is, or was some steps ago",
+                "strategy.updates takes several steps on each text; replayed texts are for distributions: objective=skewed, jsd",
+            )
         if "targets" not in wanted:
             return
         if any(parameter.startswith("teacher_") for parameter in wanted):
@@ -129,6 +151,8 @@ class OnPolicy(Vanilla):
         teaching = {**cast.teaching_of(teacher), "source": "online"}
         own = {"share": self.student_share, "temperature": self.temperature, "prompt": self.prompt}
         own |= {name: value for name in ("raised_by", "teacher_mix") if (value := getattr(self, name))}
+        own |= {"updates": self.updates} if self.updates > 1 else {}
+        own |= {"replay": self.replay, "capacity": self.capacity} if self.replay != "none" else {}
         stage = distil(cast.student, teacher, start=self._start(teacher), teaching=teaching)
         run, keys = cast.config["data"], cast.domain.view_keys(cast.config["data"])
         if other := [key for key in keys if at({**run, **stage.sees}, key) != at(run, key)]:

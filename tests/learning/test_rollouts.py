@@ -138,6 +138,55 @@ def test_a_share_of_batches_is_the_student_s_own_and_others_are_as_they_were():
     assert len({tuple(each["targets"].flatten().tolist()) for each in own}) == len(own)
 
 
+@pytest.mark.parametrize(
+    ("replay", "early", "late"), [("decreasing", 1.0, 0.0), ("increasing", 0.0, 1.0), ("constant", 0.5, 0.5)]
+)
+def test_once_the_store_is_full_own_batches_come_from_it_by_the_schedule(replay, early, late):
+    """A slow reference of the store: a list of all that was written, of which the last rows are drawn."""
+    _, task, student, batch = made()
+    count, steps = len(batch["ids"]), 40
+    rollouts = Rollouts(task, 5, share=0.8, replay=replay, capacity=count + 1, steps=steps, **OPTIONS)
+    written, found = [], {"new": [], "again": []}
+    for step in range(steps):
+        drawn = seeds.derive(5, "own batch", step) / 2**63
+        before = rollouts.counts["samples"]
+        made_now = rollouts(student, {**batch, "step": step})
+        passed = {"decreasing": 1 - step / steps, "increasing": step / steps, "constant": 0.5}[replay]
+        if drawn >= 0.8:
+            assert "labelled" not in made_now
+            continue
+        new = drawn < 0.8 * passed or len(written) * count < count + 1
+        assert (rollouts.counts["samples"] > before) == new
+        texts = [tokens for tokens, _ in documents(made_now)]
+        if new:
+            written.append(texts)
+        else:
+            known = [text for each in written[-2:] for text in each]
+            assert all(text in known for text in texts) and not made_now["mixture"]
+        found["new" if new else "again"].append(step)
+    assert rollouts.counts["replayed"] == len(found["again"]) > 0
+    halves = [sum(step < steps / 2 for step in found[kind]) / len(found[kind]) for kind in ("new", "again")]
+    assert (halves[0] > halves[1]) == (early > late) or early == late
+
+
+def test_several_steps_are_on_the_same_texts_with_the_probabilities_of_their_drawing():
+    _, task, student, batch = made()
+    rollouts = Rollouts(task, 5, share=0.5, updates=3, **OPTIONS)
+    own = []
+    for first in range(0, 18, 3):
+        group = [rollouts(student, {**batch, "step": first + more}) for more in range(3)]
+        assert len({"labelled" in each for each in group}) == 1, "all three of a kind"
+        if "labelled" not in group[0]:
+            continue
+        assert all(torch.equal(each["targets"], group[0]["targets"]) for each in group)
+        with torch.no_grad():
+            logs = task.predict(student, group[0]["inputs"]).dense().log_softmax(-1)
+        there = logs.gather(-1, group[0]["targets"][..., None])[..., 0]
+        torch.testing.assert_close(group[2]["drawn_log_probs"][group[0]["mask"]], there[group[0]["mask"]])
+        own.append(group)
+    assert 0 < len(own) == rollouts.counts["batches"] < 6
+
+
 def test_tokens_of_a_mixture_are_those_of_whole_passes_of_both_networks():
     _, task, student, batch = made()
     teacher = build_network(cell()["teacher"]["network"], task.spec, 1).eval()
@@ -212,10 +261,20 @@ def test_without_own_batches_it_is_plain_distillation(tmp_path):
     assert parts[0] == parts[1] != parts[2]
 
 
-def test_stop_and_resume_equals_never_stopped(tmp_path):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"raised_by": 0.3, "teacher_mix": 0.2},
+        {"replay": "decreasing", "capacity": 8, "student_share": 0.9},
+        {"updates": 2, "student_share": 0.9},
+    ],
+    ids=["mixture", "replay", "updates"],
+)
+def test_stop_and_resume_equals_never_stopped(tmp_path, options):
+    words = [] if "updates" not in options else ["objective=minillm", "objective.minillm.clip=0.2"]
     cast, strategy = (
-        Cast(cell("student.network.config.attention_dropout=0.1")),
-        OnPolicy(student_share=0.4, raised_by=0.3, teacher_mix=0.2),
+        Cast(cell("student.network.config.attention_dropout=0.1", *words)),
+        OnPolicy(**{"student_share": 0.4, **options}),
     )
     make_lab(tmp_path / "a").get(supervised(cast.teacher))
     shutil.copytree(tmp_path / "a", tmp_path / "b")
@@ -240,6 +299,9 @@ def test_stop_and_resume_equals_never_stopped(tmp_path):
         (["model=lm_small", "objective=minillm", "strategy.temperature=0.7"], "drawn at 1"),
         (["model=lm_small", "strategy.teacher_mix=0.2", "strategy.temperature=0"], "drawn at 1"),
         (["model=lm_small", "strategy.teacher_mix=0.2", "teacher.system=x"], "two prompts"),
+        (["model=lm_small", "strategy.replay=decreasing", "objective=minillm"], "strategy.updates takes several steps"),
+        (["model=lm_small", "strategy.replay=decreasing", "strategy.updates=2"], "leave one of them out"),
+        (["model=lm_small", "strategy.replay=falling"], "all: none, constant, increasing, decreasing"),
     ],
 )
 def test_what_does_not_go_is_refused(words, lines):

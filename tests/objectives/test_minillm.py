@@ -55,6 +55,51 @@ def test_values_and_gradients_are_those_of_a_loop_over_tokens(normalised, share)
     torch.testing.assert_close(gradient, wanted)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.2])
+@pytest.mark.parametrize("clip", [None, 0.2])
+def test_of_texts_drawn_some_steps_ago_it_is_the_clipped_ratio_token_by_token(clip, share):
+    student, teacher, written = made()
+    drawn = (student.detach() + 0.3 * torch.randn(student.shape, generator=torch.Generator().manual_seed(2))).softmax(
+        -1
+    )
+    old = drawn.gather(-1, written.unsqueeze(-1)).squeeze(-1)
+    values = minillm(student, teacher, MASK, written, DOCUMENTS, share, old.log(), clip=clip)
+    q, p = student.softmax(-1), teacher.softmax(-1)
+    expected, surrogate, clipped = torch.zeros(ROWS, LENGTH), torch.zeros((), dtype=torch.float64), 0
+    for row, place in itertools.product(range(ROWS), range(LENGTH)):
+        if not MASK[row, place]:
+            continue
+        later = [
+            math.log(p[row, t, written[row, t]] / old[row, t])
+            for t in range(place + 1, LENGTH)
+            if MASK[row, t] and DOCUMENTS[row, t] == DOCUMENTS[row, place]
+        ]
+        reward = sum(later) / max(len(later), 1)
+        token, before = int(written[row, place]), float(old[row, place])
+        weight = before / (share * float(p[row, place, token]) + (1 - share) * before)
+        ratio = weight * q[row, place, token] / before
+        single = sum(q[row, place, c] * (q[row, place, c] / p[row, place, c]).log() for c in range(TOKENS))
+        expected[row, place] = weight * float(single)
+        far = clip is not None and (ratio > 1 + clip if reward > 0 else ratio < 1 - clip)
+        clipped += bool(far and reward)
+        surrogate = surrogate + weight * single - (0.0 if far else ratio * reward)
+    torch.testing.assert_close(torch.where(MASK, values, 0.0), expected, check_dtype=False, rtol=1e-5, atol=1e-6)
+    (wanted,) = torch.autograd.grad(surrogate, student)
+    (gradient,) = torch.autograd.grad(values[MASK].sum(), student)
+    torch.testing.assert_close(gradient, wanted)
+    assert bool(clipped) == (clip is not None)
+
+
+def test_what_was_drawn_at_this_step_has_the_gradient_of_the_first_of_several():
+    student, teacher, written = made()
+    now = student.detach().log_softmax(-1).gather(-1, written.unsqueeze(-1)).squeeze(-1)
+    one, other = (
+        torch.autograd.grad(minillm(student, teacher, MASK, written, DOCUMENTS, 0.0, *drawn)[MASK].sum(), student)[0]
+        for drawn in ((), (now,))
+    )
+    torch.testing.assert_close(one, other)
+
+
 def test_its_mean_over_what_a_student_writes_is_the_gradient_of_the_divergence_of_texts():
     """Of all 27 texts of three tokens, each with the probability that the student writes it: not normalised, nothing is left out."""
     generator = torch.Generator().manual_seed(1)

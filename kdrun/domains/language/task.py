@@ -43,7 +43,8 @@ class CausalLanguage(TokenTask, kind="causal_lm"):
 
     def tensors(self, batch: Batch, student: Prediction, teacher: Prediction | None) -> Tensors:
         """targets int64 [B, L], mask bool [B, L], inside bool [B, L] (what is no padding), and `outputs`; of what the student wrote itself
-        also written and documents (int64 [B, L]) and mixture, see objectives.minillm."""
+        also written and documents (int64 [B, L]), mixture and, of texts that several steps are on, sampled_log_probs (float [B, L]), see
+        objectives.minillm."""
         documents = batch["inputs"]["attention_mask"]
         found: Tensors = {
             "targets": batch["targets"],
@@ -53,6 +54,8 @@ class CausalLanguage(TokenTask, kind="causal_lm"):
         }
         if "mixture" in batch:
             found |= {"written": batch["targets"], "documents": documents.long(), "mixture": batch["mixture"]}
+        if "drawn_log_probs" in batch:
+            found["sampled_log_probs"] = batch["drawn_log_probs"]
         if "policy" in batch:  # see learning.policy
             found |= {**batch["policy"], "rewarded": batch["rewarded"]}
         return found | self.outputs(student, teacher)
@@ -149,18 +152,28 @@ class CausalLanguage(TokenTask, kind="causal_lm"):
         the network writes: up to what ends it, and at most as many tokens as stood there. Nothing else is predicted.
 
         temperature: of the softmax that tokens are drawn from; 0: the likeliest. beside: another network, and its share in the mixture
-        of both that tokens are drawn from. "size" and "ids" are those of this rank; "mixture" is that share, 0 where there is none.
+        of both that tokens are drawn from. "size" and "ids" are those of this rank; "mixture" is that share, 0 where there is none; "rows"
+        what `written_samples` makes the same batch of.
         """
         samples = self.module.samples("train")
         positions = self.module.trained(batch["ids"].cpu()).numpy()
         begun = prompts(samples, positions, prompt, self.spec.chats)
         options = {} if beside is None else {"beside": beside}
-        rows = answered(samples, positions, begun, self._answers(network, begun, temperature, generator, **options))
-        own = {**rows.batch(np.arange(len(rows))), "mixture": 0.0 if beside is None else beside[1]}
+        written = self._answers(network, begun, temperature, generator, **options)
+        rows = list(zip(positions.tolist(), written, strict=True))
+        own = {**self.written_samples(rows, prompt), "mixture": 0.0 if beside is None else beside[1], "rows": rows}
         if not batch["mask"].any():  # of a rank without rows, which has one that counts nothing
             own["mask"].zero_()
             own["size"] = 0
         return own
+
+    def written_samples(self, rows: Sequence[tuple[int, Sequence[list[int]]]], prompt: float) -> dict[str, Any]:
+        """A batch of training rows, (its position, tokens behind the prompt of each of its documents), in which only these are predicted;
+        see own_samples."""
+        samples, positions = self.module.samples("train"), np.array([place for place, _ in rows], np.int64)
+        begun = prompts(samples, positions, prompt, self.spec.chats)
+        made = answered(samples, positions, begun, [answers for _, answers in rows])
+        return made.batch(np.arange(len(made)))
 
     def policy_samples(
         self,
