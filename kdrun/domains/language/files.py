@@ -186,10 +186,11 @@ def _records(path: Path) -> Records:
 
 
 def _cell(path: Path, number: int, record: Mapping[str, Any], column: str) -> str:
-    if column not in record:
+    named = column if column in record else column.strip().lower()  # as names of columns of CSV files are read
+    if named not in record:
         raise UserError(
             f"{path} row {number}: no column {column!r}{closest(column, record)}",
             f"data.column=COLUMN names that of the texts; it has {listed(record)}",
         )
-    value = record[column]
+    value = record[named]
     return "" if value is None else str(value)

@@ -36,6 +36,11 @@ def test_rows_that_are_many_are_in_a_file_and_the_same(tmp_path, monkeypatch, ki
     assert not list((tmp_path / "cache" / "spooled").iterdir()), "nothing is left of the file"
 
 
+def test_a_column_of_a_csv_file_is_found_as_its_header_writes_it(tmp_path):
+    (tmp_path / "a.csv").write_text("Review;Stars\none, two;3\nthree;4\n", encoding="utf-8-sig")
+    assert text_corpus(tmp_path / "a.csv", column="Review").documents == ("one, two", "three")
+
+
 def test_a_file_is_not_read_whole(tmp_path, monkeypatch):
     path = written(tmp_path, "texts")
     first = next(text_corpus.__globals__["records"](path, "x"))
