@@ -265,8 +265,8 @@ def test_without_own_batches_it_is_plain_distillation(tmp_path):
     "options",
     [
         {"raised_by": 0.3, "teacher_mix": 0.2},
-        {"replay": "decreasing", "capacity": 8, "student_share": 0.9},
-        {"updates": 2, "student_share": 0.9},
+        {"replay": "decreasing", "capacity": 4, "student_share": 0.7},
+        {"updates": 2, "student_share": 0.6},
     ],
     ids=["mixture", "replay", "updates"],
 )

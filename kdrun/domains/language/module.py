@@ -154,8 +154,15 @@ def _rows(
         cut = [f"{counts[what]} {what} ({most} tokens)" for what in rows_of.COUNTED if counts[what]]
         if not pack:
             return made, cut
-        share = made.lengths.sum() / max(len(made) * most, 1)
-        return made, [*cut, f"{len(made.origins.document):,} pieces in {len(made):,} rows, {share:.0%} full"]
+        share, count = made.lengths.sum() / max(len(made) * most, 1), len(made.origins.document)
+        if len(made) == 1 < count:
+            whole = (
+                f"data.language.max_length={most} is more than all documents together ({int(made.lengths[0]):,} tokens)"
+            )
+            cut.append(
+                f"{whole}: they are one row, which a step learns from as a whole; give the length of one document"
+            )
+        return made, [*cut, f"{count:,} pieces in {len(made):,} rows, {share:.0%} full"]
 
     key = [parts_hash(numbers), tokenizer.content, most, pack]
     made, said = kept_rows.kept(cache, documents, key, make)

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from language_support import module_of
 
 from kdrun.data import stored
 from kdrun.domains.language import kept_rows, rows
@@ -90,6 +91,12 @@ def test_rows_without_bound_are_packed_at_once():
     pieces = [rows.Piece.of(number, [1] * (number % 50 + 1), [0] * (number % 50 + 1)) for number in range(3_000)]
     made = rows.packed(pieces, 10_000_000, 0)
     assert len(made) == 1 and int(made.lengths[0]) == sum(len(piece.ids) for piece in pieces)
+
+
+def test_a_length_above_all_documents_is_told(tmp_path):
+    notes = module_of(tmp_path, max_length=1_000_000).audit()["notes"]
+    assert [note for note in notes if "max_length=1000000 is more than all documents together" in note]
+    assert not [note for note in module_of(tmp_path).audit()["notes"] if "all documents together" in note]
 
 
 @pytest.mark.parametrize("kind", ["texts", "chats"])
