@@ -15,8 +15,7 @@ from kdrun.config.option_file import defaults_of, load
 from kdrun.config.trees import at
 from kdrun.problems import Problems, UserError, closest, listed
 
-LAUNCHERS = {"submitit_slurm": "launch", "submitit_local": "launch", "joblib": "launch", "ray": "ray", "ray_aws": "ray"}
-"""Hydra launchers that come as plugins -> the extra of kdrun that installs them."""
+LAUNCHERS = ("submitit_slurm", "submitit_local", "ray")
 
 
 @dataclass

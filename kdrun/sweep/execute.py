@@ -42,7 +42,7 @@ def execute(
     jobs      processes at a time on this machine; where there are fewer jobs, each runs stages of its own side by side
     quiet     no tables; silent: nothing at all; results=False leaves out the table at the end
     pool      a pool that was started while the plan was made; its number of jobs is then what counts
-    launcher  name of a Hydra launcher that runs the jobs instead, with its settings (`hydra.launcher.KEY=VALUE`)
+    launcher  name of a launcher that runs the jobs instead, with its settings (`hydra.launcher.KEY=VALUE`)
     json      print the jobs with their results as JSON to standard output, people's lines to standard error
     """
     console = Console(stderr=json, quiet=quiet)
@@ -122,7 +122,7 @@ def _launch(
     console: Console,
     quiet: bool,
 ) -> int:
-    """Hand the frozen jobs to a Hydra launcher; returns 0 or the code of a signal that stopped it."""
+    """Hand the frozen jobs to a launcher; returns 0 or the code of a signal that stopped it."""
     from kdrun.sweep.launchers import launch
 
     folders = {point.number: point.folder for point in todo}
@@ -135,8 +135,7 @@ def _launch(
                 point.status, point.error = event["status"], event["error"]
             board.event(event)
 
-        codes = launch(folders, launcher, list(settings), plan.folder, force, report, _gpus(todo), nodes_of(todo))
-    return max((code for code in codes.values() if code >= 128), default=0)
+        return launch(folders, launcher, list(settings), plan.folder, force, report, _gpus(todo), nodes_of(todo))
 
 
 def _run(

@@ -1,13 +1,12 @@
-"""Sweeps beyond one machine, by the launcher plugins of Hydra: joblib, submitit (local, Slurm) and Ray.
+"""Sweeps beyond one machine, by submitit (Slurm, or this machine to try it out) and Ray.
 
-kdrun has planned the sweep and frozen every config. The plugin runs a minimal app (see frozen_app.py) in a process of
-its own, so that its logging, its singletons, its workers and their end are no matter of the process that waits here.
+kdrun has planned the sweep and frozen every config. A process of its own hands the jobs over (see launched.py), so that the
+engine's logging, workers and end are no matter of the process that waits here, which follows the records of the runs.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import os
 import shutil
 import signal
@@ -15,36 +14,99 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from kdrun.files import read_json, write_atomic, write_json
+from kdrun.files import write_json
 from kdrun.problems import Problems, UserError, closest, listed
-from kdrun.sweep.frozen_app import REQUEST, RESULT, SLURM, START, STOP, queued_jobs
+from kdrun.sweep.launched import REQUEST, SLURM, START, STOP, queued_jobs
 from kdrun.tracking.mirror import mirror_environment
 from kdrun.tracking.record import DONE, INTERRUPTED, RUNNING, read_record
 from kdrun.tracking.registry import is_locked
 
-PLUGINS = {
-    "joblib": "hydra-joblib-launcher",
-    "submitit_local": "hydra-submitit-launcher",
-    SLURM: "hydra-submitit-launcher",
-    "ray": "hydra-ray-launcher",
-}
-"""launcher -> the package that has its plugin."""
-
 POLL_SECONDS, PROBE_SECONDS = 0.5, 5.0
 PREFIX = "hydra.launcher."
-GPUS = {
-    "submitit_local": ("gpus_per_node",),
-    SLURM: ("gpus_per_node", "gpus_per_task", "gres"),
-    "ray": ("ray.remote.num_gpus",),
+
+
+@dataclass
+class OnThisMachine:
+    """Settings of submitit for any machine. submitit_folder: None for `.submitit/%j` of the launch; name: None for the sweep's."""
+
+    submitit_folder: str | None = None
+    timeout_min: int = 60
+    cpus_per_task: int | None = None
+    gpus_per_node: int | None = None
+    tasks_per_node: int = 1
+    mem_gb: int | None = None
+    nodes: int = 1
+    name: str | None = None
+    stderr_to_stdout: bool = False
+
+
+@dataclass
+class OnSlurm(OnThisMachine):
+    """Those of Slurm beside them; what has none goes through additional_parameters."""
+
+    partition: str | None = None
+    qos: str | None = None
+    comment: str | None = None
+    constraint: str | None = None
+    exclude: str | None = None
+    gres: str | None = None
+    cpus_per_gpu: int | None = None
+    gpus_per_task: int | None = None
+    mem_per_gpu: str | None = None
+    mem_per_cpu: str | None = None
+    account: str | None = None
+    signal_delay_s: int = 120
+    max_num_timeout: int = 0
+    additional_parameters: dict[str, Any] = field(default_factory=dict)
+    array_parallelism: int = 256
+    setup: list[str] | None = None
+
+
+@dataclass
+class RayCalls:
+    """Arguments of ray.init and of ray.remote."""
+
+    init: dict[str, Any] = field(default_factory=dict)
+    remote: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class OnRay:
+    ray: RayCalls = field(default_factory=RayCalls)
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """package: to be installed. settings: their names and types. gpus: those that say how many GPUs a job gets, the usual one first."""
+
+    package: str
+    settings: type
+    gpus: tuple[str, ...]
+
+
+LAUNCHERS = {
+    "submitit_local": Launcher("submitit", OnThisMachine, ("gpus_per_node",)),
+    SLURM: Launcher("submitit", OnSlurm, ("gpus_per_node", "gpus_per_task", "gres")),
+    "ray": Launcher("ray", OnRay, ("ray.remote.num_gpus",)),
 }
-"""launcher -> its settings that say how many GPUs a job gets, the usual one first."""
+INSTEAD = {
+    "joblib": ("on this machine jobs=N runs N jobs at a time, and gives each GPUs of its own",),
+    "ray_aws": (
+        "machines that it starts share no folder with this one",
+        "start a Ray cluster on a shared file system: hydra/launcher=ray hydra.launcher.ray.init.address=HOST:PORT",
+    ),
+}
+"""Launchers that Hydra has plugins for -> why they are not used here, and what is."""
 
 
 def check(launcher: str, settings: Sequence[str] = (), devices: int = 0, nodes: int = 1) -> dict[str, Any]:
-    """{dotted key below hydra.launcher: value}, checked against the types of the plugin's config.
+    """{dotted key below hydra.launcher: value}, checked against the types of its settings.
 
     settings: words `hydra.launcher.KEY=VALUE`, as typed. devices: GPUs that a job uses; where they need asking for and no setting
     does, the usual one is among the values. nodes: that a job is over. Raises UserError for a launcher or a setting of it that cannot work.
@@ -69,8 +131,8 @@ def check(launcher: str, settings: Sequence[str] = (), devices: int = 0, nodes: 
                 "several GPUs of a node: hardware.devices=N; several nodes: hardware.nodes=N",
             )
         values |= {key: wanted} if nodes > 1 else {}
-    usual, *others = GPUS.get(launcher, ("",))
-    if usual and devices and not any(values.get(key) for key in (usual, *others)):
+    usual, *others = LAUNCHERS[launcher].gpus
+    if devices and not any(values.get(key) for key in (usual, *others)):
         values |= {} if "gpu" in str(values.get("additional_parameters")) else {usual: devices}
     elif isinstance(count := values.get(usual), int) and count < devices:
         problems.add(
@@ -81,29 +143,21 @@ def check(launcher: str, settings: Sequence[str] = (), devices: int = 0, nodes: 
 
 
 def _schema(launcher: str) -> Any:
-    """The plugin's config with its types, from Hydra's store of configs."""
-    from hydra.core.config_store import ConfigStore
-    from hydra.core.plugins import Plugins
-    from hydra.plugins.config_source import ConfigLoadError
+    """All settings of a launcher with their types and defaults."""
+    from omegaconf import OmegaConf
 
-    if launcher == "ray_aws":
-        raise UserError(
-            "hydra/launcher=ray_aws: machines that it starts share no folder with this one",
-            "start a Ray cluster on a shared file system: hydra/launcher=ray hydra.launcher.ray.init.address=HOST:PORT",
-        )
-    if launcher not in PLUGINS:
-        raise UserError(f"no launcher {launcher!r}{closest(launcher, PLUGINS)}; all: {listed(PLUGINS)}")
-    Plugins.instance()  # every plugin stores its config when it is found
-    try:
-        return ConfigStore.instance().load(f"hydra/launcher/{launcher}.yaml").node
-    except ConfigLoadError:
-        raise UserError(
-            f"hydra/launcher={launcher}: its plugin is not installed", f"pip install {PLUGINS[launcher]}"
-        ) from None
+    if launcher in INSTEAD:
+        first, *more = INSTEAD[launcher]
+        raise UserError(f"hydra/launcher={launcher}: {first}", *more)
+    if launcher not in LAUNCHERS:
+        raise UserError(f"no launcher {launcher!r}{closest(launcher, LAUNCHERS)}; all: {listed(LAUNCHERS)}")
+    if find_spec(package := LAUNCHERS[launcher].package) is None:
+        raise UserError(f"hydra/launcher={launcher} needs {package}", f"pip install {package}")
+    return OmegaConf.structured(LAUNCHERS[launcher].settings)
 
 
 def _value(word: str, launcher: str, schema: Any, problems: Problems) -> tuple[str, Any] | None:
-    """(key, value) of one word; None, with the problem added, where it cannot be used."""
+    """(key, value) of one word, which `schema` then has; None, with the problem added, where it cannot be used."""
     from omegaconf import OmegaConf
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -119,32 +173,15 @@ def _value(word: str, launcher: str, schema: Any, problems: Problems) -> tuple[s
         return None
     else:
         key, value = override.key_or_group, override.value()
-    key, known = key.removeprefix(PREFIX), _keys(schema)
+    key = key.removeprefix(PREFIX)
     try:
-        if key.partition(".")[0] == "_target_":
-            raise ConfigKeyError(key)
-        OmegaConf.update(copy.deepcopy(schema), key, value)
+        OmegaConf.update(schema, key, value)
     except (ConfigKeyError, ConfigAttributeError):
+        known = ["ray.init.KEY", "ray.remote.KEY"] if launcher == "ray" else list(schema)
         problems.add(f"{word}: {launcher} has no setting {key!r}{closest(key, known)}", f"all: {listed(known, 30)}")
     except OmegaConfBaseException as error:
         problems.add(f"{word}: {str(error).splitlines()[0]}")
     return key, value
-
-
-def _keys(schema: Any, above: str = "") -> list[str]:
-    """Dotted keys of a plugin's config; `ray.init.KEY` where any key may be given."""
-    from omegaconf import OmegaConf
-
-    found = []
-    for name in schema:
-        node = schema._get_node(name)
-        if not OmegaConf.is_dict(node):
-            found += [f"{above}{name}"] if name != "_target_" else []
-        elif OmegaConf.get_type(node) is dict:
-            found.append(f"{above}{name}.KEY")
-        else:
-            found += _keys(node, f"{above}{name}.")
-    return found
 
 
 def launch(
@@ -156,37 +193,40 @@ def launch(
     report: Callable[[dict[str, Any]], None] | None = None,
     devices: int = 0,
     nodes: int = 1,
-) -> dict[int, int]:
-    """Run the frozen jobs of these run folders (job number -> folder) and return number -> exit code.
+) -> int:
+    """Run the frozen jobs of these run folders (job number -> folder); how a job ended is in its record.
 
-    0 done, 1 not done, 2 a mistake in the config that only showed now; how a job ended is in its record. 130 or 143 is the
-    code of all jobs that are not done when SIGINT or SIGTERM stopped the launch. Jobs on this machine and on Ray then
-    save their state and end; jobs in Slurm's queue go on, and how to cancel them is printed. A second SIGINT ends what
-    runs on this machine at once.
+    Returns 0, or 130 or 143 where SIGINT or SIGTERM stopped the launch before all were done. Jobs on this machine and on
+    Ray then save their state and end; jobs in Slurm's queue go on, and how to cancel them is printed. A second SIGINT
+    ends what runs on this machine at once.
 
-    sweep_folder  everything of Hydra's and the engine's lies below its `launcher/N`, a new N for each launch
+    sweep_folder  everything of the engine's lies below its `launcher/N`, a new N for each launch
     report        called with {"kind": "start" | "end", "number"}; at the end with "status" and "error" as well
     devices, nodes  GPUs that a job uses, and nodes that it is over, see `check`
 
     Raises UserError if the engine could not start a single job.
     """
+    from omegaconf import OmegaConf
+
     from kdrun.job.progress import Signals
 
-    values = check(launcher, settings, devices, nodes)
+    schema = _schema(launcher)
+    for key, value in check(launcher, settings, devices, nodes).items():
+        OmegaConf.update(schema, key, value)
     sweep_folder = Path(sweep_folder).absolute()
     followed = {number: _Followed(Path(folder).absolute()) for number, folder in folders.items()}
     place = _place(sweep_folder)
-    write_atomic(place / "app.yaml", f"run: ???\nforce: {str(bool(force)).lower()}\n")
     request = {
         "launcher": launcher,
         "name": sweep_folder.name,
-        "settings": _own_settings(launcher, values) | values,
-        "folders": {str(number): str(job.folder) for number, job in followed.items()},
+        "settings": OmegaConf.to_container(schema),
+        "force": bool(force),
+        "runs": [str(job.folder) for job in followed.values()],
         "path": _import_path(),
         "cwd": os.getcwd(),
     }
     write_json(place / REQUEST, request)
-    text = START.format(path=_import_path(), function="call_plugin", arguments=(str(place),), leave="sys.exit")
+    text = START.format(path=_import_path(), function="launch_jobs", arguments=(str(place),), leave="sys.exit")
     stopped, probed = 0, time.monotonic()
     with Signals() as signals, open(place / "launcher.log", "wb") as log:
         process = subprocess.Popen(
@@ -214,7 +254,9 @@ def launch(
     _tell_news(followed, report, probe=launcher != SLURM)
     if stopped and launcher == SLURM:
         _print_how_to_cancel(place)
-    return _codes(place, launcher, followed, stopped)
+    if process.returncode and not stopped:
+        _tell_error(launcher, place / "launcher.log", any(job.began for job in followed.values()))
+    return stopped if any(job.record.get("status") != DONE for job in followed.values()) else 0
 
 
 class _Followed:
@@ -261,43 +303,23 @@ def _tell_news(followed: dict[int, _Followed], report: Callable[[dict[str, Any]]
             report({"kind": "end", "number": number, "status": status, "error": job.record.get("error")})
 
 
-def _codes(place: Path, launcher: str, followed: dict[int, _Followed], stopped: int) -> dict[int, int]:
-    result = read_json(place / RESULT) if (place / RESULT).is_file() else None
-    problem = result["error"] if result else not stopped and {"type": "error", "message": "it ended without a result"}
-    if problem:
-        first = (str(problem["message"]).splitlines() or [""])[0]
-        lines = [f"hydra/launcher={launcher}: {problem['type']}: {first}", f"its log: {place / 'launcher.log'}"]
-        if not stopped and not any(job.began for job in followed.values()):
-            raise UserError(*lines)
-        print(*(f"kdrun: {line}" for line in lines), sep="\n", file=sys.stderr)
-    codes = {}
-    for number, job in followed.items():
-        code = (result or {"codes": {}})["codes"].get(str(number))
-        if code is None:  # no answer: its process died, or nobody waits for it any more
-            code = 0 if job.record.get("status") == DONE else 1
-        codes[number] = code if code in (0, 2) else stopped or 1
-    return codes
+def _tell_error(launcher: str, log: Path, begun: bool) -> None:
+    """Tells how the engine failed; raises UserError where no job has begun."""
+    last = next((line for line in reversed(log.read_text(errors="replace").splitlines()) if line.strip()), "no word")
+    lines = [f"hydra/launcher={launcher}: {last}", f"its log: {log}"]
+    if not begun:
+        raise UserError(*lines)
+    print(*(f"kdrun: {line}" for line in lines), sep="\n", file=sys.stderr)
 
 
 def _place(sweep_folder: Path) -> Path:
     """A new folder `launcher/N`, N counted from 1."""
-    launches = sweep_folder / "launcher"
-    launches.mkdir(parents=True, exist_ok=True)
-    number = 1 + max((int(path.name) for path in launches.iterdir() if path.name.isdigit()), default=0)
-    while True:
+    for number in count(1):
+        place = sweep_folder / "launcher" / str(number)
         with contextlib.suppress(FileExistsError):
-            (launches / str(number)).mkdir()
-            return launches / str(number)
-        number += 1
-
-
-def _own_settings(launcher: str, values: dict[str, Any]) -> dict[str, Any]:
-    """Ray's dashboard is for people who ask for it. The plugin's default for `object_store_memory` starts a small Ray
-    here, and is an error where one is joined."""
-    if launcher != "ray":
-        return {}
-    joined = values.get("ray.init.address") not in (None, "local") or "RAY_ADDRESS" in os.environ
-    return {"ray.init.object_store_memory": None} if joined else {"ray.init.include_dashboard": False}
+            place.mkdir(parents=True)
+            return place
+    raise AssertionError  # count() has no end
 
 
 def _environment(launcher: str) -> dict[str, str]:

@@ -19,7 +19,7 @@ usage: kdrun [run] [KEY=VALUE ...] [jobs=N] [-m [--retry]] [--conf DIR] [--force
 
 The words are those of Hydra: GROUP=OPTION, KEY=VALUE, ~KEY; with -m also a,b  range(1,4)  choice(a,b)  'glob(res*)'.
 The same command again finds finished stages in the store and goes on where it was interrupted; -m runs only jobs that
-are not done, and failed ones with --retry. hydra/launcher=joblib|submitit_slurm|ray brings the jobs of -m to a cluster,
+are not done, and failed ones with --retry. hydra/launcher=submitit_slurm|ray brings the jobs of -m to a cluster,
 hydra/sweeper=optuna searches instead of trying all.""",
     "plan": """\
 usage: kdrun plan [KEY=VALUE ...] [-m] [--why] [--json] [--conf DIR]

@@ -73,7 +73,7 @@ def _ray(ray: Any, cores: int) -> Iterator[None]:
     if ray.is_initialized():
         raise UserError(
             "strategy.engine=flower starts Ray, and this process is one of Ray's already",
-            "launch the sweep otherwise: jobs=2, or hydra/launcher=joblib",
+            "launch the sweep otherwise: jobs=2, or hydra/launcher=submitit_local",
         )
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     main = threading.current_thread() is threading.main_thread()
