@@ -12,7 +12,7 @@ import pytest
 
 import kdrun
 from kdrun import kinds, slots, targets
-from kdrun.config.check import shipped_terms
+from kdrun.config.calls import shipped_terms
 from kdrun.config.groups import shipped
 from kdrun.data import image_transforms
 from kdrun.networks.folders import check_folder

@@ -11,18 +11,8 @@ from kdrun.differences import corrected
 from kdrun.files import read_json, write_atomic, write_json
 from kdrun.tables import metrics
 from kdrun.tables.checks import RecordedJob
-from kdrun.tables.metrics import (
-    METRICS,
-    ONCE,
-    WHICH,
-    Measured,
-    Record,
-    difference_in,
-    main_metric,
-    main_score,
-    measure,
-    per_epoch,
-)
+from kdrun.tables.metric_names import METRICS, ONCE, WHICH, per_epoch
+from kdrun.tables.metrics import Measured, Record, difference_in, main_metric, main_score, measure
 from kdrun.tables.spec import TableJob, TableRequest
 
 SCHEMA = 1

@@ -12,7 +12,8 @@ from kdrun.files import number
 from kdrun.measures import MEASURES
 from kdrun.problems import Problems, UserError, closest, listed
 from kdrun.records import arms_of
-from kdrun.tables.metrics import METRICS, WHICH, Measured, Record, is_alone, main_score, measure, stages_of, teachers
+from kdrun.tables.metric_names import METRICS, WHICH
+from kdrun.tables.metrics import Measured, Record, is_alone, main_score, measure, stages_of, teachers
 from kdrun.tracking.flatten import flatten
 from kdrun.tracking.provenance import cells_of
 

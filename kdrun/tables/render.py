@@ -17,7 +17,8 @@ from kdrun.present.results import p_text, vary_text
 from kdrun.present.tables import aligned
 from kdrun.present.units import MISSING, PREFIXES, scaled
 from kdrun.present.verdict import TOO_MANY
-from kdrun.tables.metrics import DIFFERENCES, METRICS, ONCE, WHICH, difference_in, per_epoch, unit_of
+from kdrun.tables.metric_names import DIFFERENCES, METRICS, ONCE, WHICH, per_epoch
+from kdrun.tables.metrics import difference_in, unit_of
 
 Table = dict[str, Any]
 NO_MEANING = "-"

@@ -14,7 +14,7 @@ from kdrun import kinds
 from kdrun.config import vary
 from kdrun.looks import AUTO
 from kdrun.problems import Problems, UserError, closest, each, listed
-from kdrun.tables.metrics import METRICS
+from kdrun.tables.metric_names import METRICS
 from kdrun.tables.table_file import TableFile, key_of
 from kdrun.tracking.flatten import flatten
 

@@ -14,7 +14,7 @@ from kdrun.config.groups import Option, conf_dirs, tables
 from kdrun.differences import BETTER, SMALL, WORSE
 from kdrun.files import sha256_file
 from kdrun.problems import Problems, UserError, closest, listed
-from kdrun.tables.metrics import DIFFERENCES, METRICS, OF_PARTS, ONCE, WHICH, per_epoch
+from kdrun.tables.metric_names import DIFFERENCES, METRICS, OF_PARTS, ONCE, WHICH, per_epoch
 from kdrun.tables.source import Source, read_source
 
 EPOCHS = ("best", "last", "unknown")

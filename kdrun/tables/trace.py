@@ -15,7 +15,8 @@ from kdrun.problems import UserError, closest, listed
 from kdrun.records import arms_of, figure_of, own_arm
 from kdrun.tables import metrics
 from kdrun.tables.build import stage_folder
-from kdrun.tables.metrics import DIFFERENCES, OVER_SAMPLES, WHICH, Record, main_metric, main_score, stages_of, teachers
+from kdrun.tables.metric_names import DIFFERENCES, OVER_SAMPLES, WHICH
+from kdrun.tables.metrics import Record, main_metric, main_score, stages_of, teachers
 from kdrun.tables.render import commit_text, plain, printed_cell, published_text
 from kdrun.tables.verify import record_of
 from kdrun.tracking.registry import runs_folder

@@ -13,7 +13,8 @@ from kdrun.files import dump_json, read_json
 from kdrun.problems import UserError
 from kdrun.tables.build import SCHEMA, footnotes, make_cells, table_folder
 from kdrun.tables.checks import RecordedJob
-from kdrun.tables.metrics import METRICS, WHICH, Record
+from kdrun.tables.metric_names import METRICS, WHICH
+from kdrun.tables.metrics import Record
 from kdrun.tables.render import RENDERED
 from kdrun.tracking.registry import read_run, run_of_job, runs_folder
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from kdrun import kinds
 from kdrun.data import kept
-from kdrun.data.module import ArrayModule, key_of
+from kdrun.data.array_module import ArrayModule, key_of
 from kdrun.data.source import TRAIN, VAL
 from kdrun.data.splits import assign, sizes_of, told_moments
 from kdrun.data.transfer import chosen, of_classes, with_unlabelled

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kdrun import kinds
-from kdrun.data.module import ArrayModule
+from kdrun.data.array_module import ArrayModule
 from kdrun.data.source import TRAIN
 from kdrun.data.splits import assign, sizes_of, told_moments
 from kdrun.data.transfer import chosen, with_unlabelled

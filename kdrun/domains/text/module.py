@@ -11,8 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from kdrun import kinds
+from kdrun.data.array_module import ArrayModule
 from kdrun.data.keeping import KEPT_AS, keep
-from kdrun.data.module import ArrayModule
 from kdrun.data.ragged import Ragged
 from kdrun.data.source import TEST, TRAIN, UNUSED, VAL
 from kdrun.data.splits import assign, sizes_of

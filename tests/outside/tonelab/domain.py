@@ -30,7 +30,7 @@ class Tones(Domain):
         return Waveforms
 
     def module(self, source, config, cache):
-        from kdrun.data.module import ArrayModule
+        from kdrun.data.array_module import ArrayModule
         from kdrun.data.source import SPLITS, TRAIN
         from kdrun.data.splits import assign
         from tonelab.task import ToneSpec
