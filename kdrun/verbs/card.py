@@ -14,7 +14,7 @@ from kdrun.hardware.card.request import CardRequest, Place, read_request
 from kdrun.plots.subject import find_subject, runs_of
 from kdrun.tracking.registry import RunInfo
 from kdrun.verbs.arguments import Arguments
-from kdrun.verbs.runs import is_folder, outputs_folder
+from kdrun.verbs.runs import outputs_folder
 
 NOT_KEPT = ("calls", "samples", "critical")
 """Options with which cards of several runs are made anew, even where there are some."""
@@ -23,7 +23,7 @@ NOT_KEPT = ("calls", "samples", "critical")
 def main(args: Arguments) -> int:
     """Print the cards, or with --json {"cards", "fronts"}. A student that fails a gate is marked; the exit code is 0 all the same."""
     outputs = outputs_folder(args)
-    words = [word for word in args.overrides if not is_folder(word)]
+    words = args.overrides
     named = runs_of(find_subject(outputs, args.words, tables=True), outputs)
     asked = [(label, run, read_request(words, run.record or {}, args.conf_dirs)) for label, run in named]
     quiet = args.quiet or args.json

@@ -12,8 +12,10 @@ from typing import Any
 from kdrun import kinds
 from kdrun.problems import UserError
 from kdrun.verbs.arguments import Arguments
+from kdrun.verbs.asked import asked_network, asked_run, check_tokenizer
 from kdrun.verbs.lines import print_line, read_lines
-from kdrun.verbs.runs import outputs_folder, read_words, whole_number
+from kdrun.verbs.runs import read_words
+from kdrun.words import whole_number
 
 OPTIONS = ("arm", "seed", "which", "max_extra")
 
@@ -21,24 +23,13 @@ OPTIONS = ("arm", "seed", "which", "max_extra")
 def main(args: Arguments) -> int:
     """Print the answer to the question, or to each line of standard input where none is given."""
     run, question, options = read_words(args.words, args.overrides, OPTIONS)
-    from kdrun import api
-
-    view = api.RunView.find(run, outputs_folder(args))
-    learned = view.config.get("data", {}).get("task", "classification")
-    if "chat" not in (commands := kinds.find(learned).commands):
-        raise UserError(
-            f"{view.id} learned {learned}, not vision_language, causal_lm or answers: it cannot be asked",
-            *(f"kdrun {command} asks a run that learned {learned}" for command in commands),
-        )
-    if view.status != "done" and not view.summary:
-        raise UserError(f"{view.id} is not finished, it is {view.status}", f"to continue it: kdrun rerun {view.id}")
-    if kinds.find(learned).continues:  # a language model
+    view = asked_run(args, run, "not vision_language, causal_lm or answers: it cannot be asked")
+    if kinds.find(view.config["data"].get("task", "classification")).continues:  # a language model
         return talk(view, args, question, options)
     missing = [path for path in args.image if not Path(path).expanduser().is_file()]
     if missing:
         raise UserError(f"--image {missing[0]}: there is no such file")
-    arm = options.get("arm", "teacher" if args.teacher else "student")
-    network = api.load(view, arm, whole_number(options, "seed"), options.get("which"))
+    network = asked_network(view, options, "teacher" if args.teacher else "student")
     answer = Answers(view, network, args.image, whole_number(options, "max_extra", least=1))
     for line in [question] if question else read_lines():
         if unknown := answer.unknown(line):
@@ -105,8 +96,7 @@ def prompts_of(view: Any, network: Any) -> Any:
     with TemporaryDirectory() as folder:
         path = given or _kept_tokenizer(Path(paths["cache"]), wanted, Path(folder))
         module = load_data(config, paths) if path is None else _without_data(config, str(path), paths["cache"])
-    if module.spec.tokenizer != wanted:
-        raise UserError(f"the data of {view.id} have another tokenizer now than when it was trained")
+    check_tokenizer(view, module, network)
     return module
 
 

@@ -15,7 +15,8 @@ from kdrun.problems import UserError
 from kdrun.tracking.record import DONE
 from kdrun.tracking.registry import RunInfo
 from kdrun.verbs.arguments import Arguments
-from kdrun.verbs.runs import options_in, outputs_folder, whole_number
+from kdrun.verbs.runs import outputs_folder
+from kdrun.words import options_in, whole_number
 
 OPTIONS = ("arm", "teacher", "seed", "which")
 SOME_FAILED = 3

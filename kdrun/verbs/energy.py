@@ -16,10 +16,11 @@ from kdrun.measures import measure
 from kdrun.plots.subject import find_subject, runs_of
 from kdrun.present.results import percent
 from kdrun.present.units import MISSING, duration, share
-from kdrun.problems import UserError, closest
+from kdrun.problems import UserError
 from kdrun.tracking.registry import RunInfo, list_runs
 from kdrun.verbs.arguments import Arguments
-from kdrun.verbs.runs import is_folder, one_word, outputs_folder
+from kdrun.verbs.runs import one_word, outputs_folder
+from kdrun.words import options_in
 
 OPTIONS = ("pue", "grid", "serving")
 
@@ -70,12 +71,7 @@ def main(args: Arguments) -> int:
 def options_of(args: Arguments) -> EnergyOptions:
     """pue=, grid= and serving=REFERENCE,STUDENT. UserError for another key or a value that cannot be."""
     given: dict[str, Any] = {}
-    for word in (word for word in args.overrides if not is_folder(word)):
-        key, _, text = word.partition("=")
-        if key not in OPTIONS:
-            raise UserError(
-                f"kdrun energy does not take {word}{closest(key, OPTIONS)}", "options: pue=, grid=, serving=J,J"
-            )
+    for key, text in options_in(args.overrides, OPTIONS).items():
         values = [_positive(part) for part in text.strip("[]").split(",")]
         if None in values or len(values) != (2 if key == "serving" else 1) or (key == "pue" and values[0] < 1):
             meant = {
@@ -83,7 +79,7 @@ def options_of(args: Arguments) -> EnergyOptions:
                 "grid": "kg of CO2e per kWh, above 0: grid=0.4",
                 "serving": "joules of one inference, of the reference and of the student: serving=0.9,0.1",
             }
-            raise UserError(f"{word}: {meant[key]}")
+            raise UserError(f"{key}={text}: {meant[key]}")
         given[key] = tuple(values) if key == "serving" else values[0]
     return EnergyOptions(**given)
 

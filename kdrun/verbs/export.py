@@ -20,11 +20,11 @@ from kdrun.hardware.exports.formats import (
 from kdrun.parts import epoch_of
 from kdrun.present.tables import print_table
 from kdrun.present.units import MISSING
-from kdrun.problems import UserError, listed
+from kdrun.problems import UserError
 from kdrun.tracking.registry import RunInfo, slugify
 from kdrun.verbs.arguments import Arguments
-from kdrun.verbs.runs import options_in, whole_number
 from kdrun.verbs.show import chosen_run
+from kdrun.words import names_in, options_in, whole_number
 
 OPTIONS = ("arm", "seed", "which", "format", "precision", "calibration", "to")
 FOLDER = "exports"
@@ -98,8 +98,8 @@ def folder_of(run: RunInfo, subject: Any, to: Path | None = None) -> Path:
 def read_options(words: list[str]) -> ExportRequest:
     """KEY=VALUE words of this command. UserError for what there is not, with the nearest; nothing heavy is imported."""
     found = options_in(words, OPTIONS)
-    formats = [known("format", word, FORMATS) for word in _list(found, "format", "safetensors,onnx", FORMATS)]
-    precisions = [known("precision", word, PRECISIONS) for word in _list(found, "precision", "fp32", PRECISIONS)]
+    formats = _known(found, "format", "safetensors,onnx", FORMATS)
+    precisions = _known(found, "precision", "fp32", PRECISIONS)
     pairs = [(format, precision) for precision in precisions for format in formats]
     possible = [(format, precision) for format, precision in pairs if precision in POSSIBLE[format]]
     if not possible:
@@ -107,11 +107,9 @@ def read_options(words: list[str]) -> ExportRequest:
     which = found.get("which")
     if which not in (None, "best", "last"):
         raise UserError(f"which={which}: best or last")
-    seed, calibration = whole_number(found, "seed"), whole_number(found, "calibration", default=256)
-    if found.get("calibration") == "0":
-        raise UserError("calibration=0: int8 takes its ranges from at least one training sample")
+    seed, calibration = whole_number(found, "seed"), whole_number(found, "calibration", 1, 256)
     return ExportRequest(
-        arms=_list(found, "arm", "student", ()),
+        arms=names_in(found, "arm", "student"),
         seeds=None if seed is None else [seed],
         which=which,
         pairs=possible,
@@ -122,15 +120,12 @@ def read_options(words: list[str]) -> ExportRequest:
     )
 
 
-def _list(found: dict[str, str], name: str, default: str, known: tuple[str, ...]) -> list[str]:
-    """`a,b` or `[a,b]` as a list without doubles; `all` where every value is known: of formats those that can be run here."""
-    words = [word.strip() for word in found.get(name, default).strip("[]").split(",")]
-    if words == ["all"] and known:
+def _known(found: dict[str, str], name: str, default: str, every: tuple[str, ...]) -> list[str]:
+    """The values of an option; `all`: of formats those that can be run here."""
+    if (words := names_in(found, name, default)) == ["all"]:
         here = installed_runtimes()
-        return [one for one in known if RUNTIMES.get(one, "torch") in here]
-    if not all(words):
-        raise UserError(f"{name}={found[name]}: nothing between commas", *([f"all: {listed(known)}"] if known else []))
-    return list(dict.fromkeys(words))
+        return [one for one in every if RUNTIMES.get(one, "torch") in here]
+    return [known(name, word, every) for word in words]
 
 
 def _print(made: list[tuple[Any, Any]]) -> None:

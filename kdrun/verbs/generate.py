@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kdrun import kinds
 from kdrun.problems import UserError
 from kdrun.verbs.arguments import Arguments
+from kdrun.verbs.asked import asked_data, asked_network, asked_run
 from kdrun.verbs.lines import print_line, read_lines
-from kdrun.verbs.runs import outputs_folder, read_words, whole_number
+from kdrun.verbs.runs import read_words
+from kdrun.words import whole_number
 
 OPTIONS = ("arm", "seed", "which", "max_new", "temperature")
 NEW_TOKENS = 64
@@ -18,15 +19,7 @@ NEW_TOKENS = 64
 def main(args: Arguments) -> int:
     """Print what comes behind the text, or behind each line of standard input where none is given."""
     run, text, options = read_words(args.words, args.overrides, OPTIONS)
-    from kdrun import api
-
-    view = api.RunView.find(run, outputs_folder(args))
-    learned = view.config["data"].get("task", "classification")
-    if "generate" not in (commands := kinds.find(learned).commands):
-        others = [f"kdrun {command} asks a run that learned {learned}" for command in commands]
-        raise UserError(f"{view.id} learned {learned}, not causal_lm or answers: it writes no texts", *others)
-    if view.status != "done" and not view.summary:
-        raise UserError(f"{view.id} is not finished, it is {view.status}", f"to continue it: kdrun rerun {view.id}")
+    view = asked_run(args, run, "not causal_lm or answers: it writes no texts")
     written = Continuations(view, options, whole_number(options, "max_new", least=1))
     for line in [text] if text else read_lines():
         print_line(written(line))
@@ -42,21 +35,15 @@ class Continuations:
     """
 
     def __init__(self, view: Any, options: Mapping[str, str], most: int | None = None) -> None:
-        from kdrun import api
-        from kdrun.domains.load import load_data
-
-        seed = whole_number(dict(options), "seed")
         try:
             self.temperature = float(options.get("temperature", 0))
         except ValueError:
             self.temperature = -1.0
         if not 0 <= self.temperature < float("inf"):
             raise UserError(f"temperature={options['temperature']}: a number of at least 0")
-        self.network = api.load(view, options.get("arm", "student"), seed, options.get("which"))
-        module = load_data(view.config_of(seed)["data"], view.config["paths"])
-        if module.spec.tokenizer != self.network.kdrun["tokenizer"]:
-            raise UserError(f"the data of {view.id} have another tokenizer now than when it was trained")
-        self.task, self.most = module.task(), NEW_TOKENS if most is None else most
+        self.network = asked_network(view, options)
+        self.task = asked_data(view, options, self.network).task()
+        self.most = NEW_TOKENS if most is None else most
 
     def __call__(self, prompt: Any) -> str:
         """prompt: a text, or messages (role, content)."""

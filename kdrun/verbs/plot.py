@@ -11,7 +11,8 @@ from kdrun.plots.figures import FIGURES, need_matplotlib, write_figures
 from kdrun.plots.subject import Subject, find_subject, runs_of
 from kdrun.problems import UserError, closest, listed
 from kdrun.verbs.arguments import Arguments
-from kdrun.verbs.runs import options_in, outputs_folder, whole_number
+from kdrun.verbs.runs import outputs_folder
+from kdrun.words import options_in, whole_number
 
 WINDOWS, EPISODES, CARD, GENERALISATION = "windows", "episodes", "card", "generalisation"
 KINDS = (*FIGURES, WINDOWS, EPISODES, CARD, GENERALISATION)

@@ -17,8 +17,9 @@ from kdrun.domains.inputs import UserInput
 from kdrun.present.escape import csv_cell
 from kdrun.problems import UserError, closest, listed
 from kdrun.verbs.arguments import Arguments
+from kdrun.verbs.asked import asked_network, asked_run
 from kdrun.verbs.lines import print_line
-from kdrun.verbs.runs import options_in, outputs_folder, whole_number
+from kdrun.words import options_in, whole_number
 
 OPTIONS = ("arm", "seed", "which", "part", "as")
 FORMS = ("text", "csv", "json")
@@ -32,20 +33,14 @@ def main(args: Arguments) -> int:
     form = options.get("as", "json" if args.json else "text")
     if form not in FORMS:
         raise UserError(f"as={form}: no such form{closest(form, FORMS)}; all: {listed(FORMS)}")
-    seed = whole_number(options, "seed")
     run, *words = args.words or ["last"]
     files = [Path(word).expanduser() for word in words]
-    from kdrun import api
-
-    view = api.RunView.find(run, outputs_folder(args))
-    data = view.config_of(seed)["data"]
+    view = asked_run(args, run, "whose networks kdrun predict does not ask")
+    data = view.config_of(whole_number(options, "seed"))["data"]
     domain = kinds.find(data.get("task", "classification"))
-    if "predict" not in domain.commands:
-        others = [f"kdrun {command} asks such a run" for command in domain.commands]
-        raise UserError(f"{view.id} learned {domain.name}, whose networks kdrun predict does not ask", *others)
     if missing := [path for path in files if not path.is_file()]:
         raise UserError(f"{missing[0]}: there is no such file")
-    network = api.load(view, options.get("arm", "student"), seed, options.get("which"), part=options.get("part"))
+    network = asked_network(view, options, part=options.get("part"))
     spec = domain.spec(network.kdrun)
     reader = domain.reader(spec, data, view.config["paths"])
     inputs = (one for path in files or [None] for one in reader.read(path))

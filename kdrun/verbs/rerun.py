@@ -9,8 +9,8 @@ from kdrun.environment import differing, variables_in
 from kdrun.problems import UserError
 from kdrun.tracking.provenance import package_versions
 from kdrun.verbs.arguments import Arguments
-from kdrun.verbs.runs import is_folder
 from kdrun.verbs.show import chosen_run
+from kdrun.words import is_folder
 
 
 def main(args: Arguments) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from kdrun.tracking.overview import overview
 from kdrun.tracking.record import STATUSES
 from kdrun.tracking.registry import list_runs, runs_folder
 from kdrun.verbs.arguments import Arguments
+from kdrun.words import is_folder
 
 WIDE = ("gap closed", "seeds", "data", "duration", "networks")
 """Columns a narrow terminal goes without, first to last."""
@@ -51,33 +52,6 @@ def filters_of(args: Arguments) -> list[str]:
             raise UserError(f"'{word}' is not KEY=VALUE; meant: status={word}?")
         raise UserError(f"'{word}' is not KEY=VALUE{closest(word, KEYS)}", f"filters: {', '.join(KEYS)}")
     return [word for word in args.overrides if not is_folder(word)]
-
-
-def is_folder(override: str) -> bool:
-    """Whether a word says where the runs are."""
-    return override.lstrip("+").startswith("paths.outputs=")
-
-
-def options_in(words: Iterable[str], allowed: Collection[str]) -> dict[str, str]:
-    """KEY=VALUE words of a verb that takes these keys. UserError for another key, with the nearest."""
-    found = {}
-    for word in words:
-        key, _, value = word.partition("=")
-        if is_folder(word):
-            continue
-        if key not in allowed:
-            raise UserError(f"{word}: no option {key!r}{closest(key, allowed)}; all: {listed(allowed)}")
-        found[key] = value
-    return found
-
-
-def whole_number(options: Mapping[str, str], name: str, least: int = 0, default: int | None = None) -> int | None:
-    """An option as a number; the default where it was not typed. UserError for anything else."""
-    if name not in options:
-        return default
-    if not options[name].isdecimal() or int(options[name]) < least:
-        raise UserError(f"{name}={options[name]}: a whole number" + (f" from {least} on" if least else ""))
-    return int(options[name])
 
 
 def one_word(args: Arguments, what: str = "run") -> str:

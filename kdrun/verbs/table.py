@@ -18,7 +18,8 @@ def main(args: Arguments) -> int:
     failed and is shown as missing; 130 or 143 stopped. A table that cannot run here is planned and explained: 0."""
     from kdrun.tables.spec import TableRequest
     from kdrun.tables.table_file import find_table, read_spec
-    from kdrun.verbs.runs import is_folder, outputs_folder
+    from kdrun.verbs.runs import outputs_folder
+    from kdrun.words import is_folder
 
     if len(args.words) > 1:
         raise UserError(f"one table at a time; given: {', '.join(args.words)}")

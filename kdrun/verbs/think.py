@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kdrun import kinds
 from kdrun.files import dump_json
 from kdrun.present.fronts import stairs
 from kdrun.present.tables import print_table
 from kdrun.problems import UserError
 from kdrun.verbs.arguments import Arguments
-from kdrun.verbs.runs import outputs_folder, read_words, whole_number
+from kdrun.verbs.asked import asked_data, asked_network, asked_run
+from kdrun.verbs.runs import read_words
+from kdrun.words import whole_number
 
 OPTIONS = ("arm", "seed", "which", "tokens", "count", "timed")
 TOKENS, COUNT, TIMED = "0,8,16,32", 200, 5
@@ -22,18 +23,9 @@ def main(args: Arguments) -> int:
     run, rest, options = read_words(args.words, args.overrides, OPTIONS)
     if rest:
         raise UserError(f"kdrun think takes a run, not {rest!r}", "kdrun think RUN tokens=0,8,16")
-    from kdrun import api
-    from kdrun.domains.load import load_data
     from kdrun.parts import parts_of
 
-    view = api.RunView.find(run, outputs_folder(args))
-    learned = view.config["data"].get("task", "classification")
-    if "think" not in kinds.find(learned).commands:
-        raise UserError(
-            f"{view.id} learned {learned}: kdrun think asks runs of questions with answers", "data=arithmetic_chains"
-        )
-    if not view.summary:
-        raise UserError(f"{view.id} is not finished, it is {view.status}", f"to continue it: kdrun rerun {view.id}")
+    view = asked_run(args, run, "no questions with answers, as data=arithmetic_chains has")
     tokens, arm, seed = (
         _tokens(options.get("tokens", TOKENS)),
         options.get("arm", "student"),
@@ -44,17 +36,12 @@ def main(args: Arguments) -> int:
     names = list(parts_of(entry, view.stages)) if entry else []
     several = len(names) > 1
     networks = {
-        name: api.load(view, arm, seed, options.get("which"), part=name if several else None)
-        for name in (names if several else [arm])
+        name: asked_network(view, options, part=name if several else None) for name in (names if several else [arm])
     }
-    module = load_data(view.config_of(entry["seed"] if entry else seed)["data"], view.config["paths"])
-    if any(module.spec.tokenizer != network.kdrun["tokenizer"] for network in networks.values()):
-        raise UserError(f"the data of {view.id} have another tokenizer now than when it was trained")
+    module = asked_data(view, {"seed": str(entry["seed"])} if entry else options, *networks.values())
     from kdrun.domains.answers.thinking import Thinking
 
-    count, timed = (
-        whole_number(options, name, least=1) or usual for name, usual in (("count", COUNT), ("timed", TIMED))
-    )
+    count, timed = whole_number(options, "count", 1, COUNT), whole_number(options, "timed", 1, TIMED)
     thinking = Thinking(module.task(), count)
     outcomes = thinking.measured(networks, tokens, min(timed, len(thinking.questions)))
     front = set(stairs(outcomes, lambda each: (outcomes[each].seconds, outcomes[each].right)))

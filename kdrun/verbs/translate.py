@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from kdrun import kinds
 from kdrun.problems import UserError
 from kdrun.verbs.arguments import Arguments
+from kdrun.verbs.asked import asked_data, asked_network, asked_run
 from kdrun.verbs.lines import print_line, read_lines
-from kdrun.verbs.runs import one_word, options_in, outputs_folder, whole_number
+from kdrun.verbs.runs import one_word
+from kdrun.words import options_in, whole_number
 
 OPTIONS = ("arm", "seed", "which", "beam", "length_penalty", "comet")
 
@@ -17,30 +18,21 @@ def main(args: Arguments) -> int:
     """Print one line for each line of standard input; an empty line stays empty."""
     options = options_in(args.overrides, OPTIONS)
     run = one_word(args)
-    from kdrun import api
-
-    view = api.RunView.find(run, outputs_folder(args))
-    learned = view.config["data"].get("task", "classification")
-    if "translate" not in kinds.find(learned).commands:
-        raise UserError(f"{view.id} learned {learned}, not translation")
+    view = asked_run(args, run, "not translation")
     if "comet" in options:
         print(comet_line(view, options))
         return 0
     lines = list(read_lines())
-    network = api.load(view, options.get("arm", "student"), whole_number(options, "seed"), options.get("which"))
-    for text in translate(view, network, lines, options):
+    for text in translate(view, asked_network(view, options), lines, options):
         print_line(text)
     return 0
 
 
 def translate(view: Any, network: Any, lines: list[str], options: dict[str, str]) -> list[str]:
     """The lines in the target language; the tokenizer is that of the run's data."""
-    from kdrun.domains.load import load_data
     from kdrun.domains.translation.task import Translation
 
-    module = load_data(view.config_of(whole_number(options, "seed"))["data"], view.config["paths"])
-    if module.spec.tokenizer != network.kdrun["tokenizer"]:
-        raise UserError(f"the data of {view.id} have another tokenizer now than when it was trained")
+    module = asked_data(view, options, network)
     decoding = dict(view.config["trainer"]["decoding"])
     try:
         decoding |= {"beam": int(options.get("beam", decoding["beam"]))}
@@ -62,7 +54,6 @@ def comet_line(view: Any, options: dict[str, str]) -> str:
     from pathlib import Path
 
     from kdrun import api
-    from kdrun.domains.load import load_data
     from kdrun.domains.translation.scores import comet
     from kdrun.learning.resampling import read_samples
     from kdrun.tables.build import stage_folder
@@ -72,7 +63,7 @@ def comet_line(view: Any, options: dict[str, str]) -> str:
     rows = read_samples(folder) if folder else []
     if not rows:
         raise UserError(f"{stage['label']} of {view.id} kept no translations: fit it again (kdrun rerun {view.id})")
-    module = load_data(view.config_of(whole_number(options, "seed"))["data"], view.config["paths"])
+    module = asked_data(view, options)
     pairs = zip(module.sources("test"), module.references("test"), strict=True)
     texts = dict(zip(module.samples("test").ids.tolist(), pairs, strict=True))
     sources, references = zip(*(texts[row["id"]] for row in rows), strict=True)

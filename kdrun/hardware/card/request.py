@@ -10,6 +10,7 @@ from kdrun.hardware.exports.formats import PRECISIONS, format_for, installed_run
 from kdrun.hardware.targets import HardwareTarget, chosen_targets
 from kdrun.parts import is_group
 from kdrun.problems import UserError, closest, listed
+from kdrun.words import names_in, options_in, whole_number
 
 OPTIONS = ("hardware", "precision", "runtime", "arms", "seed", "part", "batch", "calls", "samples", "critical")
 RUNTIMES = ("auto", "torch", "onnxruntime", "executorch")
@@ -53,18 +54,18 @@ class CardRequest:
 
 def read_request(words: Sequence[str], record: Mapping[str, Any], conf_dirs: Sequence[str] = ()) -> CardRequest:
     """The request of a command line about a run. UserError for all that cannot be had, before anything is computed."""
-    options = dict(_option(word) for word in words)
+    options = options_in(words, OPTIONS)
     _check_result(record)
     own = own_target(record)
-    names = _names(options, "hardware") or [own]
+    names = names_in(options, "hardware") or [own]
     targets = chosen_targets(names, conf_dirs)
-    precisions = _names(options, "precision")
-    for word in precisions or ():
+    precisions = names_in(options, "precision")
+    for word in precisions:
         known("precision", word, PRECISIONS)
     runtime = options.get("runtime")
     if runtime is not None:
         known("runtime", runtime, RUNTIMES)
-    batch = _number(options, "batch", 1)
+    batch = whole_number(options, "batch", 1)
     places = []
     for target in targets:
         deploy = limits(target, record)
@@ -72,9 +73,9 @@ def read_request(words: Sequence[str], record: Mapping[str, Any], conf_dirs: Seq
             place = Place(target, precision, runtime or deploy["runtime"], batch or deploy["batch"], deploy)
             _check_place(place)
             places.append(place)
-    arms = _names(options, "arms")
-    _check_arms(arms, record)
-    seed = _number(options, "seed", 0)
+    arms = names_in(options, "arms") or None
+    _check_arms(arms or (), record)
+    seed = whole_number(options, "seed")
     if seed is not None and seed not in record["seeds"]:
         raise UserError(f"seed={seed}: {record['id']} has no such seed; it has: {listed(map(str, record['seeds']))}")
     return CardRequest(
@@ -82,10 +83,10 @@ def read_request(words: Sequence[str], record: Mapping[str, Any], conf_dirs: Seq
         arms,
         seed,
         options.get("part"),
-        _number(options, "calls", FEWEST_CALLS) or CALLS,
+        whole_number(options, "calls", FEWEST_CALLS, CALLS),
         None,
-        _number(options, "samples", 1) or SAMPLES,
-        tuple(_names(options, "critical") or ()),
+        whole_number(options, "samples", 1, SAMPLES),
+        tuple(names_in(options, "critical")),
     )
 
 
@@ -100,31 +101,6 @@ def limits(target: HardwareTarget, record: Mapping[str, Any]) -> dict[str, Any]:
     return dict(own) if own and target.name == own_target(record) else dict(target.deploy)
 
 
-def _option(word: str) -> tuple[str, str]:
-    key, equals, value = word.partition("=")
-    if not equals or key not in OPTIONS:
-        raise UserError(f"{word}: no option {key!r}{closest(key, OPTIONS)}", f"options: {listed(OPTIONS)}")
-    if not value.strip("[] "):
-        raise UserError(f"{key}=: a value is missing", "see kdrun card --help")
-    return key, value
-
-
-def _names(options: Mapping[str, str], key: str) -> list[str] | None:
-    """`a,b` or `[a,b]` without repetitions; None where the option was not given."""
-    if key not in options:
-        return None
-    found = [one.strip().strip("'\"") for one in options[key].strip("[] ").split(",")]
-    return list(dict.fromkeys(one for one in found if one))
-
-
-def _number(options: Mapping[str, str], key: str, least: int) -> int | None:
-    if key not in options:
-        return None
-    if not options[key].isdecimal() or int(options[key]) < least:
-        raise UserError(f"{key}={options[key]}: a whole number from {least} on")
-    return int(options[key])
-
-
 def _check_result(record: Mapping[str, Any]) -> None:
     if not any(not is_group(stage) for stage in record.get("stages") or ()):
         raise UserError(
@@ -133,9 +109,7 @@ def _check_result(record: Mapping[str, Any]) -> None:
         )
 
 
-def _check_arms(arms: Sequence[str] | None, record: Mapping[str, Any]) -> None:
-    if arms is None:
-        return
+def _check_arms(arms: Sequence[str], record: Mapping[str, Any]) -> None:
     known = list(
         dict.fromkeys(
             [stage["role"] for stage in record["stages"]] + list((record.get("summary") or {}).get("arms") or ())
