@@ -18,7 +18,7 @@ from kdrun.present.console import Console
 from kdrun.sweep.objectives import SweepObjective
 from kdrun.sweep.plan import save
 from kdrun.sweep.search_settings import SearchSettings
-from kdrun.sweep.search_study import COMPLETE, FAILED, PRUNED, RUNNING, front, state_of
+from kdrun.sweep.search_study import COMPLETE, FAILED, PRUNED, RUNNING, state_of
 from kdrun.sweep.space import Space
 from kdrun.tracking.registry import HASH_LENGTH
 
@@ -129,8 +129,7 @@ class StudyResult:
 
     def chosen(self, trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The best trial; with several objectives the Pareto front, each job once. With the command that runs it alone."""
-        values = {trial["number"]: trial["values"] for trial in trials if trial["values"] is not None}
-        found = [trials[number] for number in front(values, [objective.direction for objective in self.objectives])]
+        found = [trials[number] for number in self.study.best()]
         found = list({trial["run"]: trial for trial in reversed(found)}.values())[::-1]
         return [
             {name: trial[name] for name in ("number", "params", "values", "run")}

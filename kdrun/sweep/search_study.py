@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdrun.present.fronts import front_of
 from kdrun.problems import UserError
 from kdrun.sweep.objectives import MAXIMIZE, SweepObjective
 from kdrun.sweep.space import Space
@@ -102,6 +101,16 @@ class Study:
 
     def trial(self, number: int) -> Any:
         return self.trials()[number]
+
+    def best(self) -> list[int]:
+        """Numbers of the trials that no other one is at least as good as everywhere and better somewhere; the best of the first
+        objective first. With one objective: the best trial, and those equal to it."""
+        signs = [-1 if direction == MAXIMIZE else 1 for direction in self._directions]
+
+        def order(trial: Any) -> tuple[list[float], int]:
+            return [sign * value for sign, value in zip(signs, trial.values, strict=True)], trial.number
+
+        return [trial.number for trial in sorted(self._study.best_trials, key=order)]
 
     def draw(self, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """(parameters, notes of the sampler) of trial `number`, from all trials so far.
@@ -214,17 +223,6 @@ def _digest(trial: Any, state: Any, values: Sequence[float] | None) -> str:
 def state_of(trial: Any) -> str:
     """complete, pruned, failed or running."""
     return {"COMPLETE": COMPLETE, "PRUNED": PRUNED, "FAIL": FAILED}.get(trial.state.name, RUNNING)
-
-
-def front(values: dict[int, Sequence[float]], directions: Sequence[str]) -> list[int]:
-    """Numbers of the trials that no other one is at least as good as everywhere and better somewhere; the best of the
-    first objective first. With one objective: the best trial, and those equal to it.
-    """
-    signed = {
-        number: [v if direction == MAXIMIZE else -v for v, direction in zip(found, directions, strict=True)]
-        for number, found in values.items()
-    }
-    return sorted(front_of(signed), key=lambda number: ([-value for value in signed[number]], number))
 
 
 @contextlib.contextmanager
