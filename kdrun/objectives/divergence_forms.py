@@ -126,7 +126,7 @@ def adaptive(
     other, by_logits_reverse = reverse(*again, log_p, slope, careful=careful)
     # An infinite divergence counts where it has a share.
     sums = [torch.where(share > 0, share * x, 0.0) for share, x in ((weight, value), (1 - weight, other))]
-    if not slope:
+    if by_logits is None or by_logits_reverse is None:
         return sums[0] + sums[1], None
     by_logits = by_logits.mul_(weight.unsqueeze(-1)).addcmul_(by_logits_reverse, (1 - weight).unsqueeze(-1))
     return sums[0] + sums[1], by_logits

@@ -36,9 +36,9 @@ class _WholeBatch(torch.autograd.Function):
         parts = _parts(features.detach())
         first = sum(len(part) for part in parts[: torch.distributed.get_rank()])
         ctx.own = slice(first, first + len(features))
-        first = torch.tensor(first)
-        ctx.mark_non_differentiable(first)
-        return torch.cat(parts), first
+        place = torch.tensor(first)
+        ctx.mark_non_differentiable(place)
+        return torch.cat(parts), place
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _: Any) -> Tensor:

@@ -30,7 +30,7 @@ BY_TYPE = ("accuracy/", "f1/", "auc/", "sensitivity/", "specificity/")
 UNITS = {name: "nats" if m.unit == "nats" else "plain" if m.factor == 1 else "share" for name, m in MEASURES.items()}
 
 
-class Metrics(dict):
+class Metrics(dict[str, TableMetric]):
     """Metrics by name; scores of a part (`accuracy/colour` of a type of questions, `auc/lung` of a view) are named after it
     and need no entry. What an installed kind of data or a config adds is a plain number; its column says which is better."""
 

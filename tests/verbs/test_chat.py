@@ -64,7 +64,7 @@ def ask(monkeypatch, cache, module, tmp_path):
         config={"data": DATA, "paths": {"cache": str(cache)}, "trainer": {"decoding": {"max_extra": 7}}},
     )  # fmt: skip
 
-    def load(run, arm, seed, which):
+    def load(run, arm, seed, which, part):
         asking.loaded = (arm, seed, which)
         return network
 
