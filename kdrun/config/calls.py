@@ -14,7 +14,7 @@ from kdrun.config.origins import Origins
 from kdrun.environment import hidden
 from kdrun.problems import Problems, UserError, closest, listed, nearest
 from kdrun.schema import REQUIRED
-from kdrun.signatures import constant
+from kdrun.signatures import Parameter, Signature, constant
 
 NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?")
 TRANSFORMS = "kdrun.data.image_transforms"
@@ -121,7 +121,7 @@ class CallCheck:
             self.arguments(result, signature, path, rules)
         return {key: value for key, value in result.items() if key not in drop}
 
-    def arguments(self, node: dict[str, Any], signature: targets.Signature, path: str, rules: dict[str, Any]) -> None:
+    def arguments(self, node: dict[str, Any], signature: Signature, path: str, rules: dict[str, Any]) -> None:
         known = signature.parameters
         takes_tensors = rules.get("tensors") and signature.kind != "class"
         tensors = {name for name, item in known.items() if takes_tensors and item.kind == "positional"}
@@ -164,7 +164,7 @@ class CallCheck:
         return "" if "=" in self.where(path) else f"to leave it out: '~{path}'"
 
     @staticmethod
-    def number_of(value: Any, parameter: targets.Parameter) -> Any:
+    def number_of(value: Any, parameter: Parameter) -> Any:
         """YAML reads 1e-4 as text in some places; where a float is due and text is not, it is one."""
         if isinstance(value, str) and NUMBER.fullmatch(value) and targets.fits(value, parameter.annotation) is not True:
             return float(value) if targets.fits(0.5, parameter.annotation) is True else value

@@ -147,7 +147,7 @@ class Check(CallCheck):
             added = self.inherited(value) if path.endswith(".trainer.optimizer") else {}
             result = self.target({**added, **value} if added else value, path, rules)
             return {name: item for name, item in result.items() if name not in added}
-        if is_dataclass(kind):
+        if isinstance(kind, type) and is_dataclass(kind):
             return self.node(value, kind, path, rules.get("partial", False))
         origin, parts = typing.get_origin(kind), typing.get_args(kind)
         if origin is dict:

@@ -235,13 +235,13 @@ def _resolved(
         name: value for name, value in tree.items() if name in read
     }  # the whole tree takes half the time of a composition
     cells = []
-    config = OmegaConf.create({**parts, "seed": 0, "seeds": seeds}) if open_ends else None
+    config = OmegaConf.create({**parts, "seed": 0, "seeds": seeds} if open_ends else {})
     for seed in seeds:
         values = {"seed": seed, **vary.varied(tree, seed)}
         cell = replaced(copy.deepcopy({"seeds": seeds, **tree}), values)
-        for path, value in values.items() if config is not None else ():
+        for path, number in values.items() if open_ends else ():
             if path.partition(".")[0] in (*parts, "seed"):
-                OmegaConf.update(config, path, value)
+                OmegaConf.update(config, path, number)
         for path, value in open_ends:
             try:
                 found = OmegaConf.select(config, path, throw_on_missing=True)

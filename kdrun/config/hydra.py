@@ -71,8 +71,8 @@ def _compose(overrides: tuple[str, ...], dirs: tuple[tuple[str, str], ...], stam
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         found = create_defaults_list(loader.repository, "config", parsed, prepend_hydra=False, skip_missing=False)
         config = loader._compose_config_from_defaults_list(found.defaults, loader.repository)
-    tree = OmegaConf.to_container(config, resolve=False)
-    choices = dict(found.overrides.known_choices)
+    tree: Any = OmegaConf.to_container(config, resolve=False)
+    choices: dict[str, Any] = dict(found.overrides.known_choices)
     if SEVERAL not in choices:  # Hydra does not keep the choice of a list
         top, paths = f"{SEVERAL}/", [(str(part.parent), str(part.config_path)) for part in found.defaults]
         choices[SEVERAL] = [p.removeprefix(top) for parent, p in paths if p.startswith(top) > parent.startswith(top)]
@@ -113,7 +113,8 @@ def _repository(files: Any) -> Any:
                     "kdrun", "", OmegaConf.create({"name": name.rpartition("/")[2]}), {"package": None}
                 )
                 entries = OmegaConf.create([{"/network@network": name}, "_self_"])
-                config.defaults_list = self.delegate._create_defaults_list(config_path, entries)
+                delegate: Any = self.delegate
+                config.defaults_list = delegate._create_defaults_list(config_path, entries)
                 self.cache[f"config_path={config_path}"] = config
             return config
 
@@ -165,9 +166,9 @@ def _chosen_in(group: str, name: str, overrides: Sequence[str], table: Groups) -
     for word in overrides:
         preset, _, chosen = word.partition("=")
         option = table.get(preset, {}).get(chosen) if preset in PRESETS else None
-        for key, value, line in (defaults_of(option.file) if option else None) or ():
+        for key, value, line in (defaults_of(option.file) or ()) if option else ():
             if value == name and key.split()[-1].lstrip("/").partition("@")[0] == group:
-                return f"{option.shown}, line {line}"
+                return f"{option.shown}, line {line}" if option else ""
     return ""
 
 

@@ -50,9 +50,9 @@ def values(key: str, task: str | None = None) -> list[str]:
     node: Any = Root
     *parents, last = key.split(".")
     for part in parents:
-        item = next((item for item in fields(node, task) if item.name == part), None) if is_dataclass(node) else None
-        node = bare(item.type) if item is not None else None
-    if node is None or not is_dataclass(node):
+        keys = fields(node, task) if isinstance(node, type) and is_dataclass(node) else ()
+        node = next((bare(item.type) for item in keys if item.name == part), None)
+    if not (isinstance(node, type) and is_dataclass(node)):
         return []
     item = next((item for item in fields(node, task) if item.name == last), None)
     if item is None:
@@ -105,7 +105,7 @@ def _of_schema(node: type, prefix: str, task: str | None) -> Iterator[tuple[str,
         if of := item.metadata.get("differs"):
             help = item.metadata["help"]
             yield from ((f"{prefix}{item.name}.{name}", help) for name in irrelevant(of, "training", task=task))
-        elif is_dataclass(kind):
+        elif isinstance(kind, type) and is_dataclass(kind):
             yield from _of_schema(kind, f"{prefix}{item.name}.", task)
         elif kind is not TargetNode and typing.get_origin(kind) is not dict:
             yield f"{prefix}{item.name}", item.metadata.get("help", "")

@@ -70,7 +70,7 @@ def schema_paths(kind: type = Root, prefix: str = "", task: str | None = None) -
         inner = bare(item.type)
         if of := item.metadata.get("differs"):
             found |= {f"{path}.{name}": {} for name in irrelevant(of, "training", task=task)}
-        elif is_dataclass(inner):
+        elif isinstance(inner, type) and is_dataclass(inner):
             found |= schema_paths(inner, f"{path}.", task)
         elif inner is TargetNode and item.name == "optimizer":
             found |= {f"{path}.{name}": {"help": "of the optimizer"} for name in ("_target_", *item.metadata["ranges"])}

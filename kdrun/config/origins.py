@@ -66,7 +66,7 @@ class Origins:
     def of_own_experiments(self) -> dict[str, str]:
         """Dotted key -> `trainer.epochs=3 (mine/experiment/x.yaml, line 4)` of what experiments set, or choose, that do not
         come with kdrun."""
-        found = {}
+        found: dict[str, str] = {}
         for _, option in self.files():
             if option.group != "experiment" or option.dir.origin == "kdrun":
                 continue

@@ -20,7 +20,7 @@ def name_sources(tree: dict[str, Any], groups: Groups, origins: Origins, problem
     """Puts the node of a source in the place of every name or path."""
     data = tree.get("data")
     task = data.get("task", Data().task) if isinstance(data, dict) else None
-    if task not in kinds.names():
+    if not isinstance(data, dict) or task not in kinds.names():
         return  # which is told
     for path, node in _places(tree):
         if isinstance(node.get(KEY), str):

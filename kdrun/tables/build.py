@@ -42,8 +42,8 @@ def build(
         {"id": row.id, "label": row.label, **({"expects": row.expects} if row.expects else {})} for row in spec.rows
     ]
     columns = [column.definition for column in spec.columns]
-    seeds = next((entry.record["seeds"] for entry in entries if entry.record), [])
-    vary = next((entry.record["config"].get("vary", []) for entry in entries if entry.record), [])
+    seeds: list[int] = next((entry.record["seeds"] for entry in entries if entry.record), [])
+    vary: list[str] = next((entry.record["config"].get("vary", []) for entry in entries if entry.record), [])
     cells = make_cells(rows, columns, entries, seeds, spec.published, spec.source.get("epoch", ""))
     listed = [_job(*four, outputs) for four in zip(entries, jobs, hashes, range(len(jobs)), strict=True)]
     return {

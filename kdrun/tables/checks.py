@@ -32,6 +32,12 @@ class RecordedJob:
     label: str
     record: Record | None
 
+    @property
+    def known(self) -> Record:
+        """The record, of a job that has one."""
+        assert self.record is not None
+        return self.record
+
 
 @dataclass
 class Findings:
@@ -47,7 +53,7 @@ def check(
     there = [entry for entry in entries if entry.record is not None and entry.record["config"] is not None]
     found.failures += [
         *_hashes(there),
-        *undeclared([(entry.label, cells_of(entry.record)) for entry in there], factors),
+        *undeclared([(entry.label, cells_of(entry.known)) for entry in there], factors),
         *_alone(there),
         *_seeds(there, seeds),
         *_scores(there),
@@ -62,7 +68,7 @@ def _hashes(entries: Sequence[RecordedJob]) -> Iterator[str]:
     from kdrun.config.compose import hash_of
 
     for entry in entries:
-        own, stated = hash_of(cells_of(entry.record)), entry.record["job_hash"]
+        own, stated = hash_of(cells_of(entry.known)), entry.known["job_hash"]
         if own != stated:
             yield f"row {entry.label}: the config in its record has the hash {own[:8]}, the record says {stated[:8]}"
 
@@ -108,13 +114,13 @@ def _below(key: str, prefix: str) -> bool:
 
 def _alone(entries: Sequence[RecordedJob]) -> Iterator[str]:
     """Every student has to stand beside itself without a teacher: in its own run, or as a row that has results."""
-    results = [entry for entry in entries if arms_of(entry.record)]
-    alone = [entry for entry in results if is_alone(entry.record)]
-    covered = {_student(entry.record) for entry in alone}
+    results = [entry for entry in entries if arms_of(entry.known)]
+    alone = [entry for entry in results if is_alone(entry.known)]
+    covered = {_student(entry.known) for entry in alone}
     for entry in results:
-        if "alone" not in arms_of(entry.record) and _student(entry.record) not in covered:
+        if "alone" not in arms_of(entry.known) and _student(entry.known) not in covered:
             yield (
-                f"row {entry.label}: no result of the student alone ({entry.record['config']['student']['name']}): "
+                f"row {entry.label}: no result of the student alone ({entry.known['config']['student']['name']}): "
                 "add a row with strategy=alone, or controls: [alone]"
             )
     if not results:
@@ -128,8 +134,8 @@ def _student(record: Record) -> str:
 
 def _seeds(entries: Sequence[RecordedJob], seeds: Sequence[int]) -> Iterator[str]:
     for entry in entries:
-        if list(entry.record["seeds"]) != list(seeds):
-            yield f"row {entry.label}: its seeds are {entry.record['seeds']}, those of the table {list(seeds)}"
+        if list(entry.known["seeds"]) != list(seeds):
+            yield f"row {entry.label}: its seeds are {entry.known['seeds']}, those of the table {list(seeds)}"
 
 
 def _counts(entries: Sequence[RecordedJob], columns: Sequence[dict[str, Any]], found: Findings) -> None:
@@ -139,13 +145,13 @@ def _counts(entries: Sequence[RecordedJob], columns: Sequence[dict[str, Any]], f
     for entry in entries:
         for name in entry.columns:
             column = by_id[name]
-            cell = measure(entry.record, column["arm"], column["metric"])
+            cell = measure(entry.known, column["arm"], column["metric"])
             if not cell.applies or column["arm"] == "teacher":
                 continue
-            if cell.n + len(cell.missing) != cell.of or cell.of != len(entry.record["seeds"]):
+            if cell.n + len(cell.missing) != cell.of or cell.of != len(entry.known["seeds"]):
                 found.failures.append(
                     f"row {entry.row}, column {name}: the record says n = {cell.n} of {cell.of}, but has "
-                    f"{len(entry.record['seeds']) - len(cell.missing)} results of {len(entry.record['seeds'])} seeds"
+                    f"{len(entry.known['seeds']) - len(cell.missing)} results of {len(entry.known['seeds'])} seeds"
                 )
             unexplained = [seed for seed, reason in cell.missing.items() if not reason["status"]]
             if unexplained:
@@ -166,14 +172,14 @@ def _counts(entries: Sequence[RecordedJob], columns: Sequence[dict[str, Any]], f
 def _scores(entries: Sequence[RecordedJob]) -> Iterator[str]:
     """Shares lie in 0..1, top-1 is at most top-5, and the summary says what the stages say."""
     for entry in entries:
-        for stage in entry.record["stages"]:
+        for stage in entry.known["stages"]:
             place = f"row {entry.label}, {stage['label']}"
             for split in ("val", "test"):
                 for which in WHICH:
                     yield from _shares(f"{place}, {split} {which}", (stage.get(split) or {}).get(which) or {})
-        summary = entry.record["summary"] or {}
-        for arm, result in arms_of(entry.record).items():
-            stages = stages_of(entry.record, arm)
+        summary = entry.known["summary"] or {}
+        for arm, result in arms_of(entry.known).items():
+            stages = stages_of(entry.known, arm)
             for seed, values in result["seeds"].items():
                 place, stage = f"row {entry.label}, {arm}, seed {seed}", stages[seed]
                 if stage is None:
@@ -205,7 +211,8 @@ def direction_of(column: Any, jobs: Sequence[Any], place: str, problems: Problem
 def _shares(place: str, scores: dict[str, Any]) -> Iterator[str]:
     for name in SHARES:
         value = scores.get(name)
-        if value is not None and not (number(value) is not None and 0 <= number(value) <= 1):
+        known = number(value)
+        if value is not None and not (known is not None and 0 <= known <= 1):
             yield f"{place}: {name} is {value}, outside 0..1"
     one, five = number(scores.get("accuracy")), number(scores.get("top5"))
     if one is not None and five is not None and one > five:
@@ -216,8 +223,8 @@ def _teachers(entries: Sequence[RecordedJob]) -> Iterator[str]:
     """The same config of a teacher is the same stage with the same results in every job."""
     first: dict[str, tuple[str, dict[str, Any]]] = {}
     for entry in entries:
-        config = entry.record["config"]
-        if not teachers(entry.record) or config.get("teacher") is None:
+        config = entry.known["config"]
+        if not teachers(entry.known) or config.get("teacher") is None:
             continue
         own = {key: config["teacher"].get(key) for key in (*TAUGHT_BY, "prompt", "system")}
         own |= _teacher_options(config["strategy"])
@@ -228,10 +235,10 @@ def _teachers(entries: Sequence[RecordedJob]) -> Iterator[str]:
         }
         key = json.dumps([own, rest, labels], sort_keys=True)
         scores = {
-            name: [main_score(entry.record, stage, w) for w in WHICH] for name, stage in teachers(entry.record).items()
+            name: [main_score(entry.known, stage, w) for w in WHICH] for name, stage in teachers(entry.known).items()
         }
         label, theirs = first.setdefault(key, (entry.label, scores))
-        arms = arms_of(entry.record).values()
+        arms = arms_of(entry.known).values()
         complete = arms and not any(arm.get("missing") for arm in arms)  # else some teachers are missing, too
         if complete and scores.keys() != theirs.keys():
             one, other = (", ".join(name[:12] for name in found) for found in (theirs, scores))
@@ -258,7 +265,7 @@ def _origins(entries: Sequence[RecordedJob]) -> Iterator[str]:
     commits: dict[str, list[str]] = {}
     dirty = []
     for entry in entries:
-        git = (entry.record["git"] or {}).get("kdrun") or {}
+        git = (entry.known["git"] or {}).get("kdrun") or {}
         commits.setdefault((git.get("commit") or "no commit")[:10], []).append(entry.label)
         if git.get("dirty"):
             dirty.append(entry.label)
@@ -268,9 +275,9 @@ def _origins(entries: Sequence[RecordedJob]) -> Iterator[str]:
     if dirty:
         yield f"made with uncommitted changes: {', '.join(dirty) if len(dirty) < len(entries) else 'all rows'}"
     for name in ("torch", "kdrun"):
-        versions = sorted({str((entry.record["versions"] or {}).get(name)) for entry in entries})
+        versions = sorted({str((entry.known["versions"] or {}).get(name)) for entry in entries})
         if len(versions) > 1:
             yield f"made with different versions of {name}: {', '.join(versions)}"
-    machines = sorted({str((entry.record["hardware"] or {}).get("cpu")) for entry in entries})
+    machines = sorted({str((entry.known["hardware"] or {}).get("cpu")) for entry in entries})
     if len(machines) > 1:
         yield f"made on different machines: {'; '.join(machines)}"

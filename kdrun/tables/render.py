@@ -92,10 +92,11 @@ def _decided(found: Difference, unit: str) -> str:
         return "over samples alone"
     if decision not in (BETTER, WORSE):
         return f"undecided (p {p_text(found.p)})"
-    return f"p {p_text(found.p)}" if found.p < 0.001 else f"p = {p_text(found.p)}"
+    text = p_text(found.p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
-def _margin_text(margin: float, unit: str) -> str:
+def _margin_text(margin: float | None, unit: str) -> str:
     """`0.50`"""
     return number_text(margin, unit).lstrip("+")
 

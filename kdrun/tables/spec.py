@@ -82,7 +82,8 @@ class TableRequest:
 
     def jobs(self) -> list[TableJob]:
         """All distinct jobs, row by row."""
-        spec, found = self.spec, {}
+        spec = self.spec
+        found: dict[Any, TableJob] = {}
         typed = {key_of(word) for word in self.extra}
         seeds = [] if typed & {"seed", "seeds"} else [f"seeds={json.dumps(spec.seeds, separators=(',', ':'))}"]
         if spec.vary != [vary.STUDENT] and not typed & {vary.TYPED, vary.KEY}:

@@ -15,7 +15,7 @@ from kdrun.differences import BETTER, SMALL, WORSE
 from kdrun.files import sha256_file
 from kdrun.problems import Problems, UserError, closest, listed
 from kdrun.tables.metric_names import DIFFERENCES, METRICS, OF_PARTS, ONCE, WHICH, per_epoch
-from kdrun.tables.source import Source, read_source
+from kdrun.tables.source import Path, Source, read_source
 
 EPOCHS = ("best", "last", "unknown")
 ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -85,7 +85,8 @@ class TableFile:
     @property
     def words(self) -> list[str]:
         """All that the file says of jobs."""
-        return [*self.base, *(word for part in (*self.rows, *self.columns) for word in part.overrides)]
+        parts = [part.overrides for part in self.rows] + [part.overrides for part in self.columns]
+        return [*self.base, *(word for words in parts for word in words)]
 
 
 def find_table(name: str, given: Sequence[str] = ()) -> Option:
@@ -102,7 +103,8 @@ def read_spec(option: Option) -> TableFile:
     source = read_source(option.file, option.shown, problems)
     problems.stop()
     source.mapping((), FIELDS[()])
-    rows, figures = _rows(source), {}
+    rows = _rows(source)
+    figures: dict[str, Any] = {}
     for number, row in enumerate(source.items(("rows",))):
         if isinstance(row, dict) and row.get("published") is not None:
             figures[str(row.get("id"))] = (("rows", number, "published"), row["published"])
@@ -159,7 +161,7 @@ FIELDS: dict[tuple[str, ...], tuple[str, ...]] = {
 
 
 def _rows(source: Source) -> list[TableRow]:
-    rows = []
+    rows: list[TableRow] = []
     for number, path in source.entries(("rows",), FIELDS[("rows",)]):
         identity = _identity(source, path, [row.id for row in rows], number)
         expects = source.choice((*path, "expects"), (BETTER, WORSE, SMALL)) or ""
@@ -209,7 +211,7 @@ def _added_metrics(source: Source) -> set[str]:
     }
 
 
-def _identity(source: Source, path: tuple, taken: list[str], number: int) -> str:
+def _identity(source: Source, path: Path, taken: list[str], number: int) -> str:
     identity = source.text((*path, "id"), required=True)
     if identity and not ID.fullmatch(identity):
         source.problem((*path, "id"), f"{identity!r}: letters, digits, `_`, `.` and `-` only: it is typed in commands")
@@ -218,7 +220,7 @@ def _identity(source: Source, path: tuple, taken: list[str], number: int) -> str
     return identity or str(number)
 
 
-def _overrides(source: Source, path: tuple) -> list[str]:
+def _overrides(source: Source, path: Path) -> list[str]:
     words = source.texts(path)
     for number, word in enumerate(words):
         if "=" not in word and not word.startswith("~"):
@@ -254,7 +256,7 @@ def _vary(source: Source) -> list[str]:
 
 
 def _published(
-    source: Source, figures: dict, rows: list[TableRow], columns: list[Column]
+    source: Source, figures: dict[str, Any], rows: list[TableRow], columns: list[Column]
 ) -> dict[str, dict[str, float]]:
     """Figures as they are printed in the paper, in the unit of the records."""
     found: dict[str, dict[str, float]] = {}

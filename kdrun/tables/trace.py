@@ -102,8 +102,8 @@ def seed_values(record: Record, arm: str, cell: dict[str, Any]) -> list[dict[str
         name = name if name in (stage["test"].get("best") or {}) else scored
         values = {which: figure_of(stage, name, which=which) for which in WHICH}
         entry = {"seed": seed, "status": "done", "metric": name, **values, "epoch_best": stage["val"].get("epoch_best")}
-        if controls.get(seed):
-            entry["control"] = {which: figure_of(controls[seed], name, which=which) for which in WHICH}
+        if control := controls.get(seed):
+            entry["control"] = {which: figure_of(control, name, which=which) for which in WHICH}
         found.append(entry)
     return found
 

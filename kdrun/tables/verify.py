@@ -129,7 +129,7 @@ def _cell(stored: dict[str, Any], derived: dict[str, Any], complete: bool, found
         if key in left_out or dump_json(one) == dump_json(other):
             continue
         if key == "values":
-            _values(stored, one, other, complete, found)
+            _values(stored, one or {}, other or {}, complete, found)
         else:
             found.differing.append(f"{stored['row']}:{stored['column']}: {key} is {one} here, the record gives {other}")
     found.agreeing += before == len(found.differing)
