@@ -39,7 +39,7 @@ def ask(monkeypatch, tmp_path, capsys):
         module = load_data(data, paths)
         asked.network, asked.module = Says(module, outputs), module
         config = {"data": data, "paths": paths}
-        view = SimpleNamespace(id="a-run", config=config, config_of=lambda seed: config)
+        view = SimpleNamespace(id="a-run", status="done", config=config, config_of=lambda seed: config)
         monkeypatch.setattr(api.RunView, "find", lambda run, folder: view)
         monkeypatch.setattr(api, "load", lambda *arguments, **named: asked.network)
         monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(stdin)))
@@ -144,10 +144,10 @@ def test_rows_of_a_table_give_numbers_in_the_unit_of_the_target(ask):
 
 def test_other_kinds_of_data_are_refused(monkeypatch, capsys):
     config = {"data": {"task": "translation"}}
-    view = SimpleNamespace(id="a-run", config=config, config_of=lambda seed: config)
+    view = SimpleNamespace(id="a-run", status="done", config=config, config_of=lambda seed: config)
     monkeypatch.setattr(api.RunView, "find", lambda run, folder: view)
     assert cli.main(["predict", "a-run"]) == 2
-    assert "kdrun translate asks such a run" in capsys.readouterr().err
+    assert "kdrun translate asks a run that learned translation" in capsys.readouterr().err
     assert all("predict" not in kinds.find(name).commands for name in ("translation", "vision_language", "diagnosis"))
 
 
