@@ -48,16 +48,17 @@ def distances(predictions: np.ndarray) -> np.ndarray:
 
 
 ALONE, SMALLEST = 1 / 5, 1 / 10
-"""Of the rule `gap`: the share of clients that may be in a cluster by themselves, and the least gap, as a share of the largest distance."""
+"""Of the rule `gap`: the share of clients that may be in a cluster by themselves, and the least gap, as a share of the largest distance. Chosen and
+tested on other simulated clients by scripts/simulate_clusters.py."""
 
 
-def by_gap(between: np.ndarray) -> np.ndarray:
+def by_gap(between: np.ndarray, alone: float = ALONE, smallest: float = SMALLEST) -> np.ndarray:
     """int64 [n]: the two nearest clusters are joined again and again (average linkage: the mean distance of their members) until the next
     pair is further apart than the one before by the largest gap of all steps.
 
-    Steps count that leave at most ALONE of the clients (rounded up) by themselves, and two clusters of two and more where there are
+    Steps count that leave at most `alone` of the clients (rounded up) by themselves, and two clusters of two and more where there are
     at least four clients, so that a client which learned otherwise makes no group of all others. Where the largest gap is
-    less than SMALLEST of the largest distance, or fewer than three clients are there, all are one cluster.
+    less than `smallest` of the largest distance, or fewer than three clients are there, all are one cluster.
     between: float [n, n]
     """
     from scipy.cluster.hierarchy import fcluster, linkage
@@ -70,11 +71,11 @@ def by_gap(between: np.ndarray) -> np.ndarray:
     steps = linkage(squareform(between, checks=False), "average")
     joined = steps[:, 2]
     for place in np.argsort(-np.diff(joined), kind="stable"):
-        if joined[place + 1] - joined[place] < max(SMALLEST * joined[-1], 1e-9):
+        if joined[place + 1] - joined[place] < max(smallest * joined[-1], 1e-9):
             break
         labels = fcluster(steps, (joined[place] + joined[place + 1]) / 2, "distance")
         sizes = np.bincount(labels)[1:]
-        if (sizes == 1).sum() <= math.ceil(ALONE * count) and (count < 4 or (sizes > 1).sum() > 1):
+        if (sizes == 1).sum() <= math.ceil(alone * count) and (count < 4 or (sizes > 1).sum() > 1):
             return numbered(labels)
     return whole
 
@@ -93,16 +94,21 @@ def greedy(between: np.ndarray, threshold: float) -> np.ndarray:
 
 def kmeans(rows: np.ndarray, seed: int) -> np.ndarray:
     """int64 [n]: k-means of rows [n, d], with k from 2 to n - 1 of the largest silhouette; one cluster where rows are all alike, or
-    fewer than three."""
+    fewer than three.
+
+    n rows lie in n - 1 dimensions: in these they are as far apart, and d may be tens of thousands."""
     from sklearn.cluster import KMeans
-    from sklearn.metrics import silhouette_score
+    from sklearn.metrics import pairwise_distances, silhouette_score
 
     rows = rows.astype(np.float64)
     distinct = len(np.unique(rows, axis=0))
+    axes, lengths, _ = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)
+    rows = axes * lengths
+    between = pairwise_distances(rows)
     best, found = -math.inf, np.zeros(len(rows), np.int64)
     for count in range(2, min(distinct, len(rows) - 1) + 1):
         labels = KMeans(count, n_init=10, random_state=seed).fit(rows).labels_
-        score = silhouette_score(rows, labels)
+        score = silhouette_score(between, labels, metric="precomputed")
         if score > best:
             best, found = score, labels.astype(np.int64)
     return numbered(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdrun import losses
@@ -54,6 +54,8 @@ class Federated(Strategy):
     losses             method: those of the method; objective: the terms of the run's objective in their place: those without a
                        teacher for labels, the others where one network teaches another
     rate               constant: trainer.optimizer.lr; schedule: by trainer.schedule, over the passes of all rounds
+    rates              learning rates in place of trainer.optimizer.lr, all of which the result and each arm are run with, at the same samples
+                       and passes; of each that with the best validation, a mean over clients, is shown. []: none
     eval_every         rounds between evaluations
     engine             in_process: one client after another, here; flower: clients as processes of Flower
     superlink          of flower, null: its simulation on this machine; HOST:PORT of a SuperLink that was started without
@@ -76,6 +78,7 @@ class Federated(Strategy):
     faults: dict[str, Any] = field(default_factory=dict)
     losses: str = "method"
     rate: str = "constant"
+    rates: list[float] = field(default_factory=list)
     eval_every: int = 1
     engine: str = "in_process"
     superlink: str | None = None
@@ -97,6 +100,7 @@ class Federated(Strategy):
         "trainer.epochs": "a round has strategy.backward_epochs and strategy.forward_epochs, and there are strategy.rounds",
         "strategy.timeout": "it is for strategy.engine=flower",
         **dict.fromkeys(("strategy.groups", "strategy.mixing"), "it is for strategy.partition=groups"),
+        "trainer.optimizer.lr": "strategy.rates says with which learning rates clients are tried",
         "trainer.schedule": "clients train at a constant rate, trainer.optimizer.lr, or with strategy.rate=schedule",
         "teacher": "its network is what travels where clients have networks of several makes and weights travel (controls=[fedavg], say); clients train by "
         "student.trainer, or trainer",
@@ -119,6 +123,13 @@ class Federated(Strategy):
         "participation": (lambda share: 0 < share <= 1, "a share above 0 and at most 1"),
         "trim": (lambda share: 0 <= share < 0.5, "a share of each end in [0, 0.5)"),
         "clip_norm": (lambda norm: 0 < norm < float("inf"), "a finite norm above 0, or null"),
+        "rates": (
+            lambda rates: (
+                all(isinstance(rate, int | float) and 0 < rate < float("inf") for rate in rates)
+                and len(set(rates)) == len(rates)
+            ),
+            "different learning rates above 0; []: trainer.optimizer.lr",
+        ),
         "timeout": (lambda seconds: seconds > 0, "seconds above 0"),
         "shift": (lambda strength: strength >= 0, "0 or more"),
     }
@@ -208,6 +219,16 @@ class Federated(Strategy):
             cast.config.get("metrics") or {},
         )
 
+    def fitted(self, lab: Lab, stage: Federate) -> Result:
+        """The result of a federation: where it is tried with several learning rates, the one that validation chooses."""
+        if not self.rates:
+            return lab.get(stage)
+        tried = {}
+        for rate in self.rates:
+            optimizer = {**stage.trainer["optimizer"], "lr": rate}
+            tried[f"{rate:g}"] = lab.get(replace(stage, trainer={**stage.trainer, "optimizer": optimizer}))
+        return tried[lab.choose(f"learning rate of {stage.role}", tried)]
+
     def _trainer(self, trainer: dict[str, Any], method: str) -> dict[str, Any]:
         """What clients use of a trainer; what came later is left out where it is as it was."""
         used = {key: trainer[key] for key in Federate.TRAINER}
@@ -242,9 +263,9 @@ class Federated(Strategy):
             return super().control(name, lab, cast)
         if name == "alone":
             options = {**taken("local", self.budget()), "forward_epochs": 0}
-            return lab.get(self.federate(cast, name, "local", options))
+            return self.fitted(lab, self.federate(cast, name, "local", options))
         method = {"equal_compute": "local"}.get(name, name)
-        return lab.get(self.federate(cast, name, method, taken(method, self.budget())))
+        return self.fitted(lab, self.federate(cast, name, method, taken(method, self.budget())))
 
 
 def objective_of(method: str, objective: dict[str, Any]) -> dict[str, Any]:

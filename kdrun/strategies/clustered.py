@@ -108,7 +108,7 @@ class Clustered(Federated, ServerOptions):
         return stage
 
     def run(self, lab: Lab, cast: Cast, role: str = "student") -> Result:
-        return lab.get(self.federate(cast, role, "clustered", self._options()))
+        return self.fitted(lab, self.federate(cast, role, "clustered", self._options()))
 
     def label(self, cast: Cast) -> str:
         return "clients, taught by clusters"

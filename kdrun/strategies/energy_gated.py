@@ -58,7 +58,7 @@ class EnergyGated(Federated, GatedOptions):
         checked("energy_gated", self._options())
 
     def run(self, lab: Lab, cast: Cast, role: str = "student") -> Result:
-        return lab.get(self.federate(cast, role, "energy_gated", self._options()))
+        return self.fitted(lab, self.federate(cast, role, "energy_gated", self._options()))
 
     def label(self, cast: Cast) -> str:
         return "clients, energy-gated"

@@ -35,7 +35,7 @@ class Baseline(Federated):
 
     def run(self, lab: Lab, cast: Cast) -> Result:
         role = "alone" if self.method == "local" else "student"
-        return lab.get(self.federate(cast, role, self.method, {**self.budget(), **self.options}))
+        return self.fitted(lab, self.federate(cast, role, self.method, {**self.budget(), **self.options}))
 
     def label(self, cast: Cast) -> str:
         return self.arms.get(self.method, self.method.replace("_", "-"))

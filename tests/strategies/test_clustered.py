@@ -1,5 +1,7 @@
 """strategy=clustered: what it asks a lab for, in its arms, and what it refuses."""
 
+import json
+
 import pytest
 
 from kdrun.job.clusters import cluster_rows, clusters_of
@@ -44,9 +46,34 @@ def test_all_arms_have_the_same_samples_and_passes_over_labels(cast):
     assert by_role["no_smoothing"]["smooth"] == 0
 
 
+class Chosen(Notes):
+    """Chooses the last candidate."""
+
+    def choose(self, what, candidates):
+        self.what = what
+        return list(candidates)[-1]
+
+
+def test_the_result_and_every_arm_are_tried_with_the_same_rates(cast):
+    strategy, lab = Clustered(rates=[0.02, 0.1], rounds=3), Chosen()
+    for name in ("student", "alone", "fedct", "one_cluster"):
+        found = strategy.run(lab, cast) if name == "student" else strategy.control(name, lab, cast)
+        tried = [stage for stage in lab.asked if stage.role == name]
+        assert [stage.trainer["optimizer"]["lr"] for stage in tried] == [0.02, 0.1]
+        assert found.stage is tried[-1] and lab.what == f"learning rate of {name}"
+        assert len({json.dumps(stage.federation, sort_keys=True) for stage in tried}) == 1
+
+
+@pytest.mark.parametrize("rates", [[0.1, 0.1], [0.1, 0.0], [0.1, "fast"]])
+def test_rates_differ_and_are_above_0(rates):
+    with pytest.raises(UserError, match="different learning rates above 0"):
+        Clustered(rates=rates)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["strategy.rates=[0.1,0.2]", "trainer.optimizer.lr=0.1"], "strategy.rates says"),
         (["~teacher@assistants.server"], "no assistants.server"),
         (["strategy.clustering=greedy"], "needs one"),
         (["strategy.clustering=kmean"], "closest: kmeans"),

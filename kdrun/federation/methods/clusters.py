@@ -18,7 +18,7 @@ from kdrun.federation.methods.digest import Digest
 from kdrun.learning import seeds
 from kdrun.problems import UserError
 
-SEMANTICS = 1
+SEMANTICS = 2
 
 CLUSTER, COLLAPSED, SERVERS = "cluster", "collapsed", "servers"
 """What the server holds of each round: int64 [rounds, clients], the cluster of each client (-1: none yet) and 1 where it names one
