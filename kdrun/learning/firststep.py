@@ -48,8 +48,8 @@ def check_first_step(
     """Value and gradient norm of every term on the first batch that has it, before anything is changed by that batch.
 
     raw: terms of this batch. seen: terms that were looked at already. alike: the student starts as a copy of its teacher, so
-    that a term that compares them may still do nothing; it is then looked at on the next batch. beside: what trains along.
-    scale: see gradient_norms.
+    that a term that compares them may still do nothing, as may one whose function says `starts_at_zero`; it is then looked at on
+    the next batch. beside: what trains along. scale: see gradient_norms.
     Returns {term: {"value": float, "gradient": float}} of the others. The value may be 0: the gradient is what trains.
     Raises NoEffect when a term or its gradient is not finite, when its gradient is zero for all parameters of the student,
     and when a trainable parameter is reached by no term at all, unless it says `conditional`: that it is used for some samples only.
@@ -73,8 +73,8 @@ def check_first_step(
             )
         norms = gradient_norms(raw[term.name], [parameter for _, parameter in named], scale)
         norm, of_student = joined(norms), joined(norms[:own])
-        compares = term.needs_teacher or getattr(term.function, "starts_at_zero", False)
-        if value == 0.0 and norm == 0.0 and alike and compares:
+        waits = getattr(term.function, "starts_at_zero", False) or (alike and term.needs_teacher)
+        if value == 0.0 and norm == 0.0 and waits:
             continue
         if not norm < math.inf or of_student == 0.0:
             beside = f", that of the {' and '.join(beside)} alone {norm:.6g}" if norm > of_student else ""

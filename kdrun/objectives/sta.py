@@ -23,13 +23,13 @@ def sta(student_steps: torch.Tensor, *, temperature: float = 3.0, weights: str =
     student_steps: float [B, T, C], logits of each step. temperature: tau > 0.
     weights: reliable: the above; confidence or similarity: one of both alone; uniform: 1 / (T - 1) each; average: zbar is the mean of all
         steps, the step itself included (temporal decoupling, arXiv 2501.15925).
-    Returns [B] in nats; 0 where all steps are equal, and for T = 1. Raises ValueError for other weights.
+    Returns [B] in nats; 0 where all steps are equal, and for T = 1, without a gradient. Raises ValueError for other weights.
     """
     if weights not in WEIGHTS:
         raise ValueError(f"weights must be one of {', '.join(WEIGHTS)}, got {weights!r}")
     steps = widened(student_steps)
     if steps.shape[1] == 1:
-        return (steps * 0).sum((1, 2))
+        return steps.new_zeros(len(steps))
     with torch.no_grad():
         # Products by hand: matrix products would be in the type of autocast.
         target = (step_weights(steps, weights)[..., None] * steps[:, None]).sum(2)
@@ -37,6 +37,7 @@ def sta(student_steps: torch.Tensor, *, temperature: float = 3.0, weights: str =
 
 
 sta.zero_at_equality = False  # steps of one network differ from their mean
+sta.starts_at_zero = True  # as long as no neuron of the last layer spikes (ResNet-19 at first), all steps say the same
 
 
 def step_weights(steps: torch.Tensor, weights: str) -> torch.Tensor:

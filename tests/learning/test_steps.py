@@ -250,12 +250,17 @@ def test_a_network_that_froze_itself_keeps_its_statistics_too(module):
 # the first look at every term
 
 
-def looked(function, student, adaptor=None, **options):
+def looked(function, student, adaptor=None, objective=None, **options):
     """check_first_step of one term on random inputs. function(logits, features) -> scalar."""
     inputs = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
-    objective = build_objective(CE)
+    objective = objective or build_objective(CE)
+    (term,) = objective.active
     return check_first_step(
-        objective, {"ce": function(inputs)}, student, beside={} if adaptor is None else {"adaptor": adaptor}, **options
+        objective,
+        {term.name: function(inputs)},
+        student,
+        beside={} if adaptor is None else {"adaptor": adaptor},
+        **options,
     )
 
 
@@ -285,6 +290,14 @@ def test_a_term_that_reaches_nothing_is_told_with_what_was_measured():
         looked(lambda inputs: adaptor(student(inputs).detach()).square().sum(), student, adaptor)
     with pytest.raises(NoEffect, match=r"norm nan.*: it would end the run"):
         looked(lambda inputs: (student(inputs) - student(inputs)).square().sum().sqrt(), student)
+
+
+def test_a_term_that_may_be_zero_at_first_is_looked_at_again():
+    """Steps of a spiking network whose last neurons are silent; one step has nothing to say at any time."""
+    student, steps = nn.Linear(4, 3), build_objective({"sta": {"weight": 1.0}})
+    assert looked(lambda inputs: 0.0 * student(inputs).sum(), student, objective=steps) == {}
+    with pytest.raises(NoEffect, match="is 0 and does not depend on any"):
+        looked(lambda inputs: torch.tensor(0.0), student, objective=steps)
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0**16, 2.0**120])

@@ -127,10 +127,8 @@ def test_rows_of_weights_sum_to_one_and_equal_steps_teach_nothing(weights):
 
 
 def test_one_step_has_nobody_to_learn_from():
-    steps = given(steps=1)["student_steps"]
-    value = sta(steps)
-    value.sum().backward()
-    assert (value == 0).all() and (steps.grad == 0).all()
+    value = sta(given(steps=1)["student_steps"])
+    assert value.shape == (5,) and (value == 0).all() and not value.requires_grad  # such a term stops a run at once
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
