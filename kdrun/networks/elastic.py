@@ -28,7 +28,7 @@ from kdrun.problems import UserError, listed
 
 SEMANTICS = 3
 USES = ("kdrun.networks.elastic_units", "kdrun.networks.elastic_channels", "kdrun.networks.elastic_decoder")
-USES += ("kdrun.networks.elastic_router", "kdrun.networks.elastic_timing")
+USES += ("kdrun.networks.elastic_router", "kdrun.networks.elastic_timing", "kdrun.networks.elastic_experts")
 
 LATENCY = "latency"
 OF_BASE = ("hidden", "generate", "save_transformers", "model", "vocabulary", "eos")

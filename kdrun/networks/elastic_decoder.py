@@ -13,14 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdrun.networks.elastic_experts import importance_hook, masked_gate, resized
 from kdrun.networks.huggingface import keep_layers
 from kdrun.problems import UserError, closest, listed
 
 SEMANTICS = 1
 
-KINDS = ("llama", "mistral", "qwen2", "qwen3")
+KINDS = ("llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen3_moe")
 """`model_type` of configurations whose networks are put together in this way."""
 AXES = EMBEDDING, FFN, HEADS, LAYERS = ("embedding", "ffn", "heads", "layers")
+EXPERTS = "experts"
+"""Stands in the place of FFN where a network has experts."""
 TOUCHED: dict[str, tuple[str | None, ...]] = {
     "embed_tokens.weight": (None, EMBEDDING),
     "lm_head.weight": (None, EMBEDDING),
@@ -36,6 +39,9 @@ TOUCHED: dict[str, tuple[str | None, ...]] = {
     **{f"{name}_proj.bias": (FFN,) for name in ("gate", "up")},
     "down_proj.weight": (EMBEDDING, FFN),
     "down_proj.bias": (EMBEDDING,),
+    "gate.weight": (EXPERTS, EMBEDDING),
+    "experts.gate_up_proj": (EXPERTS, None, EMBEDDING),
+    "experts.down_proj": (EXPERTS, EMBEDDING, None),
 }
 """The end of a parameter's name -> the axis of each of its dimensions."""
 ABLATED = 64
@@ -91,10 +97,17 @@ class Decoder:
                 "network.checkpointing=true: masks of a forward pass are gone when it is computed again",
                 "strategy=elastic needs teacher.network.checkpointing=false",
             )
-        if unknown := [axis for axis in axes or () if axis not in AXES]:
-            raise UserError(f"strategy.axes: no axis {unknown[0]!r}{closest(unknown[0], AXES)}; all: {listed(AXES)}")
         config, layers = model.config, model.config.num_hidden_layers
-        self.sizes = {EMBEDDING: config.hidden_size, FFN: config.intermediate_size}
+        mixed = {hasattr(layer.mlp, EXPERTS) for layer in _layers(model)}
+        if len(mixed) > 1:
+            raise UserError("strategy=elastic: some layers have experts and some have none", "all of them, or none")
+        self.inner = EXPERTS if mixed == {True} else FFN
+        names = [self.inner if axis == FFN else axis for axis in AXES]
+        axes = axes and [self.inner if axis == FFN else axis for axis in axes]
+        if unknown := [axis for axis in axes or () if axis not in names]:
+            raise UserError(f"strategy.axes: no axis {unknown[0]!r}{closest(unknown[0], names)}; all: {listed(names)}")
+        inside = config.num_local_experts if self.inner == EXPERTS else config.intermediate_size
+        self.sizes = {EMBEDDING: config.hidden_size, self.inner: inside}
         self.sizes |= {HEADS: config.num_key_value_heads, LAYERS: layers}
         self._shared = config.num_attention_heads // config.num_key_value_heads
         allowed = {axis: range(1, size + 1) for axis, size in self.sizes.items()}
@@ -103,8 +116,10 @@ class Decoder:
         allowed[HEADS] = heads or [self.sizes[HEADS]]
         step = math.lcm(*(n * self._shared for n in allowed[HEADS]))
         allowed[EMBEDDING] = range(step, config.hidden_size + 1, step) or [config.hidden_size]
-        rows = {FFN: (layers,), HEADS: (layers,)}
-        chosen = [axis for axis in AXES if axes is None or axis in axes]
+        sent = config.num_experts_per_tok if self.inner == EXPERTS else 0
+        allowed[self.inner] = range(max(sent, 1), inside + 1)
+        rows = {self.inner: (layers,), HEADS: (layers,)}
+        chosen = [axis for axis in names if axes is None or axis in axes]
         self.groups = {axis: Axis(axis, self.sizes[axis], rows.get(axis, ()), allowed[axis]) for axis in chosen}
         self._length = max_length or TOKENS
         ids = torch.zeros(1, self._length, dtype=torch.int64)
@@ -117,6 +132,8 @@ class Decoder:
             self._parameters[touched] += parameter.numel()
             if parameter.dim() == 2 and not name.endswith("embed_tokens.weight"):
                 self._matrices[touched] += parameter.numel()
+            if parameter.dim() == 3:  # of all experts those that a token is sent to
+                self._matrices[EMBEDDING, LAYERS] += parameter.numel() * sent // inside
         if config.tie_word_embeddings:
             self._matrices[EMBEDDING,] += model.get_output_embeddings().weight.numel()
 
@@ -147,12 +164,14 @@ class Decoder:
                 writes = [
                     each for each in (stream, masks[LAYERS][number] if LAYERS in masks else None) if each is not None
                 ]
-                for writer in (layer.self_attn.o_proj, layer.mlp.down_proj):
+                for writer in (layer.self_attn.o_proj, layer.mlp):
                     for factor in writes:
                         stack.enter_context(_scaled_output(writer, factor))
                 if HEADS in masks:
                     heads = masks[HEADS][number].repeat_interleave(self._shared * self._head)
                     stack.enter_context(_scaled_input(layer.self_attn.o_proj, heads))
+                if EXPERTS in masks:
+                    stack.enter_context(masked_gate(layer.mlp.gate, masks[EXPERTS][number]))
                 if FFN in masks:
                     stack.enter_context(_scaled_input(layer.mlp.down_proj, masks[FFN][number]))
             yield
@@ -162,6 +181,7 @@ class Decoder:
 
         embedding  sum of |RMSNorm(x)_i| over tokens and norms          ffn  sum of |a_i|, a what the last matrix reads
         heads      sum of the Euclidean norms of a head's output (of all query heads that share keys)
+        experts    mean of g_e |f_e| over the tokens that are sent to expert e, f_e its output and g_e its weight (elastic_experts)
         layers     sum of (M - M_j)^2 over that of M^2, M the logits and M_j those without layer j
         """
         sums: dict[tuple[str, int], Tensor] = {}
@@ -171,6 +191,13 @@ class Decoder:
         def add(axis: str, row: int, values: Tensor) -> None:
             sums[axis, row] = sums.get((axis, row), 0) + values.detach().double().flatten(0, -2).sum(0).cpu()
 
+        def experts(row: int) -> Callable[..., None]:
+            def both(total: Tensor, count: Tensor) -> None:
+                add(EXPERTS, row, total[None])
+                add("sent", row, count[None])
+
+            return importance_hook(both)
+
         def per_head(values: Tensor) -> Tensor:
             return values.unflatten(-1, (self.sizes[HEADS], -1)).float().norm(dim=-1)
 
@@ -179,7 +206,9 @@ class Decoder:
             handles.append(norm.register_forward_hook(lambda module, inputs, output: add(EMBEDDING, 0, output.abs())))
         for number, layer in enumerate(layers):
             handles += [
-                layer.mlp.down_proj.register_forward_pre_hook(
+                layer.mlp.experts.register_forward_pre_hook(experts(number))
+                if self.inner == EXPERTS
+                else layer.mlp.down_proj.register_forward_pre_hook(
                     lambda module, inputs, row=number: add(FFN, row, inputs[0].abs())
                 ),
                 layer.self_attn.o_proj.register_forward_pre_hook(
@@ -197,7 +226,9 @@ class Decoder:
             for handle in handles:
                 handle.remove()
         scores = {EMBEDDING: sums[EMBEDDING, 0]}
-        scores |= {axis: torch.stack([sums[axis, row] for row in range(len(layers))]) for axis in (FFN, HEADS)}
+        scores |= {axis: torch.stack([sums[axis, row] for row in range(len(layers))]) for axis in (self.inner, HEADS)}
+        if self.inner == EXPERTS:
+            scores[EXPERTS] /= torch.stack([sums["sent", row] for row in range(len(layers))]).clamp(min=1)
         scores[LAYERS] = self._ablated(network, forward, kept) if LAYERS in self.groups else None
         return {axis: scores[axis] for axis in self.groups}
 
@@ -241,9 +272,9 @@ class Decoder:
 
     def features(self, counts: Mapping[str, Tensor | float]) -> list[Tensor | float]:
         """What the latency of a row is a sum over: a constant, layers, and of shares e, f, h, l of the four axes what attention (l e h),
-        feed-forward networks (l e f) and output layer (e) multiply."""
-        e, f, h, l = (counts.get(axis, self.sizes[axis]) / self.sizes[axis] for axis in AXES)  # noqa: E741
-        return [1.0, l, l * e * h, l * e * f, e]
+        feed-forward networks (l e f; of experts also l e, a token is sent to as many as ever) and output layer (e) multiply."""
+        e, f, h, l = (counts.get(axis, size) / size for axis, size in self.sizes.items())  # noqa: E741
+        return [1.0, l, l * e * h, l * e * f, e, *([l * e] if self.inner == EXPERTS else [])]
 
     def cut(self, network: nn.Module, kept: Mapping[str, Sequence[Any]]) -> None:
         """Takes all but these units out of a network, in place. kept: axis -> numbers of units, of an axis with rows those of each layer."""
@@ -251,7 +282,7 @@ class Decoder:
         layers = kept.get(LAYERS, range(self.sizes[LAYERS]))
         places = {number: place for place, number in enumerate(layers)}
         keep_layers(model, list(layers))
-        rows = {axis: [kept[axis][number] for number in places] for axis in (FFN, HEADS) if axis in kept}
+        rows = {axis: [kept[axis][number] for number in places] for axis in (self.inner, HEADS) if axis in kept}
         stack = _layers_path(model)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
@@ -264,6 +295,8 @@ class Decoder:
         config.head_dim = self._head  # which is no longer the width shared among the heads
         config.hidden_size = size.get(EMBEDDING, config.hidden_size)
         config.intermediate_size = size.get(FFN, config.intermediate_size)
+        if EXPERTS in size:
+            config.num_local_experts = size[EXPERTS]
         config.num_key_value_heads = size.get(HEADS, config.num_key_value_heads)
         config.num_attention_heads = config.num_key_value_heads * self._shared
         for module in model.modules():
@@ -339,6 +372,8 @@ def _resize(module: nn.Module) -> None:
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, nn.Embedding):
         module.num_embeddings, module.embedding_dim = module.weight.shape
+    elif hasattr(module, "gate") and hasattr(module, EXPERTS):
+        resized(module)
     elif hasattr(module, "intermediate_size"):
         module.intermediate_size, module.hidden_size = module.gate_proj.weight.shape
     elif hasattr(module, "self_attn"):

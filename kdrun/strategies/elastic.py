@@ -30,7 +30,7 @@ class Elastic(Strategy):
 
     cost         what a budget is a share of: parameters; macs (multiply-adds of one sample); latency (of one sample, measured where the job
                  runs); of a language model also memory (of parameters, keys and values)
-    axes         of a language model, what may be narrowed: embedding, ffn, heads, layers; null: all
+    axes         of a language model, what may be narrowed: embedding, ffn (experts where there are), heads, layers; null: all
     calibration  training samples by which units are ranked
     sampling     of budgets: uniform; biased: in proportion to their size; curriculum: uniform in the first half of training, then biased
     router       whether a router learns the widths of each layer; false: the same share everywhere (MatFormer, arXiv 2310.07707)

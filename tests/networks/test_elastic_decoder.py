@@ -8,7 +8,7 @@ import torch
 from kdrun.domains.language.spec import LanguageSpec
 from kdrun.ledger.flops import parameters
 from kdrun.networks.build import build_network
-from kdrun.networks.elastic_decoder import AXES, EMBEDDING, FFN, HEADS, LAYERS, Decoder
+from kdrun.networks.elastic_decoder import AXES, EMBEDDING, EXPERTS, FFN, HEADS, LAYERS, Decoder
 from kdrun.networks.weights import load_weights, read_metadata, save_weights
 from kdrun.problems import UserError
 
@@ -27,6 +27,14 @@ CONFIGS = {
     "llama_untied": {**LLAMA, "tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True},
     "qwen2": {**LLAMA, "model_type": "qwen2", "num_hidden_layers": 3, "tie_word_embeddings": True},
     "qwen3": {**LLAMA, "model_type": "qwen3", "head_dim": 6, "num_hidden_layers": 4, "tie_word_embeddings": False},
+    "mixtral": {**LLAMA, "model_type": "mixtral", "num_local_experts": 5, "num_experts_per_tok": 2},
+    "qwen3_moe": {
+        **LLAMA,
+        "model_type": "qwen3_moe",
+        "num_local_experts": 6,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 20,
+    },
     "mistral": {**LLAMA, "model_type": "mistral", "num_hidden_layers": 5},
 }
 BUDGETS = [1.0, 0.7, 0.4]
@@ -91,9 +99,9 @@ def test_what_is_cut_out_is_what_was_masked_and_a_checkpoint_of_transformers(nam
     assert sizes[0] > sizes[1] > sizes[2]
 
 
-@pytest.mark.parametrize("axis", AXES)
-def test_each_axis_by_itself_is_cut_as_it_is_masked(axis, tmp_path):
-    _, nested, _ = built(tmp_path, "qwen3", axes=[axis], router=False, choices=[1.0, 0.5], budgets=[1.0, 0.9])
+@pytest.mark.parametrize(("axis", "name"), [*((axis, "qwen3") for axis in AXES), (EXPERTS, "qwen3_moe")])
+def test_each_axis_by_itself_is_cut_as_it_is_masked(axis, name, tmp_path):
+    _, nested, _ = built(tmp_path, name, axes=[axis], router=False, choices=[1.0, 0.5], budgets=[1.0, 0.9])
     (units,) = (group.units for group in nested.groups.values())
     masks = {axis: (nested._ranks()[axis] < units // 2 + units % 2).float()}
     with nested.body.masked(nested.network, masks):
@@ -134,6 +142,29 @@ def test_what_says_nothing_is_ranked_last(tmp_path):
     assert set(ranks[FFN][1][[3, 17]].tolist()) == {38, 39} and ranks[FFN].shape == (4, 40)
     assert ranks[HEADS][2].tolist()[1] == 2 and ranks[LAYERS][3] == 3
     assert all(sorted(row.tolist()) == list(range(40)) for row in ranks[FFN])
+
+
+def test_experts_are_ranked_by_what_they_give_the_tokens_that_are_sent_to_them(tmp_path):
+    parent, nested, _ = built(tmp_path, "mixtral")
+    seen = []
+    block = parent.model.model.layers[1].mlp
+    block.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].flatten(0, 1)))
+    with torch.no_grad():
+        parent(IDS, MASK)
+        (states,), wanted = seen, []
+        chances = torch.softmax(states @ block.gate.weight.T, -1)
+        kept = chances >= chances.topk(2, -1).values[:, -1:]
+        weights = chances * kept / (chances * kept).sum(-1, keepdim=True)
+        for number, (up, down) in enumerate(zip(block.experts.gate_up_proj, block.experts.down_proj, strict=True)):
+            gate, value = (states @ up.T).chunk(2, -1)
+            given = weights[:, number] * ((torch.nn.functional.silu(gate) * value) @ down.T).norm(dim=-1)
+            wanted.append(float(given[kept[:, number]].mean()) if kept[:, number].any() else 0.0)
+    scores = nested.body.rank(nested.network, lambda batch: nested.network(*batch), [(IDS, MASK)])
+    assert set(scores) == {EMBEDDING, EXPERTS, HEADS, LAYERS}
+    assert scores[EXPERTS][1].tolist() == pytest.approx(wanted, rel=1e-4)
+    assert min(nested.cut(share)[1][EXPERTS] for share in BUDGETS) >= 2  # a token is sent to two
+    with pytest.raises(UserError, match="no axis 'expert'; closest: experts"):
+        built(tmp_path, "mixtral", axes=["expert"])
 
 
 def test_layers_are_ranked_by_what_leaving_them_out_changes(tmp_path):
