@@ -15,14 +15,32 @@ SCALING = "scaling"
 """Key of a batch whose inputs are raw: (factor, offset) that make them inputs of a network."""
 
 
+MOVES = "moves"
+"""Key of a batch whose inputs are whole raw images: what `cut` makes those of the network of."""
+
+
 def placed(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """A batch on a device, raw inputs normalised there, with HOST."""
+    """A batch on a device, raw inputs cropped, mirrored and normalised there, with HOST."""
     kept = {name: batch[name] for name in KEPT if isinstance(batch.get(name), Tensor)}
-    there = moved({name: value for name, value in batch.items() if name not in (HOST, SCALING)}, device)
+    there = moved({name: value for name, value in batch.items() if name not in (HOST, SCALING, MOVES)}, device)
+    if MOVES in batch:  # lists, where torch's loader has pinned them
+        there["inputs"] = cut(there["inputs"], *moved(tuple(batch[MOVES]), device))
     if SCALING in batch:
-        factor, offset = moved(batch[SCALING], device)
+        factor, offset = moved(tuple(batch[SCALING]), device)
         there["inputs"] = there["inputs"].to(torch.float32).mul_(factor).add_(offset)
     return {**there, HOST: kept}
+
+
+def cut(images: Tensor, border: int, down: Tensor, right: Tensor, mirrored: Tensor) -> Tensor:
+    """Of images [B, C, H, W] with so many black pixels on each side, one of the old size each, cut out at (down, right) [B] and mirrored left to
+    right where `mirrored` [B] says so."""
+    height, width = images.shape[2:]
+    padded = torch.nn.functional.pad(images, [border] * 4)
+    across = torch.arange(width, device=images.device)
+    rows = down[:, None] + torch.arange(height, device=images.device)
+    columns = right[:, None] + torch.where(mirrored[:, None], width - 1 - across, across)
+    of = torch.arange(len(images), device=images.device)
+    return padded[of[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
 def moved(value: Any, device: torch.device) -> Any:

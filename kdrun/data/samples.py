@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kdrun.data import randomness
+from kdrun.data.host import MOVES
 
 IN_MEMORY_BYTES = 1 << 30  # larger sets of raw pixels stay memory-mapped
 PREPARED_BYTES = 256 << 20  # splits smaller than this as float32 are normalised once, if nothing is augmented
@@ -70,12 +71,22 @@ class Samples:
         others = self.augment(self._raw.index_select(0, self._rows[partners]), self.ids[partners], key)
         return self.augment.mixes(made, self._normalised(others), key, self.ids[positions].numpy())
 
-    def shown(self, positions: Tensor, key: int | None, raw: bool = False) -> dict[str, Tensor]:
+    def shown(self, positions: Tensor, key: int | None, raw: bool = False) -> dict[str, Any]:
         """{"inputs"} as `inputs` gives them, and beside them, by name, the same samples in each further view of the augmentation.
-        raw: the inputs as `raw` gives them."""
+        raw: the inputs as `raw` gives them, before what "moves" beside them says (see host.MOVES) where that is all that is done to them."""
         further = {} if key is None else getattr(self.augment, "further", {})
         chosen = self._raw.index_select(0, self._rows[positions]) if further else None
-        return {"inputs": (self.raw if raw else self.inputs)(positions, key)} | {
+        moves = (
+            self.augment.moves(self.ids[positions], key)
+            if raw and key is not None and hasattr(self.augment, "moves")
+            else None
+        )
+        if moves is not None:
+            whole = self._raw.index_select(0, self._rows[positions]) if chosen is None else chosen
+            inputs = {"inputs": whole, MOVES: moves}
+        else:
+            inputs = {"inputs": (self.raw if raw else self.inputs)(positions, key)}
+        return inputs | {
             name: self._normalised(augment(chosen, self.ids[positions], randomness.key(name, key)))
             for name, augment in further.items()
         }

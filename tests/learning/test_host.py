@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdrun.data.host import HOST, on_host, placed
+from kdrun.data.host import HOST, MOVES, on_host, placed
 from kdrun.domains.images.spec import DataSpec
 from kdrun.domains.images.task import Classification
 from kdrun.domains.load import load_data
@@ -124,17 +124,25 @@ def test_parts_of_a_batch_with_images_are_cut_in_main_memory():
     assert on_host(second, "ids").tolist() == [2, 3]
 
 
-@pytest.mark.parametrize("words", [(), ("data.augment.crop=1", "data.augment.flip=true")])
-def test_raw_pixels_are_normalised_where_they_are_used(words):
+@pytest.mark.parametrize(
+    "words",
+    [(), ("data.augment.crop=2",), ("data.augment.flip=true",), ("data.augment.crop=1", "data.augment.flip=true")],
+)
+def test_raw_pixels_are_cropped_mirrored_and_normalised_where_they_are_used(words):
     """A quarter of the bytes on the way, and on a CPU the same bits."""
     config = cell(*words)
     module = load_data(config["data"], config["paths"])
     plain, raw = (module.train_loader(64, 0) for _ in range(2))
     raw.raw = True
     for batch, other in zip(plain, raw, strict=True):
-        assert other["inputs"].dtype == torch.uint8
-        there = placed(other, torch.device("cpu"))
-        assert torch.equal(there["inputs"], batch["inputs"]) and torch.equal(there["ids"], batch["ids"])
+        assert other["inputs"].dtype == torch.uint8 and (MOVES in other) == bool(words)
+        pinned = {name: list(value) if isinstance(value, tuple) else value for name, value in other.items()}
+        there = placed(pinned, torch.device("cpu"))
+        assert (
+            torch.equal(there["inputs"], batch["inputs"])
+            and there["inputs"].is_contiguous()
+            and torch.equal(there["ids"], batch["ids"])
+        )
 
 
 WAITS = {

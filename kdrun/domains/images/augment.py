@@ -21,6 +21,10 @@ STRONG = "strong"
 """The second view of an image that `data.augment.strong` makes."""
 
 
+def _mirrored(drawn: np.ndarray) -> np.ndarray:
+    return (drawn >> np.uint64(63)).astype(bool)
+
+
 class Augment:
     """Zero-padded random crop and horizontal flip of whole batches, then transforms of single images, then what is mixed with other images.
 
@@ -98,10 +102,19 @@ class Augment:
         pixels = images.numpy()
         pixels = self._cropped(pixels, drawn) if self.crop else pixels.copy()
         if self.flip:
-            mirrored = (drawn >> np.uint64(63)).astype(bool)
+            mirrored = _mirrored(drawn)
             pixels[mirrored] = torch.from_numpy(pixels[mirrored]).flip(-1).numpy()
         changed = torch.from_numpy(pixels)
         return self._transformed(changed, randomness.bits(randomness.key("transforms", key), ids.numpy()))
+
+    def moves(self, ids: Tensor, key: int) -> tuple[int, Tensor, Tensor, Tensor] | None:
+        """What `data.host.cut` does to images for the same pixels as here, on any device: (border, down int64 [B], right int64 [B],
+        mirrored bool [B]). None where more is done to an image than a crop and a flip."""
+        if self._transforms:
+            return None
+        drawn = randomness.bits(key, ids.numpy())
+        down, right = (torch.from_numpy(places.astype(np.int64)) for places in self._places(drawn))
+        return self.crop, down, right, torch.from_numpy(_mirrored(drawn) & self.flip)
 
     def _transformed(self, images: Tensor, keys: np.ndarray) -> Tensor:
         """Each image under random numbers of its own (keys: uint64 [B]); generators are then as they were."""
@@ -132,11 +145,15 @@ class Augment:
             image = changed
         return image
 
+    def _places(self, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How far down and to the right of the corner of its border each image is cut out."""
+        places = np.uint64(2 * self.crop + 1)
+        down = ((drawn & _24_BITS) * places) >> np.uint64(24)
+        return down, (((drawn >> np.uint64(24)) & _24_BITS) * places) >> np.uint64(24)
+
     def _cropped(self, pixels: np.ndarray, drawn: np.ndarray) -> np.ndarray:
         border, (height, width) = self.crop, pixels.shape[2:]
-        places = np.uint64(2 * border + 1)
-        down = ((drawn & _24_BITS) * places) >> np.uint64(24)
-        right = (((drawn >> np.uint64(24)) & _24_BITS) * places) >> np.uint64(24)
+        down, right = self._places(drawn)
         padded = np.zeros((*pixels.shape[:2], height + 2 * border, width + 2 * border), pixels.dtype)
         padded[:, :, border : border + height, border : border + width] = pixels
         windows = sliding_window_view(padded, (height, width), axis=(2, 3))  # [B, C, 2n+1, 2n+1, H, W], nothing copied
