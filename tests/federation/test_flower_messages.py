@@ -107,7 +107,7 @@ def test_killed_within_a_round_the_round_is_played_again(tmp_path):
 
 
 def test_no_message_holds_anything_of_a_client_but_what_the_method_sends(tmp_path):
-    for method in ("energy_gated", "fedmd", "fedavg", "local"):
+    for method in ("energy_gated", "fedmd", "clustered", "fedavg", "local"):
         look_into_every_message(method, tmp_path / method)
 
 
