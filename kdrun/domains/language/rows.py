@@ -135,7 +135,7 @@ def _filled(lengths: np.ndarray, most: int) -> np.ndarray:
     rooms: list[int] = []  # numbers of free tokens that some row has, ascending
     rows: dict[int, list[int]] = {}  # free tokens -> these rows
     opened = 0
-    for place in np.argsort(-lengths, kind="stable").tolist():
+    for place in np.argsort(-lengths, kind="stable"):
         length = int(lengths[place])
         at = bisect.bisect_left(rooms, max(length, 1))
         if at == len(rooms):

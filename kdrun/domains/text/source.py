@@ -64,5 +64,7 @@ def digests(texts: Iterable[str], seconds: Sequence[str] | None = None) -> np.nd
     """uint8 [N, 16]: hashes of texts, equal for texts that differ in case and in blanks alone."""
     pairs = zip(texts, seconds, strict=True) if seconds else ((text, "") for text in texts)
     written = ("\0".join(" ".join(text.casefold().split()) for text in pair) for pair in pairs)
-    content = b"".join(hashlib.blake2b(text.encode(), digest_size=16).digest() for text in written)
+    content = bytearray()
+    for text in written:  # joined, they would all be held first
+        content += hashlib.blake2b(text.encode(), digest_size=16).digest()
     return np.frombuffer(content, np.uint8).reshape(-1, 16).copy()
