@@ -42,6 +42,11 @@ class Execution:
         capture: Capture | None = None,
         features: bool = False,
     ):
+        if recompute and not divisible(network):
+            raise UserError(
+                f"trainer.activation_checkpointing=true: parts of {type(network).__name__} cannot be computed again by themselves",
+                "give trainer.activation_checkpointing=false",
+            )
         self._synchronised = synchronised
         again = segments(network) if recompute else []
         watched, opened = _watched(network, capture, features)

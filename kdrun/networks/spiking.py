@@ -38,6 +38,8 @@ class Spiking(nn.Module):
 
     supplies_inner = True
     """The network inside is told what the data know (see targets.build)."""
+    divisible = False
+    """Neurons stand for activations during a forward pass only, so that no part of it can be computed again later (see execution.divisible)."""
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from kdrun.job.compose import compose
 from kdrun.learning.execution import Execution, check_execution, compilable, segments
 from kdrun.networks.capture import Capture
 from kdrun.networks.resnet import ResNet
+from kdrun.networks.spiking import Spiking
 from kdrun.problems import UserError
 from kdrun.strategies.cast import Cast, supervised
 
@@ -143,3 +144,13 @@ def test_what_is_compiled_holds_nothing_that_is_watched(network):
 def test_what_does_not_go_together_is_refused(other):
     with pytest.raises(UserError, match="compile=inductor"):
         check_execution({"compile": "inductor", **other})
+
+
+def test_a_network_whose_parts_change_during_a_pass_is_not_computed_again(network):
+    spiking = Spiking(network, steps=2)
+    with pytest.raises(UserError, match=r"activation_checkpointing=true: parts of Spiking"):
+        Execution(spiking, recompute=True)
+    images = torch.randn(3, 1, 8, 8)
+    plain = spiking.eval()(images)["steps"]
+    with Execution(spiking, compiler="aot_eager")():
+        assert spiking(images)["steps"].equal(plain)
