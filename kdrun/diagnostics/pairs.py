@@ -109,9 +109,15 @@ def _networks(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The entries of `stages_of` of a student, and of its teachers: where nobody names another, all that taught it at once."""
     student, first = (_stage(run, role, seed, which) for role in (arm, teacher))
-    taught = student["stage"].get("teacher") or {}
-    also = {one["fingerprint"] for one in taught.get("also") or ()} if teacher == TEACHER else set()
-    further = {stage["fingerprint"]: stage for stage in run.known_record()["stages"] if stage["fingerprint"] in also}
+    taught, stages = student["stage"].get("teacher"), run.known_record()["stages"]
+    own = not taught or taught["fingerprint"] in {stage["fingerprint"] for stage in stages}
+    if first["stage"]["seed"] != seed and not own:  # one teacher may be that of all seeds, where it taught them
+        raise UserError(
+            f"{run.id} has no {teacher} of seed {seed}: its record lacks the network that taught {arm}",
+            f"to have it again: kdrun rerun {run.id}; another seed: kdrun diagnose {run.id} seed=N",
+        )
+    also = {one["fingerprint"] for one in (taught or {}).get("also") or ()} if teacher == TEACHER else set()
+    further = {stage["fingerprint"]: stage for stage in stages if stage["fingerprint"] in also}
     return [student], [first, *(_stage(run, stage["role"], stage["seed"], which) for stage in further.values())]
 
 

@@ -108,11 +108,12 @@ def test_several_runs_have_a_line_each_and_those_without_a_pair_are_told(outputs
 
 def test_a_run_that_cannot_be_measured_takes_no_other_along(outputs, diagnosed):
     first = next(path for path in sorted((outputs / "runs").iterdir()) if "vanilla" in path.name)
-    bad, unfinished = outputs / "runs" / "gone-00000000", outputs / "runs" / "halfway-00000000"
+    bad, unfinished, orphan = (outputs / "runs" / f"{name}-00000000" for name in ("gone", "halfway", "orphan"))
     record = json.loads((first / "record.json").read_text())
     for folder, change in (
         (bad, {"stages": [{**stage, "fingerprint": "f" * 64} for stage in record["stages"]]}),
         (unfinished, {"stages": record["stages"][:1], "status": "interrupted"}),
+        (orphan, {"stages": [one for one in record["stages"] if (one["role"], one["seed"]) != ("teacher", 1)]}),
     ):
         folder.mkdir()
         (folder / "record.json").write_text(json.dumps({**record, **change}))
@@ -121,6 +122,8 @@ def test_a_run_that_cannot_be_measured_takes_no_other_along(outputs, diagnosed):
         assert code == 3 and "K_hat" in out and "not in the store" in err and "no arm 'student'" in err
         code, _, err = diagnosed(unfinished.name)
         assert code == 2 and "it is interrupted; to continue it: kdrun rerun halfway-00000000" in err
+        code, _, err = diagnosed(orphan.name)
+        assert code == 2 and "has no teacher of seed 1" in err and "kdrun rerun orphan-00000000" in err
         table = outputs / "tables" / "mini"
         table.mkdir(parents=True)
         jobs = [{"label": name, "run": name, "status": "done"} for name in (first.name, "elsewhere-11111111")]
@@ -128,7 +131,7 @@ def test_a_run_that_cannot_be_measured_takes_no_other_along(outputs, diagnosed):
         code, out, err = diagnosed("mini")
         assert code == 3 and "K_hat" in out and "elsewhere-11111111 is left out: its run is not here" in err
     finally:
-        for folder in (bad, unfinished):
+        for folder in (bad, unfinished, orphan):
             shutil.rmtree(folder)
 
 
