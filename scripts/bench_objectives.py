@@ -32,6 +32,7 @@ from kdrun.domains.load import load_data
 from kdrun.job.compose import compose
 from kdrun.learning import seeds
 from kdrun.learning.backend import Backend
+from kdrun.learning.step import compared
 from kdrun.learning.teacher import FrozenTeacher
 from kdrun.learning.wiring import capture_of, of_data, reuse_classifier, shapes_of, wire
 from kdrun.networks.build import build_network
@@ -74,9 +75,7 @@ def prepared(words: list[str]) -> Callable[[], None]:
     count = batch.get("sizes", batch["size"])
 
     def step() -> None:
-        told = teacher.outputs(batch)
-        given = backend.tensors(batch, backend.predict(student, batch["inputs"]), told)
-        total, _ = objective(given, count)
+        total, _ = objective(compared(student, teacher, objective, batch, 0, backend), count)
         total.backward()
         optimizer.step()
         optimizer.zero_grad()
