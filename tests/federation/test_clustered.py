@@ -97,6 +97,36 @@ def test_the_servers_network_learns_from_the_mean_of_its_cluster():
         np.testing.assert_allclose(array, taught, rtol=2e-4)
 
 
+@pytest.mark.parametrize("method", ["comet", "clustered"])
+def test_one_cluster_is_fedmd_with_a_network_of_the_server_between(method):
+    """The consensus of FedMD on the same numbers is what the server's network learns from, which then teaches; without one it teaches itself."""
+    server, fedmd = resources(), build_method("fedmd", {})
+    sent, samples = [rows(seed) for seed in range(3)], (5, 10, 40)  # both count clients alike
+    numbered = list(enumerate(zip(sent, samples, strict=True)))
+    updates = {client: Update({"logits": own}, count) for client, (own, count) in numbered}
+    consensus = fedmd.combine(fedmd.initial(server), updates, "fedavg", 0.1, 0, server)["logits"]
+    one = build_method(method, {"clustering": "one"} | ({"smooth": 0.0} if method == "clustered" else {}))
+    one.initial(server)
+    targets = []
+    one.taught = lambda target, *rest, learned=one.taught: targets.append(target) or learned(target, *rest)
+    network = copy.deepcopy(server.model)
+    updates = {client: Update({"predictions": own}, count) for client, (own, count) in numbered}
+    held = one.combine({}, updates, "fedavg", 0.1, 0, server)
+    np.testing.assert_allclose(targets, [consensus], rtol=1e-6)
+    teaches = consensus
+    if method == "clustered":
+        for epoch in range(one.options.server_epochs):
+            for batch in server.public.batches(TRAINER["batch_size"], seeds.derive(5, "server-0", 0), epoch):
+                said = torch.log_softmax(network(batch["inputs"]), 1)
+                target = torch.from_numpy(consensus)[batch["positions"]]
+                descend(network, (target * (target.log() - said)).sum(1).mean())
+        with torch.no_grad():
+            teaches = torch.softmax(network(next(server.public.whole(100))["inputs"]), 1).numpy()
+        assert not np.allclose(teaches, consensus, atol=1e-2)  # a network of its own is between
+    for client in range(3):
+        np.testing.assert_allclose(one.sent(held, client)["predictions"], teaches, rtol=2e-4)
+
+
 def test_members_of_a_cluster_are_sent_its_predictions_alone():
     server = resources()
     method = build_method("clustered", {"clustering": "greedy", "threshold": 0.1})
@@ -213,7 +243,7 @@ def test_groups_of_digits_are_seen_and_told_of(tmp_path):
     assert {"server", "server_smooth", "digest", "digest_smooth", "private_labels"} == set(found["first_step"])
 
 
-def test_known_clusters_agree_and_one_cluster_is_fedmd_with_a_network_of_the_server(tmp_path):
+def test_known_clusters_agree_and_one_cluster_has_nothing_to_agree_with(tmp_path):
     known = play(tmp_path / "a", "clustered", rounds=2, options={**LONG, "clustering": "known"}, **GROUPED)
     assert known["clusters"]["of"] == [0, 0, 1, 1] and known["clusters"]["agreement"] == 1.0
     one = play(tmp_path / "b", "clustered", rounds=2, options={**LONG, "clustering": "one"}, **GROUPED)

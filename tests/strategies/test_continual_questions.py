@@ -2,10 +2,12 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import kdrun
 from kdrun.domains.vision_language.build import vision_module
@@ -358,26 +360,43 @@ def test_a_network_that_answers_nothing_is_told(tmp_path):
         module.relabelled(rows)
 
 
+SIZES = (
+    "data.train=32",
+    "data.val=4",
+    "data.test=5",
+    "trainer.epochs=4",
+    "trainer.batch_size=4",
+    "seeds=1",
+    "hardware=cpu",
+)
+
+
+def trained(folder, *words):
+    """A run of moincl in a folder of its own, so that nothing of another one is taken over."""
+    tasks = ("strategy.tasks=[[audio_answer],[audio_description]]", "strategy.method=moincl")
+    network = ("student.network.language.hidden_size=16", "student.network.language.num_hidden_layers=1")
+    return kdrun.run(
+        *WORDS, *SIZES, *tasks, *network, *words, f"paths.outputs={folder}/out", f"paths.cache={folder}/cache"
+    )
+
+
 @pytest.fixture(scope="module")
 def held(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("held")
-    words = [
-        "data.train=32",
-        "data.val=4",
-        "data.test=5",
-        "trainer.epochs=4",
-        "trainer.batch_size=4",
-        "seeds=1",
-        "hardware=cpu",
-    ]
-    tasks = [
-        "strategy.tasks=[[audio_answer],[audio_description]]",
-        "strategy.method=moincl",
-        "strategy.controls=[pseudo]",
-    ]
-    network = ["student.network.language.hidden_size=16", "student.network.language.num_hidden_layers=1"]
-    places = [f"paths.outputs={folder}/out", f"paths.cache={folder}/cache"]
-    return kdrun.run(*WORDS, *words, *tasks, *network, *places)
+    return trained(tmp_path_factory.mktemp("held"), "strategy.controls=[pseudo,fine_tuning]")
+
+
+def test_without_weight_of_both_terms_trained_weights_are_those_of_fine_tuning_bit_for_bit(held, tmp_path):
+    without = ("strategy.pseudo_weight=0", "strategy.instruction_weight=0", "strategy.controls=[]")
+    runs = {"with": held, "without": trained(tmp_path, *without)}
+
+    def weights(run, role):
+        (stage,) = [stage for stage in runs[run].record["stages"] if stage["role"] == role]
+        tensors = load_file(Path(stage["path"], "last.safetensors"))
+        assert Path(stage["path"]).is_relative_to(tmp_path) == (run == "without")
+        return {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
+
+    assert weights("without", "student_task2") == weights("with", "fine_tuning_task2")
+    assert weights("with", "student_task2") != weights("with", "fine_tuning_task2")
 
 
 def test_both_terms_have_their_part_of_the_second_task(held):
