@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from kdrun import kinds
 from kdrun.environment import hidden
 from kdrun.files import short
 from kdrun.nodes import place_of
@@ -47,6 +48,9 @@ def run_job(
         from kdrun.learning.board import follow
 
         return follow(place, paths)
+    if folder is None:
+        data = job.config["data"]
+        kinds.find(data["task"]).check_here(data)  # told before torch is imported
     from kdrun.job.cells import fit_cells
     from kdrun.job.opening import finished_meanwhile, opened
     from kdrun.job.progress import Signals

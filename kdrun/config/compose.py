@@ -133,7 +133,8 @@ def _own_packages(tree: dict[str, Any], dirs: Sequence[ConfDir], typed: Mapping[
 
 
 def _add_controls(tree: dict[str, Any], problems: Problems) -> None:
-    """`controls=[plain_kd]` adds arms to those the strategy's options name; `strategy.controls=[...]` replaces them."""
+    """`controls=[plain_kd]` adds arms to those the strategy's options name; `strategy.controls=[...]` replaces them. `controls=[]` is
+    refused where the strategy has arms of its own: it would leave them, and who types it wants none."""
     given = tree.pop("controls", None)
     if given is None:
         return
@@ -143,6 +144,11 @@ def _add_controls(tree: dict[str, Any], problems: Problems) -> None:
         problems.add(f"controls={given}: expected a list of names, as in 'controls=[plain_kd,equal_compute]'")
     elif isinstance(strategy, dict):
         own = strategy.get("controls") or []
+        if own and not names:
+            problems.add(
+                f"controls=[] adds no arm, and those of the strategy stay: {listed(own)}",
+                "none: 'strategy.controls=[]'",
+            )
         strategy["controls"] = [*own, *(name for name in dict.fromkeys(names) if name not in own)]
 
 

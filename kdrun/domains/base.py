@@ -125,6 +125,9 @@ class Domain:
         """What its sources return; has `name` and `content_hash`."""
         return resolve_name(self.source)
 
+    def check_here(self, data: Mapping[str, Any]) -> None:
+        """Raises UserError where this machine lacks what the source of a config `data` needs, a program say; asked before torch is imported."""
+
     def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
         """The data module (data.module.DataModule) of what a source returned: split, limited, normalised.
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kdrun import kinds
 from kdrun.files import read_json, write_json
 from kdrun.problems import ConfigProblems, UserError, each
 from kdrun.tracking.record import FAILURES, PLANNED, PRUNED, now
@@ -117,7 +118,7 @@ def make_plan(
     deep       also look which teachers are in the store (imports torch)
     unjudged   words that are not refused where no job uses them (see strategies.unused)
     progress   called with (points looked at, all points)
-    elsewhere  the jobs will run on other machines: sensors that they ask for need not be here
+    elsewhere  the jobs will run on other machines: sensors and programs that they ask for need not be here
 
     Raises one UserError that names everything that is wrong in any point.
     """
@@ -135,6 +136,7 @@ def make_plan(
             resolve_mode(found[-1].job.config["tracker"])
             if not elsewhere:
                 check_reader(found[-1].job.config["energy"], found[-1].job.config["hardware"])
+                kinds.find(found[-1].job.config["data"]["task"]).check_here(found[-1].job.config["data"])
         except UserError as error:
             for first, *rest in each(error):
                 typed, _, fault = first.partition(": ")  # `key=1: fault` and `key=2: fault` are one fault

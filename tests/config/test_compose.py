@@ -479,6 +479,7 @@ def test_header_commands_of_presets_compose():
         ("data.limit=100", "type data.limit.train=100"),
         ("hardware.deploy=int8", "type hardware.deploy.precision=int8"),
         ("strategy.controls=alone", "'strategy.controls=[alone]'"),
+        ("controls=[]", "none: 'strategy.controls=[]'"),
     ],
 )  # fmt: skip
 def test_one_value_where_a_mapping_or_a_group_is_due_says_what_to_type(word, typed):

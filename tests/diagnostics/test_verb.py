@@ -16,7 +16,7 @@ from kdrun.domains import load
 from kdrun.domains.load import load_data
 
 WORDS = ("data=digits", "data.limit.train=200", "data.labelled=80", "teacher=mlp_64", "student=mlp_8", "trainer.epochs=3", "hardware=cpu",
-         "hardware.threads=1", "card=false", "tracker=none", "seeds=2", "seeds.vary=[student,teacher]", "controls=[]", "jobs=1")  # fmt: skip
+         "hardware.threads=1", "card=false", "tracker=none", "seeds=2", "seeds.vary=[student,teacher]", "jobs=1")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,6 @@ def test_a_regression_has_no_distribution(tmp_path, capsys):
         "objective=mse_kd",
         "trainer.optimizer.lr=0.01",
         "trainer.epochs=20",
-        "controls=[]",
     )
     assert (
         cli.main(

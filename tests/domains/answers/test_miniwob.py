@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
@@ -145,6 +148,23 @@ def test_what_is_absent_is_told(monkeypatch, tmp_path):
     monkeypatch.setattr(browsers, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install miniwob"):
         browsers.pages_folder()
+
+
+def test_a_missing_browser_is_told_before_torch_is_imported(tmp_path):
+    (tmp_path / "miniwob").mkdir()
+    (tmp_path / "miniwob" / "__init__.py").touch()
+    code = "import sys; from kdrun.cli import main; print(main(['model=gui_agent', 'data=miniwob']), 'torch' in sys.modules)"
+    named = {"MINIWOB_CHROME_BINARY": "/nowhere/chromium", "MINIWOB_CHROMEDRIVER": "/nowhere/chromedriver"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, **named, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["2", "False"], done.stderr
+    assert "not here: chromium and chromedriver" in done.stderr and len(done.stderr.splitlines()) <= 4
+    assert [path.name for path in tmp_path.iterdir()] == ["miniwob"]  # no folder of a run
 
 
 def browser():

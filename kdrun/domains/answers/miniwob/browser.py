@@ -18,6 +18,7 @@ WIDTH, HEIGHT = 160, 210
 BINARIES = ("chromium", "chromium-browser", "google-chrome")
 TIMEOUT = 20
 """Seconds after which a page, or a script on it, has failed."""
+DRIVES = "data=miniwob drives a browser"
 SCRIPTS = Path(__file__).with_name("page.js")
 RESET = "core.endEpisode(0); Math.seedrandom(arguments[0]); core.startEpisodeReal();"
 
@@ -45,6 +46,15 @@ def binaries() -> tuple[str, str]:
             "pages that were prepared elsewhere need none: copy its cache, and data.executed=false",
         )
     return browser, driver
+
+
+def check_here(executed: bool) -> None:
+    """Raises UserError where the pages are not installed, or, executed, what carries out actions on them. Imports nothing."""
+    pages_folder()
+    if executed:
+        binaries()
+        if find_spec("selenium") is None:
+            raise UserError(f"{DRIVES}: pip install selenium")
 
 
 def check_tasks(key: str, names: Any) -> None:
@@ -118,7 +128,7 @@ class Browser:
     def _started(self) -> Any:
         if self._driver is not None and self._process == os.getpid():
             return self._driver
-        webdriver = needed("selenium.webdriver", "data=miniwob drives a browser", "selenium")
+        webdriver = needed("selenium.webdriver", DRIVES, "selenium")
         from selenium.common.exceptions import WebDriverException
         from selenium.webdriver.chrome.service import Service
 
