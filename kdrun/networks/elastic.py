@@ -147,7 +147,9 @@ class Elastic(nn.Module):
     def _computing(self) -> Iterator[None]:
         device = next(self.network.parameters()).device
         number = self._drawn() if self.training else self.budgets.index(self.evaluated)
-        pi = self._soft(number, device) if self.training else self._hard(self.budgets[number], device)
+        # A router says nothing on the meta device, and masks leave out nothing that is computed.
+        budget = 1.0 if device.type == "meta" else self.budgets[number]
+        pi = self._soft(number, device) if self.training else self._hard(budget, device)
         whole = bool((pi[:, 0] == 1).all()) if device.type != "meta" else True
         with self.body.masked(self.network, None if whole else self._masks(pi), number):
             yield
@@ -268,11 +270,8 @@ class Elastic(nn.Module):
         if bool(self.ranked):
             return
         if self.what == LATENCY:
-            self.timing.copy_(
-                fitted_latency(
-                    self._cut_at, len(self.groups), len(self.choices), self.body.example, torch.device(device)
-                )
-            )
+            sizes, example = (len(self.groups), len(self.choices)), self.body.example
+            self.timing.copy_(fitted_latency(self._cut_at, *sizes, example, torch.device(device)))
             self._check_reach()
         evaluated, self.evaluated = self.evaluated, 1.0
         with evaluating(self), torch.no_grad():

@@ -81,6 +81,9 @@ def test_what_is_cut_out_gives_what_was_masked(name, router, tmp_path):
         student = build_network(node("Slice", base(name), budget=share, routed=router), SPEC, seed=5)
         load_weights(student, file, SPEC)
         assert torch.allclose(student.eval()(IMAGES), nested(IMAGES), atol=1e-5), share
+        assert 2 * nested.body.cost({}, "macs") == Classification(SPEC).flops(
+            nested
+        )  # masks leave out no multiplication
         kept = save_weights(student, tmp_path / f"{share}.safetensors", SPEC, node("Slice", base(name), budget=share))
         again = build_network(read_metadata(kept)["network"], SPEC, seed=6)
         load_weights(again, kept, SPEC)
