@@ -9,9 +9,9 @@ from typing import Any
 from kdrun.problems import UserError
 
 
-def expected(cell: dict[str, Any]) -> list[Any]:
+def expected(cell: dict[str, Any], workshop: Any = None) -> list[Any]:
     """The stages that a cell asks for as far as that is known before any has run; all code that they name is imported, and module
-    paths are looked up.
+    paths are looked up. workshop: what says how data are divided among stages; None: classes are made up.
 
     Raises UserError with file and line where an import fails, with the nearest paths for one that a network lacks."""
     from dataclasses import fields
@@ -20,7 +20,7 @@ def expected(cell: dict[str, Any]) -> list[Any]:
     from kdrun.strategies.unused import stages_of
 
     check_names([cell["strategy"], cell["data"]])
-    stages = stages_of(cell)
+    stages = stages_of(cell, None if workshop is None else workshop.known_of)
     check_names([getattr(stage, item.name) for stage in stages for item in fields(stage)])
     check_paths(stages)
     return stages

@@ -35,7 +35,7 @@ def _make_plan(job: Any, why: bool) -> dict[str, Any]:
 
     lab = make_lab(job.config["paths"], hardware, Report(), lambda item: None, dry=True)
     main = job.config["data"]
-    planned = expected(job.config)
+    planned = expected(job.config, lab.workshop)
     module = lab.workshop.data(main)
     module.task().notes()  # a score that lacks its package is told now
     data = {**_told(module), "audit": module.audit()}

@@ -156,7 +156,7 @@ def _side(work: Work, job, pool: Any, how: dict[str, Any]) -> dict[str, Any]:
 def _look(work: Work, job, hardware: dict[str, Any]) -> None:
     """Reads the data, notes what is to be known of them, and builds each network of the plan once."""
     workshop, data = work.lab.workshop, job.config["data"]
-    planned = expected(work.cells[0])
+    planned = expected(work.cells[0], workshop)
     module = workshop.data(data)
     if not module.spec.sizes["train"] and any(cell["student"]["weights"] is None for cell in work.cells):
         raise UserError(f"data={data['name']} has no training samples: it is for evaluation", *module.domain.evaluates)

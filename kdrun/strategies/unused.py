@@ -156,9 +156,12 @@ RULES: tuple[tuple[str, str, Callable[[dict[str, Any]], bool]], ...] = (
 
 
 class StageCollector:
-    """A lab that takes what a strategy asks for: nothing is loaded, built or looked up. asked: the stages, in order."""
+    """A lab that takes what a strategy asks for: nothing is loaded, built or looked up. asked: the stages, in order.
 
-    def __init__(self) -> None:
+    known_of: what says what is known of data, as Lab.known_of; None: nothing is."""
+
+    def __init__(self, known_of: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> None:
+        self._known_of = known_of
         self.asked: list[Any] = []
         self.stages: list[Stage] = []
         self.unread: dict[str, str] = {}  # key of a config that a stage has and does not read -> what it is for
@@ -178,6 +181,8 @@ class StageCollector:
         return 0
 
     def known_of(self, data: dict[str, Any]) -> dict[str, Any]:
+        if self._known_of is not None:
+            return self._known_of(data)
         return {"classes": MANY, "types": None, "modality_of": {}, "normalize": None}
 
     def choose(self, what: str, candidates: dict[str, Result], *, worst: bool = False) -> str:
@@ -277,9 +282,9 @@ def _why(cell: dict[str, Any], key: str, first: StageCollector) -> list[str]:
     return [f"no stage of {kind.__name__} depends on it"]
 
 
-def stages_of(cell: dict[str, Any]) -> list[Stage]:
-    """The stages that a strategy and its controls ask for; of one that decides by results, those before it does."""
-    lab = StageCollector()
+def stages_of(cell: dict[str, Any], known_of: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> list[Stage]:
+    """The stages that a strategy and its controls ask for; of one that decides by results, those before it does. known_of: see StageCollector."""
+    lab = StageCollector(known_of)
     with contextlib.suppress(Exception):
         ask_all(cell, lab)
     return lab.stages

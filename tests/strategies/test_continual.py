@@ -186,6 +186,12 @@ def test_tasks_may_differ_in_keys_of_data():
     assert "only" not in second.objective["kd"]
 
 
+def test_classes_are_divided_as_the_data_have_them_also_where_no_stage_has_all(tmp_path):
+    words = ("strategy.tasks=3", "strategy.controls=[]", "seeds=1", f"paths.outputs={tmp_path}")
+    labels = [stage["label"] for stage in kdrun.plan(*WORDS, *words)["stages"]]
+    assert [label for label in labels if "_task" in label] == [f"student_task{n}/seed=0" for n in (1, 2, 3)]
+
+
 @pytest.mark.parametrize(
     ("options", "lines"),
     [
