@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from kdrun.lab.stages.base import Result
     from kdrun.lab.stages.fit import Fit
 
-FINE_TUNING, LWF, EWC, REPLAY = "fine_tuning", "lwf", "ewc", "replay"
+FINE_TUNING, LWF, EWC, REPLAY, OLORA = "fine_tuning", "lwf", "ewc", "replay", "olora"
+LOW_RANK = "kdrun.networks.low_rank.LowRank"
 PSEUDO, INSTRUCTIONS, MOINCL = ASKING = ("pseudo", "instructions", "moincl")
-METHODS = (FINE_TUNING, LWF, EWC, REPLAY, *ASKING)
+METHODS = (FINE_TUNING, LWF, EWC, OLORA, REPLAY, *ASKING)
 LABELS = {
     FINE_TUNING: "fine-tuning",
     LWF: "LwF",
     EWC: "EWC",
+    OLORA: "O-LoRA",
     REPLAY: "replay of kept samples",
     PSEUDO: "pseudo targets (PTGM)",
     INSTRUCTIONS: "instructions (IKD)",
@@ -49,11 +51,13 @@ class Continual(Strategy):
                     classes of that task alone (van de Ven and Tolias 2019, arXiv 1904.07734)
     method          fine_tuning: nothing is done against forgetting; lwf: the network of the task before teaches on samples of the new
                     one (Li and Hoiem 2016, arXiv 1606.09282); ewc: weights that mattered are held (Kirkpatrick et al. 2017, arXiv
-                    1612.00796); replay: some samples of earlier tasks are kept, which none of the others does; pseudo, instructions, moincl:
-                    of questions, see kdrun.strategies.recalling
+                    1612.00796); olora: after the first task an addition of low rank to the weights trains alone, apart from those
+                    before (Wang et al. 2023, arXiv 2310.14152); replay: some samples of earlier tasks are kept, which none of the others
+                    does; pseudo, instructions, moincl: of questions, see kdrun.strategies.recalling
     lwf_weight      of soft targets, beside labels with the weight 1; temperature: of these, which are over classes of earlier tasks
     ewc_weight      of half the squared distance of weights, each times its Fisher information, a mean over samples
     fisher_samples  training samples by which that is measured at the end of a task
+    olora_weight    of the overlap of an addition with those before (objectives.olora); olora_rank: of each addition; both inferred
     replay_bytes    what the samples that are kept may take together; null: as much as the weights of the network, which lwf keeps
     pseudo_weight   of the answers of the network before to questions of earlier types (inferred); pseudo_kept: share of them that is
                     learned from, those that it finds likeliest (inferred)
@@ -75,6 +79,8 @@ class Continual(Strategy):
     temperature: float = 2.0
     ewc_weight: float = 10.0
     fisher_samples: int = 200
+    olora_weight: float = 0.5
+    olora_rank: int = 8
     replay_bytes: int | None = None
     pseudo_weight: float = 1.0
     pseudo_kept: float = 0.8
@@ -98,6 +104,8 @@ class Continual(Strategy):
         "class_order": (lambda seed: seed >= 0, "a seed of at least 0"),
         "lwf_weight": (lambda weight: weight >= 0, "a weight of at least 0"),
         "ewc_weight": (lambda weight: weight >= 0, "a weight of at least 0"),
+        "olora_weight": (lambda weight: weight >= 0, "a weight of at least 0"),
+        "olora_rank": (lambda rank: rank >= 1, "at least 1"),
         "temperature": (lambda temperature: temperature > 0, "above 0"),
         "fisher_samples": (lambda samples: samples >= 1, "at least one sample"),
         "pseudo_weight": (lambda weight: weight >= 0, "a weight of at least 0"),
@@ -133,6 +141,11 @@ class Continual(Strategy):
 
     def check(self, cast: Cast) -> None:
         key = cast.domain.divided
+        if OLORA in (self.method, *self.controls) and cast.domain.name != "classification":
+            raise UserError(
+                f"strategy.method=olora: adds to networks of images, data.task={cast.domain.name} has others",
+                "strategy.method=lwf",
+            )
         if key is None:
             if not self.by_keys:
                 raise UserError(
@@ -197,6 +210,12 @@ class Continual(Strategy):
             node, _ = divides = cast.domain.divided
             data = merged(data, {node: {"replay": members(keys, names[:number], divides), "replay_bytes": size}})
             return supervised(student, start=start, role=role, data=data)
+        if self.method == OLORA:
+            network = {"_target_": LOW_RANK, "base": {**student.config["network"], "_partial_": True}}
+            network |= {"rank": self.olora_rank, "tasks": number + 1}
+            student = replace(student, config={**student.config, "network": network})
+            if start is not None and self.olora_weight:
+                labels = {**labels, OLORA: {"weight": self.olora_weight}}
         plain = replace(supervised(student, start=start, role=role, data=data), objective=labels)
         if start is None:
             return plain
