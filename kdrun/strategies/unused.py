@@ -121,7 +121,7 @@ RULES: tuple[tuple[str, str, Callable[[dict[str, Any]], bool]], ...] = (
     ("trainer.balance", "an objective of two terms and more", lambda tree: len(at(tree, "objective") or {}) > 1),
     ("trainer.gap", "a student with a teacher that is trained before it", lambda tree: bool(at(tree, "taught")) and not _self_taught(tree)),
     ("trainer.sharding", "hardware.devices of 2 and more", lambda tree: _ranks(tree)),
-    ("trainer.gather", "trainer.sharding=fsdp", _where("trainer.sharding", "fsdp")),
+    ("trainer.gather", "trainer.sharding=fsdp", lambda tree: at(tree, "trainer.sharding") == "fsdp" and _ranks(tree)),
     ("trainer.sync_batch_norm", "hardware.devices of 2 and more", lambda tree: _ranks(tree)),
     ("trainer.devices", "no learner by itself: hardware.devices is that of all", lambda tree: False),
     *((f"data.{key}", _tasks(_has(key)), _domain(_has(key))) for key in kinds.settings()),
