@@ -53,43 +53,49 @@ WRITTEN: Mapping[str, str] = {
     "kdrun.domains.vision_language.vqa_files.mme": "limit_broken part size",
     "kdrun.domains.ct.ct_folder.ct_folder": "fraction incomplete labels size slices spacing window",
     "kdrun.domains.images.shipped.cifar.cifar100": "coarse root",
+    "kdrun.strategies.alone.Alone": "controls",
+    "kdrun.strategies.born_again.BornAgain": "controls generations",
+    "kdrun.strategies.cascaded.Cascaded": "controls drop epochs order scheme sft sft_epochs stages_per_teacher teachers",
+    "kdrun.strategies.clustered.Clustered": "aggregation alpha backward_epochs clients clustering controls encoding engine eval_every "
+    "faults first_epochs forward_epochs "
+    "minimum participation partition public recluster rounds server_epochs shift smooth smooth_grad smooth_noise target temperature "
+    "threshold top_k trim",
+    "kdrun.strategies.compress.Compress": "controls importance order ratio tune_epochs tune_rate",
+    "kdrun.strategies.continual.Continual": "class_order controls ewc_weight fisher_samples lwf_weight method replay_bytes scenario tasks temperature",
+    "kdrun.strategies.cross_window.CrossWindow": "controls epochs feature_norm over stack teacher transfer views weight",
+    "kdrun.strategies.elastic.Elastic": "controls cost router router_loss router_rate sampling widths",
+    "kdrun.strategies.energy_gated.EnergyGated": "aggregation alpha backward_epochs backward_weight beta clients controls directions energy "
+    "energy_norm engine eval_every faults "
+    "first_round forward_epochs forward_weight gate gate_grad minimum order participation partition rounds shift statistics "
+    "temperature trim",
+    "kdrun.strategies.evolving.Evolving": "controls epochs order start",
+    "kdrun.strategies.federated.Baseline": "aggregation alpha backward_epochs clients controls engine eval_every faults "
+    "forward_epochs method minimum options participation "
+    "partition rounds shift trim",
+    "kdrun.strategies.grpo.GRPO": "average clip controls epochs group kl lr start temperature updates",
+    "kdrun.strategies.guided_on_policy.GuidedOnPolicy": "clip controls epochs group guidance hint kl lr reward_epochs reward_lr rewards temperature updates",
+    "kdrun.strategies.mean_teacher.MeanTeacher": "controls decay",
+    "kdrun.strategies.mutual.Mutual": "controls peers",
+    "kdrun.strategies.on_policy.OnPolicy": "controls raised_by student_share teacher_mix temperature",
+    "kdrun.strategies.sequence_kd.SequenceKD": "beam controls length_penalty",
+    "kdrun.strategies.takd.Takd": "controls",
+    "kdrun.strategies.teacher_ensemble.TeacherEnsemble": "controls teachers",
+    "kdrun.strategies.vanilla.Vanilla": "controls",
 }
 """Target -> its arguments whose defaults the options that come with kdrun wrote out when the first jobs were hashed. These are
 written out in every hash, all other defaults in none, so that hashes of old records stay. A new argument is not added here."""
 
 ADDED_TO_TARGETS = {
-    "strategy.axes": None,
-    "strategy.calibration": 1024,
-    "strategy.clip_norm": None,
-    "strategy.instruction_temperature": 1.0,
-    "strategy.instruction_weight": 1.0,
-    "strategy.instructions": 32,
-    "strategy.pseudo_kept": 0.8,
-    "strategy.pseudo_weight": 1.0,
-    "strategy.written_tokens": 32,
-    "strategy.groups": 5,
-    "strategy.losses": "method",
-    "strategy.mixing": 0.1,
-    "strategy.rate": "constant",
-    "strategy.start": "own",
-    "strategy.longest": None,
-    "strategy.prompt": 0.5,
-    "strategy.repeated": None,
-    "strategy.shortest": 0,
-    "strategy.temperature": 0.0,
-    "strategy.superlink": None,
-    "strategy.timeout": 3600.0,
     "data.columns": None,
     "data.msgstr_language": None,
     "data.subset": None,  # as data.restrict was called in its first records
 }
-"""Options of strategies and sources that came after jobs had been hashed, with the value for which a hash leaves them out."""
+"""Options of sources that came after jobs had been hashed, with the value for which a hash leaves them out."""
 
 FORMER_DEFAULTS = {("kdrun.strategies.continual.Continual", "classes"): {"tasks": 5}}
 """(strategy, what its data are divided by (Domain.divided)) -> options whose default null is hashed as the former default, which means the same."""
 
 STRATEGIES = "kdrun.strategies."
-"""Options of strategies are all written out; those that came later are left out by ADDED_TO_TARGETS."""
 
 MISSING = object()
 
@@ -149,7 +155,7 @@ def _defaults(node: dict[str, Any], target: str, numbers: bool, task: str | None
             node[name] = float(node[name])
         if default is MISSING:
             continue
-        if name in written or target.startswith(STRATEGIES):
+        if name in written:
             node.setdefault(name, default)
         elif name in node and _same(node[name], default):
             del node[name]
