@@ -397,7 +397,7 @@ def test_slurm_gets_our_python_the_settings_and_the_frozen_folders(stand_in, slu
 
 def test_slurm_starts_a_job_over_two_nodes_on_both(stand_in, slurm, tmp_path):
     folders = freeze(tmp_path / "outputs", {0: []})
-    assert launch(folders, "submitit_slurm", [], tmp_path / "sweep", devices=4, nodes=2) == {0: 0}
+    assert launch(folders, "submitit_slurm", [], tmp_path / "sweep", devices=4, nodes=2) == 0
     script = (slurm / "4711.sh").read_text()
     for flag in ("nodes=2", "ntasks-per-node=1", "gpus-per-node=4"):
         assert f"#SBATCH --{flag}\n" in script, script
