@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from inspect import Parameter, signature
 from typing import Any
 
 import torch
@@ -28,6 +29,10 @@ class SAM(torch.optim.Optimizer):
         if rho < 0:
             raise ValueError(f"rho={rho}: the length of the ascent is at least 0")
         self.base, self.rho = base(params, lr=lr), rho
+        if signature(self.base.step).parameters["closure"].default is Parameter.empty:
+            raise ValueError(
+                f"base={type(self.base).__name__}: an optimizer that asks for gradients itself has no step to give"
+            )
         super().__init__(self.base.param_groups, self.base.defaults)
         self._share()
 

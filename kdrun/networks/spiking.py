@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -52,10 +53,15 @@ class Spiking(nn.Module):
         detach_reset: bool = False,
     ) -> None:
         super().__init__()
-        if steps < 1 or (frames is not None and frames != steps):
-            raise UserError(f"steps={steps}, frames={frames}: at least one step, and as many frames as steps")
-        if not (threshold > 0 and 0 <= decay <= 1 and slope > 0):
-            raise UserError(f"threshold={threshold}, decay={decay}, slope={slope}: above 0, in 0..1, above 0")
+        for key, value, fits, allowed in (
+            ("steps", steps, steps >= 1, "at least 1"),
+            ("frames", frames, frames in (None, steps), f"null, or as many as steps: {steps}"),
+            ("threshold", threshold, 0 < threshold < math.inf, "above 0"),
+            ("decay", decay, 0 <= decay <= 1, "from 0 to 1"),
+            ("slope", slope, 0 < slope < math.inf, "above 0"),
+        ):
+            if not fits:
+                raise UserError(f"{key}={value} of a spiking network: {allowed}")
         self.network, self.steps, self.frames = network, steps, frames
         self.neurons = Neurons(threshold, decay, slope, detach_reset)
 
@@ -79,6 +85,8 @@ class MeanOverFrames(nn.Module):
 
     forward: float [B, frames * C, H, W] -> what `network` gives of [B, C, H, W].
     """
+
+    supplies_inner = True
 
     def __init__(self, network: nn.Module, frames: int) -> None:
         super().__init__()

@@ -51,6 +51,10 @@ class Crd(nn.Module):
         super().__init__()
         if len(teacher_shapes) != 1:
             raise ValueError(f"crd compares one pair of layers, not {len(teacher_shapes)}")
+        if negatives < 1 or not temperature > 0 or not 0 <= momentum < 1:
+            raise ValueError(
+                f"negatives={negatives}, temperature={temperature}, momentum={momentum}: at least 1, above 0, from 0 on and below 1"
+            )
         self.negatives, self.temperature, self.momentum = negatives, temperature, momentum
         sizes = {"student": student_shapes[0], "teacher": teacher_shapes[0]}
         self.embeddings = nn.ModuleDict({who: nn.Linear(math.prod(size), width) for who, size in sizes.items()})

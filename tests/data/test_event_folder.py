@@ -53,11 +53,34 @@ def test_fields_frames_and_splits_are_read_as_well(tmp_path):
         (np.zeros((3, 2, 4, 4), int), r"3 frames, data\.frames=4"),
         (np.zeros(3, [("x", "i2"), ("y", "i2")]), "fields x"),
         (EVENTS + np.array([9, 0, 0, 0]), r"above data\.height=3 data\.width=4"),
+        (EVENTS + np.array([1e12, 0, 0, 0]), r"a\.npy: a place of 1e\+12"),
+        (np.full((4, 2, 3, 4), -1), "frames hold numbers of events, from 0 on"),
+        (np.zeros((4, 2, 0, 4), int), "frames hold numbers of events"),
+        (np.zeros(3, [("x", "S2"), ("y", "i2"), ("t", "i8"), ("p", "i1")]), r"a\.npy: x is \|S2"),
     ],
 )
 def test_what_is_something_else_is_refused_with_its_file(tmp_path, array, said):
     with pytest.raises(UserError, match=said):
         event_folder(written(tmp_path, cat__a=array), height=3, width=4)
+
+
+def test_places_that_are_none_are_told_before_memory_is_asked_for(tmp_path):
+    with pytest.raises(UserError, match=r"GiB\n.*a\.npy; columns are \(x, y, t, p\)"):
+        event_folder(written(tmp_path, cat__a=EVENTS[:, [2, 2, 0, 3]] * 1_000_000))
+    with pytest.raises(UserError, match=r"data\.height=0: at least 1"):
+        event_folder(tmp_path, height=0)
+
+
+def test_classes_and_splits_are_held_apart_as_those_of_images(tmp_path):
+    with pytest.raises(UserError, match="in folders of classes"):
+        event_folder(written(tmp_path / "flat", train__a=EVENTS, test__b=EVENTS))
+    with pytest.raises(UserError, match="one class or several"):
+        event_folder(written(tmp_path / "case", cat__a=EVENTS, Cat__b=EVENTS))
+    written(tmp_path / "other", cat__a=EVENTS)
+    (tmp_path / "other" / "dog").mkdir()
+    (tmp_path / "other" / "dog" / "b.npz").write_bytes(b"PK")
+    with pytest.raises(UserError, match="no file of class dog can be read as events"):
+        event_folder(tmp_path / "other")
 
 
 def test_folders_without_events_and_broken_files_are_told(tmp_path):
@@ -67,8 +90,13 @@ def test_folders_without_events_and_broken_files_are_told(tmp_path):
     (tmp_path / "cat" / "a.txt").write_text("no")
     with pytest.raises(UserError, match="holds no events in subfolders"):
         event_folder(tmp_path)
-    (tmp_path / "cat" / "a.npy").write_text("no")
-    with pytest.raises(UserError, match=r"a\.npy: not a readable \.npy array"):
+    for content in (b"no", b"PK\x03\x04", b"\x93NUMPY\x01\x00\x10\x00{'descr': (      "):
+        (tmp_path / "cat" / "a.npy").write_bytes(content)
+        with pytest.raises(UserError, match=r"a\.npy: not a readable \.npy array"):
+            event_folder(tmp_path)
+    np.savez(tmp_path / "cat" / "a.npz", EVENTS)
+    (tmp_path / "cat" / "a.npz").rename(tmp_path / "cat" / "a.npy")
+    with pytest.raises(UserError, match="an archive of arrays"):
         event_folder(tmp_path)
 
 

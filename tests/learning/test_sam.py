@@ -181,3 +181,8 @@ def test_two_gradients_a_step_are_in_the_cost(tmp_path):
     )
     assert sharp["flops"]["total"] == 2 * plain["flops"]["total"] and sharp["steps"] == plain["steps"]
     assert sharp["flops"]["method"].endswith("a training step is 6 of them")
+
+
+def test_an_optimizer_that_asks_for_gradients_itself_is_no_base():
+    with pytest.raises(ValueError, match="base=LBFGS"):
+        SAM(network_of().parameters(), torch.optim.LBFGS, lr=RATE)

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from kdrun.domains.images.spec import DataSpec
+from kdrun.networks.build import build_network
 from kdrun.networks.capture import Capture, captured, only_call
 from kdrun.networks.resnet import ResNet
 from kdrun.networks.spiking import MeanOverFrames, Neurons, Spiking, operations
@@ -126,3 +128,19 @@ def test_operations_are_counted_where_there_are_spikes():
     plain = operations(inner, images)
     assert plain["macs"] == 64 * 12 + 12 * 10 and plain["synaptic"] == 0
     assert functional.relu(torch.tensor(-1.0)) == 0  # nothing is left replaced
+
+
+def test_a_network_of_mean_frames_has_the_classes_of_the_data():
+    inner = {"_target_": "kdrun.networks.resnet.ResNet", "depth": 8, "width": 4, "in_channels": 2}
+    node = {"_target_": "kdrun.networks.spiking.MeanOverFrames", "frames": 4, "network": inner}
+    spec = DataSpec("events", ("a", "b", "c"), (8, 8, 8), {}, (0.0,) * 8, (1.0,) * 8)
+    assert build_network(node, spec, 0)(torch.zeros(2, 8, 8, 8)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [("steps", 0, "at least 1"), ("frames", 2, "null, or as many as steps: 4"), ("threshold", -1, "above 0")],
+)
+def test_a_setting_that_no_neuron_can_have_is_named(key, value, allowed):
+    with pytest.raises(UserError, match=f"^{key}={value} of a spiking network: {allowed}"):
+        Spiking(torch.nn.ReLU(), **{key: value})
