@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from kdrun.networks import quiet
@@ -30,7 +31,8 @@ def timm(
     any size and have no such argument. Pretrained weights are files: set `weights` beside the network.
     Raises UserError where timm is absent or has no such network.
     """
-    library = needed("timm", f"{model_name} needs timm")
+    kept = torch.__version__.partition("+")[0]  # torchvision, which timm asks for, would bring another torch
+    library = needed("timm", f"{model_name} is a network of timm", f"timm torch=={kept}")
     refuse_download(options, model_name)
     if not library.is_model(model_name.split(".")[0]):
         raise UserError(f"timm has no network {model_name!r}{closest(model_name, library.list_models())}")
