@@ -30,7 +30,7 @@ def whole_number(options: Mapping[str, str], name: str, least: int = 0, default:
     if name not in options:
         return default
     if not options[name].isdecimal() or int(options[name]) < least:
-        raise UserError(f"{name}={options[name]}: a whole number" + (f" from {least} on" if least else ""))
+        raise UserError(f"{name}={options[name]}: a whole number, at least {least}")
     return int(options[name])
 
 

@@ -28,6 +28,30 @@ FILE = "diagnosis.json"
 TEACHER = "teacher"
 Diagnosis = dict[str, Any]
 
+_NUMBER = (float, int)
+_SHARES = ("disagree", "both_right", "only_student", "only_teacher", "same_wrong", "different_wrong")
+_NETWORK = {
+    **dict.fromkeys(("fingerprint", "which"), str),
+    **dict.fromkeys(("train", "test", "gap"), _NUMBER),
+    "sharpness": dict.fromkeys(("gaussian", "ascent"), _NUMBER),
+    "features": (None, dict.fromkeys(("width", "rank", "effective"), _NUMBER)),
+}
+_MEMBERS = (None, dict.fromkeys(("bias", "variance"), _NUMBER))
+_DIAGNOSIS = {
+    **dict.fromkeys(("run", "arm", "teacher"), str),
+    "pairs": [
+        {
+            **dict.fromkeys(("seed", "samples"), int),
+            **dict.fromkeys(("k_hat", "k_reverse", "bound", "slack"), _NUMBER),
+            "agreement": dict.fromkeys(_SHARES, _NUMBER),
+            "student": _NETWORK,
+            TEACHER: _NETWORK,
+        }
+    ],
+    "ensemble": {"student": _MEMBERS, TEACHER: _MEMBERS},
+}
+"""The shape of what is kept; see _fits."""
+
 
 def file_of(options: Mapping[str, str]) -> str:
     """The file of a choice of arm, teacher, seed and epoch, as typed: `diagnosis.json` of none, `diagnosis-arm=alone.json`."""
@@ -36,12 +60,23 @@ def file_of(options: Mapping[str, str]) -> str:
 
 
 def read(run: Path, file: str = FILE) -> Diagnosis | None:
-    """The diagnosis of a run folder; None where there is none, or it cannot be read."""
+    """The diagnosis of a run folder; None where there is none, it cannot be read, or it is not one."""
     try:
         found = read_json(run / file)
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and found.get("pairs") else None
+    return found if _fits(found, _DIAGNOSIS) else None
+
+
+def _fits(value: Any, shape: Any) -> bool:
+    """Whether a value is of one of these types, or has these entries, or is a list of at least one such value."""
+    if isinstance(shape, dict):
+        return isinstance(value, dict) and all(_fits(value.get(key), inner) for key, inner in shape.items())
+    if isinstance(shape, list):
+        return isinstance(value, list) and bool(value) and all(_fits(each, shape[0]) for each in value)
+    if isinstance(shape, tuple):
+        return any(_fits(value, each) for each in shape)
+    return value is None if shape is None else isinstance(value, shape) and not isinstance(value, bool)
 
 
 def keep(run: Path, diagnosis: Diagnosis, file: str = FILE) -> None:

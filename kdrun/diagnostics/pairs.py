@@ -20,6 +20,7 @@ from kdrun.hardware.exports.subject import TrainedNetwork
 from kdrun.hardware.exports.subjects import open_subject, stages_of
 from kdrun.networks.capture import captured, only_call
 from kdrun.problems import UserError
+from kdrun.records import arms_of
 from kdrun.records import stages_of as seeds_of
 from kdrun.slots import allowing
 from kdrun.tracking.registry import RunInfo
@@ -109,16 +110,23 @@ def _networks(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The entries of `stages_of` of a student, and of its teachers: where nobody names another, all that taught it at once."""
     student, first = (_stage(run, role, seed, which) for role in (arm, teacher))
-    taught, stages = student["stage"].get("teacher"), run.known_record()["stages"]
-    own = not taught or taught["fingerprint"] in {stage["fingerprint"] for stage in stages}
-    if first["stage"]["seed"] != seed and not own:  # one teacher may be that of all seeds, where it taught them
-        raise UserError(
-            f"{run.id} has no {teacher} of seed {seed}: its record lacks the network that taught {arm}",
-            f"to have it again: kdrun rerun {run.id}; another seed: kdrun diagnose {run.id} seed=N",
-        )
-    also = {one["fingerprint"] for one in (taught or {}).get("also") or ()} if teacher == TEACHER else set()
-    further = {stage["fingerprint"]: stage for stage in stages if stage["fingerprint"] in also}
-    return [student], [first, *(_stage(run, stage["role"], stage["seed"], which) for stage in further.values())]
+    if teacher != TEACHER:
+        return [student], [first]
+    taught, record = student["stage"].get("teacher") or {}, run.known_record()
+    by = [one["fingerprint"] for one in (taught, *(taught.get("also") or ())) if one.get("fingerprint")]
+    stages = {stage["fingerprint"]: stage for stage in record["stages"]}
+    own, results = first["stage"]["fingerprint"], {"alone", *arms_of(record)} - {arm}
+    for name in by:
+        role = stages[name]["role"] if name in stages else None
+        another = role in (None, *results) or name == student["stage"]["fingerprint"]
+        if name != own and (another or (role == teacher and own not in by)):
+            where = f"names as {stages[name]['label']}" if role else "lacks"
+            raise UserError(
+                f"{run.id} has no {teacher} of seed {seed}: its record {where} the network that taught {arm}",
+                f"to have it again: kdrun rerun {run.id}; another seed: kdrun diagnose {run.id} seed=N",
+            )
+    further = [stage for name, stage in stages.items() if own in by and name in by and name != own]
+    return [student], [first, *(_stage(run, stage["role"], stage["seed"], which) for stage in further)]
 
 
 def _fingerprint(networks: list[dict[str, Any]]) -> str:

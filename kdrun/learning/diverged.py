@@ -23,7 +23,8 @@ def growth(names: Sequence[str], weighted: Tensor, end: int) -> str:
     start = end - len(weighted) + 1
     if last == 0:
         return f"; {name} times its weight was {after:.3g} at step {start}"
+    how = "grew" if abs(after) > abs(before) else "changed"
     return (
-        f"; {name} times its weight grew from {before:.3g} at step {start} to {after:.3g} at step {start + last}: try a smaller "
+        f"; {name} times its weight {how} from {before:.3g} at step {start} to {after:.3g} at step {start + last}: try a smaller "
         f"trainer.optimizer.lr, trainer.clip=1 or a smaller objective.{name}.weight"
     )

@@ -71,6 +71,9 @@ def _find(outputs: Path, word: str, tables: bool) -> Subject:
 
 def _other_guess(outputs: Path, word: str, tables: bool) -> list[str]:
     kinds = ("sweeps", "tables") if tables else ("sweeps",)
+    if Path(word).exists():
+        what = "folder" if Path(word).is_dir() else "file"
+        return [f"this is a {what}: the name of one of the runs, {' or '.join(kinds)} is wanted"]
     names = [path.name for kind in kinds for path in sorted((outputs / kind).glob("*/"))]
     guess = nearest(word, names)
     return [f"closest among {' and '.join(kinds)}: {guess}"] if guess else []

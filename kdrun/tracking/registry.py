@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdrun.problems import UserError, nearest
+from kdrun.problems import UserError, listed, nearest
 from kdrun.tracking.record import DONE, INTERRUPTED, LOCK, RECORD, RUNNING, Run, empty_record, read_record
 
 RUNS = "runs"
 SLUG_LENGTH = 60
 HASH_LENGTH = 8
+OF_STAGE = {"role", "seed", "fingerprint"}
+"""What every stage in a record has."""
 REGISTRY_SECONDS = 60.0
 """How long an opener waits for others that are choosing their folder: each needs milliseconds."""
 
@@ -43,9 +45,15 @@ class RunInfo:
         return (self.record or {}).get("created") or ""
 
     def known_record(self) -> dict[str, Any]:
-        """The record. UserError where it cannot be read."""
+        """The record. UserError where it cannot be read, or lists something else than stages."""
         if self.record is None:
             raise UserError(f"the record of {self.id} cannot be read: {self.problem}")
+        stages = self.record.get("stages") or []
+        if not isinstance(stages, list) or not all(isinstance(one, dict) and one.keys() >= OF_STAGE for one in stages):
+            raise UserError(
+                f"the record of {self.id} is damaged: its stages are not a list of entries with {listed(sorted(OF_STAGE))}",
+                f"it is {self.dir / RECORD}",
+            )
         return self.record
 
 

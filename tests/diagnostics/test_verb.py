@@ -14,6 +14,7 @@ from kdrun import api, cli
 from kdrun.diagnostics import kept, pairs
 from kdrun.domains import load
 from kdrun.domains.load import load_data
+from kdrun.verbs.diagnose import SHARES
 
 WORDS = ("data=digits", "data.limit.train=200", "data.labelled=80", "teacher=mlp_64", "student=mlp_8", "trainer.epochs=3", "hardware=cpu",
          "hardware.threads=1", "card=false", "tracker=none", "seeds=2", "seeds.vary=[student,teacher]", "jobs=1")  # fmt: skip
@@ -135,6 +136,71 @@ def test_a_run_that_cannot_be_measured_takes_no_other_along(outputs, diagnosed):
             shutil.rmtree(folder)
 
 
+def named_otherwise(stages, names):
+    """Stages whose fingerprints of role and seed are those of another role and seed."""
+    known = {(one["role"], one["seed"]): one["fingerprint"] for one in stages}
+    return [{**one, "fingerprint": known[names.get(key := (one["role"], one["seed"]), key)]} for one in stages]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda stages: named_otherwise(stages, {("teacher", 0): ("alone", 0), ("alone", 0): ("teacher", 0)}),
+            "its record names as alone/seed=0 the network that taught student",
+        ),
+        (
+            lambda stages: named_otherwise(stages, {("teacher", 0): ("teacher", 1), ("teacher", 1): ("teacher", 0)}),
+            "its record names as teacher/seed=1 the network that taught student",
+        ),
+        (
+            lambda stages: [
+                {**one, "teacher": one["teacher"] and {**one["teacher"], "also": [{"fingerprint": "f" * 64}]}}
+                for one in stages
+            ],
+            "its record lacks the network that taught student",
+        ),
+        (lambda stages: {"a": 1}, "is damaged: its stages are not a list of entries"),
+        (lambda stages: [1, 2], "is damaged: its stages are not a list of entries"),
+        (
+            lambda stages: [{k: v for k, v in one.items() if k != "fingerprint"} for one in stages],
+            "entries with fingerprint, role",
+        ),
+    ],
+    ids=["swapped", "seeds", "also", "dict", "numbers", "nameless"],
+)
+def test_a_record_that_was_changed_is_told_in_two_lines(outputs, diagnosed, change, said):
+    first = next(path for path in sorted((outputs / "runs").iterdir()) if "vanilla" in path.name)
+    record = json.loads((first / "record.json").read_text())
+    folder = outputs / "runs" / "changed-00000000"
+    folder.mkdir()
+    try:
+        (folder / "record.json").write_text(json.dumps({**record, "stages": change(record["stages"])}))
+        code, _, err = diagnosed(folder.name)
+    finally:
+        shutil.rmtree(folder)
+    assert code == 2 and said in err and folder.name in err and len(err.splitlines()) == 2
+
+
+def test_what_is_not_a_diagnosis_is_measured_again(outputs, diagnosed):
+    run = next(path for path in sorted((outputs / "runs").iterdir()) if "vanilla" in path.name)
+    diagnosed(run.name)
+    whole = kept.read(run)
+    (pair, *others) = whole["pairs"]
+    for damaged in (
+        {**whole, "pairs": [{**pair, "student": {}}, *others]},
+        {**whole, "pairs": [{name: value for name, value in pair.items() if name != "k_hat"}, *others]},
+        {**whole, "pairs": [{**pair, "k_hat": "much"}, *others]},
+        {name: value for name, value in whole.items() if name != "ensemble"},
+        {**whole, "pairs": []},
+        [whole],
+    ):
+        kept.keep(run, damaged)
+        assert kept.read(run) is None
+    _, again, _ = diagnosed(run.name, "--json")
+    assert json.loads(again)[0]["pairs"] == whole["pairs"] and kept.read(run) == whole
+
+
 def test_data_that_have_changed_are_not_measured(outputs, diagnosed, monkeypatch):
     first = next(path.name for path in sorted((outputs / "runs").iterdir()) if "vanilla" in path.name)
     monkeypatch.setattr(load, "content_hash", lambda data, paths: "another")
@@ -150,13 +216,15 @@ def test_data_that_have_changed_are_not_measured(outputs, diagnosed, monkeypatch
         (("arm=teacher",), "not held against itself"),
         (("seed=9",), "no seed 9"),
         (("sed=1",), "closest: seed"),
+        (("seed=-1",), "at least 0"),
         (("nowhere",), "nowhere"),
+        (("/",), "this is a folder: the name of one of the runs, sweeps or tables is wanted"),
     ],
     ids=lambda value: str(value[0]),
 )
 def test_mistakes_are_told_in_few_lines(outputs, diagnosed, words, said):
     first = sorted(path.name for path in (outputs / "runs").iterdir() if "vanilla" in path.name)[0]
-    code, _, err = diagnosed(*(words if words == ("nowhere",) else (first, *words)))
+    code, _, err = diagnosed(*(words if words in (("nowhere",), ("/",)) else (first, *words)))
     assert code == 2 and said in err and 1 <= len(err.splitlines()) <= 4
 
 
@@ -233,15 +301,19 @@ def test_points_of_a_sweep_that_differ_in_the_seed_alone_are_one_point(tmp_path)
     parts = []
     for seed, gap in enumerate((0.1, 0.3)):
         own = {
+            "fingerprint": "a",
+            "which": "best",
             "train": 0.1,
             "test": 0.2,
             "gap": gap,
             "sharpness": {"gaussian": 0.0, "ascent": 0.0},
             "features": features,
         }
-        pair = {"seed": seed, "k_hat": 0.2, "k_reverse": 0.2, "agreement": {}, "bound": 0.5, "slack": 0.5 - gap}
+        agreement = {name: 0.2 for _, name in SHARES}
+        pair = {"seed": seed, "k_hat": 0.2, "k_reverse": 0.2, "agreement": agreement, "bound": 0.5, "slack": 0.5 - gap}
+        found = {"pairs": [{**pair, "samples": 9, "student": own, "teacher": own}], "ensemble": {"why": "one seed"}}
         (tmp_path / str(seed)).mkdir()
-        kept.keep(tmp_path / str(seed), {"pairs": [{**pair, "student": own, "teacher": own}]})
+        kept.keep(tmp_path / str(seed), {"run": "a", "arm": "student", "teacher": "teacher", **found})
         parts.append(SimpleNamespace(dir=tmp_path / str(seed)))
     run = SimpleNamespace(dir=tmp_path / "0", parts=parts)
     (point,) = points_of(SimpleNamespace(name="sweep"), [("a", run)])

@@ -204,6 +204,8 @@ def test_a_loss_that_is_not_finite_stops_the_stage(tmp_path):
 def test_what_grew_before_a_loss_was_not_finite_is_named():
     values = torch.tensor([[1.0, 2.0], [1.5, 40.0], [3.0, 1e9], [torch.nan, torch.nan]])
     assert "hint times its weight grew from 2 at step 7 to 1e+09 at step 9" in growth(["ce", "hint"], values, 10)
+    fell = torch.tensor([[-316.0], [101.0], [torch.inf]])
+    assert "ce times its weight changed from -316 at step 8 to 101 at step 9" in growth(["ce"], fell, 10)
     assert "ce times its weight was 3 at step 9" in growth(["ce"], values[2:, :1], 10)
     assert growth(["ce"], values[3:, :1], 10) == growth(["ce"], values[:3, :1], 10) == ""
 

@@ -143,7 +143,7 @@ def test_options_choose_arm_seed_epoch_and_length(ask, capsys):
     for words, problem in (
         (["sed=1"], "closest: seed"),
         (["seed=x"], "whole number"),
-        (["max_extra=0"], "from 1 on"),
+        (["max_extra=0"], "at least 1"),
     ):
         capsys.readouterr()
         assert ask("last", "hi", *words) == 2 and problem in capsys.readouterr().err

@@ -107,7 +107,7 @@ def test_all_leaves_out_what_there_is_not_and_writes_the_rest(run, outputs, tmp_
         (["format=safetensors", "precision=int8"], "int8 can be had as: onnx, executorch"),
         (["seed=first"], "seed=first: a whole number"),
         (["which=middle"], "which=middle: best or last"),
-        (["calibration=0"], "calibration=0: a whole number from 1 on"),
+        (["calibration=0"], "calibration=0: a whole number, at least 1"),
         (["format=onnx,"], "nothing between commas"),
     ],
 )
