@@ -30,7 +30,14 @@ def record(outputs, job_hash, own, name="student", **fields):
     run = begin(outputs, make_job(job_hash * 32, **fields.pop("config", {})))
     summary = {"metric": "accuracy", "arms": {"alone": arm({0: 0.9, 1: 0.9}), name: own}, "seconds": 61.0}
     summary["teacher"] = {"best": 0.97, "last": 0.96, "learner": "resnet20", "n": 1}
-    stage = {"label": f"{name}/seed=0", "role": name, "fingerprint": "f" * 64, "parameters": 4934, "flops": 97088}
+    stage = {
+        "label": f"{name}/seed=0",
+        "role": name,
+        "seed": 0,
+        "fingerprint": "f" * 64,
+        "parameters": 4934,
+        "flops": 97088,
+    }
     fields = {"git": {"kdrun": {"commit": "a" * 40, "dirty": False}}, "stages": [stage], **fields}
     run.finish(summary=summary | {"verdict": "Helped."}, **fields)
     run.close()
@@ -141,7 +148,7 @@ def test_data_are_compared_by_content_where_the_store_has_it(tmp_path, capsys):
         folder = tmp_path / "store/stages" / name / (name * 32)
         folder.mkdir(parents=True)
         write_json(folder / "record.json", {"parts": {"data": {"content": content}}})
-    stages = [[{"role": "student", "fingerprint": name * 32}] for name in ("1a", "2b")]
+    stages = [[{"role": "student", "seed": 0, "fingerprint": name * 32}] for name in ("1a", "2b")]
     one, two = (record(tmp_path, n, arm({0: 0.9}), stages=s) for n, s in zip(("1a", "2b"), stages, strict=True))
     lines = compared(capsys, tmp_path, one, two)
     assert "data cccccccccc dddddddddd" in lines and "data differ" in lines[-1]
