@@ -207,10 +207,10 @@ SMALL = {"clients": 4, "rounds": 3, "private": [mlp(8)], "proxy": mlp(4)}
 
 def test_a_client_that_is_not_there_has_no_figures(tmp_path):
     options = {**SMALL, "rounds": 2}
-    grid = grid_of(tmp_path, "fedavg", numbers=(0, 1, 3, 7, None), timeout=1.0, **options)
+    grid = grid_of(tmp_path, "fedavg", numbers=(0, 1, 3, 7, None), timeout=4.0, **options)
     report, told = Silent(), []
     report.note = told.append
-    found = play_flower(tmp_path, "fedavg", report, grid, timeout=1.0, **options)
+    found = play_flower(tmp_path, "fedavg", report, grid, timeout=4.0, **options)
     missing = found["clients"][2]
     assert missing["left_out"][0] == [0, "it is not connected"] and np.isnan(missing["test"]["best"]["accuracy"])
     assert found["test"]["best"]["accuracy"] > 0 and [row["came"] for row in found["rounds"]] == [3, 3]

@@ -64,7 +64,8 @@ def test_a_rank_that_dies_on_the_second_node_ends_those_of_the_first(tmp_path, f
     with (
         allowing(["learning"]),
         second_node(config["hardware"], lab.paths) as codes,
-        pytest.raises(RankFailed, match="rank 1 of 2 ended with exit code 9"),
+        # Whichever is seen first: how it ended, or that it no longer answers.
+        pytest.raises(RankFailed, match=r"rank 1 of 2 ended with exit code 9|rank 0 of 2: .*(reset|closed)"),
     ):
         lab.get(supervised(Cast(config).student))
     assert codes == [0] and time.monotonic() - started < 60
