@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from test_looks import script
 
 from kdrun.federation import clusters, predictions
 from kdrun.federation.messages import Update, size
@@ -138,22 +139,7 @@ def test_classes_of_the_largest_are_looked_at():
     assert all("classes" in predictions.unlikely(wrong, 6) for wrong in (twice, beyond))
 
 
-def simulated(clients, groups, alpha, seed, classes=10, samples=60):
-    """(probabilities [n, samples, classes], hidden group of each client): clients see their group's classes by Dirichlet(alpha) and a tenth of all, and
-    weigh a noisy likelihood by how often they saw a class."""
-    random = np.random.default_rng(seed)
-    parts, of = np.array_split(random.permutation(classes), groups), np.arange(clients) * groups // clients
-    evidence = random.normal(size=(samples, classes))
-    evidence[np.arange(samples), random.integers(0, classes, samples)] += 3
-    rows = []
-    for group in of:
-        prior = np.full(classes, 0.1 / classes)
-        prior[parts[group]] += 0.9 * random.dirichlet(np.full(len(parts[group]), alpha))
-        scores = random.uniform(0.6, 1.2) * (evidence + random.uniform(0.5, 1.5) * random.normal(size=evidence.shape))
-        scores += np.log(prior + 1e-3)
-        rows.append(np.exp(scores - scores.max(1, keepdims=True)))
-    rows = np.stack(rows)
-    return rows / rows.sum(2, keepdims=True), of
+simulated = script("simulate_clusters").drawn
 
 
 @pytest.mark.parametrize(("count", "groups"), [(8, 2), (10, 2), (25, 5), (100, 5)])
