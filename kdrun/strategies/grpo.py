@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from kdrun.lab.stages.base import Result
 
 
+def paced(epochs: int | None, lr: float | None) -> dict[str, Any]:
+    """What a stage has in the place of the trainer's epochs and learning rate."""
+    return {**({} if epochs is None else {"epochs": epochs}), **({} if lr is None else {"optimizer": {"lr": lr}})}
+
+
 @dataclass(frozen=True)
 class GRPO(Strategy):
     """Group relative policy optimisation (Shao et al. 2024, arXiv 2402.03300, algorithm 1 with outcome rewards): behind each prompt of a
@@ -46,6 +51,8 @@ class GRPO(Strategy):
     epochs: int | None = None
     lr: float | None = None
 
+    arms: ClassVar[dict[str, str]] = {**Strategy.arms, "untaught": "student, the same steps on labels"}
+    against: ClassVar[str] = "untaught"
     choices: ClassVar = {"start": ("alone", "taught", "own"), "average": ("samples", "tokens")}
     ranges: ClassVar = {
         "group": (lambda size: size >= 2, "2 or more: a text is compared with others of its group"),
@@ -95,9 +102,7 @@ class GRPO(Strategy):
         """The policy that begins as `start`, and is held near it where `kl` says so."""
         sampling = {"temperature": self.temperature}
         objective: dict[str, Any] = {"grpo": {"weight": 1.0, "clip": self.clip, **sampling}}
-        trainer: dict[str, Any] = {} if self.epochs is None else {"epochs": self.epochs}
-        if self.lr is not None:
-            trainer["optimizer"] = {"lr": self.lr}
+        trainer = paced(self.epochs, self.lr)
         if self.kl:
             objective["policy_kl"] = {"weight": self.kl, **sampling}
             teaching = {
@@ -111,6 +116,13 @@ class GRPO(Strategy):
         names = ("group", "updates", "average", "prompt")
         rollout = {"reward": cast.config.get("reward"), **{name: getattr(self, name) for name in names}, **sampling}
         return lab.get(replace(stage, objective=objective, rollout=rollout))
+
+    def control(self, name: str, lab: Lab, cast: Cast) -> Result:
+        """As of every strategy, and untaught: from where the policy begins, on labels, for its epochs at its learning rate."""
+        if name != "untaught":
+            return super().control(name, lab, cast)
+        begun = self._begun(lab, cast)
+        return lab.get(supervised(cast.student, start=begun, role=name, **paced(self.epochs, self.lr)))
 
     def _begun(self, lab: Lab, cast: Cast) -> Result:
         if self.start == "own":

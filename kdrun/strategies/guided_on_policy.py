@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from kdrun.problems import UserError
 from kdrun.strategies.base import Strategy
 from kdrun.strategies.cast import ALONE, Cast, distil, supervised
-from kdrun.strategies.grpo import GRPO
+from kdrun.strategies.grpo import GRPO, paced
 
 if TYPE_CHECKING:
     from kdrun.lab.lab import Lab
@@ -49,6 +49,8 @@ class GuidedOnPolicy(Strategy):
     reward_lr: float | None = None
 
     teacher_options: ClassVar = ("guidance", "hint")
+    arms: ClassVar[dict[str, str]] = {**Strategy.arms, "untaught": "student, the same steps on labels"}
+    against: ClassVar[str] = "untaught"
     choices: ClassVar = {"guidance": ("none", *COLUMNS)}
     ranges: ClassVar = {
         **{name: GRPO.ranges[name] for name in ("temperature", "epochs", "lr", "group", "clip", "kl", "updates")},
@@ -98,20 +100,30 @@ class GuidedOnPolicy(Strategy):
         guided = self.guided(cast)
         begun = self.control(ALONE, lab, cast)
         teacher = lab.get(supervised(guided.teacher))
-        trainer: dict[str, Any] = {} if self.epochs is None else {"epochs": self.epochs}
-        if self.lr is not None:
-            trainer["optimizer"] = {"lr": self.lr}
         stage = distil(
             guided.student,
             teacher,
             start=begun,
             teaching={**guided.teaching_of(teacher), "source": "online"},
             objective={"kl_reverse": {"weight": 1.0, "temperature": self.temperature}},
-            **trainer,
+            **paced(self.epochs, self.lr),
         )
         rollout = {"share": 1.0, "temperature": self.temperature, "prompt": 0.5}
         taught = lab.get(replace(stage, rollout=rollout))
         return self._grpo.improved(lab, cast, taught) if self.rewards else taught
+
+    def control(self, name: str, lab: Lab, cast: Cast) -> Result:
+        """As of every strategy, and untaught: from the student on labels where stage 1 begins, on labels, for the epochs of each stage at its
+        learning rate."""
+        if name != "untaught":
+            return super().control(name, lab, cast)
+        result = self.control(ALONE, lab, cast)
+        for pace in (
+            paced(self.epochs, self.lr),
+            *([paced(self.reward_epochs, self.reward_lr)] if self.rewards else ()),
+        ):
+            result = lab.get(supervised(cast.student, start=result, role=name, **pace))
+        return result
 
     def student_epochs(self, cast: Cast) -> int:
         epochs = cast.student.trainer["epochs"]

@@ -85,6 +85,19 @@ def test_stages_are_labels_then_own_answers_then_rewards():
     assert not unguided[-1].sees and "prompt" not in unguided[1].data["language"]
 
 
+def test_labels_go_on_from_the_same_weights_at_the_same_rates():
+    words = ("strategy.rewards=true", "strategy.epochs=3", "strategy.lr=1e-4", "strategy.reward_lr=1e-5")
+    alone, _, guided, rewarded, _, first, second = stages_of(cell(*words, "strategy.controls=[untaught]"))
+    assert first.start.stage == guided.start.stage == alone and second.start.stage == first
+    for taught, labelled in ((guided, first), (rewarded, second)):
+        assert labelled.trainer == taught.trainer and labelled.objective == alone.objective and not labelled.rollout
+    begun = stages_of(
+        cell("strategy=grpo", "strategy.start=taught", "strategy.lr=1e-4", "strategy.controls=[untaught]")
+    )
+    improved, labelled = begun[2], begun[-1]
+    assert labelled.start.stage == improved.start.stage == begun[1] and labelled.trainer == improved.trainer
+
+
 @pytest.mark.parametrize(
     ("words", "lines"),
     [
