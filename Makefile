@@ -6,16 +6,21 @@ READY := $(VENV)/.ready
 # Two spinning OpenMP pools on two cores are 40 times slower than one thread each.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test tables scorecard lint docs clean
+.PHONY: run test test-slow tables scorecard lint docs clean
 run: $(READY)
 	$(BIN)/kdrun $(ARGS)
 
 # The suite reads three small real data sets, and single tests read larger files that are not everywhere to be had: these tests are
 # skipped without them. Fetching what is there already takes no time. One test process per core.
+MARKED = not slow
 test: $(READY)
 	$(BIN)/kdrun fetch fashion_mnist mnist_5k ui_de_en
 	-$(BIN)/kdrun fetch emoji smollm2 ct_patches
-	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "$(MARKED)" $(ARGS)
+
+# What `make test` leaves out: whole jobs of several processes, simulations, killed searches. CI runs both.
+test-slow:
+	$(MAKE) test MARKED=slow
 
 # Every table that can be made here, from its records where they are there; `make table-NAME ARGS=jobs=2` makes one.
 tables: table-controls table-transfer table-transfer_fashion table-objectives table-evolving table-cascaded table-cross_window table-energy_gated

@@ -198,6 +198,7 @@ def test_it_works_from_a_thread(words):
     assert found[0].status == "done"
 
 
+@pytest.mark.slow
 def test_plan_and_sweep(view, words, capfd):
     plan = kdrun.plan(*words)
     assert [stage["status"] for stage in plan["stages"]] == ["done"] * 3

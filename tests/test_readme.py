@@ -74,6 +74,7 @@ def test_links_lead_somewhere():
     assert not broken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [line for line in EVERYDAY if line != CHECK])
 def test_everyday_commands(line, folder):
     """All in one folder, so that they find each other's runs and stages. Of those that need torch, one is typed."""
@@ -83,6 +84,7 @@ def test_everyday_commands(line, folder):
     assert done.stdout
 
 
+@pytest.mark.slow
 def test_every_shipped_option_and_preset_composes_without_torch(folder):
     done = typed(CHECK, folder, PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -104,6 +106,7 @@ def row(word: str) -> str:
     return next(line for line in TABLE if word in line)
 
 
+@pytest.mark.slow
 def test_questions_about_pictures(tmp_path):
     pytest.importorskip("transformers")
     _, ask = commands("vision-language.md")
@@ -114,6 +117,7 @@ def test_questions_about_pictures(tmp_path):
         assert done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_computed_tomography(tmp_path):
     small = "data=ct_synthetic data.train=40 data.val=20 data.test=20 data.depth=8 data.size=16 data.strength=8"
     quick = "'controls=[alone]' trainer.epochs=2 seed=0 tracker=none card=false trainer.optimizer.lr=0.01 teacher.tolerance=1"
@@ -132,6 +136,7 @@ def test_clients_that_learn_together(line, folder):
     assert "points over" in done.stdout
 
 
+@pytest.mark.slow
 def test_on_your_device(folder):
     quick = "trainer.epochs=2 seed=0 tracker=none data.limit.train=400 teacher.trainer.epochs=3"
     lines = [
@@ -156,6 +161,7 @@ def test_the_shown_mistake_is_what_is_printed(folder):
     assert done.stderr == answer
 
 
+@pytest.mark.slow
 def test_bring_your_own(tmp_path):
     """All files of the page, then its commands, each with results of its own."""
     page = (ROOT / "docs" / "bring-your-own.md").read_text()

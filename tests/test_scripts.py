@@ -9,6 +9,7 @@ from forked import run
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "printed"),
     [

@@ -86,6 +86,7 @@ def side_by_side(tmp_path_factory):
     return folder, done.stdout
 
 
+@pytest.mark.slow
 def test_the_same_bits_records_and_rows(one_after_another, side_by_side):
     folder, told = side_by_side
     assert lasting(folder) == lasting(one_after_another)

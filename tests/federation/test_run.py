@@ -106,6 +106,7 @@ def test_stopped_after_every_client_it_ends_with_the_same_bits(method, tmp_path)
     assert (tmp_path / "calm" / "metrics.jsonl").read_text() == (tmp_path / "rough" / "metrics.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_from_what_was_written(tmp_path):
     options = {"rounds": 8, "clients": 3, "trainer": {"checkpoint_seconds": 0}}
     calm = play(tmp_path / "calm", "energy_gated", **options)

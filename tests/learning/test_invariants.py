@@ -210,6 +210,7 @@ def test_what_grew_before_a_loss_was_not_finite_is_named():
     assert growth(["ce"], values[3:, :1], 10) == growth(["ce"], values[:3, :1], 10) == ""
 
 
+@pytest.mark.slow
 def test_two_processes_evaluate_like_one_and_end_equal(tmp_path):
     """Gloo on two CPU processes; the network has no batch normalisation, so one process computes the same sums."""
     overrides = ("student=mlp_64", "strategy=alone")

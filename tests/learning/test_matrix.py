@@ -79,6 +79,7 @@ def test_in_bfloat16_values_and_gradients_are_finite_and_close(name):
     assert torch.nn.functional.cosine_similarity(slopes, gradients, dim=0) > 0.9
 
 
+@pytest.mark.slow
 def test_two_ranks_give_what_one_does(tmp_path):
     """Averaged over ranks with half of the batch each: losses over the whole batch compare the samples of both.
 

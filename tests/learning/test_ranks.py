@@ -111,6 +111,7 @@ def test_batch_normalisation_over_all_ranks_is_that_of_one_process(tmp_path, for
     assert losses["two"] != pytest.approx(losses["one"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_dead_rank_ends_the_stage_and_the_other_rank(tmp_path, tests_on_path):
     """These are real interpreters, as those of a run."""
     started = time.monotonic()
@@ -178,6 +179,7 @@ def mostly_text(tmp_path):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not all(map(find_spec, NEEDED)), reason="needs the extra vlm")
 def test_a_rank_without_images_neither_waits_nor_is_waited_for(tmp_path, mostly_text, forked_ranks):
     """Its projector has no gradient of its own; both ranks have to end with the same parameters."""

@@ -291,6 +291,7 @@ BATCH_STATS = (
 )
 
 
+@pytest.mark.slow
 def test_a_job_with_batch_statistics_of_the_teacher_keeps_no_outputs(tmp_path):
     trained = teach(
         make_lab(tmp_path), *BATCH_STATS, "trainer.batch_size=5", "trainer.accumulate=3", "data.limit.train=35"

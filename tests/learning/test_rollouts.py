@@ -261,6 +261,7 @@ def test_without_own_batches_it_is_plain_distillation(tmp_path):
     assert parts[0] == parts[1] != parts[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -78,6 +78,7 @@ def test_importing_kdrun_imports_neither_torch_nor_torchvision(stand_in):
     assert python(code, stand_in).split() == ["False", "False"]
 
 
+@pytest.mark.slow
 def test_a_plan_of_images_that_are_not_here_needs_no_working_torchvision(stand_in):
     """It imports lightning, and that torchvision, before anything looks at the device; of what few metrics need it imports nothing."""
     code = """

@@ -115,6 +115,7 @@ def test_under_autocast_values_are_float32_ones(loss):
         assert torch.equal(total(loss, tensors, 16), plain)
 
 
+@pytest.mark.slow
 def test_samples_are_compared_across_ranks(tmp_path):
     """Averaged over two ranks with unlike shares of a batch, values and gradients are those of one process."""
     script = str(Path(two_ranks.__file__))

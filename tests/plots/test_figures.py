@@ -48,6 +48,7 @@ def written(tmp_path_factory):
     return run, first, {path.name: path.read_bytes() for path in paths}
 
 
+@pytest.mark.slow
 def test_the_same_bytes_a_second_time(written):
     run, first, second = written
     assert first == second

@@ -79,6 +79,7 @@ def test_what_cannot_be_shown_stops_nothing(caplog):
         interrupted()
 
 
+@pytest.mark.slow
 def test_a_reader_that_is_gone_ends_nothing(tmp_path):
     words = (
         "trainer.epochs=1 seed=0 teacher=mlp_64 student=mlp_8 data.limit.train=200 hardware=cpu tracker=none card=false"

@@ -260,6 +260,7 @@ def ran(tmp_path_factory):
     return folder, *run(folder, *SMALL, "controls=[alone,equal_compute,self_teacher,late_fusion]")
 
 
+@pytest.mark.slow
 def test_a_whole_run_says_what_was_chosen_and_what_each_view_gained(ran):
     _, _, record = ran
     summary = record["summary"]

@@ -173,6 +173,7 @@ def language(tmp_path_factory):
         yield folder, next(folder.glob("outputs/runs/*/record.json")).parent
 
 
+@pytest.mark.slow
 def test_nested_language_models_are_checkpoints_of_transformers(language, monkeypatch):
     from transformers import AutoModelForCausalLM
 

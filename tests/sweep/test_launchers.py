@@ -275,6 +275,7 @@ def test_check_loads_no_engine():
     assert not {"torch", "ray", "submitit", "numpy", "rich"} & set(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_submitit_trains_from_the_frozen_configs_with_a_module_of_the_current_folder(tmp_path, monkeypatch):
     from kdrun.sweep.plan import freeze as freeze_plan
     from kdrun.sweep.plan import make_plan
@@ -425,6 +426,7 @@ def test_slurm_jobs_go_on_after_ctrl_c_are_not_submitted_twice_and_survive_a_pre
     assert len(list(slurm.glob("*.sh"))) == 1
 
 
+@pytest.mark.slow
 def test_ray_keeps_the_results_beside_jobs_and_workers_that_died(stand_in, tmp_path, monkeypatch):
     import tempfile
 

@@ -104,6 +104,7 @@ def what(found):
     return [(trial["params"], trial["values"], trial["state"], trial["job_hash"]) for trial in found]
 
 
+@pytest.mark.slow
 def test_a_search_that_is_killed_over_and_over_is_the_undisturbed_search(world):
     words = (TEMPERATURE, "trainer.optimizer.lr=tag(log,interval(1e-3,1))", "hydra.sweeper.warmup_epochs=1")
     world.outcome = lambda config: {

@@ -90,6 +90,7 @@ def processes(text: str) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_the_plan_is_shown_before_the_jobs_start(undisturbed):
     _, shown = undisturbed
     plan = shown[: shown.index("started")]
@@ -127,6 +128,7 @@ def test_a_larger_grid_runs_only_what_is_new(undisturbed):
     assert [(job["status"], job["teacher"]) for job in jobs] == [("done", "stored"), ("new", "stored")]
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_is_told_at_once_and_the_rest_goes_on(tmp_path):
     words = ("-m", *QUICK, "trainer.optimizer.lr=1e30,0.05")
     done = forked(*words, cwd=tmp_path)

@@ -245,6 +245,7 @@ def trained(folder):
     return folder, read_json(path), done.stdout
 
 
+@pytest.mark.slow
 def test_a_whole_job_learns_and_says_what_copying_gives(trained):
     _, record, shown = trained
     summary, student = record["summary"], next(s for s in record["stages"] if s["role"] == "student")
@@ -369,6 +370,7 @@ def lab_of(root, config, report):
     return make_lab(paths, {**config["hardware"], "device": "cpu"}, report, lambda item: None)
 
 
+@pytest.mark.slow
 def test_a_stage_on_text_that_is_cut_ends_with_the_same_weights(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     from kdrun.job.compose import compose
