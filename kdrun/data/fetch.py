@@ -20,7 +20,7 @@ import tarfile
 import tomllib
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -104,6 +104,11 @@ def needed(name: str, cache: str | Path, by: str | None = None) -> dict[str, Pat
         missing = "a data set that is" if entry.kind == "data set" else "weights that are"
         raise UserError(f"{by or f'data={name}'} needs {missing} not here yet: kdrun fetch {name}")
     return {file["name"]: entry.folder(cache) / file["name"] for file in entry.files}
+
+
+def place(name: str) -> Callable[[Mapping[str, Any]], list[Path]]:
+    """The `reads` (data.keeping) of a source that reads the folder `root` if it is given one, else what `kdrun fetch NAME` brought."""
+    return lambda options: [Path(options.get("root") or find(name).folder(options["cache"]))]
 
 
 def default_cache() -> Path:

@@ -3,8 +3,9 @@
     source_key   what a source reads: its options, and its files by size and stamps first, by content where these are new
     keep         the value for a key, from `<cache>/decoded/KIND-HASH` where it is there (columns)
 
-A source says in an attribute `reads` which of its options name files and folders, or is a function of its options that gives their paths; one
-without it is read in each process. A killed writer leaves nothing that looks finished, two do not write twice (decoded).
+A source says in an attribute `reads` which of its options name files and folders, or has there a function of its options and `cache` that
+gives their paths (fetch.place of what is fetched); one without it is read in each process. A killed writer leaves nothing that looks finished, two
+do not write twice (decoded).
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def _source_key(node: Mapping[str, Any], cache: str | Path, slot: str) -> tuple[
     if reads is None:
         return 0, None
     options = {name: value for name, value in targets.plain(node).items() if name not in targets.RESERVED}
-    named = reads(options) if callable(reads) else [options.get(name) for name in reads]
+    named = reads({**options, "cache": cache}) if callable(reads) else [options.get(name) for name in reads]
     total, parts = 0, []
     for path in named:
         if path is not None:

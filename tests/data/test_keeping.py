@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 
 from kdrun.data import audit as data_audit
-from kdrun.data import columns, keeping
+from kdrun.data import columns, fetch, keeping
 from kdrun.domains.images import image_folder
 from kdrun.domains.images import module as image_module
 from kdrun.domains.language import files, rows
@@ -247,7 +248,7 @@ def test_a_damaged_file_and_one_that_is_gone_are_made_again(tmp_path, monkeypatc
 WRITER = """
 import os, signal, sys
 from kdrun.data import audit as data_audit
-from kdrun.data import columns, keeping
+from kdrun.data import columns, fetch, keeping
 from kdrun.domains.load import content_hash
 keeping.LEAST, columns.LONG = 1, 10
 config, cache, kill = __CONFIG__, sys.argv[1], sys.argv[2] == "kill"
@@ -292,3 +293,28 @@ def test_a_picture_that_has_changed_is_looked_at_again(tmp_path, make):
     assert content_hash(config, paths) != before
     path.write_bytes(content)
     assert content_hash(config, paths) == before
+
+
+@pytest.mark.parametrize(
+    ("fetched", "module", "name"),
+    [
+        ("ui_de_en", "translation.shipped.ui_de_en", "ui_de_en"),
+        ("wiki_topics", "text.shipped.wiki_topics", "wiki_topics"),
+        ("wiki_topics", "language.shipped.wiki_intros", "wiki_intros"),
+    ],
+)
+def test_what_was_fetched_is_kept_by_its_files_whether_they_lie_in_the_cache_or_at_a_root(
+    fetched, module, name, tmp_path
+):
+    entry = fetch.find(fetched)
+    if not entry.present(fetch.default_cache()):
+        pytest.skip(f"kdrun fetch {fetched}")
+    node = {"_target_": f"kdrun.domains.{module}.{name}"}
+    here = keeping.source_key(node, fetch.default_cache())
+    assert here is not None and keeping.source_key(node, tmp_path) is None  # nothing is fetched there
+    folder = tmp_path / "copy"
+    shutil.copytree(entry.folder(fetch.default_cache()), folder)
+    before = keeping.source_key({**node, "root": str(folder)}, tmp_path)
+    path = next(path for path in sorted(folder.rglob("*")) if path.is_file())
+    path.write_bytes(path.read_bytes() + b" ")
+    assert before != keeping.source_key({**node, "root": str(folder)}, tmp_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from kdrun.data.fetch import default_cache, needed
+from kdrun.data.fetch import default_cache, needed, place
 from kdrun.domains.language.source import Documents
 from kdrun.domains.language.source import documents as documents_of
 from kdrun.problems import UserError
@@ -28,3 +28,6 @@ def wiki_intros(root: str | Path | None = None, *, cache: str | Path | None = No
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not the file of kdrun fetch wiki_topics: {error!r}") from None
     return documents_of(texts, "wiki_intros", determined=True)
+
+
+wiki_intros.reads = place("wiki_topics")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdrun.data.fetch import default_cache, needed
+from kdrun.data.fetch import default_cache, needed, place
 from kdrun.data.source import TRAIN, text_hash
 from kdrun.domains.text.source import Texts, digests
 from kdrun.problems import UserError
@@ -46,3 +46,6 @@ def wiki_topics(root: str | Path | None = None, *, cache: str | Path | None = No
         asked=("extract",),
         determined=True,
     )
+
+
+wiki_topics.reads = place("wiki_topics")

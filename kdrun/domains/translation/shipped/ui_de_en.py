@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kdrun.data import kept, randomness
-from kdrun.data.fetch import default_cache, needed
+from kdrun.data.fetch import default_cache, needed, place
 from kdrun.data.source import SPLITS, TRAIN, UNUSED
 from kdrun.data.text_keys import normalised
 from kdrun.domains.translation import clean as text_clean
@@ -79,6 +79,9 @@ def ui_de_en(
         groups=[normalised(sentence, common) for sentence in texts["en"]],
         dropped=dict(sum(left_out, Counter({"longer": int(long.sum())} if max_words is not None else {}))),
     )
+
+
+ui_de_en.reads = place("ui_de_en")
 
 
 def longest(pair: tuple[str, str]) -> int:
