@@ -1,6 +1,6 @@
 """Second starts on large data: what a command waits for before its first batch, on synthetic files of real shape, first and second time.
 
-    python scripts/bench_data.py [--pairs 200000] [--conversations 40000] [--images 50000] [--texts 200000] [--only pairs] [--keep FOLDER]
+    python scripts/bench_data.py [--pairs 200000] [--conversations 40000] [--images 50000] [--texts 200000] [--classified 200000] [--only pairs] [--keep FOLDER]
 
 Each start is a process of its own that does what a command does with its data: hash of the content, data module, audit, the order of an epoch
 and its first batch of 32 samples (8 photos). Its imports are not counted. Seconds are of the processor; memory is the largest that was
@@ -10,6 +10,7 @@ its own while it ran (anonymous pages; mapped files may be dropped at any time a
   conversations  JSON of LLaVA with a photo each, 2.5 turns                 (LLaVA-1.5: 665,000)
   images         a folder of photos in 1,000 classes, of the same few bytes (ImageNet: 1.28 million)
   texts          JSONL of 60 words each, in packed rows
+  classified     CSV of texts of 60 words with one of 20 classes each
 
 The last column is the second start at the size in brackets, from the same machine: a straight line through two sizes, the smaller one of a
 quarter. The line below says by how much the memory of a first start grows with the files, by the same line: under 1, and data may be larger than
@@ -31,8 +32,8 @@ from typing import Any
 
 WORDS = 2_000
 LAUNCHED = "--start"
-FULL = {"pairs": 4_500_000, "conversations": 665_000, "images": 1_280_000, "texts": 4_500_000}
-USUAL = {"pairs": 200_000, "conversations": 40_000, "images": 50_000, "texts": 200_000}
+FULL = {"pairs": 4_500_000, "conversations": 665_000, "images": 1_280_000, "texts": 4_500_000, "classified": 4_500_000}
+USUAL = {"pairs": 200_000, "conversations": 40_000, "images": 50_000, "texts": 200_000, "classified": 200_000}
 
 
 def sentences(count: int, words: int, seed: int) -> Iterator[str]:
@@ -65,6 +66,14 @@ def texts(folder: Path, count: int) -> dict[str, Any]:
         file.writelines(json.dumps({"text": text}) + "\n" for text in sentences(count, 60, 2))
     node = {"_target_": "kdrun.domains.language.files.text_corpus", "task": "causal_lm"}
     return {**node, "root": str(folder / "texts.jsonl"), "test_fraction": 0.01, "val_fraction": 0.01}
+
+
+def classified(folder: Path, count: int) -> dict[str, Any]:
+    with open(folder / "texts.csv", "w", encoding="utf-8") as file:
+        file.write("text,label\n")
+        file.writelines(f"{text},{number % 20}\n" for number, text in enumerate(sentences(count, 60, 2)))
+    node = {"_target_": "kdrun.domains.text.files.text_file", "task": "text_classification"}
+    return {**node, "root": str(folder / "texts.csv"), "test_fraction": 0.01, "val_fraction": 0.01}
 
 
 def photo(number: int) -> bytes:
@@ -109,6 +118,7 @@ CASES: dict[str, Callable[[Path, int], dict[str, Any]]] = {
     "conversations": conversations,
     "images": images,
     "texts": texts,
+    "classified": classified,
 }
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+HELD = 1 << 20
+"""Ids of rows that grow which are in memory."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +31,10 @@ class Ragged:
     @classmethod
     def joined(cls, parts: Sequence[Ragged]) -> Ragged:
         """The rows of the first, then those of the next."""
-        lengths = np.concatenate([part.lengths() for part in parts])
-        return cls(np.concatenate([part.flat for part in parts]), _starts(lengths))
+        growing = Growing(None)
+        for part in parts:
+            growing.add(part)
+        return growing.rows()
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -54,6 +62,38 @@ class Ragged:
         flat = self.flat[np.repeat(self.starts[rows] - starts[:-1], lengths) + np.arange(starts[-1])]
         flat[starts[1:][self.lengths(rows) > most] - 1] = last
         return Ragged(flat, starts)
+
+
+class Growing:
+    """Rows that come block by block. They are in memory while they are few, and from HELD ids on in a file without a name in `folder`, so
+    that they may be more than memory holds."""
+
+    def __init__(self, folder: Path | None):
+        self.folder = folder
+        self._file: Any = None
+        self._flats: list[np.ndarray] = []
+        self._lengths: list[np.ndarray] = []
+
+    def add(self, part: Ragged) -> None:
+        self._lengths.append(part.lengths())
+        self._flats.append(part.flat)
+        if self.folder is not None and sum(map(len, self._flats)) >= HELD:
+            if self._file is None:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._file = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115 - it goes with the last that reads it
+            for flat in self._flats:
+                self._file.write(flat.tobytes())
+            self._flats = []
+
+    def rows(self) -> Ragged:
+        """All of them, once the last has come."""
+        starts = _starts(np.concatenate(self._lengths))
+        if self._file is None:
+            return Ragged(np.concatenate(self._flats), starts)
+        for flat in self._flats:
+            self._file.write(flat.tobytes())
+        self._file.flush()
+        return Ragged(np.memmap(self._file, np.int32, "r", shape=(int(starts[-1]),)), starts)
 
 
 def _starts(lengths: np.ndarray) -> np.ndarray:

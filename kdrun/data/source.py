@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from kdrun.data.stored import Chosen, Followed
+
 TRAIN, VAL, TEST, UNUSED = 0, 1, 2, -1
 SPLITS = {"train": TRAIN, "val": VAL, "test": TEST}
 SPLIT_NAMES = {
@@ -95,8 +97,8 @@ class ArraySource:
         for name in self.columns:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine is not None or theirs is not None:
-                mine = mine or ("",) * len(self)
-                columns[name] = (*mine, *((theirs[row] for row in rows.tolist()) if theirs else ("",) * len(rows)))
+                chosen = Chosen(theirs, rows) if theirs else ("",) * len(rows)
+                columns[name] = Followed(mine or ("",) * len(self), chosen)
         return replace(self, ids=np.concatenate([self.ids, other.ids[rows] + offset]), **arrays, **columns)
 
     def label(self, position: int) -> Any:

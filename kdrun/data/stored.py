@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import fields, is_dataclass
 from importlib import import_module
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,30 @@ class Chosen(Sequence[Any]):
         if isinstance(place, slice):
             return [self.rows[int(one)] for one in self.places[place]]
         return self.rows[int(self.places[place])]
+
+
+class Followed(Sequence[Any]):
+    """The rows of several columns, one behind the other, each taken when it is asked for."""
+
+    def __init__(self, *columns: Sequence[Any]):
+        self.columns = columns
+        self.ends = np.cumsum([len(column) for column in columns])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self[number] for number in range(*place.indices(len(self)))]
+        place = int(place)
+        if not -len(self) <= place < len(self):
+            raise IndexError(place)
+        place %= len(self)
+        number = int(np.searchsorted(self.ends, place, "right"))
+        return self.columns[number][place - int(self.ends[number] - len(self.columns[number]))]
+
+    def __iter__(self) -> Iterator[Any]:
+        return chain.from_iterable(self.columns)
 
 
 class StoredTexts(Sequence[str]):

@@ -5,10 +5,13 @@ import json
 import numpy as np
 import pytest
 
+from kdrun.data import ragged, stored
 from kdrun.domains.text.files import text_file, unlabelled_texts
 from kdrun.domains.text.module import without_duplicates
 from kdrun.domains.text.shipped.glue import glue
 from kdrun.domains.text.source import digests
+from kdrun.domains.text_labels.files import labelled_texts
+from kdrun.domains.text_regression.files import text_numbers
 from kdrun.problems import UserError
 
 ROWS = [("good, really", "pos"), ("bad", "neg"), ("fine", "pos"), ("awful", "neg")]
@@ -198,3 +201,63 @@ def test_texts_without_labels_in_another_encoding_are_told(tmp_path):
     like = text_file(write(tmp_path / "a.csv", table()), text="review")
     with pytest.raises(UserError, match=r"data.unlabelled=.*not a text in UTF-8 \(line 2\)"):
         unlabelled_texts(write(tmp_path / "more.txt", "one\nschön\n", "latin-1"), like)
+
+
+@pytest.mark.parametrize("kind", ["classes", "labels", "numbers"])
+def test_rows_that_are_many_are_in_files_and_the_same(tmp_path, monkeypatch, kind):
+    """Texts of tables come row by row, so that they may be more than memory holds."""
+    read = {"classes": text_file, "labels": labelled_texts, "numbers": text_numbers}[kind]
+    cells = {"classes": "ab", "labels": ("x|y", "y"), "numbers": ("1", "2,5")}[kind]
+    rows = [(f"text {number}", f"other {number % 5}", cells[number % 2]) for number in range(40)]
+    for name, part in (("a.csv", rows[:30]), ("b.csv", rows[30:])):
+        write(tmp_path / name, table(";", ("one", "two", "label"), [*part[:7], ("", "b", cells[0]), *part[7:]]))
+    options = {"text": ["one", "two"], "label": "label", "test_root": tmp_path / "b.csv", "empty": "drop"}
+    here = read(tmp_path / "a.csv", **options)
+    monkeypatch.setattr(stored, "HELD", 50)
+    there = read(tmp_path / "a.csv", **options, cache=tmp_path / "cache")
+    assert all(isinstance(part, stored.StoredTexts) for part in (*there.texts.columns, *there.places.columns))
+    assert there.content_hash == here.content_hash and there.notes == here.notes
+    for name in ("texts", "seconds", "places"):
+        assert list(getattr(there, name)) == list(getattr(here, name)) and getattr(there, name)[-1]
+    assert there.places[7] == "a.csv line 10" and there.describe(35) == "b.csv line 7 ('text 35')"
+    assert not list((tmp_path / "cache" / "spooled").iterdir()), "nothing is left of the files"
+
+
+def test_a_pool_without_labels_is_in_files_too_and_follows_the_others(tmp_path, monkeypatch):
+    like = text_file(write(tmp_path / "a.csv", table()), text="review")
+    path = write(tmp_path / "more.txt", "".join(f"further {number}\n\n" for number in range(30)))
+    here = unlabelled_texts(path, like)
+    monkeypatch.setattr(stored, "HELD", 50)
+    there = unlabelled_texts(path, like, tmp_path / "cache")
+    assert isinstance(there.texts, stored.StoredTexts) and there.content_hash == here.content_hash
+    both = like.followed_by(there, np.array([29, 3]), 1 << 40)
+    assert tuple(both.texts) == (*like.texts, "further 29", "further 3")
+    assert both.texts[-1] == both.texts[5] == "further 3" and both.texts[3:5] == ["awful", "further 29"]
+    assert list(both.places) == [*like.places, "", ""]
+    with pytest.raises(IndexError):
+        both.texts[6]
+
+
+def test_tokens_that_are_many_are_in_a_file_and_the_same(tmp_path, monkeypatch):
+    blocks = [ragged.Ragged.of([[1, 2, 3], []]), ragged.Ragged.of([[4]]), ragged.Ragged.of([[5, 6], [7]])]
+    here = ragged.Ragged.joined(blocks)
+    monkeypatch.setattr(ragged, "HELD", 4)
+    growing = ragged.Growing(tmp_path)
+    for block in blocks:
+        growing.add(block)
+    there = growing.rows()
+    assert isinstance(there.flat, np.memmap) and there.starts.tolist() == here.starts.tolist() == [0, 3, 3, 4, 6, 7]
+    assert there.flat.tolist() == here.flat.tolist() == list(range(1, 8))
+
+
+def test_a_column_that_some_rows_lack_is_found_in_later_ones(tmp_path):
+    rows = '{"text": "a"}\n{"text": "b", "label": 1}\n{"label": 2, "Text": "c"}\n'
+    made = text_file(write(tmp_path / "a.jsonl", rows), empty="drop")
+    assert made.texts == ("b", "c") and made.ids.tolist() == [1, 2]
+    with pytest.raises(UserError, match="no column labels; closest: label"):
+        text_file(tmp_path / "a.jsonl", label="labels")
+
+
+def test_a_label_that_begins_like_a_list_is_a_label(tmp_path):
+    made = labelled_texts(write(tmp_path / "a.csv", 'text,labels\na,[draft|x\nb,"[""x"", ""y""]"\n'))
+    assert made.classes == ("[draft", "x", "y") and made.y.tolist() == [[1, 1, 0], [0, 1, 1]]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from kdrun.data.records import text_in
+from kdrun.data.records import lines_in
 from kdrun.data.source import TRAIN, text_hash
-from kdrun.domains.text.rows import Columns, TextRows, joined, names_in, read_files, read_table
+from kdrun.data.stored import Spool
+from kdrun.domains.text.rows import Columns, TextRows, joined, read_files, spooled, table_rows
 from kdrun.domains.text.source import Texts, digests
 from kdrun.problems import UserError, closest, listed
 
@@ -25,6 +27,7 @@ def text_file(
     val_root: str | Path | None = None,
     test_root: str | Path | None = None,
     empty: str = "stop",
+    cache: str | Path | None = None,
 ) -> Texts:
     """Texts and classes of a file NAME.csv, .tsv, .jsonl or .parquet, or of a folder of `datasets`. An id is the position of the row in
     its file, those of val_root and test_root behind.
@@ -32,6 +35,7 @@ def text_file(
     text: column of the texts; [first, second] for pairs. label: column of the classes, which are its different values.
     split: column that says train, val or test, null: kdrun holds texts out. val_root, test_root: files like root for these splits.
     empty: what is done with rows without text or label: stop is an error; drop leaves them out.
+    cache: folder for texts that are many, until they are kept.
 
     Raises UserError with rows of the file for a column that is not there, rows without text or label, a class that only val or test has,
     and a file in another encoding than UTF-8.
@@ -39,44 +43,50 @@ def text_file(
     if root is None:
         raise UserError("data=csv needs data.root=FILE, with a column of texts and one of labels")
     columns = Columns.of(text, label, split)
-    files, notes = read_files({"root": root, "val_root": val_root, "test_root": test_root}, columns, empty)
+    files, notes = read_files({"root": root, "val_root": val_root, "test_root": test_root}, columns, empty, cache)
     classes = _classes(files)
     numbers = {name: number for number, name in enumerate(classes)}
-    y = np.array([numbers[cell] for rows in files for cell in rows.labels[0]], np.int64)
+    y = np.fromiter((numbers[cell] for rows in files for cell in rows.labels[0]), np.int64)
     return joined(files, y, columns, classes=classes, notes=notes)
 
 
 text_file.reads = ("root", "val_root", "test_root")
 
 
-def unlabelled_texts(root: str | Path | None = None, like: Texts | None = None) -> Texts:
+def unlabelled_texts(
+    root: str | Path | None = None, like: Texts | None = None, cache: str | Path | None = None
+) -> Texts:
     """Texts without labels, as `data.unlabelled=FILE` reads them: the columns of `like` of a CSV, JSONL or Parquet file, or the lines of
     a NAME.txt. Rows without text are left out."""
     if root is None or like is None:
         raise UserError("unlabelled_texts reads the file of data.unlabelled=FILE, beside texts with labels")
-    path = Path(root).expanduser()
+    path, named = Path(root).expanduser(), f"data.unlabelled={root}"
     if path.suffix.lower() == ".txt":
-        texts = [[line.strip() for line in text_in(path, f"data.unlabelled={root}").split("\n")]]
         if like.pairs:
-            raise UserError(f"data.unlabelled={root}: {like.name} has pairs of texts, and a .txt file has none")
+            raise UserError(f"{named}: {like.name} has pairs of texts, and a .txt file has none")
+        found: Iterator[list[str]] = ([line.strip()] for line in lines_in(path, named))
     else:
-        table = read_table(path, f"data.unlabelled={path}")
-        names = names_in(table, list(like.asked) or ["text"], "data.text=COLUMN names that of the texts")
-        texts = [[cells[name] for _, cells in table.rows] for name in names]
-    rows = [row for row in zip(*texts, strict=True) if all(row)]
-    first = tuple(row[0] for row in rows)
-    second = tuple(row[1] for row in rows) if like.pairs else None
+        asked = like.asked or ("text",)
+        found = (cells for _, cells in table_rows(path, named, [(asked, "data.text=COLUMN names that of the texts")]))
+    spools = [Spool(spooled(cache)) for _ in range(1 + like.pairs)]
+    for cells in found:
+        if all(cells):
+            for spool, cell in zip(spools, cells, strict=True):
+                spool.append(cell)
+    texts, *second = (spool.rows() for spool in spools)
+    seconds = second[0] if second else None
+    count = len(texts)
     return replace(
         like,
-        x=digests(first, second),
-        y=np.zeros((len(rows), *like.y.shape[1:]), like.y.dtype),
-        split=np.full(len(rows), TRAIN, np.int8),
-        ids=np.arange(len(rows)),
+        x=digests(texts, seconds),
+        y=np.zeros((count, *like.y.shape[1:]), like.y.dtype),
+        split=np.full(count, TRAIN, np.int8),
+        ids=np.arange(count),
         classes=(),
         name=path.name,
-        source_hash=text_hash(json.dumps(row) for row in rows),
-        texts=first,
-        seconds=second,
+        source_hash=text_hash(json.dumps(row) for row in zip(*filter(None, (texts, seconds)), strict=True)),
+        texts=texts,
+        seconds=seconds,
         places=None,
         notes=(),
     )

@@ -20,6 +20,7 @@ class TextSamples:
     targets   int64 [n]: their classes
     pad       what rows are filled up with
     labelled  bool [n]: which have a label; None: all
+    rows      int64 [n]: which rows of tokens and types are theirs; None: all
     """
 
     def __init__(
@@ -30,11 +31,13 @@ class TextSamples:
         targets: np.ndarray,
         pad: int,
         labelled: np.ndarray | None,
+        rows: np.ndarray | None = None,
     ):
         self.ids, self.targets = torch.from_numpy(np.array(ids)), torch.from_numpy(np.array(targets))
         self.tokens, self.types, self.pad = tokens, types, pad
         self.labelled = None if labelled is None else torch.from_numpy(labelled)
-        self.lengths = tokens.lengths()
+        self.rows = np.arange(len(tokens)) if rows is None else rows
+        self.lengths = tokens.lengths(self.rows)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -46,8 +49,9 @@ class TextSamples:
 
     def inputs(self, positions: np.ndarray) -> dict[str, torch.Tensor]:
         """What networks are called with: ids and mask (and types) [b, W], W the longest of these texts."""
-        ids, real = map(torch.from_numpy, self.tokens.padded(positions, self.pad))
-        types = {} if self.types is None else {"token_type_ids": torch.from_numpy(self.types.padded(positions, 0)[0])}
+        rows = self.rows[positions]
+        ids, real = map(torch.from_numpy, self.tokens.padded(rows, self.pad))
+        types = {} if self.types is None else {"token_type_ids": torch.from_numpy(self.types.padded(rows, 0)[0])}
         return {"input_ids": ids, "attention_mask": real, **types}
 
     def batch(self, positions: np.ndarray, sizes: dict[str, int] | None = None) -> dict[str, Any]:

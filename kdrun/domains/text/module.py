@@ -16,9 +16,11 @@ from kdrun.data.keeping import KEPT_AS, keep
 from kdrun.data.ragged import Ragged
 from kdrun.data.source import TEST, TRAIN, UNUSED, VAL
 from kdrun.data.splits import assign, sizes_of
+from kdrun.data.stored import Chosen, Followed
 from kdrun.data.transfer import chosen, with_unlabelled
 from kdrun.domains.text import tokens as tokenizers
 from kdrun.domains.text.loader import TextLoader, TextSamples
+from kdrun.domains.text.rows import spooled
 from kdrun.domains.text.source import Texts
 from kdrun.domains.text.spec import ClassifiedTextSpec, TextSpec
 from kdrun.problems import UserError
@@ -56,14 +58,14 @@ class TextDataModule(ArrayModule):
         """Ids, tokens and targets of a split; made when first asked for."""
         if split not in self._samples:
             rows, hidden = self.rows(split), split == "train" and self.labelled is not None
-            most = self.spec.max_length  # which none of them exceeds
             self._samples[split] = TextSamples(
                 self.source.ids[rows],
-                self.tokens.cut(rows, most, self.spec.pad),
-                None if self.types is None else self.types.cut(rows, most, 1),
+                self.tokens,
+                self.types,
                 self.targets[rows],
                 self.spec.pad,
                 self.labelled[rows] if hidden else None,
+                rows,
             )
         return self._samples[split]
 
@@ -127,7 +129,7 @@ def _made(
     labelled = training.source, known
     training = with_unlabelled(training, config["unlabelled"])
     source, split = training.source, training.split
-    tokens, types, cut = tokenizer.encode(source.texts, source.seconds, config["max_length"])
+    tokens, types, cut = tokenizer.encode(source.texts, source.seconds, config["max_length"], spooled(cache))
     if cut:
         where = _named(source, cut)
         notes.append(f"{len(cut)} of {len(source)} texts are cut to {config['max_length']} tokens{where}")
@@ -170,6 +172,6 @@ def _named(source: Texts, positions: list[int]) -> str:
 
 
 def _trained(texts: Texts, split: np.ndarray, config: Mapping[str, Any], cache: Path) -> tokenizers.TextTokenizer:
-    rows = np.flatnonzero(split == TRAIN).tolist()
-    read = [texts.texts[row] for row in rows] + ([texts.seconds[row] for row in rows] if texts.seconds else [])
+    rows = np.flatnonzero(split == TRAIN)
+    read = Followed(*(Chosen(column, rows) for column in (texts.texts, texts.seconds) if column is not None))
     return tokenizers.trained(read, config["vocabulary"], cache)

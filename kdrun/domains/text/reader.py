@@ -11,7 +11,7 @@ import numpy as np
 from kdrun.data.records import TABLES
 from kdrun.domains.inputs import Reader, UserInput, text_lines
 from kdrun.domains.text import tokens
-from kdrun.domains.text.rows import names_in, read_table
+from kdrun.domains.text.rows import table_rows
 from kdrun.domains.text.spec import ClassifiedTextSpec
 
 
@@ -32,10 +32,9 @@ class TextReader(Reader):
             for line in text_lines(path):
                 yield line if line.problem else self._checked(line.where, line.value.split("\t", 1), "a tab")
             return
-        table = read_table(path, f"{path}")
-        names = names_in(table, self.columns, "these are the columns that the network learned from")
-        for number, cells in table.rows:
-            yield self._checked(f"{path} line {number}", [cells[name] for name in names], "two columns")
+        wanted = [(self.columns, "these are the columns that the network learned from")]
+        for number, cells in table_rows(path, f"{path}", wanted):
+            yield self._checked(f"{path} line {number}", cells, "two columns")
 
     def _checked(self, where: str, texts: list[str], between: str) -> UserInput:
         if not self.spec.pairs:

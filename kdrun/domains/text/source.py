@@ -31,10 +31,10 @@ class Texts(ArraySource):
     classes: tuple[str, ...]
     name: str
     source_hash: str
-    texts: tuple[str, ...] = ()
-    seconds: tuple[str, ...] | None = None
+    texts: Sequence[str] = ()
+    seconds: Sequence[str] | None = None
     asked: tuple[str, ...] = ()
-    places: tuple[str, ...] | None = None
+    places: Sequence[str] | None = None
     notes: tuple[str, ...] = ()
     determined: bool = False
 

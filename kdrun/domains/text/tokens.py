@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdrun.data import fetch, kept
-from kdrun.data.ragged import Ragged
+from kdrun.data.ragged import Growing, Ragged
 from kdrun.data.source import text_hash
 from kdrun.data.tokenizer import read_folder, read_tokenizers_file
 from kdrun.files import sha256_file
@@ -51,33 +51,36 @@ class TextTokenizer:
         return made.to_str(pretty=True).encode()
 
     def encode(
-        self, texts: Sequence[str], seconds: Sequence[str] | None, max_length: int
+        self, texts: Sequence[str], seconds: Sequence[str] | None, max_length: int, folder: Path | None = None
     ) -> tuple[Ragged, Ragged | None, list[int]]:
-        """(ids, which of a pair's texts each id is of (0, 1), positions of the texts that were cut to `max_length`)."""
+        """(ids, which of a pair's texts each id is of (0, 1), positions of the texts that were cut to `max_length`). folder: for ids that
+        are many, see ragged.Growing."""
         self.model.enable_truncation(max_length)
-        ids, types, cut = [], [], []
+        ids, types, cut = Growing(folder), Growing(folder), []
         for first in range(0, max(len(texts), 1), BLOCK):
             chosen = list(texts[first : first + BLOCK])
             given = chosen if seconds is None else list(zip(chosen, seconds[first : first + BLOCK], strict=True))
             made = self.model.encode_batch(given)
-            ids.append(Ragged.of([one.ids for one in made]))
-            types.append(Ragged.of([one.type_ids for one in made]) if seconds is not None else None)
+            ids.add(Ragged.of([one.ids for one in made]))
+            if seconds is not None:
+                types.add(Ragged.of([one.type_ids for one in made]))
             cut += [first + place for place, one in enumerate(made) if one.overflowing]
-        return Ragged.joined(ids), None if seconds is None else Ragged.joined(types), cut
+        return ids.rows(), None if seconds is None else types.rows(), cut
 
 
-def trained(texts: Iterable[str], vocabulary: int, cache: Path) -> TextTokenizer:
+def trained(texts: Sequence[str], vocabulary: int, cache: Path) -> TextTokenizer:
     """Byte pairs (as of RoBERTa, in small letters) of `texts`, trained once and kept below `cache`. Their order does not matter, and
-    every training gives the same; word pieces do not (the library goes through words in the order of a hash that differs)."""
+    every training gives the same; word pieces do not (the library goes through words in the order of a hash that differs). Texts are gone
+    through twice, and none is held."""
     library = needed("tokenizers", "text needs Hugging Face's tokenizers", "transformers")
-    ordered = sorted(texts)
     settings = {"model": "byte pairs", "vocabulary": vocabulary, "special": SPECIAL, "version": library.__version__}
-    path = cache / "text" / f"pairs-{text_hash([json.dumps(settings), *ordered])[:16]}.json"
-    content = kept.content(path, lambda: _byte_pairs(library, ordered, vocabulary).to_str().encode())
+    whole = sum(int.from_bytes(hashlib.sha256(text.encode()).digest()) for text in texts)
+    path = cache / "text" / f"pairs-{text_hash([json.dumps(settings), f'{len(texts)} {whole}'])[:16]}.json"
+    content = kept.content(path, lambda: _byte_pairs(library, texts, vocabulary).to_str().encode())
     return TextTokenizer.of_kept_parts(content)
 
 
-def _byte_pairs(library: Any, texts: list[str], vocabulary: int) -> Any:
+def _byte_pairs(library: Any, texts: Iterable[str], vocabulary: int) -> Any:
     from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
     begin, end = SPECIAL[2:4]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,7 @@ def labelled_texts(
     val_root: str | Path | None = None,
     test_root: str | Path | None = None,
     empty: str = "stop",
+    cache: str | Path | None = None,
 ) -> LabelledTexts:
     """Texts and their labels of a file; the keys are those of text.files.text_file but for label: a column of labels with a bar between
     them ("red|small", or a list in JSONL), or several columns, each a label, of 1 (true, yes) and 0 (false, no, empty). A row without any
@@ -36,7 +38,7 @@ def labelled_texts(
         raise UserError("data=csv_labels needs data.root=FILE, with a column of texts and one of labels")
     columns = Columns.of(text, label, split)
     roots = {"root": root, "val_root": val_root, "test_root": test_root}
-    files, notes = read_files(roots, columns, empty, unlabelled=True)
+    files, notes = read_files(roots, columns, empty, cache, unlabelled=True)
     sets = [_of_columns(rows, columns.label) if len(columns.label) > 1 else _of_cells(rows) for rows in files]
     classes = columns.label if len(columns.label) > 1 else _known(files, sets)
     places = {name: place for place, name in enumerate(classes)}
@@ -54,9 +56,17 @@ def _of_cells(rows: TextRows) -> list[list[str]]:
     """The labels in each cell of one column."""
     found = []
     for cell in rows.labels[0]:
-        names = json.loads(cell) if cell.startswith("[") else cell.split("|")
+        names = _listed(cell) if cell.startswith("[") else cell.split("|")
         found.append(list(dict.fromkeys(name for one in names if (name := str(one).strip()))))
     return found
+
+
+def _listed(cell: str) -> list[Any]:
+    """What a list in JSON holds; of a cell that only begins like one, as others."""
+    try:
+        return json.loads(cell)
+    except ValueError:
+        return cell.split("|")
 
 
 def _of_columns(rows: TextRows, names: tuple[str, ...]) -> list[list[str]]:

@@ -22,6 +22,7 @@ def text_numbers(
     val_root: str | Path | None = None,
     test_root: str | Path | None = None,
     empty: str = "stop",
+    cache: str | Path | None = None,
 ) -> NumberedTexts:
     """Texts and numbers of a file; the keys are those of text.files.text_file, label the column of the numbers.
 
@@ -30,7 +31,7 @@ def text_numbers(
     if root is None:
         raise UserError("data=csv_numbers needs data.root=FILE, with a column of texts and one of numbers")
     columns = Columns.of(text, label, split)
-    files, notes = read_files({"root": root, "val_root": val_root, "test_root": test_root}, columns, empty)
+    files, notes = read_files({"root": root, "val_root": val_root, "test_root": test_root}, columns, empty, cache)
     for rows in files:
         wrong = [place for place, cell in enumerate(rows.labels[0]) if not math.isfinite(_number(cell))]
         if wrong:
