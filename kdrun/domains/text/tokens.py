@@ -19,7 +19,7 @@ from kdrun.problems import UserError
 MINILM = "minilm"
 """A tokenizer's (or a network's) name instead of its path: that of `kdrun fetch minilm`."""
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-BLOCK = 20_000
+BLOCK = 1_000
 """Texts that are encoded at a time."""
 
 
