@@ -22,6 +22,9 @@ _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 Row = tuple[int, dict[str, str]]
 """(line of the file, its cells by column)."""
+LONGEST = 1 << 26
+"""Characters of a cell; a quotation mark that is never closed would make one of all that follows."""
+csv.field_size_limit(LONGEST)
 SAVE = "save it as CSV in UTF-8 (in Excel: CSV UTF-8)"
 
 
@@ -97,7 +100,8 @@ def csv_rows(file: BinaryIO, path: Path, named: str) -> tuple[tuple[str, ...], I
         except UnicodeError:
             raise UserError(f"{named}: not a text in UTF-8{_undecodable(file, encoding)}", SAVE) from None
         finally:
-            text.detach()
+            if not file.closed:  # as it is where an error left the file behind
+                text.detach()
 
     records = _records(path, decoded)
     header = next(records, None)

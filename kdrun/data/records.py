@@ -67,6 +67,13 @@ def splits_of(path: Path) -> dict[str, Path]:
     return {str(name): path / str(name) for name in names}
 
 
+def plain(value: Any, where: str) -> Any:
+    """The value of a cell that has to be a text or a number, as it is. where: what messages call the cell. UserError for a list or {...}."""
+    if isinstance(value, list | dict):
+        raise UserError(f"{where}: {'a list' if isinstance(value, list) else '{...}'}, expected a text")
+    return value
+
+
 def _of_folder(path: Path, named: str) -> Records:
     """Classes that are kept as numbers beside their names (ClassLabel) are names; -1, no label, is None."""
     if not (path / FOLDER).is_file():
@@ -139,7 +146,13 @@ def _json_lines(path: Path, named: str) -> Records:
             empty = False
             try:
                 record = json.loads(line)
-            except ValueError as error:
+                if "\\ud" in line.lower():  # halves of characters
+                    json.dumps(record, ensure_ascii=False).encode()
+            except UnicodeEncodeError:
+                raise UserError(
+                    f"{path} line {number}: half a character (a surrogate \\ud... without its other)"
+                ) from None
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"{path} line {number}: no JSON: {error}", "each line is one {...}") from None
             if not isinstance(record, dict):
                 raise UserError(f"{path} line {number}: a {type(record).__name__}, expected {{...}}")

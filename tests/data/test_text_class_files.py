@@ -1,5 +1,6 @@
 """Texts with classes from files of the user's own: what is read, and what is said of files that cannot be used."""
 
+import gc
 import json
 
 import numpy as np
@@ -261,3 +262,45 @@ def test_a_column_that_some_rows_lack_is_found_in_later_ones(tmp_path):
 def test_a_label_that_begins_like_a_list_is_a_label(tmp_path):
     made = labelled_texts(write(tmp_path / "a.csv", 'text,labels\na,[draft|x\nb,"[""x"", ""y""]"\n'))
     assert made.classes == ("[draft", "x", "y") and made.y.tolist() == [[1, 1, 0], [0, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "text,label\n", "none of its 0 rows can be trained on"),
+        ("a.csv", "text,label\na,\n", "none of its 1 row can be trained on"),
+        ("a.jsonl", '{"text": ["a"], "label": "x"}\n', "line 1, column text: a list, expected a text"),
+        ("a.jsonl", '{"text": "a", "label": {"x": 1}}\n', r"line 1, column label: \{...\}, expected a text"),
+        ("a.jsonl", '{"text": "b", "label": 1}\n{"text": "a\\ud800", "label": 1}\n', "line 2: half a character"),
+        ("a.jsonl", '{"text": ' + "[" * 100_000, "line 1: no JSON"),
+    ],
+)
+def test_what_is_no_text_is_told_with_its_line(tmp_path, name, content, message):
+    with pytest.raises(UserError, match=message):
+        text_file(write(tmp_path / name, content), empty="drop")
+
+
+def test_whole_characters_in_two_halves_and_long_cells_are_texts(tmp_path):
+    assert text_file(write(tmp_path / "a.jsonl", '{"text": "\\ud83d\\ude00", "label": 1}\n')).texts == ("\U0001f600",)
+    long = "word " * 40_000 + "end"  # more than the csv module reads unless it is told
+    assert text_file(write(tmp_path / "a.csv", f'text,label\n"{long}",x\n')).texts == (long,)
+
+
+def test_a_column_is_one_thing(tmp_path):
+    path = write(tmp_path / "a.csv", table())
+    for options in ({"text": "label"}, {"text": ["review", "Review"]}):
+        with pytest.raises(UserError, match="is named twice"):
+            text_file(path, **options)
+
+
+def test_numbers_that_float32_cannot_hold_are_told(tmp_path):
+    with pytest.raises(UserError, match="'1e39' in column label is no number, in line 2"):
+        text_numbers(write(tmp_path / "a.csv", "text,label\na,1e39\nb,1\n"))
+
+
+def test_an_error_in_a_table_leaves_no_noise_behind(tmp_path, capfd):
+    with pytest.raises(UserError, match="no column labels") as caught:
+        text_file(write(tmp_path / "a.csv", table()), text="review", label="labels")
+    del caught
+    gc.collect()
+    assert "Exception ignored" not in capfd.readouterr().err

@@ -79,10 +79,14 @@ def _message(turn: Any, number: int) -> Message:
         raise ValueError(f"turn {number} is a {type(turn).__name__}, expected {{...}}")
     role = turn.get("role", turn.get("from"))
     content = turn.get("content", turn.get("value"))
-    if role not in ROLES:
+    if isinstance(content, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
+        content = "".join(str(part.get("text")) for part in content)
+    if not isinstance(role, str) or role not in ROLES:
         raise ValueError(f"turn {number}: the role is {role!r}, not one of {', '.join(ROLES)}")
     if not isinstance(content, str):
-        raise ValueError(f"turn {number} has no text")
+        raise ValueError(
+            f"turn {number} has no text" if content is None else f"turn {number}: no text but {content!r:.60}"
+        )
     return ROLES[role], content
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from kdrun.data import folders
 from kdrun.data.csv_table import lines
-from kdrun.data.records import FOLDER, FOLDERS, Records, parts_in, records, split_folders, text_in
+from kdrun.data.records import FOLDER, FOLDERS, Records, parts_in, plain, records, split_folders, text_in
 from kdrun.data.source import TEST, TRAIN, VAL
 from kdrun.data.stored import Spool
 from kdrun.domains.language.chats import FORMS, columns_of, form_of, messages_of
@@ -98,7 +98,8 @@ def chats(
             yield row
         if bad and not good and form_of(columns) is None:
             wanted = [name for names in FORMS.values() for name in names]
-            near = next((hint for name in columns if (hint := closest(name, wanted))), "")
+            other = [name for name in columns if name not in wanted]
+            near = next((hint for name in other if (hint := closest(name, wanted))), "")
             raise UserError(
                 f"{path}: no chats: its columns are {listed(columns)}{near}",
                 "known: " + "; ".join(f"{form} ({', '.join(names)})" for form, names in FORMS.items()),
@@ -192,5 +193,5 @@ def _cell(path: Path, number: int, record: Mapping[str, Any], column: str) -> st
             f"{path} row {number}: no column {column!r}{closest(column, record)}",
             f"data.column=COLUMN names that of the texts; it has {listed(record)}",
         )
-    value = record[named]
+    value = plain(record[named], f"{path} row {number}, column {named}")
     return "" if value is None else str(value)

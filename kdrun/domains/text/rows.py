@@ -14,7 +14,7 @@ import numpy as np
 
 from kdrun.data.csv_table import CsvTable, csv_rows, lines, opened
 from kdrun.data.folders import composed
-from kdrun.data.records import TABLES, records, split_folders
+from kdrun.data.records import TABLES, plain, records, split_folders
 from kdrun.data.source import SPLITS, TEST, TRAIN, VAL, part_of, text_hash
 from kdrun.data.stored import Followed, Spool
 from kdrun.domains.text.source import Texts, digests
@@ -35,7 +35,12 @@ class Columns:
         texts = [text] if isinstance(text, str) else list(text)
         if not 1 <= len(texts) <= 2 or not all(isinstance(name, str) for name in texts):
             raise UserError(f"data.text={text}: one column, or two for pairs of texts: data.text=[FIRST,SECOND]")
-        return cls(tuple(texts), (label,) if isinstance(label, str) else tuple(label), split)
+        labels = [label] if isinstance(label, str) else list(label)
+        names = _names([*texts, *labels])
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise UserError(f"column {twice} is named twice by data.text and data.label")
+        return cls(tuple(texts), tuple(labels), split)
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,8 @@ def read_files(
             )
         if rows.without:
             notes.append(f"{missing} of {rows.path.name} without text or label left out: {where}")
+    if not any(TRAIN in rows.parts for rows in files):
+        raise UserError(f"{files[0].path}: none of its {count_of_rows(files[0].count)} can be trained on", *notes)
     return files, tuple(notes)
 
 
@@ -139,6 +146,7 @@ def _read(
 ) -> TextRows:
     """part: the split of all rows; None: what the column of splits says, else training. told: (id of the first row, what messages say
     before the number of a line); folder: for texts that are many."""
+    lists = columns.label if unlabelled else ()
     groups = [
         (columns.text, "data.text=COLUMN names that of the texts"),
         (columns.label, "data.label=COLUMN names that of the labels"),
@@ -151,7 +159,7 @@ def _read(
     labels: list[list[str]] = [[] for _ in columns.label]
     numbers, ids, parts, without, wrong = array("q"), array("q"), array("b"), array("q"), array("q")
     total = 0
-    for total, (number, cells) in enumerate(table_rows(path, named, groups), 1):
+    for total, (number, cells) in enumerate(table_rows(path, named, groups, lists), 1):
         split = part_of(cells[-1]) if by_column else TRAIN if part is None else part
         said = cells[count : count + len(columns.label)]
         if split is None:
@@ -177,11 +185,13 @@ def _names(columns: Sequence[str]) -> list[str]:
     return [composed(name).strip().lower() for name in columns]
 
 
-def table_rows(path: Path, named: str, groups: Sequence[tuple[Sequence[str], str]]) -> Iterator[tuple[int, list[str]]]:
+def table_rows(
+    path: Path, named: str, groups: Sequence[tuple[Sequence[str], str]], lists: Sequence[str] = ()
+) -> Iterator[tuple[int, list[str]]]:
     """(line, cells in these columns) of the rows of a file or folder (see data.records), as they are asked for.
 
-    named: what messages call it; groups: (columns, the hint of the error for one that is not there). Raises UserError as data.records
-    does, and for a column that is not there.
+    named: what messages call it; groups: (columns, the hint of the error for one that is not there); lists: columns whose values may be
+    lists, in JSON. Raises UserError as data.records does, and for a column that is not there.
     """
     names = [_names(columns) for columns, _ in groups]
     wanted = [name for group in names for name in group]
@@ -203,6 +213,8 @@ def table_rows(path: Path, named: str, groups: Sequence[tuple[Sequence[str], str
     for number, record in records(path, named):
         known = {composed(str(name)).strip().lower(): value for name, value in record.items()}
         seen.update(dict.fromkeys(known))
+        for name in set(wanted).difference(_names(lists)):
+            plain(known.get(name), f"{path} line {number}, column {name}")
         waiting.append((number, [_cell(known.get(name)) for name in wanted]))
         if seen.keys() >= set(wanted):  # until then a column may be missing
             yield from waiting

@@ -13,6 +13,8 @@ from kdrun.problems import UserError
 
 TARGETS = ("text_numbers",)
 
+LARGEST = float(np.finfo(np.float32).max)
+
 
 def text_numbers(
     root: str | Path | None = None,
@@ -47,8 +49,9 @@ text_numbers.reads = ("root", "val_root", "test_root")
 
 
 def _number(cell: str) -> float:
-    """NaN for what is none; a comma may be the decimal mark, as spreadsheets of many languages write it."""
+    """NaN for what is none, or too large for float32; a comma may be the decimal mark, as spreadsheets of many languages write it."""
     try:
-        return float(cell.replace(",", ".") if cell.count(",") == 1 and "." not in cell else cell)
+        number = float(cell.replace(",", ".") if cell.count(",") == 1 and "." not in cell else cell)
     except ValueError:
         return math.nan
+    return number if abs(number) <= LARGEST else math.nan
