@@ -166,6 +166,7 @@ def records(folder: Path) -> dict[str, dict]:
     return found
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_equals_undisturbed_and_nothing_is_fitted_twice(tmp_path):
     words = [*QUICK, "trainer.epochs=10", "trainer.checkpoint_seconds=0", "tracker=none"]
     calm, rough = tmp_path / "calm", tmp_path / "rough"

@@ -6,6 +6,8 @@ import random
 import signal
 import time
 
+import pytest
+
 from .stages import make_lab, teach
 
 WORK = ("trainer.epochs=30", "trainer.checkpoint_seconds=0", "teacher.trainer.epochs=10")
@@ -24,6 +26,7 @@ def attempt(root):
     return child
 
 
+@pytest.mark.slow
 def test_killed_again_and_again(tmp_path):
     calm = teach(make_lab(tmp_path / "calm"), *WORK)
     started = time.monotonic()

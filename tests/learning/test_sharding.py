@@ -106,6 +106,7 @@ class Stopping(Silent):
         return len(self.told) >= self.enough
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_to_the_last_bit(tmp_path, forked_ranks):
     options = (*OWN, *FSDP, "trainer.epochs=8", "trainer/optimizer=adamw")
     stage = supervised(Cast(cell(*options)).student)

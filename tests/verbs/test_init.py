@@ -5,11 +5,13 @@ import shutil
 import subprocess
 import sys
 
+import pytest
 from forked import run
 
 from kdrun.cli import main
 
 
+@pytest.mark.slow
 def test_a_new_project_runs_and_its_tests_pass(tmp_path, capsys):
     assert main(["init", str(tmp_path / "mine")]) == 0
     assert "next: cd " in capsys.readouterr().out
