@@ -208,3 +208,9 @@ def test_plan_and_sweep(view, words, capfd):
     with pytest.raises(kdrun.UserError, match="no launcher"):
         kdrun.sweep(*words, "hydra/launcher=jobli")
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("call", [kdrun.run, kdrun.plan, kdrun.sweep])
+def test_a_list_of_overrides_is_told(call):
+    with pytest.raises(kdrun.UserError, match=r"overrides are texts, one by one"):
+        call(["data=digits", "seed=0"])

@@ -38,8 +38,16 @@ class HydraWords:
     settings: list[str]
 
 
+def check_texts(overrides: Sequence[str]) -> None:
+    """Raises UserError for what is no text, as a list of words given from Python."""
+    for text in overrides:
+        if not isinstance(text, str):
+            raise UserError(f"{text!r}: overrides are texts, one by one: 'data=digits', 'seed=0' (of a list: *words)")
+
+
 def without_engine(overrides: Sequence[str]) -> HydraWords:
     """Take the launcher, its settings and the sweeper out of a multirun's words. UserError for a name we do not have."""
+    check_texts(overrides)
     kept, settings = [], []
     chosen: dict[str, str | None] = {"hydra/launcher": None, "hydra/sweeper": None}
     for text in overrides:
@@ -64,6 +72,7 @@ def without_engine(overrides: Sequence[str]) -> HydraWords:
 
 def read(overrides: Sequence[str], table: Groups, dirs: Sequence[ConfDir], problems: Problems) -> Words:
     """Sort overrides into group choices and values; what is wrong goes to `problems` and is left out."""
+    check_texts(overrides)
     words = Words()
     for text in overrides:
         override = parse(text, problems)
