@@ -14,7 +14,7 @@ from lightning import Callback
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from kdrun.checksums import check_seal, keep_previous, mended, previous_of, sealing
-from kdrun.files import Damaged, sha256_file
+from kdrun.files import Damaged, plain, sha256_file
 from kdrun.learning import seeds
 from kdrun.learning.background import Background, copied
 from kdrun.learning.learner import LearnerModule
@@ -127,7 +127,7 @@ class Selection:
             "best": self.best,
             "best_file": self.file,
             "best_sha256": self.sha256,
-            "right": self.right["best"],
+            "right": plain(self.right["best"]),  # numbers of numpy cannot be loaded again
         }
 
     def resume(self, state: dict[str, Any], work: Path) -> None:

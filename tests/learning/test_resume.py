@@ -3,11 +3,13 @@
 import json
 import time
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from kdrun.learning.background import Background, copied
+from kdrun.learning.callbacks import Selection
 from kdrun.learning.report import Interrupted
 from kdrun.strategies.cast import Cast, distil, supervised
 
@@ -226,3 +228,11 @@ def test_what_a_writer_raises_is_raised_where_it_is_waited_for():
         writing.wait()
     writing.wait()
     assert not writing.busy
+
+
+def test_checkpoints_hold_plain_numbers_alone(tmp_path):
+    """Scores of single samples of a language model were numpy's, which torch.load refuses: no run of one went on after its first epoch."""
+    kept = Selection("")
+    kept.right["best"] = [{"id": np.int64(3), "right": np.float64(0.25)}]
+    torch.save(kept.state(), tmp_path / "a.pt")
+    assert torch.load(tmp_path / "a.pt", weights_only=True)["right"] == [{"id": 3, "right": 0.25}]

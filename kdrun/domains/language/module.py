@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -31,6 +32,8 @@ from kdrun.domains.text.module import without_duplicates
 from kdrun.problems import UserError
 
 DOMAIN = kinds.find("causal_lm")
+MASK = 1 << 34
+"""Bytes of what says which tokens of a packed row see each other (a byte for each pair), above which it is refused."""
 STUDENT_PROMPT = "student_prompt"
 """Of a module with prompts of its own: the further test set of test behind the prompts that students read."""
 
@@ -154,6 +157,13 @@ def _rows(
         cut = [f"{counts[what]} {what} ({most} tokens)" for what in rows_of.COUNTED if counts[what]]
         if not pack:
             return made, cut
+        longest = int(made.lengths.max(initial=0))
+        if longest**2 > MASK:
+            raise UserError(
+                f"data.language.max_length={most}: a packed row of {longest:,} tokens is too long: which of them see each other takes "
+                f"{longest**2 / 1e9:.0f} GB",
+                f"data.language.max_length={math.isqrt(MASK)} at most, or data.language.pack=false",
+            )
         share, count = made.lengths.sum() / max(len(made) * most, 1), len(made.origins.document)
         if len(made) == 1 < count:
             whole = (

@@ -87,7 +87,7 @@ class CausalLanguage(TokenTask, kind="causal_lm"):
     def rights(self, prediction: Prediction, batch: Batch) -> list[dict[str, Any]]:
         """{"id", "right"} of each row of validation: what it adds to bits_per_byte, which is the mean of them."""
         counted = self.module.samples("val").bytes.flat
-        size = counted[counted > 0].sum(dtype="int64") / len(self.module.samples("val"))
+        size = int(counted[counted > 0].sum(dtype="int64")) / len(self.module.samples("val"))
         rows = self.rows(prediction, batch)
         return [{"id": row["id"], "right": row["nats"] / math.log(2) / size} for row in rows]
 

@@ -7,7 +7,7 @@ import pytest
 from language_support import module_of
 
 from kdrun.data import stored
-from kdrun.domains.language import kept_rows, rows
+from kdrun.domains.language import kept_rows, module, rows
 from kdrun.domains.language.files import chats, text_corpus
 from kdrun.domains.language.shipped.made_corpus import made_corpus
 from kdrun.domains.language.tokens import trained
@@ -97,6 +97,16 @@ def test_a_length_above_all_documents_is_told(tmp_path):
     notes = module_of(tmp_path, max_length=1_000_000).audit()["notes"]
     assert [note for note in notes if "max_length=1000000 is more than all documents together" in note]
     assert not [note for note in module_of(tmp_path).audit()["notes"] if "all documents together" in note]
+
+
+def test_a_packed_row_too_long_for_its_mask_is_refused(tmp_path, monkeypatch):
+    """`kdrun plan` with a length of a million asked for 290 GB."""
+    monkeypatch.setattr(module, "MASK", 100**2)
+    with pytest.raises(UserError, match=r"max_length=1000000: a packed row of [\d,]+ tokens is too long") as caught:
+        module_of(tmp_path, max_length=1_000_000)
+    assert "data.language.max_length=100 at most" in caught.value.lines[1]
+    assert len(module_of(tmp_path, max_length=100).samples("train"))
+    assert len(module_of(tmp_path, max_length=1_000_000, pack=False).samples("train"))
 
 
 @pytest.mark.parametrize("kind", ["texts", "chats"])
