@@ -169,11 +169,11 @@ class Decoder:
                         stack.enter_context(_scaled_output(writer, factor))
                 if HEADS in masks:
                     heads = masks[HEADS][number].repeat_interleave(self._shared * self._head)
-                    stack.enter_context(_scaled_input(layer.self_attn.o_proj, heads))
+                    stack.enter_context(scaled_input(layer.self_attn.o_proj, heads))
                 if EXPERTS in masks:
                     stack.enter_context(masked_gate(layer.mlp.gate, masks[EXPERTS][number]))
                 if FFN in masks:
-                    stack.enter_context(_scaled_input(layer.mlp.down_proj, masks[FFN][number]))
+                    stack.enter_context(scaled_input(layer.mlp.down_proj, masks[FFN][number]))
             yield
 
     def rank(self, network: nn.Module, forward: Callable[[Any], Any], batches: Iterable[Any]) -> dict[str, Tensor]:
@@ -265,10 +265,10 @@ class Decoder:
         share = {axis: counts.get(axis, size) / size for axis, size in self.sizes.items()}
         attention = self.sizes[LAYERS] * share[LAYERS] * self.sizes[HEADS] * share[HEADS] * self._head
         if what == "macs":  # the product of queries and keys, and that of weights and values
-            return TOKENS * _sum(self._matrices, share) + 2 * TOKENS**2 * self._shared * attention
+            return TOKENS * summed(self._matrices, share) + 2 * TOKENS**2 * self._shared * attention
         if what == "memory":
-            return BYTES * (_sum(self._parameters, share) + 2 * ROWS * self._length * attention)
-        return _sum(self._parameters, share)
+            return BYTES * (summed(self._parameters, share) + 2 * ROWS * self._length * attention)
+        return summed(self._parameters, share)
 
     def features(self, counts: Mapping[str, Tensor | float]) -> list[Tensor | float]:
         """What the latency of a row is a sum over: a constant, layers, and of shares e, f, h, l of the four axes what attention (l e h),
@@ -290,7 +290,7 @@ class Decoder:
                 for dimension, axis in enumerate(TOUCHED[_ending(name)]):
                     if axis in kept:
                         units = torch.tensor(kept[axis] if row is None or axis == EMBEDDING else rows[axis][row])
-                        parameter.data = _selected(parameter.data, dimension, units, self.sizes[axis])
+                        parameter.data = selected(parameter.data, dimension, units, self.sizes[axis])
         size = {axis: len(rows[axis][0] if axis in rows else units) for axis, units in kept.items()}
         config.head_dim = self._head  # which is no longer the width shared among the heads
         config.hidden_size = size.get(EMBEDDING, config.hidden_size)
@@ -300,7 +300,7 @@ class Decoder:
         config.num_key_value_heads = size.get(HEADS, config.num_key_value_heads)
         config.num_attention_heads = config.num_key_value_heads * self._shared
         for module in model.modules():
-            _resize(module)
+            resize(module)
 
 
 def _ending(name: str) -> str:
@@ -321,7 +321,8 @@ def _norms(model: nn.Module) -> list[nn.Module]:
     return [*inner, model.base_model.norm]
 
 
-def _sum(table: Mapping[tuple[str, ...], int], share: Mapping[str, Tensor | float]) -> Tensor | float:
+def summed(table: Mapping[tuple[str, ...], int], share: Mapping[str, Tensor | float]) -> Tensor | float:
+    """The sum of counts, each times the shares of its axes that are kept."""
     total: Tensor | float = 0.0
     for axes, count in table.items():
         part: Tensor | float = float(count)
@@ -341,7 +342,8 @@ def _scaled_output(module: nn.Module, factor: Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def _scaled_input(module: nn.Module, factor: Tensor) -> Iterator[None]:
+def scaled_input(module: nn.Module, factor: Tensor) -> Iterator[None]:
+    """Inside, a module reads its input times a factor."""
     handle = module.register_forward_pre_hook(lambda module, inputs: (inputs[0] * factor,))
     try:
         yield
@@ -360,13 +362,13 @@ def _narrow_norm(norm: nn.Module, share: Tensor) -> Iterator[None]:
         norm.variance_epsilon = eps
 
 
-def _selected(values: Tensor, dimension: int, units: Tensor, count: int) -> Tensor:
+def selected(values: Tensor, dimension: int, units: Tensor, count: int) -> Tensor:
     """Those of `count` equal pieces of a dimension that are kept."""
     pieces = values.unflatten(dimension, (count, -1)).index_select(dimension, units.to(values.device))
     return pieces.flatten(dimension, dimension + 1).contiguous()
 
 
-def _resize(module: nn.Module) -> None:
+def resize(module: nn.Module) -> None:
     """What modules say of their own sizes, from their parameters."""
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
