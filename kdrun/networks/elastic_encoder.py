@@ -1,5 +1,6 @@
 """Widths of encoders of images and texts that can be chosen: attention heads and neurons of feed-forward networks (Star Elastic, arXiv
-2605.07182; Minitron, arXiv 2407.14679). The width of tokens stays, and so does layer normalisation. What may change results here raises the number of elastic_units."""
+2605.07182; Minitron, arXiv 2407.14679). The width of tokens stays, and so does layer normalisation.
+What may change results here raises the number of elastic_units."""
 
 from __future__ import annotations
 
