@@ -57,7 +57,8 @@ class Continual(Strategy):
     lwf_weight      of soft targets, beside labels with the weight 1; temperature: of these, which are over classes of earlier tasks
     ewc_weight      of half the squared distance of weights, each times its Fisher information, a mean over samples
     fisher_samples  training samples by which that is measured at the end of a task
-    olora_weight    of the overlap of an addition with those before (objectives.olora); olora_rank: of each addition; both inferred
+    olora_weight    of the overlap of an addition with those before (objectives.olora); olora_rank: of each addition; olora_scale: factor of
+                    what is added (alpha / rank of LoRA); all inferred
     replay_bytes    what the samples that are kept may take together; null: as much as the weights of the network, which lwf keeps
     pseudo_weight   of the answers of the network before to questions of earlier types (inferred); pseudo_kept: share of them that is
                     learned from, those that it finds likeliest (inferred)
@@ -81,6 +82,7 @@ class Continual(Strategy):
     fisher_samples: int = 200
     olora_weight: float = 0.5
     olora_rank: int = 8
+    olora_scale: float = 2.0
     replay_bytes: int | None = None
     pseudo_weight: float = 1.0
     pseudo_kept: float = 0.8
@@ -106,6 +108,7 @@ class Continual(Strategy):
         "ewc_weight": (lambda weight: weight >= 0, "a weight of at least 0"),
         "olora_weight": (lambda weight: weight >= 0, "a weight of at least 0"),
         "olora_rank": (lambda rank: rank >= 1, "at least 1"),
+        "olora_scale": (lambda scale: scale > 0, "above 0"),
         "temperature": (lambda temperature: temperature > 0, "above 0"),
         "fisher_samples": (lambda samples: samples >= 1, "at least one sample"),
         "pseudo_weight": (lambda weight: weight >= 0, "a weight of at least 0"),
@@ -141,11 +144,6 @@ class Continual(Strategy):
 
     def check(self, cast: Cast) -> None:
         key = cast.domain.divided
-        if OLORA in (self.method, *self.controls) and cast.domain.name != "classification":
-            raise UserError(
-                f"strategy.method=olora: adds to networks of images, data.task={cast.domain.name} has others",
-                "strategy.method=lwf",
-            )
         if key is None:
             if not self.by_keys:
                 raise UserError(
@@ -211,8 +209,8 @@ class Continual(Strategy):
             data = merged(data, {node: {"replay": members(keys, names[:number], divides), "replay_bytes": size}})
             return supervised(student, start=start, role=role, data=data)
         if self.method == OLORA:
-            network = {"_target_": LOW_RANK, "base": {**student.config["network"], "_partial_": True}}
-            network |= {"rank": self.olora_rank, "tasks": number + 1}
+            network = {"_target_": LOW_RANK, "base": student.config["network"], "rank": self.olora_rank}
+            network |= {"tasks": number + 1, "scale": self.olora_scale}
             student = replace(student, config={**student.config, "network": network})
             if start is not None and self.olora_weight:
                 labels = {**labels, OLORA: {"weight": self.olora_weight}}

@@ -2,6 +2,9 @@
 
 import json
 import math
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +13,12 @@ import torch
 from safetensors.torch import load_file
 
 import kdrun
+from kdrun import kinds
 from kdrun.domains.vision_language.build import vision_module
 from kdrun.domains.vision_language.descriptions import Cider
 from kdrun.domains.vision_language.networks.encoders import PIECES, build_encoder
 from kdrun.domains.vision_language.networks.multimodal import Multimodal
+from kdrun.domains.vision_language.shipped import speech
 from kdrun.domains.vision_language.shipped.modalities import modalities
 from kdrun.domains.vision_language.shipped.signals import MODALITIES
 from kdrun.domains.vision_language.source import InputStore
@@ -74,7 +79,10 @@ def test_answers_say_what_is_drawn():
             assert (columns[-1] > columns[0]) == (sample.turns[0].answer == "right")
 
 
-@pytest.mark.parametrize("name", list(MODALITIES))
+SPEECH = pytest.mark.skipif(find_spec("espeakng_loader") is None, reason="needs the extra speech")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SPEECH if name == "speech" else ()) for name in MODALITIES])
 def test_an_encoder_gives_as_many_features_of_every_modality_and_each_depends_on_its_piece(name):
     encoder, source = build_encoder("random_features"), modalities((name,), train=4, val=1, test=1)
     raw = torch.from_numpy(np.stack([source.images.raw(number) for number in range(4)]))
@@ -90,6 +98,41 @@ def test_the_spectrum_of_a_tone_is_where_its_frequency_is():
     low, high = (torch.round(20000 * torch.sin(2 * torch.pi * f * time)).to(torch.int16) for f in (250, 1500))
     bands = PIECES["audio"][0](torch.stack([low, high]))[:, 5].argmax(-1)
     assert bands[0] < bands[1]
+
+
+@SPEECH
+def test_spoken_words_are_told_apart_by_their_spectra_and_the_same_in_every_process():
+    rate, said = speech.spoken()
+    assert len(said) == len(speech.WORDS) * 4 and {float(np.abs(wave).max()) for wave in said.values()} == {1.0}
+    assert all(0.1 < len(wave) / rate < 1.2 for wave in said.values())
+    slow, quick = (np.mean([len(w) for (_, _, pace), w in said.items() if pace == name]) for name in speech.PACES)
+    assert slow > 1.5 * quick
+    deep, bright = (
+        np.median([_fundamental(wave, rate) for (_, voice, _), wave in said.items() if voice == name])
+        for name in speech.VOICES
+    )
+    assert bright > 1.5 * deep
+    module = "kdrun.domains.vision_language.shipped.modalities"
+    script = f"import {module} as m; print(m.modalities(['speech'], 2, 1, 1).content_hash)"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == modalities(["speech"], 2, 1, 1).content_hash
+
+
+def _fundamental(wave, rate):
+    """The pitch of a voice in Hz, where its autocorrelation is largest."""
+    own = np.correlate(wave[: rate // 2], wave[: rate // 2], "full")[len(wave[: rate // 2]) - 1 :]
+    low, high = rate // 300, rate // 60
+    return rate / (low + own[low:high].argmax())
+
+
+def test_speech_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    with pytest.raises(UserError, match="pip install espeakng-loader"):
+        kinds.find("vision_language").check_here(compose([*WORDS, "data.modalities=[speech]"]).config["data"])
+
+
+def test_a_tokenizer_knows_no_spoken_words_where_none_are_spoken():
+    assert not any("seven" in text for text in modalities(("image",), 1, 1, 1).corpus)
 
 
 # samples of a task

@@ -1,6 +1,5 @@
 """O-LoRA: additions of low rank, their overlap, and the stages and a run of strategy=continual with them."""
 
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,7 +27,7 @@ class Small(nn.Sequential):
 
 def network_of(tasks, seed=0):
     torch.manual_seed(seed)
-    return LowRank(partial(Small), rank=2, tasks=tasks, num_classes=3, in_channels=2, image_size=4)
+    return LowRank(Small(), rank=2, tasks=tasks)
 
 
 def test_a_weight_is_its_own_and_the_product_of_each_addition():
@@ -45,7 +44,7 @@ def test_a_weight_is_its_own_and_the_product_of_each_addition():
         for a, b in zip(addition.a, addition.b, strict=True):
             for row in range(flat.shape[0]):
                 for column in range(flat.shape[1]):
-                    flat[row, column] += sum(b[row, k].item() * a[k, column].item() for k in range(2))
+                    flat[row, column] += 2.0 * sum(b[row, k].item() * a[k, column].item() for k in range(2))
         weights.append(weight)
     middle = torch.relu(norm(conv2d(inputs, weights[0], conv.bias))).flatten(1)
     torch.testing.assert_close(network(inputs), middle @ weights[1].T + linear.bias, rtol=1e-4, atol=1e-5)
@@ -101,9 +100,69 @@ def test_each_task_adds_to_the_network_before():
     assert [stage.start and stage.start.stage.role for stage in lab.stages] == [None, "student_task1", "student_task2"]
 
 
-def test_questions_are_refused():
-    with pytest.raises(UserError, match="adds to networks of images"):
-        compose(["model=multimodal", "strategy=continual", "strategy.method=olora", "tracker=none"])
+def test_a_first_step_moves_a_weight_as_it_would_move_by_itself_in_the_directions_of_the_addition():
+    network, base = network_of(2), Small()
+    network.load_state_dict(network.adopt({}, base.state_dict()))
+    inputs, linear = torch.randn(6, 2, 4, 4), network.network[4]
+    before = linear.weight.detach().clone()
+    for one in (network, base.eval()):
+        one.eval()(inputs).square().sum().backward()
+    (a, b) = (part[1] for part in (network.additions[1].a, network.additions[1].b))
+    torch.testing.assert_close(a @ a.T, torch.eye(2), rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        b -= 0.01 * b.grad
+    moved, alone = linear.weight.detach() - before, -0.01 * base[4].weight.grad
+    torch.testing.assert_close(moved, 4.0 * alone @ a.T @ a, rtol=1e-3, atol=1e-5)  # the factor 2, twice
+
+
+def test_of_a_network_of_questions_the_language_model_is_added_to_and_projectors_train():
+    from kdrun.domains.vision_language.networks.multimodal import Multimodal
+
+    fields = {"model_type": "llama", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    fields |= {"intermediate_size": 16, "tie_word_embeddings": True}
+    data = {"vocabulary": 24, "pad": 0, "eos": 2, "image_token": 3, "image_tokens": 2, "max_length": 12}
+    made = {"modalities": ["image", "audio"], "feature_width": 4, **data}
+    base, third = Multimodal(fields, **made), LowRank(Multimodal(fields, **made), rank=2, tasks=3)
+    with torch.no_grad():
+        third.load_state_dict(third.adopt({}, base.state_dict()), strict=True)
+    trained = {name for name, one in third.named_parameters() if one.requires_grad}
+    assert {name.rpartition(".")[2] for name in trained if ".projectors." not in name} == {"2"}
+    assert sum(".projectors." in name for name in trained) == len(list(base.projectors.parameters()))
+    ids = torch.tensor([[5, 3, 3, 7], [5, 3, 3, 9]])
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids, dtype=torch.bool)}
+    inputs |= {"image_features": torch.randn(2, 2, 4), "modality": torch.tensor([0, 1])}
+    torch.testing.assert_close(third(**inputs), base(**inputs))
+    hidden, weight, _ = third.hidden(**inputs)
+    torch.testing.assert_close(hidden @ weight.T, base(**inputs))
+    assert third.generate(**inputs, max_new=3) == base.generate(**inputs, max_new=3)
+    assert third.parts["projectors"] == ("network.projectors",)
+    with pytest.raises(AttributeError, match="nothing_like_it"):
+        _ = third.nothing_like_it
+
+
+def test_types_of_questions_are_learned_with_additions(tmp_path):
+    words = (
+        "model=multimodal",
+        "strategy=continual",
+        "tracker=none",
+        "card=false",
+        "strategy.method=olora",
+        "data.train=8",
+        "data.val=2",
+        "data.test=2",
+    )
+    tasks = ("strategy.tasks=[[image_answer],[video_answer]]", "strategy.controls=[]", "trainer.epochs=1", "seed=0")
+    record = kdrun.run(*words, *tasks, "data.modalities=[image,video]", f"paths.outputs={tmp_path}").record
+    paths = {stage["role"]: Path(stage["path"]) for stage in record["stages"]}
+    start, after = (
+        load_file(paths["student_task1"] / "best.safetensors"),
+        load_file(paths["student_task2"] / "last.safetensors"),
+    )
+    moved = {name for name in start if not torch.equal(start[name], after[name])}
+    assert moved and all(
+        name.startswith("network.projectors.video.") for name in moved
+    )  # no picture in the second task
+    assert any(bool(after[name].any()) for name in after.keys() - start.keys() if ".b." in name)
 
 
 def test_a_run_leaves_all_but_the_new_addition_as_it_was(tmp_path):

@@ -47,6 +47,7 @@ PIECES: Mapping[str, tuple[Callable[[Tensor], Tensor], int]] = {
     "image": (patches, 192),
     "audio": (spectrum, BANDS),
     "video": (frames, 432),
+    "speech": (spectrum, BANDS),
 }
 """Modality -> (pieces of inputs, numbers of each)."""
 

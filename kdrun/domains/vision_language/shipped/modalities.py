@@ -21,12 +21,14 @@ FORMS = ("answer", "description")
 SPLITS = ("train", "val", "test")
 MOST = 1_000_000
 """Inputs of a type in a split."""
+DRAWN = ("image", "audio", "video")
+"""Modalities that need no further package; a tokenizer knows their words whether they are asked for or not."""
 PROBED = 4
 """Inputs of each type and split whose content goes into the hash, beside all things that are drawn."""
 
 
 def modalities(
-    modalities: Sequence[str] = ("image", "audio", "video"),
+    modalities: Sequence[str] = DRAWN,
     train: int = 400,
     val: int = 60,
     test: int = 150,
@@ -34,7 +36,7 @@ def modalities(
 ) -> Conversations:
     """For each modality two types of questions, `image_answer` and `image_description`, each about inputs of its own.
 
-    modalities        image (a coloured shape), audio (a tone of one second), video (a shape that moves)
+    modalities        image (a coloured shape), audio (a tone of one second), video (a shape that moves), speech (a spoken word, extra: speech)
     train, val, test  questions of each type in these splits
     seed              of everything that is drawn
     """
@@ -64,7 +66,7 @@ def modalities(
         "modalities",
         samples,
         signals,
-        list(_corpus()),
+        list(_corpus(known)),
         text_hash([signals.source_hash, *lines]),
         determined=True,
         instructions={f"{name}_{form}": _prompts(name, form) for name in known for form in FORMS},
@@ -122,9 +124,11 @@ def _prompts(name: str, form: str) -> tuple[str, ...]:
     return tuple(wording for wordings in modality.questions.values() for wording in wordings)
 
 
-def _corpus() -> Iterator[str]:
-    """Every word that a question or an answer may hold, of all modalities: a task changes no tokenizer."""
+def _corpus(known: Sequence[str]) -> Iterator[str]:
+    """Every word that a question or an answer may hold, of these modalities and of DRAWN: a task changes no tokenizer."""
     for name, modality in MODALITIES.items():
+        if name not in (*DRAWN, *known):
+            continue
         yield from (prompt for form in FORMS for prompt in _prompts(name, form))
         yield modality.describe.replace("{", "").replace("}", "")
         yield " ".join(word for words in modality.attributes.values() for word in words)

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kdrun.domains.vision_language.shipped import speech
+
 Thing = Mapping[str, str]
 SIDE = 32
 """Pixels of a side of a picture."""
@@ -60,6 +62,17 @@ def sound(thing: Thing, random: np.random.Generator) -> np.ndarray:
     elif thing["tone"] == "pulsing":
         wave = wave * (np.sin(2 * np.pi * 6 * time + random.uniform(0, 2 * np.pi)) > 0)
     wave = random.uniform(0.3, 0.6) * wave + NOISE * random.standard_normal(LENGTH)
+    return np.round(np.clip(wave, -1, 1) * 32767).astype(np.int16)
+
+
+def spoken_word(thing: Thing, random: np.random.Generator) -> np.ndarray:
+    """int16 [LENGTH]: a word somewhere within a second, a little faster or slower than its pace."""
+    rate, said = speech.spoken()
+    word = speech.at_rate(said[thing["word"], thing["voice"], thing["pace"]], RATE / rate * random.uniform(0.94, 1.06))
+    word, wave = word[:LENGTH], np.zeros(LENGTH)
+    start = random.integers(LENGTH - len(word) + 1)
+    wave[start : start + len(word)] = random.uniform(0.3, 0.6) * word
+    wave += NOISE / 4 * random.standard_normal(LENGTH)
     return np.round(np.clip(wave, -1, 1) * 32767).astype(np.int16)
 
 
@@ -140,6 +153,22 @@ MODALITIES = {
                 "in which direction does it move?",
                 "name the direction of the video.",
             ),
+        },
+    ),
+    "speech": Modality(
+        {"word": speech.WORDS, "voice": tuple(speech.VOICES), "pace": tuple(speech.PACES)},
+        spoken_word,
+        "a {voice} voice says {word} {pace}",
+        (
+            "describe the speech.",
+            "what is said, and how?",
+            "what does the voice do?",
+            "give a description of the speech.",
+        ),
+        {
+            "word": ("what is said?", "which word do you hear?", "name the word."),
+            "voice": ("what voice is it?", "is the voice deep or bright?", "name the kind of voice."),
+            "pace": ("how fast is it said?", "is it said slowly or quickly?", "name the pace."),
         },
     ),
 }
