@@ -50,8 +50,10 @@ def merged(labels: Sequence[str], where: str, alike: str, told: Callable[[str], 
     if alike == "keep":
         return list(labels), []
     groups: dict[str, Counter[str]] = defaultdict(Counter)
-    for label in labels:
-        groups[spelling(label)][label] += 1
+    spelled = {}
+    for label, count in Counter(labels).items():
+        spelled[label] = spelling(label)
+        groups[spelled[label]][label] = count
     several = {key: counts for key, counts in groups.items() if len(counts) > 1}
     if several and alike == "stop":
         problems = Problems()
@@ -63,4 +65,4 @@ def merged(labels: Sequence[str], where: str, alike: str, told: Callable[[str], 
         problems.stop()
     usual = {key: max(sorted(counts), key=counts.__getitem__) for key, counts in groups.items()}
     notes = [f"labels that are one: {', '.join(map(repr, sorted(counts)))}" for counts in several.values()]
-    return [usual[spelling(label)] for label in labels], notes
+    return [usual[spelled[label]] for label in labels], notes

@@ -91,8 +91,10 @@ def _by_class(source: ArraySource, rows: np.ndarray, seed: int, purpose: str) ->
 def by_stratum(ids: np.ndarray, strata: np.ndarray, key: int) -> Iterator[np.ndarray]:
     """Positions of the samples of each stratum that has any, in ascending order of strata, shuffled by id. ids, strata: int64 [n]."""
     order = randomness.order(key, ids)
-    for stratum in np.unique(strata):
-        yield order[strata[order] == stratum]
+    told = strata[order]
+    by = np.argsort(told, kind="stable")
+    _, begins = np.unique(told[by], return_index=True)
+    yield from np.split(order[by], begins[1:]) if len(begins) else ()
 
 
 def quantile_bins(values: np.ndarray, of: np.ndarray | None = None, bins: int = BINS) -> np.ndarray:
