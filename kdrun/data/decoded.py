@@ -10,20 +10,25 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from kdrun.checksums import MANIFEST, mended, read_manifest, write_manifest
+from kdrun.data.folders import relative
 from kdrun.files import Damaged, new_array, read_json, sync_folder, write_json
 from kdrun.problems import UserError
 
 THREADS = 8
+TOGETHER = 32
+"""Files that a thread is given at a time."""
 RAW = "raw.npy"
 COMPARED = ".compared.json"
 """In a folder: stamps of its files when they were compared with their checksums."""
 BLOCK = 64
 """Rows that are copied at a time."""
+
+Made = TypeVar("Made")
 
 
 def decoded(cache: str | Path, name: str, key: Any, make: Callable[[Path], None]) -> Path:
@@ -75,12 +80,21 @@ def digests(root: Path, files: Sequence[Path], cache: str | Path) -> list[str]:
     """sha256 hex digest of every file below `root`; files are read again only where a name or a stamp is another."""
 
     def hash_all(target: Path) -> None:
-        with ThreadPoolExecutor(THREADS) as pool:
-            (target / "digests.json").write_text(json.dumps(list(pool.map(_digest, files))))
+        (target / "digests.json").write_text(json.dumps(in_threads(_digest, files)))
 
-    seen = [[path.relative_to(root).as_posix(), *stamp(path)] for path in files]
+    seen = [[relative(path, root), *stamp(path)] for path in files]
     folder = decoded(cache, "file_hashes", [str(root.resolve()), seen], hash_all)
     return json.loads((folder / "digests.json").read_text())
+
+
+def in_threads(function: Callable[[Any], Made], items: Sequence[Any]) -> list[Made]:
+    """`function(item)` of each, in their order. A thread is given several at a time: to hand over one takes as long as to hash a small file."""
+
+    def some(first: int) -> list[Made]:
+        return [function(item) for item in items[first : first + TOGETHER]]
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return [made for block in pool.map(some, range(0, len(items), TOGETHER)) for made in block]
 
 
 def keep_rows(raw: np.ndarray, rows: np.ndarray, target: Path, about: dict[str, Any]) -> None:

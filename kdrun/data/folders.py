@@ -80,11 +80,17 @@ def files(path: Path, _above: tuple[str, ...] = ()) -> Iterator[Path]:
         return
     inside = sorted((entry for entry in _entries(path) if visible(entry.name)), key=lambda entry: entry.name)
     for entry in inside:
-        place = path / entry.name
-        if os.path.isdir(place):  # unlike entry.is_dir(), False for a link to itself
-            yield from files(place, (*_above, real))
-        elif os.path.isfile(place):
-            yield place
+        # os.path asks the system, entry knows what is no link; of a link to itself only the first says that it is neither
+        asked = os.path if entry.is_symlink() else None
+        if asked.isdir(entry.path) if asked else entry.is_dir():
+            yield from files(path / entry.name, (*_above, real))
+        elif asked.isfile(entry.path) if asked else entry.is_file():
+            yield path / entry.name
+
+
+def relative(path: Path, root: Path) -> str:
+    """Path.relative_to, of a path that lies in a folder as `files` gave it, with forward slashes; without its fifteen calls."""
+    return str(path).removeprefix(str(root)).replace(os.sep, "/").lstrip("/")
 
 
 def below(root: Path, relative: str) -> Path:

@@ -79,7 +79,7 @@ def image_files(root: Path, alike: str = "stop", kind: Kind = IMAGES) -> tuple[l
         spelled[name].add(label.name)
         unread[name] += [path for path in paths if not kind.has(path)]
         images += [
-            ImageFile(path, folders.composed(path.relative_to(root).as_posix()), name, part)
+            ImageFile(path, folders.composed(folders.relative(path, root)), name, part)
             for path in paths
             if kind.has(path)
         ]
@@ -94,7 +94,9 @@ def image_files(root: Path, alike: str = "stop", kind: Kind = IMAGES) -> tuple[l
     labels, merged_notes = merged(
         [file.label for file in images], f"data.root={root}", alike, lambda label: f"({counts[label]} {kind.name})"
     )
-    images = [replace(file, label=label) for file, label in zip(images, labels, strict=True)]
+    images = [
+        file if file.label == label else replace(file, label=label) for file, label in zip(images, labels, strict=True)
+    ]
     notes += merged_notes
     return sorted(images, key=lambda file: (file.name, str(file.path))), notes
 
@@ -116,9 +118,11 @@ def _refuse_unnamed(paths: Iterable[Path]) -> None:
 
 def _refuse_doubled(root: Path, parts: dict[Path, int], images: list[ImageFile], kind: Kind) -> None:
     """UserError where splits have a folder of the same name in them (train/train/cat): it would be a class."""
-    for label in {file.label for file in images if parts}:
-        where = {file.part for file in images if file.label == label}
-        if where == {part_of(label)}:
+    where: dict[str, set[int]] = defaultdict(set)
+    for file in images if parts else ():
+        where[file.label].add(file.part)
+    for label, found in where.items():
+        if found == {part_of(label)}:
             name = next(file.name for file in images if file.label == label)
             raise UserError(f"data.root={root}: {name} is in a split within a split", kind.expected)
 
@@ -128,7 +132,7 @@ def _inside(top: Path, paths: list[Path]) -> dict[Path, list[Path]]:
     found = {folder: [] for folder in folders.folders(top)}
     for path in paths:
         if path.parent != top:
-            found[top / path.relative_to(top).parts[0]].append(path)
+            found[top / folders.relative(path, top).partition("/")[0]].append(path)
     return found
 
 

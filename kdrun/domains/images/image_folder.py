@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 
 from kdrun.checksums import checksum_of
 from kdrun.data import folders, pictures
-from kdrun.data.decoded import RAW, decoded, digests, keep_rows
+from kdrun.data.decoded import RAW, decoded, digests, in_threads, keep_rows
 from kdrun.data.fetch import default_cache
 from kdrun.data.source import SPLITS, TRAIN
 from kdrun.domains.images.image_files import ImageFile, image_files, is_image
@@ -24,7 +23,6 @@ from kdrun.problems import UserError, listed
 
 TARGETS = ("image_folder", "unlabelled_images")
 
-THREADS = 8
 FORMAT = 3  # of what is cached; raised when decoding changes
 NAMED = 3  # unreadable files whose reason is told
 
@@ -70,9 +68,7 @@ def unlabelled_images(
     if root is None or like is None:
         raise UserError("unlabelled_images reads the folder of data.unlabelled=FOLDER, beside images with labels")
     root = folders.existing(root, "unlabelled")
-    names = (
-        (path, folders.composed(path.relative_to(root).as_posix())) for path in folders.files(root) if is_image(path)
-    )
+    names = ((path, folders.composed(folders.relative(path, root))) for path in folders.files(root) if is_image(path))
     files = sorted(
         (ImageFile(path, name, "", TRAIN) for path, name in names), key=lambda file: (file.name, str(file.path))
     )
@@ -146,29 +142,26 @@ def _refuse_vanished(files: list[ImageFile], kept: list[ImageFile], reasons: tup
 def _decode(files: list[ImageFile], size: int | None, grey: bool, target: Path) -> None:
     """Write pixels.npy, uint8 [readable, C, H, W], and about.json."""
     # One array for all, so the shape must be known first.
-    with ThreadPoolExecutor(THREADS) as pool:
-        first = next(
-            (image for file in files if (image := decode_image(file.path, size, grey)).pixels is not None), None
-        )
-        if first is None:
-            raise UserError(f"none of {len(files)} images can be read, for example {files[0].path}")
-        shape = first.pixels.shape
-        raw = new_array(target / RAW, np.uint8, (len(files), *shape))
+    first = next((image for file in files if (image := decode_image(file.path, size, grey)).pixels is not None), None)
+    if first is None:
+        raise UserError(f"none of {len(files)} images can be read, for example {files[0].path}")
+    shape = first.pixels.shape
+    raw = new_array(target / RAW, np.uint8, (len(files), *shape))
 
-        def place(position: int) -> DecodedImage:
-            image = decode_image(files[position].path, size, grey)
-            if image.pixels is None:
-                return image
-            if image.pixels.shape != shape:
-                raise UserError(
-                    f"{files[position].name} is of size {image.pixels.shape[2]}x{image.pixels.shape[1]}, "
-                    f"others are {shape[2]}x{shape[1]}",
-                    "to bring all to one size: data.size=32, for example",
-                )
-            raw[position] = image.pixels
-            return replace(image, pixels=raw[position])
+    def place(position: int) -> DecodedImage:
+        image = decode_image(files[position].path, size, grey)
+        if image.pixels is None:
+            return image
+        if image.pixels.shape != shape:
+            raise UserError(
+                f"{files[position].name} is of size {image.pixels.shape[2]}x{image.pixels.shape[1]}, "
+                f"others are {shape[2]}x{shape[1]}",
+                "to bring all to one size: data.size=32, for example",
+            )
+        raw[position] = image.pixels
+        return replace(image, pixels=raw[position])
 
-        images = list(pool.map(place, range(len(files))))
+    images = in_threads(place, range(len(files)))
     pictures.refuse_ranges((file.name, image.range) for file, image in zip(files, images, strict=True))
     readable = np.flatnonzero([image.pixels is not None for image in images])
     broken = {file.name: image.reason for file, image in zip(files, images, strict=True) if image.pixels is None}

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from kdrun.data.columns import Parts
-from kdrun.data.decoded import decoded, stamp
+from kdrun.data.decoded import decoded, in_threads, stamp
 from kdrun.data.fetch import default_cache
 from kdrun.data.pictures import MACHINE, BrokenImage, opened, range_of, refuse_ranges
 from kdrun.data.source import text_hash
@@ -151,9 +151,7 @@ def _look(folder: Path, names: list[str], target: Path) -> None:
             return "", str(error), None
         return hashlib.sha256(content).hexdigest(), None, values
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        found = dict(zip(names, pool.map(one, names), strict=True))
-    (target / "found.json").write_text(json.dumps(found))
+    (target / "found.json").write_text(json.dumps(dict(zip(names, in_threads(one, names), strict=True))))
 
 
 def assembled(
