@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache as once_a_process
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,12 +33,15 @@ LEAST = 4 << 20
 """Bytes of files below which nothing is kept: to read them again costs less than a second."""
 HASHED = 10_000
 """Files above which their stamps stand for them: what is in so many is found out by their own source (decoded.digests)."""
+NOTHING = (0, 0, 0, 0)
+"""Stamp of a file that is not there."""
 LIBRARIES = ("numpy", "pillow", "pyarrow", "datasets", "sentencepiece", "tokenizers", "transformers")
 PACKAGE = Path(__file__).parents[1]
 ROOMS = ("data", "domains")
 """Rooms of kdrun whose code reads data."""
 
 Made = TypeVar("Made")
+Stamp = tuple[int, int, int, int]
 
 
 def keep(cache: str | Path, kind: str, key: Any, make: Callable[[], Made]) -> Made:
@@ -144,39 +148,62 @@ def _nodes(value: Any, name: str = "") -> Iterator[tuple[str, Mapping[str, Any]]
 
 def _content(path: Path, cache: str | Path) -> tuple[int, str]:
     """(bytes, hash of the names and the content of the files at a path, or below it; above HASHED files of their stamps)."""
-    listed = list(_files(path))
+    found, first, count = _listing(path), [], 0
+    for part in found:
+        first.append(part)
+        count += len(part[1])
+        if count > HASHED:
+            return _stamped(chain(first, found))
+    listed = [
+        (os.path.join(folder, name), known) for folder, *files in first for name, known in zip(*files, strict=True)
+    ]
     size = sum(known[0] for _, known in listed)
-    if len(listed) > HASHED or size < LEAST:
-        told: Iterable[Any] = listed
-    else:
-        files = [Path(name) for name, _ in listed]
+    told: Iterable[Any] = listed
+    if size >= LEAST:
+        files = [Path(name) for name, known in listed if known != NOTHING]
         root = path if path.is_dir() else path.parent
-        told = zip([name for name, _ in listed], digests(root, files, cache), strict=True)
+        told = zip(map(str, files), digests(root, files, cache), strict=True)
     whole = hashlib.sha256()
     for entry in told:
         whole.update(repr(entry).encode("utf-8", "surrogateescape"))
     return size, whole.hexdigest()
 
 
-def _files(path: Path) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
-    """(path, stamp) of a file, or of all visible files below a folder, in the order of their names; nothing where there is none."""
+def _stamped(found: Iterable[tuple[str, list[str], list[Stamp]]]) -> tuple[int, str]:
+    """(bytes, hash of names and stamps) of many files, none of which is held in memory."""
+    whole, size = hashlib.sha256(), 0
+    for folder, names, stamps in found:
+        whole.update(repr((folder, names, stamps)).encode("utf-8", "surrogateescape"))
+        size += sum(known[0] for known in stamps)
+    return size, whole.hexdigest()
+
+
+def _listing(path: Path) -> Iterator[tuple[str, list[str], list[Stamp]]]:
+    """(folder, names of the files in it, their stamps) of a file, or of a folder and all visible ones below it, in the order of their names."""
     try:
         with os.scandir(path) as found:
             entries = sorted((entry for entry in found if visible(entry.name)), key=lambda entry: entry.name)
     except NotADirectoryError:
-        yield str(path), stamp(path)
+        yield str(path.parent), [path.name], [stamp(path)]
         return
     except OSError:
         return
+    names, stamps, folders = [], [], []
     for entry in entries:
-        if entry.is_dir():
-            if not entry.is_symlink() or not _above(entry.path, path):
-                yield from _files(Path(entry.path))
-        else:
-            try:
-                yield entry.path, stamp(entry.path)
-            except OSError:  # a link to nothing
-                yield entry.path, (0, 0, 0, 0)
+        try:
+            if entry.is_dir():
+                folders.append(entry)
+                continue
+            status = entry.stat()
+            known = status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+        except OSError:  # a link to nothing, or to itself
+            known = NOTHING
+        names.append(entry.name)
+        stamps.append(known)
+    yield str(path), names, stamps
+    for entry in folders:
+        if not entry.is_symlink() or not _above(entry.path, path):
+            yield from _listing(Path(entry.path))
 
 
 def _above(link: str, folder: Path) -> bool:
@@ -192,7 +219,7 @@ def _stamps(names: Iterable[str]) -> str:
         try:
             known = stamp(name)
         except (OSError, ValueError):
-            known = (0, 0, 0, 0)
+            known = NOTHING
         whole.update(b"%d %d %d %d\n" % known)
     return whole.hexdigest()
 

@@ -25,6 +25,7 @@ from kdrun.domains.translation import build, parallel_text
 from kdrun.domains.vision_language import audit as vision_audit
 from kdrun.domains.vision_language import build as vision_build
 from kdrun.domains.vision_language import llava_json
+from kdrun.problems import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -318,3 +319,31 @@ def test_what_was_fetched_is_kept_by_its_files_whether_they_lie_in_the_cache_or_
     path = next(path for path in sorted(folder.rglob("*")) if path.is_file())
     path.write_bytes(path.read_bytes() + b" ")
     assert before != keeping.source_key({**node, "root": str(folder)}, tmp_path)
+
+
+@pytest.mark.parametrize("make", [conversations, images])
+def test_of_many_files_one_that_is_written_over_is_seen_at_once(tmp_path, monkeypatch, make):
+    """Above HASHED files their stamps stand for them, in every look of a process."""
+    config, paths = make(tmp_path), {"cache": str(tmp_path / "cache")}
+    apart = content_hash(config, paths)
+    monkeypatch.setattr(keeping, "HASHED", 10)
+    before = content_hash(config, paths)
+    assert before == apart == content_hash(config, paths)
+    path = next(tmp_path.rglob("7.png"))
+    Image.new("RGB", (8, 8), (250, 0, 0)).save(path)
+    after = content_hash(config, paths)
+    assert after != before
+    path.rename(path.with_name("other.png"))
+    if make is images:
+        assert content_hash(config, paths) not in (before, after)
+    else:
+        with pytest.raises(UserError, match=r"[12] of"):
+            content_hash(config, paths)
+
+
+def test_a_link_to_itself_among_pictures_is_no_picture(tmp_path):
+    config, paths = images(tmp_path), {"cache": str(tmp_path / "cache")}
+    before = content_hash(config, paths)
+    loop = tmp_path / "pictures" / "light" / "loop.png"
+    loop.symlink_to(loop)
+    assert content_hash(config, paths) == before
