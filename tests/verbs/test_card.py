@@ -136,7 +136,6 @@ def test_a_table_is_its_finished_runs(tmp_path, capsys):
 # a real run
 
 
-@pytest.mark.slow
 def test_a_run_is_measured_on_this_machine_and_estimated_for_another(outputs, run, capsys):
     assert typed(outputs, "hardware=cpu,jetson_orin_nano", "precision=fp32,int8", "calls=50", "critical=8") == 0
     said = capsys.readouterr().out
