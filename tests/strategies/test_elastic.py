@@ -160,6 +160,7 @@ def test_networks_that_cannot_be_taken_apart_are_told_before_anything_is_fitted(
 LANGUAGE = [
     "model=lm_elastic",
     "data.samples=300",
+    "data.terms=4",
     "trainer.batch_size=8",
     "trainer.epochs=1",
     "teacher.trainer.epochs=5",
