@@ -50,7 +50,8 @@ def run_job(
         return follow(place, paths)
     if folder is None:
         data = job.config["data"]
-        kinds.find(data["task"]).check_here(data)  # told before torch is imported
+        with job.allowing():
+            kinds.find(data["task"]).check_here(data)  # told before torch is imported
     from kdrun.job.cells import fit_cells
     from kdrun.job.opening import finished_meanwhile, opened
     from kdrun.job.progress import Signals

@@ -50,7 +50,22 @@ class Chosen(Sequence[Any]):
         return self.rows[int(self.places[place])]
 
 
-class Followed(Sequence[Any]):
+class Rows(Sequence[Any]):
+    """Rows of which each is made when it is asked for: `_row` of its place, 0 to len - 1."""
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self[number] for number in range(*place.indices(len(self)))]
+        place = int(place)
+        if not -len(self) <= place < len(self):
+            raise IndexError(place)
+        return self._row(place % len(self))
+
+    def _row(self, place: int) -> Any:
+        raise NotImplementedError
+
+
+class Followed(Rows):
     """The rows of several columns, one behind the other, each taken when it is asked for."""
 
     def __init__(self, *columns: Sequence[Any]):
@@ -60,13 +75,7 @@ class Followed(Sequence[Any]):
     def __len__(self) -> int:
         return int(self.ends[-1])
 
-    def __getitem__(self, place: Any) -> Any:
-        if isinstance(place, slice):
-            return [self[number] for number in range(*place.indices(len(self)))]
-        place = int(place)
-        if not -len(self) <= place < len(self):
-            raise IndexError(place)
-        place %= len(self)
+    def _row(self, place: int) -> Any:
         number = int(np.searchsorted(self.ends, place, "right"))
         return self.columns[number][place - int(self.ends[number] - len(self.columns[number]))]
 
@@ -74,7 +83,7 @@ class Followed(Sequence[Any]):
         return chain.from_iterable(self.columns)
 
 
-class StoredTexts(Sequence[str]):
+class StoredTexts(Rows):
     """The texts of a file, each read when it is asked for. starts: int64 [n + 1], where it is not in a file beside this one."""
 
     def __init__(self, path: str | os.PathLike[str], file: Any = None, starts: np.ndarray | None = None):
@@ -94,13 +103,7 @@ class StoredTexts(Sequence[str]):
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    def __getitem__(self, place: Any) -> Any:
-        if isinstance(place, slice):
-            return [self[number] for number in range(*place.indices(len(self)))]
-        place = int(place)
-        if not -len(self) <= place < len(self):
-            raise IndexError(place)
-        place %= len(self)
+    def _row(self, place: int) -> str:
         return self._content[int(self.starts[place]) : int(self.starts[place + 1])].decode("utf-8", "surrogatepass")
 
     def __iter__(self) -> Iterator[str]:
@@ -111,7 +114,7 @@ class StoredTexts(Sequence[str]):
                 yield block[begin - edges[0] : end - edges[0]].decode("utf-8", "surrogatepass")
 
 
-class RowColumn(Sequence[Any]):
+class RowColumn(Rows):
     """Rows that are no texts (chats, samples), each made from its JSON when it is asked for. classes: names of those in rows."""
 
     def __init__(self, texts: StoredTexts, classes: Sequence[str]):
@@ -121,9 +124,7 @@ class RowColumn(Sequence[Any]):
     def __len__(self) -> int:
         return len(self.texts)
 
-    def __getitem__(self, place: Any) -> Any:
-        if isinstance(place, slice):
-            return [self[number] for number in range(*place.indices(len(self)))]
+    def _row(self, place: int) -> Any:
         return self._made(json.loads(self.texts[place]))
 
     def __iter__(self) -> Iterator[Any]:

@@ -12,6 +12,7 @@ from pkgutil import resolve_name
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from kdrun import targets
 from kdrun.domains.rows import Sums, mean_of
 from kdrun.problems import UserError
 
@@ -126,7 +127,14 @@ class Domain:
         return resolve_name(self.source)
 
     def check_here(self, data: Mapping[str, Any]) -> None:
-        """Raises UserError where this machine lacks what the source of a config `data` needs, a program say; asked before torch is imported."""
+        """Raises UserError where this machine lacks what the source of a config `data` needs, a program say: the source has an attribute
+        `needs`, a function of that config which raises it. Asked before torch is imported."""
+        try:
+            needs = getattr(targets.locate(data["_target_"], "source"), "needs", None)
+        except Exception:  # what is wrong with it is told where it is built
+            return
+        if needs is not None:
+            needs(data)
 
     def module(self, source: Any, config: dict[str, Any], cache: str) -> Any:
         """The data module (data.module.DataModule) of what a source returned: split, limited, normalised.

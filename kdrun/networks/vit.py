@@ -80,7 +80,7 @@ class VisionTransformer(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor | dict[str, Tensor]:
         patches = self.patches(images).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.tokens.expand(len(images), -1, -1), patches], dim=1) + self.positions
+        tokens = torch.cat([self.tokens.expand(images.shape[0], -1, -1), patches], dim=1) + self.positions
         for block in self.blocks:
             tokens = block(tokens)
         tokens = self.norm(tokens)

@@ -136,7 +136,8 @@ def make_plan(
             resolve_mode(found[-1].job.config["tracker"])
             if not elsewhere:
                 check_reader(found[-1].job.config["energy"], found[-1].job.config["hardware"])
-                kinds.find(found[-1].job.config["data"]["task"]).check_here(found[-1].job.config["data"])
+                with found[-1].job.allowing():
+                    kinds.find(found[-1].job.config["data"]["task"]).check_here(found[-1].job.config["data"])
         except UserError as error:
             for first, *rest in each(error):
                 typed, _, fault = first.partition(": ")  # `key=1: fault` and `key=2: fault` are one fault

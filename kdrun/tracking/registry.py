@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -307,7 +307,8 @@ def list_runs(outputs: str | os.PathLike[str]) -> list[RunInfo]:
 
 def find_run(outputs: str | os.PathLike[str], text: str) -> RunInfo:
     """The run meant by `text`: an id, the path of a run folder, a unique beginning of an id, a beginning of a job hash
-    (at least four characters; the newest of that hash), or `last`. UserError naming the near ones otherwise."""
+    (at least four characters; the newest of that hash), or `last`, the newest that got as far as a stage where there is one.
+    UserError naming the near ones otherwise."""
     folder = Path(text)
     if len(folder.parts) > 1 and (folder / RECORD).is_file():
         return read_run(folder)
@@ -315,7 +316,7 @@ def find_run(outputs: str | os.PathLike[str], text: str) -> RunInfo:
     if not runs:
         raise UserError(f"no runs in {runs_folder(outputs)}", "another folder: --outputs DIR")
     if text == "last":
-        return runs[0]
+        return next((run for run in runs if not _came_to_nothing(run.record or {})), runs[0])
     for run in runs:
         if run.id == text:
             return run
@@ -333,6 +334,11 @@ def find_run(outputs: str | os.PathLike[str], text: str) -> RunInfo:
     guess = names.get(nearest(text, names) or "")
     closest = f"; closest: {guess}" if guess else ""
     raise UserError(f"no run '{text}' in {runs_folder(outputs)}{closest}", "all: kdrun runs")
+
+
+def _came_to_nothing(record: Mapping[str, Any]) -> bool:
+    """Whether a run was refused for a mistake in what was typed, before anything was trained."""
+    return (record.get("error") or {}).get("type") == "UserError" and not record.get("stages")
 
 
 def _ambiguous(text: str, runs: list[RunInfo]) -> UserError:

@@ -131,6 +131,11 @@ def test_speech_without_its_package_says_what_to_install(monkeypatch):
         kinds.find("vision_language").check_here(compose([*WORDS, "data.modalities=[speech]"]).config["data"])
 
 
+def test_a_modality_that_is_none_names_the_nearest():
+    with pytest.raises(UserError, match="no modality 'speach'; closest: speech"):
+        modalities(("image", "speach"))
+
+
 def test_a_tokenizer_knows_no_spoken_words_where_none_are_spoken():
     assert not any("seven" in text for text in modalities(("image",), 1, 1, 1).corpus)
 

@@ -251,3 +251,14 @@ def test_an_empty_registry_says_where_it_looked(tmp_path):
 def test_a_copied_registry_keeps_working(three, tmp_path):
     shutil.copytree(three[0] / "runs", tmp_path / "copy" / "runs")
     assert len(list_runs(tmp_path / "copy")) == 3
+
+
+def test_last_is_the_newest_run_that_was_not_refused(tmp_path):
+    trained = open_run(tmp_path, "digits", HASH)
+    trained.record["stages"] = [{"stage": "student"}]
+    end(trained)
+    refused = open_run(tmp_path, "digits", "cd" * 32)
+    refused.fail(UserError("a mistake in what was typed"))
+    refused.close()
+    assert find_run(tmp_path, refused.id).status == "failed"
+    assert find_run(tmp_path, "last").id == trained.id

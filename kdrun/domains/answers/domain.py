@@ -23,12 +23,6 @@ class AnswersDomain(LanguageDomain):
     described = "kdrun.domains.answers.spec:AnswersSpec"
     held = "kdrun.domains.answers.task:AnswersModule"
 
-    def check_here(self, data: Mapping[str, Any]) -> None:
-        if str(data["_target_"]).endswith("shipped.miniwob.miniwob"):
-            from kdrun.domains.answers.miniwob.browser import check_here
-
-            check_here(data.get("executed", True))
-
     def sums(self, row: Mapping[str, Any]) -> Mapping[str, Sums]:
         """Also the share of right answers."""
         return {**({"success": mean_of("right")} if "right" in row else {}), **super().sums(row)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -57,12 +56,6 @@ class VisionLanguageDomain(Domain):
     described = "kdrun.domains.vision_language.spec:VisionSpec"
     makes, node = "kdrun.domains.vision_language.build:vision_module", "vision"
     unlabelled = "kdrun.domains.vision_language.transfer.unlabelled_pictures"
-
-    def check_here(self, data: Mapping[str, Any]) -> None:
-        if str(data["_target_"]).endswith("shipped.modalities.modalities") and "speech" in data["modalities"]:
-            from kdrun.domains.vision_language.shipped import speech
-
-            speech.here()
 
     def content_hash(self, source: Any, config: dict[str, Any]) -> str:
         """With the content of a tokenizer that is given, in the place of the text that one would be made from."""

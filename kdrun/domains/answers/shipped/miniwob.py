@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from kdrun.data.fetch import default_cache
 from kdrun.data.source import TEST, TRAIN, UNUSED, VAL
-from kdrun.domains.answers.miniwob.browser import Browser, binaries, check_tasks
+from kdrun.domains.answers.miniwob.browser import Browser, binaries, check_here, check_tasks
 from kdrun.domains.answers.miniwob.pages import VERSION, Page, prepared
 from kdrun.domains.answers.shipped.forms import screens
 from kdrun.domains.language.source import Documents
@@ -78,6 +79,13 @@ def miniwob(
     finally:
         browser.close()
     return screens("miniwob", pages, np.array(split, np.int8), seed)
+
+
+def _needs(data: Mapping[str, Any]) -> None:
+    check_here(data.get("executed", True))
+
+
+miniwob.needs = _needs
 
 
 def prepared_folder(cache: str | Path | None) -> Path:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from kdrun.data import randomness
 from kdrun.data.source import text_hash
+from kdrun.domains.vision_language.shipped import speech
 from kdrun.domains.vision_language.shipped.scenes import Draw
 from kdrun.domains.vision_language.shipped.signals import MODALITIES, Thing
 from kdrun.domains.vision_language.source import Conversations, Sample, Turn
@@ -43,7 +44,7 @@ def modalities(
     if not modalities or (wrong := [name for name in modalities if name not in MODALITIES]):
         name = wrong[0] if modalities else modalities
         raise UserError(
-            f"data.modalities: {name!r}{closest(str(name), MODALITIES)}", f"there are: {listed(MODALITIES)}"
+            f"data.modalities: no modality {name!r}{closest(str(name), MODALITIES)}", f"there are: {listed(MODALITIES)}"
         )
     for name, size in (("train", train), ("val", val), ("test", test)):
         if not isinstance(size, int) or not 1 <= size <= MOST:
@@ -102,6 +103,14 @@ class Signals:
     def raw(self, number: int) -> np.ndarray:
         signal = self.signals[number]
         return MODALITIES[signal.modality].draw(signal.thing, np.random.Generator(np.random.PCG64(signal.seed)))
+
+
+def _needs(data: Mapping[str, Any]) -> None:
+    if "speech" in data.get("modalities", DRAWN):
+        speech.here()
+
+
+modalities.needs = _needs
 
 
 def _drawn(name: str, form: str, split: str, count: int, seed: int) -> Iterator[tuple[Thing, Turn]]:
