@@ -98,11 +98,34 @@ def test_pages_are_prepared_once(tmp_path):
     with Image.open(first[0][0].shot) as shown:
         assert shown.size == (browsers.WIDTH, browsers.HEIGHT)
     tries = stub.tries
-    assert list(pages.prepared(tmp_path, stub, wanted)) == first and stub.tries == tries
+    again = list(pages.prepared(tmp_path, stub, wanted, lambda done, of: told.append("again")))
+    assert again == first and stub.tries == tries and "again" not in told
     (tmp_path / "press" / "train-1.json").write_text("{half")  # a machine that stopped
     assert list(pages.prepared(tmp_path, stub, wanted)) == first and stub.tries > tries
     with pytest.raises(UserError, match=r"hard: .* solves 0 of its first 13 pages"):
         list(pages.prepared(tmp_path, stub, [("hard", "train", 1)]))
+
+
+def test_a_browser_that_is_lost_is_started_once_more():
+    class Fails(Stub):
+        left, closed = 1, 0
+
+        def click(self, x, y):
+            if self.left:
+                self.left -= 1
+                raise browsers.Lost("tab crashed")
+            super().click(x, y)
+
+        def close(self):
+            self.closed += 1
+
+    stub = Fails()
+    page, _ = pages.tried(Stub(), "press", "test-1")
+    live = pages.replace(page, browser=stub)
+    assert live.executed(page.answer(Action("click", "OK 2"))) and stub.closed == 1
+    stub.left = 2
+    with pytest.raises(UserError, match="the browser fails, twice: tab crashed"):
+        live.executed(page.answer(Action("click", "OK")))
 
 
 @pytest.fixture
@@ -189,6 +212,9 @@ def test_a_page_in_a_browser():
             assert shown.size == (browsers.WIDTH, browsers.HEIGHT) and len(shown.getcolors(100_000)) > 10
         page, _ = pages.tried(made, "enter-text", "test-1")
         assert page.valid() == [Action("type", "field", pages.words_of(page.utterance)[0])]
+        made._driver.service.process.kill()
+        live = pages.replace(page, browser=made)
+        assert live.executed(page.answer(page.actions[0]))  # in a browser that was started anew
         with pytest.raises(UserError, match="closest: click-button"):
             browsers.check_tasks("data.tasks", ["click-buton"])
     finally:

@@ -6,6 +6,8 @@ import atexit
 import io
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ TIMEOUT = 20
 """Seconds after which a page, or a script on it, has failed."""
 DRIVES = "data=miniwob drives a browser"
 SCRIPTS = Path(__file__).with_name("page.js")
+READY = "return document.getElementById('click-canvas') !== null;"
+"""What pages make in their own load handler, which a driver may be ahead of."""
 RESET = "core.endEpisode(0); Math.seedrandom(arguments[0]); core.startEpisodeReal();"
 
 
@@ -67,10 +71,14 @@ def check_tasks(key: str, names: Any) -> None:
             )
 
 
+class Lost(Exception):
+    """The browser did not do what it was told: it has ended, its page failed, or took too long."""
+
+
 class Browser:
     """One browser with one page at a time, started when it is first asked for, and again in a forked process.
 
-    A page is (task, seed): the same of both is the same page, each time it is opened.
+    A page is (task, seed): the same of both is the same page, each time it is opened. What the driver refuses is Lost.
     """
 
     def __init__(self) -> None:
@@ -79,51 +87,73 @@ class Browser:
 
     def open(self, task: str, seed: str) -> str:
         """A fresh copy of a page. Returns its utterance."""
-        driver = self._started()
-        if task != self._task:
-            driver.get(f"file://{pages_folder() / task}.html")
-            self._task = task
-        driver.execute_script(RESET, seed)
-        return driver.execute_script("return core.getUtterance().utterance || core.getUtterance();")
+        with self._driven() as driver:
+            if task != self._task:
+                from selenium.webdriver.support.wait import WebDriverWait
+
+                driver.get(f"file://{pages_folder() / task}.html")
+                WebDriverWait(driver, TIMEOUT, 0.02).until(lambda one: one.execute_script(READY))
+                self._task = task
+            driver.execute_script(RESET, seed)
+            return driver.execute_script("return core.getUtterance().utterance || core.getUtterance();")
 
     def elements(self) -> list[dict[str, Any]]:
         """What can be seen on the page: {"kind", "text", "value", "colour", "box": [left, top, width, height]} of each."""
-        return self._started().execute_script(SCRIPTS.read_text(encoding="utf-8"))
+        with self._driven() as driver:
+            return driver.execute_script(SCRIPTS.read_text(encoding="utf-8"))
 
     def click(self, x: float, y: float) -> None:
         from selenium.webdriver.common.actions.action_builder import ActionBuilder
 
-        actions = ActionBuilder(self._started(), duration=0)
-        actions.pointer_action.move_to_location(round(x), round(y)).click()
-        actions.perform()
+        with self._driven() as driver:
+            actions = ActionBuilder(driver, duration=0)
+            actions.pointer_action.move_to_location(round(x), round(y)).click()
+            actions.perform()
 
     def enter(self, x: float, y: float, text: str) -> None:
         """Types a text into the field there, in place of what it holds, and presses the page's Submit."""
         self.click(x, y)
-        driver = self._started()
-        if driver.execute_script(
-            "var e = document.activeElement; if ('value' in e) { e.value = ''; return true } return false"
-        ):
-            driver.switch_to.active_element.send_keys(text)
-            driver.execute_script("var e = document.querySelector('#area #subbtn'); if (e) e.click()")
+        with self._driven() as driver:
+            if driver.execute_script(
+                "var e = document.activeElement; if ('value' in e) { e.value = ''; return true } return false"
+            ):
+                driver.switch_to.active_element.send_keys(text)
+                driver.execute_script("var e = document.querySelector('#area #subbtn'); if (e) e.click()")
 
     def reward(self) -> float:
         """What has been earned since the page was opened: above 0 where its task is done, 0 while it is not."""
-        return float(self._started().execute_script("return WOB_DONE_GLOBAL ? WOB_RAW_REWARD_GLOBAL : 0;"))
+        with self._driven() as driver:
+            return float(driver.execute_script("return WOB_DONE_GLOBAL ? WOB_RAW_REWARD_GLOBAL : 0;"))
 
     def screenshot(self) -> bytes:
         """The page as PNG, of WIDTH x HEIGHT."""
         from PIL import Image
 
-        with Image.open(io.BytesIO(self._started().get_screenshot_as_png())) as shown:
+        with self._driven() as driver:
+            taken = driver.get_screenshot_as_png()
+        with Image.open(io.BytesIO(taken)) as shown:
             made = io.BytesIO()
             shown.convert("RGB").crop((0, 0, WIDTH, HEIGHT)).save(made, "PNG")
         return made.getvalue()
 
     def close(self) -> None:
         if self._driver is not None and self._process == os.getpid():
-            self._driver.quit()
+            with suppress(Exception):  # one that has ended by itself
+                self._driver.quit()
         self._driver, self._task = None, ""
+
+    @contextmanager
+    def _driven(self) -> Iterator[Any]:
+        """The driver. Raises Lost for what it raises, with the first line of that."""
+        driver = self._started()
+        from selenium.common.exceptions import WebDriverException
+        from urllib3.exceptions import HTTPError
+
+        try:
+            yield driver
+        except (WebDriverException, HTTPError, OSError) as error:
+            said = str(getattr(error, "msg", None) or error) or type(error).__name__
+            raise Lost(said.splitlines()[0]) from error
 
     def _started(self) -> Any:
         if self._driver is not None and self._process == os.getpid():

@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from kdrun.domains.answers.miniwob.browser import HEIGHT, WIDTH
+from kdrun.domains.answers.miniwob.browser import HEIGHT, WIDTH, Lost
 from kdrun.domains.answers.screen import Action, Screen, action_of
 from kdrun.files import write_atomic
 from kdrun.problems import UserError
@@ -18,6 +18,8 @@ MOST = 20
 """Elements of a page that an agent reads; pages with more are left out."""
 VERSION = 1
 """Of how pages are read and tried; pages of other versions are prepared anew."""
+
+Made = TypeVar("Made")
 
 
 class Opened(Protocol):
@@ -29,6 +31,7 @@ class Opened(Protocol):
     def enter(self, x: float, y: float, text: str) -> None: ...
     def reward(self) -> float: ...
     def screenshot(self) -> bytes: ...
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ class Page(Screen):
         action = action_of(text)
         if self.browser is None or action is None:
             return self.right(text)
-        return action.element in self.spots and carried_out(self.browser, self, action)
+        browser = self.browser
+        return action.element in self.spots and steady(browser, lambda: carried_out(browser, self, action))
 
     def apart(self, one: str, other: str) -> float:
         """Between centres, as a share of the page's diagonal."""
@@ -127,6 +131,21 @@ def words_of(utterance: str) -> list[str]:
     return list(dict.fromkeys(re.findall(r'"([^"]+)"', utterance)))
 
 
+def steady(browser: Opened, work: Callable[[], Made]) -> Made:
+    """What work() gives, which begins with fresh copies of pages: once more in a new browser where this one was Lost, as when a tab has
+    crashed. UserError where that one is lost too."""
+    try:
+        return work()
+    except Lost:
+        browser.close()
+    try:
+        return work()
+    except Lost as error:
+        raise UserError(
+            f"data=miniwob: the browser fails, twice: {error}", "the same command goes on from what is done"
+        ) from error
+
+
 def carried_out(browser: Opened, page: Page, action: Action) -> bool:
     """Whether the action succeeds in a fresh copy of the page. UserError where the browser shows another page than the one that is known."""
     if browser.open(page.name, page.seed) != page.utterance:
@@ -162,7 +181,7 @@ def prepared(
 ) -> Iterator[list[Page]]:
     """For each (task, split, count): that many pages, of seeds `SPLIT-0`, `SPLIT-1` ...; those that `tried` refuses are left out, and noted.
 
-    What is not in the folder yet is opened and tried in the browser, and kept there. told(pages, of all).
+    What is not in the folder yet is opened and tried in the browser, and kept there. told(pages, of all): after each of these.
     Raises UserError for a task of which too few pages can be solved by one action.
     """
     done, total = 0, sum(count for *_, count in wanted)
@@ -175,12 +194,14 @@ def prepared(
                     f"data.tasks: {task}: one click or one text solves {len(pages)} of its first {number} pages",
                     "an agent has one action here: leave out tasks of several steps",
                 )
-            page = _kept(folder / task / f"{split}-{number}.json", browser, task, f"{split}-{number}")
+            path = folder / task / f"{split}-{number}.json"
+            new, page = not path.exists(), _kept(path, browser, task, f"{split}-{number}")
             number += 1
             if page is not None:
                 pages.append(page)
                 done += 1
-                told(done, total)
+                if new:
+                    told(done, total)
         yield pages
 
 
@@ -193,7 +214,7 @@ def _kept(path: Path, browser: Opened, task: str, seed: str) -> Page | None:
     except ValueError:
         known = None  # of a machine that stopped while it wrote
     if known is None:
-        found = tried(browser, task, seed)
+        found = steady(browser, lambda: tried(browser, task, seed))
         path.parent.mkdir(parents=True, exist_ok=True)
         if found is not None:
             write_atomic(path.with_suffix(".png"), found[1])
