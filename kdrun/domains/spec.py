@@ -81,8 +81,8 @@ class Spec:
     def metadata(self) -> dict[str, Any]:
         """What a weights file keeps, in JSON types, so that its network can be built and used without the data: "kind", "data" (its
         name) and the fields, without those of `unsaved` and those that may be None and are."""
-        values = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in self.unsaved}
-        kept = {name: value for name, value in values.items() if value is not None or name not in type(self).__dict__}
+        saved = [(one, getattr(self, one.name)) for one in fields(self) if one.name not in self.unsaved]
+        kept = {one.name: value for one, value in saved if value is not None or one.default is MISSING}
         lists = {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
         return {"kind": self.kind, "data": self.name, **lists}
 

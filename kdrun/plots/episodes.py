@@ -91,7 +91,7 @@ def _spread(said: list[dict[str, Any]], rows: int) -> list[dict[str, Any]]:
 
 
 def sheet(episodes: list[tuple[Any, Any, bool]], heading: str) -> bytes:
-    """PNG of (screen, action or None where there was no such, whether it was right): valid elements have a dashed frame, a click is a cross
+    """PNG of (screen, action or None where there was no such, whether it was right): valid elements have a dashed frame, a click is a point
     in a circle, and what was typed stands beside it."""
     import matplotlib.pyplot as plt
 
@@ -140,7 +140,7 @@ def _draw(axes: Any, screen: Any, action: Any, right: bool) -> None:
         axes.plot(
             [x], [y], marker="o", markersize=9, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=1.6
         )
-        axes.plot([x], [y], marker="x", markersize=4, markeredgecolor=colour, markeredgewidth=1.2)
+        axes.plot([x], [y], marker=".", markersize=3, color=colour)  # what is written there stays legible
     axes.set_title(
         f"{'right' if right else 'wrong'}: {fill(_words(action, boxes), LETTERS)}",
         fontsize=6,

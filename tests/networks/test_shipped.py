@@ -39,7 +39,7 @@ BY_NAME = (
 TEXT = [name for name in NETWORKS if name.startswith("nmt_")]
 CLASSIFIED = [name for name in NETWORKS if name.startswith("text_")]
 VISION = [name for name in NETWORKS if name.startswith(("llava_w", "multimodal"))]
-LANGUAGE = [name for name in NETWORKS if name.startswith("lm_")]
+LANGUAGE = [name for name in NETWORKS if name.startswith(("lm_", "agent_vision"))]
 SEQUENCES = (*TEXT, *CLASSIFIED, *VISION, *LANGUAGE)
 FAMILIES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 LARGE = ("llava_paper", "llava_smollm2", "text_classifier", "smollm2", "qwen_paper")
@@ -87,12 +87,14 @@ def classified_text_spec() -> ClassifiedTextSpec:
     return ClassifiedTextSpec("c", ("a", "b", "c"), 512, 0, {}, 32, "0" * 64)
 
 
-def language_spec() -> LanguageSpec:
+def language_spec(image_size: int | None = None) -> LanguageSpec:
     pytest.importorskip("transformers")
-    return LanguageSpec("l", 512, 0, 1, 2, {}, 64, "0" * 64)
+    return LanguageSpec("l", 512, 0, 1, 2, {}, 64, "0" * 64, image_size=image_size)
 
 
 def data_of(name: str):
+    if name.startswith(("agent_vision", "gui_agent_vision")):
+        return language_spec(84)
     if name.startswith(("lm_", "causal_lm", "gui_")):
         return language_spec()
     if name.startswith("text_"):

@@ -1,4 +1,4 @@
-"""Pictures of screens for people: what a form looks like, and where its elements are. No network sees them."""
+"""Pictures of screens: what a form looks like, and where its elements are."""
 
 from __future__ import annotations
 

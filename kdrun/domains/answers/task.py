@@ -77,7 +77,8 @@ class Answers(CausalLanguage):
             begun.append(batch["inputs"]["input_ids"][row, : first + 1].tolist())
             references.append(batch["targets"][row, first : last + 1].tolist())
         generator = torch.Generator(batch["mask"].device)
-        made = self.write(network, begun, self.module.written[1], 0.0, generator)
+        seen = {name: batch["inputs"][name][rows] for name in ("picture",) if name in batch["inputs"]}
+        made = self.write(network, begun, self.module.written[1], 0.0, generator, **seen)
         return self._read(made), self._read(references)
 
 

@@ -58,7 +58,7 @@ class LanguageDomain(Domain):
     metrics = MappingProxyType({"bits_per_byte": "min", "loss": "min", "perplexity": "min", "token_accuracy": "max"})
     monitor = "bits_per_byte"
     settings = MappingProxyType({"language": LanguageConfig})
-    supplies = ("vocabulary", "vocab_size", "pad", "bos", "eos", "max_length")
+    supplies = ("vocabulary", "vocab_size", "pad", "bos", "eos", "max_length", "image_size")
     commands = ("generate", "chat")
     normalised, per_position, continues, transfers = False, True, True, True
     sampled = "a text file is one document, unless data.separator stands between several"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,12 +52,14 @@ class LanguageSamples(Parts):
     parts   Ragged, as long: which document of its row each token is of, from 1; None: rows hold one each
     pad     what rows are filled up with
     origins  of the documents of each row, where they are known
+    pictures what rows with these ids (int64 [n]) have beside them: float32 [n, 3, size, size]; None: nothing
     """
 
     KEPT = ("ids", "tokens", "bytes", "parts", "pad", "origins", "lengths", "predicted", "labelled")
 
     labelled: torch.Tensor | None = None
     """bool [n]: of which rows the next tokens are learned; of the others a teacher alone says what comes next. None: all."""
+    pictures: Callable[[np.ndarray], torch.Tensor] | None = None
 
     def __init__(
         self,
@@ -67,7 +69,9 @@ class LanguageSamples(Parts):
         parts: Ragged | None,
         pad: int,
         origins: Origins | None = None,
+        pictures: Callable[[np.ndarray], torch.Tensor] | None = None,
     ):
+        self.pictures = pictures
         self.ids, self.origins = torch.from_numpy(np.array(ids, np.int64)), origins
         self.tokens, self.parts, self.pad = tokens, parts, pad
         self.bytes = Ragged(bytes, tokens.starts)
@@ -99,6 +103,10 @@ class LanguageSamples(Parts):
         known = {} if self.labelled is None else {"labelled": int(counts[self.labelled.numpy()[positions]].sum())}
         return {"mask": int(counts.sum()), **known}
 
+    def seen(self, ids: np.ndarray) -> dict[str, Any]:
+        """{"picture": float32 [n, 3, size, size]} of rows with these ids; {} where they have none."""
+        return {} if self.pictures is None else {"picture": self.pictures(ids)}
+
     def batch(self, positions: np.ndarray, sizes: dict[str, int] | None = None) -> dict[str, Any]:
         """The rows at these positions as a batch (see LanguageLoader). sizes: those over all ranks, where not theirs."""
         sizes = self.sizes(positions) if sizes is None else sizes
@@ -111,6 +119,7 @@ class LanguageSamples(Parts):
             "inputs": {
                 "input_ids": torch.from_numpy(np.where(attended, ids[:, :-1], self.pad)),
                 "attention_mask": torch.from_numpy(mask),
+                **self.seen(self.ids[torch.from_numpy(positions)].numpy()),
             },
             "targets": torch.from_numpy(ids[:, 1:].copy()),
             "mask": torch.from_numpy(counted >= 0),
@@ -135,7 +144,8 @@ class LanguageLoader(SortedLoader):
     """Iterates one split as one of `world` ranks; resumes at any batch (see BatchLoader for how).
 
     A batch is a dict: "ids" int64 [b]; "inputs": input_ids int64 [b, L] and attention_mask: bool [b, L], where there is a token, or
-    int64 [b, L], which document of the row it is of (0: padding); "targets" int64 [b, L]: the next token; "mask" bool [b, L]: where
+    int64 [b, L], which document of the row it is of (0: padding),
+    and, where rows have one, picture float32 [b, 3, size, size]; "targets" int64 [b, L]: the next token; "mask" bool [b, L]: where
     that counts; "bytes" int64 [b, L]: of the next token; "view" 0; "size": counted tokens over all ranks. Where not all rows have labels
     also "labelled" bool [b] and "sizes": {"mask": size, "labelled": counted tokens of rows that have some}.
     """

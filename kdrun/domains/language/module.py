@@ -6,6 +6,7 @@ import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from kdrun.domains.language import rows as rows_of
 from kdrun.domains.language import tokens as tokenizers
 from kdrun.domains.language.loader import LanguageLoader, LanguageSamples
 from kdrun.domains.language.prompts import answered, prompts
-from kdrun.domains.language.source import Documents
+from kdrun.domains.language.source import Documents, Pictures
 from kdrun.domains.language.spec import LanguageSpec
 from kdrun.domains.language.templates import Templates, prompted
 from kdrun.domains.text.module import without_duplicates
@@ -207,9 +208,30 @@ def language_module(
         max_length=config["max_length"],
         tokenizer=tokenizer.sha256,
         chats=source.chats,
+        image_size=source.pictures and source.pictures.size,
     )
+    if source.pictures is not None:
+        check_pictures(source, config)
+        for name in samples.keys() - {general.NAME}:
+            samples[name].pictures = partial(beside, source.pictures)
     written = config["prompts"], config["max_new"]
     return kind(made["source"], tokenizer, spec, samples, made["notes"], made["ids"], written, templates)
+
+
+def check_pictures(source: Documents, config: Mapping[str, Any]) -> None:
+    """UserError for what documents with pictures cannot be: several in a row, or beside others without."""
+    if config["pack"]:
+        raise UserError(
+            f"data.language.pack=true: documents of {source.name} have a picture each, and a row has one",
+            "data.language.pack=false",
+        )
+    if config["unlabelled"]:
+        raise UserError(f"data.unlabelled: its documents have no pictures, those of {source.name} have")
+
+
+def beside(pictures: Pictures, ids: np.ndarray) -> Tensor:
+    """float32 [n, 3, size, size], -1 to 1: what rows with these ids (int64 [n]) have beside them."""
+    return torch.from_numpy(pictures.pixels(ids // rows_of.PIECES)).float() / 127.5 - 1
 
 
 def _made(

@@ -138,7 +138,8 @@ class OtherPrompt(BatchView):
         flat = Ragged.of(rows)
         numbered = None if self.samples.parts is None else Ragged.of(parts)
         nothing = np.zeros(len(flat.flat), np.int32)
-        return LanguageSamples(ids, flat, nothing, numbered, self.tokenizer.pad).batch(np.arange(len(rows)))
+        made = LanguageSamples(ids, flat, nothing, numbered, self.tokenizer.pad, pictures=self.samples.pictures)
+        return made.batch(np.arange(len(rows)))
 
 
 def _runs(values: np.ndarray) -> list[tuple[int, int]]:

@@ -15,12 +15,13 @@ from kdrun.domains.language.rows import NOT_PREDICTED
 @dataclass(frozen=True)
 class Prompt:
     """The beginning of a document. ids: its tokens; bytes: as of rows.Piece; room: number of tokens that follow in the document;
-    follows: these."""
+    follows: these; row: id of the row that it is of."""
 
     ids: list[int]
     bytes: list[int]
     room: int
     follows: tuple[int, ...] = ()
+    row: int = 0
 
 
 def prompts(samples: LanguageSamples, positions: np.ndarray, share: float, chats: bool) -> list[list[Prompt]]:
@@ -28,7 +29,10 @@ def prompts(samples: LanguageSamples, positions: np.ndarray, share: float, chats
 
     Of a chat, all before the last answer, which is what follows. Of a text, `share` of its tokens: at least the first, and never all.
     """
-    return [[_prompt(*each, share, chats) for each in _documents(samples, place)] for place in positions.tolist()]
+    return [
+        [_prompt(*each, share, chats, int(samples.ids[place])) for each in _documents(samples, place)]
+        for place in positions.tolist()
+    ]
 
 
 def answered(
@@ -53,7 +57,8 @@ def answered(
         )
         parts.append([n for n, (prompt, answer) in enumerate(row, 1) for _ in (*prompt.ids, *answer)])
     numbered = None if samples.parts is None else Ragged.of(parts)
-    return LanguageSamples(np.array(ids, np.int64), Ragged.of(tokens), Ragged.of(sizes).flat, numbered, samples.pad)
+    made = Ragged.of(tokens), Ragged.of(sizes).flat, numbered
+    return LanguageSamples(np.array(ids, np.int64), *made, samples.pad, pictures=samples.pictures)
 
 
 def _documents(samples: LanguageSamples, place: int) -> Iterator[tuple[list[int], list[int]]]:
@@ -65,9 +70,9 @@ def _documents(samples: LanguageSamples, place: int) -> Iterator[tuple[list[int]
         yield ids[cut].tolist(), sizes[cut].tolist()
 
 
-def _prompt(ids: list[int], sizes: list[int], share: float, chats: bool) -> Prompt:
+def _prompt(ids: list[int], sizes: list[int], share: float, chats: bool, row: int) -> Prompt:
     end, begin = len(ids), min(max(round(share * len(ids)), 1), len(ids) - 1)
     if chats:
         end = max(place for place, size in enumerate(sizes) if size != NOT_PREDICTED) + 1
         begin = max((place for place in range(end) if sizes[place] == NOT_PREDICTED), default=-1) + 1
-    return Prompt(ids[:begin], sizes[:begin], end - begin, tuple(ids[begin:end]))
+    return Prompt(ids[:begin], sizes[:begin], end - begin, tuple(ids[begin:end]), row)

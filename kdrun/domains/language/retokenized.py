@@ -90,9 +90,10 @@ class Retokenized(BatchView):
                 parts[-1] += [number] * len(theirs)
         flat = Ragged.of(tokens)
         numbered = None if self.samples.parts is None else Ragged.of(parts)
-        made = LanguageSamples(
-            on_host(batch, "ids").numpy(), flat, np.zeros(len(flat.flat), np.int32), numbered, self.theirs.pad
-        ).batch(np.arange(len(rows)))
+        nothing, ids = np.zeros(len(flat.flat), np.int32), on_host(batch, "ids").numpy()
+        made = LanguageSamples(ids, flat, nothing, numbered, self.theirs.pad, pictures=self.samples.pictures).batch(
+            np.arange(len(rows))
+        )
         aligned = {
             name: torch.from_numpy(value) for name, value in (("spans", spans), ("at", at), ("coincide", coincide))
         }

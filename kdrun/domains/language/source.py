@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -18,6 +18,23 @@ Document = str | tuple[Message, ...]
 """A text, or a chat of messages."""
 
 
+class Pictures(Protocol):
+    """A picture beside each document, which networks see before its tokens.
+
+    size         pixels of a side
+    source_hash  sha256 hex digest of all that determines the pixels
+    """
+
+    size: int
+
+    @property
+    def source_hash(self) -> str: ...
+
+    def pixels(self, ids: np.ndarray) -> np.ndarray:
+        """uint8 [n, 3, size, size] of the documents with these ids (int64 [n]), in RGB; always the same for the same id."""
+        ...
+
+
 @dataclass
 class Documents(ArraySource):
     """Documents as their source gives them; see ArraySource for what is not here.
@@ -27,6 +44,7 @@ class Documents(ArraySource):
     documents  one for each sample; all texts, or all chats
     fields     for each sample the other columns of its row, as text (what teacher.prompt may name); None: there are none
     known      for each sample what the source says of it besides: objects that rewards are given and answers are judged by; None: nothing
+    pictures   one of each document; None: networks see tokens alone
     further    see ArraySource
     """
 
@@ -39,6 +57,7 @@ class Documents(ArraySource):
     documents: Sequence[Document] = ()
     fields: Sequence[Mapping[str, str]] | None = None
     known: tuple[Any, ...] | None = None
+    pictures: Pictures | None = None
     further: dict[str, np.ndarray] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -90,19 +109,22 @@ def documents(
     fields: Sequence[Mapping[str, str]] | None = None,
     known: Sequence[Any] = (),
     further: Mapping[str, np.ndarray] | None = None,
+    pictures: Pictures | None = None,
 ) -> Documents:
-    """The source of these documents. ids: int64 [N], their places where left out; split: int8 [N], all train where left out; fields: see
-    Documents."""
+    """The source of these documents. ids: int64 [N], their places where left out; split: int8 [N], all train where left out; fields,
+    pictures: see Documents."""
+    seen = [] if pictures is None else [pictures.source_hash]
     return Documents(
         x=digests(map(written, found)),
         y=np.zeros(len(found), np.int64),
         split=np.full(len(found), TRAIN, np.int8) if split is None else split,
         ids=np.arange(len(found)) if ids is None else ids,
         name=name,
-        source_hash=text_hash(json.dumps(document) for document in found),
+        source_hash=text_hash([*map(json.dumps, found), *seen]),
         documents=tuple(found) if isinstance(found, list) else found,
         fields=(tuple(fields) if isinstance(fields, list) else fields) if fields is not None and any(fields) else None,
         known=tuple(known) or None,
+        pictures=pictures,
         further=dict(further or {}),
         notes=tuple(notes),
         determined=determined,

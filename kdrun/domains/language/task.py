@@ -14,6 +14,7 @@ from torch import nn
 from torchmetrics import MetricCollection
 
 from kdrun.data import randomness
+from kdrun.data.host import moved
 from kdrun.domains.language import written
 from kdrun.domains.language.loader import LanguageSamples
 from kdrun.domains.language.prompts import Prompt, answered, prompts
@@ -136,7 +137,7 @@ class CausalLanguage(TokenTask, kind="causal_lm"):
         width = max(map(len, begun))
         ids = torch.tensor([[self.spec.pad] * (width - len(row)) + row for row in begun], device=device)
         real = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in begun], device=device)
-        drawn = {"temperature": temperature, "generator": generator, "keep_end": keep_end, **options}
+        drawn = {"temperature": temperature, "generator": generator, "keep_end": keep_end, **moved(options, device)}
         return network.generate(ids, real, most, self.module.tokenizer.ends if ends is None else ends, **drawn)
 
     def own_samples(
@@ -235,7 +236,8 @@ class CausalLanguage(TokenTask, kind="causal_lm"):
         if not chosen or not hasattr(network, "generate"):
             return {}, []
         generator = torch.Generator(next(network.parameters()).device)
-        made = self.write(network, [one.ids for one in chosen], most, 0.0, generator)
+        seen = self.module.samples(split).seen(np.array([one.number for one in chosen], np.int64))
+        made = self.write(network, [one.ids for one in chosen], most, 0.0, generator, **seen)
         decode = partial(tokenizer.made.decode, skip_special_tokens=True)
         rows = written.rows(chosen, [decode(ids) for ids in made], decode)
         texts, references = ([row[name] for row in rows] for name in ("text", "reference"))
@@ -273,6 +275,7 @@ class CausalLanguage(TokenTask, kind="causal_lm"):
     ) -> list[list[list[int]]]:
         """What the network writes behind these prompts, each up to what ends it and at most as long as its room."""
         flat = [each for row in begun for each in row]
+        options |= self.module.samples("train").seen(np.array([each.row for each in flat], np.int64))
         made = self.write(
             network,
             [each.ids for each in flat],
@@ -291,9 +294,13 @@ class CausalLanguage(TokenTask, kind="causal_lm"):
         for place in positions:
             ids = torch.tensor(samples.tokens[place][: written.boundary(samples, place)], device=device).long()[None]
             real, ends = torch.ones_like(ids, dtype=torch.bool), self.module.tokenizer.ends
-            yield lambda ids=ids, real=real, ends=ends: len(network.generate(ids, real, TYPICAL_TOKENS, ends)[0]) + 1
+            seen = moved(samples.seen(samples.ids[[place]].numpy()), device)
+            drawn = partial(network.generate, ids, real, TYPICAL_TOKENS, ends, **seen)
+            yield lambda drawn=drawn: len(drawn()[0]) + 1
 
     def typical(self, network: nn.Module) -> object:
         """A row of TYPICAL_TOKENS. With a mask of documents, whose values transformers does not look at."""
         ids = torch.zeros((1, min(TYPICAL_TOKENS, self.spec.max_length)), dtype=torch.int64, device="meta")
-        return network(input_ids=ids, attention_mask=torch.ones_like(ids))
+        size = self.spec.image_size
+        seen = {"picture": torch.empty((1, 3, size, size), device="meta")} if size else {}
+        return network(input_ids=ids, attention_mask=torch.ones_like(ids), **seen)

@@ -9,6 +9,7 @@ import numpy as np
 from kdrun.data.source import TEST, TRAIN, UNUSED, VAL
 from kdrun.domains.answers.forms import GOALS, Element, Form
 from kdrun.domains.answers.screen import Screen, columns
+from kdrun.domains.answers.screenshots import Screenshots
 from kdrun.domains.language.source import Documents
 from kdrun.domains.language.source import documents as documents_of
 from kdrun.problems import UserError, closest, listed
@@ -22,12 +23,18 @@ COLOURS = ("red", "blue", "green")
 
 
 def forms(
-    train: int = 1_200, val: int = 120, test: int = 240, held_out: Sequence[str] = ("tick_named",), seed: int = 0
+    train: int = 1_200,
+    val: int = 120,
+    test: int = 240,
+    held_out: Sequence[str] = ("tick_named",),
+    seed: int = 0,
+    screenshot: int | None = None,
 ) -> Documents:
     """Screens of 3 to 5 elements with a task, as text, and an answer {"Reason", "Subtasks", "Action"}: one of the actions that succeed.
 
     train, val, test: screens of each split, drawn from seeds of their own. held_out: tasks that are in none of these; further test sets are
-    `held_out`, and of the test screens those with `one_solution` and with `several_solutions`.
+    `held_out`, and of the test screens those with `one_solution` and with `several_solutions`. screenshot: pixels of a side of a picture that
+    agents see beside the text; null: none.
     """
     unknown = [name for name in held_out if name not in GOALS]
     if unknown:
@@ -45,12 +52,14 @@ def forms(
         for number in range(count if names else 0):
             drawn.append(_form(names[number % len(names)], random))
             parts.append(part)
-    return screens("forms", drawn, np.array(parts, np.int8), seed)
+    return screens("forms", drawn, np.array(parts, np.int8), seed, screenshot)
 
 
-def screens(name: str, drawn: Sequence[Screen], split: np.ndarray, seed: int) -> Documents:
+def screens(
+    name: str, drawn: Sequence[Screen], split: np.ndarray, seed: int, screenshot: int | None = None
+) -> Documents:
     """Chats of an agent on these screens, whose answer is one of the valid actions, drawn by the seed. split: int8 [N]; screens that are in
-    none of train, val and test are the further test set `held_out`."""
+    none of train, val and test are the further test set `held_out`. screenshot: see forms."""
     solutions = [screen.valid() for screen in drawn]
     random = np.random.default_rng([seed, 9])
     chosen = [valid[random.integers(len(valid))] for valid in solutions]
@@ -69,6 +78,7 @@ def screens(name: str, drawn: Sequence[Screen], split: np.ndarray, seed: int) ->
         fields=[columns(screen, one) for screen, one in pairs],
         known=drawn,
         further={name: rows for name, rows in further.items() if len(rows)},
+        pictures=None if screenshot is None else Screenshots(drawn, screenshot),
     )
 
 

@@ -42,6 +42,7 @@ def miniwob(
     test: int = 16,
     executed: bool = True,
     seed: int = 0,
+    screenshot: int | None = None,
     *,
     cache: str | Path | None = None,
 ) -> Documents:
@@ -50,6 +51,7 @@ def miniwob(
     tasks: names of pages; held_out: of those that are in no split but the further test set `held_out`. train, val, test: pages of each task,
     of seeds of their own. executed: whether actions of test are carried out in the browser; false: they are compared with those that
     succeeded when the page was prepared. seed: of the choice between actions that succeed, where there are several.
+    screenshot: pixels of a side of a picture that agents see beside the text; null: none.
 
     Pages are kept in CACHE/prepared with their screenshots; those that are not there yet are made with the browser, about one a second on two busy cores.
     """
@@ -78,7 +80,7 @@ def miniwob(
             split += [part] * len(made)
     finally:
         browser.close()
-    return screens("miniwob", pages, np.array(split, np.int8), seed)
+    return screens("miniwob", pages, np.array(split, np.int8), seed, screenshot)
 
 
 def _needs(data: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from kdrun.networks import quiet
-from kdrun.networks.causal import attention, chooser, continued, past_of, positions
+from kdrun.networks.causal import Step, attention, chooser, continued, past_of, positions
 from kdrun.networks.huggingface import check_vocabulary
 
 SEMANTICS = 1
@@ -180,17 +180,22 @@ class LlavaNetwork(nn.Module):
         image_features and further inputs: as of `embed`. eos: what ends an answer, one token or several; the data's where left out.
         Raises ValueError for a prompt padded on the right or an empty one.
         """
+        step = self.step(image_features, *pictures, **named)
+        ends = [self.eos] if eos is None else [eos] if isinstance(eos, int) else eos
+        return continued(step, input_ids, attention_mask, max_new, ends, chooser())
+
+    def step(self, *pictures: Any, **named: Any) -> Step:
+        """What `continued` goes on with, of prompts with these inputs of `embed`."""
         language_model, head = self.language_model, self._head()
 
         def step(ids: torch.Tensor, mask: torch.Tensor, places: torch.Tensor, past: Any) -> tuple[torch.Tensor, Any]:
             words = self.model.get_input_embeddings()
-            inputs = words(ids) if past is not None else self.embed(ids, image_features, *pictures, **named)
+            inputs = words(ids) if past is not None else self.embed(ids, *pictures, **named)
             cache = {"use_cache": True, self._past: past}
             output = language_model(inputs_embeds=inputs, attention_mask=mask, position_ids=places, **cache)
             return nn.functional.linear(output.last_hidden_state[:, -1], *head), output[self._past]
 
-        ends = [self.eos] if eos is None else [eos] if isinstance(eos, int) else eos
-        return continued(step, input_ids, attention_mask, max_new, ends, chooser())
+        return step
 
     def _head(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         head = self.model.get_output_embeddings()

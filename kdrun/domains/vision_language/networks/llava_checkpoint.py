@@ -60,7 +60,7 @@ def llava_checkpoint(
     elif config is not None:
         model = _from_parts(config, *((None, None) if on_meta else (vision_tower, language_model)), DTYPES[dtype])
     elif path is not None:
-        model = transformers.LlavaForConditionalGeneration(_config_of(path)).to(DTYPES[dtype])
+        model = transformers.LlavaForConditionalGeneration(config_of(path)).to(DTYPES[dtype])
     else:
         raise UserError(
             "llava_checkpoint needs path, the folder or hub name of a LLaVA, or config",
@@ -121,7 +121,7 @@ def _from_parts(
     return model
 
 
-def _config_of(name: str) -> Any:
+def config_of(name: str) -> Any:
     check_folder(name)
     try:
         config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
