@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass
 from typing import Any
 
+from kdrun import targets
 from kdrun.config.calls import NAMES, NUMBER, CallCheck, join, limits_text
 from kdrun.config.meant import meant, nearest_path, schema_paths
 from kdrun.config.presets import PRESETS
@@ -53,10 +54,22 @@ class Check(CallCheck):
             for name, node in {"teacher": result["teacher"], **assistants}.items():
                 if own := node["data"]:
                     node["data"] = picked(self.changed(tree["data"], own, f"{name}.data"), own)
+            self.of_strategy(tree["data"], result["strategy"])
         if (first := result.get("pretrain")) and isinstance(tree.get("data"), dict):
             changed = self.changed(tree["data"], first["data"], "pretrain.data")
             first["data"] = {name: changed[name] for name in first["data"] if name in changed}
         return result
+
+    def of_strategy(self, data: dict[str, Any], strategy: dict[str, Any]) -> None:
+        """Options of the strategy that are lists of keys of data (Strategy.data_options) are checked as data are."""
+        for option in getattr(targets.locate(strategy["_target_"], "strategy"), "data_options", ()):
+            if isinstance(said := strategy.get(option), list):
+                strategy[option] = [
+                    picked(self.changed(data, own, f"strategy.{option}.{number}"), own)
+                    if isinstance(own, dict)
+                    else own
+                    for number, own in enumerate(said)
+                ]
 
     def changed(self, data: dict[str, Any], own: dict[str, Any], path: str) -> dict[str, Any]:
         """The run's data with what a part of the run has otherwise."""

@@ -124,8 +124,8 @@ class Lab:
         return self.workshop.parameters(learner["network"], data)
 
     def known_of(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Of a data config: {"classes": how many; None where targets are none, "types": names of the types of questions, or None,
-        "modality_of": type -> modality of its inputs, "normalize": moments of inputs as a config says them, or None}."""
+        """Of a data config: {"classes": how many; None where targets are none, "names": their names, "types": names of the types of
+        questions, or None, "modality_of": type -> modality of its inputs, "normalize": moments of inputs as a config says them, or None}."""
         return self.workshop.known_of(data)
 
     def check(self, stage: Stage, result: Result | None = None) -> None:

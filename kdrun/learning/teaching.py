@@ -144,9 +144,9 @@ class Workshop:
         spec = module.spec
         mean, std = (getattr(spec, name, None) for name in ("mean", "std"))
         normalize = None if mean is None else {"mean": list(mean), "std": list(std)}
-        classes, types = len(getattr(spec, "classes", ())) or None, list(getattr(spec, "types", ())) or None
-        modality_of = getattr(module, "modality_of", {})
-        return {"classes": classes, "types": types, "modality_of": modality_of, "normalize": normalize}
+        names, types = list(getattr(spec, "classes", ())), list(getattr(spec, "types", ())) or None
+        known = {"classes": len(names) or None, "names": names, "types": types, "normalize": normalize}
+        return {**known, "modality_of": getattr(module, "modality_of", {})}
 
     def feature_width(self, stage: Any) -> int:
         """Width of the features that a stage (lab.stages.fit.Fit) keeps of its teacher; 0 where none are compared."""

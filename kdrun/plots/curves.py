@@ -47,8 +47,9 @@ def curve_panels(metrics: dict[str, list[Group]], better: str = MORE) -> list[Pa
 
 
 def _chosen(groups: list[Group], validation: list[Group], better: str) -> dict[str, str]:
-    """Label -> what the legend says, of what stands out: the student of a run, of several runs the best by validation."""
-    students = {group.label: group.label for group in groups if group.kind == "student"}
+    """Label -> what the legend says, of what stands out: the student of a run (its tasks, where it
+    learned several), of several runs the best by validation."""
+    students = {group.label: group.label for group in groups if group.kind.partition("_")[0] == "student"}
     if students or any(group.kind != "run" for group in groups):
         return students
     values = {group.label: value for group in validation if (value := _selected_value(group)) is not None}
@@ -74,7 +75,7 @@ def _draw(ax: Axes, name: str, groups: list[Group], chosen: dict[str, str] | Non
         if chosen is not None:
             best = group.label in chosen
             label = label.replace(group.label, chosen[group.label], 1) if best else OTHERS
-            colour, dash = (COLOURS[0] if best else FAINT), "-"
+            colour, dash = (COLOURS[list(chosen).index(group.label) % len(COLOURS)] if best else FAINT), "-"
             _mean(ax, values, color=colour, linewidth=1.4 if best else 0.6, zorder=3 if best else 2)
         elif len(values) > 2:
             _mean(ax, values, color=colour, linestyle=dash)

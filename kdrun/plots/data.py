@@ -151,7 +151,10 @@ def read_traces(run: RunInfo) -> dict[str, list[Trace]]:
         training = [name for name in row if name.startswith("train/")]
         if training:
             steps[label] = max(row["step"], steps.get(label, 0))
-        for name in [wanted] if wanted in row else training if since > 0 else []:
+        for name in (
+            *([wanted] if wanted in row else []),
+            *(training if since > 0 else []),
+        ):  # a round has both in one row
             if epoch is not None and number(row[name]) is not None:
                 epochs[name, label][epoch].append((since, row[name]))
     found: dict[str, list[Trace]] = defaultdict(list)

@@ -8,13 +8,15 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from kdrun.measures import measure
-from kdrun.plots.paper import INK, PAPER, Panel
+from kdrun.plots.paper import Panel
 from kdrun.records import Record, arms_of, before_and_after, metric_of
 
 LEAST, CELL = 2.2, 0.26
 """Inches: the least height of a panel, and that of a row."""
 DARK = 0.55
-"""From this share of the colour map on, numbers are written in the colour of paper."""
+"""From this share of the colour map on, numbers are written in white."""
+BLACK, WHITE = "#000000", "#ffffff"
+"""Of numbers: not the colours of text and paper, which follow a page into the dark, where cells stay as they are."""
 
 
 LONG, TITLE = 16, 34
@@ -54,7 +56,7 @@ def _draw(ax: Axes, one: dict[str, Any], label: str, metric: str, limits: tuple[
         for j, value in enumerate(row):
             dark = (value - low) / max(high - low, 1e-12) > DARK
             text = f"{said.factor * value:.{0 if said.points and said.factor == 100 else 2}f}"
-            ax.text(j, t, text, ha="center", va="center", fontsize=6.5, color=PAPER if dark else INK)
+            ax.text(j, t, text, ha="center", va="center", fontsize=6.5, color=WHITE if dark else BLACK)
     long = max(map(len, one["columns"])) > LONG  # the rows have the whole names
     ax.set_xticks(
         range(len(one["columns"])), [_short(name).partition(" (" if long else "\n")[0] for name in one["columns"]]

@@ -14,6 +14,7 @@ from textwrap import wrap
 from typing import Any, ParamSpec, TypeVar
 
 import rich.console
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -21,6 +22,8 @@ from rich.text import Text
 
 from kdrun.present.escape import printable
 
+GAP, FIRST = 2, 20
+"""Between two columns of a table; what the first has where the others do not fit beside it."""
 P, R = ParamSpec("P"), TypeVar("R")
 STYLES = {
     "planned": "dim",
@@ -87,7 +90,7 @@ def columns(
     """A table. left: how many columns are text, which is broken between words where the table is too wide; the others are
     figures. whole: numbers of further columns that are not broken."""
     rows = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
-    table = Table(box=None, header_style="dim", pad_edge=False)
+    table = Columns(box=None, header_style="dim", pad_edge=False)
     for index, name in enumerate(names):
         text = index < left
         # `best / last` and `mean ± deviation` may stand on two lines
@@ -95,12 +98,55 @@ def columns(
         longest = max((len(line) for row in rows for line in str(row[index]).split("\n")), default=0)
         head = name if text else "\n".join(wrap(name, max(longest, *map(len, name.split() or [""]))))
         justify = "left" if text else "right"
-        table.add_column(
-            Text(head), overflow="fold", justify=justify, no_wrap=not (text or pairs) or index in whole, vertical="top"
+        unbroken = not (text or pairs) or index in whole
+        table.add_column(Text(head), overflow="fold", justify=justify, no_wrap=unbroken, vertical="top")
+        lines = [line for cell in (Text(head), *(row[index] for row in rows)) for line in cell.plain.split("\n")]
+        table.needs.append(
+            max(cell_len(part) for line in lines for part in ([line] if unbroken else line.split() or [""]))
         )
     for row in rows:
         table.add_row(*row)
+    if left == 1:
+        table.subset = lambda chosen: columns(
+            [names[place] for place in chosen],
+            [[row[place] for place in chosen] for row in rows],
+            whole=[place for place, column in enumerate(chosen) if column in whole],
+        )
     return table
+
+
+class Columns(Table):
+    """A table none of whose figures is cut: columns for which there is no room stand below, after the first column again."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self.needs: list[int] = []
+        """The least width of each column."""
+        self.subset: Callable[[Sequence[int]], Columns] | None = None
+        """The same table with these columns alone; None: it is not divided."""
+
+    def __rich_console__(self, console: rich.console.Console, options: rich.console.ConsoleOptions) -> Iterable[Any]:
+        parts = self._divided(options.max_width)
+        if len(parts) < 2 or self.subset is None:
+            yield from super().__rich_console__(console, options)
+            return
+        for number, part in enumerate(parts):
+            yield from [blank()] if number else []
+            yield self.subset((0, *part))
+
+    def _divided(self, width: int) -> list[list[int]]:
+        """Numbers of the columns after the first that stand side by side; one list where all columns have room."""
+        if sum(self.needs) + GAP * (len(self.needs) - 1) <= width:
+            return [list(range(1, len(self.needs)))]
+        parts, first = [], max(self.needs[0], FIRST)
+        room = 0
+        for place, need in enumerate(self.needs[1:], 1):
+            room -= GAP + need
+            if not parts or room < 0:
+                parts.append([])
+                room = width - first - GAP - need
+            parts[-1].append(place)
+        return parts
 
 
 def dim(text: str) -> Text:

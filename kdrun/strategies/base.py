@@ -41,6 +41,9 @@ class Strategy:
     teacher_options: ClassVar[tuple[str, ...]] = ()
     """Options that decide what a teacher is trained on: jobs of a table that differ in them have other teachers."""
 
+    data_options: ClassVar[tuple[str, ...]] = ()
+    """Options that may be lists of keys of data in which parts of the run differ from it; they are checked as `data` is."""
+
     choices: ClassVar[dict[str, Sequence[str]]] = {}
     """Option -> the values it can have."""
 

@@ -96,8 +96,8 @@ class Cast:
 
     @property
     def assistants(self) -> list[Learner]:
-        """The assistants of the config, in its order."""
-        return [self._learner(name, node, node["seed"]) for name, node in self.config["assistants"].items()]
+        """The assistants of the config by their names: its own order is in no hash, and not in a record."""
+        return [self._learner(name, node, node["seed"]) for name, node in sorted(self.config["assistants"].items())]
 
     def teachers(self, names: str | Sequence[str] = "auto") -> list[Learner]:
         """Those of the assistants and the teacher that are named; "auto": all."""

@@ -101,6 +101,7 @@ class Continual(Strategy):
         "data.restrict": "strategy.tasks says which samples a stage has",
         "data.questions": "strategy.tasks says which samples a stage has",
     }
+    data_options: ClassVar = ("tasks",)
     choices: ClassVar = {"method": METHODS, "scenario": SCENARIOS}
     ranges: ClassVar = {
         "class_order": (lambda seed: seed >= 0, "a seed of at least 0"),

@@ -40,7 +40,7 @@ def check_tasks(tasks: int | list[Any] | None) -> None:
         raise UserError(f"{said}: {wrong[0]!r} is not the number of a class", "classes have numbers from 0")
     if names and len(names) < len(parts):
         raise UserError(
-            f"{said}: {names[0]!r} is not the number of a class", "classes have numbers, types of questions names"
+            f"{said}: {names[0]!r} is not the number of a class", "numbers for all classes, or names for all"
         )
     if double := [part for part in dict.fromkeys(parts) if parts.count(part) > 1]:
         what = f"class {double[0]}" if isinstance(double[0], int) else double[0]
@@ -48,7 +48,7 @@ def check_tasks(tasks: int | list[Any] | None) -> None:
 
 
 def divided(tasks: int | list[Any] | None, by: str, known: dict[str, Any], order: int | None) -> list[list[Any]]:
-    """The classes (numbers) or types (names) of each task.
+    """The classes (numbers; the tasks may name them) or types (names) of each task.
 
     by: CLASSES or TYPES; known: what Lab.known_of says of the data; order: seed of a random order of those that a number of tasks is
     made from. Raises UserError where there are too few, or not these.
@@ -58,15 +58,19 @@ def divided(tasks: int | list[Any] | None, by: str, known: dict[str, Any], order
     count = known["classes"] or 0
     members = list(range(count)) if by == CLASSES else list(known["types"])
     if isinstance(tasks, list):
+        said, named = f"strategy.tasks={tasks}", members
+        if by == CLASSES and isinstance(tasks[0][0], str):
+            named = known["names"] or [
+                part for task in tasks for part in task
+            ]  # where nothing is loaded: made-up classes
+            tasks = [[named.index(part) if part in named else part for part in task] for task in tasks]
         if wrong := [part for task in tasks for part in task if part not in members]:
             if by == CLASSES and isinstance(wrong[0], int):
-                largest = max(part for part in wrong if isinstance(part, int))
-                raise UserError(
-                    f"strategy.tasks={tasks}: the data have no class {largest}; they have {count or 'none'}, from 0"
-                )
-            what = f"there are: {listed(members)}" if by == TYPES else f"classes have numbers, here 0 to {count - 1}"
-            near = closest(str(wrong[0]), members) if by == TYPES else ""
-            raise UserError(f"strategy.tasks={tasks}: the data have no {wrong[0]!r}{near}", what)
+                raise UserError(f"{said}: the data have no class {max(wrong)}; they have {count or 'none'}, from 0")
+            raise UserError(
+                f"{said}: the data have no {wrong[0]!r}{closest(str(wrong[0]), named)}",
+                f"there are: {listed(named, 20)}",
+            )
         return tasks
     groups = tasks or (FEW if by == CLASSES else len(members))
     if len(members) < max(groups, 2):

@@ -183,7 +183,7 @@ class StageCollector:
     def known_of(self, data: dict[str, Any]) -> dict[str, Any]:
         if self._known_of is not None:
             return self._known_of(data)
-        return {"classes": MANY, "types": None, "modality_of": {}, "normalize": None}
+        return {"classes": MANY, "names": None, "types": None, "modality_of": {}, "normalize": None}
 
     def choose(self, what: str, candidates: dict[str, Result], *, worst: bool = False) -> str:
         self.asked.append([what, worst])

@@ -132,3 +132,11 @@ def test_what_a_federation_counts_is_no_loss_and_its_epochs_are_rounds(tmp_path)
     found = rows(make_run(tmp_path), lines)
     assert list(found) == ["train/private_labels"]
     assert found["train/private_labels"][0].rounds
+    found = rows(
+        make_run(tmp_path, "b" * 64), [line[:-1] + ', "val/accuracy": 0.5}' for line in lines]
+    )  # as rounds are written
+    assert {name: traces[0].values for name, traces in found.items()} == {
+        "val/accuracy": [0.5, 0.5],
+        "train/private_labels": [1.0, 0.5],
+    }
+    assert all(traces[0].rounds for traces in found.values())

@@ -10,11 +10,14 @@ pytest.importorskip("matplotlib")
 
 import matplotlib
 
+from kdrun.plots.curves import curve_panels
 from kdrun.plots.data import Group, Trace, pairs_of
 from kdrun.plots.figures import panels_of, write_figures
 from kdrun.plots.paper import compose, draw, page, short_number, svg
 from kdrun.plots.seeds import spread
 from kdrun.plots.subject import Subject, find_subject
+from kdrun.plots.tasks import task_panels
+from kdrun.report.figures import inline
 
 
 def of(run):
@@ -233,3 +236,27 @@ def test_a_metric_of_one_epoch_is_no_curve():
     from kdrun.plots.data import Group, Trace
 
     assert not curve_panels({"val/accuracy": [Group("student", "student", [Trace("student", 0, [4], [0.9], 4)])]})
+
+
+def test_numbers_of_a_heat_map_do_not_follow_a_page_into_the_dark():
+    """Cells keep their colours, so what stands on them does."""
+    one = {
+        "matrix": [[0.0, 0.1], [0.97, 0.02], [0.31, 0.88]],
+        "rows": ["before", "task 1", "task 2"],
+        "columns": ["task 1", "task 2"],
+    }
+    record = {"summary": {"metric": "accuracy", "arms": {"student": {"label": "replay", "transfer": one}}}}
+    with page():
+        markup = inline(svg(draw(task_panels(record))[0]).decode(), "plot", "")
+    for number in (97, 88, 31):
+        style = re.search(rf'<text style="([^"]*)"[^>]*>{number}</text>', markup)[1]
+        assert "var(" not in style and "currentColor" not in style
+        assert ("#ffffff" in style) == (number > 55)
+
+
+def test_of_many_stages_the_tasks_of_the_student_stand_out():
+    kinds = [*(f"student_task{n}" for n in (1, 2)), *(f"ewc_task{n}" for n in range(9))]
+    groups = [Group(kind, kind.replace("_", " "), [Trace(kind, 0, [0, 1], [0.1, 0.2])]) for kind in kinds]
+    _, legend = draw(curve_panels({"val/accuracy": groups}))
+    assert list(legend) == ["student task1 (n = 1)", "student task2 (n = 1)", "others"]
+    assert len({handle.get_color() for handle in legend.values()}) == 3

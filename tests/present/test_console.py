@@ -39,6 +39,19 @@ def test_no_string_moves_the_cursor_or_ends_a_line():
     assert "\x1b" not in shown and "\x07" not in shown and "\r" not in shown and "\x9b" not in shown
 
 
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_no_figure_of_a_wide_table_is_cut(width):
+    names = ["of each part", *(f"method {place}, predictions on public samples" for place in range(9))]
+    rows = [(f"client {row}", *(f"{row}{place}.{row}{place} %" for place in range(9))) for row in range(3)]
+    lines = printed(columns(names, rows), width=width).splitlines()
+    assert max(map(len, lines)) <= width
+    for row in rows:
+        figures = [line.removeprefix(row[0]).split("%") for line in lines if line.startswith(row[0])]
+        assert tuple(f"{one.strip()} %" for line in figures for one in line[:-1]) == row[1:]
+    if width == 200:
+        assert sum(line.startswith("client 0") for line in lines) == 1
+
+
 def test_what_is_copied_is_whole_at_any_width():
     out, command = io.StringIO(), "kdrun show " + "long-name-" * 20
     show_page(

@@ -26,9 +26,20 @@ def test_the_servers_network_is_no_clients(cast):
     Clustered().run(lab, cast)
     (stage,) = lab.asked
     kinds = [node["_target_"].rpartition(".")[2] for node in stage.federation["private"]]
-    assert kinds == ["CNN", "ResNet", "MLP", "ResNet"]
+    assert kinds == ["CNN", "MLP", "ResNet", "ResNet"]
     assert stage.federation["server"]["depth"] == 8 and stage.federation["server"] in stage.networks
     assert stage.federation["partition"] == {"kind": "groups", "alpha": 5.0, "minimum": 8, "groups": 5, "mixing": 0.1}
+
+
+def test_a_record_and_a_command_deal_the_same_networks_to_the_same_clients(cast):
+    """A record has its keys sorted, and a sweep, `kdrun rerun` and other machines read jobs from one."""
+    asked = []
+    for config in (cast.config, json.loads(json.dumps(cast.config, sort_keys=True))):
+        lab = Notes()
+        Clustered().run(lab, Cast(config))
+        asked += lab.asked
+    assert list(cast.config["assistants"]) != sorted(cast.config["assistants"])
+    assert asked[0].federation["private"] == asked[1].federation["private"]
 
 
 def test_all_arms_have_the_same_samples_and_passes_over_labels(cast):

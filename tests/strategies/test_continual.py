@@ -103,6 +103,35 @@ def test_classes_are_divided_evenly_in_order_or_by_a_seed():
     assert shuffled == divided(5, "classes", known, 1) != divided(5, "classes", known, None)
 
 
+def test_tasks_may_name_classes():
+    known = {"classes": 4, "names": ["bird", "cat", "dog", "fish"], "types": None}
+    assert divided([["fish", "cat"], ["dog"]], "classes", known, None) == [[3, 1], [2]]
+    with pytest.raises(UserError, match="no 'cats'; closest: cat") as told:
+        divided([["fish", "cats"], ["dog"]], "classes", known, None)
+    assert told.value.lines[1] == "there are: bird, cat, dog, fish"
+
+
+@pytest.mark.parametrize(
+    ("tasks", "lines"),
+    [
+        ("[{vieww: blurred},{view: edges}]", "digits has no parameter 'vieww'; closest: strategy.tasks.0.view"),
+        (
+            "[{view: edges},{split_seed: x}]",
+            r"strategy.tasks.1.split_seed .*expected a whole number of at least 0, got 'x'",
+        ),
+    ],
+)
+def test_keys_of_data_in_which_tasks_differ_are_checked_as_data_are(tasks, lines):
+    with pytest.raises(UserError, match=lines):
+        compose([*WORDS, f"strategy.tasks={tasks}"])
+
+
+def test_paths_in_which_tasks_differ_are_those_of_the_folder_that_the_command_is_typed_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cell = compose([*WORDS, "data=image_folder", "data.root=a", "strategy.tasks=[{root: a},{root: b}]"]).cells[0]
+    assert cell["strategy"]["tasks"] == [{"root": str(tmp_path / name)} for name in "ab"]
+
+
 def test_types_of_questions_are_a_task_each_unless_a_number_or_lists_are_given():
     known = {"classes": None, "types": ["a", "b", "c"]}
     assert divided(None, "types", known, None) == [["a"], ["b"], ["c"]]
