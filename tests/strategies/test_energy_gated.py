@@ -51,7 +51,7 @@ def test_what_is_asked_for(cast):
     assert settings["options"]["beta"] == 2.0 and settings["options"]["gate"] == "hard"
     assert settings["faults"] == {"nan": [1]}
     kinds = [node["_target_"].rpartition(".")[2] for node in settings["private"]]
-    assert kinds == ["CNN", "ResNet", "MLP", "ResNet"] and settings["proxy"]["hidden"] == [16]
+    assert kinds == ["CNN", "MLP", "ResNet", "ResNet"] and settings["proxy"]["hidden"] == [16]
 
 
 @pytest.mark.parametrize(
