@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass
 from typing import Any
 
-from kdrun import targets
+from kdrun import slots, targets
 from kdrun.config.calls import NAMES, NUMBER, CallCheck, join, limits_text
 from kdrun.config.meant import meant, nearest_path, schema_paths
 from kdrun.config.presets import PRESETS
@@ -62,7 +62,12 @@ class Check(CallCheck):
 
     def of_strategy(self, data: dict[str, Any], strategy: dict[str, Any]) -> None:
         """Options of the strategy that are lists of keys of data (Strategy.data_options) are checked as data are."""
-        for option in getattr(targets.locate(strategy["_target_"], "strategy"), "data_options", ()):
+        try:
+            with slots.allowing(self.allowed):
+                options = getattr(targets.locate(strategy["_target_"], "strategy"), "data_options", ())
+        except Exception:  # what is wrong with it is told where it is built
+            return
+        for option in options:
             if isinstance(said := strategy.get(option), list):
                 strategy[option] = [
                     picked(self.changed(data, own, f"strategy.{option}.{number}"), own)
