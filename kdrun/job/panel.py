@@ -8,6 +8,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from kdrun.job.absent import absent_rows
 from kdrun.job.clusters import cluster_rows
 from kdrun.measures import measure
 from kdrun.parts import against, gains_of, headline_epoch
@@ -145,7 +146,7 @@ def details(summary: dict[str, Any], facts: dict[str, str]) -> Table:
     rows += [("student's seed", text)] if (text := vary_text(summary.get("vary"))) else []
     rows += [(f"trained: {who}", text) for who, text in seen_rows(summary)]
     rows += student_minus(summary)
-    rows += cluster_rows(summary)
+    rows += [*cluster_rows(summary), *absent_rows(summary)]
     rows += decided(summary).items()
     rows += [(seed, Text(text, style="red")) for seed, text in missing_rows(summary)]
     rows += [(measure(name).label, text) for name, text in summary.get("notes", {}).items()]

@@ -13,6 +13,7 @@ from typing import Any
 
 from kdrun import kinds
 from kdrun.differences import MORE, corrected, difference_of, holm
+from kdrun.job.absent import left_out
 from kdrun.job.beside import wins, written
 from kdrun.job.clusters import clusters_of
 from kdrun.job.selection import headline_of
@@ -225,6 +226,7 @@ def gains(
     delta    avg, worst and p10 over parts of (test metric minus that of the same part alone): below 0 is negative transfer
     gate     mean trust on clean and on corrupted samples; gated: share of samples trusted less than half
     clusters of parts that a server divided: see job.clusters
+    left_out of parts whose answers were left out of rounds: see job.absent
     bytes    of parts that send something: up, down, and private: what the same messages would have been with private weights
     """
     from kdrun.federation.effects import deltas
@@ -248,8 +250,7 @@ def gains(
     for name in ("up", "down", "private") if sent else ():
         values = [traffic[name] for traffic in sent]
         found["bytes"][name] = None if None in values else statistics.fmean(values)
-    left = {name for parts in of_seeds.values() for name, part in parts.items() if part.facts.get("left_out")}
-    return {**found, "left_out": sorted(left)}
+    return {**found, "left_out": left_out(of_seeds)}
 
 
 def differences(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kdrun.job.absent import absent_rows
 from kdrun.job.clusters import cluster_rows
 from kdrun.measures import measure
 from kdrun.parts import BEST, WHOLE, Part, against, figures_of, headline_epoch, is_group, parts_of
@@ -45,6 +46,7 @@ def part_tables(record: dict[str, Any]) -> list[PageTable]:
     arms = {arm: parts for arm in before_and_after(arms_of(record)) if (parts := _parts(record, arm))}
     names = list(dict.fromkeys(name for seeds in arms.values() for parts in seeds for name in parts))
     found.append(PageTable("clusters of clients", ("", ""), cluster_rows(summary), left=2))
+    found.append(PageTable("clients left out of rounds", ("", ""), absent_rows(summary), left=2))
     if any(len(parts) > 1 for seeds in arms.values() for parts in seeds):
         found.append(_of_parts(record, arms, names, "test"))
         found += [_differences(record, arms, names), _scores(record, list(arms))]
