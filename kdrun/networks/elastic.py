@@ -113,7 +113,7 @@ class Elastic(nn.Module):
         for number, group in enumerate(self.groups.values()):
             self.register_buffer(f"rank{number}", torch.arange(group.units).expand(*group.rows, -1).clone())
         self.register_buffer("ranked", torch.zeros((), dtype=torch.bool))
-        self._draws, self._step, self._share = int(torch.randint(2**31, ())), 0, 0.0
+        self._draws, self._step, self._share = int(torch.randint(2**31, (), device="cpu")), 0, 0.0
 
     @property
     def parts(self) -> dict[str, tuple[str, ...] | str]:
@@ -180,8 +180,8 @@ class Elastic(nn.Module):
 
     def _hard(self, budget: float, device: torch.device) -> Tensor:
         """As `_soft`, of one width for each group."""
-        widths = self._chosen(budget, routed=self.router is not None)
-        return functional.one_hot(torch.tensor(widths, device=device), len(self.choices)).float()
+        chosen = torch.tensor(self._chosen(budget, routed=self.router is not None), device=device)
+        return functional.one_hot(chosen, len(self.choices)).float()
 
     @torch.no_grad()
     def _chosen(self, budget: float, routed: bool) -> list[int]:
@@ -205,7 +205,7 @@ class Elastic(nn.Module):
         """[groups, choices]: 1 for the largest choice that is within the budget in all groups."""
         each = range(len(self.choices))
         fits = (choice for choice in each if self._cost_of([choice] * len(self.groups)) <= budget + 1e-9)
-        return torch.eye(len(self.choices))[[next(fits, each[-1])] * len(self.groups)]
+        return torch.eye(len(self.choices), device="cpu")[[next(fits, each[-1])] * len(self.groups)]
 
     def between(self, budget: float) -> Tensor:
         """[budgets]: one-hot, or of a budget that is none of these its two neighbours by their distance."""
@@ -213,14 +213,16 @@ class Elastic(nn.Module):
         smaller = min(larger + 1, len(self.budgets) - 1)
         span = self.budgets[larger] - self.budgets[smaller]
         share = (self.budgets[larger] - budget) / span if span else 0.0
-        device = next(self.parameters()).device
-        hot = functional.one_hot(torch.tensor([larger, smaller]), len(self.budgets)).float().to(device)
+        hot = functional.one_hot(torch.tensor([larger, smaller]), len(self.budgets)).to(next(self.parameters()))
         return (1 - share) * hot[0] + share * hot[1]
 
     # widths, masks and costs
 
     def _units(self, group: Any) -> list[int]:
         return [group.width(share) for share in self.choices]
+
+    def _widths(self, chosen: Sequence[int]) -> dict[str, int]:
+        return {name: self._units(group)[one] for one, (name, group) in zip(chosen, self.groups.items(), strict=True)}
 
     def _ranks(self) -> dict[str, Tensor]:
         return {name: getattr(self, f"rank{number}") for number, name in enumerate(self.groups)}
@@ -240,8 +242,7 @@ class Elastic(nn.Module):
 
     def _cost_of(self, chosen: Sequence[int]) -> float:
         """Share of the whole network's cost of a width for each group."""
-        pairs = zip(chosen, self.groups.items(), strict=True)
-        return float(self._cost({name: self._units(group)[one] for one, (name, group) in pairs}) / self._cost({}))
+        return float(self._cost(self._widths(chosen)) / self._cost({}))
 
     def _cost(self, counts: Mapping[str, Tensor | float]) -> Tensor | float:
         """What the network costs with so many units of each group, {}: all of them. Latency is parameters until it was measured."""
@@ -300,22 +301,21 @@ class Elastic(nn.Module):
 
     def _cut_at(self, chosen: Sequence[int]) -> tuple[nn.Module, list[float]]:
         """(a network with random weights and these widths, the features that its latency is a sum over)."""
-        widths = {name: self._units(group)[one] for one, (name, group) in zip(chosen, self.groups.items(), strict=True)}
+        widths, network = self._widths(chosen), plain_network(self.base, self._known)
         kept = {name: numbers(rank < widths[name]) for name, rank in self._ranks().items()}
-        network = plain_network(self.base, self._known)
         self.body.cut(network, kept)
         return network, [float(feature) for feature in self.body.features(widths)]
 
+    def widths(self, budget: float, routed: bool = True) -> dict[str, int]:
+        """How many units each group keeps. routed: as the router says, which is asked for a mean of both neighbours of a new budget."""
+        return self._widths(self._chosen(budget, routed and self.router is not None))
+
     def cut(self, budget: float, routed: bool = True) -> tuple[nn.Module, dict[str, int]]:
-        """(the network of a budget by itself, how many units each group keeps). routed: as the router says, which for a budget between
-        those that were trained is asked for a mean of both."""
-        chosen = self._chosen(budget, routed and self.router is not None)
-        ranks, row = self._ranks(), self.between(budget)
-        widths = {name: self._units(group)[one] for one, (name, group) in zip(chosen, self.groups.items(), strict=True)}
+        """(the network of a budget by itself, its `widths`)."""
+        widths, ranks, row = self.widths(budget, routed), self._ranks(), self.between(budget)
         kept = {name: numbers(ranks[name] < count) for name, count in widths.items()}
         network = plain_network(self.base, self._known)
-        own = network.state_dict()
-        state = {}
+        own, state = network.state_dict(), {}
         for name, value in self.network.state_dict().items():
             fits = value.shape == own[name].shape
             state[name] = value if fits else value[int(row.argmax())] if row.max() == 1 else row @ value
@@ -360,11 +360,12 @@ class Slice(nn.Module):
         if kept is None:
             budgets = [1.0] if budget == 1 else [1.0, budget]
             whole = Elastic(base, budgets, choices, cost, router=False, axes=axes, **self._known)
-            kept = whole.cut(budget)[1]
-        self.kept = dict(kept)
-        self.network = plain_network(base, self._known)
+            # Real ones draw numbers for the cut network as well, which later ones follow.
+            kept = whole.widths(budget) if next(whole.parameters()).is_meta else whole.cut(budget)[1]
+        self.kept, self.network = dict(kept), plain_network(base, self._known)
         body = units_of(self.network, self._known, axes)
-        first = {name: torch.arange(group.units).expand(*group.rows, -1) for name, group in body.groups.items()}
+        with torch.device("cpu"):
+            first = {name: torch.arange(group.units).expand(*group.rows, -1) for name, group in body.groups.items()}
         body.cut(self.network, {name: numbers(first[name] < count) for name, count in self.kept.items()})
 
     def forward(self, *inputs: Tensor, **named: Tensor) -> Any:

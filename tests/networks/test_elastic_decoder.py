@@ -66,6 +66,21 @@ def built(tmp_path, name, **settings):
     return parent.eval(), nested.eval(), save_weights(nested, tmp_path / "nested.safetensors", SPEC, made)
 
 
+DENSE = [name for name in CONFIGS if name not in ("mixtral", "qwen3_moe")]
+"""Products of experts by groups do not run on the meta device as float32: these are built with memory."""
+
+
+@pytest.mark.parametrize("name", DENSE)
+@pytest.mark.parametrize("kind, settings", [("Elastic", {"budgets": BUDGETS}), ("Slice", {"budget": BUDGETS[-1]})])
+def test_what_a_plan_asks_of_it_needs_no_memory_for_weights(name, kind, settings):
+    real = build_network(node(kind, name, **settings), SPEC, seed=0)
+    with torch.device("meta"):
+        told = build_network(node(kind, name, **settings), SPEC, seed=0)
+    shapes = {key: value.shape for key, value in real.state_dict().items()}
+    assert {key: value.shape for key, value in told.state_dict().items()} == shapes
+    assert all(value.is_meta for value in told.parameters())
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_whole_budget_is_its_parent_to_the_bit(name, tmp_path):
     parent, nested, _ = built(tmp_path, name)

@@ -155,7 +155,7 @@ class HuggingFaceCausalLM(HuggingFaceNetwork):
 
 def attention(mask: torch.Tensor) -> dict[str, torch.Tensor]:
     """What transformers' decoders are given: attention_mask and position_ids of a mask (see HuggingFaceCausalLM)."""
-    if mask.dtype == torch.bool:
+    if mask.dtype == torch.bool and not mask.is_meta:  # there they would ask for its values
         return {"attention_mask": mask.long(), "position_ids": (mask.long().cumsum(1) - 1).clamp(min=0)}
     columns = torch.arange(mask.shape[1], device=mask.device)
     same = (mask[:, :, None] == mask[:, None, :]) & (
@@ -188,9 +188,9 @@ def _random(
 def _smollm2(layers: list[int] | None) -> nn.Module:
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from kdrun.domains.vision_language.networks.smollm2 import LAYERS, Gguf, smollm2_file
+    from kdrun.domains.vision_language.networks.smollm2 import LAYERS, read_gguf, smollm2_file
 
-    gguf = Gguf(smollm2_file())
+    gguf = read_gguf(smollm2_file())
     chosen = list(range(LAYERS)) if layers is None else layers
     if not chosen or len(set(chosen)) < len(chosen) or not all(0 <= number < LAYERS for number in chosen):
         raise UserError(f"from_layers={layers}: SmolLM2 has the layers 0 to {LAYERS - 1}, each can be kept once")

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -80,7 +81,7 @@ def llava_smollm2(
     from kdrun.domains.vision_language.networks.tower_model import check_tokens, from_packaged_tower
 
     path = Path(file) if file else smollm2_file()
-    gguf = Gguf(path)
+    gguf = read_gguf(path)
     config = gguf.config(layers)
     if vocabulary != config["vocab_size"]:
         raise UserError(
@@ -179,12 +180,27 @@ class Gguf:
         return _tokenizer_files(self)
 
 
+def read_gguf(path: str | Path) -> Gguf:
+    """The file, whose entries (every token and merge) are gone through once in a process, and again once it has changed."""
+    path = Path(path)
+    try:
+        stamp = path.stat()
+    except OSError:
+        return Gguf(path)
+    return _read(path, stamp.st_mtime_ns, stamp.st_size)
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path, *stamp: int) -> Gguf:
+    return Gguf(path)
+
+
 def tokenizer_folder(cache: str | Path | None = None, file: str | Path | None = None) -> Path:
     """The folder of SmolLM2's tokenizer, written below the cache from the GGUF file where it is not there yet."""
     from kdrun.data import fetch
 
     path = Path(file) if file else smollm2_file(cache)
-    files = Gguf(path).tokenizer()
+    files = read_gguf(path).tokenizer()
     digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
     folder = (Path(cache) if cache else fetch.default_cache()) / "text" / f"smollm2-{digest}"
     if not folder.is_dir():
