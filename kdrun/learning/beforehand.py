@@ -4,9 +4,6 @@ is possible, so that a mistake in the last stage does not cost the ones before i
 from __future__ import annotations
 
 import json
-import os
-import sysconfig
-import traceback
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -17,6 +14,7 @@ from torch import nn
 from kdrun import losses, targets
 from kdrun.learning import policy
 from kdrun.learning.backend import wants_closure
+from kdrun.learning.broken import broken, place_of
 from kdrun.learning.device import available
 from kdrun.learning.execution import check_execution
 from kdrun.learning.fit import monitored
@@ -185,26 +183,6 @@ def check_builds(stages: list[Any], module: Any, hardware: dict[str, Any]) -> No
         _options_allowed(objective, module.spec)
 
 
-def broken(what: str, error: Exception) -> UserError:
-    """What went wrong in code that is not kdrun's: type, message, file and line."""
-    first = (str(error).splitlines() or [""])[0]
-    place = place_of(error)
-    return UserError(f"{what}: {type(error).__name__}: {first}", *([place] if place else []))
-
-
-def place_of(error: BaseException) -> str:
-    """`mylab/nets.py, line 3`: the last frame that lies in nobody's package, or "" where none does."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}, line {error.lineno}"
-    packages = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
-    own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith((*packages, own + os.sep, "<")):
-            near = os.path.relpath(frame.filename)
-            return f"{frame.filename if near.startswith('..') else near}, line {frame.lineno}"
-    return ""
-
-
 def _names(node: Any) -> Iterator[str]:
     if isinstance(node, dict):
         if isinstance(node.get("_target_"), str):
@@ -281,15 +259,12 @@ def _shows_views(objective: Objective, stage: Any, module: Any) -> None:
 
 
 def _check_reward(rollout: dict[str, Any], task: Any) -> None:
-    """Calls a reward function with what stands in the data in place of what a student writes. Raises UserError where it fails, with file
-    and line, and where it does not give a finite number for each text."""
-    node = rollout["reward"]
-    try:
-        policy.Reward(node)(task.references(TRIED, rollout["prompt"]))
-    except UserError:
-        raise
-    except Exception as error:
-        raise broken(f"reward {node['_target_']} fails on texts of the data", error) from error
+    """Calls a reward function with what stands in the data in place of what a student writes, then with the beginnings of these texts, and with
+    nothing, as students write. Raises UserError where it fails, and where it does not give a finite number for each text."""
+    reward, columns = policy.Reward(rollout["reward"]), task.references(TRIED, rollout["prompt"])
+    begun = [text[: len(text) * place // TRIED] for place, text in enumerate(columns["texts"])]
+    for texts in (columns["texts"], begun):
+        reward({**columns, "texts": texts})
 
 
 def _has_positions(objective: Objective, module: Any, written: bool = False) -> None:

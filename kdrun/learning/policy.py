@@ -12,6 +12,7 @@ from torch import nn
 
 from kdrun.data.host import moved
 from kdrun.learning import seeds
+from kdrun.learning.broken import broken
 from kdrun.networks.modes import evaluating
 from kdrun.problems import UserError, closest, listed
 from kdrun.targets import build
@@ -42,7 +43,7 @@ class Reward:
             )
 
     def __call__(self, columns: Mapping[str, Sequence[Any]]) -> list[float]:
-        """A number for each text. Raises UserError where it is not that, and for a parameter that nothing is known for."""
+        """A number for each text. Raises UserError where it is not that or the function fails, and for a parameter that nothing is known for."""
         for parameter in self.named:
             if parameter.default is parameter.empty and parameter.name not in columns:
                 raise UserError(
@@ -50,7 +51,15 @@ class Reward:
                     f"there are lists: {listed(columns)}; an option has a default or a value (reward.{parameter.name}=VALUE)",
                 )
         wanted = columns if self.every else [each.name for each in self.named if each.name in columns]
-        values = self.function(**{name: list(columns[name]) for name in wanted})
+        try:
+            values = self.function(**{name: list(columns[name]) for name in wanted})
+        except UserError:
+            raise
+        except Exception as error:
+            first = next(iter(columns["texts"]), "")
+            raise broken(
+                f"reward {self.name} fails on {len(columns['texts'])} texts, the first {first[:40]!r}", error
+            ) from error
         try:
             numbers = [float(value) for value in values]
         except (TypeError, ValueError):

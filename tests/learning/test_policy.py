@@ -1,6 +1,7 @@
 """strategy=grpo: groups of texts, rewards, the clipped objective and how far a policy may go."""
 
 import math
+import re
 import shutil
 from functools import lru_cache
 
@@ -222,9 +223,11 @@ def test_a_reward_is_tried_before_anything_is_trained():
     module = load_data(config["data"], config["paths"])
     with pytest.raises(UserError, match="returned nan"):
         check_builds(stages_of(config), module, config["hardware"])
-    check_builds(
-        stages_of(cell("reward._target_=tests.learning.test_policy.failing")), module, config["hardware"]
-    )  # numbers
+    words = r"failing fails on 8 texts, the first '': ValueError: could not convert"  # those of the data are numbers
+    with pytest.raises(UserError, match=words) as told:
+        failing_stages = stages_of(cell("reward._target_=tests.learning.test_policy.failing"))
+        check_builds(failing_stages, module, config["hardware"])
+    assert re.fullmatch(r".*test_policy.py, line \d+", told.value.lines[1]) and len(told.value.lines) == 2
     check_builds(stages_of(cell()), module, config["hardware"])
 
 

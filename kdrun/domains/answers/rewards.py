@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,6 +35,9 @@ def gui(
     """
     if solutions not in ("all", "one"):
         raise UserError(f"reward.solutions={solutions}: all or one")
+    for name, weight in (("execution", execution), ("subtasks", subtasks), ("format", format)):
+        if not 0 <= weight < math.inf:
+            raise UserError(f"reward.{name}={weight}: a weight, 0 or more")
     if any(screen is None for screen in samples):
         raise UserError(
             "reward=gui: the data have no screens on which an action could be carried out", "data=forms has them"

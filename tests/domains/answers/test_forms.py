@@ -95,6 +95,9 @@ def test_rewards_are_weighted_and_of_any_solution_or_of_one():
     assert gui(texts, references, samples, execution=2, subtasks=0, format=0) == pytest.approx([2.0, 2.0, 0.0, 0.0])
     with pytest.raises(UserError, match="no screens"):
         gui(texts, references, [None] * 4)
+    for weights in ({"execution": -1}, {"format": float("nan")}):
+        with pytest.raises(UserError, match=r"reward\.\w+=.*: a weight, 0 or more"):
+            gui(texts, references, samples, **weights)
 
 
 def test_arithmetic_is_exact_and_all_different():
