@@ -108,6 +108,8 @@ MEASURES = {
         Measure("auroc", "AUROC", "area under the ROC curve of scores beside the main one", "max", "", 1.0, 4),
         Measure("spearman", "Spearman", "correlation of the ranks of outputs and targets", "max", "", 1.0, 4),
         Measure("pearson", "Pearson", "correlation of outputs and targets", "max", "", 1.0, 4, resampled=True),
+        Measure("f1", "macro F1", "mean over classes, or labels, of the F1 of each"),
+        Measure("mcc", "MCC", "correlation of predicted and true classes (Matthews)", "max", "", 1.0, 4),
         Measure("f1_micro", "micro F1", "F1 over all samples and labels together", resampled=True),
         Measure(
             "sensitivity",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from kdrun.config.option_file import line_of
@@ -39,6 +39,15 @@ def settle(tree: dict[str, Any], given: Mapping[str, Any], origins: Origins) -> 
             said = origins.typed.get(base, both[1])
             notes.append(f"{both[0]} stays beside {said}; to change it: {path}={at(tree, base)}")
     return notes
+
+
+def followers(tree: dict[str, Any], path: str, given: Collection[str]) -> list[str]:
+    """Dotted keys of learners that `settle` gave what was typed for the run (`trainer.epochs`): those of their own that nobody typed."""
+    return [
+        own
+        for block, own in _leaves_of_blocks(tree)
+        if block != "pretrain" and own == f"{block}.{path}" and own not in given
+    ]
 
 
 def typed_leaves(values: list[tuple[str, Any]]) -> dict[str, Any]:

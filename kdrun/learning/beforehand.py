@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 
 from kdrun import losses, targets
 from kdrun.learning import policy
+from kdrun.learning.adaptor import Shapes
 from kdrun.learning.backend import wants_closure
 from kdrun.learning.broken import broken, place_of
 from kdrun.learning.device import available
@@ -291,10 +292,29 @@ def _options_allowed(objective: Objective, spec: Any) -> None:
     made |= {"targets": torch.tensor([0, 1]), "step": 0, "epoch": 0}
     for term in objective.active:
         if term.shipped and term.pairs is None and not isinstance(term.function, type) and made.keys() >= {*term.wants}:
-            try:
-                term(made, None)
-            except ValueError as error:
-                raise UserError(f"objective.{term.name}: {error}") from error
+            _tried(term, made)
+
+
+def _shapes_allowed(objective: Objective, student: Shapes, teachers: Sequence[Shapes]) -> None:
+    """Raises UserError for what a loss of kdrun's on the inside refuses of the shapes that it will get (a number of heads): those that need
+    nothing else, and no adaptor, are called on made-up tensors of them."""
+    for term in objective.active:
+        alone = not {*term.wants} - {"step", "epoch"} and not isinstance(term.function, type) and not term.pointwise
+        if term.shipped and alone and term.pairs and term.pairs.adaptor == term.pairs.resize == "none":
+            sides = (
+                (term.pairs.student, student),
+                *((term.pairs.teacher, shapes) for shapes in (teachers or [{}])[:1]),
+            )
+            made = [[torch.zeros(2, *shape) for path in paths for shape in shapes[path]] for paths, shapes in sides]
+            _tried(term, {"captured": made, "step": 0, "epoch": 0})
+
+
+def _tried(term: Any, tensors: dict[str, Any]) -> None:
+    """Raises UserError with the key of a term that refuses these tensors, or its options."""
+    try:
+        term(tensors, None)
+    except ValueError as error:
+        raise UserError(f"objective.{term.name}: {error}") from error
 
 
 def _wire(objective: Objective, stage: Any, network: nn.Module, task: Any, module: Any) -> None:
@@ -311,10 +331,11 @@ def _wire(objective: Objective, stage: Any, network: nn.Module, task: Any, modul
     if stage.sees and captures:  # of data that are not here
         return
     try:
+        teachers = [dry_shapes(node, objective, "teacher", task, module.spec) for node in stage.teacher_networks]
         wire(
             objective,
             student,
-            [dry_shapes(node, objective, "teacher", task, module.spec) for node in stage.teacher_networks],
+            teachers,
             None,
             0,
             Length(1, 1),
@@ -322,6 +343,7 @@ def _wire(objective: Objective, stage: Any, network: nn.Module, task: Any, modul
             importance=None,
             **of_data(module, stage.trainer["batch_size"]),
         )
+        _shapes_allowed(objective, student, teachers)
         if any(getattr(term.function, "reuses_classifier", False) for term in objective.active):
             reuse_classifier(objective, network, [network_of(node, module.spec) for node in stage.teacher_networks])
     except UserError:

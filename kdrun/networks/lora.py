@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from kdrun.optional import needed
 from kdrun.problems import UserError
@@ -43,6 +43,16 @@ def add_lora(
         parameter.requires_grad_("lora_" in name)
         added += parameter.numel() if "lora_" in name else 0
     return f"LoRA of rank {rank} on {', '.join(targets)}: {added:,} parameters train in the language model"
+
+
+def with_additions(tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a network that knows nothing of LoRA, named as one with it has them; its additions stay as they are in `own`, so that
+    it says what the other says. Of weights that have additions, and for a network without: the tensors as they are."""
+    base, added = ".base_layer.", {name: tensor for name, tensor in own.items() if ".lora_" in name}
+    if not added or any(".lora_" in name for name in tensors) or any(tensor.is_meta for tensor in added.values()):
+        return tensors
+    named = {name.replace(base, "."): name for name in own if base in name}
+    return {**added, **{named.get(name, name): tensor for name, tensor in tensors.items()}}
 
 
 def merged(model: nn.Module) -> nn.Module:

@@ -24,6 +24,7 @@ from torch import nn
 
 from kdrun.files import located, sync_folder
 from kdrun.networks.inputs import check_data
+from kdrun.networks.lora import with_additions
 from kdrun.networks.matching import check_keys, check_values, without_prefix
 from kdrun.problems import UserError
 
@@ -145,7 +146,7 @@ def load_weights(
     if hasattr(network, "adopt"):  # it can start from weights of what it was made from
         tensors = network.adopt(read.metadata, tensors)
         own = network.state_dict()  # which may be of other sizes now
-    tensors = _with_ties(tensors, own)
+    tensors = _with_ties(with_additions(tensors, own), own)
     check_keys(tensors, own, path, type(network).__name__)
     if spec is not None and read.metadata:
         check_data(read.metadata, spec, path, any_normalisation=any_normalisation, as_trained=as_trained)

@@ -41,7 +41,7 @@ def audit(found: dict[str, Any]) -> Html:
     splits = [split for split in ("train", "val", "test") if split in samples]
     splits += [split for split in samples if split not in splits]
     repeated = found.get("duplicates") or {}
-    what = "sentences" if "near" in found else "pixels"  # what an audit of text looks at
+    what = "sentences" if "near" in found else "input"  # what an audit of text looks at
     shared = {pair: entry if isinstance(entry, dict) else {"pairs": entry} for pair, entry in shared.items()}
     sentence = found.get("summary") or ""
     return section(

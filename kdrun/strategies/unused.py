@@ -8,12 +8,13 @@ import contextlib
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from kdrun import kinds
-from kdrun.config.trees import at, leaves
+from kdrun.config.layers import followers
+from kdrun.config.trees import at, leaves, put_at
 from kdrun.domains.base import Domain
 from kdrun.lab.stages.base import Result, Stage
 from kdrun.problems import Problems, listed
@@ -231,7 +232,7 @@ def refuse_unused(jobs: Sequence[Job], unjudged: Sequence[str] = ()) -> None:
         judged = {said: keys for said, keys in told.items() if all(key.partition(".")[0] in PARTS for key in keys)}
         with job.allowing():
             judged = {said: keys for said, keys in judged.items() if not _beside(job, said)}
-            found = unused(job.config, [key for keys in judged.values() for key in keys])
+            found = unused(job.config, [key for keys in judged.values() for key in keys], job.given)
         for said, keys in judged.items():
             waiting[said] = _told(said, found[keys[0]], job) if all(key in found for key in keys) else []
     problems = Problems()
@@ -260,10 +261,13 @@ def _told(said: str, why: list[str], job: Job) -> list[str]:
     return [f"{said}: {why[0].replace(kind, f'strategy={name}') if name else why[0]}", *why[1:]]
 
 
-def unused(cell: dict[str, Any], keys: Iterable[str]) -> dict[str, list[str]]:
-    """Dotted key -> why, in lines, of those keys that change no stage of this config whatever their value."""
+def unused(cell: dict[str, Any], keys: Iterable[str], given: Collection[str] = ()) -> dict[str, list[str]]:
+    """Dotted key -> why, in lines, of those keys that change no stage of this config whatever their value. given: all that were typed;
+    a learner's own key that was not follows that of the run."""
     first = _asked(cell)
-    return {} if first is None else {key: _why(cell, key, first) for key in keys if _changes_nothing(cell, key, first)}
+    if first is None:
+        return {}
+    return {key: _why(cell, key, first) for key in keys if _changes_nothing(cell, key, first, given)}
 
 
 def _why(cell: dict[str, Any], key: str, first: StageCollector) -> list[str]:
@@ -310,20 +314,22 @@ def _asked(cell: dict[str, Any]) -> StageCollector | None:
     return lab
 
 
-def _changes_nothing(cell: dict[str, Any], key: str, first: StageCollector) -> bool:
+def _changes_nothing(cell: dict[str, Any], key: str, first: StageCollector, given: Collection[str]) -> bool:
     if not isinstance(at(cell, key.rpartition(".")[0]), dict):
         return True  # a key of an option's file that was taken out again, as by `objective=seal ~objective.ela`
     below = list(leaves(at(cell, key), key, lists=False))
-    return bool(below) and all(_leaf_changes_nothing(cell, path, value, first) for path, value in below)
+    return bool(below) and all(_leaf_changes_nothing(cell, path, value, first, given) for path, value in below)
 
 
-def _leaf_changes_nothing(cell: dict[str, Any], path: str, value: Any, first: StageCollector) -> bool:
+def _leaf_changes_nothing(
+    cell: dict[str, Any], path: str, value: Any, first: StageCollector, given: Collection[str]
+) -> bool:
     """Whether all other values that the strategy takes give the same stages; False where it takes none."""
     taken = False
     for other in _others(cell, path, value):
         changed = copy.deepcopy(cell)
-        *parents, last = path.split(".")
-        at(changed, ".".join(parents))[last] = other
+        for place in (path, *followers(cell, path, given)):
+            put_at(changed, place, other)
         found = _asked(changed)
         if found is not None and found.asked != first.asked:
             return False

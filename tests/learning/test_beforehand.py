@@ -6,6 +6,8 @@ import pytest
 
 import kdrun
 from kdrun.cli import main
+from kdrun.learning.beforehand import _shapes_allowed
+from kdrun.objectives.terms import build_objective
 from kdrun.problems import UserError
 
 CODE = """\
@@ -115,3 +117,12 @@ def test_what_the_student_cannot_build_is_told_before_its_teacher_is_trained(wor
 
 def test_code_that_asks_for_values_while_it_builds_is_built_for_real(words):
     assert kdrun.run(*words, "student.network={_target_: my_code.Steps}", "strategy=alone").status == "done"
+
+
+def test_shapes_that_a_loss_refuses_are_told_with_its_key_before_anything_is_trained():
+    objective = build_objective(
+        {"attention_relations": {"weight": 1.0, "heads": 12, "student": ["a"], "teacher": ["b"]}}
+    )
+    _shapes_allowed(objective, {"a": [(5, 24)]}, [{"b": [(5, 36)]}])
+    with pytest.raises(UserError, match=r"objective.attention_relations: heads=12 must divide"):
+        _shapes_allowed(objective, {"a": [(5, 24)]}, [{"b": [(5, 32)]}])

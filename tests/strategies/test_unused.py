@@ -80,6 +80,12 @@ def test_what_no_stage_depends_on_is_refused_with_key_value_and_what_is_used_ins
         [*ALONE, "objective.ce.label_smoothing=0.1", "trainer.epochs=3", "name=x", "tags.a=true"],
         [*ALONE, "strategy.controls=[plain_kd]", "objective.kd.temperature=2", "teacher.seed=1"],
         [*ALONE, "student=resnet8_w2"],
+        [
+            *ALONE,
+            "model=text_classifier",
+            "trainer.epochs=5",
+            "trainer.optimizer.lr=1e-3",
+        ],  # for the student's own of the preset
         ["teacher.accuracy=0.9", "teacher.tolerance=0.1", "hardware.threads=2", "student.trainer.epochs=3"],
         ["strategy=compress", "strategy.tune_epochs=6"],  # as many as it would have had
         ["strategy=evolving", "strategy.epochs=[30,30,30]", "strategy.order=descending", "assistants.resnet8.seed=1"],

@@ -71,3 +71,20 @@ def test_records_are_shown_with_steps_and_layers_down():
     assert table.head == ("", "student")
     assert ("accuracy (step 1)", "25.00") in table.rows and ("wrong steps", "60.00") in table.rows
     assert added_metrics({"stages": stages[:1], "summary": {"headline": {"which": "last"}}}) == []
+
+
+def test_scores_of_the_kind_of_data_stand_beside_its_main_one():
+    config = {"data": {"task": "text_classification"}}
+    stages = [
+        {"role": role, "test": {"last": {"accuracy": 0.9, "f1": f1, "mcc": 0.25, "f1/a": 0.1}}}
+        for role, f1 in (("student", 0.5), ("student", 0.7), ("plain_kd", 0.4))
+    ]
+    (table,) = added_metrics(
+        {"stages": stages, "config": config, "summary": {"headline": {"which": "last"}, "metric": "accuracy"}}
+    )
+    assert table.head == ("", "student", "plain kd")
+    assert table.rows == [("macro F1, %", "60.00", "40.00"), ("MCC", "0.2500", "0.2500")]
+    (table,) = added_metrics(
+        {"stages": stages, "config": config, "summary": {"headline": {"which": "last"}, "metric": "f1"}}
+    )
+    assert table.rows[0] == ("accuracy, %", "90.00", "90.00")

@@ -38,17 +38,21 @@ def text_corpus(
 ) -> Documents:
     """Texts of a file or of all files below a folder.
 
-    A .txt, .md or .rst file is one text, or several that `separator` stands between ("\\n\\n": paragraphs). Each row of a .jsonl, .parquet,
+    A .txt, .md or .rst file is one text, or several that `separator` stands between (`\\n` and `\\t` in it are a line break and a tab, so
+    that `\\n\\n` is a blank line). Each row of a .jsonl, .parquet,
     .csv or .tsv file, or of a folder of `datasets` (with its splits, where it has some), is one, in its column `column`. val_root,
     test_root: files or folders like root for these splits. cache: folder for texts that are many, until they are kept.
     empty: what is done with rows without text: drop leaves them out, stop is an error.
 
-    Raises UserError with rows of the file for a column that is not there, rows without text, and a file in another encoding than UTF-8.
+    Raises UserError with rows of the file for a column that is not there, rows without text, and a file in another encoding than UTF-8;
+    for a separator that no file has.
     """
     if root is None:
         raise UserError("data=text_corpus needs data.root=FILE or data.root=FOLDER, with texts")
     if separator is not None and not separator:
         raise UserError("data.separator: empty; null takes a file as one text")
+    between = separator and separator.replace("\\n", "\n").replace("\\t", "\t")
+    most = 0  # parts of a file
 
     def read(path: Path) -> Iterator[Row]:
         if path.is_dir() or path.suffix.lower() in TABLES:
@@ -56,12 +60,20 @@ def text_corpus(
                 yield _cell(path, number, record, column), f"{path.name} row {number}", {}
             return
         named = f"data.root={path}"
-        parts = [text_in(path, named)] if separator is None else parts_in(path, named, separator)
+        parts = [text_in(path, named)] if between is None else parts_in(path, named, between)
+        nonlocal most
         for number, part in enumerate(parts, 1):
+            most = max(most, number)
             yield part.strip("\n"), f"{path.name} part {number}", {}
 
     roots = {"root": root, "val_root": val_root, "test_root": test_root}
-    return _source("text_corpus", roots, read, empty, cache, chats=False)
+    found = _source("text_corpus", roots, read, empty, cache, chats=False)
+    if between is not None and most == 1:
+        raise UserError(
+            f"data.separator={separator}: it stands in no file of {root}, so that each would be one text",
+            "'data.separator=\\n\\n' is a blank line; null takes a file as one text",
+        )
+    return found
 
 
 def chats(

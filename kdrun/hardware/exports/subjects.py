@@ -140,7 +140,7 @@ def open_subject(
     job = _job(run)
     config = job.config
     with job.allowing():
-        data, parts = _config(weights.parent, config)
+        data, parts = _config(weights.parent, config, stage["role"])
         if unchanged and content_hash(data, config["paths"]) != (parts.get("data") or {}).get("content"):
             raise UserError(f"the data {data['name']} have changed since {stage['label']} of {run.id} was trained")
         module = _module(data, config["paths"], parts, stage["seed"], part, {} if modules is None else modules)
@@ -172,7 +172,7 @@ def open_subject(
 def data_of(run: RunInfo, stage: dict[str, Any]) -> Any:
     """The data as a stage of the run saw them."""
     config = _job(run).config
-    data, parts = _config(stage_folder(run, stage), config)
+    data, parts = _config(stage_folder(run, stage), config, stage["role"])
     return _module(data, config["paths"], parts, stage["seed"], None, {})
 
 
@@ -182,13 +182,18 @@ def _job(run: RunInfo) -> Any:
     return job_from_record(run.record, run.dir.resolve().parent.parent)
 
 
-def _config(folder: Path, config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _config(folder: Path, config: dict[str, Any], role: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """(the data config of a stage: that of the run, in the view (window, limits ...) that the stage says it had; what determined the stage)."""
     parts = read_json(folder / "record.json").get("parts") or {}
     view = dict((parts.get("data") or {}).get("view") or {})
     # A tokenizer that is given stands in a view by its content; its path is the run's.
     nodes = [key for key in kinds.settings(config["data"]["task"]) if isinstance(view.get(key), dict)]
     view |= {key: {**(config["data"].get(key) or {}), **view[key]} for key in nodes}
+    if view.get(
+        "unlabelled"
+    ):  # nor has it the path of samples without labels, and a teacher may have others than its student
+        own = (config.get(role) or (config.get("assistants") or {}).get(role) or {}).get("data") or {}
+        view["unlabelled"] = {**(own.get("unlabelled") or config["data"]["unlabelled"] or {}), **view["unlabelled"]}
     # What came later and has its default is left out of the view, and may be another value in the run's data.
     usual = {key: value for key, value in added(Data).items() if "." not in key and key not in kinds.settings()}
     return {**config["data"], **(usual if view else {}), **view}, parts

@@ -14,12 +14,14 @@ from kdrun.hardware.exports.artifact import Artifact
 from kdrun.hardware.exports.export import export
 from kdrun.hardware.exports.subject import TrainedNetwork
 from kdrun.networks.lora import merged
+from kdrun.networks.weights import load_weights, save_weights
 from kdrun.problems import UserError
 
 LLAMA = {
     **{"model_type": "llama", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2},
     **{"intermediate_size": 32, "initializer_range": 0.3},
 }
+KEPT = {"_target_": "kdrun.domains.language.networks.causal_lm.HuggingFaceCausalLM", "from_layers": [1]}
 CHAT = (("user", "Where is the cat?"), ("assistant", "There."))
 
 
@@ -85,3 +87,18 @@ def test_additions_alone_train_and_merge_into_what_they_give(module):
 def test_another_network_is_refused_plainly(module, tmp_path):
     with pytest.raises(UserError, match="Linear is no language model of transformers"):
         export(subject(module, torch.nn.Linear(1, 1), tmp_path), tmp_path / "out", "transformers")
+
+
+@pytest.mark.skipif(find_spec("peft") is None, reason="needs the extra lora")
+def test_a_network_with_adapters_begins_with_the_weights_of_one_without(module, tmp_path):
+    plain, adapted = network(module), network(module, lora={"rank": 2, "targets": ["q_proj", "up_proj"]})
+    save_weights(plain, tmp_path / "plain.safetensors", node=KEPT)
+    before = {name: tensor.clone() for name, tensor in adapted.state_dict().items() if "lora_" in name}
+    load_weights(adapted, tmp_path / "plain.safetensors")
+    own, given = adapted.state_dict(), plain.state_dict()
+    assert before and all(own[name].equal(tensor) for name, tensor in before.items())
+    assert all(own[name].equal(given[name.replace(".base_layer.", ".")]) for name in own if "lora_" not in name)
+    save_weights(adapted, tmp_path / "adapted.safetensors", node=KEPT)
+    load_weights(network(module, lora={"rank": 2, "targets": ["q_proj", "up_proj"]}), tmp_path / "adapted.safetensors")
+    with pytest.raises(UserError, match="does not fit"):
+        load_weights(plain, tmp_path / "adapted.safetensors")

@@ -30,6 +30,14 @@ def test_a_folder_of_texts_in_several_kinds_of_files(tmp_path):
     assert text_corpus(tmp_path / "a.txt").documents == ("one\n\ntwo\n\n\n\nthree",)
 
 
+def test_a_separator_is_typed_with_backslashes_and_one_that_no_file_has_is_told(tmp_path):
+    (tmp_path / "a.txt").write_text("one\n\ntwo\tthree")
+    assert text_corpus(tmp_path, separator=r"\n\n").documents == ("one", "two\tthree")
+    assert text_corpus(tmp_path, separator=r"\t").documents == ("one\n\ntwo", "three")
+    with pytest.raises(UserError, match=r"data\.separator=---: it stands in no file"):
+        text_corpus(tmp_path, separator="---")
+
+
 def test_splits_by_files(tmp_path):
     for name in ("train", "val", "test"):
         (tmp_path / f"{name}.txt").write_text(name)
