@@ -44,6 +44,7 @@ class Check(CallCheck):
     """Of the run: settings of its optimizer hold for a learner's own."""
 
     def root(self, tree: dict[str, Any]) -> dict[str, Any]:
+        tree = self.completed(tree)
         trainer = tree.get("trainer")
         self.base_trainer = trainer if isinstance(trainer, dict) else {}
         self.task = tree["data"].get("task") if isinstance(tree.get("data"), dict) else None
@@ -60,21 +61,32 @@ class Check(CallCheck):
             first["data"] = {name: changed[name] for name in first["data"] if name in changed}
         return result
 
-    def of_strategy(self, data: dict[str, Any], strategy: dict[str, Any]) -> None:
-        """Options of the strategy that are lists of keys of data (Strategy.data_options) are checked as data are."""
+    def data_options(self, strategy: Any) -> dict[str, list[Any]]:
+        """Options of the strategy that are lists of keys of data (Strategy.data_options)."""
         try:
             with slots.allowing(self.allowed):
-                options = getattr(targets.locate(strategy["_target_"], "strategy"), "data_options", ())
+                names = getattr(targets.locate(strategy["_target_"], "strategy"), "data_options", ())
         except Exception:  # what is wrong with it is told where it is built
-            return
-        for option in options:
-            if isinstance(said := strategy.get(option), list):
-                strategy[option] = [
-                    picked(self.changed(data, own, f"strategy.{option}.{number}"), own)
-                    if isinstance(own, dict)
-                    else own
-                    for number, own in enumerate(said)
-                ]
+            return {}
+        return {name: said for name in names if isinstance(said := strategy.get(name), list)}
+
+    def of_strategy(self, data: dict[str, Any], strategy: dict[str, Any]) -> None:
+        """Keys of data that options of the strategy have are checked as data are."""
+        for option, said in self.data_options(strategy).items():
+            strategy[option] = [
+                picked(self.changed(data, own, f"strategy.{option}.{number}"), own) if isinstance(own, dict) else own
+                for number, own in enumerate(said)
+            ]
+
+    def completed(self, tree: dict[str, Any]) -> dict[str, Any]:
+        """The tree with values that data require and every entry of such an option has: those of the first."""
+        if not isinstance(data := tree.get("data"), dict):
+            return tree
+        for said in self.data_options(tree.get("strategy")).values():
+            if said and all(isinstance(own, dict) for own in said):
+                required = [name for name, value in data.items() if value == REQUIRED]
+                data = data | {name: said[0][name] for name in required if all(name in own for own in said)}
+        return {**tree, "data": data}
 
     def changed(self, data: dict[str, Any], own: dict[str, Any], path: str) -> dict[str, Any]:
         """The run's data with what a part of the run has otherwise."""

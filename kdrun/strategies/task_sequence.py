@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 from itertools import pairwise
@@ -91,6 +92,6 @@ def members(keys: dict[str, dict[str, Any]], names: Sequence[str], key: tuple[st
 
 
 def name_of(number: int, keys: dict[str, Any]) -> str:
-    """`task 1 (grey)`: of a task that differs in these keys of data."""
-    values = [str(value) for value in keys.values() if isinstance(value, str | int | float)]
+    """`task 1 (grey)`: of a task that differs in these keys of data; of a path its last part."""
+    values = [str(value).rpartition(os.sep)[2] for value in keys.values() if isinstance(value, str | int | float)]
     return f"task {number}" + (f" ({', '.join(values)})" if values else "")

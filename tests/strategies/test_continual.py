@@ -22,7 +22,7 @@ from kdrun.problems import UserError
 from kdrun.score_matrix import transfer_of
 from kdrun.strategies.cast import Cast
 from kdrun.strategies.continual import Continual
-from kdrun.strategies.task_sequence import divided
+from kdrun.strategies.task_sequence import divided, name_of
 from kdrun.strategies.unused import StageCollector
 
 WORDS = ("data=digits", "student=mlp_8", "strategy=continual", "trainer.epochs=2", "tracker=none", "card=false")
@@ -128,8 +128,13 @@ def test_keys_of_data_in_which_tasks_differ_are_checked_as_data_are(tasks, lines
 
 def test_paths_in_which_tasks_differ_are_those_of_the_folder_that_the_command_is_typed_in(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    cell = compose([*WORDS, "data=image_folder", "data.root=a", "strategy.tasks=[{root: a},{root: b}]"]).cells[0]
-    assert cell["strategy"]["tasks"] == [{"root": str(tmp_path / name)} for name in "ab"]
+    words = [word for word in WORDS if word != "data=digits"]
+    cell = compose([*words, "data=image_folder", "strategy.tasks=[{root: x/a},{root: x/b}]"]).cells[0]
+    assert cell["strategy"]["tasks"] == [{"root": str(tmp_path / "x" / name)} for name in "ab"]
+    assert cell["data"]["root"] == str(tmp_path / "x" / "a"), "what every task has is not asked for"
+    assert [name_of(n, keys) for n, keys in enumerate(cell["strategy"]["tasks"], 1)] == ["task 1 (a)", "task 2 (b)"]
+    with pytest.raises(UserError, match=r"data\.root .*a value is required"):
+        compose([*words, "data=image_folder", "strategy.tasks=[{root: x/a},{view: grey}]"])
 
 
 def test_types_of_questions_are_a_task_each_unless_a_number_or_lists_are_given():

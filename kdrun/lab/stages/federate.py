@@ -139,5 +139,5 @@ def _about(found: dict[str, Any]) -> list[str]:
     return [
         f"{found['clients']} clients ({how}): {samples[0]:,} to {samples[-1]:,} training samples each",
         f"private networks, parameters: {networks}",
-        f"{found['rounds']} rounds, at most {found['steps']:,} steps of clients; {travels}{sent}",
+        f"{found['rounds']} round{'s' * (found['rounds'] != 1)}, at most {found['steps']:,} steps of clients; {travels}{sent}",
     ]
