@@ -73,7 +73,7 @@ def shares(
         if (have := len(targets[split])) < clients * least[split]:
             raise UserError(
                 f"clients={clients}: {have} {split} samples are too few for {least[split]} of each client",
-                f"at most {have // least[split]} clients",
+                f"at most {min(len(targets[each]) // least[each] for each in SPLITS)} clients",
             )
     rows = _groups(targets, kind)
     if kind == "groups" and len(rows["train"]) < groups:

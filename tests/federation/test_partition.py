@@ -104,8 +104,9 @@ def test_what_is_impossible_is_said():
     with pytest.raises(UserError, match=r"alpha=0.001 with clients=60: in 10,000 draws") as caught:
         shares(labels(), 60, "label", 0.001, seed=0)
     assert "larger alpha or fewer clients" in caught.value.lines[1]
-    with pytest.raises(UserError, match="clients=200: 1000 train samples are too few for 8 of each client"):
-        shares(labels(), 200, "iid", 1.0, seed=0)
+    with pytest.raises(UserError, match="clients=200: 1000 train samples are too few for 8 of each client") as caught:
+        shares({**labels(), "val": labels()["val"][:30]}, 200, "iid", 1.0, seed=0)
+    assert caught.value.lines[1] == "at most 30 clients", "of all splits"
     with pytest.raises(UserError, match="closest: label"):
         shares(labels(), 5, "lable", 1.0, seed=0)
     for wrong in ({"clients": 0}, {"alpha": 0.0}, {"alpha": float("nan")}, {"minimum": 0}):
