@@ -79,9 +79,19 @@ class Served:
                 "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
             }
         if handler.path == "/completion":
-            likely = self.top(self.logs(body["prompt"])[-1], body["n_probs"])
-            entries = [{"id": t, "token": self.text(t), "logprob": value} for t, value in likely]
-            return 200, {"content": "", "completion_probabilities": [{**entries[0], "top_logprobs": entries}]}
+            logs = self.logs(body["prompt"])[-1]
+            entries = [
+                {"id": t, "token": self.text(t), "logprob": value} for t, value in self.top(logs, body["n_probs"])
+            ]
+            biased = logs.clone()
+            for token, bias in body.get("logit_bias", ()):
+                biased[token] += bias
+            taken = int(biased.argmax())
+            text = self.text(taken)
+            if text.endswith("\ufffd"):  # the server waits for the rest of a character, and says nothing of its part
+                return 200, {"content": text}
+            place = {"id": taken, "token": text, "logprob": float(logs[taken]), "top_logprobs": entries}
+            return 200, {"content": text, "completion_probabilities": [place]}
         return 404, {"error": "no such path"}
 
     @torch.no_grad()

@@ -52,7 +52,20 @@ def test_logits_are_what_the_model_says_in_the_top_and_one_rest(api, server, fol
             assert told.exp().sum() == pytest.approx(1.0, abs=1e-5)
             others = told.masked_fill(torch.zeros_like(told, dtype=torch.bool).scatter(0, top.indices, True), 0)
             assert len(others[others != 0].unique()) <= 2  # the next token of the text, and all others alike
+        following = ids[row, places][1:, None]
+        torch.testing.assert_close(
+            said[row, places][:-1].gather(1, following), live[:-1].gather(1, following), atol=1e-5, rtol=0
+        )
     assert not teacher(ids, documents)[1, 2:].any()
+
+
+def test_llama_cpp_says_what_comes_next_where_that_is_a_part_of_a_character(server, folder):
+    part = next(token for token in range(300) if server.text(token).endswith("\ufffd"))
+    teacher = network(server, folder, api="llama_cpp")
+    said, live = torch.log_softmax(teacher(torch.tensor([[9, part, part, 11]]))[0], -1), server.logs([9, part, part, 11])
+    for told, real in zip(said, live, strict=True):
+        top = real.topk(8)
+        torch.testing.assert_close(told[top.indices], top.values, atol=1e-5, rtol=0)
 
 
 def test_what_may_pass_is_tried_again_and_no_more_than_so_many_are_in_flight(server, folder):

@@ -13,7 +13,7 @@ from kdrun.domains.language.endpoint import DIALECTS, Endpoint
 from kdrun.domains.language.tokens import existing
 from kdrun.problems import UserError, listed
 
-SEMANTICS = 1
+SEMANTICS = 2
 PROBE = "The quick brown fox, 1234 times, jumps over: (a) lazy dogs!"
 """What the server's tokens are compared with the data's on."""
 LEAST = 1e-12
