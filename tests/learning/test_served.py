@@ -62,7 +62,10 @@ def test_logits_are_what_the_model_says_in_the_top_and_one_rest(api, server, fol
 def test_llama_cpp_says_what_comes_next_where_that_is_a_part_of_a_character(server, folder):
     part = next(token for token in range(300) if server.text(token).endswith("\ufffd"))
     teacher = network(server, folder, api="llama_cpp")
-    said, live = torch.log_softmax(teacher(torch.tensor([[9, part, part, 11]]))[0], -1), server.logs([9, part, part, 11])
+    said, live = (
+        torch.log_softmax(teacher(torch.tensor([[9, part, part, 11]]))[0], -1),
+        server.logs([9, part, part, 11]),
+    )
     for told, real in zip(said, live, strict=True):
         top = real.topk(8)
         torch.testing.assert_close(told[top.indices], top.values, atol=1e-5, rtol=0)
@@ -87,7 +90,7 @@ def test_what_may_pass_is_tried_again_and_no_more_than_so_many_are_in_flight(ser
         ({"top": 40}, "tells fewer than the network.top=40"),
         ({"api": "vlm"}, "network.api=vlm"),
         ({"url": "localhost:8000"}, "is no address"),
-        ({"url": "http://127.0.0.1:9", "retries": 0}, "does not answer /v1/models"),
+        ({"url": "http://127.0.0.1:9", "retries": 9}, "does not answer /v1/models, after 5 tries"),
         ({"tokenizer": None}, "needs network.tokenizer"),
         ({"vocabulary": 5}, "300 tokens, the data's has 5"),
     ],

@@ -17,6 +17,8 @@ FIRST_WAIT = 0.5
 """Seconds before the first retry; twice as many before each further one."""
 PASSING = (408, 425, 429, 500, 502, 503, 504)
 """HTTP statuses for which a request is tried again."""
+FIRST_TRIES = 4
+"""Tries after the first of what is asked first, at most: a wrong address is told soon, a server that was there is waited for longer."""
 
 BIAS = 1e6
 """What is added to a logit so that llama.cpp's server takes this token."""
@@ -135,19 +137,21 @@ class Endpoint:
 
     def check_model(self) -> None:
         """Raises UserError where the server does not answer or has no such model."""
-        served = [entry.get("id") for entry in self._sent("/v1/models", None).get("data", ())]
+        served = [
+            entry.get("id") for entry in self._sent("/v1/models", None, min(self.retries, FIRST_TRIES)).get("data", ())
+        ]
         if served and self.model not in served:
             raise UserError(
                 f"{self.name} has no model {self.model}{closest(self.model, served)}", f"it has {listed(served)}"
             )
 
     def _post(self, path: str, body: Any) -> Any:
-        return self._sent(path, json.dumps(body).encode())
+        return self._sent(path, json.dumps(body).encode(), self.retries)
 
-    def _sent(self, path: str, body: bytes | None) -> Any:
+    def _sent(self, path: str, body: bytes | None, retries: int) -> Any:
         """The answer to a GET (body None) or a POST, tried again where the reason may pass."""
         request, said = urllib.request.Request(self.url + path, data=body, headers=self._headers), ""
-        for attempt in range(self.retries + 1):
+        for attempt in range(retries + 1):
             if attempt:
                 time.sleep(FIRST_WAIT * 2 ** (attempt - 1))
             try:
@@ -159,4 +163,4 @@ class Endpoint:
                     raise UserError(f"{self.name} refuses {path}", said) from error
             except (OSError, HTTPException, json.JSONDecodeError) as error:
                 said = f"{type(error).__name__}: {error}"
-        raise UserError(f"{self.name} does not answer {path}, after {self.retries + 1} tries", said)
+        raise UserError(f"{self.name} does not answer {path}, after {retries + 1} tries", said)

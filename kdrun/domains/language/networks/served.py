@@ -49,7 +49,7 @@ class ServedLanguageModel(nn.Module):
         top: int = 20,
         in_flight: int = 8,
         timeout: float = 60.0,
-        retries: int = 4,
+        retries: int = 8,
         key: str | None = None,
         vocabulary: int | None = None,
         eos: int | None = None,
