@@ -139,13 +139,18 @@ def parts_in(path: Path, named: str, separator: str) -> Iterator[str]:
     yield from "".join(lines).split(separator)
 
 
+def _constant(name: str) -> float | None:
+    """`Infinity` as a number; None for `NaN`, which pandas writes where nothing is."""
+    return None if name == "NaN" else float(name)
+
+
 def _json_lines(path: Path, named: str) -> Records:
     empty = True
     for number, line in enumerate(lines_in(path, named), 1):
         if line.strip():
             empty = False
             try:
-                record = json.loads(line)
+                record = json.loads(line, parse_constant=_constant)
                 if "\\ud" in line.lower():  # halves of characters
                     json.dumps(record, ensure_ascii=False).encode()
             except UnicodeEncodeError:

@@ -304,3 +304,10 @@ def test_an_error_in_a_table_leaves_no_noise_behind(tmp_path, capfd):
     del caught
     gc.collect()
     assert "Exception ignored" not in capfd.readouterr().err
+
+
+def test_nan_in_json_is_no_label(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(f'{{"text": "t {n}", "label": {"NaN" if n == 1 else n % 2}}}\n' for n in range(4)))
+    with pytest.raises(UserError, match="no text or no label in 1 row: line 2"):
+        text_file(path, text="text", label="label")
