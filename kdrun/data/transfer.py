@@ -87,10 +87,17 @@ def _remembered(source: ArraySource, rows: np.ndarray, subset: dict[str, Any]) -
     """int64: positions of the training samples (among `rows`) that a memory of `replay_bytes` holds of the classes `replay`."""
     if not subset["replay"]:
         return rows[:0]
-    count = subset["replay_bytes"] // (source.x[0].nbytes + source.y[0].nbytes)
+    each = source.x[0].nbytes + source.y[0].nbytes
     rows = rows[np.isin(source.y[rows], subset["replay"])]
     groups = list(by_stratum(source.ids[rows], source.y[rows], randomness.key("replay", 0)))
-    return rows[np.concatenate([members[: count // len(groups)] for members in groups])] if groups else rows
+    if not groups:
+        return rows
+    if not (count := subset["replay_bytes"] // each // len(groups)):
+        raise UserError(
+            f"replay_bytes={subset['replay_bytes']}: no room for one sample of each class that is kept",
+            f"{len(groups)} samples of {each:,} bytes take {len(groups) * each:,}",
+        )
+    return rows[np.concatenate([members[:count] for members in groups])]
 
 
 def keep_labels(

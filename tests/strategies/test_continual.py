@@ -87,6 +87,7 @@ def test_a_memory_has_equal_parts_of_old_classes_and_keeps_what_it_had():
     [
         ({"classes": [4]}, "no class 4; its 4 classes are 0 to 3"),
         ({"classes": [1], "replay": [1], "replay_bytes": 1}, "class 1 is among the classes that are used anyway"),
+        ({"classes": [1], "replay": [0, 2], "replay_bytes": 40}, "no room for one sample of each class that is kept"),
     ],
 )
 def test_classes_that_are_not_there_are_refused(keys, lines):

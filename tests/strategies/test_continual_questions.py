@@ -198,6 +198,10 @@ def test_a_memory_has_as_many_bytes_as_it_may_in_equal_parts(tmp_path):
     [
         ({"types": ["audio_answr"]}, "no questions of type 'audio_answr'.*audio_answer"),
         ({"types": ["audio_answer"], "replay": ["audio_answer"]}, "among the types that are used anyway"),
+        (
+            {"types": ["audio_answer"], "replay": ["image_answer"], "replay_bytes": 80},
+            "no room for one question of type",
+        ),
     ],
 )
 def test_types_that_are_not_there_are_refused(tmp_path, questions, lines):
@@ -210,6 +214,7 @@ def test_types_that_are_not_there_are_refused(tmp_path, questions, lines):
     [
         ({"modalities": ["image", "smell"]}, "smell"),
         ({"modalities": []}, "there are: image"),
+        ({"modalities": ["image", "image"]}, "each once"),
         ({"train": 0}, "data.train=0"),
     ],
 )

@@ -64,6 +64,11 @@ def _remembered(samples: Sequence[Sample], conversations: Conversations, subset:
             if room < 0:
                 break
             found.append(of_type[place])
+        if of_type and (not found or found[-1].type != name):
+            raise UserError(
+                f"replay_bytes={subset['replay_bytes']}: no room for one question of type {name} with its input",
+                f"the share of a type is 1/{len(subset['replay'])} of it",
+            )
     return found
 
 

@@ -46,6 +46,8 @@ def modalities(
         raise UserError(
             f"data.modalities: no modality {name!r}{closest(str(name), MODALITIES)}", f"there are: {listed(MODALITIES)}"
         )
+    if len(set(modalities)) < len(modalities):
+        raise UserError(f"data.modalities={list(modalities)}: each once")
     for name, size in (("train", train), ("val", val), ("test", test)):
         if not isinstance(size, int) or not 1 <= size <= MOST:
             raise UserError(f"data.{name}={size}: how many questions of each type, 1 to {MOST:,}")
