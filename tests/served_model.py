@@ -11,14 +11,15 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 
 class Served:
-    """model: what answers. requests: paths asked for. failing: how many of the next are answered with 503; key: the token that is wanted."""
+    """model: what answers. requests: paths asked for. failing: how many of the next are answered with 503; key: the token that is wanted.
+    noise: by how much it does not repeat itself."""
 
     def __init__(self, tokenizer, most: int = 20, key: str | None = None):
         torch.manual_seed(0)
         fields = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
         self.model = LlamaForCausalLM(LlamaConfig(vocab_size=tokenizer.size, **fields)).eval()
         self.tokenizer, self.most, self.key = tokenizer, most, key
-        self.requests, self.failing, self.busy, self.busiest = [], 0, 0, 0
+        self.requests, self.failing, self.busy, self.busiest, self.noise = [], 0, 0, 0, 0.0
         self.chat = None  # (last message of a chat) -> what is answered
         self.lock = threading.Lock()
         served = self
@@ -96,7 +97,8 @@ class Served:
 
     @torch.no_grad()
     def logs(self, ids):
-        return torch.log_softmax(self.model(input_ids=torch.tensor([ids])).logits[0], -1)
+        logs = torch.log_softmax(self.model(input_ids=torch.tensor([ids])).logits[0], -1)
+        return logs + self.noise * (2 * torch.rand_like(logs) - 1)
 
     def top(self, row, count):
         values, ids = row.topk(min(count, self.most))

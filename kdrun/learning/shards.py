@@ -126,7 +126,7 @@ class Sharded:
         for shard in self.shards:
             empty(shard.folder)
         return DamagedCache(
-            f"stored {what} differed from the live teacher by {error:.3g} (at most {tolerance}); they were removed from "
+            f"stored {what} differed from the live teacher by {error:.3g} (at most {tolerance:.3g}); they were removed from "
             f"{self.folder}: the same command computes them again"
         )
 

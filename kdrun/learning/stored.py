@@ -128,7 +128,8 @@ def of_positions(asking: Asking, k: int | None) -> positions.CachedPositions | t
         network = network or source()
         seed = seeds.derive(request.seed, "verify")
         worst = stored.largest_error(network, asking.device, teaching["verify"], seed, moved)
-        _compare(asking, stored, "log-probabilities", worst, TOP_TOLERANCE)
+        frozen = getattr(network, "live", network)
+        _compare(asking, stored, "log-probabilities", worst, TOP_TOLERANCE + getattr(frozen.network, "repeats", 0.0))
     if network is not None:
         network.close()
     read = positions.CachedPositions if k is None else topk.CachedTop

@@ -142,13 +142,16 @@ class TopCache(RowCache):
             self.put(row, ids=top["top_ids"][place, here], log_probs=top["top_log_probs"][place, here])
 
     def largest_error(self, teacher: TopTeacher, device: torch.device, count: int, seed: int, moved) -> float:
-        """Largest absolute difference in a log-probability above -10 between `count` stored samples and the live teacher."""
+        """Largest absolute difference in a log-probability above -10 between `count` stored samples and the live teacher. Where a network tells
+        a top alone (`tells`), a token that is in it no more counts as its last: nothing else is known of it."""
         ids = self.some(count, seed)
         batch = self.module.inputs(ids)
         stored, where = self.read(batch), torch.from_numpy(self.where(batch))
-        live = torch.log_softmax(teacher.live.outputs(moved(batch, device)).dense().float(), -1).cpu()
-        live = live.gather(-1, stored["top_ids"])[where]
-        return cache.largest_difference(live, stored["top_log_probs"][where], least=-10)
+        said = torch.log_softmax(teacher.live.outputs(moved(batch, device)).dense().float(), -1).cpu()
+        live = said.gather(-1, stored["top_ids"])
+        if tells := getattr(teacher.live.network, "tells", None):
+            live = live.maximum(said.topk(tells).values[..., -1:])
+        return cache.largest_difference(live[where], stored["top_log_probs"][where], least=-10)
 
 
 class CachedTop:

@@ -141,6 +141,11 @@ def test_a_student_learns_from_a_server_and_nothing_is_asked_twice(server, folde
     assert asked > 60
     kdrun.run(*overrides, "seed=1", "teacher.network.url=http://127.0.0.1:9", "teacher.network.in_flight=3")
     assert len(server.requests) == asked, "a second student reads what the first one's teacher said"
+    again, server.noise = [word for word in overrides if "verify" not in word], 0.03
+    kdrun.run(*again, "teacher.verify=4", "seed=2")  # which token is the last of the likeliest changes as well
+    server.noise = 0.5
+    with pytest.raises(Exception, match=r"DamagedCache.*at most 0\.12"):
+        kdrun.run(*again, "teacher.verify=4", "seed=3")
     with pytest.raises(Exception, match="tells its 8 likeliest tokens, the objective wants all"):
         kdrun.run(*(word for word in overrides if not word.startswith("objective")), "objective=word_kd", "seed=0")
     records = [path.read_text() for path in (tmp_path / "outputs").rglob("*.json")]

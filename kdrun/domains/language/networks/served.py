@@ -16,6 +16,8 @@ from kdrun.problems import UserError, listed
 SEMANTICS = 2
 PROBE = "The quick brown fox, 1234 times, jumps over: (a) lazy dogs!"
 """What the server's tokens are compared with the data's on."""
+REPEATS = 0.1
+"""By how much a log-probability may differ when a server is asked again: it computes a row beside others, with keys and values in half precision."""
 LEAST = 1e-12
 """Probability that is at least left for all tokens together that a server says nothing of."""
 
@@ -39,6 +41,8 @@ class ServedLanguageModel(nn.Module):
     answer the server is looked at: does it answer, has it this model, are its tokens the data's, does it tell as many as asked for.
     Raises UserError with what to do where not.
     """
+
+    repeats = REPEATS
 
     def __init__(
         self,
