@@ -31,6 +31,17 @@ def test_a_value_that_is_no_number_is_told_and_stops_nothing(value, caplog):
     assert "[/] student/seed=0 epoch 1/2, validation: accuracy " in text and "[/red] a note" in text and "[w4]" in text
 
 
+def test_a_stage_without_a_bar_says_once_a_minute_how_far_it_is(monkeypatch):
+    now = iter([0, 0, 59, 61, 61, 100, 121, 121])
+    monkeypatch.setattr("kdrun.job.progress.time.monotonic", lambda: next(now))
+    out, report = reports()
+    report.stage("outputs of served", 640, 0, unit="sentence")
+    for done in (64, 128, 192, 256):
+        report.advance(done)
+    lines = ["outputs of served: 128 of 640 sentences", "outputs of served: 256 of 640 sentences"]
+    assert out.getvalue().splitlines() == lines
+
+
 def test_a_broken_display_ends_no_run(tmp_path, monkeypatch, capsys):
     """Each part of what is shown fails by turns; the run is done, with the same summary."""
     from kdrun.job import panel, progress

@@ -1,4 +1,4 @@
-"""What a person sees while a job runs: bars on a terminal, one plain line per epoch anywhere else."""
+"""What a person sees while a job runs: bars on a terminal, one plain line per epoch or minute anywhere else."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from kdrun.present.console import Console, harmless
 from kdrun.present.units import MISSING, duration
 
 LOG = logging.getLogger("kdrun")
+EVERY = 60.0
+"""Seconds after which a stage that has told nothing says how far it is, where there is no bar."""
 
 
 class Signals:
@@ -69,6 +71,7 @@ class RunReport(Report):
         self._signals = signals
         self._bars: Progress | None = None
         self._task: TaskID | None = None
+        self._stage, self._last = ("", 0, ""), time.monotonic()
         self._told_to_stop = False
         if console.is_terminal and not quiet:
             self._bars = Progress(
@@ -111,16 +114,22 @@ class RunReport(Report):
         if self._bars is not None:
             self._drop()
             self._task = self._bars.add_task(label, total=total, completed=done, unit=unit, values="")
+        self._stage, self._last = (label, total, unit), time.monotonic()
 
     @harmless
     def advance(self, done, values=None):
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, completed=done)
+        elif self._bars is None and time.monotonic() - self._last >= EVERY:
+            label, total, unit = self._stage
+            self._last = time.monotonic()
+            self.note(f"{label}: {done:.0f} of {total:.0f} {unit}s")
 
     @harmless
     def epoch(self, label, epoch, epochs, values):
         text = f"epoch {epoch + 1}/{epochs}, validation: {self._values(values)}"
         LOG.info("%s %s", label, text)
+        self._last = time.monotonic()
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, values=text)
         elif not self.quiet:
