@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,11 @@ def pretrained(
     try:
         with quiet.loading():
             model, report = kind.from_pretrained(name, trust_remote_code=False, output_loading_info=True, **options)
+    except pickle.UnpicklingError as error:  # torch's own words advise to unpickle
+        raise UserError(
+            f"{name} holds Python objects, which kdrun does not unpickle",
+            "its weights as safetensors are read: save_pretrained writes them",
+        ) from error
     except (OSError, ValueError, RuntimeError) as error:  # not there, or not of this kind
         raise UserError(f"cannot load {name}: {(str(error).splitlines() or [''])[0]}") from error
     for problem in wrong:

@@ -2,6 +2,7 @@
 
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -165,3 +166,24 @@ def test_what_cannot_be_built_is_said(options, said):
 def test_a_folder_without_a_config_is_said(tmp_path):
     with pytest.raises(UserError, match=r"no config.json"):
         HuggingFaceSeq2Seq(model=str(tmp_path), **DATA)
+
+
+class Opened:
+    """What runs code where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@needs_transformers
+def test_a_folder_whose_weights_hold_python_objects_is_refused_and_runs_nothing(tmp_path):
+    folder = tmp_path / "network"
+    network = made("t5").model
+    network.config.save_pretrained(folder)
+    torch.save({**network.state_dict(), "more": Opened(tmp_path / "ran")}, folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match="holds Python objects, which kdrun does not unpickle") as caught:
+        HuggingFaceSeq2Seq(model=str(folder), **DATA)
+    assert "weights_only" not in str(caught.value) and not (tmp_path / "ran").exists()
