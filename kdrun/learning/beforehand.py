@@ -343,9 +343,9 @@ def _wire(objective: Objective, stage: Any, network: nn.Module, task: Any, modul
             importance=None,
             **of_data(module, stage.trainer["batch_size"]),
         )
-        _shapes_allowed(objective, student, teachers)
         if any(getattr(term.function, "reuses_classifier", False) for term in objective.active):
             reuse_classifier(objective, network, [network_of(node, module.spec) for node in stage.teacher_networks])
+        _shapes_allowed(objective, student, teachers)
     except UserError:
         raise
     except Exception as error:
