@@ -35,6 +35,15 @@ def encoder(layers=None):
     return HuggingFaceEncoder(None, BERT, layers, 40, 0, 64, 3).eval()
 
 
+@pytest.mark.parametrize(("made", "shape"), [(encoder, (1, 3)), (lambda: decoder(KINDS), (1, 7, 40))])
+def test_shapes_are_told_without_memory_although_a_mask_is_given(made, shape):
+    with torch.device("meta"):
+        network = made()
+        ids = torch.zeros(IDS.shape, dtype=torch.int64)
+        said = network(ids, torch.ones_like(ids, dtype=torch.bool))
+    assert said.is_meta and said.shape == shape
+
+
 @pytest.mark.parametrize("layers", [[0, 3], [1, 2, 3], [3, 0]])
 def test_kept_layers_are_those_of_a_network_that_was_made_with_so_many(layers):
     part, whole = decoder(KINDS, layers), decoder([KINDS[number] for number in layers])

@@ -73,7 +73,8 @@ class HuggingFaceEncoder(HuggingFaceNetwork):
         token_type_ids: torch.Tensor | None = None,
     ) -> torch.Tensor:
         types = {"token_type_ids": token_type_ids} if token_type_ids is not None and self.typed else {}
-        mask = None if attention_mask is None else attention_mask.long()
+        unasked = attention_mask is None or attention_mask.is_meta  # there transformers would ask for its values
+        mask = None if unasked else attention_mask.long()
         return logits_of(self.model(input_ids=input_ids, attention_mask=mask, **types))
 
     def _check(self, name: str, vocabulary: int | None, pad: int | None, max_length: int | None) -> None:
