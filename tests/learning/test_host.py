@@ -147,7 +147,6 @@ def test_raw_pixels_are_cropped_mirrored_and_normalised_where_they_are_used(word
 
 WAITS = {
     "crd": "its negatives are drawn in main memory, by labels that are on the device",
-    "minilm_text": "transformers looks whether a row is padded",
     "tinybert_text": "transformers looks whether a row is padded",
     "word_kd_vocabulary": "its backward pass looks whether all positions count alike",
 }
